@@ -1,0 +1,31 @@
+"""The three ways in which the benchmark fails, each with its exit code.
+
+A message is one or more sentences for a person: what went wrong, where, and what to do.
+"""
+
+EXIT_VALID = 0
+EXIT_INVALID = 1
+
+
+class BenchmarkError(Exception):
+    """A failure that a person can act on; `exit_code` is what `python3 -m benchmark` ends with."""
+
+    exit_code = 4
+
+
+class InputError(BenchmarkError):
+    """Settings, arguments or files that were given are wrong; nothing was touched."""
+
+    exit_code = 2
+
+
+class SetupError(BenchmarkError):
+    """The node is not fit to run: no GPU, no model, a package missing."""
+
+    exit_code = 3
+
+
+class RunError(BenchmarkError):
+    """The run itself broke."""
+
+    exit_code = 4

@@ -1,0 +1,115 @@
+"""Profiles: named, versioned choices of scenario, dataset, limits and generation settings. One YAML file each.
+
+A file in this directory is known by its name; a path names a user's own.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from benchmark.errors import InputError
+
+_HERE = Path(__file__).parent
+_NODE = _HERE.parent / "node"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Generation(_Part):
+    """How tokens are chosen. `temperature` 0 is greedy."""
+
+    max_new_tokens: int = Field(64, ge=1)
+    min_new_tokens: int = Field(0, ge=0, description="equal to max_new_tokens: every answer has that length")
+    temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0, description="0: off")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _order(self) -> Generation:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError("min_new_tokens is above max_new_tokens")
+        return self
+
+
+class Limit(_Part):
+    """One check of the verdict: `metric` held against a fixed limit, or against a share of the target.
+
+    Exactly one of `at_least`, `at_most` and `at_least_of_target` is given.
+    """
+
+    metric: str = Field(description="a path into the metrics, such as latency_ms.p99")
+    at_least: float | None = None
+    at_most: float | None = None
+    at_least_of_target: float | None = Field(None, gt=0, description="share of benchmark_target_qps times GPUs")
+
+    @model_validator(mode="after")
+    def _one(self) -> Limit:
+        if sum(v is not None for v in (self.at_least, self.at_most, self.at_least_of_target)) != 1:
+            raise ValueError("give exactly one of at_least, at_most, at_least_of_target")
+        return self
+
+
+class Profile(_Part):
+    """What is run and what it is held against."""
+
+    name: str = Field(min_length=1)
+    version: int = Field(ge=1, description="raised whenever the numbers would change")
+    description: str = ""
+    scenario: str
+    engine: str
+    engine_options: dict[str, Any] = Field(default_factory=dict)
+    dataset: str
+    samples: int = Field(ge=1, description="queries that are measured")
+    warmup: int = Field(2, ge=0, description="queries before measuring, not counted")
+    generation: Generation = Generation()
+    limits: tuple[Limit, ...] = Field((), description="checks of the verdict, in order")
+    kind: Literal["health-check", "benchmark", "self-test"] = "benchmark"
+
+    @field_validator("scenario", "engine", "dataset")
+    @classmethod
+    def _known(cls, value: str, info: Any) -> str:
+        known = plugins(info.field_name + "s")
+        if value not in known:
+            raise ValueError(f"unknown {info.field_name}; there are {', '.join(known)}")
+        return value
+
+
+def plugins(kind: str) -> list[str]:
+    """Return the names of the `engines`, `scenarios` or `datasets`, without importing any: one file each."""
+    return sorted(m.name for m in pkgutil.iter_modules([str(_NODE / kind)]) if not m.name.startswith("_"))
+
+
+def profile_names() -> list[str]:
+    """Return the names of the profiles that come with the package."""
+    return sorted(path.stem for path in _HERE.glob("*.yaml"))
+
+
+def load_profile(name: str) -> Profile:
+    """Return the profile of that name, or of that path. Raises InputError, one sentence a line."""
+    path = _HERE / f"{name}.yaml"
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser()
+    elif not path.is_file():
+        raise InputError(
+            f"benchmark_profile is {name!r}, which is not a profile: there are {', '.join(profile_names())}; "
+            "for a file of your own give its path."
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"benchmark_profile: cannot read {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"benchmark_profile: {path} is not YAML: {' '.join(str(error).split())}.") from error
+    try:
+        return Profile.model_validate(content)
+    except ValidationError as error:
+        lines = [f"{path}: {'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}." for e in error.errors()]
+        raise InputError("\n".join(lines)) from error

@@ -1,0 +1,162 @@
+"""The settings a user edits, under the very names that they have in the inventory.
+
+One definition serves the inventory (checked on the controller before any host is touched), the node and the
+result files. `roles/*/defaults/main.yml` state the same defaults; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from benchmark.errors import InputError
+from benchmark.profiles import Profile, load_profile
+
+DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
+# The commit that MLPerf's reference implementation for llama3.1-8b pins.
+DEFAULT_REVISION = "be673f326cab4cd22ccfef76109faf68e41aa5f1"
+
+NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+class Settings(BaseModel):
+    """Every setting of one node. Paths are the node's unless the description says otherwise."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    benchmark_profile: NonEmpty = Field("quick", description="profile name, or a path to a YAML file on the controller")
+    benchmark_model: NonEmpty = Field(DEFAULT_MODEL, description="hub id, or a directory on the node")
+    benchmark_model_revision: NonEmpty = Field(DEFAULT_REVISION, description="commit, tag or branch of a hub model")
+    benchmark_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="weights' precision")
+    benchmark_device: Literal["cuda", "cpu"] = Field("cuda", description="never falls back to the CPU by itself")
+    benchmark_target_qps: float = Field(0.5, gt=0, description="queries/s per GPU that the verdict is held against")
+    benchmark_timeout_s: int = Field(1800, ge=1, le=7 * 86400, description="seconds until a node counts as hung")
+    benchmark_fail_on_invalid: bool = Field(True, description="whether an invalid verdict fails the playbook")
+    benchmark_results_dir: NonEmpty = Field("results", description="on the controller: where runs are kept")
+    benchmark_work_dir: NonEmpty = Field("~/.local/share/llm-benchmark/runs", description="where a node keeps a run")
+
+    python_env_dir: NonEmpty = Field("~/.local/share/llm-benchmark/venv", description="the virtual environment")
+    python_env_python: NonEmpty = Field("python3", description="the interpreter that the environment is made from")
+    python_env_requirements: NonEmpty = Field("requirements-node.txt", description="on the controller: pinned packages")
+    python_env_torch_index_url: str = Field("", description="package index of torch builds for an older driver or CPU")
+    python_env_min_free_gb: float = Field(10, ge=0, description="free disk that a new environment needs, in GB")
+    python_env_timeout_s: int = Field(1800, ge=1, description="seconds until an installation counts as hung")
+
+    hf_cache_dir: NonEmpty = Field("~/.cache/huggingface", description="the Hugging Face cache (HF_HOME)")
+    hf_cache_source: Literal["hub", "controller", "none"] = Field("hub", description="where the weights come from")
+    hf_cache_min_free_gb: float = Field(20, ge=0, description="free disk that absent weights need, in GB")
+    hf_cache_timeout_s: int = Field(7200, ge=1, description="seconds until a download counts as hung")
+
+    @field_validator("benchmark_model")
+    @classmethod
+    def _hub_id_or_directory(cls, value: str) -> str:
+        if is_directory_path(value) or re.fullmatch(r"[\w.-]+/[\w.-]+", value):
+            return value
+        raise ValueError("neither a hub id such as 'org/name' nor an absolute directory on the node")
+
+
+class ResolvedSettings(BaseModel):
+    """What a node is given: its settings with defaults filled in, and the whole profile, so that no file is missing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    settings: Settings
+    profile: Profile
+
+    def sha256(self) -> str:
+        """Return the hex SHA-256 of the canonical JSON form: equal settings, equal hash."""
+        return canonical_sha256(self.model_dump(mode="json"))
+
+
+def is_directory_path(model: str) -> bool:
+    """Tell whether `benchmark_model` names a directory on the node rather than a hub id."""
+    return model.startswith(("/", "~/", "./", "../"))
+
+
+def canonical_sha256(value: Any) -> str:
+    """Return the hex SHA-256 of `value` as JSON with sorted keys and no white space."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def resolve(variables: dict[str, Any]) -> ResolvedSettings:
+    """Fill in defaults, check types and ranges and load the profile.
+
+    Raises InputError with every problem, one sentence a line.
+    """
+    problems: list[str] = []
+    settings: Settings | None = None
+    try:
+        settings = Settings.model_validate(variables)
+    except ValidationError as error:
+        problems += [_sentence(dict(item)) for item in error.errors()]
+    profile: Profile | None = None
+    name = variables.get("benchmark_profile", "quick")
+    if isinstance(name, str) and name:
+        try:
+            profile = load_profile(name)
+        except InputError as error:
+            problems.append(str(error))
+    if problems or settings is None or profile is None:
+        raise InputError("\n".join(problems))
+    return ResolvedSettings(settings=settings, profile=profile)
+
+
+def resolve_nodes(variables_by_node: dict[str, dict[str, Any]]) -> dict[str, ResolvedSettings]:
+    """Resolve every node's settings; one InputError lists each problem once, with the nodes that have it."""
+    if not variables_by_node:
+        raise InputError("The group gpu_nodes is empty: add at least one host to the inventory.")
+    resolved: dict[str, ResolvedSettings] = {}
+    nodes_by_problem: dict[str, list[str]] = {}
+    for node, variables in variables_by_node.items():
+        if not NODE_NAME.fullmatch(node):
+            nodes_by_problem.setdefault(
+                "A node's name becomes a directory: use letters, digits, '.', '_' and '-' "
+                "(give the host an alias and put its address into ansible_host).", []
+            ).append(node)
+            continue
+        try:
+            resolved[node] = resolve(variables)
+        except InputError as error:
+            for problem in str(error).splitlines():
+                nodes_by_problem.setdefault(problem, []).append(node)
+    if nodes_by_problem:
+        raise InputError("\n".join(f"{p} [{_some(nodes)}]" for p, nodes in nodes_by_problem.items()))
+    return resolved
+
+
+def from_environment() -> dict[str, Any]:
+    """Return the settings that environment variables give to a run by hand (SERVER_TARGET_QPS, HF_HOME)."""
+    names = {"SERVER_TARGET_QPS": "benchmark_target_qps", "HF_HOME": "hf_cache_dir"}
+    return {setting: os.environ[name] for name, setting in names.items() if os.environ.get(name)}
+
+
+def _some(nodes: list[str], most: int = 5) -> str:
+    rest = len(nodes) - most
+    return ", ".join(nodes[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _sentence(error: dict[str, Any]) -> str:
+    """Turn one pydantic error into a sentence that names the variable, its value and what would do."""
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = _closest(name)
+        return f"{name} is not a setting" + (f": did you mean {known}?" if known else ".")
+    value = error["input"]
+    shown = "not a finite number" if isinstance(value, float) and not math.isfinite(value) else f"{value!r}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{name} is {shown}: {message[0].lower()}{message[1:]}."
+
+
+def _closest(name: str) -> str | None:
+    import difflib
+
+    matches = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    return matches[0] if matches else None
