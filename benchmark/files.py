@@ -1,0 +1,119 @@
+"""Reading and writing result files: never half a file, never a lost sample, nothing believed unchecked."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from benchmark.errors import InputError
+from benchmark.records import SCHEMA_VERSION, Sample
+
+RecordT = TypeVar("RecordT", bound=BaseModel)
+
+# What a node may send back; a file beyond it is refused by name.
+MAX_RESULT_BYTES = 16 * 2**20
+MAX_SAMPLES_BYTES = 2 * 2**30
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write `text` beside `path`, fsync it and rename it: a reader sees the old file or the whole new one."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_record(path: Path, record: BaseModel) -> None:
+    """Write a record as indented JSON, atomically."""
+    write_atomic(path, record.model_dump_json(indent=2) + "\n")
+
+
+def read_record(path: Path, record: type[RecordT]) -> RecordT:
+    """Return the record that `path` holds. Raises InputError with one sentence that names the file and the fault."""
+    text = _read_text(path, MAX_RESULT_BYTES)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: not JSON; the file is truncated or damaged.") from None
+    version = content.get("schema_version", SCHEMA_VERSION) if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise InputError(f"{path}: schema_version {version!r} is not one this program knows ({SCHEMA_VERSION}).")
+    try:
+        # From the JSON text, so that arrays may become tuples.
+        return record.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(f"{path}: not a {record.__name__}: {where}: {first['msg']}.") from None
+
+
+class SampleWriter:
+    """Append samples to `samples.jsonl`, one line and one write each: a kill loses no completed sample."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+
+    def append(self, sample: Sample) -> None:
+        """Hand the sample's line to the operating system: from here on a killed process does not lose it."""
+        line = (sample.model_dump_json() + "\n").encode()
+        while line:
+            line = line[os.write(self._descriptor, line) :]
+
+    def close(self) -> None:
+        """Bring everything to the disk."""
+        os.fsync(self._descriptor)
+        os.close(self._descriptor)
+
+
+@contextmanager
+def sample_writer(path: Path) -> Iterator[SampleWriter]:
+    """Open a new `samples.jsonl`; an existing one is refused, so stale samples never mix with new ones."""
+    writer = SampleWriter(path)
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """Return every whole sample. A last line that a kill cut short is dropped: no prefix of a sample is a sample.
+
+    Raises InputError, naming file and line, where another line is not a sample.
+    """
+    samples = []
+    *lines, last = _read_text(path, MAX_SAMPLES_BYTES).split("\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            samples.append(Sample.model_validate_json(line))
+        except ValidationError as error:
+            problem = error.errors()[0]["msg"]
+            raise InputError(f"{path}, line {number}: not a sample: {problem}.") from None
+    with suppress(ValidationError):
+        samples.append(Sample.model_validate_json(last))
+    return samples
+
+
+def _read_text(path: Path, most: int) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}.") from None
+    if len(data) > most:
+        raise InputError(f"{path}: larger than {most >> 20} MiB; refused.")
+    # Only a cut last line can end inside a character; anything else fails validation with its line number.
+    return data.decode("utf-8", errors="replace")

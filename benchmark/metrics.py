@@ -1,0 +1,120 @@
+"""From samples to metrics. Formulas, units and clocks: docs/metrics.md."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from benchmark.records import Distribution, Metrics, QueryCounts, Sample
+
+PERCENTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
+CONFIDENCE = 0.99
+NS_PER_MS = 1e6
+NS_PER_S = 1e9
+
+
+def percentile(ordered: Sequence[float], fraction: float) -> float:
+    """Return the percentile of values in ascending order by nearest rank, as MLPerf LoadGen does.
+
+    LoadGen takes the element at index floor(n * fraction), counted from 0: the smallest value that more than
+    n * fraction of the values do not exceed. Raises ValueError where there is no value or `fraction` is not in [0, 1).
+    """
+    if not ordered:
+        raise ValueError("a percentile of no values is undefined")
+    if not 0 <= fraction < 1:
+        raise ValueError("a percentile's fraction lies in [0, 1)")
+    return ordered[int(len(ordered) * fraction)]
+
+
+def samples_needed(fraction: float, confidence: float = CONFIDENCE) -> int:
+    """Return how many samples a percentile needs.
+
+    The smallest n for which at least two of n samples lie beyond the percentile with the given confidence
+    (11 for P50, 64 for P90, 662 for P99 at 99 %).
+    """
+    beyond = 1 - fraction
+    n = 2
+    while fraction**n + n * beyond * fraction ** (n - 1) > 1 - confidence:
+        n += 1
+    return n
+
+
+SAMPLES_NEEDED = {name: samples_needed(fraction) for name, fraction in PERCENTILES.items()}
+
+
+def distribution(values: Iterable[float]) -> Distribution | None:
+    """Return the distribution of `values` (milliseconds), or None where there are none."""
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    count = len(ordered)
+    return Distribution(
+        count=count,
+        mean=math.fsum(ordered) / count,
+        min=ordered[0],
+        max=ordered[-1],
+        **{name: percentile(ordered, fraction) for name, fraction in PERCENTILES.items()},
+        insufficient={name: needed for name, needed in SAMPLES_NEEDED.items() if count < needed},
+    )
+
+
+def latencies_ms(samples: Iterable[Sample]) -> list[float]:
+    """Return completed minus scheduled of every completed sample, in milliseconds."""
+    return [(s.completed_ns - s.scheduled_ns) / NS_PER_MS for s in samples if s.completed_ns is not None]
+
+
+def ttfts_ms(samples: Iterable[Sample]) -> list[float]:
+    """Return first token minus scheduled of every completed sample that has a token, in milliseconds."""
+    return [
+        (s.first_token_ns - s.scheduled_ns) / NS_PER_MS
+        for s in samples
+        if s.completed_ns is not None and s.first_token_ns is not None
+    ]
+
+
+def tpots_ms(samples: Iterable[Sample]) -> list[float]:
+    """Return the time per output token after the first, in milliseconds; samples of one token have none."""
+    return [
+        (s.completed_ns - s.first_token_ns) / (len(s.token_ids) - 1) / NS_PER_MS
+        for s in samples
+        if s.completed_ns is not None and s.first_token_ns is not None and len(s.token_ids) > 1
+    ]
+
+
+def compute(samples: Sequence[Sample], planned: int) -> Metrics:
+    """Return the metrics of `samples`, of which `planned` were meant to be.
+
+    Raises ValueError where two samples have the same index or there are more than planned.
+    """
+    if len({s.index for s in samples}) != len(samples):
+        raise ValueError("two samples have the same index")
+    if len(samples) > planned:
+        raise ValueError(f"{len(samples)} samples where {planned} were planned")
+    done = [s for s in samples if s.completed_ns is not None]
+    failed = len(samples) - len(done)
+    duration_s = qps = tokens_per_s = None
+    output_tokens = sum(len(s.token_ids) for s in done)
+    if done:
+        elapsed = max(s.completed_ns or 0 for s in done) - min(s.issued_ns for s in samples)
+        if elapsed > 0:
+            duration_s = elapsed / NS_PER_S
+            qps = len(done) / duration_s
+            tokens_per_s = output_tokens / duration_s
+    return Metrics(
+        queries=QueryCounts(
+            planned=planned, completed=len(done), failed=failed, unfinished=planned - len(samples)
+        ),
+        duration_s=duration_s,
+        qps=qps,
+        input_tokens=sum(s.input_tokens for s in done),
+        output_tokens=output_tokens,
+        tokens_per_s=tokens_per_s,
+        latency_ms=distribution(latencies_ms(done)),
+        latency_from_issue_ms=distribution(((s.completed_ns or 0) - s.issued_ns) / NS_PER_MS for s in done),
+        ttft_ms=distribution(ttfts_ms(done)),
+        ttft_from_issue_ms=distribution(
+            (s.first_token_ns - s.issued_ns) / NS_PER_MS for s in done if s.first_token_ns is not None
+        ),
+        tpot_ms=distribution(tpots_ms(done)),
+        issue_delay_ms=distribution((s.issued_ns - s.scheduled_ns) / NS_PER_MS for s in samples),
+    )

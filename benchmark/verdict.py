@@ -1,0 +1,95 @@
+"""Hold metrics against a profile's limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+from benchmark.profiles import Limit, Profile
+from benchmark.records import Check, Metrics, Status, Verdict
+
+_LABELS = {
+    "queries.failed": "failed queries",
+    "queries.unfinished": "unfinished queries",
+    "qps": "QPS",
+    "tokens_per_s": "tokens/s",
+    "latency_ms": "latency",
+    "latency_from_issue_ms": "latency from issue",
+    "ttft_ms": "TTFT",
+    "ttft_from_issue_ms": "TTFT from issue",
+    "tpot_ms": "TPOT",
+    "issue_delay_ms": "issue delay",
+}
+
+
+def label(metric: str) -> str:
+    """Return the words for a metric's path: "latency_ms.p99" is "P99 latency"."""
+    if metric in _LABELS:
+        return _LABELS[metric]
+    head, _, tail = metric.rpartition(".")
+    return f"{tail.upper() if tail[:1] == 'p' else tail} {_LABELS[head]}" if head in _LABELS else metric
+
+
+def unit(metric: str) -> str:
+    """Return the unit of a metric's path, with a leading space, or nothing for counts and rates."""
+    return " ms" if "_ms" in metric else ""
+
+
+def value_of(metrics: Metrics, path: str) -> float | None:
+    """Return the value at a dotted path, or None where it is undefined. Raises ValueError for an unknown path."""
+    try:
+        value = reduce(lambda part, name: None if part is None else getattr(part, name), path.split("."), metrics)
+    except AttributeError:
+        raise ValueError(f"there is no metric {path!r}") from None
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    raise ValueError(f"the metric {path!r} is not a number")
+
+
+def judge(
+    profile: Profile, metrics: Metrics, target_qps: float, status: Status, others: Sequence[str] = ()
+) -> Verdict:
+    """Return the verdict: every limit as a check, `others` as further reasons against it.
+
+    `target_qps` is the whole node's: the setting per GPU times the GPUs that answered.
+    """
+    checks = tuple(_check(limit, metrics, target_qps) for limit in profile.limits)
+    reasons = [] if status == "complete" else [f"The run is {status}."]
+    reasons += [_reason(check) for check in checks if not check.passed]
+    reasons += others
+    return Verdict(valid=not reasons, checks=checks, reasons=tuple(reasons))
+
+
+def _check(limit: Limit, metrics: Metrics, target_qps: float) -> Check:
+    value = value_of(metrics, limit.metric)
+    note = ""
+    if limit.at_most is not None:
+        bound, passed = limit.at_most, value is not None and value <= limit.at_most
+    else:
+        bound = limit.at_least if limit.at_least is not None else 0.0
+        if limit.at_least_of_target is not None:
+            bound = limit.at_least_of_target * target_qps
+            note = f"{limit.at_least_of_target:.0%} of the target {target_qps:g}"
+        passed = value is not None and value >= bound
+    head, _, tail = limit.metric.rpartition(".")
+    needed = getattr(getattr(metrics, head, None), "insufficient", {}).get(tail)
+    if needed:
+        count = getattr(metrics, head).count
+        note = f"{tail.upper()} of {count} samples: insufficient ({needed} needed at 99 % confidence)"
+    comparison = "at_most" if limit.at_most is not None else "at_least"
+    return Check(metric=limit.metric, value=value, comparison=comparison, limit=bound, passed=passed, note=note)
+
+
+def _reason(check: Check) -> str:
+    name, suffix = label(check.metric), unit(check.metric)
+    words = "at most" if check.comparison == "at_most" else "at least"
+    if check.value is None:
+        return f"{name} is undefined, {words} {check.limit:g}{suffix} is asked."
+    return f"{name} is {shown(check.value)}{suffix}, {words} {check.limit:g}{suffix} is asked."
+
+
+def shown(value: float) -> str:
+    """Return a value with as many digits as a reader can use."""
+    if isinstance(value, int) or value == int(value):
+        return f"{value:.0f}"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,0 +1,126 @@
+"""What the project's action plugins share: a lost node is a failure with a sentence, which a rescue can catch.
+
+Ansible's own UNREACHABLE cannot be rescued: the node would leave the play, and its reason with it.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.plugins.action import ActionBase
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+# The controller's half of the benchmark is imported from the checkout that is being run, installed or not.
+if str(CHECKOUT) not in sys.path:
+    sys.path.insert(0, str(CHECKOUT))
+
+
+class NodeFailure(Exception):
+    """What went wrong on a node, in sentences for a person, one a line."""
+
+
+class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
+    """Base of the actions: subclasses implement `act` and raise NodeFailure."""
+
+    _supports_check_mode = True
+    # Ansible would offer to move files for the task; these actions move their own.
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run `act` and return its result; every failure carries `stage` (the role) and `msg` (the reason)."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        self.task_vars = task_vars or {}
+        try:
+            result.update(self.act())
+        except NodeFailure as failure:
+            result.update(failed=True, msg=str(failure))
+        except AnsibleConnectionFailure as error:
+            result.update(failed=True, msg=unreachable(str(error), self.address))
+        except (AnsibleError, OSError) as error:
+            result.update(failed=True, msg=f"{type(error).__name__}: {error}")
+        if result.get("failed"):
+            result["stage"] = self.stage
+        return result
+
+    def act(self) -> dict[str, Any]:
+        """Do the work; return the task's result (`changed`, ...)."""
+        raise NotImplementedError
+
+    @property
+    def stage(self) -> str:
+        """The role that the task belongs to."""
+        role = getattr(self._task, "_role", None)
+        return role.get_name() if role else self._task.action
+
+    @property
+    def node(self) -> str:
+        """The node's name in the inventory."""
+        return str(self.task_vars["inventory_hostname"])
+
+    @property
+    def address(self) -> str:
+        """Where Ansible looks for the node."""
+        return str(self.setting("ansible_host", self.node))
+
+    @property
+    def check_mode(self) -> bool:
+        """Whether the playbook runs with --check: say what would change, change nothing."""
+        return bool(self._task.check_mode)
+
+    def setting(self, name: str, default: Any = None) -> Any:
+        """Return a variable of the node, templated."""
+        if name not in self.task_vars:
+            return default
+        return self._templar.template(self.task_vars[name])
+
+    def shell(self, command: str, stdin: str | None = None) -> tuple[int, str, str]:
+        """Run a command line of /bin/sh on the node, without starting a Python there.
+
+        Returns exit code, stdout and stderr. `stdin` appears in no process list and in no output.
+        """
+        done = self._low_level_execute_command(
+            f"/bin/sh -c {shlex.quote(command)}",
+            in_data=None if stdin is None else stdin.encode(),
+            sudoable=False,
+        )
+        return done["rc"], done["stdout"], done["stderr"]
+
+    def module(self, name: str, **arguments: Any) -> dict[str, Any]:
+        """Run one of the project's modules on the node; raise NodeFailure with its message where it failed."""
+        done: dict[str, Any] = self._execute_module(
+            module_name=name, module_args=arguments, task_vars=self.task_vars
+        )
+        if done.get("failed"):
+            raise NodeFailure(str(done.get("msg") or "the module failed without a message"))
+        return done
+
+
+def unreachable(message: str, address: str) -> str:
+    """Return one sentence for a failed connection. ssh tells its reasons in text only, so its text is read."""
+    reasons = {
+        "REMOTE HOST IDENTIFICATION HAS CHANGED": (
+            f"The SSH host key of {address} has changed: if the node was reinstalled, remove the old key "
+            f"(ssh-keygen -R {address}) and accept the new one with ssh; if not, somebody may be in between."
+        ),
+        "Host key verification failed": (
+            f"The SSH host key of {address} is not known: connect once with ssh and compare the fingerprint, "
+            "or add the key to known_hosts."
+        ),
+        "Permission denied": (
+            f"SSH login to {address} was refused: check ansible_user and that the node's authorized_keys "
+            "holds this controller's public key (ssh-copy-id)."
+        ),
+        "Connection refused": f"Nothing answers SSH at {address}: is sshd running, and is ansible_port right?",
+        "timed out": f"{address} does not answer: is the node up, and is ansible_host right?",
+        "Could not resolve hostname": f"The name {address} is not known: set ansible_host to the node's address.",
+        "No route to host": f"There is no route to {address}: is the node up, and is ansible_host right?",
+        "sshpass": "A password was given but the program sshpass is missing on the controller: use SSH keys.",
+    }
+    for text, sentence in reasons.items():
+        if text in message:
+            return f"Not reachable: {sentence}"
+    return f"Not reachable: SSH to {address} failed: {' '.join(message.split())[-300:]}"
