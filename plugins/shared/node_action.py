@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,9 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
             result["stage"] = self.stage
         return result
 
+    @abstractmethod
     def act(self) -> dict[str, Any]:
         """Do the work; return the task's result (`changed`, ...)."""
-        raise NotImplementedError
 
     @property
     def stage(self) -> str:
