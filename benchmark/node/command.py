@@ -1,0 +1,82 @@
+"""`python3 -m benchmark run`: one node, by hand or started by Ansible."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, RunError
+from benchmark.files import read_record
+from benchmark.node.run import RunRequest, run
+from benchmark.records import NodeResult
+from benchmark.rundir import RunOrder, open_run
+from benchmark.settings import from_environment, resolve_nodes
+from benchmark.text import render_node
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `run`."""
+    parser.epilog = (
+        "Honours NODE_NAME (default: the host name), SERVER_TARGET_QPS, CUDA_VISIBLE_DEVICES and HF_HOME. "
+        "The results go to results/<run id>/."
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting under the name that it has in the inventory, such as benchmark_device=cpu; may be repeated",
+    )
+    parser.add_argument(
+        "--order", type=Path, metavar="FILE", help="an order that the controller wrote; nothing else is then honoured"
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run, print the result for people, return the exit code."""
+    request = _from_order(arguments.order) if arguments.order else _by_hand(arguments.set)
+    settings = request.resolved.settings
+    # Before transformers is imported: it reads HF_HOME then.
+    os.environ["HF_HOME"] = str(Path(settings.hf_cache_dir).expanduser())
+    result = run(request)
+    print(render_node(result))
+    if not arguments.order:
+        print(f"Files: {request.directory}", file=sys.stderr)
+    return _exit_code(result)
+
+
+def _exit_code(result: NodeResult) -> int:
+    if result.status != "complete" or result.verdict is None:
+        raise RunError(result.error or "The run did not complete.")
+    return EXIT_VALID if result.verdict.valid else EXIT_INVALID
+
+
+def _from_order(path: Path) -> RunRequest:
+    order = read_record(path, RunOrder)
+    return RunRequest(run_id=order.run_id, node=order.node, resolved=order.resolved, directory=path.parent)
+
+
+def _by_hand(assignments: list[str]) -> RunRequest:
+    node = os.environ.get("NODE_NAME") or socket.gethostname()
+    variables: dict[str, Any] = from_environment()
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise InputError(f"--set {assignment}: give NAME=VALUE.")
+        variables[name] = yaml.safe_load(value)
+    resolved = resolve_nodes({node: variables})
+    run_id, run_dir = open_run(resolved, command=_command_line(node, assignments))
+    directory = run_dir / "nodes" / node
+    directory.mkdir(parents=True)
+    return RunRequest(run_id=run_id, node=node, resolved=resolved[node], directory=directory)
+
+
+def _command_line(node: str, assignments: list[str]) -> str:
+    words = [f"NODE_NAME={node}", "python3 -m benchmark run", *(f"--set {a}" for a in assignments)]
+    return " ".join(words)

@@ -1,0 +1,1 @@
+"""Engines: one file each, holding a class `Engine`."""

@@ -1,0 +1,136 @@
+"""Load tokenizer and model with transformers: pinned revision, safetensors only, no remote code, nothing offloaded."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from benchmark.errors import SetupError
+from benchmark.settings import Settings, is_directory_path
+
+BYTES_PER_PARAMETER = {"float16": 2, "bfloat16": 2, "float32": 4}
+# Room for the KV cache of one query, activations and the CUDA context.
+HEADROOM_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to generate, its tokenizer, and how it was really loaded."""
+
+    model: Any
+    tokenizer: Any
+    details: dict[str, JsonValue]
+
+
+def find_snapshot(settings: Settings) -> Path:
+    """Return the directory that holds the weights, without asking the network.
+
+    Raises SetupError where it is not there.
+    """
+    if is_directory_path(settings.benchmark_model):
+        directory = Path(settings.benchmark_model).expanduser().resolve()
+        if not (directory / "config.json").is_file():
+            raise SetupError(f"{directory} holds no model: there is no config.json in it.")
+        return directory
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    cache = Path(settings.hf_cache_dir).expanduser() / "hub"
+    try:
+        snapshot = snapshot_download(
+            settings.benchmark_model,
+            revision=settings.benchmark_model_revision,
+            cache_dir=cache,
+            local_files_only=True,
+        )
+    except LocalEntryNotFoundError:
+        raise SetupError(
+            f"{settings.benchmark_model} at revision {settings.benchmark_model_revision} is not in {cache}: "
+            "run playbooks/provision.yml, or python3 -m benchmark fetch-model."
+        ) from None
+    return Path(snapshot)
+
+
+def count_parameters(snapshot: Path) -> int:
+    """Return the number of parameters in a snapshot's safetensors files, from their headers alone."""
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(snapshot.glob("*.safetensors"))
+    if not files:
+        raise SetupError(f"{snapshot} holds no *.safetensors file; other formats are not loaded.")
+    total = 0
+    for path in files:
+        try:
+            with safe_open(path, framework="numpy") as tensors:
+                total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())
+        except (SafetensorError, OSError) as error:
+            raise SetupError(f"{path} is damaged ({error}): run playbooks/provision.yml again.") from None
+    return total
+
+
+def load_model(settings: Settings) -> LoadedModel:
+    """Load the model onto one device: the first visible GPU, or the CPU.
+
+    Raises SetupError where it is not there, does not fit, or is not an instruct model.
+    """
+    os.environ["HF_HUB_OFFLINE"] = "1"  # what is measured is what was provisioned, never a fresh download
+    snapshot = find_snapshot(settings)
+    parameters = count_parameters(snapshot)
+    try:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    except ImportError as error:
+        raise SetupError(f"A package is missing ({error}): run playbooks/provision.yml.") from None
+    device = "cuda:0" if settings.benchmark_device == "cuda" else "cpu"
+    if device != "cpu":
+        _check_memory(parameters * BYTES_PER_PARAMETER[settings.benchmark_dtype], settings.benchmark_dtype)
+    started = time.monotonic()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(snapshot, local_files_only=True, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            snapshot,
+            dtype=getattr(torch, settings.benchmark_dtype),
+            device_map={"": device},
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError, torch.OutOfMemoryError) as error:
+        raise SetupError(f"The model in {snapshot} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not tokenizer.chat_template:
+        raise SetupError(f"The model in {snapshot} has no chat template: an instruct model is needed.")
+    model.eval()
+    devices = sorted({str(parameter.device) for parameter in model.parameters()})
+    if devices != [device]:
+        raise SetupError(f"The model was to lie on {device} and lies on {', '.join(devices)}: it does not fit.")
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        details={
+            "architecture": type(model).__name__,
+            "parameters": parameters,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": device,
+            "attention": model.config._attn_implementation,
+            "commit": None if is_directory_path(settings.benchmark_model) else snapshot.name,
+            "trust_remote_code": False,
+            "load_s": round(time.monotonic() - started, 3),
+        },
+    )
+
+
+def _check_memory(weights: int, dtype: str) -> None:
+    import torch
+
+    free, total = torch.cuda.mem_get_info(0)
+    if weights + HEADROOM_BYTES > free:
+        raise SetupError(
+            f"The model needs {(weights + HEADROOM_BYTES) / 1e9:.1f} GB in {dtype} and the GPU has {free / 1e9:.1f} GB "
+            f"free of {total / 1e9:.1f}: end what else uses it (nvidia-smi), or take a smaller model."
+        )

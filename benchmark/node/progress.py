@@ -1,0 +1,74 @@
+"""Tell how far the run is: on a terminal, and in `progress.json` for whoever waits elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+FILE = "progress.json"
+# Writing takes time between queries; a person needs no more than this.
+INTERVAL_S = 0.5
+
+
+class Progress:
+    """`stage` says what is being done, `advance` how many queries are done."""
+
+    def __init__(self, node: str, directory: Path) -> None:
+        self._node = node
+        self._path = directory / FILE
+        self._terminal = sys.stderr.isatty()
+        self._state = ""
+        self._total = 0
+        self._began = time.monotonic()
+        self._written = 0.0
+
+    def stage(self, state: str, total: int = 0) -> None:
+        """Begin a stage of `total` queries, or of none that could be counted."""
+        self._end_line()
+        self._state, self._total, self._began = state, total, time.monotonic()
+        self._write(0, time.monotonic())
+        if not self._terminal:
+            print(f"{time.strftime('%H:%M:%S')} {self._node}: {state}", file=sys.stderr, flush=True)
+
+    def advance(self, done: int, latency_ms: float | None = None) -> None:
+        """Tell that `done` of the stage's queries are done; most calls do nothing, so that they cost nothing."""
+        now = time.monotonic()
+        if now - self._written >= INTERVAL_S or done == self._total:
+            self._write(done, now, latency_ms)
+
+    def finish(self, state: str) -> None:
+        """Tell that the run has ended."""
+        self.stage(state)
+
+    def _write(self, done: int, now: float, latency_ms: float | None = None) -> None:
+        self._written = now
+        elapsed = now - self._began
+        rate = done / elapsed if done and elapsed > 0 else None
+        content = {"state": self._state, "done": done, "total": self._total, "qps": rate, "latency_ms": latency_ms}
+        beside = self._path.with_suffix(".tmp")
+        try:
+            beside.write_text(json.dumps(content), encoding="utf-8")
+            beside.replace(self._path)
+        except OSError:
+            pass  # a full disk must not end a run by its progress; the samples' own write tells it
+        if self._terminal:
+            print(f"\r\033[K[{self._node}] {describe(content)}", end="", file=sys.stderr, flush=True)
+
+    def _end_line(self) -> None:
+        if self._terminal and self._state:
+            print(file=sys.stderr)
+
+
+def describe(content: dict[str, object]) -> str:
+    """Return one line for the content of a progress file; what is missing or odd in it is left out."""
+    words = str(content.get("state", "starting"))[:40]
+    done, total, rate, latency = (content.get(name) for name in ("done", "total", "qps", "latency_ms"))
+    if isinstance(total, int) and total > 0:
+        words += f" {done}/{total}"
+    if isinstance(rate, float):
+        words += f", {rate:.2f} QPS"
+    if isinstance(latency, float):
+        words += f", last answer {latency / 1000:.2f} s"
+    return words

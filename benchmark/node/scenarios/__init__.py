@@ -1,0 +1,1 @@
+"""Scenarios: one file each, holding a class `Scenario`."""

@@ -1,0 +1,84 @@
+"""Where a run's files lie: results/<run id>/, opened once, never reused."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+from benchmark import __version__
+from benchmark.errors import InputError
+from benchmark.files import write_record
+from benchmark.records import SCHEMA_VERSION, Name, Record, RunRecord
+from benchmark.settings import ResolvedSettings, canonical_sha256
+
+RUN_FILE = "run.json"
+NODES = "nodes"
+
+
+class RunOrder(Record):
+    """`order.json`: what the controller asks of one node."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run_id: Name
+    node: Name
+    resolved: ResolvedSettings
+
+
+def open_run(
+    resolved: Mapping[str, ResolvedSettings],
+    *,
+    command: str,
+    versions: Mapping[str, str] | None = None,
+    hosts: Mapping[str, str] | None = None,
+) -> tuple[str, Path]:
+    """Make the directory of a new run, write run.json, point `latest` at it; return run id and absolute directory.
+
+    The run id is the UTC time and a short hash of the resolved settings; a taken one gets a suffix.
+    Raises InputError where the directory cannot be made.
+    """
+    results = Path(next(iter(resolved.values())).settings.benchmark_results_dir).expanduser().absolute()
+    now = datetime.now(timezone.utc)
+    digest = canonical_sha256({node: value.model_dump(mode="json") for node, value in resolved.items()})[:8]
+    stem = f"{now:%Y%m%dT%H%M%SZ}-{digest}"
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        run_id, directory = _take(results, stem)
+        (directory / NODES).mkdir()
+        record = RunRecord(
+            run_id=run_id,
+            created_at=now.isoformat(timespec="seconds"),
+            command=command,
+            versions={"llm-datacenter-benchmark": __version__, "python": platform.python_version(), **(versions or {})},
+            nodes=dict(resolved),
+            hosts=dict(hosts or {}),
+        )
+        write_record(directory / RUN_FILE, record)
+        _point_latest(results, run_id)
+    except OSError as error:
+        raise InputError(
+            f"benchmark_results_dir: {error.filename or results} cannot be written: {error.strerror}."
+        ) from error
+    return run_id, directory
+
+
+def _take(results: Path, stem: str) -> tuple[str, Path]:
+    number = 1
+    while True:
+        run_id = stem if number == 1 else f"{stem}-{number}"
+        try:
+            (results / run_id).mkdir()
+        except FileExistsError:
+            number += 1
+            continue
+        return run_id, results / run_id
+
+
+def _point_latest(results: Path, run_id: str) -> None:
+    beside = results / f".latest.{os.getpid()}"
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(run_id)
+    beside.replace(results / "latest")
