@@ -11,14 +11,20 @@ import sys
 from collections.abc import Sequence
 
 from benchmark import DISCLAIMER, __version__
-from benchmark.errors import BenchmarkError
+from benchmark.errors import BenchmarkError, SetupError
 
 # Each command's module has add_arguments(parser) and main(arguments) -> exit code. Only the one asked for is
 # imported: a controller has no torch, a node no Ansible.
 COMMANDS = {
     "run": ("benchmark.node.command", "measure this node"),
-    "fetch-model": ("benchmark.node.hub", "bring a model's snapshot into the Hugging Face cache and verify it"),
-    "tiny-model": ("benchmark.node.tiny_model", "make a tiny Llama-architecture model to try the benchmark with"),
+    "fetch-model": (
+        "benchmark.node.hub",
+        "bring a model's snapshot into the Hugging Face cache and verify it",
+    ),
+    "tiny-model": (
+        "benchmark.node.tiny_model",
+        "make a tiny Llama-architecture model to try the benchmark with",
+    ),
     "plan": ("benchmark.cluster.plan", "check the settings of all nodes and open a run"),
     "aggregate": ("benchmark.cluster.aggregate_command", "make the cluster summary from a run's files"),
 }
@@ -27,13 +33,20 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; a failure is told in sentences on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="python3 -m benchmark", description=f"LLM inference benchmark ({DISCLAIMER}).")
+    parser = argparse.ArgumentParser(
+        prog="python3 -m benchmark", description=f"LLM inference benchmark ({DISCLAIMER})."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if name in words[:1]:
-            loaded = importlib.import_module(module)
+            try:
+                loaded = importlib.import_module(module)
+            except ModuleNotFoundError as missing:
+                print(f"The package {missing.name} is missing: install requirements.txt (controller) or "
+                      "requirements-node.txt (node) into this Python.", file=sys.stderr)  # fmt: skip
+                return SetupError.exit_code
             loaded.add_arguments(command)
             command.set_defaults(main=loaded.main)
     parsed = parser.parse_args(words)

@@ -101,9 +101,7 @@ def compute(samples: Sequence[Sample], planned: int) -> Metrics:
             qps = len(done) / duration_s
             tokens_per_s = output_tokens / duration_s
     return Metrics(
-        queries=QueryCounts(
-            planned=planned, completed=len(done), failed=failed, unfinished=planned - len(samples)
-        ),
+        queries=QueryCounts(planned=planned, completed=len(done), failed=failed, unfinished=planned - len(samples)),
         duration_s=duration_s,
         qps=qps,
         input_tokens=sum(s.input_tokens for s in done),

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from benchmark import DISCLAIMER
 from benchmark.settings import ResolvedSettings
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 Count = Annotated[int, Field(ge=0)]
 Nanoseconds = Annotated[int, Field(ge=0, lt=2**63)]
@@ -21,7 +21,9 @@ Text = Annotated[str, Field(max_length=4000)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 Status = Literal["complete", "interrupted", "failed"]
-Stage = Literal["preflight", "python_env", "hf_cache", "environment", "loading", "warm-up", "measuring", "done", "fetch"]
+Stage = Literal[
+    "preflight", "python_env", "hf_cache", "environment", "loading", "warm-up", "measuring", "done", "fetch"
+]
 
 
 class Record(BaseModel):

@@ -52,7 +52,11 @@ def open_run(
             run_id=run_id,
             created_at=now.isoformat(timespec="seconds"),
             command=command,
-            versions={"llm-datacenter-benchmark": __version__, "python": platform.python_version(), **(versions or {})},
+            versions={
+                "llm-datacenter-benchmark": __version__,
+                "python": platform.python_version(),
+                **(versions or {}),
+            },
             nodes=dict(resolved),
             hosts=dict(hosts or {}),
         )

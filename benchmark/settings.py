@@ -119,7 +119,8 @@ def resolve_nodes(variables_by_node: dict[str, dict[str, Any]]) -> dict[str, Res
         if not NODE_NAME.fullmatch(node):
             nodes_by_problem.setdefault(
                 "A node's name becomes a directory: use letters, digits, '.', '_' and '-' "
-                "(give the host an alias and put its address into ansible_host).", []
+                "(give the host an alias and put its address into ansible_host).",
+                [],
             ).append(node)
             continue
         try:

@@ -46,9 +46,7 @@ def value_of(metrics: Metrics, path: str) -> float | None:
     raise ValueError(f"the metric {path!r} is not a number")
 
 
-def judge(
-    profile: Profile, metrics: Metrics, target_qps: float, status: Status, others: Sequence[str] = ()
-) -> Verdict:
+def judge(profile: Profile, metrics: Metrics, target_qps: float, status: Status, others: Sequence[str] = ()) -> Verdict:
     """Return the verdict: every limit as a check, `others` as further reasons against it.
 
     `target_qps` is the whole node's: the setting per GPU times the GPUs that answered.

@@ -34,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a setting under the name that it has in the inventory, such as benchmark_device=cpu; may be repeated",
     )
     parser.add_argument(
-        "--order", type=Path, metavar="FILE", help="an order that the controller wrote; nothing else is then honoured"
+        "--order",
+        type=Path,
+        metavar="FILE",
+        help="an order that the controller wrote; nothing else is then honoured",
     )
 
 

@@ -68,7 +68,7 @@ def count_parameters(snapshot: Path) -> int:
     for path in files:
         try:
             with safe_open(path, framework="numpy") as tensors:
-                total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())
+                total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 # not a dict
         except (SafetensorError, OSError) as error:
             raise SetupError(f"{path} is damaged ({error}): run playbooks/provision.yml again.") from None
     return total
@@ -85,8 +85,10 @@ def load_model(settings: Settings) -> LoadedModel:
     try:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
     except ImportError as error:
         raise SetupError(f"A package is missing ({error}): run playbooks/provision.yml.") from None
+    logging.disable_progress_bar()
     device = "cuda:0" if settings.benchmark_device == "cuda" else "cpu"
     if device != "cpu":
         _check_memory(parameters * BYTES_PER_PARAMETER[settings.benchmark_dtype], settings.benchmark_dtype)

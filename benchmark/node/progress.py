@@ -46,7 +46,13 @@ class Progress:
         self._written = now
         elapsed = now - self._began
         rate = done / elapsed if done and elapsed > 0 else None
-        content = {"state": self._state, "done": done, "total": self._total, "qps": rate, "latency_ms": latency_ms}
+        content = {
+            "state": self._state,
+            "done": done,
+            "total": self._total,
+            "qps": rate,
+            "latency_ms": latency_ms,
+        }
         beside = self._path.with_suffix(".tmp")
         try:
             beside.write_text(json.dumps(content), encoding="utf-8")

@@ -46,8 +46,10 @@ def make_tiny_model(directory: Path) -> None:
         import torch
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
         from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+        from transformers.utils import logging
     except ImportError as error:
         raise SetupError(f"A package is missing ({error}): install requirements-node.txt.") from None
+    logging.disable_progress_bar()
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -60,8 +62,8 @@ def make_tiny_model(directory: Path) -> None:
     tokenizer.train_from_iterator([prompt.text for prompt in curated.load().prompts], trainer)
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token="<|begin_of_text|>",
-        eos_token="<|eot_id|>",
+        bos_token=SPECIAL_TOKENS[0],
+        eos_token=SPECIAL_TOKENS[1],
         chat_template=CHAT_TEMPLATE,
     )
     torch.manual_seed(SEED)

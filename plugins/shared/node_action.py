@@ -55,7 +55,7 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
     def stage(self) -> str:
         """The role that the task belongs to."""
         role = getattr(self._task, "_role", None)
-        return role.get_name() if role else self._task.action
+        return str(role.get_name() if role else self._task.action)
 
     @property
     def node(self) -> str:
@@ -92,9 +92,7 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
 
     def module(self, name: str, **arguments: Any) -> dict[str, Any]:
         """Run one of the project's modules on the node; raise NodeFailure with its message where it failed."""
-        done: dict[str, Any] = self._execute_module(
-            module_name=name, module_args=arguments, task_vars=self.task_vars
-        )
+        done: dict[str, Any] = self._execute_module(module_name=name, module_args=arguments, task_vars=self.task_vars)
         if done.get("failed"):
             raise NodeFailure(str(done.get("msg") or "the module failed without a message"))
         return done
