@@ -16,6 +16,8 @@ from benchmark.records import SCHEMA_VERSION, Name, Record, RunRecord
 from benchmark.settings import ResolvedSettings, canonical_sha256
 
 RUN_FILE = "run.json"
+ORDER = "order.json"
+FAILURE = "failure.json"
 NODES = "nodes"
 
 

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from benchmark.progress import describe
+
 FILE = "progress.json"
 # Writing takes time between queries; a person needs no more than this.
 INTERVAL_S = 0.5
@@ -65,16 +67,3 @@ class Progress:
     def _end_line(self) -> None:
         if self._terminal and self._state:
             print(file=sys.stderr)
-
-
-def describe(content: dict[str, object]) -> str:
-    """Return one line for the content of a progress file; what is missing or odd in it is left out."""
-    words = str(content.get("state", "starting"))[:40]
-    done, total, rate, latency = (content.get(name) for name in ("done", "total", "qps", "latency_ms"))
-    if isinstance(total, int) and total > 0:
-        words += f" {done}/{total}"
-    if isinstance(rate, float):
-        words += f", {rate:.2f} QPS"
-    if isinstance(latency, float):
-        words += f", last answer {latency / 1000:.2f} s"
-    return words

@@ -19,6 +19,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 if str(CHECKOUT) not in sys.path:
     sys.path.insert(0, str(CHECKOUT))
 
+from benchmark.settings import Settings
+
 
 class NodeFailure(Exception):
     """What went wrong on a node, in sentences for a person, one a line."""
@@ -73,10 +75,11 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         return bool(self._task.check_mode)
 
     def setting(self, name: str, default: Any = None) -> Any:
-        """Return a variable of the node, templated."""
-        if name not in self.task_vars:
-            return default
-        return self._templar.template(self.task_vars[name])
+        """Return a variable of the node, templated; a setting that nobody gave has the default of Settings."""
+        if name in self.task_vars:
+            return self._templar.template(self.task_vars[name])
+        field = Settings.model_fields.get(name)
+        return default if field is None else field.default
 
     def shell(self, command: str, stdin: str | None = None) -> tuple[int, str, str]:
         """Run a command line of /bin/sh on the node, without starting a Python there.

@@ -1,0 +1,79 @@
+"""What came back from a node: unpacked with distrust, and its end told in a sentence."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+
+from benchmark.errors import InputError
+from benchmark.files import MAX_SAMPLES_BYTES, read_record
+from benchmark.records import NodeResult
+
+# The files of a run; anything else in the archive is left out.
+KNOWN = re.compile(r"(mlperf_datacenter_[\w.-]+\.(json|txt)|samples\.jsonl|benchmark\.log|mlperf_log_[\w.-]+)")
+MAX_FILES = 100
+
+
+def unpack(archive: Path, directory: Path) -> list[str]:
+    """Unpack the known files of a node's archive into `directory`; return their names.
+
+    Nothing else is written: no directory, link, device or foreign name. A file of an earlier unpacking is replaced
+    whole. Raises InputError, one sentence, for an archive that is damaged or too large.
+    """
+    names: list[str] = []
+    room = MAX_SAMPLES_BYTES
+    beside = Path(tempfile.mkdtemp(dir=directory, prefix=".unpack."))
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            for member in tar:
+                name = member.name.removeprefix("./")
+                if not member.isreg() or not KNOWN.fullmatch(name):
+                    continue
+                room -= member.size
+                if room < 0 or len(names) >= MAX_FILES:
+                    raise InputError(f"{archive.name}: more than {MAX_SAMPLES_BYTES >> 20} MiB or {MAX_FILES} files.")
+                source = tar.extractfile(member)
+                if source is not None:
+                    with source, (beside / name).open("wb") as target:
+                        shutil.copyfileobj(source, target)
+                    names.append(name)
+        for name in names:
+            (beside / name).replace(directory / name)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise InputError(f"{archive.name}: cannot be unpacked ({error}).") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return names
+
+
+def why_failed(exit_code: str, directory: Path, timeout_s: int) -> str | None:
+    """Return why a run that ended with `exit_code` is no complete one, in a sentence; None for a complete one."""
+    if exit_code in ("0", "1"):
+        return None
+    if exit_code == "124":
+        return f"The benchmark hung: it was stopped after benchmark_timeout_s = {timeout_s} s."
+    if exit_code == "137":
+        return "The benchmark was killed (signal 9): perhaps the node ran out of memory; see dmesg and benchmark.log."
+    if exit_code == "vanished":
+        return "The benchmark's process is gone without an exit code: was it killed, or did the node restart?"
+    return _own_words(directory) or f"The benchmark ended with exit code {exit_code}; see benchmark.log."
+
+
+def _own_words(directory: Path) -> str | None:
+    """Return what the result says of its failure, or the log's last line."""
+    for path in sorted(directory.glob("mlperf_datacenter_*.json")):
+        try:
+            result = read_record(path, NodeResult)
+        except InputError:
+            continue
+        if result.error:
+            return result.error
+    try:
+        lines = (directory / "benchmark.log").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    told = [line.strip() for line in lines if line.strip()]
+    return told[-1][:500] if told else None

@@ -1,0 +1,45 @@
+"""Action `preflight`: one round trip to the node, then every problem at once."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
+
+from node_action import CHECKOUT, NodeAction, NodeFailure
+
+from benchmark.cluster.preflight import Needs, Probe, gpus, problems
+from benchmark.settings import is_directory_path
+
+PROBE = CHECKOUT / "roles/preflight/files/probe.sh"
+
+
+class ActionModule(NodeAction):
+    """Raises NodeFailure with one sentence a line where the node is not fit; changes nothing."""
+
+    def act(self) -> dict[str, Any]:
+        """Return the GPUs and the Python version that were found."""
+        model, source = str(self.setting("benchmark_model")), str(self.setting("hf_cache_source"))
+        fetched = source != "none" and not is_directory_path(model)
+        needs = Needs(
+            device=str(self.setting("benchmark_device")),
+            python=str(self.setting("python_env_python")),
+            env_dir=str(self.setting("python_env_dir")),
+            env_gb=float(self.setting("python_env_min_free_gb")),
+            cache_dir=str(self.setting("hf_cache_dir")),
+            weights_gb=float(self.setting("hf_cache_min_free_gb")) if fetched else 0,
+        )
+        revision = str(self.setting("benchmark_model_revision"))
+        repository = f"models--{model.replace('/', '--')}"
+        snapshot = f"{needs.cache_dir}/hub/{repository}/snapshots/{revision}" if fetched else ""
+        words = [needs.python, needs.env_dir, needs.cache_dir, snapshot, needs.device]
+        code, out, err = self.shell(f"sh -s -- {shlex.join(words)}", stdin=PROBE.read_text(encoding="utf-8"))
+        if code != 0:
+            raise NodeFailure(f"The node could not be examined: {' '.join((err or out).split())[-300:]}")
+        probe = Probe.parse(out)
+        if found := problems(probe, needs):
+            raise NodeFailure("\n".join(found))
+        return {"changed": False, "gpus": gpus(probe), "python": probe.values["python"]}

@@ -1,0 +1,162 @@
+"""Module `python_env_install`: make or update the virtual environment on the node. Called by the action `python_env`."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: python_env_install
+short_description: Make or update the benchmark's virtual environment
+description:
+  - Makes a virtual environment, installs pinned packages and the benchmark's wheel, and marks it with a fingerprint.
+  - Holds a lock, so that nodes with a shared home do not install into it at the same time.
+author: [The llm-datacenter-benchmark authors]
+options:
+  dir: {description: The environment's directory., type: str, required: true}
+  fingerprint: {description: What the marker will say., type: str, required: true}
+  python: {description: The interpreter to make it from., type: str, required: true}
+  requirements: {description: Text of the requirements file., type: str, required: true}
+  torch_index_url: {description: Package index of torch builds; empty for the usual one., type: str, default: ""}
+  wheel: {description: The benchmark's wheel on the node., type: str, required: true}
+  timeout_s: {description: Seconds until one installation counts as hung., type: int, required: true}
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+MARKER = ".llm-benchmark"
+
+
+class InstallError(Exception):
+    """Why the environment could not be made, in a sentence."""
+
+
+def installed_sum(directory: Path) -> str:
+    """Return a sum over names and versions of what is installed; as roles/python_env/files/state.sh makes it."""
+    names = sorted(os.fsencode(path.name) for path in directory.glob("lib/python3*/site-packages/*.dist-info"))
+    return hashlib.sha256(b"".join(name + b"\n" for name in names)).hexdigest()
+
+
+def is_made(directory: Path, fingerprint: str) -> bool:
+    """Tell whether the environment was made with this fingerprint and has not been changed since."""
+    try:
+        lines = (directory / MARKER).read_text().split()
+    except OSError:
+        return False
+    return lines == [fingerprint, installed_sum(directory)]
+
+
+def run(command: list[str], timeout_s: int) -> None:
+    """Run a command; raise InstallError with a sentence about its failure."""
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise InstallError(
+            f"{' '.join(command[:4])} did not end within python_env_timeout_s = {timeout_s} s: is the package index "
+            "slow or out of reach?"
+        ) from None
+    except OSError as error:
+        raise InstallError(f"{command[0]} does not start: {error.strerror}.") from None
+    if done.returncode != 0:
+        raise InstallError(sentence(done.stdout + "\n" + done.stderr))
+
+
+def sentence(output: str) -> str:
+    """Return what pip or venv said, in one sentence with what to do."""
+    if "No space left on device" in output:
+        return "The disk is full: make room, or set python_env_dir (and TMPDIR) to a larger disk."
+    if "ensurepip is not available" in output or "No module named ensurepip" in output:
+        return "This Python cannot make virtual environments: install its venv package (Debian: python3-venv)."
+    if match := re.search(r"No matching distribution found for (\S+)", output):
+        return (
+            f"The package index has no {match[1]} for this Python and platform: check the pin, "
+            "python_env_torch_index_url and the node's pip configuration."
+        )
+    if match := re.search(r"(Temporary failure in name resolution|Connection refused|Network is unreachable|"
+                          r"Failed to establish a new connection|timed out)", output):  # fmt: skip
+        return f"The package index is out of reach ({match[1]}): check the node's network and pip configuration."
+    told = [line for line in output.splitlines() if line.strip()]
+    errors = [line for line in told if "rror" in line] or told
+    return " ".join((errors or ["no word of why"])[-1].split())[:500]
+
+
+def requirements_without_torch(text: str) -> tuple[list[str], str]:
+    """Return the torch requirement (a list of none or one) and the rest of the text."""
+    lines = text.splitlines()
+    torch = [line for line in lines if re.match(r"torch\s*([=<>!~;@]|$)", line)]
+    return torch, "\n".join(line for line in lines if line not in torch) + "\n"
+
+
+def install(directory: Path, parameters: dict[str, Any]) -> None:
+    """Make or update the environment; the marker is written last, so that a half-made one is never taken for made."""
+    timeout_s, interpreter = parameters["timeout_s"], os.path.expanduser(parameters["python"])
+    python = directory / "bin" / "python"
+    (directory / MARKER).unlink(missing_ok=True)
+    if not works(python, interpreter):
+        shutil.rmtree(directory, ignore_errors=True)
+        run([interpreter, "-m", "venv", str(directory)], timeout_s)
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--no-color"]
+    requirements = directory / "requirements.txt"
+    requirements.write_text(parameters["requirements"])
+    if parameters["torch_index_url"]:
+        # From that index alone, and first: what comes after finds torch there and takes no other build.
+        torch, _ = requirements_without_torch(parameters["requirements"])
+        run([*pip, "--index-url", parameters["torch_index_url"], *torch], timeout_s)
+    run([*pip, "--requirement", str(requirements)], timeout_s)
+    run([*pip, "--no-deps", "--force-reinstall", parameters["wheel"]], timeout_s)
+    beside = directory / (MARKER + ".part")
+    beside.write_text(f"{parameters['fingerprint']}\n{installed_sum(directory)}\n")
+    beside.replace(directory / MARKER)
+
+
+def works(python: Path, interpreter: str) -> bool:
+    """Tell whether the environment's Python starts, has pip, and is of the interpreter's version."""
+    ask = ["-c", "import pip, sys; print(sys.version)"]
+    try:
+        inside = subprocess.run([str(python), *ask], capture_output=True, check=True).stdout
+        outside = subprocess.run([interpreter, "-c", "import sys; print(sys.version)"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return inside == outside.stdout
+
+
+def main() -> None:
+    """Read the arguments, install under the lock, report."""
+    module = AnsibleModule(
+        argument_spec={
+            "dir": {"type": "str", "required": True},
+            "fingerprint": {"type": "str", "required": True},
+            "python": {"type": "str", "required": True},
+            "requirements": {"type": "str", "required": True},
+            "torch_index_url": {"type": "str", "default": ""},
+            "wheel": {"type": "str", "required": True},
+            "timeout_s": {"type": "int", "required": True},
+        }
+    )
+    directory = Path(os.path.expanduser(module.params["dir"]))
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with directory.with_name(f".{directory.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # Another node with the same home may have made it while this one waited.
+            if is_made(directory, module.params["fingerprint"]):
+                module.exit_json(changed=False)
+            install(directory, module.params)
+    except InstallError as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename or directory} cannot be written: {error.strerror}.")
+    module.exit_json(changed=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+# Start the module detached: no terminal, no session, no open file of the SSH connection; with a time limit of its own.
+# Arguments: the run's directory, the node's name, the environment's directory, the time limit in seconds.
+# Standard input: the order (JSON). Prints "started", or "running" where it was started before.
+set -eu
+expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
+run=$(expand "$1")/$2
+python=$(expand "$3")/bin/python
+[ -x "$python" ] || { echo "there is no $python: run playbooks/provision.yml" >&2; exit 1; }
+
+mkdir -p "$(dirname "$run")"
+# The directory is the lock: mkdir succeeds once.
+if ! mkdir "$run" 2>/dev/null; then
+  [ -d "$run" ] && { echo running; exit 0; }
+  mkdir "$run"
+fi
+cd "$run"
+cat > order.json
+# shellcheck disable=SC2016 # the inner shell expands
+setsid sh -c '
+  trap "" HUP
+  echo $$ > pid
+  PYTHONUNBUFFERED=1 timeout -k 30 "$1" "$2" -m benchmark run --order order.json
+  echo $? > exit_code.part
+  mv exit_code.part exit_code
+' benchmark "$4" "$python" < /dev/null > benchmark.log 2>&1 &
+echo started

@@ -1,0 +1,27 @@
+# Tell what the node is, as "key<TAB>value" lines: one connection, and no Python needed to say that Python is missing.
+# Arguments: python interpreter, environment directory, cache directory, directory of the wanted snapshot, cuda or cpu.
+expand() { case $1 in "~") echo "$HOME" ;; "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
+say() { printf '%s\t%s\n' "$1" "$2"; }
+
+# The file system that a directory is on, or will be on: asked of its nearest parent that is there.
+disk() {
+  where=$(expand "$2")
+  while [ ! -d "$where" ] && [ "$where" != / ] && [ "$where" != . ]; do where=$(dirname "$where"); done
+  say "$1_disk" "$(df -Pk "$where" 2>/dev/null | awk 'NR == 2 { print $1, $4 }')"
+  [ -w "$where" ] || say "$1_unwritable" "$where"
+}
+
+python=$(expand "$1")
+say python "$("$python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)"
+"$python" -c 'import venv, ensurepip' 2>/dev/null && say venv yes
+[ -x "$(expand "$2")/bin/python" ] && say env_present yes
+[ -n "$4" ] && [ -d "$(expand "$4")" ] && say model_present yes
+disk env "$2"
+disk cache "$3"
+for program in timeout setsid tar; do command -v "$program" >/dev/null || say missing_program "$program"; done
+if [ "$5" = cuda ]; then
+  gpus=$(nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader,nounits 2>&1)
+  say gpu_status $?
+  printf '%s\n' "$gpus" | while IFS= read -r line; do say gpu "$line"; done
+fi
+exit 0
