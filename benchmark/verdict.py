@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import reduce
 
@@ -81,13 +82,22 @@ def _check(limit: Limit, metrics: Metrics, target_qps: float) -> Check:
 def _reason(check: Check) -> str:
     name, suffix = label(check.metric), unit(check.metric)
     words = "at most" if check.comparison == "at_most" else "at least"
-    if check.value is None:
-        return f"{name} is undefined, {words} {check.limit:g}{suffix} is asked."
-    return f"{name} is {shown(check.value)}{suffix}, {words} {check.limit:g}{suffix} is asked."
+    value = "undefined" if check.value is None else shown(check.value, check.limit) + suffix
+    return f"{name} is {value}, {words} {shown(check.limit, check.value)}{suffix} is asked."
 
 
-def shown(value: float) -> str:
-    """Return a value with as many digits as a reader can use."""
-    if isinstance(value, int) or value == int(value):
-        return f"{value:.0f}"
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
+def shown(value: float, beside: float | None = None) -> str:
+    """Return a value with as many digits as a reader can use, and as it takes to tell it from the one `beside` it."""
+    digits = 3
+    while beside not in (None, value) and digits < 17 and _digits(value, digits) == _digits(beside, digits):
+        digits += 1
+    return _digits(value, digits)
+
+
+def _digits(value: float | None, digits: int) -> str:
+    """Return a number with at least `digits` significant digits, and all those before the decimal point."""
+    if value is None or value == 0:
+        return "0"
+    whole = math.floor(math.log10(abs(value))) + 1
+    text = f"{value:.{max(digits - whole, 0)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

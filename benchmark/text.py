@@ -1,0 +1,200 @@
+"""Text for people: how numbers and words are set, and the result of one node.
+
+Everything fits WIDTH columns. What a node sent is input from outside: it is cleaned, given to the templates as values,
+and never used as a template. Needs jinja2 and the records, so that a node can show its own result.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from benchmark.profiles import Profile
+from benchmark.records import Check, Distribution, Metrics, NodeResult
+from benchmark.settings import Settings, is_directory_path
+from benchmark.verdict import label, shown, unit, value_of
+
+# A terminal has 80 columns, and Ansible indents what it prints by 8.
+WIDTH = 72
+# Labels of a list stand in a column of this width.
+LABEL = 12
+
+_KINDS = {
+    "health-check": "a health check, not a capacity figure",
+    "self-test": "a self-test of the tool, not a figure of the hardware",
+}
+
+
+def clean(text: object) -> str:
+    """Return `text` on one line with nothing in it that could steer a terminal; odd characters become '?'."""
+    words = " ".join(unicodedata.normalize("NFC", str(text)).split())
+    return "".join(c if c.isprintable() and not unicodedata.category(c).startswith("M") else "?" for c in words)
+
+
+def columns(text: str) -> int:
+    """Return how many columns a terminal needs for clean text: East Asian wide characters take two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def wrap(text: object, first: str = "", rest: str = "", width: int = WIDTH) -> str:
+    """Return `text` in lines of at most `width` columns, the first behind `first` and the others behind `rest`.
+
+    A word that is too long for a line is broken. `first` and `rest` are equally wide.
+    """
+    room = width - columns(first)
+    lines = [""]
+    for word in clean(text).split(" "):
+        for piece in _pieces(word, room):
+            joined = f"{lines[-1]} {piece}" if lines[-1] else piece
+            if columns(joined) <= room:
+                lines[-1] = joined
+            else:
+                lines.append(piece)
+    return "\n".join((rest if number else first) + line for number, line in enumerate(lines))
+
+
+def entry(name: object, text: object, mark: str = "") -> str:
+    """Return `name` in a column of its own and the lines of `text` beside it; beneath it where the name is long."""
+    indent = " " * LABEL
+    parts = str(text).splitlines() or [""]
+    above, lead = [], mark + left(name, LABEL - columns(mark))
+    if columns(lead) > LABEL or not lead.endswith(" "):
+        above, lead = [wrap(name, mark, mark)], indent
+    return "\n".join([*above, wrap(parts[0], lead, indent), *(wrap(part, indent, indent) for part in parts[1:])])
+
+
+def left(text: object, width: int) -> str:
+    """Return clean text, filled up with spaces to `width` columns."""
+    words = clean(text)
+    return words + " " * (width - columns(words))
+
+
+def right(value: float | str | None, width: int) -> str:
+    """Return a number or a word at the right of `width` columns."""
+    return (value if isinstance(value, str) else figure(value)).rjust(width)
+
+
+def figure(value: float | None) -> str:
+    """Return a number in at most five characters with the digits that a reader can use; '-' where it is undefined."""
+    if value is None:
+        return "-"
+    size = abs(value)
+    if 0 < size < 0.01:
+        return f"{value:.0e}"
+    text = f"{value:.2f}" if size < 10 else f"{value:.1f}" if size < 100 else f"{value:.0f}"
+    return text if len(text) <= 5 else f"{value:.0e}"
+
+
+def moment(text: str) -> str:
+    """Return an ISO 8601 time as a person writes it."""
+    try:
+        return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M:%S %Z}"
+    except ValueError:
+        return text
+
+
+def describe_profile(profile: Profile) -> str:
+    """Return the profile's name and version, and what its numbers may be taken for."""
+    kind = _KINDS.get(profile.kind)
+    return f"{profile.name} v{profile.version}" + (f": {kind}" if kind else "")
+
+
+def describe_model(settings: Settings) -> str:
+    """Return model, revision, precision and device."""
+    model = settings.benchmark_model
+    if not is_directory_path(model):
+        model = f"{model}@{settings.benchmark_model_revision[:12]}"
+    return f"{model}, {settings.benchmark_dtype}, {settings.benchmark_device}"
+
+
+def floor_note(distributions: Iterable[Distribution], percentiles: Iterable[str]) -> str:
+    """Return a sentence on which of `percentiles` rest on too few samples, or nothing."""
+    names = list(percentiles)
+    short = [d for d in distributions if any(name in d.insufficient for name in names)]
+    if not short:
+        return ""
+    needed = {name: d.insufficient[name] for d in short for name in names if name in d.insufficient}
+    counts = sorted({d.count for d in short})
+    had = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    words = ", ".join(f"{name.upper()} needs {needed[name]}" for name in names if name in needed)
+    return f"insufficient: of {had} samples, and at 99 % confidence {words}"
+
+
+def environment(templates: Path) -> Environment:
+    """Return the Jinja2 environment of the text templates in a directory."""
+    jinja = Environment(
+        loader=FileSystemLoader(templates),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 # plain text: there is no markup to escape; `clean` guards the terminal
+    )
+    jinja.filters |= {"clean": clean, "entry": entry, "left": left, "right": right, "wrap": wrap, "figure": figure}
+    jinja.filters |= {"moment": moment, "at": _at}
+    return jinja
+
+
+def finish(rendered: str) -> str:
+    """Return rendered text without trailing spaces and with one newline at its end."""
+    return "\n".join(line.rstrip() for line in rendered.strip().split("\n")) + "\n"
+
+
+def render_node(result: NodeResult) -> str:
+    """Return the node's result as text of at most WIDTH columns."""
+    template = environment(Path(__file__).parent / "templates").get_template("node_result.txt.j2")
+    metrics, profile = result.metrics, result.resolved.profile
+    return finish(
+        template.render(
+            result=result,
+            metrics=metrics,
+            profile=describe_profile(profile),
+            model=describe_model(result.resolved.settings),
+            hardware=_hardware(result),
+            simulated=result.engine is not None and result.engine.simulated,
+            times=_times(metrics) if metrics else [],
+            checks=[_check(check) for check in result.verdict.checks] if result.verdict else [],
+        )
+    )
+
+
+_TIMES = ("latency_ms", "latency_from_issue_ms", "ttft_ms", "ttft_from_issue_ms", "tpot_ms", "issue_delay_ms")
+
+
+def _times(metrics: Metrics) -> list[tuple[str, Distribution, str]]:
+    """Return label, distribution and note of every defined time."""
+    defined = [(label(name), getattr(metrics, name)) for name in _TIMES if getattr(metrics, name) is not None]
+    return [(name, d, floor_note([d], ("p50", "p90", "p95", "p99"))) for name, d in defined]
+
+
+def _check(check: Check) -> tuple[str, str]:
+    suffix, comparison = unit(check.metric), check.comparison.replace("_", " ")
+    value = "undefined" if check.value is None else shown(check.value, check.limit) + suffix
+    text = f"{label(check.metric)}: {value}, {comparison} {shown(check.limit, check.value)}{suffix}"
+    return "pass" if check.passed else "FAIL", text + (f" ({check.note})" if check.note else "")
+
+
+def _hardware(result: NodeResult) -> str:
+    seen = result.environment
+    if seen is None:
+        return "not examined"
+    if result.resolved.settings.benchmark_device == "cpu" or not seen.gpus:
+        return f"{seen.cpu} ({seen.cpu_count} CPUs, {seen.memory_mib} MiB), no GPU used"
+    gpus = ", ".join(f"{gpu.name} ({gpu.memory_mib} MiB)" for gpu in seen.gpus)
+    return f"{gpus}, driver {seen.driver or 'unknown'}, CUDA {seen.cuda or 'unknown'}"
+
+
+def _at(metrics: Metrics | None, path: str) -> float | None:
+    return None if metrics is None else value_of(metrics, path)
+
+
+def _pieces(word: str, room: int) -> list[str]:
+    pieces = [""]
+    for character in word:
+        if columns(pieces[-1] + character) > room:
+            pieces.append("")
+        pieces[-1] += character
+    return pieces

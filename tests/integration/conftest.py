@@ -1,0 +1,154 @@
+"""Fixtures: two real SSH nodes called jw2 and jw3, an environment for them, and the real playbooks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.ssh_nodes import CHECKOUT, Cluster
+
+BIN = Path(sys.executable).parent
+DATA = CHECKOUT / "tests" / "data"
+
+
+@dataclass
+class Playbooks:
+    """Runs playbooks of the checkout against the cluster, with results and work directories of the test's own."""
+
+    cluster: Cluster
+    directory: Path
+    venv: Path
+    control_path: Path
+    variables: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def results(self) -> Path:
+        return self.directory / "results"
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "benchmark_profile": str(DATA / "fast.yaml"),
+            "benchmark_device": "cpu",
+            "benchmark_dtype": "float32",
+            "benchmark_model": str(self.directory / "model"),
+            "benchmark_results_dir": str(self.results),
+            "benchmark_work_dir": f"{self.directory}/nodes/{{{{ inventory_hostname }}}}/runs",
+            "benchmark_timeout_s": 120,
+            "python_env_dir": str(self.venv),
+            "python_env_python": sys.executable,
+            "python_env_requirements": "tests/data/requirements-light.txt",
+            "python_env_min_free_gb": 0.1,
+            "hf_cache_dir": f"{self.directory}/nodes/{{{{ inventory_hostname }}}}/huggingface",
+            "hf_cache_source": "none",
+            **self.variables,
+        }
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return {
+            **os.environ,
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            # A master connection of another test must not carry this one past a changed host key.
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.control_path),
+            "ANSIBLE_NOCOLOR": "1",
+            **more,
+        }
+
+    def inventory(self, hosts: dict[str, Any] | None = None, **more: Any) -> Path:
+        return self.cluster.inventory(self.directory / "hosts.yml", {**self.settings(), **more}, hosts)
+
+    def command(self, playbook: str, *words: str, inventory: Path | None = None) -> list[str]:
+        return ["ansible-playbook", f"playbooks/{playbook}.yml", "-i", str(inventory or self.inventory()), *words]
+
+    def run(self, playbook: str, *words: str, inventory: Path | None = None, **environment: str) -> Done:
+        """Run a playbook to its end, from the checkout, as a user would."""
+        done = subprocess.run(
+            self.command(playbook, *words, inventory=inventory),
+            cwd=CHECKOUT,
+            env=self.environment(**environment),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=280,
+        )
+        return Done(done.returncode, done.stdout + done.stderr, self.results)
+
+
+@dataclass
+class Done:
+    """How a playbook ended, what it printed, and the run it made."""
+
+    code: int
+    output: str
+    results: Path
+
+    @property
+    def run_dir(self) -> Path:
+        return (self.results / "latest").resolve()
+
+    @property
+    def cluster(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.run_dir / "aggregated_datacenter_results.json").read_text())
+        return content
+
+    @property
+    def summary(self) -> str:
+        return (self.run_dir / "benchmark_summary.txt").read_text()
+
+    def row(self, node: str) -> dict[str, Any]:
+        row: dict[str, Any] = next(row for row in self.cluster["nodes"] if row["node"] == node)
+        return row
+
+    def recap(self, node: str) -> dict[str, int]:
+        """Return the counts of a node's line in the recap."""
+        line = next(line for line in self.output.splitlines() if line.startswith(node + " ") and "changed=" in line)
+        return {k: int(v) for k, v in (word.split("=") for word in line.split(":", 1)[1].split())}
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two sshd: jw2 on 127.0.0.2, jw3 on 127.0.0.3."""
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        made.add("jw2", "127.0.0.2")
+        made.add("jw3", "127.0.0.3")
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="session")
+def light_venv(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment without torch, made by the real provisioning from nothing."""
+    directory = tmp_path_factory.mktemp("light")
+    control_path = Path(tempfile.mkdtemp(prefix="cp"))
+    make_model_directory(directory / "model")
+    done = Playbooks(cluster, directory, directory / "venv", control_path).run("provision")
+    shutil.rmtree(control_path, ignore_errors=True)
+    assert done.code == 0, done.output
+    return directory / "venv"
+
+
+@pytest.fixture
+def playbooks(cluster: Cluster, light_venv: Path, tmp_path: Path) -> Iterator[Playbooks]:
+    """The playbooks, with the simulated engine."""
+    make_model_directory(tmp_path / "model")
+    control_path = Path(tempfile.mkdtemp(prefix="cp"))
+    yield Playbooks(cluster, tmp_path, light_venv, control_path)
+    shutil.rmtree(control_path, ignore_errors=True)
+
+
+def make_model_directory(directory: Path) -> None:
+    """Make what `hf_cache_source: none` looks for; the simulated engine reads none of it."""
+    directory.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
+        (directory / name).write_text("{}")

@@ -1,0 +1,134 @@
+"""Real SSH nodes on loopback addresses: one sshd each, with host keys of its own."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PORT = 2222
+
+
+@dataclass
+class SshNode:
+    """One sshd that listens on `address`."""
+
+    name: str
+    address: str
+    directory: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host_key(self) -> Path:
+        return self.directory / "host_key"
+
+    def start(self, authorized_keys: Path) -> None:
+        """Start sshd and return once it listens."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if not self.host_key.exists():
+            self.new_host_key()
+        config = self.directory / "sshd_config"
+        config.write_text(
+            f"ListenAddress {self.address}:{PORT}\nHostKey {self.host_key}\nPidFile none\n"
+            f"AuthorizedKeysFile {authorized_keys}\nStrictModes no\nUsePAM no\nUseDNS no\n"
+            "PasswordAuthentication no\nPermitRootLogin prohibit-password\nMaxStartups 100\nMaxSessions 50\n"
+            "Subsystem sftp internal-sftp\nPrintMotd no\n"
+        )
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where Debian's sshd separates privileges
+        log = (self.directory / "sshd.log").open("ab")
+        sshd = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"])
+        assert sshd, "sshd is not installed (Debian: openssh-server)"
+        self.process = subprocess.Popen([sshd, "-D", "-e", "-f", str(config)], stderr=log)
+        for _ in range(200):
+            assert self.process.poll() is None, (self.directory / "sshd.log").read_text()
+            try:
+                socket.create_connection((self.address, PORT), timeout=1).close()
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return
+        raise AssertionError(f"sshd on {self.address} does not listen")
+
+    def stop(self) -> None:
+        """End sshd and its sessions."""
+        if self.process is None:
+            return
+        subprocess.run(["pkill", "-KILL", "-P", str(self.process.pid)], check=False)
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
+    def new_host_key(self) -> None:
+        """Make a host key, as a reinstalled host would."""
+        for path in (self.host_key, self.host_key.with_suffix(".pub")):
+            path.unlink(missing_ok=True)
+        keygen(self.host_key)
+
+    def known_hosts_line(self) -> str:
+        kind, key = self.host_key.with_suffix(".pub").read_text().split()[:2]
+        return f"[{self.address}]:{PORT} {kind} {key}\n"
+
+
+def keygen(path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+
+
+@dataclass
+class Cluster:
+    """SSH nodes, the client's key and known_hosts, and an inventory of them."""
+
+    directory: Path
+    nodes: dict[str, SshNode] = field(default_factory=dict)
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.directory / "known_hosts"
+
+    @property
+    def key(self) -> Path:
+        return self.directory / "client_key"
+
+    def add(self, name: str, address: str) -> SshNode:
+        """Start one more node and trust its host key."""
+        if not self.key.exists():
+            keygen(self.key)
+        node = self.nodes[name] = SshNode(name, address, self.directory / name)
+        node.start(self.key.with_suffix(".pub"))
+        self.trust()
+        return node
+
+    def trust(self) -> None:
+        """Write every node's present host key to known_hosts."""
+        self.known_hosts.write_text("".join(node.known_hosts_line() for node in self.nodes.values()))
+
+    def stop(self) -> None:
+        for node in self.nodes.values():
+            node.stop()
+
+    def host(self, name: str, address: str | None = None) -> dict[str, Any]:
+        """Return one inventory entry: all that adding a node takes."""
+        return {"ansible_host": address or self.nodes[name].address}
+
+    def inventory(self, path: Path, variables: dict[str, Any], hosts: dict[str, Any] | None = None) -> Path:
+        """Write an inventory of `hosts` (default: all nodes) with `variables` for the group; return its path."""
+        group = {
+            "ansible_port": PORT,
+            "ansible_user": getpass.getuser(),
+            "ansible_ssh_private_key_file": str(self.key),
+            # Nothing of this user's own SSH settings, and only our known_hosts.
+            "ansible_ssh_common_args": f"-F none -o UserKnownHostsFile={self.known_hosts} -o IdentitiesOnly=yes",
+            **variables,
+        }
+        entries = hosts if hosts is not None else {name: self.host(name) for name in self.nodes}
+        path.write_text(yaml.safe_dump({"gpu_nodes": {"hosts": entries, "vars": group}}))
+        return path
