@@ -1,0 +1,92 @@
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from benchmark.cluster import fetched
+from benchmark.errors import InputError
+
+
+def archive(path: Path, *members: tuple[str, bytes | None, bytes]) -> Path:
+    """Write an archive of (name, content, type) members."""
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content, kind in members:
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            info.linkname = "/etc/passwd"
+            info.size = len(content or b"")
+            tar.addfile(info, io.BytesIO(content or b""))
+    return path
+
+
+def test_known_files_come_out(tmp_path: Path) -> None:
+    made = archive(
+        tmp_path / "a.tgz",
+        ("./samples.jsonl", b"{}\n", tarfile.REGTYPE),
+        ("./mlperf_datacenter_jw2_20260101T000000Z.json", b"{}", tarfile.REGTYPE),
+    )
+    names = fetched.unpack(made, tmp_path)
+    assert names == ["samples.jsonl", "mlperf_datacenter_jw2_20260101T000000Z.json"]
+    assert (tmp_path / "samples.jsonl").read_bytes() == b"{}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("../escaped.jsonl", tarfile.REGTYPE),
+        ("/tmp/samples.jsonl", tarfile.REGTYPE),
+        ("order.json", tarfile.REGTYPE),
+        ("failure.json", tarfile.REGTYPE),
+        ("aggregated_datacenter_results.json", tarfile.REGTYPE),
+        ("samples.jsonl", tarfile.SYMTYPE),
+        ("samples.jsonl", tarfile.LNKTYPE),
+        ("samples.jsonl", tarfile.DIRTYPE),
+        ("samples.jsonl", tarfile.FIFOTYPE),
+        ("sub/samples.jsonl", tarfile.REGTYPE),
+    ],
+)
+def test_nothing_else_comes_out(tmp_path: Path, name: str, kind: bytes) -> None:
+    inside = tmp_path / "in"
+    inside.mkdir()
+    assert fetched.unpack(archive(tmp_path / "a.tgz", (name, b"x", kind)), inside) == []
+    assert list(inside.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tgz", "in"]
+
+
+def test_a_damaged_archive_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    made = archive(tmp_path / "a.tgz", ("samples.jsonl", b"x" * 10000, tarfile.REGTYPE))
+    made.write_bytes(made.read_bytes()[:40])
+    with pytest.raises(InputError, match="cannot be unpacked"):
+        fetched.unpack(made, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tgz"]
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetched, "MAX_SAMPLES_BYTES", 1000)
+    made = archive(tmp_path / "a.tgz", ("samples.jsonl", b"x" * 1001, tarfile.REGTYPE))
+    with pytest.raises(InputError, match="more than"):
+        fetched.unpack(made, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("124", "stopped after benchmark_timeout_s = 60 s"),
+        ("137", "killed"),
+        ("vanished", "without an exit code"),
+        ("3", "the log's last words"),
+    ],
+)
+def test_an_end_is_told_in_a_sentence(tmp_path: Path, code: str, said: str) -> None:
+    (tmp_path / "benchmark.log").write_text("something\nthe log's last words\n\n")
+    assert said in (fetched.why_failed(code, tmp_path, 60) or "")
+
+
+def test_a_complete_run_has_no_such_sentence(tmp_path: Path) -> None:
+    assert fetched.why_failed("0", tmp_path, 60) is None
+    assert fetched.why_failed("1", tmp_path, 60) is None
+
+
+def test_without_any_word_the_exit_code_is_told(tmp_path: Path) -> None:
+    assert "exit code 4" in (fetched.why_failed("4", tmp_path, 60) or "")

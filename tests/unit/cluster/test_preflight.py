@@ -1,0 +1,80 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmark.cluster.preflight import Needs, Probe, gpus, problems
+
+PROBE = Path(__file__).parents[3] / "roles/preflight/files/probe.sh"
+
+NEEDS = Needs(
+    device="cuda", python="python3", env_dir="~/env", env_gb=10, cache_dir="~/hf", weights_gb=20
+)
+FIT = {
+    "python": ["3.12.3"],
+    "venv": ["yes"],
+    "env_disk": ["/dev/sda1 99999999"],
+    "cache_disk": ["/dev/sdb1 99999999"],
+    "gpu_status": ["0"],
+    "gpu": ["NVIDIA A30, 24576, 550.54.15"],
+}
+
+
+def probe(**changes: list[str] | None) -> Probe:
+    lines = {**FIT, **changes}
+    return Probe.parse("".join(f"{k}\t{v}\n" for k, values in lines.items() for v in values or []))
+
+
+def test_a_fit_node_has_no_problem() -> None:
+    assert problems(probe(), NEEDS) == []
+    assert gpus(probe()) == [{"name": "NVIDIA A30", "memory_mib": "24576", "driver": "550.54.15"}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"python": None}, "There is no Python: python3 does not start"),
+        ({"python": ["3.9.2"]}, "python3 is Python 3.9.2; 3.10 or newer is needed"),
+        ({"venv": None}, "install its venv package"),
+        ({"env_disk": ["/dev/sda1 1000000"]}, "/dev/sda1 has 1.0 GB free, 10.0 GB are needed for the environment"),
+        ({"cache_disk": ["/dev/sdb1 1000000"]}, "20.0 GB are needed for the weights in ~/hf"),
+        ({"cache_disk": [""]}, "is unknown: df failed"),
+        ({"cache_unwritable": ["/data"]}, "/data is not writable"),
+        ({"missing_program": ["timeout", "tar"]}, "Not installed: timeout, tar"),
+        ({"gpu_status": ["127"], "gpu": ["nvidia-smi: not found"]}, "No GPU is visible: nvidia-smi failed"),
+        ({"gpu": ["No devices were found"]}, "No GPU is visible"),
+    ],
+)
+def test_each_problem_is_a_sentence(changes: dict[str, list[str] | None], said: str) -> None:
+    (found,) = problems(probe(**changes), NEEDS)
+    assert said in found
+    assert found.endswith(".")
+
+
+def test_one_disk_has_to_hold_both() -> None:
+    shared = ["/dev/sda1 24000000"]  # 24.6 GB: enough for either
+    (found,) = problems(probe(env_disk=shared, cache_disk=shared), NEEDS)
+    assert "30.0 GB are needed for the environment in ~/env and the weights in ~/hf" in found
+
+
+def test_what_is_there_needs_no_room() -> None:
+    full = ["/dev/sda1 10"]
+    there = probe(env_disk=full, cache_disk=full, env_present=["yes"], model_present=["yes"])
+    assert problems(there, NEEDS) == []
+
+
+def test_all_problems_are_told_at_once() -> None:
+    found = problems(probe(python=["3.8.1"], cache_disk=["/dev/sdb1 1"], gpu_status=["9"]), NEEDS)
+    assert len(found) == 3
+
+
+def test_the_real_probe_describes_this_machine(tmp_path: Path) -> None:
+    words = ["python3", f"{tmp_path}/not/yet", str(tmp_path), str(tmp_path), "cpu"]
+    done = subprocess.run(["sh", str(PROBE), *words], capture_output=True, text=True, check=True)
+    told = Probe.parse("Welcome to this node!\n" + done.stdout)
+    needs = Needs("cpu", "python3", words[1], 0.001, words[2], 0.001)
+    assert problems(told, needs) == []
+    assert told.values["model_present"] == "yes"
+    assert problems(told, Needs("cpu", "python3", words[1], 1e9, words[2], 0))[0].startswith(
+        told.values["env_disk"].split()[0]
+    )

@@ -1,0 +1,141 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.errors import InputError, RunError, SetupError
+from benchmark.files import read_record, read_samples
+from benchmark.node.run import RunRequest, run
+from benchmark.records import NodeResult
+from benchmark.rundir import RunOrder
+from benchmark.settings import ResolvedSettings, Settings, resolve
+
+
+def resolved(profile: dict[str, Any] | None = None, **settings: Any) -> ResolvedSettings:
+    base = resolve({"benchmark_profile": "self-test", "benchmark_device": "cpu", **settings})
+    return ResolvedSettings.model_validate(
+        {"settings": base.settings, "profile": {**base.profile.model_dump(), **(profile or {})}}
+    )
+
+
+FAST = {"samples": 5, "engine_options": {"ttft_ms": 1, "tpot_ms": 0.1}}
+
+
+def request(directory: Path, profile: dict[str, Any] | None = None) -> RunRequest:
+    return RunRequest(run_id="r1", node="jw2", resolved=resolved({**FAST, **(profile or {})}), directory=directory)
+
+
+def written(directory: Path) -> NodeResult:
+    (path,) = directory.glob("mlperf_datacenter_jw2_*.json")
+    return read_record(path, NodeResult)
+
+
+def test_a_complete_run_leaves_result_text_and_samples(tmp_path: Path) -> None:
+    result = run(request(tmp_path))
+    assert written(tmp_path) == result
+    assert result.status == "complete"
+    assert result.stage == "done"
+    assert result.verdict is not None
+    assert result.verdict.valid
+    assert result.metrics is not None
+    assert result.metrics.queries.completed == 5
+    assert set(result.stages_s) == {"environment", "loading", "warm-up", "measuring"}
+    assert result.window is not None
+    assert result.window.ended_unix_ns > result.window.started_unix_ns
+    assert len(read_samples(tmp_path / "samples.jsonl")) == 5
+    (text,) = tmp_path.glob("*.txt")
+    assert "unverified, not an MLCommons submission" in text.read_text()
+
+
+def test_the_warm_up_is_not_counted(tmp_path: Path) -> None:
+    result = run(request(tmp_path, {"warmup": 3}))
+    assert result.metrics is not None
+    assert result.metrics.queries.planned == 5
+
+
+def test_failed_queries_make_the_verdict_invalid(tmp_path: Path) -> None:
+    result = run(request(tmp_path, {"warmup": 0, "engine_options": {"ttft_ms": 1, "fail_indexes": [2]}}))
+    assert result.verdict is not None
+    assert not result.verdict.valid
+    assert result.verdict.reasons == ("failed queries is 1, at most 0 is asked.",)
+
+
+def test_a_failing_warm_up_breaks_the_run_and_the_result_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="The warm-up failed: The simulated engine was told"):
+        run(request(tmp_path, {"engine_options": {"fail_indexes": [0]}}))
+    result = written(tmp_path)
+    assert (result.status, result.stage) == ("failed", "warm-up")
+
+
+def test_unknown_engine_options_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="ttft: Extra inputs"):
+        run(request(tmp_path, {"engine_options": {"ttft": 1}}))
+
+
+def test_a_directory_with_samples_of_an_earlier_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "samples.jsonl").write_text("")
+    with pytest.raises(RunError, match="File exists"):
+        run(request(tmp_path))
+
+
+def test_a_missing_model_is_a_setup_error(tmp_path: Path) -> None:
+    model = {"profile": resolve({}).profile, "settings": Settings(benchmark_device="cpu", benchmark_model="/nowhere")}
+    with pytest.raises(SetupError, match=r"/nowhere holds no model: there is no config\.json"):
+        run(RunRequest("r1", "jw2", ResolvedSettings.model_validate(model), tmp_path))
+    assert written(tmp_path).status == "failed"
+
+
+def start(directory: Path, profile: dict[str, Any]) -> subprocess.Popen[bytes]:
+    order = RunOrder(run_id="r1", node="jw2", resolved=resolved(profile))
+    (directory / "order.json").write_text(order.model_dump_json())
+    command = [sys.executable, "-m", "benchmark", "run", "--order", str(directory / "order.json")]
+    with (directory / "benchmark.log").open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": os.getcwd()})
+
+
+def wait_for_samples(directory: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    path = directory / "samples.jsonl"
+    while not path.exists() or path.read_bytes().count(b"\n") < count:
+        assert process.poll() is None, (directory / "benchmark.log").read_text()
+        time.sleep(0.01)
+
+
+SLOW = {"samples": 1000, "engine_options": {"ttft_ms": 20, "tpot_ms": 1}}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_is_interrupted_and_keeps_what_it_measured(tmp_path: Path, number: signal.Signals) -> None:
+    process = start(tmp_path, SLOW)
+    wait_for_samples(tmp_path, 3, process)
+    process.send_signal(number)
+    assert process.wait(timeout=30) == 4
+    result = written(tmp_path)
+    assert (result.status, result.stage) == ("interrupted", "measuring")
+    assert result.error == f"The run was stopped by {number.name}."
+    assert result.metrics is not None
+    assert result.metrics.queries.completed >= 3
+    assert result.metrics.queries.unfinished == 1000 - len(read_samples(tmp_path / "samples.jsonl"))
+    assert result.verdict is not None
+    assert not result.verdict.valid
+
+
+def test_a_killed_run_loses_no_completed_sample(tmp_path: Path) -> None:
+    process = start(tmp_path, SLOW)
+    wait_for_samples(tmp_path, 3, process)
+    process.kill()
+    process.wait()
+    assert written(tmp_path).status == "interrupted"
+    samples = read_samples(tmp_path / "samples.jsonl")
+    assert [s.index for s in samples] == list(range(len(samples)))
+    assert len(samples) >= 3
+
+
+def test_progress_is_a_whole_json_file_that_ends_with_the_status(tmp_path: Path) -> None:
+    run(request(tmp_path))
+    assert json.loads((tmp_path / "progress.json").read_text())["state"] == "complete"

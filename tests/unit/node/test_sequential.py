@@ -1,0 +1,122 @@
+"""The real loading code and the real `generate` on a tiny Llama."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.errors import InputError, SetupError
+from benchmark.node.engines import sequential
+from benchmark.node.interfaces import Prompt, Query
+from benchmark.node.tiny_model import make_tiny_model
+from benchmark.profiles import Generation
+from benchmark.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("model") / "tiny"
+    make_tiny_model(directory)
+    return directory
+
+
+def settings(model: Path, **more: Any) -> Settings:
+    return Settings(benchmark_model=str(model), benchmark_device="cpu", benchmark_dtype="float32", **more)
+
+
+class Heard:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.first: dict[int, int] = {}
+        self.last: dict[int, int] = {}
+        self.tokens: dict[int, tuple[int, ...]] = {}
+        self.inputs: dict[int, int] = {}
+
+    def first_token(self, query: Query, at_ns: int) -> None:
+        assert query.index not in self.first
+        self.first[query.index] = at_ns
+
+    def completed(self, query: Query, at_ns: int, input_tokens: int, token_ids: tuple[int, ...]) -> None:
+        self.last[query.index], self.tokens[query.index] = at_ns, token_ids
+        self.inputs[query.index] = input_tokens
+
+    def failed(self, query: Query, error: str) -> None:
+        raise AssertionError(error)
+
+
+SAMPLING = Generation(max_new_tokens=12, min_new_tokens=12, temperature=0.7, seed=1)
+
+
+def answers(model: Path, generation: Generation, queries: list[Query]) -> Heard:
+    engine = sequential.Engine(settings(model), generation, {})
+    info = engine.load()
+    assert info.details["dtype"] == "float32"
+    assert info.details["device"] == "cpu"
+    assert not info.simulated
+    heard = Heard()
+    for query in queries:
+        engine.submit(query, heard)
+    return heard
+
+
+def query(index: int, seed: int = 1) -> Query:
+    return Query(index=index, prompt=Prompt(id="p", text="Explain photosynthesis."), seed=seed)
+
+
+def test_tokens_are_counted_from_ids_and_the_first_comes_before_the_last(model: Path) -> None:
+    heard = answers(model, SAMPLING, [query(0)])
+    assert len(heard.tokens[0]) == 12
+    assert heard.first[0] < heard.last[0]
+    assert heard.inputs[0] > len("Explain photosynthesis.".split())
+
+
+def test_an_answer_depends_on_its_seed_and_not_on_the_order(model: Path) -> None:
+    one = answers(model, SAMPLING, [query(0, seed=5), query(1, seed=6)])
+    other = answers(model, SAMPLING, [query(1, seed=6), query(0, seed=5)])
+    assert one.tokens == other.tokens
+    assert one.tokens[0] != one.tokens[1]
+
+
+def test_greedy_ignores_the_seed(model: Path) -> None:
+    greedy = Generation(max_new_tokens=8, min_new_tokens=8, temperature=0)
+    heard = answers(model, greedy, [query(0, seed=5), query(1, seed=6)])
+    assert heard.tokens[0] == heard.tokens[1]
+
+
+def test_the_same_seed_makes_the_same_model(tmp_path: Path, model: Path) -> None:
+    make_tiny_model(tmp_path / "again")
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (model / name).read_bytes()
+
+
+def test_a_model_is_not_overwritten(model: Path) -> None:
+    with pytest.raises(InputError, match="exists"):
+        make_tiny_model(model)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda d: (d / "model.safetensors").unlink(), r"holds no \*\.safetensors file"),
+        (lambda d: (d / "model.safetensors").write_bytes(b"\0" * 100), "is damaged"),
+        (lambda d: (d / "chat_template.jinja").unlink(), "has no chat template"),
+        (lambda d: (d / "config.json").write_text("{}"), "cannot be loaded"),
+    ],
+)
+def test_a_spoilt_model_is_a_setup_error(tmp_path: Path, spoil: Any, said: str) -> None:
+    make_tiny_model(tmp_path / "m")
+    spoil(tmp_path / "m")
+    with pytest.raises(SetupError, match=said):
+        sequential.Engine(settings(tmp_path / "m"), SAMPLING, {}).load()
+
+
+def test_a_hub_model_that_was_not_fetched_is_a_setup_error(tmp_path: Path) -> None:
+    absent = Settings(benchmark_model="org/absent", benchmark_device="cpu", hf_cache_dir=str(tmp_path))
+    with pytest.raises(SetupError, match=r"org/absent at revision .* is not in"):
+        sequential.Engine(absent, SAMPLING, {}).load()
+
+
+def test_options_that_the_engine_does_not_have_are_refused(model: Path) -> None:
+    with pytest.raises(InputError, match="has no options"):
+        sequential.Engine(settings(model), SAMPLING, {"batch": 4}).load()
