@@ -1,0 +1,56 @@
+# The two commands of a newcomer: make demo, make test. Everything is made in this checkout; nothing is installed elsewhere.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PLAY := ANSIBLE_FORCE_COLOR=$(if $(CI),,1) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-playbook
+# A package index of torch builds, for the demo's node environment and for the tests; empty: the usual index.
+TORCH_INDEX_URL ?=
+DEMO_SETTINGS := -i inventory/local -e python_env_torch_index_url=$(TORCH_INDEX_URL)
+
+.PHONY: demo test lint format role-docs clean
+
+# The whole job on inventory/local: two nodes on this machine, CPU, a tiny model made on the spot.
+demo: $(VENV)/.controller .demo/tiny-llama
+	$(PLAY) $(DEMO_SETTINGS) playbooks/benchmark.yml
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/yamllint --strict .
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline
+	$(BIN)/python tools/role_docs.py --check
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The tables in roles/*/README.md, from meta/argument_specs.yml.
+role-docs: $(VENV)/.dev
+	$(BIN)/python tools/role_docs.py
+
+# The results stay.
+clean:
+	rm -rf $(VENV) .demo .build .pytest_cache .mypy_cache .ruff_cache .ansible
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.controller: requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.dev: requirements.txt requirements-node.txt requirements-dev.txt | $(BIN)/python
+	$(if $(TORCH_INDEX_URL),$(BIN)/python -m pip install --quiet --index-url $(TORCH_INDEX_URL) $(shell grep '^torch==' requirements-node.txt))
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@ $(VENV)/.controller
+
+# The nodes' environment comes first: it makes the model.
+.demo/tiny-llama: | $(VENV)/.controller
+	$(PLAY) $(DEMO_SETTINGS) playbooks/provision.yml --tags python_env
+	.demo/venv/bin/python -m benchmark tiny-model $@
