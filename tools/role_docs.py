@@ -1,6 +1,6 @@
 """Write the variables' table of every role's README from its meta/argument_specs.yml, or check that it is current.
 
-    python tools/role_docs.py [--check]
+python tools/role_docs.py [--check]
 """
 
 from __future__ import annotations

@@ -62,6 +62,4 @@ def _command_line() -> str:
 
 def _harmless(extra: str) -> bool:
     """Tell whether a word of -e sets benchmark_* variables only (or names a file): nothing else is written down."""
-    return extra.startswith("@") or all(
-        word.startswith("benchmark_") and "=" in word for word in shlex.split(extra)
-    )
+    return extra.startswith("@") or all(word.startswith("benchmark_") and "=" in word for word in shlex.split(extra))

@@ -1,6 +1,17 @@
-"""Module `python_env_install`: make or update the virtual environment on the node. Called by the action `python_env`."""
+"""Module `python_env_install`: make or update the virtual environment on the node, for the action `python_env`."""
 
 from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: python_env_install
@@ -18,17 +29,6 @@ options:
   wheel: {description: The benchmark's wheel on the node., type: str, required: true}
   timeout_s: {description: Seconds until one installation counts as hung., type: int, required: true}
 """
-
-import fcntl
-import hashlib
-import os
-import re
-import shutil
-import subprocess
-from pathlib import Path
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
 
 MARKER = ".llm-benchmark"
 
@@ -56,9 +56,7 @@ def run(command: list[str], timeout_s: int) -> None:
     """Run a command; raise InstallError with a sentence about its failure."""
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False)
     except subprocess.TimeoutExpired:
         raise InstallError(
             f"{' '.join(command[:4])} did not end within python_env_timeout_s = {timeout_s} s: is the package index "
@@ -85,7 +83,7 @@ def sentence(output: str) -> str:
                           r"Failed to establish a new connection|timed out)", output):  # fmt: skip
         return f"The package index is out of reach ({match[1]}): check the node's network and pip configuration."
     told = [line for line in output.splitlines() if line.strip()]
-    errors = [line for line in told if "rror" in line] or told
+    errors = [line for line in told if "error" in line.lower()] or told
     return " ".join((errors or ["no word of why"])[-1].split())[:500]
 
 
@@ -98,7 +96,7 @@ def requirements_without_torch(text: str) -> tuple[list[str], str]:
 
 def install(directory: Path, parameters: dict[str, Any]) -> None:
     """Make or update the environment; the marker is written last, so that a half-made one is never taken for made."""
-    timeout_s, interpreter = parameters["timeout_s"], os.path.expanduser(parameters["python"])
+    timeout_s, interpreter = parameters["timeout_s"], str(Path(parameters["python"]).expanduser())
     python = directory / "bin" / "python"
     (directory / MARKER).unlink(missing_ok=True)
     if not works(python, interpreter):
@@ -142,7 +140,7 @@ def main() -> None:
             "timeout_s": {"type": "int", "required": True},
         }
     )
-    directory = Path(os.path.expanduser(module.params["dir"]))
+    directory = Path(module.params["dir"]).expanduser()
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with directory.with_name(f".{directory.name}.lock").open("w") as lock:

@@ -19,7 +19,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 if str(CHECKOUT) not in sys.path:
     sys.path.insert(0, str(CHECKOUT))
 
-from benchmark.settings import Settings
+from benchmark.settings import Settings  # noqa: E402 # from the checkout
 
 
 class NodeFailure(Exception):

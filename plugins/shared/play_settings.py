@@ -35,7 +35,5 @@ def nodes(task_vars: dict[str, Any]) -> list[str]:
 def _given(node: str, hostvars: Any) -> dict[str, Any]:
     known = hostvars[node]
     return {
-        str(name): known[name]
-        for name in known
-        if name.startswith(PREFIXES) and name != SECRET and name not in OWN
+        str(name): known[name] for name in known if name.startswith(PREFIXES) and name != SECRET and name not in OWN
     }

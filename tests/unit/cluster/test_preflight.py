@@ -7,9 +7,7 @@ from benchmark.cluster.preflight import Needs, Probe, gpus, problems
 
 PROBE = Path(__file__).parents[3] / "roles/preflight/files/probe.sh"
 
-NEEDS = Needs(
-    device="cuda", python="python3", env_dir="~/env", env_gb=10, cache_dir="~/hf", weights_gb=20
-)
+NEEDS = Needs(device="cuda", python="python3", env_dir="~/env", env_gb=10, cache_dir="~/hf", weights_gb=20)
 FIT = {
     "python": ["3.12.3"],
     "venv": ["yes"],

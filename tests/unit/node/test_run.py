@@ -96,7 +96,7 @@ def start(directory: Path, profile: dict[str, Any]) -> subprocess.Popen[bytes]:
     (directory / "order.json").write_text(order.model_dump_json())
     command = [sys.executable, "-m", "benchmark", "run", "--order", str(directory / "order.json")]
     with (directory / "benchmark.log").open("wb") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": os.getcwd()})
+        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
 
 
 def wait_for_samples(directory: Path, count: int, process: subprocess.Popen[bytes]) -> None:

@@ -68,7 +68,7 @@ def test_tokens_are_counted_from_ids_and_the_first_comes_before_the_last(model: 
     heard = answers(model, SAMPLING, [query(0)])
     assert len(heard.tokens[0]) == 12
     assert heard.first[0] < heard.last[0]
-    assert heard.inputs[0] > len("Explain photosynthesis.".split())
+    assert heard.inputs[0] > len(["Explain", "photosynthesis."])
 
 
 def test_an_answer_depends_on_its_seed_and_not_on_the_order(model: Path) -> None:

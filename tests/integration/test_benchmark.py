@@ -1,0 +1,282 @@
+"""The real playbook against real SSH nodes called jw2 and jw3."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.integration.conftest import DATA, Playbooks
+from tests.integration.ssh_nodes import CHECKOUT
+
+
+def profile(directory: Path, **changes: Any) -> Path:
+    """Write a variant of the fast profile."""
+    content = {**yaml.safe_load((DATA / "fast.yaml").read_text()), **changes}
+    path = directory / "variant.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_a_complete_run(playbooks: Playbooks) -> None:
+    done = playbooks.run("benchmark")
+    assert done.code == 0, done.output
+    cluster = done.cluster
+    assert (cluster["asked"], cluster["counted"]) == (2, 2)
+    assert cluster["verdict"]["valid"]
+    assert cluster["overlap"]["together_s"] > 0
+    assert "unverified, not an MLCommons submission" in done.summary
+    assert all(len(line) <= 80 for line in done.summary.splitlines())
+    for line in done.summary.splitlines():
+        assert line.strip() in done.output  # the summary is what the playbook ends by showing
+    for node in ("jw2", "jw3"):
+        files = sorted(path.name.split("_2")[0] for path in (done.run_dir / "nodes" / node).iterdir())
+        prefix = f"mlperf_datacenter_{node}"
+        assert files == ["benchmark.log", prefix, prefix, "order.json", "samples.jsonl"]
+        assert f"{node}: " in done.output
+        assert not list((playbooks.directory / "nodes" / node / "runs").iterdir()), (
+            "what was fetched is not left behind"
+        )
+    assert json.loads((done.run_dir / "run.json").read_text())["hosts"] == {"jw2": "127.0.0.2", "jw3": "127.0.0.3"}
+
+
+def test_provisioning_again_changes_nothing_and_a_changed_pin_is_applied(playbooks: Playbooks, tmp_path: Path) -> None:
+    again = playbooks.run("provision")
+    assert again.code == 0, again.output
+    assert (again.recap("jw2")["changed"], again.recap("jw3")["changed"]) == (0, 0)
+    changed = tmp_path / "requirements.txt"
+    changed.write_text((DATA / "requirements-light.txt").read_text() + "# a changed pin\n")
+    checked = playbooks.run("provision", "--check", "-e", f"python_env_requirements={changed}")
+    assert checked.code == 0, checked.output
+    assert checked.recap("jw2")["changed"] == 1
+
+
+def test_check_mode_touches_nothing(playbooks: Playbooks) -> None:
+    done = playbooks.run("benchmark", "--check")
+    assert done.code == 0, done.output
+    assert not playbooks.results.exists()
+    assert not (playbooks.directory / "nodes").exists()
+
+
+def test_limit_runs_one_node(playbooks: Playbooks) -> None:
+    done = playbooks.run("benchmark", "--limit", "jw3")
+    assert done.code == 0, done.output
+    assert [row["node"] for row in done.cluster["nodes"]] == ["jw3"]
+
+
+def test_a_third_node_is_one_entry_in_the_inventory(playbooks: Playbooks) -> None:
+    node = playbooks.cluster.add("jw4", "127.0.0.4")
+    try:
+        done = playbooks.run("benchmark")
+    finally:
+        node.stop()
+        del playbooks.cluster.nodes["jw4"]
+    assert done.code == 0, done.output
+    assert [row["node"] for row in done.cluster["nodes"]] == ["jw2", "jw3", "jw4"]
+    assert done.cluster["counted"] == 3
+
+
+def test_a_node_that_is_down_is_listed_and_the_other_is_kept(playbooks: Playbooks) -> None:
+    hosts = {"jw2": playbooks.cluster.host("jw2", "127.0.0.99"), "jw3": playbooks.cluster.host("jw3")}
+    done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts))
+    assert done.code != 0
+    assert "Nothing answers SSH at 127.0.0.99" in done.summary.replace("\n", " ").replace("  ", " ")
+    assert "1 of 2" in done.summary
+    assert done.row("jw2")["status"] == "failed"
+    assert done.row("jw3")["counted"]
+    assert done.recap("jw2")["failed"] == 1
+
+
+def test_a_down_node_alone_still_ends_with_a_summary(playbooks: Playbooks) -> None:
+    hosts = {"jw2": playbooks.cluster.host("jw2", "127.0.0.99")}
+    done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts))
+    assert done.code != 0
+    assert "0 of 1" in done.summary
+
+
+def test_a_changed_host_key_is_refused(playbooks: Playbooks) -> None:
+    node = playbooks.cluster.add("jw5", "127.0.0.5")
+    try:
+        node.stop()
+        node.new_host_key()
+        node.start(playbooks.cluster.key.with_suffix(".pub"))
+        done = playbooks.run("benchmark", "--limit", "jw5")
+    finally:
+        node.stop()
+        del playbooks.cluster.nodes["jw5"]
+        playbooks.cluster.trust()
+    assert done.code != 0
+    assert "host key of 127.0.0.5 has changed" in done.output
+    assert done.row("jw5")["status"] == "failed"
+
+
+def test_a_wrong_key_is_a_sentence(playbooks: Playbooks, tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "other")], check=True)
+    done = playbooks.run(
+        "preflight", inventory=playbooks.inventory(ansible_ssh_private_key_file=str(tmp_path / "other"))
+    )
+    assert done.code != 0
+    assert "SSH login to 127.0.0.2 was refused" in done.output
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("benchmark_profile=quack", "is not a profile: there are"),
+        ("benchmark_target_qps=fast", "benchmark_target_qps is 'fast'"),
+        ("benchmark_target_qps=0", "greater than 0"),
+        ("benchmark_dtype=float8", "benchmark_dtype is 'float8'"),
+        ("benchmark_device=tpu", "benchmark_device is 'tpu'"),
+        ("benchmark_timeout_s=-5", "benchmark_timeout_s is '-5'"),
+        ("benchmark_modell=x/y", "did you mean benchmark_model?"),
+        ("benchmark_model=llama", "neither a hub id"),
+        ("hf_cache_source=usb", "hf_cache_source is 'usb'"),
+    ],
+)
+def test_a_bad_setting_is_refused_before_any_node_is_touched(playbooks: Playbooks, setting: str, said: str) -> None:
+    # Addresses where nothing listens: who asks them would fail otherwise.
+    hosts = {"jw2": playbooks.cluster.host("jw2", "127.0.0.98"), "jw3": playbooks.cluster.host("jw3", "127.0.0.99")}
+    done = playbooks.run("preflight", "-e", setting, inventory=playbooks.inventory(hosts))
+    assert done.code != 0
+    assert said in " ".join(done.output.split())
+    assert "Not reachable" not in done.output
+
+
+def test_an_empty_group_is_refused(playbooks: Playbooks) -> None:
+    done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts={}))
+    assert done.code != 0
+    assert "The group gpu_nodes is empty" in done.output
+
+
+def test_an_unfit_node_tells_all_its_problems(playbooks: Playbooks) -> None:
+    inventory = playbooks.inventory(
+        benchmark_device="cuda", python_env_dir=str(playbooks.directory / "new"), python_env_min_free_gb=1e7
+    )
+    done = playbooks.run("preflight", inventory=inventory, PATH=f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    assert done.code != 0
+    assert "GB free, 10000000.0 GB are needed" in " ".join(done.output.split())
+    assert "No GPU is visible" in done.output
+
+
+def test_an_invalid_verdict_fails_the_playbook_unless_told_otherwise(playbooks: Playbooks) -> None:
+    words = ["--limit", "jw2", "-e", "benchmark_target_qps=100000"]
+    done = playbooks.run("benchmark", *words)
+    assert done.code != 0
+    assert "INVALID" in done.summary
+    assert done.row("jw2")["status"] == "complete"
+    lenient = playbooks.run("benchmark", *words, "-e", "benchmark_fail_on_invalid=false")
+    assert lenient.code == 0, lenient.output
+    assert "INVALID" in lenient.summary
+    report = playbooks.run("report", "-e", f"run={done.run_dir}")
+    assert report.code != 0
+    assert "INVALID" in report.output
+
+
+def test_a_hung_node_is_stopped_and_its_samples_are_kept(playbooks: Playbooks) -> None:
+    slow = profile(playbooks.directory, samples=1000, engine_options={"ttft_ms": 50, "tpot_ms": 1})
+    words = ["-e", f"benchmark_profile={slow}", "-e", "benchmark_timeout_s=4", "--limit", "jw2"]
+    done = playbooks.run("benchmark", *words)
+    assert done.code != 0
+    assert "benchmark_timeout_s = 4 s" in done.output
+    samples = (done.run_dir / "nodes" / "jw2" / "samples.jsonl").read_text().splitlines()
+    assert len(samples) >= 3
+    assert done.row("jw2")["status"] == "interrupted"
+    assert f"{len(samples)} of 1000" in " ".join(done.summary.split())
+
+
+def wait_until(what: str, tell: Any, process: subprocess.Popen[str]) -> Any:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        if found := tell():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"never came: {what}")
+
+
+def start(playbooks: Playbooks, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        playbooks.command("benchmark", *words),
+        cwd=CHECKOUT,
+        env=playbooks.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def measuring_pid(playbooks: Playbooks, node: str) -> int | None:
+    """Return the pid of the node's benchmark once it has a sample."""
+    for samples in (playbooks.directory / "nodes" / node / "runs").glob(f"*/{node}/samples.jsonl"):
+        if samples.stat().st_size:
+            shell = int((samples.parent / "pid").read_text())
+            timeout = subprocess.run(["pgrep", "-P", str(shell)], capture_output=True, text=True, check=True)
+            python = subprocess.run(["pgrep", "-P", timeout.stdout.strip()], capture_output=True, text=True, check=True)
+            return int(python.stdout)
+    return None
+
+
+LONG = {"samples": 150, "engine_options": {"ttft_ms": 30, "tpot_ms": 1}}
+
+
+def test_a_killed_process_is_named_and_the_other_node_counts(playbooks: Playbooks) -> None:
+    process = start(playbooks, "-e", f"benchmark_profile={profile(playbooks.directory, **LONG)}")
+    os.kill(wait_until("jw2 measures", lambda: measuring_pid(playbooks, "jw2"), process), signal.SIGKILL)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode != 0
+    cluster = json.loads((playbooks.results / "latest" / "aggregated_datacenter_results.json").read_text())
+    rows = {row["node"]: row for row in cluster["nodes"]}
+    assert "killed (signal 9)" in rows["jw2"]["reason"]
+    assert rows["jw3"]["counted"], output
+
+
+def test_a_lost_ssh_connection_does_not_end_a_run(playbooks: Playbooks) -> None:
+    process = start(playbooks, "-e", f"benchmark_profile={profile(playbooks.directory, **LONG)}")
+    wait_until("jw2 measures", lambda: measuring_pid(playbooks, "jw2"), process)
+    node = playbooks.cluster.nodes["jw2"]
+    node.stop()
+    node.start(playbooks.cluster.key.with_suffix(".pub"))
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert "jw2: SSH connection lost" in output
+
+
+def test_a_full_disk_is_a_sentence(playbooks: Playbooks) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a file system of a few kilobytes takes root to mount")
+    small = playbooks.directory / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(small)], check=True)
+    try:
+        done = playbooks.run("benchmark", "--limit", "jw2", "-e", f"benchmark_work_dir={small}")
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert done.code != 0
+    assert "No space left on device" in done.output
+    assert "Traceback" not in done.output
+
+
+def test_an_old_result_is_never_taken_for_new(playbooks: Playbooks) -> None:
+    first = playbooks.run("benchmark", "--limit", "jw2")
+    assert first.code == 0, first.output
+    stale = first.run_dir / "nodes" / "jw2"
+    # The same node again, but its environment is gone before the start: nothing new can come back.
+    done = playbooks.run(
+        "benchmark", "--limit", "jw2", "--skip-tags", "python_env", "-e", "benchmark_work_dir=/proc/no"
+    )
+    assert done.code != 0
+    assert done.run_dir != first.run_dir
+    assert not done.row("jw2")["counted"]
+    # And a foreign result laid into the run's directory is refused by name.
+    for path in stale.glob("mlperf_datacenter_*"):
+        shutil.copy(path, done.run_dir / "nodes" / "jw2")
+    report = playbooks.run("report", "-e", f"run={done.run_dir}")
+    assert report.code != 0
+    assert not done.row("jw2")["counted"]

@@ -1,0 +1,78 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "plugins" / "modules"))
+
+import python_env_install as install
+
+STATE = Path(__file__).parents[3] / "roles/python_env/files/state.sh"
+
+
+def environment(directory: Path, fingerprint: str) -> Path:
+    """Make what looks like an environment, marked as made."""
+    packages = directory / "lib/python3.11/site-packages"
+    for name in ("numpy-2.4.6.dist-info", "Jinja2-3.1.6.dist-info", "jinja_x-1.dist-info"):
+        (packages / name).mkdir(parents=True)
+    (directory / "bin").mkdir()
+    (directory / "bin" / "python").symlink_to(sys.executable)
+    (directory / install.MARKER).write_text(f"{fingerprint}\n{install.installed_sum(directory)}\n")
+    return directory
+
+
+def state(directory: Path) -> list[str]:
+    done = subprocess.run(["sh", str(STATE), str(directory)], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_the_shell_sees_what_the_module_wrote(tmp_path: Path) -> None:
+    made = environment(tmp_path / "a 'venv'", "f" * 64)
+    fingerprint, then, now = state(made)
+    assert fingerprint == "f" * 64
+    assert then == now
+    assert install.is_made(made, "f" * 64)
+
+
+def test_a_package_changed_by_hand_is_noticed_by_both(tmp_path: Path) -> None:
+    made = environment(tmp_path, "f" * 64)
+    packages = made / "lib/python3.11/site-packages"
+    (packages / "numpy-2.4.6.dist-info").rename(packages / "numpy-2.4.5.dist-info")
+    _, then, now = state(made)
+    assert then != now
+    assert not install.is_made(made, "f" * 64)
+
+
+def test_an_environment_without_its_python_is_not_there(tmp_path: Path) -> None:
+    made = environment(tmp_path, "f" * 64)
+    (made / "bin" / "python").unlink()
+    assert state(made) == []
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("ERROR: Could not install: [Errno 28] No space left on device", "The disk is full"),
+        ("The virtual environment was not created: ensurepip is not available.", "python3-venv"),
+        ("ERROR: No matching distribution found for torch==9.9", "has no torch==9.9 for this Python"),
+        ("Retrying: Failed to establish a new connection: [Errno 111] Connection refused", "out of reach"),
+        ("some warning\nERROR: a thing nobody expected\nend", "ERROR: a thing nobody expected"),
+        ("", "no word of why"),
+    ],
+)
+def test_what_pip_says_becomes_one_sentence(output: str, said: str) -> None:
+    assert said in install.sentence(output)
+
+
+def test_only_the_torch_pin_goes_to_the_torch_index() -> None:
+    torch, rest = install.requirements_without_torch("numpy==2\ntorch==2.13.0\ntorchvision==1\n# torch\n")
+    assert torch == ["torch==2.13.0"]
+    assert rest == "numpy==2\ntorchvision==1\n# torch\n"
+
+
+def test_a_command_that_hangs_or_is_missing_is_told() -> None:
+    with pytest.raises(install.InstallError, match="did not end within python_env_timeout_s = 1 s"):
+        install.run(["sleep", "60"], 1)
+    with pytest.raises(install.InstallError, match="/nowhere/python does not start"):
+        install.run(["/nowhere/python"], 1)

@@ -1,0 +1,68 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmark.cli import COMMANDS, main
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmark", *words],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "usage: python3 -m benchmark" in done.stdout
+
+
+def test_a_run_by_hand_measures_and_leaves_a_run_directory(tmp_path: Path) -> None:
+    words = [f"benchmark_results_dir={tmp_path}", "benchmark_profile=self-test", "benchmark_device=cpu"]
+    sets = [word for setting in words for word in ("--set", setting)]
+    done = run("run", *sets, NODE_NAME="jw2", SERVER_TARGET_QPS="2")
+    assert done.returncode == 0, done.stderr
+    latest = (tmp_path / "latest").resolve()
+    assert len(list((latest / "nodes" / "jw2").glob("mlperf_datacenter_jw2_*.json"))) == 1
+    assert "at least 1.8" in done.stdout  # 90 % of SERVER_TARGET_QPS
+    again = run("aggregate", str(latest))
+    assert again.returncode == 0, again.stderr
+    assert "jw2" in again.stdout
+
+
+def test_an_invalid_verdict_is_exit_code_1(tmp_path: Path) -> None:
+    sets = ["--set", f"benchmark_results_dir={tmp_path}", "--set", "benchmark_profile=self-test"]
+    done = run("run", *sets, "--set", "benchmark_device=cpu", "--set", "benchmark_target_qps=1000")
+    assert done.returncode == 1
+    assert "INVALID" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (
+            ["run", "--set", "benchmark_profil=x"],
+            2,
+            "benchmark_profil is not a setting: did you mean benchmark_profile?",
+        ),
+        (["run", "--set", "benchmark_profile"], 2, "give NAME=VALUE"),
+        (["run", "--set", "benchmark_target_qps=-1"], 2, "benchmark_target_qps is -1"),
+        (["run", "--order", "/nowhere/order.json"], 2, "/nowhere/order.json: No such file"),
+        (["aggregate", "/nowhere"], 2, "/nowhere"),
+    ],
+)
+def test_bad_input_is_a_sentence_and_no_traceback(
+    words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == code
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
