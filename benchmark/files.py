@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -107,11 +109,20 @@ def read_samples(path: Path) -> list[Sample]:
     return samples
 
 
+def _open_distrustfully(path: str, flags: int) -> int:
+    # A link could lead out of the run's directory, and a pipe would keep its reader waiting for ever.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
 def _read_text(path: Path, most: int) -> str:
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_distrustfully) as file:  # noqa: PTH123 # Path.open takes no opener
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputError(f"{path}: not a regular file; refused.")
             data = file.read(most + 1)
     except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            raise InputError(f"{path}: a symbolic link; refused.") from None
         raise InputError(f"{path}: {error.strerror}.") from None
     if len(data) > most:
         raise InputError(f"{path}: larger than {most >> 20} MiB; refused.")

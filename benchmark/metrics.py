@@ -84,12 +84,12 @@ def tpots_ms(samples: Iterable[Sample]) -> list[float]:
 def compute(samples: Sequence[Sample], planned: int) -> Metrics:
     """Return the metrics of `samples`, of which `planned` were meant to be.
 
-    Raises ValueError where two samples have the same index or there are more than planned.
+    Raises ValueError where two samples have the same index or one lies beyond what was planned.
     """
     if len({s.index for s in samples}) != len(samples):
         raise ValueError("two samples have the same index")
-    if len(samples) > planned:
-        raise ValueError(f"{len(samples)} samples where {planned} were planned")
+    if beyond := [s.index for s in samples if s.index >= planned]:
+        raise ValueError(f"a sample with index {beyond[0]} where {planned} were planned")
     done = [s for s in samples if s.completed_ns is not None]
     failed = len(samples) - len(done)
     duration_s = qps = tokens_per_s = None

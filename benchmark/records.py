@@ -216,7 +216,7 @@ class NodeRow(Record):
     """One node in the cluster summary. Values are absent where the node has none."""
 
     node: Name
-    status: Literal["complete", "interrupted", "failed", "missing"]
+    status: Literal["complete", "interrupted", "failed", "missing", "refused"]
     counted: bool = Field(description="whether its numbers are part of the totals")
     reason: Text = Field("", description="why it failed or is invalid; empty for a valid node")
     group: int | None = Field(None, description="index into groups, for counted nodes")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import reduce
+from functools import cache, reduce
+from typing import get_args
 
 from benchmark.profiles import Limit, Profile
-from benchmark.records import Check, Metrics, Status, Verdict
+from benchmark.records import Check, Distribution, Metrics, QueryCounts, Status, Verdict
 
 _LABELS = {
     "queries.failed": "failed queries",
@@ -36,15 +37,25 @@ def unit(metric: str) -> str:
     return " ms" if "_ms" in metric else ""
 
 
+@cache
+def metric_paths() -> tuple[str, ...]:
+    """Return the dotted path of every number in Metrics: what a limit may name."""
+    paths: list[str] = []
+    for name, field in Metrics.model_fields.items():
+        records = [t for t in (field.annotation, *get_args(field.annotation)) if t in (Distribution, QueryCounts)]
+        parts = [part for part in records[0].model_fields if part != "insufficient"] if records else []
+        paths += [f"{name}.{part}" for part in parts] or [name]
+    return tuple(paths)
+
+
 def value_of(metrics: Metrics, path: str) -> float | None:
     """Return the value at a dotted path, or None where it is undefined. Raises ValueError for an unknown path."""
-    try:
-        value = reduce(lambda part, name: None if part is None else getattr(part, name), path.split("."), metrics)
-    except AttributeError:
-        raise ValueError(f"there is no metric {path!r}") from None
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return value
-    raise ValueError(f"the metric {path!r} is not a number")
+    if path not in metric_paths():
+        raise ValueError(f"there is no metric {path!r}")
+    value: float | None = reduce(
+        lambda part, name: None if part is None else getattr(part, name), path.split("."), metrics
+    )
+    return value
 
 
 def judge(profile: Profile, metrics: Metrics, target_qps: float, status: Status, others: Sequence[str] = ()) -> Verdict:
