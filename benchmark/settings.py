@@ -22,6 +22,9 @@ DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 # The commit that MLPerf's reference implementation for llama3.1-8b pins.
 DEFAULT_REVISION = "be673f326cab4cd22ccfef76109faf68e41aa5f1"
 
+# These belong to the run, not to a node: all nodes must have the same.
+RUN_WIDE = ("benchmark_results_dir", "benchmark_fail_on_invalid")
+
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 NonEmpty = Annotated[str, Field(min_length=1)]
@@ -52,6 +55,7 @@ class Settings(BaseModel):
 
     hf_cache_dir: NonEmpty = Field("~/.cache/huggingface", description="the Hugging Face cache (HF_HOME)")
     hf_cache_source: Literal["hub", "controller", "none"] = Field("hub", description="where the weights come from")
+    hf_cache_controller_dir: str = Field("", description="on the controller: its cache; empty: its HF_HOME")
     hf_cache_min_free_gb: float = Field(20, ge=0, description="free disk that absent weights need, in GB")
     hf_cache_timeout_s: int = Field(7200, ge=1, description="seconds until a download counts as hung")
 
@@ -104,6 +108,12 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
             profile = load_profile(name)
         except InputError as error:
             problems.append(str(error))
+    if profile is not None:
+        # Here and not above: it needs the records, and the records need these settings.
+        from benchmark.verdict import metric_paths
+
+        unknown = [limit.metric for limit in profile.limits if limit.metric not in metric_paths()]
+        problems += [f"Profile {name}: limits name {metric}, which is not a metric." for metric in unknown]
     if problems or settings is None or profile is None:
         raise InputError("\n".join(problems))
     return ResolvedSettings(settings=settings, profile=profile)
@@ -128,8 +138,10 @@ def resolve_nodes(variables_by_node: dict[str, dict[str, Any]]) -> dict[str, Res
         except InputError as error:
             for problem in str(error).splitlines():
                 nodes_by_problem.setdefault(problem, []).append(node)
-    if nodes_by_problem:
-        raise InputError("\n".join(f"{p} [{_some(nodes)}]" for p, nodes in nodes_by_problem.items()))
+    problems = [f"{problem} [{_some(nodes)}]" for problem, nodes in nodes_by_problem.items()]
+    problems += [p for name in RUN_WIDE if (p := _disagreement(name, resolved))]
+    if problems:
+        raise InputError("\n".join(problems))
     return resolved
 
 
@@ -137,6 +149,16 @@ def from_environment() -> dict[str, Any]:
     """Return the settings that environment variables give to a run by hand (SERVER_TARGET_QPS, HF_HOME)."""
     names = {"SERVER_TARGET_QPS": "benchmark_target_qps", "HF_HOME": "hf_cache_dir"}
     return {setting: os.environ[name] for name, setting in names.items() if os.environ.get(name)}
+
+
+def _disagreement(name: str, resolved: dict[str, ResolvedSettings]) -> str | None:
+    nodes_by_value: dict[Any, list[str]] = {}
+    for node, one in resolved.items():
+        nodes_by_value.setdefault(getattr(one.settings, name), []).append(node)
+    if len(nodes_by_value) < 2:
+        return None
+    values = "; ".join(f"{value!r} [{_some(nodes)}]" for value, nodes in nodes_by_value.items())
+    return f"{name} belongs to the whole run and differs between nodes: {values}. Set it once, for all of gpu_nodes."
 
 
 def _some(nodes: list[str], most: int = 5) -> str:

@@ -1,0 +1,280 @@
+"""The role hf_cache through the real ansible-playbook, on two local nodes, against a stand-in for the hub."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmark.node.hub_cache import ModelCache
+from tests.hub_server import Hub, small_model
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+MODEL = "org/small"
+TOKEN = "hf_" + "Qq7sEcReT" * 4
+WEIGHTS = "model-00001-of-00002.safetensors"
+
+
+@dataclass
+class Done:
+    """How the playbook ended and what it printed."""
+
+    code: int
+    output: str
+
+    def recap(self, node: str) -> dict[str, int]:
+        line = next(line for line in self.output.splitlines() if line.startswith(node + " ") and "changed=" in line)
+        return {k: int(v) for k, v in (word.split("=") for word in line.split(":", 1)[1].split())}
+
+    @property
+    def changed(self) -> tuple[int, int]:
+        return self.recap("node1")["changed"], self.recap("node2")["changed"]
+
+    @property
+    def words(self) -> str:
+        """The output without line breaks, as the callback folds long messages."""
+        return " ".join(self.output.split())
+
+
+@dataclass
+class Role:
+    """Plays the role with the settings of a test."""
+
+    directory: Path
+    hub: Hub
+
+    def cache(self, node: str) -> ModelCache:
+        return ModelCache(self.directory / node, MODEL)
+
+    def play(self, *words: str, environment: dict[str, str] | None = None, **variables: Any) -> Done:
+        """Run to the end; `environment` is the nodes', as the play states it."""
+        every = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "ansible_remote_tmp": str(self.directory / "remote_tmp"),
+            "benchmark_model": MODEL,
+            "hf_cache_dir": f"{self.directory}/{{{{ inventory_hostname }}}}",
+            "hf_cache_controller_dir": str(self.directory / "controller"),
+            "hf_cache_min_free_gb": 0,
+            "python_env_dir": sys.prefix,
+            **variables,
+        }
+        inputs = self.directory / "inputs"
+        inputs.mkdir(exist_ok=True)
+        nodes = {"hosts": {"node1": {}, "node2": {}}, "vars": every}
+        (inputs / "hosts.yml").write_text(yaml.safe_dump({"gpu_nodes": nodes}))
+        play = {"hosts": "gpu_nodes", "gather_facts": False, "roles": ["hf_cache"], "environment": environment or {}}
+        (inputs / "play.yml").write_text(yaml.safe_dump([play]))
+        done = subprocess.run(
+            [
+                Path(sys.executable).with_name("ansible-playbook"),
+                "-i",
+                inputs / "hosts.yml",
+                inputs / "play.yml",
+                *words,
+            ],
+            cwd=CHECKOUT,
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith(("HF_", "ANSIBLE_"))},
+                "HF_ENDPOINT": self.hub.url,
+                "PYTHONPATH": str(CHECKOUT),
+                "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"),
+                "ANSIBLE_ROLES_PATH": str(CHECKOUT / "roles"),
+                "ANSIBLE_LOCAL_TEMP": str(self.directory / "local_tmp"),
+                "ANSIBLE_LOG_PATH": str(self.directory / "ansible.log"),
+                "ANSIBLE_NOCOLOR": "1",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout + done.stderr)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub() as made:
+        yield made
+
+
+@pytest.fixture
+def role(tmp_path: Path, hub: Hub) -> Role:
+    return Role(tmp_path, hub)
+
+
+def holders_of_the_token() -> list[str]:
+    """Return the processes that show the token in their arguments or environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        for what in ("cmdline", "environ"):
+            try:
+                if TOKEN.encode() in (process / what).read_bytes():
+                    found.append(f"{what} of {(process / 'cmdline').read_bytes()!r}")
+            except OSError:
+                continue
+    return found
+
+
+def files_with_the_token(directory: Path) -> list[Path]:
+    """Return the files under `directory` that hold the token, those that gave it left out."""
+    files = (path for path in directory.rglob("*") if path.is_file() and "inputs" not in path.parts)
+    return [path for path in files if TOKEN.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("source", ["hub", "controller"])
+def test_a_gated_model_arrives_and_the_token_shows_nowhere(role: Role, source: str) -> None:
+    model = role.hub.add(MODEL, small_model(), needs_token=TOKEN)
+    seen: list[str] = []
+    looked = threading.Event()
+
+    def look() -> None:
+        seen.extend(holders_of_the_token())
+        looked.set()
+
+    role.hub.while_sending = look
+    done = role.play("-vvvvv", benchmark_model_revision=model.commit, hf_cache_source=source, hf_cache_token=TOKEN)
+    assert done.code == 0, done.output
+    assert done.changed == (1, 1)
+    assert looked.is_set()
+    assert seen == []
+    assert TOKEN not in done.output
+    assert (role.directory / "ansible.log").stat().st_size > 1000
+    assert files_with_the_token(role.directory) == []
+    for node in ("node1", "node2"):
+        assert (role.cache(node).snapshot(model.commit) / WEIGHTS).read_bytes() == model.files[WEIGHTS]
+
+
+def test_a_refused_token_shows_nowhere_either(role: Role) -> None:
+    role.hub.add(MODEL, small_model(), needs_token="hf_another")
+    done = role.play("-vvvvv", benchmark_model_revision="main", hf_cache_token=TOKEN)
+    assert done.code != 0
+    assert "refuses the token (401)" in done.words
+    assert TOKEN not in done.output
+    assert files_with_the_token(role.directory) == []
+    # An argument of a wrong type makes the role's own check of its arguments speak.
+    done = role.play("-vvvvv", hf_cache_timeout_s="soon", hf_cache_token=TOKEN)
+    assert done.code != 0
+    assert "hf_cache_timeout_s" in done.words
+    assert TOKEN not in done.output
+    assert files_with_the_token(role.directory) == []
+
+
+def test_a_second_run_asks_nobody_and_changes_nothing(role: Role) -> None:
+    model = role.hub.add(MODEL, small_model())
+    check = role.play("--check", benchmark_model_revision=model.commit)
+    assert (check.code, check.changed) == (0, (1, 1)), check.output
+    assert not role.cache("node1").root.exists()
+    assert role.play(benchmark_model_revision=model.commit).changed == (1, 1)
+    role.hub.requests.clear()
+    assert role.play(benchmark_model_revision=model.commit).changed == (0, 0)
+    assert role.play("--check", benchmark_model_revision=model.commit).changed == (0, 0)
+    assert role.hub.requests == []
+
+
+def test_the_controller_downloads_once_and_the_nodes_need_no_network(role: Role) -> None:
+    model = role.hub.add(MODEL, small_model())
+    with Hub() as closed:
+        pass
+    settings: dict[str, Any] = {"hf_cache_source": "controller", "environment": {"HF_ENDPOINT": closed.url}}
+    done = role.play(benchmark_model_revision="main", **settings)
+    assert (done.code, done.changed) == (0, (1, 1)), done.output
+    assert len([request for request in role.hub.downloads() if request.to_storage]) == 2
+    assert len([request for request in role.hub.requests if request.path.startswith("/api/")]) == 1
+    assert role.cache("node1").commit_of("main") == model.commit
+    assert not list(role.directory.glob("node*/**/*.incomplete"))
+
+    # Only what is damaged, and only where it is, is pushed again.
+    blob = (role.cache("node2").snapshot(model.commit) / WEIGHTS).resolve()
+    other = (role.cache("node2").snapshot(model.commit) / "config.json").resolve()
+    blob.write_bytes(bytes(len(model.files[WEIGHTS])))
+    before = other.stat().st_mtime_ns
+    assert role.play("--check", benchmark_model_revision="main", **settings).changed == (0, 1)
+    assert role.play(benchmark_model_revision="main", **settings).changed == (0, 1)
+    assert blob.read_bytes() == model.files[WEIGHTS]
+    assert other.stat().st_mtime_ns == before
+    role.hub.requests.clear()
+    assert role.play(benchmark_model_revision=model.commit, **settings).changed == (0, 0)
+    assert role.hub.requests == []
+
+
+def test_what_fails_on_the_controller_is_tried_once_and_told_to_every_node(role: Role) -> None:
+    role.hub.add(MODEL, small_model(), needs_token=TOKEN)
+    done = role.play(benchmark_model_revision="main", hf_cache_source="controller")
+    assert done.code != 0
+    assert done.words.count("On the controller: org/small is gated") >= 2
+    assert len([request for request in role.hub.requests if request.path.startswith("/api/")]) == 1
+
+
+def test_nodes_without_network_are_told_of_the_other_way(role: Role) -> None:
+    with Hub() as closed:
+        pass
+    done = role.play(benchmark_model_revision="main", environment={"HF_ENDPOINT": closed.url})
+    assert done.code != 0
+    assert f"{closed.url} is out of reach" in done.words
+    assert "set hf_cache_source to controller" in done.words
+    assert role.hub.requests == []
+
+
+def test_source_none_verifies_what_is_there(role: Role) -> None:
+    model = role.hub.add(MODEL, small_model())
+    settings: dict[str, Any] = {"benchmark_model_revision": model.commit, "hf_cache_source": "none"}
+    absent = role.play(**settings)
+    assert absent.code != 0
+    assert "is not in" in absent.words
+    assert "hf_cache_source" in absent.words
+    assert role.play("--check", **settings).code != 0
+    assert role.play(benchmark_model_revision=model.commit).code == 0
+    role.hub.requests.clear()
+    done = role.play(**settings)
+    assert (done.code, done.changed) == (0, (0, 0)), done.output
+    assert role.hub.requests == []
+
+
+@pytest.mark.parametrize("lacking", ["config.json", "tokenizer", "model.safetensors", "directory", ""])
+def test_a_directory_is_checked_for_what_loading_needs(role: Role, lacking: str) -> None:
+    directory = role.directory / "a model"
+    if lacking != "directory":
+        directory.mkdir()
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
+            if not lacking or not name.startswith(lacking):
+                (directory / name).write_text("{}")
+    done = role.play(benchmark_model=str(directory), hf_cache_source="none", python_env_dir="/nowhere")
+    if not lacking:
+        assert (done.code, done.changed) == (0, (0, 0)), done.output
+    else:
+        assert done.code != 0
+        expected = {"directory": "does not exist", "model.safetensors": "holds no *.safetensors"}
+        assert expected.get(lacking, lacking) in done.words
+        assert "benchmark_model" in done.words
+
+
+def test_without_an_environment(role: Role) -> None:
+    done = role.play("--check", benchmark_model_revision="main", python_env_dir="/nowhere")
+    assert (done.code, done.changed) == (0, (1, 1)), done.output
+    done = role.play(benchmark_model_revision="main", python_env_dir="/nowhere")
+    assert done.code != 0
+    assert "There is no Python in /nowhere on the node" in done.words
+
+
+def test_a_download_that_hangs_is_ended(role: Role) -> None:
+    role.hub.add(MODEL, small_model())
+    ended = threading.Event()
+
+    def hang() -> None:
+        ended.wait()
+
+    role.hub.while_sending = hang
+    try:
+        done = role.play(benchmark_model_revision="main", hf_cache_timeout_s=3)
+    finally:
+        ended.set()
+    assert done.code != 0
+    assert "did not arrive within hf_cache_timeout_s = 3 s" in done.words
