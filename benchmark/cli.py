@@ -25,7 +25,6 @@ COMMANDS = {
         "benchmark.node.tiny_model",
         "make a tiny Llama-architecture model to try the benchmark with",
     ),
-    "plan": ("benchmark.cluster.plan", "check the settings of all nodes and open a run"),
     "aggregate": ("benchmark.cluster.aggregate_command", "make the cluster summary from a run's files"),
 }
 

@@ -143,10 +143,11 @@ def test_a_wrong_key_is_a_sentence(playbooks: Playbooks, tmp_path: Path) -> None
 def test_a_bad_setting_is_refused_before_any_node_is_touched(playbooks: Playbooks, setting: str, said: str) -> None:
     # Addresses where nothing listens: who asks them would fail otherwise.
     hosts = {"jw2": playbooks.cluster.host("jw2", "127.0.0.98"), "jw3": playbooks.cluster.host("jw3", "127.0.0.99")}
-    done = playbooks.run("preflight", "-e", setting, inventory=playbooks.inventory(hosts))
+    done = playbooks.run("benchmark", "-e", setting, inventory=playbooks.inventory(hosts))
     assert done.code != 0
     assert said in " ".join(done.output.split())
     assert "Not reachable" not in done.output
+    assert not playbooks.results.exists()
 
 
 def test_an_empty_group_is_refused(playbooks: Playbooks) -> None:

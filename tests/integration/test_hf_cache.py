@@ -16,6 +16,7 @@ import yaml
 
 from benchmark.node.hub_cache import ModelCache
 from tests.hub_server import Hub, small_model
+from tests.integration.ssh_nodes import Cluster
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MODEL = "org/small"
@@ -54,10 +55,11 @@ class Role:
     def cache(self, node: str) -> ModelCache:
         return ModelCache(self.directory / node, MODEL)
 
-    def play(self, *words: str, environment: dict[str, str] | None = None, **variables: Any) -> Done:
-        """Run to the end; `environment` is the nodes', as the play states it."""
+    def play(
+        self, *words: str, environment: dict[str, str] | None = None, cluster: Cluster | None = None, **variables: Any
+    ) -> Done:
+        """Run to the end, on two local nodes or over SSH; `environment` is the nodes', as the play states it."""
         every = {
-            "ansible_connection": "local",
             "ansible_python_interpreter": sys.executable,
             "ansible_remote_tmp": str(self.directory / "remote_tmp"),
             "benchmark_model": MODEL,
@@ -69,8 +71,11 @@ class Role:
         }
         inputs = self.directory / "inputs"
         inputs.mkdir(exist_ok=True)
-        nodes = {"hosts": {"node1": {}, "node2": {}}, "vars": every}
-        (inputs / "hosts.yml").write_text(yaml.safe_dump({"gpu_nodes": nodes}))
+        if cluster:
+            cluster.inventory(inputs / "hosts.yml", every)
+        else:
+            nodes = {"hosts": {"node1": {}, "node2": {}}, "vars": {"ansible_connection": "local", **every}}
+            (inputs / "hosts.yml").write_text(yaml.safe_dump({"gpu_nodes": nodes}))
         play = {"hosts": "gpu_nodes", "gather_facts": False, "roles": ["hf_cache"], "environment": environment or {}}
         (inputs / "play.yml").write_text(yaml.safe_dump([play]))
         done = subprocess.run(
@@ -203,6 +208,29 @@ def test_the_controller_downloads_once_and_the_nodes_need_no_network(role: Role)
     role.hub.requests.clear()
     assert role.play(benchmark_model_revision=model.commit, **settings).changed == (0, 0)
     assert role.hub.requests == []
+
+
+def test_the_controller_pushes_over_ssh(role: Role, cluster: Cluster) -> None:
+    model = role.hub.add(MODEL, small_model(), needs_token=TOKEN)
+    settings: dict[str, Any] = {
+        "benchmark_model_revision": model.commit,
+        "environment": {"PYTHONPATH": str(CHECKOUT), "HF_ENDPOINT": role.hub.url},
+        "hf_cache_token": TOKEN,
+        "cluster": cluster,
+    }
+    done = role.play("-vvvvv", hf_cache_source="controller", **settings)
+    assert done.code == 0, done.output
+    for node in ("jw2", "jw3"):
+        assert done.recap(node)["changed"] == 1
+        assert (role.cache(node).snapshot(model.commit) / WEIGHTS).read_bytes() == model.files[WEIGHTS]
+    assert len([request for request in role.hub.downloads() if request.to_storage]) == 2
+    again = role.play("-vvvvv", hf_cache_source="hub", hf_cache_dir=str(role.directory / "shared"), **settings)
+    assert again.code == 0, again.output
+    # One home for both nodes: one of them downloads.
+    assert len([request for request in role.hub.downloads() if request.to_storage]) == 4
+    for output in (done.output, again.output):
+        assert TOKEN not in output
+    assert files_with_the_token(role.directory) == []
 
 
 def test_what_fails_on_the_controller_is_tried_once_and_told_to_every_node(role: Role) -> None:

@@ -1,4 +1,4 @@
-"""The whole job with nothing simulated: gated model from the hub's stand-in, real weights, real `generate`, two nodes."""
+"""The whole job, nothing simulated: a gated model from the stand-in for the hub, real weights, real `generate`."""
 
 from __future__ import annotations
 
