@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from benchmark.errors import SetupError
+from benchmark.node.hub_cache import ALLOW_PATTERNS, IGNORE_PATTERNS
 from benchmark.settings import Settings, is_directory_path
 
 BYTES_PER_PARAMETER = {"float16": 2, "bfloat16": 2, "float32": 4}
@@ -48,6 +49,9 @@ def find_snapshot(settings: Settings) -> Path:
             revision=settings.benchmark_model_revision,
             cache_dir=cache,
             local_files_only=True,
+            # A listing of the whole repository may lie there: only these files are asked for.
+            allow_patterns=ALLOW_PATTERNS,
+            ignore_patterns=IGNORE_PATTERNS,
         )
     except LocalEntryNotFoundError:
         raise SetupError(

@@ -19,6 +19,8 @@ from benchmark.errors import BenchmarkError, InputError, RunError, SetupError
 from benchmark.node import hub as command
 from benchmark.node.hub import Fetched, fetch
 from benchmark.node.hub_cache import Manifest, ModelCache
+from benchmark.node.model import find_snapshot
+from benchmark.settings import Settings
 from tests.hub_server import Hub, Model, small_model
 
 MODEL = "org/small"
@@ -113,6 +115,20 @@ def test_takes_over_what_huggingface_hub_brought(hub: Hub, model: Model, tmp_pat
     fetched = bring(tmp_path, model.commit)
     assert not fetched.changed
     assert len(hub.downloads()) == downloads
+
+
+def test_what_it_completed_is_what_a_run_finds(hub: Hub, model: Model, tmp_path: Path) -> None:
+    # huggingface_hub leaves a listing of the whole repository, of which only a part is wanted here.
+    snapshot_download(
+        MODEL, revision=model.commit, cache_dir=tmp_path / "hub", endpoint=hub.url, allow_patterns=["config.json"]
+    )
+    settings = Settings(
+        benchmark_model=MODEL, benchmark_model_revision=model.commit, hf_cache_dir=str(tmp_path), benchmark_device="cpu"
+    )
+    with pytest.raises(SetupError):
+        find_snapshot(settings)
+    fetched = bring(tmp_path, model.commit)
+    assert str(find_snapshot(settings)) == fetched.snapshot
 
 
 def test_a_second_run_of_a_pinned_commit_asks_nobody_and_changes_nothing(
