@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from benchmark.errors import EXIT_VALID, InputError, RunError, SetupError
 from benchmark.node.hub_cache import COMMIT, File, Manifest, ModelCache, require_loadable
 from benchmark.node.hub_download import Hub, disk_error
-from benchmark.settings import DEFAULT_MODEL, DEFAULT_REVISION, Settings, is_directory_path
+from benchmark.settings import DEFAULT_MODEL, DEFAULT_REVISION, Settings, from_environment, is_directory_path
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 REVISION = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*")
@@ -167,10 +167,10 @@ def _fetched(cache: ModelCache, manifest: Manifest, *, changed: bool, missing: l
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `fetch-model`."""
-    defaults = Settings.model_fields
+    home = from_environment().get("hf_cache_dir") or Settings.model_fields["hf_cache_dir"].default
     parser.epilog = (
         "A token for a gated model is read from the first line of standard input, so that it stands in no process "
-        "list: printenv HF_TOKEN | python3 -m benchmark fetch-model. Prints one line of JSON. HF_ENDPOINT is honoured."
+        "list: printenv HF_TOKEN | python3 -m benchmark fetch-model. Prints one line of JSON. Honours HF_HOME and HF_ENDPOINT."
     )
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="ID", help="hub id (default: %(default)s)")
     parser.add_argument(
@@ -179,7 +179,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache-dir",
         type=Path,
-        default=Path(defaults["hf_cache_dir"].default),
+        default=Path(home),
         metavar="DIR",
         help="the Hugging Face cache, HF_HOME (default: %(default)s)",
     )
