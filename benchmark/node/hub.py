@@ -170,7 +170,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     home = from_environment().get("hf_cache_dir") or Settings.model_fields["hf_cache_dir"].default
     parser.epilog = (
         "A token for a gated model is read from the first line of standard input, so that it stands in no process "
-        "list: printenv HF_TOKEN | python3 -m benchmark fetch-model. Prints one line of JSON. Honours HF_HOME and HF_ENDPOINT."
+        "list: printenv HF_TOKEN | python3 -m benchmark fetch-model. Prints one line of JSON. "
+        "Honours HF_HOME and HF_ENDPOINT."
     )
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="ID", help="hub id (default: %(default)s)")
     parser.add_argument(
