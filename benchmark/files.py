@@ -116,7 +116,7 @@ def _open_distrustfully(path: str, flags: int) -> int:
 
 def _read_text(path: Path, most: int) -> str:
     try:
-        with open(path, "rb", opener=_open_distrustfully) as file:  # noqa: PTH123 # Path.open takes no opener
+        with open(path, "rb", opener=_open_distrustfully) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InputError(f"{path}: not a regular file; refused.")
             data = file.read(most + 1)

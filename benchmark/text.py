@@ -61,16 +61,22 @@ def entry(name: object, text: object, mark: str = "") -> str:
     """Return `name` in a column of its own and the lines of `text` beside it; beneath it where the name is long."""
     indent = " " * LABEL
     parts = str(text).splitlines() or [""]
-    above, lead = [], mark + left(name, LABEL - columns(mark))
+    own_line, lead = [], mark + left(name, LABEL - columns(mark))
     if columns(lead) > LABEL or not lead.endswith(" "):
-        above, lead = [wrap(name, mark, mark)], indent
-    return "\n".join([*above, wrap(parts[0], lead, indent), *(wrap(part, indent, indent) for part in parts[1:])])
+        own_line, lead = [wrap(name, mark, mark)], indent
+    return "\n".join([*own_line, wrap(parts[0], lead, indent), *(wrap(part, indent, indent) for part in parts[1:])])
 
 
 def left(text: object, width: int) -> str:
     """Return clean text, filled up with spaces to `width` columns."""
     words = clean(text)
     return words + " " * (width - columns(words))
+
+
+def above(name: object, width: int) -> str:
+    """Return `name` as the first cell of a row: on a line of its own, above the row, where it is too long."""
+    cell = left(name, width)
+    return cell if columns(cell) <= width else f"{wrap(name)}\n{' ' * width}"
 
 
 def right(value: float | str | None, width: int) -> str:
@@ -120,8 +126,8 @@ def floor_note(distributions: Iterable[Distribution], percentiles: Iterable[str]
     needed = {name: d.insufficient[name] for d in short for name in names if name in d.insufficient}
     counts = sorted({d.count for d in short})
     had = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    words = ", ".join(f"{name.upper()} needs {needed[name]}" for name in names if name in needed)
-    return f"insufficient: of {had} samples, and at 99 % confidence {words}"
+    words = ", ".join(f"{name.upper()}: {needed[name]}" for name in names if name in needed)
+    return f"of {had} samples: insufficient ({words} needed at 99 % confidence)"
 
 
 def environment(templates: Path) -> Environment:
@@ -134,7 +140,7 @@ def environment(templates: Path) -> Environment:
         autoescape=False,  # noqa: S701 # plain text: there is no markup to escape; `clean` guards the terminal
     )
     jinja.filters |= {"clean": clean, "entry": entry, "left": left, "right": right, "wrap": wrap, "figure": figure}
-    jinja.filters |= {"moment": moment, "at": _at}
+    jinja.filters |= {"moment": moment, "at": _at, "above": above}
     return jinja
 
 
@@ -174,7 +180,7 @@ def _check(check: Check) -> tuple[str, str]:
     suffix, comparison = unit(check.metric), check.comparison.replace("_", " ")
     value = "undefined" if check.value is None else shown(check.value, check.limit) + suffix
     text = f"{label(check.metric)}: {value}, {comparison} {shown(check.limit, check.value)}{suffix}"
-    return "pass" if check.passed else "FAIL", text + (f" ({check.note})" if check.note else "")
+    return "pass" if check.passed else "FAIL", text + (f"; {check.note}" if check.note else "")
 
 
 def _hardware(result: NodeResult) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache, reduce
-from typing import get_args
+from functools import cache
+from typing import Any, get_args
 
 from benchmark.profiles import Limit, Profile
 from benchmark.records import Check, Distribution, Metrics, QueryCounts, Status, Verdict
@@ -52,10 +52,11 @@ def value_of(metrics: Metrics, path: str) -> float | None:
     """Return the value at a dotted path, or None where it is undefined. Raises ValueError for an unknown path."""
     if path not in metric_paths():
         raise ValueError(f"there is no metric {path!r}")
-    value: float | None = reduce(
-        lambda part, name: None if part is None else getattr(part, name), path.split("."), metrics
-    )
-    return value
+    value: Any = metrics
+    for name in path.split("."):
+        value = None if value is None else getattr(value, name)
+    number: float | None = value
+    return number
 
 
 def judge(profile: Profile, metrics: Metrics, target_qps: float, status: Status, others: Sequence[str] = ()) -> Verdict:

@@ -1,0 +1,77 @@
+"""From a run's files to the cluster's result. Reads only: no file of a node is ever changed or removed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmark.cluster.arithmetic import cluster_verdict, gpus_of, group_nodes, likeness, natural, overlap
+from benchmark.cluster.load import MAX_REASON, LoadedNode, load_node, one_line, read_run, strangers
+from benchmark.records import ClusterResult, NodeRow
+
+
+def aggregate(run_dir: Path) -> ClusterResult:
+    """Return the cluster's result of the run in `run_dir`, from its files alone.
+
+    A file that is corrupt, oversized, a link, another run's or another node's, or that claims what its samples do not
+    give, is named in `problems` and its node is not counted; the others are. Raises InputError where `run_dir` holds
+    no run.
+    """
+    run_dir = run_dir.resolve()
+    run = read_run(run_dir)
+    nodes = [load_node(run_dir, run, node) for node in sorted(run.nodes, key=natural)]
+    counted = [node for node in nodes if node.counted]
+    groups = group_nodes(counted)
+    group_of = {name: number for number, group in enumerate(groups) for name in group.nodes}
+    rows = tuple(_row(node, group_of) for node in nodes)
+    together = overlap([node.result.window for node in counted if node.result and node.result.window])
+    return ClusterResult(
+        run_id=run.run_id,
+        profile=", ".join(sorted({resolved.profile.name for resolved in run.nodes.values()}))[:200],
+        asked=len(rows),
+        counted=len(counted),
+        nodes=rows,
+        groups=groups,
+        overlap=together,
+        problems=tuple(
+            problem[:MAX_REASON] for problem in (*(p for n in nodes for p in n.problems), *strangers(run_dir, run))
+        ),
+        verdict=cluster_verdict(rows, together),
+    )
+
+
+def _row(node: LoadedNode, group_of: Mapping[str, int]) -> NodeRow:
+    result = node.result
+    failed = "missing" if node.failure is None else "failed"
+    status = "refused" if node.refused else result.status if result else failed
+    return NodeRow.model_validate(
+        {
+            "node": node.node,
+            "status": status,
+            "counted": node.counted,
+            "reason": _reason(node)[:MAX_REASON],
+            "group": group_of.get(node.node),
+            "gpu": likeness(node)["hardware"][:MAX_REASON] if node.counted else None,
+            "gpus": gpus_of(node),
+            "simulated": result is not None and result.engine is not None and result.engine.simulated,
+            "metrics": node.metrics,
+            "verdict": result.verdict if result and node.counted else None,
+        }
+    )
+
+
+def _reason(node: LoadedNode) -> str:
+    """Return why the node is invalid or not counted, one sentence a line; nothing for a valid node."""
+    result = node.result
+    failure = [one_line(node.failure)] if node.failure else []
+    if node.refused:
+        return "\n".join([f"Refused: {node.refused}", *failure])
+    if result is None:
+        return "\n".join(failure) or "No result came back."
+    if result.status == "complete":
+        return "\n".join(result.verdict.reasons) if result.verdict else ""
+    planned = result.resolved.profile.samples
+    done = node.metrics.queries.completed if node.metrics else 0
+    told = f"{result.status} while {result.stage}, after {done} of {planned} queries"
+    error = [result.error] if result.error and not any(result.error in reason for reason in failure) else []
+    return "\n".join([f"{told[0].upper()}{told[1:]}.", *error, *failure])

@@ -1,0 +1,148 @@
+"""The cluster's arithmetic: like nodes are summed, unlike ones are kept apart, percentiles come from pooled samples.
+
+Nothing here depends on the order of the nodes: sums are exact (`math.fsum`), ties go to the first name.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+from benchmark.cluster.load import LoadedNode
+from benchmark.metrics import NS_PER_S, distribution
+from benchmark.records import Check, Group, NodeRow, Overlap, QueryCounts, Verdict, Window
+from benchmark.settings import canonical_sha256, is_directory_path
+
+# Nodes whose windows share less than this did not measure together: clocks are not known better.
+MIN_OVERLAP_S = 0.001
+# Hex digits of a hash, or of a commit, that people compare.
+SHORT = 12
+_ALWAYS = ("hardware", "dtype")
+
+
+def natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Return a sort key that puts jw2 before jw10."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts if part], name
+
+
+def likeness(node: LoadedNode) -> dict[str, str]:
+    """Return what must be equal for two counted nodes to be summed."""
+    result = node.result
+    if result is None or result.environment is None or result.engine is None or result.dataset is None:
+        raise ValueError(f"{node.node} is not counted")
+    settings, profile, seen = result.resolved.settings, result.resolved.profile, result.environment
+    cpu = settings.benchmark_device == "cpu"
+    gpus = ", ".join(sorted({gpu.name for gpu in seen.gpus}))
+    return {
+        "hardware": f"CPU {seen.cpu}" if cpu else gpus or "no GPU",
+        "dtype": settings.benchmark_dtype,
+        "device": settings.benchmark_device,
+        "model": settings.benchmark_model,
+        # A directory has no revision.
+        "revision": "" if is_directory_path(settings.benchmark_model) else settings.benchmark_model_revision,
+        "profile": f"{profile.name} v{profile.version}",
+        "profile_sha256": canonical_sha256(profile.model_dump(mode="json"))[:SHORT],
+        "engine": result.engine.name + (" (simulated)" if result.engine.simulated else ""),
+        "dataset": f"{result.dataset.name} {result.dataset.sha256[:SHORT]}",
+    }
+
+
+def gpus_of(node: LoadedNode) -> int:
+    """Return how many GPUs answered; none on the CPU."""
+    result = node.result
+    on_gpu = result is not None and result.resolved.settings.benchmark_device == "cuda"
+    return result.engine.replicas if on_gpu and result and result.engine and not result.engine.simulated else 0
+
+
+def group_nodes(counted: Iterable[LoadedNode]) -> tuple[Group, ...]:
+    """Return the sums over like nodes, in the order of what makes them alike."""
+    members: dict[tuple[tuple[str, str], ...], list[LoadedNode]] = {}
+    for node in sorted(counted, key=lambda node: natural(node.node)):
+        members.setdefault(tuple(likeness(node).items()), []).append(node)
+    keys = sorted(members)
+    differing = {name for key in keys for name, value in key if value != dict(keys[0])[name]}
+    return tuple(_group(dict(key), members[key], differing) for key in keys)
+
+
+def _group(key: dict[str, str], nodes: Sequence[LoadedNode], differing: set[str]) -> Group:
+    each = [node.metrics for node in nodes if node.metrics is not None]
+    gpus = sum(gpus_of(node) for node in nodes)
+    qps = _sum(metrics.qps for metrics in each)
+    tokens_per_s = _sum(metrics.tokens_per_s for metrics in each)
+    queries = [metrics.queries for metrics in each]
+    p99s = [(node.metrics.latency_ms.p99, node.node) for node in nodes if node.metrics and node.metrics.latency_ms]
+    worst_ms, worst = max(p99s, key=lambda pair: pair[0], default=(None, None))
+    return Group(
+        label=", ".join(key[name] for name in key if key[name] and (name in _ALWAYS or name in differing))[:4000],
+        key=key,
+        nodes=tuple(node.node for node in nodes),
+        gpus=gpus,
+        qps=qps,
+        tokens_per_s=tokens_per_s,
+        qps_per_gpu=qps / gpus if qps is not None and gpus else None,
+        tokens_per_s_per_gpu=tokens_per_s / gpus if tokens_per_s is not None and gpus else None,
+        queries=QueryCounts(
+            planned=sum(q.planned for q in queries),
+            completed=sum(q.completed for q in queries),
+            failed=sum(q.failed for q in queries),
+            unfinished=sum(q.unfinished for q in queries),
+        ),
+        latency_ms=distribution(chain.from_iterable(node.times.latency_ms for node in nodes)),
+        ttft_ms=distribution(chain.from_iterable(node.times.ttft_ms for node in nodes)),
+        tpot_ms=distribution(chain.from_iterable(node.times.tpot_ms for node in nodes)),
+        worst_p99_latency_ms=worst_ms,
+        worst_p99_node=worst,
+    )
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return math.fsum(defined) if defined else None
+
+
+def overlap(windows: Sequence[Window]) -> Overlap | None:
+    """Return for how long all windows are open at once, and for how long at least one is, in seconds."""
+    if not windows:
+        return None
+    together = min(w.ended_unix_ns for w in windows) - max(w.started_unix_ns for w in windows)
+    union, reached = 0, 0
+    for window in sorted(windows, key=lambda w: (w.started_unix_ns, w.ended_unix_ns)):
+        union += max(0, window.ended_unix_ns - max(window.started_unix_ns, reached))
+        reached = max(reached, window.ended_unix_ns)
+    return Overlap(together_s=max(0, together) / NS_PER_S, any_s=union / NS_PER_S)
+
+
+def cluster_verdict(rows: Sequence[NodeRow], measured_together: Overlap | None) -> Verdict:
+    """Return the verdict: every node that was asked is counted and valid, and all of them measured together."""
+    counted = [row for row in rows if row.counted]
+    valid = [row for row in counted if row.verdict is not None and row.verdict.valid]
+    missing = [row.node for row in rows if not row.counted]
+    invalid = [row.node for row in counted if row not in valid]
+    checks = [_at_least("nodes counted", len(counted), len(rows)), _at_least("nodes valid", len(valid), len(rows))]
+    reasons = []
+    if missing:
+        reasons.append(f"{len(missing)} of {len(rows)} nodes {_is(missing)} not counted: {some(missing)}.")
+    if invalid:
+        reasons.append(f"{len(invalid)} of {len(rows)} nodes {_is(invalid)} invalid: {some(invalid)}.")
+    if len(counted) > 1 and measured_together is not None:
+        checks.append(_at_least("seconds measured together", measured_together.together_s, MIN_OVERLAP_S))
+        if not checks[-1].passed:
+            reasons.append("The nodes did not all measure at the same time.")
+    return Verdict(valid=not reasons, checks=tuple(checks), reasons=tuple(reasons))
+
+
+def _at_least(what: str, value: float, limit: float) -> Check:
+    return Check(metric=what, value=value, comparison="at_least", limit=limit, passed=value >= limit)
+
+
+def _is(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Return the first few names and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

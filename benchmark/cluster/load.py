@@ -1,0 +1,140 @@
+"""Read a run's files: each node's on its own, so that a bad one takes nobody else's result with it."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmark.cluster.verify import check_claims, check_origin, measured
+from benchmark.errors import InputError
+from benchmark.files import read_record, read_samples
+from benchmark.metrics import latencies_ms, tpots_ms, ttfts_ms
+from benchmark.records import Failure, Metrics, NodeResult, RunRecord, Sample
+from benchmark.rundir import FAILURE, NODES, RUN_FILE
+from benchmark.settings import NODE_NAME
+
+SAMPLES = "samples.jsonl"
+# Of failures: a record holds at most 4000 characters.
+MAX_REASON = 4000
+
+
+@dataclass(frozen=True)
+class Times:
+    """The samples' times in milliseconds: what pooling needs, in a hundredth of the samples' memory."""
+
+    latency_ms: array[float] = field(default_factory=lambda: array("d"))
+    ttft_ms: array[float] = field(default_factory=lambda: array("d"))
+    tpot_ms: array[float] = field(default_factory=lambda: array("d"))
+
+    @classmethod
+    def of(cls, samples: list[Sample]) -> Times:
+        """Return the times of the completed samples."""
+        return cls(array("d", latencies_ms(samples)), array("d", ttfts_ms(samples)), array("d", tpots_ms(samples)))
+
+
+@dataclass(frozen=True)
+class LoadedNode:
+    """What is known of one node that was asked. `refused` says why its files are not believed."""
+
+    node: str
+    result: NodeResult | None = None
+    metrics: Metrics | None = None
+    times: Times = field(default_factory=Times)
+    failure: Failure | None = None
+    refused: str | None = None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def counted(self) -> bool:
+        """Whether its numbers are part of the totals: complete and believed."""
+        return self.result is not None and self.result.status == "complete"
+
+
+def read_run(run_dir: Path) -> RunRecord:
+    """Return what was asked. Raises InputError where the directory is not a run's."""
+    if not (run_dir / RUN_FILE).is_file():
+        raise InputError(f"{run_dir} is not a run: there is no {RUN_FILE} in it.")
+    run = read_record(run_dir / RUN_FILE, RunRecord)
+    for node in run.nodes:
+        if not NODE_NAME.fullmatch(node):
+            raise InputError(f"{run_dir / RUN_FILE}: {node!r} is not a node's name.")
+    return run
+
+
+def strangers(run_dir: Path, run: RunRecord) -> list[str]:
+    """Return a sentence for everything under nodes/ that belongs to no node of the run."""
+    found = (run_dir / NODES).iterdir() if (run_dir / NODES).is_dir() else ()
+    names = sorted(path.name for path in found if path.name not in run.nodes and not path.name.startswith("."))
+    return [f"{NODES}/{name}: no node of this name was asked; passed over." for name in names]
+
+
+def load_node(run_dir: Path, run: RunRecord, node: str) -> LoadedNode:
+    """Return what the node's files say. Never raises for their content: what is wrong is told in the result."""
+    directory = run_dir / NODES / node
+    problems: list[str] = []
+
+    def tell(error: InputError) -> str:
+        sentence = str(error).replace(f"{run_dir}/", "")
+        problems.append(sentence)
+        return sentence
+
+    if directory.is_symlink():
+        refused = tell(InputError(f"{directory}: a symbolic link; refused."))
+        return LoadedNode(node, refused=refused, problems=tuple(problems))
+    failure = None
+    try:
+        failure = _read_failure(directory / FAILURE, node)
+    except InputError as error:
+        tell(error)
+    try:
+        result, metrics, times = _read_result(directory, run, node)
+    except InputError as error:
+        return LoadedNode(node, failure=failure, refused=tell(error), problems=tuple(problems))
+    if failure is not None and result is not None and result.status == "complete":
+        problems.append(f"{node}: its result is complete and counted, though it failed: {one_line(failure)}")
+    return LoadedNode(node, result, metrics, times, failure, None, tuple(problems))
+
+
+def one_line(failure: Failure) -> str:
+    """Return stage and reason on one line."""
+    return f"{failure.stage}: {' '.join(failure.reason.split())}"[:MAX_REASON]
+
+
+def _read_failure(path: Path, node: str) -> Failure | None:
+    if not _exists(path):
+        return None
+    failure = read_record(path, Failure)
+    if failure.node != node:
+        raise InputError(f"{path}: it tells of {failure.node}, not of {node}.")
+    return failure
+
+
+def _read_result(directory: Path, run: RunRecord, node: str) -> tuple[NodeResult | None, Metrics | None, Times]:
+    """Return result, metrics and times as the samples give them. Raises InputError for what cannot be believed."""
+    paths = sorted(directory.glob("mlperf_datacenter_*.json"))
+    if not paths:
+        return None, None, Times()
+    if len(paths) > 1:
+        raise InputError(f"{directory}: more than one result: {_names(paths)}.")
+    result = read_record(paths[0], NodeResult)
+    try:
+        check_origin(result, run, node)
+        kept = result.status == "complete" or _exists(directory / SAMPLES)
+        samples = read_samples(directory / SAMPLES) if kept else []
+        metrics = measured(samples, run.nodes[node])
+        if result.status == "complete":
+            check_claims(result, samples, metrics)
+    except InputError as error:
+        where = "" if str(error).startswith(str(directory)) else f"{paths[0]}: "
+        raise InputError(f"{where}{error}") from None
+    return result, metrics if kept else None, Times.of(samples)
+
+
+def _exists(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
+def _names(paths: Iterable[Path]) -> str:
+    return ", ".join(path.name for path in paths)

@@ -1,0 +1,108 @@
+"""The cluster's result as text for people: `benchmark_summary.txt`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.records import ClusterResult, Distribution, Group, NodeRow, RunRecord
+from benchmark.text import describe_model, describe_profile, environment, figure, finish, floor_note
+
+TEMPLATE = "benchmark_summary.txt.j2"
+# The percentiles that the table shows.
+PERCENTILES = ("p50", "p90", "p99")
+# Different profiles or models that the header names; more are counted.
+MAX_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Section:
+    """One group as the template shows it. `heads` are the percentiles' headings: starred where samples are too few."""
+
+    title: str
+    rows: tuple[NodeRow, ...]
+    heads: dict[str, str]
+    note: str
+    totals: tuple[tuple[str, str], ...]
+
+
+def render_cluster(result: ClusterResult, run: RunRecord) -> str:
+    """Return the cluster summary, at most `benchmark.text.WIDTH` columns wide."""
+    template = environment(Path(__file__).parent / "templates").get_template(TEMPLATE)
+    return finish(
+        template.render(
+            result=result,
+            run=run,
+            profiles=_distinct(describe_profile(asked.profile) for asked in run.nodes.values()),
+            models=_distinct(describe_model(asked.settings) for asked in run.nodes.values()),
+            simulated=any(row.simulated for row in result.nodes),
+            sections=[_section(group, result.nodes) for group in result.groups],
+            together=_together(result),
+            not_counted=[row for row in result.nodes if not row.counted],
+            invalid=[row for row in result.nodes if row.counted and not (row.verdict and row.verdict.valid)],
+        )
+    )
+
+
+def _section(group: Group, rows: Sequence[NodeRow]) -> Section:
+    members = tuple(row for row in rows if row.node in set(group.nodes))
+    shown = [
+        spread
+        for row in members
+        if row.metrics
+        for spread in (row.metrics.latency_ms, row.metrics.ttft_ms, row.metrics.tpot_ms)
+        if spread is not None
+    ]
+    starred = {name for spread in shown for name in PERCENTILES if name in spread.insufficient}
+    return Section(
+        title=f"{group.label}: {_count(len(members), 'node')}, {_count(group.gpus, 'GPU')}",
+        rows=members,
+        heads={name: name.upper() + ("*" if name in starred else "") for name in PERCENTILES},
+        note=floor_note(shown, PERCENTILES),
+        totals=tuple(_totals(group)),
+    )
+
+
+def _totals(group: Group) -> Iterable[tuple[str, str]]:
+    fleet = "" if len(group.nodes) == 1 else f" (the sum over {len(group.nodes)} nodes: a fleet figure)"
+    yield "Cluster", f"{figure(group.qps)} QPS, {figure(group.tokens_per_s)} tokens/s{fleet}"
+    if group.gpus:
+        yield "Per GPU", f"{figure(group.qps_per_gpu)} QPS, {figure(group.tokens_per_s_per_gpu)} tokens/s on average"
+    else:
+        yield "Per GPU", "undefined: no GPU took part"
+    queries = group.queries
+    yield (
+        "Queries",
+        f"{queries.completed} of {queries.planned} completed, {queries.failed} failed, {queries.unfinished} unfinished",
+    )
+    if group.latency_ms is not None:
+        spreads = (("latency", group.latency_ms), ("TTFT", group.ttft_ms), ("TPOT", group.tpot_ms))
+        yield "Pooled P99", _pooled([(name, spread) for name, spread in spreads if spread is not None])
+    if group.worst_p99_node is not None:
+        yield "Worst node", f"{group.worst_p99_node}: P99 latency {figure(group.worst_p99_latency_ms)} ms"
+
+
+def _pooled(spreads: Sequence[tuple[str, Distribution]]) -> str:
+    words = ", ".join(f"{name} {figure(spread.p99)} ms" for name, spread in spreads)
+    note = floor_note([spread for _, spread in spreads], ["p99"])
+    return f"{words} {note}" if note else words
+
+
+def _together(result: ClusterResult) -> str:
+    seen = result.overlap
+    if seen is None or result.counted < 2:
+        return ""
+    share = f" ({seen.together_s / seen.any_s:.0%})" if seen.any_s else ""
+    return f"all counted nodes together for {seen.together_s:.1f} s of {seen.any_s:.1f} s{share}"
+
+
+def _distinct(texts: Iterable[str]) -> str:
+    """Return the different texts, one a line."""
+    different = sorted(set(texts))
+    more = [f"and {len(different) - MAX_NAMED} more"] if len(different) > MAX_NAMED else []
+    return "\n".join([*different[:MAX_NAMED], *more])
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number or 'no'} {what}s"
