@@ -1,0 +1,128 @@
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmark.metrics import PERCENTILES, compute, distribution, percentile, samples_needed
+from benchmark.records import Distribution, Metrics, Sample
+from tests.unit.building import closed_loop, failed, sample, sample_lists
+
+TIMES = st.lists(st.floats(0, 1e9), min_size=1, max_size=200)
+
+
+@given(TIMES, st.sampled_from([0.0, 0.25, *PERCENTILES.values(), 0.999]))
+def test_a_percentile_is_the_smallest_value_that_more_than_its_share_do_not_exceed(
+    values: list[float], fraction: float
+) -> None:
+    brute = min(v for v in values if sum(other <= v for other in values) > len(values) * fraction)
+    assert percentile(sorted(values), fraction) == brute
+
+
+def test_percentiles_by_hand() -> None:
+    hundred = [float(v) for v in range(1, 101)]
+    assert [percentile(hundred, f) for f in (0.5, 0.9, 0.99)] == [51, 91, 100]
+    assert percentile([7.0], 0.99) == 7
+
+
+@pytest.mark.parametrize(("values", "fraction"), [([], 0.5), ([1.0], 1.0), ([1.0], -0.1)])
+def test_a_percentile_of_nothing_or_beyond_the_range_is_an_error(values: list[float], fraction: float) -> None:
+    with pytest.raises(ValueError, match="percentile"):
+        percentile(values, fraction)
+
+
+@pytest.mark.parametrize(("fraction", "needed"), [(0.5, 11), (0.9, 64), (0.95, 130), (0.99, 662), (0.999, 6636)])
+def test_sample_floor_at_99_percent_confidence(fraction: float, needed: int) -> None:
+    assert samples_needed(fraction) == needed
+
+
+@given(TIMES)
+def test_a_distribution_is_in_order_and_says_what_is_insufficient(values: list[float]) -> None:
+    spread = distribution(values)
+    assert spread is not None
+    assert spread.count == len(values)
+    ordered = [spread.min, spread.p50, spread.p90, spread.p95, spread.p99, spread.max]
+    assert ordered == sorted(ordered)
+    assert spread.min * (1 - 1e-12) <= spread.mean <= spread.max * (1 + 1e-12)
+    floors = {"p50": 11, "p90": 64, "p95": 130, "p99": 662}
+    assert spread.insufficient == {name: floor for name, floor in floors.items() if len(values) < floor}
+
+
+def test_a_distribution_of_nothing_is_undefined() -> None:
+    assert distribution([]) is None
+
+
+@given(sample_lists(), st.integers(0, 5))
+def test_queries_add_up(samples: list[Sample], more: int) -> None:
+    metrics = compute(samples, len(samples) + more)
+    queries = metrics.queries
+    assert queries.planned == queries.completed + queries.failed + queries.unfinished == len(samples) + more
+    assert queries.failed == sum(s.error is not None for s in samples)
+    done = [s for s in samples if s.error is None]
+    assert metrics.output_tokens == sum(len(s.token_ids) for s in done)
+    assert metrics.input_tokens == sum(s.input_tokens for s in done)
+    assert count(metrics.latency_ms) == count(metrics.ttft_ms) == len(done)
+    assert count(metrics.tpot_ms) == sum(len(s.token_ids) > 1 for s in done)
+    assert count(metrics.issue_delay_ms) == len(samples)
+    if metrics.qps is not None:
+        assert metrics.duration_s is not None
+        assert metrics.tokens_per_s is not None
+        assert metrics.qps * metrics.duration_s == pytest.approx(len(done))
+        assert metrics.tokens_per_s * metrics.duration_s == pytest.approx(metrics.output_tokens)
+
+
+@given(sample_lists(), st.randoms())
+def test_metrics_do_not_depend_on_the_order_in_which_samples_completed(
+    samples: list[Sample], random: "Callable[..., None]"
+) -> None:
+    shuffled = list(samples)
+    random.shuffle(shuffled)  # type: ignore[attr-defined] # hypothesis gives a random.Random
+    assert compute(shuffled, len(samples)) == compute(samples, len(samples))
+
+
+def count(spread: Distribution | None) -> int:
+    return 0 if spread is None else spread.count
+
+
+def test_the_formulas_by_hand() -> None:
+    metrics = compute([sample(0, latency_ms=1000, ttft_ms=370, tokens=64), failed(1, 1000)], planned=3)
+    assert metrics.queries.model_dump() == {"planned": 3, "completed": 1, "failed": 1, "unfinished": 1}
+    assert metrics.duration_s == pytest.approx(0.9999)  # issued 0.1 ms after the schedule
+    assert metrics.qps == pytest.approx(1 / 0.9999)
+    assert metrics.tokens_per_s == pytest.approx(64 / 0.9999)
+    assert p99(metrics.latency_ms) == 1000
+    assert p99(metrics.latency_from_issue_ms) == pytest.approx(999.9)
+    assert p99(metrics.ttft_ms) == 370
+    assert p99(metrics.ttft_from_issue_ms) == pytest.approx(369.9)
+    assert p99(metrics.tpot_ms) == 10  # (1000 - 370) / 63
+    assert p99(metrics.issue_delay_ms) == pytest.approx(0.1)
+
+
+def p99(spread: Distribution | None) -> float:
+    assert spread is not None
+    return spread.p99
+
+
+def test_what_is_undefined_is_not_zero() -> None:
+    nothing = compute([], planned=20)
+    assert nothing.queries.unfinished == 20
+    assert {name for name, value in nothing if value is None} == {
+        name for name in Metrics.model_fields if name not in ("queries", "input_tokens", "output_tokens")
+    }
+    assert compute([sample(0, tokens=1)], 1).tpot_ms is None
+    only_failed = compute([failed(0)], 1)
+    assert only_failed.qps is None
+    assert only_failed.issue_delay_ms is not None
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ([sample(0), sample(0)], "same index"),
+        (closed_loop([1, 1, 1]), "index 2 where 2 were planned"),
+        ([sample(7)], "index 7"),
+    ],
+)
+def test_samples_that_cannot_be_one_runs_are_refused(samples: list[Sample], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        compute(samples, planned=2)

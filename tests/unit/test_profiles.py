@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from benchmark.errors import InputError
+from benchmark.profiles import load_profile, plugins, profile_names
+from benchmark.verdict import metric_paths
+
+OWN = "name: own\nversion: 1\nscenario: closed_loop\nengine: sequential\ndataset: curated\nsamples: 5\n"
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_that_comes_along_is_sound(name: str) -> None:
+    profile = load_profile(name)
+    assert profile.name == name
+    assert profile.description
+    assert profile.limits
+    assert {limit.metric for limit in profile.limits} <= set(metric_paths())
+
+
+def test_quick_is_what_the_documentation_says() -> None:
+    profile = load_profile("quick")
+    assert (profile.samples, profile.scenario, profile.kind) == (20, "closed_loop", "health-check")
+    generation = profile.generation
+    assert (generation.max_new_tokens, generation.min_new_tokens, generation.temperature) == (64, 64, 0.7)
+
+
+def test_a_profile_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN)
+    assert load_profile(str(path)).samples == 5
+
+
+def test_plugins_are_the_files_that_are_there() -> None:
+    assert {"sequential", "simulated"} <= set(plugins("engines"))
+    assert "closed_loop" in plugins("scenarios")
+    assert "curated" in plugins("datasets")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "is not YAML"),
+        ("- 1\n", "the file: Input should be"),
+        (OWN.replace("samples: 5", "samples: 0"), "samples: Input should be greater than or equal to 1"),
+        (OWN.replace("sequential", "vlln"), "engine: Value error, unknown engine; there are"),
+        (OWN.replace("curated", "pile"), "dataset: Value error, unknown dataset"),
+        (OWN + "sample: 3\n", "sample: Extra inputs"),
+        (OWN + "limits: [{metric: qps}]\n", "limits.0: Value error, give exactly one of"),
+        (OWN + "generation: {max_new_tokens: 4, min_new_tokens: 5}\n", "min_new_tokens is above"),
+        (OWN + "generation: {temperature: .nan}\n", "generation.temperature"),
+    ],
+)
+def test_a_bad_profile_is_a_sentence(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError) as caught:
+        load_profile(str(path))
+    assert said in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_an_unknown_profile_and_an_absent_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'quack', which is not a profile: there are .*quick"):
+        load_profile("quack")
+    with pytest.raises(InputError, match="cannot read .*No such file"):
+        load_profile(str(tmp_path / "none.yaml"))

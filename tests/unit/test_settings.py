@@ -1,0 +1,118 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.errors import InputError
+from benchmark.settings import from_environment, resolve, resolve_nodes
+from tests.unit.test_profiles import OWN
+
+
+def problems(variables: dict[str, Any]) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        resolve(variables)
+    return str(caught.value).splitlines()
+
+
+def test_defaults() -> None:
+    settings = resolve({}).settings
+    assert settings.benchmark_model == "meta-llama/Llama-3.1-8B-Instruct"
+    assert settings.benchmark_model_revision == "be673f326cab4cd22ccfef76109faf68e41aa5f1"
+    assert (settings.benchmark_dtype, settings.benchmark_device) == ("float16", "cuda")
+    assert (settings.benchmark_target_qps, settings.benchmark_timeout_s) == (0.5, 1800)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("benchmark_profile", "quack", "benchmark_profile is 'quack', which is not a profile: there are quick"),
+        ("benchmark_profile", "", "benchmark_profile is '': string should have at least 1 character."),
+        ("benchmark_profile", 7, "benchmark_profile is 7: input should be a valid string."),
+        ("benchmark_model", "llama", "benchmark_model is 'llama': neither a hub id such as 'org/name' nor an absolute"),
+        ("benchmark_model_revision", "", "benchmark_model_revision is ''"),
+        ("benchmark_dtype", "int4", "benchmark_dtype is 'int4': input should be 'float16', 'bfloat16' or 'float32'."),
+        ("benchmark_device", "tpu", "benchmark_device is 'tpu': input should be 'cuda' or 'cpu'."),
+        ("benchmark_target_qps", 0, "benchmark_target_qps is 0: input should be greater than 0."),
+        ("benchmark_target_qps", "fast", "benchmark_target_qps is 'fast': input should be a valid number"),
+        ("benchmark_target_qps", float("nan"), "benchmark_target_qps is not a finite number"),
+        ("benchmark_target_qps", float("inf"), "benchmark_target_qps is not a finite number"),
+        ("benchmark_timeout_s", 0, "benchmark_timeout_s is 0: input should be greater than or equal to 1."),
+        ("benchmark_timeout_s", 1.5, "benchmark_timeout_s is 1.5: input should be a valid integer"),
+        (
+            "benchmark_fail_on_invalid",
+            "perhaps",
+            "benchmark_fail_on_invalid is 'perhaps': input should be a valid bool",
+        ),
+        ("benchmark_results_dir", "", "benchmark_results_dir is ''"),
+        ("hf_cache_source", "usb", "hf_cache_source is 'usb': input should be 'hub', 'controller' or 'none'."),
+        ("hf_cache_min_free_gb", -1, "hf_cache_min_free_gb is -1: input should be greater than or equal to 0."),
+        ("python_env_timeout_s", 0, "python_env_timeout_s is 0"),
+        ("benchmark_modell", "a/b", "benchmark_modell is not a setting: did you mean benchmark_model?"),
+        ("colour", "red", "colour is not a setting."),
+    ],
+)
+def test_each_kind_of_bad_setting_is_one_sentence(name: str, value: Any, said: str) -> None:
+    (sentence,) = problems({name: value})
+    assert sentence.startswith(said)
+    assert sentence.endswith((".", "?"))
+
+
+def test_a_refused_secret_is_not_repeated() -> None:
+    (sentence,) = problems({"hf_cache_token": "hf_0123456789abcdefghij"})
+    assert "hf_0123" not in sentence
+
+
+def test_all_problems_are_told_at_once() -> None:
+    assert len(problems({"benchmark_dtype": "x", "benchmark_device": "y", "benchmark_profile": "z"})) == 3
+
+
+def test_a_limit_on_an_unknown_metric_is_found_before_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN + "limits: [{metric: latency_ms.p98, at_most: 1}]\n")
+    (sentence,) = problems({"benchmark_profile": str(path)})
+    assert sentence == f"Profile {path}: limits name latency_ms.p98, which is not a metric."
+
+
+@pytest.mark.parametrize("text", ["1800", 1800])
+def test_numbers_may_come_as_text_from_the_command_line(text: Any) -> None:
+    assert resolve({"benchmark_timeout_s": text}).settings.benchmark_timeout_s == 1800
+
+
+def test_no_node_is_an_error() -> None:
+    with pytest.raises(InputError, match="gpu_nodes is empty"):
+        resolve_nodes({})
+
+
+def test_a_problem_of_many_nodes_is_told_once_with_their_names() -> None:
+    with pytest.raises(InputError) as caught:
+        resolve_nodes({f"n{i}": {"benchmark_dtype": "int4"} for i in range(8)} | {"ok": {}})
+    (line,) = str(caught.value).splitlines()
+    assert line.endswith("[n0, n1, n2, n3, n4 and 3 more]")
+
+
+@pytest.mark.parametrize("name", ["../evil", "a b", "", "-x", "x" * 129, "a/b", "jw2\n"])
+def test_a_node_name_must_be_able_to_be_a_directory(name: str) -> None:
+    with pytest.raises(InputError, match="A node's name becomes a directory"):
+        resolve_nodes({name: {}})
+
+
+@pytest.mark.parametrize(
+    ("setting", "one", "other"),
+    [("benchmark_results_dir", "a", "b"), ("benchmark_fail_on_invalid", True, False)],
+)
+def test_what_belongs_to_the_run_is_the_same_on_all_nodes(setting: str, one: Any, other: Any) -> None:
+    with pytest.raises(InputError, match=f"{setting} belongs to the whole run and differs between nodes"):
+        resolve_nodes({"jw2": {setting: one}, "jw3": {setting: other}})
+    assert len(resolve_nodes({"jw2": {setting: one}, "jw3": {setting: one}})) == 2
+
+
+def test_equal_settings_have_equal_hashes() -> None:
+    assert resolve({}).sha256() == resolve({"benchmark_dtype": "float16"}).sha256()
+    assert resolve({}).sha256() != resolve({"benchmark_dtype": "float32"}).sha256()
+
+
+def test_environment_variables_of_a_run_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVER_TARGET_QPS", "1.5")
+    monkeypatch.setenv("HF_HOME", "/data/hf")
+    settings = resolve(from_environment()).settings
+    assert (settings.benchmark_target_qps, settings.hf_cache_dir) == (1.5, "/data/hf")
