@@ -51,8 +51,8 @@ def read_record(path: Path, record: type[RecordT]) -> RecordT:
         content = json.loads(text)
     except (ValueError, RecursionError):
         raise InputError(f"{path}: not JSON; the file is truncated or damaged.") from None
-    version = content.get("schema_version", SCHEMA_VERSION) if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
+    version = content.get("schema_version") if isinstance(content, dict) else SCHEMA_VERSION
+    if "schema_version" in record.model_fields and version != SCHEMA_VERSION:
         raise InputError(f"{path}: schema_version {version!r} is not one this program knows ({SCHEMA_VERSION}).")
     try:
         # From the JSON text, so that arrays may become tuples.

@@ -76,7 +76,6 @@ def test_a_record_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         (b"", "not JSON; the file is truncated or damaged"),
         (b'{"node": "jw2"', "not JSON"),
         (b"[" * 100_000, "not JSON"),
-        (b'{"schema_version": 2, "node": "jw2"}', "schema_version 2 is not one this program knows"),
         (b'{"node": "jw2"}', "not a Failure: stage: Field required"),
         (b"[]", "not a Failure: the file"),
         (b'{"node": "jw2", "stage": "x", "reason": "y", "more": 1}', "not a Failure: more"),
@@ -88,6 +87,14 @@ def test_what_is_not_the_record_is_named_in_a_sentence(tmp_path: Path, content: 
     with pytest.raises(InputError) as caught:
         read_record(path, Failure)
     assert str(caught.value).startswith(f"{path}: {said}")
+
+
+@pytest.mark.parametrize(("content", "version"), [('{"schema_version": 2, "node": "jw2"}', "2"), ("{}", "None")])
+def test_an_unknown_schema_version_is_refused(tmp_path: Path, content: str, version: str) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=f"schema_version {version} is not one this program knows"):
+        read_record(path, NodeResult)
 
 
 def test_a_result_cut_at_any_byte_is_refused(tmp_path: Path) -> None:

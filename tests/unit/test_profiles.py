@@ -61,7 +61,7 @@ def test_a_bad_profile_is_a_sentence(tmp_path: Path, content: str, said: str) ->
 
 
 def test_an_unknown_profile_and_an_absent_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'quack', which is not a profile: there are .*quick"):
+    with pytest.raises(InputError, match=r"'quack', which is not a profile: there are .*quick"):
         load_profile("quack")
-    with pytest.raises(InputError, match="cannot read .*No such file"):
+    with pytest.raises(InputError, match=r"cannot read .*No such file"):
         load_profile(str(tmp_path / "none.yaml"))

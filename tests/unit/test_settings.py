@@ -41,7 +41,7 @@ def test_defaults() -> None:
         (
             "benchmark_fail_on_invalid",
             "perhaps",
-            "benchmark_fail_on_invalid is 'perhaps': input should be a valid bool",
+            "benchmark_fail_on_invalid is 'perhaps': input should be a valid",
         ),
         ("benchmark_results_dir", "", "benchmark_results_dir is ''"),
         ("hf_cache_source", "usb", "hf_cache_source is 'usb': input should be 'hub', 'controller' or 'none'."),

@@ -18,7 +18,7 @@ def limits(*given: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize(
     ("status", "within", "others"),
-    itertools.product(("complete", "interrupted", "failed"), (True, False), ((), ("LoadGen says INVALID.",))),
+    [*itertools.product(("complete", "interrupted", "failed"), (True, False), ((), ("LoadGen says INVALID.",)))],
 )
 def test_valid_is_complete_and_within_the_limits_and_nothing_against_it(
     status: Status, within: bool, others: tuple[str, ...]

@@ -1,0 +1,143 @@
+"""Records and run directories for tests, built with the program's own parts, and strategies that draw them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+
+from benchmark import metrics
+from benchmark.files import sample_writer, write_record
+from benchmark.records import DatasetInfo, EngineInfo, Environment, Gpu, NodeResult, RunRecord, Sample, Window
+from benchmark.rundir import NODES, RUN_FILE
+from benchmark.settings import ResolvedSettings, resolve
+from benchmark.verdict import judge
+
+RUN_ID = "20250102T030405Z-0123abcd"
+START_NS = 1_735_787_045_000_000_000
+MS = 1_000_000
+GPU = Gpu(index=0, name="NVIDIA A30", memory_mib=24576, uuid="GPU-1")
+HOST = Environment(
+    hostname="host", platform="Linux", cpu="a CPU", cpu_count=8, memory_mib=65536, python="3.11.2", gpus=(GPU,)
+)
+
+
+def sample(index: int, latency_ms: float = 1800, ttft_ms: float = 50, tokens: int = 64, start_ms: float = 0) -> Sample:
+    """Return a completed sample that was issued a tenth of a millisecond late."""
+    start = int(start_ms * MS)
+    return Sample(
+        index=index,
+        prompt_id=f"prompt-{index}",
+        scheduled_ns=start,
+        issued_ns=start + MS // 10,
+        first_token_ns=start + int(ttft_ms * MS),
+        completed_ns=start + int(latency_ms * MS),
+        input_tokens=30,
+        token_ids=tuple(range(tokens)),
+    )
+
+
+def closed_loop(latencies_ms: Sequence[float]) -> list[Sample]:
+    """Return one completed sample per latency, each scheduled when the last one completed."""
+    samples: list[Sample] = []
+    start = 0.0
+    for index, latency in enumerate(latencies_ms):
+        samples.append(sample(index, latency, min(50, latency), 64, start))
+        start += latency
+    return samples
+
+
+def failed(index: int, start_ms: float = 0) -> Sample:
+    """Return a failed sample."""
+    at = int(start_ms * MS)
+    return Sample(index=index, prompt_id=f"prompt-{index}", scheduled_ns=at, issued_ns=at, error="out of memory")
+
+
+def asked(samples: int = 20, profile: dict[str, Any] | None = None, **settings: Any) -> ResolvedSettings:
+    """Return resolved settings of profile quick with `samples` queries."""
+    base = resolve(settings)
+    changed = {**base.profile.model_dump(), "samples": samples, **(profile or {})}
+    return ResolvedSettings.model_validate({"settings": base.settings, "profile": changed})
+
+
+def make_run(directory: Path, nodes: dict[str, ResolvedSettings]) -> Path:
+    """Write run.json and the nodes' empty directories; return the run's directory."""
+    record = RunRecord(
+        run_id=RUN_ID,
+        created_at="2025-01-02T03:04:05+00:00",
+        command="ansible-playbook playbooks/benchmark.yml",
+        versions={},
+        nodes=nodes,
+    )
+    for node in nodes:
+        (directory / NODES / node).mkdir(parents=True, exist_ok=True)
+    write_record(directory / RUN_FILE, record)
+    return directory
+
+
+def result_of(node: str, resolved: ResolvedSettings, samples: Sequence[Sample], **changes: Any) -> NodeResult:
+    """Return the complete result that the samples give; `changes` replace its fields."""
+    measured = metrics.compute(samples, resolved.profile.samples)
+    last = max((s.completed_ns or s.issued_ns for s in samples), default=0)
+    fields: dict[str, Any] = {
+        "run_id": RUN_ID,
+        "node": node,
+        "status": "complete",
+        "stage": "done",
+        "started_at": "2025-01-02T03:04:05+00:00",
+        "finished_at": "2025-01-02T03:04:55+00:00",
+        "resolved": resolved,
+        "environment": HOST,
+        "engine": EngineInfo(name=resolved.profile.engine),
+        "dataset": DatasetInfo(name="curated", prompts=20, sha256="ab" * 32),
+        "window": Window(started_unix_ns=START_NS, ended_unix_ns=START_NS + last),
+        "metrics": measured,
+        "verdict": judge(resolved.profile, measured, resolved.settings.benchmark_target_qps, "complete"),
+    }
+    return NodeResult.model_validate({**fields, **changes})
+
+
+def write_node(run_dir: Path, result: NodeResult, samples: Sequence[Sample]) -> Path:
+    """Write a node's files as the node would; return its directory."""
+    directory = run_dir / NODES / result.node
+    directory.mkdir(parents=True, exist_ok=True)
+    write_record(directory / f"mlperf_datacenter_{result.node}_20250102T030405Z.json", result)
+    with sample_writer(directory / "samples.jsonl") as writer:
+        for one in samples:
+            writer.append(one)
+    return directory
+
+
+def add_node(
+    run_dir: Path, node: str, resolved: ResolvedSettings, latencies_ms: Sequence[float], **changes: Any
+) -> Path:
+    """Write the files of a node that answered in a closed loop."""
+    samples = closed_loop(latencies_ms)
+    return write_node(run_dir, result_of(node, resolved, samples, **changes), samples)
+
+
+def _drawn(index: int, times: tuple[int, int, int, int], input_tokens: int, tokens: int, error: str | None) -> Sample:
+    scheduled, delay, first, rest = times
+    issued = scheduled + delay
+    if error is not None:
+        return Sample(index=index, prompt_id="p", scheduled_ns=scheduled, issued_ns=issued, error=error)
+    return Sample(
+        index=index,
+        prompt_id="p",
+        scheduled_ns=scheduled,
+        issued_ns=issued,
+        first_token_ns=issued + first,
+        completed_ns=issued + first + rest,
+        input_tokens=input_tokens,
+        token_ids=tuple(range(1, tokens + 1)),
+    )
+
+
+def sample_lists(most: int = 30) -> st.SearchStrategy[list[Sample]]:
+    """Lists of completed and failed samples with the indexes 0, 1, 2, ..."""
+    times = st.tuples(*(st.integers(0, 10**digits) for digits in (12, 9, 10, 11)))
+    errors = st.sampled_from([None, None, None, "out of memory", "메모리 부족 \u2028"])
+    drawn = st.tuples(times, st.integers(0, 1000), st.integers(1, 5), errors)
+    return st.lists(drawn, max_size=most).map(lambda each: [_drawn(i, *one) for i, one in enumerate(each)])
