@@ -80,7 +80,7 @@ class Playbooks:
             check=False,
             timeout=280,
         )
-        return Done(done.returncode, done.stdout + done.stderr, self.results)
+        return Done(done.returncode, done.stdout + done.stderr, (self.results / "latest").resolve())
 
 
 @dataclass
@@ -89,11 +89,7 @@ class Done:
 
     code: int
     output: str
-    results: Path
-
-    @property
-    def run_dir(self) -> Path:
-        return (self.results / "latest").resolve()
+    run_dir: Path
 
     @property
     def cluster(self) -> dict[str, Any]:
