@@ -85,7 +85,10 @@ def right(value: float | str | None, width: int) -> str:
 
 
 def figure(value: float | None) -> str:
-    """Return a number in at most five characters with the digits that a reader can use; '-' where it is undefined."""
+    """Return a number in at most five characters with the digits that a reader can use; '-' where it is undefined.
+
+    Holds from 1e-99 to 1e+99, and for zero.
+    """
     if value is None:
         return "-"
     size = abs(value)

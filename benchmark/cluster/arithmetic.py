@@ -124,9 +124,9 @@ def cluster_verdict(rows: Sequence[NodeRow], measured_together: Overlap | None) 
     checks = [_at_least("nodes counted", len(counted), len(rows)), _at_least("nodes valid", len(valid), len(rows))]
     reasons = []
     if missing:
-        reasons.append(f"{len(missing)} of {len(rows)} nodes {_is(missing)} not counted: {some(missing)}.")
+        reasons.append(f"{_share(missing, rows)} not counted: {some(missing)}.")
     if invalid:
-        reasons.append(f"{len(invalid)} of {len(rows)} nodes {_is(invalid)} invalid: {some(invalid)}.")
+        reasons.append(f"{_share(invalid, rows)} invalid: {some(invalid)}.")
     if len(counted) > 1 and measured_together is not None:
         checks.append(_at_least("seconds measured together", measured_together.together_s, MIN_OVERLAP_S))
         if not checks[-1].passed:
@@ -138,8 +138,9 @@ def _at_least(what: str, value: float, limit: float) -> Check:
     return Check(metric=what, value=value, comparison="at_least", limit=limit, passed=value >= limit)
 
 
-def _is(names: Sequence[str]) -> str:
-    return "is" if len(names) == 1 else "are"
+def _share(names: Sequence[str], rows: Sequence[NodeRow]) -> str:
+    nodes = "node" if len(rows) == 1 else "nodes"
+    return f"{len(names)} of {len(rows)} {nodes} {'is' if len(names) == 1 else 'are'}"
 
 
 def some(names: Sequence[str], most: int = 5) -> str:

@@ -18,12 +18,13 @@ RELATIVE_TOLERANCE = 1e-9
 
 def differences(claimed: Any, given: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield path, claimed and given value for everything in which two JSON-like values differ."""
+    within = f"{path}." if path else ""
     if isinstance(claimed, dict) and isinstance(given, dict):
         for name in sorted(claimed.keys() | given.keys()):
-            yield from differences(claimed.get(name), given.get(name), f"{path}.{name}" if path else name)
+            yield from differences(claimed.get(name), given.get(name), f"{within}{name}")
     elif isinstance(claimed, list | tuple) and isinstance(given, list | tuple) and len(claimed) == len(given):
         for number, (one, other) in enumerate(zip(claimed, given, strict=True)):
-            yield from differences(one, other, f"{path}.{number}")
+            yield from differences(one, other, f"{within}{number}")
     elif isinstance(claimed, float) and isinstance(given, float):
         if not math.isclose(claimed, given, rel_tol=RELATIVE_TOLERANCE):
             yield path, claimed, given

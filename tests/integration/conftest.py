@@ -78,7 +78,7 @@ class Playbooks:
             capture_output=True,
             text=True,
             check=False,
-            timeout=280,
+            timeout=560,
         )
         return Done(done.returncode, done.stdout + done.stderr, (self.results / "latest").resolve())
 

@@ -58,7 +58,7 @@ def test_the_whole_job_and_the_token_is_nowhere(whole: Playbooks, tmp_path: Path
         secret = {"HF_TOKEN": TOKEN, "ANSIBLE_LOG_PATH": str(tmp_path / "ansible.log"), "ANSIBLE_DEBUG": "0"}
         done = whole.run("benchmark", "-vvvvv", inventory=inventory, **secret)
         assert done.code == 0, done.output[-4000:]
-        assert all(request.authorised for request in hub.downloads())
+        assert all(request.authorised != request.to_storage for request in hub.downloads())
         before = len(hub.requests)
         again = whole.run("provision", inventory=inventory, **secret)
         assert (again.recap("jw2")["changed"], again.recap("jw3")["changed"]) == (0, 0), again.output

@@ -1,0 +1,138 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmark.records import EngineInfo, NodeResult, Sample
+from benchmark.text import WIDTH, above, clean, columns, entry, figure, left, moment, render_node, wrap
+from tests.unit.building import GPU, HOST, asked, closed_loop, failed, result_of, sample_lists
+
+ODD = st.text(st.characters(), max_size=120)
+
+
+@given(ODD)
+def test_clean_text_cannot_steer_a_terminal(text: str) -> None:
+    assert clean(text).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("a\x1b[31mred\x07", "a?[31mred?"),
+        ("two\n lines\tand  tabs", "two lines and tabs"),
+        ("right\u202eto left", "right?to left"),
+        ("zalgo a\u0323\u0323\u0323", "zalgo ạ??"),
+        ("메모리 부족", "메모리 부족"),
+        ("{{ 7 * 7 }}", "{{ 7 * 7 }}"),
+    ],
+)
+def test_clean(text: str, cleaned: str) -> None:
+    assert clean(text) == cleaned
+
+
+def test_wide_characters_take_two_columns() -> None:
+    assert columns("메모리") == 6
+    assert columns(left("메모리", 10)) == 10
+
+
+@given(ODD, st.integers(0, 20), st.integers(4, 60))
+def test_wrapped_lines_fit_and_nothing_is_lost(text: str, indent: int, room: int) -> None:
+    wrapped = wrap(text, " " * indent, " " * indent, indent + room)
+    assert all(columns(line) <= indent + room for line in wrapped.split("\n"))
+    assert "".join(wrapped.split()) == "".join(clean(text).split())
+
+
+@given(ODD, ODD)
+def test_entries_and_cells_fit(name: str, text: str) -> None:
+    assert all(columns(line) <= WIDTH for line in entry(name, text, "  ").split("\n"))
+    assert all(columns(line) <= WIDTH for line in above(name, 11).split("\n"))
+
+
+@given(st.one_of(st.none(), st.just(0.0), st.floats(1e-10, 1e13), st.integers(0, 10**13)))
+def test_a_figure_has_at_most_five_characters(value: float | None) -> None:
+    assert 1 <= len(figure(value)) <= 5
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0, "0.00"),
+        (0.004, "4e-03"),
+        (0.527, "0.53"),
+        (9.996, "10.00"),
+        (45.26, "45.3"),
+        (99.96, "100.0"),
+        (1870.4, "1870"),
+        (99999.6, "1e+05"),
+    ],
+)
+def test_figures(value: float | None, text: str) -> None:
+    assert figure(value) == text
+
+
+def test_moments() -> None:
+    assert moment("2025-01-02T03:04:05+00:00") == "2025-01-02 03:04:05 UTC"
+    assert moment("yesterday") == "yesterday"
+
+
+def render(**changes: Any) -> str:
+    return render_node(result_of("jw2", asked(3), closed_loop([1700.0, 1800.0, 1900.0]), **changes))
+
+
+def test_a_node_result() -> None:
+    text = render()
+    flowing = " ".join(text.split())
+    for words in (
+        "node jw2",
+        "unverified, not an MLCommons submission",
+        "quick v1: a health check, not a capacity figure",
+        "meta-llama/Llama-3.1-8B-Instruct@be673f326cab, float16, cuda",
+        "NVIDIA A30 (24576 MiB)",
+        "3 of 3 completed, 0 failed, 0 unfinished",
+        "QPS         0.56",
+        "of 3 samples: insufficient (P50: 11, P90: 64, P95: 130, P99: 662 needed",
+    ):
+        assert " ".join(words.split()) in flowing, words
+    assert text.endswith("VALID: every check passed.\n")
+    assert "SIMULATED" not in text
+
+
+def test_a_simulated_result_says_so_loudly() -> None:
+    assert "*** SIMULATED" in render(engine=EngineInfo(name="sequential", simulated=True))
+
+
+def test_an_invalid_result_ends_with_its_reasons() -> None:
+    samples = [*closed_loop([2500.0, 2500.0]), failed(2, 5000)]
+    text = render_node(result_of("jw2", asked(3), samples))
+    assert "  FAIL      failed queries: 1, at most 0" in text
+    assert "INVALID: failed queries is 1, at most 0 is asked. QPS is" in text
+
+
+@pytest.mark.parametrize("status", ["failed", "interrupted"])
+def test_a_result_without_numbers(status: str) -> None:
+    text = render(
+        status=status, stage="loading", metrics=None, verdict=None, engine=None, environment=None, error="Why."
+    )
+    assert f"Status      {status}: Why." in text
+    assert text.endswith("NO VERDICT: nothing was measured.\n")
+
+
+@given(sample_lists(5), ODD.filter(bool))
+def test_a_node_result_always_fits(samples: list[Sample], odd: str) -> None:
+    environment = HOST.model_copy(update={"cpu": odd, "gpus": (GPU.model_copy(update={"name": odd * 3}),)})
+    result = result_of("n" * 128, asked(5), samples, error=odd * 10, environment=environment)
+    assert all(columns(line) <= 80 and line.isprintable() for line in render_node(result).split("\n"))
+
+
+def test_the_names_in_a_result_are_never_templates() -> None:
+    assert "{{ 7 * 7 }}" in render(error="{{ 7 * 7 }} {% raw %}")
+
+
+def test_the_template_is_in_the_package() -> None:
+    import benchmark
+
+    assert (Path(benchmark.__file__).parent / "templates" / "node_result.txt.j2").is_file()
+    assert NodeResult.model_fields["disclaimer"].default == benchmark.DISCLAIMER
