@@ -44,6 +44,8 @@ class Playbooks:
             "benchmark_results_dir": str(self.results),
             "benchmark_work_dir": f"{self.directory}/nodes/{{{{ inventory_hostname }}}}/runs",
             "benchmark_timeout_s": 120,
+            # On a busy machine nodes may miss each other's window: only the test that is about it asks for a verdict.
+            "benchmark_fail_on_invalid": False,
             "python_env_dir": str(self.venv),
             "python_env_python": sys.executable,
             "python_env_requirements": "tests/data/requirements-light.txt",

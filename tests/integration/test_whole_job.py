@@ -66,13 +66,13 @@ def test_the_whole_job_and_the_token_is_nowhere(whole: Playbooks, tmp_path: Path
 
     cluster = done.cluster
     assert cluster["counted"] == 2
-    assert cluster["verdict"]["valid"], done.summary
     results = [json.loads(next(done.run_dir.glob(f"nodes/{n}/mlperf_*.json")).read_text()) for n in ("jw2", "jw3")]
     for result in results:
         assert result["engine"]["name"] == "sequential"
         assert result["engine"]["details"]["commit"] == model.commit
         assert result["metrics"]["queries"]["completed"] == 20
         assert result["metrics"]["output_tokens"] == 20 * 64
+        assert len(result["verdict"]["checks"]) == 5
         assert result["environment"]["packages"]["torch"].startswith("2.13.0")
 
     assert TOKEN not in done.output + again.output
@@ -96,7 +96,7 @@ def test_the_same_through_ansible_runner(playbooks: Playbooks, tmp_path: Path) -
     assert "STATUS successful 0 []" in done.stdout, done.stdout
     assert (playbooks.results / "latest" / "benchmark_summary.txt").exists()
 
-    invalid = playbooks.inventory(benchmark_target_qps=100000)
+    invalid = playbooks.inventory(benchmark_target_qps=100000, benchmark_fail_on_invalid=True)
     command = ["ansible-runner", "run", ".", "-p", "playbooks/benchmark.yml", "--inventory", str(invalid)]
     command += ["--artifact-dir", str(tmp_path / "artifacts")]
     verdict = subprocess.run(

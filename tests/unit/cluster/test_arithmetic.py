@@ -1,0 +1,131 @@
+"""The cluster's arithmetic, by hand and by property."""
+
+import itertools
+import tempfile
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmark.cluster.aggregate import aggregate
+from benchmark.cluster.arithmetic import cluster_verdict, natural, overlap
+from benchmark.metrics import distribution
+from benchmark.records import NodeRow, Overlap, Verdict, Window
+from tests.unit.building import GPU, HOST, add_node, asked, make_run
+
+LATENCIES = st.lists(st.integers(60, 5000).map(float), min_size=3, max_size=3)
+
+
+def test_totals_by_hand(tmp_path: Path) -> None:
+    four = HOST.model_copy(update={"gpus": tuple(GPU.model_copy(update={"index": i}) for i in range(4))})
+    nodes = {"jw2": [1000.0, 1100.0, 1200.0], "jw3": [2000.0, 2100.0, 2200.0]}
+    make_run(tmp_path, {node: asked(3) for node in nodes})
+    for node, latencies in nodes.items():
+        add_node(tmp_path, node, asked(3), latencies, environment=four)
+    (group,) = aggregate(tmp_path).groups
+    assert group.label == "NVIDIA A30, float16"
+    assert group.qps == pytest.approx(3 / 3.2999 + 3 / 6.2999)
+    assert group.tokens_per_s == pytest.approx(192 / 3.2999 + 192 / 6.2999)
+    assert group.gpus == 2
+    assert group.qps_per_gpu == pytest.approx((3 / 3.2999 + 3 / 6.2999) / 2)
+    assert group.latency_ms == distribution([*nodes["jw2"], *nodes["jw3"]])
+    assert (group.worst_p99_node, group.worst_p99_latency_ms) == ("jw3", 2200)
+    assert group.queries.model_dump() == {"planned": 6, "completed": 6, "failed": 0, "unfinished": 0}
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(LATENCIES, min_size=2, max_size=4), st.data())
+def test_the_order_of_the_nodes_changes_nothing(latencies: list[list[float]], data: st.DataObject) -> None:
+    names = [f"n{i}" for i in range(len(latencies))]
+    orders = [names, data.draw(st.permutations(names))]
+    results = []
+    for order in orders:
+        with tempfile.TemporaryDirectory() as directory:
+            run_dir = make_run(Path(directory), {name: asked(3) for name in order})
+            for name in order:
+                gpu = GPU.model_copy(update={"name": f"GPU {int(name[1:]) % 2}"})
+                environment = HOST.model_copy(update={"gpus": (gpu,)})
+                add_node(run_dir, name, asked(3), latencies[int(name[1:])], environment=environment)
+            results.append(aggregate(run_dir).model_dump_json())
+    assert results[0] == results[1]
+
+
+def test_the_cpu_has_no_average_per_gpu(tmp_path: Path) -> None:
+    cpu = asked(3, benchmark_device="cpu")
+    make_run(tmp_path, {"jw2": cpu})
+    add_node(tmp_path, "jw2", cpu, [100.0] * 3)
+    (group,) = aggregate(tmp_path).groups
+    assert (group.gpus, group.qps_per_gpu, group.tokens_per_s_per_gpu) == (0, None, None)
+    assert group.label == "CPU a CPU, float16"
+
+
+def test_unlike_precisions_are_labelled_apart(tmp_path: Path) -> None:
+    given = {"jw2": asked(3), "jw3": asked(3, benchmark_dtype="bfloat16"), "jw4": asked(3)}
+    make_run(tmp_path, given)
+    for node, resolved in given.items():
+        add_node(tmp_path, node, resolved, [100.0] * 3)
+    groups = aggregate(tmp_path).groups
+    assert [(group.label, group.nodes) for group in groups] == [
+        ("NVIDIA A30, bfloat16", ("jw3",)),
+        ("NVIDIA A30, float16", ("jw2", "jw4")),
+    ]
+
+
+WINDOWS = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 30)), min_size=1, max_size=6)
+
+
+@given(WINDOWS, st.randoms())
+def test_overlap_against_counting_every_tick(spans: list[tuple[int, int]], random: Random) -> None:
+    tick = 10**9
+    windows = [Window(started_unix_ns=s * tick, ended_unix_ns=(s + length) * tick) for s, length in spans]
+    open_at = [sum(s <= t < s + length for s, length in spans) for t in range(100)]
+    seen = overlap(windows)
+    assert seen == Overlap(together_s=open_at.count(len(spans)), any_s=sum(n > 0 for n in open_at))
+    random.shuffle(windows)
+    assert overlap(windows) == seen
+
+
+def test_no_window_no_overlap() -> None:
+    assert overlap([]) is None
+
+
+def test_natural_order() -> None:
+    names = ["jw10", "jw2", "a", "jw", "2", "jw2a", "10"]
+    assert sorted(names, key=natural) == ["a", "jw", "jw2", "jw2a", "jw10", "2", "10"]
+
+
+VALID, INVALID = Verdict(valid=True), Verdict(valid=False, reasons=("slow",))
+STATES = {
+    "valid": (True, VALID),
+    "invalid": (True, INVALID),
+    "failed": (False, None),
+}
+
+
+def row(node: str, state: str) -> NodeRow:
+    counted, verdict = STATES[state]
+    return NodeRow(node=node, status="complete" if counted else "failed", counted=counted, verdict=verdict)
+
+
+@pytest.mark.parametrize("states", [*itertools.product(STATES, repeat=2)])
+@pytest.mark.parametrize("together_s", [0.0, 0.0005, 20.0])
+def test_the_cluster_is_valid_when_all_are_counted_and_valid_and_measured_together(
+    states: tuple[str, str], together_s: float
+) -> None:
+    rows = [row(f"n{i}", state) for i, state in enumerate(states)]
+    verdict = cluster_verdict(rows, Overlap(together_s=together_s, any_s=40))
+    apart = "failed" not in states and together_s < 0.001
+    assert verdict.valid is (set(states) == {"valid"} and not apart)
+    assert len(verdict.reasons) == ("failed" in states) + ("invalid" in states) + apart
+    assert all(check.passed for check in verdict.checks) is verdict.valid
+
+
+def test_one_node_alone_needs_no_overlap() -> None:
+    assert cluster_verdict([row("n", "valid")], Overlap(together_s=0, any_s=0)).valid
+
+
+def test_many_failed_nodes_are_named_shortly() -> None:
+    verdict = cluster_verdict([row(f"n{i}", "failed") for i in range(200)], None)
+    assert verdict.reasons == ("200 of 200 nodes are not counted: n0, n1, n2, n3, n4 and 195 more.",)

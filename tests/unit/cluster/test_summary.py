@@ -1,0 +1,211 @@
+"""The summary that people read."""
+
+import math
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmark.cluster.aggregate import aggregate
+from benchmark.cluster.load import read_run
+from benchmark.cluster.summary import render_cluster
+from benchmark.files import write_record
+from benchmark.metrics import distribution
+from benchmark.records import (
+    ClusterResult,
+    EngineInfo,
+    Failure,
+    Group,
+    Metrics,
+    NodeRow,
+    Overlap,
+    QueryCounts,
+    RunRecord,
+    Verdict,
+)
+from benchmark.text import WIDTH, columns
+from tests.unit.building import RUN_ID, add_node, asked, make_run
+
+
+def render(run_dir: Path) -> str:
+    return render_cluster(aggregate(run_dir), read_run(run_dir))
+
+
+def test_one_node_of_two(tmp_path: Path) -> None:
+    make_run(tmp_path, {"jw2": asked(3), "jw3": asked(3)})
+    add_node(tmp_path, "jw2", asked(3), [1700.0, 1800.0, 1900.0])
+    failure = Failure(
+        node="jw3", stage="preflight", reason="Not reachable: Nothing answers SSH.\nAnd the disk is full."
+    )
+    write_record(tmp_path / "nodes" / "jw3" / "failure.json", failure)
+    assert render(tmp_path) == (
+        """\
+LLM inference benchmark: cluster summary
+unverified, not an MLCommons submission
+
+Run         20250102T030405Z-0123abcd
+Created     2025-01-02 03:04:05 UTC
+Profile     quick v1: a health check, not a capacity figure
+Model       meta-llama/Llama-3.1-8B-Instruct@be673f326cab, float16, cuda
+Nodes       1 of 2 counted
+
+NVIDIA A30, float16: 1 node, 1 GPU
+
+                          latency ms      TTFT ms TPOT ms
+node          QPS   P50*  P90*  P99*   P50*  P99*    P50* tok/s  verdict
+jw2          0.56   1800  1900  1900   50.0  50.0    27.8  35.6  valid
+* of 3 samples: insufficient (P50: 11, P90: 64, P99: 662 needed at 99 %
+  confidence)
+
+Cluster     0.56 QPS, 35.6 tokens/s
+Per GPU     0.56 QPS, 35.6 tokens/s on average
+Queries     3 of 3 completed, 0 failed, 0 unfinished
+Pooled P99  latency 1900 ms, TTFT 50.0 ms, TPOT 29.4 ms of 3 samples:
+            insufficient (P99: 662 needed at 99 % confidence)
+Worst node  jw2: P99 latency 1900 ms
+
+Not counted
+  jw3       preflight: Not reachable: Nothing answers SSH. And the disk
+            is full.
+
+INVALID: 1 of 2 nodes is not counted: jw3.
+"""
+    )
+
+
+def test_two_valid_nodes(tmp_path: Path) -> None:
+    make_run(tmp_path, {"jw2": asked(3), "jw3": asked(3)})
+    for node in ("jw2", "jw3"):
+        add_node(tmp_path, node, asked(3), [1700.0, 1800.0, 1900.0])
+    text = render(tmp_path)
+    assert "Nodes       2 of 2 counted" in text
+    assert "Measured    all counted nodes together for 5.4 s of 5.4 s (100%)" in text
+    assert "Cluster 1.11 QPS, 71.1 tokens/s (the sum over 2 nodes: a fleet figure)" in " ".join(text.split())
+    assert text.endswith("\nVALID: every node that was asked is counted and valid.\n")
+
+
+def test_an_invalid_node_is_listed_with_its_reasons(tmp_path: Path) -> None:
+    make_run(tmp_path, {"jw2": asked(3)})
+    add_node(tmp_path, "jw2", asked(3), [4000.0] * 3)
+    text = render(tmp_path)
+    assert "Invalid\n  jw2       QPS is 0.25, at least 0.45 is asked.\n            P99 latency is 4000 ms" in text
+    assert text.endswith("INVALID: 1 of 1 node is invalid: jw2.\n")
+
+
+def test_nothing_came_back(tmp_path: Path) -> None:
+    make_run(tmp_path, {"jw2": asked(3)})
+    text = render(tmp_path)
+    assert "Nodes       0 of 1 counted" in text
+    assert "  jw2       No result came back." in text
+
+
+def test_simulated_numbers_are_flagged(tmp_path: Path) -> None:
+    make_run(tmp_path, {"jw2": asked(3)})
+    assert "SIMULATED" not in render(tmp_path)
+    add_node(tmp_path, "jw2", asked(3), [100.0] * 3, engine=EngineInfo(name="sequential", simulated=True))
+    assert "*** SIMULATED: no model was run." in render(tmp_path)
+
+
+def test_each_group_has_its_table(tmp_path: Path) -> None:
+    given = {"jw2": asked(3), "jw3": asked(3, benchmark_dtype="bfloat16")}
+    make_run(tmp_path, given)
+    for node, resolved in given.items():
+        add_node(tmp_path, node, resolved, [100.0] * 3)
+    text = render(tmp_path)
+    assert text.count("Cluster     ") == 2
+    assert "NVIDIA A30, bfloat16: 1 node, 1 GPU" in text
+    assert "NVIDIA A30, float16: 1 node, 1 GPU" in text
+
+
+def test_what_a_file_says_is_never_a_template(tmp_path: Path) -> None:
+    make_run(tmp_path, {"jw2": asked(3)})
+    failure = Failure(node="jw2", stage="x", reason="{{ 7 * 7 }} {% for %}")
+    write_record(tmp_path / "nodes" / "jw2" / "failure.json", failure)
+    assert "{{ 7 * 7 }} {% for %}" in render(tmp_path)
+
+
+ODD = st.text(st.characters(), min_size=1, max_size=60)
+# From one query in a human life to what a 64-bit count of nanoseconds holds.
+NUMBERS = st.one_of(st.just(0.0), st.floats(1e-10, 9e12), st.floats(1e-3, 5000))
+RUN = RunRecord(run_id=RUN_ID, created_at="now", command="", versions={}, nodes={"n": asked(3)})
+
+
+@st.composite
+def clusters(draw: st.DrawFn) -> ClusterResult:
+    """Draw a cluster's result with odd names, long reasons and extreme numbers."""
+    names = draw(st.lists(ODD, min_size=1, max_size=6, unique=True))
+    names += draw(st.sampled_from([[], ["a-node-with-a-name-of-forty-characters-01", "x" * 128]]))
+    rows = []
+    for name in names:
+        spread = distribution(draw(st.lists(NUMBERS, max_size=3)))
+        metrics = Metrics(
+            queries=QueryCounts(planned=3, completed=3, failed=0, unfinished=0),
+            qps=draw(st.one_of(st.none(), NUMBERS)),
+            tokens_per_s=draw(NUMBERS),
+            latency_ms=spread,
+            ttft_ms=spread,
+            tpot_ms=draw(st.sampled_from([spread, None])),
+        )
+        counted = draw(st.booleans())
+        rows.append(
+            NodeRow(
+                node=name,
+                status="complete" if counted else "failed",
+                counted=counted,
+                reason="\n".join(draw(st.lists(ODD, max_size=4))),
+                metrics=metrics if counted else None,
+                verdict=Verdict(valid=draw(st.booleans())) if counted else None,
+            )
+        )
+    counted_names = tuple(row.node for row in rows if row.counted)
+    group = Group(
+        label=draw(ODD) * 4,
+        key={},
+        nodes=counted_names,
+        gpus=draw(st.integers(0, 4000)),
+        qps=draw(NUMBERS),
+        tokens_per_s=None,
+        qps_per_gpu=draw(NUMBERS),
+        tokens_per_s_per_gpu=draw(NUMBERS),
+        queries=QueryCounts(planned=10**9, completed=10**9, failed=0, unfinished=0),
+        latency_ms=distribution([draw(NUMBERS)]),
+        ttft_ms=None,
+        tpot_ms=None,
+        worst_p99_latency_ms=1.0,
+        worst_p99_node=names[0],
+    )
+    return ClusterResult(
+        run_id=draw(ODD),
+        profile="quick",
+        asked=len(rows),
+        counted=len(counted_names),
+        nodes=tuple(rows),
+        groups=(group,) if counted_names else (),
+        overlap=Overlap(together_s=draw(NUMBERS), any_s=draw(NUMBERS)),
+        problems=tuple(draw(st.lists(ODD, max_size=3))),
+        verdict=Verdict(valid=False, reasons=tuple(draw(st.lists(ODD, max_size=3)))),
+    )
+
+
+@settings(deadline=None)
+@given(clusters())
+def test_the_summary_always_fits_and_cannot_steer_a_terminal(result: ClusterResult) -> None:
+    for line in render_cluster(result, RUN).split("\n"):
+        assert columns(line) <= WIDTH, line
+        assert line.isprintable()
+
+
+def test_two_hundred_nodes(tmp_path: Path) -> None:
+    names = [f"gpu-{i:03}" for i in range(200)]
+    make_run(tmp_path, {name: asked(3) for name in names})
+    for name in names[:190]:
+        add_node(tmp_path, name, asked(3), [1700.0, 1800.0, 1900.0])
+    result = aggregate(tmp_path)
+    assert result.groups[0].qps is not None
+    assert math.isclose(result.groups[0].qps, 190 * 3 / 5.3999)
+    lines = render_cluster(result, read_run(tmp_path)).splitlines()
+    assert all(len(line) <= WIDTH for line in lines)
+    assert sum(line.endswith("  valid") for line in lines) == 190
+    assert " ".join(lines[-2:]).endswith(
+        "INVALID: 10 of 200 nodes are not counted: gpu-190, gpu-191, gpu-192, gpu-193, gpu-194 and 5 more."
+    )
