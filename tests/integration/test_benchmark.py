@@ -283,7 +283,7 @@ def test_an_old_result_is_never_taken_for_new(playbooks: Playbooks) -> None:
     # And a foreign result laid into the run's directory is refused by name.
     for path in stale.glob("mlperf_datacenter_*"):
         shutil.copy(path, done.run_dir / "nodes" / "jw2")
-    report = playbooks.run("report", "-e", f"run={done.run_dir}")
+    report = playbooks.run("report", "-e", f"run={done.run_dir}", "-e", "benchmark_fail_on_invalid=true")
     assert report.code != 0
     assert done.row("jw2")["status"] == "refused"
     assert f"it belongs to the run {first.run_dir.name}" in " ".join(done.summary.split())

@@ -124,7 +124,8 @@ def test_what_a_file_says_is_never_a_template(tmp_path: Path) -> None:
     assert "{{ 7 * 7 }} {% for %}" in render(tmp_path)
 
 
-ODD = st.text(st.characters(), min_size=1, max_size=60)
+# What JSON can hold: a lone surrogate it cannot.
+ODD = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
 # From one query in a human life to what a 64-bit count of nanoseconds holds.
 NUMBERS = st.one_of(st.just(0.0), st.floats(1e-10, 9e12), st.floats(1e-3, 5000))
 RUN = RunRecord(run_id=RUN_ID, created_at="now", command="", versions={}, nodes={"n": asked(3)})
