@@ -7,7 +7,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -79,6 +79,11 @@ class SampleWriter:
         """Bring everything to the disk."""
         os.fsync(self._descriptor)
         os.close(self._descriptor)
+
+
+def rewrite_samples(path: Path, samples: Iterable[Sample]) -> None:
+    """Replace `samples.jsonl` whole: what is known only at a run's end has been filled in."""
+    write_atomic(path, "".join(sample.model_dump_json() + "\n" for sample in samples))
 
 
 @contextmanager

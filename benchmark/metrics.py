@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from benchmark.records import Distribution, Metrics, QueryCounts, Sample
+from benchmark.records import Distribution, LoadGenResult, Metrics, QueryCounts, Sample
 
 PERCENTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 CONFIDENCE = 0.99
@@ -60,7 +60,11 @@ def distribution(values: Iterable[float]) -> Distribution | None:
 
 def latencies_ms(samples: Iterable[Sample]) -> list[float]:
     """Return completed minus scheduled of every completed sample, in milliseconds."""
-    return [(s.completed_ns - s.scheduled_ns) / NS_PER_MS for s in samples if s.completed_ns is not None]
+    return [
+        (s.completed_ns - s.scheduled_ns) / NS_PER_MS
+        for s in samples
+        if s.completed_ns is not None and s.scheduled_ns is not None
+    ]
 
 
 def ttfts_ms(samples: Iterable[Sample]) -> list[float]:
@@ -68,23 +72,37 @@ def ttfts_ms(samples: Iterable[Sample]) -> list[float]:
     return [
         (s.first_token_ns - s.scheduled_ns) / NS_PER_MS
         for s in samples
-        if s.completed_ns is not None and s.first_token_ns is not None
+        if s.completed_ns is not None and s.first_token_ns is not None and s.scheduled_ns is not None
     ]
 
 
 def tpots_ms(samples: Iterable[Sample]) -> list[float]:
     """Return the time per output token after the first, in milliseconds; samples of one token have none."""
     return [
-        (s.completed_ns - s.first_token_ns) / (len(s.token_ids) - 1) / NS_PER_MS
+        (s.completed_ns - s.first_token_ns) / (s.output_tokens - 1) / NS_PER_MS
         for s in samples
-        if s.completed_ns is not None and s.first_token_ns is not None and len(s.token_ids) > 1
+        if s.completed_ns is not None and s.first_token_ns is not None and s.output_tokens > 1
     ]
 
 
-def compute(samples: Sequence[Sample], planned: int) -> Metrics:
+# LoadGen's own names for its queries and tokens per second, by scenario.
+_LOADGEN_RATES = {
+    "Server": ("result_completed_samples_per_sec", "result_completed_tokens_per_second"),
+    "Offline": ("result_samples_per_second", "result_tokens_per_second"),
+    "SingleStream": ("result_qps_with_loadgen_overhead", "result_token_throughput_with_loadgen_overhead"),
+}
+
+
+def issued(samples: Sequence[Sample]) -> int:
+    """Return how many queries must have been issued: what was planned, where the scenario decides that itself."""
+    return max((s.index for s in samples), default=-1) + 1
+
+
+def compute(samples: Sequence[Sample], planned: int, loadgen: LoadGenResult | None = None) -> Metrics:
     """Return the metrics of `samples`, of which `planned` were meant to be.
 
-    Raises ValueError where two samples have the same index or one lies beyond what was planned.
+    Queries and tokens per second are LoadGen's own where it drove the run. Raises ValueError where two samples have
+    the same index or one lies beyond what was planned.
     """
     if len({s.index for s in samples}) != len(samples):
         raise ValueError("two samples have the same index")
@@ -93,13 +111,15 @@ def compute(samples: Sequence[Sample], planned: int) -> Metrics:
     done = [s for s in samples if s.completed_ns is not None]
     failed = len(samples) - len(done)
     duration_s = qps = tokens_per_s = None
-    output_tokens = sum(len(s.token_ids) for s in done)
+    output_tokens = sum(s.output_tokens for s in done)
     if done:
         elapsed = max(s.completed_ns or 0 for s in done) - min(s.issued_ns for s in samples)
         if elapsed > 0:
             duration_s = elapsed / NS_PER_S
             qps = len(done) / duration_s
             tokens_per_s = output_tokens / duration_s
+    if loadgen is not None:
+        qps, tokens_per_s = (_figure(loadgen, name) for name in _LOADGEN_RATES[loadgen.scenario])
     return Metrics(
         queries=QueryCounts(planned=planned, completed=len(done), failed=failed, unfinished=planned - len(samples)),
         duration_s=duration_s,
@@ -114,5 +134,17 @@ def compute(samples: Sequence[Sample], planned: int) -> Metrics:
             (s.first_token_ns - s.issued_ns) / NS_PER_MS for s in done if s.first_token_ns is not None
         ),
         tpot_ms=distribution(tpots_ms(done)),
-        issue_delay_ms=distribution((s.issued_ns - s.scheduled_ns) / NS_PER_MS for s in samples),
+        issue_delay_ms=distribution(
+            (s.issued_ns - s.scheduled_ns) / NS_PER_MS for s in samples if s.scheduled_ns is not None
+        ),
+        report_delay_ms=distribution(
+            (s.reported_ns - s.completed_ns) / NS_PER_MS
+            for s in done
+            if s.reported_ns is not None and s.completed_ns is not None
+        ),
     )
+
+
+def _figure(loadgen: LoadGenResult, name: str) -> float | None:
+    value = loadgen.results.get(name)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

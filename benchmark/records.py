@@ -22,7 +22,17 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 Status = Literal["complete", "interrupted", "failed"]
 Stage = Literal[
-    "preflight", "python_env", "hf_cache", "environment", "loading", "warm-up", "measuring", "done", "fetch"
+    "preflight",
+    "python_env",
+    "hf_cache",
+    "environment",
+    "loading",
+    "warm-up",
+    "searching",
+    "measuring",
+    "accuracy",
+    "done",
+    "fetch",
 ]
 
 
@@ -37,23 +47,30 @@ class Sample(Record):
 
     index: Count = Field(description="position in the schedule")
     prompt_id: Name = Field(description="which prompt of the dataset")
-    scheduled_ns: Nanoseconds = Field(description="when the scenario wanted the query to be issued")
+    scheduled_ns: Nanoseconds | None = Field(
+        None, description="when the scenario wanted the query to be issued; absent: LoadGen told it only at its end"
+    )
     issued_ns: Nanoseconds = Field(description="when it was given to the engine")
     first_token_ns: Nanoseconds | None = Field(None, description="when the first output token was there")
     completed_ns: Nanoseconds | None = Field(None, description="when the last output token was there; absent: failed")
-    input_tokens: Count = Field(0, description="token ids of the prompt, chat template included")
-    token_ids: tuple[int, ...] = Field((), description="output tokens; their number is what tokens/s counts")
+    reported_ns: Nanoseconds | None = Field(None, description="when LoadGen was told of the completion")
+    input_tokens: Count = Field(0, description="tokens of the prompt, chat template included")
+    output_tokens: Count = Field(0, description="what tokens/s counts: from ids, or from the server's own usage")
+    token_ids: tuple[int, ...] = Field((), description="the output's tokens; absent where a server does not tell them")
     error: Text | None = Field(None, description="why the query failed")
 
     @model_validator(mode="after")
     def _in_order(self) -> Sample:
-        times = [t for t in (self.issued_ns, self.first_token_ns, self.completed_ns) if t is not None]
-        if self.issued_ns < self.scheduled_ns or times != sorted(times):
+        moments = (self.scheduled_ns, self.issued_ns, self.first_token_ns, self.completed_ns, self.reported_ns)
+        times = [t for t in moments if t is not None]
+        if times != sorted(times):
             raise ValueError("scheduled, issued, first-token and completed times are not in order")
         if (self.completed_ns is None) == (self.error is None):
             raise ValueError("a sample has either a completed time or an error")
-        if self.error is None and self.token_ids and self.first_token_ns is None:
+        if self.error is None and self.output_tokens and self.first_token_ns is None:
             raise ValueError("a sample with output tokens has no first-token time")
+        if self.token_ids and len(self.token_ids) != self.output_tokens:
+            raise ValueError("a sample counts other output tokens than it has")
         return self
 
 
@@ -85,24 +102,25 @@ class Metrics(Record):
 
     queries: QueryCounts
     duration_s: float | None = Field(None, description="last completion minus first issue")
-    qps: float | None = Field(None, description="completed queries per second of duration_s")
+    qps: float | None = Field(None, description="completed queries per second of duration_s; LoadGen's own in its runs")
     input_tokens: Count = 0
     output_tokens: Count = Field(0, description="of completed queries")
-    tokens_per_s: float | None = Field(None, description="output tokens of completed queries per second")
+    tokens_per_s: float | None = Field(None, description="output tokens per second; LoadGen's own in its runs")
     latency_ms: Distribution | None = Field(None, description="completed minus scheduled")
     latency_from_issue_ms: Distribution | None = Field(None, description="completed minus issued")
     ttft_ms: Distribution | None = Field(None, description="first token minus scheduled")
     ttft_from_issue_ms: Distribution | None = Field(None, description="first token minus issued")
     tpot_ms: Distribution | None = Field(None, description="(completed minus first token) / (tokens - 1)")
     issue_delay_ms: Distribution | None = Field(None, description="issued minus scheduled: how far the client lagged")
+    report_delay_ms: Distribution | None = Field(None, description="from the last token until LoadGen heard of it")
 
 
 class Check(Record):
-    """One value beside its limit."""
+    """One value beside its limit. `holds`: something is so (1) or is not (0), and has to be."""
 
     metric: Name
     value: float | None
-    comparison: Literal["at_least", "at_most"]
+    comparison: Literal["at_least", "at_most", "holds"]
     limit: float
     passed: bool
     note: Text = ""
@@ -157,6 +175,63 @@ class DatasetInfo(Record):
     sha256: Name
 
 
+class LoadGenResult(Record):
+    """What MLCommons LoadGen said of a run, verbatim from its mlperf_log_detail.txt; nothing is derived again."""
+
+    version: Text = Field("", description="of LoadGen")
+    scenario: Name
+    mode: Name
+    valid: bool | None = Field(None, description="LoadGen's verdict; absent in accuracy mode")
+    constraints: dict[Name, bool] = Field(default_factory=dict, description="what the verdict rests on")
+    reasons: tuple[Text, ...] = Field((), description="what LoadGen says to an invalid run, and of early stopping")
+    results: dict[Name, JsonValue] = Field(default_factory=dict, description="every figure, under LoadGen's name")
+    settings: dict[Name, JsonValue] = Field(default_factory=dict, description="the settings in effect")
+    errors: tuple[Text, ...] = Field((), description="errors that LoadGen logged")
+
+
+class Rouge(Record):
+    """Agreement of the answers with the dataset's references: F-measures in percent, as MLPerf's evaluation rounds."""
+
+    rouge1: float
+    rouge2: float
+    rougeL: float  # noqa: N815 # its name everywhere
+    rougeLsum: float  # noqa: N815
+    generated_characters: Count = Field(description="of all answers together (MLPerf's gen_len)")
+    answers: Count
+    references: Count = Field(description="prompts of the dataset that have a reference")
+
+
+class Accuracy(Record):
+    """What the answers were worth."""
+
+    rouge: Rouge | None = Field(None, description="absent: the dataset has no references")
+    greedy: dict[Name, tuple[int, ...]] = Field(
+        default_factory=dict, description="prompt -> tokens without sampling, which like nodes must agree in"
+    )
+    loadgen: LoadGenResult | None = None
+    errors: Count = Field(0, description="queries of the accuracy run that failed")
+
+
+class Probe(Record):
+    """One short run of the peak search."""
+
+    target_qps: float
+    valid: bool
+    reasons: tuple[Text, ...] = ()
+    qps: float | None = None
+    ttft_p99_ms: float | None = None
+    tpot_p99_ms: float | None = None
+
+
+class PeakSearch(Record):
+    """How the target was found; the full-length run at it alone decides."""
+
+    target_qps: float | None = Field(description="highest target that a probe found valid; absent: none was")
+    settled: bool = Field(description="whether the next higher target that was tried lies within the precision")
+    probes: tuple[Probe, ...]
+    host_vars: Text = Field("", description="what to put into host_vars/<node>.yml to measure at this target again")
+
+
 class Window(Record):
     """When the node measured, by its own wall clock: what lets the cluster say whether nodes measured together."""
 
@@ -186,8 +261,13 @@ class NodeResult(Record):
     environment: Environment | None = None
     engine: EngineInfo | None = None
     dataset: DatasetInfo | None = None
+    warmup: Count = Field(0, description="queries before the window, in no number")
+    target_qps: float | None = Field(None, description="the whole node's: per GPU times the GPUs that answered")
+    peak: PeakSearch | None = Field(None, description="where benchmark_target_qps is auto")
     window: Window | None = None
     metrics: Metrics | None = None
+    loadgen: LoadGenResult | None = None
+    accuracy: Accuracy | None = None
     verdict: Verdict | None = None
     stages_s: dict[Name, float] = Field(default_factory=dict, description="seconds that each stage took")
 

@@ -40,7 +40,19 @@ class Settings(BaseModel):
     benchmark_model_revision: NonEmpty = Field(DEFAULT_REVISION, description="commit, tag or branch of a hub model")
     benchmark_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="weights' precision")
     benchmark_device: Literal["cuda", "cpu"] = Field("cuda", description="never falls back to the CPU by itself")
-    benchmark_target_qps: float = Field(0.5, gt=0, description="queries/s per GPU that the verdict is held against")
+    benchmark_target_qps: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        0.5, description="queries/s per GPU that the verdict is held against; auto: search the highest valid one"
+    )
+    benchmark_accuracy: Literal["profile", "off", "with-performance", "only"] = Field(
+        "profile", description="whether the answers are judged too; profile: as it says"
+    )
+    benchmark_engine: str = Field("", description="engine in the profile's place; empty: the profile's")
+    benchmark_engine_options: dict[str, Any] = Field(
+        default_factory=dict, description="options of the engine, over those of the profile"
+    )
+    benchmark_replicas: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="engines on a node, one GPU each; auto: the visible GPUs"
+    )
     benchmark_timeout_s: int = Field(1800, ge=1, le=7 * 86400, description="seconds until a node counts as hung")
     benchmark_fail_on_invalid: bool = Field(True, description="whether an invalid verdict fails the playbook")
     benchmark_results_dir: NonEmpty = Field("results", description="on the controller: where runs are kept")
@@ -110,13 +122,33 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
             problems.append(str(error))
     if profile is not None:
         # Here and not above: it needs the records, and the records need these settings.
-        from benchmark.verdict import metric_paths
+        from benchmark.verdict import accuracy_paths, metric_paths
 
-        unknown = [limit.metric for limit in profile.limits if limit.metric not in metric_paths()]
-        problems += [f"Profile {name}: limits name {metric}, which is not a metric." for metric in unknown]
+        for limits, known in ((profile.limits, metric_paths()), (profile.accuracy_limits, accuracy_paths())):
+            unknown = [limit.metric for limit in limits if limit.metric not in known]
+            problems += [f"Profile {name}: limits name {metric}, which is not a metric." for metric in unknown]
+    if settings is not None and profile is not None:
+        try:
+            profile = _in_effect(profile, settings)
+        except ValidationError as error:
+            problems += [f"benchmark_engine is {settings.benchmark_engine!r}: {e['msg']}." for e in error.errors()]
     if problems or settings is None or profile is None:
         raise InputError("\n".join(problems))
     return ResolvedSettings(settings=settings, profile=profile)
+
+
+def _in_effect(profile: Profile, settings: Settings) -> Profile:
+    """Return the profile with what the settings put in its place: nodes with unlike profiles are not summed."""
+    changes: dict[str, Any] = {}
+    if settings.benchmark_accuracy != "profile":
+        changes["accuracy"] = settings.benchmark_accuracy
+    if settings.benchmark_engine not in ("", profile.engine):
+        # The profile's options are another engine's.
+        changes |= {"engine": settings.benchmark_engine, "engine_options": {}}
+    if settings.benchmark_engine_options:
+        own = changes.get("engine_options", profile.engine_options)
+        changes["engine_options"] = {**own, **settings.benchmark_engine_options}
+    return Profile.model_validate({**profile.model_dump(), **changes}) if changes else profile
 
 
 def resolve_nodes(variables_by_node: dict[str, dict[str, Any]]) -> dict[str, ResolvedSettings]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, get_args
 
 from benchmark.profiles import Limit, Profile
-from benchmark.records import Check, Distribution, Metrics, QueryCounts, Status, Verdict
+from benchmark.records import Accuracy, Check, Distribution, LoadGenResult, Metrics, QueryCounts, Rouge, Status, Verdict
 
 _LABELS = {
     "queries.failed": "failed queries",
@@ -21,6 +21,12 @@ _LABELS = {
     "ttft_from_issue_ms": "TTFT from issue",
     "tpot_ms": "TPOT",
     "issue_delay_ms": "issue delay",
+    "report_delay_ms": "report delay",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "rougeLsum": "ROUGE-Lsum",
+    "generated_characters": "generated characters",
 }
 
 
@@ -59,21 +65,72 @@ def value_of(metrics: Metrics, path: str) -> float | None:
     return number
 
 
-def judge(profile: Profile, metrics: Metrics, target_qps: float, status: Status, others: Sequence[str] = ()) -> Verdict:
-    """Return the verdict: every limit as a check, `others` as further reasons against it.
+@cache
+def accuracy_paths() -> tuple[str, ...]:
+    """Return what a profile's accuracy limits may name."""
+    return tuple(Rouge.model_fields)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is judged. What was not measured is None: its limits are then not applied, or fail where they must hold."""
+
+    metrics: Metrics | None = None
+    loadgen: LoadGenResult | None = None
+    accuracy: Accuracy | None = None
+    prompts: int | None = None
+    """Of the dataset; None: not known."""
+
+
+def judge(profile: Profile, found: Findings, target_qps: float, status: Status) -> Verdict:
+    """Return the verdict: LoadGen's own where it drove the run, every limit as a check, further reasons against it.
 
     `target_qps` is the whole node's: the setting per GPU times the GPUs that answered.
     """
-    checks = tuple(_check(limit, metrics, target_qps) for limit in profile.limits)
+    checks: list[Check] = []
+    if found.loadgen is not None:
+        checks += _loadgen_checks(found.loadgen)
+    if found.metrics is not None:
+        checks += [_check(limit, found.metrics, target_qps) for limit in profile.limits]
+    if profile.accuracy != "off":
+        rouge = found.accuracy.rouge if found.accuracy else None
+        checks += [_limit(limit, getattr(rouge, limit.metric, None), target_qps) for limit in profile.accuracy_limits]
     reasons = [] if status == "complete" else [f"The run is {status}."]
     reasons += [_reason(check) for check in checks if not check.passed]
-    reasons += others
-    return Verdict(valid=not reasons, checks=checks, reasons=tuple(reasons))
+    if found.prompts is not None and found.prompts < profile.min_prompts:
+        reasons.append(f"The dataset has {found.prompts} prompts, {profile.min_prompts} are asked.")
+    if found.accuracy is not None and found.accuracy.errors:
+        reasons.append(f"{found.accuracy.errors} queries of the accuracy run failed.")
+    return Verdict(valid=not reasons, checks=tuple(checks), reasons=tuple(reasons))
+
+
+def _loadgen_checks(loadgen: LoadGenResult) -> list[Check]:
+    """Return LoadGen's verdict and what it rests on as checks: never derived again, never softened."""
+    told = {f"LoadGen: {name}": met for name, met in loadgen.constraints.items()}
+    checks = [_holds(name, met, "") for name, met in told.items()]
+    if loadgen.valid is not None:
+        checks.append(_holds("LoadGen: result is valid", loadgen.valid, " ".join(loadgen.reasons)[:4000]))
+    checks.append(_holds("LoadGen: no errors", not loadgen.errors, " ".join(loadgen.errors)[:4000]))
+    return checks
+
+
+def _holds(name: str, holds: bool, note: str) -> Check:
+    return Check(
+        metric=name, value=float(holds), comparison="holds", limit=1, passed=holds, note="" if holds else note
+    )
 
 
 def _check(limit: Limit, metrics: Metrics, target_qps: float) -> Check:
-    value = value_of(metrics, limit.metric)
+    head, _, tail = limit.metric.rpartition(".")
+    needed = getattr(getattr(metrics, head, None), "insufficient", {}).get(tail)
     note = ""
+    if needed:
+        count = getattr(metrics, head).count
+        note = f"{tail.upper()} of {count} samples: insufficient ({needed} needed at 99 % confidence)"
+    return _limit(limit, value_of(metrics, limit.metric), target_qps, note)
+
+
+def _limit(limit: Limit, value: float | None, target_qps: float, note: str = "") -> Check:
     if limit.at_most is not None:
         bound, passed = limit.at_most, value is not None and value <= limit.at_most
     else:
@@ -82,16 +139,13 @@ def _check(limit: Limit, metrics: Metrics, target_qps: float) -> Check:
             bound = limit.at_least_of_target * target_qps
             note = f"{limit.at_least_of_target:.0%} of the target {target_qps:g}"
         passed = value is not None and value >= bound
-    head, _, tail = limit.metric.rpartition(".")
-    needed = getattr(getattr(metrics, head, None), "insufficient", {}).get(tail)
-    if needed:
-        count = getattr(metrics, head).count
-        note = f"{tail.upper()} of {count} samples: insufficient ({needed} needed at 99 % confidence)"
     comparison = "at_most" if limit.at_most is not None else "at_least"
     return Check(metric=limit.metric, value=value, comparison=comparison, limit=bound, passed=passed, note=note)
 
 
 def _reason(check: Check) -> str:
+    if check.comparison == "holds":
+        return f"{check.metric}: no." + (f" {check.note}" if check.note else "")
     name, suffix = label(check.metric), unit(check.metric)
     words = "at most" if check.comparison == "at_most" else "at least"
     value = "undefined" if check.value is None else shown(check.value, check.limit) + suffix

@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark.node.datasets import curated
-from benchmark.node.engines.sequential import TEMPLATE_DATE, Engine
+from benchmark.node.engines.sequential import Engine
 from benchmark.node.interfaces import Query
 from benchmark.node.tiny_model import make_tiny_model
 from benchmark.profiles import load_profile

@@ -1,7 +1,7 @@
 """The three small interfaces of a run: scenario x engine x dataset. They know these types and not each other.
 
 A new engine, scenario or dataset is one new file in `engines/`, `scenarios/` or `datasets/`, which holds a class
-`Engine`, a class `Scenario` or a function `load() -> Dataset`; a profile names it by its file name.
+`Engine`, a class `Scenario` or a function `load`; a profile names it by its file name.
 """
 
 from __future__ import annotations
@@ -9,28 +9,41 @@ from __future__ import annotations
 import importlib
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
+from benchmark.errors import InputError, RunError
 from benchmark.profiles import Generation
-from benchmark.records import EngineInfo
+from benchmark.records import EngineInfo, LoadGenResult
 from benchmark.settings import Settings
 
 # The one clock of a run. Wall-clock time is read once, when the measuring window begins.
 now_ns = time.monotonic_ns
 
 
+class EngineBroken(RunError):
+    """The engine as a whole can answer nothing any more: the run ends."""
+
+
 @dataclass(frozen=True)
 class Prompt:
-    """A conversation of one user message."""
+    """One prompt of a dataset.
+
+    With `token_ids` these are given to the model as they are; without, `text` is a conversation of one user message,
+    and the model's chat template is put around it.
+    """
 
     id: str
     text: str
+    token_ids: tuple[int, ...] | None = None
+    reference: str | None = None
+    """What a good answer says; None: the dataset has no references."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The prompts, and the SHA-256 of the text they were read from."""
+    """The prompts, and the SHA-256 of what they were read or made from."""
 
     name: str
     prompts: tuple[Prompt, ...]
@@ -44,6 +57,25 @@ class Query:
     index: int
     prompt: Prompt
     seed: int
+    greedy: bool = False
+    """Without sampling, whatever the profile says."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an engine generated for one query. Tokens are counted from ids, or by the server; never from chunks."""
+
+    input_tokens: int
+    output_tokens: int
+    token_ids: tuple[int, ...] = ()
+    """Empty where a server tells only how many there were."""
+    text: str | None = None
+    """What a server sent, where it sends text; needed for accuracy where there are no ids."""
+
+    @classmethod
+    def of(cls, input_tokens: int, token_ids: tuple[int, ...]) -> Answer:
+        """Return the answer whose token ids are known."""
+        return cls(input_tokens, len(token_ids), token_ids)
 
 
 class Listener(Protocol):
@@ -55,7 +87,7 @@ class Listener(Protocol):
     def first_token(self, query: Query, at_ns: int) -> None:
         """The first output token is there."""
 
-    def completed(self, query: Query, at_ns: int, input_tokens: int, token_ids: tuple[int, ...]) -> None:
+    def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
         """The last output token is there."""
 
     def failed(self, query: Query, error: str) -> None:
@@ -72,11 +104,18 @@ class Engine(ABC):
 
     @abstractmethod
     def load(self) -> EngineInfo:
-        """Get ready to answer and say what was loaded. Raises SetupError where the node is not fit for it."""
+        """Get ready to answer and say what was loaded.
+
+        Raises SetupError where the node is not fit for it, InputError for options or generation settings that the
+        engine does not have.
+        """
 
     @abstractmethod
     def submit(self, query: Query, listener: Listener) -> None:
-        """Answer a query. May return before the answer is there; the listener hears of it either way."""
+        """Answer a query. May return before the answer is there; the listener hears of it either way.
+
+        What is raised fails the query; EngineBroken ends the run. An engine that breaks fails the queries in flight.
+        """
 
     def close(self) -> None:  # noqa: B027 # most engines hold nothing that the process's end does not free
         """Let go of what `load` took."""
@@ -85,18 +124,73 @@ class Engine(ABC):
 class Issuer(Protocol):
     """What a scenario issues its queries through: it stamps, submits and records."""
 
-    def issue(self, query: Query, scheduled_ns: int) -> None:
-        """Give the query to the engine; `scheduled_ns` is when the scenario wanted that."""
+    def issue(self, query: Query, scheduled_ns: int | None, watcher: Watcher | None = None) -> None:
+        """Give the query to the engine; `scheduled_ns` is when the scenario wanted that (None: known later).
+
+        Raises EngineBroken.
+        """
 
     def wait(self, query: Query) -> int:
         """Return when the query has completed or failed, with the time at which it did."""
 
 
+class Watcher(Protocol):
+    """What a scenario hears of its queries, after it was recorded; from any thread."""
+
+    def first_token(self, query: Query) -> None:
+        """The first output token is there."""
+
+    def ended(self, query: Query, answer: Answer | None) -> None:
+        """The answer is there, or there is none."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a scenario draws its queries from: `samples` of them, where it does not decide that itself."""
+
+    prompts: tuple[Prompt, ...]
+    samples: int | None
+    seed: int
+
+    def query(self, index: int, prompt: int | None = None) -> Query:
+        """Return query number `index`, on the prompt of that number; without one, prompts are taken in turn."""
+        number = index % len(self.prompts) if prompt is None else prompt
+        return Query(index=index, prompt=self.prompts[number], seed=self.seed + index)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under what a scenario runs. `directory` takes its own logs, under names that begin with `prefix`."""
+
+    directory: Path
+    target_qps: float
+    """Queries per second for the whole node."""
+    accuracy: bool = False
+    """Answer every prompt once, for what the answers say and not for their times."""
+    prefix: str = ""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Options of the scenario that hold for this call only: a probe is shorter than a run."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a scenario ended, beyond the samples."""
+
+    loadgen: LoadGenResult | None = None
+    scheduled_ns: dict[int, int] = field(default_factory=dict)
+    """Query index -> when it was scheduled, by `now_ns`, of queries that were issued without saying so."""
+
+
 class Scenario(ABC):
     """Who issues queries and when."""
 
+    def __init__(self, options: dict[str, Any]) -> None:
+        """Raise InputError for options that the scenario does not have."""
+        if options:
+            raise InputError(f"The profile's scenario has no options; it gives {', '.join(options)}.")
+
     @abstractmethod
-    def run(self, queries: list[Query], issuer: Issuer) -> None:
+    def run(self, workload: Workload, issuer: Issuer, conditions: Conditions) -> Outcome:
         """Issue the queries and return when all have completed or failed."""
 
 
@@ -106,13 +200,16 @@ def make_engine(name: str, settings: Settings, generation: Generation, options: 
     return engine
 
 
-def make_scenario(name: str) -> Scenario:
+def make_scenario(name: str, options: dict[str, Any]) -> Scenario:
     """Return the scenario of that file name."""
-    scenario: Scenario = importlib.import_module(f"benchmark.node.scenarios.{name}").Scenario()
+    scenario: Scenario = importlib.import_module(f"benchmark.node.scenarios.{name}").Scenario(options)
     return scenario
 
 
-def load_dataset(name: str) -> Dataset:
-    """Return the dataset of that file name."""
-    dataset: Dataset = importlib.import_module(f"benchmark.node.datasets.{name}").load()
+def load_dataset(name: str, settings: Settings, options: dict[str, Any]) -> Dataset:
+    """Return the dataset of that file name.
+
+    Raises InputError for options that it does not have, SetupError where it is not there.
+    """
+    dataset: Dataset = importlib.import_module(f"benchmark.node.datasets.{name}").load(settings, options)
     return dataset

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from benchmark.files import SampleWriter
-from benchmark.node.interfaces import Engine, Query, now_ns
+from benchmark.node.interfaces import Answer, Engine, EngineBroken, Query, Watcher, now_ns
 from benchmark.records import Sample
 
 
@@ -26,68 +26,90 @@ class Recorder:
         on_sample: Callable[[Sample, int], None],
     ) -> None:
         self.samples: list[Sample] = []
+        self.issued = 0
         self._engine = engine
         self._writer = writer
         self._started_ns = started_ns
         self._on_sample = on_sample
         self._lock = threading.Lock()
         self._in_flight: dict[int, _InFlight] = {}
-        self._broken: OSError | None = None
+        self._ended: dict[int, _InFlight] = {}
+        self.broken: OSError | None = None
+        """What kept a sample from being kept: the run cannot go on."""
 
-    def issue(self, query: Query, scheduled_ns: int) -> None:
+    def issue(self, query: Query, scheduled_ns: int | None, watcher: Watcher | None = None) -> None:
         """Give the query to the engine and remember when; an engine that raises has failed the query."""
         issued_ns = now_ns()
         with self._lock:
-            self._in_flight[query.index] = _InFlight(scheduled_ns, issued_ns)
+            self._in_flight[query.index] = _InFlight(scheduled_ns, issued_ns, watcher)
+            self.issued = max(self.issued, query.index + 1)
         try:
             self._engine.submit(query, self)
+        except EngineBroken as error:
+            self.failed(query, str(error))
+            raise
         except Exception as error:  # the engine is the system under test: whatever it raises is a failed query
             self.failed(query, f"{type(error).__name__}: {error}")
 
     def wait(self, query: Query) -> int:
         """Return the time at which the query completed or failed; raise the OSError that kept it from being kept."""
-        flight = self._in_flight[query.index]
+        with self._lock:
+            flight = self._in_flight.get(query.index) or self._ended[query.index]
         flight.done.wait()
         with self._lock:
-            del self._in_flight[query.index]
-        if self._broken is not None:
-            raise self._broken
+            self._ended.pop(query.index, None)
+        if self.broken is not None:
+            raise self.broken
         return flight.ended_ns
 
     def first_token(self, query: Query, at_ns: int) -> None:
         """Remember when the first token was there."""
-        self._in_flight[query.index].first_token_ns = at_ns
+        flight = self._in_flight[query.index]
+        flight.first_token_ns = at_ns
+        if flight.watcher is not None:
+            flight.watcher.first_token(query)
 
-    def completed(self, query: Query, at_ns: int, input_tokens: int, token_ids: tuple[int, ...]) -> None:
+    def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
         """Record the answer. No token at all is a failure: there is nothing whose time could be measured."""
-        if not token_ids:
+        if not answer.output_tokens:
             self.failed(query, "The engine generated no token.")
             return
-        self._record(query, at_ns, at_ns, input_tokens, token_ids, None)
+        self._record(query, at_ns, answer, None)
 
     def failed(self, query: Query, error: str) -> None:
         """Record that there is no answer."""
-        self._record(query, now_ns(), None, 0, (), error[:4000] or "The engine gave no reason.")
+        self._record(query, now_ns(), None, error[:4000] or "The engine gave no reason.")
 
-    def _record(
-        self,
-        query: Query,
-        ended_ns: int,
-        completed_ns: int | None,
-        input_tokens: int,
-        token_ids: tuple[int, ...],
-        error: str | None,
-    ) -> None:
+    def amend(self, scheduled_ns: Mapping[int, int]) -> list[Sample]:
+        """Fill in when queries were scheduled (by `now_ns`), where that was not known; return all samples."""
+
+        def scheduled(sample: Sample) -> Sample:
+            if sample.index not in scheduled_ns:
+                return sample
+            # Two clocks are compared here: what was issued cannot have been scheduled later.
+            at = max(0, min(scheduled_ns[sample.index] - self._started_ns, sample.issued_ns))
+            return sample.model_copy(update={"scheduled_ns": at})
+
+        self.samples = [scheduled(sample) for sample in self.samples]
+        return self.samples
+
+    def _record(self, query: Query, ended_ns: int, answer: Answer | None, error: str | None) -> None:
         flight = self._in_flight[query.index]
+        # Before the file is written: LoadGen takes the time itself, when it is told.
+        if flight.watcher is not None:
+            flight.watcher.ended(query, answer)
+        reported_ns = now_ns() if flight.watcher is not None and answer is not None else None
         sample = Sample(
             index=query.index,
             prompt_id=query.prompt.id,
-            scheduled_ns=flight.scheduled_ns - self._started_ns,
+            scheduled_ns=self._relative(flight.scheduled_ns),
             issued_ns=flight.issued_ns - self._started_ns,
-            first_token_ns=None if flight.first_token_ns is None else flight.first_token_ns - self._started_ns,
-            completed_ns=None if completed_ns is None else completed_ns - self._started_ns,
-            input_tokens=input_tokens,
-            token_ids=token_ids,
+            first_token_ns=self._relative(flight.first_token_ns),
+            completed_ns=None if answer is None else ended_ns - self._started_ns,
+            reported_ns=self._relative(reported_ns),
+            input_tokens=0 if answer is None else answer.input_tokens,
+            output_tokens=0 if answer is None else answer.output_tokens,
+            token_ids=() if answer is None else answer.token_ids,
             error=error,
         )
         with self._lock:
@@ -95,17 +117,26 @@ class Recorder:
                 if self._writer is not None:
                     self._writer.append(sample)
             except OSError as broken:
-                self._broken = broken
+                self.broken = broken
             self.samples.append(sample)
             self._on_sample(sample, len(self.samples))
+            del self._in_flight[query.index]
+            if flight.watcher is None:
+                self._ended[query.index] = flight
         flight.ended_ns = ended_ns
         flight.done.set()
 
+    def _relative(self, at_ns: int | None) -> int | None:
+        return None if at_ns is None else at_ns - self._started_ns
+
 
 class _InFlight:
-    def __init__(self, scheduled_ns: int, issued_ns: int) -> None:
+    """A query that somebody waits for, or a watcher hears of."""
+
+    def __init__(self, scheduled_ns: int | None, issued_ns: int, watcher: Watcher | None) -> None:
         self.scheduled_ns = scheduled_ns
         self.issued_ns = issued_ns
+        self.watcher = watcher
         self.first_token_ns: int | None = None
         self.ended_ns = 0
         self.done = threading.Event()

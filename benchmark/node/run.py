@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType
@@ -15,17 +15,33 @@ from typing import Any
 
 from benchmark import metrics
 from benchmark.errors import BenchmarkError, RunError
-from benchmark.files import sample_writer, write_atomic, write_record
+from benchmark.files import rewrite_samples, sample_writer, write_atomic, write_record
+from benchmark.node.accuracy import answers_of, has_references, read_answers, score
 from benchmark.node.environment import validate_environment
-from benchmark.node.interfaces import Engine, Prompt, Query, load_dataset, make_engine, make_scenario, now_ns
+from benchmark.node.interfaces import (
+    Conditions,
+    Dataset,
+    Engine,
+    Query,
+    Scenario,
+    Workload,
+    load_dataset,
+    make_engine,
+    make_scenario,
+    now_ns,
+)
+from benchmark.node.peak import PeakFinder
 from benchmark.node.progress import Progress
 from benchmark.node.recorder import Recorder
-from benchmark.records import DatasetInfo, NodeResult, Sample, Stage, Window
+from benchmark.records import Accuracy, DatasetInfo, NodeResult, Sample, Stage, Status, Window
 from benchmark.settings import ResolvedSettings
 from benchmark.text import render_node
-from benchmark.verdict import judge
+from benchmark.verdict import Findings, judge
 
 SAMPLES = "samples.jsonl"
+# What the names of an accuracy run's files begin with.
+ACCURACY = "accuracy_"
+ACCURACY_SAMPLES = ACCURACY + SAMPLES
 
 
 class Interrupted(BaseException):
@@ -89,51 +105,108 @@ class _Run:
         return self.result
 
     def _stages(self) -> None:
-        settings = self.request.resolved.settings
+        settings, profile = self.request.resolved.settings, self.profile
         with self._stage("environment"):
             self._update(environment=validate_environment(settings.benchmark_device))
-            dataset = load_dataset(self.profile.dataset)
+            dataset = load_dataset(profile.dataset, settings, dict(profile.dataset_options))
             info = DatasetInfo(name=dataset.name, prompts=len(dataset.prompts), sha256=dataset.sha256)
             self._update(dataset=info)
+            scenario = make_scenario(profile.scenario, dict(profile.scenario_options))
+        workload = Workload(dataset.prompts, profile.samples, profile.generation.seed)
         with ExitStack() as stack:
             with self._stage("loading"):
-                engine = make_engine(
-                    self.profile.engine, settings, self.profile.generation, dict(self.profile.engine_options)
-                )
+                engine = make_engine(profile.engine, settings, profile.generation, dict(profile.engine_options))
                 stack.callback(engine.close)
                 self._update(engine=engine.load())
-            with self._stage("warm-up", self.profile.warmup):
-                self._warm_up(engine, dataset.prompts)
-            with self._stage("measuring", self.profile.samples):
-                self._measure(engine, dataset.prompts)
+            with self._stage("warm-up", profile.warmup):
+                self._warm_up(engine, workload)
+            if profile.accuracy != "only":
+                self._update(target_qps=self._target(engine, scenario, workload))
+                with self._stage("measuring", profile.samples or 0):
+                    self._measure(engine, scenario, workload)
+            if profile.accuracy != "off":
+                with self._stage("accuracy", len(dataset.prompts) if has_references(dataset) else 0):
+                    self._judge_answers(engine, scenario, dataset, workload)
 
-    def _warm_up(self, engine: Engine, prompts: tuple[Prompt, ...]) -> None:
+    def _warm_up(self, engine: Engine, workload: Workload) -> None:
         recorder = Recorder(engine, None, now_ns(), self._tell)
-        make_scenario("closed_loop").run(self._queries(prompts, self.profile.warmup), recorder)
+        self._in_turn(recorder, [workload.query(index) for index in range(self.profile.warmup)])
         if errors := [sample.error for sample in recorder.samples if sample.error]:
             raise RunError(f"The warm-up failed: {errors[0]}")
+        self._set(warmup=self.profile.warmup)
 
-    def _measure(self, engine: Engine, prompts: tuple[Prompt, ...]) -> None:
-        queries = self._queries(prompts, self.profile.samples)
-        with sample_writer(self.request.directory / SAMPLES) as writer:
+    def _in_turn(self, recorder: Recorder, queries: list[Query]) -> None:
+        for query in queries:
+            recorder.issue(query, now_ns())
+            recorder.wait(query)
+
+    def _target(self, engine: Engine, scenario: Scenario, workload: Workload) -> float:
+        """Return the whole node's target in queries per second; search for it where it is to be found."""
+        asked, replicas = self.request.resolved.settings.benchmark_target_qps, self._replicas
+        if asked != "auto":
+            return float(asked) * replicas
+        with self._stage("searching"):
+            peak = PeakFinder(engine, scenario, workload, self.request.directory, self.progress).find(replicas)
+            self._update(peak=peak)
+        if peak.target_qps is None:
+            raise RunError(
+                f"No valid target was found: the lowest that was tried, {peak.probes[-1].target_qps:g} queries/s, is "
+                f"too much ({' '.join(peak.probes[-1].reasons) or 'no reason was given'})."
+            )
+        return peak.target_qps
+
+    @property
+    def _replicas(self) -> int:
+        return self.result.engine.replicas if self.result.engine else 1
+
+    def _measure(self, engine: Engine, scenario: Scenario, workload: Workload) -> None:
+        path = self.request.directory / SAMPLES
+        with sample_writer(path) as writer:
             started_unix_ns, started_ns = time.time_ns(), now_ns()
             self.window_ns = started_unix_ns, started_ns
             self._update(window=Window(started_unix_ns=started_unix_ns, ended_unix_ns=started_unix_ns))
             self.recorder = Recorder(engine, writer, started_ns, self._tell)
             try:
-                make_scenario(self.profile.scenario).run(queries, self.recorder)
+                conditions = Conditions(self.request.directory, self.result.target_qps or 0)
+                outcome = scenario.run(workload, self.recorder, conditions)
             finally:
                 self._close_window()
+        self._set(loadgen=outcome.loadgen)
+        if outcome.scheduled_ns:
+            rewrite_samples(path, self.recorder.amend(outcome.scheduled_ns))
+
+    def _judge_answers(self, engine: Engine, scenario: Scenario, dataset: Dataset, workload: Workload) -> None:
+        greedy = self._greedy(engine, workload)
+        accuracy = Accuracy(greedy=greedy)
+        if has_references(dataset):
+            directory = self.request.directory
+            with sample_writer(directory / ACCURACY_SAMPLES) as writer:
+                recorder = Recorder(engine, writer, now_ns(), self._tell)
+                conditions = Conditions(directory, self._replicas, accuracy=True, prefix=ACCURACY)
+                outcome = scenario.run(workload, recorder, conditions)
+            answers = read_answers(directory / f"{ACCURACY}mlperf_log_accuracy.json") if outcome.loadgen else None
+            accuracy = Accuracy(
+                greedy=greedy,
+                rouge=score(answers or answers_of(recorder.samples), dataset, self.request.resolved.settings),
+                loadgen=outcome.loadgen,
+                errors=sum(sample.error is not None for sample in recorder.samples),
+            )
+        self._update(accuracy=accuracy)
+
+    def _greedy(self, engine: Engine, workload: Workload) -> dict[str, tuple[int, ...]]:
+        """Return the tokens that nodes which are alike must agree in: the first prompts, without sampling."""
+        queries = [replace(workload.query(index), greedy=True) for index in range(self.profile.greedy_prompts)]
+        recorder = Recorder(engine, None, now_ns(), lambda sample, done: None)
+        self._in_turn(recorder, queries)
+        if errors := [sample.error for sample in recorder.samples if sample.error]:
+            raise RunError(f"A query without sampling failed: {errors[0]}")
+        return {sample.prompt_id: sample.token_ids for sample in recorder.samples}
 
     def _close_window(self) -> None:
         if self.window_ns is not None:
             started_unix_ns, started_ns = self.window_ns
             ended = started_unix_ns + now_ns() - started_ns
             self._set(window=Window(started_unix_ns=started_unix_ns, ended_unix_ns=ended))
-
-    def _queries(self, prompts: tuple[Prompt, ...], count: int) -> list[Query]:
-        seed = self.profile.generation.seed
-        return [Query(index=i, prompt=prompts[i % len(prompts)], seed=seed + i) for i in range(count)]
 
     def _tell(self, sample: Sample, done: int) -> None:
         taken_ms = None if sample.completed_ns is None else (sample.completed_ns - sample.scheduled_ns) / 1e6
@@ -163,16 +236,23 @@ class _Run:
         if status == "complete":
             fields["stage"] = "done"
         fields["finished_at"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        if self.recorder is not None and self.result.engine is not None:
-            measured = metrics.compute(self.recorder.samples, self.profile.samples)
-            target = self.request.resolved.settings.benchmark_target_qps * self.result.engine.replicas
-            fields |= {"metrics": measured, "verdict": judge(self.profile, measured, target, status)}
+        if self.recorder is not None or self.result.accuracy is not None:
+            fields |= self._judged(status)
         try:
             self._update(**fields)
             write_atomic(self.path.with_suffix(".txt"), render_node(self.result))
             self.progress.finish(status)
         except OSError as full:
             raise RunError(f"The result cannot be written to {self.path}: {full.strerror}.") from full
+
+    def _judged(self, status: Status) -> dict[str, Any]:
+        measured, loadgen = None, self.result.loadgen
+        if self.recorder is not None:
+            planned = self.profile.samples or self.recorder.issued
+            measured = metrics.compute(self.recorder.samples, planned, loadgen)
+        prompts = self.result.dataset.prompts if self.result.dataset else None
+        found = Findings(measured, loadgen, self.result.accuracy, prompts)
+        return {"metrics": measured, "verdict": judge(self.profile, found, self.result.target_qps or 0, status)}
 
 
 @contextmanager

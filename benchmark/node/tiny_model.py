@@ -59,7 +59,7 @@ def make_tiny_model(directory: Path) -> None:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([prompt.text for prompt in curated.load().prompts], trainer)
+    tokenizer.train_from_iterator([prompt.text for prompt in curated.prompts()], trainer)
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=SPECIAL_TOKENS[0],

@@ -64,13 +64,19 @@ class Profile(_Part):
     version: int = Field(ge=1, description="raised whenever the numbers would change")
     description: str = ""
     scenario: str
+    scenario_options: dict[str, Any] = Field(default_factory=dict)
     engine: str
     engine_options: dict[str, Any] = Field(default_factory=dict)
     dataset: str
-    samples: int = Field(ge=1, description="queries that are measured")
+    dataset_options: dict[str, Any] = Field(default_factory=dict)
+    min_prompts: int = Field(1, ge=1, description="a smaller dataset makes the verdict invalid")
+    samples: int | None = Field(None, ge=1, description="queries that are measured; absent: the scenario decides")
     warmup: int = Field(2, ge=0, description="queries before measuring, not counted")
     generation: Generation = Generation()
     limits: tuple[Limit, ...] = Field((), description="checks of the verdict, in order")
+    accuracy: Literal["off", "with-performance", "only"] = Field("off", description="unless benchmark_accuracy is set")
+    accuracy_limits: tuple[Limit, ...] = Field((), description="checks of the answers, where accuracy is measured")
+    greedy_prompts: int = Field(0, ge=0, description="first prompts whose greedy tokens like nodes must agree in")
     kind: Literal["health-check", "benchmark", "self-test"] = "benchmark"
 
     @field_validator("scenario", "engine", "dataset")

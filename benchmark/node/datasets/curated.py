@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from benchmark.errors import InputError
 from benchmark.node.interfaces import Dataset, Prompt
+from benchmark.settings import Settings
 
 
-def load() -> Dataset:
+def load(settings: Settings, options: dict[str, Any]) -> Dataset:
     """Return the prompts in the file's order."""
-    text = Path(__file__).with_suffix(".yaml").read_bytes()
-    prompts = tuple(Prompt(id=entry["id"], text=entry["text"]) for entry in yaml.safe_load(text))
-    return Dataset(name="curated", prompts=prompts, sha256=hashlib.sha256(text).hexdigest())
+    if options:
+        raise InputError(f"The curated dataset has no options; the profile gives {', '.join(options)}.")
+    return Dataset(name="curated", prompts=prompts(), sha256=hashlib.sha256(_text()).hexdigest())
+
+
+def prompts() -> tuple[Prompt, ...]:
+    """Return the twenty prompts."""
+    return tuple(Prompt(id=entry["id"], text=entry["text"]) for entry in yaml.safe_load(_text()))
+
+
+def _text() -> bytes:
+    return Path(__file__).with_suffix(".yaml").read_bytes()

@@ -6,13 +6,10 @@ from typing import Any
 
 from benchmark.errors import InputError
 from benchmark.node import interfaces
-from benchmark.node.interfaces import Listener, Query, now_ns
+from benchmark.node.interfaces import Answer, Listener, Query, now_ns
 from benchmark.node.model import load_model
+from benchmark.node.prompting import encode
 from benchmark.records import EngineInfo
-
-# Llama's chat template prints a date: the same prompt must have the same tokens tomorrow.
-TEMPLATE_DATE = "26 Jul 2024"
-
 
 class Engine(interfaces.Engine):
     """One replica. The answer to a query depends on its seed, not on what was asked before."""
@@ -23,27 +20,28 @@ class Engine(interfaces.Engine):
             raise InputError(f"The sequential engine has no options; the profile gives {', '.join(self.options)}.")
         loaded = load_model(self.settings)
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
-        self._config = self._generation_config()
+        self._config = self._generation_config(self.generation.temperature)
+        self._greedy = self._generation_config(0)
         return EngineInfo(name="sequential", replicas=1, details=loaded.details)
 
     def submit(self, query: Query, listener: Listener) -> None:
         """Tokenize, generate, report. Returns when the answer is complete."""
         import torch
 
-        inputs = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": query.prompt.text}],
-            add_generation_prompt=True,
-            return_dict=True,
-            return_tensors="pt",
-            date_string=TEMPLATE_DATE,
-        ).to(self._model.device)
+        token_ids = encode(self._tokenizer, query.prompt)
+        inputs = torch.tensor([token_ids], device=self._model.device)
         torch.manual_seed(query.seed)
         watch = _TokenWatch(query, listener)
         with torch.inference_mode():
-            self._model.generate(**inputs, generation_config=self._config, streamer=watch)
-        listener.completed(query, watch.last_ns, int(inputs["input_ids"].shape[1]), tuple(watch.token_ids))
+            self._model.generate(
+                inputs,
+                attention_mask=torch.ones_like(inputs),
+                generation_config=self._greedy if query.greedy else self._config,
+                streamer=watch,
+            )
+        listener.completed(query, watch.last_ns, Answer.of(len(token_ids), tuple(watch.token_ids)))
 
-    def _generation_config(self) -> Any:
+    def _generation_config(self, temperature: float) -> Any:
         """Return the profile's settings, each one explicit: what is left out would come from the model's own file."""
         from transformers import GenerationConfig
 
@@ -51,12 +49,12 @@ class Engine(interfaces.Engine):
         end = own.eos_token_id if own.eos_token_id is not None else self._tokenizer.eos_token_id
         first_end = end[0] if isinstance(end, list) else end
         pad = self._tokenizer.pad_token_id
-        sampling = wanted.temperature > 0
+        sampling = temperature > 0
         return GenerationConfig(
             max_new_tokens=wanted.max_new_tokens,
             min_new_tokens=wanted.min_new_tokens,
             do_sample=sampling,
-            temperature=wanted.temperature if sampling else 1.0,
+            temperature=temperature if sampling else 1.0,
             top_p=wanted.top_p,
             top_k=wanted.top_k,
             repetition_penalty=1.0,

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.errors import InputError
 from benchmark.node import interfaces
-from benchmark.node.interfaces import Listener, Query, now_ns
+from benchmark.node.interfaces import Answer, Listener, Query, now_ns
 from benchmark.records import EngineInfo
 
 
@@ -47,4 +47,4 @@ class Engine(interfaces.Engine):
         listener.first_token(query, now_ns())
         time.sleep(self.timing.tpot_ms * (tokens - 1) / 1000)
         token_ids = tuple((query.seed + position) % 1000 for position in range(tokens))
-        listener.completed(query, now_ns(), len(query.prompt.text.split()), token_ids)
+        listener.completed(query, now_ns(), Answer.of(len(query.prompt.text.split()), token_ids))
