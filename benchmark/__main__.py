@@ -1,7 +1,5 @@
 """`python3 -m benchmark`."""
 
-import sys
+from benchmark.cli import entry
 
-from benchmark.cli import main
-
-sys.exit(main())
+entry()

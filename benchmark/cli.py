@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
 
 from benchmark import DISCLAIMER, __version__
 from benchmark.errors import BenchmarkError, SetupError
@@ -27,6 +30,19 @@ COMMANDS = {
     ),
     "aggregate": ("benchmark.cluster.aggregate_command", "make the cluster summary from a run's files"),
 }
+
+
+def entry() -> NoReturn:
+    """Run a command as a process and end the process.
+
+    At once, once all is written: LoadGen or an engine may have left a thread behind that no longer ends, and what a
+    run made is on the disk by then.
+    """
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,6 +22,7 @@ RecordT = TypeVar("RecordT", bound=BaseModel)
 # What a node may send back; a file beyond it is refused by name.
 MAX_RESULT_BYTES = 16 * 2**20
 MAX_SAMPLES_BYTES = 2 * 2**30
+MAX_LOG_BYTES = 64 * 2**20
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -46,7 +47,7 @@ def write_record(path: Path, record: BaseModel) -> None:
 
 def read_record(path: Path, record: type[RecordT]) -> RecordT:
     """Return the record that `path` holds. Raises InputError with one sentence that names the file and the fault."""
-    text = _read_text(path, MAX_RESULT_BYTES)
+    text = read_text(path, MAX_RESULT_BYTES)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
@@ -102,7 +103,7 @@ def read_samples(path: Path) -> list[Sample]:
     Raises InputError, naming file and line, where another line is not a sample.
     """
     samples = []
-    *lines, last = _read_text(path, MAX_SAMPLES_BYTES).split("\n")
+    *lines, last = read_text(path, MAX_SAMPLES_BYTES).split("\n")
     for number, line in enumerate(lines, start=1):
         try:
             samples.append(Sample.model_validate_json(line))
@@ -119,7 +120,8 @@ def _open_distrustfully(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
-def _read_text(path: Path, most: int) -> str:
+def read_text(path: Path, most: int) -> str:
+    """Return a regular file's text of at most `most` bytes. Raises InputError, which names the file and the fault."""
     try:
         with open(path, "rb", opener=_open_distrustfully) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -13,7 +13,7 @@ import os
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from benchmark.errors import InputError
 from benchmark.profiles import Profile, load_profile
@@ -30,6 +30,26 @@ NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 NonEmpty = Annotated[str, Field(min_length=1)]
 
 
+def _rate_or_auto(value: Any) -> Any:
+    """Return a number above zero or "auto"; one message for whatever else it is, where a union has one per type."""
+    if value == "auto":
+        return value
+    try:
+        number = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError("a number greater than 0, or auto, is needed")
+    return number
+
+
+def _count_or_auto(value: Any) -> Any:
+    number = _rate_or_auto(value)
+    if number != "auto" and number != int(number):
+        raise ValueError("a whole number greater than 0, or auto, is needed")
+    return number if number == "auto" else int(number)
+
+
 class Settings(BaseModel):
     """Every setting of one node. Paths are the node's unless the description says otherwise."""
 
@@ -40,7 +60,7 @@ class Settings(BaseModel):
     benchmark_model_revision: NonEmpty = Field(DEFAULT_REVISION, description="commit, tag or branch of a hub model")
     benchmark_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="weights' precision")
     benchmark_device: Literal["cuda", "cpu"] = Field("cuda", description="never falls back to the CPU by itself")
-    benchmark_target_qps: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+    benchmark_target_qps: Annotated[float | Literal["auto"], BeforeValidator(_rate_or_auto)] = Field(
         0.5, description="queries/s per GPU that the verdict is held against; auto: search the highest valid one"
     )
     benchmark_accuracy: Literal["profile", "off", "with-performance", "only"] = Field(
@@ -50,7 +70,7 @@ class Settings(BaseModel):
     benchmark_engine_options: dict[str, Any] = Field(
         default_factory=dict, description="options of the engine, over those of the profile"
     )
-    benchmark_replicas: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+    benchmark_replicas: Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)] = Field(
         "auto", description="engines on a node, one GPU each; auto: the visible GPUs"
     )
     benchmark_timeout_s: int = Field(1800, ge=1, le=7 * 86400, description="seconds until a node counts as hung")
@@ -132,6 +152,12 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
             profile = _in_effect(profile, settings)
         except ValidationError as error:
             problems += [f"benchmark_engine is {settings.benchmark_engine!r}: {e['msg']}." for e in error.errors()]
+    searchable = profile is not None and profile.scenario_options.get("scenario") in ("Server", "Offline")
+    if settings is not None and settings.benchmark_target_qps == "auto" and not searchable:
+        problems.append(
+            f"benchmark_target_qps is auto, and profile {name} has no rate to search for: give a number, or take "
+            "mlperf-server, mlperf-interactive or mlperf-offline."
+        )
     if problems or settings is None or profile is None:
         raise InputError("\n".join(problems))
     return ResolvedSettings(settings=settings, profile=profile)

@@ -170,7 +170,15 @@ def render_node(result: NodeResult) -> str:
     )
 
 
-_TIMES = ("latency_ms", "latency_from_issue_ms", "ttft_ms", "ttft_from_issue_ms", "tpot_ms", "issue_delay_ms")
+_TIMES = (
+    "latency_ms",
+    "latency_from_issue_ms",
+    "ttft_ms",
+    "ttft_from_issue_ms",
+    "tpot_ms",
+    "issue_delay_ms",
+    "report_delay_ms",
+)
 
 
 def _times(metrics: Metrics) -> list[tuple[str, Distribution, str]]:
@@ -180,6 +188,8 @@ def _times(metrics: Metrics) -> list[tuple[str, Distribution, str]]:
 
 
 def _check(check: Check) -> tuple[str, str]:
+    if check.comparison == "holds":
+        return "pass" if check.passed else "FAIL", check.metric + (f"; {check.note}" if check.note else "")
     suffix, comparison = unit(check.metric), check.comparison.replace("_", " ")
     value = "undefined" if check.value is None else shown(check.value, check.limit) + suffix
     text = f"{label(check.metric)}: {value}, {comparison} {shown(check.limit, check.value)}{suffix}"

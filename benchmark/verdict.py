@@ -115,9 +115,7 @@ def _loadgen_checks(loadgen: LoadGenResult) -> list[Check]:
 
 
 def _holds(name: str, holds: bool, note: str) -> Check:
-    return Check(
-        metric=name, value=float(holds), comparison="holds", limit=1, passed=holds, note="" if holds else note
-    )
+    return Check(metric=name, value=float(holds), comparison="holds", limit=1, passed=holds, note="" if holds else note)
 
 
 def _check(limit: Limit, metrics: Metrics, target_qps: float) -> Check:

@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark.node.datasets import curated
 from benchmark.node.engines.sequential import Engine
-from benchmark.node.interfaces import Query
+from benchmark.node.interfaces import Answer, Query
+from benchmark.node.prompting import TEMPLATE_DATE
 from benchmark.node.tiny_model import make_tiny_model
 from benchmark.profiles import load_profile
 from benchmark.settings import Settings
@@ -100,7 +101,7 @@ class Deaf:
 
     def first_token(self, query: Query, at_ns: int) -> None: ...
 
-    def completed(self, query: Query, at_ns: int, input_tokens: int, token_ids: tuple[int, ...]) -> None: ...
+    def completed(self, query: Query, at_ns: int, answer: Answer) -> None: ...
 
     def failed(self, query: Query, error: str) -> None: ...
 
@@ -115,7 +116,7 @@ def compare_bare(model: Path, device: str, rounds: int) -> None:
     ratios = []
     for number in range(rounds + 1):
         engine_s = bare_s = 0.0
-        for index, prompt in enumerate(curated.load().prompts):
+        for index, prompt in enumerate(curated.prompts()):
             query = Query(index=index, prompt=prompt, seed=profile.generation.seed + index)
             began = time.perf_counter()
             engine.submit(query, Deaf())

@@ -70,8 +70,9 @@ def _reason(node: LoadedNode) -> str:
         return "\n".join(failure) or "No result came back."
     if result.status == "complete":
         return "\n".join(result.verdict.reasons) if result.verdict else ""
-    planned = result.resolved.profile.samples
-    done = node.metrics.queries.completed if node.metrics else 0
+    queries = node.metrics.queries if node.metrics else None
+    planned = result.resolved.profile.samples or (queries.planned if queries else 0)
+    done = queries.completed if queries else 0
     told = f"{result.status} while {result.stage}, after {done} of {planned} queries"
     error = [result.error] if result.error and not any(result.error in reason for reason in failure) else []
     return "\n".join([f"{told[0].upper()}{told[1:]}.", *error, *failure])

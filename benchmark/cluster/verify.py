@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmark import metrics
 from benchmark.errors import InputError
-from benchmark.records import Metrics, NodeResult, RunRecord, Sample
+from benchmark.loadgen_log import DETAIL
+from benchmark.records import LoadGenResult, Metrics, NodeResult, RunRecord, Sample
 from benchmark.settings import ResolvedSettings
-from benchmark.verdict import judge
+from benchmark.verdict import Findings, judge
 
 # Both sides compute the same formulas in double precision; only the last bits may differ between two machines.
 RELATIVE_TOLERANCE = 1e-9
+# What LoadGen says of the measurement, and of the run for accuracy.
+LOADGEN_LOGS = (DETAIL, f"accuracy_{DETAIL}")
 
 
 def differences(claimed: Any, given: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -45,12 +48,27 @@ def check_origin(result: NodeResult, run: RunRecord, node: str) -> None:
         raise InputError(f"the engine {result.engine.name} answered where {asked.profile.engine} was asked for.")
 
 
-def measured(samples: Sequence[Sample], asked: ResolvedSettings) -> Metrics:
+def measured(samples: Sequence[Sample], asked: ResolvedSettings, loadgen: LoadGenResult | None) -> Metrics:
     """Return what the samples amount to. Raises InputError where they cannot be one run's."""
     try:
-        return metrics.compute(samples, asked.profile.samples)
+        return metrics.compute(samples, asked.profile.samples or metrics.issued(samples), loadgen)
     except ValueError as error:
         raise InputError(f"samples.jsonl: {error}.") from None
+
+
+def check_loadgen(result: NodeResult, read: Mapping[str, LoadGenResult]) -> None:
+    """Raise InputError where the result quotes LoadGen other than its logs do; `read` holds those that came back."""
+    quotes = (result.loadgen, result.accuracy.loadgen if result.accuracy else None)
+    for name, quote in zip(LOADGEN_LOGS, quotes, strict=True):
+        log = read.get(name)
+        if quote is not None and log is None:
+            raise InputError(f"it quotes LoadGen, and {name} did not come back.")
+        if quote is not None and log is not None:
+            for path, claimed, given in differences(quote.model_dump(), log.model_dump()):
+                raise InputError(f"its {path} of LoadGen is {claimed!r}, {name} says {given!r}.")
+    asked = result.resolved.profile
+    if asked.scenario == "loadgen" and asked.accuracy != "only" and result.loadgen is None:
+        raise InputError("LoadGen was to drive it, and it has no result of LoadGen.")
 
 
 def check_claims(result: NodeResult, samples: Sequence[Sample], given: Metrics) -> None:
@@ -58,26 +76,43 @@ def check_claims(result: NodeResult, samples: Sequence[Sample], given: Metrics) 
 
     The checks of the verdict are judged again. A node may have further reasons against itself, never for itself.
     """
-    engine, environment, window, verdict = result.engine, result.environment, result.window, result.verdict
-    if not (engine and environment and result.dataset and window and result.metrics and verdict):
-        parts = ("environment", "engine", "dataset", "window", "metrics", "verdict")
-        missing = [name for name in parts if getattr(result, name) is None]
+    profile, settings = result.resolved.profile, result.resolved.settings
+    performed = profile.accuracy != "only"
+    parts = ["environment", "engine", "dataset", "verdict"]
+    parts += ["target_qps", "window", "metrics"] if performed else []
+    parts += ["accuracy"] if profile.accuracy != "off" else []
+    if missing := [name for name in parts if getattr(result, name) is None]:
         raise InputError(f"it claims to be complete and has no {' and no '.join(missing)}.")
-    settings = result.resolved.settings
+    engine, environment, verdict = result.engine, result.environment, result.verdict
+    if engine is None or environment is None or verdict is None:
+        return  # named above; said again for the type checker
     if settings.benchmark_device == "cuda" and not engine.simulated and engine.replicas > len(environment.gpus):
         raise InputError(f"it claims {engine.replicas} replicas on {len(environment.gpus)} GPUs.")
-    for path, claimed, value in differences(result.metrics.model_dump(), given.model_dump()):
-        raise InputError(f"its metric {path} is {claimed}, its samples give {value}.")
-    last = max((s.completed_ns or s.issued_ns for s in samples), default=0)
-    if last > window.ended_unix_ns - window.started_unix_ns:
-        raise InputError("its samples reach beyond its measuring window.")
-    judged = judge(result.resolved.profile, given, settings.benchmark_target_qps * engine.replicas, result.status)
+    if performed:
+        _check_measurement(result, engine.replicas, samples, given)
+    prompts = result.dataset.prompts if result.dataset else None
+    found = Findings(given if performed else None, result.loadgen, result.accuracy, prompts)
+    judged = judge(profile, found, result.target_qps or 0, result.status)
     # Words may change between versions of this program; values, limits and outcomes may not.
     claims = [check.model_dump(exclude={"note"}) for check in verdict.checks]
     for path, claimed, value in differences(claims, [check.model_dump(exclude={"note"}) for check in judged.checks]):
         raise InputError(f"its verdict's checks differ from what its samples give{_at(path, claimed, value)}.")
     if verdict.valid != (judged.valid and not verdict.reasons) or not (verdict.valid or verdict.reasons):
         raise InputError(f"it claims to be {_word(verdict.valid)}, its samples make it {_word(judged.valid)}.")
+
+
+def _check_measurement(result: NodeResult, replicas: int, samples: Sequence[Sample], given: Metrics) -> None:
+    asked = result.resolved.settings.benchmark_target_qps
+    found = result.peak.target_qps if result.peak else None
+    target = found if asked == "auto" else float(asked) * replicas
+    if target is None or result.target_qps is None or not math.isclose(result.target_qps, target):
+        raise InputError(f"it was held against a target of {result.target_qps} queries/s, {target} was asked.")
+    claims = result.metrics.model_dump() if result.metrics else {}
+    for path, claimed, value in differences(claims, given.model_dump()):
+        raise InputError(f"its metric {path} is {claimed}, its samples give {value}.")
+    last = max((s.completed_ns or s.issued_ns for s in samples), default=0)
+    if result.window and last > result.window.ended_unix_ns - result.window.started_unix_ns:
+        raise InputError("its samples reach beyond its measuring window.")
 
 
 def _at(path: str, claimed: Any, value: Any) -> str:

@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from benchmark.errors import InputError, RunError
 from benchmark.profiles import Generation
@@ -133,6 +133,9 @@ class Issuer(Protocol):
     def wait(self, query: Query) -> int:
         """Return when the query has completed or failed, with the time at which it did."""
 
+    def check(self) -> None:
+        """Raise what keeps the run from going on, for a scenario that waits elsewhere."""
+
 
 class Watcher(Protocol):
     """What a scenario hears of its queries, after it was recorded; from any thread."""
@@ -158,18 +161,23 @@ class Workload:
         return Query(index=index, prompt=self.prompts[number], seed=self.seed + index)
 
 
+Purpose = Literal["performance", "accuracy", "probe", "burst"]
+
+
 @dataclass(frozen=True)
 class Conditions:
-    """Under what a scenario runs. `directory` takes its own logs, under names that begin with `prefix`."""
+    """Under what a scenario runs.
+
+    For `accuracy` every prompt is answered once. A `probe` is a short performance run, a `burst` issues some queries at
+    once: both serve the peak search, which only LoadGen's scenarios have.
+    """
 
     directory: Path
+    """Takes the scenario's own logs, under names that begin with `prefix`."""
     target_qps: float
     """Queries per second for the whole node."""
-    accuracy: bool = False
-    """Answer every prompt once, for what the answers say and not for their times."""
+    purpose: Purpose = "performance"
     prefix: str = ""
-    overrides: dict[str, Any] = field(default_factory=dict)
-    """Options of the scenario that hold for this call only: a probe is shorter than a run."""
 
 
 @dataclass(frozen=True)

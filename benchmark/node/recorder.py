@@ -34,8 +34,8 @@ class Recorder:
         self._lock = threading.Lock()
         self._in_flight: dict[int, _InFlight] = {}
         self._ended: dict[int, _InFlight] = {}
-        self.broken: OSError | None = None
-        """What kept a sample from being kept: the run cannot go on."""
+        self._broken: OSError | None = None
+        self._closed = False
 
     def issue(self, query: Query, scheduled_ns: int | None, watcher: Watcher | None = None) -> None:
         """Give the query to the engine and remember when; an engine that raises has failed the query."""
@@ -58,9 +58,18 @@ class Recorder:
         flight.done.wait()
         with self._lock:
             self._ended.pop(query.index, None)
-        if self.broken is not None:
-            raise self.broken
+        self.check()
         return flight.ended_ns
+
+    def check(self) -> None:
+        """Raise the OSError that kept a sample from being kept: the run cannot go on."""
+        if self._broken is not None:
+            raise self._broken
+
+    def close(self) -> None:
+        """Record nothing more: what still comes belongs to a run that was left."""
+        with self._lock:
+            self._closed = True
 
     def first_token(self, query: Query, at_ns: int) -> None:
         """Remember when the first token was there."""
@@ -113,11 +122,13 @@ class Recorder:
             error=error,
         )
         with self._lock:
+            if self._closed:
+                return
             try:
                 if self._writer is not None:
                     self._writer.append(sample)
             except OSError as broken:
-                self.broken = broken
+                self._broken = broken
             self.samples.append(sample)
             self._on_sample(sample, len(self.samples))
             del self._in_flight[query.index]

@@ -146,7 +146,8 @@ class _Run:
         if asked != "auto":
             return float(asked) * replicas
         with self._stage("searching"):
-            peak = PeakFinder(engine, scenario, workload, self.request.directory, self.progress).find(replicas)
+            finder = PeakFinder(engine, scenario, workload, self.profile, self.request.directory, self.progress)
+            peak = finder.find(replicas)
             self._update(peak=peak)
         if peak.target_qps is None:
             raise RunError(
@@ -170,6 +171,7 @@ class _Run:
                 conditions = Conditions(self.request.directory, self.result.target_qps or 0)
                 outcome = scenario.run(workload, self.recorder, conditions)
             finally:
+                self.recorder.close()
                 self._close_window()
         self._set(loadgen=outcome.loadgen)
         if outcome.scheduled_ns:
@@ -182,8 +184,11 @@ class _Run:
             directory = self.request.directory
             with sample_writer(directory / ACCURACY_SAMPLES) as writer:
                 recorder = Recorder(engine, writer, now_ns(), self._tell)
-                conditions = Conditions(directory, self._replicas, accuracy=True, prefix=ACCURACY)
-                outcome = scenario.run(workload, recorder, conditions)
+                conditions = Conditions(directory, self._replicas, purpose="accuracy", prefix=ACCURACY)
+                try:
+                    outcome = scenario.run(workload, recorder, conditions)
+                finally:
+                    recorder.close()
             answers = read_answers(directory / f"{ACCURACY}mlperf_log_accuracy.json") if outcome.loadgen else None
             accuracy = Accuracy(
                 greedy=greedy,
@@ -209,7 +214,8 @@ class _Run:
             self._set(window=Window(started_unix_ns=started_unix_ns, ended_unix_ns=ended))
 
     def _tell(self, sample: Sample, done: int) -> None:
-        taken_ms = None if sample.completed_ns is None else (sample.completed_ns - sample.scheduled_ns) / 1e6
+        began_ns = sample.issued_ns if sample.scheduled_ns is None else sample.scheduled_ns
+        taken_ms = None if sample.completed_ns is None else (sample.completed_ns - began_ns) / 1e6
         self.progress.advance(done, taken_ms)
 
     @contextmanager

@@ -13,11 +13,13 @@ from benchmark.files import sample_writer, write_record
 from benchmark.records import DatasetInfo, EngineInfo, Environment, Gpu, NodeResult, RunRecord, Sample, Window
 from benchmark.rundir import NODES, RUN_FILE
 from benchmark.settings import ResolvedSettings, resolve
-from benchmark.verdict import judge
+from benchmark.verdict import Findings, judge
 
 RUN_ID = "20250102T030405Z-0123abcd"
 START_NS = 1_735_787_045_000_000_000
 MS = 1_000_000
+# What the settings ask of one GPU when nobody says otherwise.
+TARGET_QPS = 0.5
 GPU = Gpu(index=0, name="NVIDIA A30", memory_mib=24576, uuid="GPU-1")
 HOST = Environment(
     hostname="host", platform="Linux", cpu="a CPU", cpu_count=8, memory_mib=65536, python="3.11.2", gpus=(GPU,)
@@ -35,6 +37,7 @@ def sample(index: int, latency_ms: float = 1800, ttft_ms: float = 50, tokens: in
         first_token_ns=start + int(ttft_ms * MS),
         completed_ns=start + int(latency_ms * MS),
         input_tokens=30,
+        output_tokens=tokens,
         token_ids=tuple(range(tokens)),
     )
 
@@ -58,7 +61,7 @@ def failed(index: int, start_ms: float = 0) -> Sample:
 def asked(samples: int = 20, profile: dict[str, Any] | None = None, **settings: Any) -> ResolvedSettings:
     """Return resolved settings of profile quick with `samples` queries."""
     base = resolve(settings)
-    changed = {**base.profile.model_dump(), "samples": samples, **(profile or {})}
+    changed = {**base.profile.model_dump(), "samples": samples, "accuracy": "off", **(profile or {})}
     return ResolvedSettings.model_validate({"settings": base.settings, "profile": changed})
 
 
@@ -79,7 +82,7 @@ def make_run(directory: Path, nodes: dict[str, ResolvedSettings]) -> Path:
 
 def result_of(node: str, resolved: ResolvedSettings, samples: Sequence[Sample], **changes: Any) -> NodeResult:
     """Return the complete result that the samples give; `changes` replace its fields."""
-    measured = metrics.compute(samples, resolved.profile.samples)
+    measured = metrics.compute(samples, resolved.profile.samples or metrics.issued(samples))
     last = max((s.completed_ns or s.issued_ns for s in samples), default=0)
     fields: dict[str, Any] = {
         "run_id": RUN_ID,
@@ -94,7 +97,8 @@ def result_of(node: str, resolved: ResolvedSettings, samples: Sequence[Sample], 
         "dataset": DatasetInfo(name="curated", prompts=20, sha256="ab" * 32),
         "window": Window(started_unix_ns=START_NS, ended_unix_ns=START_NS + last),
         "metrics": measured,
-        "verdict": judge(resolved.profile, measured, resolved.settings.benchmark_target_qps, "complete"),
+        "target_qps": TARGET_QPS,
+        "verdict": judge(resolved.profile, Findings(measured), TARGET_QPS, "complete"),
     }
     return NodeResult.model_validate({**fields, **changes})
 
@@ -131,6 +135,7 @@ def _drawn(index: int, times: tuple[int, int, int, int], input_tokens: int, toke
         first_token_ns=issued + first,
         completed_ns=issued + first + rest,
         input_tokens=input_tokens,
+        output_tokens=tokens,
         token_ids=tuple(range(1, tokens + 1)),
     )
 

@@ -25,15 +25,19 @@ def test_defaults() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("benchmark_profile", "quack", "benchmark_profile is 'quack', which is not a profile: there are quick"),
+        (
+            "benchmark_profile",
+            "quack",
+            "benchmark_profile is 'quack', which is not a profile: there are mlperf-interactive",
+        ),
         ("benchmark_profile", "", "benchmark_profile is '': string should have at least 1 character."),
         ("benchmark_profile", 7, "benchmark_profile is 7: input should be a valid string."),
         ("benchmark_model", "llama", "benchmark_model is 'llama': neither a hub id such as 'org/name' nor an absolute"),
         ("benchmark_model_revision", "", "benchmark_model_revision is ''"),
         ("benchmark_dtype", "int4", "benchmark_dtype is 'int4': input should be 'float16', 'bfloat16' or 'float32'."),
         ("benchmark_device", "tpu", "benchmark_device is 'tpu': input should be 'cuda' or 'cpu'."),
-        ("benchmark_target_qps", 0, "benchmark_target_qps is 0: input should be greater than 0."),
-        ("benchmark_target_qps", "fast", "benchmark_target_qps is 'fast': input should be a valid number"),
+        ("benchmark_target_qps", 0, "benchmark_target_qps is 0: a number greater than 0, or auto, is needed."),
+        ("benchmark_target_qps", "fast", "benchmark_target_qps is 'fast': a number greater than 0"),
         ("benchmark_target_qps", float("nan"), "benchmark_target_qps is not a finite number"),
         ("benchmark_target_qps", float("inf"), "benchmark_target_qps is not a finite number"),
         ("benchmark_timeout_s", 0, "benchmark_timeout_s is 0: input should be greater than or equal to 1."),

@@ -5,8 +5,8 @@ import pytest
 
 from benchmark.metrics import compute
 from benchmark.profiles import Limit, load_profile
-from benchmark.records import Status
-from benchmark.verdict import judge, label, metric_paths, shown, unit, value_of
+from benchmark.records import Accuracy, LoadGenResult, Rouge, Status
+from benchmark.verdict import Findings, judge, label, metric_paths, shown, unit, value_of
 from tests.unit.building import asked, closed_loop, failed, sample
 
 METRICS = compute(closed_loop([1000, 1500, 2000]), planned=3)  # 3 queries in 4.4999 s: QPS 0.667
@@ -16,18 +16,62 @@ def limits(*given: dict[str, Any]) -> Any:
     return asked(3, {"limits": given}).profile
 
 
+LOADGEN = LoadGenResult(
+    scenario="Server",
+    mode="PerformanceOnly",
+    valid=False,
+    constraints={"min duration satisfied": True, "early stopping satisfied": False},
+    reasons=("Run unsuccessful.",),
+)
+
+
 @pytest.mark.parametrize(
-    ("status", "within", "others"),
-    [*itertools.product(("complete", "interrupted", "failed"), (True, False), ((), ("LoadGen says INVALID.",)))],
+    ("status", "within", "loadgen", "prompts"),
+    [*itertools.product(("complete", "interrupted", "failed"), (True, False), (None, LOADGEN), (19, 20))],
 )
 def test_valid_is_complete_and_within_the_limits_and_nothing_against_it(
-    status: Status, within: bool, others: tuple[str, ...]
+    status: Status, within: bool, loadgen: LoadGenResult | None, prompts: int
 ) -> None:
-    profile = limits({"metric": "latency_ms.p99", "at_most": 2000 if within else 1999})
-    verdict = judge(profile, METRICS, 0.5, status, others)
-    assert verdict.valid is (status == "complete" and within and not others)
-    assert len(verdict.reasons) == (status != "complete") + (not within) + len(others)
-    assert [check.passed for check in verdict.checks] == [within]
+    limit = {"metric": "latency_ms.p99", "at_most": 2000 if within else 1999}
+    profile = asked(3, {"limits": [limit], "min_prompts": 20}).profile
+    verdict = judge(profile, Findings(METRICS, loadgen, prompts=prompts), 0.5, status)
+    assert verdict.valid is (status == "complete" and within and loadgen is None and prompts == 20)
+    # LoadGen's verdict and the constraint that it rests on are two reasons.
+    assert len(verdict.reasons) == (status != "complete") + (not within) + 2 * (loadgen is not None) + (prompts < 20)
+
+
+def test_loadgens_verdict_becomes_checks_with_its_own_words() -> None:
+    checks = judge(limits(), Findings(METRICS, LOADGEN), 0.5, "complete").checks
+    assert [(check.metric, check.passed) for check in checks] == [
+        ("LoadGen: min duration satisfied", True),
+        ("LoadGen: early stopping satisfied", False),
+        ("LoadGen: result is valid", False),
+        ("LoadGen: no errors", True),
+    ]
+    assert checks[2].note == "Run unsuccessful."
+
+
+ROUGE = Rouge(rouge1=40, rouge2=15, rougeL=25, rougeLsum=36, generated_characters=100, answers=3, references=3)
+
+
+def test_accuracy_is_judged_only_where_it_is_measured_and_its_absence_fails_then() -> None:
+    limit = {"metric": "rouge2", "at_least": 15.7}
+    judged = {
+        mode: judge(
+            asked(3, {"limits": [], "accuracy": mode, "accuracy_limits": [limit]}).profile, found, 1, "complete"
+        )
+        for mode, found in (
+            ("off", Findings(METRICS)),
+            ("only", Findings(accuracy=Accuracy(rouge=ROUGE))),
+            ("with-performance", Findings(METRICS, accuracy=Accuracy(errors=2))),
+        )
+    }
+    assert judged["off"].valid
+    assert judged["only"].reasons == ("ROUGE-2 is 15, at least 15.7 is asked.",)
+    assert judged["with-performance"].reasons == (
+        "ROUGE-2 is undefined, at least 15.7 is asked.",
+        "2 queries of the accuracy run failed.",
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,14 +87,14 @@ def test_valid_is_complete_and_within_the_limits_and_nothing_against_it(
     ],
 )
 def test_each_kind_of_limit(limit: dict[str, Any], passed: bool) -> None:
-    (check,) = judge(limits(limit), METRICS, 0.7, "complete").checks
+    (check,) = judge(limits(limit), Findings(METRICS), 0.7, "complete").checks
     assert check.passed is passed
 
 
 @pytest.mark.parametrize("bound", [{"at_most": 1e9}, {"at_least": 0}])
 def test_what_is_undefined_passes_no_check(bound: dict[str, float]) -> None:
     metrics = compute([sample(0, tokens=1)], 3)
-    verdict = judge(limits({"metric": "tpot_ms.p99", **bound}), metrics, 0.5, "complete")
+    verdict = judge(limits({"metric": "tpot_ms.p99", **bound}), Findings(metrics), 0.5, "complete")
     assert not verdict.valid
     assert "P99 TPOT is undefined" in verdict.reasons[0]
 
@@ -58,10 +102,10 @@ def test_what_is_undefined_passes_no_check(bound: dict[str, float]) -> None:
 def test_profile_quick() -> None:
     profile = load_profile("quick")
     healthy = compute(closed_loop([1800] * 20), 20)
-    assert judge(profile, healthy, 0.5, "complete").valid
-    slow = judge(profile, compute(closed_loop([2500] * 20), 20), 0.5, "complete")
+    assert judge(profile, Findings(healthy), 0.5, "complete").valid
+    slow = judge(profile, Findings(compute(closed_loop([2500] * 20), 20)), 0.5, "complete")
     assert slow.reasons == ("QPS is 0.4, at least 0.45 is asked.",)
-    broken = judge(profile, compute([*closed_loop([1800] * 18), failed(18, 32400)], 20), 0.5, "complete")
+    broken = judge(profile, Findings(compute([*closed_loop([1800] * 18), failed(18, 32400)], 20)), 0.5, "complete")
     assert broken.reasons == (
         "failed queries is 1, at most 0 is asked.",
         "unfinished queries is 1, at most 0 is asked.",
@@ -69,7 +113,7 @@ def test_profile_quick() -> None:
 
 
 def test_a_check_on_too_few_samples_says_so() -> None:
-    (check,) = judge(limits({"metric": "latency_ms.p99", "at_most": 3000}), METRICS, 0.5, "complete").checks
+    (check,) = judge(limits({"metric": "latency_ms.p99", "at_most": 3000}), Findings(METRICS), 0.5, "complete").checks
     assert check.note == "P99 of 3 samples: insufficient (662 needed at 99 % confidence)"
 
 
@@ -92,7 +136,7 @@ def test_a_value_is_told_from_its_limit(value: float, beside: float | None, text
 
 def test_every_metric_has_a_label_and_a_value() -> None:
     for path in metric_paths():
-        assert value_of(METRICS, path) is not None, path
+        assert path.startswith("report_delay_ms") or value_of(METRICS, path) is not None, path
     assert label("latency_ms.p99") == "P99 latency"
     assert (unit("latency_ms.p99"), unit("qps")) == (" ms", "")
 

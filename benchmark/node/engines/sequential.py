@@ -11,6 +11,7 @@ from benchmark.node.model import load_model
 from benchmark.node.prompting import encode
 from benchmark.records import EngineInfo
 
+
 class Engine(interfaces.Engine):
     """One replica. The answer to a query depends on its seed, not on what was asked before."""
 

@@ -11,7 +11,7 @@ class Scenario(interfaces.Scenario):
 
     def run(self, workload: Workload, issuer: Issuer, conditions: Conditions) -> Outcome:
         """Issue the queries one after the other; for accuracy, each prompt once."""
-        planned = len(workload.prompts) if conditions.accuracy else workload.samples
+        planned = len(workload.prompts) if conditions.purpose == "accuracy" else workload.samples
         scheduled_ns = interfaces.now_ns()
         for index in range(planned or len(workload.prompts)):
             query = workload.query(index)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.files import SampleWriter, read_samples
-from benchmark.node.interfaces import Engine, Listener, Prompt, Query, now_ns
+from benchmark.node.interfaces import Answer, Conditions, Engine, Listener, Prompt, Query, Workload, now_ns
 from benchmark.node.recorder import Recorder
 from benchmark.node.scenarios import closed_loop
 from benchmark.profiles import Generation
@@ -26,29 +26,32 @@ class Answering(Engine):
         match self.rule.get(query.index, "answer"):
             case "answer":
                 listener.first_token(query, now_ns())
-                listener.completed(query, now_ns(), 3, (1, 2))
+                listener.completed(query, now_ns(), Answer.of(3, (1, 2)))
             case "later":
                 threading.Thread(target=self._later, args=(query, listener)).start()
             case "raise":
                 raise RuntimeError("CUDA error: an illegal memory access was encountered")
             case "nothing":
-                listener.completed(query, now_ns(), 3, ())
+                listener.completed(query, now_ns(), Answer.of(3, ()))
             case "fail":
                 listener.failed(query, "")
 
     def _later(self, query: Query, listener: Listener) -> None:
         listener.first_token(query, now_ns())
-        listener.completed(query, now_ns(), 3, (7,))
+        listener.completed(query, now_ns(), Answer.of(3, (7,)))
 
 
-def queries(count: int) -> list[Query]:
-    return [Query(index=i, prompt=Prompt(id=f"p{i}", text="t"), seed=i) for i in range(count)]
+HERE = Conditions(Path(), target_qps=1)
+
+
+def workload(count: int) -> Workload:
+    return Workload(tuple(Prompt(id=f"p{i}", text="t") for i in range(count)), count, seed=0)
 
 
 def record(rule: dict[int, str], count: int, path: Path) -> list[Sample]:
     writer = SampleWriter(path)
     recorder = Recorder(Answering(rule), writer, now_ns(), lambda sample, done: None)
-    closed_loop.Scenario().run(queries(count), recorder)
+    closed_loop.Scenario({}).run(workload(count), recorder, HERE)
     writer.close()
     return recorder.samples
 
@@ -80,6 +83,7 @@ def test_the_closed_loop_schedules_a_query_when_the_one_before_it_ended(tmp_path
     samples = record({1: "fail"}, 3, tmp_path / "samples.jsonl")
     first, failed, last = samples
     assert failed.scheduled_ns == first.completed_ns
+    assert last.scheduled_ns is not None
     assert last.scheduled_ns >= failed.issued_ns
 
 
@@ -89,5 +93,5 @@ def test_a_sample_that_cannot_be_written_ends_the_run() -> None:
     writer._descriptor = descriptor
     recorder = Recorder(Answering({}), writer, now_ns(), lambda sample, done: None)
     with pytest.raises(OSError, match="No space left"):
-        closed_loop.Scenario().run(queries(2), recorder)
+        closed_loop.Scenario({}).run(workload(2), recorder, HERE)
     assert len(recorder.samples) == 1

@@ -1,5 +1,6 @@
 """The real loading code and the real `generate` on a tiny Llama."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from benchmark.errors import InputError, SetupError
 from benchmark.node.engines import sequential
-from benchmark.node.interfaces import Prompt, Query
+from benchmark.node.interfaces import Answer, Prompt, Query
 from benchmark.node.tiny_model import make_tiny_model
 from benchmark.profiles import Generation
 from benchmark.settings import Settings
@@ -37,9 +38,9 @@ class Heard:
         assert query.index not in self.first
         self.first[query.index] = at_ns
 
-    def completed(self, query: Query, at_ns: int, input_tokens: int, token_ids: tuple[int, ...]) -> None:
-        self.last[query.index], self.tokens[query.index] = at_ns, token_ids
-        self.inputs[query.index] = input_tokens
+    def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
+        self.last[query.index], self.tokens[query.index] = at_ns, answer.token_ids
+        self.inputs[query.index] = answer.input_tokens
 
     def failed(self, query: Query, error: str) -> None:
         raise AssertionError(error)
@@ -82,6 +83,17 @@ def test_greedy_ignores_the_seed(model: Path) -> None:
     greedy = Generation(max_new_tokens=8, min_new_tokens=8, temperature=0)
     heard = answers(model, greedy, [query(0, seed=5), query(1, seed=6)])
     assert heard.tokens[0] == heard.tokens[1]
+
+
+def test_a_query_can_ask_for_no_sampling(model: Path) -> None:
+    asked = [replace(query(0, seed=5), greedy=True), replace(query(1, seed=6), greedy=True)]
+    heard = answers(model, SAMPLING, asked)
+    assert heard.tokens[0] == heard.tokens[1]
+
+
+def test_ids_of_the_datasets_own_go_to_the_model_as_they_are(model: Path) -> None:
+    heard = answers(model, SAMPLING, [Query(index=0, prompt=Prompt("p", "", token_ids=(5, 6, 7)), seed=1)])
+    assert heard.inputs[0] == 3
 
 
 def test_the_same_seed_makes_the_same_model(tmp_path: Path, model: Path) -> None:

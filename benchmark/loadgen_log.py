@@ -1,0 +1,97 @@
+"""Read what MLCommons LoadGen wrote: its own log format, on the node and again on the controller.
+
+mlperf_log_detail.txt has lines of ":::MLLOG " and a JSON object with key, value and metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import InputError
+from benchmark.files import MAX_LOG_BYTES, read_text
+from benchmark.records import LoadGenResult
+
+DETAIL = "mlperf_log_detail.txt"
+MARK = ":::MLLOG "
+# What LoadGen's verdict rests on, by the key that tells whether it is met.
+CONSTRAINTS = {
+    "result_perf_constraints_met": "performance constraints satisfied",
+    "result_min_duration_met": "min duration satisfied",
+    "result_min_queries_met": "min queries satisfied",
+    "early_stopping_met": "early stopping satisfied",
+}
+REASONS = ("result_invalid_reason", "early_stopping_result", "early_stopping_ttft_result", "early_stopping_tpot_result")
+
+
+def read_detail(path: Path) -> LoadGenResult:
+    """Return LoadGen's own figures and verdict. Raises InputError where the log is truncated, damaged or not its."""
+    values: dict[str, Any] = {}
+    errors: list[str] = []
+    for key, value, is_error in _entries(path):
+        if is_error:
+            errors.append(f"{key}: {value}"[:4000])
+        else:
+            values[key] = value
+    if "effective_scenario" not in values or "num_errors" not in values:
+        raise InputError(f"{path}: LoadGen did not end its log.")
+    validity = values.get("result_validity")
+    invalid = validity == "INVALID"
+    try:
+        return LoadGenResult(
+            version=str(values.get("loadgen_version", "")),
+            scenario=str(values["effective_scenario"]),
+            mode=str(values["effective_test_mode"]),
+            valid=None if validity is None else validity == "VALID",
+            constraints={name: bool(values[key]) for key, name in CONSTRAINTS.items() if key in values},
+            reasons=tuple(_sentence(values[key]) for key in REASONS if invalid and _sentence(values.get(key, ""))),
+            results={key: _finite(value) for key, value in values.items() if key.startswith(("result_", "generated_"))},
+            settings={
+                key.removeprefix("effective_"): value for key, value in values.items() if key.startswith("effective_")
+            },
+            errors=tuple(errors[:100]),
+        )
+    except (KeyError, ValueError) as fault:
+        raise InputError(f"{path}: not LoadGen's log: {' '.join(str(fault).split())[:300]}.") from None
+
+
+def _entries(path: Path) -> Iterator[tuple[str, Any, bool]]:
+    for number, line in enumerate(read_text(path, MAX_LOG_BYTES).splitlines(), start=1):
+        if not line.startswith(MARK):
+            continue
+        try:
+            entry = json.loads(line.removeprefix(MARK))
+            yield str(entry["key"]), entry["value"], bool(entry["metadata"]["is_error"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise InputError(f"{path}, line {number}: not an entry of LoadGen's log.") from None
+
+
+def _sentence(text: object) -> str:
+    """Return LoadGen's words on one line, without the bullets."""
+    return " ".join(str(text).replace(" * ", " ").split())
+
+
+def _finite(value: Any) -> Any:
+    """Return a figure that JSON can hold: an undefined one (no sample at all) is absent, never a number."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_schedule(path: Path) -> dict[int, tuple[int, int]]:
+    """Return, from mlperf_log_trace.json, query number -> (its prompt's number, ns from scheduled to completed).
+
+    The number is LoadGen's order of issue. A trace that breaks off gives what it holds.
+    """
+    found = {}
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if not line.startswith('{"name":"Sample"') or '"ph":"b"' not in line:
+                continue
+            try:
+                told = json.loads(line.rstrip().rstrip(","))["args"]
+                found[int(told["sample_seq"])] = (int(told["sample_idx"]), int(told["complete_ns"]))
+            except (ValueError, KeyError, TypeError):
+                continue
+    return found

@@ -1,0 +1,117 @@
+"""One run of LoadGen: its thread, what it is told of queries, and an end even where it would wait for ever."""
+
+from __future__ import annotations
+
+import array
+import threading
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import RunError
+from benchmark.loadgen_log import read_schedule
+from benchmark.node.interfaces import Answer, Issuer, Query, Workload, now_ns
+
+# How often the waiting thread looks whether the run can go on.
+LOOK_S = 0.2
+
+
+class LoadGenRun:
+    """LoadGen issues from a thread of its own, so that this one can hear signals and notice what broke.
+
+    LoadGen has no way to be stopped: a run that cannot go on is left where it is, with its thread parked, and the
+    process ends without it (`benchmark.cli.entry`). It must never be told of a query again after it has ended.
+    """
+
+    def __init__(self, workload: Workload, issuer: Issuer, settings: Any, directory: Path, prefix: str) -> None:
+        import mlperf_loadgen
+
+        self._loadgen = mlperf_loadgen
+        self._workload = workload
+        self._issuer = issuer
+        self._settings = settings
+        self._directory = directory
+        self._prefix = prefix
+        self._response_ids: dict[int, int] = {}
+        self._prompts: list[int] = []
+        self._told_ns: dict[int, int] = {}
+        self._ended = threading.Event()
+        self._error: BaseException | None = None
+        self._abandoned = False
+
+    def run(self) -> None:
+        """Return when LoadGen has ended. Raises RunError (EngineBroken) or OSError where it cannot end."""
+        threading.Thread(target=self._start_test, name="loadgen", daemon=True).start()
+        try:
+            while not self._ended.wait(LOOK_S):
+                self._issuer.check()
+            if self._error is not None:
+                raise self._error
+        except BaseException:
+            self._abandoned = True
+            raise
+
+    def scheduled_ns(self) -> dict[int, int]:
+        """Return query index -> when LoadGen had scheduled it, by `now_ns`.
+
+        LoadGen's trace tells how long each query took from then until LoadGen heard of its end; when it heard is known
+        here. Accurate to the microseconds that telling takes.
+        """
+        trace = self._directory / f"{self._prefix}trace.json"
+        return {
+            index: self._told_ns[index] - taken_ns
+            for index, (prompt, taken_ns) in read_schedule(trace).items()
+            if index in self._told_ns and self._prompts[index] == prompt
+        }
+
+    def first_token(self, query: Query) -> None:
+        """Tell LoadGen, which takes the time itself."""
+        if self._abandoned:
+            return
+        response = self._loadgen.QuerySampleResponse(self._response_ids[query.index], 0, 0, 1)
+        self._loadgen.FirstTokenComplete([response])
+
+    def ended(self, query: Query, answer: Answer | None) -> None:
+        """Tell LoadGen; a failed query ends without a token, so that LoadGen does not wait for it."""
+        if self._abandoned:
+            return
+        token_ids = array.array("q", answer.token_ids if answer else ())
+        address, length = token_ids.buffer_info()
+        tokens = answer.output_tokens if answer else 0
+        response = self._loadgen.QuerySampleResponse(
+            self._response_ids.pop(query.index), address, length * token_ids.itemsize, tokens
+        )
+        self._told_ns[query.index] = now_ns()
+        self._loadgen.QuerySamplesComplete([response])
+
+    def _issue(self, samples: Any) -> None:
+        """Take queries from LoadGen, on its thread. Never raises: LoadGen does not survive that."""
+        for sample in samples:
+            if self._abandoned:
+                threading.Event().wait()
+            index = len(self._prompts)
+            self._prompts.append(sample.index)
+            self._response_ids[index] = sample.id
+            try:
+                self._issuer.issue(self._workload.query(index, sample.index), None, self)
+            except BaseException as error:  # told to the waiting thread, which raises it
+                self._error = error
+                self._ended.set()
+                threading.Event().wait()
+
+    def _start_test(self) -> None:
+        loadgen = self._loadgen
+        count = len(self._workload.prompts)
+        try:
+            logs = loadgen.LogSettings()
+            logs.enable_trace = True  # the only place where LoadGen tells when it had scheduled a query
+            logs.log_output.outdir = str(self._directory)
+            logs.log_output.prefix = self._prefix
+            logs.log_output.copy_summary_to_stdout = False
+            sut = loadgen.ConstructSUT(self._issue, lambda: None)
+            qsl = loadgen.ConstructQSL(count, count, lambda indexes: None, lambda indexes: None)
+            loadgen.StartTestWithLogSettings(sut, qsl, self._settings, logs, "")
+            loadgen.DestroyQSL(qsl)
+            loadgen.DestroySUT(sut)
+        except Exception as error:  # told to the waiting thread
+            self._error = RunError(f"LoadGen failed: {type(error).__name__}: {error}")
+        self._ended.set()

@@ -1,0 +1,126 @@
+"""The peak search: the highest rate at which short Server runs are valid. A full-length run at it then decides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark import metrics
+from benchmark.errors import RunError
+from benchmark.loadgen_log import CONSTRAINTS
+from benchmark.node.interfaces import Conditions, Engine, Purpose, Scenario, Workload, now_ns
+from benchmark.node.progress import Progress
+from benchmark.node.recorder import Recorder
+from benchmark.profiles import Profile
+from benchmark.records import LoadGenResult, PeakSearch, Probe, Sample
+
+PRECISION = 0.05
+MOST_PROBES = 12
+# Server runs reach less than a burst does: a guess only, the search corrects it.
+FIRST_GUESS = 0.8
+# Above what a burst reaches, so that LoadGen generates enough queries for its least duration.
+ROOM = 1.2
+PERFORMANCE = CONSTRAINTS["result_perf_constraints_met"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search came to: the highest valid rate, and whether the next higher that was tried is within reach."""
+
+    rate: float | None
+    settled: bool
+
+
+def search(
+    valid: Callable[[float], bool], start: float, precision: float = PRECISION, most: int = MOST_PROBES
+) -> Found:
+    """Bracket the highest valid rate from `start` by doubling or halving, then bisect, with at most `most` probes.
+
+    `settled`: an invalid rate is known that lies within `precision` above the valid one.
+    """
+    low: float | None = None
+    high: float | None = None
+    rate = start
+    for _ in range(most):
+        rate = float(f"{rate:.4g}")  # people will type it
+        if valid(rate):
+            low = rate
+        else:
+            high = rate
+        if low is not None and high is not None:
+            if high / low <= 1 + precision:
+                return Found(low, settled=True)
+            rate = math.sqrt(low * high)
+        else:
+            rate = rate * 2 if high is None else rate / 2
+    return Found(low, settled=False)
+
+
+@dataclass(frozen=True)
+class PeakFinder:
+    """Runs the probes. `scenario` is LoadGen's, on an engine that is loaded and warm."""
+
+    engine: Engine
+    scenario: Scenario
+    workload: Workload
+    profile: Profile
+    directory: Path
+    progress: Progress
+
+    def find(self, replicas: int) -> PeakSearch:
+        """Return the highest valid rate, in queries per second for the whole node, and every probe.
+
+        Without a limit on times (Offline) it is what a burst reaches, with room above for LoadGen to have enough.
+        """
+        burst = self._burst()
+        probes: list[Probe] = []
+
+        def valid(rate: float) -> bool:
+            self.progress.stage(f"searching: probe {len(probes) + 1} at {rate:g} queries/s")
+            probes.append(self._probe(rate, f"probe{len(probes) + 1:02}_"))
+            return probes[-1].valid
+
+        server = self.profile.scenario_options.get("scenario") == "Server"
+        found = search(valid, burst * FIRST_GUESS) if server else Found(float(f"{burst * ROOM:.4g}"), settled=False)
+        host_vars = "" if found.rate is None else f"benchmark_target_qps: {found.rate / replicas:.4g}"
+        return PeakSearch(target_qps=found.rate, settled=found.settled, probes=tuple(probes), host_vars=host_vars)
+
+    def _burst(self) -> float:
+        """Return queries per second of a burst that is issued at once: what the engine can do without any limit."""
+        self.progress.stage("searching: a burst of queries")
+        samples, loadgen = self._run(1, "burst")
+        measured = metrics.compute(samples, metrics.issued(samples), loadgen)
+        if errors := [sample.error for sample in samples if sample.error]:
+            raise RunError(f"The burst that the search begins with failed: {errors[0]}")
+        if not measured.qps:
+            raise RunError("The burst that the search begins with has no rate.")
+        return measured.qps
+
+    def _probe(self, rate: float, prefix: str) -> Probe:
+        samples, loadgen = self._run(rate, "probe", prefix)
+        measured = metrics.compute(samples, metrics.issued(samples), loadgen)
+        reasons = []
+        # Not LoadGen's verdict as a whole: a short run has too few queries for early stopping.
+        if loadgen is None or not loadgen.constraints.get(PERFORMANCE, False):
+            reasons += [*(loadgen.reasons[:1] if loadgen else ()), f"LoadGen: {PERFORMANCE}: no."]
+        if measured.queries.failed:
+            reasons.append(f"{measured.queries.failed} queries failed.")
+        return Probe(
+            target_qps=rate,
+            valid=not reasons,
+            reasons=tuple(reasons),
+            qps=measured.qps,
+            ttft_p99_ms=measured.ttft_ms.p99 if measured.ttft_ms else None,
+            tpot_p99_ms=measured.tpot_ms.p99 if measured.tpot_ms else None,
+        )
+
+    def _run(self, rate: float, purpose: Purpose, prefix: str = "") -> tuple[list[Sample], LoadGenResult | None]:
+        recorder = Recorder(self.engine, None, now_ns(), lambda sample, done: None)
+        try:
+            conditions = Conditions(self.directory, rate, purpose, prefix or f"{purpose}_")
+            outcome = self.scenario.run(self.workload, recorder, conditions)
+        finally:
+            recorder.close()
+        return recorder.amend(outcome.scheduled_ns), outcome.loadgen
