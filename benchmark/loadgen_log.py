@@ -1,6 +1,7 @@
 """Read what MLCommons LoadGen wrote: its own log format, on the node and again on the controller.
 
-mlperf_log_detail.txt has lines of ":::MLLOG " and a JSON object with key, value and metadata.
+mlperf_log_detail.txt has lines of ":::MLLOG " and a JSON object with key, value and metadata; its figures have six
+digits. mlperf_log_summary.txt has lines of "label : value", rounded from the full ones.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from benchmark.files import MAX_LOG_BYTES, read_text
 from benchmark.records import LoadGenResult
 
 DETAIL = "mlperf_log_detail.txt"
+SUMMARY = "mlperf_log_summary.txt"
 MARK = ":::MLLOG "
 # What LoadGen's verdict rests on, by the key that tells whether it is met.
 CONSTRAINTS = {
@@ -27,8 +29,13 @@ CONSTRAINTS = {
 REASONS = ("result_invalid_reason", "early_stopping_result", "early_stopping_ttft_result", "early_stopping_tpot_result")
 
 
-def read_detail(path: Path) -> LoadGenResult:
-    """Return LoadGen's own figures and verdict. Raises InputError where the log is truncated, damaged or not its."""
+def read_result(directory: Path, prefix: str = "") -> LoadGenResult:
+    """Return LoadGen's own figures and verdict from the logs whose names begin with `prefix`.
+
+    Raises InputError where a log is absent, truncated, damaged or not LoadGen's.
+    """
+    path = directory / f"{prefix}{DETAIL}"
+    summary = _summary(directory / f"{prefix}{SUMMARY}")
     values: dict[str, Any] = {}
     errors: list[str] = []
     for key, value, is_error in _entries(path):
@@ -49,6 +56,7 @@ def read_detail(path: Path) -> LoadGenResult:
             constraints={name: bool(values[key]) for key, name in CONSTRAINTS.items() if key in values},
             reasons=tuple(_sentence(values[key]) for key in REASONS if invalid and _sentence(values.get(key, ""))),
             results={key: _finite(value) for key, value in values.items() if key.startswith(("result_", "generated_"))},
+            summary=summary,
             settings={
                 key.removeprefix("effective_"): value for key, value in values.items() if key.startswith("effective_")
             },
@@ -56,6 +64,18 @@ def read_detail(path: Path) -> LoadGenResult:
         )
     except (KeyError, ValueError) as fault:
         raise InputError(f"{path}: not LoadGen's log: {' '.join(str(fault).split())[:300]}.") from None
+
+
+def _summary(path: Path) -> dict[str, str]:
+    """Return the labels and values of the summary, up to where it repeats the settings."""
+    told: dict[str, str] = {}
+    for line in read_text(path, MAX_LOG_BYTES).splitlines():
+        if line.strip() == "Test Parameters Used":
+            break
+        label, colon, value = line.partition(":")
+        if colon and value.strip() and not line.lstrip().startswith("*"):
+            told[label.strip()[:200]] = value.strip()[:4000]
+    return told
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Any, bool]]:

@@ -176,7 +176,7 @@ class DatasetInfo(Record):
 
 
 class LoadGenResult(Record):
-    """What MLCommons LoadGen said of a run, verbatim from its mlperf_log_detail.txt; nothing is derived again."""
+    """What MLCommons LoadGen said of a run, verbatim from its logs; nothing is derived again."""
 
     version: Text = Field("", description="of LoadGen")
     scenario: Name
@@ -184,7 +184,8 @@ class LoadGenResult(Record):
     valid: bool | None = Field(None, description="LoadGen's verdict; absent in accuracy mode")
     constraints: dict[Name, bool] = Field(default_factory=dict, description="what the verdict rests on")
     reasons: tuple[Text, ...] = Field((), description="what LoadGen says to an invalid run, and of early stopping")
-    results: dict[Name, JsonValue] = Field(default_factory=dict, description="every figure, under LoadGen's name")
+    results: dict[Name, JsonValue] = Field(default_factory=dict, description="every figure of the detailed log")
+    summary: dict[Name, Text] = Field(default_factory=dict, description="what LoadGen prints for people, as it does")
     settings: dict[Name, JsonValue] = Field(default_factory=dict, description="the settings in effect")
     errors: tuple[Text, ...] = Field((), description="errors that LoadGen logged")
 

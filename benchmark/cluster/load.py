@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmark.cluster.verify import LOADGEN_LOGS, check_claims, check_loadgen, check_origin, measured
+from benchmark.cluster.verify import check_claims, check_loadgen, check_origin, measured
 from benchmark.errors import InputError
 from benchmark.files import read_record, read_samples
-from benchmark.loadgen_log import read_detail
 from benchmark.metrics import latencies_ms, tpots_ms, ttfts_ms
 from benchmark.records import Failure, Metrics, NodeResult, RunRecord, Sample
 from benchmark.rundir import FAILURE, NODES, RUN_FILE
@@ -128,8 +127,7 @@ def _read_result(directory: Path, run: RunRecord, node: str) -> tuple[NodeResult
         samples = read_samples(directory / SAMPLES) if kept else []
         metrics = measured(samples, run.nodes[node], result.loadgen)
         if result.status == "complete":
-            logs = (directory / name for name in LOADGEN_LOGS)
-            check_loadgen(result, {path.name: read_detail(path) for path in logs if _exists(path)})
+            check_loadgen(result, directory)
             check_claims(result, samples, metrics)
     except InputError as error:
         where = "" if str(error).startswith(str(directory)) else f"{paths[0]}: "

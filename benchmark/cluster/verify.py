@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmark import metrics
 from benchmark.errors import InputError
-from benchmark.loadgen_log import DETAIL
+from benchmark.loadgen_log import DETAIL, read_result
 from benchmark.records import LoadGenResult, Metrics, NodeResult, RunRecord, Sample
 from benchmark.settings import ResolvedSettings
 from benchmark.verdict import Findings, judge
 
 # Both sides compute the same formulas in double precision; only the last bits may differ between two machines.
 RELATIVE_TOLERANCE = 1e-9
-# What LoadGen says of the measurement, and of the run for accuracy.
-LOADGEN_LOGS = (DETAIL, f"accuracy_{DETAIL}")
+# What the names of LoadGen's logs of the run for accuracy begin with.
+ACCURACY = "accuracy_"
 
 
 def differences(claimed: Any, given: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -56,16 +57,14 @@ def measured(samples: Sequence[Sample], asked: ResolvedSettings, loadgen: LoadGe
         raise InputError(f"samples.jsonl: {error}.") from None
 
 
-def check_loadgen(result: NodeResult, read: Mapping[str, LoadGenResult]) -> None:
-    """Raise InputError where the result quotes LoadGen other than its logs do; `read` holds those that came back."""
-    quotes = (result.loadgen, result.accuracy.loadgen if result.accuracy else None)
-    for name, quote in zip(LOADGEN_LOGS, quotes, strict=True):
-        log = read.get(name)
-        if quote is not None and log is None:
-            raise InputError(f"it quotes LoadGen, and {name} did not come back.")
-        if quote is not None and log is not None:
-            for path, claimed, given in differences(quote.model_dump(), log.model_dump()):
-                raise InputError(f"its {path} of LoadGen is {claimed!r}, {name} says {given!r}.")
+def check_loadgen(result: NodeResult, directory: Path) -> None:
+    """Raise InputError where the result quotes LoadGen other than its logs in `directory` do."""
+    quotes = {"": result.loadgen, ACCURACY: result.accuracy.loadgen if result.accuracy else None}
+    for prefix, quote in quotes.items():
+        if quote is None:
+            continue
+        for path, claimed, given in differences(quote.model_dump(), read_result(directory, prefix).model_dump()):
+            raise InputError(f"its {path} of LoadGen is {claimed!r}, {prefix}{DETAIL} and its summary say {given!r}.")
     asked = result.resolved.profile
     if asked.scenario == "loadgen" and asked.accuracy != "only" and result.loadgen is None:
         raise InputError("LoadGen was to drive it, and it has no result of LoadGen.")

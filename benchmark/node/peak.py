@@ -15,6 +15,7 @@ from benchmark.node.progress import Progress
 from benchmark.node.recorder import Recorder
 from benchmark.profiles import Profile
 from benchmark.records import LoadGenResult, PeakSearch, Probe, Sample
+from benchmark.verdict import Findings, judge
 
 PRECISION = 0.05
 MOST_PROBES = 12
@@ -101,12 +102,11 @@ class PeakFinder:
     def _probe(self, rate: float, prefix: str) -> Probe:
         samples, loadgen = self._run(rate, "probe", prefix)
         measured = metrics.compute(samples, metrics.issued(samples), loadgen)
-        reasons = []
-        # Not LoadGen's verdict as a whole: a short run has too few queries for early stopping.
+        # The profile's own limits, and of LoadGen's verdict only this: a short run has too few queries for the rest.
+        limits = self.profile.model_copy(update={"accuracy": "off"})
+        reasons = list(judge(limits, Findings(measured), rate, "complete").reasons)
         if loadgen is None or not loadgen.constraints.get(PERFORMANCE, False):
             reasons += [*(loadgen.reasons[:1] if loadgen else ()), f"LoadGen: {PERFORMANCE}: no."]
-        if measured.queries.failed:
-            reasons.append(f"{measured.queries.failed} queries failed.")
         return Probe(
             target_qps=rate,
             valid=not reasons,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import threading
 import time
+from collections import deque
+from collections.abc import Callable
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.errors import InputError
 from benchmark.node import interfaces
-from benchmark.node.interfaces import Answer, Listener, Query, now_ns
+from benchmark.node.interfaces import Answer, EngineBroken, Listener, Query, now_ns
 from benchmark.records import EngineInfo
 
 
@@ -20,11 +25,13 @@ class Options(BaseModel):
     load_s: float = Field(0, ge=0, description="seconds that loading takes")
     ttft_ms: float = Field(5, ge=0, description="milliseconds until the first token")
     tpot_ms: float = Field(0.2, ge=0, description="milliseconds per further token")
+    slots: int = Field(0, ge=0, description="queries that are answered at once, the others wait; 0: no limit")
     fail_indexes: tuple[int, ...] = Field((), description="queries that fail")
+    break_at: int | None = Field(None, description="the query at which the engine breaks as a whole")
 
 
 class Engine(interfaces.Engine):
-    """Answers after known delays, with token ids that depend on the seed alone."""
+    """Answers after known delays, with token ids that depend on the seed alone. One thread keeps the time."""
 
     def load(self) -> EngineInfo:
         """Wait `load_s`. Raises InputError for options that it does not know."""
@@ -35,16 +42,83 @@ class Engine(interfaces.Engine):
             where = ".".join(map(str, problem["loc"]))
             raise InputError(f"engine_options of the simulated engine: {where}: {problem['msg']}.") from None
         time.sleep(self.timing.load_s)
+        self._timer = Timer()
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Query, Listener]] = deque()
+        self._busy = 0
         return EngineInfo(name="simulated", simulated=True, details=self.timing.model_dump(mode="json"))
 
     def submit(self, query: Query, listener: Listener) -> None:
-        """Sleep as long as a model would compute."""
+        """Begin the answer, or let the query wait for a slot."""
+        if query.index == self.timing.break_at:
+            raise EngineBroken("The simulated engine was told to break.")
         if query.index in self.timing.fail_indexes:
             listener.failed(query, "The simulated engine was told to fail this query.")
             return
+        with self._lock:
+            if self.timing.slots and self._busy >= self.timing.slots:
+                self._waiting.append((query, listener))
+                return
+            self._busy += 1
+        self._begin(query, listener, now_ns())
+
+    def close(self) -> None:
+        """Answer nothing more."""
+        if hasattr(self, "_timer"):
+            self._timer.stop()
+
+    def _begin(self, query: Query, listener: Listener, at_ns: int) -> None:
         tokens = self.generation.max_new_tokens
-        time.sleep(self.timing.ttft_ms / 1000)
-        listener.first_token(query, now_ns())
-        time.sleep(self.timing.tpot_ms * (tokens - 1) / 1000)
+        first_ns = at_ns + int(self.timing.ttft_ms * 1e6)
+        last_ns = first_ns + int(self.timing.tpot_ms * 1e6) * (tokens - 1)
         token_ids = tuple((query.seed + position) % 1000 for position in range(tokens))
-        listener.completed(query, now_ns(), Answer.of(len(query.prompt.text.split()), token_ids))
+        answer = Answer.of(len(query.prompt.token_ids or query.prompt.text.split()), token_ids)
+
+        def first() -> None:
+            listener.first_token(query, now_ns())
+            self._timer.at(last_ns, last)
+
+        def last() -> None:
+            ended_ns = now_ns()
+            listener.completed(query, ended_ns, answer)
+            with self._lock:
+                if not self._waiting:
+                    self._busy -= 1
+                    return
+                following = self._waiting.popleft()
+            self._begin(*following, ended_ns)
+
+        self._timer.at(first_ns, first)
+
+
+class Timer:
+    """Calls functions at times of `now_ns`, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._due: list[tuple[int, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._changed = threading.Condition()
+        self._stopped = False
+        threading.Thread(target=self._run, name="simulated", daemon=True).start()
+
+    def at(self, at_ns: int, call: Callable[[], None]) -> None:
+        """Call at that time, or at once where it has passed."""
+        with self._changed:
+            heapq.heappush(self._due, (at_ns, next(self._order), call))
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """Call nothing more."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._stopped and (not self._due or self._due[0][0] > now_ns()):
+                    self._changed.wait((self._due[0][0] - now_ns()) / 1e9 if self._due else None)
+                if self._stopped:
+                    return
+                _, _, call = heapq.heappop(self._due)
+            call()

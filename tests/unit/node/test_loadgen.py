@@ -1,0 +1,238 @@
+"""MLCommons' own LoadGen, driving an engine whose delays are known."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.errors import InputError, RunError
+from benchmark.files import read_record, read_samples
+from benchmark.node.run import RunRequest, run
+from benchmark.records import NodeResult
+from benchmark.rundir import RunOrder
+from benchmark.settings import ResolvedSettings, resolve
+
+SHORT = {"min_duration_ms": 500, "min_query_count": 40}
+PROFILE: dict[str, Any] = {
+    "scenario": "loadgen",
+    "scenario_options": {"scenario": "Server", **SHORT},
+    "engine_options": {"ttft_ms": 4, "tpot_ms": 0.5},
+    "samples": None,
+    "warmup": 1,
+    "limits": [{"metric": "queries.failed", "at_most": 0}],
+}
+
+
+def asked(profile: dict[str, Any] | None = None, **settings: Any) -> ResolvedSettings:
+    base = resolve({"benchmark_profile": "self-test", "benchmark_device": "cpu", "benchmark_target_qps": 60})
+    changed = {**base.profile.model_dump(), **PROFILE, **(profile or {})}
+    return ResolvedSettings.model_validate({"settings": {**base.settings.model_dump(), **settings}, "profile": changed})
+
+
+def measure(directory: Path, profile: dict[str, Any] | None = None, **settings: Any) -> NodeResult:
+    return run(RunRequest("r1", "jw2", asked(profile, **settings), directory))
+
+
+# LoadGen's label in its summary -> its key in the result, by scenario.
+LABELS = {
+    "Server": {
+        "Completed samples per second": "result_completed_samples_per_sec",
+        "Completed tokens per second": "result_completed_tokens_per_second",
+        "Scheduled samples per second": "result_scheduled_samples_per_sec",
+        "99.00 percentile first token latency (ns)": "result_first_token_99.00_percentile_latency_ns",
+        "99.00 percentile time to output token (ns)": "result_time_per_output_token_99.00_percentile_ns",
+    },
+    "Offline": {
+        "Samples per second": "result_samples_per_second",
+        "Tokens per second": "result_tokens_per_second",
+    },
+    "SingleStream": {
+        "QPS w/ loadgen overhead": "result_qps_with_loadgen_overhead",
+        "TPS w/ loadgen overhead": "result_token_throughput_with_loadgen_overhead",
+        "90.00 percentile latency (ns)": "result_90.00_percentile_latency_ns",
+    },
+}
+
+
+@pytest.mark.parametrize("scenario", LABELS)
+def test_the_result_says_what_loadgen_says_to_the_last_digit(tmp_path: Path, scenario: str) -> None:
+    result = measure(tmp_path, {"scenario_options": {"scenario": scenario, **SHORT}})
+    loadgen = result.loadgen
+    assert loadgen is not None
+    told, printed = loadgen.summary, (tmp_path / "mlperf_log_summary.txt").read_text()
+    for label, key in LABELS[scenario].items():
+        assert re.search(rf"^{re.escape(label)}\s*: {re.escape(told[label])}$", printed, re.M), label
+        # The detailed log's six digits and the summary's are rounded apart.
+        unit = 10.0 ** -len(told[label].partition(".")[2])
+        assert float(str(loadgen.results[key])) == pytest.approx(float(told[label]), abs=0.51 * unit, rel=1e-5), label
+    assert loadgen.valid is (told["Result is"] == "VALID")
+    assert loadgen.constraints["early stopping satisfied" if scenario != "Offline" else "min queries satisfied"] is (
+        told["Early stopping satisfied" if scenario != "Offline" else "Min queries satisfied"] == "Yes"
+    )
+    assert result.verdict is not None
+    assert result.verdict.valid is loadgen.valid
+    metrics = result.metrics
+    assert metrics is not None
+    assert metrics.qps == loadgen.results[next(iter(LABELS[scenario].values()))]
+    assert metrics.queries.planned == metrics.queries.completed >= 40
+    assert result.warmup == 1
+
+
+def test_times_from_the_scheduled_time_are_loadgens(tmp_path: Path) -> None:
+    result = measure(tmp_path)
+    samples = read_samples(tmp_path / "samples.jsonl")
+    assert result.loadgen is not None
+    assert result.metrics is not None
+    assert result.metrics.latency_ms is not None
+    assert all(sample.scheduled_ns is not None for sample in samples)
+    theirs_ns = sorted(s.reported_ns - s.scheduled_ns for s in samples if s.reported_ns and s.scheduled_ns is not None)
+    # The same percentile of the same queries; two readings of a clock lie between, on a machine that does other work.
+    assert theirs_ns[len(theirs_ns) // 2] / 1e6 == pytest.approx(
+        float(str(result.loadgen.results["result_50.00_percentile_latency_ns"])) / 1e6, abs=2
+    )
+    assert [sample.index for sample in sorted(samples, key=lambda s: s.index)] == list(range(len(samples)))
+
+
+def test_limits_and_seeds_are_loadgens_own_and_the_profile_overrides_only_what_it_names(tmp_path: Path) -> None:
+    result = measure(tmp_path, {"scenario_options": {**PROFILE["scenario_options"], "tpot_latency_ms": 7}})
+    assert result.loadgen is not None
+    settings = result.loadgen.settings
+    assert settings["schedule_rng_seed"] == 16159082839903944936
+    assert settings["min_duration_ms"] == 500
+    conf = (tmp_path / "user.conf").read_text()
+    assert re.findall(r"^llama3_1-8b\.Server\.(\w+) = ([\d.]+)$", conf, re.M) == [
+        ("min_duration", "500"),
+        ("min_query_count", "40"),
+        ("tpot_latency", "7"),
+        ("target_qps", "60.0"),
+        ("performance_sample_count_override", "20"),
+    ]
+    requested = (tmp_path / "mlperf_log_detail.txt").read_text()
+    assert '"requested_server_ttft_latency", "value": 2000000000' in requested
+    assert '"requested_server_tpot_latency", "value": 7000000' in requested
+
+
+def test_a_failed_query_neither_hangs_loadgen_nor_is_softened(tmp_path: Path) -> None:
+    result = measure(tmp_path, {"engine_options": {"ttft_ms": 1, "fail_indexes": [3]}})
+    assert result.metrics is not None
+    assert result.metrics.queries.failed == 1
+    assert result.verdict is not None
+    assert "failed queries is 1, at most 0 is asked." in result.verdict.reasons
+
+
+def test_an_answer_of_one_token_is_not_reported_as_if_it_were_fine(tmp_path: Path) -> None:
+    result = measure(tmp_path, {"generation": {"max_new_tokens": 1, "min_new_tokens": 1}})
+    assert result.loadgen is not None
+    assert result.loadgen.errors
+    assert result.verdict is not None
+    assert any(reason.startswith("LoadGen: no errors: no.") for reason in result.verdict.reasons)
+    assert result.metrics is not None
+    assert result.metrics.tpot_ms is None
+
+
+def test_unknown_options_are_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="scenario_options of the loadgen scenario: scenario: Input should be"):
+        measure(tmp_path, {"scenario_options": {"scenario": "MultiStream"}})
+
+
+def start(directory: Path, profile: dict[str, Any]) -> subprocess.Popen[bytes]:
+    order = RunOrder(run_id="r1", node="jw2", resolved=asked(profile))
+    (directory / "order.json").write_text(order.model_dump_json())
+    command = [sys.executable, "-m", "benchmark", "run", "--order", str(directory / "order.json")]
+    with (directory / "benchmark.log").open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
+
+
+def written(directory: Path) -> NodeResult:
+    (path,) = directory.glob("mlperf_datacenter_jw2_*.json")
+    return read_record(path, NodeResult)
+
+
+def test_a_broken_engine_ends_the_run_with_its_message(tmp_path: Path) -> None:
+    # LoadGen would wait: ten minutes for its schedule, and for ever for the query that is lost.
+    options = {"scenario": "Server", "min_duration_ms": 600_000}
+    process = start(tmp_path, {"scenario_options": options, "engine_options": {"ttft_ms": 1, "break_at": 30}})
+    assert process.wait(timeout=60) == 4
+    result = written(tmp_path)
+    assert (result.status, result.stage) == ("failed", "measuring")
+    assert result.error == "The simulated engine was told to break."
+    assert result.metrics is not None
+    assert result.metrics.queries.completed >= 20
+
+
+@pytest.mark.parametrize("scenario", ["Server", "Offline"])
+def test_a_stopped_run_keeps_what_it_measured(tmp_path: Path, scenario: str) -> None:
+    options = {"scenario": scenario, "min_duration_ms": 600_000}
+    process = start(tmp_path, {"scenario_options": options, "engine_options": {"ttft_ms": 10, "slots": 2}})
+    path = tmp_path / "samples.jsonl"
+    while not path.exists() or path.read_bytes().count(b"\n") < 5:
+        assert process.poll() is None, (tmp_path / "benchmark.log").read_text()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 4
+    result = written(tmp_path)
+    assert (result.status, result.error) == ("interrupted", "The run was stopped by SIGTERM.")
+    samples = read_samples(path)
+    assert result.metrics is not None
+    assert result.metrics.queries.completed == len(samples) >= 5
+    assert result.metrics.queries.unfinished > 0 or scenario == "Server"
+
+
+def test_a_log_that_loadgen_did_not_end_is_a_sentence(tmp_path: Path) -> None:
+    from benchmark.loadgen_log import read_result
+
+    measure(tmp_path)
+    path = tmp_path / "mlperf_log_detail.txt"
+    text = path.read_text()
+    path.write_text(text[: text.index("result_validity")])
+    with pytest.raises(InputError, match="not an entry of LoadGen's log"):
+        read_result(tmp_path)
+    path.write_text("\n".join(line for line in text.splitlines() if "num_errors" not in line))
+    with pytest.raises(InputError, match="LoadGen did not end its log"):
+        read_result(tmp_path)
+
+
+def test_the_peak_search_finds_what_the_engine_can_do(tmp_path: Path) -> None:
+    # Two at a time for 40 ms each: 50 queries/s. A queue that grows soon breaks a limit of 150 ms.
+    result = measure(
+        tmp_path,
+        {
+            "engine_options": {"ttft_ms": 32.5, "tpot_ms": 0.5, "slots": 2},
+            "scenario_options": {
+                "scenario": "Server",
+                **SHORT,
+                "ttft_latency_ms": 150,
+                "probe_duration_ms": 500,
+                "burst_query_count": 50,
+            },
+        },
+        benchmark_target_qps="auto",
+    )
+    peak = result.peak
+    assert peak is not None
+    assert peak.probes
+    assert result.target_qps == peak.target_qps
+    valid = [probe.target_qps for probe in peak.probes if probe.valid]
+    invalid = [probe for probe in peak.probes if not probe.valid]
+    assert peak.target_qps == max(valid)
+    assert all(probe.reasons for probe in invalid)
+    assert peak.settled is (min(probe.target_qps for probe in invalid) <= max(valid) * 1.05)
+    assert peak.host_vars == f"benchmark_target_qps: {peak.target_qps:.4g}"
+    assert len(list(tmp_path.glob("probe*_mlperf_log_summary.txt"))) == len(peak.probes)
+    assert json.loads((tmp_path / "progress.json").read_text())["state"] == "complete"
+
+
+def test_an_engine_that_fails_every_query_of_the_burst_ends_the_search(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="The burst that the search begins with failed: The simulated engine was told"):
+        measure(
+            tmp_path,
+            {"warmup": 0, "engine_options": {"fail_indexes": list(range(300))}},
+            benchmark_target_qps="auto",
+        )
