@@ -334,6 +334,23 @@ class Overlap(Record):
     any_s: float
 
 
+class Disagreement(Record):
+    """A node whose greedy tokens differ from those of nodes that are alike."""
+
+    node: Name
+    prompt: Name = Field(description="the first prompt in which it differs")
+    position: Count = Field(description="the first token that differs, from 0")
+    others: tuple[Name, ...] = Field(description="the nodes that it was held against")
+
+
+class Agreement(Record):
+    """Nodes with the same hardware, precision, model and software, and whether they give the same greedy tokens."""
+
+    nodes: tuple[Name, ...]
+    prompts: Count
+    disagreements: tuple[Disagreement, ...] = ()
+
+
 class ClusterResult(Record):
     """`aggregated_datacenter_results.json`: made from the run's files alone."""
 
@@ -346,5 +363,6 @@ class ClusterResult(Record):
     nodes: tuple[NodeRow, ...]
     groups: tuple[Group, ...]
     overlap: Overlap | None
+    agreements: tuple[Agreement, ...] = ()
     problems: tuple[Text, ...] = Field((), description="files that were refused, by name")
     verdict: Verdict

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from benchmark.cluster.agreement import agreements
 from benchmark.cluster.arithmetic import cluster_verdict, gpus_of, group_nodes, likeness, natural, overlap
 from benchmark.cluster.load import MAX_REASON, LoadedNode, load_node, one_line, read_run, strangers
 from benchmark.records import ClusterResult, NodeRow
@@ -24,6 +25,7 @@ def aggregate(run_dir: Path) -> ClusterResult:
     groups = group_nodes(counted)
     group_of = {name: number for number, group in enumerate(groups) for name in group.nodes}
     rows = tuple(_row(node, group_of) for node in nodes)
+    compared = agreements(counted)
     together = overlap([node.result.window for node in counted if node.result and node.result.window])
     return ClusterResult(
         run_id=run.run_id,
@@ -33,10 +35,11 @@ def aggregate(run_dir: Path) -> ClusterResult:
         nodes=rows,
         groups=groups,
         overlap=together,
+        agreements=compared,
         problems=tuple(
             problem[:MAX_REASON] for problem in (*(p for n in nodes for p in n.problems), *strangers(run_dir, run))
         ),
-        verdict=cluster_verdict(rows, together),
+        verdict=cluster_verdict(rows, together, compared),
     )
 
 

@@ -12,7 +12,7 @@ from itertools import chain
 
 from benchmark.cluster.load import LoadedNode
 from benchmark.metrics import NS_PER_S, distribution
-from benchmark.records import Check, Group, NodeRow, Overlap, QueryCounts, Verdict, Window
+from benchmark.records import Agreement, Check, Disagreement, Group, NodeRow, Overlap, QueryCounts, Verdict, Window
 from benchmark.settings import canonical_sha256, is_directory_path
 
 # Nodes whose windows share less than this did not measure together: clocks are not known better.
@@ -115,8 +115,10 @@ def overlap(windows: Sequence[Window]) -> Overlap | None:
     return Overlap(together_s=max(0, together) / NS_PER_S, any_s=union / NS_PER_S)
 
 
-def cluster_verdict(rows: Sequence[NodeRow], measured_together: Overlap | None) -> Verdict:
-    """Return the verdict: every node that was asked is counted and valid, and all of them measured together."""
+def cluster_verdict(
+    rows: Sequence[NodeRow], measured_together: Overlap | None, compared: Sequence[Agreement] = ()
+) -> Verdict:
+    """Return the verdict: every node asked is counted and valid, all measured together, and like nodes agree."""
     counted = [row for row in rows if row.counted]
     valid = [row for row in counted if row.verdict is not None and row.verdict.valid]
     missing = [row.node for row in rows if not row.counted]
@@ -131,7 +133,19 @@ def cluster_verdict(rows: Sequence[NodeRow], measured_together: Overlap | None) 
         checks.append(_at_least("seconds measured together", measured_together.together_s, MIN_OVERLAP_S))
         if not checks[-1].passed:
             reasons.append("The nodes did not all measure at the same time.")
+    for agreement in compared:
+        agree = len(agreement.nodes) - len(agreement.disagreements)
+        checks.append(_at_least("like nodes with the same greedy tokens", agree, len(agreement.nodes)))
+        reasons += [disagreement_words(one) for one in agreement.disagreements]
     return Verdict(valid=not reasons, checks=tuple(checks), reasons=tuple(reasons))
+
+
+def disagreement_words(one: Disagreement) -> str:
+    """Return who differs from whom, and where first."""
+    return (
+        f"{one.node} gives other greedy tokens than {some(one.others)}: prompt {one.prompt}, from token "
+        f"{one.position + 1} on."
+    )
 
 
 def _at_least(what: str, value: float, limit: float) -> Check:

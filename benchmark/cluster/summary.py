@@ -39,6 +39,7 @@ def render_cluster(result: ClusterResult, run: RunRecord) -> str:
             simulated=any(row.simulated for row in result.nodes),
             sections=[_section(group, result.nodes) for group in result.groups],
             together=_together(result),
+            agreed=_agreed(result),
             not_counted=[row for row in result.nodes if not row.counted],
             invalid=[row for row in result.nodes if row.counted and not (row.verdict and row.verdict.valid)],
         )
@@ -95,6 +96,17 @@ def _together(result: ClusterResult) -> str:
         return ""
     share = f" ({seen.together_s / seen.any_s:.0%})" if seen.any_s else ""
     return f"all counted nodes together for {seen.together_s:.1f} s of {seen.any_s:.1f} s{share}"
+
+
+def _agreed(result: ClusterResult) -> str:
+    """Return, a line for each set of like nodes, how many of them give the same greedy tokens."""
+    lines = []
+    for agreement in result.agreements:
+        nodes, differ = len(agreement.nodes), len(agreement.disagreements)
+        lines.append(
+            f"{nodes - differ} of {nodes} like nodes give the same greedy tokens ({agreement.prompts} prompts)"
+        )
+    return "\n".join(lines)
 
 
 def _distinct(texts: Iterable[str]) -> str:

@@ -1,0 +1,66 @@
+"""Do like nodes give like answers? On the same hardware and software greedy tokens must be the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from benchmark.cluster.arithmetic import likeness, natural
+from benchmark.cluster.load import LoadedNode
+from benchmark.records import Agreement, Disagreement
+
+# Packages whose version may change which token is likeliest.
+SOFTWARE = ("torch", "transformers", "tokenizers", "accelerate")
+
+Tokens = tuple[int, ...]
+
+
+def agreements(counted: Iterable[LoadedNode]) -> tuple[Agreement, ...]:
+    """Return, for every set of two or more nodes that must agree, whether they do."""
+    sets: dict[tuple[tuple[str, str], ...], list[LoadedNode]] = {}
+    for node in sorted(counted, key=lambda node: natural(node.node)):
+        if _greedy(node):
+            sets.setdefault(tuple(_alike(node).items()), []).append(node)
+    return tuple(
+        _compare({node.node: _greedy(node) for node in nodes}) for _, nodes in sorted(sets.items()) if len(nodes) > 1
+    )
+
+
+def _alike(node: LoadedNode) -> dict[str, str]:
+    seen = node.result.environment if node.result else None
+    packages = seen.packages if seen else {}
+    return {**likeness(node), **{name: packages.get(name, "") for name in SOFTWARE}}
+
+
+def _greedy(node: LoadedNode) -> Mapping[str, Tokens]:
+    accuracy = node.result.accuracy if node.result else None
+    return accuracy.greedy if accuracy else {}
+
+
+def _compare(tokens: Mapping[str, Mapping[str, Tokens]]) -> Agreement:
+    """Hold every node against what most nodes say; where no answer has most nodes behind it, against the first's."""
+    found = []
+    prompts = list(dict.fromkeys(prompt for answers in tokens.values() for prompt in answers))
+    named: set[str] = set()
+    for prompt in prompts:
+        answers = {node: each.get(prompt, ()) for node, each in tokens.items()}
+        reference = _most(list(answers.values()))
+        others = tuple(node for node, answer in answers.items() if answer == reference)
+        for node, answer in answers.items():
+            if answer != reference and node not in named:
+                named.add(node)  # the first prompt is enough to look at
+                found.append(
+                    Disagreement(node=node, prompt=prompt, position=first_difference(answer, reference), others=others)
+                )
+    return Agreement(nodes=tuple(tokens), prompts=len(prompts), disagreements=tuple(found))
+
+
+def _most(answers: Sequence[Tokens]) -> Tokens:
+    return max(answers, key=answers.count)
+
+
+def first_difference(one: Tokens, other: Tokens) -> int:
+    """Return the first position, from 0, at which two sequences differ; the shorter one's end is a difference."""
+    for position, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return position
+    return min(len(one), len(other))
