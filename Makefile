@@ -14,7 +14,7 @@ demo: $(VENV)/.controller .demo/tiny-llama
 	$(PLAY) $(DEMO_SETTINGS) playbooks/benchmark.yml
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.ssh_nodes import CHECKOUT, Cluster
+from tests.integration.ssh_nodes import CHECKOUT, Cluster, loopback
 
 BIN = Path(sys.executable).parent
 DATA = CHECKOUT / "tests" / "data"
@@ -114,11 +114,11 @@ class Done:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two sshd: jw2 on 127.0.0.2, jw3 on 127.0.0.3."""
+    """Two sshd: jw2 on 127.0.0.2, jw3 on 127.0.0.3 (127.0.1 in a second test process, and so on)."""
     made = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
-        made.add("jw2", "127.0.0.2")
-        made.add("jw3", "127.0.0.3")
+        made.add("jw2", loopback(2))
+        made.add("jw3", loopback(3))
         yield made
     finally:
         made.stop()

@@ -18,6 +18,12 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 PORT = 2222
 
 
+def loopback(number: int) -> str:
+    """Return a loopback address that no other test process listens on."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    return f"127.0.{worker}.{number}"
+
+
 @dataclass
 class SshNode:
     """One sshd that listens on `address`."""

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.integration.conftest import DATA, Playbooks
-from tests.integration.ssh_nodes import CHECKOUT
+from tests.integration.ssh_nodes import CHECKOUT, loopback
 
 
 def profile(directory: Path, **changes: Any) -> Path:
@@ -51,7 +51,7 @@ def test_a_complete_run(playbooks: Playbooks) -> None:
         assert not list((playbooks.directory / "nodes" / node / "runs").iterdir()), (
             "what was fetched is not left behind"
         )
-    assert json.loads((done.run_dir / "run.json").read_text())["hosts"] == {"jw2": "127.0.0.2", "jw3": "127.0.0.3"}
+    assert json.loads((done.run_dir / "run.json").read_text())["hosts"] == {"jw2": loopback(2), "jw3": loopback(3)}
 
 
 def test_provisioning_again_changes_nothing_and_a_changed_pin_is_applied(playbooks: Playbooks, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_limit_runs_one_node(playbooks: Playbooks) -> None:
 
 
 def test_a_third_node_is_one_entry_in_the_inventory(playbooks: Playbooks) -> None:
-    node = playbooks.cluster.add("jw4", "127.0.0.4")
+    node = playbooks.cluster.add("jw4", loopback(4))
     try:
         done = playbooks.run("benchmark")
     finally:
@@ -91,10 +91,10 @@ def test_a_third_node_is_one_entry_in_the_inventory(playbooks: Playbooks) -> Non
 
 
 def test_a_node_that_is_down_is_listed_and_the_other_is_kept(playbooks: Playbooks) -> None:
-    hosts = {"jw2": playbooks.cluster.host("jw2", "127.0.0.99"), "jw3": playbooks.cluster.host("jw3")}
+    hosts = {"jw2": playbooks.cluster.host("jw2", loopback(99)), "jw3": playbooks.cluster.host("jw3")}
     done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts))
     assert done.code != 0
-    assert "Nothing answers SSH at 127.0.0.99" in done.summary.replace("\n", " ").replace("  ", " ")
+    assert f"Nothing answers SSH at {loopback(99)}" in done.summary.replace("\n", " ").replace("  ", " ")
     assert "1 of 2" in done.summary
     assert done.row("jw2")["status"] == "failed"
     assert done.row("jw3")["counted"]
@@ -102,14 +102,14 @@ def test_a_node_that_is_down_is_listed_and_the_other_is_kept(playbooks: Playbook
 
 
 def test_a_down_node_alone_still_ends_with_a_summary(playbooks: Playbooks) -> None:
-    hosts = {"jw2": playbooks.cluster.host("jw2", "127.0.0.99")}
+    hosts = {"jw2": playbooks.cluster.host("jw2", loopback(99))}
     done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts))
     assert done.code != 0
     assert "0 of 1" in done.summary
 
 
 def test_a_changed_host_key_is_refused(playbooks: Playbooks) -> None:
-    node = playbooks.cluster.add("jw5", "127.0.0.5")
+    node = playbooks.cluster.add("jw5", loopback(5))
     try:
         node.stop()
         node.new_host_key()
@@ -120,7 +120,7 @@ def test_a_changed_host_key_is_refused(playbooks: Playbooks) -> None:
         del playbooks.cluster.nodes["jw5"]
         playbooks.cluster.trust()
     assert done.code != 0
-    assert "host key of 127.0.0.5 has changed" in done.output
+    assert f"host key of {loopback(5)} has changed" in done.output
     assert done.row("jw5")["status"] == "failed"
 
 
@@ -130,7 +130,7 @@ def test_a_wrong_key_is_a_sentence(playbooks: Playbooks, tmp_path: Path) -> None
         "preflight", inventory=playbooks.inventory(ansible_ssh_private_key_file=str(tmp_path / "other"))
     )
     assert done.code != 0
-    assert "SSH login to 127.0.0.2 was refused" in done.output
+    assert f"SSH login to {loopback(2)} was refused" in done.output
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_wrong_key_is_a_sentence(playbooks: Playbooks, tmp_path: Path) -> None
 )
 def test_a_bad_setting_is_refused_before_any_node_is_touched(playbooks: Playbooks, setting: str, said: str) -> None:
     # Addresses where nothing listens: who asks them would fail otherwise.
-    hosts = {"jw2": playbooks.cluster.host("jw2", "127.0.0.98"), "jw3": playbooks.cluster.host("jw3", "127.0.0.99")}
+    hosts = {"jw2": playbooks.cluster.host("jw2", loopback(98)), "jw3": playbooks.cluster.host("jw3", loopback(99))}
     done = playbooks.run("benchmark", "-e", setting, inventory=playbooks.inventory(hosts))
     assert done.code != 0
     assert said in " ".join(done.output.split())
