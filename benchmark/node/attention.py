@@ -1,8 +1,8 @@
 """Which attention the continuous engine computes with: what this machine has, without asking any network.
 
-Beside transformers' own there is `torch_flash`: the flash attention that comes with torch itself, on the paged cache. It
-is what a GPU gets where no flash-attn package is installed: sdpa and eager attend over the packed requests with one
-dense mask, which costs as much as if every request could see all others.
+Beside transformers' own there is `torch_flash`: the flash attention that comes with torch, on the paged cache. It is
+what a GPU gets where no flash-attn package is installed: sdpa and eager attend over the packed requests with one dense
+mask, which costs as much as if every request could see all others.
 """
 
 from __future__ import annotations
@@ -123,9 +123,9 @@ def _trial(device: str, dtype: str) -> float:
         return torch.randn(tokens, heads, 64, generator=generator, device=device).to(getattr(torch, dtype))
 
     query, key, value = draw(sum(lengths_q), 4), draw(sum(lengths_k), 2), draw(sum(lengths_k), 2)
-    starts = [torch.tensor([0, n[0], sum(n)], dtype=torch.int32, device=device) for n in (lengths_q, lengths_k)]
-    answer = varlen_kernel()(query, key, value, *starts, max(lengths_q), max(lengths_k), scale=None)
-    exact = exact_attention(query, key, value, *starts, max(lengths_q), max(lengths_k))
+    starts_q, starts_k = (torch.tensor([0, n[0], sum(n)], device=device).int() for n in (lengths_q, lengths_k))
+    answer = varlen_kernel()(query, key, value, starts_q, starts_k, max(lengths_q), max(lengths_k), scale=None)
+    exact = exact_attention(query, key, value, starts_q, starts_k, max(lengths_q), max(lengths_k))
     return float((answer.float() - exact.float()).abs().max())
 
 

@@ -88,7 +88,9 @@ def cache_bytes_per_token(snapshot: Path, dtype: str) -> int:
         kept_heads = config.get("num_key_value_heads") or heads
         return int(2 * config["num_hidden_layers"] * kept_heads * head_size * BYTES_PER_PARAMETER[dtype])
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise SetupError(f"{snapshot / 'config.json'} does not describe a model: {type(error).__name__}: {error}.") from None
+        raise SetupError(
+            f"{snapshot / 'config.json'} does not describe a model: {type(error).__name__}: {error}."
+        ) from None
 
 
 def load_model(settings: Settings, cache_tokens: int = 0) -> LoadedModel:
@@ -156,6 +158,6 @@ def _check_memory(weights: int, cache: int, dtype: str) -> None:
         beside = f" and {cache / 1e9:.1f} GB of KV cache" if cache else ""
         raise SetupError(
             f"The model needs {needed / 1e9:.1f} GB ({weights / 1e9:.1f} GB of weights in {dtype}{beside} among them) "
-            f"and the GPU has {free / 1e9:.1f} GB free of {total / 1e9:.1f}: end what else uses it (nvidia-smi), or take "
-            f"a smaller model{' or cache' if cache else ''}."
+            f"and the GPU has {free / 1e9:.1f} GB free of {total / 1e9:.1f}: end what else uses it (nvidia-smi), or "
+            f"take a smaller model{' or cache' if cache else ''}."
         )
