@@ -49,7 +49,7 @@ class Router:
         """Why nothing can be answered any more."""
         self._manager = manager
         self._flights: dict[str, Flight] = {}
-        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[_Event | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._listening = threading.Thread(target=self._listen, name="continuous-listener", daemon=True)
 
@@ -68,6 +68,7 @@ class Router:
     def close(self, timeout_s: float) -> None:
         """Stop telling; what is still in flight has failed."""
         self._closing.set()
+        self._events.put(None)  # wakes the listening thread
         if self._listening.ident is not None and self._listening is not threading.current_thread():
             self._listening.join(timeout_s)
 
@@ -110,17 +111,20 @@ class Router:
     # The listening thread.
 
     def _listen(self) -> None:
-        while not (self._closing.is_set() and self._events.empty()):
+        while True:
             try:
                 event = self._events.get(timeout=WATCH_S)
             except queue.Empty:
                 if not self._manager.is_running():
                     self._give_up()
                 continue
+            if event is None:
+                break
             self._tell(event)
         self._give_up()
         while not self._events.empty():
-            self._tell(self._events.get())
+            if event := self._events.get():
+                self._tell(event)
 
     def _give_up(self) -> None:
         """Fail what is in flight: nobody else will."""
