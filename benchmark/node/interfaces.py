@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from benchmark.errors import InputError, RunError
 from benchmark.profiles import Generation
@@ -96,6 +96,9 @@ class Listener(Protocol):
 
 class Engine(ABC):
     """What generates tokens: the system under test."""
+
+    replicable: ClassVar[bool] = False
+    """Whether a node with several GPUs runs one in a process of its own on each; else there is one on a node."""
 
     def __init__(self, settings: Settings, generation: Generation, options: dict[str, Any]) -> None:
         self.settings = settings
@@ -203,7 +206,17 @@ class Scenario(ABC):
 
 
 def make_engine(name: str, settings: Settings, generation: Generation, options: dict[str, Any]) -> Engine:
-    """Return the engine of that file name, not yet loaded."""
+    """Return the engine of that file name, not yet loaded; on several GPUs it may be one that hosts several of it.
+
+    Raises InputError or SetupError where the replicas asked for cannot be.
+    """
+    from benchmark.node.replicas import make_replicated_engine
+
+    return make_replicated_engine(name, settings, generation, options)
+
+
+def plain_engine(name: str, settings: Settings, generation: Generation, options: dict[str, Any]) -> Engine:
+    """Return the engine of that file name for this process, not yet loaded."""
     engine: Engine = importlib.import_module(f"benchmark.node.engines.{name}").Engine(settings, generation, options)
     return engine
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -16,7 +17,7 @@ from benchmark.node.hub_cache import ALLOW_PATTERNS, IGNORE_PATTERNS
 from benchmark.settings import Settings, is_directory_path
 
 BYTES_PER_PARAMETER = {"float16": 2, "bfloat16": 2, "float32": 4}
-# Room for the KV cache of one query, activations and the CUDA context.
+# Room for activations and the CUDA context, and for a KV cache whose size nobody gave.
 HEADROOM_BYTES = 2 * 2**30
 
 
@@ -78,9 +79,24 @@ def count_parameters(snapshot: Path) -> int:
     return total
 
 
-def load_model(settings: Settings) -> LoadedModel:
+def cache_bytes_per_token(snapshot: Path, dtype: str) -> int:
+    """Return what keys and values of one token take in all layers, from the model's config.json."""
+    try:
+        config = json.loads((snapshot / "config.json").read_text(encoding="utf-8"))
+        heads = config["num_attention_heads"]
+        head_size = config.get("head_dim") or config["hidden_size"] // heads
+        kept_heads = config.get("num_key_value_heads") or heads
+        return int(2 * config["num_hidden_layers"] * kept_heads * head_size * BYTES_PER_PARAMETER[dtype])
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise SetupError(
+            f"{snapshot / 'config.json'} does not describe a model: {type(error).__name__}: {error}."
+        ) from None
+
+
+def load_model(settings: Settings, cache_tokens: int = 0) -> LoadedModel:
     """Load the model onto one device: the first visible GPU, or the CPU.
 
+    `cache_tokens` is what a KV cache beside it has to hold: what cannot fit is refused before anything is loaded.
     Raises SetupError where it is not there, does not fit, or is not an instruct model.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"  # what is measured is what was provisioned, never a fresh download
@@ -95,7 +111,9 @@ def load_model(settings: Settings) -> LoadedModel:
     logging.disable_progress_bar()
     device = "cuda:0" if settings.benchmark_device == "cuda" else "cpu"
     if device != "cpu":
-        _check_memory(parameters * BYTES_PER_PARAMETER[settings.benchmark_dtype], settings.benchmark_dtype)
+        weights = parameters * BYTES_PER_PARAMETER[settings.benchmark_dtype]
+        cache = cache_tokens * cache_bytes_per_token(snapshot, settings.benchmark_dtype) if cache_tokens else 0
+        _check_memory(weights, cache, settings.benchmark_dtype)
     started = time.monotonic()
     try:
         tokenizer = AutoTokenizer.from_pretrained(snapshot, local_files_only=True, trust_remote_code=False)
@@ -131,12 +149,15 @@ def load_model(settings: Settings) -> LoadedModel:
     )
 
 
-def _check_memory(weights: int, dtype: str) -> None:
+def _check_memory(weights: int, cache: int, dtype: str) -> None:
     import torch
 
     free, total = torch.cuda.mem_get_info(0)
-    if weights + HEADROOM_BYTES > free:
+    needed = weights + cache + HEADROOM_BYTES
+    if needed > free:
+        beside = f" and {cache / 1e9:.1f} GB of KV cache" if cache else ""
         raise SetupError(
-            f"The model needs {(weights + HEADROOM_BYTES) / 1e9:.1f} GB in {dtype} and the GPU has {free / 1e9:.1f} GB "
-            f"free of {total / 1e9:.1f}: end what else uses it (nvidia-smi), or take a smaller model."
+            f"The model needs {needed / 1e9:.1f} GB ({weights / 1e9:.1f} GB of weights in {dtype}{beside} among them) "
+            f"and the GPU has {free / 1e9:.1f} GB free of {total / 1e9:.1f}: end what else uses it (nvidia-smi), or "
+            f"take a smaller model{' or cache' if cache else ''}."
         )

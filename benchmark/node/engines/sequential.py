@@ -6,8 +6,9 @@ from typing import Any
 
 from benchmark.errors import InputError
 from benchmark.node import interfaces
+from benchmark.node.generation import generation_config
 from benchmark.node.interfaces import Answer, Listener, Query, now_ns
-from benchmark.node.model import load_model
+from benchmark.node.model import LoadedModel, load_model
 from benchmark.node.prompting import encode
 from benchmark.records import EngineInfo
 
@@ -19,10 +20,14 @@ class Engine(interfaces.Engine):
         """Load the model; raises SetupError where it is not there or does not fit."""
         if self.options:
             raise InputError(f"The sequential engine has no options; the profile gives {', '.join(self.options)}.")
-        loaded = load_model(self.settings)
+        return self.start(load_model(self.settings))
+
+    def start(self, loaded: LoadedModel) -> EngineInfo:
+        """Get ready with a model that is loaded already."""
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
-        self._config = self._generation_config(self.generation.temperature)
-        self._greedy = self._generation_config(0)
+        least = {"min_new_tokens": self.generation.min_new_tokens}
+        self._config = generation_config(loaded, self.generation, self.generation.temperature, **least)
+        self._greedy = generation_config(loaded, self.generation, 0, **least)
         return EngineInfo(name="sequential", replicas=1, details=loaded.details)
 
     def submit(self, query: Query, listener: Listener) -> None:
@@ -41,29 +46,6 @@ class Engine(interfaces.Engine):
                 streamer=watch,
             )
         listener.completed(query, watch.last_ns, Answer.of(len(token_ids), tuple(watch.token_ids)))
-
-    def _generation_config(self, temperature: float) -> Any:
-        """Return the profile's settings, each one explicit: what is left out would come from the model's own file."""
-        from transformers import GenerationConfig
-
-        wanted, own = self.generation, self._model.generation_config
-        end = own.eos_token_id if own.eos_token_id is not None else self._tokenizer.eos_token_id
-        first_end = end[0] if isinstance(end, list) else end
-        pad = self._tokenizer.pad_token_id
-        sampling = temperature > 0
-        return GenerationConfig(
-            max_new_tokens=wanted.max_new_tokens,
-            min_new_tokens=wanted.min_new_tokens,
-            do_sample=sampling,
-            temperature=temperature if sampling else 1.0,
-            top_p=wanted.top_p,
-            top_k=wanted.top_k,
-            repetition_penalty=1.0,
-            num_beams=1,
-            use_cache=True,
-            eos_token_id=end,
-            pad_token_id=first_end if pad is None else pad,
-        )
 
 
 class _TokenWatch:

@@ -12,6 +12,7 @@ from benchmark.node.interfaces import Answer, Prompt, Query
 from benchmark.node.tiny_model import make_tiny_model
 from benchmark.profiles import Generation
 from benchmark.settings import Settings
+from tests.unit.node.heard import Heard
 
 
 @pytest.fixture(scope="module")
@@ -23,27 +24,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(model: Path, **more: Any) -> Settings:
     return Settings(benchmark_model=str(model), benchmark_device="cpu", benchmark_dtype="float32", **more)
-
-
-class Heard:
-    """A listener that remembers."""
-
-    def __init__(self) -> None:
-        self.first: dict[int, int] = {}
-        self.last: dict[int, int] = {}
-        self.tokens: dict[int, tuple[int, ...]] = {}
-        self.inputs: dict[int, int] = {}
-
-    def first_token(self, query: Query, at_ns: int) -> None:
-        assert query.index not in self.first
-        self.first[query.index] = at_ns
-
-    def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
-        self.last[query.index], self.tokens[query.index] = at_ns, answer.token_ids
-        self.inputs[query.index] = answer.input_tokens
-
-    def failed(self, query: Query, error: str) -> None:
-        raise AssertionError(error)
 
 
 SAMPLING = Generation(max_new_tokens=12, min_new_tokens=12, temperature=0.7, seed=1)
@@ -58,6 +38,7 @@ def answers(model: Path, generation: Generation, queries: list[Query]) -> Heard:
     heard = Heard()
     for query in queries:
         engine.submit(query, heard)
+    assert not heard.errors
     return heard
 
 

@@ -1,0 +1,223 @@
+"""transformers' continuous batching: many queries in flight on one device, over a paged KV cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import threading
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from benchmark.errors import InputError, RunError, SetupError
+from benchmark.node import attention as kernels
+from benchmark.node import interfaces
+from benchmark.node.continuous_router import Flight, Router
+from benchmark.node.generation import end_tokens, generation_config
+from benchmark.node.interfaces import EngineBroken, Listener, Query
+from benchmark.node.model import LoadedModel, load_model
+from benchmark.node.prompting import encode
+from benchmark.records import EngineInfo
+
+# What `close` waits for the generation thread to end its step, and for the listeners to hear.
+CLOSE_S = 10.0
+# On a CPU transformers would take 60 % of the memory for the cache and plan steps of 8192 tokens.
+CPU_CACHE_TOKENS = 32_768
+CPU_BATCH_TOKENS = 512
+
+
+class Options(BaseModel):
+    """The profile's `engine_options`. None: transformers decides, and the result says what."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    attention: kernels.Choice = Field("auto", description="auto: the fastest there is")
+    page_size: int = Field(256, ge=4, description="tokens in a page of the cache")
+    num_blocks: int | None = Field(None, ge=1, description="pages of the cache, for all layers together")
+    max_batch_tokens: int | None = Field(None, ge=1, description="tokens of one step of the model")
+    max_memory_percent: float | None = Field(None, gt=0, le=1, description="share of the free memory for the cache")
+    max_requests_per_batch: int | None = Field(None, ge=1, description="queries of one step")
+    max_blocks_per_request: int | None = Field(None, ge=0, description="flash-attn's decoding kernel; 0: without it")
+    use_cuda_graph: bool | None = None
+    use_async_batching: bool | None = Field(None, description="prepare a step while the one before computes")
+    q_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: queries' tokens are padded to it")
+    kv_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: cached tokens are padded to it")
+    compile_level: int = Field(0, ge=0, le=3, description="torch.compile: 0 off, 3 most")
+    scheduler: Literal["fifo", "prefill_first"] = "fifo"
+    safety_margin: float | None = Field(None, ge=0, le=1, description="share of free pages kept from new queries")
+
+
+class Engine(interfaces.Engine):
+    """One replica. Pages are never shared between queries: repeated prompts would look faster than they are.
+
+    With sampling, an answer depends on what else was in flight: the generation thread draws from one seeded stream.
+    """
+
+    replicable = True
+
+    def load(self) -> EngineInfo:
+        """Load the model and start the generation thread; raises as `start` does."""
+        options = self._check()
+        pages = options.num_blocks
+        tokens = self.generation.max_new_tokens if pages is None else pages * options.page_size
+        return self.start(load_model(self.settings, tokens))
+
+    def start(self, loaded: LoadedModel) -> EngineInfo:
+        """Get ready with a model that is loaded already.
+
+        Raises InputError for options or generation settings that the engine does not have, SetupError where the cache
+        does not fit or the attention asked for is not there.
+        """
+        import torch
+
+        options = self._check()
+        self._model, self._tokenizer = loaded.model, loaded.tokenizer
+        self._attention = self._choose_attention(options)
+        end = [-1] if self._fixed_length else end_tokens(loaded)
+        config = generation_config(loaded, self.generation, self.generation.temperature, eos_token_id=end)
+        try:
+            self._manager = self._make_manager(config, options)
+            self._router = Router(self._manager)
+            self._manager.output_router = self._router
+            self._manager.warmup()  # makes the cache; captures CUDA graphs and compiles, where that is on
+        except (MemoryError, ValueError, ImportError, torch.OutOfMemoryError) as error:
+            raise SetupError(
+                f"The KV cache cannot be made: {' '.join(str(error).split())} Lower max_batch_tokens, num_blocks or "
+                "max_memory_percent, or end what else uses the memory."
+            ) from error
+        self._requests = itertools.count()
+        resolved = self._manager.continuous_batching_config
+        self._cache_tokens = resolved.num_blocks * options.page_size
+        # A thread is a daemon if its maker is: transformers' own would keep a process alive that wants to end.
+        starter = threading.Thread(target=self._manager.start, daemon=True)
+        starter.start()
+        starter.join()
+        self._router.start()
+        return EngineInfo(name="continuous", details=loaded.details | self._details(resolved, options, end))
+
+    def submit(self, query: Query, listener: Listener) -> None:
+        """Hand the query to the generation thread and return.
+
+        Raises EngineBroken when that thread is gone, RunError for a query that could never be answered.
+        """
+        if self._router.broken is not None:
+            raise EngineBroken(self._router.broken)
+        if query.greedy and self.generation.temperature > 0:
+            raise RunError("This engine samples all queries or none: for a greedy query set temperature to 0.")
+        token_ids = encode(self._tokenizer, query.prompt)
+        self._check_prompt(token_ids)
+        request_id = str(next(self._requests))
+        self._router.add(request_id, Flight(query, listener, len(token_ids)))
+        taken = self._manager.add_request(token_ids, request_id=request_id, streaming=True)
+        if taken is None and self._router.withdraw(request_id):
+            fatal = self._manager.background_thread_status.fatal_error
+            raise EngineBroken(f"The engine has stopped: {fatal or 'it was closed'}.")
+
+    def close(self) -> None:
+        """Stop within about twenty seconds; queries in flight fail."""
+        manager = getattr(self, "_manager", None)
+        if manager is None:
+            return
+        del self._manager
+        if manager.is_running():
+            manager.stop(block=True, timeout=CLOSE_S, hard_stop=True)
+        self._router.close(CLOSE_S)
+
+    def _check(self) -> Options:
+        try:
+            options = Options.model_validate(self.options)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"]))
+            raise InputError(f"engine_options of the continuous engine: {where}: {problem['msg']}.") from None
+        least, most = self.generation.min_new_tokens, self.generation.max_new_tokens
+        if least > 1 and least != most:
+            raise InputError(
+                f"The continuous engine cannot keep answers from ending between {least} and {most} tokens: set "
+                "min_new_tokens to 0, or to max_new_tokens."
+            )
+        if self.settings.benchmark_device == "cpu" and (options.use_cuda_graph or options.use_async_batching):
+            raise InputError("engine_options: use_cuda_graph and use_async_batching need a GPU; this is the CPU.")
+        return options
+
+    @property
+    def _fixed_length(self) -> bool:
+        return self.generation.min_new_tokens == self.generation.max_new_tokens
+
+    def _choose_attention(self, options: Options) -> str:
+        device = self._model.device.type
+        dtype = str(self._model.dtype).removeprefix("torch.")
+        config = self._model.config
+        if options.attention == "auto":
+            return kernels.automatic(config, device, dtype)
+        reason = kernels.missing(options.attention, config, device, dtype)
+        if reason is not None:
+            raise SetupError(f"engine_options: attention {options.attention} is not to be had: {reason}.")
+        return options.attention
+
+    def _make_manager(self, config: Any, options: Options) -> Any:
+        from transformers import ContinuousBatchingConfig
+
+        asked = {
+            **options.model_dump(exclude={"attention", "compile_level", "scheduler"}),
+            "default_compile_level": options.compile_level,
+            "scheduler_type": options.scheduler,
+            "allow_block_sharing": False,
+            "auto_switch_to_flash": False,
+            "seed": self.generation.seed,
+        }
+        if self._model.device.type == "cpu":
+            asked["num_blocks"] = options.num_blocks or max(2, CPU_CACHE_TOKENS // options.page_size)
+            asked["max_batch_tokens"] = options.max_batch_tokens or CPU_BATCH_TOKENS
+        known = {field.name for field in dataclasses.fields(ContinuousBatchingConfig)}
+        older = "auto_switch_to_flash" not in known
+        if older:  # transformers 5.17: another name for the pages, and only a paged attention is left as it is
+            asked["block_size"] = asked.pop("page_size")
+        name = self._attention.removeprefix("paged|")
+        kernels.use(self._model, f"paged|{name}" if older else self._attention)
+        batching = ContinuousBatchingConfig(**{key: value for key, value in asked.items() if key in known})
+        return self._model.init_continuous_batching(config, batching)
+
+    def _check_prompt(self, token_ids: list[int]) -> None:
+        """Raise RunError for a query that could never be scheduled, or would break the device for all others."""
+        text_config = self._model.config.get_text_config()
+        total = len(token_ids) + self.generation.max_new_tokens
+        if not token_ids:
+            raise RunError("The prompt has no tokens.")
+        if not 0 <= min(token_ids) <= max(token_ids) < text_config.vocab_size:
+            raise RunError(f"The prompt has token ids outside the model's {text_config.vocab_size}.")
+        positions = getattr(text_config, "max_position_embeddings", None)
+        if positions is not None and total > positions:
+            raise RunError(f"The prompt and its answer take {total} tokens; the model has {positions} positions.")
+        if total > self._cache_tokens:
+            raise RunError(f"The prompt and its answer take {total} tokens; the KV cache holds {self._cache_tokens}.")
+
+    def _details(self, resolved: Any, options: Options, end: list[int]) -> dict[str, JsonValue]:
+        import torch
+
+        cache = self._manager.batch_processor.cache
+        graphs = resolved.cuda_graph_booleans
+        return {
+            "attention": self._model.config._attn_implementation,
+            "block_sharing": bool(cache.use_prefix_sharing),
+            "page_size": options.page_size,
+            "num_blocks": resolved.num_blocks,
+            "kv_cache_tokens": self._cache_tokens,
+            "max_batch_tokens": resolved.max_batch_tokens,
+            "max_requests_per_batch": resolved.max_requests_per_batch,
+            "max_blocks_per_request": resolved.max_blocks_per_request,
+            "max_memory_percent": resolved.max_memory_percent,
+            "cuda_graphs": {"varlen": graphs[0], "decode": graphs[1]},
+            "async_batching": bool(resolved.use_async_batching),
+            "compile_level": options.compile_level,
+            "scheduler": resolved.scheduler_type,
+            "safety_margin": self._manager.batch_processor.scheduler.safety_margin,
+            "ends": "at max_new_tokens" if self._fixed_length else [int(token) for token in end],
+            "seed": self.generation.seed,
+            # Made before the measuring window: the cache, and CUDA graphs and compiled code where they are on.
+            "warmed_up": bool(self._manager.warmed_up),
+            "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+            "torch_threads": torch.get_num_threads(),
+            "options": options.model_dump(mode="json", exclude_none=True),
+        }

@@ -1,0 +1,155 @@
+"""What runs in a replica's process: one engine, driven over a pipe. It imports no torch before its GPU is chosen."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+from benchmark.errors import BenchmarkError, InputError
+from benchmark.node.interfaces import Answer, Engine, EngineBroken, Query, plain_engine
+from benchmark.profiles import Generation
+from benchmark.records import EngineInfo
+from benchmark.settings import Settings
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which engine a replica hosts, and with what part of the node."""
+
+    number: int
+    engine: str
+    settings: Settings
+    generation: Generation
+    options: dict[str, Any]
+    environment: dict[str, str] = field(default_factory=dict)
+    """Environment variables: which GPU, how many threads."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The engine is ready."""
+
+    info: EngineInfo
+    device: str
+
+
+@dataclass(frozen=True)
+class NotLoaded:
+    """The engine cannot be loaded, and why; `input` says whether the settings are to blame."""
+
+    reason: str
+    input: bool
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The engine can answer nothing any more."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class FirstToken:
+    """The first token of a query is there. `at_ns` is read in the replica: all processes of a host share the clock."""
+
+    key: int
+    at_ns: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A query has its answer, or an error."""
+
+    key: int
+    at_ns: int
+    answer: Answer | None
+    error: str
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A query for the replica, under the parent's key."""
+
+    key: int
+    query: Query
+
+
+def serve(assignment: Assignment, pipe: Connection) -> None:
+    """Host an engine until the pipe's other end closes."""
+    # The parent decides when a run ends; it closes the pipe, also by dying.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.environ.update(assignment.environment)
+    asked: queue.SimpleQueue[Ask] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(pipe, asked), daemon=True).start()
+    teller = _Teller(pipe)
+    try:
+        made = plain_engine(assignment.engine, assignment.settings, assignment.generation, assignment.options)
+        info = made.load()
+    except Exception as error:
+        reason = str(error) if isinstance(error, BenchmarkError) else f"{type(error).__name__}: {error}"
+        teller.send(NotLoaded(reason, isinstance(error, InputError)))
+        return
+    teller.send(Loaded(info, _device(assignment.settings.benchmark_device)))
+    while True:
+        _answer(made, asked.get(), teller)
+
+
+def _read(pipe: Connection, asked: queue.SimpleQueue[Ask]) -> None:
+    """Pass questions on; end the process when the parent is gone, whatever the engine is doing."""
+    try:
+        while True:
+            asked.put(pipe.recv())
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+def _answer(engine: Engine, ask: Ask, teller: _Teller) -> None:
+    teller.keys[id(ask.query)] = ask
+    try:
+        engine.submit(ask.query, teller)
+    except EngineBroken as error:
+        teller.failed(ask.query, str(error))
+        teller.send(Broken(str(error)))
+    except Exception as error:  # as the recorder takes it: whatever an engine raises is a failed query
+        teller.failed(ask.query, f"{type(error).__name__}: {error}")
+
+
+class _Teller:
+    """A listener that writes to the pipe; from any thread."""
+
+    def __init__(self, pipe: Connection) -> None:
+        # By identity: an index may come twice, in a warm-up and in the run. Holding the question keeps it unique.
+        self.keys: dict[int, Ask] = {}
+        self._pipe = pipe
+        self._lock = threading.Lock()
+
+    def first_token(self, query: Query, at_ns: int) -> None:
+        self.send(FirstToken(self.keys[id(query)].key, at_ns))
+
+    def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
+        self.send(Ended(self.keys.pop(id(query)).key, at_ns, answer, ""))
+
+    def failed(self, query: Query, error: str) -> None:
+        if ask := self.keys.pop(id(query), None):
+            self.send(Ended(ask.key, 0, None, error))
+
+    def send(self, message: object) -> None:
+        try:
+            with self._lock:
+                self._pipe.send(message)
+        except OSError:
+            os._exit(0)  # nobody listens any more
+
+
+def _device(kind: str) -> str:
+    if kind == "cpu":
+        return "cpu"
+    import torch
+
+    return str(torch.cuda.get_device_name(0))

@@ -1,0 +1,235 @@
+"""Several replicas on one node: an engine that hosts others, one process and one GPU each."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from pydantic import JsonValue
+
+from benchmark.errors import InputError, SetupError
+from benchmark.node import interfaces
+from benchmark.node.interfaces import Engine, EngineBroken, Listener, Query
+from benchmark.node.replica_process import Ask, Assignment, Broken, Ended, FirstToken, Loaded, NotLoaded, serve
+from benchmark.profiles import Generation
+from benchmark.records import EngineInfo
+from benchmark.settings import Settings
+
+# A replica ends by itself when its pipe closes; one that hangs in a driver is killed.
+CLOSE_S = 5.0
+
+
+def make_replicated_engine(name: str, settings: Settings, generation: Generation, options: dict[str, Any]) -> Engine:
+    """Return the engine of that file name in this process, or one that hosts several where several are wanted.
+
+    Raises InputError where several are asked of an engine that cannot be hosted, SetupError where GPUs are too few.
+    """
+    single = interfaces.plain_engine(name, settings, generation, options)
+    asked = settings.benchmark_replicas
+    if not single.replicable:
+        if asked not in ("auto", 1):
+            raise InputError(f"benchmark_replicas is {asked}: the engine {name} runs once on a node.")
+        return single
+    gpus = _visible_gpus() if settings.benchmark_device == "cuda" else None
+    count = (len(gpus) if gpus else 1) if asked == "auto" else asked
+    if gpus is not None and count > max(1, len(gpus)):
+        raise SetupError(f"benchmark_replicas is {count} and {len(gpus)} GPUs are visible: each replica needs its own.")
+    return single if count == 1 else Replicated(name, settings, generation, options, count, gpus)
+
+
+@dataclass
+class _Flight:
+    query: Query
+    listener: Listener
+
+
+class _Replica:
+    """One process, as its parent sees it."""
+
+    def __init__(self, number: int, place: str, process: BaseProcess, pipe: Connection) -> None:
+        self.number = number
+        self.place = place
+        self.process = process
+        self.pipe = pipe
+        self.flights: dict[int, _Flight] = {}
+        self.dispatched = 0
+        self.lost: str | None = None
+        """Why it answers no more."""
+        self.sending = threading.Lock()
+
+    def __str__(self) -> str:
+        return f"Replica {self.number} (pid {self.process.pid}, {self.place})"
+
+    def death(self) -> str:
+        """Say how the process ended."""
+        self.process.join(CLOSE_S)
+        code = self.process.exitcode
+        if code is None:
+            return f"{self} closed its pipe."
+        if code < 0:
+            hint = "; the kernel does that when memory runs out" if -code == signal.SIGKILL else ""
+            return f"{self} was killed by {signal.Signals(-code).name}{hint}."
+        return f"{self} ended with exit code {code}."
+
+
+class Replicated(Engine):
+    """Gives each query to the replica with the fewest in flight. Times are the replicas' own readings of one clock."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        generation: Generation,
+        options: dict[str, Any],
+        count: int,
+        gpus: list[str] | None,
+    ) -> None:
+        super().__init__(settings, generation, options)
+        self._name = name
+        self._gpus = gpus
+        self._count = count
+        self._replicas: list[_Replica] = []
+        self._lock = threading.Lock()
+        self._next_key = 0
+
+    def load(self) -> EngineInfo:
+        """Start all replicas, and wait until each has loaded; raises what a replica raised, with its name."""
+        atexit.register(self.close)  # before multiprocessing's own, which would wait for them
+        self._replicas = [self._start(number) for number in range(self._count)]
+        loaded = [self._loaded(replica) for replica in self._replicas]
+        for replica in self._replicas:
+            threading.Thread(target=self._listen, args=(replica,), daemon=True).start()
+        first = loaded[0].info
+        each = [_apart(replica, one, first) for replica, one in zip(self._replicas, loaded, strict=True)]
+        details = {**first.details, "dispatch": "fewest in flight", "replicas": each}
+        return EngineInfo(name=first.name, simulated=first.simulated, replicas=self._count, details=details)
+
+    def submit(self, query: Query, listener: Listener) -> None:
+        """Pass the query on and return. Raises EngineBroken when no replica is left."""
+        with self._lock:
+            alive = [replica for replica in self._replicas if replica.lost is None]
+            if not alive:
+                raise EngineBroken(" ".join(replica.lost or "" for replica in self._replicas) or "There is no replica.")
+            replica = min(alive, key=lambda one: (len(one.flights), one.dispatched))
+            key = self._next_key
+            self._next_key += 1
+            replica.dispatched += 1
+            replica.flights[key] = _Flight(query, listener)
+        try:
+            with replica.sending:
+                replica.pipe.send(Ask(key, query))
+        except OSError:
+            pass  # it has died: its listening thread fails the query with the others that it had
+
+    def close(self) -> None:
+        """End all replicas."""
+        atexit.unregister(self.close)
+        with self._lock:
+            replicas = list(self._replicas)
+            for replica in replicas:
+                replica.lost = replica.lost or f"{replica} was closed."
+        for replica in replicas:
+            replica.process.kill()
+        for replica in replicas:
+            replica.process.join(CLOSE_S)
+
+    def _start(self, number: int) -> _Replica:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        environment, place = self._part(number)
+        arguments = self._name, self.settings, self.generation, self.options, environment
+        process = context.Process(target=serve, args=(Assignment(number, *arguments), theirs), name=f"replica-{number}")
+        process.start()
+        theirs.close()  # so that the replica's death closes the pipe
+        return _Replica(number, place, process, ours)
+
+    def _part(self, number: int) -> tuple[dict[str, str], str]:
+        """Return the environment of a replica, and the name of its part of the node."""
+        if self._gpus is not None:
+            return {"CUDA_VISIBLE_DEVICES": self._gpus[number]}, f"GPU {self._gpus[number]}"
+        threads = str(max(1, len(os.sched_getaffinity(0)) // self._count))
+        return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}, "CPU"
+
+    def _loaded(self, replica: _Replica) -> Loaded:
+        try:
+            message = replica.pipe.recv()
+        except (EOFError, OSError):
+            raise SetupError(f"While loading, {replica.death()}") from None
+        if isinstance(message, NotLoaded):
+            if message.input:
+                raise InputError(message.reason)
+            raise SetupError(f"{replica}: {message.reason}")
+        assert isinstance(message, Loaded)  # noqa: S101 # the first message of a replica is one of the two
+        return message
+
+    def _listen(self, replica: _Replica) -> None:
+        while True:
+            try:
+                message = replica.pipe.recv()
+            except (EOFError, OSError):
+                self._lose(replica, replica.death())
+                return
+            try:
+                self._hear(replica, message)
+            except Exception as error:  # the other queries' listeners still have to hear
+                traceback.print_exc()
+                self._lose(replica, f"What listens to {replica} broke: {type(error).__name__}: {error}")
+
+    def _hear(self, replica: _Replica, message: object) -> None:
+        if isinstance(message, Broken):
+            self._lose(replica, f"{replica}: {message.reason}")
+            replica.process.kill()
+        elif isinstance(message, FirstToken):
+            if flight := replica.flights.get(message.key):
+                flight.listener.first_token(flight.query, message.at_ns)
+        elif isinstance(message, Ended):
+            with self._lock:
+                flight = replica.flights.pop(message.key, None)
+            if flight is None:
+                return  # it was lost, and has failed by that
+            if message.answer is None:
+                flight.listener.failed(flight.query, f"{replica}: {message.error}")
+            else:
+                flight.listener.completed(flight.query, message.at_ns, message.answer)
+
+    def _lose(self, replica: _Replica, reason: str) -> None:
+        """Give nothing more to the replica, and fail what it had."""
+        with self._lock:
+            replica.lost = replica.lost or reason
+            flights = list(replica.flights.values())
+            replica.flights.clear()
+        for flight in flights:
+            flight.listener.failed(flight.query, replica.lost)
+
+
+def _visible_gpus() -> list[str]:
+    """Return what CUDA_VISIBLE_DEVICES has to say for each GPU that this process may use."""
+    outer = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if outer is not None:
+        return [name.strip() for name in outer.split(",") if name.strip()]
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _apart(replica: _Replica, loaded: Loaded, first: EngineInfo) -> dict[str, JsonValue]:
+    """Return who the replica is, and in what it is unlike the first one."""
+    unlike: dict[str, JsonValue] = {
+        name: value
+        for name, value in loaded.info.details.items()
+        if name != "load_s" and first.details.get(name) != value
+    }
+    return {
+        "number": replica.number,
+        "pid": replica.process.pid,
+        "device": loaded.device,
+        **({"unlike": unlike} if unlike else {}),
+    }

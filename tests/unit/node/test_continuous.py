@@ -1,0 +1,275 @@
+"""transformers' real continuous batching on a tiny Llama, on the CPU."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.errors import InputError, RunError, SetupError
+from benchmark.node import attention
+from benchmark.node.engines import continuous, sequential
+from benchmark.node.interfaces import EngineBroken, Prompt, Query
+from benchmark.node.model import LoadedModel, load_model
+from benchmark.node.tiny_model import make_tiny_model
+from benchmark.profiles import Generation
+from benchmark.records import EngineInfo
+from benchmark.settings import Settings
+from tests.unit.node.heard import Heard
+
+GREEDY = Generation(max_new_tokens=8, min_new_tokens=8)
+ENDLESS = Generation(max_new_tokens=1500, min_new_tokens=1500)
+# Of unlike lengths, so that one is being read while another already answers.
+QUERIES = [
+    Query(index=i, prompt=Prompt(id=f"p{i}", text=f"Explain the number {i}. " + "Why? " * (i * 5 % 37)), seed=i)
+    for i in range(16)
+]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    directory = tmp_path_factory.mktemp("model") / "tiny"
+    make_tiny_model(directory)
+    return Settings(benchmark_model=str(directory), benchmark_device="cpu", benchmark_dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def loaded(settings: Settings) -> LoadedModel:
+    return load_model(settings)
+
+
+@pytest.fixture(scope="module")
+def one_at_a_time(settings: Settings, loaded: LoadedModel) -> dict[int, tuple[int, ...]]:
+    """The right answers."""
+    engine, heard = sequential.Engine(settings, GREEDY, {}), Heard()
+    engine.start(loaded)
+    for query in QUERIES:
+        engine.submit(query, heard)
+    return heard.tokens
+
+
+Make = Callable[..., tuple[continuous.Engine, EngineInfo]]
+
+
+@pytest.fixture
+def make(settings: Settings, loaded: LoadedModel) -> Iterator[Make]:
+    made: list[continuous.Engine] = []
+
+    def start(generation: Generation = GREEDY, **options: Any) -> tuple[continuous.Engine, EngineInfo]:
+        made.append(continuous.Engine(settings, generation, options))
+        return made[-1], made[-1].start(loaded)
+
+    yield start
+    for engine in made:
+        engine.close()
+
+
+def ask(engine: continuous.Engine, queries: list[Query]) -> Heard:
+    heard = Heard()
+    for query in queries:
+        engine.submit(query, heard)
+    heard.wait(len(queries))
+    return heard
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"attention": "sdpa"},
+        {"max_batch_tokens": 16},
+        {"page_size": 16, "num_blocks": 26},
+    ],
+    ids=["automatic", "sdpa", "prompts in pieces", "a full cache"],
+)
+def test_many_at_once_are_answered_as_one_at_a_time(
+    make: Make, one_at_a_time: dict[int, tuple[int, ...]], options: dict[str, Any]
+) -> None:
+    engine, _ = make(**options)
+    heard = ask(engine, QUERIES)
+    assert not heard.errors
+    assert heard.tokens == one_at_a_time
+    assert all(heard.first[i] < heard.last[i] for i in heard.tokens)
+
+
+def test_torchs_flash_attention_reads_and_writes_the_paged_cache(
+    make: Make, one_at_a_time: dict[int, tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The kernel is for GPUs; all around it runs here, with exact attention in its place.
+    monkeypatch.setattr(attention, "varlen_kernel", lambda: attention.exact_attention)
+    monkeypatch.setattr(attention, "missing", lambda *about: None)
+    engine, info = make(attention=attention.TORCH_FLASH, max_batch_tokens=32)
+    assert info.details["attention"] == attention.TORCH_FLASH
+    assert ask(engine, QUERIES).tokens == one_at_a_time
+
+
+def test_only_first_tokens_and_ends_leave_the_generation_loop(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, _ = make()
+    taken: list[str] = []
+    take = engine._router._take
+
+    def count(output: Any, at_ns: int) -> None:
+        taken.append(output.request_id)
+        take(output, at_ns)
+
+    monkeypatch.setattr(engine._router, "_take", count)
+    ask(engine, QUERIES)
+    assert len(taken) == 2 * len(QUERIES)
+
+
+def test_every_effective_choice_is_in_the_result(make: Make) -> None:
+    _, info = make(page_size=16, num_blocks=40, max_batch_tokens=64)
+    assert info.name == "continuous"
+    assert not info.simulated
+    expected = {
+        "dtype": "float32",
+        "attention": "paged|eager",
+        "block_sharing": False,
+        "page_size": 16,
+        "num_blocks": 40,
+        "kv_cache_tokens": 640,
+        "max_batch_tokens": 64,
+        "max_requests_per_batch": 64,
+        "cuda_graphs": {"varlen": False, "decode": False},
+        "async_batching": False,
+        "compile_level": 0,
+        "ends": "at max_new_tokens",
+        "seed": 0,
+        "warmed_up": True,
+    }
+    assert {name: info.details[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("position", [0, 2])
+def test_an_answer_ends_with_the_models_own_end(
+    settings: Settings,
+    loaded: LoadedModel,
+    one_at_a_time: dict[int, tuple[int, ...]],
+    position: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = one_at_a_time[0]
+    end = whole[position]
+    monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", [end])
+    with closing(continuous.Engine(settings, Generation(max_new_tokens=8), {})) as engine:
+        assert engine.start(loaded).details["ends"] == [end]
+        heard = ask(engine, QUERIES[:1])
+    assert heard.tokens[0] == whole[: whole.index(end) + 1]
+    assert (heard.first[0] == heard.last[0]) == (len(heard.tokens[0]) == 1)
+
+
+def test_sampling_is_seeded(make: Make) -> None:
+    def sampled(seed: int) -> dict[int, tuple[int, ...]]:
+        generation = Generation(max_new_tokens=8, min_new_tokens=8, temperature=1.0, seed=seed)
+        engine, _ = make(generation)
+        return ask(engine, QUERIES[:1]).tokens
+
+    assert sampled(1) == sampled(1) != sampled(2)
+
+
+def test_a_greedy_query_to_a_sampling_engine_is_refused(make: Make) -> None:
+    engine, _ = make(Generation(max_new_tokens=8, temperature=1.0))
+    with pytest.raises(RunError, match="samples all queries or none"):
+        engine.submit(Query(0, QUERIES[0].prompt, 0, greedy=True), Heard())
+
+
+def test_a_prompt_that_could_never_be_answered_is_refused(make: Make) -> None:
+    engine, _ = make(page_size=16, num_blocks=2)
+    for token_ids, said in (
+        (range(25), "take 33 tokens; the KV cache holds 32"),
+        ((), "has no tokens"),
+        ((5, 512), "outside the model's 512"),
+        ((-1,), "outside the model's 512"),
+        ((1,) * 2041, "take 2049 tokens; the model has 2048 positions"),
+    ):
+        with pytest.raises(RunError, match=said):
+            engine.submit(Query(0, Prompt("p", "", tuple(token_ids)), 0), Heard())
+    fits = Query(1, Prompt("p", "", tuple(range(24))), 0)
+    assert len(ask(engine, [fits]).tokens[1]) == 8
+
+
+def test_an_error_of_one_query_is_its_own(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, _ = make()
+    scheduler = engine._manager.batch_processor.scheduler
+    add = scheduler.add_waiting_request
+
+    def refuse_second(state: Any) -> None:
+        if state.request_id == "1":
+            raise ValueError("no room")
+        add(state)
+
+    monkeypatch.setattr(scheduler, "add_waiting_request", refuse_second)
+    heard = ask(engine, QUERIES[:3])
+    assert heard.errors == {1: "no room."}
+    assert set(heard.tokens) == {0, 2}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB."), "the GPU's memory is full"),
+        (RuntimeError("device-side assert"), "device-side assert"),
+        (SystemExit(), "its thread ended without an error"),  # not even transformers catches that
+    ],
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_when_the_generation_thread_dies_every_query_in_flight_fails(
+    make: Make, error: BaseException, said: str
+) -> None:
+    engine, _ = make(ENDLESS)
+    heard = Heard()
+    for query in QUERIES[:3]:
+        engine.submit(query, heard)
+    heard.wait_for_first_tokens(3)
+
+    def die() -> None:
+        raise error
+
+    engine._manager._generation_step = die
+    heard.wait(3)
+    assert all(said in text for text in heard.errors.values())
+    engine._manager._generation_thread.join()
+    with pytest.raises(EngineBroken):
+        engine.submit(QUERIES[3], heard)
+
+
+def test_closing_fails_what_is_in_flight_and_leaves_no_thread(make: Make) -> None:
+    before = threading.active_count()
+    engine, _ = make(ENDLESS)
+    assert engine._manager._generation_thread.daemon
+    heard = Heard()
+    engine.submit(QUERIES[0], heard)
+    heard.wait_for_first_tokens(1)
+    engine.close()
+    heard.wait(1)
+    assert threading.active_count() == before
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("generation", "options", "error", "said"),
+    [
+        (GREEDY, {"batch": 4}, InputError, "engine_options of the continuous engine: batch"),
+        (GREEDY, {"attention": "magic"}, InputError, "engine_options of the continuous engine: attention"),
+        (GREEDY, {"page_size": 1}, InputError, "page_size"),
+        (GREEDY, {"use_cuda_graph": True}, InputError, "need a GPU"),
+        (Generation(max_new_tokens=8, min_new_tokens=4), {}, InputError, "between 4 and 8 tokens"),
+        (GREEDY, {"attention": "flash_attention_2"}, SetupError, "flash_attention_2 is not to be had: it needs a GPU"),
+        (GREEDY, {"num_blocks": 10**9}, SetupError, "The KV cache cannot be made"),
+    ],
+)
+def test_what_the_engine_does_not_have_is_refused(
+    settings: Settings, generation: Generation, options: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with closing(continuous.Engine(settings, generation, options)) as engine, pytest.raises(error, match=said):
+        engine.load()
+
+
+def test_an_absent_model_is_a_setup_error(tmp_path: Path) -> None:
+    absent = Settings(benchmark_model=str(tmp_path), benchmark_device="cpu")
+    with pytest.raises(SetupError, match="holds no model"):
+        continuous.Engine(absent, GREEDY, {}).load()
