@@ -97,6 +97,9 @@ class Listener(Protocol):
 class Engine(ABC):
     """What generates tokens: the system under test."""
 
+    directory = Path()
+    """Where its own logs may go: the run's directory, set before `load`."""
+
     def __init__(self, settings: Settings, generation: Generation, options: dict[str, Any]) -> None:
         self.settings = settings
         self.generation = generation
