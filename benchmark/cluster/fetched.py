@@ -13,7 +13,9 @@ from benchmark.files import MAX_SAMPLES_BYTES, read_record
 from benchmark.records import NodeResult
 
 # The files of a run; anything else in the archive is left out.
-KNOWN = re.compile(r"(mlperf_datacenter_[\w.-]+\.(json|txt)|samples\.jsonl|benchmark\.log|mlperf_log_[\w.-]+)")
+KNOWN = re.compile(
+    r"(mlperf_datacenter_[\w.-]+\.(json|txt)|samples\.jsonl|(benchmark|endpoint)\.log|mlperf_log_[\w.-]+)"
+)
 MAX_FILES = 100
 
 
