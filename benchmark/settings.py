@@ -12,6 +12,7 @@ import math
 import os
 import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
@@ -73,6 +74,21 @@ class Settings(BaseModel):
     benchmark_replicas: Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)] = Field(
         "auto", description="engines on a node, one GPU each; auto: the visible GPUs"
     )
+    benchmark_endpoint_urls: list[NonEmpty] = Field(
+        [], description="OpenAI-compatible servers; empty with benchmark_endpoint_start: http://127.0.0.1:8000"
+    )
+    benchmark_endpoint_api: Literal["auto", "completions", "chat"] = Field(
+        "auto", description="auto: completions for prompts of token ids, chat for text"
+    )
+    benchmark_endpoint_model: str = Field(
+        "", description="the model's name at the server; empty: benchmark_model where it lists that, else its first"
+    )
+    benchmark_endpoint_start: str = Field("", description="command that starts the server on the node; empty: it runs")
+    benchmark_endpoint_health: str = Field(
+        "/health", pattern=r"^/\S*$", description="route that answers 200 once the started server is ready"
+    )
+    benchmark_endpoint_start_timeout_s: int = Field(600, ge=1, description="seconds until a start counts as hung")
+    benchmark_endpoint_query_timeout_s: float = Field(300, gt=0, description="seconds after which a query has failed")
     benchmark_timeout_s: int = Field(1800, ge=1, le=7 * 86400, description="seconds until a node counts as hung")
     benchmark_fail_on_invalid: bool = Field(True, description="whether an invalid verdict fails the playbook")
     benchmark_results_dir: NonEmpty = Field("results", description="on the controller: where runs are kept")
@@ -98,6 +114,16 @@ class Settings(BaseModel):
             return value
         raise ValueError("neither a hub id such as 'org/name' nor an absolute directory on the node")
 
+    @field_validator("benchmark_endpoint_urls")
+    @classmethod
+    def _addresses(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            if problem := _url_problem(url):
+                raise ValueError(problem)
+        if len(set(urls)) < len(urls):
+            raise ValueError("the same URL is there twice")
+        return urls
+
 
 class ResolvedSettings(BaseModel):
     """What a node is given: its settings with defaults filled in, and the whole profile, so that no file is missing."""
@@ -110,6 +136,18 @@ class ResolvedSettings(BaseModel):
     def sha256(self) -> str:
         """Return the hex SHA-256 of the canonical JSON form: equal settings, equal hash."""
         return canonical_sha256(self.model_dump(mode="json"))
+
+
+def _url_problem(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        fit = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fit = False
+    if not fit or parts.query or parts.fragment or " " in url:
+        return "each has to be a server's address such as http://127.0.0.1:8000"
+    # Settings are kept in every result.
+    return "a password in a URL would be kept; set OPENAI_API_KEY on the node" if parts.username is not None else None
 
 
 def is_directory_path(model: str) -> bool:
@@ -232,6 +270,7 @@ def _sentence(error: dict[str, Any]) -> str:
         return f"{name} is not a setting" + (f": did you mean {known}?" if known else ".")
     value = error["input"]
     shown = "not a finite number" if isinstance(value, float) and not math.isfinite(value) else f"{value!r}"
+    shown = re.sub(r"//[^/\s]*@", "//...@", shown)  # a password in a URL is not repeated
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{name} is {shown}: {message[0].lower()}{message[1:]}."
 

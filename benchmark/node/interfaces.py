@@ -100,6 +100,9 @@ class Engine(ABC):
     replicable: ClassVar[bool] = False
     """Whether a node with several GPUs runs one in a process of its own on each; else there is one on a node."""
 
+    directory = Path()
+    """Where its own logs may go: the run's directory, set before `load`."""
+
     def __init__(self, settings: Settings, generation: Generation, options: dict[str, Any]) -> None:
         self.settings = settings
         self.generation = generation

@@ -116,6 +116,7 @@ class _Run:
         with ExitStack() as stack:
             with self._stage("loading"):
                 engine = make_engine(profile.engine, settings, profile.generation, dict(profile.engine_options))
+                engine.directory = self.request.directory
                 stack.callback(engine.close)
                 self._update(engine=engine.load())
             with self._stage("warm-up", profile.warmup):

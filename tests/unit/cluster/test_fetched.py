@@ -25,9 +25,10 @@ def test_known_files_come_out(tmp_path: Path) -> None:
         tmp_path / "a.tgz",
         ("./samples.jsonl", b"{}\n", tarfile.REGTYPE),
         ("./mlperf_datacenter_jw2_20260101T000000Z.json", b"{}", tarfile.REGTYPE),
+        ("./endpoint.log", b"Uvicorn running", tarfile.REGTYPE),
     )
     names = fetched.unpack(made, tmp_path)
-    assert names == ["samples.jsonl", "mlperf_datacenter_jw2_20260101T000000Z.json"]
+    assert names == ["samples.jsonl", "mlperf_datacenter_jw2_20260101T000000Z.json", "endpoint.log"]
     assert (tmp_path / "samples.jsonl").read_bytes() == b"{}\n"
 
 

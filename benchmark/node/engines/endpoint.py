@@ -1,0 +1,128 @@
+"""Any OpenAI-compatible server as the system under test: vLLM, SGLang, TensorRT-LLM, llama.cpp, `transformers serve`.
+
+It runs already (`benchmark_endpoint_urls`), or is started here and never outlives the run (`benchmark_endpoint_start`).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import aiohttp
+
+from benchmark.errors import InputError
+from benchmark.node import interfaces
+from benchmark.node.environment import validate_environment
+from benchmark.node.interfaces import Listener, Query
+from benchmark.node.model import find_snapshot
+from benchmark.node.prompting import encode
+from benchmark.node.serving import discovery
+from benchmark.node.serving.client import Client, Request
+from benchmark.node.serving.process import ServerProcess
+from benchmark.node.serving.request import ROUTES, Api, body
+from benchmark.records import EngineInfo
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+class Engine(interfaces.Engine):
+    """The client of one server or several. A server's own queue is part of what is measured; there is none here."""
+
+    _server: ServerProcess | None = None
+    _client: Client | None = None
+    _tokenizer: Any = None
+
+    def load(self) -> EngineInfo:
+        """Start the server where that is asked for, and learn what it is and which fields it takes.
+
+        Raises InputError without a URL or a command, SetupError where the server does not start, answer or know the
+        model.
+        """
+        if self.options:
+            raise InputError(f"The endpoint engine has no options; the profile gives {', '.join(self.options)}.")
+        settings = self.settings
+        urls = [url.rstrip("/").removesuffix("/v1") for url in settings.benchmark_endpoint_urls]
+        if not urls and not settings.benchmark_endpoint_start:
+            raise InputError(
+                "The engine is endpoint and there is none: set benchmark_endpoint_urls to running servers, or "
+                "benchmark_endpoint_start to a command that starts one."
+            )
+        if settings.benchmark_endpoint_api == "completions":
+            self._tokenizer = _tokenizer(settings)
+        self._client = Client(
+            urls or [DEFAULT_URL],
+            os.environ.get("OPENAI_API_KEY") or None,
+            settings.benchmark_endpoint_query_timeout_s,
+            lambda: self._server.ended() if self._server else None,
+        )
+        started = {"start": settings.benchmark_endpoint_start} if settings.benchmark_endpoint_start else {}
+        if started:
+            discovery.refuse_strangers(self._client)
+            self._server = ServerProcess(settings.benchmark_endpoint_start, self.directory)
+            discovery.wait_until_healthy(
+                self._client,
+                self._server,
+                settings.benchmark_endpoint_health,
+                settings.benchmark_endpoint_start_timeout_s,
+            )
+        self._found = discovery.discover(self._client, settings, self.generation)
+        return EngineInfo(
+            name="endpoint",
+            replicas=self._replicas(),
+            details={
+                "urls": [target.url for target in self._client.targets],
+                "api": settings.benchmark_endpoint_api,
+                "client": f"aiohttp {aiohttp.__version__}",
+                **started,
+                **self._found.details,
+            },
+        )
+
+    def submit(self, query: Query, listener: Listener) -> None:
+        """Hand the query to the client's thread and return; raises EngineBroken once no server answers any more."""
+        if self._client is None:
+            raise RuntimeError("The engine is not loaded.")
+        api = self._api(query)
+        if reason := self._found.unusable.get(api):
+            listener.failed(query, f"{ROUTES[api]} cannot be used: {reason}")
+            return
+        self._client.submit(query, listener, self._request(api, query))
+
+    def close(self) -> None:
+        """Let go of the connections and end the server that was started here."""
+        try:
+            if self._client is not None:
+                self._client.close()
+        finally:
+            self._client = None
+            if self._server is not None:
+                self._server.stop()
+
+    def _request(self, api: Api, query: Query) -> Request:
+        if api == "completions" and query.prompt.token_ids is None:
+            ids = tuple(encode(self._tokenizer, query.prompt))
+            query = replace(query, prompt=replace(query.prompt, token_ids=ids))
+        own = len(query.prompt.token_ids or ()) if api == "completions" else None
+        fields = body(api, self._found.model, query, self.generation, self._found.refused[api])
+        return Request(ROUTES[api], fields, own)
+
+    def _api(self, query: Query) -> Api:
+        asked = self.settings.benchmark_endpoint_api
+        if asked == "auto":
+            return "chat" if query.prompt.token_ids is None else "completions"
+        return asked
+
+    def _replicas(self) -> int:
+        if isinstance(self.settings.benchmark_replicas, int):
+            return self.settings.benchmark_replicas
+        if self.settings.benchmark_device == "cuda":
+            return max(1, len(validate_environment("cuda").gpus))
+        return max(1, len(self.settings.benchmark_endpoint_urls))
+
+
+def _tokenizer(settings: Any) -> Any:
+    """Return the model's own tokenizer: it puts text prompts into the chat template where ids are to be sent."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(find_snapshot(settings), local_files_only=True, trust_remote_code=False)

@@ -1,0 +1,58 @@
+"""The process of a server that the benchmark starts itself: started, watched, stopped; it writes to endpoint.log."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmark.node.serving import keeper
+
+LOG = "endpoint.log"
+GRACE_S = 10.0
+"""Seconds between SIGTERM and SIGKILL; start.sh leaves a run that is stopped thirty to end."""
+
+
+class ServerProcess:
+    """A command of the shell, in a session of its own. It ends at `stop`, or when this process ends in whatever way."""
+
+    def __init__(self, command: str, directory: Path, grace_s: float = GRACE_S) -> None:
+        """Start the command; its output goes to a new endpoint.log in `directory`."""
+        self.log = directory / LOG
+        self._grace_s = grace_s
+        # What is installed beside this Python (`transformers serve`) is found too, after what is found anyway.
+        path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
+        with self.log.open("wb") as log:
+            self._keeper = subprocess.Popen(
+                [sys.executable, "-I", keeper.__file__, str(os.getpid()), str(grace_s), command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PATH": path},
+                # The signals that this run's process group gets are not the server's: stop() decides when it ends.
+                start_new_session=True,
+            )
+
+    def ended(self) -> str | None:
+        """Return how the server ended and its log's last words, in a sentence; None while it runs."""
+        code = self._keeper.poll()
+        if code is None:
+            return None
+        how = f"was ended by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
+        return f"The server (benchmark_endpoint_start) {how}. {self.last_words()}"
+
+    def last_words(self, lines: int = 5, characters: int = 800) -> str:
+        """Return the end of the log, in a sentence."""
+        text = self.log.read_bytes()[-16384:].decode("utf-8", errors="replace")
+        told = " | ".join([line.strip() for line in text.splitlines() if line.strip()][-lines:])
+        return f"The end of {LOG}: {told[-characters:]}" if told else f"{LOG} is empty."
+
+    def stop(self) -> None:
+        """End the server and everything that it started; return when nothing of it is left."""
+        if self._keeper.poll() is None:
+            self._keeper.terminate()
+            try:
+                self._keeper.wait(self._grace_s + 10)
+            except subprocess.TimeoutExpired:
+                print(f"The server of process {self._keeper.pid} does not end: look at the node.", file=sys.stderr)
