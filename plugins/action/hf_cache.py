@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 from node_action import CHECKOUT, NodeAction, NodeFailure
 
 from benchmark.errors import SetupError
-from benchmark.node.hub_cache import Manifest, ModelCache
+from benchmark.node.hub_cache import Manifest, RepositoryCache
 from benchmark.settings import is_directory_path
 
 FILES = CHECKOUT / "roles/hf_cache/files"
@@ -92,9 +92,9 @@ class ActionModule(NodeAction):
         return ["--model", str(model), "--revision", str(revision), "--cache-dir", cache_dir]
 
     @property
-    def _controller_cache(self) -> ModelCache:
+    def _controller_cache(self) -> RepositoryCache:
         given = self.setting("hf_cache_controller_dir") or os.environ.get("HF_HOME") or "~/.cache/huggingface"
-        return ModelCache(Path(given), str(self.setting("benchmark_model")))
+        return RepositoryCache(Path(given), str(self.setting("benchmark_model")))
 
     def _on_controller(self, token: str) -> Manifest:
         """Download to the controller, once per playbook, and return what the snapshot consists of.
