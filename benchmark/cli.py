@@ -24,6 +24,10 @@ COMMANDS = {
         "benchmark.node.hub",
         "bring a model's snapshot into the Hugging Face cache and verify it",
     ),
+    "fetch-dataset": (
+        "benchmark.node.dataset_fetch",
+        "prepare CNN/DailyMail for a model, in the Hugging Face cache, and verify it",
+    ),
     "tiny-model": (
         "benchmark.node.tiny_model",
         "make a tiny Llama-architecture model to try the benchmark with",

@@ -22,6 +22,9 @@ from benchmark.profiles import Profile, load_profile
 DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 # The commit that MLPerf's reference implementation for llama3.1-8b pins.
 DEFAULT_REVISION = "be673f326cab4cd22ccfef76109faf68e41aa5f1"
+DEFAULT_DATASET = "abisee/cnn_dailymail"
+# The last commit of the dataset's repository: its files have been Parquet, without a loading script, since then.
+DEFAULT_DATASET_REVISION = "96df5e686bee6baa90b8bee7c28b81fa3fa6223d"
 
 # These belong to the run, not to a node: all nodes must have the same.
 RUN_WIDE = ("benchmark_results_dir", "benchmark_fail_on_invalid")
@@ -59,6 +62,9 @@ class Settings(BaseModel):
     benchmark_profile: NonEmpty = Field("quick", description="profile name, or a path to a YAML file on the controller")
     benchmark_model: NonEmpty = Field(DEFAULT_MODEL, description="hub id, or a directory on the node")
     benchmark_model_revision: NonEmpty = Field(DEFAULT_REVISION, description="commit, tag or branch of a hub model")
+    benchmark_dataset_path: str = Field(
+        "", description="the user's own cnn_eval.json; empty: what hf_cache prepared, where the profile asks for it"
+    )
     benchmark_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="weights' precision")
     benchmark_device: Literal["cuda", "cpu"] = Field("cuda", description="never falls back to the CPU by itself")
     benchmark_target_qps: Annotated[float | Literal["auto"], BeforeValidator(_rate_or_auto)] = Field(
@@ -104,6 +110,8 @@ class Settings(BaseModel):
     hf_cache_dir: NonEmpty = Field("~/.cache/huggingface", description="the Hugging Face cache (HF_HOME)")
     hf_cache_source: Literal["hub", "controller", "none"] = Field("hub", description="where the weights come from")
     hf_cache_controller_dir: str = Field("", description="on the controller: its cache; empty: its HF_HOME")
+    hf_cache_dataset: NonEmpty = Field(DEFAULT_DATASET, description="hub id of CNN/DailyMail")
+    hf_cache_dataset_revision: NonEmpty = Field(DEFAULT_DATASET_REVISION, description="its commit, tag or branch")
     hf_cache_min_free_gb: float = Field(20, ge=0, description="free disk that absent weights need, in GB")
     hf_cache_timeout_s: int = Field(7200, ge=1, description="seconds until a download counts as hung")
 

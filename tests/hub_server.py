@@ -1,21 +1,23 @@
 """A stand-in for the hub's HTTP interface, as huggingface_hub 2.4.0 uses it, on a loopback address.
 
-Like the hub it answers for models (`/api/models/...`), redirects large files to storage on another origin, serves
-ranges, and refuses with status and `X-Error-Code`. It can misbehave on request, and it keeps what it was asked.
+Like the hub it answers for models (`/api/models/...`) and datasets (`/api/datasets/...`), redirects large files to
+storage on another origin, serves ranges, and refuses with status and `X-Error-Code`. It can misbehave on request, and it keeps what it was asked.
 
     with Hub() as hub:
         hub.add("org/model", small_model())
+        hub.add("datasets/org/name", {"3.0.0/validation-00000-of-00001.parquet": ...})
         ... HF_ENDPOINT=hub.url ...
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import random
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +25,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-LFS = "*.safetensors"
+LFS = ("*.safetensors", "*.parquet")
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Model:
         content = self.files[path]
         size = self.sizes.get(path, len(content))
         entry: dict[str, Any] = {"type": "file", "path": path, "size": size, "oid": git_sha1(content)}
-        if fnmatchcase(path, LFS):
+        if any(fnmatchcase(path, pattern) for pattern in LFS):
             entry["lfs"] = {"oid": sha256(content), "size": size, "pointerSize": 130}
         return entry
 
@@ -102,7 +104,7 @@ class Hub:
             thread.join()
 
     def add(self, model: str, files: dict[str, bytes], *, needs_token: str | None = None) -> Model:
-        """Publish a repository; its commit follows from its content."""
+        """Publish a repository; its commit follows from its content. A dataset's name begins with `datasets/`."""
         digest = hashlib.sha1(b"".join(name.encode() + content for name, content in sorted(files.items())))
         made = Model(dict(files), digest.hexdigest(), needs_token=needs_token)
         self.models[model] = made
@@ -182,9 +184,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._store(url.path, token)
         if token and token not in hub.tokens:
             return self._refuse(401, None, "Invalid credentials in Authorization header")
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", url.path):
-            return self._api(match[1], match[2], unquote(match[3] or "main"), parse_qs(url.query))
-        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", url.path):
+        api = re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", url.path)
+        if api:
+            name = api[2] if api[1] == "models" else f"datasets/{api[2]}"
+            return self._api(name, api[3], unquote(api[4] or "main"), parse_qs(url.query))
+        if match := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", url.path):
             return self._resolve(match[1], unquote(match[2]), unquote(match[3]), token)
         return self._refuse(404, None, "Not found")
 
@@ -209,7 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
             blobs = query.get("blobs", ["false"])[0].lower() == "true"
             siblings = [model.sibling(p) if blobs else {"rfilename": p} for p in sorted(model.files)]
             answer = {
-                "id": name,
+                "id": name.removeprefix("datasets/"),
                 "sha": model.commit,
                 "siblings": siblings,
                 "private": False,
@@ -292,6 +296,26 @@ def sha256(content: bytes) -> str:
 def git_sha1(content: bytes) -> str:
     """Return the name that git gives a blob."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def small_articles(rows: Sequence[tuple[str, str]]) -> dict[str, bytes]:
+    """Return files of a made-up CNN/DailyMail: its validation split in Parquet, with what must not be downloaded."""
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = {
+        "article": [article for article, _ in rows],
+        "highlights": [summary for _, summary in rows],
+        "id": [f"{number:040x}" for number in range(len(rows))],
+    }
+    content = io.BytesIO()
+    parquet.write_table(pyarrow.table(columns), content, row_group_size=2)
+    return {
+        "3.0.0/validation-00000-of-00001.parquet": content.getvalue(),
+        "3.0.0/test-00000-of-00001.parquet": b"another split",
+        "1.0.0/validation-00000-of-00001.parquet": b"another configuration",
+        "README.md": b"# Articles",
+    }
 
 
 def small_model(weights: int = 1000) -> dict[str, bytes]:

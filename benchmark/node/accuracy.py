@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from benchmark.errors import RunError, SetupError
 from benchmark.node.interfaces import Dataset
+from benchmark.node.model import find_snapshot
+from benchmark.node.sentences import REMEDY, sentence_splitter
+from benchmark.node.tokenizer import decode, load_tokenizer
 from benchmark.records import Rouge, Sample
 from benchmark.settings import Settings
+
+MEASURES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+TOKEN_BYTES = 8
 
 
 def has_references(dataset: Dataset) -> bool:
     """Tell whether every prompt has an answer to hold the model's against."""
     return all(prompt.reference is not None for prompt in dataset.prompts)
+
+
+def require_scoring() -> None:
+    """Raise SetupError where `score` could not work: before an hour of measuring, not after it."""
+    sentence_splitter()
+    _scorer()
 
 
 def answers_of(samples: Iterable[Sample]) -> dict[int, tuple[int, ...]]:
@@ -21,10 +37,74 @@ def answers_of(samples: Iterable[Sample]) -> dict[int, tuple[int, ...]]:
 
 
 def read_answers(path: Path) -> dict[int, tuple[int, ...]]:
-    """Return the token ids in LoadGen's mlperf_log_accuracy.json by the prompt's number."""
-    raise NotImplementedError(path)
+    """Return the token ids in LoadGen's mlperf_log_accuracy.json by the prompt's number.
+
+    Of several answers to one prompt the first counts, as in MLPerf's evaluation. Raises RunError, naming file and
+    fault, where it holds no answer or is truncated.
+    """
+    try:
+        log = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"LoadGen's answers are not there: {path}: {error.strerror}.") from None
+    except (ValueError, RecursionError):
+        raise RunError(f"{path} is not JSON: LoadGen was stopped before it had written all answers.") from None
+    if not isinstance(log, list) or not log:
+        raise RunError(f"{path} holds no answer: LoadGen was not run in accuracy mode, or every query failed.")
+    answers: dict[int, tuple[int, ...]] = {}
+    for position, entry in enumerate(log):
+        try:
+            number, token_ids = _answer(entry)
+        except (KeyError, TypeError, ValueError, struct.error):
+            raise RunError(
+                f"{path}: entry {position} (from 0) is not an answer with qsl_idx and, as data, the hexadecimal form "
+                "of 64-bit token ids."
+            ) from None
+        answers.setdefault(number, token_ids)
+    return answers
+
+
+def _answer(entry: Any) -> tuple[int, tuple[int, ...]]:
+    number, data = entry["qsl_idx"], bytes.fromhex(entry["data"])
+    token_ids = struct.unpack(f"<{len(data) // TOKEN_BYTES}q", data)
+    if type(number) is not int or min((number, *token_ids)) < 0:
+        raise ValueError
+    return number, token_ids
 
 
 def score(answers: Mapping[int, Sequence[int]], dataset: Dataset, settings: Settings) -> Rouge:
-    """Return how well the answers agree with the dataset's references."""
-    raise NotImplementedError(answers, dataset, settings)
+    """Return how well the answers agree with the dataset's references.
+
+    `answers` are token ids by the prompt's number; prompts without an answer are in no mean, and the counts say how
+    many. Raises SetupError where a package or the tokenizer is missing, RunError for answers to no prompt.
+    """
+    if not answers:
+        raise RunError("There is no answer to hold against the references: every query failed.")
+    split, scorer = sentence_splitter(), _scorer()
+    tokenizer = load_tokenizer(find_snapshot(settings))
+    sums, characters = dict.fromkeys(MEASURES, 0.0), 0
+    for number, token_ids in answers.items():
+        reference = dataset.prompts[number].reference if number < len(dataset.prompts) else None
+        if reference is None:
+            raise RunError(f"There is an answer to prompt {number}, of which {dataset.name} has no reference.")
+        # ROUGE-Lsum expects each sentence on a line of its own.
+        answer = "\n".join(split(decode(tokenizer, token_ids).strip()))
+        found = scorer.score("\n".join(split(reference.strip())), answer)
+        for measure in MEASURES:
+            sums[measure] += found[measure].fmeasure
+        characters += len(answer)
+    return Rouge(
+        **{measure: round(total / len(answers) * 100, 4) for measure, total in sums.items()},
+        generated_characters=characters,
+        answers=len(answers),
+        references=sum(prompt.reference is not None for prompt in dataset.prompts),
+    )
+
+
+def _scorer() -> Any:
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError as missing:
+        raise SetupError(
+            f"Accuracy cannot be measured: the package {missing.name or 'rouge-score'} is not installed: {REMEDY}"
+        ) from None
+    return RougeScorer(list(MEASURES), use_stemmer=True)

@@ -4,7 +4,7 @@ Nothing here uses the network.
 
 The layout is huggingface_hub's own, so that transformers and the `hf` program find what lies here:
 
-    <cache_dir>/hub/models--<org>--<name>/
+    <cache_dir>/hub/models--<org>--<name>/           (datasets--<org>--<name> for a dataset)
         blobs/<etag>               a file's content; its etag is its SHA-256 (LFS files) or its git SHA-1 (the others)
         blobs/<etag>.incomplete    what a download has brought so far
         snapshots/<commit>/<path>  a relative link to the blob
@@ -23,25 +23,20 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable
 from contextlib import suppress
-from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.errors import SetupError
 from benchmark.files import write_atomic
+from benchmark.node.hub_files import MODEL, Kind
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HASH_CHUNK = 8 * 2**20
 SHA256_DIGITS = 64
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
-
-# What loading needs, as patterns of huggingface_hub. Pickled weights (*.bin, *.pth) may run code and are never taken.
-ALLOW_PATTERNS = ["*.safetensors", "*.json", "tokenizer.model", "*.jinja"]
-IGNORE_PATTERNS = ["original/*", "consolidated*"]
 
 
 class File(BaseModel):
@@ -61,7 +56,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str
+    repository: Annotated[str, Field(description="its id at the hub")]
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
     files: dict[str, File]
 
@@ -76,12 +71,13 @@ class Manifest(BaseModel):
         return self.model_copy(update={"files": files})
 
 
-class ModelCache:
-    """One model's place in a Hugging Face cache."""
+class RepositoryCache:
+    """One repository's place in a Hugging Face cache."""
 
-    def __init__(self, cache_dir: Path, model: str) -> None:
-        self.model = model
-        folder = "models--" + model.replace("/", "--")
+    def __init__(self, cache_dir: Path, repository: str, kind: Kind = MODEL) -> None:
+        self.repository = repository
+        self.kind = kind
+        folder = kind.folder(repository)
         self.hub = cache_dir.expanduser().resolve() / "hub"
         self.root = self.hub / folder
         self.blobs = self.root / "blobs"
@@ -116,7 +112,7 @@ class ModelCache:
             manifest = Manifest.model_validate_json((self.manifests / f"{commit}.json").read_text())
         except (OSError, ValidationError):
             return None
-        return manifest if (manifest.model, manifest.commit) == (self.model, commit) else None
+        return manifest if (manifest.repository, manifest.commit) == (self.repository, commit) else None
 
     def manifest_from_links(self, commit: str) -> Manifest | None:
         """Return a manifest of a snapshot that somebody else brought: its blobs' names are their hashes.
@@ -128,7 +124,7 @@ class ModelCache:
         if not names:
             return None
         files = {}
-        for name in wanted(names):
+        for name in self.kind.wanted(names):
             path = snapshot / name
             try:
                 etag = path.readlink().name
@@ -141,7 +137,7 @@ class ModelCache:
         for shard in self._shards(snapshot):
             if shard not in files:
                 raise SetupError(f"{snapshot} is incomplete: {shard} is missing; run with hf_cache_source hub.")
-        return Manifest(model=self.model, commit=commit, files=files)
+        return Manifest(repository=self.repository, commit=commit, files=files)
 
     def sound(self, file: File) -> bool:
         """Tell whether a blob is whole: vouched for by size and time, or by its hash."""
@@ -212,31 +208,6 @@ class ModelCache:
             return {str(shard) for shard in index["weight_map"].values()}
         except (OSError, ValueError, KeyError, AttributeError):
             return set()
-
-
-def wanted(names: Iterable[str]) -> list[str]:
-    """Return the names of the files that loading needs, sorted; a name that leads out of the snapshot is refused."""
-    chosen = [
-        name
-        for name in names
-        if any(fnmatchcase(name, pattern) for pattern in ALLOW_PATTERNS)
-        and not any(fnmatchcase(name, pattern) for pattern in IGNORE_PATTERNS)
-    ]
-    for name in chosen:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise SetupError(f"The repository holds a file called {name!r}, which leads out of the snapshot: refused.")
-    return sorted(chosen)
-
-
-def require_loadable(manifest: Manifest, source: str) -> None:
-    """Raise SetupError, naming `source`, where a model cannot be loaded from these files."""
-    if not any(name.endswith(".safetensors") for name in manifest.files):
-        raise SetupError(
-            f"{source} holds no *.safetensors file, and other formats are not loaded: choose a model or revision "
-            "that has them (benchmark_model)."
-        )
-    if "config.json" not in manifest.files:
-        raise SetupError(f"{source} holds no config.json: it is no model that transformers can load.")
 
 
 def verify(path: Path, file: File) -> bool:

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import BenchmarkError, InputError, RunError, SetupError
-from benchmark.node.hub_cache import File, Manifest, ModelCache, wanted
+from benchmark.node.hub_cache import File, Manifest, RepositoryCache
+from benchmark.node.hub_files import MODEL, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,9 +33,10 @@ OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 class Hub:
     """The hub as one user sees it. The token is sent in a header and is in no message."""
 
-    model: str
+    repository: str
     revision: str
     token: str | None = field(repr=False)
+    kind: Kind = MODEL
 
     @property
     def endpoint(self) -> str:
@@ -48,8 +50,8 @@ class Hub:
         """
         hub = _huggingface_hub()
         with self._told():
-            info = hub.HfApi(endpoint=self.endpoint, token=self.token or False).model_info(
-                self.model, revision=self.revision, files_metadata=True, timeout=30
+            info = hub.HfApi(endpoint=self.endpoint, token=self.token or False).repo_info(
+                self.repository, revision=self.revision, repo_type=self.kind.name, files_metadata=True, timeout=30
             )
         siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
         files = {
@@ -57,11 +59,11 @@ class Hub:
                 etag=siblings[name].lfs.sha256 if siblings[name].lfs else siblings[name].blob_id,
                 size=siblings[name].size,
             )
-            for name in wanted(siblings)
+            for name in self.kind.wanted(siblings)
         }
-        return Manifest(model=self.model, commit=info.sha, files=files)
+        return Manifest(repository=self.repository, commit=info.sha, files=files)
 
-    def download(self, cache: ModelCache, commit: str, files: dict[str, File]) -> None:
+    def download(self, cache: RepositoryCache, commit: str, files: dict[str, File]) -> None:
         """Bring `files` into the cache, each verified by its hash.
 
         What an earlier call brought is kept. Raises as `listing` does; a file that stays wrong is a RunError.
@@ -80,7 +82,7 @@ class Hub:
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
 
-    def _bring(self, cache: ModelCache, commit: str, name: str, file: File) -> None:
+    def _bring(self, cache: RepositoryCache, commit: str, name: str, file: File) -> None:
         hub = _huggingface_hub()
         # The lock that huggingface_hub itself takes: of several processes, on a shared home too, one downloads.
         with hub.utils.WeakFileLock(cache.locks / f"{file.etag}.lock"):
@@ -95,18 +97,20 @@ class Hub:
                 if cache.adopt(file):
                     return
         raise RunError(
-            f"{name} of {self.model} arrived damaged: its hash is not the one that {self.endpoint} states. "
+            f"{name} of {self.repository} arrived damaged: its hash is not the one that {self.endpoint} states. "
             "Run again; if it stays so, a proxy or the disk alters it."
         )
 
-    def _get(self, cache: ModelCache, commit: str, name: str, file: File) -> None:
+    def _get(self, cache: RepositoryCache, commit: str, name: str, file: File) -> None:
         hub = _huggingface_hub()
         partial = cache.partial(file)
         if partial.exists() and partial.stat().st_size > file.size:
             partial.unlink()
         with partial.open("ab") as gathered:
             hub.file_download.http_get(
-                hub.hf_hub_url(self.model, name, revision=commit, endpoint=self.endpoint),
+                hub.hf_hub_url(
+                    self.repository, name, repo_type=self.kind.name, revision=commit, endpoint=self.endpoint
+                ),
                 gathered,
                 resume_size=gathered.tell(),
                 # Storage on another host never sees the token: the client drops it when it is redirected there.
@@ -132,32 +136,32 @@ class Hub:
         import httpx2
         from huggingface_hub import errors
 
-        page = f"{self.endpoint}/{self.model}"
+        what, page = self.repository, f"{self.endpoint}/{self.kind.page(self.repository)}"
         match error:
             case errors.GatedRepoError() if not self.token:
                 return SetupError(
-                    f"{self.model} is gated: accept the licence at {page} and set HF_TOKEN (or hf_cache_token) to a "
+                    f"{what} is gated: accept the licence at {page} and set HF_TOKEN (or hf_cache_token) to a "
                     "token of that account."
                 )
             case errors.GatedRepoError():
                 return SetupError(
-                    f"{self.model} is gated and the token's account has no access: accept the licence at {page} with "
+                    f"{what} is gated and the token's account has no access: accept the licence at {page} with "
                     "that account, or set HF_TOKEN (or hf_cache_token) to a token of one that has."
                 )
             case errors.RevisionNotFoundError():
                 return InputError(
-                    f"{self.model} has no revision {self.revision}: set benchmark_model_revision to a commit, tag or "
+                    f"{what} has no revision {self.revision}: set {self.kind.revision_setting} to a commit, tag or "
                     f"branch listed at {page}."
                 )
             case errors.RepositoryNotFoundError():
                 remedy = "the token's account may not see it" if self.token else "it is private and HF_TOKEN is not set"
                 return InputError(
-                    f"{self.model} was not found at {self.endpoint}: benchmark_model is misspelt, or {remedy}."
+                    f"{what} was not found at {self.endpoint}: {self.kind.setting} is misspelt, or {remedy}."
                 )
             case errors.HfHubHTTPError():
                 return self._refused(error.response.status_code, page)
             case errors.OfflineModeIsEnabled():
-                return SetupError("HF_HUB_OFFLINE is set on this machine and the model is not there: unset it.")
+                return SetupError(f"HF_HUB_OFFLINE is set on this machine and {what} is not there: unset it.")
             case httpx2.ConnectError() | httpx2.ConnectTimeout() | httpx2.ProxyError():
                 return SetupError(
                     f"{self.endpoint} is out of reach from this machine: check its network and proxy (HTTPS_PROXY), "
@@ -174,7 +178,7 @@ class Hub:
                 return disk_error(error, place)
             case ValueError() if "too large" in str(error):
                 return SetupError(
-                    f"{self.model} has a file over 50 GB, which the hub serves to hf_xet only: put the model into a "
+                    f"{what} has a file over 50 GB, which the hub serves to hf_xet only: put the model into a "
                     "directory on the node and set benchmark_model to it (hf_cache_source: none)."
                 )
         return None
@@ -187,7 +191,7 @@ class Hub:
             )
         if status == 403:
             return SetupError(
-                f"The token may not read {self.model} (403): give it the permission to read gated repositories at "
+                f"The token may not read {self.repository} (403): give it the permission to read gated repositories at "
                 f"{self.endpoint}/settings/tokens, and accept the licence at {page}."
             )
         return RunError(f"{self.endpoint} answers with status {status}: run again later; what has come is kept.")

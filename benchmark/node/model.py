@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from benchmark.errors import SetupError
-from benchmark.node.hub_cache import ALLOW_PATTERNS, IGNORE_PATTERNS
+from benchmark.node.hub_files import ALLOW_PATTERNS, IGNORE_PATTERNS
 from benchmark.settings import Settings, is_directory_path
 
 BYTES_PER_PARAMETER = {"float16": 2, "bfloat16": 2, "float32": 4}

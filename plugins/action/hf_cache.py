@@ -1,4 +1,4 @@
-"""Action `hf_cache`: the model's weights on the node, complete and verified."""
+"""Action `hf_cache`: the model's weights on the node, and the dataset where the profile needs one; verified."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import posixpath
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,49 +21,103 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from node_action import CHECKOUT, NodeAction, NodeFailure
 
-from benchmark.errors import SetupError
-from benchmark.node.hub_cache import Manifest, ModelCache
+from benchmark.errors import InputError, SetupError
+from benchmark.node.hub_cache import Manifest, RepositoryCache
+from benchmark.node.hub_files import DATASET, MODEL, Kind
+from benchmark.profiles import load_profile
 from benchmark.settings import is_directory_path
 
 FILES = CHECKOUT / "roles/hf_cache/files"
 NO_ENVIRONMENT = 100  # files/fetch.sh
 TIMED_OUT = (124, 137)  # coreutils timeout; 137 where it had to kill
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+# What both commands print, besides more.
+ANSWER = {"changed", "snapshot", "commit", "missing"}
+# The datasets that do not come with the benchmark.
+PROVISIONED = ("cnn_dailymail",)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A repository of the hub that the node is to have, and the command that brings it."""
+
+    kind: Kind
+    repository: str
+    command: str
+    options: tuple[str, ...]
+    """Of the command, on the node and on the controller alike."""
+    on_node: tuple[str, ...]
+    on_controller: tuple[str, ...] = ()
 
 
 class ActionModule(NodeAction):
-    """Changes nothing where the snapshot is there and verified. The token is in no argument, output or file."""
+    """Changes nothing where everything is there and verified. The token is in no argument, output or file."""
 
     def act(self) -> dict[str, Any]:
-        """Return `changed`, the snapshot's directory and its commit (None for a directory of the user's own)."""
+        """Return `changed`, the snapshot's directory, its commit (None for a directory of the user's own), `dataset`.
+
+        `dataset` is the prepared file, where the profile's dataset is one that is provisioned.
+        """
         # Read here and not given to the task: a task's arguments are printed with -vvv.
         token = str(self.setting("hf_cache_token") or "").strip()
         try:
-            return self._provide(token)
+            done = self._model(token)
+            dataset = self._provide(self._dataset_part(), token) if self._needs_dataset() else None
         except NodeFailure as failure:
             # Nothing is known to say it; should a message ever hold it, it ends here.
             raise NodeFailure(str(failure).replace(token, "***") if token else str(failure)) from None
+        if dataset is not None:
+            done |= {"changed": done["changed"] or dataset["changed"], "dataset": dataset.get("path")}
+        return done
 
-    def _provide(self, token: str) -> dict[str, Any]:
-        model, source = str(self.setting("benchmark_model")), str(self.setting("hf_cache_source"))
+    def _model(self, token: str) -> dict[str, Any]:
+        model, revision = str(self.setting("benchmark_model")), str(self.setting("benchmark_model_revision"))
         if is_directory_path(model):
             return self._check_directory(model)
+        part = Part(
+            MODEL,
+            model,
+            "fetch-model",
+            ("--model", model, "--revision", revision),
+            on_node=("--min-free-gb", str(self.setting("hf_cache_min_free_gb"))),
+        )
+        return self._provide(part, token)
+
+    def _needs_dataset(self) -> bool:
+        try:
+            profile = load_profile(str(self.setting("benchmark_profile")))
+        except InputError as error:
+            raise NodeFailure(str(error)) from None
+        return profile.dataset in PROVISIONED and not self.setting("benchmark_dataset_path")
+
+    def _dataset_part(self) -> Part:
+        dataset, revision = self.setting("hf_cache_dataset"), self.setting("hf_cache_dataset_revision")
+        model, model_revision = self.setting("benchmark_model"), self.setting("benchmark_model_revision")
+        return Part(
+            DATASET,
+            str(dataset),
+            "fetch-dataset",
+            ("--dataset", str(dataset), "--revision", str(revision)),
+            on_node=("--model", str(model), "--model-revision", str(model_revision)),
+            on_controller=("--download-only",),  # it has no tokenizer
+        )
+
+    def _provide(self, part: Part, token: str) -> dict[str, Any]:
+        source = str(self.setting("hf_cache_source"))
         if source == "controller" and not self.check_mode:
-            done = self._push(self._on_controller(token))
+            done = self._push(part, self._on_controller(part, token))
         else:
             words = [] if source == "hub" else ["--offline"]
-            done = self._fetch(*words, *(["--check"] if self.check_mode else []), stdin=token + "\n")
+            done = self._fetch(part, *words, *(["--check"] if self.check_mode else []), stdin=token + "\n")
         if done is None:
-            return {
-                "changed": True,
-                "note": "The environment is not there yet; the model would be fetched or verified.",
-            }
-        if source == "none" and (done["snapshot"] is None or done["missing"]):
+            note = "The environment is not there yet; model and dataset would be fetched or verified."
+            return {"changed": True, "note": note}
+        if source == "none" and done["changed"] and (done["snapshot"] is None or done["missing"]):
             raise NodeFailure(
-                f"{model} is not complete in {self.setting('hf_cache_dir')} on the node, and hf_cache_source is none: "
-                "set it to hub or controller, or put the model there."
+                f"{part.repository} is not complete in {self.setting('hf_cache_dir')} on the node, and hf_cache_source "
+                f"is none: set it to hub or controller, or put the {part.kind.name} there."
             )
-        return {"changed": done["changed"], "snapshot": done["snapshot"], "commit": done["commit"]}
+        return {name: done[name] for name in ("changed", "snapshot", "commit", "path") if name in done}
 
     def _check_directory(self, model: str) -> dict[str, Any]:
         script = shlex.quote((FILES / "directory.sh").read_text(encoding="utf-8"))
@@ -71,13 +126,12 @@ class ActionModule(NodeAction):
             raise NodeFailure(_last_line(err) or f"{model} could not be checked.")
         return {"changed": False, "snapshot": out.strip(), "commit": None}
 
-    def _fetch(self, *options: str, stdin: str) -> dict[str, Any] | None:
-        """Run fetch-model on the node and return what it says; None with --check where it is not installed yet."""
+    def _fetch(self, part: Part, *options: str, stdin: str) -> dict[str, Any] | None:
+        """Run the part's command on the node and return its answer; None with --check where it is not installed."""
         script = shlex.quote((FILES / "fetch.sh").read_text(encoding="utf-8"))
         limit = str(self.setting("hf_cache_timeout_s"))
-        words = [str(self.setting("python_env_dir")), limit]
-        words += self._options(str(self.setting("hf_cache_dir")))
-        words += ["--min-free-gb", str(self.setting("hf_cache_min_free_gb")), *options]
+        words = [str(self.setting("python_env_dir")), limit, part.command, *part.options, *part.on_node]
+        words += ["--cache-dir", str(self.setting("hf_cache_dir")), *options]
         # The play's `environment` (HF_ENDPOINT, HTTPS_PROXY): Ansible itself gives it to modules only.
         environment = self._compute_environment_string()
         code, out, err = self.shell(f"{environment} sh -c {script} fetch {shlex.join(words)}", stdin=stdin)
@@ -85,31 +139,27 @@ class ActionModule(NodeAction):
             if self.check_mode:
                 return None
             raise NodeFailure(f"There is no Python in {words[0]} on the node: run the role python_env first.")
-        return _answer(code, out, err, limit)
+        return _answer(part, code, out, err, limit)
 
-    def _options(self, cache_dir: str) -> list[str]:
-        model, revision = self.setting("benchmark_model"), self.setting("benchmark_model_revision")
-        return ["--model", str(model), "--revision", str(revision), "--cache-dir", cache_dir]
-
-    @property
-    def _controller_cache(self) -> ModelCache:
+    def _controller_cache(self, part: Part) -> RepositoryCache:
         given = self.setting("hf_cache_controller_dir") or os.environ.get("HF_HOME") or "~/.cache/huggingface"
-        return ModelCache(Path(given), str(self.setting("benchmark_model")))
+        return RepositoryCache(Path(given), part.repository, part.kind)
 
-    def _on_controller(self, token: str) -> Manifest:
+    def _on_controller(self, part: Part, token: str) -> Manifest:
         """Download to the controller, once per playbook, and return what the snapshot consists of.
 
         Every fork comes here at the same time: one of them downloads, and the others take its answer, also where it
         failed. Ansible's temporary directory is this playbook run's own and goes away with it.
         """
-        options = self._options(str(self._controller_cache.hub.parent))
-        key = hashlib.sha256(json.dumps([options, bool(token)]).encode()).hexdigest()
+        cache = self._controller_cache(part)
+        words = [part.command, *part.options, *part.on_controller, "--cache-dir", str(cache.hub.parent)]
+        key = hashlib.sha256(json.dumps([words, bool(token)]).encode()).hexdigest()
         told = Path(constants.DEFAULT_LOCAL_TMP) / f"hf_cache_{key}.json"
         with told.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not told.exists():
                 try:
-                    answer = {"commit": self._download(options, token)["commit"]}
+                    answer = {"commit": self._download(part, words, token)["commit"]}
                 except NodeFailure as failure:
                     answer = {"failure": f"On the controller: {failure}"}
                 beside = told.with_suffix(".part")
@@ -118,7 +168,6 @@ class ActionModule(NodeAction):
             answer = json.loads(told.read_text())
         if "failure" in answer:
             raise NodeFailure(answer["failure"])
-        cache = self._controller_cache
         try:
             manifest = cache.manifest(answer["commit"]) or cache.manifest_from_links(answer["commit"])
         except SetupError as error:
@@ -127,12 +176,12 @@ class ActionModule(NodeAction):
             raise NodeFailure(f"On the controller: {cache.snapshot(answer['commit'])} has vanished: run again.")
         return manifest.unverified()
 
-    def _download(self, options: list[str], token: str) -> dict[str, Any]:
+    def _download(self, part: Part, words: list[str], token: str) -> dict[str, Any]:
         environment = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
         limit = str(self.setting("hf_cache_timeout_s"))
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "benchmark", "fetch-model", *options],
+                [sys.executable, "-m", "benchmark", *words],
                 input=token + "\n",
                 env={**environment, "PYTHONPATH": str(CHECKOUT)},
                 cwd="/",
@@ -142,16 +191,16 @@ class ActionModule(NodeAction):
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return _answer(TIMED_OUT[0], "", "", limit)
-        return _answer(done.returncode, done.stdout, done.stderr, limit)
+            return _answer(part, TIMED_OUT[0], "", "", limit)
+        return _answer(part, done.returncode, done.stdout, done.stderr, limit)
 
-    def _push(self, manifest: Manifest) -> dict[str, Any] | None:
+    def _push(self, part: Part, manifest: Manifest) -> dict[str, Any] | None:
         """Bring what the node lacks from the controller's cache, and have the node verify and link it."""
         stdin = "\n" + manifest.model_dump_json()
-        found = self._fetch("--offline", "--check", "--listing", stdin=stdin)
+        found = self._fetch(part, "--offline", "--check", "--listing", stdin=stdin)
         if found is None or not found["changed"]:
             return found
-        cache = self._controller_cache
+        cache = self._controller_cache(part)
         missing = {f.etag: f for f in manifest.files.values() if f.etag in found["missing"]}
         blobs = posixpath.join(posixpath.dirname(posixpath.dirname(found["snapshot"])), "blobs")
         self._shell_or_fail(f"mkdir -p {shlex.quote(blobs)}")
@@ -168,7 +217,7 @@ class ActionModule(NodeAction):
                     f"A file of {file.size / 1e9:.1f} GB could not be pushed to {blobs}: is the disk full? {reason}"
                 ) from None
             self._shell_or_fail(f"mv -f {shlex.quote(beside)} {shlex.quote(posixpath.join(blobs, etag))}.incomplete")
-        return self._fetch("--offline", "--listing", stdin=stdin)
+        return self._fetch(part, "--offline", "--listing", stdin=stdin)
 
     def _shell_or_fail(self, command: str) -> None:
         code, _, err = self.shell(command)
@@ -176,20 +225,22 @@ class ActionModule(NodeAction):
             raise NodeFailure(f"The cache on the node cannot be written: {_last_line(err)}: check hf_cache_dir.")
 
 
-def _answer(code: int, out: str, err: str, limit: str) -> dict[str, Any]:
-    """Return what fetch-model printed; raise NodeFailure with its sentence where it failed."""
+def _answer(part: Part, code: int, out: str, err: str, limit: str) -> dict[str, Any]:
+    """Return what the part's command printed; raise NodeFailure with its sentence where it failed."""
     if code in TIMED_OUT:
         raise NodeFailure(
-            f"The model did not arrive within hf_cache_timeout_s = {limit} s: run again, the download goes on where "
-            "it stopped; or raise the limit."
+            f"{part.repository} did not arrive within hf_cache_timeout_s = {limit} s: run again, the "
+            "download goes on where it stopped; or raise the limit."
         )
     if code != 0:
-        raise NodeFailure(_last_line(err) or _last_line(out) or f"fetch-model ended with exit code {code}.")
+        raise NodeFailure(_last_line(err) or _last_line(out) or f"{part.command} ended with exit code {code}.")
     try:
         answer: dict[str, Any] = json.loads(_last_line(out))
-        return {name: answer[name] for name in ("changed", "snapshot", "commit", "missing")}
-    except (ValueError, KeyError, TypeError):
-        raise NodeFailure(f"fetch-model gave an unexpected answer: {_last_line(out)[:200]}") from None
+        if answer.keys() >= ANSWER:
+            return answer
+    except (ValueError, AttributeError):
+        pass
+    raise NodeFailure(f"{part.command} gave an unexpected answer: {_last_line(out)[:200]}")
 
 
 def _last_line(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmark.node.hub_cache import ModelCache
+from benchmark.node.hub_cache import RepositoryCache
 from tests.hub_server import Hub, small_model
 from tests.integration.ssh_nodes import Cluster
 
@@ -52,8 +52,8 @@ class Role:
     directory: Path
     hub: Hub
 
-    def cache(self, node: str) -> ModelCache:
-        return ModelCache(self.directory / node, MODEL)
+    def cache(self, node: str) -> RepositoryCache:
+        return RepositoryCache(self.directory / node, MODEL)
 
     def play(
         self, *words: str, environment: dict[str, str] | None = None, cluster: Cluster | None = None, **variables: Any

@@ -1,5 +1,5 @@
-# Run `python -m benchmark fetch-model` of the node's environment, with a time limit.
-# Arguments: the environment's directory, the time limit in seconds, the options of fetch-model.
+# Run fetch-model or fetch-dataset (`python -m benchmark ...`) of the node's environment, with a time limit.
+# Arguments: the environment's directory, the time limit in seconds, the command, its options.
 # Standard input: the token's line (it may be empty), then what --listing reads. Exit code 100: no environment.
 case $1 in "~/"*) python=$HOME/${1#"~/"}/bin/python ;; *) python=$1/bin/python ;; esac
 limit=$2
@@ -9,4 +9,4 @@ shift 2
 unset HF_TOKEN HUGGING_FACE_HUB_TOKEN
 # Python imports from where it is started: a directory "benchmark" in the home is not meant.
 cd /
-exec timeout -k 10 "$limit" "$python" -m benchmark fetch-model "$@"
+exec timeout -k 10 "$limit" "$python" -m benchmark "$@"

@@ -18,7 +18,7 @@ from huggingface_hub import scan_cache_dir, snapshot_download
 from benchmark.errors import BenchmarkError, InputError, RunError, SetupError
 from benchmark.node import hub as command
 from benchmark.node.hub import Fetched, fetch
-from benchmark.node.hub_cache import Manifest, ModelCache
+from benchmark.node.hub_cache import Manifest, RepositoryCache
 from benchmark.node.model import find_snapshot
 from benchmark.settings import Settings
 from tests.hub_server import Hub, Model, small_model
@@ -183,7 +183,7 @@ def test_a_file_that_only_looks_newer_is_hashed_once_and_kept(hub: Hub, model: M
     blob = (Path(str(fetched.snapshot)) / "config.json").resolve()
     os.utime(blob, ns=(1, 1))
     assert not bring(tmp_path, model.commit).changed
-    cache = ModelCache(tmp_path, MODEL)
+    cache = RepositoryCache(tmp_path, MODEL)
     manifest = cache.manifest(model.commit)
     assert manifest is not None
     assert cache.intact(manifest)
@@ -216,7 +216,7 @@ def test_a_connection_cut_once_is_taken_up_again_in_the_same_call(hub: Hub, tmp_
 
 
 def test_a_damaged_rest_of_an_earlier_call_is_thrown_away(hub: Hub, model: Model, tmp_path: Path) -> None:
-    cache = ModelCache(tmp_path, MODEL)
+    cache = RepositoryCache(tmp_path, MODEL)
     file = listing().files["model-00001-of-00002.safetensors"]
     cache.blobs.mkdir(parents=True)
     cache.partial(file).write_bytes(b"x" * 400)
@@ -272,7 +272,7 @@ def test_too_little_disk_is_said_before_anything_is_downloaded(hub: Hub, model: 
 
 
 def test_a_disk_that_fills_up_is_told_in_a_sentence(hub: Hub, model: Model, tmp_path: Path) -> None:
-    cache = ModelCache(tmp_path, MODEL)
+    cache = RepositoryCache(tmp_path, MODEL)
     cache.blobs.mkdir(parents=True)
     for file in listing().files.values():
         cache.partial(file).symlink_to("/dev/full")
@@ -319,9 +319,9 @@ def test_offline_verifies_by_the_names_of_the_blobs(hub: Hub, model: Model, tmp_
 
 def test_what_a_controller_pushed_is_verified_and_linked(hub: Hub, model: Model, tmp_path: Path) -> None:
     bring(tmp_path / "controller")
-    listing = ModelCache(tmp_path / "controller", MODEL).manifest(model.commit)
+    listing = RepositoryCache(tmp_path / "controller", MODEL).manifest(model.commit)
     assert listing is not None
-    listing, node = listing.unverified(), ModelCache(tmp_path / "node", MODEL)
+    listing, node = listing.unverified(), RepositoryCache(tmp_path / "node", MODEL)
     asked = len(hub.requests)
     told = bring(tmp_path / "node", offline=True, check=True, listing=listing)
     assert set(told.missing) == {file.etag for file in listing.files.values()}

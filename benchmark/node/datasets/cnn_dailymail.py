@@ -1,0 +1,177 @@
+"""CNN/DailyMail validation as MLPerf prepares it for Llama-3.1-8B: news articles to summarise, with references.
+
+Read from a `cnn_eval.json`: a list of objects with `input` (the article), `tok_input` (the prompt's token ids) and
+`output` (the reference). MLPerf's own has 13,368 of them and a line for each token id, so the file is read in pieces.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import InputError, SetupError
+from benchmark.node.interfaces import Dataset, Prompt
+from benchmark.node.model import find_snapshot
+from benchmark.node.prepared import file_sha256, prepared_path, read_record, tokenizer_sha256
+from benchmark.settings import Settings
+
+KEYS = {"input": str, "tok_input": list, "output": str}
+PIECE_BYTES = 4 * 2**20
+# No article is that long; what does not end by then is not such a list.
+MAX_ENTRY_CHARACTERS = 16 * 2**20
+WHITE_SPACE = " \t\r\n"
+
+
+def load(settings: Settings, options: dict[str, Any]) -> Dataset:
+    """Return the prompts in the file's order; option `prompts` takes the first so many.
+
+    Raises SetupError, naming file and fault, where the file is absent, malformed or not the one that was prepared.
+    """
+    most = _first(options)
+    own = settings.benchmark_dataset_path
+    path = Path(own).expanduser() if own else prepared_path(settings)
+    try:
+        digest = file_sha256(path)
+        if not own:
+            _require_prepared(settings, path, digest)
+        prompts = tuple(_prompts(path, most))
+    except FileNotFoundError:
+        raise SetupError(
+            f"benchmark_dataset_path is {path}, which is not there." if own
+            else f"CNN/DailyMail is not prepared ({path}): run playbooks/provision.yml, or python3 -m benchmark "
+            "fetch-dataset; or set benchmark_dataset_path to a cnn_eval.json of your own."
+        ) from None  # fmt: skip
+    except OSError as error:
+        raise SetupError(f"{path} cannot be read: {error.strerror}.") from None
+    if not prompts:
+        raise SetupError(f"{path} holds no entry.")
+    return Dataset(name="cnn_dailymail", prompts=prompts, sha256=digest)
+
+
+def _first(options: dict[str, Any]) -> int | None:
+    unknown = sorted(set(options) - {"prompts"})
+    if unknown:
+        raise InputError(f"The dataset cnn_dailymail has the option prompts; the profile gives {', '.join(unknown)}.")
+    most = options.get("prompts")
+    if most is not None and (type(most) is not int or most < 1):
+        raise InputError(f"The dataset's option prompts is {most!r}: give a number from 1.")
+    return most
+
+
+def _require_prepared(settings: Settings, path: Path, digest: str) -> None:
+    record = read_record(path)
+    if record is None or record.sha256 != digest:
+        raise SetupError(f"{path} is damaged: run playbooks/provision.yml, which prepares it again.")
+    if record.tokenizer != tokenizer_sha256(find_snapshot(settings)):
+        raise SetupError(
+            f"{path} was prepared with another tokenizer than {settings.benchmark_model} has now: run "
+            "playbooks/provision.yml, which prepares it again."
+        )
+
+
+def _prompts(path: Path, most: int | None) -> Iterator[Prompt]:
+    shared: dict[int, int] = {}
+    for number, entry in enumerate(_entries(path)):
+        if number == most:
+            return
+        _require_entry(path, number, entry)
+        # One object for each number, however often it occurs: thirteen million token ids, some ten thousand numbers.
+        given = entry["tok_input"]
+        token_ids = tuple(map(shared.setdefault, given, given))
+        yield Prompt(id=f"cnn-{number:05}", text=entry["input"], token_ids=token_ids, reference=entry["output"])
+
+
+def _require_entry(path: Path, number: int, entry: Any) -> None:
+    place = f"{path}: entry {number} (from 0)"
+    if not isinstance(entry, dict):
+        raise SetupError(f"{place} is no object with {', '.join(KEYS)}.")
+    for key, kind in KEYS.items():
+        if key not in entry:
+            raise SetupError(f"{place} has no {key!r}: is it a cnn_eval.json for Llama-3.1-8B?")
+        if not isinstance(entry[key], kind):
+            raise SetupError(f"{place}: {key!r} is not a {'list of token ids' if kind is list else 'text'}.")
+    token_ids = entry["tok_input"]
+    # type and not isinstance: true and false are ints too.
+    if not token_ids or set(map(type, token_ids)) != {int} or min(token_ids) < 0:
+        raise SetupError(f"{place}: 'tok_input' is not a list of token ids, or it is empty.")
+
+
+def _entries(path: Path) -> Iterator[Any]:
+    """Yield the elements of the list that a JSON file holds, reading it in pieces."""
+    decoder, text = json.JSONDecoder(), _Text(path)
+    with text:
+        if text.next_character() != "[":
+            raise SetupError(f"{path} is no JSON list of articles{'' if text.rest else ': it is empty'}.")
+        text.skip()
+        number = 0
+        if text.next_character() == "]":
+            return
+        while True:
+            yield text.value(decoder, number)
+            number += 1
+            match text.next_character():
+                case ",":
+                    text.skip()
+                case "]":
+                    return
+                case _:
+                    raise SetupError(f"{path} ends or breaks off after {number} entries: it is truncated or damaged.")
+
+
+class _Text:
+    """A text file's content, of which no more than one entry and a piece is in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("rb")
+        self._decode = codecs.getincrementaldecoder("utf-8")()
+        self._at = 0
+        self.rest = ""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def next_character(self) -> str:
+        """Return the next character that is not white space, without taking it; at the end of the file nothing."""
+        while True:
+            while self._at < len(self.rest) and self.rest[self._at] in WHITE_SPACE:
+                self._at += 1
+            if self._at < len(self.rest):
+                return self.rest[self._at]
+            if not self._more():
+                return ""
+
+    def skip(self) -> None:
+        """Take one character."""
+        self._at += 1
+
+    def value(self, decoder: json.JSONDecoder, number: int) -> Any:
+        """Take one JSON value, which is entry `number`."""
+        self.next_character()
+        while True:
+            try:
+                # A number at the end of a piece may go on in the next; an entry, being an object, may not.
+                value, self._at = decoder.raw_decode(self.rest, self._at)
+            except (ValueError, RecursionError):
+                if len(self.rest) - self._at > MAX_ENTRY_CHARACTERS or not self._more():
+                    raise SetupError(
+                        f"{self._path}: entry {number} (from 0) is not JSON: the file is truncated or damaged."
+                    ) from None
+            else:
+                return value
+
+    def _more(self) -> bool:
+        piece = self._file.read(PIECE_BYTES)
+        try:
+            text = self._decode.decode(piece, final=not piece)
+        except UnicodeDecodeError:
+            raise SetupError(f"{self._path} is not UTF-8 text: it is damaged, or no cnn_eval.json.") from None
+        self.rest = self.rest[self._at :] + text
+        self._at = 0
+        return bool(piece)

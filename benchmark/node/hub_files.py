@@ -1,0 +1,84 @@
+"""What is taken from a repository of the hub: which files of a model, and which of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+
+from benchmark.errors import SetupError
+
+# What loading a model needs, as patterns of huggingface_hub. Pickled weights (*.bin, *.pth) may run code and are never
+# taken.
+ALLOW_PATTERNS = ["*.safetensors", "*.json", "tokenizer.model", "*.jinja"]
+IGNORE_PATTERNS = ["original/*", "consolidated*"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of repository: what is wanted of it, and the settings that say which one."""
+
+    name: str
+    """As huggingface_hub calls it (repo_type)."""
+    allow: tuple[str, ...]
+    ignore: tuple[str, ...]
+    setting: str
+    revision_setting: str
+
+    def folder(self, repository: str) -> str:
+        """Return the name of the repository's directory in a cache."""
+        return f"{self.name}s--" + repository.replace("/", "--")
+
+    def page(self, repository: str) -> str:
+        """Return the path of the repository's page at the hub."""
+        return repository if self.name == "model" else f"{self.name}s/{repository}"
+
+    def wanted(self, names: Iterable[str]) -> list[str]:
+        """Return the names of the files that are needed, sorted; one that leads out of the snapshot is refused."""
+        chosen = [
+            name
+            for name in names
+            if any(fnmatchcase(name, pattern) for pattern in self.allow)
+            and not any(fnmatchcase(name, pattern) for pattern in self.ignore)
+        ]
+        for name in chosen:
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise SetupError(
+                    f"The repository holds a file called {name!r}, which leads out of the snapshot: refused."
+                )
+        return sorted(chosen)
+
+    def require_usable(self, names: Iterable[str], source: str) -> None:
+        """Raise SetupError, naming `source`, where these files are not enough to work with."""
+        held = set(names)
+        if self.name == "dataset":
+            if not held:
+                raise SetupError(
+                    f"{source} holds no {self.allow[0]}: it is not the dataset that is meant ({self.setting})."
+                )
+            return
+        if not any(name.endswith(".safetensors") for name in held):
+            raise SetupError(
+                f"{source} holds no *.safetensors file, and other formats are not loaded: choose a model or revision "
+                f"that has them ({self.setting})."
+            )
+        if "config.json" not in held:
+            raise SetupError(f"{source} holds no config.json: it is no model that transformers can load.")
+
+
+MODEL = Kind(
+    name="model",
+    allow=tuple(ALLOW_PATTERNS),
+    ignore=tuple(IGNORE_PATTERNS),
+    setting="benchmark_model",
+    revision_setting="benchmark_model_revision",
+)
+# The configuration and the split of CNN/DailyMail that MLPerf's reference asks for.
+DATASET = Kind(
+    name="dataset",
+    allow=("3.0.0/validation-*.parquet",),
+    ignore=(),
+    setting="hf_cache_dataset",
+    revision_setting="hf_cache_dataset_revision",
+)

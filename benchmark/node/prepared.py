@@ -1,0 +1,96 @@
+"""Where a prepared CNN/DailyMail lies on a node, and whether it is the one that the settings mean.
+
+    <hf_cache_dir>/llm-benchmark/datasets/cnn_dailymail-<hash>.json           list of {input, tok_input, output}
+    <hf_cache_dir>/llm-benchmark/datasets/cnn_dailymail-<hash>.record.json    its SHA-256, and what it was made from
+
+<hash> is of everything that the settings say about it: dataset, revision, model, model revision and template.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from benchmark.settings import Settings, canonical_sha256, is_directory_path
+
+# Word for word the one of MLPerf's reference implementation for llama3.1-8b: another would be another benchmark.
+TEMPLATE = (
+    "Summarize the following news article in 128 tokens. Please output the summary only, without any other text.\n\n"
+    "Article:\n{input}\n\nSummary:"
+)
+HASH_CHUNK = 2**20
+# What decides which tokens a text becomes.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class PreparedRecord(BaseModel):
+    """What a prepared file was made from; written after it, so that a file without a sound one does not count."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sha256: Annotated[Sha256, Field(description="of the prepared file's bytes")]
+    prompts: Annotated[int, Field(ge=1)]
+    dataset: str
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$", description="of the dataset's repository")]
+    model: str
+    tokenizer: Annotated[Sha256, Field(description="of the tokenizer's files")]
+
+
+def prepared_path(settings: Settings) -> Path:
+    """Return where the prepared file of these settings lies."""
+    model, revision = settings.benchmark_model, settings.benchmark_model_revision
+    if is_directory_path(model):
+        model, revision = str(Path(model).expanduser().resolve()), ""
+    key = canonical_sha256(
+        [settings.hf_cache_dataset, settings.hf_cache_dataset_revision, model, revision, TEMPLATE],
+    )
+    cache = Path(settings.hf_cache_dir).expanduser().resolve()
+    return cache / "llm-benchmark" / "datasets" / f"cnn_dailymail-{key[:16]}.json"
+
+
+def record_path(prepared: Path) -> Path:
+    """Return where the record beside a prepared file lies."""
+    return prepared.with_suffix(".record.json")
+
+
+def read_record(prepared: Path) -> PreparedRecord | None:
+    """Return the record beside a prepared file; a damaged one counts as absent: it can be made again."""
+    try:
+        return PreparedRecord.model_validate_json(record_path(prepared).read_text(encoding="utf-8"))
+    except (OSError, ValueError, ValidationError):
+        return None
+
+
+def sound(prepared: Path) -> PreparedRecord | None:
+    """Return the record of a prepared file whose content is what the record says; None: it is to be made."""
+    record = read_record(prepared)
+    try:
+        return record if record and file_sha256(prepared) == record.sha256 else None
+    except OSError:
+        return None
+
+
+def tokenizer_sha256(snapshot: Path) -> str:
+    """Return a hash of the tokenizer's files in a model's directory: another tokenizer makes other tokens."""
+    files = [snapshot / name for name in TOKENIZER_FILES]
+    return canonical_sha256({path.name: file_sha256(path) for path in files if path.is_file()})
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hex SHA-256 of a file's bytes; raise OSError where it cannot be read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as content:
+        while chunk := content.read(HASH_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
