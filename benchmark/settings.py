@@ -74,9 +74,7 @@ class Settings(BaseModel):
         "profile", description="whether the answers are judged too; profile: as it says"
     )
     benchmark_engine: str = Field("", description="engine in the profile's place; empty: the profile's")
-    benchmark_engine_options: dict[str, Any] = Field(
-        default_factory=dict, description="options of the engine, over those of the profile"
-    )
+    benchmark_engine_options: dict[str, Any] = Field({}, description="options of the engine, over those of the profile")
     benchmark_replicas: Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)] = Field(
         "auto", description="engines on a node, one GPU each; auto: the visible GPUs"
     )

@@ -16,7 +16,7 @@ from typing import Any
 from benchmark import metrics
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.files import rewrite_samples, sample_writer, write_atomic, write_record
-from benchmark.node.accuracy import answers_of, has_references, read_answers, score
+from benchmark.node.accuracy import answers_of, has_references, read_answers, require_scoring, score
 from benchmark.node.environment import validate_environment
 from benchmark.node.interfaces import (
     Conditions,
@@ -112,10 +112,13 @@ class _Run:
             info = DatasetInfo(name=dataset.name, prompts=len(dataset.prompts), sha256=dataset.sha256)
             self._update(dataset=info)
             scenario = make_scenario(profile.scenario, dict(profile.scenario_options))
+            if profile.accuracy != "off" and has_references(dataset):
+                require_scoring()  # now, and not after an hour of measuring
         workload = Workload(dataset.prompts, profile.samples, profile.generation.seed)
         with ExitStack() as stack:
             with self._stage("loading"):
                 engine = make_engine(profile.engine, settings, profile.generation, dict(profile.engine_options))
+                engine.directory = self.request.directory
                 engine.directory = self.request.directory
                 stack.callback(engine.close)
                 self._update(engine=engine.load())

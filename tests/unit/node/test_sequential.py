@@ -8,7 +8,7 @@ import pytest
 
 from benchmark.errors import InputError, SetupError
 from benchmark.node.engines import sequential
-from benchmark.node.interfaces import Answer, Prompt, Query
+from benchmark.node.interfaces import Prompt, Query
 from benchmark.node.tiny_model import make_tiny_model
 from benchmark.profiles import Generation
 from benchmark.settings import Settings
