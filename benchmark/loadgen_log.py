@@ -43,7 +43,9 @@ def read_result(directory: Path, prefix: str = "") -> LoadGenResult:
             errors.append(f"{key}: {value}"[:4000])
         else:
             values[key] = value
-    if "effective_scenario" not in values or "num_errors" not in values:
+    # In accuracy mode there is no result: the end of the queries is the last that it tells.
+    end = "power_end" if values.get("effective_test_mode") == "AccuracyOnly" else "num_errors"
+    if "effective_scenario" not in values or end not in values:
         raise InputError(f"{path}: LoadGen did not end its log.")
     validity = values.get("result_validity")
     invalid = validity == "INVALID"

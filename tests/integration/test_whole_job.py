@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.hub_server import Hub
 from tests.integration.conftest import BIN, Playbooks
@@ -80,6 +83,96 @@ def test_the_whole_job_and_the_token_is_nowhere(whole: Playbooks, tmp_path: Path
     assert any(path.name == "ansible.log" for path in searched)
     assert any(path.name == "samples.jsonl" for path in searched)
     assert [path for path in searched if TOKEN.encode() in path.read_bytes()] == []
+
+
+LOADGEN = {
+    "name": "short",
+    "version": 1,
+    "kind": "self-test",
+    "scenario": "loadgen",
+    "engine": "continuous",
+    "dataset": "cnn_dailymail",
+    "warmup": 2,
+    "generation": {"max_new_tokens": 8, "min_new_tokens": 1},
+    "limits": [{"metric": "queries.failed", "at_most": 0}],
+}
+
+
+def short(directory: Path, scenario: str, **options: int) -> str:
+    """Write a profile of LoadGen's scenario whose duration and counts suit a test; return its path."""
+    path = directory / f"{scenario}.yaml"
+    limits = {"scenario": scenario, "min_duration_ms": 1500, "min_query_count": 30, **options}
+    path.write_text(yaml.safe_dump({**LOADGEN, "scenario_options": limits}))
+    return str(path)
+
+
+def articles(path: Path, count: int) -> str:
+    """Write a prepared dataset as MLPerf's preprocessing leaves it; return its path."""
+    entries = [
+        {
+            "input": f"Article {i}.",
+            "tok_input": [5 + (i + j) % 400 for j in range(20)],
+            "output": f"It says {i}. That is all.",
+        }
+        for i in range(count)
+    ]
+    path.write_text(json.dumps(entries))
+    return str(path)
+
+
+def check_against_loadgen(run_dir: Path, node: str, scenario: str) -> dict[str, Any]:
+    """Hold the node's JSON against LoadGen's own files; return the node's result."""
+    directory = run_dir / "nodes" / node
+    result: dict[str, Any] = json.loads(next(directory.glob("mlperf_datacenter_*.json")).read_text())
+    loadgen = result["loadgen"]
+    assert loadgen["settings"]["scenario"] == scenario
+    assert loadgen["summary"]["Scenario"] == scenario
+    printed = (directory / "mlperf_log_summary.txt").read_text()
+    for label, value in loadgen["summary"].items():
+        assert re.search(rf"^ *{re.escape(label)} *: *{re.escape(value)} *$", printed, re.M), label
+    for name in ("accuracy.json", "detail.txt", "summary.txt", "trace.json"):
+        assert (directory / f"mlperf_log_{name}").stat().st_size
+    return result
+
+
+@pytest.mark.timeout(580)
+def test_loadgen_drives_continuous_batching_on_two_nodes(whole: Playbooks, tmp_path: Path) -> None:
+    tiny_model(tmp_path / "tiny")
+    whole.variables |= {
+        "benchmark_model": str(tmp_path / "tiny"),
+        "hf_cache_source": "none",
+        "benchmark_dataset_path": articles(tmp_path / "cnn_eval.json", 30),
+        "benchmark_target_qps": 20,
+    }
+    done = whole.run("benchmark", "-e", f"benchmark_profile={short(tmp_path, 'Server')}")
+    assert done.code == 0, done.output
+    assert done.cluster["counted"] == 2, done.summary
+    for node in ("jw2", "jw3"):
+        result = check_against_loadgen(done.run_dir, node, "Server")
+        assert result["engine"]["name"] == "continuous"
+        assert result["metrics"]["qps"] == result["loadgen"]["results"]["result_completed_samples_per_sec"]
+        assert done.row(node)["metrics"] == result["metrics"]
+
+    # Another scenario on each node: two replicas at once, and one query at a time with the answers judged.
+    hosts = {
+        "jw2": {**whole.cluster.host("jw2"), "benchmark_profile": short(tmp_path, "Offline"), "benchmark_replicas": 2},
+        "jw3": {
+            **whole.cluster.host("jw3"),
+            "benchmark_profile": short(tmp_path, "SingleStream"),
+            "benchmark_engine": "sequential",
+            "benchmark_accuracy": "with-performance",
+        },
+    }
+    done = whole.run("benchmark", inventory=whole.inventory(hosts))
+    assert done.code == 0, done.output
+    assert done.cluster["counted"] == 2, done.summary
+    assert len(done.cluster["groups"]) == 2, "unlike runs are not summed"
+    offline = check_against_loadgen(done.run_dir, "jw2", "Offline")
+    assert offline["engine"]["replicas"] == 2
+    single = check_against_loadgen(done.run_dir, "jw3", "SingleStream")
+    assert single["engine"]["name"] == "sequential"
+    assert single["accuracy"]["rouge"]["answers"] == 30
+    assert single["accuracy"]["loadgen"]["mode"] == "AccuracyOnly"
 
 
 def test_the_same_through_ansible_runner(playbooks: Playbooks, tmp_path: Path) -> None:
