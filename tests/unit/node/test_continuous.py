@@ -259,7 +259,7 @@ def test_closing_fails_what_is_in_flight_and_leaves_no_thread(make: Make) -> Non
         (GREEDY, {"use_cuda_graph": True}, InputError, "need a GPU"),
         (Generation(max_new_tokens=8, min_new_tokens=4), {}, InputError, "between 4 and 8 tokens"),
         (GREEDY, {"attention": "flash_attention_2"}, SetupError, "flash_attention_2 is not to be had: it needs a GPU"),
-        (GREEDY, {"num_blocks": 10**9}, SetupError, "The KV cache cannot be made"),
+        (GREEDY, {"num_blocks": 10**9}, SetupError, "cannot start: Memory footprint"),
     ],
 )
 def test_what_the_engine_does_not_have_is_refused(
