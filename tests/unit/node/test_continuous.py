@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -38,8 +39,11 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def loaded(settings: Settings) -> LoadedModel:
-    return load_model(settings)
+def loaded(settings: Settings) -> Iterator[LoadedModel]:
+    model = load_model(settings)
+    gc.freeze()  # transformers collects garbage at every stop, over all that torch has imported
+    yield model
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
