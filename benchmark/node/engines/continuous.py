@@ -27,7 +27,7 @@ CPU_BATCH_TOKENS = 512
 
 
 class Options(BaseModel):
-    """The profile's `engine_options`. None: transformers decides, and the result says what."""
+    """The profile's `engine_options`. None: automatic; the result says what that came to."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,7 +38,7 @@ class Options(BaseModel):
     max_memory_percent: float | None = Field(None, gt=0, le=1, description="share of the free memory for the cache")
     max_requests_per_batch: int | None = Field(None, ge=1, description="queries of one step")
     max_blocks_per_request: int | None = Field(None, ge=0, description="flash-attn's decoding kernel; 0: without it")
-    use_cuda_graph: bool | None = None
+    use_cuda_graph: bool | None = Field(None, description="automatic: where all are captured before measuring")
     use_async_batching: bool | None = Field(None, description="prepare a step while the one before computes")
     q_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: queries' tokens are padded to it")
     kv_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: cached tokens are padded to it")
@@ -82,8 +82,8 @@ class Engine(interfaces.Engine):
             self._manager.warmup()  # makes the cache; captures CUDA graphs and compiles, where that is on
         except (MemoryError, ValueError, ImportError, torch.OutOfMemoryError) as error:
             raise SetupError(
-                f"The KV cache cannot be made: {' '.join(str(error).split())} Lower max_batch_tokens, num_blocks or "
-                "max_memory_percent, or end what else uses the memory."
+                f"Continuous batching cannot start: {' '.join(str(error).split())}. Where memory is short, lower "
+                "max_batch_tokens, num_blocks or max_memory_percent, or end what else uses it."
             ) from error
         self._requests = itertools.count()
         resolved = self._manager.continuous_batching_config
@@ -169,6 +169,13 @@ class Engine(interfaces.Engine):
         if self._model.device.type == "cpu":
             asked["num_blocks"] = options.num_blocks or max(2, CPU_CACHE_TOKENS // options.page_size)
             asked["max_batch_tokens"] = options.max_batch_tokens or CPU_BATCH_TOKENS
+        elif "flash" in self._attention:
+            # Graphs for the decoding kernel alone, which only a package has: `warmup` captures those. Steps of mixed
+            # lengths would capture a graph for each new size in the middle of the measuring window.
+            if options.use_cuda_graph is None:
+                asked["use_cuda_graph"] = (False, self._attention != kernels.TORCH_FLASH)
+            if options.use_async_batching is None:
+                asked["use_async_batching"] = True
         known = {field.name for field in dataclasses.fields(ContinuousBatchingConfig)}
         older = "auto_switch_to_flash" not in known
         if older:  # transformers 5.17: another name for the pages, and only a paged attention is left as it is
