@@ -4,7 +4,8 @@ Prints one table, a row as soon as it is known: first what the device can do at 
 
   A  32 tokens in, 64 out: one by one through `sequential` and a bare `generate`, all at once through `continuous`
   B  prompts as long as CNN/DailyMail's, 128 out: all at once through `continuous`, with each attention there is, with
-     and without CUDA graphs and asynchronous batching
+     and without CUDA graphs and asynchronous batching; and the highest Server QPS at which short runs of LoadGen keep
+     P99 TTFT and TPOT within MLPerf's limits (in ms, as "2000/100")
 
 Needs no network. What cannot be measured is a row with the reason, and the rest goes on.
 
@@ -19,6 +20,7 @@ import itertools
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -28,6 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark.node import attention as kernels
+from benchmark.node import interfaces
 from benchmark.node.engines import continuous, sequential
 from benchmark.node.generation import generation_config
 from benchmark.node.interfaces import now_ns
@@ -38,8 +41,9 @@ from benchmarks.shapes import SHAPES, make_on_device
 from benchmarks.table import Table
 from benchmarks.workloads import Measured, Workload
 
-# The highest valid Server QPS would be one more part, `server`: a method of Bench. It needs LoadGen.
-PARTS = ("floor", "sequential", "continuous")
+PARTS = ("floor", "sequential", "continuous", "server")
+# MLPerf's limits of the Server scenario, and those of Interactive, by LoadGen's name of the model.
+LIMITS = {"llama3_1-8b": "2000/100", "llama3_1-8b-interactive": "500/30"}
 # The fastest first: time may run out.
 ATTENTIONS = ("flash_attention_3", "flash_attention_2", "torch_flash", "sdpa", "paged|eager")
 COLUMNS = {
@@ -106,6 +110,64 @@ class Bench:
                 for graphs, overlap in itertools.product((True, False), repeat=2):
                     options = {"attention": name, "use_cuda_graph": graphs, "use_async_batching": overlap}
                     self._continuous(self.b, options)
+
+    def run_server(self) -> None:
+        """Search the highest Server rate in workload B, as benchmark_target_qps: auto does, with shorter probes."""
+        config = self.loaded.model.config
+        options = {"attention": kernels.automatic(config, self.arguments.device, self.arguments.dtype)}
+        options |= json.loads(self.arguments.options)
+        with closing(continuous.Engine(self.settings, _fixed(self.b), options)) as engine:
+            details = engine.start(self.loaded).details
+            workloads.run(engine, self.b.warm_up(max(1, len(self.b.lengths) // 4)), self.until, at_once=True)
+            for model, limits in LIMITS.items():
+                row = {"workload": "B", "engine": "Server", "attention": details["attention"], "async": limits}
+                if time.monotonic() > self.until:
+                    self.table.add({**row, "note": "the time was up"})
+                    continue
+                try:
+                    self.table.add({**row, **self._peak(engine, model)})
+                except Exception as error:  # a row of its own; the others go on
+                    self.table.add({**row, "note": f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]})
+
+    def _peak(self, engine: continuous.Engine, model: str) -> dict[str, Any]:
+        from benchmark.node.interfaces import make_scenario
+        from benchmark.node.peak import PeakFinder
+        from benchmark.node.progress import Progress
+        from benchmark.profiles import Profile
+
+        probe = {"probe_duration_ms": int(self.arguments.probe_s * 1000), "probe_query_count": 1}
+        options = {"scenario": "Server", "model": model, "burst_query_count": len(self.b.lengths), **probe}
+        profile = Profile(
+            name="engine",
+            version=1,
+            scenario="loadgen",
+            scenario_options=options,
+            engine="continuous",
+            dataset="synthetic",
+        )
+        prompts = tuple(query.prompt for query in self.b.queries())
+        with tempfile.TemporaryDirectory() as directory:
+            place = Path(directory)
+            finder = PeakFinder(
+                engine,
+                make_scenario("loadgen", options),
+                interfaces.Workload(prompts, None, 0),
+                profile,
+                place,
+                Progress("engine", place),
+                self.arguments.probes,
+            )
+            peak = finder.find(1)
+        tried = ", ".join(f"{one.target_qps:g} {'valid' if one.valid else 'too much'}" for one in peak.probes)
+        best = max((one for one in peak.probes if one.valid), key=lambda one: one.target_qps, default=None)
+        row: dict[str, Any] = {"note": f"QPS {peak.target_qps}; tried {tried}", "peak": peak.model_dump(mode="json")}
+        if best is not None and best.qps is not None:
+            row |= {
+                "tokens/s": best.qps * self.b.output_tokens,
+                "TTFT ms": best.ttft_p99_ms,
+                "TPOT ms": best.tpot_p99_ms,
+            }
+        return row
 
     def _continuous(self, work: Workload, options: dict[str, Any]) -> None:
         options = {**options, **json.loads(self.arguments.options)}
@@ -221,6 +283,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         "--budget-s", type=float, default=600, help="seconds for all parts; a row ends when they are up"
     )
     parser.add_argument("--row-s", type=float, default=120, help="seconds for one row, its warm-up included")
+    parser.add_argument("--probe-s", type=float, default=20, help="seconds of one probe of the Server search")
+    parser.add_argument("--probes", type=int, default=6, help="at most so many of them for each of the limits")
     parser.add_argument("--json", type=Path, help="write the table there too, also after each part")
     return parser.parse_args(words)
 

@@ -69,6 +69,7 @@ class PeakFinder:
     profile: Profile
     directory: Path
     progress: Progress
+    most: int = MOST_PROBES
 
     def find(self, replicas: int) -> PeakSearch:
         """Return the highest valid rate, in queries per second for the whole node, and every probe.
@@ -84,7 +85,11 @@ class PeakFinder:
             return probes[-1].valid
 
         server = self.profile.scenario_options.get("scenario") == "Server"
-        found = search(valid, burst * FIRST_GUESS) if server else Found(float(f"{burst * ROOM:.4g}"), settled=False)
+        found = (
+            search(valid, burst * FIRST_GUESS, most=self.most)
+            if server
+            else Found(float(f"{burst * ROOM:.4g}"), settled=False)
+        )
         host_vars = "" if found.rate is None else f"benchmark_target_qps: {found.rate / replicas:.4g}"
         return PeakSearch(target_qps=found.rate, settled=found.settled, probes=tuple(probes), host_vars=host_vars)
 
