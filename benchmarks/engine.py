@@ -137,14 +137,8 @@ class Bench:
 
         probe = {"probe_duration_ms": int(self.arguments.probe_s * 1000), "probe_query_count": 1}
         options = {"scenario": "Server", "model": model, "burst_query_count": len(self.b.lengths), **probe}
-        profile = Profile(
-            name="engine",
-            version=1,
-            scenario="loadgen",
-            scenario_options=options,
-            engine="continuous",
-            dataset="synthetic",
-        )
+        names = {"name": "engine", "scenario": "loadgen", "engine": "continuous", "dataset": "synthetic"}
+        profile = Profile.model_validate({**names, "version": 1, "scenario_options": options})
         prompts = tuple(query.prompt for query in self.b.queries())
         with tempfile.TemporaryDirectory() as directory:
             place = Path(directory)

@@ -84,12 +84,10 @@ class PeakFinder:
             probes.append(self._probe(rate, f"probe{len(probes) + 1:02}_"))
             return probes[-1].valid
 
-        server = self.profile.scenario_options.get("scenario") == "Server"
-        found = (
-            search(valid, burst * FIRST_GUESS, most=self.most)
-            if server
-            else Found(float(f"{burst * ROOM:.4g}"), settled=False)
-        )
+        if self.profile.scenario_options.get("scenario") == "Server":
+            found = search(valid, burst * FIRST_GUESS, most=self.most)
+        else:
+            found = Found(float(f"{burst * ROOM:.4g}"), settled=False)
         host_vars = "" if found.rate is None else f"benchmark_target_qps: {found.rate / replicas:.4g}"
         return PeakSearch(target_qps=found.rate, settled=found.settled, probes=tuple(probes), host_vars=host_vars)
 
