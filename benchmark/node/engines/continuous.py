@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import itertools
 import threading
@@ -89,6 +90,7 @@ class Engine(interfaces.Engine):
         resolved = self._manager.continuous_batching_config
         self._cache_tokens = resolved.num_blocks * options.page_size
         # A thread is a daemon if its maker is: transformers' own would keep a process alive that wants to end.
+        atexit.register(self.close)  # a thread that is left in the middle of a step would abort the process
         starter = threading.Thread(target=self._manager.start, daemon=True)
         starter.start()
         starter.join()
@@ -119,6 +121,7 @@ class Engine(interfaces.Engine):
         if manager is None:
             return
         del self._manager
+        atexit.unregister(self.close)
         if manager.is_running():
             manager.stop(block=True, timeout=CLOSE_S, hard_stop=True)
         self._router.close(CLOSE_S)

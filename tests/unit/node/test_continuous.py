@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -277,3 +278,30 @@ def test_an_absent_model_is_a_setup_error(tmp_path: Path) -> None:
     absent = Settings(benchmark_model=str(tmp_path), benchmark_device="cpu")
     with pytest.raises(SetupError, match="holds no model"):
         continuous.Engine(absent, GREEDY, {}).load()
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "graphs", "overlapped"),
+    [
+        ("flash_attention_2", {}, (False, True), True),
+        ("torch_flash", {}, (False, False), True),
+        ("torch_flash", {"use_cuda_graph": True, "use_async_batching": False}, True, False),
+        ("sdpa", {}, None, None),
+    ],
+)
+def test_automatic_choices_on_a_gpu_capture_no_graph_while_measuring(
+    settings: Settings, name: str, asked: dict[str, Any], graphs: Any, overlapped: Any
+) -> None:
+    # What transformers is asked for; a GPU would be needed to see what it makes of it.
+    engine = continuous.Engine(settings, GREEDY, asked)
+    engine._attention = name
+    engine._model = SimpleNamespace(
+        device=SimpleNamespace(type="cuda"),
+        config=SimpleNamespace(),
+        set_attn_implementation=lambda implementation: None,
+        init_continuous_batching=lambda config, batching: batching,
+    )
+    batching = engine._make_manager(None, continuous.Options.model_validate(asked))
+    assert (batching.use_cuda_graph, batching.use_async_batching) == (graphs, overlapped)
+    assert not batching.allow_block_sharing
+    assert not batching.auto_switch_to_flash
