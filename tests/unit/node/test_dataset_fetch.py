@@ -29,7 +29,7 @@ PARQUET = "3.0.0/validation-00000-of-00001.parquet"
 ROWS = [
     ("(CNN) -- A café opened in {London}. It sells tea.", "A café opened .\nIt sells tea ."),
     ("Rain fell on Tuesday, and on Wednesday too.", "It rained ."),
-    ('Sie sagte: "Guten Tag" – 안녕하세요.', "A greeting ."),
+    ('Sie sagte: "Guten Tag", 안녕하세요.', "A greeting ."),
 ]
 
 
@@ -117,8 +117,8 @@ def test_a_second_call_asks_nobody_and_changes_nothing(hub: Hub, articles: Model
         blob.unlink()
     hub.requests.clear()
     before = tree(tmp_path)
-    for options in ({}, {"check": True}, {"offline": True}):
-        again = fetch_dataset(settings, None, **options)
+    for check, offline in ((False, False), (True, False), (False, True)):
+        again = fetch_dataset(settings, None, check=check, offline=offline)
         assert (again.changed, again.sha256, again.missing) == (False, first.sha256, [])
     assert tree(tmp_path) == before
     assert hub.requests == []
@@ -253,8 +253,8 @@ def test_what_a_controller_pushed_is_verified_and_prepared(
     refused(RunError, settings, "damaged", offline=True, listing=listing)
     node.partial(file).write_bytes(articles.files[PARQUET])
     assert fetch_dataset(settings, None, offline=True, listing=listing).prompts == len(ROWS)
-    for options in ({"listing": listing}, {}, {"check": True, "listing": listing}):
-        assert not fetch_dataset(settings, None, offline=True, **options).changed
+    for check, known in ((False, listing), (True, listing), (False, None)):
+        assert not fetch_dataset(settings, None, check=check, offline=True, listing=known).changed
     assert hub.requests == []
 
 
