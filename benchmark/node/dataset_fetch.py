@@ -157,7 +157,7 @@ def _entries(snapshot: Path, model: Path) -> Iterator[dict[str, Any]]:
         # Only the template is formatted: braces in an article stay what they are.
         texts = [TEMPLATE.format(input=article) for article in articles]
         # With special tokens, as the reference's `tokenizer.encode` adds them. Not truncated: nor does the reference.
-        tokens = tokenizer(texts, verbose=False)["input_ids"]
+        tokens = tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
         for article, token_ids, summary in zip(articles, tokens, summaries, strict=True):
             yield {"input": article, "tok_input": token_ids, "output": summary}
 

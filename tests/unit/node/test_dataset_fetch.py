@@ -35,8 +35,18 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model whose tokenizer puts a token before the text, as Llama 3.1's does."""
+    from tokenizers import Tokenizer, processors
+
     directory = tmp_path_factory.mktemp("model") / "tiny"
     make_tiny_model(directory)
+    path = str(directory / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(path)
+    begin = "<|begin_of_text|>"
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, tokenizer.token_to_id(begin))]
+    )
+    tokenizer.save(path)
     return directory
 
 
@@ -94,6 +104,7 @@ def test_the_prompts_are_those_of_the_reference(articles: Model, model: Path, tm
         for article, summary in ROWS
     ]
     assert json.loads(Path(done.path).read_text(encoding="utf-8")) == expected
+    assert {entry["tok_input"][0] for entry in expected} == {tokenizer.bos_token_id}
     dataset = cnn_dailymail.load(settings, {})
     assert dataset.sha256 == done.sha256
     assert [prompt.text for prompt in dataset.prompts] == [article for article, _ in ROWS]
