@@ -1,7 +1,8 @@
 """A stand-in for the hub's HTTP interface, as huggingface_hub 2.4.0 uses it, on a loopback address.
 
 Like the hub it answers for models (`/api/models/...`) and datasets (`/api/datasets/...`), redirects large files to
-storage on another origin, serves ranges, and refuses with status and `X-Error-Code`. It can misbehave on request, and it keeps what it was asked.
+storage on another origin, serves ranges, and refuses with status and `X-Error-Code`. It can misbehave on request, and
+it keeps what it was asked.
 
     with Hub() as hub:
         hub.add("org/model", small_model())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmark.errors import RunError, SetupError
@@ -81,19 +83,19 @@ def score(answers: Mapping[int, Sequence[int]], dataset: Dataset, settings: Sett
         raise RunError("There is no answer to hold against the references: every query failed.")
     split, scorer = sentence_splitter(), _scorer()
     tokenizer = load_tokenizer(find_snapshot(settings))
-    sums, characters = dict.fromkeys(MEASURES, 0.0), 0
+    found: dict[str, list[float]] = {measure: [] for measure in MEASURES}
+    characters = 0
     for number, token_ids in answers.items():
         reference = dataset.prompts[number].reference if number < len(dataset.prompts) else None
         if reference is None:
             raise RunError(f"There is an answer to prompt {number}, of which {dataset.name} has no reference.")
         # ROUGE-Lsum expects each sentence on a line of its own.
         answer = "\n".join(split(decode(tokenizer, token_ids).strip()))
-        found = scorer.score("\n".join(split(reference.strip())), answer)
-        for measure in MEASURES:
-            sums[measure] += found[measure].fmeasure
+        for measure, one in scorer.score("\n".join(split(reference.strip())), answer).items():
+            found[measure].append(one.fmeasure)
         characters += len(answer)
     return Rouge(
-        **{measure: round(total / len(answers) * 100, 4) for measure, total in sums.items()},
+        **{measure: round(fmean(each) * 100, 4) for measure, each in found.items()},
         generated_characters=characters,
         answers=len(answers),
         references=sum(prompt.reference is not None for prompt in dataset.prompts),
@@ -101,10 +103,22 @@ def score(answers: Mapping[int, Sequence[int]], dataset: Dataset, settings: Sett
 
 
 def _scorer() -> Any:
+    """Return what `rouge_score` scores with when it stems; a word that occurs again is not stemmed again."""
     try:
+        from nltk.stem.porter import PorterStemmer
+        from rouge_score import tokenize
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError as missing:
         raise SetupError(
             f"Accuracy cannot be measured: the package {missing.name or 'rouge-score'} is not installed: {REMEDY}"
         ) from None
-    return RougeScorer(list(MEASURES), use_stemmer=True)
+
+    class Tokenizer:
+        def __init__(self) -> None:
+            self.stem = lru_cache(maxsize=2**16)(PorterStemmer().stem)
+
+        def tokenize(self, text: str) -> list[str]:
+            tokens: list[str] = tokenize.tokenize(text, self)
+            return tokens
+
+    return RougeScorer(list(MEASURES), tokenizer=Tokenizer())

@@ -20,7 +20,7 @@ from benchmark.errors import EXIT_VALID, SetupError
 from benchmark.files import write_record
 from benchmark.node.hub import add_common_arguments, fetch, read_input
 from benchmark.node.hub_cache import COMMIT, Manifest
-from benchmark.node.hub_download import disk_error
+from benchmark.node.hub_download import disk_error, huggingface_hub_package
 from benchmark.node.hub_files import DATASET
 from benchmark.node.model import find_snapshot
 from benchmark.node.prepared import TEMPLATE, PreparedRecord, prepared_path, record_path, sound, tokenizer_sha256
@@ -69,6 +69,7 @@ def fetch_dataset(
     Raises what `hub.fetch` raises, and SetupError where the model's tokenizer is absent or the dataset another one.
     """
     path = prepared_path(settings)
+    huggingface_hub_package()  # before anything else imports it: it is set up then
     try:
         model = find_snapshot(settings)
     except SetupError:
@@ -156,7 +157,7 @@ def _entries(snapshot: Path, model: Path) -> Iterator[dict[str, Any]]:
         # Only the template is formatted: braces in an article stay what they are.
         texts = [TEMPLATE.format(input=article) for article in articles]
         # With special tokens, as the reference's `tokenizer.encode` adds them. Not truncated: nor does the reference.
-        tokens = tokenizer(texts, verbose=False)["input_ids"]
+        tokens = tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
         for article, token_ids, summary in zip(articles, tokens, summaries, strict=True):
             yield {"input": article, "tok_input": token_ids, "output": summary}
 

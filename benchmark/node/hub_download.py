@@ -48,7 +48,7 @@ class Hub:
 
         Raises InputError (unknown model or revision, token refused), SetupError (gated, no network) or RunError.
         """
-        hub = _huggingface_hub()
+        hub = huggingface_hub_package()
         with self._told():
             info = hub.HfApi(endpoint=self.endpoint, token=self.token or False).repo_info(
                 self.repository, revision=self.revision, repo_type=self.kind.name, files_metadata=True, timeout=30
@@ -83,7 +83,7 @@ class Hub:
                     raise
 
     def _bring(self, cache: RepositoryCache, commit: str, name: str, file: File) -> None:
-        hub = _huggingface_hub()
+        hub = huggingface_hub_package()
         # The lock that huggingface_hub itself takes: of several processes, on a shared home too, one downloads.
         with hub.utils.WeakFileLock(cache.locks / f"{file.etag}.lock"):
             if cache.sound(file):
@@ -102,7 +102,7 @@ class Hub:
         )
 
     def _get(self, cache: RepositoryCache, commit: str, name: str, file: File) -> None:
-        hub = _huggingface_hub()
+        hub = huggingface_hub_package()
         partial = cache.partial(file)
         if partial.exists() and partial.stat().st_size > file.size:
             partial.unlink()
@@ -208,7 +208,7 @@ def disk_error(error: OSError, cache: Path | None) -> BenchmarkError:
     return SetupError(f"{place} cannot be used: {error.strerror}: check its owner, or set hf_cache_dir elsewhere.")
 
 
-def _huggingface_hub() -> Any:
+def huggingface_hub_package() -> Any:
     """Return the package, set up before its import, when it reads the environment.
 
     Only the token that was given is used, nothing is reported to anyone, and files come over plain HTTP: Xet cannot

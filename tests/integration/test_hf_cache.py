@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import pytest
 import yaml
 
 from benchmark.node.hub_cache import RepositoryCache
-from tests.hub_server import Hub, small_model
+from benchmark.node.tiny_model import make_tiny_model
+from tests.hub_server import Hub, small_articles, small_model
 from tests.integration.ssh_nodes import Cluster
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -306,3 +308,52 @@ def test_a_download_that_hangs_is_ended(role: Role) -> None:
         ended.set()
     assert done.code != 0
     assert "did not arrive within hf_cache_timeout_s = 3 s" in done.words
+
+
+ARTICLES = [("A café opened.", "It opened ."), ("Rain fell in {London}.", "It rained .")]
+
+
+def with_a_dataset(role: Role) -> dict[str, Any]:
+    """Return settings under which a dataset has to be prepared, for a model that is a directory."""
+    make_tiny_model(role.directory / "tiny")
+    profile = role.directory / "profile.yaml"
+    profile.write_text(
+        "{name: made, version: 1, scenario: closed_loop, engine: simulated, dataset: cnn_dailymail, samples: 2}"
+    )
+    made = role.hub.add("datasets/org/articles", small_articles(ARTICLES))
+    return {
+        "benchmark_model": str(role.directory / "tiny"),
+        "benchmark_profile": str(profile),
+        "hf_cache_dataset": "org/articles",
+        "hf_cache_dataset_revision": made.commit,
+    }
+
+
+def prepared(role: Role, node: str) -> list[str]:
+    """Return the articles that were prepared on a node."""
+    files = (role.directory / node / "llm-benchmark" / "datasets").glob(f"cnn_dailymail-{'?' * 16}.json")
+    return [entry["input"] for path in files for entry in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def test_a_dataset_is_prepared_where_the_profile_needs_one(role: Role) -> None:
+    settings = with_a_dataset(role)
+    check = role.play("--check", **settings)
+    assert (check.code, check.changed) == (0, (1, 1)), check.output
+    assert prepared(role, "node1") == []
+    done = role.play(**settings)
+    assert (done.code, done.changed) == (0, (1, 1)), done.output
+    assert prepared(role, "node1") == prepared(role, "node2") == [article for article, _ in ARTICLES]
+    role.hub.requests.clear()
+    assert role.play(**settings).changed == (0, 0)
+    assert role.hub.requests == []
+
+
+def test_the_controller_pushes_the_dataset_and_the_node_prepares_it_offline(role: Role) -> None:
+    settings = with_a_dataset(role)
+    with Hub() as closed:
+        pass
+    settings |= {"hf_cache_source": "controller", "environment": {"HF_ENDPOINT": closed.url}}
+    done = role.play(**settings)
+    assert (done.code, done.changed) == (0, (1, 1)), done.output
+    assert prepared(role, "node1") == prepared(role, "node2") == [article for article, _ in ARTICLES]
+    assert len([request for request in role.hub.downloads() if request.to_storage]) == 1

@@ -29,14 +29,24 @@ PARQUET = "3.0.0/validation-00000-of-00001.parquet"
 ROWS = [
     ("(CNN) -- A café opened in {London}. It sells tea.", "A café opened .\nIt sells tea ."),
     ("Rain fell on Tuesday, and on Wednesday too.", "It rained ."),
-    ('Sie sagte: "Guten Tag" – 안녕하세요.', "A greeting ."),
+    ('Sie sagte: "Guten Tag", 안녕하세요.', "A greeting ."),
 ]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model whose tokenizer puts a token before the text, as Llama 3.1's does."""
+    from tokenizers import Tokenizer, processors
+
     directory = tmp_path_factory.mktemp("model") / "tiny"
     make_tiny_model(directory)
+    path = str(directory / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(path)
+    begin = "<|begin_of_text|>"
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, tokenizer.token_to_id(begin))]
+    )
+    tokenizer.save(path)
     return directory
 
 
@@ -94,6 +104,7 @@ def test_the_prompts_are_those_of_the_reference(articles: Model, model: Path, tm
         for article, summary in ROWS
     ]
     assert json.loads(Path(done.path).read_text(encoding="utf-8")) == expected
+    assert {entry["tok_input"][0] for entry in expected} == {tokenizer.bos_token_id}
     dataset = cnn_dailymail.load(settings, {})
     assert dataset.sha256 == done.sha256
     assert [prompt.text for prompt in dataset.prompts] == [article for article, _ in ROWS]
@@ -117,8 +128,8 @@ def test_a_second_call_asks_nobody_and_changes_nothing(hub: Hub, articles: Model
         blob.unlink()
     hub.requests.clear()
     before = tree(tmp_path)
-    for options in ({}, {"check": True}, {"offline": True}):
-        again = fetch_dataset(settings, None, **options)
+    for check, offline in ((False, False), (True, False), (False, True)):
+        again = fetch_dataset(settings, None, check=check, offline=offline)
         assert (again.changed, again.sha256, again.missing) == (False, first.sha256, [])
     assert tree(tmp_path) == before
     assert hub.requests == []
@@ -253,8 +264,8 @@ def test_what_a_controller_pushed_is_verified_and_prepared(
     refused(RunError, settings, "damaged", offline=True, listing=listing)
     node.partial(file).write_bytes(articles.files[PARQUET])
     assert fetch_dataset(settings, None, offline=True, listing=listing).prompts == len(ROWS)
-    for options in ({"listing": listing}, {}, {"check": True, "listing": listing}):
-        assert not fetch_dataset(settings, None, offline=True, **options).changed
+    for check, known in ((False, listing), (True, listing), (False, None)):
+        assert not fetch_dataset(settings, None, check=check, offline=True, listing=known).changed
     assert hub.requests == []
 
 
