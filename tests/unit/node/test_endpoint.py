@@ -20,6 +20,7 @@ from benchmark.node.interfaces import Answer, EngineBroken, Prompt, Query, now_n
 from benchmark.node.serving.client import Client, Request
 from benchmark.node.tiny_model import make_tiny_model
 from benchmark.profiles import Generation
+from benchmark.records import EngineInfo
 from benchmark.settings import Settings
 from tests import openai_server
 from tests.openai_server import DONE, Cut, OpenAIServer, Refusal, event, finish, parts, token, usage
@@ -60,13 +61,23 @@ class Heard:
             assert self._ended.acquire(timeout=120)
 
 
+class Known(Engine):
+    """The engine, with what `load` said."""
+
+    info: EngineInfo
+
+    def load(self) -> EngineInfo:
+        self.info = super().load()
+        return self.info
+
+
 @pytest.fixture
 def server() -> Iterator[OpenAIServer]:
     with OpenAIServer() as running:
         yield running
 
 
-Loaded = Callable[..., Engine]
+Loaded = Callable[..., Known]
 
 
 @pytest.fixture
@@ -74,18 +85,14 @@ def loaded() -> Iterator[Loaded]:
     """Return a function that makes and loads an engine; all are closed at the end."""
     with ExitStack() as stack:
 
-        def load(*urls: str, generation: Generation = SIX, **settings: Any) -> Engine:
+        def load(*urls: str, generation: Generation = SIX, **settings: Any) -> Known:
             settings = {"benchmark_device": "cpu", "benchmark_endpoint_urls": list(urls), **settings}
-            engine = Engine(Settings.model_validate(settings), generation, {})
+            engine = Known(Settings.model_validate(settings), generation, {})
             stack.callback(engine.close)
-            engine.info = engine.load()  # type: ignore[attr-defined]
+            engine.load()
             return engine
 
         yield load
-
-
-def details(engine: Engine) -> dict[str, Any]:
-    return engine.info.details  # type: ignore[attr-defined, no-any-return]
 
 
 def ask(engine: Engine, query: Query = TEXT) -> Heard:
@@ -124,34 +131,35 @@ def test_a_greedy_query_is_sent_without_temperature_whatever_the_profile_says(
 
 def test_what_was_found_is_in_the_result(server: OpenAIServer, loaded: Loaded) -> None:
     engine = loaded(server.url + "/v1/", benchmark_model="org/other")
-    assert details(engine) == {
+    assert engine.info.details == {
         "urls": [server.url],
         "api": "auto",
         "client": f"aiohttp {aiohttp.__version__}",
         "model": "served",
         "models": ["served"],
-        "server": details(engine)["server"],
+        "server": engine.info.details["server"],
         "version": "1.2.3",
         "counting": {"completions": "token ids", "chat": "token ids"},
         "refused_fields": {"completions": [], "chat": []},
         "unusable": {},
     }
-    assert "aiohttp" in details(engine)["server"]
+    assert "aiohttp" in str(engine.info.details["server"])
 
 
 def test_the_model_that_was_asked_for_is_taken_before_the_first_in_the_list(
     server: OpenAIServer, loaded: Loaded
 ) -> None:
     server.models = ("a/first", "org/wanted")
-    assert details(loaded(server.url, benchmark_model="org/wanted"))["model"] == "org/wanted"
-    assert details(loaded(server.url, benchmark_endpoint_model="mine"))["model"] == "mine"
+    assert loaded(server.url, benchmark_model="org/wanted").info.details["model"] == "org/wanted"
+    assert loaded(server.url, benchmark_endpoint_model="mine").info.details["model"] == "mine"
 
 
 def test_a_server_that_refuses_fields_is_asked_without_them(server: OpenAIServer, loaded: Loaded) -> None:
     server.rejects = {"return_token_ids", "ignore_eos"}
     engine = loaded(server.url)
-    assert details(engine)["refused_fields"]["chat"] == ["ignore_eos", "return_token_ids"]
-    assert details(engine)["counting"] == {"completions": "usage", "chat": "usage"}
+    both = ["ignore_eos", "return_token_ids"]
+    assert engine.info.details["refused_fields"] == {"completions": both, "chat": both}
+    assert engine.info.details["counting"] == {"completions": "usage", "chat": "usage"}
     heard = ask(engine, IDS)
     assert heard.answers[0][1] == Answer(3, 6, (), "5 6 7 8 9 10 ")
     assert not server.rejects & set(server.seen[-1])
@@ -239,7 +247,10 @@ FAULTS: dict[str, tuple[openai_server.Answer, str]] = {
     ),
     "abort": (parts(lambda r: finish(r, "abort"), usage(1), DONE), "finish_reason is abort"),
     "no stream": (parts(b'{"choices": []}'), "no event at all"),
-    "lost chunk": (parts(lambda r: token(r, "a", token_ids=[1]), finish, usage(2), DONE), "sent 1 token ids and counts 2"),
+    "lost chunk": (
+        parts(lambda r: token(r, "a", token_ids=[1]), finish, usage(2), DONE),
+        "sent 1 token ids and counts 2",
+    ),
 }
 
 
@@ -294,7 +305,7 @@ def test_queries_go_where_the_fewest_are_in_flight(loaded: Loaded) -> None:
 
     with OpenAIServer() as one, OpenAIServer() as other:
         engine = loaded(one.url, other.url)
-        assert engine.info.replicas == 2  # type: ignore[attr-defined]
+        assert engine.info.replicas == 2
         before = len(one.seen), len(other.seen)
         one.answer = held
         heard = Heard()
@@ -364,7 +375,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
     server.answer = parts(Refusal(401, '{"error": {"message": "Incorrect key: sk-secret."}}'))
     assert ask(engine).errors[0] == "HTTP 401: Incorrect key: ***."
     assert server.seen[-1]["key"] == "Bearer sk-secret"
-    assert "sk-secret" not in str(details(engine))
+    assert "sk-secret" not in str(engine.info.details)
 
 
 def test_without_a_url_or_a_command_there_is_nothing_to_measure(loaded: Loaded) -> None:
@@ -391,7 +402,7 @@ def test_what_is_no_such_server_is_a_setup_error(server: OpenAIServer, loaded: L
 def test_a_server_is_not_started_where_another_one_answers(
     server: OpenAIServer, loaded: Loaded, tmp_path: Path
 ) -> None:
-    with pytest.raises(SetupError, match="answers at .* before benchmark_endpoint_start was run"):
+    with pytest.raises(SetupError, match=r"answers at .* before benchmark_endpoint_start was run"):
         loaded(server.url, benchmark_endpoint_start=f"touch {tmp_path}/started")
     assert not (tmp_path / "started").exists()
 
@@ -415,7 +426,7 @@ def test_options_that_the_engine_does_not_have_are_refused() -> None:
 
 def test_replicas_are_what_the_user_says(server: OpenAIServer, loaded: Loaded) -> None:
     engine = loaded(server.url, benchmark_replicas=4)
-    assert engine.info.replicas == 4  # type: ignore[attr-defined]
+    assert engine.info.replicas == 4
 
 
 def test_submit_does_not_wait_for_the_answer(server: OpenAIServer, loaded: Loaded) -> None:
