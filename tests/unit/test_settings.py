@@ -51,6 +51,14 @@ def test_defaults() -> None:
         ("hf_cache_source", "usb", "hf_cache_source is 'usb': input should be 'hub', 'controller' or 'none'."),
         ("hf_cache_min_free_gb", -1, "hf_cache_min_free_gb is -1: input should be greater than or equal to 0."),
         ("python_env_timeout_s", 0, "python_env_timeout_s is 0"),
+        ("benchmark_endpoint_urls", "http://a", "benchmark_endpoint_urls is 'http://a': input should be a valid list"),
+        ("benchmark_endpoint_urls", ["ftp://a"], "benchmark_endpoint_urls is ['ftp://a']: each has to be a server's"),
+        ("benchmark_endpoint_urls", ["http://"], "benchmark_endpoint_urls is ['http://']: each has to be a server's"),
+        ("benchmark_endpoint_urls", ["http://a:x"], "benchmark_endpoint_urls is ['http://a:x']: each has to be"),
+        ("benchmark_endpoint_urls", ["http://a"] * 2, "benchmark_endpoint_urls is ['http://a', 'http://a']: the same"),
+        ("benchmark_endpoint_api", "grpc", "benchmark_endpoint_api is 'grpc': input should be 'auto', 'completions'"),
+        ("benchmark_endpoint_health", "health", "benchmark_endpoint_health is 'health': string should match pattern"),
+        ("benchmark_endpoint_query_timeout_s", 0, "benchmark_endpoint_query_timeout_s is 0: input should be greater"),
         ("benchmark_modell", "a/b", "benchmark_modell is not a setting: did you mean benchmark_model?"),
         ("colour", "red", "colour is not a setting."),
     ],
@@ -64,6 +72,12 @@ def test_each_kind_of_bad_setting_is_one_sentence(name: str, value: Any, said: s
 def test_a_refused_secret_is_not_repeated() -> None:
     (sentence,) = problems({"hf_cache_token": "hf_0123456789abcdefghij"})
     assert "hf_0123" not in sentence
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
+    (sentence,) = problems({"benchmark_endpoint_urls": ["http://me:hidden@host:8000"]})
+    assert "set OPENAI_API_KEY on the node" in sentence
+    assert "hidden" not in sentence
 
 
 def test_all_problems_are_told_at_once() -> None:

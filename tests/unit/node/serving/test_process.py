@@ -1,0 +1,96 @@
+"""A started server ends with the run, however the run ends. Every process here writes its id into a file."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmark.node.serving.process import LOG, ServerProcess
+
+# A shell, a child, a grandchild, and one that has left the process group as daemons do. `%s`: where the ids go.
+FAMILY = (
+    "cd %s; sleep 1000 & echo $! >child; (sleep 1000 & echo $! >grandchild; wait) & "
+    "setsid sh -c 'echo $$ >daemon; exec sleep 1000' & echo $$ >shell; wait"
+)
+STUBBORN = "cd %s; trap '' TERM; echo $$ >shell; while :; do sleep 0.1; done"
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def ids(directory: Path, *names: str) -> list[int]:
+    """Return the ids once all are written."""
+    paths = [directory / name for name in names]
+    until(lambda: all(path.exists() and path.read_text().endswith("\n") for path in paths))
+    return [int(path.read_text()) for path in paths]
+
+
+def alive(process: int) -> bool:
+    """Tell whether it runs; whoever is dead and waited for by nobody is not alive."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("command", "names"), [(FAMILY, ("shell", "child", "grandchild", "daemon")), (STUBBORN, ("shell",))]
+)
+def test_stop_leaves_nothing(tmp_path: Path, command: str, names: tuple[str, ...]) -> None:
+    server = ServerProcess(command % tmp_path, tmp_path, grace_s=0.5)
+    family = ids(tmp_path, *names)
+    assert all(map(alive, family))
+    assert server.ended() is None
+    server.stop()
+    assert not any(map(alive, family))
+    server.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_outlives_a_run_that_is_killed(tmp_path: Path, number: int) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from benchmark.node.serving.process import ServerProcess\n"
+        "ServerProcess(sys.argv[1], Path(sys.argv[2]), grace_s=0.5); time.sleep(1000)"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code, FAMILY % tmp_path, str(tmp_path)])
+    family = ids(tmp_path, "shell", "child", "grandchild", "daemon")
+    assert all(map(alive, family))
+    run.send_signal(number)
+    run.wait()
+    until(lambda: not any(map(alive, family)))
+
+
+def test_what_a_server_leaves_behind_ends_with_it(tmp_path: Path) -> None:
+    server = ServerProcess(f"cd {tmp_path}; sleep 1000 & echo $! >child; exit 0", tmp_path, grace_s=0.5)
+    (child,) = ids(tmp_path, "child")
+    until(lambda: server.ended() is not None)
+    assert not alive(child)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("echo one; echo two >&2; exit 7", f"ended with exit code 7. The end of {LOG}: one | two"),
+        ("kill -9 $$", f"was ended by signal 9. {LOG} is empty."),
+        ("no-such-command", "exit code 127"),
+    ],
+)
+def test_an_end_is_told_with_the_logs_last_words(tmp_path: Path, command: str, said: str) -> None:
+    server = ServerProcess(command, tmp_path)
+    until(lambda: server.ended() is not None)
+    assert said in str(server.ended())
+
+
+def test_what_is_installed_beside_this_python_is_found_after_what_is_found_anyway(tmp_path: Path) -> None:
+    server = ServerProcess("echo $PATH", tmp_path)
+    until(lambda: server.ended() is not None)
+    assert (tmp_path / LOG).read_text() == f"{os.environ['PATH']}:{Path(sys.executable).parent}\n"
