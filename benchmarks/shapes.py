@@ -26,7 +26,9 @@ TINY: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 4096,
 }
-SHAPES = {"llama-3.1-8b": LLAMA_3_1_8B, "tiny": TINY}
+# Large enough that a step on a CPU is mostly the model, small enough to wait for.
+SMALL: dict[str, Any] = {**TINY, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4}
+SHAPES = {"llama-3.1-8b": LLAMA_3_1_8B, "small": SMALL, "tiny": TINY}
 
 
 def make_on_device(shape: str, dtype: str, device: str) -> LoadedModel:

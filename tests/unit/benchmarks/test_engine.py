@@ -18,7 +18,7 @@ TINY = ["--shape", "tiny", "--device", "cpu", "--dtype", "float32", "--queries-a
 def test_all_parts_run_and_each_failure_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "table.json"
     words = [*TINY, "--queries-a", "4", "--queries-b", "4", "--attentions", "magic,torch_flash,sdpa"]
-    words += ["--parts", "floor,server,sequential,continuous"]
+    words += ["--parts", "floor,magic,sequential,continuous,server", "--probe-s", "0.5", "--probes", "1"]
     assert engine.main([*words, "--json", str(path)]) == 0
     table = json.loads(path.read_text())
     measured = [(row["workload"], row["engine"], row["attention"]) for row in table["rows"] if "tokens/s" in row]
@@ -27,8 +27,11 @@ def test_all_parts_run_and_each_failure_is_a_row(tmp_path: Path, capsys: pytest.
         ("A", "bare generate", "sdpa"),
         ("A", "continuous", "eager"),
         ("B", "continuous", "sdpa"),
+        ("B", "Server", "paged|eager"),
+        ("B", "Server", "paged|eager"),
     ]
-    assert all(row["tokens/s"] > 0 and not row["note"] for row in table["rows"] if "tokens/s" in row)
+    assert all(row["tokens/s"] > 0 for row in table["rows"] if "tokens/s" in row)
+    assert [len(row["peak"]["probes"]) for row in table["rows"] if "peak" in row] == [1, 1]
     assert all(row["details"]["block_sharing"] is False for row in table["rows"] if row.get("graphs") is not None)
     notes = {row["attention"]: row["note"] for row in table["rows"] if row["note"]}
     assert "engine_options of the continuous engine: attention" in notes["magic"]
@@ -36,7 +39,7 @@ def test_all_parts_run_and_each_failure_is_a_row(tmp_path: Path, capsys: pytest.
     assert table["copy_gb_s"] > 0
     assert table["least_tpot_ms"] > 0
     printed = capsys.readouterr().out
-    assert "server: AttributeError" in printed
+    assert "magic: AttributeError" in printed
     assert "tokens/s" in printed
 
 
