@@ -193,6 +193,11 @@ class _Run:
                     outcome = scenario.run(workload, recorder, conditions)
                 finally:
                     recorder.close()
+            if unknown := sum(sample.error is None and not sample.token_ids for sample in recorder.samples):
+                raise RunError(
+                    f"The engine tells no token ids of {unknown} answers, and answers are scored from their ids: take a "
+                    "server that returns them (vLLM does), or set benchmark_accuracy: off."
+                )
             answers = read_answers(directory / f"{ACCURACY}mlperf_log_accuracy.json") if outcome.loadgen else None
             accuracy = Accuracy(
                 greedy=greedy,
@@ -209,7 +214,8 @@ class _Run:
         self._in_turn(recorder, queries)
         if errors := [sample.error for sample in recorder.samples if sample.error]:
             raise RunError(f"A query without sampling failed: {errors[0]}")
-        return {sample.prompt_id: sample.token_ids for sample in recorder.samples}
+        # A server that does not tell its tokens has none to compare.
+        return {sample.prompt_id: sample.token_ids for sample in recorder.samples if sample.token_ids}
 
     def _close_window(self) -> None:
         if self.window_ns is not None:
