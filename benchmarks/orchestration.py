@@ -62,6 +62,8 @@ class Ours:
                 "benchmark_profile": str(place / "sleep.yaml"),
                 "benchmark_device": "cpu",
                 "benchmark_model": str(model),
+                # Windows of a millisecond do not overlap: the verdict is not what this is about.
+                "benchmark_fail_on_invalid": False,
                 "benchmark_results_dir": str(place / "results"),
                 "benchmark_work_dir": f"{place}/nodes/{{{{ inventory_hostname }}}}",
                 "python_env_dir": str(place / "venv"),

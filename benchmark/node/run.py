@@ -39,6 +39,9 @@ from benchmark.text import render_node
 from benchmark.verdict import Findings, judge
 
 SAMPLES = "samples.jsonl"
+# Held while the run goes on, so that on a disk that it fills there is room to say so.
+ROOM = "room.tmp"
+ROOM_BYTES = 256 * 2**10
 # What the names of an accuracy run's files begin with.
 ACCURACY = "accuracy_"
 ACCURACY_SAMPLES = ACCURACY + SAMPLES
@@ -107,6 +110,7 @@ class _Run:
     def _stages(self) -> None:
         settings, profile = self.request.resolved.settings, self.profile
         with self._stage("environment"):
+            (self.request.directory / ROOM).write_bytes(b"\0" * ROOM_BYTES)
             self._update(environment=validate_environment(settings.benchmark_device))
             dataset = load_dataset(profile.dataset, settings, dict(profile.dataset_options))
             info = DatasetInfo(name=dataset.name, prompts=len(dataset.prompts), sha256=dataset.sha256)
@@ -255,6 +259,7 @@ class _Run:
         if self.recorder is not None or self.result.accuracy is not None:
             fields |= self._judged(status)
         try:
+            (self.request.directory / ROOM).unlink(missing_ok=True)
             self._update(**fields)
             write_atomic(self.path.with_suffix(".txt"), render_node(self.result))
             self.progress.finish(status)

@@ -185,6 +185,23 @@ def test_a_stopped_run_keeps_what_it_measured(tmp_path: Path, scenario: str) -> 
     assert result.metrics.queries.unfinished > 0 or scenario == "Server"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="a file system of a few kilobytes takes root to mount")
+def test_a_full_disk_ends_the_run_and_there_is_room_to_say_so(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(tmp_path)], check=True)
+    try:
+        options = {"scenario": "Server", "min_duration_ms": 600_000}
+        process = start(tmp_path, {"scenario_options": options, "engine_options": {"ttft_ms": 1}})
+        assert process.wait(timeout=120) == 4
+        result = written(tmp_path)
+        assert (result.status, result.stage) == ("failed", "measuring")
+        assert result.error is not None
+        assert "No space left on device" in result.error
+        assert result.metrics is not None
+        assert result.metrics.queries.completed > 0
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
 def test_a_log_that_loadgen_did_not_end_is_a_sentence(tmp_path: Path) -> None:
     from benchmark.loadgen_log import read_result
 
