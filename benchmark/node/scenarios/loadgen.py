@@ -49,6 +49,9 @@ class Options(BaseModel):
         elif purpose == "burst":
             count = self.burst_query_count
             changes = {"scenario": "Offline", "min_duration_ms": 0, "min_query_count": count, "max_query_count": count}
+        elif purpose == "accuracy":
+            # Answers do not depend on when they were asked for: at a Server's rate it would take hours for nothing.
+            changes = {"scenario": "Offline"}
         return self.model_copy(update=changes)
 
     def user_conf(self, target_qps: float, prompts: int, performance_prompts: int) -> str:

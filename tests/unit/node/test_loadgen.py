@@ -14,6 +14,9 @@ import pytest
 
 from benchmark.errors import InputError, RunError
 from benchmark.files import read_record, read_samples
+from benchmark.node.accuracy import read_answers
+from benchmark.node.interfaces import Conditions, Workload, load_dataset, make_engine, make_scenario, now_ns
+from benchmark.node.recorder import Recorder
 from benchmark.node.run import RunRequest, run
 from benchmark.records import NodeResult
 from benchmark.rundir import RunOrder
@@ -183,6 +186,26 @@ def test_a_stopped_run_keeps_what_it_measured(tmp_path: Path, scenario: str) -> 
     assert result.metrics is not None
     assert result.metrics.queries.completed == len(samples) >= 5
     assert result.metrics.queries.unfinished > 0 or scenario == "Server"
+
+
+def test_for_accuracy_every_prompt_is_answered_once_and_all_are_issued_at_once(tmp_path: Path) -> None:
+    profile = asked()
+    engine = make_engine("simulated", profile.settings, profile.profile.generation, {"ttft_ms": 1})
+    engine.load()
+    prompts = load_dataset("curated", profile.settings, {}).prompts
+    recorder = Recorder(engine, None, now_ns(), lambda sample, done: None)
+    # At 0.01 queries/s twenty prompts would take half an hour.
+    conditions = Conditions(tmp_path, 0.01, purpose="accuracy", prefix="accuracy_")
+    outcome = make_scenario("loadgen", PROFILE["scenario_options"]).run(
+        Workload(prompts, None, 0), recorder, conditions
+    )
+    assert outcome.loadgen is not None
+    assert (outcome.loadgen.mode, outcome.loadgen.valid) == ("AccuracyOnly", None)
+    assert sorted(sample.prompt_id for sample in recorder.samples) == sorted(prompt.id for prompt in prompts)
+    answers = read_answers(tmp_path / "accuracy_mlperf_log_accuracy.json")
+    assert {prompts[number].id: ids for number, ids in answers.items()} == {
+        sample.prompt_id: sample.token_ids for sample in recorder.samples
+    }
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a file system of a few kilobytes takes root to mount")
