@@ -305,6 +305,8 @@ class NodeRow(Record):
     gpus: Count = 0
     simulated: bool = False
     metrics: Metrics | None = None
+    rouge: Rouge | None = None
+    host_vars: Text = Field("", description="where the target was searched: what to set to measure at it again")
     verdict: Verdict | None = None
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmark.profiles import Profile
-from benchmark.records import Check, Distribution, Metrics, NodeResult
+from benchmark.records import Check, Distribution, Metrics, NodeResult, Rouge
 from benchmark.settings import Settings, is_directory_path
 from benchmark.verdict import label, shown, unit, value_of
 
@@ -120,6 +120,14 @@ def describe_model(settings: Settings) -> str:
     return f"{model}, {settings.benchmark_dtype}, {settings.benchmark_device}"
 
 
+def describe_rouge(rouge: Rouge) -> str:
+    """Return the scores in percent, and of how many answers."""
+    scores = (
+        f"ROUGE-1 {rouge.rouge1:g}, ROUGE-2 {rouge.rouge2:g}, ROUGE-L {rouge.rougeL:g}, ROUGE-Lsum {rouge.rougeLsum:g}"
+    )
+    return f"{scores}; {rouge.answers} answers to {rouge.references} prompts, {rouge.generated_characters} characters"
+
+
 def floor_note(distributions: Iterable[Distribution], percentiles: Iterable[str]) -> str:
     """Return a sentence on which of `percentiles` rest on too few samples, or nothing."""
     names = list(percentiles)
@@ -143,7 +151,7 @@ def environment(templates: Path) -> Environment:
         autoescape=False,  # noqa: S701 # plain text: there is no markup to escape; `clean` guards the terminal
     )
     jinja.filters |= {"clean": clean, "entry": entry, "left": left, "right": right, "wrap": wrap, "figure": figure}
-    jinja.filters |= {"moment": moment, "at": _at, "above": above}
+    jinja.filters |= {"moment": moment, "at": _at, "above": above, "rouge": describe_rouge}
     return jinja
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, get_args
@@ -110,7 +111,8 @@ def _loadgen_checks(loadgen: LoadGenResult) -> list[Check]:
     checks = [_holds(name, met, "") for name, met in told.items()]
     if loadgen.valid is not None:
         checks.append(_holds("LoadGen: result is valid", loadgen.valid, " ".join(loadgen.reasons)[:4000]))
-    checks.append(_holds("LoadGen: no errors", not loadgen.errors, " ".join(loadgen.errors)[:4000]))
+    errors = (f"{error} ({times} times)" if times > 1 else error for error, times in Counter(loadgen.errors).items())
+    checks.append(_holds("LoadGen: no errors", not loadgen.errors, "; ".join(errors)[:4000]))
     return checks
 
 

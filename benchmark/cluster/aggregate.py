@@ -58,6 +58,8 @@ def _row(node: LoadedNode, group_of: Mapping[str, int]) -> NodeRow:
             "gpus": gpus_of(node),
             "simulated": result is not None and result.engine is not None and result.engine.simulated,
             "metrics": node.metrics,
+            "rouge": result.accuracy.rouge if result and result.accuracy else None,
+            "host_vars": result.peak.host_vars if result and result.peak else "",
             "verdict": result.verdict if result and node.counted else None,
         }
     )

@@ -51,6 +51,13 @@ def test_loadgens_verdict_becomes_checks_with_its_own_words() -> None:
     assert checks[2].note == "Run unsuccessful."
 
 
+def test_an_error_that_loadgen_repeats_is_told_once() -> None:
+    repeated = LOADGEN.model_copy(update={"errors": ("too few tokens", "bad", "too few tokens")})
+    assert (
+        judge(limits(), Findings(METRICS, repeated), 0.5, "complete").checks[3].note == "too few tokens (2 times); bad"
+    )
+
+
 ROUGE = Rouge(rouge1=40, rouge2=15, rougeL=25, rougeLsum=36, generated_characters=100, answers=3, references=3)
 
 

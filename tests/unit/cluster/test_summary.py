@@ -12,6 +12,7 @@ from benchmark.cluster.summary import render_cluster
 from benchmark.files import write_record
 from benchmark.metrics import distribution
 from benchmark.records import (
+    Accuracy,
     ClusterResult,
     EngineInfo,
     Failure,
@@ -19,7 +20,9 @@ from benchmark.records import (
     Metrics,
     NodeRow,
     Overlap,
+    PeakSearch,
     QueryCounts,
+    Rouge,
     RunRecord,
     Verdict,
 )
@@ -209,4 +212,19 @@ def test_two_hundred_nodes(tmp_path: Path) -> None:
     assert sum(line.endswith("  valid") for line in lines) == 190
     assert " ".join(lines[-2:]).endswith(
         "INVALID: 10 of 200 nodes are not counted: gpu-190, gpu-191, gpu-192, gpu-193, gpu-194 and 5 more."
+    )
+
+
+def test_accuracy_and_found_targets_stand_in_the_summary(tmp_path: Path) -> None:
+    resolved = asked(3, {"accuracy": "with-performance"})
+    rouge = Rouge(
+        rouge1=38.7, rouge2=15.9, rougeL=24.4, rougeLsum=35.7, generated_characters=99, answers=3, references=3
+    )
+    peak = PeakSearch(target_qps=0.5, settled=True, probes=(), host_vars="benchmark_target_qps: 0.5")
+    make_run(tmp_path, {"jw2": resolved})
+    add_node(tmp_path, "jw2", resolved, [1700.0] * 3, accuracy=Accuracy(rouge=rouge), peak=peak)
+    words = " ".join(render(tmp_path).split())
+    assert "jw2: target found, for its host_vars: benchmark_target_qps: 0.5" in words
+    assert (
+        "jw2: ROUGE-1 38.7, ROUGE-2 15.9, ROUGE-L 24.4, ROUGE-Lsum 35.7; 3 answers to 3 prompts, 99 characters" in words
     )
