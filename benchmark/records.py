@@ -29,6 +29,7 @@ Stage = Literal[
     "loading",
     "warm-up",
     "searching",
+    "ready",
     "measuring",
     "accuracy",
     "done",

@@ -13,7 +13,7 @@ from itertools import chain
 from benchmark.cluster.load import LoadedNode
 from benchmark.metrics import NS_PER_S, distribution
 from benchmark.records import Agreement, Check, Disagreement, Group, NodeRow, Overlap, QueryCounts, Verdict, Window
-from benchmark.settings import canonical_sha256, is_directory_path
+from benchmark.settings import canonical_sha256, is_directory_path, needed_nodes
 
 # Nodes whose windows share less than this did not measure together: clocks are not known better.
 MIN_OVERLAP_S = 0.001
@@ -118,17 +118,33 @@ def overlap(windows: Sequence[Window]) -> Overlap | None:
 
 
 def cluster_verdict(
-    rows: Sequence[NodeRow], measured_together: Overlap | None, compared: Sequence[Agreement] = ()
+    rows: Sequence[NodeRow],
+    measured_together: Overlap | None,
+    compared: Sequence[Agreement] = (),
+    min_nodes: int | str = "100%",
 ) -> Verdict:
-    """Return the verdict: every node asked is counted and valid, all measured together, and like nodes agree."""
+    """Return the verdict: enough nodes counted, all of them valid, all measured together, and like nodes agree.
+
+    Enough is `min_nodes`, a number or a percentage of the nodes asked.
+    """
     counted = [row for row in rows if row.counted]
     valid = [row for row in counted if row.verdict is not None and row.verdict.valid]
     missing = [row.node for row in rows if not row.counted]
     invalid = [row.node for row in counted if row not in valid]
-    checks = [_at_least("nodes counted", len(counted), len(rows)), _at_least("nodes valid", len(valid), len(rows))]
+    needed = needed_nodes(min_nodes, len(rows))
+    checks = [
+        _at_least("nodes counted", len(counted), needed),
+        _at_least("nodes valid", len(valid), max(needed, len(counted))),
+    ]
     reasons = []
-    if missing:
-        reasons.append(f"{_share(missing, rows)} not counted: {some(missing)}.")
+    if len(counted) < needed:
+        told = (
+            f"{_share(missing, rows)} not counted: {some(missing)}"
+            if missing
+            else f"{len(rows)} of {len(rows)} counted"
+        )
+        least = "" if needed == len(rows) else f"; benchmark_min_nodes asks for {needed}"
+        reasons.append(f"{told}{least}.")
     if invalid:
         reasons.append(f"{_share(invalid, rows)} invalid: {some(invalid)}.")
     if len(counted) > 1 and measured_together is not None:

@@ -40,6 +40,7 @@ def render_cluster(result: ClusterResult, run: RunRecord) -> str:
             sections=[_section(group, result.nodes) for group in result.groups],
             together=_together(result),
             agreed=_agreed(result),
+            enough=_enough(result),
             not_counted=[row for row in result.nodes if not row.counted],
             invalid=[row for row in result.nodes if row.counted and not (row.verdict and row.verdict.valid)],
         )
@@ -96,6 +97,13 @@ def _together(result: ClusterResult) -> str:
         return ""
     share = f" ({seen.together_s / seen.any_s:.0%})" if seen.any_s else ""
     return f"all counted nodes together for {seen.together_s:.1f} s of {seen.any_s:.1f} s{share}"
+
+
+def _enough(result: ClusterResult) -> str:
+    if result.counted == result.asked:
+        return "every node that was asked is counted and valid."
+    counted = f"{result.counted} of {_count(result.asked, 'node')} are counted and valid"
+    return f"{counted}, which is enough for benchmark_min_nodes; the others are named above."
 
 
 def _agreed(result: ClusterResult) -> str:

@@ -122,6 +122,33 @@ def test_the_cluster_is_valid_when_all_are_counted_and_valid_and_measured_togeth
     assert all(check.passed for check in verdict.checks) is verdict.valid
 
 
+@given(st.lists(st.sampled_from(["valid", "failed"]), min_size=1, max_size=12), st.integers(1, 14), st.booleans())
+def test_enough_nodes_make_a_run_whatever_became_of_the_others(states: list[str], least: int, share: bool) -> None:
+    rows = [row(f"n{i}", state) for i, state in enumerate(states)]
+    percent = min(100, least * 8)
+    verdict = cluster_verdict(rows, Overlap(together_s=9, any_s=9), (), f"{percent}%" if share else least)
+    counted = states.count("valid")
+    # In whole numbers, so that no rounding decides.
+    enough = (counted > 0 and counted * 100 >= percent * len(states)) if share else counted >= least
+    assert verdict.valid is enough
+    assert all(check.passed for check in verdict.checks) is enough
+    assert len(verdict.reasons) == (not enough)
+
+
+def test_enough_nodes_do_not_excuse_an_invalid_one() -> None:
+    rows = [row("a", "valid"), row("b", "invalid"), row("c", "failed")]
+    verdict = cluster_verdict(rows, Overlap(together_s=9, any_s=9), (), 1)
+    assert verdict.reasons == ("1 of 3 nodes is invalid: b.",)
+
+
+def test_too_few_nodes_are_told_with_what_was_asked() -> None:
+    rows = [row(f"n{i}", "failed" if i else "valid") for i in range(4)]
+    verdict = cluster_verdict(rows, None, (), "30%")
+    assert verdict.reasons == ("3 of 4 nodes are not counted: n1, n2, n3; benchmark_min_nodes asks for 2.",)
+    alone = cluster_verdict([row("a", "valid")], None, (), 2)
+    assert alone.reasons == ("1 of 1 counted; benchmark_min_nodes asks for 2.",)
+
+
 def test_one_node_alone_needs_no_overlap() -> None:
     assert cluster_verdict([row("n", "valid")], Overlap(together_s=0, any_s=0)).valid
 
