@@ -26,7 +26,10 @@ def aggregate(run_dir: Path) -> ClusterResult:
     group_of = {name: number for number, group in enumerate(groups) for name in group.nodes}
     rows = tuple(_row(node, group_of) for node in nodes)
     compared = agreements(counted)
-    together = overlap([node.result.window for node in counted if node.result and node.result.window])
+    together = overlap(
+        {node.node: node.result.window for node in counted if node.result and node.result.window},
+        {node.node: node.clock for node in counted if node.clock},
+    )
     return ClusterResult(
         run_id=run.run_id,
         profile=", ".join(sorted({resolved.profile.name for resolved in run.nodes.values()}))[:200],

@@ -96,7 +96,17 @@ def _together(result: ClusterResult) -> str:
     if seen is None or result.counted < 2:
         return ""
     share = f" ({seen.together_s / seen.any_s:.0%})" if seen.any_s else ""
-    return f"all counted nodes together for {seen.together_s:.1f} s of {seen.any_s:.1f} s{share}"
+    words = f"all counted nodes together for {seen.together_s:.1f} s of {seen.any_s:.1f} s{share}"
+    if seen.skew_ms is not None:
+        own = " by their own clocks" if seen.uncertainty_ms is None else f" (+- {_ms(seen.uncertainty_ms)})"
+        words += f", started within {_ms(seen.skew_ms)}{own}"
+    late = [f"{node} started {_ms(late_ms)} after the agreed time" for node, late_ms in seen.late_ms.items()]
+    more = [f"and {len(late) - MAX_NAMED} more were late"] if len(late) > MAX_NAMED else []
+    return "\n".join([words, *late[:MAX_NAMED], *more])
+
+
+def _ms(value: float) -> str:
+    return f"{figure(round(value, 2))} ms"
 
 
 def _enough(result: ClusterResult) -> str:
