@@ -5,8 +5,8 @@
 # then progress.json.
 expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
 cd "$(expand "$1")/$2" 2>/dev/null || { echo vanished; exit 0; }
-# Nothing is measured before the node is ready, so that looking often costs nothing.
-if [ "$4" = exit_code ]; then step=1 looks=$3; else step=0.2 looks=$((5 * $3)); fi
+# Nothing is measured before the node is ready, so that looking often costs nothing; then a look costs a millisecond.
+if [ "$4" = exit_code ]; then step=0.5 looks=$((2 * $3)); else step=0.2 looks=$((5 * $3)); fi
 while [ ! -f exit_code ] && [ ! -f "$4" ] && [ "$looks" -gt 0 ]; do
   sleep "$step"
   looks=$((looks - 1))
