@@ -29,6 +29,7 @@ Stage = Literal[
     "loading",
     "warm-up",
     "searching",
+    "ready",
     "measuring",
     "accuracy",
     "done",
@@ -238,12 +239,30 @@ class Window(Record):
 
     started_unix_ns: Nanoseconds
     ended_unix_ns: Nanoseconds
+    asked_unix_ns: Nanoseconds | None = Field(
+        None, description="the start agreed with the other nodes; absent: the node started on its own"
+    )
+    late_ms: float | None = Field(None, description="started minus asked")
 
     @model_validator(mode="after")
     def _in_order(self) -> Window:
         if self.ended_unix_ns < self.started_unix_ns:
             raise ValueError("the window ends before it starts")
+        late_ms = None if self.asked_unix_ns is None else (self.started_unix_ns - self.asked_unix_ns) / 1e6
+        if self.late_ms != late_ms:
+            raise ValueError("the window is late by another time than it says")
         return self
+
+    @classmethod
+    def of(cls, started_unix_ns: int, ended_unix_ns: int, asked_unix_ns: int | None = None) -> Window:
+        """Return the window between two times; with `asked_unix_ns`, also how late it began."""
+        late_ms = None if asked_unix_ns is None else (started_unix_ns - asked_unix_ns) / 1e6
+        return cls(
+            started_unix_ns=started_unix_ns,
+            ended_unix_ns=ended_unix_ns,
+            asked_unix_ns=asked_unix_ns,
+            late_ms=late_ms,
+        )
 
 
 class NodeResult(Record):
@@ -329,11 +348,36 @@ class Group(Record):
     worst_p99_node: Name | None
 
 
+class ReadyNode(Record):
+    """`nodes/<node>/ready.json`: what the controller found out about a node that is ready to measure."""
+
+    node: Name
+    launched_unix_ns: Nanoseconds = Field(description="when its module had been started, by the controller's clock")
+    offset_ns: int = Field(description="the node's wall clock minus the controller's")
+    uncertainty_ns: Count = Field(description="the offset is known to plus or minus this: half a round trip")
+    round_trips: Count = Field(description="how many were measured; the shortest gave the offset")
+
+
+class AgreedStart(Record):
+    """`start.json`: when the nodes that were ready were told to begin to measure."""
+
+    start_unix_ns: Nanoseconds = Field(description="by the controller's clock")
+    margin_s: float = Field(description="how far ahead that was when it was agreed on: the time to tell every node")
+    nodes: tuple[Name, ...]
+
+
 class Overlap(Record):
-    """How long all counted nodes measured at the same time, and how long any did."""
+    """How long all counted nodes measured at the same time, how long any did, and how nearly together they began."""
 
     together_s: float
     any_s: float
+    skew_ms: float | None = Field(None, description="latest start minus earliest start")
+    uncertainty_ms: float | None = Field(
+        None, description="of the skew, from the clocks' offsets; absent: by the nodes' own clocks, compared unmeasured"
+    )
+    late_ms: dict[Name, float] = Field(
+        default_factory=dict, description="nodes that began a tenth of a second or more after the agreed time"
+    )
 
 
 class Disagreement(Record):

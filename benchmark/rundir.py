@@ -7,7 +7,9 @@ import platform
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from benchmark import __version__
 from benchmark.errors import InputError
@@ -19,6 +21,9 @@ RUN_FILE = "run.json"
 ORDER = "order.json"
 FAILURE = "failure.json"
 NODES = "nodes"
+# On the node, in its run's directory: it is ready to measure; when to start, by its own wall clock in nanoseconds.
+READY = "ready"
+GO = "go"
 
 
 class RunOrder(Record):
@@ -28,6 +33,9 @@ class RunOrder(Record):
     run_id: Name
     node: Name
     resolved: ResolvedSettings
+    wait_s: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="how long a node that is ready waits to be told when to start; absent: it starts at once"
+    )
 
 
 def open_run(

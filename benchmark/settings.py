@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -27,7 +28,13 @@ DEFAULT_DATASET = "abisee/cnn_dailymail"
 DEFAULT_DATASET_REVISION = "96df5e686bee6baa90b8bee7c28b81fa3fa6223d"
 
 # These belong to the run, not to a node: all nodes must have the same.
-RUN_WIDE = ("benchmark_results_dir", "benchmark_fail_on_invalid")
+RUN_WIDE = (
+    "benchmark_results_dir",
+    "benchmark_fail_on_invalid",
+    "benchmark_sync_start",
+    "benchmark_sync_timeout_s",
+    "benchmark_min_nodes",
+)
 
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -52,6 +59,24 @@ def _count_or_auto(value: Any) -> Any:
     if number != "auto" and number != int(number):
         raise ValueError("a whole number greater than 0, or auto, is needed")
     return number if number == "auto" else int(number)
+
+
+def _number_or_share(value: Any) -> Any:
+    """Return a whole number of at least 1, or a percentage above 0 % and up to 100 % as the text that it came as."""
+    text = "" if isinstance(value, bool) else str(value).strip()
+    share = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?%", text)
+    if share and 0 < float(share[1]) <= 100:
+        return f"{share[1]}%"
+    if re.fullmatch(r"[0-9]+", text) and int(text) >= 1:
+        return int(text)
+    raise ValueError("a whole number greater than 0, or a percentage such as 80%, is needed")
+
+
+def needed_nodes(min_nodes: int | str, asked: int) -> int:
+    """Return how many of the nodes `asked` must be counted: the number, or the percentage of them, rounded up."""
+    if isinstance(min_nodes, int):
+        return min_nodes
+    return max(1, math.ceil(Fraction(min_nodes.rstrip("%")) * asked / 100))
 
 
 class Settings(BaseModel):
@@ -94,6 +119,13 @@ class Settings(BaseModel):
     benchmark_endpoint_start_timeout_s: int = Field(600, ge=1, description="seconds until a start counts as hung")
     benchmark_endpoint_query_timeout_s: float = Field(300, gt=0, description="seconds after which a query has failed")
     benchmark_timeout_s: int = Field(1800, ge=1, le=7 * 86400, description="seconds until a node counts as hung")
+    benchmark_sync_start: bool = Field(True, description="whether all nodes begin to measure at one agreed time")
+    benchmark_sync_timeout_s: int = Field(
+        900, ge=1, le=7 * 86400, description="seconds after which a node that is not ready to measure is left behind"
+    )
+    benchmark_min_nodes: Annotated[int | str, BeforeValidator(_number_or_share)] = Field(
+        "100%", description="nodes (a number, or a percentage of those asked) below which the run does not count"
+    )
     benchmark_fail_on_invalid: bool = Field(True, description="whether an invalid verdict fails the playbook")
     benchmark_results_dir: NonEmpty = Field("results", description="on the controller: where runs are kept")
     benchmark_work_dir: NonEmpty = Field("~/.local/share/llm-benchmark/runs", description="where a node keeps a run")

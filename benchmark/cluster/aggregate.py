@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmark.cluster.agreement import agreements
 from benchmark.cluster.arithmetic import cluster_verdict, gpus_of, group_nodes, likeness, natural, overlap
 from benchmark.cluster.load import MAX_REASON, LoadedNode, load_node, one_line, read_run, strangers
-from benchmark.records import ClusterResult, NodeRow
+from benchmark.records import ClusterResult, NodeRow, RunRecord
 
 
 def aggregate(run_dir: Path) -> ClusterResult:
@@ -26,7 +26,10 @@ def aggregate(run_dir: Path) -> ClusterResult:
     group_of = {name: number for number, group in enumerate(groups) for name in group.nodes}
     rows = tuple(_row(node, group_of) for node in nodes)
     compared = agreements(counted)
-    together = overlap([node.result.window for node in counted if node.result and node.result.window])
+    together = overlap(
+        {node.node: node.result.window for node in counted if node.result and node.result.window},
+        {node.node: node.clock for node in counted if node.clock},
+    )
     return ClusterResult(
         run_id=run.run_id,
         profile=", ".join(sorted({resolved.profile.name for resolved in run.nodes.values()}))[:200],
@@ -39,8 +42,13 @@ def aggregate(run_dir: Path) -> ClusterResult:
         problems=tuple(
             problem[:MAX_REASON] for problem in (*(p for n in nodes for p in n.problems), *strangers(run_dir, run))
         ),
-        verdict=cluster_verdict(rows, together, compared),
+        verdict=cluster_verdict(rows, together, compared, _min_nodes(run)),
     )
+
+
+def _min_nodes(run: RunRecord) -> int | str:
+    """Return what the run was asked with: the setting is the whole run's, so any node's will do."""
+    return next((asked.settings.benchmark_min_nodes for asked in run.nodes.values()), "100%")
 
 
 def _row(node: LoadedNode, group_of: Mapping[str, int]) -> NodeRow:

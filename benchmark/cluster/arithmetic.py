@@ -7,16 +7,29 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
 from benchmark.cluster.load import LoadedNode
-from benchmark.metrics import NS_PER_S, distribution
-from benchmark.records import Agreement, Check, Disagreement, Group, NodeRow, Overlap, QueryCounts, Verdict, Window
-from benchmark.settings import canonical_sha256, is_directory_path
+from benchmark.metrics import NS_PER_MS, NS_PER_S, distribution
+from benchmark.records import (
+    Agreement,
+    Check,
+    Disagreement,
+    Group,
+    NodeRow,
+    Overlap,
+    QueryCounts,
+    ReadyNode,
+    Verdict,
+    Window,
+)
+from benchmark.settings import canonical_sha256, is_directory_path, needed_nodes
 
 # Nodes whose windows share less than this did not measure together: clocks are not known better.
 MIN_OVERLAP_S = 0.001
+# A node that began so much after the agreed time is named.
+LATE_MS = 100.0
 # Hex digits of a hash, or of a commit, that people compare.
 SHORT = 12
 _ALWAYS = ("hardware", "dtype")
@@ -105,30 +118,64 @@ def _sum(values: Iterable[float | None]) -> float | None:
     return math.fsum(defined) if defined else None
 
 
-def overlap(windows: Sequence[Window]) -> Overlap | None:
-    """Return for how long all windows are open at once, and for how long at least one is, in seconds."""
+def overlap(windows: Mapping[str, Window], clocks: Mapping[str, ReadyNode]) -> Overlap | None:
+    """Return for how long all nodes' windows are open at once and for how long at least one is, and their skew.
+
+    By the controller's clock, where every node's offset to it was measured; else by the nodes' own clocks as they are.
+    """
     if not windows:
         return None
-    together = min(w.ended_unix_ns for w in windows) - max(w.started_unix_ns for w in windows)
-    union, reached = 0, 0
-    for window in sorted(windows, key=lambda w: (w.started_unix_ns, w.ended_unix_ns)):
-        union += max(0, window.ended_unix_ns - max(window.started_unix_ns, reached))
-        reached = max(reached, window.ended_unix_ns)
-    return Overlap(together_s=max(0, together) / NS_PER_S, any_s=union / NS_PER_S)
+    measured = windows.keys() <= clocks.keys()
+    offsets = {node: clocks[node].offset_ns if measured else 0 for node in windows}
+    spans = sorted((w.started_unix_ns - offsets[node], w.ended_unix_ns - offsets[node]) for node, w in windows.items())
+    first, last = spans[0][0], spans[-1][0]
+    union, reached = 0, first
+    for start, end in spans:
+        union += max(0, end - max(start, reached))
+        reached = max(reached, end)
+    uncertainty_ms = None
+    if measured and len(windows) > 1:
+        # Two nodes make the skew: it is wrong by the uncertainties of two at most.
+        uncertainty_ms = sum(sorted(clocks[node].uncertainty_ns for node in windows)[-2:]) / NS_PER_MS
+    return Overlap(
+        together_s=max(0, min(end for _, end in spans) - last) / NS_PER_S,
+        any_s=union / NS_PER_S,
+        skew_ms=(last - first) / NS_PER_MS,
+        uncertainty_ms=uncertainty_ms,
+        late_ms={
+            node: windows[node].late_ms
+            for node in sorted(windows, key=natural)
+            if (windows[node].late_ms or 0) >= LATE_MS
+        },
+    )
 
 
 def cluster_verdict(
-    rows: Sequence[NodeRow], measured_together: Overlap | None, compared: Sequence[Agreement] = ()
+    rows: Sequence[NodeRow],
+    measured_together: Overlap | None,
+    compared: Sequence[Agreement] = (),
+    min_nodes: int | str = "100%",
 ) -> Verdict:
-    """Return the verdict: every node asked is counted and valid, all measured together, and like nodes agree."""
+    """Return the verdict: enough nodes counted, all of them valid, all measured together, and like nodes agree.
+
+    Enough is `min_nodes`, a number or a percentage of the nodes asked.
+    """
     counted = [row for row in rows if row.counted]
     valid = [row for row in counted if row.verdict is not None and row.verdict.valid]
     missing = [row.node for row in rows if not row.counted]
     invalid = [row.node for row in counted if row not in valid]
-    checks = [_at_least("nodes counted", len(counted), len(rows)), _at_least("nodes valid", len(valid), len(rows))]
+    needed = needed_nodes(min_nodes, len(rows))
+    checks = [
+        _at_least("nodes counted", len(counted), needed),
+        _at_least("nodes valid", len(valid), max(needed, len(counted))),
+    ]
     reasons = []
-    if missing:
-        reasons.append(f"{_share(missing, rows)} not counted: {some(missing)}.")
+    if len(counted) < needed:
+        told = "All that were asked are counted"
+        if missing:
+            told = f"{_share(missing, rows)} not counted: {some(missing)}"
+        least = "" if needed == len(rows) else f"; benchmark_min_nodes asks for {needed}"
+        reasons.append(f"{told}{least}.")
     if invalid:
         reasons.append(f"{_share(invalid, rows)} invalid: {some(invalid)}.")
     if len(counted) > 1 and measured_together is not None:

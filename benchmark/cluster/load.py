@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmark.cluster.together import READY_FILE
 from benchmark.cluster.verify import check_claims, check_loadgen, check_origin, measured
 from benchmark.errors import InputError
 from benchmark.files import read_record, read_samples
 from benchmark.metrics import latencies_ms, tpots_ms, ttfts_ms
-from benchmark.records import Failure, Metrics, NodeResult, RunRecord, Sample
+from benchmark.records import Failure, Metrics, NodeResult, ReadyNode, RunRecord, Sample
 from benchmark.rundir import FAILURE, NODES, RUN_FILE
 from benchmark.settings import NODE_NAME
 
@@ -44,6 +45,7 @@ class LoadedNode:
     times: Times = field(default_factory=Times)
     failure: Failure | None = None
     refused: str | None = None
+    clock: ReadyNode | None = None
     problems: tuple[str, ...] = ()
 
     @property
@@ -88,13 +90,18 @@ def load_node(run_dir: Path, run: RunRecord, node: str) -> LoadedNode:
         failure = _read_failure(directory / FAILURE, node)
     except InputError as error:
         tell(error)
+    clock = None
+    try:
+        clock = _read_clock(directory / READY_FILE, node)
+    except InputError as error:
+        tell(error)
     try:
         result, metrics, times = _read_result(directory, run, node)
     except InputError as error:
         return LoadedNode(node, failure=failure, refused=tell(error), problems=tuple(problems))
     if failure is not None and result is not None and result.status == "complete":
         problems.append(f"{node}: its result is complete and counted, though it failed: {one_line(failure)}")
-    return LoadedNode(node, result, metrics, times, failure, None, tuple(problems))
+    return LoadedNode(node, result, metrics, times, failure, None, clock, tuple(problems))
 
 
 def one_line(failure: Failure) -> str:
@@ -109,6 +116,16 @@ def _read_failure(path: Path, node: str) -> Failure | None:
     if failure.node != node:
         raise InputError(f"{path}: it tells of {failure.node}, not of {node}.")
     return failure
+
+
+def _read_clock(path: Path, node: str) -> ReadyNode | None:
+    """Return what the controller measured of the node's clock; nothing for a run by hand or of one node."""
+    if not _exists(path):
+        return None
+    clock = read_record(path, ReadyNode)
+    if clock.node != node:
+        raise InputError(f"{path}: it tells of {clock.node}, not of {node}.")
+    return clock
 
 
 def _read_result(directory: Path, run: RunRecord, node: str) -> tuple[NodeResult | None, Metrics | None, Times]:

@@ -40,6 +40,7 @@ def render_cluster(result: ClusterResult, run: RunRecord) -> str:
             sections=[_section(group, result.nodes) for group in result.groups],
             together=_together(result),
             agreed=_agreed(result),
+            enough=_enough(result),
             not_counted=[row for row in result.nodes if not row.counted],
             invalid=[row for row in result.nodes if row.counted and not (row.verdict and row.verdict.valid)],
         )
@@ -95,7 +96,24 @@ def _together(result: ClusterResult) -> str:
     if seen is None or result.counted < 2:
         return ""
     share = f" ({seen.together_s / seen.any_s:.0%})" if seen.any_s else ""
-    return f"all counted nodes together for {seen.together_s:.1f} s of {seen.any_s:.1f} s{share}"
+    words = f"all counted nodes together for {seen.together_s:.1f} s of {seen.any_s:.1f} s{share}"
+    if seen.skew_ms is not None:
+        own = " by their own clocks" if seen.uncertainty_ms is None else f" (+- {_ms(seen.uncertainty_ms)})"
+        words += f", started within {_ms(seen.skew_ms)}{own}"
+    late = [f"{node} started {_ms(late_ms)} after the agreed time" for node, late_ms in seen.late_ms.items()]
+    more = [f"and {len(late) - MAX_NAMED} more were late"] if len(late) > MAX_NAMED else []
+    return "\n".join([words, *late[:MAX_NAMED], *more])
+
+
+def _ms(value: float) -> str:
+    return f"{figure(round(value, 2))} ms"
+
+
+def _enough(result: ClusterResult) -> str:
+    if result.counted == result.asked:
+        return "every node that was asked is counted and valid."
+    counted = f"{result.counted} of {_count(result.asked, 'node')} are counted and valid"
+    return f"{counted}, which is enough for benchmark_min_nodes; the others are named above."
 
 
 def _agreed(result: ClusterResult) -> str:

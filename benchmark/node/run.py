@@ -33,6 +33,7 @@ from benchmark.node.interfaces import (
 from benchmark.node.peak import PeakFinder
 from benchmark.node.progress import Progress
 from benchmark.node.recorder import Recorder
+from benchmark.node.together import Start, sleep_until, wait_for_start
 from benchmark.records import Accuracy, DatasetInfo, NodeResult, Sample, Stage, Status, Window
 from benchmark.settings import ResolvedSettings
 from benchmark.text import render_node
@@ -53,12 +54,16 @@ class Interrupted(BaseException):
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What to run and where to put it. `directory` must not hold an earlier run."""
+    """What to run and where to put it. `directory` must not hold an earlier run.
+
+    With `wait_s` the node measures when it is told to, and waits for that so long at most.
+    """
 
     run_id: str
     node: str
     resolved: ResolvedSettings
     directory: Path
+    wait_s: int | None = None
 
 
 def run(request: RunRequest) -> NodeResult:
@@ -87,6 +92,7 @@ class _Run:
         )
         self.recorder: Recorder | None = None
         self.window_ns: tuple[int, int] | None = None
+        self.asked_unix_ns: int | None = None
 
     def run(self) -> NodeResult:
         try:
@@ -123,15 +129,15 @@ class _Run:
             with self._stage("loading"):
                 engine = make_engine(profile.engine, settings, profile.generation, dict(profile.engine_options))
                 engine.directory = self.request.directory
-                engine.directory = self.request.directory
                 stack.callback(engine.close)
                 self._update(engine=engine.load())
             with self._stage("warm-up", profile.warmup):
                 self._warm_up(engine, workload)
             if profile.accuracy != "only":
                 self._update(target_qps=self._target(engine, scenario, workload))
+                start = self._agreed_start()
                 with self._stage("measuring", profile.samples or 0):
-                    self._measure(engine, scenario, workload)
+                    self._measure(engine, scenario, workload, start)
             if profile.accuracy != "off":
                 with self._stage("accuracy", len(dataset.prompts) if has_references(dataset) else 0):
                     self._judge_answers(engine, scenario, dataset, workload)
@@ -168,13 +174,23 @@ class _Run:
     def _replicas(self) -> int:
         return self.result.engine.replicas if self.result.engine else 1
 
-    def _measure(self, engine: Engine, scenario: Scenario, workload: Workload) -> None:
+    def _agreed_start(self) -> Start | None:
+        if self.request.wait_s is None:
+            return None
+        with self._stage("ready", told="ready, waiting for the others"):
+            return wait_for_start(self.request.directory, self.request.wait_s)
+
+    def _measure(self, engine: Engine, scenario: Scenario, workload: Workload, start: Start | None) -> None:
         path = self.request.directory / SAMPLES
+        self.asked_unix_ns = start.unix_ns if start else None
         with sample_writer(path) as writer:
-            started_unix_ns, started_ns = time.time_ns(), now_ns()
-            self.window_ns = started_unix_ns, started_ns
-            self._update(window=Window(started_unix_ns=started_unix_ns, ended_unix_ns=started_unix_ns))
-            self.recorder = Recorder(engine, writer, started_ns, self._tell)
+            expected = time.time_ns() if start is None else start.unix_ns
+            # Before it begins: nothing that takes the disk's time may come between an agreed start and the queries.
+            self._update(window=Window.of(expected, expected, self.asked_unix_ns))
+            if start is not None:
+                sleep_until(start.at_ns)
+            self.window_ns = time.time_ns(), now_ns()
+            self.recorder = Recorder(engine, writer, self.window_ns[1], self._tell)
             try:
                 conditions = Conditions(self.request.directory, self.result.target_qps or 0)
                 outcome = scenario.run(workload, self.recorder, conditions)
@@ -225,7 +241,7 @@ class _Run:
         if self.window_ns is not None:
             started_unix_ns, started_ns = self.window_ns
             ended = started_unix_ns + now_ns() - started_ns
-            self._set(window=Window(started_unix_ns=started_unix_ns, ended_unix_ns=ended))
+            self._set(window=Window.of(started_unix_ns, ended, self.asked_unix_ns))
 
     def _tell(self, sample: Sample, done: int) -> None:
         began_ns = sample.issued_ns if sample.scheduled_ns is None else sample.scheduled_ns
@@ -233,9 +249,9 @@ class _Run:
         self.progress.advance(done, taken_ms)
 
     @contextmanager
-    def _stage(self, stage: Stage, total: int = 0) -> Iterator[None]:
+    def _stage(self, stage: Stage, total: int = 0, told: str = "") -> Iterator[None]:
         self._update(stage=stage)
-        self.progress.stage(stage, total)
+        self.progress.stage(told or stage, total)
         began = time.monotonic()
         try:
             yield

@@ -14,6 +14,7 @@ from ansible import context, release
 from node_action import CHECKOUT, NodeAction, NodeFailure
 from play_settings import resolve_play
 
+from benchmark.cluster.together import measures, patience_s
 from benchmark.errors import InputError
 from benchmark.files import write_record
 from benchmark.rundir import NODES, ORDER, RunOrder, open_run
@@ -25,9 +26,9 @@ class ActionModule(NodeAction):
     _requires_connection = False
 
     def act(self) -> dict[str, Any]:
-        """Return `run_id` and `dir` (absolute), both empty in check mode."""
+        """Return `run_id` and `dir` (absolute), both empty in check mode; `synchronized`: whether nodes wait."""
         if self.check_mode:
-            return {"changed": False, "run_id": "", "dir": ""}
+            return {"changed": False, "run_id": "", "dir": "", "synchronized": False}
         resolved = resolve_play(self.task_vars)
         hostvars = self.task_vars["hostvars"]
         os.chdir(CHECKOUT)  # relative settings mean the checkout, wherever ansible-playbook was called
@@ -40,11 +41,13 @@ class ActionModule(NodeAction):
             )
         except InputError as error:
             raise NodeFailure(str(error)) from error
+        wait_s = patience_s(list(resolved.values()))
         for node, settings in resolved.items():
             place = directory / NODES / node
             place.mkdir()
-            write_record(place / ORDER, RunOrder(run_id=run_id, node=node, resolved=settings))
-        return {"changed": True, "run_id": run_id, "dir": str(directory)}
+            waits = wait_s if measures(settings) else None
+            write_record(place / ORDER, RunOrder(run_id=run_id, node=node, resolved=settings, wait_s=waits))
+        return {"changed": True, "run_id": run_id, "dir": str(directory), "synchronized": wait_s is not None}
 
 
 def _command_line() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ class ActionModule(NodeAction):
     """Idempotent: the run's directory on the node is made once, and whoever finds it made has nothing to start."""
 
     def act(self) -> dict[str, Any]:
-        """Return `changed`: whether this call started it."""
+        """Return `changed`: whether this call started it; and when it was done, by the controller's clock."""
         if self.check_mode:
             return {"changed": True, "note": "The benchmark would be started."}
         run_dir = Path(str(self._task.args["dir"]))
@@ -35,4 +36,4 @@ class ActionModule(NodeAction):
         code, out, err = self.shell(f"sh -c {script} start {shlex.join(words)}", stdin=order)
         if code != 0:
             raise NodeFailure(f"The benchmark could not be started: {' '.join((err or out).split())[-300:]}")
-        return {"changed": out.strip() == "started"}
+        return {"changed": out.strip() == "started", "launched_unix_ns": time.time_ns()}

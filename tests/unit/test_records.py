@@ -2,6 +2,8 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from benchmark.records import NodeResult, Sample, Window
@@ -30,6 +32,19 @@ def test_an_impossible_sample_is_refused(changes: dict[str, Any], message: str) 
 def test_a_window_does_not_end_before_it_starts() -> None:
     with pytest.raises(ValidationError, match="ends before it starts"):
         Window(started_unix_ns=2, ended_unix_ns=1)
+
+
+@given(st.integers(0, 2**62), st.integers(0, 10**12))
+def test_a_late_window_comes_back_from_json_as_it_was(started_unix_ns: int, ahead_ns: int) -> None:
+    window = Window.of(started_unix_ns, started_unix_ns, max(0, started_unix_ns - ahead_ns))
+    assert Window.model_validate_json(window.model_dump_json()) == window
+
+
+def test_a_window_is_as_late_as_it_says() -> None:
+    with pytest.raises(ValidationError, match="late by another time"):
+        Window(started_unix_ns=5, ended_unix_ns=6, asked_unix_ns=2, late_ms=0)
+    with pytest.raises(ValidationError, match="late by another time"):
+        Window(started_unix_ns=5, ended_unix_ns=6, late_ms=1)
 
 
 def test_a_result_comes_back_from_json_as_it_was() -> None:

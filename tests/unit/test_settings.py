@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from benchmark.errors import InputError
-from benchmark.settings import from_environment, resolve, resolve_nodes
+from benchmark.settings import Settings, from_environment, needed_nodes, resolve, resolve_nodes
 from tests.unit.test_profiles import OWN
 
 
@@ -47,6 +47,14 @@ def test_defaults() -> None:
             "perhaps",
             "benchmark_fail_on_invalid is 'perhaps': input should be a valid",
         ),
+        ("benchmark_sync_start", "soon", "benchmark_sync_start is 'soon': input should be a valid boolean"),
+        ("benchmark_sync_timeout_s", 0, "benchmark_sync_timeout_s is 0: input should be greater than or equal to 1."),
+        ("benchmark_min_nodes", 0, "benchmark_min_nodes is 0: a whole number greater than 0, or a percentage such as"),
+        ("benchmark_min_nodes", 1.5, "benchmark_min_nodes is 1.5: a whole number greater than 0"),
+        ("benchmark_min_nodes", True, "benchmark_min_nodes is True: a whole number greater than 0"),
+        ("benchmark_min_nodes", "0%", "benchmark_min_nodes is '0%': a whole number greater than 0"),
+        ("benchmark_min_nodes", "101%", "benchmark_min_nodes is '101%': a whole number greater than 0"),
+        ("benchmark_min_nodes", "half", "benchmark_min_nodes is 'half': a whole number greater than 0"),
         ("benchmark_results_dir", "", "benchmark_results_dir is ''"),
         ("hf_cache_source", "usb", "hf_cache_source is 'usb': input should be 'hub', 'controller' or 'none'."),
         ("hf_cache_min_free_gb", -1, "hf_cache_min_free_gb is -1: input should be greater than or equal to 0."),
@@ -96,6 +104,32 @@ def test_numbers_may_come_as_text_from_the_command_line(text: Any) -> None:
     assert resolve({"benchmark_timeout_s": text}).settings.benchmark_timeout_s == 1800
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"), [(2, 2), ("2", 2), ("80%", "80%"), (" 80 % ", "80%"), ("0.5%", "0.5%"), ("100%", "100%")]
+)
+def test_how_many_nodes_are_enough_is_a_number_or_a_percentage(given: Any, kept: Any) -> None:
+    settings = resolve({"benchmark_min_nodes": given}).settings
+    assert settings.benchmark_min_nodes == kept
+    assert type(settings.benchmark_min_nodes) is type(kept)
+    assert Settings.model_validate_json(settings.model_dump_json()) == settings
+
+
+@pytest.mark.parametrize(
+    ("min_nodes", "asked", "needed"),
+    [
+        ("100%", 7, 7),
+        ("50%", 7, 4),
+        ("50%", 2, 1),
+        ("1%", 3, 1),
+        ("0.1%", 2000, 2),
+        (3, 7, 3),
+        ("14%", 50, 7),
+    ],
+)
+def test_a_percentage_of_nodes_is_rounded_up(min_nodes: Any, asked: int, needed: int) -> None:
+    assert needed_nodes(min_nodes, asked) == needed
+
+
 def test_no_node_is_an_error() -> None:
     with pytest.raises(InputError, match="gpu_nodes is empty"):
         resolve_nodes({})
@@ -116,7 +150,13 @@ def test_a_node_name_must_be_able_to_be_a_directory(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "one", "other"),
-    [("benchmark_results_dir", "a", "b"), ("benchmark_fail_on_invalid", True, False)],
+    [
+        ("benchmark_results_dir", "a", "b"),
+        ("benchmark_fail_on_invalid", True, False),
+        ("benchmark_sync_start", True, False),
+        ("benchmark_sync_timeout_s", 60, 61),
+        ("benchmark_min_nodes", 2, "50%"),
+    ],
 )
 def test_what_belongs_to_the_run_is_the_same_on_all_nodes(setting: str, one: Any, other: Any) -> None:
     with pytest.raises(InputError, match=f"{setting} belongs to the whole run and differs between nodes"):

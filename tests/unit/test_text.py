@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.records import EngineInfo, NodeResult, Sample
@@ -120,7 +120,9 @@ def test_a_result_without_numbers(status: str) -> None:
     assert text.endswith("NO VERDICT: nothing was measured.\n")
 
 
-@given(sample_lists(5), ODD.filter(bool))
+# No lone surrogates: JSON from a node cannot bring them into a record.
+@settings(deadline=None)
+@given(sample_lists(5), st.text(min_size=1, max_size=120))
 def test_a_node_result_always_fits(samples: list[Sample], odd: str) -> None:
     environment = HOST.model_copy(update={"cpu": odd, "gpus": (GPU.model_copy(update={"name": odd * 3}),)})
     result = result_of("n" * 128, asked(5), samples, error=odd * 10, environment=environment)

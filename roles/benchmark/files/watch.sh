@@ -1,18 +1,23 @@
-# Wait for the run to end, at most so many seconds, and tell how far it is. No Python starts here: the node measures.
-# Arguments: the run's directory, the node's name, seconds.
-# Prints the exit code (or "running", or "vanished" where its process is gone without one), then progress.json.
+# Wait for the run to end or for one file of it, at most so many seconds, and tell how far it is. No Python starts here:
+# the node measures.
+# Arguments: the run's directory, the node's name, seconds, the file ("exit_code": for the end alone).
+# Prints the exit code (or the file's name, or "running", or "vanished" where its process is gone without an exit code),
+# then progress.json.
 expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
 cd "$(expand "$1")/$2" 2>/dev/null || { echo vanished; exit 0; }
-left=$3
-while [ ! -f exit_code ] && [ "$left" -gt 0 ]; do
-  sleep 1
-  left=$((left - 1))
+# Nothing is measured before the node is ready, so that looking often costs nothing; then a look costs a millisecond.
+if [ "$4" = exit_code ]; then step=0.5 looks=$((2 * $3)); else step=0.2 looks=$((5 * $3)); fi
+while [ ! -f exit_code ] && [ ! -f "$4" ] && [ "$looks" -gt 0 ]; do
+  sleep "$step"
+  looks=$((looks - 1))
 done
 if [ -f exit_code ]; then
   cat exit_code
 # A pid may have been given to another process since, after a reboot for one: only ours works in this directory.
 elif [ -f pid ] && [ "$(readlink "/proc/$(cat pid)/cwd")" != "$(pwd -P)" ] && [ ! -f exit_code ]; then
   echo vanished
+elif [ -f "$4" ]; then
+  echo "$4"
 else
   echo running
 fi

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.arithmetic import cluster_verdict, natural, overlap
 from benchmark.metrics import distribution
-from benchmark.records import NodeRow, Overlap, Verdict, Window
+from benchmark.records import NodeRow, Overlap, ReadyNode, Verdict, Window
 from tests.unit.building import GPU, HOST, add_node, asked, make_run
 
 LATENCIES = st.lists(st.integers(60, 5000).map(float), min_size=3, max_size=3)
@@ -79,16 +79,73 @@ WINDOWS = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 30)), min_size=1
 @given(WINDOWS, st.randoms())
 def test_overlap_against_counting_every_tick(spans: list[tuple[int, int]], random: Random) -> None:
     tick = 10**9
-    windows = [Window(started_unix_ns=s * tick, ended_unix_ns=(s + length) * tick) for s, length in spans]
+    windows = {f"n{i}": Window.of(start * tick, (start + length) * tick) for i, (start, length) in enumerate(spans)}
     open_at = [sum(s <= t < s + length for s, length in spans) for t in range(100)]
-    seen = overlap(windows)
-    assert seen == Overlap(together_s=open_at.count(len(spans)), any_s=sum(n > 0 for n in open_at))
-    random.shuffle(windows)
-    assert overlap(windows) == seen
+    starts = [start for start, _ in spans]
+    seen = overlap(windows, {})
+    assert seen == Overlap(
+        together_s=open_at.count(len(spans)),
+        any_s=sum(n > 0 for n in open_at),
+        skew_ms=(max(starts) - min(starts)) * 1000,
+    )
+    names = list(windows)
+    random.shuffle(names)
+    assert overlap({name: windows[name] for name in names}, {}) == seen
+
+
+def clock(node: str, offset_ns: int, uncertainty_ns: int = 0) -> ReadyNode:
+    return ReadyNode(node=node, launched_unix_ns=0, offset_ns=offset_ns, uncertainty_ns=uncertainty_ns, round_trips=8)
+
+
+@given(WINDOWS, st.data())
+def test_clocks_that_are_off_change_nothing_once_they_are_measured(
+    spans: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    tick = 10**9
+    true = {
+        f"n{i}": Window.of((start + 100) * tick, (start + length + 100) * tick)
+        for i, (start, length) in enumerate(spans)
+    }
+    offsets = {node: data.draw(st.integers(-100 * tick, 100 * tick)) for node in true}
+    told = {
+        node: Window.of(window.started_unix_ns + offsets[node], window.ended_unix_ns + offsets[node])
+        for node, window in true.items()
+    }
+    right, corrected = overlap(true, {}), overlap(told, {node: clock(node, offsets[node]) for node in true})
+    assert right is not None
+    assert corrected is not None
+    assert corrected.uncertainty_ms == (0 if len(true) > 1 else None)
+    assert corrected.model_copy(update={"uncertainty_ms": None}) == right
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 10**6), st.floats(-1, 1)), min_size=2, max_size=6))
+def test_the_skew_is_wrong_by_no_more_than_it_says(drawn: list[tuple[int, int, float]]) -> None:
+    """Each node's offset is zero, and is measured wrong by a part of its uncertainty."""
+    windows = {f"n{i}": Window.of(start + 10**9, start + 2 * 10**9) for i, (start, _, _) in enumerate(drawn)}
+    clocks = {f"n{i}": clock(f"n{i}", int(most * part), most) for i, (_, most, part) in enumerate(drawn)}
+    seen = overlap(windows, clocks)
+    assert seen is not None
+    assert seen.skew_ms is not None
+    assert seen.uncertainty_ms is not None
+    starts = [start for start, _, _ in drawn]
+    assert abs(seen.skew_ms - (max(starts) - min(starts)) / 1e6) <= seen.uncertainty_ms + 1e-9
+
+
+def test_one_unmeasured_clock_leaves_all_as_they_are() -> None:
+    windows = {"a": Window.of(10**9, 2 * 10**9), "b": Window.of(10**9, 2 * 10**9)}
+    seen = overlap(windows, {"a": clock("a", 5 * 10**8)})
+    assert seen == Overlap(together_s=1, any_s=1, skew_ms=0)
+
+
+def test_a_node_that_began_late_is_named() -> None:
+    windows = {"a": Window.of(10**9, 9**10, 10**9), "b": Window.of(12 * 10**8, 9**10, 10**9)}
+    seen = overlap(windows, {})
+    assert seen is not None
+    assert seen.late_ms == {"b": 200}
 
 
 def test_no_window_no_overlap() -> None:
-    assert overlap([]) is None
+    assert overlap({}, {}) is None
 
 
 def test_natural_order() -> None:
@@ -120,6 +177,33 @@ def test_the_cluster_is_valid_when_all_are_counted_and_valid_and_measured_togeth
     assert verdict.valid is (set(states) == {"valid"} and not apart)
     assert len(verdict.reasons) == ("failed" in states) + ("invalid" in states) + apart
     assert all(check.passed for check in verdict.checks) is verdict.valid
+
+
+@given(st.lists(st.sampled_from(["valid", "failed"]), min_size=1, max_size=12), st.integers(1, 14), st.booleans())
+def test_enough_nodes_make_a_run_whatever_became_of_the_others(states: list[str], least: int, share: bool) -> None:
+    rows = [row(f"n{i}", state) for i, state in enumerate(states)]
+    percent = min(100, least * 8)
+    verdict = cluster_verdict(rows, Overlap(together_s=9, any_s=9), (), f"{percent}%" if share else least)
+    counted = states.count("valid")
+    # In whole numbers, so that no rounding decides.
+    enough = (counted > 0 and counted * 100 >= percent * len(states)) if share else counted >= least
+    assert verdict.valid is enough
+    assert all(check.passed for check in verdict.checks) is enough
+    assert len(verdict.reasons) == (not enough)
+
+
+def test_enough_nodes_do_not_excuse_an_invalid_one() -> None:
+    rows = [row("a", "valid"), row("b", "invalid"), row("c", "failed")]
+    verdict = cluster_verdict(rows, Overlap(together_s=9, any_s=9), (), 1)
+    assert verdict.reasons == ("1 of 3 nodes is invalid: b.",)
+
+
+def test_too_few_nodes_are_told_with_what_was_asked() -> None:
+    rows = [row(f"n{i}", "failed" if i else "valid") for i in range(4)]
+    verdict = cluster_verdict(rows, None, (), "30%")
+    assert verdict.reasons == ("3 of 4 nodes are not counted: n1, n2, n3; benchmark_min_nodes asks for 2.",)
+    alone = cluster_verdict([row("a", "valid")], None, (), 2)
+    assert alone.reasons == ("All that were asked are counted; benchmark_min_nodes asks for 2.",)
 
 
 def test_one_node_alone_needs_no_overlap() -> None:

@@ -22,12 +22,14 @@ from benchmark.records import (
     Overlap,
     PeakSearch,
     QueryCounts,
+    ReadyNode,
     Rouge,
     RunRecord,
     Verdict,
+    Window,
 )
 from benchmark.text import WIDTH, columns
-from tests.unit.building import RUN_ID, add_node, asked, make_run
+from tests.unit.building import MS, RUN_ID, START_NS, add_node, asked, make_run
 
 
 def render(run_dir: Path) -> str:
@@ -82,9 +84,35 @@ def test_two_valid_nodes(tmp_path: Path) -> None:
         add_node(tmp_path, node, asked(3), [1700.0, 1800.0, 1900.0])
     text = render(tmp_path)
     assert "Nodes       2 of 2 counted" in text
-    assert "Measured    all counted nodes together for 5.4 s of 5.4 s (100%)" in text
+    assert "5.4 s of 5.4 s (100%), started within 0.00 ms by their own clocks" in " ".join(text.split())
     assert "Cluster 1.11 QPS, 71.1 tokens/s (the sum over 2 nodes: a fleet figure)" in " ".join(text.split())
     assert text.endswith("\nVALID: every node that was asked is counted and valid.\n")
+
+
+def test_nodes_that_started_together_say_how_nearly(tmp_path: Path) -> None:
+    make_run(tmp_path, {"jw2": asked(3), "jw3": asked(3)})
+    for node, offset_ms, late_ms in (("jw2", 0, 0), ("jw3", 5000, 412)):
+        # The clock of jw3 is five seconds ahead, and it was told 412 ms too late.
+        told = START_NS + offset_ms * MS
+        started = told + late_ms * MS
+        place = add_node(tmp_path, node, asked(3), [1700.0] * 3, window=Window.of(started, started + 5100 * MS, told))
+        clock = ReadyNode(
+            node=node, launched_unix_ns=0, offset_ns=offset_ms * MS, uncertainty_ns=MS // 2, round_trips=7
+        )
+        write_record(place / "ready.json", clock)
+    text = " ".join(render(tmp_path).split())
+    assert "together for 4.7 s of 5.5 s (85%), started within 412 ms (+- 1.00 ms)" in text
+    assert "jw3 started 412 ms after the agreed time" in text
+
+
+def test_a_run_that_lacks_a_node_and_has_enough_is_valid_and_names_it(tmp_path: Path) -> None:
+    lenient = asked(3, benchmark_min_nodes="50%")
+    make_run(tmp_path, {"jw2": lenient, "jw3": lenient})
+    add_node(tmp_path, "jw2", lenient, [1700.0, 1800.0, 1900.0])
+    text = render(tmp_path)
+    assert "Not counted\n  jw3       No result came back." in text
+    told = "VALID: 1 of 2 nodes are counted and valid, which is enough for benchmark_min_nodes; the others are named"
+    assert told in " ".join(text.split())
 
 
 def test_an_invalid_node_is_listed_with_its_reasons(tmp_path: Path) -> None:
@@ -185,7 +213,13 @@ def clusters(draw: st.DrawFn) -> ClusterResult:
         counted=len(counted_names),
         nodes=tuple(rows),
         groups=(group,) if counted_names else (),
-        overlap=Overlap(together_s=draw(NUMBERS), any_s=draw(NUMBERS)),
+        overlap=Overlap(
+            together_s=draw(NUMBERS),
+            any_s=draw(NUMBERS),
+            skew_ms=draw(st.none() | NUMBERS),
+            uncertainty_ms=draw(st.none() | NUMBERS),
+            late_ms={name: draw(NUMBERS) for name in names},
+        ),
         problems=tuple(draw(st.lists(ODD, max_size=3))),
         verdict=Verdict(valid=False, reasons=tuple(draw(st.lists(ODD, max_size=3)))),
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmark.errors import InputError, RunError, SetupError
-from benchmark.files import read_record, read_samples
+from benchmark.files import read_record, read_samples, write_atomic
 from benchmark.node.run import RunRequest, run
 from benchmark.records import NodeResult
 from benchmark.rundir import RunOrder
@@ -91,12 +91,61 @@ def test_a_missing_model_is_a_setup_error(tmp_path: Path) -> None:
     assert written(tmp_path).status == "failed"
 
 
-def start(directory: Path, profile: dict[str, Any]) -> subprocess.Popen[bytes]:
-    order = RunOrder(run_id="r1", node="jw2", resolved=resolved(profile))
+def start(directory: Path, profile: dict[str, Any], wait_s: int | None = None) -> subprocess.Popen[bytes]:
+    order = RunOrder(run_id="r1", node="jw2", resolved=resolved(profile), wait_s=wait_s)
     (directory / "order.json").write_text(order.model_dump_json())
     command = [sys.executable, "-m", "benchmark", "run", "--order", str(directory / "order.json")]
     with (directory / "benchmark.log").open("wb") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
+
+
+def synchronized(directory: Path, wait_s: int) -> subprocess.Popen[bytes]:
+    """Start a run that waits to be told when to measure, and return once it is ready."""
+    process = start(directory, FAST, wait_s)
+    while not (directory / "ready").exists():
+        assert process.poll() is None, (directory / "benchmark.log").read_text()
+        time.sleep(0.01)
+    return process
+
+
+def test_a_run_that_waits_measures_at_the_time_that_it_is_told(tmp_path: Path) -> None:
+    process = synchronized(tmp_path, 600)
+    progress = json.loads((tmp_path / "progress.json").read_text())
+    assert progress["state"] == "ready, waiting for the others"
+    assert not (tmp_path / "samples.jsonl").exists()
+    asked = time.time_ns() + 1_500_000_000
+    write_atomic(tmp_path / "go", f"{asked}\n")
+    assert process.wait(timeout=60) == 0
+    result = written(tmp_path)
+    assert result.window is not None
+    assert result.window.asked_unix_ns == asked
+    assert result.window.late_ms == (result.window.started_unix_ns - asked) / 1e6
+    # Two clocks of one machine; ntp may slew one against the other by some parts in ten thousand.
+    assert result.window.late_ms > -1
+    assert set(result.stages_s) == {"environment", "loading", "warm-up", "ready", "measuring"}
+    (text,) = tmp_path.glob("*.txt")
+    assert "ms after the agreed time" in text.read_text()
+
+
+def test_a_run_that_is_told_too_late_measures_at_once_and_says_how_late(tmp_path: Path) -> None:
+    process = synchronized(tmp_path, 600)
+    asked = time.time_ns() - 2_000_000_000
+    write_atomic(tmp_path / "go", f"{asked}\n")
+    assert process.wait(timeout=60) == 0
+    window = written(tmp_path).window
+    assert window is not None
+    assert window.late_ms is not None
+    assert window.late_ms > 1999
+
+
+def test_a_run_that_is_never_told_gives_up_in_a_sentence(tmp_path: Path) -> None:
+    process = synchronized(tmp_path, 1)
+    assert process.wait(timeout=60) == 4
+    result = written(tmp_path)
+    assert (result.status, result.stage) == ("failed", "ready")
+    assert result.error is not None
+    assert result.error.startswith("Ready, but nobody said within 1 s when to start: did the controller go away?")
+    assert not (tmp_path / "samples.jsonl").exists()
 
 
 def wait_for_samples(directory: Path, count: int, process: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,58 @@
+"""Begin to measure at the time that the controller agreed on with all nodes.
+
+The node says that it is ready with one file in its run's directory and is told when to start with another. Both are
+renamed into place, so that neither is ever seen half.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.errors import RunError
+from benchmark.files import write_atomic
+from benchmark.node.interfaces import now_ns
+from benchmark.rundir import GO, READY
+
+# How often the node looks for the word to start: no query is in flight, so that this costs no number anything.
+LOOK_S = 0.01
+# So long before the start the node does all that touches the disk; a fsync of a busy disk takes less.
+LEAD_NS = 250_000_000
+# A sleep ends so late at most on a machine that is not overloaded; the rest is waited for awake.
+FINE_NS = 2_000_000
+
+
+@dataclass(frozen=True)
+class Start:
+    """An agreed start: by the node's wall clock, as it was told, and on the clock of the run (`now_ns`)."""
+
+    unix_ns: int
+    at_ns: int
+
+
+def wait_for_start(directory: Path, wait_s: float) -> Start:
+    """Tell that this node is ready, and return the start once it is told, shortly before it or when it has passed.
+
+    Raises RunError where it is not told within `wait_s` seconds.
+    """
+    write_atomic(directory / READY, "")
+    deadline_ns = now_ns() + int(wait_s * 1e9)
+    while not (directory / GO).exists():
+        if now_ns() > deadline_ns:
+            raise RunError(
+                f"Ready, but nobody said within {wait_s:g} s when to start: did the controller go away? "
+                "Nothing was measured."
+            )
+        time.sleep(LOOK_S)
+    unix_ns = int((directory / GO).read_text(encoding="utf-8"))
+    # Converted once: a wall clock that is set while the node waits moves nothing.
+    start = Start(unix_ns, now_ns() + unix_ns - time.time_ns())
+    sleep_until(start.at_ns - LEAD_NS)
+    return start
+
+
+def sleep_until(at_ns: int) -> None:
+    """Return at that time of `now_ns`, or at once where it has passed."""
+    while (left_ns := at_ns - now_ns()) > 0:
+        time.sleep(max(0, left_ns - FINE_NS) / 1e9)

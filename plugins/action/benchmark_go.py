@@ -1,0 +1,38 @@
+"""Action `benchmark_go`: tell a node that is ready when to start, the same time for all, by its own clock."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
+
+from ansible.errors import AnsibleConnectionFailure
+from run_action import RunAction
+
+from benchmark.cluster.together import READY_FILE, agreed_start
+from benchmark.files import read_record
+from benchmark.records import ReadyNode
+
+ATTEMPTS = 3
+
+
+class ActionModule(RunAction):
+    """Whoever comes first of all nodes agrees on the time; a node that hears of it too late says so in its result."""
+
+    def act(self) -> dict[str, Any]:
+        """Return the agreed start by the controller's clock; nothing for a node that was not ready."""
+        if not (self.place / READY_FILE).is_file():
+            return {"changed": False, "note": "The run has ended already."}
+        start = agreed_start(self.run_dir)
+        own_ns = start.start_unix_ns + read_record(self.place / READY_FILE, ReadyNode).offset_ns
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                self.script("go.sh", str(own_ns))
+                break
+            except AnsibleConnectionFailure:
+                if attempt == ATTEMPTS:
+                    raise
+                self.reconnect()
+        return {"changed": True, "start_unix_ns": start.start_unix_ns}

@@ -1,0 +1,65 @@
+"""Action `benchmark_ready`: wait until the node is ready to measure, and measure its clock.
+
+A node that is not ready in time is left behind: stopped, its files fetched, and failed with the reason.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
+
+from ansible.errors import AnsibleConnectionFailure
+from clock import round_trips
+from node_action import NodeFailure
+from run_action import RunAction
+
+from benchmark.cluster.together import READY_FILE, clock_offset
+from benchmark.files import write_record
+from benchmark.records import ReadyNode
+from benchmark.rundir import READY
+
+
+class ActionModule(RunAction):
+    """Needs `dir` and `launched_unix_ns`, what `benchmark_start` returned."""
+
+    def act(self) -> dict[str, Any]:
+        """Return `ready`: a run that has ended already is not; why, `benchmark_collect` finds out."""
+        launched_unix_ns = int(self._task.args["launched_unix_ns"])
+        timeout_s = int(self.setting("benchmark_sync_timeout_s"))
+        deadline = time.monotonic() + timeout_s - (time.time_ns() - launched_unix_ns) / 1e9
+        state = self.wait_for(READY, deadline)
+        if state is None:
+            self._leave_behind(timeout_s)
+        if state != READY:
+            return {"changed": False, "ready": False}
+        trips = round_trips(self._connection, self.shell)
+        try:
+            offset_ns, uncertainty_ns = clock_offset(trips)
+        except ValueError:
+            raise NodeFailure("The node's clock could not be read: date +%s%N has to print nanoseconds.") from None
+        ready = ReadyNode(
+            node=self.node,
+            launched_unix_ns=launched_unix_ns,
+            offset_ns=offset_ns,
+            uncertainty_ns=uncertainty_ns,
+            round_trips=len(trips),
+        )
+        write_record(self.place / READY_FILE, ready)
+        return {"changed": False, "ready": True, "clock_offset_ms": offset_ns / 1e6}
+
+    def _leave_behind(self, timeout_s: int) -> None:
+        self.say("not ready in time, left behind")
+        reason = f"Not ready to measure within benchmark_sync_timeout_s = {timeout_s} s"
+        try:
+            self.script("stop.sh")
+            if self.fetch():
+                self.script("clean.sh")
+        except AnsibleConnectionFailure:
+            raise NodeFailure(
+                f"{reason}, and the SSH connection is lost: {self.lost or 'it broke just now'}."
+            ) from None
+        raise NodeFailure(f"{reason}: it was still {self.last or 'starting'}. It was stopped; the others went on.")

@@ -1,0 +1,75 @@
+"""From round trips to clock offsets, and to one start for all."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmark.cluster.together import LEAST_MARGIN_S, MOST_MARGIN_S, agreed_start, clock_offset, margin_s, patience_s
+from benchmark.files import write_record
+from benchmark.records import ReadyNode
+from tests.unit.building import asked, make_run
+
+NOW = 1_735_787_045_000_000_000
+DELAYS = st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 10**9)), min_size=1, max_size=10)
+
+
+@given(st.integers(-(10**15), 10**15), DELAYS)
+def test_the_offset_is_wrong_by_no_more_than_it_says(offset: int, delays: list[tuple[int, int]]) -> None:
+    """Each round trip takes some time to the node and some time back, as unlike as they may be."""
+    trips, at = [], NOW
+    for there, back in delays:
+        trips.append((at, at + there + offset, at + there + back))
+        at += there + back
+    found, uncertainty = clock_offset(trips)
+    assert abs(found - offset) <= uncertainty
+    assert uncertainty == (min(there + back for there, back in delays) + 1) // 2
+
+
+def test_a_round_trip_in_which_the_clock_was_set_back_tells_nothing() -> None:
+    assert clock_offset([(NOW, NOW, NOW - 5), (NOW, NOW + 70, NOW + 40)]) == (50, 20)
+    for trips in ([], [(NOW, NOW, NOW - 5)]):
+        with pytest.raises(ValueError, match="no round trip"):
+            clock_offset(trips)
+
+
+@given(st.lists(st.integers(0, 10**12), min_size=1, max_size=20))
+def test_the_margin_is_longer_than_launching_took(launched: list[int]) -> None:
+    spread_s = (max(launched) - min(launched)) / 1e9
+    assert LEAST_MARGIN_S <= margin_s(launched) <= MOST_MARGIN_S
+    assert margin_s(launched) > spread_s or margin_s(launched) == MOST_MARGIN_S
+
+
+def test_the_first_who_asks_makes_the_start_and_all_others_have_the_same(tmp_path: Path) -> None:
+    make_run(tmp_path, {node: asked() for node in ("jw2", "jw3", "jw4")})
+    for node, launched in (("jw2", NOW), ("jw4", NOW + 2 * 10**9)):
+        ready = ReadyNode(node=node, launched_unix_ns=launched, offset_ns=-5, uncertainty_ns=2, round_trips=7)
+        write_record(tmp_path / "nodes" / node / "ready.json", ready)
+    before = time.time_ns()
+    start = agreed_start(tmp_path)
+    assert start.margin_s == LEAST_MARGIN_S + 3
+    assert before + int(3.5e9) <= start.start_unix_ns <= time.time_ns() + int(3.5e9)
+    assert start.nodes == ("jw2", "jw4")
+    assert agreed_start(tmp_path) == start
+    assert json.loads((tmp_path / "start.json").read_text())["start_unix_ns"] == start.start_unix_ns
+
+
+@pytest.mark.parametrize(
+    ("nodes", "waits"),
+    [
+        ([{}], False),
+        ([{}, {}], True),
+        ([{"benchmark_sync_start": False}] * 2, False),
+        ([{}, {"profile": {"accuracy": "only"}}], False),
+        ([{}, {}, {"profile": {"accuracy": "only"}}], True),
+    ],
+)
+def test_nobody_waits_for_nobody(nodes: list[dict[str, Any]], waits: bool) -> None:
+    patience = patience_s([asked(**one) for one in nodes])
+    assert (patience is not None) is waits
+    # A node that was ready at once waits for the last one, whatever that one is given.
+    assert patience is None or patience > 900
