@@ -2,6 +2,8 @@
 
 import argparse
 import shlex
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,26 @@ def test_what_it_prints_has_no_carriage_returns(capsys: pytest.CaptureFixture[st
     listener.event({"event": "verbose", "stdout": ""})
     assert capsys.readouterr().out == "one\ntwo\n"
     assert list(listener.tail) == ["one", "two"]
+
+
+def test_ctrl_c_goes_to_the_playbooks_whole_session_once() -> None:
+    # As runner starts ansible-playbook: in a session of its own, which a terminal's Ctrl-C does not reach.
+    shell = subprocess.Popen(["sh", "-c", "sleep 300 & wait"], start_new_session=True)
+    listener = Listener()
+    listener.event({"event": "playbook_on_start", "pid": shell.pid})
+    listener.event({"event": "playbook_on_start", "pid": 1})
+    assert not listener.give_up()
+    listener.interrupt()
+    assert shell.wait() == -signal.SIGINT
+    assert not listener.give_up()  # it may still fetch what the nodes have measured
+    listener.interrupt()
+    assert listener.give_up()
+
+
+def test_before_there_is_a_playbook_ctrl_c_gives_up() -> None:
+    listener = Listener()
+    listener.interrupt()
+    assert listener.give_up()
 
 
 @pytest.mark.parametrize(
