@@ -40,8 +40,10 @@ class Listener:
         """Show the event's text and remember what it tells; return whether runner is to keep it in a file."""
         if text := str(event.get("stdout") or "").replace("\r\n", "\n"):
             self.tail.extend(line for line in text.splitlines() if line.strip())
-            with suppress(OSError):  # nobody reads any more: no reason to leave the nodes alone
-                print(text, flush=True)
+            # Neither a terminal of few characters nor a reader that is gone is a reason to leave the nodes alone.
+            encoding = sys.stdout.encoding or "utf-8"
+            with suppress(OSError):
+                print(text.encode(encoding, "replace").decode(encoding), flush=True)
         data = event.get("event_data") or {}
         answer = data.get("res")
         if self.pid is None and event.get("event") == "playbook_on_start":

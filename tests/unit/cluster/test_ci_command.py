@@ -56,12 +56,12 @@ def test_the_run_is_the_first_that_the_playbook_says_it_opened() -> None:
     assert listener.run_dir == Path("/first")
 
 
-def test_what_it_prints_has_no_carriage_returns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_it_prints_has_no_carriage_returns_and_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
     listener = Listener(keep_events=True)
-    assert listener.event({"event": "verbose", "stdout": "one\r\ntwo"}) is True
+    assert listener.event({"event": "verbose", "stdout": "one\r\ntwo \udcb4"}) is True
     listener.event({"event": "verbose", "stdout": ""})
-    assert capsys.readouterr().out == "one\ntwo\n"
-    assert list(listener.tail) == ["one", "two"]
+    assert capsys.readouterr().out == "one\ntwo ?\n"
+    assert list(listener.tail) == ["one", "two \udcb4"]
 
 
 def test_ctrl_c_goes_to_the_playbooks_whole_session_once() -> None:
