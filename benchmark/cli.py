@@ -33,6 +33,7 @@ COMMANDS = {
         "make a tiny Llama-architecture model to try the benchmark with",
     ),
     "aggregate": ("benchmark.cluster.aggregate_command", "make the cluster summary from a run's files"),
+    "ci": ("benchmark.cluster.ci_command", "run the playbook for a CI system: JUnit, Markdown, an exit code by policy"),
 }
 
 

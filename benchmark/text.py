@@ -173,7 +173,7 @@ def render_node(result: NodeResult) -> str:
             hardware=_hardware(result),
             simulated=result.engine is not None and result.engine.simulated,
             times=_times(metrics) if metrics else [],
-            checks=[_check(check) for check in result.verdict.checks] if result.verdict else [],
+            checks=[check_words(check) for check in result.verdict.checks] if result.verdict else [],
         )
     )
 
@@ -195,7 +195,8 @@ def _times(metrics: Metrics) -> list[tuple[str, Distribution, str]]:
     return [(name, d, floor_note([d], ("p50", "p90", "p95", "p99"))) for name, d in defined]
 
 
-def _check(check: Check) -> tuple[str, str]:
+def check_words(check: Check) -> tuple[str, str]:
+    """Return "pass" or "FAIL", and the check's value beside its limit."""
     if check.comparison == "holds":
         return "pass" if check.passed else "FAIL", check.metric + (f"; {check.note}" if check.note else "")
     suffix, comparison = unit(check.metric), check.comparison.replace("_", " ")

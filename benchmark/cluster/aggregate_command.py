@@ -8,8 +8,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from benchmark.cluster import reports
 from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.load import MAX_REASON, read_run
+from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.summary import render_cluster
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError
 from benchmark.files import write_atomic, write_record
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help='first keep why nodes failed: {"node": {"stage": "...", "reason": "..."}}',
     )
+    reports.add_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -47,6 +50,8 @@ def main(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise InputError(f"{run_dir}: the summary cannot be written: {error.strerror}.") from error
     print(summary, end="")
+    reports.prepare(arguments)
+    reports.write(arguments, Outcome(run, result))
     return EXIT_VALID if result.verdict.valid else EXIT_INVALID
 
 

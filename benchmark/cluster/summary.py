@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmark.records import ClusterResult, Distribution, Group, NodeRow, RunRecord
 from benchmark.text import describe_model, describe_profile, environment, figure, finish, floor_note
 
+TEMPLATES = Path(__file__).parent / "templates"
 TEMPLATE = "benchmark_summary.txt.j2"
 # The percentiles that the table shows.
 PERCENTILES = ("p50", "p90", "p99")
@@ -29,22 +31,25 @@ class Section:
 
 def render_cluster(result: ClusterResult, run: RunRecord) -> str:
     """Return the cluster summary, at most `benchmark.text.WIDTH` columns wide."""
-    template = environment(Path(__file__).parent / "templates").get_template(TEMPLATE)
-    return finish(
-        template.render(
-            result=result,
-            run=run,
-            profiles=_distinct(describe_profile(asked.profile) for asked in run.nodes.values()),
-            models=_distinct(describe_model(asked.settings) for asked in run.nodes.values()),
-            simulated=any(row.simulated for row in result.nodes),
-            sections=[_section(group, result.nodes) for group in result.groups],
-            together=_together(result),
-            agreed=_agreed(result),
-            enough=_enough(result),
-            not_counted=[row for row in result.nodes if not row.counted],
-            invalid=[row for row in result.nodes if row.counted and not (row.verdict and row.verdict.valid)],
-        )
-    )
+    template = environment(TEMPLATES).get_template(TEMPLATE)
+    return finish(template.render(view(result, run)))
+
+
+def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
+    """Return what the templates of the cluster's result show, under the names that they use."""
+    return {
+        "result": result,
+        "run": run,
+        "profiles": _distinct(describe_profile(asked.profile) for asked in run.nodes.values()),
+        "models": _distinct(describe_model(asked.settings) for asked in run.nodes.values()),
+        "simulated": any(row.simulated for row in result.nodes),
+        "sections": [_section(group, result.nodes) for group in result.groups],
+        "together": _together(result),
+        "agreed": _agreed(result),
+        "enough": _enough(result),
+        "not_counted": [row for row in result.nodes if not row.counted],
+        "invalid": [row for row in result.nodes if row.counted and not (row.verdict and row.verdict.valid)],
+    }
 
 
 def _section(group: Group, rows: Sequence[NodeRow]) -> Section:

@@ -110,7 +110,7 @@ def unreachable(message: str, address: str) -> str:
         ),
         "Host key verification failed": (
             f"The SSH host key of {address} is not known: connect once with ssh and compare the fingerprint, "
-            "or add the key to known_hosts."
+            "or let playbooks/trust.yml show it."
         ),
         "Permission denied": (
             f"SSH login to {address} was refused: check ansible_user and that the node's authorized_keys "

@@ -1,0 +1,111 @@
+"""SSH host keys: what a node gives, what known_hosts holds, and which of them a person has confirmed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from benchmark.errors import InputError
+
+# One field of a known_hosts line each: nothing that a node sends can become a second field, or a second line.
+_KIND = re.compile(r"[a-z0-9][a-z0-9@.-]*")
+_BLOB = re.compile(r"[A-Za-z0-9+/]+={0,3}")
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+SSH_PORT = 22
+
+# `changed`: known_hosts holds another key; `revoked`: it holds this one, as one that is not to be trusted.
+State = Literal["known", "unknown", "changed", "revoked"]
+
+
+@dataclass(frozen=True)
+class HostKey:
+    """A public host key as known_hosts writes it; `marker` is empty, `@revoked` or `@cert-authority`."""
+
+    kind: str
+    blob: str
+    marker: str = ""
+
+    def line(self, name: str) -> str:
+        """Return the line of known_hosts under which ssh finds it."""
+        return " ".join(part for part in (self.marker, name, self.kind, self.blob) if part)
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """What makes two keys the same."""
+        return self.kind, self.blob
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where ssh would really go, as `ssh -G` says, and what it would check the host key against."""
+
+    host: str
+    port: int
+    name: str
+    """In known_hosts."""
+    files: tuple[str, ...]
+    """The first is where ssh itself would keep a new key."""
+    system_files: tuple[str, ...]
+    proxy: str = ""
+
+
+def read_address(text: str) -> Address:
+    """Read the output of `ssh -G`. Raises InputError where it is none."""
+    given = {name: value for name, space, value in (line.partition(" ") for line in text.splitlines()) if space}
+    if not given.get("hostname") or not given.get("port", "").isdigit():
+        raise InputError("ssh -G does not tell where the node is.")
+    host, port = given["hostname"], int(given["port"])
+    alias = given.get("hostkeyalias", "none")
+    proxies = [given[name] for name in ("proxyjump", "proxycommand") if given.get(name, "none") != "none"]
+    return Address(
+        host=host,
+        port=port,
+        name=known_name(host, port) if alias == "none" else alias,
+        files=tuple(given.get("userknownhostsfile", "").split()),
+        system_files=tuple(given.get("globalknownhostsfile", "").split()),
+        proxy=" ".join(proxies),
+    )
+
+
+def known_name(host: str, port: int) -> str:
+    """Return what ssh calls a host in known_hosts."""
+    return host if port == SSH_PORT else f"[{host}]:{port}"
+
+
+def read_keys(text: str) -> tuple[HostKey, ...]:
+    """Return the keys of lines as ssh-keyscan and known_hosts write them; comments and other lines are passed over."""
+    keys = []
+    for line in text.splitlines():
+        words = line.split()
+        marker = words.pop(0) if words and words[0].startswith("@") else ""
+        if len(words) >= 3 and _KIND.fullmatch(words[1]) and _BLOB.fullmatch(words[2]):
+            keys.append(HostKey(words[1], words[2], marker))
+    return tuple(dict.fromkeys(keys))
+
+
+def judge(given: Sequence[HostKey], held: Iterable[HostKey]) -> State:
+    """Return what known_hosts' keys (`held`) make of the keys that a node gives."""
+    held = tuple(held)
+    known = {key.pair for key in held if not key.marker}
+    if any(key.pair in {other.pair for other in held if other.marker == "@revoked"} for key in given):
+        return "revoked"
+    if not known:
+        return "unknown"
+    kinds = {kind for kind, _ in known}
+    same = [key for key in given if key.pair in known]
+    other = [key for key in given if key.kind in kinds and key.pair not in known]
+    return "known" if same and not other else "changed"
+
+
+def read_confirmed(text: str) -> frozenset[str]:
+    """Return the fingerprints of a list with commas. Raises InputError, which names the word that is none."""
+    words = [word for word in re.split(r"[,\s]+", text) if word]
+    for word in words:
+        if not _FINGERPRINT.fullmatch(word):
+            raise InputError(
+                f"trust_fingerprints: {word} is not a fingerprint: give SHA256:... as ssh-keygen -l prints it, "
+                "several with commas between them."
+            )
+    return frozenset(words)

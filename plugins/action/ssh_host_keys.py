@@ -1,0 +1,110 @@
+"""Action `ssh_host_keys`: ask a node for its SSH host keys and hold them against known_hosts, on the controller."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
+
+from node_action import NodeAction, NodeFailure
+
+from benchmark.cluster.host_keys import Address, HostKey, judge, read_address, read_keys
+from benchmark.errors import InputError
+
+
+class ActionModule(NodeAction):
+    """Changes nothing. A key that has changed, or was revoked, is a failure that shows both."""
+
+    _requires_connection = False
+
+    def act(self) -> dict[str, Any]:
+        """Return `state`, and for a node whose keys are not known what `ssh_trust` needs, and `told` for people."""
+        if self._connection.transport != "ssh":
+            return {"changed": False, "state": "not over SSH"}
+        address = self._address()
+        given = read_keys(self._scan(address))
+        if not given:
+            raise NodeFailure(
+                f"No SSH host key could be had from {address.host}, port {address.port}: is the node up, is sshd "
+                "running, and are ansible_host and ansible_port right?"
+            )
+        held = [key for path in (*address.files, *address.system_files) for key in self._held(path, address.name)]
+        state = judge(given, held)
+        if state in ("changed", "revoked"):
+            raise NodeFailure(self._refusal(state, address, given, held))
+        if state == "known":
+            return {"changed": False, "state": state}
+        prints = self._fingerprints(given)
+        return {
+            "changed": False,
+            "state": state,
+            "file": str(Path(address.files[0]).expanduser()),
+            "lines": [key.line(address.name) for key in given],
+            "fingerprints": [words.split()[1] for words in prints],
+            "told": [f"{address.host}, port {address.port}", *prints],
+        }
+
+    def _address(self) -> Address:
+        """Ask ssh itself: its own configuration, the inventory's arguments and ansible.cfg's all have a say."""
+        option = self._connection.get_option
+        words = [str(option("ssh_executable"))]
+        for name in ("ssh_args", "ssh_common_args", "ssh_extra_args"):
+            words += shlex.split(str(option(name) or ""))
+        words += ["-p", str(option("port"))] if option("port") else []
+        words += ["-l", str(option("remote_user"))] if option("remote_user") else []
+        code, out, err = _run([*words, "-G", "--", str(option("host"))])
+        if code != 0:
+            raise NodeFailure(f"ssh does not take its arguments: {' '.join(err.split())[-300:]}")
+        try:
+            address = read_address(out)
+        except InputError as error:
+            raise NodeFailure(str(error)) from error
+        if address.proxy:
+            raise NodeFailure(
+                f"{address.host} is reached through {address.proxy}, which ssh-keyscan cannot do: connect once with "
+                "ssh and compare the fingerprint."
+            )
+        if not address.files or address.files[0] in ("none", "/dev/null") or "%" in address.files[0]:
+            kept = " ".join(address.files) or "nowhere"
+            raise NodeFailure(f"Host keys are kept in {kept} (UserKnownHostsFile): a file is needed to keep them in.")
+        return address
+
+    def _scan(self, address: Address) -> str:
+        wait = str(int(self._connection.get_option("timeout")))
+        return _run(["ssh-keyscan", "-T", wait, "-p", str(address.port), "--", address.host])[1]
+
+    @staticmethod
+    def _held(path: str, name: str) -> tuple[HostKey, ...]:
+        """Return what a known_hosts file holds for the name, hashed or with patterns."""
+        place = Path(path).expanduser()
+        return read_keys(_run(["ssh-keygen", "-F", name, "-f", str(place)])[1]) if place.is_file() else ()
+
+    @staticmethod
+    def _fingerprints(keys: tuple[HostKey, ...]) -> list[str]:
+        """Return bits, fingerprint and kind of every key, as ssh-keygen tells them."""
+        lines = "".join(key.line("key") + "\n" for key in keys)
+        _, out, err = _run(["ssh-keygen", "-l", "-E", "sha256", "-f", "-"], lines)
+        told = [line.replace(" key (", " (") for line in out.splitlines()]
+        if len(told) != len(keys):
+            raise NodeFailure(f"ssh-keygen does not take the node's host keys: {' '.join(err.split())[-300:]}")
+        return told
+
+    def _refusal(self, state: str, address: Address, given: tuple[HostKey, ...], held: list[HostKey]) -> str:
+        now = ", ".join(self._fingerprints(given))
+        if state == "revoked":
+            return f"{address.name} gives a host key that known_hosts marks as revoked: {now}. Find out why."
+        before = ", ".join(self._fingerprints(tuple(HostKey(*key.pair) for key in held if not key.marker)))
+        return (
+            f"The SSH host key of {address.name} has changed. It gives {now}; known_hosts holds {before}. If the node "
+            f"was reinstalled, remove the old key (ssh-keygen -R '{address.name}' -f {address.files[0]}) and run this "
+            "again; if not, somebody may be in between."
+        )
+
+
+def _run(words: list[str], stdin: str = "") -> tuple[int, str, str]:
+    done = subprocess.run(words, input=stdin, capture_output=True, text=True, errors="replace", check=False)
+    return done.returncode, done.stdout, done.stderr

@@ -1,0 +1,62 @@
+"""Action `ssh_trust`: keep the host keys that `ssh_host_keys` saw, those that a person has confirmed and no other."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
+
+from node_action import NodeAction, NodeFailure
+
+from benchmark.cluster.host_keys import read_confirmed
+from benchmark.errors import InputError
+
+CONFIRM = "yes"
+
+
+class ActionModule(NodeAction):
+    """Arguments: `seen` (the result of ssh_host_keys), `answer` (to the prompt), `fingerprints` (of -e)."""
+
+    _requires_connection = False
+
+    def act(self) -> dict[str, Any]:
+        """Append the confirmed keys to known_hosts: what was shown, never asked for again. Return their `lines`."""
+        seen = self._task.args["seen"]
+        lines = self._confirmed(dict(zip(seen["fingerprints"], seen["lines"], strict=True)))
+        if not self.check_mode:
+            _append(Path(seen["file"]), lines)
+        return {"changed": True, "file": seen["file"], "lines": lines}
+
+    def _confirmed(self, line_of: dict[str, str]) -> list[str]:
+        given = self._task.args.get("fingerprints") or ""
+        try:
+            confirmed = read_confirmed(",".join(map(str, given)) if isinstance(given, list) else str(given))
+        except InputError as error:
+            raise NodeFailure(str(error)) from error
+        if confirmed:
+            lines = [line for fingerprint, line in line_of.items() if fingerprint in confirmed]
+            if not lines:
+                raise NodeFailure(f"Not trusted: the node gives {', '.join(line_of)}, none of trust_fingerprints.")
+            return lines
+        if self.check_mode or str(self._task.args.get("answer") or "").strip().lower() == CONFIRM:
+            return list(line_of.values())
+        raise NodeFailure(
+            "Not trusted: nobody confirmed the fingerprints above. Compare them with the node's own (on its console: "
+            "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), then answer yes, or give one per node with "
+            "-e trust_fingerprints=SHA256:...,SHA256:..."
+        )
+
+
+def _append(path: Path, lines: list[str]) -> None:
+    """Append whole lines to known_hosts; other nodes' processes do so at the same time."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        before = file.read()
+        start = b"" if not before or before.endswith(b"\n") else b"\n"
+        file.write(start + "".join(line + "\n" for line in lines).encode())
