@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ class ActionModule(RunAction):
     """Whoever comes first of all nodes agrees on the time; a node that hears of it too late says so in its result."""
 
     def act(self) -> dict[str, Any]:
-        """Return the agreed start by the controller's clock; nothing for a node that was not ready."""
+        """Return how long before the agreed start the node was told; nothing for a node that was not ready."""
         if not (self.place / READY_FILE).is_file():
             return {"changed": False, "note": "The run has ended already."}
         start = agreed_start(self.run_dir)
@@ -35,4 +36,4 @@ class ActionModule(RunAction):
                 if attempt == ATTEMPTS:
                     raise
                 self.reconnect()
-        return {"changed": True, "start_unix_ns": start.start_unix_ns}
+        return {"changed": True, "told_ahead_s": round((start.start_unix_ns - time.time_ns()) / 1e9, 3)}

@@ -51,8 +51,8 @@ def test_the_first_who_asks_makes_the_start_and_all_others_have_the_same(tmp_pat
         write_record(tmp_path / "nodes" / node / "ready.json", ready)
     before = time.time_ns()
     start = agreed_start(tmp_path)
-    assert start.margin_s == LEAST_MARGIN_S + 3
-    assert before + int(3.5e9) <= start.start_unix_ns <= time.time_ns() + int(3.5e9)
+    assert start.margin_s == LEAST_MARGIN_S + 2
+    assert before + int(2.5e9) <= start.start_unix_ns <= time.time_ns() + int(2.5e9)
     assert start.nodes == ("jw2", "jw4")
     assert agreed_start(tmp_path) == start
     assert json.loads((tmp_path / "start.json").read_text())["start_unix_ns"] == start.start_unix_ns
