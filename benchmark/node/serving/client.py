@@ -7,7 +7,7 @@ import threading
 import traceback
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -48,10 +48,13 @@ class Unreachable(ReplyError):
 
 @dataclass
 class Target:
-    """One server. `refused`: connections in a row that could not be opened; `software`: its header `Server`."""
+    """One server, and the queries that it has to answer.
+
+    `refused`: connections in a row that could not be opened; `software`: its header `Server`.
+    """
 
     url: str
-    outstanding: int = 0
+    flights: set[_Flight] = field(default_factory=set)
     asked: int = 0
     refused: int = 0
     software: str = ""
@@ -194,11 +197,17 @@ class Client:
 
     async def _fly(self, flight: _Flight, request: Request) -> None:
         fit = [target for target in self.targets if target.refused < REFUSALS_IN_A_ROW]
-        target = min(fit, key=lambda one: (one.outstanding, one.asked))
-        target.outstanding += 1
+        target = min(fit, key=lambda one: (len(one.flights), one.asked))
         target.asked += 1
+        target.flights.add(flight)
+
+        def whole(reply: Reply) -> None:
+            # Before the listener hears, and may ask again: what is left of the stream occupies no server.
+            target.flights.discard(flight)
+            flight.complete(reply, request.input_tokens)
+
         try:
-            await self.ask(target, request, flight.first, lambda reply: flight.complete(reply, request.input_tokens))
+            await self.ask(target, request, flight.first, whole)
             target.refused = 0
         except Unreachable as error:
             target.refused += 1
@@ -212,7 +221,7 @@ class Client:
             traceback.print_exc()
             flight.fail(f"{type(error).__name__}: {error}")
         finally:
-            target.outstanding -= 1
+            target.flights.discard(flight)
 
     @contextmanager
     def _told(self, target: Target, limit: str) -> Iterator[None]:
