@@ -48,10 +48,10 @@ def loaded(settings: Settings) -> Iterator[LoadedModel]:
 
 
 @pytest.fixture(scope="module")
-def one_at_a_time(settings: Settings, loaded: LoadedModel) -> dict[int, tuple[int, ...]]:
-    """The right answers."""
+def one_at_a_time(settings: Settings) -> dict[int, tuple[int, ...]]:
+    """The right answers, of a model of its own: one that was batched attends over pages from then on."""
     engine, heard = sequential.Engine(settings, GREEDY, {}), Heard()
-    engine.start(loaded)
+    engine.load()
     for query in QUERIES:
         engine.submit(query, heard)
     return heard.tokens
