@@ -16,8 +16,10 @@ from benchmark.errors import InputError
 from benchmark.files import MAX_LOG_BYTES, read_text
 from benchmark.records import LoadGenResult
 
-DETAIL = "mlperf_log_detail.txt"
-SUMMARY = "mlperf_log_summary.txt"
+LOG_PREFIX = "mlperf_log_"
+DETAIL, SUMMARY, ANSWERS = f"{LOG_PREFIX}detail.txt", f"{LOG_PREFIX}summary.txt", f"{LOG_PREFIX}accuracy.json"
+# What comes before these names where the run was one for accuracy.
+ACCURACY = "accuracy_"
 MARK = ":::MLLOG "
 # What LoadGen's verdict rests on, by the key that tells whether it is met.
 CONSTRAINTS = {
@@ -52,7 +54,7 @@ def read_result(directory: Path, prefix: str = "") -> LoadGenResult:
     try:
         return LoadGenResult(
             version=str(values.get("loadgen_version", "")),
-            scenario=str(values["effective_scenario"]),
+            scenario=values["effective_scenario"],
             mode=str(values["effective_test_mode"]),
             valid=None if validity is None else validity == "VALID",
             constraints={name: bool(values[key]) for key, name in CONSTRAINTS.items() if key in values},

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
-from benchmark.errors import InputError, RunError
+from benchmark.errors import RunError
+from benchmark.node.options import check_none
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo, LoadGenResult
 from benchmark.settings import Settings
@@ -200,8 +201,7 @@ class Scenario(ABC):
 
     def __init__(self, options: dict[str, Any]) -> None:
         """Raise InputError for options that the scenario does not have."""
-        if options:
-            raise InputError(f"The profile's scenario has no options; it gives {', '.join(options)}.")
+        check_none(options, "The profile's scenario")
 
     @abstractmethod
     def run(self, workload: Workload, issuer: Issuer, conditions: Conditions) -> Outcome:

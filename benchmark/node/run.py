@@ -16,6 +16,7 @@ from typing import Any
 from benchmark import metrics
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.files import rewrite_samples, sample_writer, write_atomic, write_record
+from benchmark.loadgen_log import ACCURACY, ANSWERS
 from benchmark.node.accuracy import answers_of, has_references, read_answers, require_scoring, score
 from benchmark.node.environment import validate_environment
 from benchmark.node.interfaces import (
@@ -43,8 +44,6 @@ SAMPLES = "samples.jsonl"
 # Held while the run goes on, so that on a disk that it fills there is room to say so.
 ROOM = "room.tmp"
 ROOM_BYTES = 256 * 2**10
-# What the names of an accuracy run's files begin with.
-ACCURACY = "accuracy_"
 ACCURACY_SAMPLES = ACCURACY + SAMPLES
 
 
@@ -218,7 +217,7 @@ class _Run:
                     f"The engine tells no token ids of {unknown} answers, and answers are scored from their ids: take "
                     "a server that returns them (vLLM does), or set benchmark_accuracy: off."
                 )
-            answers = read_answers(directory / f"{ACCURACY}mlperf_log_accuracy.json") if outcome.loadgen else None
+            answers = read_answers(directory / f"{ACCURACY}{ANSWERS}") if outcome.loadgen else None
             accuracy = Accuracy(
                 greedy=greedy,
                 rouge=score(answers or answers_of(recorder.samples), dataset, self.request.resolved.settings),

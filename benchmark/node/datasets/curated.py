@@ -8,15 +8,14 @@ from typing import Any
 
 import yaml
 
-from benchmark.errors import InputError
 from benchmark.node.interfaces import Dataset, Prompt
+from benchmark.node.options import check_none
 from benchmark.settings import Settings
 
 
 def load(settings: Settings, options: dict[str, Any]) -> Dataset:
     """Return the prompts in the file's order."""
-    if options:
-        raise InputError(f"The curated dataset has no options; the profile gives {', '.join(options)}.")
+    check_none(options, "The curated dataset")
     return Dataset(name="curated", prompts=prompts(), sha256=hashlib.sha256(_text()).hexdigest())
 
 

@@ -13,11 +13,12 @@ import random
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from benchmark.errors import InputError, SetupError
+from benchmark.errors import SetupError
 from benchmark.node.interfaces import Dataset, Prompt
 from benchmark.node.model import find_snapshot
+from benchmark.node.options import check
 from benchmark.settings import Settings, canonical_sha256
 
 Length = Annotated[int, Field(ge=1, le=2**20, strict=True)]
@@ -46,15 +47,8 @@ class Options(BaseModel):
 
 def load(settings: Settings, options: dict[str, Any]) -> Dataset:
     """Return the prompts. Raises InputError for wrong options, SetupError where the model is not there."""
-    try:
-        chosen = Options.model_validate(options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "options"
-        raise InputError(
-            f"The dataset synthetic: {where}: {first['msg']}. It takes input_tokens (a number, or the least and the "
-            "most), prompts and seed."
-        ) from None
+    hint = "It takes input_tokens (a number, or the least and the most), prompts and seed."
+    chosen = check(Options, options, "The dataset synthetic", hint)
     vocabulary = ordinary_tokens(find_snapshot(settings))
     draw = random.Random(chosen.seed).random  # noqa: S311 # reproducible is the point
     least, most = chosen.bounds

@@ -8,7 +8,7 @@ import itertools
 import threading
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from benchmark.errors import InputError, RunError, SetupError
 from benchmark.node import attention as kernels
@@ -17,6 +17,7 @@ from benchmark.node.continuous_router import Flight, Router
 from benchmark.node.generation import end_tokens, generation_config
 from benchmark.node.interfaces import EngineBroken, Listener, Query
 from benchmark.node.model import LoadedModel, load_model
+from benchmark.node.options import check
 from benchmark.node.prompting import encode
 from benchmark.records import EngineInfo
 
@@ -127,12 +128,7 @@ class Engine(interfaces.Engine):
         self._router.close(CLOSE_S)
 
     def _check(self) -> Options:
-        try:
-            options = Options.model_validate(self.options)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise InputError(f"engine_options of the continuous engine: {where}: {problem['msg']}.") from None
+        options = check(Options, self.options, "engine_options of the continuous engine")
         least, most = self.generation.min_new_tokens, self.generation.max_new_tokens
         if least > 1 and least != most:
             raise InputError(

@@ -16,6 +16,7 @@ from benchmark.node import interfaces
 from benchmark.node.environment import validate_environment
 from benchmark.node.interfaces import Listener, Query
 from benchmark.node.model import find_snapshot
+from benchmark.node.options import check_none
 from benchmark.node.prompting import encode
 from benchmark.node.serving import discovery
 from benchmark.node.serving.client import Client, Request
@@ -39,8 +40,7 @@ class Engine(interfaces.Engine):
         Raises InputError without a URL or a command, SetupError where the server does not start, answer or know the
         model.
         """
-        if self.options:
-            raise InputError(f"The endpoint engine has no options; the profile gives {', '.join(self.options)}.")
+        check_none(self.options, "The endpoint engine")
         settings = self.settings
         urls = [url.rstrip("/").removesuffix("/v1") for url in settings.benchmark_endpoint_urls]
         if not urls and not settings.benchmark_endpoint_start:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmark.errors import InputError
 from benchmark.node import interfaces
 from benchmark.node.generation import generation_config
 from benchmark.node.interfaces import Answer, Listener, Query, now_ns
 from benchmark.node.model import LoadedModel, load_model
+from benchmark.node.options import check_none
 from benchmark.node.prompting import encode
 from benchmark.records import EngineInfo
 
@@ -18,8 +18,7 @@ class Engine(interfaces.Engine):
 
     def load(self) -> EngineInfo:
         """Load the model; raises SetupError where it is not there or does not fit."""
-        if self.options:
-            raise InputError(f"The sequential engine has no options; the profile gives {', '.join(self.options)}.")
+        check_none(self.options, "The sequential engine")
         return self.start(load_model(self.settings))
 
     def start(self, loaded: LoadedModel) -> EngineInfo:

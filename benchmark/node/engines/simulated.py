@@ -9,10 +9,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from benchmark.errors import InputError
-from benchmark.node import interfaces
+from benchmark.node import interfaces, options
 from benchmark.node.interfaces import Answer, EngineBroken, Listener, Query, now_ns
 from benchmark.records import EngineInfo
 
@@ -35,12 +34,7 @@ class Engine(interfaces.Engine):
 
     def load(self) -> EngineInfo:
         """Wait `load_s`. Raises InputError for options that it does not know."""
-        try:
-            self.timing = Options.model_validate(self.options)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise InputError(f"engine_options of the simulated engine: {where}: {problem['msg']}.") from None
+        self.timing = options.check(Options, self.options, "engine_options of the simulated engine")
         time.sleep(self.timing.load_s)
         self._timer = Timer()
         self._lock = threading.Lock()

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.errors import InputError, RunError, SetupError
-from benchmark.loadgen_log import read_result
+from benchmark.loadgen_log import LOG_PREFIX, read_result
 from benchmark.node import interfaces
 from benchmark.node.interfaces import Conditions, Issuer, Outcome, Purpose, Workload
 from benchmark.node.loadgen_run import LoadGenRun
+from benchmark.node.options import check
 
 USER_CONF = "user.conf"
-LOG_PREFIX = "mlperf_log_"
 # LoadGen's ways to read a configuration. Its "user" way (1) does these two after one another, once in a process: at the
 # second time it leaves its own limits out. A process of ours has several runs: the peak search, measuring, accuracy.
 OWN_CONFIGURATION, MORE_CONFIGURATION = 0, 2
@@ -77,7 +77,7 @@ class Scenario(interfaces.Scenario):
 
     def __init__(self, options: dict[str, Any]) -> None:
         """Raise InputError for options that the scenario does not have."""
-        self.options = _checked(options)
+        self.options = check(Options, options, "scenario_options of the loadgen scenario")
 
     def run(self, workload: Workload, issuer: Issuer, conditions: Conditions) -> Outcome:
         """Let LoadGen issue queries until it has enough; return its verdict and when it had scheduled them.
@@ -114,12 +114,3 @@ class Scenario(interfaces.Scenario):
         settings.scenario = getattr(mlperf_loadgen.TestScenario, options.scenario)
         settings.mode = modes.AccuracyOnly if conditions.purpose == "accuracy" else modes.PerformanceOnly
         return settings
-
-
-def _checked(options: dict[str, Any]) -> Options:
-    try:
-        return Options.model_validate(options)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise InputError(f"scenario_options of the loadgen scenario: {where}: {problem['msg']}.") from None
