@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from benchmark import DISCLAIMER
 from benchmark.settings import ResolvedSettings
@@ -180,7 +180,7 @@ class LoadGenResult(Record):
     """What MLCommons LoadGen said of a run, verbatim from its logs; nothing is derived again."""
 
     version: Text = Field("", description="of LoadGen")
-    scenario: Name
+    scenario: Literal["Server", "Offline", "SingleStream"]
     mode: Name
     valid: bool | None = Field(None, description="LoadGen's verdict; absent in accuracy mode")
     constraints: dict[Name, bool] = Field(default_factory=dict, description="what the verdict rests on")
@@ -189,6 +189,15 @@ class LoadGenResult(Record):
     summary: dict[Name, Text] = Field(default_factory=dict, description="what LoadGen prints for people, as it does")
     settings: dict[Name, JsonValue] = Field(default_factory=dict, description="the settings in effect")
     errors: tuple[Text, ...] = Field((), description="errors that LoadGen logged")
+
+    @field_validator("results")
+    @classmethod
+    def _of_64_bits(cls, value: dict[Name, JsonValue]) -> dict[Name, JsonValue]:
+        # JSON's integers have no end, and LoadGen's do: a larger one could not be computed with.
+        for name, figure in value.items():
+            if isinstance(figure, int) and abs(figure) >= 2**64:
+                raise ValueError(f"{name} is no figure of LoadGen's")
+        return value
 
 
 class Rouge(Record):

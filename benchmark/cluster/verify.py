@@ -9,15 +9,13 @@ from typing import Any
 
 from benchmark import metrics
 from benchmark.errors import InputError
-from benchmark.loadgen_log import DETAIL, read_result
+from benchmark.loadgen_log import ACCURACY, DETAIL, read_result
 from benchmark.records import LoadGenResult, Metrics, NodeResult, RunRecord, Sample
 from benchmark.settings import ResolvedSettings
 from benchmark.verdict import Findings, judge
 
 # Both sides compute the same formulas in double precision; only the last bits may differ between two machines.
 RELATIVE_TOLERANCE = 1e-9
-# What the names of LoadGen's logs of the run for accuracy begin with.
-ACCURACY = "accuracy_"
 
 
 def differences(claimed: Any, given: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -66,8 +64,11 @@ def check_loadgen(result: NodeResult, directory: Path) -> None:
         for path, claimed, given in differences(quote.model_dump(), read_result(directory, prefix).model_dump()):
             raise InputError(f"its {path} of LoadGen is {claimed!r}, {prefix}{DETAIL} and its summary say {given!r}.")
     asked = result.resolved.profile
-    if asked.scenario == "loadgen" and asked.accuracy != "only" and result.loadgen is None:
-        raise InputError("LoadGen was to drive it, and it has no result of LoadGen.")
+    if asked.scenario == "loadgen" and asked.accuracy != "only":
+        if result.loadgen is None:
+            raise InputError("LoadGen was to drive it, and it has no result of LoadGen.")
+        if result.loadgen.valid is None:
+            raise InputError("LoadGen was to judge it, and LoadGen gave no verdict on it.")
 
 
 def check_claims(result: NodeResult, samples: Sequence[Sample], given: Metrics) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmark.cluster.aggregate import aggregate
+from benchmark.loadgen_log import read_result
 from benchmark.node.run import RunRequest, run
 from benchmark.records import ClusterResult, NodeRow
 from benchmark.settings import ResolvedSettings
@@ -60,6 +61,38 @@ def edit_result(directory: Path) -> None:
 def edit_log(directory: Path) -> None:
     path = directory / "mlperf_log_detail.txt"
     path.write_text(path.read_text().replace('"result_query_count", "value": ', '"result_query_count", "value": 1'))
+
+
+def claim(directory: Path, **fields: Any) -> None:
+    """Change what result and detailed log say of LoadGen alike, as a node that lies would."""
+    (path,) = directory.glob("mlperf_datacenter_*.json")
+    content = json.loads(path.read_text())
+    content["loadgen"] |= fields
+    path.write_text(json.dumps(content))
+
+
+def accuracy_mode(directory: Path) -> None:
+    """Make LoadGen's log and the quote those of a run that has no verdict."""
+    log = directory / "mlperf_log_detail.txt"
+    lines = [line for line in log.read_text().splitlines() if '"result_validity"' not in line]
+    log.write_text("\n".join(lines).replace("PerformanceOnly", "AccuracyOnly") + "\n")
+    quote = read_result(directory).model_dump(mode="json")
+    claim(directory, **quote)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda d: claim(d, scenario="MultiStream"), "loadgen.scenario: Input should be 'Server'"),
+        (accuracy_mode, "LoadGen gave no verdict on it"),
+        (lambda d: claim(d, results={"result_completed_samples_per_sec": 10**400}), "is no figure of LoadGen's"),
+    ],
+)
+def test_a_node_that_lies_takes_nobody_elses_result_with_it(run_dir: Path, spoil: Any, said: str) -> None:
+    spoil(run_dir / "nodes" / "jw2")
+    row = only(aggregate(run_dir))
+    assert row.status == "refused"
+    assert said in row.reason
 
 
 @pytest.mark.parametrize(
