@@ -1,0 +1,72 @@
+"""The records that the result files hold, shared by the node's half and the cluster's half.
+
+Every record refuses fields that it does not know. A change of meaning raises SCHEMA_VERSION, and readers refuse a
+version that they do not know by name.
+"""
+
+from __future__ import annotations
+
+from benchmark.records.base import SCHEMA_VERSION, Count, Name, Nanoseconds, Record, Stage, Status, Text
+from benchmark.records.cluster import Agreement, ClusterResult, Disagreement, Drift, Finding, Group, NodeRow, Overlap
+from benchmark.records.environment import Environment, Gpu, GpuProcess
+from benchmark.records.node import (
+    Accuracy,
+    DatasetInfo,
+    EngineInfo,
+    LoadGenResult,
+    NodeResult,
+    PeakSearch,
+    Probe,
+    Rouge,
+    Window,
+)
+from benchmark.records.run import AgreedStart, Failure, ReadyNode, RunRecord
+from benchmark.records.sample import Distribution, Metrics, QueryCounts, Sample
+from benchmark.records.telemetry import Energy, GpuTelemetry, GpuTick, Telemetry, Tick
+from benchmark.records.verdict import Check, Verdict
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Accuracy",
+    "AgreedStart",
+    "Agreement",
+    "Check",
+    "ClusterResult",
+    "Count",
+    "DatasetInfo",
+    "Disagreement",
+    "Distribution",
+    "Drift",
+    "Energy",
+    "EngineInfo",
+    "Environment",
+    "Failure",
+    "Finding",
+    "Gpu",
+    "GpuProcess",
+    "GpuTelemetry",
+    "GpuTick",
+    "Group",
+    "LoadGenResult",
+    "Metrics",
+    "Name",
+    "Nanoseconds",
+    "NodeResult",
+    "NodeRow",
+    "Overlap",
+    "PeakSearch",
+    "Probe",
+    "QueryCounts",
+    "ReadyNode",
+    "Record",
+    "Rouge",
+    "RunRecord",
+    "Sample",
+    "Stage",
+    "Status",
+    "Telemetry",
+    "Text",
+    "Tick",
+    "Verdict",
+    "Window",
+]

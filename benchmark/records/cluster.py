@@ -1,0 +1,121 @@
+"""What the nodes' results amount to together: `aggregated_datacenter_results.json`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from benchmark import DISCLAIMER
+from benchmark.records.base import SCHEMA_VERSION, Count, Name, Record, Text
+from benchmark.records.node import Rouge
+from benchmark.records.sample import Distribution, Metrics, QueryCounts
+from benchmark.records.verdict import Verdict
+
+
+class NodeRow(Record):
+    """One node in the cluster summary. Values are absent where the node has none."""
+
+    node: Name
+    status: Literal["complete", "interrupted", "failed", "missing", "refused"]
+    counted: bool = Field(description="whether its numbers are part of the totals")
+    reason: Text = Field("", description="why it failed or is invalid; empty for a valid node")
+    group: int | None = Field(None, description="index into groups, for counted nodes")
+    gpu: Text | None = None
+    gpus: Count = 0
+    simulated: bool = False
+    metrics: Metrics | None = None
+    rouge: Rouge | None = None
+    host_vars: Text = Field("", description="where the target was searched: what to set to measure at it again")
+    verdict: Verdict | None = None
+
+
+class Group(Record):
+    """The sum over like nodes: same GPU model, device, precision, model, revision, profile and engine."""
+
+    label: Text
+    key: dict[Name, Text]
+    nodes: tuple[Name, ...]
+    gpus: Count
+    qps: float | None
+    tokens_per_s: float | None
+    qps_per_gpu: float | None
+    tokens_per_s_per_gpu: float | None
+    queries: QueryCounts
+    latency_ms: Distribution | None = Field(description="over the pooled samples, never an average of percentiles")
+    ttft_ms: Distribution | None
+    tpot_ms: Distribution | None
+    worst_p99_latency_ms: float | None
+    worst_p99_node: Name | None
+
+
+class Overlap(Record):
+    """How long all counted nodes measured at the same time, how long any did, and how nearly together they began."""
+
+    together_s: float
+    any_s: float
+    skew_ms: float | None = Field(None, description="latest start minus earliest start")
+    uncertainty_ms: float | None = Field(
+        None, description="of the skew, from the clocks' offsets; absent: by the nodes' own clocks, compared unmeasured"
+    )
+    late_ms: dict[Name, float] = Field(
+        default_factory=dict, description="nodes that began a tenth of a second or more after the agreed time"
+    )
+
+
+class Disagreement(Record):
+    """A node whose greedy tokens differ from those of nodes that are alike."""
+
+    node: Name
+    prompt: Name = Field(description="the first prompt in which it differs")
+    position: Count = Field(description="the first token that differs, from 0")
+    others: tuple[Name, ...] = Field(description="the nodes that it was held against")
+
+
+class Agreement(Record):
+    """Nodes with the same hardware, precision, model and software, and whether they give the same greedy tokens."""
+
+    nodes: tuple[Name, ...]
+    prompts: Count
+    disagreements: tuple[Disagreement, ...] = ()
+
+
+class Drift(Record):
+    """A fact in which nodes with the same GPU model (without a GPU: the same CPU) differ."""
+
+    hardware: Text
+    fact: Name
+    values: dict[Text, tuple[Name, ...]] = Field(description="value -> nodes, the most frequent first")
+
+
+class Finding(Record):
+    """A node that is slow among its like, or against its own history, and the probable cause."""
+
+    node: Name
+    metric: Name
+    value: float
+    expected: float = Field(description="median of the like nodes, or of the node's earlier runs")
+    change: float = Field(description="value / expected - 1")
+    against: Text = Field(description="what it was held against, in words")
+    cause: Text = Field("", description="empty: no cause was seen")
+    evidence: tuple[Text, ...] = Field((), description="what speaks for the cause, a sentence each")
+
+
+class ClusterResult(Record):
+    """`aggregated_datacenter_results.json`: made from the run's files alone."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    disclaimer: Text = DISCLAIMER
+    run_id: Name
+    profile: Name
+    asked: Count
+    counted: Count
+    nodes: tuple[NodeRow, ...]
+    groups: tuple[Group, ...]
+    overlap: Overlap | None
+    agreements: tuple[Agreement, ...] = ()
+    drift: tuple[Drift, ...] = ()
+    findings: tuple[Finding, ...] = Field((), description="slow nodes, the worst first")
+    partial: Text = Field("", description="why the run was ended before its time; empty: it was not")
+    problems: tuple[Text, ...] = Field((), description="files that were refused, by name")
+    verdict: Verdict

@@ -1,0 +1,158 @@
+"""What one node says of its run: `mlperf_datacenter_<node>_<timestamp>.json`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, field_validator, model_validator
+
+from benchmark import DISCLAIMER
+from benchmark.records.base import SCHEMA_VERSION, Count, Name, Nanoseconds, Record, Stage, Status, Text
+from benchmark.records.environment import Environment
+from benchmark.records.sample import Metrics
+from benchmark.records.telemetry import Telemetry
+from benchmark.records.verdict import Verdict
+from benchmark.settings import ResolvedSettings
+
+
+class EngineInfo(Record):
+    """The system under test, as it really ran."""
+
+    name: Name
+    simulated: bool = Field(False, description="no model was run: the numbers say nothing about the hardware")
+    replicas: Annotated[int, Field(ge=1)] = Field(1, description="GPUs (or, on the CPU, processes) that answered")
+    details: dict[Name, JsonValue] = Field(default_factory=dict, description="dtype, device map, attention, ...")
+
+
+class DatasetInfo(Record):
+    """Which prompts."""
+
+    name: Name
+    prompts: Count
+    sha256: Name
+
+
+class LoadGenResult(Record):
+    """What MLCommons LoadGen said of a run, verbatim from its logs; nothing is derived again."""
+
+    version: Text = Field("", description="of LoadGen")
+    scenario: Literal["Server", "Offline", "SingleStream"]
+    mode: Name
+    valid: bool | None = Field(None, description="LoadGen's verdict; absent in accuracy mode")
+    constraints: dict[Name, bool] = Field(default_factory=dict, description="what the verdict rests on")
+    reasons: tuple[Text, ...] = Field((), description="what LoadGen says to an invalid run, and of early stopping")
+    results: dict[Name, JsonValue] = Field(default_factory=dict, description="every figure of the detailed log")
+    summary: dict[Name, Text] = Field(default_factory=dict, description="what LoadGen prints for people, as it does")
+    settings: dict[Name, JsonValue] = Field(default_factory=dict, description="the settings in effect")
+    errors: tuple[Text, ...] = Field((), description="errors that LoadGen logged")
+
+    @field_validator("results")
+    @classmethod
+    def _of_64_bits(cls, value: dict[Name, JsonValue]) -> dict[Name, JsonValue]:
+        # JSON's integers have no end, and LoadGen's do: a larger one could not be computed with.
+        for name, figure in value.items():
+            if isinstance(figure, int) and abs(figure) >= 2**64:
+                raise ValueError(f"{name} is no figure of LoadGen's")
+        return value
+
+
+class Rouge(Record):
+    """Agreement of the answers with the dataset's references: F-measures in percent, as MLPerf's evaluation rounds."""
+
+    rouge1: float
+    rouge2: float
+    rougeL: float  # noqa: N815 # its name everywhere
+    rougeLsum: float  # noqa: N815
+    generated_characters: Count = Field(description="of all answers together (MLPerf's gen_len)")
+    answers: Count
+    references: Count = Field(description="prompts of the dataset that have a reference")
+
+
+class Accuracy(Record):
+    """What the answers were worth."""
+
+    rouge: Rouge | None = Field(None, description="absent: the dataset has no references")
+    greedy: dict[Name, tuple[int, ...]] = Field(
+        default_factory=dict, description="prompt -> tokens without sampling, which like nodes must agree in"
+    )
+    loadgen: LoadGenResult | None = None
+    errors: Count = Field(0, description="queries of the accuracy run that failed")
+
+
+class Probe(Record):
+    """One short run of the peak search."""
+
+    target_qps: float
+    valid: bool
+    reasons: tuple[Text, ...] = ()
+    qps: float | None = None
+    ttft_p99_ms: float | None = None
+    tpot_p99_ms: float | None = None
+
+
+class PeakSearch(Record):
+    """How the target was found; the full-length run at it alone decides."""
+
+    target_qps: float | None = Field(description="highest target that a probe found valid; absent: none was")
+    settled: bool = Field(description="whether the next higher target that was tried lies within the precision")
+    probes: tuple[Probe, ...]
+    host_vars: Text = Field("", description="what to put into host_vars/<node>.yml to measure at this target again")
+
+
+class Window(Record):
+    """When the node measured, by its own wall clock: what lets the cluster say whether nodes measured together."""
+
+    started_unix_ns: Nanoseconds
+    ended_unix_ns: Nanoseconds
+    asked_unix_ns: Nanoseconds | None = Field(
+        None, description="the start agreed with the other nodes; absent: the node started on its own"
+    )
+    late_ms: float | None = Field(None, description="started minus asked")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Window:
+        if self.ended_unix_ns < self.started_unix_ns:
+            raise ValueError("the window ends before it starts")
+        late_ms = None if self.asked_unix_ns is None else (self.started_unix_ns - self.asked_unix_ns) / 1e6
+        if self.late_ms != late_ms:
+            raise ValueError("the window is late by another time than it says")
+        return self
+
+    @classmethod
+    def of(cls, started_unix_ns: int, ended_unix_ns: int, asked_unix_ns: int | None = None) -> Window:
+        """Return the window between two times; with `asked_unix_ns`, also how late it began."""
+        late_ms = None if asked_unix_ns is None else (started_unix_ns - asked_unix_ns) / 1e6
+        return cls(
+            started_unix_ns=started_unix_ns,
+            ended_unix_ns=ended_unix_ns,
+            asked_unix_ns=asked_unix_ns,
+            late_ms=late_ms,
+        )
+
+
+class NodeResult(Record):
+    """`mlperf_datacenter_<node>_<timestamp>.json`. Written first as `interrupted`, replaced when the run ends."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    disclaimer: Text = DISCLAIMER
+    run_id: Name
+    node: Name
+    status: Status
+    stage: Stage = Field(description="how far the run came")
+    error: Text | None = Field(None, description="why it did not complete")
+    started_at: Name = Field(description="UTC, ISO 8601")
+    finished_at: Name | None = None
+    resolved: ResolvedSettings
+    environment: Environment | None = None
+    engine: EngineInfo | None = None
+    dataset: DatasetInfo | None = None
+    warmup: Count = Field(0, description="queries before the window, in no number")
+    target_qps: float | None = Field(None, description="the whole node's: per GPU times the GPUs that answered")
+    peak: PeakSearch | None = Field(None, description="where benchmark_target_qps is auto")
+    window: Window | None = None
+    metrics: Metrics | None = None
+    loadgen: LoadGenResult | None = None
+    accuracy: Accuracy | None = None
+    telemetry: Telemetry | None = Field(None, description="what was watched while measuring")
+    verdict: Verdict | None = None
+    stages_s: dict[Name, float] = Field(default_factory=dict, description="seconds that each stage took")

@@ -1,0 +1,48 @@
+"""What the controller keeps of a run: what was asked, and how it went with every node."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from benchmark.records.base import SCHEMA_VERSION, Count, Name, Nanoseconds, Record, Text
+from benchmark.settings import ResolvedSettings
+
+
+class Failure(Record):
+    """`nodes/<node>/failure.json`: why the controller has no complete result of a node."""
+
+    node: Name
+    stage: Name = Field(description="the role that failed")
+    reason: Text = Field(description="one sentence, or one a line")
+
+
+class RunRecord(Record):
+    """`run.json`: what was asked of which nodes, and how to ask it again."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run_id: Name
+    created_at: Name
+    command: Text = Field(description="the command to run it again")
+    versions: dict[Name, Text]
+    nodes: dict[Name, ResolvedSettings]
+    hosts: dict[Name, Text] = Field(default_factory=dict, description="node -> address that Ansible used")
+
+
+class ReadyNode(Record):
+    """`nodes/<node>/ready.json`: what the controller found out about a node that is ready to measure."""
+
+    node: Name
+    launched_unix_ns: Nanoseconds = Field(description="when its module had been started, by the controller's clock")
+    offset_ns: int = Field(description="the node's wall clock minus the controller's")
+    uncertainty_ns: Count = Field(description="the offset is known to plus or minus this: half a round trip")
+    round_trips: Count = Field(description="how many were measured; the shortest gave the offset")
+
+
+class AgreedStart(Record):
+    """`start.json`: when the nodes that were ready were told to begin to measure."""
+
+    start_unix_ns: Nanoseconds = Field(description="by the controller's clock")
+    margin_s: float = Field(description="how far ahead that was when it was agreed on: the time to tell every node")
+    nodes: tuple[Name, ...]

@@ -1,0 +1,82 @@
+"""One query's times, and what all of them amount to."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from benchmark.records.base import Count, Name, Nanoseconds, Record, Text
+
+
+class Sample(Record):
+    """One query. Times are nanoseconds of the node's monotonic clock since the measuring window began."""
+
+    index: Count = Field(description="position in the schedule")
+    prompt_id: Name = Field(description="which prompt of the dataset")
+    scheduled_ns: Nanoseconds | None = Field(
+        None, description="when the scenario wanted the query to be issued; absent: LoadGen told it only at its end"
+    )
+    issued_ns: Nanoseconds = Field(description="when it was given to the engine")
+    first_token_ns: Nanoseconds | None = Field(None, description="when the first output token was there")
+    completed_ns: Nanoseconds | None = Field(None, description="when the last output token was there; absent: failed")
+    reported_ns: Nanoseconds | None = Field(None, description="when LoadGen was told of the completion")
+    input_tokens: Count = Field(0, description="tokens of the prompt, chat template included")
+    output_tokens: Count = Field(0, description="what tokens/s counts: from ids, or from the server's own usage")
+    token_ids: tuple[int, ...] = Field((), description="the output's tokens; absent where a server does not tell them")
+    error: Text | None = Field(None, description="why the query failed")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Sample:
+        moments = (self.scheduled_ns, self.issued_ns, self.first_token_ns, self.completed_ns, self.reported_ns)
+        times = [t for t in moments if t is not None]
+        if times != sorted(times):
+            raise ValueError("scheduled, issued, first-token and completed times are not in order")
+        if (self.completed_ns is None) == (self.error is None):
+            raise ValueError("a sample has either a completed time or an error")
+        if self.error is None and self.output_tokens and self.first_token_ns is None:
+            raise ValueError("a sample with output tokens has no first-token time")
+        if self.token_ids and len(self.token_ids) != self.output_tokens:
+            raise ValueError("a sample counts other output tokens than it has")
+        return self
+
+
+class Distribution(Record):
+    """A distribution of times in milliseconds. A percentile named in `insufficient` rests on too few samples."""
+
+    count: Annotated[int, Field(ge=1)]
+    mean: float
+    min: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    max: float
+    insufficient: dict[str, int] = Field(description="percentile -> samples needed for it at 99 % confidence")
+
+
+class QueryCounts(Record):
+    """planned = completed + failed + unfinished."""
+
+    planned: Count
+    completed: Count
+    failed: Count
+    unfinished: Count = Field(description="never issued, or in flight when the run ended")
+
+
+class Metrics(Record):
+    """What samples.jsonl amounts to; docs/metrics.md has every formula. None: undefined, never zero."""
+
+    queries: QueryCounts
+    duration_s: float | None = Field(None, description="last completion minus first issue")
+    qps: float | None = Field(None, description="completed queries per second of duration_s; LoadGen's own in its runs")
+    input_tokens: Count = 0
+    output_tokens: Count = Field(0, description="of completed queries")
+    tokens_per_s: float | None = Field(None, description="output tokens per second; LoadGen's own in its runs")
+    latency_ms: Distribution | None = Field(None, description="completed minus scheduled")
+    latency_from_issue_ms: Distribution | None = Field(None, description="completed minus issued")
+    ttft_ms: Distribution | None = Field(None, description="first token minus scheduled")
+    ttft_from_issue_ms: Distribution | None = Field(None, description="first token minus issued")
+    tpot_ms: Distribution | None = Field(None, description="(completed minus first token) / (tokens - 1)")
+    issue_delay_ms: Distribution | None = Field(None, description="issued minus scheduled: how far the client lagged")
+    report_delay_ms: Distribution | None = Field(None, description="from the last token until LoadGen heard of it")

@@ -1,0 +1,84 @@
+"""What a node watches while it measures: `telemetry.jsonl`, and what it amounts to in the node's result."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from benchmark.records.base import Count, Name, Record, Text
+
+
+class GpuTick(Record):
+    """One GPU at one moment, as the driver tells it. Absent: this GPU does not tell."""
+
+    index: Count
+    utilisation_percent: float | None = Field(None, description="share of time in which a kernel ran")
+    memory_utilisation_percent: float | None = Field(None, description="share of time in which memory was in use")
+    memory_mib: Count | None = None
+    sm_clock_mhz: Count | None = None
+    memory_clock_mhz: Count | None = None
+    power_w: float | None = None
+    energy_mj: Count | None = Field(None, description="the GPU's own counter in millijoules, since the driver's start")
+    temperature_c: float | None = None
+    memory_temperature_c: float | None = None
+    throttle_reasons: Count | None = Field(None, description="NVML's bit mask of why the clocks are held down")
+    pcie_tx_kib_s: Count | None = None
+    pcie_rx_kib_s: Count | None = None
+
+
+class Tick(Record):
+    """One line of `telemetry.jsonl`."""
+
+    t_ns: int = Field(description="by the samples' clock: from the window's beginning; below zero: before it")
+    cpu_percent: float | None = Field(None, description="of all cores together, 0 to 100")
+    memory_mib: Count | None = Field(None, description="of the host, in use")
+    network_rx_bytes: Count | None = Field(None, description="of all interfaces but loopback, since the host started")
+    network_tx_bytes: Count | None = None
+    gpus: tuple[GpuTick, ...] = ()
+
+
+class Energy(Record):
+    """Joules by the GPUs' own counters, all of the node together: not what the wall socket gives."""
+
+    joules: float = Field(description="in the measuring window")
+    window_s: float
+    idle_w: float | None = Field(None, description="mean power before the window, with the model loaded and no query")
+    tokens_per_joule: float | None = Field(None, description="output tokens of completed queries")
+    joules_per_query: float | None = Field(None, description="per completed query")
+
+
+class GpuTelemetry(Record):
+    """One GPU over the measuring window. Means are over time."""
+
+    index: Count
+    utilisation_percent: float | None = Field(None, description="mean")
+    memory_mib_max: Count | None = None
+    sm_clock_mhz: float | None = Field(None, description="mean while a kernel ran")
+    sm_clock_mhz_min: Count | None = Field(None, description="lowest while a kernel ran")
+    power_w: float | None = Field(None, description="mean")
+    power_w_max: float | None = None
+    temperature_c_max: float | None = None
+    throttled: dict[Name, float] = Field(
+        default_factory=dict, description="reason -> share of the window, 0 to 1; idleness and settings left out"
+    )
+    joules: float | None = None
+    ecc_corrected: Count | None = Field(None, description="new errors in the window")
+    ecc_uncorrected: Count | None = None
+    xid: tuple[Count, ...] = Field((), description="XID errors that the driver reported in the window")
+    pcie_generation: Count | None = Field(None, description="under load")
+    pcie_width: Count | None = None
+
+
+class Telemetry(Record):
+    """What `telemetry.jsonl` amounts to in the measuring window."""
+
+    ticks: Count
+    interval_ms: Annotated[float, Field(gt=0)] = Field(description="mean time between two ticks")
+    cost_percent: float = Field(description="CPU time of the watching itself, in percent of one core")
+    cpu_percent: float | None = Field(None, description="mean of all cores together, 0 to 100")
+    cpu_percent_max: float | None = None
+    memory_mib_max: Count | None = None
+    gpus: tuple[GpuTelemetry, ...] = ()
+    energy: Energy | None = Field(None, description="absent: no GPU has a counter")
+    note: Text = Field("", description="what could not be watched, and why")
