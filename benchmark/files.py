@@ -15,13 +15,14 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from benchmark.errors import InputError
-from benchmark.records import SCHEMA_VERSION, Sample
+from benchmark.records import SCHEMA_VERSION, Sample, Tick
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
 # What a node may send back; a file beyond it is refused by name.
 MAX_RESULT_BYTES = 16 * 2**20
 MAX_SAMPLES_BYTES = 2 * 2**30
+MAX_TELEMETRY_BYTES = 512 * 2**20
 MAX_LOG_BYTES = 64 * 2**20
 
 
@@ -102,17 +103,27 @@ def read_samples(path: Path) -> list[Sample]:
 
     Raises InputError, naming file and line, where another line is not a sample.
     """
-    samples = []
-    *lines, last = read_text(path, MAX_SAMPLES_BYTES).split("\n")
+    return list(_read_lines(path, Sample, "sample", MAX_SAMPLES_BYTES))
+
+
+def read_ticks(path: Path) -> Iterator[Tick]:
+    """Return every whole line of `telemetry.jsonl`, one by one; a last line that was cut short is dropped.
+
+    Raises InputError, naming file and line, where another line is not a tick.
+    """
+    return _read_lines(path, Tick, "tick of telemetry", MAX_TELEMETRY_BYTES)
+
+
+def _read_lines(path: Path, record: type[RecordT], what: str, most: int) -> Iterator[RecordT]:
+    *lines, last = read_text(path, most).split("\n")
     for number, line in enumerate(lines, start=1):
         try:
-            samples.append(Sample.model_validate_json(line))
+            yield record.model_validate_json(line)
         except ValidationError as error:
             problem = error.errors()[0]["msg"]
-            raise InputError(f"{path}, line {number}: not a sample: {problem}.") from None
+            raise InputError(f"{path}, line {number}: not a {what}: {problem}.") from None
     with suppress(ValidationError):
-        samples.append(Sample.model_validate_json(last))
-    return samples
+        yield record.model_validate_json(last)
 
 
 def _open_distrustfully(path: str, flags: int) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cluster.agreement import agreements
@@ -11,8 +12,22 @@ from benchmark.cluster.load import MAX_REASON, LoadedNode, load_node, one_line, 
 from benchmark.records import ClusterResult, NodeRow, RunRecord
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """A run as its files tell it: what was asked, what is known of each node, and what that amounts to."""
+
+    run: RunRecord
+    nodes: tuple[LoadedNode, ...]
+    result: ClusterResult
+
+
 def aggregate(run_dir: Path) -> ClusterResult:
-    """Return the cluster's result of the run in `run_dir`, from its files alone.
+    """Return the cluster's result of the run in `run_dir`: see `gather`."""
+    return gather(run_dir).result
+
+
+def gather(run_dir: Path) -> Gathered:
+    """Return the run in `run_dir`, its nodes and the cluster's result, from its files alone.
 
     A file that is corrupt, oversized, a link, another run's or another node's, or that claims what its samples do not
     give, is named in `problems` and its node is not counted; the others are. Raises InputError where `run_dir` holds
@@ -20,7 +35,11 @@ def aggregate(run_dir: Path) -> ClusterResult:
     """
     run_dir = run_dir.resolve()
     run = read_run(run_dir)
-    nodes = [load_node(run_dir, run, node) for node in sorted(run.nodes, key=natural)]
+    nodes = tuple(load_node(run_dir, run, node) for node in sorted(run.nodes, key=natural))
+    return Gathered(run, nodes, _result(run_dir, run, nodes))
+
+
+def _result(run_dir: Path, run: RunRecord, nodes: Sequence[LoadedNode]) -> ClusterResult:
     counted = [node for node in nodes if node.counted]
     groups = group_nodes(counted)
     group_of = {name: number for number, group in enumerate(groups) for name in group.nodes}

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmark.cluster.course import Course, course_of
 from benchmark.cluster.together import READY_FILE
 from benchmark.cluster.verify import check_claims, check_loadgen, check_origin, measured
 from benchmark.errors import InputError
-from benchmark.files import read_record, read_samples
+from benchmark.files import read_record, read_samples, read_ticks
 from benchmark.metrics import latencies_ms, tpots_ms, ttfts_ms
 from benchmark.records import Failure, Metrics, NodeResult, ReadyNode, RunRecord, Sample
 from benchmark.rundir import FAILURE, NODES, RUN_FILE
 from benchmark.settings import NODE_NAME
 
 SAMPLES = "samples.jsonl"
+TELEMETRY = "telemetry.jsonl"
 # Of failures: a record holds at most 4000 characters.
 MAX_REASON = 4000
 
@@ -30,7 +32,7 @@ class Times:
     tpot_ms: array[float] = field(default_factory=lambda: array("d"))
 
     @classmethod
-    def of(cls, samples: list[Sample]) -> Times:
+    def of(cls, samples: Sequence[Sample]) -> Times:
         """Return the times of the completed samples."""
         return cls(array("d", latencies_ms(samples)), array("d", ttfts_ms(samples)), array("d", tpots_ms(samples)))
 
@@ -43,6 +45,7 @@ class LoadedNode:
     result: NodeResult | None = None
     metrics: Metrics | None = None
     times: Times = field(default_factory=Times)
+    course: Course | None = None
     failure: Failure | None = None
     refused: str | None = None
     clock: ReadyNode | None = None
@@ -96,12 +99,26 @@ def load_node(run_dir: Path, run: RunRecord, node: str) -> LoadedNode:
     except InputError as error:
         tell(error)
     try:
-        result, metrics, times = _read_result(directory, run, node)
+        result, metrics, samples = _read_result(directory, run, node)
     except InputError as error:
         return LoadedNode(node, failure=failure, refused=tell(error), problems=tuple(problems))
+    try:
+        course = course_of(samples, read_ticks(directory / TELEMETRY) if _exists(directory / TELEMETRY) else ())
+    except InputError as error:
+        tell(error)  # what was watched is in no total: without it the node still counts
+        course = course_of(samples)
     if failure is not None and result is not None and result.status == "complete":
         problems.append(f"{node}: its result is complete and counted, though it failed: {one_line(failure)}")
-    return LoadedNode(node, result, metrics, times, failure, None, clock, tuple(problems))
+    return LoadedNode(
+        node=node,
+        result=result,
+        metrics=metrics,
+        times=Times.of(samples),
+        course=course,
+        failure=failure,
+        clock=clock,
+        problems=tuple(problems),
+    )
 
 
 def one_line(failure: Failure) -> str:
@@ -128,11 +145,13 @@ def _read_clock(path: Path, node: str) -> ReadyNode | None:
     return clock
 
 
-def _read_result(directory: Path, run: RunRecord, node: str) -> tuple[NodeResult | None, Metrics | None, Times]:
-    """Return result, metrics and times as the samples give them. Raises InputError for what cannot be believed."""
+def _read_result(
+    directory: Path, run: RunRecord, node: str
+) -> tuple[NodeResult | None, Metrics | None, Sequence[Sample]]:
+    """Return the result, the metrics that the samples give, and these. Raises InputError for what is not believed."""
     paths = sorted(directory.glob("mlperf_datacenter_*.json"))
     if not paths:
-        return None, None, Times()
+        return None, None, ()
     if len(paths) > 1:
         raise InputError(f"{directory}: more than one result: {_names(paths)}.")
     result = read_record(paths[0], NodeResult)
@@ -149,7 +168,7 @@ def _read_result(directory: Path, run: RunRecord, node: str) -> tuple[NodeResult
     except InputError as error:
         where = "" if str(error).startswith(str(directory)) else f"{paths[0]}: "
         raise InputError(f"{where}{error}") from None
-    return result, metrics if kept else None, Times.of(samples)
+    return result, metrics if kept else None, samples
 
 
 def _exists(path: Path) -> bool:

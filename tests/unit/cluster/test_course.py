@@ -1,0 +1,92 @@
+"""What happened when: from samples and ticks to bins."""
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmark.cluster.aggregate import gather
+from benchmark.cluster.course import MOST_BINS, course_of
+from benchmark.metrics import NS_PER_S
+from benchmark.records import GpuTick, Sample, Tick
+from tests.unit.building import MS, add_node, asked, closed_loop, failed, make_run, sample, sample_lists
+
+
+def test_one_query_at_a_time() -> None:
+    course = course_of(closed_loop([1800.0] * 20))
+    assert course is not None
+    assert (course.width_ns, course.bins, course.end_ns) == (512 * MS, 71, 36000 * MS)
+    assert course.in_flight.high[3] == 1
+    # 63 tokens in 1750 ms after the first one; a bin within the answer has nothing else.
+    assert course.tokens_per_s(1) == pytest.approx(63 / 1.75)
+
+
+def test_queries_that_overlap() -> None:
+    course = course_of([sample(0, 100, 10, 1, 0), sample(1, 100, 10, 1, 50)])
+    assert course is not None
+    assert (course.bins, course.width_ns) == (75, 2 * MS)
+    assert [course.in_flight.high[at] for at in (10, 30, 60)] == [1, 2, 1]
+    assert course.in_flight.low[25] == 1  # the second query came a tenth of a millisecond after the bin began
+    assert course.in_flight.mean(25) == pytest.approx(1.95)
+
+
+def test_what_never_completed_has_no_course() -> None:
+    assert course_of([]) is None
+    assert course_of([failed(0)]) is None
+
+
+@given(sample_lists())
+def test_nothing_is_lost_in_bins_of_any_width(samples: list[Sample]) -> None:
+    course = course_of(samples)
+    done = [s for s in samples if s.completed_ns]
+    if course is None:
+        assert not done
+        return
+    assert course.bins <= MOST_BINS
+    tokens = sum(s.output_tokens for s in done)
+    busy_ns = sum((s.completed_ns or 0) - s.issued_ns for s in done)
+    for each in (course, course.merged(course.width_ns * 2), course.merged(course.width_ns * 8)):
+        assert (each.bins - 1) * each.width_ns < course.end_ns <= each.bins * each.width_ns
+        assert math.fsum(each.tokens) == pytest.approx(tokens)
+        assert math.fsum(each.in_flight.total) == pytest.approx(busy_ns, abs=1)
+        assert max(each.in_flight.high) <= len(done)
+        inside = sum(
+            each.tokens_per_s(n) * min(each.width_ns, each.end_ns - n * each.width_ns) for n in range(each.bins)
+        )
+        assert inside / NS_PER_S == pytest.approx(tokens)
+
+
+@given(st.lists(st.tuples(st.integers(-10, 200), st.floats(0, 700)), max_size=40))
+def test_an_envelope_holds_every_tick_of_the_window(told: list[tuple[int, float]]) -> None:
+    ticks = [Tick(t_ns=at * MS, gpus=(GpuTick(index=0, power_w=watts),)) for at, watts in told]
+    course = course_of([sample(0, 100)], ticks)
+    assert course is not None
+    inside = [watts for at, watts in told if 0 <= at < 100]
+    if not inside:
+        assert not course.watched
+        return
+    power = course.watched["power_w"]
+    assert (min(power.low), max(power.high)) == (min(inside), max(inside))
+    assert math.fsum(power.total) / math.fsum(power.weight) == pytest.approx(math.fsum(inside) / len(inside))
+
+
+def test_telemetry_is_read_beside_the_samples(tmp_path: Path) -> None:
+    make_run(tmp_path, {"jw2": asked(3), "jw3": asked(3)})
+    for node in ("jw2", "jw3"):
+        place = add_node(tmp_path, node, asked(3), [1700.0] * 3)
+        ticks = [Tick(t_ns=at * 100 * MS, gpus=(GpuTick(index=0, temperature_c=60 + at),)) for at in range(10)]
+        lines = "".join(tick.model_dump_json() + "\n" for tick in ticks)
+        (place / "telemetry.jsonl").write_text(lines + '{"t_ns": 12')  # cut short by a kill
+    (tmp_path / "nodes" / "jw3" / "telemetry.jsonl").write_text("hot\n" + lines)
+    gathered = gather(tmp_path)
+    fine, damaged = gathered.nodes
+    assert fine.course is not None
+    assert max(fine.course.watched["temperature_c"].high) == 69
+    # What was watched is in no total: the node still counts, and its file is named.
+    assert damaged.counted
+    assert damaged.course is not None
+    assert not damaged.course.watched
+    (problem,) = gathered.result.problems
+    assert problem.startswith("nodes/jw3/telemetry.jsonl, line 1: not a tick of telemetry")
