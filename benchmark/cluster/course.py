@@ -117,7 +117,7 @@ def course_of(samples: Sequence[Sample], ticks: Iterable[Tick] = ()) -> Course |
 
 
 def _tokens(done: Sequence[Sample], width_ns: int, bins: int) -> array[float]:
-    """Return the tokens in each bin. A rate that holds from one time on adds in part to its bin, in full to later ones."""
+    """Return the tokens in each bin. A rate that begins in a bin adds in part to it, in full to later ones."""
     came, rate = _zeros(bins + 1), _zeros(bins + 2)
 
     def change(at_ns: int, tokens_per_ns: float) -> None:
