@@ -1,19 +1,102 @@
-"""One line of progress, as a node's terminal and the controller show it."""
+"""How far a run is, as `progress.json` tells it: what a node's terminal and the controller show.
+
+What is read here came from a node: it is data, and nothing of it can steer a terminal.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# Of progress.json; more than this is not read.
+MOST_CHARACTERS = 2000
+MOST_STATE = 100
+# No count and no time of a run is larger.
+MOST = 1e12
 
 
-def describe(content: Mapping[str, object]) -> str:
-    """Return one line for the content of a progress file; what is missing or odd in it is left out."""
-    state = str(content.get("state", "starting"))[:40]
-    words = "".join(c for c in state if c.isprintable())
-    done, total, rate, latency = (content.get(name) for name in ("done", "total", "qps", "latency_ms"))
-    if isinstance(total, int) and total > 0:
-        words += f" {done}/{total}"
-    if isinstance(rate, float):
-        words += f", {rate:.2f} QPS"
-    if isinstance(latency, float):
-        words += f", last answer {latency / 1000:.2f} s"
+@dataclass(frozen=True)
+class Told:
+    """What a run says of the stage that it is in. `left_s` is an estimate; None: there is no honest one."""
+
+    state: str
+    done: int = 0
+    total: int = 0
+    """Queries of the stage; 0: nobody knows how many there will be."""
+    qps: float | None = None
+    latency_ms: float | None = None
+    """Of the last answer."""
+    left_s: float | None = None
+    """Until the stage ends."""
+
+    @property
+    def stage(self) -> str:
+        """The state without its particulars: "searching" of "searching: probe 3 at 4 queries/s"."""
+        return self.state.split(":")[0].split(",")[0]
+
+    def text(self) -> str:
+        """Return the content of progress.json."""
+        return json.dumps(asdict(self))
+
+
+def time_left_s(done: int, total: int, elapsed_s: float, least_s: float = 0.0) -> float | None:
+    """Return how long a stage goes on, from its pace so far and from how long it takes at least, in seconds.
+
+    None where neither is known: no query is done yet, and there is no least duration.
+    """
+    paced = (total - done) * elapsed_s / done if 0 < done <= total else None
+    least = least_s - elapsed_s
+    if paced is None:
+        # Beyond its least duration, or with queries none of which is done, nobody knows how long it takes.
+        return least if least > 0 and not total else None
+    return max(paced, least)
+
+
+def parse(text: str) -> Told:
+    """Return what a progress file tells; whatever in it is missing, odd or a lie in kind is left out."""
+    try:
+        content = json.loads(text[:MOST_CHARACTERS])
+    except (ValueError, RecursionError):
+        content = {}
+    if not isinstance(content, dict):
+        content = {}
+    words = "".join(c for c in str(content.get("state", ""))[:MOST_STATE] if c.isprintable()).strip()
+    return Told(
+        state=words or "starting",
+        done=int(_number(content.get("done")) or 0),
+        total=int(_number(content.get("total")) or 0),
+        qps=_number(content.get("qps")),
+        latency_ms=_number(content.get("latency_ms")),
+        left_s=_number(content.get("left_s")),
+    )
+
+
+def describe(told: Told) -> str:
+    """Return one line."""
+    words = told.state
+    if told.total:
+        words += f" {told.done}/{told.total}"
+    elif told.done:
+        words += f" {told.done} queries"
+    if told.qps is not None:
+        words += f", {told.qps:.2f} QPS"
+    if told.latency_ms is not None:
+        words += f", last answer {told.latency_ms / 1000:.2f} s"
+    if told.left_s is not None:
+        words += f", {clock(told.left_s)} left"
     return words
+
+
+def clock(seconds: float) -> str:
+    """Return 75 as 1:15, and 3675 as 1:01:15."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) and 0 <= value < MOST else None

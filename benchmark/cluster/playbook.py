@@ -109,6 +109,8 @@ def _environment() -> dict[str, str]:
     changes = {
         # ansible-runner switches it off where nobody says so.
         "ANSIBLE_HOST_KEY_CHECKING": "True",
+        # Runner replaces ansible.cfg's directory of callbacks by its own, and adds it to this.
+        "ANSIBLE_CALLBACK_PLUGINS": str(CHECKOUT / "plugins/callback"),
         # ansible-playbook lies beside this Python, in an activated environment or not.
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
     }

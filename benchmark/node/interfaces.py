@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -185,6 +186,8 @@ class Conditions:
     """Queries per second for the whole node."""
     purpose: Purpose = "performance"
     prefix: str = ""
+    begins: Callable[[float], None] = field(default=lambda least_s: None, compare=False)
+    """Told before the first query, for those who watch: how long the run takes at least, in seconds."""
 
 
 @dataclass(frozen=True)

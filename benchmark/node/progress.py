@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
 
-from benchmark.progress import describe
+from benchmark.progress import Told, describe, time_left_s
 
 FILE = "progress.json"
 # Writing takes time between queries; a person needs no more than this.
@@ -23,16 +22,22 @@ class Progress:
         self._terminal = sys.stderr.isatty()
         self._state = ""
         self._total = 0
+        self._least_s = 0.0
         self._began = time.monotonic()
         self._written = 0.0
 
     def stage(self, state: str, total: int = 0) -> None:
         """Begin a stage of `total` queries, or of none that could be counted."""
         self._end_line()
-        self._state, self._total, self._began = state, total, time.monotonic()
+        self._state, self._total, self._least_s, self._began = state, total, 0.0, time.monotonic()
         self._write(0, time.monotonic())
         if not self._terminal:
             print(f"{time.strftime('%H:%M:%S')} {self._node}: {state}", file=sys.stderr, flush=True)
+
+    def begin(self, least_s: float) -> None:
+        """Tell that the stage's queries begin now, and how long they take at least, in seconds (0: nobody knows)."""
+        self._least_s, self._began = least_s, time.monotonic()
+        # Not written: nothing that touches the disk comes between an agreed start and the first query.
 
     def advance(self, done: int, latency_ms: float | None = None) -> None:
         """Tell that `done` of the stage's queries are done; most calls do nothing, so that they cost nothing."""
@@ -47,22 +52,22 @@ class Progress:
     def _write(self, done: int, now: float, latency_ms: float | None = None) -> None:
         self._written = now
         elapsed = now - self._began
-        rate = done / elapsed if done and elapsed > 0 else None
-        content = {
-            "state": self._state,
-            "done": done,
-            "total": self._total,
-            "qps": rate,
-            "latency_ms": latency_ms,
-        }
+        told = Told(
+            state=self._state,
+            done=done,
+            total=self._total,
+            qps=done / elapsed if done and elapsed > 0 else None,
+            latency_ms=latency_ms,
+            left_s=time_left_s(done, self._total, elapsed, self._least_s),
+        )
         beside = self._path.with_suffix(".tmp")
         try:
-            beside.write_text(json.dumps(content), encoding="utf-8")
+            beside.write_text(told.text(), encoding="utf-8")
             beside.replace(self._path)
         except OSError:
             pass  # a full disk must not end a run by its progress; the samples' own write tells it
         if self._terminal:
-            print(f"\r\033[K[{self._node}] {describe(content)}", end="", file=sys.stderr, flush=True)
+            print(f"\r\033[K[{self._node}] {describe(told)}", end="", file=sys.stderr, flush=True)
 
     def _end_line(self) -> None:
         if self._terminal and self._state:

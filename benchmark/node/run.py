@@ -191,7 +191,8 @@ class _Run:
             self.window_ns = time.time_ns(), now_ns()
             self.recorder = Recorder(engine, writer, self.window_ns[1], self._tell)
             try:
-                conditions = Conditions(self.request.directory, self.result.target_qps or 0)
+                self.progress.begin(least_s=0)
+                conditions = Conditions(self.request.directory, self.result.target_qps or 0, begins=self.progress.begin)
                 outcome = scenario.run(workload, self.recorder, conditions)
             finally:
                 self.recorder.close()

@@ -40,5 +40,4 @@ class ActionModule(RunAction):
         if state is None:
             lost = f", and no connection: {self.lost}" if self.lost else ": the node does not stop it."
             raise NodeFailure(f"No end after {limit_s} s{lost}")
-        self.say("done" if state in ("0", "1") else "failed")
         return state

@@ -19,6 +19,7 @@ from run_action import RunAction
 
 from benchmark.cluster.together import READY_FILE, clock_offset
 from benchmark.files import write_record
+from benchmark.progress import describe
 from benchmark.records import ReadyNode
 from benchmark.rundir import READY
 
@@ -62,4 +63,5 @@ class ActionModule(RunAction):
             raise NodeFailure(
                 f"{reason}, and the SSH connection is lost: {self.lost or 'it broke just now'}."
             ) from None
-        raise NodeFailure(f"{reason}: it was still {self.last or 'starting'}. It was stopped; the others went on.")
+        doing = describe(self.last) if self.last else "starting"
+        raise NodeFailure(f"{reason}: it was still {doing}. It was stopped; the others went on.")

@@ -6,20 +6,14 @@ Ansible's own UNREACHABLE cannot be rescued: the node would leave the play, and 
 from __future__ import annotations
 
 import shlex
-import sys
 from abc import abstractmethod
-from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
+from checkout import CHECKOUT as CHECKOUT  # for the actions
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-# The controller's half of the benchmark is imported from the checkout that is being run, installed or not.
-if str(CHECKOUT) not in sys.path:
-    sys.path.insert(0, str(CHECKOUT))
-
-from benchmark.settings import Settings  # noqa: E402 # from the checkout
+from benchmark.settings import Settings
 
 
 class NodeFailure(Exception):

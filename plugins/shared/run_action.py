@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import shlex
 import time
 from pathlib import Path
 
+import live_channel
 from ansible.errors import AnsibleConnectionFailure
 from ansible.utils.display import Display
 from node_action import CHECKOUT, NodeAction, NodeFailure
+from play_settings import nodes
 
 from benchmark.cluster.fetched import unpack
 from benchmark.errors import InputError
 from benchmark.files import MAX_SAMPLES_BYTES
-from benchmark.progress import describe
+from benchmark.progress import Told, describe, parse
 from benchmark.rundir import NODES
 
 FILES = CHECKOUT / "roles/benchmark/files"
-# Seconds that one look at the node may wait there: a line of progress comes as often.
-LOOK_S = 5
+# Seconds that one look at a node may wait there, for each node: what looking costs the controller does not grow with
+# the nodes. A node's next stage, and its end, are told at once.
+LOOK_S_PER_NODE = 0.1
+LOOK_S = (2, 20)
+# A look that comes back sooner is not repeated at once: what a node says cannot make the controller busy.
+LEAST_LOOK_S = 0.2
 RETRY_S = 3
 
 
@@ -33,8 +38,8 @@ class RunAction(NodeAction):
 
     lost = ""
     """What ssh said of the connection when it was lost; empty while it is there."""
-    last = ""
-    """The last line of progress."""
+    last: Told | None = None
+    """What the node's run said last."""
 
     @property
     def run_dir(self) -> Path:
@@ -60,11 +65,13 @@ class RunAction(NodeAction):
 
         Looks once at least; returns None when `deadline` (of `time.monotonic`) has passed.
         """
+        every_s = min(max(LOOK_S[0], math.ceil(LOOK_S_PER_NODE * len(nodes(self.task_vars)))), LOOK_S[1])
         while True:
-            left = deadline - time.monotonic()
+            began = time.monotonic()
+            seconds = str(max(0, min(every_s, math.ceil(deadline - began))))
+            known = self.last.state if self.last else ""
             try:
-                seconds = str(max(0, min(LOOK_S, math.ceil(left))))
-                state, _, progress = self.script("watch.sh", seconds, file).partition("\n")
+                state, _, progress = self.script("watch.sh", seconds, file, known).partition("\n")
             except AnsibleConnectionFailure as error:
                 self.lost = " ".join(str(error).split())[-200:]
                 self.say("SSH connection lost, looking for it again; the run goes on")
@@ -72,10 +79,11 @@ class RunAction(NodeAction):
             else:
                 if state != "running":
                     return state
-                self.lost, self.last = "", _describe(progress)
-                self.say(self.last)
+                self.lost = ""
+                self.tell(parse(progress))
             if time.monotonic() >= deadline:
                 return None
+            time.sleep(max(0.0, LEAST_LOOK_S - (time.monotonic() - began)))
 
     def fetch(self) -> list[str]:
         """Bring the files; a connection that breaks is tried again, for what was measured is on the node."""
@@ -106,14 +114,14 @@ class RunAction(NodeAction):
             self._connection.reset()
         time.sleep(RETRY_S)
 
+    def tell(self, told: Told) -> None:
+        """Hand on what the node's run says of itself; where nobody listens, show it when the stage changes."""
+        before, self.last = self.last, told
+        if live_channel.channel is not None:
+            live_channel.channel.send(self.node, told)
+        elif before is None or before.state != told.state:
+            self.say(describe(told))
+
     def say(self, words: str) -> None:
         """Show one line of the node's."""
         Display().display(f"{time.strftime('%H:%M:%S')} {self.node}: {words}")
-
-
-def _describe(progress: str) -> str:
-    try:
-        content = json.loads(progress)
-    except ValueError:
-        return "starting"
-    return describe(content) if isinstance(content, dict) else "starting"

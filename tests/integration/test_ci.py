@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,12 @@ def test_a_valid_run_is_0_and_keeps_no_secret(playbooks: Playbooks, tmp_path: Pa
     assert f"| Run | {run_id} |" in page.read_text()
     assert page.read_text().startswith("## LLM inference benchmark: VALID\n")
     kept = [path for path in artifacts.rglob("*") if path.is_file()]
-    assert any("job_events" in path.parts for path in kept)
+    events = [json.loads(path.read_text()) for path in kept if path.parent.name == "job_events"]
+    told = [line for event in events if event["event"] == "verbose" for line in event["stdout"].splitlines()]
+    for node in ("jw2", "jw3"):
+        assert [line for line in told if line.endswith(f"{node}: measuring")], (
+            "progress is events, and nothing is drawn"
+        )
     assert [path for path in kept if TOKEN in path.read_text(errors="replace")] == []
     assert not (CHECKOUT / "artifacts").exists()
 

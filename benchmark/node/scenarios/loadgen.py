@@ -86,6 +86,7 @@ class Scenario(interfaces.Scenario):
         """
         options = self.options.of(conditions.purpose)
         settings = self._settings(options, conditions, len(workload.prompts))
+        conditions.begins(_least_s(settings, options, conditions.target_qps))
         prefix = f"{conditions.prefix}{LOG_PREFIX}"
         run = LoadGenRun(workload, issuer, settings, conditions.directory, prefix)
         run.run()
@@ -114,3 +115,9 @@ class Scenario(interfaces.Scenario):
         settings.scenario = getattr(mlperf_loadgen.TestScenario, options.scenario)
         settings.mode = modes.AccuracyOnly if conditions.purpose == "accuracy" else modes.PerformanceOnly
         return settings
+
+
+def _least_s(settings: Any, options: Options, target_qps: float) -> float:
+    """Return how long LoadGen issues at least: its least duration and, at a Server's rate, its least queries."""
+    queries_s = settings.min_query_count / target_qps if options.scenario == "Server" and target_qps > 0 else 0.0
+    return float(max(settings.min_duration_ms / 1000, queries_s))

@@ -1,13 +1,18 @@
-# Wait for the run to end or for one file of it, at most so many seconds, and tell how far it is. No Python starts here:
-# the node measures.
-# Arguments: the run's directory, the node's name, seconds, the file ("exit_code": for the end alone).
+# Wait for the run to end, for one file of it or for its next stage, at most so many seconds, and tell how far it is. No
+# Python starts here: the node measures.
+# Arguments: the run's directory, the node's name, seconds, the file ("exit_code": for the end alone), the stage that is
+# known already.
 # Prints the exit code (or the file's name, or "running", or "vanished" where its process is gone without an exit code),
-# then progress.json.
+# then progress.json, of which no more than is read there.
 expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
 cd "$(expand "$1")/$2" 2>/dev/null || { echo vanished; exit 0; }
+known_stage() {
+  { read -r told < progress.json; } 2>/dev/null
+  case $told in "" | *"\"state\": \"$1\""*) ;; *) return 1 ;; esac
+}
 # Nothing is measured before the node is ready, so that looking often costs nothing; then a look costs a millisecond.
 if [ "$4" = exit_code ]; then step=0.5 looks=$((2 * $3)); else step=0.2 looks=$((5 * $3)); fi
-while [ ! -f exit_code ] && [ ! -f "$4" ] && [ "$looks" -gt 0 ]; do
+while [ ! -f exit_code ] && [ ! -f "$4" ] && [ "$looks" -gt 0 ] && known_stage "$5"; do
   sleep "$step"
   looks=$((looks - 1))
 done
@@ -21,5 +26,5 @@ elif [ -f "$4" ]; then
 else
   echo running
 fi
-cat progress.json 2>/dev/null
+head -c 2000 progress.json 2>/dev/null
 exit 0

@@ -1,0 +1,168 @@
+"""How far all nodes are: what a person sees of it on one screen, and in plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmark.cluster.arithmetic import natural
+from benchmark.progress import Told, clock
+from benchmark.text import clean, columns, left
+
+WAITING, DONE, FAILED = "waiting", "done", "failed"
+ENDED = (DONE, FAILED)
+# A node that has nothing to do is not slow.
+_AT_REST = (WAITING, *ENDED)
+# So many nodes that change to the same stage at once have a line each; more share one.
+EACH = 3
+NAMES = 5
+# No run has more; a node may tell what it likes.
+MOST_STAGES = 50
+HEADER = ("NODE", "STAGE", "QUERIES", "QPS", "LEFT")
+# Widths of the columns beside the node's name and its stage.
+QUERIES, RATE, LEFT = 16, 10, 10
+STAGES = (12, 28)
+
+
+@dataclass
+class Seen:
+    """What was last told of a node, and when, by `time.monotonic`."""
+
+    told: Told
+    at: float
+    own: bool = False
+    """Whether its run said it."""
+
+    def left_s(self, now: float) -> float | None:
+        """Return what is left of the stage now; None where it is not known, or should have passed."""
+        if self.told.left_s is None:
+            return None
+        left_s = self.told.left_s - (now - self.at)
+        return left_s if left_s >= 0 else None
+
+
+class Fleet:
+    """All nodes of the play. Times are given by the caller, so that nothing here depends on a clock."""
+
+    def __init__(self) -> None:
+        self.nodes: list[str] = []
+        """In the order in which people read them."""
+        self._seen: dict[str, Seen] = {}
+        # In the order in which they were first seen, which is the order of the work.
+        self._rank: dict[str, int] = {WAITING: 0}
+        self._changed: dict[str, str] = {}
+
+    def put(self, node: str, state: str, now: float) -> None:
+        """Take in what the controller knows of a node, which may be one more."""
+        self._take(node, Seen(Told(state), now))
+
+    def tell(self, node: str, told: Told, now: float) -> None:
+        """Take in what a node's run says of itself; what is heard after its end is old."""
+        before = self._seen.get(node)
+        if before is not None and before.told.state in ENDED:
+            return
+        if before is None or before.told.state != told.state:
+            self._changed[node] = told.state
+        self._take(node, Seen(told, now, own=True))
+
+    def runs(self, node: str) -> bool:
+        """Tell whether the node has a run that said something of itself and has not ended."""
+        seen = self._seen.get(node)
+        return seen is not None and seen.own and seen.told.state not in ENDED
+
+    def _take(self, node: str, seen: Seen) -> None:
+        if node not in self._seen:
+            insort(self.nodes, node, key=natural)
+        self._seen[node] = seen
+        if len(self._rank) < MOST_STAGES:
+            self._rank.setdefault(seen.told.stage, len(self._rank))
+
+    def changes(self) -> list[str]:
+        """Return a line for every node that changed its stage since the last call; many in one line."""
+        by_state: dict[str, list[str]] = {}
+        for node in self.nodes:
+            if node in self._changed:
+                by_state.setdefault(self._changed[node], []).append(node)
+        self._changed = {}
+        lines = []
+        for state, nodes in by_state.items():
+            if len(nodes) <= EACH:
+                lines += [f"{node}: {state}" for node in nodes]
+            else:
+                lines.append(f"{len(nodes)} nodes: {state} ({_some(nodes)})")
+        return [clean(line) for line in lines]
+
+    def summary(self, now: float) -> str:
+        """Return one line for all nodes: how many in which stage, their queries, their rate, the longest time left."""
+        each = [self._seen[node] for node in self.nodes]
+        counts = Counter(seen.told.stage for seen in each)
+        stages = sorted(counts, key=lambda stage: (self._rank.get(stage, MOST_STAGES), stage))
+        text = f"{_count(len(self.nodes))}: {', '.join(f'{counts[stage]} {stage}' for stage in stages)}"
+        at_it = [seen for seen in each if seen.told.total]
+        if at_it:
+            text += f"; {sum(s.told.done for s in at_it):,}/{sum(s.told.total for s in at_it):,} queries"
+        elif done := sum(seen.told.done for seen in each):
+            text += f"; {done:,} queries"
+        if rates := [seen.told.qps for seen in each if seen.told.qps is not None]:
+            text += f"; {math.fsum(rates):.2f} QPS"
+        lefts = [seen.left_s(now) for seen in each if seen.told.state not in _AT_REST and seen.told.done]
+        known = [left_s for left_s in lefts if left_s is not None]
+        if known and len(known) == len(lefts):
+            text += f"; {clock(max(known))} left"
+        return clean(text)
+
+    def screen(self, width: int, height: int, now: float) -> list[str]:
+        """Return at most `height` lines of at most `width` columns: all nodes, or the slowest of them."""
+        if not self.nodes:
+            return []
+        nodes = self.nodes
+        room = max(1, height - 2)
+        if len(nodes) > room:
+            slowest = sorted(nodes, key=lambda node: self._slowness(node, now))[: room - 1]
+            nodes = sorted(slowest, key=natural)
+        name = min(max(columns(clean(node)) for node in [HEADER[0], *self.nodes]), max(8, width // 4)) + 2
+        stage = min(max(STAGES[0], width - name - QUERIES - RATE - LEFT), STAGES[1])
+        lines = [self.summary(now)]
+        for cells in [HEADER, *(self._cells(node, now) for node in nodes)]:
+            line = left(cut(clean(cells[0]), name - 2), name) + left(cut(clean(cells[1]), stage - 1), stage)
+            lines.append(line + cells[2].rjust(QUERIES) + cells[3].rjust(RATE) + cells[4].rjust(LEFT))
+        if len(nodes) < len(self.nodes):
+            lines.append(f"and {len(self.nodes) - len(nodes)} more; shown are the slowest")
+        return [cut(line, width) for line in lines[:height]]
+
+    def _cells(self, node: str, now: float) -> tuple[str, str, str, str, str]:
+        seen = self._seen[node]
+        told, left_s = seen.told, seen.left_s(now)
+        queries = f"{told.done:,}/{told.total:,}" if told.total else f"{told.done:,}" if told.done else ""
+        rate = "" if told.qps is None else f"{told.qps:.2f}"
+        return node, told.state, queries, rate, "" if left_s is None else clock(left_s)
+
+    def _slowness(self, node: str, now: float) -> tuple[bool, int, float, float]:
+        """Return a key that puts first who is furthest behind."""
+        seen = self._seen[node]
+        share = seen.told.done / seen.told.total if seen.told.total else float(seen.told.done)
+        return (
+            seen.told.state in _AT_REST,
+            self._rank.get(seen.told.stage, MOST_STAGES),
+            share,
+            -(seen.left_s(now) or 0.0),
+        )
+
+
+def cut(text: str, width: int) -> str:
+    """Return clean text, cut to at most `width` columns."""
+    while columns(text) > width:
+        text = text[:-1]
+    return text.rstrip()
+
+
+def _count(nodes: int) -> str:
+    return "1 node" if nodes == 1 else f"{nodes} nodes"
+
+
+def _some(nodes: Sequence[str]) -> str:
+    rest = len(nodes) - NAMES
+    return ", ".join(nodes[:NAMES]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,154 @@
+"""Callback `benchmark_live`: how far the nodes are, while they are at it.
+
+On a terminal a block at its bottom; elsewhere, and under ansible-runner, lines, which runner makes into events.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
+
+from ansible.plugins.callback import CallbackBase
+from live_channel import open_channel
+from terminal_block import Block, draws
+
+from benchmark.cluster.fleet import DONE, FAILED, WAITING, Fleet
+
+DOCUMENTATION = """
+    name: benchmark_live
+    type: notification
+    short_description: how far the nodes of a benchmark are
+    description:
+        - On a terminal, a block of lines at its bottom. Elsewhere a line for each stage of each node, and now and then
+          one for all nodes.
+    requirements:
+        - enabled in configuration
+"""
+
+# The roles whose tasks take a node's time.
+BENCHMARK = "benchmark"
+ROLES = ("preflight", "python_env", "hf_cache", BENCHMARK)
+# The action that ends a node's run.
+COLLECT = "benchmark_collect"
+# How often the screen is drawn, and how often all nodes have a line where there is no screen.
+DRAW_S = 0.5
+LINE_S = 30.0
+# A task that is over sooner needs no block.
+PATIENCE_S = 0.5
+# Of the terminal, for what is printed above.
+LINES_ABOVE = 4
+
+
+class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no types
+    """Draws in a thread of its own while tasks of ROLES run; workers tell through `live_channel`."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "notification"
+    CALLBACK_NAME = "benchmark_live"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._channel = open_channel()
+        self._fleet = Fleet()
+        # Of the fleet: results come in one thread, and the other draws.
+        self._lock = threading.Lock()
+        self._block = Block(self._display._lock) if draws(os.environ, sys.stdout.isatty()) else None
+        self._at_work: threading.Thread | None = None
+        self._enough = threading.Event()
+        atexit.register(self._rest)
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        """Another play has other nodes."""
+        self._rest()
+        self._fleet = Fleet()
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        """Begin with the first task that takes the nodes' time; step aside for the others."""
+        if _role(task) not in ROLES or task.run_once:
+            self._rest()
+        elif self._at_work is None:
+            self._enough.clear()
+            self._at_work = threading.Thread(target=self._watch, name="benchmark_live", daemon=True)
+            self._at_work.start()
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        """The playbook has ended."""
+        self._rest()
+
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        """A node has its turn."""
+        if (role := _role(task)) in ROLES:
+            self._put(host.name, role, unless_it_runs=role == BENCHMARK)
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        """A node is through with a task."""
+        role = _role(result.task)
+        if role in ROLES and (role != BENCHMARK or result.task.action == COLLECT):
+            self._put(result.host.name, DONE if role == BENCHMARK else WAITING)
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        """A node has failed."""
+        if _role(result.task) in ROLES:
+            self._put(result.host.name, FAILED)
+
+    def _put(self, node: str, state: str, unless_it_runs: bool = False) -> None:
+        with self._lock:
+            if not (unless_it_runs and self._fleet.runs(node)):
+                self._fleet.put(node, state, time.monotonic())
+
+    def _watch(self) -> None:
+        began = told = time.monotonic()
+        while not self._enough.wait(DRAW_S):
+            self._hear()
+            now = time.monotonic()
+            if self._block is None:
+                told = self._say(now, told)
+            elif now - began >= PATIENCE_S:
+                columns, lines = shutil.get_terminal_size()
+                with self._lock:
+                    screen = self._fleet.screen(columns - 1, lines - LINES_ABOVE, now)
+                self._block.open()
+                self._block.show(screen)
+
+    def _hear(self) -> None:
+        with self._lock:
+            for node, told in self._channel.receive():
+                self._fleet.tell(node, told, time.monotonic())
+
+    def _say(self, now: float, told: float) -> float:
+        """Print what changed, and all LINE_S seconds a line for all nodes; return when the last one was."""
+        with self._lock:
+            lines = self._fleet.changes()
+            if now - told >= LINE_S:
+                lines.append(self._fleet.summary(now))
+                told = now
+        for line in lines:
+            self._display.display(f"{time.strftime('%H:%M:%S')} {line}")
+        return told
+
+    def _rest(self) -> None:
+        """End the thread, and leave the terminal as it would be without it."""
+        if self._at_work is None:
+            return
+        self._enough.set()
+        self._at_work.join()
+        self._at_work = None
+        self._hear()
+        if self._block is None:
+            self._say(time.monotonic(), time.monotonic())
+        else:
+            self._block.close()
+
+
+def _role(task: Any) -> str:
+    role = getattr(task, "_role", None)
+    return str(role.get_name()) if role else ""

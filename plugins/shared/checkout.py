@@ -1,0 +1,10 @@
+"""The controller's half of the benchmark is imported from the checkout that is being run, installed or not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+if str(CHECKOUT) not in sys.path:
+    sys.path.insert(0, str(CHECKOUT))
