@@ -7,7 +7,13 @@ PLAY := ANSIBLE_FORCE_COLOR=$(if $(CI),,1) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)
 TORCH_INDEX_URL ?=
 DEMO_SETTINGS := -i inventory/local -e python_env_torch_index_url=$(TORCH_INDEX_URL)
 
-.PHONY: demo test lint format role-docs clean
+# For nodes without internet: where the wheels go, and what the nodes are. glibc 2.28 is RHEL 8's; Ubuntu 22.04 has 2.35.
+WHEELHOUSE ?= wheelhouse
+NODE_PYTHON ?= $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+NODE_PLATFORM ?= manylinux_2_28_x86_64
+REQUIREMENTS ?= requirements-node.txt
+
+.PHONY: demo test lint format role-docs wheelhouse clean
 
 # The whole job on inventory/local: two nodes on this machine, CPU, a tiny model made on the spot.
 demo: $(VENV)/.controller .demo/tiny-llama
@@ -32,7 +38,12 @@ format: $(VENV)/.dev
 role-docs: $(VENV)/.dev
 	$(BIN)/python tools/role_docs.py
 
-# The results stay.
+# Everything that the nodes' Python needs, as wheels: then python_env_wheelhouse=wheelhouse. Again for another kind of node.
+wheelhouse: $(VENV)/.controller
+	$(BIN)/python -m benchmark wheelhouse "$(WHEELHOUSE)" --requirements "$(REQUIREMENTS)" \
+	  --python $(NODE_PYTHON) --platform $(NODE_PLATFORM) $(if $(TORCH_INDEX_URL),--torch-index-url $(TORCH_INDEX_URL))
+
+# The results and the wheelhouse stay.
 clean:
 	rm -rf $(VENV) .demo .build .pytest_cache .mypy_cache .ruff_cache .ansible
 

@@ -32,6 +32,10 @@ COMMANDS = {
         "benchmark.node.tiny_model",
         "make a tiny Llama-architecture model to try the benchmark with",
     ),
+    "wheelhouse": (
+        "benchmark.cluster.wheelhouse_command",
+        "fill a directory with the wheels that nodes without internet need",
+    ),
     "aggregate": ("benchmark.cluster.aggregate_command", "make the cluster summary from a run's files"),
     "ci": ("benchmark.cluster.ci_command", "run the playbook for a CI system: JUnit, Markdown, an exit code by policy"),
 }

@@ -134,6 +134,9 @@ class Settings(BaseModel):
     python_env_python: NonEmpty = Field("python3", description="the interpreter that the environment is made from")
     python_env_requirements: NonEmpty = Field("requirements-node.txt", description="on the controller: pinned packages")
     python_env_torch_index_url: str = Field("", description="package index of torch builds for an older driver or CPU")
+    python_env_wheelhouse: str = Field(
+        "", description="on the controller: a directory of wheels, which the packages then come from alone"
+    )
     python_env_min_free_gb: float = Field(10, ge=0, description="free disk that a new environment needs, in GB")
     python_env_timeout_s: int = Field(1800, ge=1, description="seconds until an installation counts as hung")
 
@@ -233,6 +236,11 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
         problems.append(
             f"benchmark_target_qps is auto, and profile {name} has no rate to search for: give a number, or take "
             "mlperf-server, mlperf-interactive or mlperf-offline."
+        )
+    if settings is not None and settings.python_env_wheelhouse and settings.python_env_torch_index_url:
+        problems.append(
+            "python_env_wheelhouse is set, so no node asks an index: leave python_env_torch_index_url empty, and give "
+            "it to make wheelhouse (TORCH_INDEX_URL)."
         )
     if problems or settings is None or profile is None:
         raise InputError("\n".join(problems))

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,21 @@ options:
   requirements: {description: Text of the requirements file., type: str, required: true}
   torch_index_url: {description: Package index of torch builds; empty for the usual one., type: str, default: ""}
   wheel: {description: The benchmark's wheel on the node., type: str, required: true}
+  wheels_dir:
+    description: Directory on the node with the packages' wheels, removed afterwards; empty for a package index.
+    type: str
+    default: ""
+  locked:
+    description: With O(wheels_dir), every package as a line with version and hash.
+    type: list
+    elements: str
+    default: []
   timeout_s: {description: Seconds until one installation counts as hung., type: int, required: true}
 """
 
 MARKER = ".llm-benchmark"
+# What was installed from a wheelhouse: the lines of `locked`.
+WHEELS = ".llm-benchmark-wheels"
 
 
 class InstallError(Exception):
@@ -52,9 +64,25 @@ def is_made(directory: Path, fingerprint: str) -> bool:
     return lines == [fingerprint, installed_sum(directory)]
 
 
-def run(command: list[str], timeout_s: int) -> None:
-    """Run a command; raise InstallError with a sentence about its failure."""
+def installed_wheels(directory: Path) -> list[str]:
+    """Return what was installed from a wheelhouse; nothing where the environment has been changed since."""
+    try:
+        if (directory / MARKER).read_text().split()[1] != installed_sum(directory):
+            return []
+        return (directory / WHEELS).read_text().splitlines()
+    except (OSError, IndexError):
+        return []
+
+
+def run(command: list[str], timeout_s: int, *, wheelhouse: bool = False) -> None:
+    """Run a command; raise InstallError with a sentence about its failure.
+
+    For a `wheelhouse`, nothing of pip's configuration on the node is honoured: it could name other sources.
+    """
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    if wheelhouse:
+        environment = {name: value for name, value in environment.items() if not name.startswith("PIP_")}
+        environment |= {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False)
     except subprocess.TimeoutExpired:
@@ -65,16 +93,22 @@ def run(command: list[str], timeout_s: int) -> None:
     except OSError as error:
         raise InstallError(f"{command[0]} does not start: {error.strerror}.") from None
     if done.returncode != 0:
-        raise InstallError(sentence(done.stdout + "\n" + done.stderr))
+        raise InstallError(sentence(done.stdout + "\n" + done.stderr, wheelhouse=wheelhouse))
 
 
-def sentence(output: str) -> str:
+def sentence(output: str, *, wheelhouse: bool = False) -> str:
     """Return what pip or venv said, in one sentence with what to do."""
     if "No space left on device" in output:
         return "The disk is full: make room, or set python_env_dir (and TMPDIR) to a larger disk."
+    if match := re.search(r"from (\S+) \(from.*?\n\s+Expected sha256", output):
+        wheel = match[1].rpartition("/")[2]
+        return f"{wheel} is not the wheel that wheelhouse.json lists: copy the wheelhouse again, or make it anew."
     if "ensurepip is not available" in output or "No module named ensurepip" in output:
         return "This Python cannot make virtual environments: install its venv package (Debian: python3-venv)."
-    if match := re.search(r"No matching distribution found for (\S+)", output):
+    match = re.search(r"No matching distribution found for (\S+)", output)
+    if match and wheelhouse:
+        return f"The wheel of {match[1]} is not among those that were sent: run again."
+    if match:
         return (
             f"The package index has no {match[1]} for this Python and platform: check the pin, "
             "python_env_torch_index_url and the node's pip configuration."
@@ -98,22 +132,54 @@ def install(directory: Path, parameters: dict[str, Any]) -> None:
     """Make or update the environment; the marker is written last, so that a half-made one is never taken for made."""
     timeout_s, interpreter = parameters["timeout_s"], str(Path(parameters["python"]).expanduser())
     python = directory / "bin" / "python"
+    have = installed_wheels(directory)
     (directory / MARKER).unlink(missing_ok=True)
-    if not works(python, interpreter):
+    # What did not come from a wheelhouse as a whole could hold anything: with one, such an environment is made anew.
+    if not works(python, interpreter) or (parameters["wheels_dir"] and not have):
         shutil.rmtree(directory, ignore_errors=True)
         run([interpreter, "-m", "venv", str(directory)], timeout_s)
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--no-color"]
+        have = []
     requirements = directory / "requirements.txt"
     requirements.write_text(parameters["requirements"])
+    if parameters["wheels_dir"]:
+        install_from_wheels(directory, have, parameters)
+    else:
+        install_from_index(python, requirements, parameters)
+    beside = directory / (MARKER + ".part")
+    beside.write_text(f"{parameters['fingerprint']}\n{installed_sum(directory)}\n")
+    beside.replace(directory / MARKER)
+
+
+def install_from_index(python: Path, requirements: Path, parameters: dict[str, Any]) -> None:
+    """Install with the node's own pip configuration, torch from an index of its own where there is one."""
+    timeout_s = parameters["timeout_s"]
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--no-color"]
     if parameters["torch_index_url"]:
         # From that index alone, and first: what comes after finds torch there and takes no other build.
         torch, _ = requirements_without_torch(parameters["requirements"])
         run([*pip, "--index-url", parameters["torch_index_url"], *torch], timeout_s)
     run([*pip, "--requirement", str(requirements)], timeout_s)
     run([*pip, "--no-deps", "--force-reinstall", parameters["wheel"]], timeout_s)
-    beside = directory / (MARKER + ".part")
-    beside.write_text(f"{parameters['fingerprint']}\n{installed_sum(directory)}\n")
-    beside.replace(directory / MARKER)
+    (python.parents[1] / WHEELS).unlink(missing_ok=True)
+
+
+def install_from_wheels(directory: Path, have: list[str], parameters: dict[str, Any]) -> None:
+    """Install what is locked and not there yet, each wheel against its hash, and from nowhere else."""
+    timeout_s, locked = parameters["timeout_s"], parameters["locked"]
+    pip = [str(directory / "bin" / "python"), "-m", "pip"]
+    gone = {line.split("==")[0] for line in have} - {line.split("==")[0] for line in locked}
+    if gone:
+        run([*pip, "uninstall", "--quiet", "--yes", *sorted(gone)], timeout_s, wheelhouse=True)
+    words = ["install", "--quiet", "--no-color", "--no-index", "--no-deps", "--force-reinstall"]
+    if new := [line for line in locked if line not in have]:
+        listing = directory / "wheels.txt"
+        listing.write_text("\n".join(new) + "\n")
+        offered = ["--find-links", parameters["wheels_dir"], "--only-binary", ":all:", "--require-hashes"]
+        run([*pip, *words, *offered, "--requirement", str(listing)], timeout_s, wheelhouse=True)
+    run([*pip, *words, parameters["wheel"]], timeout_s, wheelhouse=True)
+    # The wheels were chosen on the controller: that nothing is lacking is asked of pip here.
+    run([*pip, "check"], timeout_s, wheelhouse=True)
+    (directory / WHEELS).write_text("\n".join(locked) + "\n")
 
 
 def works(python: Path, interpreter: str) -> bool:
@@ -137,6 +203,8 @@ def main() -> None:
             "requirements": {"type": "str", "required": True},
             "torch_index_url": {"type": "str", "default": ""},
             "wheel": {"type": "str", "required": True},
+            "wheels_dir": {"type": "str", "default": ""},
+            "locked": {"type": "list", "elements": "str", "default": []},
             "timeout_s": {"type": "int", "required": True},
         }
     )
@@ -146,14 +214,18 @@ def main() -> None:
         with directory.with_name(f".{directory.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             # Another node with the same home may have made it while this one waited.
-            if is_made(directory, module.params["fingerprint"]):
-                module.exit_json(changed=False)
-            install(directory, module.params)
+            if changed := not is_made(directory, module.params["fingerprint"]):
+                install(directory, module.params)
+        if module.params["wheels_dir"]:
+            # Only now: after a failure they need not be sent again.
+            shutil.rmtree(module.params["wheels_dir"], ignore_errors=True)
+            with suppress(OSError):  # another node with the same home has its own in there
+                Path(module.params["wheels_dir"]).parent.rmdir()
     except InstallError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.filename or directory} cannot be written: {error.strerror}.")
-    module.exit_json(changed=True)
+    module.exit_json(changed=changed)
 
 
 if __name__ == "__main__":

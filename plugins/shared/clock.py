@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import select
-import shlex
 import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
+
+from session import session_command
 
 TRIPS = 8
 # A node that has not answered within this answers no more.
@@ -24,19 +25,8 @@ def round_trips(connection: Any, shell: Shell) -> list[tuple[int, int, int]]:
     One session serves all of them where the connection is OpenSSH or local, for starting a session takes far longer
     than a round trip. Elsewhere, or where that fails, each is a command of its own: right too, and less precise.
     """
-    command = _command(connection)
+    command = session_command(connection, LOOP)
     return (_within_a_session(command) if command else []) or _one_by_one(shell)
-
-
-def _command(connection: Any) -> list[Any] | None:
-    if connection.transport == "local":
-        return ["/bin/sh", "-c", LOOP]
-    if connection.transport != "ssh" or connection.get_option("password"):
-        return None
-    # ansible-core has no public way to a session that answers: this is how its own exec_command makes its command.
-    build, far = connection._build_command, f"/bin/sh -c {shlex.quote(LOOP)}"
-    words: list[Any] = build(connection.get_option("ssh_executable"), "ssh", connection.host, far)
-    return words
 
 
 def _within_a_session(command: list[Any]) -> list[tuple[int, int, int]]:

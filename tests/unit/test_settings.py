@@ -14,6 +14,14 @@ def problems(variables: dict[str, Any]) -> list[str]:
     return str(caught.value).splitlines()
 
 
+def test_a_wheelhouse_and_an_index_of_torch_exclude_each_other() -> None:
+    both = {"python_env_wheelhouse": "wheels", "python_env_torch_index_url": "https://index.example"}
+    (problem,) = problems(both)
+    assert problem.startswith(
+        "python_env_wheelhouse is set, so no node asks an index: leave python_env_torch_index_url"
+    )
+
+
 def test_defaults() -> None:
     settings = resolve({}).settings
     assert settings.benchmark_model == "meta-llama/Llama-3.1-8B-Instruct"

@@ -65,6 +65,21 @@ def test_what_pip_says_becomes_one_sentence(output: str, said: str) -> None:
     assert said in install.sentence(output)
 
 
+HASHES = """
+ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you have updated the package versions, ...
+    jinja2==3.1.6 from file:///home/x/.venv.wheels/jw2/jinja2-3.1.6-py3-none-any.whl (from -r wheels.txt (line 1)):
+        Expected sha256 0000
+             Got        85ece4451f492d0c13c5dd7c13a64681a86afae63a5f347908daf103ce6d2f67
+"""
+
+
+def test_what_pip_says_of_a_wheelhouse_names_the_wheelhouse() -> None:
+    said = install.sentence(HASHES)
+    assert said.startswith("jinja2-3.1.6-py3-none-any.whl is not the wheel that wheelhouse.json lists")
+    output = "ERROR: No matching distribution found for torch==9.9"
+    assert "not among those that were sent" in install.sentence(output, wheelhouse=True)
+
+
 def test_only_the_torch_pin_goes_to_the_torch_index() -> None:
     torch, rest = install.requirements_without_torch("numpy==2\ntorch==2.13.0\ntorchvision==1\n# torch\n")
     assert torch == ["torch==2.13.0"]

@@ -1,0 +1,89 @@
+"""Send files to a node as one tar stream over one SSH session: nothing is held in memory, nothing is written beside."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import tarfile
+import tempfile
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure
+from session import session_command
+
+SSH_FAILED = 255
+BUFFER = 2**20
+
+PutFile = Callable[[Path, str], object]
+
+
+class StreamError(Exception):
+    """What the node's tar said, or that the time was up."""
+
+
+def send_files(connection: Any, files: Iterable[Path], directory: str, timeout_s: float, put: PutFile) -> None:
+    """Write `files` into `directory` on the node, which is made where it is not there; absolute, as the node names it.
+
+    Over OpenSSH and on this machine as one stream; over anything else (a password, another connection plugin) `put` is
+    called for each. Raises StreamError, and AnsibleConnectionFailure where the connection was lost.
+    """
+    far = f"mkdir -p {shlex.quote(directory)} && tar -x -o -f - -C {shlex.quote(directory)}"
+    command = session_command(connection, far)
+    if command is None:
+        for file in files:
+            put(file, f"{directory}/{file.name}")
+        return
+    with tempfile.TemporaryFile() as said:
+        # A group of its own: on this machine the shell's tar has to end with it, or it would hold the pipe open.
+        session = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+        )
+        late = threading.Timer(timeout_s, _end, [session])
+        late.start()
+        try:
+            broken = _feed(session, files)
+            code = session.wait()
+        finally:
+            expired = not late.is_alive()
+            late.cancel()
+            _end(session)
+            session.wait()
+        said.seek(0)
+        words = " ".join(said.read().decode(errors="replace").split())[-300:]
+    if expired:
+        raise StreamError(f"they did not arrive within {timeout_s:g} s")
+    if code == SSH_FAILED:
+        raise AnsibleConnectionFailure(words)
+    if code != 0 or broken:
+        raise StreamError(words or "the connection broke off")
+
+
+def _end(session: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(session.pid, signal.SIGKILL)
+
+
+def _feed(session: subprocess.Popen[bytes], files: Iterable[Path]) -> bool:
+    """Write the archive; return whether the other side went away before its end."""
+    assert session.stdin  # noqa: S101 # a pipe was asked for
+    try:
+        with session.stdin, tarfile.open(fileobj=session.stdin, mode="w|", bufsize=BUFFER) as archive:
+            for file in files:
+                archive.add(file, arcname=file.name, recursive=False, filter=_plain)
+    except BrokenPipeError:
+        return True
+    return False
+
+
+def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Leave out whose file it is on the controller."""
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    entry.mode = 0o644
+    return entry
