@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmark.cluster.agreement import agreements
 from benchmark.cluster.arithmetic import cluster_verdict, gpus_of, group_nodes, likeness, natural, overlap
+from benchmark.cluster.diagnosis import diagnose
 from benchmark.cluster.load import MAX_REASON, LoadedNode, load_node, one_line, read_run, strangers
 from benchmark.records import ClusterResult, NodeRow, RunRecord
 
@@ -58,6 +59,7 @@ def _result(run_dir: Path, run: RunRecord, nodes: Sequence[LoadedNode]) -> Clust
         groups=groups,
         overlap=together,
         agreements=compared,
+        findings=diagnose(counted, groups, ()),
         problems=tuple(
             problem[:MAX_REASON] for problem in (*(p for n in nodes for p in n.problems), *strangers(run_dir, run))
         ),

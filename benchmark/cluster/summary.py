@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.records import ClusterResult, Distribution, Group, NodeRow, RunRecord
+from benchmark.cluster.diagnosis.aspects import ENERGY
+from benchmark.records import ClusterResult, Distribution, Finding, Group, NodeRow, RunRecord
 from benchmark.text import describe_model, describe_profile, environment, figure, finish, floor_note
+from benchmark.verdict import label, unit
 
 TEMPLATES = Path(__file__).parent / "templates"
 TEMPLATE = "benchmark_summary.txt.j2"
@@ -47,6 +49,7 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
         "together": _together(result),
         "agreed": _agreed(result),
         "enough": _enough(result),
+        "findings": [(finding.node, finding_words(finding)) for finding in result.findings],
         "not_counted": [row for row in result.nodes if not row.counted],
         "invalid": [row for row in result.nodes if row.counted and not (row.verdict and row.verdict.valid)],
     }
@@ -130,6 +133,20 @@ def _agreed(result: ClusterResult) -> str:
             f"{nodes - differ} of {nodes} like nodes give the same greedy tokens ({agreement.prompts} prompts)"
         )
     return "\n".join(lines)
+
+
+def finding_words(finding: Finding) -> str:
+    """Return what is wrong with a slow node and why, a line each."""
+    aspect = finding.metric
+    name, suffix = ("tokens/J", "") if aspect == ENERGY else (label(aspect), unit(aspect))
+    lines = [
+        f"{name} is {figure(finding.value)}{suffix}, {finding.change:+.0%} against {figure(finding.expected)}{suffix}, "
+        f"{finding.against}"
+    ]
+    if finding.also:
+        lines.append(f"also {'; '.join(finding.also)}")
+    lines.append(f"probable cause: {finding.cause}" if finding.cause else "no cause seen")
+    return "\n".join([*lines, *finding.evidence])
 
 
 def _distinct(texts: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from benchmark import metrics
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.files import rewrite_samples, sample_writer, write_atomic, write_record
 from benchmark.loadgen_log import ACCURACY, ANSWERS
+from benchmark.node import cpu_time
 from benchmark.node.accuracy import answers_of, has_references, read_answers, require_scoring, score
 from benchmark.node.environment import validate_environment
 from benchmark.node.interfaces import (
@@ -188,6 +189,7 @@ class _Run:
             self._update(window=Window.of(expected, expected, self.asked_unix_ns))
             if start is not None:
                 sleep_until(start.at_ns)
+            cpu = cpu_time.read()
             self.window_ns = time.time_ns(), now_ns()
             self.recorder = Recorder(engine, writer, self.window_ns[1], self._tell)
             try:
@@ -197,6 +199,7 @@ class _Run:
             finally:
                 self.recorder.close()
                 self._close_window()
+                self._set(cpu=cpu_time.between(cpu, cpu_time.read()))
         self._set(loadgen=outcome.loadgen)
         if outcome.scheduled_ns:
             rewrite_samples(path, self.recorder.amend(outcome.scheduled_ns))

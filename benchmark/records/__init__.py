@@ -22,7 +22,7 @@ from benchmark.records.node import (
 )
 from benchmark.records.run import AgreedStart, Failure, ReadyNode, RunRecord
 from benchmark.records.sample import Distribution, Metrics, QueryCounts, Sample
-from benchmark.records.telemetry import Energy, GpuTelemetry, GpuTick, Telemetry, Tick
+from benchmark.records.telemetry import CpuTime, Energy, GpuTelemetry, GpuTick, Telemetry, Tick
 from benchmark.records.verdict import Check, Verdict
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Check",
     "ClusterResult",
     "Count",
+    "CpuTime",
     "DatasetInfo",
     "Disagreement",
     "Distribution",

@@ -92,11 +92,12 @@ class Finding(Record):
     """A node that is slow among its like, or against its own history, and the probable cause."""
 
     node: Name
-    metric: Name
+    metric: Name = Field(description="the most telling one in which it is slow; tokens_per_joule: energy")
     value: float
     expected: float = Field(description="median of the like nodes, or of the node's earlier runs")
     change: float = Field(description="value / expected - 1")
     against: Text = Field(description="what it was held against, in words")
+    also: tuple[Text, ...] = Field((), description="what else it is worse in, in words")
     cause: Text = Field("", description="empty: no cause was seen")
     evidence: tuple[Text, ...] = Field((), description="what speaks for the cause, a sentence each")
 

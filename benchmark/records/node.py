@@ -10,7 +10,7 @@ from benchmark import DISCLAIMER
 from benchmark.records.base import SCHEMA_VERSION, Count, Name, Nanoseconds, Record, Stage, Status, Text
 from benchmark.records.environment import Environment
 from benchmark.records.sample import Metrics
-from benchmark.records.telemetry import Telemetry
+from benchmark.records.telemetry import CpuTime, Telemetry
 from benchmark.records.verdict import Verdict
 from benchmark.settings import ResolvedSettings
 
@@ -154,5 +154,6 @@ class NodeResult(Record):
     loadgen: LoadGenResult | None = None
     accuracy: Accuracy | None = None
     telemetry: Telemetry | None = Field(None, description="what was watched while measuring")
+    cpu: CpuTime | None = Field(None, description="what the run had of the CPU while measuring")
     verdict: Verdict | None = None
     stages_s: dict[Name, float] = Field(default_factory=dict, description="seconds that each stage took")

@@ -82,3 +82,17 @@ class Telemetry(Record):
     gpus: tuple[GpuTelemetry, ...] = ()
     energy: Energy | None = Field(None, description="absent: no GPU has a counter")
     note: Text = Field("", description="what could not be watched, and why")
+
+
+class CpuTime(Record):
+    """How the run and its child processes came by the CPU in the measuring window, by the kernel's own account."""
+
+    wall_s: Annotated[float, Field(ge=0)]
+    used_s: Annotated[float, Field(ge=0)] = Field(description="of all cores together")
+    waited_s: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="threads of the run's process that could run and had no core, added up; absent: not told"
+    )
+    held_s: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="in which the control group's quota kept it from running; absent: there is no quota"
+    )
+    quota_cpus: Annotated[float, Field(gt=0)] | None = Field(None, description="CPUs that the control group may use")

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.cluster.aggregate import aggregate
+from benchmark.cluster.job_summary import render_job_summary
 from benchmark.cluster.load import read_run
+from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.summary import render_cluster
 from benchmark.files import write_record
 from benchmark.metrics import distribution
@@ -29,7 +31,7 @@ from benchmark.records import (
     Window,
 )
 from benchmark.text import WIDTH, columns
-from tests.unit.building import MS, RUN_ID, START_NS, add_node, asked, make_run
+from tests.unit.building import HOST, MS, RUN_ID, START_NS, add_node, asked, make_run
 
 
 def render(run_dir: Path) -> str:
@@ -262,3 +264,30 @@ def test_accuracy_and_found_targets_stand_in_the_summary(tmp_path: Path) -> None
     assert (
         "jw2: ROUGE-1 38.7, ROUGE-2 15.9, ROUGE-L 24.4, ROUGE-Lsum 35.7; 3 answers to 3 prompts, 99 characters" in words
     )
+
+
+def test_a_slow_node_is_told_with_its_cause(tmp_path: Path) -> None:
+    make_run(tmp_path, {node: asked(20) for node in ("jw2", "jw3", "jw4")})
+    for node, latency in (("jw2", 1800.0), ("jw3", 1810.0), ("jw4", 2400.0)):
+        seen = HOST.model_copy(update={"cpu_count": 2 if node == "jw4" else 8})
+        add_node(tmp_path, node, asked(20), [latency] * 20, environment=seen)
+    assert (
+        """\
+Slow nodes
+  jw4       QPS is 0.42, -25% against 0.55, the median of 2 like nodes
+            also tokens/s 26.7 instead of 35.5 (-25%); P50 TPOT 37.3 ms
+            instead of 27.9 ms (+34%)
+            probable cause: CPU starvation
+            The run may use 2 CPUs, 8 on like nodes.
+"""
+        in render(tmp_path)
+    )
+    page = render_job_summary(Outcome(read_run(tmp_path), aggregate(tmp_path)))
+    assert "| jw4 | QPS is 0.42, -25% against 0.55, the median of 2 like nodes" in page
+
+
+def test_like_nodes_raise_no_finding(tmp_path: Path) -> None:
+    make_run(tmp_path, {node: asked(20) for node in ("jw2", "jw3")})
+    for node, latency in (("jw2", 1800.0), ("jw3", 1840.0)):
+        add_node(tmp_path, node, asked(20), [latency] * 20)
+    assert "Slow nodes" not in render(tmp_path)

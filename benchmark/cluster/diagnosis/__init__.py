@@ -1,0 +1,94 @@
+"""Which node is slow, and why: findings from a run's like nodes, each with the probable cause and its evidence.
+
+`spread` says when a value is off, `aspects` which values count, `slow` which nodes are slow; every other file is one
+cause with its thresholds. Formulas and thresholds: docs/metrics.md, Diagnosis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from benchmark.cluster.diagnosis.clocks import lower_clocks
+from benchmark.cluster.diagnosis.cpu import cpu_starvation
+from benchmark.cluster.diagnosis.loading import slow_loading
+from benchmark.cluster.diagnosis.memory_errors import memory_errors
+from benchmark.cluster.diagnosis.pcie import lower_pcie
+from benchmark.cluster.diagnosis.power_limit import lower_power_limit
+from benchmark.cluster.diagnosis.slow import Earlier, Shift, Slow, slow_nodes
+from benchmark.cluster.diagnosis.software import other_configuration, other_software
+from benchmark.cluster.diagnosis.suspect import Rule, Suspect
+from benchmark.cluster.diagnosis.tenants import co_tenant
+from benchmark.cluster.diagnosis.throttling import power, thermal
+from benchmark.cluster.load import LoadedNode
+from benchmark.records import Drift, Finding, Group
+from benchmark.text import figure
+
+__all__ = ["CAUSES", "diagnose", "no_history"]
+
+# The first with evidence is the probable cause: what makes a GPU slow comes before what is only its consequence (lower
+# clocks), and what was seen to happen before what merely differs.
+CAUSES: Mapping[str, Rule] = {
+    "thermal throttling": thermal,
+    "lower power limit": lower_power_limit,
+    "power throttling": power,
+    "GPU memory errors": memory_errors,
+    "narrower PCIe link": lower_pcie,
+    "co-tenant process": co_tenant,
+    "CPU starvation": cpu_starvation,
+    "lower clocks": lower_clocks,
+    "other software version": other_software,
+    "other configuration": other_configuration,
+    "slow disk at model load": slow_loading,
+}
+# Of a finding: a node whose software differs in everything has one cause, not a page of them.
+MAX_EVIDENCE = 8
+
+
+def no_history(node: str) -> Sequence[Mapping[str, float]]:
+    """Return no earlier runs."""
+    return ()
+
+
+def diagnose(
+    counted: Iterable[LoadedNode], groups: Iterable[Group], drift: Sequence[Drift], earlier: Earlier = no_history
+) -> tuple[Finding, ...]:
+    """Return what is wrong with slow nodes, the worst first. `earlier` gives a node's values in like earlier runs."""
+    nodes = {node.node: node for node in counted}
+    found: list[tuple[float, Finding]] = []
+    for group in groups:
+        members = [nodes[name] for name in group.nodes]
+        for slow in slow_nodes(members, earlier):
+            peers = [node for node in members if node is not slow.node]
+            worst = max(shift.deviation.badness for shift in slow.shifts)
+            found.append((worst, _finding(slow, Suspect(slow.node, peers, drift))))
+    return tuple(finding for _, finding in sorted(found, key=lambda pair: -pair[0]))
+
+
+def _finding(slow: Slow, suspect: Suspect) -> Finding:
+    first, *others = slow.shifts
+    evidence = {cause: told for cause, rule in CAUSES.items() if (told := list(rule(suspect)))}
+    cause = next(iter(evidence), "")
+    sentences = [
+        sentence if name == cause else f"Also {name}: {sentence}"
+        for name, told in evidence.items()
+        for sentence in told
+    ]
+    return Finding(
+        node=slow.node.node,
+        metric=first.aspect.metric,
+        value=first.value,
+        expected=first.deviation.expected,
+        change=first.deviation.change,
+        against=slow.against,
+        also=tuple(_words(shift) for shift in others),
+        cause=cause,
+        evidence=tuple(sentence[:1000] for sentence in sentences[:MAX_EVIDENCE]),
+    )
+
+
+def _words(shift: Shift) -> str:
+    aspect = shift.aspect
+    return (
+        f"{aspect.label} {figure(shift.value)}{aspect.unit} instead of {figure(shift.deviation.expected)}{aspect.unit} "
+        f"({shift.deviation.change:+.0%})"
+    )

@@ -1,0 +1,108 @@
+"""Which of a node's numbers tell how fast it is: that depends on who decides when queries are issued."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmark.cluster.diagnosis.spread import MEDIAN_VARIANCE, NATURAL_SPREAD, Reading, mad
+from benchmark.cluster.load import LoadedNode
+from benchmark.records import NodeResult
+from benchmark.verdict import label, unit, value_of
+
+ENERGY = "tokens_per_joule"
+# A searched rate is known to 5 %: that much more may two like nodes differ in it.
+SEARCHED_SPREAD = 0.04
+
+
+@dataclass(frozen=True)
+class Aspect:
+    """A metric that a slow node is worse in. `assumed`: what like nodes are taken to differ by."""
+
+    metric: str
+    higher_is_better: bool
+    assumed: float = NATURAL_SPREAD
+
+    @property
+    def label(self) -> str:
+        """The metric's name for people."""
+        return "tokens/J" if self.metric == ENERGY else label(self.metric)
+
+    @property
+    def unit(self) -> str:
+        """The metric's unit, with a leading space, or nothing."""
+        return unit(self.metric)
+
+
+_QPS = Aspect("qps", True)
+_TOKENS = Aspect("tokens_per_s", True)
+_LATENCY = Aspect("latency_ms.p50", False)
+_TTFT = Aspect("ttft_ms.p50", False)
+_TPOT = Aspect("tpot_ms.p50", False)
+_ENERGY = Aspect(ENERGY, True)
+
+
+def scenario_of(result: NodeResult) -> str:
+    """Return who issued the queries: "closed_loop", or LoadGen's "Server", "Offline" or "SingleStream"."""
+    profile = result.resolved.profile
+    return str(profile.scenario_options.get("scenario", profile.scenario))
+
+
+def rate_of(result: NodeResult) -> str:
+    """Return at which rate queries were issued where a schedule sets it, as a word; else nothing.
+
+    Nodes with different rates waited in different queues: their times tell nothing of the nodes.
+    """
+    if scenario_of(result) != "Server":
+        return ""
+    asked = result.resolved.settings.benchmark_target_qps
+    return "searched" if asked == "auto" else f"{result.target_qps:g}"
+
+
+def aspects_of(result: NodeResult) -> tuple[Aspect, ...]:
+    """Return the metrics to hold like nodes against each other in, the most telling first."""
+    scenario = scenario_of(result)
+    if scenario == "Server":
+        # The schedule sets queries and tokens per second; where the rate was searched, only the rate tells.
+        if rate_of(result) == "searched":
+            return (Aspect("qps", True, SEARCHED_SPREAD),)
+        return (_LATENCY, _TTFT, _TPOT, _ENERGY)
+    if scenario == "Offline":
+        # All are issued at once: latency and TTFT are mostly the queue, which throughput tells of.
+        return (_QPS, _TOKENS, _TPOT, _ENERGY)
+    return (_QPS, _TOKENS, _TTFT, _TPOT, _ENERGY)
+
+
+def reading(node: LoadedNode, aspect: Aspect) -> Reading | None:
+    """Return the node's value and its standard error, or None where it is undefined or not above zero."""
+    if aspect.metric == ENERGY:
+        energy = node.result.telemetry.energy if node.result and node.result.telemetry else None
+        value = energy.tokens_per_joule if energy else None
+    else:
+        value = value_of(node.metrics, aspect.metric) if node.metrics else None
+    if value is None or not value > 0:
+        return None
+    return Reading(value, _error(node, aspect.metric))
+
+
+def _error(node: LoadedNode, metric: str) -> float:
+    """Return the relative standard error that the node's own samples give; 0 where they do not tell."""
+    if (
+        metric in ("qps", "tokens_per_s")
+        and node.result
+        and scenario_of(node.result) in ("closed_loop", "SingleStream")
+    ):
+        times = node.times.latency_ms
+        if len(times) < 2:
+            return 0.0
+        return statistics.stdev(times) / math.sqrt(len(times)) / statistics.fmean(times)
+    of_median = {"latency_ms.p50": node.times.latency_ms, "ttft_ms.p50": node.times.ttft_ms}
+    of_median["tpot_ms.p50"] = node.times.tpot_ms
+    return _median_error(of_median.get(metric, ()))
+
+
+def _median_error(times: Sequence[float]) -> float:
+    middle = statistics.median(times) if len(times) > 1 else 0.0
+    return mad(times) * math.sqrt(MEDIAN_VARIANCE / len(times)) / middle if middle > 0 else 0.0

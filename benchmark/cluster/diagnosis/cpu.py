@@ -1,0 +1,94 @@
+"""The run had too little of the CPU: too few cores, a quota, or others that wanted them too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmark.cluster.diagnosis.suspect import Suspect, environment_of, telemetry_of, usual
+from benchmark.cluster.load import LoadedNode
+from benchmark.records import CpuTime
+
+# Threads that could run and had no core, in percent of the window. Above 100: more than one at a time.
+MORE_WAITING_PERCENT = 5.0
+# Of the window, in which a quota kept everything from running.
+MORE_HELD_PERCENT = 2.0
+# Of all cores: busier than this there is no room left ...
+BUSY_PERCENT = 90.0
+# ... and so much busier than like nodes.
+MORE_BUSY_PERCENT = 20.0
+
+
+def cpu_starvation(suspect: Suspect) -> Iterator[str]:
+    """Evidence: fewer CPUs, a quota that bit, threads that waited for a core, a busy host, a power-saving governor.
+
+    Each only where like nodes are better off.
+    """
+    yield from _cores(suspect)
+    yield from _quota(suspect)
+    yield from _waiting(suspect)
+    yield from _busy(suspect)
+    yield from _governor(suspect)
+
+
+def _cores(suspect: Suspect) -> Iterator[str]:
+    def cores(node: LoadedNode) -> float | None:
+        seen = environment_of(node)
+        return seen.cpu_count if seen else None
+
+    own, others = cores(suspect.node), usual(suspect.peers, cores)
+    if own is not None and others is not None and own < others:
+        yield f"The run may use {own:.0f} CPUs, {others:.0f} on like nodes."
+
+
+def _time(node: LoadedNode) -> CpuTime | None:
+    return node.result.cpu if node.result else None
+
+
+def _waited(node: LoadedNode) -> float | None:
+    time = _time(node)
+    return 100 * time.waited_s / time.wall_s if time and time.waited_s is not None and time.wall_s else None
+
+
+def _held(node: LoadedNode) -> float | None:
+    time = _time(node)
+    return 100 * time.held_s / time.wall_s if time and time.held_s is not None and time.wall_s else None
+
+
+def _quota(suspect: Suspect) -> Iterator[str]:
+    own, others = _held(suspect.node), usual(suspect.peers, _held)
+    time = _time(suspect.node)
+    if own is not None and others is not None and own >= others + MORE_HELD_PERCENT:
+        quota = f" of {time.quota_cpus:g} CPUs" if time and time.quota_cpus is not None else ""
+        yield f"A CPU quota{quota} held the run back for {own:.0f} % of the time, like nodes for {others:.0f} %."
+        return
+
+    def allowed(node: LoadedNode) -> float | None:
+        return None if (one := _time(node)) is None else one.quota_cpus
+
+    if time and time.quota_cpus is not None and all(allowed(peer) is None for peer in suspect.peers):
+        yield f"The run has a CPU quota of {time.quota_cpus:g} CPUs, like nodes have none."
+
+
+def _waiting(suspect: Suspect) -> Iterator[str]:
+    own, others = _waited(suspect.node), usual(suspect.peers, _waited)
+    if own is not None and others is not None and own >= max(2 * others, others + MORE_WAITING_PERCENT):
+        yield f"Threads of the run waited for a CPU for {own:.0f} % of the time, on like nodes for {others:.0f} %."
+
+
+def _busy(suspect: Suspect) -> Iterator[str]:
+    def busy(node: LoadedNode) -> float | None:
+        watched = telemetry_of(node)
+        return watched.cpu_percent if watched else None
+
+    own, others = busy(suspect.node), usual(suspect.peers, busy)
+    if own is not None and others is not None and own >= BUSY_PERCENT and own >= others + MORE_BUSY_PERCENT:
+        yield f"The host's CPUs were {own:.0f} % busy, {others:.0f} % on like nodes."
+
+
+def _governor(suspect: Suspect) -> Iterator[str]:
+    seen = environment_of(suspect.node)
+    if seen is None or seen.cpu_governor != "powersave":
+        return
+    theirs = [peer_seen.cpu_governor for peer in suspect.peers if (peer_seen := environment_of(peer))]
+    if theirs.count("performance") * 2 > len(theirs):
+        yield "The CPU's governor is powersave, performance on like nodes."

@@ -1,0 +1,28 @@
+"""The GPU has memory errors, or the driver reported an error of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmark.cluster.diagnosis.suspect import Suspect, gpus_seen, gpus_watched
+
+# Corrected errors in one window that are more than bad luck: each costs a replay.
+MANY_CORRECTED = 10
+
+
+def memory_errors(suspect: Suspect) -> Iterator[str]:
+    """Evidence: any uncorrected error, ten new corrected ones, or any XID error in the measuring window.
+
+    Where nothing was watched: uncorrected errors since the driver was loaded.
+    """
+    for gpu in gpus_watched(suspect.node):
+        if gpu.ecc_uncorrected:
+            yield f"GPU {gpu.index} had {gpu.ecc_uncorrected} new uncorrected ECC errors while measuring."
+        if (gpu.ecc_corrected or 0) >= MANY_CORRECTED:
+            yield f"GPU {gpu.index} had {gpu.ecc_corrected} new corrected ECC errors while measuring."
+        if gpu.xid:
+            numbers = ", ".join(str(number) for number in gpu.xid)
+            yield f"The driver reported XID {numbers} of GPU {gpu.index} while measuring."
+    for seen in gpus_seen(suspect.node):
+        if seen.ecc_uncorrected:
+            yield f"GPU {seen.index} had {seen.ecc_uncorrected} uncorrected ECC errors since the driver was loaded."

@@ -1,0 +1,116 @@
+"""When is a node off its like? Median and MAD on logarithms, with a natural spread that few nodes cannot unsay.
+
+Formulas and thresholds: docs/metrics.md, Diagnosis; what they amount to is measured by benchmarks/diagnosis.py.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# What like nodes are taken to differ by (one standard deviation) as long as they themselves do not say otherwise.
+NATURAL_SPREAD = 0.02
+# A smaller change is never named, however like each other the other nodes are.
+LEAST_CHANGE = 0.03
+# MAD to standard deviation, for normal values.
+MAD_TO_SIGMA = 1.4826
+# The median's variance is this times the mean's.
+MEDIAN_VARIANCE = math.pi / 2
+# Relative standard error of MAD as a standard deviation, times the root of the degrees of freedom.
+MAD_ERROR = 1.166
+# How far the nodes' own spread may be wrong: standard errors below (68 % one-sided confidence is 0.5; this is 84 %) ...
+LOWER_Z = 1.0
+# ... and above (99 %): a quiet cluster has to be many nodes to be believed.
+UPPER_Z = 2.33
+
+_quantile = statistics.NormalDist().inv_cdf
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One node's value of one metric, and its standard error from the node's own samples, relative to the value."""
+
+    value: float
+    error: float = 0.0
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far a node is from the others: `change` is value / expected - 1, `limit` what `badness` had to exceed."""
+
+    expected: float
+    change: float
+    badness: float
+    limit: float
+
+    @property
+    def off(self) -> bool:
+        """Whether the node is worse by more than chance gives."""
+        return self.badness > self.limit
+
+
+def mad(values: Sequence[float]) -> float:
+    """Return the median absolute deviation from the median, as a standard deviation."""
+    centre = statistics.median(values)
+    return MAD_TO_SIGMA * statistics.median(abs(value - centre) for value in values)
+
+
+def spread(values: Sequence[float], assumed: float = NATURAL_SPREAD) -> float:
+    """Return the standard deviation to hold `values` (logarithms) against.
+
+    It is `assumed`, moved as little as possible into the confidence interval of the values' own (MAD). With fewer than
+    ten values that interval has no upper end: they cannot show that they differ by less.
+    """
+    if len(values) < 3:
+        return assumed
+    own, error = mad(values), MAD_ERROR / math.sqrt(len(values) - 1)
+    least = own / (1 + LOWER_Z * error)
+    most = own / (1 - UPPER_Z * error) if UPPER_Z * error < 1 else math.inf
+    return min(max(assumed, least), max(most, least))
+
+
+def deviations(
+    readings: Sequence[Reading], *, higher_is_better: bool, alpha: float, assumed: float = NATURAL_SPREAD
+) -> list[Deviation]:
+    """Return how far each reading is from the median of the others.
+
+    `alpha` is the probability with which any of them exceeds its limit although all are alike. Values have to be above
+    zero, and there have to be at least two.
+    """
+    logs = [math.log(reading.value) for reading in readings]
+    expected = medians_of_others(logs)
+    sampling = statistics.median(reading.error for reading in readings)
+    natural = spread(logs, math.hypot(assumed, sampling))
+    others = len(logs) - 1
+    # One: there are two sides to be wrong on, and one test. Two: their median is their mean.
+    tests = len(logs) if others > 1 else 2
+    variance = 1 + (MEDIAN_VARIANCE if others > 2 else 1) / others
+    quantile = _quantile(1 - alpha / tests)
+    sign = -1 if higher_is_better else 1
+    return [
+        Deviation(
+            expected=math.exp(middle),
+            change=math.expm1(log - middle),
+            badness=sign * (log - middle),
+            # A node whose own samples tell less than those of the others has to be further off.
+            limit=max(
+                quantile * math.sqrt(natural**2 * variance + max(0.0, reading.error**2 - sampling**2)),
+                math.log1p(LEAST_CHANGE),
+            ),
+        )
+        for log, middle, reading in zip(logs, expected, readings, strict=True)
+    ]
+
+
+def medians_of_others(values: Sequence[float]) -> list[float]:
+    """Return, for each value, the median of all the others."""
+    order = sorted(range(len(values)), key=values.__getitem__)
+    medians = [0.0] * len(values)
+    low, high = (len(values) - 2) // 2, (len(values) - 1) // 2
+    for rank, number in enumerate(order):
+        # What stands at a place among the others stands one further on among all where this value comes before it.
+        middle = (values[order[place + (rank <= place)]] for place in (low, high))
+        medians[number] = sum(middle) / 2
+    return medians
