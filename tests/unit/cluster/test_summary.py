@@ -271,17 +271,14 @@ def test_a_slow_node_is_told_with_its_cause(tmp_path: Path) -> None:
     for node, latency in (("jw2", 1800.0), ("jw3", 1810.0), ("jw4", 2400.0)):
         seen = HOST.model_copy(update={"cpu_count": 2 if node == "jw4" else 8})
         add_node(tmp_path, node, asked(20), [latency] * 20, environment=seen)
-    assert (
-        """\
+    assert """\
 Slow nodes
   jw4       QPS is 0.42, -25% against 0.55, the median of 2 like nodes
             also tokens/s 26.7 instead of 35.5 (-25%); P50 TPOT 37.3 ms
             instead of 27.9 ms (+34%)
             probable cause: CPU starvation
             The run may use 2 CPUs, 8 on like nodes.
-"""
-        in render(tmp_path)
-    )
+""" in render(tmp_path)
     page = render_job_summary(Outcome(read_run(tmp_path), aggregate(tmp_path)))
     assert "| jw4 | QPS is 0.42, -25% against 0.55, the median of 2 like nodes" in page
 
