@@ -12,7 +12,7 @@ from benchmark.cluster.together import READY_FILE
 from benchmark.cluster.verify import check_claims, check_loadgen, check_origin, measured
 from benchmark.errors import InputError
 from benchmark.files import read_record, read_samples, read_ticks
-from benchmark.metrics import latencies_ms, tpots_ms, ttfts_ms
+from benchmark.metrics import NS_PER_S, latencies_ms, tpots_ms, ttfts_ms
 from benchmark.records import Failure, Metrics, NodeResult, ReadyNode, RunRecord, Sample
 from benchmark.rundir import FAILURE, NODES, RUN_FILE
 from benchmark.settings import NODE_NAME
@@ -30,11 +30,23 @@ class Times:
     latency_ms: array[float] = field(default_factory=lambda: array("d"))
     ttft_ms: array[float] = field(default_factory=lambda: array("d"))
     tpot_ms: array[float] = field(default_factory=lambda: array("d"))
+    ended_s: array[float] = field(default_factory=lambda: array("d"))
+    """When each completed sample had, since the first was issued."""
+    tokens: array[float] = field(default_factory=lambda: array("d"))
+    """Its output tokens."""
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> Times:
         """Return the times of the completed samples."""
-        return cls(array("d", latencies_ms(samples)), array("d", ttfts_ms(samples)), array("d", tpots_ms(samples)))
+        began_ns = min((sample.issued_ns for sample in samples), default=0)
+        done = [(sample.completed_ns, sample.output_tokens) for sample in samples if sample.completed_ns is not None]
+        return cls(
+            latency_ms=array("d", latencies_ms(samples)),
+            ttft_ms=array("d", ttfts_ms(samples)),
+            tpot_ms=array("d", tpots_ms(samples)),
+            ended_s=array("d", ((at_ns - began_ns) / NS_PER_S for at_ns, _ in done)),
+            tokens=array("d", (tokens for _, tokens in done)),
+        )
 
 
 @dataclass(frozen=True)

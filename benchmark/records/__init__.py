@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from benchmark.records.base import SCHEMA_VERSION, Count, Name, Nanoseconds, Record, Stage, Status, Text
 from benchmark.records.cluster import Agreement, ClusterResult, Disagreement, Drift, Finding, Group, NodeRow, Overlap
+from benchmark.records.comparison import Comparison, GroupChange, MetricChange
 from benchmark.records.environment import Environment, Gpu, GpuProcess
 from benchmark.records.node import (
     Accuracy,
@@ -32,6 +33,7 @@ __all__ = [
     "Agreement",
     "Check",
     "ClusterResult",
+    "Comparison",
     "Count",
     "CpuTime",
     "DatasetInfo",
@@ -48,7 +50,9 @@ __all__ = [
     "GpuTelemetry",
     "GpuTick",
     "Group",
+    "GroupChange",
     "LoadGenResult",
+    "MetricChange",
     "Metrics",
     "Name",
     "Nanoseconds",

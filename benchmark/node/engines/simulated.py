@@ -1,9 +1,15 @@
-"""An engine that only waits: for trying the orchestration and the arithmetic. Its results say SIMULATED."""
+"""An engine that only waits: for trying the orchestration and the arithmetic. Its results say SIMULATED.
+
+What makes one node slower than its like is no setting, or they would not be alike: SIMULATED_SLOWDOWN in the node's
+environment (1.05: 5 % slower), recorded in the engine's details; SIMULATED_SEED makes the natural spread repeatable.
+"""
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import os
+import random
 import threading
 import time
 from collections import deque
@@ -15,6 +21,9 @@ from benchmark.node import interfaces, options
 from benchmark.node.interfaces import Answer, EngineBroken, Listener, Query, now_ns
 from benchmark.records import EngineInfo
 
+SLOWDOWN = "SIMULATED_SLOWDOWN"
+SEED = "SIMULATED_SEED"
+
 
 class Options(BaseModel):
     """The profile's `engine_options`."""
@@ -24,9 +33,15 @@ class Options(BaseModel):
     load_s: float = Field(0, ge=0, description="seconds that loading takes")
     ttft_ms: float = Field(5, ge=0, description="milliseconds until the first token")
     tpot_ms: float = Field(0.2, ge=0, description="milliseconds per further token")
+    spread: float = Field(0, ge=0, le=1, description="by how much queries differ: one standard deviation, relative")
+    work_ms: float = Field(0, ge=0, description="processor time that each query takes before its first token")
     slots: int = Field(0, ge=0, description="queries that are answered at once, the others wait; 0: no limit")
     fail_indexes: tuple[int, ...] = Field((), description="queries that fail")
     break_at: int | None = Field(None, description="the query at which the engine breaks as a whole")
+
+
+class _Node(BaseModel):
+    slowdown: float = Field(gt=0)
 
 
 class Engine(interfaces.Engine):
@@ -35,12 +50,15 @@ class Engine(interfaces.Engine):
     def load(self) -> EngineInfo:
         """Wait `load_s`. Raises InputError for options that it does not know."""
         self.timing = options.check(Options, self.options, "engine_options of the simulated engine")
+        self._slowdown = options.check(_Node, {"slowdown": os.environ.get(SLOWDOWN, "1")}, SLOWDOWN).slowdown
+        self._chance = random.Random(os.environ.get(SEED))  # noqa: S311 # chance, not a secret
         time.sleep(self.timing.load_s)
         self._timer = Timer()
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Query, Listener]] = deque()
         self._busy = 0
-        return EngineInfo(name="simulated", simulated=True, details=self.timing.model_dump(mode="json"))
+        details = {**self.timing.model_dump(mode="json"), "slowdown": self._slowdown}
+        return EngineInfo(name="simulated", simulated=True, details=details)
 
     def submit(self, query: Query, listener: Listener) -> None:
         """Begin the answer, or let the query wait for a slot."""
@@ -63,14 +81,17 @@ class Engine(interfaces.Engine):
 
     def _begin(self, query: Query, listener: Listener, at_ns: int) -> None:
         tokens = self.generation.max_new_tokens
-        first_ns = at_ns + int(self.timing.ttft_ms * 1e6)
-        last_ns = first_ns + int(self.timing.tpot_ms * 1e6) * (tokens - 1)
+        slower = self._slowdown * self._chance.lognormvariate(0, self.timing.spread)
+        first_ns = at_ns + int(self.timing.ttft_ms * slower * 1e6)
+        generating_ns = int(self.timing.tpot_ms * slower * 1e6) * (tokens - 1)
         token_ids = tuple((query.seed + position) % 1000 for position in range(tokens))
         answer = Answer.of(len(query.prompt.token_ids or query.prompt.text.split()), token_ids)
 
         def first() -> None:
-            listener.first_token(query, now_ns())
-            self._timer.at(last_ns, last)
+            _work(self.timing.work_ms)
+            there_ns = now_ns()
+            listener.first_token(query, there_ns)
+            self._timer.at((there_ns if self.timing.work_ms else first_ns) + generating_ns, last)
 
         def last() -> None:
             ended_ns = now_ns()
@@ -83,6 +104,12 @@ class Engine(interfaces.Engine):
             self._begin(*following, ended_ns)
 
         self._timer.at(first_ns, first)
+
+
+def _work(work_ms: float) -> None:
+    until = time.thread_time() + work_ms / 1000
+    while time.thread_time() < until:
+        pass
 
 
 class Timer:

@@ -1,0 +1,83 @@
+"""Named runs that later ones are held against: `results/baselines.json`, one run for each likeness under each name."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from benchmark.cluster.comparison.side import Likeness, Side, load_side
+from benchmark.errors import InputError
+from benchmark.files import read_record, write_record
+from benchmark.records import SCHEMA_VERSION, Name, Record, Text
+from benchmark.settings import canonical_sha256
+
+BASELINES = "baselines.json"
+DEFAULT = "default"
+
+
+class Baseline(Record):
+    """The run that is held to be normal for one likeness."""
+
+    run_id: Name
+    label: Text = Field(description="the likeness for people")
+    set_at: Name = Field(description="UTC, ISO 8601")
+
+
+class Baselines(Record):
+    """`baselines.json`: name -> hash of the likeness -> baseline."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    names: dict[Name, dict[Name, Baseline]] = Field(default_factory=dict)
+
+
+def read_baselines(results: Path) -> Baselines:
+    """Return what was set; nothing where nothing was. Raises InputError for a file that cannot be read."""
+    path = results / BASELINES
+    return read_record(path, Baselines) if path.exists() or path.is_symlink() else Baselines()
+
+
+def key_of(like: Likeness) -> str:
+    """Return the hash under which a likeness is kept."""
+    return canonical_sha256([like.settings, like.hardware])[:16]
+
+
+def set_baseline(results: Path, run: str, name: str = DEFAULT) -> list[Baseline]:
+    """Make a run the baseline for every likeness in it; return what was set. Raises InputError."""
+    side = load_side(results, run)
+    if "/" in side.name:
+        raise InputError(f"{run}: a baseline is a whole run.")
+    if not (results / side.name).is_dir():
+        raise InputError(f"{run} does not lie in {results}: a baseline is found again by its run id there.")
+    at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    new = {key_of(like): Baseline(run_id=side.name, label=like.label[:4000], set_at=at) for like in side.groups}
+    known = read_baselines(results).names
+    _write(results, Baselines(names={**known, name: {**known.get(name, {}), **new}}))
+    return list(new.values())
+
+
+def clear_baseline(results: Path, name: str = DEFAULT) -> int:
+    """Forget the baselines of a name; return how many there were."""
+    known = dict(read_baselines(results).names)
+    gone = known.pop(name, {})
+    _write(results, Baselines(names=known))
+    return len(gone)
+
+
+def baseline_of(results: Path, after: Side, name: str = DEFAULT) -> Side | None:
+    """Return the baselines that there are for the likenesses of `after` as one side; None where there is none."""
+    known = read_baselines(results).names.get(name, {})
+    wanted = {like: known[key_of(like)].run_id for like in after.groups if key_of(like) in known}
+    sides = {run_id: load_side(results, run_id) for run_id in sorted(set(wanted.values()))}
+    groups = {like: sides[run_id].groups[like] for like, run_id in wanted.items() if like in sides[run_id].groups}
+    return Side(", ".join(sides), groups) if groups else None
+
+
+def _write(results: Path, baselines: Baselines) -> None:
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        write_record(results / BASELINES, baselines)
+    except OSError as error:
+        raise InputError(f"{results / BASELINES}: cannot be written: {error.strerror}.") from error

@@ -1,0 +1,111 @@
+"""What became better or worse from one run to another: like with like, each change with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from benchmark.cluster.comparison.bootstrap import CONFIDENCE, REPLICATES, interval_of_change
+from benchmark.cluster.comparison.measured import HIGHER_IS_BETTER, METRICS, Figure, figure_of
+from benchmark.cluster.comparison.side import Likeness, Side
+from benchmark.cluster.load import LoadedNode
+from benchmark.records import Comparison, GroupChange, MetricChange
+from benchmark.records.comparison import Outcome
+from benchmark.text import figure
+
+# A smaller change is never better or worse, however sure it is: two runs of one node differ by as much.
+FLOOR = 0.02
+# Of nodes times replicates: more nodes are surer, and need fewer.
+MOST_DRAWS = 40_000
+LEAST_REPLICATES = 500
+
+
+def compare(before: Side, after: Side, floor: float = FLOOR) -> Comparison:
+    """Return what changed from `before` to `after`. Nothing is compared that differs in settings or hardware."""
+    groups: list[GroupChange] = []
+    apart: list[str] = []
+    refused: list[str] = []
+    for like, nodes in after.groups.items():
+        if like in before.groups:
+            groups.append(compare_nodes(like.label, before.groups[like], nodes, floor))
+        elif others := [other for other in before.groups if other.settings == like.settings]:
+            apart += [
+                f"{_told(before.name, other, before.groups[other])}; {_told(after.name, like, nodes)}: equal settings, "
+                "other hardware"
+                for other in others
+            ]
+        else:
+            nearest = min((other.differences(like) for other in before.groups), key=len)
+            refused.append(f"{like.label}: measured otherwise in {before.name}: {'; '.join(nearest)}")
+    return Comparison(
+        before=before.name,
+        after=after.name,
+        floor=floor,
+        confidence=CONFIDENCE,
+        groups=tuple(groups),
+        apart=tuple(text[:4000] for text in apart),
+        refused=tuple(text[:4000] for text in refused),
+        outcome=together(group.outcome for group in groups),
+    )
+
+
+def compare_nodes(
+    label: str, before: Sequence[LoadedNode], after: Sequence[LoadedNode], floor: float = FLOOR
+) -> GroupChange:
+    """Return what changed between like nodes: those that are in both, or where none is, all of them."""
+    names = {node.node for node in before} & {node.node for node in after}
+    note = ""
+    if not names:
+        note = "different nodes"
+    elif len(names) < max(len(before), len(after)):
+        note = f"only the {len(names)} nodes that are in both"
+    first = [node for node in before if not names or node.node in names]
+    second = [node for node in after if not names or node.node in names]
+    replicates = max(LEAST_REPLICATES, min(REPLICATES, MOST_DRAWS // (len(first) + len(second))))
+    changes = tuple(
+        _change(metric, figure_of(first, metric), figure_of(second, metric), floor, replicates) for metric in METRICS
+    )
+    return GroupChange(
+        label=label[:4000],
+        nodes=tuple(node.node for node in second),
+        before_nodes=len(before),
+        after_nodes=len(after),
+        changes=changes,
+        outcome=together(change.outcome for change in changes),
+        note=note,
+    )
+
+
+def together(outcomes: Iterable[Outcome]) -> Outcome:
+    """Return one outcome for several: the worst of those that were judged."""
+    found = set(outcomes)
+    order: tuple[Outcome, ...] = ("worse", "better", "within noise", "no difference")
+    return next((outcome for outcome in order if outcome in found), "not judged")
+
+
+def _change(metric: str, before: Figure, after: Figure, floor: float, replicates: int) -> MetricChange:
+    values: dict[str, Any] = {"metric": metric, "before": before.value, "after": after.value}
+    if before.value is None or after.value is None or before.value <= 0 or after.value <= 0:
+        return MetricChange.model_validate({**values, "outcome": "not judged", "note": "undefined"})
+    values["change"] = after.value / before.value - 1
+    if before.draw is None or after.draw is None:
+        note = before.note or after.note
+        return MetricChange.model_validate({**values, "outcome": "not judged", "note": note})
+    low, high = interval_of_change(before.draw, after.draw, replicates)
+    return MetricChange.model_validate(
+        {**values, "low": low, "high": high, "outcome": _judge(metric, values["change"], low, high, floor)}
+    )
+
+
+def _judge(metric: str, change: float, low: float, high: float, floor: float) -> Outcome:
+    """Return better or worse where all of the interval is on that side of zero and the change is at least `floor`."""
+    if change == 0:
+        return "no difference"
+    if abs(change) < floor or low <= 0 <= high:
+        return "within noise"
+    return "better" if (change > 0) == (metric in HIGHER_IS_BETTER) else "worse"
+
+
+def _told(name: str, like: Likeness, nodes: Sequence[LoadedNode]) -> str:
+    qps, tokens = (figure(figure_of(nodes, metric).value) for metric in ("qps", "tokens_per_s"))
+    return f"{name}, {like.label}: {qps} QPS and {tokens} tokens/s per node"

@@ -1,0 +1,88 @@
+"""The figures of like nodes together, each with what draws it again."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmark.cluster.comparison.bootstrap import Draw, inflation, percentile_draw, rate_draw
+from benchmark.cluster.diagnosis.aspects import ENERGY, rate_of, scenario_of
+from benchmark.cluster.load import LoadedNode
+from benchmark.metrics import PERCENTILES, SAMPLES_NEEDED, percentile
+
+RATES = ("qps", "tokens_per_s")
+TIMES = ("latency_ms", "ttft_ms", "tpot_ms")
+SHOWN = ("p50", "p99")
+METRICS = (*RATES, *(f"{times}.{name}" for times in TIMES for name in SHOWN), ENERGY)
+HIGHER_IS_BETTER = (*RATES, ENERGY)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value, what draws it again (None: it cannot be judged), and why it cannot."""
+
+    value: float | None
+    draw: Draw | None = None
+    note: str = ""
+
+
+def figure_of(nodes: Sequence[LoadedNode], metric: str) -> Figure:
+    """Return a metric of like nodes: the mean per node of a rate, the percentile of all their samples together."""
+    if metric in RATES:
+        return _rate(nodes, metric)
+    if metric == ENERGY:
+        return _energy(nodes)
+    times, _, name = metric.partition(".")
+    return _percentile(nodes, times, name)
+
+
+def _rate(nodes: Sequence[LoadedNode], metric: str) -> Figure:
+    values = [getattr(node.metrics, metric) for node in nodes]
+    if any(value is None for value in values):
+        return Figure(None, note="undefined")
+    value = math.fsum(values) / len(values)
+    first = nodes[0].result
+    if first is not None and scenario_of(first) == "Server" and rate_of(first) != "searched":
+        return Figure(value, note="set by the schedule")
+    draws = [_node_rate(node, metric) for node in nodes]
+    known = [draw for draw in draws if draw is not None]
+    if len(known) < len(nodes):
+        return Figure(value, note="too few samples")
+
+    def draw(chance: random.Random) -> float:
+        return math.fsum(one(chance) for one in known) / len(known)
+
+    return Figure(value, draw)
+
+
+def _node_rate(node: LoadedNode, metric: str) -> Draw | None:
+    times = node.times
+    order = sorted(range(len(times.ended_s)), key=times.ended_s.__getitem__)
+    amounts = [times.tokens[number] if metric == "tokens_per_s" else 1.0 for number in order]
+    return rate_draw([times.ended_s[number] for number in order], amounts)
+
+
+def _energy(nodes: Sequence[LoadedNode]) -> Figure:
+    used = [node.result.telemetry.energy if node.result and node.result.telemetry else None for node in nodes]
+    values = [energy.tokens_per_joule if energy else None for energy in used]
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return Figure(None, note="undefined")
+    return Figure(statistics.fmean(known), note="one value per run, no interval")
+
+
+def _percentile(nodes: Sequence[LoadedNode], times: str, name: str) -> Figure:
+    each: list[array[float]] = [getattr(node.times, times) for node in nodes]
+    ordered = sorted(value for values in each for value in values)
+    if not ordered:
+        return Figure(None, note="undefined")
+    value = percentile(ordered, PERCENTILES[name])
+    needed = SAMPLES_NEEDED[name]
+    if len(ordered) < needed:
+        return Figure(value, note=f"{len(ordered)} samples, {needed} needed")
+    more = [inflation(values, value) * len(values) for values in each]
+    return Figure(value, percentile_draw(ordered, PERCENTILES[name], sum(more) / len(ordered)))

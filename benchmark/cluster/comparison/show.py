@@ -1,0 +1,110 @@
+"""A comparison as text for people and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from benchmark.cluster.diagnosis.aspects import ENERGY
+from benchmark.cluster.job_summary import escape
+from benchmark.records import Comparison, GroupChange, MetricChange
+from benchmark.text import WIDTH, entry, figure, left, right, wrap
+from benchmark.verdict import label, unit
+
+_WORDS = {
+    "no difference": "NO DIFFERENCE: every figure is the same.",
+    "within noise": "WITHIN NOISE: nothing changed by more than chance gives.",
+    "better": "BETTER: something improved and nothing became worse.",
+    "worse": "WORSE:",
+    "not judged": "NOT COMPARED: there was nothing to judge.",
+}
+HEADS = ("metric", "before", "after", "change", "99 % interval", "verdict")
+
+
+def name_of(metric: str) -> str:
+    """Return a metric's name with its unit."""
+    return "tokens/J" if metric == ENERGY else label(metric) + unit(metric)
+
+
+def cells(change: MetricChange) -> tuple[str, str, str, str, str, str]:
+    """Return a row of the table: see HEADS."""
+    interval = "-" if change.low is None or change.high is None else f"{_bound(change.low)} to {_bound(change.high)}"
+    return (
+        name_of(change.metric),
+        figure(change.before),
+        figure(change.after),
+        "-" if change.change is None else f"{change.change:+.1%}",
+        interval,
+        change.outcome if change.outcome != "not judged" else change.note or change.outcome,
+    )
+
+
+def _bound(value: float) -> str:
+    return f"{value:+.1%}"
+
+
+def verdict_words(comparison: Comparison) -> str:
+    """Return the outcome, and what is worse where something is."""
+    words = _WORDS[comparison.outcome]
+    if comparison.outcome != "worse":
+        return words
+    return f"{words} {'; '.join(_worse(comparison))}."
+
+
+def _worse(comparison: Comparison) -> Iterator[str]:
+    for group in comparison.groups:
+        for change in group.changes:
+            if change.outcome == "worse":
+                yield f"{name_of(change.metric)} {change.change or 0:+.1%}"
+
+
+def _defined(group: GroupChange) -> list[MetricChange]:
+    return [change for change in group.changes if change.before is not None or change.after is not None]
+
+
+def title(group: GroupChange) -> str:
+    """Return what is compared, and of how many nodes."""
+    nodes = f"{len(group.nodes)} node" + ("" if len(group.nodes) == 1 else "s")
+    return f"{group.label}: {nodes}" + (f" ({group.note})" if group.note else "")
+
+
+def render_text(comparison: Comparison) -> str:
+    """Return the comparison in lines of at most WIDTH columns."""
+    lines = ["LLM inference benchmark: comparison", wrap(comparison.disclaimer), ""]
+    lines += [entry("Before", comparison.before), entry("After", comparison.after)]
+    for group in comparison.groups:
+        lines += ["", wrap(title(group)), "", _line(HEADS)]
+        lines += [_line(cells(change)) for change in _defined(group)]
+    for heading, texts in (("Not compared", comparison.apart), ("Refused", comparison.refused)):
+        if texts:
+            lines += ["", heading, *(wrap(text, "  ", "    ") for text in texts)]
+    rule = (
+        f"Better or worse: the whole {comparison.confidence:.0%} interval is on that side of zero and the change is at "
+        f"least {comparison.floor:.1%}."
+    )
+    lines += ["", wrap(rule), "", wrap(verdict_words(comparison))]
+    return "\n".join(line.rstrip() for line in "\n".join(lines).split("\n")) + "\n"
+
+
+def _line(row: tuple[str, ...]) -> str:
+    name, before, after, change, interval, outcome = row
+    line = left(name, 15) + right(before, 7) + right(after, 7) + right(change, 8) + right(interval, 18) + "  "
+    return line + outcome if len(line + outcome) <= WIDTH else wrap(outcome, line, " " * len(line))
+
+
+def render_markdown(comparison: Comparison) -> str:
+    """Return the comparison as Markdown; every value is escaped."""
+    lines = [f"## Comparison: {comparison.outcome}", "", escape(comparison.disclaimer), ""]
+    lines += [f"From {escape(comparison.before)} to {escape(comparison.after)}.", ""]
+    for group in comparison.groups:
+        lines += [f"### {escape(title(group))}", "", *markdown_table(group), ""]
+    for texts, words in ((comparison.apart, "Not compared"), (comparison.refused, "Refused")):
+        lines += [f"- {words}: {escape(text)}" for text in texts]
+    lines += ["", f"**{escape(verdict_words(comparison))}**"]
+    return "\n".join(lines).strip() + "\n"
+
+
+def markdown_table(group: GroupChange, put: Callable[[object], str] = escape) -> list[str]:
+    """Return the lines of a group's table."""
+    rows = [HEADS, *(cells(change) for change in _defined(group))]
+    lines = [f"| {' | '.join(put(cell) for cell in row)} |" for row in rows]
+    return [lines[0], "| --- | ---: | ---: | ---: | ---: | --- |", *lines[1:]]

@@ -1,0 +1,94 @@
+"""One side of a comparison: a run, or one node of it, as likenesses that can be found again on the other side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.cluster.arithmetic import gpus_of, likeness, natural
+from benchmark.cluster.diagnosis.aspects import rate_of
+from benchmark.cluster.load import LoadedNode, load_node, read_run
+from benchmark.errors import InputError
+from benchmark.rundir import RUN_FILE
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """What two figures must share to be compared: settings, and hardware."""
+
+    settings: tuple[tuple[str, str], ...]
+    hardware: str
+
+    @classmethod
+    def of(cls, node: LoadedNode) -> Likeness:
+        """Return the likeness of a node that counts."""
+        key = likeness(node)
+        hardware = key.pop("hardware")
+        if node.result is not None:
+            # A schedule's rate decides how long queries wait.
+            key["target_qps"] = rate_of(node.result)
+        gpus = gpus_of(node)
+        return cls(tuple(key.items()), f"{gpus} x {hardware}" if gpus else hardware)
+
+    @property
+    def label(self) -> str:
+        """The likeness for people: what it is called, and on what."""
+        key = dict(self.settings)
+        return f"{key['profile']}, {key['dtype']}, {self.hardware}"
+
+    def differences(self, other: Likeness) -> list[str]:
+        """Return in which settings the two differ, in words."""
+        theirs = dict(other.settings)
+        return [
+            f"{name} is {theirs.get(name) or 'not set'} instead of {value or 'not set'}"
+            for name, value in self.settings
+            if theirs.get(name) != value
+        ]
+
+
+@dataclass(frozen=True)
+class Side:
+    """The counted nodes of a run, or one of them, by likeness."""
+
+    name: str
+    groups: dict[Likeness, tuple[LoadedNode, ...]]
+
+
+def find_run(results: Path, name: str) -> Path:
+    """Return the directory of a run that is named by its id, by "latest" or by its path. Raises InputError."""
+    for directory in (results / name, Path(name)):
+        if (directory / RUN_FILE).is_file():
+            return directory.resolve()
+    raise InputError(f"{name}: there is no such run in {results}, and no run's directory of this name.")
+
+
+def load_side(results: Path, name: str) -> Side:
+    """Return the run `RUN`, or the node `RUN/NODE`. Raises InputError where there is none, or none that counts."""
+    node = ""
+    try:
+        run_dir = find_run(results, name)
+    except InputError:
+        head, _, node = name.rstrip("/").rpartition("/")
+        if not head:
+            raise
+        run_dir = find_run(results, head)
+    run = read_run(run_dir)
+    if node and node not in run.nodes:
+        raise InputError(f"{name}: the run {run.run_id} has no node {node}; it has {', '.join(sorted(run.nodes))}.")
+    loaded = [load_node(run_dir, run, one) for one in sorted(run.nodes, key=natural) if node in ("", one)]
+    told = f"{run.run_id}/{node}" if node else run.run_id
+    counted = [one for one in loaded if one.counted and one.metrics is not None]
+    if not counted:
+        why = next((problem for one in loaded for problem in one.problems), "")
+        raise InputError(f"{told}: no node of it counts, there is nothing to compare. {why}".rstrip())
+    return Side(told, by_likeness(counted))
+
+
+def by_likeness(counted: Sequence[LoadedNode]) -> dict[Likeness, tuple[LoadedNode, ...]]:
+    """Return like nodes together."""
+    groups: dict[Likeness, tuple[LoadedNode, ...]] = {}
+    for node in counted:
+        like = Likeness.of(node)
+        groups[like] = (*groups.get(like, ()), node)
+    return groups

@@ -1,0 +1,52 @@
+"""What changed between two runs: `python3 -m benchmark compare --json`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from benchmark import DISCLAIMER
+from benchmark.records.base import SCHEMA_VERSION, Count, Name, Record, Text
+
+Outcome = Literal["no difference", "within noise", "better", "worse", "not judged"]
+
+
+class MetricChange(Record):
+    """One metric in both. Changes are relative: -0.05 is 5 % less."""
+
+    metric: Name
+    before: float | None
+    after: float | None
+    change: float | None = Field(None, description="after / before - 1")
+    low: float | None = Field(None, description="where the change lies at least, at 99 % confidence")
+    high: float | None = Field(None, description="where it lies at most")
+    outcome: Outcome
+    note: Text = Field("", description="why it was not judged")
+
+
+class GroupChange(Record):
+    """Like nodes that were measured in both, with the same settings on the same hardware."""
+
+    label: Text
+    nodes: tuple[Name, ...] = Field(description="whose numbers these are: the nodes that both have, if any")
+    before_nodes: Count
+    after_nodes: Count
+    changes: tuple[MetricChange, ...]
+    outcome: Outcome
+    note: Text = ""
+
+
+class Comparison(Record):
+    """Two runs, or two nodes of runs, and what became better or worse from the first to the second."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    disclaimer: Text = DISCLAIMER
+    before: Text
+    after: Text
+    floor: float = Field(description="a smaller change is never better or worse")
+    confidence: float
+    groups: tuple[GroupChange, ...]
+    apart: tuple[Text, ...] = Field((), description="groups with equal settings on other hardware: shown, not compared")
+    refused: tuple[Text, ...] = Field((), description="groups that differ in settings, and in which")
+    outcome: Outcome

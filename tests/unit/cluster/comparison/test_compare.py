@@ -1,0 +1,192 @@
+"""What became better or worse: with like settings only, and never by chance or by a trifle."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmark import metrics
+from benchmark.cli import main
+from benchmark.cluster.comparison import compare, compare_nodes
+from benchmark.cluster.comparison.show import HEADS, render_markdown, render_text
+from benchmark.cluster.comparison.side import load_side
+from benchmark.cluster.load import LoadedNode, Times
+from benchmark.errors import InputError
+from benchmark.records import GroupChange, Sample
+from benchmark.text import WIDTH, columns
+from tests.unit.building import GPU, HOST, asked, result_of
+from tests.unit.cluster.comparison.virtual import add_run, samples
+from tests.unit.cluster.test_job_summary import cells
+
+ENGINE = {"ttft_ms": 20, "tpot_ms": 5, "spread": 0.02}
+A30 = HOST
+H100 = HOST.model_copy(update={"gpus": (GPU.model_copy(update={"name": "NVIDIA H100"}),)})
+
+
+def loaded(each: list[Sample], name: str = "jw2") -> LoadedNode:
+    result = result_of(name, asked(len(each)), each)
+    return LoadedNode(name, result, metrics.compute(each, len(each)), Times.of(each))
+
+
+def changed(before: list[Sample], after: list[Sample]) -> GroupChange:
+    return compare_nodes("x", [loaded(before)], [loaded(after)])
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_five_percent_slower_is_worse_in_ten_of_ten_tries(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = samples(monkeypatch, f"before {number}", 40, **ENGINE)
+    slower = samples(monkeypatch, f"after {number}", 40, slowdown=1.05, **ENGINE)
+    worse = changed(before, slower)
+    assert worse.outcome == "worse"
+    assert {c.metric for c in worse.changes if c.outcome == "worse"} >= {"qps", "tokens_per_s", "latency_ms.p50"}
+    again = samples(monkeypatch, f"again {number}", 40, **ENGINE)
+    assert changed(before, again).outcome == "within noise"
+
+
+def test_the_real_engine_in_real_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(
+        "{name: own, version: 1, kind: self-test, scenario: closed_loop, engine: simulated, dataset: curated, "
+        "samples: 15, warmup: 0, generation: {max_new_tokens: 8}, "
+        "engine_options: {ttft_ms: 20, tpot_ms: 5, spread: 0.02}}"
+    )
+    sets = [f"benchmark_results_dir={tmp_path}", f"benchmark_profile={profile}", "benchmark_device=cpu"]
+    words = ["run", *(word for one in sets for word in ("--set", one))]
+    monkeypatch.setenv("NODE_NAME", "jw2")
+    runs = []
+    for slowdown in ("1", "2"):
+        monkeypatch.setenv("SIMULATED_SLOWDOWN", slowdown)
+        assert main(words) == 0
+        runs.append((tmp_path / "latest").resolve().name)
+    capsys.readouterr()
+    assert main(["compare", *runs, "--results", str(tmp_path)]) == 1
+    assert "WORSE: QPS" in capsys.readouterr().out
+
+
+def test_a_run_and_itself_have_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_run(tmp_path, "a", {"jw2": samples(monkeypatch, "1", 700, **ENGINE)})
+    side = load_side(tmp_path, "a")
+    comparison = compare(side, side)
+    assert comparison.outcome == "no difference"
+    assert {change.outcome for group in comparison.groups for change in group.changes} <= {
+        "no difference",
+        "not judged",
+    }
+    assert "NO DIFFERENCE" in render_text(comparison)
+
+
+def test_a_sure_trifle_is_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = {**ENGINE, "spread": 0.0001}
+    before, after = (samples(monkeypatch, "1", 100, slowdown, **exact) for slowdown in (1, 1.01))
+    group = changed(before, after)
+    qps = next(change for change in group.changes if change.metric == "qps")
+    assert qps.low is not None
+    assert qps.high is not None
+    assert qps.high < 0
+    assert changed(after, before).outcome == "within noise"
+    assert group.outcome == "within noise"
+    assert compare_nodes("x", [loaded(before)], [loaded(after)], floor=0.005).outcome == "worse"
+    assert compare_nodes("x", [loaded(after)], [loaded(before)], floor=0.005).outcome == "better"
+
+
+def test_percentiles_are_judged_where_there_are_enough_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, many = (
+        changed(samples(monkeypatch, "1", count, **ENGINE), samples(monkeypatch, "2", count, slowdown=1.2, **ENGINE))
+        for count in (100, 700)
+    )
+    outcomes = [next(c for c in group.changes if c.metric == "latency_ms.p99") for group in (few, many)]
+    assert (outcomes[0].outcome, outcomes[0].note) == ("not judged", "100 samples, 662 needed")
+    assert outcomes[1].outcome == "worse"
+
+
+def test_other_hardware_is_shown_and_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    each = samples(monkeypatch, "1", 20, **ENGINE)
+    add_run(tmp_path, "a", {"jw2": each}, environment=A30)
+    add_run(tmp_path, "b", {"jw2": each}, environment=H100)
+    comparison = compare(load_side(tmp_path, "a"), load_side(tmp_path, "b"))
+    assert (comparison.groups, comparison.refused, comparison.outcome) == ((), (), "not judged")
+    (told,) = comparison.apart
+    assert "1 x NVIDIA A30" in told
+    assert "1 x NVIDIA H100" in told
+    assert main(["compare", "a", "b", "--results", str(tmp_path)]) == 2
+    assert "NOT COMPARED" in capsys.readouterr().out
+
+
+def test_other_settings_are_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    each = samples(monkeypatch, "1", 20, **ENGINE)
+    add_run(tmp_path, "a", {"jw2": each})
+    add_run(tmp_path, "b", {"jw2": each}, {"benchmark_dtype": "bfloat16"})
+    assert main(["compare", "a", "b", "--results", str(tmp_path)]) == 2
+    told = " ".join(capsys.readouterr().out.split())
+    assert "measured otherwise in a: dtype is bfloat16 instead of float16" in told
+
+
+def test_what_decides_only_the_verdict_may_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    each = samples(monkeypatch, "1", 20, **ENGINE)
+    add_run(tmp_path, "a", {"jw2": each})
+    add_run(tmp_path, "b", {"jw2": each}, {"benchmark_timeout_s": 60})
+    assert compare(load_side(tmp_path, "a"), load_side(tmp_path, "b")).outcome == "no difference"
+
+
+def test_nodes_of_a_run_and_nodes_that_only_one_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast, slow = (samples(monkeypatch, str(s), 40, s, **ENGINE) for s in (1, 1.5))
+    add_run(tmp_path, "a", {"jw2": fast, "jw3": slow})
+    add_run(tmp_path, "b", {"jw2": fast, "jw4": slow})
+    nodes = compare(load_side(tmp_path, "a/jw2"), load_side(tmp_path, "a/jw3"))
+    assert nodes.outcome == "worse"
+    assert nodes.groups[0].note == "different nodes"
+    both = compare(load_side(tmp_path, "a"), load_side(tmp_path, "b"))
+    assert both.outcome == "no difference"
+    assert (both.groups[0].nodes, both.groups[0].note) == (("jw2",), "only the 1 nodes that are in both")
+
+
+@pytest.mark.parametrize("name", ["c", "a/jw9", "", "../a/x"])
+def test_a_run_that_is_not_there(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_run(tmp_path, "a", {"jw2": samples(monkeypatch, "1", 3, **ENGINE)})
+    with pytest.raises(InputError):
+        load_side(tmp_path, name)
+
+
+def test_text_fits_and_markdown_has_the_same_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_run(tmp_path, "a", {"jw2": samples(monkeypatch, "1", 40, **ENGINE)})
+    add_run(tmp_path, "b", {"jw2": samples(monkeypatch, "2", 40, 1.1, **ENGINE)})
+    comparison = compare(load_side(tmp_path, "a"), load_side(tmp_path, "b"))
+    text = render_text(comparison)
+    assert all(columns(line) <= WIDTH for line in text.splitlines())
+    assert "WORSE: QPS -" in text
+    table = cells(render_markdown(comparison))
+    assert table[0] == list(HEADS)
+    assert [row[0] for row in table[1:3]] == ["QPS", "tokens/s"]
+    assert all(row[1] in text for row in table)
+
+
+def test_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    add_run(tmp_path, "a", {"jw2": samples(monkeypatch, "1", 40, **ENGINE)})
+    add_run(tmp_path, "b", {"jw2": samples(monkeypatch, "2", 40, 1.1, **ENGINE)})
+    add_run(tmp_path, "c", {"jw2": samples(monkeypatch, "2", 40, 1.1, **ENGINE)}, {"benchmark_dtype": "bfloat16"})
+    here = ["--results", str(tmp_path)]
+    assert main(["compare", "b", *here]) == 2
+    assert "There is no baseline 'default'" in capsys.readouterr().err
+    assert main(["baseline", "set", "a", *here]) == 0
+    assert main(["baseline", "set", "c", *here]) == 0  # another likeness: it stands beside the first
+    assert main(["baseline", "set", "b", "--name", "driver-580", *here]) == 0
+    capsys.readouterr()
+    assert main(["baseline", "show", *here]) == 0
+    assert [line.split(" for ")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "default: a", "default: c", "driver-580: b",
+    ]  # fmt: skip
+    assert main(["compare", "b", "--json", *here]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["before"], told["after"], told["outcome"]) == ("a", "b", "worse")
+    assert main(["compare", "b", "--baseline", "driver-580", *here]) == 0
+    assert main(["baseline", "clear", *here]) == 0
+    assert main(["compare", "b", *here]) == 2
+    (tmp_path / "baselines.json").write_text("{")
+    assert main(["compare", "b", *here]) == 2
+    assert "not JSON" in capsys.readouterr().err
