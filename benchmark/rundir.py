@@ -21,7 +21,8 @@ RUN_FILE = "run.json"
 ORDER = "order.json"
 FAILURE = "failure.json"
 NODES = "nodes"
-# On the node, in its run's directory: it is ready to measure; when to start, by its own wall clock in nanoseconds.
+# On the node, in its run's directory: it is ready to measure, and what it is; when to start, by its own wall clock in
+# nanoseconds.
 READY = "ready"
 GO = "go"
 

@@ -34,6 +34,7 @@ RUN_WIDE = (
     "benchmark_sync_start",
     "benchmark_sync_timeout_s",
     "benchmark_min_nodes",
+    "benchmark_drift",
 )
 
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -92,6 +93,7 @@ class Settings(BaseModel):
     )
     benchmark_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="weights' precision")
     benchmark_device: Literal["cuda", "cpu"] = Field("cuda", description="never falls back to the CPU by itself")
+    benchmark_require_idle_gpus: bool = Field(True, description="whether another process on a GPU fails the node")
     benchmark_target_qps: Annotated[float | Literal["auto"], BeforeValidator(_rate_or_auto)] = Field(
         0.5, description="queries/s per GPU that the verdict is held against; auto: search the highest valid one"
     )
@@ -125,6 +127,9 @@ class Settings(BaseModel):
     )
     benchmark_min_nodes: Annotated[int | str, BeforeValidator(_number_or_share)] = Field(
         "100%", description="nodes (a number, or a percentage of those asked) below which the run does not count"
+    )
+    benchmark_drift: Literal["warn", "fail", "ignore"] = Field(
+        "warn", description="what like nodes that differ in driver, clocks, packages, ... mean for the run"
     )
     benchmark_fail_on_invalid: bool = Field(True, description="whether an invalid verdict fails the playbook")
     benchmark_results_dir: NonEmpty = Field("results", description="on the controller: where runs are kept")

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cluster.agreement import agreements
-from benchmark.cluster.arithmetic import cluster_verdict, gpus_of, group_nodes, likeness, natural, overlap
+from benchmark.cluster.arithmetic import cluster_verdict, gpus_of, group_nodes, likeness, overlap
 from benchmark.cluster.diagnosis import diagnose
+from benchmark.cluster.drift import NodeFacts, find_drift
 from benchmark.cluster.load import MAX_REASON, LoadedNode, load_node, one_line, read_run, strangers
-from benchmark.records import ClusterResult, NodeRow, RunRecord
+from benchmark.cluster.names import natural
+from benchmark.records import ClusterResult, Drift, NodeRow, RunRecord
+from benchmark.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ def _result(run_dir: Path, run: RunRecord, nodes: Sequence[LoadedNode]) -> Clust
     group_of = {name: number for number, group in enumerate(groups) for name in group.nodes}
     rows = tuple(_row(node, group_of) for node in nodes)
     compared = agreements(counted)
+    wide = _run_wide(run)
+    drift = _drift(run, nodes) if wide.benchmark_drift != "ignore" else ()
     together = overlap(
         {node.node: node.result.window for node in counted if node.result and node.result.window},
         {node.node: node.clock for node in counted if node.clock},
@@ -60,16 +65,32 @@ def _result(run_dir: Path, run: RunRecord, nodes: Sequence[LoadedNode]) -> Clust
         overlap=together,
         agreements=compared,
         findings=diagnose(counted, groups, ()),
+        drift=drift,
         problems=tuple(
             problem[:MAX_REASON] for problem in (*(p for n in nodes for p in n.problems), *strangers(run_dir, run))
         ),
-        verdict=cluster_verdict(rows, together, compared, _min_nodes(run)),
+        verdict=cluster_verdict(
+            rows,
+            together,
+            compared,
+            min_nodes=wide.benchmark_min_nodes,
+            drift=drift if wide.benchmark_drift == "fail" else None,
+        ),
     )
 
 
-def _min_nodes(run: RunRecord) -> int | str:
-    """Return what the run was asked with: the setting is the whole run's, so any node's will do."""
-    return next((asked.settings.benchmark_min_nodes for asked in run.nodes.values()), "100%")
+def _run_wide(run: RunRecord) -> Settings:
+    """Return what the run was asked with: of a setting that is the whole run's, any node's will do."""
+    return next((asked.settings for asked in run.nodes.values()), Settings())
+
+
+def _drift(run: RunRecord, nodes: Sequence[LoadedNode]) -> tuple[Drift, ...]:
+    """Return in what the nodes differ, counted or not: what they differ in may be why one failed."""
+    seen = {node.node: node.result.environment for node in nodes if node.result}
+    clocks = {node.node: node.clock for node in nodes}
+    return find_drift(
+        {name: NodeFacts(told, run.nodes[name].settings, clocks[name]) for name, told in seen.items() if told}
+    )
 
 
 def _row(node: LoadedNode, group_of: Mapping[str, int]) -> NodeRow:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from benchmark.cluster.arithmetic import likeness, natural
+from benchmark.cluster.arithmetic import likeness
 from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.names import natural
 from benchmark.records import Agreement, Disagreement
 
 # Packages whose version may change which token is likeliest.

@@ -6,16 +6,18 @@ Nothing here depends on the order of the nodes: sums are exact (`math.fsum`), ti
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
+from benchmark.cluster.drift import drift_reason, hardware
 from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.names import natural, some
 from benchmark.metrics import NS_PER_MS, NS_PER_S, distribution
 from benchmark.records import (
     Agreement,
     Check,
     Disagreement,
+    Drift,
     Group,
     NodeRow,
     Overlap,
@@ -35,22 +37,14 @@ SHORT = 12
 _ALWAYS = ("hardware", "dtype")
 
 
-def natural(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Return a sort key that puts jw2 before jw10."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts if part], name
-
-
 def likeness(node: LoadedNode) -> dict[str, str]:
     """Return what must be equal for two counted nodes to be summed."""
     result = node.result
     if result is None or result.environment is None or result.engine is None or result.dataset is None:
         raise ValueError(f"{node.node} is not counted")
     settings, profile, seen = result.resolved.settings, result.resolved.profile, result.environment
-    cpu = settings.benchmark_device == "cpu"
-    gpus = ", ".join(sorted({gpu.name for gpu in seen.gpus}))
     return {
-        "hardware": f"CPU {seen.cpu}" if cpu else gpus or "no GPU",
+        "hardware": hardware(settings, seen),
         "dtype": settings.benchmark_dtype,
         "device": settings.benchmark_device,
         "model": settings.benchmark_model,
@@ -155,10 +149,12 @@ def cluster_verdict(
     measured_together: Overlap | None,
     compared: Sequence[Agreement] = (),
     min_nodes: int | str = "100%",
+    drift: Sequence[Drift] | None = None,
 ) -> Verdict:
     """Return the verdict: enough nodes counted, all of them valid, all measured together, and like nodes agree.
 
-    Enough is `min_nodes`, a number or a percentage of the nodes asked.
+    Enough is `min_nodes`, a number or a percentage of the nodes asked. `drift`: where nodes must not differ, in what
+    they do; None: they may.
     """
     counted = [row for row in rows if row.counted]
     valid = [row for row in counted if row.verdict is not None and row.verdict.valid]
@@ -186,6 +182,9 @@ def cluster_verdict(
         agree = len(agreement.nodes) - len(agreement.disagreements)
         checks.append(_at_least("like nodes with the same greedy tokens", agree, len(agreement.nodes)))
         reasons += [disagreement_words(one) for one in agreement.disagreements]
+    if drift is not None:
+        checks.append(_at_most("facts in which nodes with the same hardware differ", len(drift), 0))
+        reasons += [f"Drift: {drift_reason(drift)}"] if drift else []
     return Verdict(valid=not reasons, checks=tuple(checks), reasons=tuple(reasons))
 
 
@@ -201,12 +200,10 @@ def _at_least(what: str, value: float, limit: float) -> Check:
     return Check(metric=what, value=value, comparison="at_least", limit=limit, passed=value >= limit)
 
 
+def _at_most(what: str, value: float, limit: float) -> Check:
+    return Check(metric=what, value=value, comparison="at_most", limit=limit, passed=value <= limit)
+
+
 def _share(names: Sequence[str], rows: Sequence[NodeRow]) -> str:
     nodes = "node" if len(rows) == 1 else "nodes"
     return f"{len(names)} of {len(rows)} {nodes} {'is' if len(names) == 1 else 'are'}"
-
-
-def some(names: Sequence[str], most: int = 5) -> str:
-    """Return the first few names and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

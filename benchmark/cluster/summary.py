@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.cluster.diagnosis.aspects import ENERGY
+from benchmark.cluster.names import some
 from benchmark.records import ClusterResult, Distribution, Finding, Group, NodeRow, RunRecord
 from benchmark.text import describe_model, describe_profile, environment, figure, finish, floor_note
 from benchmark.verdict import label, unit
@@ -18,6 +19,8 @@ TEMPLATE = "benchmark_summary.txt.j2"
 PERCENTILES = ("p50", "p90", "p99")
 # Different profiles or models that the header names; more are counted.
 MAX_NAMED = 3
+# Different values of a fact that are shown.
+MAX_VALUES = 5
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ def render_cluster(result: ClusterResult, run: RunRecord) -> str:
 
 def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
     """Return what the templates of the cluster's result show, under the names that they use."""
+    drift = _drift(result)
     return {
         "result": result,
         "run": run,
@@ -50,6 +54,10 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
         "agreed": _agreed(result),
         "enough": _enough(result),
         "findings": [(finding.node, finding_words(finding)) for finding in result.findings],
+        "drift": drift,
+        "drift_rows": [
+            (hardware, fact, *pair) for hardware, facts in drift.items() for fact, values in facts for pair in values
+        ],
         "not_counted": [row for row in result.nodes if not row.counted],
         "invalid": [row for row in result.nodes if row.counted and not (row.verdict and row.verdict.valid)],
     }
@@ -147,6 +155,22 @@ def finding_words(finding: Finding) -> str:
         lines.append(f"also {'; '.join(finding.also)}")
     lines.append(f"probable cause: {finding.cause}" if finding.cause else "no cause seen")
     return "\n".join([*lines, *finding.evidence])
+
+
+def _drift(result: ClusterResult) -> dict[str, list[tuple[str, list[tuple[str, str]]]]]:
+    """Return for each hardware the facts in which its nodes differ, and who has which value."""
+    shown: dict[str, list[tuple[str, list[tuple[str, str]]]]] = {}
+    for one in result.drift:
+        values = [(brief(value), some(nodes)) for value, nodes in list(one.values.items())[:MAX_VALUES]]
+        rest = len(one.values) - len(values)
+        values += [(f"and {rest} more values", "")] if rest > 0 else []
+        shown.setdefault(brief(one.hardware), []).append((one.fact, values))
+    return shown
+
+
+def brief(text: str, most: int = 100) -> str:
+    """Return text that is no longer than a reader can use."""
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def _distinct(texts: Iterable[str]) -> str:

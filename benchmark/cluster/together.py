@@ -8,9 +8,13 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from benchmark.cluster.drift import NodeFacts, find_drift
+from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
-from benchmark.records import AgreedStart, ReadyNode
-from benchmark.rundir import NODES
+from benchmark.records import AgreedStart, Drift, Environment, ReadyNode, RunRecord
+from benchmark.rundir import NODES, RUN_FILE
 from benchmark.settings import ResolvedSettings
 
 READY_FILE = "ready.json"
@@ -21,6 +25,9 @@ START_FILE = "start.json"
 LEAST_MARGIN_S = 0.5
 MOST_MARGIN_S = 120.0
 GRACE_S = 180
+
+# What a node may say of itself: sixteen GPUs with many processes on each take a tenth.
+MAX_FACTS_BYTES = 2**18
 
 # One round trip: the controller's clock before, the node's, the controller's after; nanoseconds since 1970.
 RoundTrip = tuple[int, int, int]
@@ -62,10 +69,23 @@ def margin_s(launched_unix_ns: Sequence[int]) -> float:
     return min(LEAST_MARGIN_S + spread_s, MOST_MARGIN_S)
 
 
-def agreed_start(run_dir: Path) -> AgreedStart:
+def read_facts(text: str) -> Environment:
+    """Return what a node that is ready says it is. Raises InputError, one sentence, for what is no such record."""
+    if len(text) > MAX_FACTS_BYTES:
+        raise InputError(f"What the node says it is has more than {MAX_FACTS_BYTES >> 10} KiB; refused.")
+    try:
+        return Environment.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise InputError(f"What the node says it is cannot be used: {where}: {first['msg']}.") from None
+
+
+def agreed_start(run_dir: Path, drift_fails: bool = False) -> AgreedStart:
     """Return the one start of the run: who asks first makes it, for all nodes that are ready then.
 
-    The workers of a play are processes that share only the run's directory; they come at about the same time.
+    With `drift_fails`, nodes that are no longer alike are not among them, and `drift` says why. The workers of a play
+    are processes that share only the run's directory; they come at about the same time.
     """
     descriptor = os.open(run_dir, os.O_RDONLY)
     try:
@@ -74,13 +94,23 @@ def agreed_start(run_dir: Path) -> AgreedStart:
         if path.exists():
             return read_record(path, AgreedStart)
         ready = [read_record(file, ReadyNode) for file in sorted((run_dir / NODES).glob(f"*/{READY_FILE}"))]
+        drift = _drift(run_dir, ready) if drift_fails else ()
+        stopped = {name for one in drift for names in one.values.values() for name in names}
         margin = margin_s([node.launched_unix_ns for node in ready])
         start = AgreedStart(
             start_unix_ns=time.time_ns() + int(margin * 1e9),
             margin_s=margin,
-            nodes=tuple(node.node for node in ready),
+            nodes=tuple(node.node for node in ready if node.node not in stopped),
+            drift=drift,
         )
         write_record(path, start)
         return start
     finally:
         os.close(descriptor)
+
+
+def _drift(run_dir: Path, ready: Iterable[ReadyNode]) -> tuple[Drift, ...]:
+    asked = read_record(run_dir / RUN_FILE, RunRecord).nodes
+    return find_drift(
+        {node.node: NodeFacts(node.environment, asked[node.node].settings, node) for node in ready if node.environment}
+    )

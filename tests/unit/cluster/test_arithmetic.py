@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.cluster.aggregate import aggregate
-from benchmark.cluster.arithmetic import cluster_verdict, natural, overlap
+from benchmark.cluster.arithmetic import cluster_verdict, overlap
+from benchmark.cluster.names import natural
 from benchmark.metrics import distribution
 from benchmark.records import NodeRow, Overlap, ReadyNode, Verdict, Window
 from tests.unit.building import GPU, HOST, add_node, asked, make_run

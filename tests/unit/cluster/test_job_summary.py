@@ -12,9 +12,9 @@ from benchmark.cluster.job_summary import MAX_LISTED, escape, render_job_summary
 from benchmark.cluster.load import read_run
 from benchmark.cluster.outcome import Outcome
 from benchmark.files import write_record
-from benchmark.records import ClusterResult, Failure, NodeRow, Verdict
+from benchmark.records import ClusterResult, Drift, Failure, NodeRow, Verdict
 from benchmark.text import clean
-from tests.unit.building import RUN_ID, add_node, asked, make_run
+from tests.unit.building import HOST, RUN_ID, add_node, asked, make_run
 
 FAST = [1700.0, 1800.0, 1900.0]
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
@@ -60,6 +60,32 @@ def test_nodes_totals_verdict_and_disclaimer(tmp_path: Path) -> None:
     assert "- Cluster: 0.81 QPS, 51.6 tokens/s (the sum over 2 nodes: a fleet figure)" in page
     assert "- Problem: nodes/stranger: no node of this name was asked; passed over." in page
     assert "1 of 3 nodes is not counted: jw4." in page
+
+
+def test_drift_is_a_table_and_what_nodes_say_is_only_text(tmp_path: Path) -> None:
+    make_run(tmp_path, {node: asked(3) for node in ("jw2", "jw3", "jw4")})
+    for node, driver in (("jw2", "550.54.15"), ("jw3", "<b>|[x](y)`"), ("jw4", "550.54.15")):
+        add_node(tmp_path, node, asked(3), FAST, environment=HOST.model_copy(update={"driver": driver}))
+    rows = cells(page_of(tmp_path))
+    assert ["NVIDIA A30", "driver", "550.54.15", "jw2, jw4"] in rows
+    assert ["NVIDIA A30", "driver", "<b>|[x](y)`", "jw3"] in rows
+    assert "html_inline" not in {token.type for token in tokens(page_of(tmp_path))}
+
+
+def test_a_thousand_nodes_that_all_differ_fit_a_page(tmp_path: Path) -> None:
+    make_run(tmp_path, {"jw2": asked(3)})
+    drift = tuple(
+        Drift(
+            hardware=f"GPU {n}" + "x" * 3000,
+            fact="driver",
+            values={f"{v}{'v' * 3000}": (f"n{v}" * 60,) * 50 for v in range(9)},
+        )
+        for n in range(1000)
+    )
+    result = aggregate(tmp_path).model_copy(update={"drift": drift})
+    page = render_job_summary(Outcome(read_run(tmp_path), result))
+    assert len(page) < 2**20
+    assert "And 5900 more: the cluster summary has all." in page
 
 
 def test_a_valid_run(tmp_path: Path) -> None:

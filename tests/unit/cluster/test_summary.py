@@ -125,6 +125,20 @@ def test_an_invalid_node_is_listed_with_its_reasons(tmp_path: Path) -> None:
     assert text.endswith("INVALID: 1 of 1 node is invalid: jw2.\n")
 
 
+def test_drift_is_listed_with_who_has_what(tmp_path: Path) -> None:
+    make_run(tmp_path, {node: asked(3) for node in ("jw2", "jw3", "jw4")})
+    for node, torch in (("jw2", "2.13.0"), ("jw3", "2.11.0"), ("jw4", "2.13.0")):
+        add_node(
+            tmp_path, node, asked(3), [1800.0] * 3, environment=HOST.model_copy(update={"packages": {"torch": torch}})
+        )
+    text = render(tmp_path)
+    assert (
+        "\n\nDrift: nodes with the same hardware differ\n  NVIDIA A30\n    packages.torch\n"
+        "            2.13.0: jw2, jw4\n            2.11.0: jw3\n"
+    ) in text
+    assert "\nVALID" in text
+
+
 def test_nothing_came_back(tmp_path: Path) -> None:
     make_run(tmp_path, {"jw2": asked(3)})
     text = render(tmp_path)

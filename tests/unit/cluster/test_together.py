@@ -9,10 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.cluster.together import LEAST_MARGIN_S, MOST_MARGIN_S, agreed_start, clock_offset, margin_s, patience_s
+from benchmark.cluster.together import (
+    LEAST_MARGIN_S,
+    MOST_MARGIN_S,
+    agreed_start,
+    clock_offset,
+    margin_s,
+    patience_s,
+    read_facts,
+)
+from benchmark.errors import InputError
 from benchmark.files import write_record
 from benchmark.records import ReadyNode
-from tests.unit.building import asked, make_run
+from tests.unit.building import HOST, asked, make_run
 
 NOW = 1_735_787_045_000_000_000
 DELAYS = st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 10**9)), min_size=1, max_size=10)
@@ -73,3 +82,57 @@ def test_nobody_waits_for_nobody(nodes: list[dict[str, Any]], waits: bool) -> No
     assert (patience is not None) is waits
     # A node that was ready at once waits for the last one, whatever that one is given.
     assert patience is None or patience > 900
+
+
+def get_ready(run_dir: Path, node: str, driver: str | None) -> None:
+    environment = None if driver is None else HOST.model_copy(update={"driver": driver})
+    ready = ReadyNode(
+        node=node, launched_unix_ns=NOW, offset_ns=0, uncertainty_ns=2, round_trips=7, environment=environment
+    )
+    write_record(run_dir / "nodes" / node / "ready.json", ready)
+
+
+def test_nodes_that_are_not_alike_are_not_started_where_drift_fails(tmp_path: Path) -> None:
+    other = HOST.model_copy(update={"gpus": (HOST.gpus[0].model_copy(update={"name": "NVIDIA L4"}),), "driver": "1"})
+    make_run(tmp_path, {node: asked() for node in ("jw2", "jw3", "jw4", "l4")})
+    for node, driver in (("jw2", "550"), ("jw3", "535"), ("jw4", None)):
+        get_ready(tmp_path, node, driver)
+    apart = ReadyNode(node="l4", launched_unix_ns=NOW, offset_ns=0, uncertainty_ns=2, round_trips=7, environment=other)
+    write_record(tmp_path / "nodes" / "l4" / "ready.json", apart)
+    start = agreed_start(tmp_path, drift_fails=True)
+    assert start.nodes == ("jw4", "l4")
+    (drift,) = start.drift
+    assert (drift.fact, drift.values) == ("driver", {"535": ("jw3",), "550": ("jw2",)})
+    assert agreed_start(tmp_path, drift_fails=True) == start
+
+
+def test_drift_that_does_not_fail_stops_nobody(tmp_path: Path) -> None:
+    make_run(tmp_path, {node: asked() for node in ("jw2", "jw3")})
+    for node, driver in (("jw2", "550"), ("jw3", "535")):
+        get_ready(tmp_path, node, driver)
+    start = agreed_start(tmp_path)
+    assert (start.nodes, start.drift) == (("jw2", "jw3"), ())
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        '{"hostname": "x"}',
+        HOST.model_dump_json().replace('"cpu_count":8', '"cpu_count":-1'),
+        HOST.model_dump_json().replace('"cpu_count":8', '"cpu_count":8,"other":1'),
+        HOST.model_dump_json().replace('"cpu_count":8', f'"cpu_count":{10**30}'),
+        HOST.model_copy(update={"cpu": "x" * 5000}).model_dump_json(),
+        HOST.model_copy(update={"packages": {f"p{n}": "1" * 200 for n in range(2000)}}).model_dump_json(),
+    ],
+)
+def test_facts_that_are_none_are_refused_in_a_sentence(told: str) -> None:
+    with pytest.raises(InputError, match=r"^What the node says it is .*\.$"):
+        read_facts(told)
+
+
+def test_facts_are_read() -> None:
+    assert read_facts(HOST.model_dump_json()) == HOST

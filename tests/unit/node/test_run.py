@@ -12,7 +12,7 @@ import pytest
 from benchmark.errors import InputError, RunError, SetupError
 from benchmark.files import read_record, read_samples, write_atomic
 from benchmark.node.run import RunRequest, run
-from benchmark.records import NodeResult
+from benchmark.records import Environment, NodeResult
 from benchmark.rundir import RunOrder
 from benchmark.settings import ResolvedSettings, Settings, resolve
 
@@ -112,6 +112,7 @@ def test_a_run_that_waits_measures_at_the_time_that_it_is_told(tmp_path: Path) -
     process = synchronized(tmp_path, 600)
     progress = json.loads((tmp_path / "progress.json").read_text())
     assert progress["state"] == "ready, waiting for the others"
+    assert Environment.model_validate_json((tmp_path / "ready").read_text()) == written(tmp_path).environment
     assert not (tmp_path / "samples.jsonl").exists()
     asked = time.time_ns() + 1_500_000_000
     write_atomic(tmp_path / "go", f"{asked}\n")

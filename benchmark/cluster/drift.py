@@ -1,0 +1,192 @@
+"""Which facts differ between nodes that should be alike: those with the same GPU model, or without a GPU the same CPU.
+
+FACTS and QUANTITIES are the whole list of what counts; docs/metrics.md explains it. What wiggles by itself does not
+count: idle clocks, temperatures, the PCIe link of an idle GPU, error counters, a few MiB of memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmark.cluster.names import natural, some
+from benchmark.records import Drift, Environment, Gpu, ReadyNode
+from benchmark.records.environment import PACKAGES
+from benchmark.settings import Settings, is_directory_path
+
+MAX_TEXT = 4000
+# Hex digits of a hash that people compare.
+SHORT = 12
+# What holds clocks down on an idle GPU that is well: nothing of these.
+HELD_DOWN = ("hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What is known of one node: what it says it is, what was asked of it, what the controller saw of its clock."""
+
+    environment: Environment
+    settings: Settings
+    clock: ReadyNode | None = None
+
+
+def hardware(settings: Settings, seen: Environment) -> str:
+    """Return what a node computes on: nodes with the same are held against each other."""
+    if settings.benchmark_device == "cpu":
+        return f"CPU {seen.cpu}"[:MAX_TEXT]
+    return ", ".join(sorted({gpu.name for gpu in seen.gpus}))[:MAX_TEXT] or "no GPU"
+
+
+def _each(value: Callable[[Gpu], object]) -> Callable[[NodeFacts], str | None]:
+    """Return the values of a node's GPUs in words, each once; None where no GPU tells."""
+
+    def words(node: NodeFacts) -> str | None:
+        told = {value(gpu) for gpu in node.environment.gpus}
+        return ", ".join(sorted(_words(one) for one in told if one not in (None, ""))) or None
+
+    return words
+
+
+def _words(value: object) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+
+
+def _package(name: str) -> Callable[[NodeFacts], str | None]:
+    return lambda node: node.environment.packages.get(name, "not installed")
+
+
+def _model(node: NodeFacts) -> str:
+    """Return what the settings call the model: the hashes of two that are meant to differ are no drift."""
+    settings = node.settings
+    directory = is_directory_path(settings.benchmark_model)
+    return f"{settings.benchmark_model}@{'' if directory else settings.benchmark_model_revision}"
+
+
+def _held_down(gpu: Gpu) -> str:
+    return " ".join(reason for reason in gpu.throttle_reasons if reason in HELD_DOWN) or "no"
+
+
+def _others(gpu: Gpu) -> int:
+    return sum(process.kind == "compute" for process in gpu.processes)
+
+
+FACTS: dict[str, Callable[[NodeFacts], str | None]] = {
+    "gpu.count": lambda node: str(len(node.environment.gpus)),
+    "gpu.vbios": _each(lambda gpu: gpu.vbios),
+    "gpu.sm_clock_max_mhz": _each(lambda gpu: gpu.sm_clock_max_mhz),
+    "gpu.sm_clock_set_mhz": _each(lambda gpu: gpu.sm_clock_set_mhz),
+    "gpu.memory_clock_max_mhz": _each(lambda gpu: gpu.memory_clock_max_mhz),
+    "gpu.held_down": _each(_held_down),
+    "gpu.ecc": _each(lambda gpu: gpu.ecc),
+    "gpu.mig": _each(lambda gpu: gpu.mig),
+    "gpu.persistence": _each(lambda gpu: gpu.persistence),
+    "gpu.pcie_generation_max": _each(lambda gpu: gpu.pcie_generation_max),
+    "gpu.pcie_width_max": _each(lambda gpu: gpu.pcie_width_max),
+    "gpu.other_processes": _each(_others),
+    "driver": lambda node: node.environment.driver,
+    "cuda": lambda node: node.environment.cuda,
+    "nvml": lambda node: "answers" if node.environment.nvml is None else "does not answer",
+    "cpu": lambda node: node.environment.cpu or None,
+    "cpu_count": lambda node: str(node.environment.cpu_count),
+    "cpu_governor": lambda node: node.environment.cpu_governor or None,
+    "kernel": lambda node: node.environment.kernel or None,
+    "python": lambda node: node.environment.python,
+    "model_sha256": lambda node: node.environment.model_sha256[:SHORT] or None,
+    "tokenizer_sha256": lambda node: node.environment.tokenizer_sha256[:SHORT] or None,
+    **{f"packages.{name}": _package(name) for name in PACKAGES},
+}
+"""Facts that have to be equal; None: the node does not tell, and is not compared."""
+
+AMONG: dict[str, Callable[[NodeFacts], str]] = {"model_sha256": _model, "tokenizer_sha256": _model}
+"""Facts that are held against those of nodes that are alike in one more thing."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number of a node, or of each GPU, that may wiggle: a gap wider than either tolerance makes a difference."""
+
+    numbers: Callable[[NodeFacts], Sequence[float | None]]
+    share: float = 0.0
+    absolute: float = 0.0
+    digits: int = 0
+
+
+QUANTITIES: dict[str, Quantity] = {
+    "gpu.memory_mib": Quantity(lambda node: [gpu.memory_mib for gpu in node.environment.gpus], share=0.01),
+    "gpu.power_limit_w": Quantity(
+        lambda node: [gpu.power_limit_w for gpu in node.environment.gpus], absolute=1, digits=1
+    ),
+    "memory_mib": Quantity(lambda node: [node.environment.memory_mib], share=0.02),
+    # A start is corrected for the offset; a clock that is so far off misdates logs and fails certificates.
+    "clock_offset_s": Quantity(lambda node: [node.clock.offset_ns / 1e9 if node.clock else None], absolute=1, digits=1),
+}
+
+
+def find_drift(nodes: Mapping[str, NodeFacts]) -> tuple[Drift, ...]:
+    """Return every fact in which nodes with the same hardware differ, by hardware, in the order of the lists above."""
+    alike: dict[str, dict[str, NodeFacts]] = {}
+    for name in sorted(nodes, key=natural):
+        alike.setdefault(hardware(nodes[name].settings, nodes[name].environment), {})[name] = nodes[name]
+    return tuple(
+        Drift(hardware=kind, fact=fact, values=_by_frequency(values))
+        for kind in sorted(alike)
+        for fact, values in _values(alike[kind])
+        if len(set(values.values())) > 1
+    )
+
+
+def _values(nodes: Mapping[str, NodeFacts]) -> Iterable[tuple[str, dict[str, str]]]:
+    """Yield each fact with what every node that tells it has."""
+    for fact, value in FACTS.items():
+        among: dict[str, dict[str, str]] = {}
+        for name, node in nodes.items():
+            if (told := value(node)) is not None:
+                among.setdefault(AMONG[fact](node) if fact in AMONG else "", {})[name] = told[:MAX_TEXT]
+        yield from ((fact, values) for values in among.values())
+    for fact, quantity in QUANTITIES.items():
+        yield fact, _in_words(quantity, nodes)
+
+
+def _in_words(quantity: Quantity, nodes: Mapping[str, NodeFacts]) -> dict[str, str]:
+    told = {name: {n for n in quantity.numbers(node) if n is not None} for name, node in nodes.items()}
+    words = _clusters(sorted(set().union(*told.values())), quantity)
+    values = {name: ", ".join(sorted({words[n] for n in numbers})) for name, numbers in told.items() if numbers}
+    return {name: value[:MAX_TEXT] for name, value in values.items()}
+
+
+def _clusters(numbers: Sequence[float], quantity: Quantity) -> dict[float, str]:
+    """Return for each number the words for those that it lies among: "65536", or "65530 to 65536"."""
+    clusters: list[list[float]] = []
+    for number in numbers:
+        near = clusters and number - clusters[-1][-1] <= max(quantity.absolute, quantity.share * abs(number))
+        if near:
+            clusters[-1].append(number)
+        else:
+            clusters.append([number])
+    words: dict[float, str] = {}
+    for cluster in clusters:
+        ends = dict.fromkeys(f"{end:.{quantity.digits}f}" for end in (cluster[0], cluster[-1]))
+        words |= dict.fromkeys(cluster, " to ".join(ends))
+    return words
+
+
+def _by_frequency(values: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    nodes: dict[str, list[str]] = {}
+    for name in sorted(values, key=natural):
+        nodes.setdefault(values[name], []).append(name)
+    return {value: tuple(nodes[value]) for value in sorted(nodes, key=lambda value: (-len(nodes[value]), value))}
+
+
+def drift_words(one: Drift, most: int = 3) -> str:
+    """Return the fact and who has which value, the most frequent first, as part of a sentence."""
+    told = [f"{value[:100]} ({some(names)})" for value, names in list(one.values.items())[:most]]
+    more = [f"and {len(one.values) - most} more values"] if len(one.values) > most else []
+    return f"{one.fact}: {', '.join([*told, *more])}"
+
+
+def drift_reason(found: Sequence[Drift], most: int = 5) -> str:
+    """Return what nodes with the same hardware differ in, in a sentence."""
+    told = [drift_words(one) for one in found[:most]]
+    more = [f"and {len(found) - most} more facts"] if len(found) > most else []
+    kinds = some(list(dict.fromkeys(one.hardware[:100] for one in found)), 2)
+    return f"Nodes with the same hardware ({kinds}) differ in {'; '.join([*told, *more])}."[:MAX_TEXT]
