@@ -1,23 +1,21 @@
-"""Two nodes that should be alike and are not: one has another model. Told, or stopped before anything is measured."""
+"""Two nodes that should be alike and are not: one has another package. Told, or stopped before anything is measured."""
 
 import json
+import shutil
 from pathlib import Path
 
-from tests.integration.conftest import Playbooks, make_model_directory
+from tests.integration.conftest import Playbooks
 
 
 def unlike(playbooks: Playbooks, **settings: str) -> Path:
-    """Return an inventory in which both nodes mean the same directory, each in a home of its own, and one was changed.
-
-    The nodes share this machine's disk: what they call ~ is told apart by the environment of their sessions.
-    """
-    hosts = {}
-    for node in ("jw2", "jw3"):
-        home = playbooks.directory / "home" / node
-        make_model_directory(home / "model")
-        hosts[node] = {**playbooks.cluster.host(node), "node_environment": {"HOME": str(home)}}
-    (home / "model" / "model.safetensors").write_text('{"changed": true}')
-    return playbooks.inventory(hosts, benchmark_model="~/model", **settings)
+    """Return an inventory in which jw3 has an environment of its own, with another version of one package."""
+    other = playbooks.directory / "other"
+    shutil.copytree(playbooks.venv, other, symlinks=True)
+    (metadata,) = other.glob("lib/python3*/site-packages/huggingface_hub-*.dist-info/METADATA")
+    metadata.write_text(metadata.read_text().replace("\nVersion: 2.4.0\n", "\nVersion: 2.3.0\n"))
+    hosts = {node: playbooks.cluster.host(node) for node in ("jw2", "jw3")}
+    hosts["jw3"]["python_env_dir"] = str(other)
+    return playbooks.inventory(hosts, **settings)
 
 
 def words(text: str) -> str:
@@ -29,11 +27,14 @@ def test_a_node_with_another_model_is_told_and_the_run_counts(playbooks: Playboo
     assert done.code == 0, done.output
     assert done.cluster["counted"] == 2
     (drift,) = done.cluster["drift"]
-    assert drift["fact"] == "model_sha256"
-    assert sorted(drift["values"].values()) == [["jw2"], ["jw3"]]
+    assert drift["fact"] == "packages.huggingface_hub"
+    assert drift["values"] == {"2.3.0": ["jw3"], "2.4.0": ["jw2"]}
     assert "Drift: nodes with the same hardware differ" in done.summary
+    assert "packages.huggingface_hub 2.3.0: jw3 2.4.0: jw2" in words(done.summary)
     ready = json.loads((done.run_dir / "nodes" / "jw3" / "ready.json").read_text())
-    assert ready["environment"]["model_sha256"][:12] in done.summary
+    assert ready["environment"]["packages"]["huggingface_hub"] == "2.3.0"
+    (result,) = (done.run_dir / "nodes" / "jw3").glob("mlperf_datacenter_*.json")
+    assert ready["environment"] == json.loads(result.read_text())["environment"]
 
 
 def test_drift_that_fails_ends_the_run_before_anything_is_measured(playbooks: Playbooks) -> None:
@@ -43,7 +44,7 @@ def test_drift_that_fails_ends_the_run_before_anything_is_measured(playbooks: Pl
         row = done.row(node)
         assert (row["status"], row["counted"]) == ("interrupted", False), done.output
         assert "benchmark: Drift, and benchmark_drift is fail" in row["reason"]
-        assert "differ in model_sha256: " in row["reason"]
+        assert "differ in packages.huggingface_hub: 2.3.0 (jw3), 2.4.0 (jw2)." in row["reason"]
         assert "Interrupted while ready" in row["reason"]
         assert not (done.run_dir / "nodes" / node / "samples.jsonl").exists()
         runs = playbooks.directory / "nodes" / node / "runs"
