@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmark.cluster.arithmetic import natural
+from benchmark.cluster.names import natural
 from benchmark.progress import Told, clock
 from benchmark.text import clean, columns, left
 
