@@ -64,7 +64,7 @@ def _result(run_dir: Path, run: RunRecord, nodes: Sequence[LoadedNode]) -> Clust
         groups=groups,
         overlap=together,
         agreements=compared,
-        findings=diagnose(counted, groups, ()),
+        findings=diagnose(counted, groups, drift),
         drift=drift,
         problems=tuple(
             problem[:MAX_REASON] for problem in (*(p for n in nodes for p in n.problems), *strangers(run_dir, run))
