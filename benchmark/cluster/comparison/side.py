@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.cluster.arithmetic import gpus_of, likeness, natural
+from benchmark.cluster.arithmetic import gpus_of, likeness
 from benchmark.cluster.diagnosis.aspects import rate_of
 from benchmark.cluster.load import LoadedNode, load_node, read_run
+from benchmark.cluster.names import natural
 from benchmark.errors import InputError
 from benchmark.rundir import RUN_FILE
 
