@@ -15,6 +15,7 @@ Needs no network. What cannot be measured is a row with the reason, and the rest
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gc
 import itertools
 import json
@@ -36,12 +37,12 @@ from benchmark.node.generation import generation_config
 from benchmark.node.interfaces import now_ns
 from benchmark.profiles import Generation
 from benchmark.settings import Settings
-from benchmarks import floor, workloads
+from benchmarks import floor, split, workloads
 from benchmarks.shapes import SHAPES, make_on_device
 from benchmarks.table import Table
 from benchmarks.workloads import Measured, Workload
 
-PARTS = ("floor", "sequential", "continuous", "server")
+PARTS = ("floor", "sequential", "continuous", "split", "server")
 # MLPerf's limits of the Server scenario, and those of Interactive, by LoadGen's name of the model.
 LIMITS = {"llama3_1-8b": "2000/100", "llama3_1-8b-interactive": "500/30"}
 # The fastest first: time may run out.
@@ -95,6 +96,44 @@ class Bench:
         self._row(self.alone, "sequential", {}, one_by_one)
         self._row(self.alone, "bare generate", {}, lambda until: (self._bare(until), {"attention": "sdpa"}))
 
+    def run_alone(self) -> None:
+        """Workload A one by one through `continuous`: the latency of a query alone."""
+
+        def one_by_one(until: float) -> tuple[Measured, dict[str, Any]]:
+            with closing(continuous.Engine(self.settings, _fixed(self.alone), self._options())) as engine:
+                details = engine.start(self.loaded).details
+                workloads.run(engine, self.alone.warm_up(1), until, at_once=False)
+                return workloads.run(engine, self.alone.queries(), until, at_once=False), details
+
+        self._row(self.alone, "one by one", self._options(), one_by_one)
+
+    def run_compiled(self) -> None:
+        """Workload A one by one through `generate` with a static cache, which transformers compiles."""
+        kernels.use(self.loaded.model, "sdpa")
+        self._row(
+            self.alone,
+            "compiled",
+            {},
+            lambda until: (self._bare(until, cache_implementation="static"), {"attention": "sdpa"}),
+        )
+
+    def run_split(self) -> None:
+        """What a step of workload B is made of, and of A."""
+        for work in (self.b, self.a):
+            with closing(continuous.Engine(self.settings, _fixed(work), self._options())) as engine:
+                engine.start(self.loaded)
+                workloads.run(engine, work.warm_up(max(1, len(work.lengths) // 4)), self.until, at_once=True)
+                for gpu in (False, True) if self.arguments.device != "cpu" else (False,):
+                    with split.watch(engine, gpu) as found:
+                        workloads.run(engine, work.queries(), self.until, at_once=True)
+                    name = f"split {work.name}{', profiled' if gpu else ''}"
+                    self.table.say(f"{name}: {found.sentence()}", **{name: dataclasses.asdict(found)})
+            self._forget()
+
+    def _options(self, **options: Any) -> dict[str, Any]:
+        """Return the options of the engine, with those of the command line."""
+        return {**options, **json.loads(self.arguments.options)}
+
     def run_continuous(self) -> None:
         """Workload A all at once, then B with every attention and every way to run it."""
         device, dtype, config = self.arguments.device, self.arguments.dtype, self.loaded.model.config
@@ -115,7 +154,7 @@ class Bench:
         """Search the highest Server rate in workload B, as benchmark_target_qps: auto does, with shorter probes."""
         config = self.loaded.model.config
         options = {"attention": kernels.automatic(config, self.arguments.device, self.arguments.dtype)}
-        options |= json.loads(self.arguments.options)
+        options = self._options(**options)
         with closing(continuous.Engine(self.settings, _fixed(self.b), options)) as engine:
             details = engine.start(self.loaded).details
             workloads.run(engine, self.b.warm_up(max(1, len(self.b.lengths) // 4)), self.until, at_once=True)
@@ -164,7 +203,7 @@ class Bench:
         return row
 
     def _continuous(self, work: Workload, options: dict[str, Any]) -> None:
-        options = {**options, **json.loads(self.arguments.options)}
+        options = self._options(**options)
 
         def all_at_once(until: float) -> tuple[Measured, dict[str, Any]]:
             with closing(continuous.Engine(self.settings, _fixed(work), options)) as engine:
@@ -219,13 +258,13 @@ class Bench:
             notes.append(f"{len(measured.errors)} failed: {measured.errors[0]}")
         return {**values, "note": "; ".join(notes)}
 
-    def _bare(self, until: float) -> Measured:
+    def _bare(self, until: float, **more: Any) -> Measured:
         import torch
 
         work, model = self.alone, self.loaded.model
-        config = generation_config(self.loaded, _fixed(work), 0, min_new_tokens=work.output_tokens)
+        config = generation_config(self.loaded, _fixed(work), 0, min_new_tokens=work.output_tokens, **more)
         measured = Measured(asked=len(work.lengths))
-        for query in work.queries():
+        for query in [*work.warm_up(2), *work.queries()]:
             if time.monotonic() > until:
                 break
             measured.issued_ns[query.index] = now_ns()
@@ -234,6 +273,9 @@ class Bench:
                 answer = model.generate(inputs, attention_mask=torch.ones_like(inputs), generation_config=config)
             measured.tokens[query.index] = len(answer[0].tolist()) - inputs.shape[1]
             measured.last_ns[query.index] = now_ns()
+        for query in work.warm_up(2):
+            for times in (measured.issued_ns, measured.tokens, measured.last_ns):
+                times.pop(query.index, None)
         return measured
 
     def _forget(self) -> None:

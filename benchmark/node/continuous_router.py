@@ -14,6 +14,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
+from benchmark.errors import SetupError
 from benchmark.node.interfaces import Answer, Listener, Query, now_ns
 
 # How often the listening thread looks whether the generation thread is alive, while nothing happens.
@@ -149,6 +150,45 @@ class Router:
         except Exception as error:  # the other queries' listeners still have to hear
             traceback.print_exc()
             self.broken = f"What listens to the engine broke: {type(error).__name__}: {error}"
+
+
+class Waiting:
+    """A listener for the engine's own queries, numbered from 0."""
+
+    def __init__(self, queries: int) -> None:
+        self._answers: dict[int, tuple[int, ...]] = {}
+        self._left = queries
+        self._error: str | None = None
+        self._ended = threading.Event()
+        self.first = threading.Event()
+        """Whether anything has come."""
+
+    def answers(self) -> list[tuple[int, ...]]:
+        """Wait for all; raises SetupError where one failed."""
+        self._ended.wait()
+        if self._error is not None:
+            raise SetupError(f"The engine failed at its first queries: {self._error}")
+        return [self._answers[number] for number in sorted(self._answers)]
+
+    def first_token(self, query: Query, at_ns: int) -> None:
+        """Note that there was one."""
+        self.first.set()
+
+    def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
+        """Keep the answer."""
+        self._answers[query.index] = answer.token_ids
+        self._end()
+
+    def failed(self, query: Query, error: str) -> None:
+        """Keep the last error."""
+        self._error = error
+        self.first.set()
+        self._end()
+
+    def _end(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._ended.set()
 
 
 def _sentence(error: Any) -> str:

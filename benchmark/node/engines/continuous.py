@@ -6,16 +6,18 @@ import atexit
 import dataclasses
 import itertools
 import threading
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from benchmark.errors import InputError, RunError, SetupError
 from benchmark.node import attention as kernels
-from benchmark.node import interfaces
-from benchmark.node.continuous_router import Flight, Router
+from benchmark.node import cross_check, interfaces
+from benchmark.node.continuous_router import Flight, Router, Waiting
+from benchmark.node.fused import Fused
 from benchmark.node.generation import end_tokens, generation_config
-from benchmark.node.interfaces import EngineBroken, Listener, Query
+from benchmark.node.interfaces import EngineBroken, Listener, Prompt, Query
 from benchmark.node.model import LoadedModel, load_model
 from benchmark.node.options import check
 from benchmark.node.prompting import encode
@@ -26,6 +28,10 @@ CLOSE_S = 10.0
 # On a CPU transformers would take 60 % of the memory for the cache and plan steps of 8192 tokens.
 CPU_CACHE_TOKENS = 32_768
 CPU_BATCH_TOKENS = 512
+# Graphs for so many requests at most are captured; transformers would take 1024.
+GPU_REQUESTS = 512
+# How many queries the check before a run asks where there are no graphs to go through.
+CHECKED_WITHOUT_GRAPHS = 4
 
 
 class Options(BaseModel):
@@ -44,6 +50,7 @@ class Options(BaseModel):
     use_async_batching: bool | None = Field(None, description="prepare a step while the one before computes")
     q_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: queries' tokens are padded to it")
     kv_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: cached tokens are padded to it")
+    fuse: bool | None = Field(None, description="compile the small operations of each layer; automatic: on a GPU")
     compile_level: int = Field(0, ge=0, le=3, description="torch.compile: 0 off, 3 most")
     scheduler: Literal["fifo", "prefill_first"] = "fifo"
     safety_margin: float | None = Field(None, ge=0, le=1, description="share of free pages kept from new queries")
@@ -56,6 +63,7 @@ class Engine(interfaces.Engine):
     """
 
     replicable = True
+    _fused: Fused | None = None
 
     def load(self) -> EngineInfo:
         """Load the model and start the generation thread; raises as `start` does."""
@@ -81,6 +89,14 @@ class Engine(interfaces.Engine):
             self._manager = self._make_manager(config, options)
             self._router = Router(self._manager)
             self._manager.output_router = self._router
+            if options.fuse or (options.fuse is None and self._model.device.type != "cpu"):
+                self._fused = Fused(self._model)
+                self._fused.on()
+            if self._attention == kernels.TORCH_FLASH:
+                from benchmark.node import flash_kernels, step_runner
+
+                self._kernels = flash_kernels.choose(*self._device_and_dtype(), kernels.head_size(self._model.config))
+                step_runner.prepare(self._manager, self._kernels, options.max_blocks_per_request)
             self._manager.warmup()  # makes the cache; captures CUDA graphs and compiles, where that is on
         except (MemoryError, ValueError, ImportError, torch.OutOfMemoryError) as error:
             raise SetupError(
@@ -96,7 +112,8 @@ class Engine(interfaces.Engine):
         starter.start()
         starter.join()
         self._router.start()
-        return EngineInfo(name="continuous", details=loaded.details | self._details(resolved, options, end))
+        details = self._details(resolved, options, end) | {"cross_check": self._cross_check()}
+        return EngineInfo(name="continuous", details=loaded.details | details)
 
     def submit(self, query: Query, listener: Listener) -> None:
         """Hand the query to the generation thread and return.
@@ -126,6 +143,55 @@ class Engine(interfaces.Engine):
         if manager.is_running():
             manager.stop(block=True, timeout=CLOSE_S, hard_stop=True)
         self._router.close(CLOSE_S)
+        if self._fused is not None:
+            self._fused.off()
+
+    def _cross_check(self) -> JsonValue:
+        """Raise SetupError where the engine answers otherwise than the plain model; None: with sampling it may."""
+        if self.generation.temperature > 0:
+            return None
+        config = self._manager.continuous_batching_config
+        graphs = any(config.cuda_graph_booleans)
+        requests = config.max_requests_per_batch if graphs else CHECKED_WITHOUT_GRAPHS
+        requests = max(1, min(requests, self._cache_tokens // 2 // max(64, config.page_size)))
+        late = min(cross_check.LATE_TOKENS, self._cache_tokens // 4)
+        asked = cross_check.probes(requests, self._model.config.get_text_config().vocab_size, late)
+        answers = self._ask(asked)
+        checked = [*range(min(cross_check.CHECKED, requests)), -1]
+        if self._fused is not None:
+            self._fused.off()
+        kernels.use(self._model, "sdpa")
+        try:
+            short = cross_check.shortfalls(
+                self._model, [asked[number] for number in checked], [answers[number] for number in checked]
+            )
+        finally:
+            kernels.use(self._model, self._used_attention)
+            if self._fused is not None:
+                self._fused.on()
+        worst = max(short)
+        if worst > cross_check.tolerance(self._device_and_dtype()[1]):
+            self.close()
+            raise SetupError(
+                f"The engine does not answer as the model itself would: of {len(short)} tokens the worst lies "
+                f"{worst:.2f} standard deviations below the model's choice. Set fuse: false, use_cuda_graph: false or "
+                "attention: sdpa in benchmark_engine_options to find what is wrong here."
+            )
+        return {"tokens": len(short), "same": sum(one == 0 for one in short), "worst": round(worst, 4)}
+
+    def _ask(self, asked: Sequence[cross_check.Probe]) -> list[tuple[int, ...]]:
+        """Ask all, the last when the others answer already, and wait for the answers in their full length."""
+        waiting = Waiting(len(asked))
+        for number, probe in enumerate(asked):
+            if number == len(asked) - 1:
+                waiting.first.wait()
+            request_id = f"check-{number}"
+            query = Query(number, Prompt(request_id, "", probe.token_ids), 0)
+            self._router.add(request_id, Flight(query, waiting, len(probe.token_ids)))
+            self._manager.add_request(
+                list(probe.token_ids), request_id, max_new_tokens=probe.output_tokens, eos_token_id=-1, streaming=True
+            )
+        return waiting.answers()
 
     def _check(self) -> Options:
         options = check(Options, self.options, "engine_options of the continuous engine")
@@ -144,8 +210,7 @@ class Engine(interfaces.Engine):
         return self.generation.min_new_tokens == self.generation.max_new_tokens
 
     def _choose_attention(self, options: Options) -> str:
-        device = self._model.device.type
-        dtype = str(self._model.dtype).removeprefix("torch.")
+        device, dtype = self._device_and_dtype()
         config = self._model.config
         if options.attention == "auto":
             return kernels.automatic(config, device, dtype)
@@ -154,11 +219,15 @@ class Engine(interfaces.Engine):
             raise SetupError(f"engine_options: attention {options.attention} is not to be had: {reason}.")
         return options.attention
 
+    def _device_and_dtype(self) -> tuple[str, str]:
+        return self._model.device.type, str(self._model.dtype).removeprefix("torch.")
+
     def _make_manager(self, config: Any, options: Options) -> Any:
         from transformers import ContinuousBatchingConfig
 
+        own = self._attention == kernels.TORCH_FLASH
         asked = {
-            **options.model_dump(exclude={"attention", "compile_level", "scheduler"}),
+            **options.model_dump(exclude={"attention", "compile_level", "fuse", "scheduler"}),
             "default_compile_level": options.compile_level,
             "scheduler_type": options.scheduler,
             "allow_block_sharing": False,
@@ -169,18 +238,21 @@ class Engine(interfaces.Engine):
             asked["num_blocks"] = options.num_blocks or max(2, CPU_CACHE_TOKENS // options.page_size)
             asked["max_batch_tokens"] = options.max_batch_tokens or CPU_BATCH_TOKENS
         elif "flash" in self._attention:
-            # Graphs for the decoding kernel alone, which only a package has: `warmup` captures those. Steps of mixed
-            # lengths would capture a graph for each new size in the middle of the measuring window.
-            if options.use_cuda_graph is None:
-                asked["use_cuda_graph"] = (False, self._attention != kernels.TORCH_FLASH)
+            # Graphs for steps in which all requests answer: `warmup` captures those. Steps of mixed lengths would
+            # capture a graph for each new size in the middle of the measuring window.
+            if options.use_cuda_graph is not False:
+                asked["use_cuda_graph"] = (bool(options.use_cuda_graph) and not own, True)
             if options.use_async_batching is None:
                 asked["use_async_batching"] = True
+            if options.max_requests_per_batch is None:
+                asked["max_requests_per_batch"] = GPU_REQUESTS
         known = {field.name for field in dataclasses.fields(ContinuousBatchingConfig)}
         older = "auto_switch_to_flash" not in known
         if older:  # transformers 5.17: another name for the pages, and only a paged attention is left as it is
             asked["block_size"] = asked.pop("page_size")
         name = self._attention.removeprefix("paged|")
-        kernels.use(self._model, f"paged|{name}" if older else self._attention)
+        self._used_attention = f"paged|{name}" if older else self._attention
+        kernels.use(self._model, self._used_attention)
         batching = ContinuousBatchingConfig(**{key: value for key, value in asked.items() if key in known})
         return self._model.init_continuous_batching(config, batching)
 
@@ -205,6 +277,7 @@ class Engine(interfaces.Engine):
         graphs = resolved.cuda_graph_booleans
         return {
             "attention": self._model.config._attn_implementation,
+            "attention_kernels": self._kernels.name if self._attention == kernels.TORCH_FLASH else None,
             "block_sharing": bool(cache.use_prefix_sharing),
             "page_size": options.page_size,
             "num_blocks": resolved.num_blocks,
@@ -216,6 +289,7 @@ class Engine(interfaces.Engine):
             "cuda_graphs": {"varlen": graphs[0], "decode": graphs[1]},
             "async_batching": bool(resolved.use_async_batching),
             "compile_level": options.compile_level,
+            "fused": [] if self._fused is None else list(self._fused.names),
             "scheduler": resolved.scheduler_type,
             "safety_margin": self._manager.batch_processor.scheduler.safety_margin,
             "ends": "at max_new_tokens" if self._fixed_length else [int(token) for token in end],

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from benchmark.node import attention
+from benchmark.node import attention, exact_attention, flash, flash_kernels
 
-LLAMA = SimpleNamespace(sliding_window=None, layer_types=None)
+LLAMA = SimpleNamespace(sliding_window=None, layer_types=None, head_dim=64)
 
 
 def test_on_the_cpu_nothing_with_flash_is_to_be_had() -> None:
@@ -34,7 +37,7 @@ def test_exact_attention_is_causal_from_the_end_of_each_request() -> None:
     query = torch.cat([q[-n:] for (q, _, _), n in zip(whole, answered, strict=True)])
     key, value = (torch.cat([states[part] for states in whole]) for part in (1, 2))
     starts_q, starts_k = torch.tensor([0, 2, 6]), torch.tensor([0, 7, 11])
-    packed = attention.exact_attention(query, key, value, starts_q, starts_k, 4, 7)
+    packed = exact_attention.read(query, key, value, starts_q, starts_k, 4, 7)
     expected = []
     for states, n in zip(whole, answered, strict=True):
         q, k, v = (one.transpose(0, 1) for one in states)
@@ -42,22 +45,65 @@ def test_exact_attention_is_causal_from_the_end_of_each_request() -> None:
     torch.testing.assert_close(packed, torch.cat(expected))
 
 
-@pytest.mark.parametrize(("kernel", "wrong"), [("exact", False), ("aligned to the start", True)])
-def test_the_trial_tells_a_wrong_kernel(kernel: str, wrong: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    def aligned_to_the_start(q, k, v, starts_q, starts_k, max_q, max_k, scale):  # type: ignore[no-untyped-def]
-        done = []
-        for a, b, c, d in zip(starts_q[:-1], starts_q[1:], starts_k[:-1], starts_k[1:], strict=True):
-            one_q, one_k, one_v = (part.float().transpose(0, 1) for part in (q[a:b], k[c:d], v[c:d]))
-            one = scaled_dot_product_attention(one_q, one_k, one_v, is_causal=True, enable_gqa=True)
-            done.append(one.transpose(0, 1))
-        return torch.cat(done).to(q.dtype)
+def test_exact_attention_follows_the_pages_of_a_request() -> None:
+    torch.manual_seed(0)
+    key, value, query = torch.randn(6, 2, 8), torch.randn(6, 2, 8), torch.randn(1, 4, 8)
+    pages_k, pages_v = torch.full((4, 4, 2, 8), torch.nan), torch.full((4, 4, 2, 8), torch.nan)
+    for pages, rows in ((pages_k, key), (pages_v, value)):
+        pages[3], pages[1, :2] = rows[:4], rows[4:]
+    tables, lengths = torch.tensor([[3, 1], [0, 0]]), torch.tensor([6, 0])
+    now = flash.Answering(tables, lengths, torch.arange(3), torch.zeros(3))
+    found = exact_attention.answer(query.repeat(2, 1, 1), pages_k, pages_v, now)
+    expected = exact_attention.read(query, key, value, torch.tensor([0, 1]), torch.tensor([0, 6]), 1, 6)
+    torch.testing.assert_close(found, torch.cat([expected, torch.zeros_like(expected)]))
 
-    chosen = attention.exact_attention if kernel == "exact" else aligned_to_the_start
-    monkeypatch.setattr(attention, "varlen_kernel", lambda: chosen)
+
+def aligned_to_the_start(q, k, v, starts_q, starts_k, max_q, max_k, scale):  # type: ignore[no-untyped-def]
+    done = []
+    for a, b, c, d in zip(starts_q[:-1], starts_q[1:], starts_k[:-1], starts_k[1:], strict=True):
+        one_q, one_k, one_v = (part.float().transpose(0, 1) for part in (q[a:b], k[c:d], v[c:d]))
+        one = scaled_dot_product_attention(one_q, one_k, one_v, is_causal=True, enable_gqa=True)
+        done.append(one.transpose(0, 1))
+    return torch.cat(done).to(q.dtype)
+
+
+def blind_to_the_last_token(q, pages_k, pages_v, now, scale):  # type: ignore[no-untyped-def]
+    shorter = replace(now, lengths=(now.lengths - 1).clamp(min=0))
+    return exact_attention.answer(q, pages_k, pages_v, shorter, scale)
+
+
+def not_a_number(q, pages_k, pages_v, now, scale):  # type: ignore[no-untyped-def]
+    return exact_attention.answer(q, pages_k, pages_v, now, scale) * torch.nan
+
+
+EXACT = flash.Kernels("exact", exact_attention.read, exact_attention.answer, flash_kernels.torch_kernels().write)
+
+
+def writes_keys_alone(key, value, rows, pages_k, pages_v):  # type: ignore[no-untyped-def]
+    EXACT.write(key, key, rows, pages_k, pages_k)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({}, None),
+        ({"any_pages": False}, None),
+        ({"read": aligned_to_the_start}, "wrong by"),
+        ({"answer": blind_to_the_last_token}, "wrong by"),
+        ({"answer": not_a_number}, "wrong by inf"),
+        ({"write": writes_keys_alone}, "wrong by"),
+    ],
+)
+def test_the_trial_tells_a_wrong_kernel(wrong: Any, said: str | None, monkeypatch: Any) -> None:
+    flash_kernels.choose.cache_clear()
+    for make in ("triton_kernels", "torch_kernels"):
+        monkeypatch.setattr(flash_kernels, make, Mock(return_value=replace(EXACT, **wrong), __name__=make))
     reason = attention._torch_flash_missing(LLAMA, "cpu", "bfloat16")
-    assert ("wrong by" in (reason or "")) == wrong
-    assert (reason is None) == (not wrong)
+    flash_kernels.choose.cache_clear()
+    assert (reason is None) if said is None else (said in (reason or ""))
 
 
 def test_a_kernel_that_does_not_run_here_is_a_reason_and_no_error() -> None:
-    assert "does not run here" in (attention._torch_flash_missing(LLAMA, "cpu", "bfloat16") or "")
+    reason = attention._torch_flash_missing(LLAMA, "cpu", "bfloat16") or ""
+    assert "torch kernels do not run here" in reason
+    assert "triton kernels do not run here" in reason

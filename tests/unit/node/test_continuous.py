@@ -11,9 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from transformers.generation.continuous_batching.model_runner import ModelRunner
 
 from benchmark.errors import InputError, RunError, SetupError
-from benchmark.node import attention
+from benchmark.node import attention, exact_attention, flash, flash_kernels, fused
 from benchmark.node.engines import continuous, sequential
 from benchmark.node.interfaces import EngineBroken, Prompt, Query
 from benchmark.node.model import LoadedModel, load_model
@@ -101,15 +103,75 @@ def test_many_at_once_are_answered_as_one_at_a_time(
     assert all(heard.first[i] < heard.last[i] for i in heard.tokens)
 
 
+@pytest.mark.parametrize(
+    ("options", "any_pages"),
+    [
+        ({"page_size": 16}, True),
+        ({"page_size": 16}, False),
+        ({"page_size": 512}, False),
+        ({"page_size": 64}, False),
+        ({"page_size": 16, "max_blocks_per_request": 4}, True),
+    ],
+    ids=["many pages", "not where they lie", "a page each", "some in a page", "some in few pages"],
+)
 def test_torchs_flash_attention_reads_and_writes_the_paged_cache(
-    make: Make, one_at_a_time: dict[int, tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+    make: Make,
+    one_at_a_time: dict[int, tuple[int, ...]],
+    options: dict[str, Any],
+    any_pages: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The kernel is for GPUs; all around it runs here, with exact attention in its place.
-    monkeypatch.setattr(attention, "varlen_kernel", lambda: attention.exact_attention)
+    # The kernels are for GPUs; all around them runs here, with exact attention in their place.
+    write = flash_kernels.torch_kernels().write
+    exact = flash.Kernels("exact", exact_attention.read, exact_attention.answer, write, any_pages=any_pages)
+    monkeypatch.setattr(flash_kernels, "choose", lambda *about: exact)
     monkeypatch.setattr(attention, "missing", lambda *about: None)
-    engine, info = make(attention=attention.TORCH_FLASH, max_batch_tokens=32)
+    engine, info = make(attention=attention.TORCH_FLASH, max_batch_tokens=32, **options)
     assert info.details["attention"] == attention.TORCH_FLASH
+    assert info.details["attention_kernels"] == "exact"
     assert ask(engine, QUERIES).tokens == one_at_a_time
+
+
+@pytest.mark.parametrize("broken_from", [2, 4])
+def test_a_graph_that_does_not_compute_any_more_is_found_before_the_run(
+    make: Make, broken_from: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute, calls = ModelRunner._forward_process_and_sample, []
+
+    def stale(runner: Any, model: Any, inputs: Any, *rest: Any) -> None:
+        calls.append(1)
+        if len(calls) < broken_from:
+            compute(runner, model, inputs, *rest)  # afterwards the answers stay what they were
+
+    monkeypatch.setattr(ModelRunner, "_forward_process_and_sample", stale)
+    with pytest.raises(SetupError, match="does not answer as the model itself would"):
+        make()
+    assert len(calls) > broken_from
+
+
+def test_a_compiled_part_that_is_wrong_is_found_before_the_run(
+    make: Make, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is compiled is the plain code here, but for the norms, which forget their weights.
+    monkeypatch.setattr(torch, "compile", lambda function, **how: function)
+    engine, info = make(fuse=True)
+    assert info.details["fused"] == ["Linear", "LlamaMLP", "LlamaRMSNorm", "apply_rotary_pos_emb"]
+    check = info.details["cross_check"]
+    assert isinstance(check, dict)
+    assert check["same"] == check["tokens"]
+    engine.close()
+    norm = type(loaded.model.model.norm)
+    plain = norm.forward
+    monkeypatch.setattr(fused, "_compile", lambda kind: lambda self, x: plain(self, x.flip(-1)) if kind is norm else x)
+    monkeypatch.setattr(fused, "PROJECTIONS", ())
+    with pytest.raises(SetupError, match="does not answer as the model itself would"):
+        make(fuse=True)
+    assert "forward" not in vars(loaded.model.model.norm)
+
+
+def test_with_sampling_there_is_nothing_to_hold_answers_against(make: Make) -> None:
+    _, info = make(Generation(max_new_tokens=8, temperature=1.0))
+    assert info.details["cross_check"] is None
 
 
 def test_only_first_tokens_and_ends_leave_the_generation_loop(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,8 +346,10 @@ def test_an_absent_model_is_a_setup_error(tmp_path: Path) -> None:
     ("name", "asked", "graphs", "overlapped"),
     [
         ("flash_attention_2", {}, (False, True), True),
-        ("torch_flash", {}, (False, False), True),
-        ("torch_flash", {"use_cuda_graph": True, "use_async_batching": False}, True, False),
+        ("torch_flash", {}, (False, True), True),
+        ("torch_flash", {"use_cuda_graph": True, "use_async_batching": False}, (False, True), False),
+        ("flash_attention_2", {"use_cuda_graph": True}, (True, True), True),
+        ("torch_flash", {"use_cuda_graph": False}, False, True),
         ("sdpa", {}, None, None),
     ],
 )

@@ -1,0 +1,70 @@
+"""Hold a fresh engine's answers against the plain model, before anything is measured.
+
+Compiled code and captured graphs are fast because they do not look any more: a graph that is stale answers at full
+speed and wrongly. So queries are asked such that every number of requests for which there is a graph occurs, twice
+(there are two sets of graphs), and a last one while the others answer already. Every token of those that live longest
+must be the plain model's choice, or next to it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# How far below the largest logit the chosen token's may lie, in standard deviations of the logits. A token that has
+# nothing to do with the prompt lies three or more below.
+EXACT_TOLERANCE = 0.01
+HALF_TOLERANCE = 1.0
+# How many answers are checked, beside the last.
+CHECKED = 8
+# The last query's prompt: more than one page of most caches.
+LATE_TOKENS = 300
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A query of the check."""
+
+    token_ids: tuple[int, ...]
+    output_tokens: int
+
+
+def probes(requests: int, vocabulary: int, late_tokens: int = LATE_TOKENS) -> list[Probe]:
+    """Return so many queries and a late one.
+
+    The first lives longest, and every two steps half of those in flight end.
+    """
+    draw = random.Random(requests)  # noqa: S311 # no secret
+
+    def prompt(tokens: int) -> tuple[int, ...]:
+        return tuple(draw.choices(range(vocabulary), k=tokens))
+
+    short = [
+        Probe(prompt(5 + number % 7), 2 * (requests // (number + 1)).bit_length() + 2) for number in range(requests)
+    ]
+    return [*short, Probe(prompt(late_tokens), 4)]
+
+
+def shortfalls(model: Any, asked: Sequence[Probe], answers: Sequence[Sequence[int]]) -> list[float]:
+    """Return, for each token of the answers, by how much the model as it is would have preferred another.
+
+    In standard deviations of that token's logits; 0: it is the model's own choice.
+    """
+    import torch
+
+    found: list[float] = []
+    for probe, answer in zip(asked, answers, strict=True):
+        inputs = torch.tensor([[*probe.token_ids, *answer]], device=model.device)
+        with torch.inference_mode():
+            logits = model(inputs, use_cache=False, logits_to_keep=len(answer) + 1).logits[0, :-1].float()
+        chosen = logits.gather(1, torch.tensor(answer, device=model.device)[:, None])[:, 0]
+        short = (logits.max(-1).values - chosen) / logits.std(-1)
+        found += short.nan_to_num(float("inf")).tolist()
+    return found
+
+
+def tolerance(dtype: str) -> float:
+    """Return what is tolerated for weights of that precision."""
+    return EXACT_TOLERANCE if dtype == "float32" else HALF_TOLERANCE

@@ -1,0 +1,169 @@
+"""`torch_flash`: the flash attention that comes with torch, on the pages of transformers' cache.
+
+A step of continuous batching holds requests that answer (one new token each) and requests whose prompt is being
+read. The kernel wants them apart: it reads the keys of an answering request where they lie, once for all heads of a
+group, and for such a step all sizes are known beforehand, so that CUDA graphs can hold it. In one call with a prompt,
+every answering request would be computed as if it had 128 new tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+FULL_ATTENTION = "full_attention"
+
+
+@dataclass(frozen=True)
+class Answering:
+    """The requests of a step with one new token each; they come first."""
+
+    tables: Any
+    """(requests, pages) int32: the numbers of each request's pages, in order."""
+    lengths: Any
+    """(requests,) int32: tokens so far, with the new one; 0 where there is no request."""
+    starts_q: Any
+    """(requests + 1,) int32: 0, 1, 2, ..."""
+    starts_k: Any
+    """(requests + 1,) int32: the first row of each request's first page, for a kernel without tables."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The requests of a step whose prompts are being read, packed one after the other."""
+
+    starts_q: Any
+    starts_k: Any
+    max_q: int
+    max_k: int
+    rows: Any | None
+    """Where their keys and values lie, with those of earlier pieces of the prompts; None: there are no earlier ones."""
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What computes it; see `flash_kernels`."""
+
+    name: str
+    read: Callable[..., Any]
+    """(query, key, value, starts_q, starts_k, max_q, max_k, scale): packed requests, causal from the end of each."""
+    answer: Callable[..., Any]
+    """(query, pages_k, pages_v, answering, scale): one new token per request; zeros where there is no request."""
+    write: Callable[..., None]
+    """(key, value, rows, pages_k, pages_v): puts new keys and values there."""
+    page_multiple: int = 1
+    """What the size of a page has to be a multiple of."""
+    any_pages: bool = True
+    """Whether `answer` finds all pages of a request; else a request has to lie in one."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What all layers need to know of one step, worked out once."""
+
+    kernels: Kernels
+
+    write_rows: Any
+    """(tokens,) int64: where the new keys and values go."""
+    answering: Answering | None
+    reading: Reading | None
+
+
+def make_step(inputs: Any, requests: Sequence[Any], kernels: Kernels) -> Step:
+    """Work out a step from what transformers passes to the model, and its requests in order.
+
+    Runs on the device, without waiting for it.
+    """
+    allocator = next(iter(inputs["cache"].cache_allocators.values()))
+    starts_k = inputs["cu_seq_lens_k"][FULL_ATTENTION]
+    if inputs["block_table"] is not None:
+        return _answering_step(inputs["block_table"][0], starts_k, allocator, kernels)
+    write_rows, read_rows = inputs["write_index"][0], inputs["read_index"][0]
+    starts_q = inputs["cu_seq_lens_q"]
+    max_q, max_k = inputs["max_length_q"], inputs["max_length_k"][FULL_ATTENTION]
+    if read_rows.numel() == 0:
+        return Step(kernels, write_rows, None, Reading(starts_q, starts_k, max_q, max_k, None))
+    # `position_offset` counts this step's tokens by now.
+    lengths = [request.state.position_offset for request in takewhile(lambda one: one.query_length == 1, requests)]
+    if not kernels.any_pages and max(lengths, default=0) > allocator.tokens_per_page:
+        lengths = []
+    count = len(lengths)
+    answering, reading = None, None
+    if count:
+        answering = _answering(starts_k[: count + 1], read_rows, max(lengths), allocator.tokens_per_page)
+    if count < len(requests):
+        rows = read_rows[sum(lengths) :]
+        reading = Reading(starts_q[count:] - count, starts_k[count:] - starts_k[count], max_q, max_k, rows)
+    return Step(kernels, write_rows, answering, reading)
+
+
+def _answering_step(tables: Any, starts_k: Any, allocator: Any, kernels: Kernels) -> Step:
+    """Every request has one new token, and transformers knows their pages (-1 where there is none)."""
+    import torch
+
+    page_size = allocator.tokens_per_page
+    lengths = starts_k.diff()
+    last = (lengths - 1).clamp(min=0)
+    tables = tables.clamp(min=0)
+    if not kernels.any_pages:
+        tables = tables[:, :1]
+    pages = tables.gather(1, (last // page_size)[:, None].long())[:, 0]
+    rows = pages.long() * page_size + last % page_size
+    rows = torch.where(lengths > 0, rows, allocator.write_trash_index)
+    return Step(kernels, rows, _placed(tables, lengths, page_size), None)
+
+
+def _answering(starts_k: Any, read_rows: Any, longest: int, page_size: int) -> Answering:
+    """Find the pages from the rows that transformers would read one by one."""
+    import torch
+
+    pages = torch.arange(-(-longest // page_size), device=starts_k.device) * page_size
+    places = torch.minimum(starts_k[:-1, None] + pages, starts_k[1:, None] - 1)
+    return _placed((read_rows[places.long()] // page_size).int(), starts_k.diff(), page_size)
+
+
+def _placed(tables: Any, lengths: Any, page_size: int) -> Answering:
+    import torch
+
+    starts_q = torch.arange(len(lengths) + 1, dtype=torch.int32, device=lengths.device)
+    starts_k = torch.nn.functional.pad(tables[:, 0] * page_size, (0, 1))
+    return Answering(tables.contiguous(), lengths, starts_q, starts_k)
+
+
+def forward(
+    module: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any,
+    scaling: float | None = None,
+    step: Step | None = None,
+    cache: Any = None,
+    **kwargs: Any,
+) -> tuple[Any, None]:
+    """Attention over packed requests, as transformers' AttentionInterface calls it: (1, heads, tokens, size) each.
+
+    Returns (1, tokens, heads, size). Raises ValueError outside the continuous engine and for what the kernel has not.
+    """
+    import torch
+
+    if step is None or kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        raise ValueError("torch_flash is for the continuous engine, without soft caps and attention sinks.")
+    pages_k, pages_v = cache.layer_to_allocator[module.layer_idx].get_cache_for_block_table(module.layer_idx)
+    query, key, value = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))
+    kernels = step.kernels
+    kernels.write(key, value, step.write_rows, pages_k, pages_v)
+    parts, count = [], 0
+    if (now := step.answering) is not None:
+        count = len(now.lengths)
+        parts.append(kernels.answer(query[:count], pages_k, pages_v, now, scaling))
+    if (reading := step.reading) is not None:
+        key, value = key[count:], value[count:]
+        if (rows := reading.rows) is not None:
+            key, value = (pages.flatten(0, 1).index_select(0, rows) for pages in (pages_k, pages_v))
+        starts = reading.starts_q.int(), reading.starts_k.int()
+        parts.append(kernels.read(query[count:], key, value, *starts, reading.max_q, reading.max_k, scaling))
+    answer = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return answer.unsqueeze(0), None

@@ -1,0 +1,85 @@
+"""Compile the small operations between the large ones: each of them alone would read and write the whole batch again.
+
+What is compiled are the parts that every layer of a Llama-like model has, so that the first layer's code serves all:
+the norms, the MLP and the rotary embedding. The number of tokens is left open. Attention and cache stay as they are.
+
+A query alone has one token a step, and then multiplying is nothing but reading the weights: what multiplies is compiled
+for that number too, as code that reads faster than a library for matrices does.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+ROTARY = "apply_rotary_pos_emb"
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+class Fused:
+    """A model's small operations, compiled at their first use; `on` and `off` as often as one likes."""
+
+    def __init__(self, model: Any) -> None:
+        import torch
+
+        compiled: dict[Any, Any] = {}
+        self._modules: list[tuple[Any, Any]] = []
+        self._rotary: dict[Any, tuple[Any, Any]] = {}
+        names = set()
+        for name, module in model.named_modules():
+            kind = type(module)
+            home = sys.modules[kind.__module__]
+            if kind.__name__.endswith(("RMSNorm", "MLP")) or name.endswith(PROJECTIONS):
+                if kind not in compiled:
+                    compiled[kind] = _compile(kind)
+                self._modules.append((module, compiled[kind].__get__(module)))
+                names.add(kind.__name__)
+            if kind.__name__.endswith("Attention") and hasattr(home, ROTARY) and home not in self._rotary:
+                plain = getattr(home, ROTARY)
+                self._rotary[home] = plain, torch.compile(_by_token(plain), dynamic=True)
+                names.add(ROTARY)
+        self.names = sorted(names)
+        """What is compiled."""
+
+    def on(self) -> None:
+        """Have the model use what is compiled."""
+        for module, forward in self._modules:
+            module.forward = forward
+        for home, (_, fast) in self._rotary.items():
+            setattr(home, ROTARY, fast)
+
+    def off(self) -> None:
+        """Have the model be as it was."""
+        for module, _ in self._modules:
+            vars(module).pop("forward", None)
+        for home, (plain, _) in self._rotary.items():
+            setattr(home, ROTARY, plain)
+
+
+def _compile(kind: Any) -> Any:
+    """Return a `forward` for modules of that kind, (batch, tokens, size) each."""
+    import torch
+
+    plain = kind.forward
+    alone = torch.compile(plain, dynamic=False, options={"coordinate_descent_tuning": True})
+    if kind.__name__.endswith("RMSNorm"):
+        return torch.compile(plain, dynamic=True)
+    # One projection has nothing to be fused with.
+    many = plain if issubclass(kind, torch.nn.Linear) else torch.compile(plain, dynamic=True)
+
+    def forward(self: Any, states: Any) -> Any:
+        return alone(self, states) if states.shape[:2].numel() == 1 else many(self, states)
+
+    return forward
+
+
+def _by_token(rotary: Any) -> Any:
+    """Return the same for queries and keys that lie token by token, as they do: walking along heads costs six times."""
+
+    def rotate(q: Any, k: Any, cos: Any, sin: Any, unsqueeze_dim: int = 1) -> tuple[Any, Any]:
+        if unsqueeze_dim != 1:
+            raise ValueError("Queries and keys are expected to be (batch, heads, tokens, size).")
+        q, k = rotary(q.transpose(1, 2), k.transpose(1, 2), cos, sin, unsqueeze_dim=2)
+        return q.transpose(1, 2), k.transpose(1, 2)
+
+    return rotate
