@@ -10,6 +10,7 @@ from benchmark.cluster.agreement import agreements
 from benchmark.cluster.arithmetic import cluster_verdict, gpus_of, group_nodes, likeness, overlap
 from benchmark.cluster.diagnosis import diagnose
 from benchmark.cluster.drift import NodeFacts, find_drift
+from benchmark.cluster.interruption import why_partial
 from benchmark.cluster.load import MAX_REASON, LoadedNode, load_node, one_line, read_run, strangers
 from benchmark.cluster.names import natural
 from benchmark.records import ClusterResult, Drift, NodeRow, RunRecord
@@ -51,6 +52,7 @@ def _result(run_dir: Path, run: RunRecord, nodes: Sequence[LoadedNode]) -> Clust
     compared = agreements(counted)
     wide = _run_wide(run)
     drift = _drift(run, nodes) if wide.benchmark_drift != "ignore" else ()
+    partial = why_partial(run_dir)
     together = overlap(
         {node.node: node.result.window for node in counted if node.result and node.result.window},
         {node.node: node.clock for node in counted if node.clock},
@@ -64,6 +66,7 @@ def _result(run_dir: Path, run: RunRecord, nodes: Sequence[LoadedNode]) -> Clust
         groups=groups,
         overlap=together,
         agreements=compared,
+        partial=partial,
         findings=diagnose(counted, groups, drift),
         drift=drift,
         problems=tuple(
@@ -75,6 +78,7 @@ def _result(run_dir: Path, run: RunRecord, nodes: Sequence[LoadedNode]) -> Clust
             compared,
             min_nodes=wide.benchmark_min_nodes,
             drift=drift if wide.benchmark_drift == "fail" else None,
+            partial=partial,
         ),
     )
 

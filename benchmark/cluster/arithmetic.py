@@ -150,11 +150,13 @@ def cluster_verdict(
     compared: Sequence[Agreement] = (),
     min_nodes: int | str = "100%",
     drift: Sequence[Drift] | None = None,
+    partial: str = "",
 ) -> Verdict:
     """Return the verdict: enough nodes counted, all of them valid, all measured together, and like nodes agree.
 
     Enough is `min_nodes`, a number or a percentage of the nodes asked. `drift`: where nodes must not differ, in what
-    they do; None: they may.
+    they do; None: they may. A `partial` run, one that was ended before its time, is never valid, however many nodes had
+    delivered by then.
     """
     counted = [row for row in rows if row.counted]
     valid = [row for row in counted if row.verdict is not None and row.verdict.valid]
@@ -165,7 +167,7 @@ def cluster_verdict(
         _at_least("nodes counted", len(counted), needed),
         _at_least("nodes valid", len(valid), max(needed, len(counted))),
     ]
-    reasons = []
+    reasons = [partial] if partial else []
     if len(counted) < needed:
         told = "All that were asked are counted"
         if missing:

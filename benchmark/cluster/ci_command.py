@@ -88,6 +88,8 @@ def outcome_of(played: Played) -> Outcome:
     delivered = result.verdict.valid and all(row.counted for row in result.nodes)
     if not (played.run_dir / SUMMARY_FILE).is_file():
         stopped.append(f"{ended} before the summary was made.")
+    elif result.partial:
+        stopped = []  # the summary says it
     elif played.code != 0 and delivered:
         stopped += [f"{ended}, though every node delivered and the verdict is valid.", *played.told]
     return Outcome(run, result, "\n".join(stopped))

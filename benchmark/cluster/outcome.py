@@ -29,16 +29,19 @@ class Outcome:
         """The outcome in a word, for a headline."""
         if self.result is None or self.broke:
             return "REFUSED" if self.refused else "BROKEN"
+        if self.result.partial:
+            return "PARTIAL"
         return "VALID" if self.result.verdict.valid else "INVALID"
 
     def exit_code(self, policy: Policy) -> int:
         """Return what `python3 -m benchmark ci` ends with.
 
-        `strict`: a node that failed, or an invalid verdict, is EXIT_INVALID. `nodes`: only a node that failed is.
+        `strict`: a node that failed, or an invalid verdict, is EXIT_INVALID. `nodes`: only a node that failed is. A
+        run that broke or was interrupted is RunError's.
         """
         if self.refused:
             return InputError.exit_code
-        if self.result is None or self.broke:
+        if self.result is None or self.broke or self.result.partial:
             return RunError.exit_code
         failed = any(not row.counted for row in self.result.nodes)
         invalid = policy == "strict" and not self.result.verdict.valid

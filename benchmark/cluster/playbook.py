@@ -34,7 +34,8 @@ class Listener:
     """Of ansible-playbook."""
     failures: list[str] = field(default_factory=list)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_TOLD))
-    interrupts: int = 0
+    interrupts: list[int] = field(default_factory=list)
+    """The signals that came."""
 
     def event(self, event: dict[str, Any]) -> bool:
         """Show the event's text and remember what it tells; return whether runner is to keep it in a file."""
@@ -55,16 +56,20 @@ class Listener:
             self.failures.append(str(answer.get("msg") or "A task failed without a message."))
         return self.keep_events
 
-    def interrupt(self, *_: Any) -> None:
-        """Hand Ctrl-C, or a termination, on to ansible-playbook as Ctrl-C: it has a session of its own."""
-        self.interrupts += 1
-        if self.pid is not None and self.interrupts == 1:
+    def interrupt(self, number: int, *_: Any) -> None:
+        """Hand the first Ctrl-C, or termination, on to ansible-playbook: it has a session of its own."""
+        self.interrupts.append(number)
+        if self.pid is not None and len(self.interrupts) == 1:
             with suppress(ProcessLookupError):
-                os.killpg(os.getpgid(self.pid), signal.SIGINT)
+                os.kill(self.pid, number)
 
     def give_up(self) -> bool:
-        """Tell runner to kill: nothing was started that could end by itself, or it was asked twice."""
-        return self.interrupts > 1 or (self.interrupts == 1 and self.pid is None)
+        """Tell runner to kill: nothing was started that could end by itself, or it was asked for the same twice.
+
+        A CI system that cancels a job sends SIGINT and some seconds later SIGTERM: that is being asked once.
+        """
+        again = len(set(self.interrupts)) < len(self.interrupts)
+        return again or (bool(self.interrupts) and self.pid is None)
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ def play(words: Sequence[str], artifacts: Path | None = None) -> Played:
         )
     told = listener.failures or list(listener.tail)
     code = ended.rc if isinstance(ended.rc, int) else 254
-    return Played(code, listener.run_dir, tuple(told), listener.interrupts > 0)
+    return Played(code, listener.run_dir, tuple(told), bool(listener.interrupts))
 
 
 def _environment() -> dict[str, str]:

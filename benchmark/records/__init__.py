@@ -21,7 +21,7 @@ from benchmark.records.node import (
     Rouge,
     Window,
 )
-from benchmark.records.run import AgreedStart, Failure, ReadyNode, RunRecord
+from benchmark.records.run import AgreedStart, Failure, Interruption, ReadyNode, RunRecord
 from benchmark.records.sample import Distribution, Metrics, QueryCounts, Sample
 from benchmark.records.telemetry import CpuTime, Energy, GpuTelemetry, GpuTick, Telemetry, Tick
 from benchmark.records.verdict import Check, Verdict
@@ -51,6 +51,7 @@ __all__ = [
     "GpuTick",
     "Group",
     "GroupChange",
+    "Interruption",
     "LoadGenResult",
     "MetricChange",
     "Metrics",

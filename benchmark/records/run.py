@@ -20,6 +20,13 @@ class Failure(Record):
     reason: Text = Field(description="one sentence, or one a line")
 
 
+class Interruption(Record):
+    """`interrupted.json`: the playbook was stopped before the nodes had delivered."""
+
+    at: Name = Field(description="UTC, ISO 8601")
+    by: Name = Field(description="the signal: SIGINT (Ctrl-C) or SIGTERM")
+
+
 class RunRecord(Record):
     """`run.json`: what was asked of which nodes, and how to ask it again."""
 

@@ -8,8 +8,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
+from interruption import interrupted_by
 from node_action import NodeAction
 
+from benchmark.cluster.interruption import keep_interruption
 from benchmark.files import write_record
 from benchmark.records import Failure
 from benchmark.rundir import FAILURE, NODES
@@ -19,6 +21,7 @@ class ActionModule(NodeAction):
     """Called in a rescue, with the failed task's result in `ansible_failed_result`."""
 
     _requires_connection = False
+    interruptible = False
 
     def act(self) -> dict[str, Any]:
         """Write `nodes/<node>/failure.json` under `dir` (empty: check mode, nothing is written); return the failure."""
@@ -32,4 +35,6 @@ class ActionModule(NodeAction):
             place = Path(directory) / NODES / self.node
             place.mkdir(exist_ok=True)
             write_record(place / FAILURE, failure)
+            if failed.get("interrupted"):
+                keep_interruption(Path(directory), interrupted_by())
         return {"changed": False, "failure": failure.model_dump()}

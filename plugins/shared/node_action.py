@@ -12,6 +12,7 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from checkout import CHECKOUT as CHECKOUT  # for the actions
+from interruption import Interrupted, end_own_children, interrupted_by, interruptible
 
 from benchmark.settings import Settings
 
@@ -26,13 +27,16 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
     _supports_check_mode = True
     # Ansible would offer to move files for the task; these actions move their own.
     TRANSFERS_FILES = False
+    # Whether Ctrl-C ends the action; one that only keeps what is known already is left to it.
+    interruptible = True
+    interrupted = False
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run `act` and return its result; every failure carries `stage` (the role) and `msg` (the reason)."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         self.task_vars = task_vars or {}
         try:
-            result.update(self.act())
+            result.update(self._act() if self.interruptible else self.act())
         except NodeFailure as failure:
             result.update(failed=True, msg=str(failure))
         except AnsibleConnectionFailure as error:
@@ -40,8 +44,26 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         except (AnsibleError, OSError) as error:
             result.update(failed=True, msg=f"{type(error).__name__}: {error}")
         if result.get("failed"):
-            result["stage"] = self.stage
+            result |= {"stage": self.stage, "interrupted": self.interrupted}
         return result
+
+    def _act(self) -> dict[str, Any]:
+        try:
+            with interruptible():
+                return self.act()
+        except Interrupted:
+            end_own_children()
+            self.interrupted = True
+            return self.after_interruption()
+
+    def after_interruption(self) -> dict[str, Any]:
+        """Leave the node as it is to be left; return a result where there is one nevertheless."""
+        raise NodeFailure(f"{self.interruption} before it measured.")
+
+    @property
+    def interruption(self) -> str:
+        """The beginning of a sentence: what stopped the playbook."""
+        return "Interrupted by Ctrl-C" if interrupted_by() == "SIGINT" else f"Interrupted by {interrupted_by()}"
 
     @abstractmethod
     def act(self) -> dict[str, Any]:

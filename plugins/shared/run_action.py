@@ -7,6 +7,7 @@ import math
 import shlex
 import time
 from pathlib import Path
+from typing import Any
 
 import live_channel
 from ansible.errors import AnsibleConnectionFailure
@@ -28,6 +29,10 @@ LOOK_S = (2, 20)
 # A look that comes back sooner is not repeated at once: what a node says cannot make the controller busy.
 LEAST_LOOK_S = 0.2
 RETRY_S = 3
+# Exit codes of a run that completed.
+COMPLETED = ("0", "1")
+# What stop.sh says where the run was never started.
+NOTHING = "nothing"
 
 
 class RunAction(NodeAction):
@@ -88,9 +93,9 @@ class RunAction(NodeAction):
                 return None
             time.sleep(max(0.0, LEAST_LOOK_S - (time.monotonic() - began)))
 
-    def fetch(self) -> list[str]:
+    def fetch(self, attempts: int = 3) -> list[str]:
         """Bring the files; a connection that breaks is tried again, for what was measured is on the node."""
-        for attempt in range(3):
+        for attempt in range(attempts):
             try:
                 packed = self.script("pack.sh").strip().splitlines()[-1:]
                 path, _, size = (packed or [""])[0].rpartition(" ")
@@ -103,7 +108,7 @@ class RunAction(NodeAction):
             except InputError as error:
                 raise NodeFailure(str(error)) from error
             except AnsibleConnectionFailure:
-                if attempt == 2:
+                if attempt == attempts - 1:
                     raise
                 self.say("SSH connection lost while fetching, trying again")
                 time.sleep(RETRY_S)
@@ -116,6 +121,27 @@ class RunAction(NodeAction):
         self.script("stop.sh")
         if self.fetch():
             self.script("clean.sh")
+
+    def after_interruption(self) -> dict[str, Any]:
+        """Stop the node's run and bring what it measured; the result of a run that had completed by then counts."""
+        if self.check_mode:
+            return super().after_interruption()
+        self.say("stopping it")
+        try:
+            if self.script("stop.sh").strip() == NOTHING:
+                return super().after_interruption()
+            ended = self.script("watch.sh", "0", "exit_code", "").partition("\n")[0]
+            if names := self.fetch(attempts=1):
+                self.script("clean.sh")
+        except AnsibleConnectionFailure as error:
+            told = " ".join(str(error).split())[-200:]
+            raise NodeFailure(
+                f"{self.interruption}, and the node could not be asked to stop ({told}): it ends by itself, at the "
+                "latest after benchmark_timeout_s, and keeps what it measured."
+            ) from None
+        if ended in COMPLETED:
+            return {"changed": True, "files": names}
+        raise NodeFailure(f"{self.interruption}: it was stopped, and what it had measured was fetched.")
 
     def reconnect(self) -> None:
         """Let go of a connection that broke, and give the node time to come back."""

@@ -18,9 +18,14 @@ cat > order.json
 # shellcheck disable=SC2016 # the inner shell expands
 setsid sh -c '
   trap "" HUP
+  PYTHONUNBUFFERED=1 timeout -k 30 "$1" "$2" -m benchmark run --order order.json &
+  echo $! > limit
   echo $$ > pid
-  PYTHONUNBUFFERED=1 timeout -k 30 "$1" "$2" -m benchmark run --order order.json
-  echo $? > exit_code.part
+  wait $!
+  code=$?
+  # What outlived it: `timeout` leads a process group of all that was started.
+  kill -KILL -- "-$(cat limit)" 2>/dev/null
+  echo $code > exit_code.part
   mv exit_code.part exit_code
 ' benchmark "$4" "$python" < /dev/null > benchmark.log 2>&1 &
 echo started

@@ -1,20 +1,18 @@
 # Stop the run: it is asked to end, and ended ten seconds later. Returns once it has ended.
-# Arguments: the run's directory, the node's name.
+# Arguments: the run's directory, the node's name. Prints "nothing" where it was never started.
 expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
-cd "$(expand "$1")/$2" 2>/dev/null || exit 0
+cd "$(expand "$1")/$2" 2>/dev/null || { echo nothing; exit 0; }
+# It may be starting just now.
+left=20
+while [ ! -f pid ] && [ "$left" -gt 0 ]; do
+  sleep 0.1
+  left=$((left - 1))
+done
 shell=$(cat pid 2>/dev/null) || exit 0
 # As in watch.sh: only ours works in this directory.
 [ "$(readlink "/proc/$shell/cwd")" = "$(pwd -P)" ] || exit 0
-# `timeout`, the shell's child, leads the process group of all that the run started, and hands SIGTERM on to it.
-limit=
-for stat in /proc/[0-9]*/stat; do
-  { read -r line < "$stat"; } 2>/dev/null || continue
-  # After the program's name, which is in parentheses: state, parent.
-  # shellcheck disable=SC2086 # words
-  set -- ${line##*) }
-  [ "$2" = "$shell" ] && limit=${stat#/proc/} && limit=${limit%/stat}
-done
-[ -n "$limit" ] || exit 0
+# `timeout` leads the process group of all that the run started, and hands SIGTERM on to it.
+limit=$(cat limit)
 kill -TERM "$limit" 2>/dev/null
 left=50
 while [ ! -f exit_code ] && [ "$left" -gt 0 ]; do

@@ -1,0 +1,30 @@
+"""That a run was ended before its time: kept beside its other files, for whoever summarises it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+from benchmark.errors import InputError
+from benchmark.files import read_record, write_record
+from benchmark.records import Interruption
+
+INTERRUPTED = "interrupted.json"
+
+
+def keep_interruption(run_dir: Path, by: str) -> None:
+    """Write down by which signal the playbook was stopped."""
+    at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    write_record(run_dir / INTERRUPTED, Interruption(at=at, by=by))
+
+
+def why_partial(run_dir: Path) -> str:
+    """Return, in a sentence, why the run was ended before its time; empty: it was not."""
+    if not (run_dir / INTERRUPTED).exists():
+        return ""
+    try:
+        told = read_record(run_dir / INTERRUPTED, Interruption)
+    except InputError as error:
+        return f"Interrupted: {error}"
+    how = "Ctrl-C" if told.by == "SIGINT" else told.by
+    return f"Interrupted by {how}: the nodes were stopped, and what they had measured by then was fetched."
