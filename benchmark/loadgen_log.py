@@ -28,6 +28,8 @@ CONSTRAINTS = {
     "result_min_queries_met": "min queries satisfied",
     "early_stopping_met": "early stopping satisfied",
 }
+# LoadGen logs these only as they were asked for.
+LIMITS = ("requested_server_ttft_latency", "requested_server_tpot_latency")
 REASONS = ("result_invalid_reason", "early_stopping_result", "early_stopping_ttft_result", "early_stopping_tpot_result")
 
 
@@ -119,3 +121,16 @@ def read_schedule(path: Path) -> dict[int, tuple[int, int]]:
             except (ValueError, KeyError, TypeError):
                 continue
     return found
+
+
+def read_limits(directory: Path) -> dict[str, float]:
+    """Return the limits of the P99 that the Server scenario was run under, in milliseconds: ttft_ms and tpot_ms.
+
+    Raises InputError where the log cannot be read.
+    """
+    limits = {}
+    for key, value, _ in _entries(directory / DETAIL):
+        metric = key.removeprefix("requested_server_").removesuffix("_latency") + "_ms"
+        if key in LIMITS and isinstance(value, int) and value > 0:
+            limits[metric] = value / 1e6
+    return limits

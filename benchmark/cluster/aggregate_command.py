@@ -9,24 +9,32 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from benchmark.cluster import reports
-from benchmark.cluster.aggregate import aggregate
+from benchmark.cluster.aggregate import Gathered, gather
+from benchmark.cluster.job_summary import render_job_summary
 from benchmark.cluster.load import MAX_REASON, read_run
+from benchmark.cluster.node_table import render_node_table
 from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.summary import render_cluster
-from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError
+from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, SetupError
 from benchmark.files import write_atomic, write_record
 from benchmark.records import Failure, RunRecord
 from benchmark.rundir import FAILURE, NODES
 
 RESULT_FILE = "aggregated_datacenter_results.json"
 SUMMARY_FILE = "benchmark_summary.txt"
+MARKDOWN_FILE = "benchmark_summary.md"
+TABLE_FILE = "nodes.csv"
+REPORT_FILE = "report.html"
 
 _FAILURES: TypeAdapter[dict[str, dict[str, str]]] = TypeAdapter(dict[str, dict[str, str]])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `aggregate`."""
-    parser.epilog = f"Writes {RESULT_FILE} and {SUMMARY_FILE} into the run's directory and prints the summary."
+    parser.epilog = (
+        f"Writes {RESULT_FILE}, {SUMMARY_FILE}, {MARKDOWN_FILE}, {TABLE_FILE} and {REPORT_FILE} into the run's "
+        "directory and prints the summary."
+    )
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="results/<run id>, or results/latest")
     parser.add_argument(
         "--failures-from-stdin",
@@ -42,17 +50,38 @@ def main(arguments: argparse.Namespace) -> int:
     run = read_run(run_dir)
     if arguments.failures_from_stdin:
         keep_failures(run_dir, run, sys.stdin.read())
-    result = aggregate(run_dir)
-    summary = render_cluster(result, run)
+    gathered = gather(run_dir)
+    result = gathered.result
     try:
-        write_record(run_dir / RESULT_FILE, result)
-        write_atomic(run_dir / SUMMARY_FILE, summary)
+        print(_write(run_dir, gathered), end="")
     except OSError as error:
         raise InputError(f"{run_dir}: the summary cannot be written: {error.strerror}.") from error
-    print(summary, end="")
     reports.prepare(arguments)
     reports.write(arguments, Outcome(run, result))
     return EXIT_VALID if result.verdict.valid else EXIT_INVALID
+
+
+def _write(run_dir: Path, gathered: Gathered) -> str:
+    """Write the result in all its forms and return the one for a terminal. Raises OSError where it cannot."""
+    summary = render_cluster(gathered.result, gathered.run)
+    write_record(run_dir / RESULT_FILE, gathered.result)
+    write_atomic(run_dir / SUMMARY_FILE, summary)
+    write_atomic(run_dir / MARKDOWN_FILE, render_job_summary(Outcome(gathered.run, gathered.result)))
+    write_atomic(run_dir / TABLE_FILE, render_node_table(gathered))
+    write_atomic(run_dir / REPORT_FILE, _report(run_dir, gathered))
+    return summary
+
+
+def _report(run_dir: Path, gathered: Gathered) -> str:
+    try:
+        # Here and not above: of all that is imported it alone takes most of a second, and only this command draws.
+        from benchmark.cluster.report.page import render_report
+    except ModuleNotFoundError as missing:
+        raise SetupError(
+            f"{REPORT_FILE} cannot be made: the package {missing.name} is missing. Install requirements.txt into this "
+            f"Python; the other files are in {run_dir}."
+        ) from None
+    return render_report(gathered, run_dir)
 
 
 def keep_failures(run_dir: Path, run: RunRecord, text: str) -> None:

@@ -1,0 +1,62 @@
+"""One line for each node, for spreadsheets and notebooks: `nodes.csv`. Values are not rounded; empty is undefined."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from benchmark.cluster.aggregate import Gathered
+from benchmark.cluster.load import LoadedNode
+from benchmark.records import Distribution, Metrics, NodeRow, QueryCounts
+from benchmark.text import clean
+
+_COUNTS = tuple(QueryCounts.model_fields)
+_SPREAD = tuple(name for name in Distribution.model_fields if name != "insufficient")
+_SPREADS = tuple(name for name in Metrics.model_fields if name.endswith("_ms"))
+_PLAIN = ("duration_s", "qps", "tokens_per_s", "input_tokens", "output_tokens")
+_ENERGY = ("joules", "idle_w", "tokens_per_joule", "joules_per_query")
+HEADS = (
+    *("run_id", "node", "status", "counted", "valid", "group", "hardware", "gpus", "simulated"),
+    *(f"queries_{name}" for name in _COUNTS),
+    *_PLAIN,
+    *(f"{spread}_{part}" for spread in _SPREADS for part in _SPREAD),
+    *_ENERGY,
+    "reason",
+)
+
+
+def render_node_table(gathered: Gathered) -> str:
+    """Return the table as CSV with a line of headings."""
+    target = io.StringIO()
+    writer = csv.writer(target, lineterminator="\n")
+    writer.writerow(HEADS)
+    nodes = {node.node: node for node in gathered.nodes}
+    for row in gathered.result.nodes:
+        writer.writerow(_cells(gathered.result.run_id, row, nodes[row.node]))
+    return target.getvalue()
+
+
+def _cells(run_id: str, row: NodeRow, node: LoadedNode) -> list[object]:
+    metrics = row.metrics
+    telemetry = node.result.telemetry if node.result else None
+    energy = telemetry.energy if telemetry else None
+    cells: list[object] = [run_id, row.node, row.status, row.counted, row.verdict.valid if row.verdict else None]
+    cells += [row.group, row.gpu, row.gpus, row.simulated]
+    cells += [getattr(metrics.queries, name) if metrics else None for name in _COUNTS]
+    cells += [getattr(metrics, name, None) for name in _PLAIN]
+    for name in _SPREADS:
+        spread = getattr(metrics, name, None)
+        cells += [getattr(spread, part, None) for part in _SPREAD]
+    cells += [getattr(energy, name, None) for name in _ENERGY]
+    cells.append(" ".join(row.reason.splitlines()))
+    return [_cell(cell) for cell in cells]
+
+
+def _cell(value: object) -> object:
+    """Return what a spreadsheet takes for a value: text of a node must not become a formula there."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        text = clean(value)
+        return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    return value

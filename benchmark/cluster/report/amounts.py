@@ -1,0 +1,36 @@
+"""Numbers as the report sets them: with the digits that a reader can use, and room for those of a large cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def amount(value: float | None) -> str:
+    """Return a number with at least three significant digits and separators between thousands; '-' where undefined."""
+    if value is None:
+        return "-"
+    size = abs(value)
+    if 0 < size < 0.01 or size >= 1e15:
+        text = f"{value:.2g}"
+    else:
+        text = f"{value:,.{2 if size < 10 else 1 if size < 100 else 0}f}"
+    return text.replace("-", MINUS) if value < 0 else text
+
+
+def share(value: float | None) -> str:
+    """Return a change or a difference in percent, with its sign."""
+    if value is None:
+        return "-"
+    text = f"{value:+.1%}" if abs(value) < 0.0995 else f"{value:+,.0%}"
+    return "0.0%" if text in ("+0.0%", "-0.0%") else text.replace("-", MINUS)
+
+
+def median(values: Iterable[float]) -> float | None:
+    """Return the middle value, or the mean of the two in the middle; None of nothing."""
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2

@@ -1,0 +1,180 @@
+"""From matplotlib's figures to SVG that lives in the page: its fonts, its colours by day and by night, no script.
+
+A figure is drawn in pixels, in stand-in colours; each becomes a CSS variable. Text stays text. The outer element tells
+where each axis lies and what it spans (`data-axes`), so that a drawn point can be turned back into its value.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup, escape
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from benchmark.text import clean
+
+# Stand-ins for the page's colours: report.css says what they are by day and by night.
+COLOURS = {
+    "ink": "#0000f0",
+    "soft": "#0000f1",
+    "line": "#0000f2",
+    "crowd": "#0000f3",
+    "limit": "#0000f4",
+    "n0": "#0000e0",
+    "n1": "#0000e1",
+    "n2": "#0000e2",
+    "n3": "#0000e3",
+    "n4": "#0000e4",
+    "n5": "#0000e5",
+}
+SERIES = tuple(COLOURS[name] for name in COLOURS if name.startswith("n"))
+# Beside the colour, for those who see none: by a node's place among those that have one.
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)), (0, (3, 3)), (0, (9, 3)))
+_NAMES = {value: name for name, value in COLOURS.items()}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "path.simplify": False,
+    "font.size": 11,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: what is measured does not depend on the machine
+    "axes.edgecolor": COLOURS["line"],
+    "axes.labelcolor": COLOURS["soft"],
+    "axes.linewidth": 1,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": COLOURS["line"],
+    "ytick.color": COLOURS["line"],
+    "xtick.labelcolor": COLOURS["soft"],
+    "ytick.labelcolor": COLOURS["soft"],
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.major.pad": 5,
+    "ytick.major.pad": 5,
+    "grid.color": COLOURS["line"],
+    "grid.linewidth": 1,
+    "text.color": COLOURS["ink"],
+    "lines.solid_capstyle": "round",
+}
+# Names longer than this are cut in charts; the tables have them whole.
+MAX_LABEL = 18
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Room around the axes, in pixels."""
+
+    left: int = 44
+    right: int = 14
+    top: int = 14
+    bottom: int = 38
+    between: float = 0.0
+    """Between axes, as a share of their height."""
+
+
+def brief(name: str) -> str:
+    """Return a name as a chart has room for it."""
+    text = clean(name)
+    return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+class Canvas:
+    """One figure of `width` x `height` pixels with axes above each other that share the horizontal one.
+
+    Used as a context: what is drawn within takes the page's style. What is given the `gid` of `series(...)` carries
+    that name in the page.
+    """
+
+    def __init__(self, name: str, width: int, height: int, rows: int = 1, margins: Margins | None = None) -> None:
+        self.name, self.width, self.height = name, width, height
+        self._rows, self._margins = rows, margins or Margins()
+        self._style = rc_context({**_STYLE, "svg.hashsalt": name})
+
+    def __enter__(self) -> Canvas:
+        self._style.__enter__()
+        edge, width, height = self._margins, self.width, self.height
+        self.figure = Figure(figsize=(width / 72, height / 72), dpi=72)
+        place = {
+            "left": edge.left / width,
+            "right": 1 - edge.right / width,
+            "top": 1 - edge.top / height,
+            "bottom": edge.bottom / height,
+            "hspace": edge.between,
+        }
+        made = self.figure.subplots(self._rows, 1, sharex=True, squeeze=False, gridspec_kw=place)
+        self.axes: list[Axes] = list(made[:, 0])
+        for each in self.axes:
+            each.patch.set_visible(False)
+            each.set_axisbelow(True)
+            each.grid(axis="y")
+        self.figure.patch.set_visible(False)
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._style.__exit__(None, None, None)
+
+    def svg(self, label: str) -> Markup:
+        """Return the figure as an element of the page; `label` is what a screen reader says of it."""
+        target = io.StringIO()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a letter that the measuring font lacks: the reader's own font has it
+            FigureCanvasSVG(self.figure).print_svg(target, metadata=_NO_METADATA)  # type: ignore[no-untyped-call]
+        drawn = target.getvalue()
+        body = drawn[drawn.index(">", drawn.index("<svg")) + 1 :]
+        for pattern, instead in _REWRITE:
+            body = pattern.sub(instead, body)
+        axes = json.dumps([self._span(each) for each in self.axes])
+        return Markup(  # noqa: S704 # matplotlib escapes texts and names
+            f'<svg class="chart" data-chart="{escape(self.name)}" role="img" aria-label="{escape(clean(label))}" '
+            f'viewBox="0 0 {self.width} {self.height}" data-axes="{escape(axes)}">{body.strip()}'
+        )
+
+    def _span(self, axes: Axes) -> dict[str, Any]:
+        box = axes.get_position()
+        return {
+            "left": round(box.x0 * self.width, 3),
+            "right": round(box.x1 * self.width, 3),
+            "top": round((1 - box.y1) * self.height, 3),
+            "bottom": round((1 - box.y0) * self.height, 3),
+            "x": list(axes.get_xlim()),
+            "y": list(axes.get_ylim()),
+            "scale": axes.get_xscale(),
+        }
+
+
+def series(*names: object) -> str:
+    """Return the `gid` that makes a drawn element carry a name: `data-series`, its parts separated by colons."""
+    return _SERIES + ":".join(clean(name) for name in names)
+
+
+def _rounded(found: re.Match[str]) -> str:
+    # A hundredth of a pixel is finer than any screen.
+    return _NUMBER.sub(lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), found[0])
+
+
+_SERIES = "series."
+_NO_METADATA: dict[str, None] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+_NUMBER = re.compile(r"-?[0-9]+\.[0-9]+")
+_REWRITE: tuple[tuple[re.Pattern[str], Any], ...] = (
+    (re.compile(r"<(metadata|style)\b.*?</\1>|<!--.*?-->", re.DOTALL), ""),
+    (re.compile(r"#0000[ef][0-9a-f]"), lambda found: f"var(--{_NAMES[found[0]]})"),
+    # The page's own font, at the size that was meant.
+    (re.compile(r"font: ([0-9.]+)px [^;\"]*"), r"font-size: \1px"),
+    (re.compile(r"font-family: [^;\"]*;? ?"), ""),
+    (re.compile(r' transform="rotate\(-0 [^"]*"'), ""),
+    # Names that are mine; other charts of the page have the same ids of matplotlib's own.
+    (re.compile(rf' id="{re.escape(_SERIES)}([^"]*)"'), r' data-series="\1"'),
+    (re.compile(r' id="(figure|axes|matplotlib\.axis|[xy]tick|line2d|text|patch|[A-Za-z]*Collection)_[0-9]+"'), ""),
+    (re.compile(r"<defs>\s*</defs>"), ""),
+    (re.compile(r"\s*\n\s*"), "\n"),
+    (re.compile(r"\n(?=[LMCQzZ])"), ""),
+    (re.compile(r' d="[^"]*"'), _rounded),
+)

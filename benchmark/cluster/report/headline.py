@@ -1,0 +1,91 @@
+"""The answer at the top of the page: valid or not, and the one thing to look at first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchmark.cluster.arithmetic import disagreement_words, some
+from benchmark.cluster.report.amounts import amount, share
+from benchmark.records import ClusterResult, Finding
+from benchmark.text import floor_note
+from benchmark.verdict import label, unit
+
+BAD, UNSURE, FINE = "bad", "unsure", "fine"
+MAX_REASON = 400
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to look at, why, and how urgent it is: `bad`, `unsure` or `fine`. `target` is where the page has more."""
+
+    weight: str
+    title: str
+    text: str
+    target: str
+
+
+def advice(result: ClusterResult) -> list[Advice]:
+    """Return what to look at, first things first: what makes the verdict, what is slow, what makes numbers unsure."""
+    found = list(_advice(result))
+    return found or [_fine(result)]
+
+
+def _advice(result: ClusterResult) -> Iterator[Advice]:
+    if result.partial:
+        yield Advice(BAD, "The run was ended before its time", result.partial, "nodes")
+    missing = [row for row in result.nodes if not row.counted]
+    if missing:
+        first = missing[0]
+        more = f" {len(missing) - 1} more: {some([row.node for row in missing[1:]])}." if len(missing) > 1 else ""
+        yield Advice(BAD, f"{first.node} is not counted", f"{_sentences(first.reason)}{more}", "not-counted")
+    for agreement in result.agreements:
+        for one in agreement.disagreements[:1]:
+            text = f"{disagreement_words(one)} Nodes that are alike have to agree: this one computes otherwise."
+            yield Advice(BAD, f"{one.node} gives other answers than its like", text, "findings")
+    invalid = [row for row in result.nodes if row.counted and not (row.verdict and row.verdict.valid)]
+    slow = {finding.node: finding for finding in reversed(result.findings)}
+    if invalid:
+        first = next((row for row in invalid if row.node in slow), invalid[0])
+        more = f" So are {len(invalid) - 1} more: {some([r.node for r in invalid if r is not first])}."
+        text = _sentences(first.reason) + (more if len(invalid) > 1 else "")
+        if first.node in slow:
+            text += f" {finding_words(slow[first.node])}"
+        yield Advice(BAD, f"{first.node} is invalid", text, "invalid")
+    for finding in result.findings:
+        yield Advice(BAD, f"{finding.node} is slow", finding_words(finding), "findings")
+    if result.verdict.reasons and not missing and not invalid and not result.agreements:
+        yield Advice(BAD, "The run is invalid", " ".join(result.verdict.reasons), "nodes")
+    if result.problems:
+        yield Advice(UNSURE, "A file was refused", result.problems[0], "files")
+    if result.overlap and result.overlap.late_ms:
+        node, late_ms = next(iter(result.overlap.late_ms.items()))
+        yield Advice(UNSURE, f"{node} began late", f"{amount(late_ms)} ms after the agreed time.", "timeline")
+    for drift in result.drift[:1]:
+        text = f"Nodes with {drift.hardware} have {len(drift.values)} different values of {drift.fact}."
+        yield Advice(UNSURE, "Nodes that should be alike differ", text, "differences")
+
+
+def _sentences(reason: str) -> str:
+    """Return a reason's lines as one short paragraph."""
+    lines = [line.strip().rstrip(".") + "." for line in reason.splitlines() if line.strip()]
+    text = " ".join(lines)
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]} ..."
+
+
+def _fine(result: ClusterResult) -> Advice:
+    text = "Every node that was asked is counted and valid, and none was found to be slow."
+    pooled = [group.latency_ms for group in result.groups if group.latency_ms]
+    if note := floor_note(pooled, ["p99"]):
+        text += f" The P99 is {note}: it shows whether something is wrong, not what the cluster can do."
+    return Advice(FINE, "Nothing stands out", text, "distributions")
+
+
+def finding_words(finding: Finding) -> str:
+    """Return how much slower, against what, and why."""
+    suffix = unit(finding.metric)
+    cause = f"Probable cause: {finding.cause.rstrip('.')}." if finding.cause else "No cause was seen."
+    return (
+        f"{label(finding.metric)} is {amount(finding.value)}{suffix}, {share(finding.change)} against "
+        f"{amount(finding.expected)}{suffix} ({finding.against.rstrip('.')}). {cause}"
+    )

@@ -1,0 +1,111 @@
+"""`report.html`: everything that the page shows, put into its template.
+
+Every value is escaped as it is put in (`autoescape`), on one line and without control characters (`finalize`): no
+expression of the template can forget to. The page has no script, and its policy lets it load nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from benchmark import __version__
+from benchmark.cluster.aggregate import Gathered
+from benchmark.cluster.arithmetic import some
+from benchmark.cluster.report import sections
+from benchmark.cluster.report.amounts import amount, share
+from benchmark.cluster.report.distributions import distributions
+from benchmark.cluster.report.headline import advice, finding_words
+from benchmark.cluster.report.parts import Like, likes
+from benchmark.cluster.report.ranking import ranking
+from benchmark.cluster.report.timeline import timeline
+from benchmark.cluster.summary import view
+from benchmark.text import clean, environment, floor_note
+
+TEMPLATES = Path(__file__).parent / "templates"
+# Groups that get charts; a run has seldom more than two.
+MOST_CHARTED = 4
+MOST_ADVICE = 5
+MOST_TILES = 9
+
+
+def render_report(gathered: Gathered, run_dir: Path) -> str:
+    """Return the page of the run in `run_dir`."""
+    run, nodes, result = gathered.run, gathered.nodes, gathered.result
+    groups = likes(run_dir, result, nodes)
+    notes = advice(result)
+    changed, every = sections.settings(run)
+    counted = [node for node in nodes if node.counted]
+    page = _environment().get_template("report.html.j2")
+    return page.render(
+        **view(result, run),
+        version=__version__,
+        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 # a file of this package
+        first=notes[0],
+        others=notes[1:MOST_ADVICE],
+        tiles=_tiles(gathered),
+        groups=[_group(like, charted=like.number <= MOST_CHARTED) for like in groups],
+        checks=sections.checks(result),
+        energy=sections.energy(counted),
+        gpus=sections.gpus(counted),
+        unwatched=sections.notes_of_watching(counted),
+        changed=changed,
+        every=every,
+        software=sections.software(run, nodes),
+    )
+
+
+def _tiles(gathered: Gathered) -> list[tuple[str, str, str]]:
+    """Return (value, unit, meaning) of what is set large at the top."""
+    result = gathered.result
+    tiles = []
+    for number, group in enumerate(result.groups, start=1):
+        which = f", group {number}" if len(result.groups) > 1 else ""
+        sum_of = f"the sum over {len(group.nodes)} nodes" if len(group.nodes) > 1 else "of one node"
+        tiles.append((amount(group.qps), "QPS", f"completed queries, {sum_of}{which}"))
+        tiles.append((amount(group.tokens_per_s), "tokens/s", f"output tokens, {sum_of}{which}"))
+        if group.gpus:
+            tiles.append((amount(group.qps_per_gpu), "QPS", f"per GPU, on average{which}"))
+    tiles = tiles[:MOST_TILES]
+    tiles.append((f"{result.counted} of {result.asked}", "nodes", "are counted"))
+    return tiles
+
+
+def _group(like: Like, charted: bool) -> dict[str, Any]:
+    rows = [sections.node_cells(like, like.rows[node.node], place) for place, node in enumerate(like.nodes, start=1)]
+    out = [row for row in rows if row["slow"] or not row["valid"] or row["marked"]]
+    spreads = [s for n in like.nodes if n.metrics for s in (n.metrics.latency_ms, n.metrics.ttft_ms) if s]
+    return {
+        "like": like,
+        "rows": rows,
+        "shown": rows if len(rows) <= sections.MOST_ROWS else out[: sections.MOST_ROWS],
+        "folded": len(rows) > sections.MOST_ROWS,
+        "note": floor_note(spreads, ("p50", "p99")),
+        "ranking": ranking(like) if charted else None,
+        "distributions": distributions(like) if charted else [],
+        "timeline": timeline(like) if charted else None,
+    }
+
+
+def _environment() -> Environment:
+    jinja = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else clean(value),
+    )
+    text = environment(TEMPLATES)
+    jinja.filters |= {"moment": text.filters["moment"], "rouge": text.filters["rouge"]}
+    jinja.filters |= {
+        "some": some,
+        "amount": amount,
+        "share": share,
+        "finding": finding_words,
+        "missed": sections.failed_checks,
+    }
+    return jinja

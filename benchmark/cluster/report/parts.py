@@ -1,0 +1,140 @@
+"""What the page is made of: tables, charts that have one each, and the groups of like nodes that they show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.report.amounts import median
+from benchmark.errors import InputError
+from benchmark.loadgen_log import read_limits
+from benchmark.records import ClusterResult, Finding, Group, NodeRow
+from benchmark.rundir import NODES
+
+# Up to so many nodes each has a colour of its own; of more, only those that stand out.
+MOST_COLOURED = 6
+MOST_OUTSTANDING = 4
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells are text; the first of a row is its head."""
+
+    caption: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure in one or two widths, and the same values as tables. `title`: empty where the section says it."""
+
+    title: str
+    note: str
+    wide: Markup
+    narrow: Markup | None
+    tables: Sequence[Table]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What tells a node's lines from others: the number of its colour and of its dashes."""
+
+    colour: int
+    dashes: int
+
+
+@dataclass(frozen=True)
+class Like:
+    """A group with its nodes, best first. `marked`: the nodes that have a colour of their own, and which."""
+
+    number: int
+    group: Group
+    nodes: tuple[LoadedNode, ...]
+    rows: Mapping[str, NodeRow]
+    findings: Mapping[str, tuple[Finding, ...]]
+    marked: Mapping[str, Mark]
+    ranked_by: str
+    """"qps" or "ttft_ms.p99": in a Server run the load generator decides the queries per second."""
+    limits: Mapping[str, tuple[tuple[str, float], ...]]
+    """Distribution -> (percentile, limit in ms) of the verdict."""
+
+    @property
+    def crowd(self) -> tuple[LoadedNode, ...]:
+        """The nodes that are shown together."""
+        return tuple(node for node in self.nodes if node.node not in self.marked)
+
+    @property
+    def median_qps(self) -> float | None:
+        """Of the group's nodes."""
+        return median(n.metrics.qps for n in self.nodes if n.metrics and n.metrics.qps is not None)
+
+
+def likes(run_dir: Path, result: ClusterResult, nodes: Sequence[LoadedNode]) -> list[Like]:
+    """Return the result's groups with their nodes."""
+    by_name = {node.node: node for node in nodes}
+    rows = {row.node: row for row in result.nodes}
+    findings: dict[str, tuple[Finding, ...]] = {}
+    for finding in result.findings:
+        findings[finding.node] = (*findings.get(finding.node, ()), finding)
+    return [
+        _like(run_dir, number, group, [by_name[name] for name in group.nodes], rows, findings)
+        for number, group in enumerate(result.groups, start=1)
+    ]
+
+
+def _like(
+    run_dir: Path,
+    number: int,
+    group: Group,
+    nodes: Sequence[LoadedNode],
+    rows: Mapping[str, NodeRow],
+    findings: Mapping[str, tuple[Finding, ...]],
+) -> Like:
+    server = all(node.result and node.result.loadgen and node.result.loadgen.scenario == "Server" for node in nodes)
+    names = [node.node for node in nodes]
+    outstanding = [name for name in findings if name in names]
+    if group.worst_p99_node is not None and len(nodes) > MOST_COLOURED and group.worst_p99_node not in outstanding:
+        outstanding.append(group.worst_p99_node)
+    marked = names if len(nodes) <= MOST_COLOURED else outstanding[:MOST_OUTSTANDING]
+    return Like(
+        number=number,
+        group=group,
+        nodes=tuple(sorted(nodes, key=lambda node: _rank(node, server))),
+        rows={name: rows[name] for name in names},
+        findings={name: findings[name] for name in names if name in findings},
+        # The first colour is the calm one: where only a few are marked, they get the others.
+        marked={name: Mark(at if marked is names else at + 1, at) for at, name in enumerate(marked)},
+        ranked_by="ttft_ms.p99" if server else "qps",
+        limits=_limits(run_dir, nodes[0], server),
+    )
+
+
+def _rank(node: LoadedNode, by_ttft: bool) -> float:
+    """Return what sorts the best node first, nodes without a value last."""
+    metrics = node.metrics
+    if by_ttft:
+        return metrics.ttft_ms.p99 if metrics and metrics.ttft_ms else float("inf")
+    return -metrics.qps if metrics and metrics.qps is not None else float("inf")
+
+
+def _limits(run_dir: Path, node: LoadedNode, server: bool) -> dict[str, tuple[tuple[str, float], ...]]:
+    """Return the limits of distributions: the profile's, and those that LoadGen's verdict rests on."""
+    found: dict[str, list[tuple[str, float]]] = {}
+    profile = node.result.resolved.profile if node.result else None
+    for limit in profile.limits if profile else ():
+        head, _, tail = limit.metric.rpartition(".")
+        if head and limit.at_most is not None:
+            found.setdefault(head, []).append((tail, limit.at_most))
+    if server:
+        try:
+            official = read_limits(run_dir / NODES / node.node)
+        except InputError:
+            official = {}  # the log was read when the node was believed; without it the chart lacks a line
+        for metric, limit_ms in official.items():
+            found.setdefault(metric, []).append(("p99", limit_ms))
+    return {metric: tuple(pairs) for metric, pairs in found.items()}

@@ -1,0 +1,204 @@
+"""The page's tables: nodes, checks, differences, energy, GPUs, settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.cluster.arithmetic import natural, some
+from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.report.amounts import amount, share
+from benchmark.cluster.report.parts import Like, Table
+from benchmark.records import Check, ClusterResult, Energy, NodeRow, RunRecord
+from benchmark.settings import Settings
+from benchmark.text import check_words
+from benchmark.verdict import label, shown, unit
+
+# With more nodes a table is folded.
+MOST_ROWS = 24
+# Values that a table cell names; more are counted.
+MAX_NAMED = 6
+
+
+def node_cells(like: Like, row: NodeRow, place: int) -> dict[str, Any]:
+    """Return what the page says of one node in a line."""
+    metrics, middle = row.metrics, like.median_qps
+    qps = metrics.qps if metrics else None
+    times = {name: getattr(metrics, name) if metrics else None for name in ("latency_ms", "ttft_ms", "tpot_ms")}
+
+    def at(name: str, part: str) -> str:
+        spread = times[name]
+        star = "*" if spread is not None and part in spread.insufficient else ""
+        return amount(None if spread is None else getattr(spread, part)) + star
+
+    return {
+        "place": place,
+        "node": row.node,
+        "marked": len(like.marked) < len(like.nodes) and row.node in like.marked,
+        "qps": amount(qps),
+        "change": share(qps / middle - 1) if qps is not None and middle else "-",
+        "tokens": amount(metrics.tokens_per_s if metrics else None),
+        "p50": at("latency_ms", "p50"),
+        "p99": at("latency_ms", "p99"),
+        "ttft": at("ttft_ms", "p99"),
+        "tpot": at("tpot_ms", "p50"),
+        "valid": bool(row.verdict and row.verdict.valid),
+        "slow": like.findings.get(row.node, ()),
+    }
+
+
+def checks(result: ClusterResult) -> list[tuple[str, str, str, str]]:
+    """Return, for each check of the nodes' verdicts: what, how many passed, the worst value and whose it is."""
+    seen: dict[tuple[str, str], list[tuple[str, Check]]] = {}
+    for row in result.nodes:
+        for check in row.verdict.checks if row.verdict else ():
+            seen.setdefault((check.metric, check.comparison), []).append((row.node, check))
+    lines = []
+    for (metric, comparison), told in seen.items():
+        passed = sum(check.passed for _, check in told)
+        node, worst = max(told, key=lambda pair: _badness(pair[1]))
+        limits = {check.limit for _, check in told}
+        suffix = unit(metric)
+        words = f"{label(metric)} {comparison.replace('_', ' ')}"
+        bound = shown(worst.limit, worst.value) + suffix if len(limits) == 1 else "each node's own limit"
+        what = metric if comparison == "holds" else f"{words} {bound}"
+        value = "undefined" if worst.value is None else shown(worst.value, worst.limit) + suffix
+        value = ("yes" if worst.passed else "no") if comparison == "holds" else value
+        lines.append((what, f"{passed} of {len(told)}", value, node if len(told) > 1 else ""))
+    return lines
+
+
+def _badness(check: Check) -> tuple[bool, float]:
+    if check.value is None:
+        return not check.passed, math.inf
+    ahead = check.value - check.limit
+    return not check.passed, ahead if check.comparison == "at_most" else -ahead
+
+
+def failed_checks(row: NodeRow) -> list[str]:
+    """Return the checks that a node missed, in words."""
+    return [check_words(check)[1] for check in row.verdict.checks if not check.passed] if row.verdict else []
+
+
+@dataclass(frozen=True)
+class Joules:
+    """Energy per node and, of several, together; `of`: how many of how many nodes have a counter."""
+
+    each: Table
+    total: Table | None
+    of: str
+    folded: bool
+
+
+def energy(nodes: Sequence[LoadedNode]) -> Joules | None:
+    """Return what the nodes used while measuring; None where no GPU has a counter."""
+    have: list[tuple[LoadedNode, Energy]] = []
+    for node in nodes:
+        if node.result and node.result.telemetry and node.result.telemetry.energy:
+            have.append((node, node.result.telemetry.energy))
+    if not have:
+        return None
+    heads = ("node", "joules", "mean W", "idle W", "tokens per joule", "joules per query")
+    rows = []
+    for node, e in have:
+        mean_w = e.joules / e.window_s if e.window_s else None
+        rows.append((node.node, *map(amount, (e.joules, mean_w, e.idle_w, e.tokens_per_joule, e.joules_per_query))))
+    total = None
+    if len(have) > 1:
+        joules = math.fsum(e.joules for _, e in have)
+        metrics = [node.metrics for node, _ in have if node.metrics]
+        tokens, queries = sum(m.output_tokens for m in metrics), sum(m.queries.completed for m in metrics)
+        cells = (joules, tokens / joules if joules else None, joules / queries if queries else None)
+        words = ("", "joules", "tokens per joule", "joules per query")
+        total = Table("Together", words, [(f"{len(have)} nodes", *map(amount, cells))])
+    each = Table("Energy in the measuring window", heads, rows)
+    return Joules(each, total, f"{len(have)} of {len(nodes)}", len(have) > MOST_ROWS)
+
+
+def gpus(nodes: Iterable[LoadedNode]) -> Table | None:
+    """Return what the GPUs did while measuring; None where nothing was watched."""
+    rows = []
+    for node in nodes:
+        for gpu in node.result.telemetry.gpus if node.result and node.result.telemetry else ():
+            held = ", ".join(f"{reason} {part:.0%}" for reason, part in gpu.throttled.items()) or "no"
+            faults = [f"{gpu.ecc_uncorrected} uncorrected ECC errors"] if gpu.ecc_uncorrected else []
+            faults += [f"{gpu.ecc_corrected} corrected ECC errors"] if gpu.ecc_corrected else []
+            faults += [f"XID {', '.join(map(str, gpu.xid))}"] if gpu.xid else []
+            clock = f"{amount(gpu.sm_clock_mhz)} ({amount(gpu.sm_clock_mhz_min)})"
+            power = f"{amount(gpu.power_w)} ({amount(gpu.power_w_max)})"
+            pcie = "-" if gpu.pcie_generation is None else f"{gpu.pcie_generation} x{gpu.pcie_width}"
+            cells = (amount(gpu.utilisation_percent), clock, power, amount(gpu.temperature_c_max), pcie, held)
+            rows.append((node.node, str(gpu.index), *cells, ", ".join(faults) or "none"))
+    heads = ("node", "GPU", "busy %", "MHz mean (lowest)", "W mean (highest)", "\N{DEGREE SIGN}C highest")
+    return Table("GPUs while measuring", (*heads, "PCIe", "clock held down", "errors"), rows) if rows else None
+
+
+def notes_of_watching(nodes: Iterable[LoadedNode]) -> list[str]:
+    """Return what could not be watched, and on which nodes."""
+    told: dict[str, list[str]] = {}
+    for node in nodes:
+        if node.result and node.result.telemetry and node.result.telemetry.note:
+            told.setdefault(node.result.telemetry.note, []).append(node.node)
+    return [f"{some(names)}: {note}" for note, names in told.items()]
+
+
+def settings(run: RunRecord) -> tuple[Table, Table]:
+    """Return the settings that differ from the defaults, or between nodes, and all of them."""
+    defaults = Settings.model_validate({})
+    rows, changed = [], []
+    for name in Settings.model_fields:
+        given = {node: getattr(asked.settings, name) for node, asked in run.nodes.items()}
+        values: dict[str, list[str]] = {}
+        for node, value in given.items():
+            values.setdefault(_word(value), []).append(node)
+        row = (name, _values(values))
+        rows.append(row)
+        if any(value != getattr(defaults, name) for value in given.values()):
+            changed.append(row)
+    heads = ("setting", "value")
+    return Table("Settings that are not the default's", heads, changed), Table("All settings", heads, rows)
+
+
+def software(run: RunRecord, nodes: Sequence[LoadedNode]) -> Table:
+    """Return what ran: the controller's versions, then the nodes' hardware, drivers and packages."""
+    rows = [(f"controller: {name}", version) for name, version in run.versions.items()]
+    facts: dict[str, dict[str, list[str]]] = {}
+
+    def tell(fact: str, value: object, node: str) -> None:
+        if value not in (None, ""):
+            facts.setdefault(fact, {}).setdefault(str(value), []).append(node)
+
+    for node in nodes:
+        seen = node.result.environment if node.result else None
+        if seen is None:
+            continue
+        tell("CPU", f"{seen.cpu} ({seen.cpu_count} CPUs)", node.node)
+        for gpu in sorted({gpu.name for gpu in seen.gpus}):
+            tell("GPU", f"{sum(g.name == gpu for g in seen.gpus)} x {gpu}", node.node)
+        for fact in ("driver", "cuda", "kernel", "platform", "python"):
+            tell(fact, getattr(seen, fact), node.node)
+        for package, version in seen.packages.items():
+            tell(package, version, node.node)
+    rows += [(fact, _values(values)) for fact, values in facts.items()]
+    return Table("Hardware and software", ("what", "value"), rows)
+
+
+def _values(values: Mapping[str, Sequence[str]]) -> str:
+    """Return the one value, or each with its nodes."""
+    if len(values) == 1:
+        return next(iter(values))
+    ordered = sorted(values.items(), key=lambda item: (-len(item[1]), natural(item[0])))
+    words = [f"{value} [{some(nodes)}]" for value, nodes in ordered[:MAX_NAMED]]
+    return "; ".join(words) + (f"; and {len(ordered) - MAX_NAMED} more" if len(ordered) > MAX_NAMED else "")
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, dict)):
+        return str(value) if value else "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) if value != "" else "empty"

@@ -1,0 +1,219 @@
+"""The run over time: queries in flight, throughput and what was seen of the GPUs, on one time axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from benchmark.cluster.course import Course
+from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.report.amounts import amount, median
+from benchmark.cluster.report.drawing import COLOURS, DASHES, SERIES, Canvas, Margins, series
+from benchmark.cluster.report.parts import Chart, Like, Table
+from benchmark.metrics import NS_PER_S
+
+CROWD = "other nodes"
+FEWEST_BINS = 10
+
+
+@dataclass(frozen=True)
+class Line:
+    """Values over time; `low` and `high` are what the mean (of a crowd: the median node's) lies between."""
+
+    name: str
+    times_s: list[float]
+    middle: list[float]
+    low: list[float]
+    high: list[float]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a panel shows: its heading, and (lowest, mean, highest) of a bin."""
+
+    name: str
+    title: str
+    unit: str
+    from_zero: bool
+    value: Callable[[Course, int], tuple[float, float, float] | None]
+
+
+def _in_flight(course: Course, number: int) -> tuple[float, float, float] | None:
+    mean = course.in_flight.mean(number)
+    # The lowest says little: between two queries of a closed loop there is none for an instant.
+    return None if mean is None else (mean, mean, course.in_flight.high[number])
+
+
+def _tokens(course: Course, number: int) -> tuple[float, float, float] | None:
+    rate = course.tokens_per_s(number)
+    return rate, rate, rate
+
+
+def _watched(name: str, course: Course, number: int) -> tuple[float, float, float] | None:
+    seen = course.watched.get(name)
+    mean = seen.mean(number) if seen else None
+    return None if seen is None or mean is None else (seen.low[number], mean, seen.high[number])
+
+
+QUANTITIES = (
+    Quantity("in_flight", "Queries in flight", "", True, _in_flight),
+    Quantity("tokens_per_s", "Output tokens", "tokens/s", True, _tokens),
+    Quantity("sm_clock_mhz", "GPU clock", "MHz", False, partial(_watched, "sm_clock_mhz")),
+    Quantity("power_w", "Power of a GPU", "W", True, partial(_watched, "power_w")),
+    Quantity("temperature_c", "Temperature of a GPU", "\N{DEGREE SIGN}C", False, partial(_watched, "temperature_c")),
+)
+
+
+def timeline(like: Like) -> Chart | None:
+    """Return the group's timeline; None where no query of it completed."""
+    courses = aligned(like.nodes)
+    if not courses:
+        return None
+    shown = [(quantity, lines) for quantity in QUANTITIES if (lines := lines_of(quantity, like, courses))]
+    width_s = next(iter(courses.values()))[0].width_ns / NS_PER_S
+    note = f"every point is {amount(width_s)} s wide"
+    if like.crowd:
+        note += "; grey: the median node, lowest and highest of the other nodes"
+    if any(quantity.name not in ("in_flight", "tokens_per_s") for quantity, _ in shown):
+        note += "; shaded: lowest and highest within a point"
+    label = (
+        f"{', '.join(q.title for q, _ in shown)} of {len(courses)} nodes over time. The tables below have the values."
+    )
+    return Chart(
+        title="",
+        note=note,
+        wide=_draw(f"timeline-{like.number}-wide", 1060, 118, like, shown, label),
+        narrow=_draw(f"timeline-{like.number}-narrow", 350, 116, like, shown, label),
+        tables=[_table(quantity, lines) for quantity, lines in shown],
+    )
+
+
+def aligned(nodes: Sequence[LoadedNode]) -> dict[str, tuple[Course, int]]:
+    """Return each node's course in bins of one width, and the number of its first bin: 0 where the first node began.
+
+    By the controller's clock where every node's offset to it is known, else by their own, as the summary's overlap.
+    """
+    begun = [(n, n.course, n.result.window) for n in nodes if n.course and n.result and n.result.window]
+    if not begun:
+        return {}
+    known = all(node.clock for node, _, _ in begun)
+    starts = {
+        node.node: window.started_unix_ns - (node.clock.offset_ns if known and node.clock else 0)
+        for node, _, window in begun
+    }
+    first, width_ns = min(starts.values()), max(_width_ns(course) for _, course, _ in begun)
+    return {
+        node.node: (course.merged(width_ns), round((starts[node.node] - first) / width_ns)) for node, course, _ in begun
+    }
+
+
+def _width_ns(course: Course) -> int:
+    """Return a width at which nearly every bin has seen the GPUs: they are not asked as often as queries come."""
+    while course.bins > FEWEST_BINS and any(
+        sum(weight > 0 for weight in seen.weight) < 0.9 * course.bins for seen in course.watched.values()
+    ):
+        course = course.merged(2 * course.width_ns)
+    return course.width_ns
+
+
+def lines_of(quantity: Quantity, like: Like, courses: dict[str, tuple[Course, int]]) -> list[Line]:
+    """Return a line for the nodes that are shown together, and one for each that is marked."""
+    lines = []
+    crowd = [node.node for node in like.crowd if node.node in courses]
+    if crowd and (line := _crowd(quantity, [courses[node] for node in crowd])):
+        lines.append(line)
+    for node in like.marked:
+        if node in courses and (line := _line(quantity, node, *courses[node])):
+            lines.append(line)
+    return lines
+
+
+def _line(quantity: Quantity, name: str, course: Course, shift: int) -> Line | None:
+    points = [(n + shift, found) for n in range(course.bins) if (found := quantity.value(course, n))]
+    return _joined(name, course.width_ns, points) if points else None
+
+
+def _crowd(quantity: Quantity, courses: Iterable[tuple[Course, int]]) -> Line | None:
+    at: dict[int, list[tuple[float, float, float]]] = {}
+    width_ns = 0
+    for course, shift in courses:
+        width_ns = course.width_ns
+        for number in range(course.bins):
+            if found := quantity.value(course, number):
+                at.setdefault(number + shift, []).append(found)
+    points = [
+        (number, (min(f[0] for f in found), median(f[1] for f in found) or 0.0, max(f[2] for f in found)))
+        for number, found in sorted(at.items())
+    ]
+    return _joined(CROWD, width_ns, points) if points else None
+
+
+def _joined(name: str, width_ns: int, points: Sequence[tuple[int, tuple[float, float, float]]]) -> Line:
+    return Line(
+        name=name,
+        times_s=[(number + 0.5) * width_ns / NS_PER_S for number, _ in points],
+        middle=[middle for _, (_, middle, _) in points],
+        low=[low for _, (low, _, _) in points],
+        high=[high for _, (_, _, high) in points],
+    )
+
+
+def _draw(
+    name: str, width: int, row: int, like: Like, shown: Sequence[tuple[Quantity, list[Line]]], label: str
+) -> Markup:
+    margins = Margins(left=46, right=10, top=24, bottom=36, between=0.5)
+    with Canvas(name, width, 60 + row * len(shown), len(shown), margins) as canvas:
+        for axes, (quantity, lines) in zip(canvas.axes, shown, strict=True):
+            for line in lines:
+                look = like.marked.get(line.name)
+                colour = COLOURS["crowd"] if look is None else SERIES[look.colour]
+                if line.low != line.high:
+                    axes.fill_between(
+                        line.times_s, line.low, line.high, color=colour, alpha=0.25, linewidth=0,
+                        gid=series(quantity.name, line.name, "range"),
+                    )  # fmt: skip
+                axes.plot(
+                    line.times_s,
+                    line.middle,
+                    color=colour,
+                    linestyle="-" if look is None else DASHES[look.dashes],
+                    linewidth=1.5,
+                    gid=series(quantity.name, line.name),
+                )
+            title = quantity.title + (f", {quantity.unit}" if quantity.unit else "")
+            axes.text(0, 1.07, title, transform=axes.transAxes, ha="left", va="bottom", color=COLOURS["ink"])
+            _scale(axes, quantity, lines)
+        last = canvas.axes[-1]
+        last.set_xlim(0, max(line.times_s[-1] for _, lines in shown for line in lines) * 1.01)
+        last.set_xlabel("seconds since the first node began to measure")
+        return canvas.svg(label)
+
+
+def _scale(axes: Axes, quantity: Quantity, lines: Sequence[Line]) -> None:
+    low = 0.0 if quantity.from_zero else min(min(line.low) for line in lines)
+    high = max(max(line.high) for line in lines)
+    # A clock that moves by one step is no mountain.
+    room = max(high - low, 0.05 * abs(high), 1e-9) * 0.1
+    axes.set_ylim(low if quantity.from_zero else low - room, high + room)
+    axes.locator_params(axis="y", nbins=3)
+    axes.yaxis.set_major_formatter(lambda v, _: amount(round(v, 6)).removesuffix(".00").removesuffix(".0"))
+
+
+def _table(quantity: Quantity, lines: Sequence[Line]) -> Table:
+    numbers = sorted({time for line in lines for time in line.times_s})
+    heads, columns = ["s"], []
+    for line in lines:
+        at = dict(zip(line.times_s, zip(line.low, line.middle, line.high, strict=True), strict=True))
+        parts = [
+            part for part, values in enumerate((line.low, line.middle, line.high)) if part == 1 or values != line.middle
+        ]
+        middle = "median" if line.name == CROWD else "mean"
+        for part in parts:
+            heads.append(f"{line.name} {('lowest', middle, 'highest')[part]}" if len(parts) > 1 else line.name)
+            columns.append([amount(at[time][part]) if time in at else "-" for time in numbers])
+    rows = [(amount(time), *(column[n] for column in columns)) for n, time in enumerate(numbers)]
+    return Table(quantity.title + (f", {quantity.unit}" if quantity.unit else ""), heads, rows)

@@ -1,0 +1,119 @@
+"""A page in headless Chromium: what it says, what it asks for, where its charts' points lie."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+_POINT = re.compile(r"[ML] (-?[0-9.]+) (-?[0-9.]+)")
+
+Scheme = Literal["light", "dark"]
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Start Debian's Chromium; Playwright's own would have to be downloaded."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.fail("There is no Chromium: apt-get install --no-install-recommends chromium.")
+    with sync_playwright() as playwright:
+        # As root, which tests in a container are, Chromium's sandbox refuses to start.
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@dataclass
+class Seen:
+    """An open page, and what happened since it was opened."""
+
+    page: Page
+    said: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def serious(self) -> list[str]:
+        """Return the accessibility faults that matter; of a table's rows the first few are looked at, for speed."""
+        found = Axe().run(self.page, {"exclude": [["tbody tr:nth-child(n+4)"]]}).response["violations"]
+        return [
+            f"{one['id']}: {one['help']}: {one['nodes'][0]['html'][:200]}"
+            for one in found
+            if one["impact"] in ("serious", "critical")
+        ]
+
+    def overflow(self) -> int:
+        """Return by how many pixels the page is wider than the window."""
+        wider: int = self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        return max(0, wider)
+
+    def charts(self) -> dict[str, Chart]:
+        """Return the page's charts by name."""
+        told: list[dict[str, Any]] = self.page.evaluate(
+            """[...document.querySelectorAll('svg.chart')].map(svg => ({
+                name: svg.dataset.chart, label: svg.getAttribute('aria-label'), axes: JSON.parse(svg.dataset.axes),
+                series: [...svg.querySelectorAll('[data-series]')].map(g => ({
+                    name: g.dataset.series,
+                    paths: [...g.querySelectorAll('path:not(defs *)')].map(p => p.getAttribute('d')),
+                    uses: [...g.querySelectorAll('use')].map(u => [u.x.baseVal.value, u.y.baseVal.value])}))}))"""
+        )
+        return {one["name"]: Chart(one["name"], one["axes"], one["series"]) for one in told}
+
+
+@dataclass
+class Chart:
+    """A chart as it is drawn: its axes, and the points of its series in pixels."""
+
+    name: str
+    axes: list[dict[str, Any]]
+    series: list[dict[str, Any]]
+
+    def names(self) -> list[str]:
+        """Return the names of what is drawn."""
+        return [one["name"] for one in self.series]
+
+    def points(self, name: str, row: int = 0) -> list[tuple[float, float]]:
+        """Return the values that are drawn as `name`, turned back from pixels by the axes in that row."""
+        (one,) = [one for one in self.series if one["name"] == name]
+        numbers = [tuple(map(float, pair)) for path in one["paths"] for pair in _POINT.findall(path)]
+        return [self._value(x, y, row) for x, y in (numbers or one["uses"])]
+
+    def resolution(self, row: int = 0) -> tuple[float, float]:
+        """Return what a fiftieth of a pixel is worth: points are rounded to a hundredth."""
+        axes = self.axes[row]
+        return (
+            abs(axes["x"][1] - axes["x"][0]) / (axes["right"] - axes["left"]) / 50,
+            abs(axes["y"][1] - axes["y"][0]) / (axes["bottom"] - axes["top"]) / 50,
+        )
+
+    def _value(self, x: float, y: float, row: int) -> tuple[float, float]:
+        axes = self.axes[row]
+        across = (x - axes["left"]) / (axes["right"] - axes["left"])
+        up = (axes["bottom"] - y) / (axes["bottom"] - axes["top"])
+        (x0, x1), (y0, y1) = axes["x"], axes["y"]
+        value = x0 * (x1 / x0) ** across if axes["scale"] == "log" else x0 + across * (x1 - x0)
+        return value, y0 + up * (y1 - y0)
+
+
+@contextmanager
+def opened(browser: Browser, path: Path, width: int = 1440, scheme: Scheme = "light") -> Iterator[Seen]:
+    """Open a file as a reader would, and listen."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    try:
+        seen = Seen(context.new_page())
+        seen.page.on("console", lambda message: seen.said.append(message.text))
+        seen.page.on("pageerror", lambda error: seen.said.append(str(error)))
+        seen.page.on("request", lambda request: seen.asked.append(request.url))
+        seen.page.goto(path.as_uri())
+        yield seen
+    finally:
+        context.close()

@@ -1,0 +1,187 @@
+"""Runs for the report's tests: what nodes would have written, with natural spread, one of them slow and hot."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from benchmark.cluster.aggregate import Gathered, gather
+from benchmark.files import write_record
+from benchmark.records import Drift, Energy, Failure, Finding, GpuTelemetry, GpuTick, Sample, Telemetry, Tick
+from tests.unit.building import MS, add_node, asked, make_run, result_of, sample, write_node
+
+SLOW = "gpu-007"
+QUERIES = 20
+
+
+def names(count: int) -> list[str]:
+    """Return names of nodes: the two of the project's first cluster, or numbered ones."""
+    return ["jw2", "jw3"][:count] if count <= 2 else [f"gpu-{number:03}" for number in range(1, count + 1)]
+
+
+def cluster(directory: Path, count: int, queries: int = QUERIES, every_ms: int = 100) -> Path:
+    """Write a run of `count` nodes with 2 % spread between them; the seventh is 12 % slower, for its heat.
+
+    `every_ms`: the time between two looks at the GPU.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    chance = random.Random(count)
+    resolved = asked(queries)
+    make_run(directory, dict.fromkeys(names(count), resolved))
+    for name in names(count):
+        slow = name == SLOW
+        pace = chance.gauss(1, 0.02) * (1.12 if slow else 1)
+        samples = _samples(queries, pace, chance)
+        ticks = _ticks(samples, chance, slow, every_ms)
+        place = write_node(directory, result_of(name, resolved, samples, telemetry=_telemetry(ticks, samples)), samples)
+        (place / "telemetry.jsonl").write_text("".join(tick.model_dump_json() + "\n" for tick in ticks))
+    return directory
+
+
+def _samples(queries: int, pace: float, chance: random.Random) -> list[Sample]:
+    samples, start = [], 0.0
+    for index in range(queries):
+        latency = 1750 * pace * chance.gauss(1, 0.015)
+        samples.append(sample(index, latency, 55 * pace * chance.uniform(0.9, 1.3), 64, start))
+        start += latency
+    return samples
+
+
+def _ticks(samples: Sequence[Sample], chance: random.Random, slow: bool, every_ms: int) -> list[Tick]:
+    """Return the ticks from 2 s before the window on."""
+    end_ms = (samples[-1].completed_ns or 0) // MS
+    ticks = []
+    for at in range(-2000, end_ms, every_ms):
+        busy = at >= 0
+        warmth = min(1.0, max(0, at) / 20_000)
+        clock = 1440 - (230 if slow and warmth > 0.5 else 0) + chance.choice((0, 0, 0, -15)) if busy else 1440
+        gpu = GpuTick(
+            index=0,
+            utilisation_percent=97 if busy else 0,
+            memory_mib=16500,
+            sm_clock_mhz=clock,
+            power_w=chance.gauss(150 if slow else 158, 3) if busy else 31,
+            energy_mj=1_000_000 + (at + 2000) * 150,
+            temperature_c=round(48 + warmth * (40 if slow else 18)),
+        )
+        ticks.append(Tick(t_ns=at * MS, cpu_percent=12, gpus=(gpu,)))
+    return ticks
+
+
+def _telemetry(ticks: Sequence[Tick], samples: Sequence[Sample]) -> Telemetry:
+    inside = [tick.gpus[0] for tick in ticks if tick.t_ns >= 0]
+    window_s = (samples[-1].completed_ns or 0) / 1e9
+    power = sum(gpu.power_w or 0 for gpu in inside) / len(inside)
+    joules, clocks = power * window_s, [gpu.sm_clock_mhz or 0 for gpu in inside]
+    held = sum(clock < 1300 for clock in clocks) / len(clocks)
+    return Telemetry(
+        ticks=len(ticks),
+        interval_ms=100,
+        cost_percent=0.4,
+        gpus=(
+            GpuTelemetry(
+                index=0,
+                utilisation_percent=97,
+                sm_clock_mhz=sum(clocks) / len(clocks),
+                sm_clock_mhz_min=min(clocks),
+                power_w=power,
+                power_w_max=max(gpu.power_w or 0 for gpu in inside),
+                temperature_c_max=max(gpu.temperature_c or 0 for gpu in inside),
+                throttled={"hardware thermal slowdown": held} if held else {},
+                joules=joules,
+                pcie_generation=4,
+                pcie_width=16,
+            ),
+        ),
+        energy=Energy(
+            joules=joules,
+            window_s=window_s,
+            idle_w=31,
+            tokens_per_joule=64 * len(samples) / joules,
+            joules_per_query=joules / len(samples),
+        ),
+    )
+
+
+def diagnosed(run_dir: Path) -> Gathered:
+    """Return the run with a slow node, its cause and a drift, as the diagnosis tells them."""
+    gathered = gather(run_dir)
+    rows = {row.node: row for row in gathered.result.nodes}
+    if SLOW not in rows:
+        return gathered
+    metrics = rows[SLOW].metrics
+    assert metrics is not None
+    assert metrics.qps is not None
+    finding = Finding(
+        node=SLOW,
+        metric="qps",
+        value=metrics.qps,
+        expected=metrics.qps * 1.12,
+        change=1 / 1.12 - 1,
+        against="the median of 19 like nodes",
+        cause="thermal throttling",
+        evidence=("The GPU reached 88 °C and was held down by heat for 71 % of the time; its like were not.",),
+    )
+    others = tuple(name for name in rows if name != SLOW)
+    drift = Drift(hardware="NVIDIA A30", fact="driver", values={"580.82.07": others, "570.133.20": (SLOW,)})
+    result = gathered.result.model_copy(update={"findings": (finding,), "drift": (drift,)})
+    return replace(gathered, result=result)
+
+
+def partly_failed(directory: Path) -> Path:
+    """Write a run of four: one valid, one that misses its limits, one that broke off, one that never answered."""
+    directory.mkdir(parents=True, exist_ok=True)
+    nodes = dict.fromkeys(("jw2", "jw3", "jw4", "jw5"), asked(QUERIES))
+    make_run(directory, nodes)
+    add_node(directory, "jw2", nodes["jw2"], [1700.0 + 10 * n for n in range(QUERIES)])
+    add_node(directory, "jw3", nodes["jw3"], [2400.0 + 50 * n for n in range(QUERIES)])
+    half = [sample(index, 1750, 50, 64, 1750 * index) for index in range(9)]
+    broken = result_of(
+        "jw4", nodes["jw4"], half, status="failed", stage="measuring", error="CUDA error: an illegal memory access",
+        verdict=None,
+    )  # fmt: skip
+    write_node(directory, broken, half)
+    told = Failure(node="jw5", stage="preflight", reason="Not reachable: nothing answers SSH within 10 s.")
+    write_record(directory / "nodes" / "jw5" / "failure.json", told)
+    return directory
+
+
+HOSTILE = """</style><script>window.harmed = 1</script><img src=x onerror="window.harmed = 1">"""
+HOSTILE += "{{ 7 * 7 }}{% raw %}$\\frac{1}{0}$ \x1b[31m\u202e\x07"
+
+
+def hostile(directory: Path) -> Gathered:
+    """Return a run in which every text that a node gives is hostile, and so is a node's name, which no run accepts."""
+    gathered = diagnosed(cluster(directory, 9))
+    result, evil, name = gathered.result, HOSTILE, f"{HOSTILE[:40]} {SLOW}"
+    broken = [row.model_copy(update={"counted": False, "reason": evil, "group": None}) for row in result.nodes[-1:]]
+    told = result.model_copy(
+        update={
+            "nodes": (*result.nodes[:-1], *broken),
+            "counted": result.counted - 1,
+            "problems": (evil,),
+            "partial": evil,
+            "profile": evil,
+            "findings": tuple(f.model_copy(update={"cause": evil, "evidence": (evil,)}) for f in result.findings),
+            "drift": (Drift(hardware=evil[:200], fact=evil[:200], values={evil: ("gpu-001",), "": (SLOW,)}),),
+        }
+    )
+    renamed = told.model_validate_json(told.model_dump_json().replace(f'"{SLOW}"', json.dumps(name)))
+    nodes = []
+    for node in gathered.nodes:
+        seen = node.result
+        assert seen is not None
+        assert seen.environment is not None
+        environment = seen.environment.model_copy(update={"cpu": evil, "driver": evil, "packages": {evil[:99]: evil}})
+        nodes.append(
+            replace(
+                node,
+                node=name if node.node == SLOW else node.node,
+                result=seen.model_copy(update={"environment": environment}),
+            )
+        )
+    run = gathered.run.model_copy(update={"command": evil, "versions": {evil[:99]: evil}})
+    return Gathered(run, tuple(nodes), renamed)

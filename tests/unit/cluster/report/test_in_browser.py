@@ -1,0 +1,246 @@
+"""The page as a reader gets it: opened from disk in headless Chromium."""
+
+from __future__ import annotations
+
+import io
+import math
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+from pypdf import PdfReader
+
+from benchmark.cluster.aggregate import Gathered, gather
+from benchmark.cluster.report.page import render_report
+from benchmark.files import read_samples, read_ticks
+from benchmark.metrics import latencies_ms, percentile, tpots_ms, ttfts_ms
+from benchmark.text import clean
+from tests.unit.building import asked, make_run
+from tests.unit.cluster.report import runs
+from tests.unit.cluster.report.browser import Chart, Scheme, chromium, opened
+
+MEGABYTE = 1_000_000
+SCHEMES: tuple[tuple[Scheme, int], ...] = (("light", 1440), ("dark", 360))
+REPORTS = ("1", "2", "20", "200", "partly failed", "hostile", "nothing came back")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page on the disk, the run that it shows, and where that lies."""
+
+    path: Path
+    gathered: Gathered
+    run_dir: Path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
+    """Every report once."""
+    made = {}
+    for name in REPORTS:
+        run_dir = tmp_path_factory.mktemp("run")
+        if name == "partly failed":
+            gathered = gather(runs.partly_failed(run_dir))
+        elif name == "hostile":
+            gathered = runs.hostile(run_dir)
+        elif name == "nothing came back":
+            gathered = gather(make_run(run_dir, {"jw2": asked(3)}))
+        else:
+            many = int(name) > 20
+            runs.cluster(run_dir, int(name), *((50, 2000) if many else (20, 100)))
+            gathered = runs.diagnosed(run_dir)
+        path = run_dir / "report.html"
+        path.write_text(render_report(gathered, run_dir), encoding="utf-8")
+        made[name] = Report(path, gathered, run_dir)
+    return made
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_it_opens_from_disk_alone_and_fits_a_phone_and_a_desk(
+    browser: Browser, reports: dict[str, Report], name: str
+) -> None:
+    path = reports[name].path
+    assert path.stat().st_size < 2 * MEGABYTE
+    for width in (360, 1440):
+        with opened(browser, path, width) as seen:
+            assert seen.said == []
+            assert seen.asked == [path.as_uri()]
+            assert seen.overflow() == 0, width
+            seen.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+            assert seen.overflow() == 0, f"{width}, unfolded"
+
+
+@pytest.mark.parametrize("name", ["20", "partly failed", "hostile"])
+def test_it_is_accessible_by_day_and_by_night(browser: Browser, reports: dict[str, Report], name: str) -> None:
+    for scheme, width in SCHEMES:
+        with opened(browser, reports[name].path, width, scheme) as seen:
+            seen.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+            assert seen.serious() == [], scheme
+
+
+def test_the_answer_stands_at_the_top(browser: Browser, reports: dict[str, Report]) -> None:
+    tops = {}
+    for name in ("20", "partly failed", "nothing came back"):
+        with opened(browser, reports[name].path) as seen:
+            tops[name] = " ".join(seen.page.inner_text("header").split())
+    group = reports["20"].gathered.result.groups[0]
+    assert group.qps is not None
+    assert group.tokens_per_s is not None
+    for words in ("unverified, not an MLCommons submission", "Valid", f"{group.qps:.1f} QPS", "20 of 20 nodes"):
+        assert words in tops["20"]
+    assert f"{group.tokens_per_s:.0f} tokens/s" in tops["20"]
+    assert "gpu-007 is slow QPS is 0.5" in tops["20"]
+    assert "Probable cause: thermal throttling." in tops["20"]
+    assert "2 of 4 nodes are not counted: jw4, jw5. 1 of 4 nodes is invalid: jw3." in tops["partly failed"]
+    assert "jw4 is not counted Failed while measuring, after 9 of 20 queries. CUDA error:" in tops["partly failed"]
+    assert "Invalid" in tops["nothing came back"]
+    assert "0 of 1 nodes" in tops["nothing came back"]
+
+
+TIMES = {"latency_ms": latencies_ms, "ttft_ms": ttfts_ms, "tpot_ms": tpots_ms}
+
+
+@pytest.mark.parametrize("name", ["1", "2", "20", "200", "partly failed"])
+def test_distributions_are_drawn_with_the_samples_own_values(
+    browser: Browser, reports: dict[str, Report], name: str
+) -> None:
+    report = reports[name]
+    with opened(browser, report.path) as seen:
+        charts = seen.charts()
+    counted = [node.node for node in report.gathered.nodes if node.counted]
+    for metric, times in TIMES.items():
+        chart = charts[f"{metric}-1"]
+        for node in counted:
+            ordered = sorted(times(read_samples(report.run_dir / "nodes" / node / "samples.jsonl")))
+            _check_curve(chart, f"{metric}:{node}", ordered)
+        assert sum(one.startswith(metric) for one in chart.names()) == len(counted)
+    (limit, _), _ = charts["latency_ms-1"].points("limit:latency_ms")
+    assert limit == pytest.approx(3000, abs=charts["latency_ms-1"].resolution()[0])
+
+
+def _check_curve(chart: Chart, name: str, ordered: list[float]) -> None:
+    """Hold a drawn curve against the sorted times: each of its points is one of them, at its own share."""
+    fine_x, fine_y = chart.resolution()
+    start, *points = chart.points(name)
+    assert start == pytest.approx((ordered[0], 0), abs=max(fine_x, fine_y))
+    ranks = [round(share / 100 * len(ordered)) for _, share in points]
+    assert ranks == sorted(set(ranks))
+    for rank, (value, share) in zip(ranks, points, strict=True):
+        assert share == pytest.approx(100 * rank / len(ordered), abs=fine_y)
+        assert value == pytest.approx(ordered[rank - 1], abs=fine_x)
+    assert ranks[-1] == len(ordered)
+    drawn = {ordered[rank - 1] for rank in ranks}
+    assert {percentile(ordered, part) for part in (0.5, 0.9, 0.95, 0.99)} <= drawn
+
+
+def test_the_timeline_is_drawn_with_samples_and_ticks(browser: Browser, reports: dict[str, Report]) -> None:
+    report = reports["2"]
+    with opened(browser, report.path) as seen:
+        charts = seen.charts()
+    for place in ("wide", "narrow"):
+        chart = charts[f"timeline-1-{place}"]
+        for node in ("jw2", "jw3"):
+            samples = read_samples(report.run_dir / "nodes" / node / "samples.jsonl")
+            times = [time for time, _ in chart.points(f"tokens_per_s:{node}", 1)]
+            width_s = 2 ** round(math.log2((times[-1] - times[0]) / (len(times) - 1) * 1000)) / 1000
+            assert times == pytest.approx([(n + 0.5) * width_s for n in range(len(times))], abs=chart.resolution(1)[0])
+            end_s = max(s.completed_ns or 0 for s in samples) / 1e9
+            inside = [min(width_s, end_s - n * width_s) for n in range(len(times))]
+            rates = [rate for _, rate in chart.points(f"tokens_per_s:{node}", 1)]
+            tokens = math.fsum(rate * s for rate, s in zip(rates, inside, strict=True))
+            assert tokens == pytest.approx(sum(s.output_tokens for s in samples), rel=0.01)
+            in_flight = [number for _, number in chart.points(f"in_flight:{node}", 0)]
+            assert in_flight == pytest.approx([1] * len(times), abs=0.01)
+            ticks = list(read_ticks(report.run_dir / "nodes" / node / "telemetry.jsonl"))
+            for row, field in ((2, "sm_clock_mhz"), (3, "power_w"), (4, "temperature_c")):
+                bins: dict[int, list[float]] = {}
+                for tick in ticks:
+                    if 0 <= tick.t_ns < end_s * 1e9:
+                        bins.setdefault(tick.t_ns // round(width_s * 1e9), []).append(getattr(tick.gpus[0], field))
+                means = [math.fsum(values) / len(values) for _, values in sorted(bins.items())]
+                drawn = [value for _, value in chart.points(f"{field}:{node}", row)]
+                assert drawn == pytest.approx(means, abs=max(chart.resolution(row)[1], 0.002 * means[0]))
+
+
+def test_the_ranking_is_drawn_with_the_nodes_own_values(browser: Browser, reports: dict[str, Report]) -> None:
+    for name in ("20", "200"):
+        report = reports[name]
+        with opened(browser, report.path) as seen:
+            charts = seen.charts()
+        qps = {row.node: row.metrics.qps for row in report.gathered.result.nodes if row.metrics}
+        best_first = sorted(qps, key=lambda node: -(qps[node] or 0))
+        for place in ("wide", "narrow"):
+            chart = charts[f"ranking-1-{place}"]
+            for number, node in enumerate(best_first):
+                ((x, y),) = chart.points(f"rank:{node}")
+                value, rank = (x, y) if name == "20" else (y, x - 1)
+                axis = 0 if name == "20" else 1
+                assert value == pytest.approx(qps[node], abs=chart.resolution()[axis])
+                assert rank == pytest.approx(number, abs=0.1)
+
+
+def test_every_chart_has_its_values_as_a_table(browser: Browser, reports: dict[str, Report]) -> None:
+    report = reports["20"]
+    with opened(browser, report.path) as seen:
+        figures = seen.page.evaluate(
+            "[...document.querySelectorAll('figure')].map(f => [f.querySelectorAll('svg.chart').length, "
+            "f.querySelectorAll('table').length || f.parentNode.querySelectorAll('table.nodes').length])"
+        )
+        texts = seen.page.evaluate("[...document.querySelectorAll('tr')].map(row => row.textContent)")
+        labels = seen.page.evaluate(
+            "[...document.querySelectorAll('svg.chart')].map(c => c.getAttribute('aria-label'))"
+        )
+    assert figures
+    assert all(charts and tables for charts, tables in figures)
+    assert all(label.endswith("The table below has the values.") or "tables below" in label for label in labels)
+    for row in report.gathered.result.nodes:
+        assert row.metrics is not None
+        for spread in (row.metrics.latency_ms, row.metrics.ttft_ms, row.metrics.tpot_ms):
+            assert spread is not None
+            p99 = f"{spread.p99:,.0f}" if spread.p99 >= 100 else f"{spread.p99:.1f}"
+            assert any(text.startswith(row.node) and p99 in text for text in texts), (row.node, p99)
+
+
+def test_what_nodes_say_is_shown_and_does_nothing(browser: Browser, reports: dict[str, Report]) -> None:
+    report = reports["hostile"]
+    source = report.path.read_text(encoding="utf-8")
+    assert all(character.isprintable() or character == "\n" for character in source)
+    with opened(browser, report.path) as seen:
+        counts = seen.page.evaluate(
+            "['script', 'img', 'style', 'link', 'iframe', 'title'].map(tag => document.querySelectorAll(tag).length)"
+        )
+        harmed = seen.page.evaluate("window.harmed")
+        words = seen.page.evaluate("document.body.textContent")
+    assert counts == [0, 0, 1, 0, 0, 1]
+    assert harmed is None
+    told = clean(runs.HOSTILE)
+    assert "{{ 7 * 7 }}" in told
+    # Reason, problem, end, cause, evidence, fact, value, package, driver, command: each as text.
+    assert words.count(told) > 8
+    assert words.count(clean(runs.HOSTILE[:40])) > 12
+
+
+@pytest.mark.parametrize("name", ["2", "20", "200"])
+def test_it_prints_legibly(browser: Browser, reports: dict[str, Report], name: str) -> None:
+    with opened(browser, reports[name].path, scheme="dark") as seen:
+        pdf = PdfReader(io.BytesIO(seen.page.pdf(format="A4")))
+    # A font's ligatures are letters again.
+    text = [" ".join(unicodedata.normalize("NFKC", page.extract_text()).split()) for page in pdf.pages]
+    assert 0 < len(text) < 60
+    words = " ".join(text)
+    assert "Look at this first" in text[0]
+    assert "unverified, not an MLCommons submission" in text[0]
+    for row in reports[name].gathered.result.nodes:
+        assert row.node in words
+    # Folded tables are unfolded on paper, and a chart's text is text.
+    for told in ("TPOT) per node", "All settings", "P99 limit 3,000 ms", "seconds since the first node began"):
+        assert told in words
