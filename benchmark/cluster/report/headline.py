@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmark.cluster.arithmetic import disagreement_words, some
+from benchmark.cluster.arithmetic import disagreement_words
+from benchmark.cluster.diagnosis.aspects import Aspect
+from benchmark.cluster.names import some
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.records import ClusterResult, Finding
 from benchmark.text import floor_note
-from benchmark.verdict import label, unit
 
 BAD, UNSURE, FINE = "bad", "unsure", "fine"
 MAX_REASON = 400
@@ -83,9 +84,9 @@ def _fine(result: ClusterResult) -> Advice:
 
 def finding_words(finding: Finding) -> str:
     """Return how much slower, against what, and why."""
-    suffix = unit(finding.metric)
+    aspect = Aspect(finding.metric, higher_is_better=True)
     cause = f"Probable cause: {finding.cause.rstrip('.')}." if finding.cause else "No cause was seen."
     return (
-        f"{label(finding.metric)} is {amount(finding.value)}{suffix}, {share(finding.change)} against "
-        f"{amount(finding.expected)}{suffix} ({finding.against.rstrip('.')}). {cause}"
+        f"{aspect.label} is {amount(finding.value)}{aspect.unit}, {share(finding.change)} against "
+        f"{amount(finding.expected)}{aspect.unit}, {finding.against.rstrip('.')}. {cause}"
     )

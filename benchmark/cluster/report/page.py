@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from benchmark import __version__
 from benchmark.cluster.aggregate import Gathered
-from benchmark.cluster.arithmetic import some
+from benchmark.cluster.names import some
 from benchmark.cluster.report import sections
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.report.distributions import distributions

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.cluster.arithmetic import natural, some
 from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.names import natural, some
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.report.parts import Like, Table
 from benchmark.records import Check, ClusterResult, Energy, NodeRow, RunRecord

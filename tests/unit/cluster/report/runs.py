@@ -10,8 +10,8 @@ from pathlib import Path
 
 from benchmark.cluster.aggregate import Gathered, gather
 from benchmark.files import write_record
-from benchmark.records import Drift, Energy, Failure, Finding, GpuTelemetry, GpuTick, Sample, Telemetry, Tick
-from tests.unit.building import MS, add_node, asked, make_run, result_of, sample, write_node
+from benchmark.records import Drift, Energy, Failure, GpuTelemetry, GpuTick, Sample, Telemetry, Tick
+from tests.unit.building import HOST, MS, add_node, asked, make_run, result_of, sample, write_node
 
 SLOW = "gpu-007"
 QUERIES = 20
@@ -36,7 +36,10 @@ def cluster(directory: Path, count: int, queries: int = QUERIES, every_ms: int =
         pace = chance.gauss(1, 0.02) * (1.12 if slow else 1)
         samples = _samples(queries, pace, chance)
         ticks = _ticks(samples, chance, slow, every_ms)
-        place = write_node(directory, result_of(name, resolved, samples, telemetry=_telemetry(ticks, samples)), samples)
+        told = _telemetry(ticks, samples)
+        environment = HOST.model_copy(update={"driver": "570.133.20" if slow else "580.82.07"})
+        result = result_of(name, resolved, samples, telemetry=told, environment=environment)
+        place = write_node(directory, result, samples)
         (place / "telemetry.jsonl").write_text("".join(tick.model_dump_json() + "\n" for tick in ticks))
     return directory
 
@@ -90,7 +93,7 @@ def _telemetry(ticks: Sequence[Tick], samples: Sequence[Sample]) -> Telemetry:
                 power_w=power,
                 power_w_max=max(gpu.power_w or 0 for gpu in inside),
                 temperature_c_max=max(gpu.temperature_c or 0 for gpu in inside),
-                throttled={"hardware thermal slowdown": held} if held else {},
+                throttled={"sw_thermal_slowdown": held} if held else {},
                 joules=joules,
                 pcie_generation=4,
                 pcie_width=16,
@@ -104,31 +107,6 @@ def _telemetry(ticks: Sequence[Tick], samples: Sequence[Sample]) -> Telemetry:
             joules_per_query=joules / len(samples),
         ),
     )
-
-
-def diagnosed(run_dir: Path) -> Gathered:
-    """Return the run with a slow node, its cause and a drift, as the diagnosis tells them."""
-    gathered = gather(run_dir)
-    rows = {row.node: row for row in gathered.result.nodes}
-    if SLOW not in rows:
-        return gathered
-    metrics = rows[SLOW].metrics
-    assert metrics is not None
-    assert metrics.qps is not None
-    finding = Finding(
-        node=SLOW,
-        metric="qps",
-        value=metrics.qps,
-        expected=metrics.qps * 1.12,
-        change=1 / 1.12 - 1,
-        against="the median of 19 like nodes",
-        cause="thermal throttling",
-        evidence=("The GPU reached 88 °C and was held down by heat for 71 % of the time; its like were not.",),
-    )
-    others = tuple(name for name in rows if name != SLOW)
-    drift = Drift(hardware="NVIDIA A30", fact="driver", values={"580.82.07": others, "570.133.20": (SLOW,)})
-    result = gathered.result.model_copy(update={"findings": (finding,), "drift": (drift,)})
-    return replace(gathered, result=result)
 
 
 def partly_failed(directory: Path) -> Path:
@@ -155,7 +133,7 @@ HOSTILE += "{{ 7 * 7 }}{% raw %}$\\frac{1}{0}$ \x1b[31m\u202e\x07"
 
 def hostile(directory: Path) -> Gathered:
     """Return a run in which every text that a node gives is hostile, and so is a node's name, which no run accepts."""
-    gathered = diagnosed(cluster(directory, 9))
+    gathered = gather(cluster(directory, 9))
     result, evil, name = gathered.result, HOSTILE, f"{HOSTILE[:40]} {SLOW}"
     broken = [row.model_copy(update={"counted": False, "reason": evil, "group": None}) for row in result.nodes[-1:]]
     told = result.model_copy(

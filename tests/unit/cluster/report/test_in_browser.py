@@ -57,7 +57,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
         else:
             many = int(name) > 20
             runs.cluster(run_dir, int(name), *((50, 2000) if many else (20, 100)))
-            gathered = runs.diagnosed(run_dir)
+            gathered = gather(run_dir)
         path = run_dir / "report.html"
         path.write_text(render_report(gathered, run_dir), encoding="utf-8")
         made[name] = Report(path, gathered, run_dir)

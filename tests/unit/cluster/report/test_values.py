@@ -75,7 +75,7 @@ def test_a_curve_goes_through_measured_values_at_their_own_shares(values: list[f
 def test_few_nodes_have_a_colour_each_and_of_many_the_slow_ones(tmp_path: Path) -> None:
     for count in (2, MOST_COLOURED, 20):
         run_dir = runs.cluster(tmp_path / str(count), count)
-        gathered = runs.diagnosed(run_dir)
+        gathered = gather(run_dir)
         (like,) = likes(run_dir, gathered.result, gathered.nodes)
         marked = set(like.marked)
         assert marked == (set(runs.names(count)) if count <= MOST_COLOURED else {runs.SLOW})
@@ -110,10 +110,10 @@ def test_nodes_stand_on_one_time_axis_by_the_controllers_clock(tmp_path: Path) -
 def test_what_to_look_at_first(tmp_path: Path) -> None:
     fine = gather(runs.cluster(tmp_path / "fine", 2)).result
     assert [(one.weight, one.title) for one in advice(fine)] == [(FINE, "Nothing stands out")]
-    slow = runs.diagnosed(runs.cluster(tmp_path / "slow", 9)).result
+    slow = gather(runs.cluster(tmp_path / "slow", 9)).result
     first, second = advice(slow)[:2]
     assert (first.weight, first.title) == (BAD, "gpu-007 is slow")
-    assert "570.133.20" in second.text or "different values of driver" in second.text
+    assert "different values of driver" in second.text
     failed = gather(runs.partly_failed(tmp_path / "failed")).result
     assert [one.title for one in advice(failed)][:2] == ["jw4 is not counted", "jw3 is invalid"]
     ended = failed.model_copy(update={"partial": "It was stopped by Ctrl-C."})
