@@ -38,6 +38,10 @@ COMMANDS = {
     ),
     "aggregate": ("benchmark.cluster.aggregate_command", "make the cluster summary from a run's files"),
     "compare": ("benchmark.cluster.compare_command", "what became better or worse between two runs, or two nodes"),
+    "history": (
+        "benchmark.cluster.history_command",
+        "every node over all stored runs, and when it changed",
+    ),
     "baseline": ("benchmark.cluster.baseline_command", "set the run that later ones are held against"),
     "ci": ("benchmark.cluster.ci_command", "run the playbook for a CI system: JUnit, Markdown, an exit code by policy"),
 }

@@ -20,6 +20,7 @@ from benchmark.settings import ResolvedSettings, canonical_sha256
 RUN_FILE = "run.json"
 ORDER = "order.json"
 FAILURE = "failure.json"
+RESULT_FILE = "aggregated_datacenter_results.json"
 NODES = "nodes"
 # On the node, in its run's directory: it is ready to measure, and what it is; when to start, by its own wall clock in
 # nanoseconds.

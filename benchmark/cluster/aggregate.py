@@ -9,11 +9,14 @@ from pathlib import Path
 from benchmark.cluster.agreement import agreements
 from benchmark.cluster.arithmetic import cluster_verdict, gpus_of, group_nodes, likeness, overlap
 from benchmark.cluster.diagnosis import diagnose
+from benchmark.cluster.diagnosis.aspects import rate_of
 from benchmark.cluster.drift import NodeFacts, find_drift
+from benchmark.cluster.history.earlier import earlier_runs
+from benchmark.cluster.history.read import likeness_key
 from benchmark.cluster.interruption import why_partial
 from benchmark.cluster.load import MAX_REASON, LoadedNode, load_node, one_line, read_run, strangers
 from benchmark.cluster.names import natural
-from benchmark.records import ClusterResult, Drift, NodeRow, RunRecord
+from benchmark.records import ClusterResult, Drift, Group, NodeRow, RunRecord
 from benchmark.settings import Settings
 
 
@@ -67,7 +70,7 @@ def _result(run_dir: Path, run: RunRecord, nodes: Sequence[LoadedNode]) -> Clust
         overlap=together,
         agreements=compared,
         partial=partial,
-        findings=diagnose(counted, groups, drift),
+        findings=diagnose(counted, groups, drift, earlier_runs(run_dir, _likenesses(groups, rows))),
         drift=drift,
         problems=tuple(
             problem[:MAX_REASON] for problem in (*(p for n in nodes for p in n.problems), *strangers(run_dir, run))
@@ -97,6 +100,11 @@ def _drift(run: RunRecord, nodes: Sequence[LoadedNode]) -> tuple[Drift, ...]:
     )
 
 
+def _likenesses(groups: Sequence[Group], rows: Sequence[NodeRow]) -> dict[str, str]:
+    """Return what a counted node's earlier runs must be like to be its history."""
+    return {row.node: likeness_key(groups[row.group], row) for row in rows if row.group is not None}
+
+
 def _row(node: LoadedNode, group_of: Mapping[str, int]) -> NodeRow:
     result = node.result
     failed = "missing" if node.failure is None else "failed"
@@ -112,6 +120,8 @@ def _row(node: LoadedNode, group_of: Mapping[str, int]) -> NodeRow:
             "gpus": gpus_of(node),
             "simulated": result is not None and result.engine is not None and result.engine.simulated,
             "metrics": node.metrics,
+            "energy": result.telemetry.energy if result and result.telemetry and node.counted else None,
+            "rate": rate_of(result) if result and node.counted else "",
             "rouge": result.accuracy.rouge if result and result.accuracy else None,
             "host_vars": result.peak.host_vars if result and result.peak else "",
             "verdict": result.verdict if result and node.counted else None,

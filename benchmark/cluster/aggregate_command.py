@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from benchmark.cluster import reports
 from benchmark.cluster.aggregate import Gathered, gather
+from benchmark.cluster.baseline import against_baseline
 from benchmark.cluster.job_summary import render_job_summary
 from benchmark.cluster.load import MAX_REASON, read_run
 from benchmark.cluster.node_table import render_node_table
@@ -18,9 +19,8 @@ from benchmark.cluster.summary import render_cluster
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, SetupError
 from benchmark.files import write_atomic, write_record
 from benchmark.records import Failure, RunRecord
-from benchmark.rundir import FAILURE, NODES
+from benchmark.rundir import FAILURE, NODES, RESULT_FILE
 
-RESULT_FILE = "aggregated_datacenter_results.json"
 SUMMARY_FILE = "benchmark_summary.txt"
 MARKDOWN_FILE = "benchmark_summary.md"
 TABLE_FILE = "nodes.csv"
@@ -52,21 +52,22 @@ def main(arguments: argparse.Namespace) -> int:
         keep_failures(run_dir, run, sys.stdin.read())
     gathered = gather(run_dir)
     result = gathered.result
+    outcome = Outcome(run, result, against_baseline=against_baseline(run_dir, gathered.nodes))
     try:
-        print(_write(run_dir, gathered), end="")
+        print(_write(run_dir, gathered, outcome), end="")
     except OSError as error:
         raise InputError(f"{run_dir}: the summary cannot be written: {error.strerror}.") from error
     reports.prepare(arguments)
-    reports.write(arguments, Outcome(run, result))
+    reports.write(arguments, outcome)
     return EXIT_VALID if result.verdict.valid else EXIT_INVALID
 
 
-def _write(run_dir: Path, gathered: Gathered) -> str:
+def _write(run_dir: Path, gathered: Gathered, outcome: Outcome) -> str:
     """Write the result in all its forms and return the one for a terminal. Raises OSError where it cannot."""
     summary = render_cluster(gathered.result, gathered.run)
     write_record(run_dir / RESULT_FILE, gathered.result)
     write_atomic(run_dir / SUMMARY_FILE, summary)
-    write_atomic(run_dir / MARKDOWN_FILE, render_job_summary(Outcome(gathered.run, gathered.result)))
+    write_atomic(run_dir / MARKDOWN_FILE, render_job_summary(outcome))
     write_atomic(run_dir / TABLE_FILE, render_node_table(gathered))
     write_atomic(run_dir / REPORT_FILE, _report(run_dir, gathered))
     return summary

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from benchmark.cluster.comparison.side import Likeness, Side, load_side
+from benchmark.cluster.comparison import compare
+from benchmark.cluster.comparison.side import Likeness, Side, by_likeness, load_side
+from benchmark.cluster.load import LoadedNode
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
-from benchmark.records import SCHEMA_VERSION, Name, Record, Text
+from benchmark.records import SCHEMA_VERSION, Comparison, Name, Record, Text
 from benchmark.settings import canonical_sha256
 
 BASELINES = "baselines.json"
@@ -73,6 +76,16 @@ def baseline_of(results: Path, after: Side, name: str = DEFAULT) -> Side | None:
     sides = {run_id: load_side(results, run_id) for run_id in sorted(set(wanted.values()))}
     groups = {like: sides[run_id].groups[like] for like, run_id in wanted.items() if like in sides[run_id].groups}
     return Side(", ".join(sides), groups) if groups else None
+
+
+def against_baseline(run_dir: Path, nodes: Iterable[LoadedNode]) -> Comparison | str:
+    """Return what changed against the default baseline, or why that cannot be told; nothing where there is none."""
+    try:
+        after = Side(run_dir.name, by_likeness([node for node in nodes if node.counted and node.metrics is not None]))
+        before = baseline_of(run_dir.parent, after)
+        return compare(before, after) if before is not None and before.name != after.name else ""
+    except InputError as error:
+        return str(error)
 
 
 def _write(results: Path, baselines: Baselines) -> None:

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from benchmark.cluster import reports
-from benchmark.cluster.aggregate import aggregate
+from benchmark.cluster.aggregate import gather
 from benchmark.cluster.aggregate_command import SUMMARY_FILE
-from benchmark.cluster.load import read_run
+from benchmark.cluster.baseline import against_baseline
 from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.playbook import CHECKOUT, PLAYBOOK, Played, play
 from benchmark.errors import InputError
@@ -82,9 +82,10 @@ def outcome_of(played: Played) -> Outcome:
         what = [*stopped, f"No run was opened: {ended}.", *played.told]
         return Outcome(broke="\n".join(what), refused=refused)
     try:
-        run, result = read_run(played.run_dir), aggregate(played.run_dir)
+        gathered = gather(played.run_dir)
     except InputError as error:
         return Outcome(broke="\n".join([*stopped, f"{ended}.", str(error)]))
+    run, result = gathered.run, gathered.result
     delivered = result.verdict.valid and all(row.counted for row in result.nodes)
     if not (played.run_dir / SUMMARY_FILE).is_file():
         stopped.append(f"{ended} before the summary was made.")
@@ -92,4 +93,5 @@ def outcome_of(played: Played) -> Outcome:
         stopped = []  # the summary says it
     elif played.code != 0 and delivered:
         stopped += [f"{ended}, though every node delivered and the verdict is valid.", *played.told]
-    return Outcome(run, result, "\n".join(stopped))
+    changed = against_baseline(played.run_dir, gathered.nodes)
+    return Outcome(run, result, "\n".join(stopped), against_baseline=changed)

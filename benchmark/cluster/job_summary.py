@@ -9,31 +9,38 @@ from typing import TypeVar
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmark import DISCLAIMER
+from benchmark.cluster.comparison.show import HEADS, cells, defined, title, verdict_words
+from benchmark.cluster.markdown import escape
 from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.summary import TEMPLATES, view
-from benchmark.text import clean, environment
+from benchmark.records import Comparison
+from benchmark.text import environment
 
 TEMPLATE = "job_summary.md.j2"
 # GitHub takes 1 MiB for a page; the cluster summary has everything.
 MAX_LISTED = 100
 MAX_CHARACTERS = 300
-# What Markdown, or the hosts that extend it (links, emoji, mathematics), would read as markup within a line.
-_MARKUP = re.compile(r"[\\`*_\[\]<>#~&!@$]|:(?=\S)|(?i:(?<=www))\.")
-
 Item = TypeVar("Item")
-
-
-def escape(value: object) -> str:
-    """Return a value as one line of text that means nothing to Markdown, inside a table or outside."""
-    text = _MARKUP.sub(r"\\\g<0>", clean(value))
-    return text.replace("|", "&#124;")  # a backslash before it is read twice inside a table
 
 
 def render_job_summary(outcome: Outcome) -> str:
     """Return the page."""
     shown = view(outcome.result, outcome.run) if outcome.result and outcome.run else {"result": None}
-    page = _environment().get_template(TEMPLATE).render(outcome=outcome, disclaimer=DISCLAIMER, **shown)
+    page = (
+        _environment()
+        .get_template(TEMPLATE)
+        .render(outcome=outcome, disclaimer=DISCLAIMER, baseline=_baseline(outcome), **shown)
+    )
     return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
+
+
+def _baseline(outcome: Outcome) -> dict[str, object]:
+    """Return the change against the baseline as the template shows it: words, and a table for each group."""
+    told = outcome.against_baseline
+    if not isinstance(told, Comparison):
+        return {"words": told, "tables": []}
+    tables = [{"title": title(group), "rows": [cells(one) for one in defined(group)]} for group in told.groups]
+    return {"words": f"{verdict_words(told)} (from {told.before})", "heads": HEADS, "tables": tables}
 
 
 def _environment() -> Environment:

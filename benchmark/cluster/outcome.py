@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, RunError
-from benchmark.records import ClusterResult, RunRecord
+from benchmark.records import ClusterResult, Comparison, RunRecord
 
 Policy = Literal["strict", "nodes"]
 
@@ -16,13 +16,15 @@ class Outcome:
     """`run` and `result` are absent where no run was opened.
 
     `broke` says, in sentences, why the playbook did not come to its end as it should; empty where it did. `refused`:
-    because of what it was given, before any node was touched.
+    because of what it was given, before any node was touched. `against_baseline`: what changed, or why that cannot be
+    told; empty where there is no baseline.
     """
 
     run: RunRecord | None = None
     result: ClusterResult | None = None
     broke: str = ""
     refused: bool = False
+    against_baseline: Comparison | str = ""
 
     @property
     def word(self) -> str:

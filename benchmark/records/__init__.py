@@ -10,6 +10,7 @@ from benchmark.records.base import SCHEMA_VERSION, Count, Name, Nanoseconds, Rec
 from benchmark.records.cluster import Agreement, ClusterResult, Disagreement, Drift, Finding, Group, NodeRow, Overlap
 from benchmark.records.comparison import Comparison, GroupChange, MetricChange
 from benchmark.records.environment import Environment, Gpu, GpuProcess
+from benchmark.records.history import DriftAt, History, HistoryPoint, NodeHistory, Shift
 from benchmark.records.node import (
     Accuracy,
     DatasetInfo,
@@ -40,6 +41,7 @@ __all__ = [
     "Disagreement",
     "Distribution",
     "Drift",
+    "DriftAt",
     "Energy",
     "EngineInfo",
     "Environment",
@@ -51,12 +53,15 @@ __all__ = [
     "GpuTick",
     "Group",
     "GroupChange",
+    "History",
+    "HistoryPoint",
     "Interruption",
     "LoadGenResult",
     "MetricChange",
     "Metrics",
     "Name",
     "Nanoseconds",
+    "NodeHistory",
     "NodeResult",
     "NodeRow",
     "Overlap",
@@ -68,6 +73,7 @@ __all__ = [
     "Rouge",
     "RunRecord",
     "Sample",
+    "Shift",
     "Stage",
     "Status",
     "Telemetry",

@@ -10,6 +10,7 @@ from benchmark import DISCLAIMER
 from benchmark.records.base import SCHEMA_VERSION, Count, Name, Record, Text
 from benchmark.records.node import Rouge
 from benchmark.records.sample import Distribution, Metrics, QueryCounts
+from benchmark.records.telemetry import Energy
 from benchmark.records.verdict import Verdict
 
 
@@ -25,6 +26,8 @@ class NodeRow(Record):
     gpus: Count = 0
     simulated: bool = False
     metrics: Metrics | None = None
+    energy: Energy | None = None
+    rate: Text = Field("", description="queries per second, where a schedule sets it; or searched")
     rouge: Rouge | None = None
     host_vars: Text = Field("", description="where the target was searched: what to set to measure at it again")
     verdict: Verdict | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from benchmark.cluster.diagnosis.aspects import ENERGY
-from benchmark.cluster.job_summary import escape
+from benchmark.cluster.markdown import escape
 from benchmark.records import Comparison, GroupChange, MetricChange
 from benchmark.text import WIDTH, entry, figure, left, right, wrap
 from benchmark.verdict import label, unit
@@ -57,7 +57,8 @@ def _worse(comparison: Comparison) -> Iterator[str]:
                 yield f"{name_of(change.metric)} {change.change or 0:+.1%}"
 
 
-def _defined(group: GroupChange) -> list[MetricChange]:
+def defined(group: GroupChange) -> list[MetricChange]:
+    """Return the changes of metrics that either side has."""
     return [change for change in group.changes if change.before is not None or change.after is not None]
 
 
@@ -73,7 +74,7 @@ def render_text(comparison: Comparison) -> str:
     lines += [entry("Before", comparison.before), entry("After", comparison.after)]
     for group in comparison.groups:
         lines += ["", wrap(title(group)), "", _line(HEADS)]
-        lines += [_line(cells(change)) for change in _defined(group)]
+        lines += [_line(cells(change)) for change in defined(group)]
     for heading, texts in (("Not compared", comparison.apart), ("Refused", comparison.refused)):
         if texts:
             lines += ["", heading, *(wrap(text, "  ", "    ") for text in texts)]
@@ -105,6 +106,6 @@ def render_markdown(comparison: Comparison) -> str:
 
 def markdown_table(group: GroupChange, put: Callable[[object], str] = escape) -> list[str]:
     """Return the lines of a group's table."""
-    rows = [HEADS, *(cells(change) for change in _defined(group))]
+    rows = [HEADS, *(cells(change) for change in defined(group))]
     lines = [f"| {' | '.join(put(cell) for cell in row)} |" for row in rows]
     return [lines[0], "| --- | ---: | ---: | ---: | ---: | --- |", *lines[1:]]

@@ -42,6 +42,10 @@ _LATENCY = Aspect("latency_ms.p50", False)
 _TTFT = Aspect("ttft_ms.p50", False)
 _TPOT = Aspect("tpot_ms.p50", False)
 _ENERGY = Aspect(ENERGY, True)
+ASPECTS = (_QPS, _TOKENS, _LATENCY, _TTFT, _TPOT, _ENERGY)
+"""All of them, for what shows everything."""
+
+_SEARCHED = "searched"
 
 
 def scenario_of(result: NodeResult) -> str:
@@ -58,20 +62,24 @@ def rate_of(result: NodeResult) -> str:
     if scenario_of(result) != "Server":
         return ""
     asked = result.resolved.settings.benchmark_target_qps
-    return "searched" if asked == "auto" else f"{result.target_qps:g}"
+    return _SEARCHED if asked == "auto" else f"{result.target_qps:g}"
 
 
 def aspects_of(result: NodeResult) -> tuple[Aspect, ...]:
     """Return the metrics to hold like nodes against each other in, the most telling first."""
-    scenario = scenario_of(result)
-    if scenario == "Server":
-        # The schedule sets queries and tokens per second; where the rate was searched, only the rate tells.
-        if rate_of(result) == "searched":
-            return (Aspect("qps", True, SEARCHED_SPREAD),)
-        return (_LATENCY, _TTFT, _TPOT, _ENERGY)
-    if scenario == "Offline":
+    if scenario_of(result) == "Offline":
         # All are issued at once: latency and TTFT are mostly the queue, which throughput tells of.
         return (_QPS, _TOKENS, _TPOT, _ENERGY)
+    return aspects_for(rate_of(result))
+
+
+def aspects_for(rate: str) -> tuple[Aspect, ...]:
+    """Return the metrics that tell how fast a node is where queries are issued at a rate (see `rate_of`)."""
+    if rate == _SEARCHED:
+        return (Aspect("qps", True, SEARCHED_SPREAD),)
+    if rate:
+        # The schedule sets queries and tokens per second.
+        return (_LATENCY, _TTFT, _TPOT, _ENERGY)
     return (_QPS, _TOKENS, _TTFT, _TPOT, _ENERGY)
 
 

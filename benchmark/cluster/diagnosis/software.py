@@ -7,8 +7,14 @@ from collections.abc import Iterator
 from benchmark.cluster.diagnosis.suspect import Suspect
 from benchmark.records import Drift
 
-# Parts of a fact's name that make it a version of software; the rest is how a node is set up.
-SOFTWARE = ("driver", "cuda", "kernel", "python", "package", "vbios", "sha256", "platform")
+# Facts that are versions of software, as they are called in Drift; the rest is how a node is set up.
+SOFTWARE = ("driver", "cuda", "kernel", "python", "gpu.vbios", "model_sha256", "tokenizer_sha256")
+PACKAGE = "packages."
+# Facts that other causes look at with thresholds of their own, or that cannot make a node slow.
+ELSEWHERE = (
+    "cpu_count", "cpu_governor", "clock_offset_s", "gpu.power_limit_w", "gpu.held_down", "gpu.other_processes",
+    "gpu.pcie_generation_max", "gpu.pcie_width_max", "gpu.sm_clock_max_mhz", "gpu.memory_clock_max_mhz",
+)  # fmt: skip
 
 
 def other_software(suspect: Suspect) -> Iterator[str]:
@@ -18,11 +24,15 @@ def other_software(suspect: Suspect) -> Iterator[str]:
 
 def other_configuration(suspect: Suspect) -> Iterator[str]:
     """Evidence: another fact that fewer of its like have than have another one (see Drift)."""
-    yield from (_words(suspect, drift) for drift in suspect.drift if not _software(drift) and _odd(suspect, drift))
+    yield from (_words(suspect, drift) for drift in suspect.drift if _configuration(drift) and _odd(suspect, drift))
 
 
 def _software(drift: Drift) -> bool:
-    return any(part in drift.fact.lower() for part in SOFTWARE)
+    return drift.fact in SOFTWARE or drift.fact.startswith(PACKAGE)
+
+
+def _configuration(drift: Drift) -> bool:
+    return not _software(drift) and drift.fact not in ELSEWHERE
 
 
 def _value(suspect: Suspect, drift: Drift) -> str | None:

@@ -63,9 +63,12 @@ def spread(values: Sequence[float], assumed: float = NATURAL_SPREAD) -> float:
     It is `assumed`, moved as little as possible into the confidence interval of the values' own (MAD). With fewer than
     ten values that interval has no upper end: they cannot show that they differ by less.
     """
-    if len(values) < 3:
-        return assumed
-    own, error = mad(values), MAD_ERROR / math.sqrt(len(values) - 1)
+    return believed(mad(values), len(values), assumed) if len(values) > 2 else assumed
+
+
+def believed(own: float, count: int, assumed: float) -> float:
+    """Return `assumed`, moved as little as possible into the confidence interval of a spread seen in `count` values."""
+    error = MAD_ERROR / math.sqrt(count - 1)
     least = own / (1 + LOWER_Z * error)
     most = own / (1 - UPPER_Z * error) if UPPER_Z * error < 1 else math.inf
     return min(max(assumed, least), max(most, least))

@@ -190,3 +190,25 @@ def test_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     (tmp_path / "baselines.json").write_text("{")
     assert main(["compare", "b", *here]) == 2
     assert "not JSON" in capsys.readouterr().err
+
+
+def test_the_ci_page_has_the_change_against_the_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run_id, slowdown in (("a", 1), ("b", 1.3)):
+        add_run(tmp_path, run_id, {"jw2": samples(monkeypatch, run_id, 40, slowdown, **ENGINE)})
+    page = tmp_path / "page.md"
+
+    def told(run_id: str) -> str:
+        main(["aggregate", str(tmp_path / run_id), "--markdown", str(page)])
+        return page.read_text()
+
+    assert "Against the baseline" not in told("b")
+    assert main(["baseline", "set", "a", "--results", str(tmp_path)]) == 0
+    assert "Against the baseline" not in told("a")
+    assert "WORSE: QPS -2" in told("b")
+    rows = cells(told("b"))
+    assert list(HEADS) in rows
+    assert any(row[0] == "QPS" and row[5] == "worse" for row in rows if len(row) == len(HEADS))
+    (tmp_path / "baselines.json").write_text("{")
+    assert "not JSON" in told("b")

@@ -178,7 +178,7 @@ def test_every_cause_has_a_case() -> None:
         ("packages.torch", "other software version"),
         ("kernel", "other software version"),
         ("gpu.ecc", "other configuration"),
-        ("cpu_governor", "other configuration"),
+        ("gpu.mig", "other configuration"),
     ],
 )
 def test_a_fact_that_most_like_nodes_have_otherwise(fact: str, cause: str) -> None:
@@ -190,5 +190,6 @@ def test_a_fact_that_most_like_nodes_have_otherwise(fact: str, cause: str) -> No
 
 def test_drift_of_others_and_drift_with_most_is_no_cause() -> None:
     others = Drift(hardware="NVIDIA A30", fact="driver", values={"580": ("jw2", "jw3", "jw4"), "570": ("jw5",)})
+    own = Drift(hardware="NVIDIA A30", fact="cpu_count", values={"8": ("jw3", "jw4", "jw5"), "4": ("jw2",)})
     elsewhere = Drift(hardware="NVIDIA H100", fact="driver", values={"580": ("x1",), "570": ("x2",)})
-    assert causes({}, drift=(others, elsewhere)) == {}
+    assert causes({}, drift=(others, own, elsewhere)) == {}
