@@ -36,6 +36,7 @@ COMMANDS = {
         "benchmark.cluster.wheelhouse_command",
         "fill a directory with the wheels that nodes without internet need",
     ),
+    "manifest": ("benchmark.manifest_command", "list everything that is ever fetched, with what vouches for it"),
     "aggregate": ("benchmark.cluster.aggregate_command", "make the cluster summary from a run's files"),
     "compare": ("benchmark.cluster.compare_command", "what became better or worse between two runs, or two nodes"),
     "history": (

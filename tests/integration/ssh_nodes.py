@@ -43,27 +43,12 @@ class SshNode:
         if not self.host_key.exists():
             self.new_host_key()
         config = self.directory / "sshd_config"
-        config.write_text(
-            f"ListenAddress {self.address}:{PORT}\nHostKey {self.host_key}\nPidFile none\n"
-            f"AuthorizedKeysFile {authorized_keys}\nStrictModes no\nUsePAM no\nUseDNS no\n"
-            "PasswordAuthentication no\nPermitRootLogin prohibit-password\nMaxStartups 100\nMaxSessions 50\n"
-            "Subsystem sftp internal-sftp\nPrintMotd no\n"
-        )
+        config.write_text(sshd_config(f"{self.address}:{PORT}", self.host_key, authorized_keys))
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where Debian's sshd separates privileges
         log = (self.directory / "sshd.log").open("ab")
-        sshd = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"])
-        assert sshd, "sshd is not installed (Debian: openssh-server)"
-        self.process = subprocess.Popen([sshd, "-D", "-e", "-f", str(config)], stderr=log)
-        for _ in range(200):
-            assert self.process.poll() is None, (self.directory / "sshd.log").read_text()
-            try:
-                socket.create_connection((self.address, PORT), timeout=1).close()
-            except OSError:
-                time.sleep(0.05)
-            else:
-                return
-        raise AssertionError(f"sshd on {self.address} does not listen")
+        self.process = subprocess.Popen([sshd_program(), "-D", "-e", "-f", str(config)], stderr=log)
+        await_port(self.process, (self.address, PORT), self.directory / "sshd.log")
 
     def stop(self) -> None:
         """End sshd and its sessions."""
@@ -83,6 +68,34 @@ class SshNode:
     def known_hosts_line(self) -> str:
         kind, key = self.host_key.with_suffix(".pub").read_text().split()[:2]
         return f"[{self.address}]:{PORT} {kind} {key}\n"
+
+
+def sshd_program() -> str:
+    sshd = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"])
+    assert sshd, "sshd is not installed (Debian: openssh-server)"
+    return sshd
+
+
+def sshd_config(listen: str, host_key: Path, authorized_keys: Path) -> str:
+    return (
+        f"ListenAddress {listen}\nHostKey {host_key}\nPidFile none\n"
+        f"AuthorizedKeysFile {authorized_keys}\nStrictModes no\nUsePAM no\nUseDNS no\n"
+        "PasswordAuthentication no\nPermitRootLogin prohibit-password\nMaxStartups 100\nMaxSessions 50\n"
+        "Subsystem sftp internal-sftp\nPrintMotd no\n"
+    )
+
+
+def await_port(process: subprocess.Popen[bytes], address: tuple[str, int], log: Path) -> None:
+    """Return once the process listens; fail with its log where it ends or does not."""
+    for _ in range(200):
+        assert process.poll() is None, log.read_text()
+        try:
+            socket.create_connection(address, timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"sshd on {address[0]} does not listen: {log.read_text()}")
 
 
 def keygen(path: Path) -> None:
@@ -106,9 +119,13 @@ class Cluster:
 
     def add(self, name: str, address: str) -> SshNode:
         """Start one more node and trust its host key."""
+        return self.join(SshNode(name, address, self.directory / name))
+
+    def join(self, node: SshNode) -> SshNode:
+        """Start a node that was made elsewhere and trust its host key."""
         if not self.key.exists():
             keygen(self.key)
-        node = self.nodes[name] = SshNode(name, address, self.directory / name)
+        self.nodes[node.name] = node
         node.start(self.key.with_suffix(".pub"))
         self.trust()
         return node
