@@ -21,7 +21,8 @@ if [ -f exit_code ]; then
 # A pid may have been given to another process since, after a reboot for one: only ours works in this directory.
 elif [ -f pid ] && [ "$(readlink "/proc/$(cat pid)/cwd")" != "$(pwd -P)" ] && [ ! -f exit_code ]; then
   echo vanished
-elif [ -f "$4" ]; then
+# Not the end: should it have come since the first look, the next one finds it with its exit code.
+elif [ "$4" != exit_code ] && [ -f "$4" ]; then
   echo "$4"
   # Far more than it ever is; what a node tells is not to fill the controller.
   head -c 300000 "$4"
