@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,7 +14,7 @@ from pydantic import Field
 from benchmark import __version__
 from benchmark.errors import InputError
 from benchmark.files import write_record
-from benchmark.records import SCHEMA_VERSION, Name, Record, RunRecord
+from benchmark.records import SCHEMA_VERSION, Attempt, Controller, Name, Record, RunRecord
 from benchmark.settings import ResolvedSettings, canonical_sha256
 
 RUN_FILE = "run.json"
@@ -22,6 +22,9 @@ ORDER = "order.json"
 FAILURE = "failure.json"
 RESULT_FILE = "aggregated_datacenter_results.json"
 NODES = "nodes"
+# Of a run and of each node: what an earlier attempt left, a directory for each.
+ATTEMPT = "attempt-"
+PROGRAM = "llm-datacenter-benchmark"
 # On the node, in its run's directory: it is ready to measure, and what it is; when to start, by its own wall clock in
 # nanoseconds.
 READY = "ready"
@@ -34,6 +37,7 @@ class RunOrder(Record):
     schema_version: Literal[1] = SCHEMA_VERSION
     run_id: Name
     node: Name
+    attempt: Annotated[int, Field(ge=1)] = 1
     resolved: ResolvedSettings
     wait_s: Annotated[int, Field(ge=1)] | None = Field(
         None, description="how long a node that is ready waits to be told when to start; absent: it starts at once"
@@ -46,6 +50,8 @@ def open_run(
     command: str,
     versions: Mapping[str, str] | None = None,
     hosts: Mapping[str, str] | None = None,
+    on_command_line: Collection[str] = (),
+    controller: Controller | None = None,
 ) -> tuple[str, Path]:
     """Make the directory of a new run, write run.json, point `latest` at it; return run id and absolute directory.
 
@@ -60,20 +66,19 @@ def open_run(
         results.mkdir(parents=True, exist_ok=True)
         run_id, directory = _take(results, stem)
         (directory / NODES).mkdir()
+        at = now.isoformat(timespec="seconds")
         record = RunRecord(
             run_id=run_id,
-            created_at=now.isoformat(timespec="seconds"),
+            created_at=at,
             command=command,
-            versions={
-                "llm-datacenter-benchmark": __version__,
-                "python": platform.python_version(),
-                **(versions or {}),
-            },
+            versions={PROGRAM: __version__, "python": platform.python_version(), **(versions or {})},
             nodes=dict(resolved),
             hosts=dict(hosts or {}),
+            on_command_line=tuple(sorted(on_command_line)),
+            attempts=(Attempt(at=at, command=command[:4000], nodes=tuple(resolved), controller=controller),),
         )
         write_record(directory / RUN_FILE, record)
-        _point_latest(results, run_id)
+        point_latest(results, run_id)
     except OSError as error:
         raise InputError(
             f"benchmark_results_dir: {error.filename or results} cannot be written: {error.strerror}."
@@ -93,7 +98,8 @@ def _take(results: Path, stem: str) -> tuple[str, Path]:
         return run_id, results / run_id
 
 
-def _point_latest(results: Path, run_id: str) -> None:
+def point_latest(results: Path, run_id: str) -> None:
+    """Let `results/latest` lead to the run."""
     beside = results / f".latest.{os.getpid()}"
     beside.unlink(missing_ok=True)
     beside.symlink_to(run_id)

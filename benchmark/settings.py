@@ -206,6 +206,14 @@ def canonical_sha256(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def check_settings(variables: dict[str, Any]) -> Settings:
+    """Fill in defaults and check types and ranges. Raises InputError with every problem, one sentence a line."""
+    try:
+        return Settings.model_validate(variables)
+    except ValidationError as error:
+        raise InputError("\n".join(_sentence(dict(item)) for item in error.errors())) from None
+
+
 def resolve(variables: dict[str, Any]) -> ResolvedSettings:
     """Fill in defaults, check types and ranges and load the profile.
 
@@ -214,9 +222,9 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
     problems: list[str] = []
     settings: Settings | None = None
     try:
-        settings = Settings.model_validate(variables)
-    except ValidationError as error:
-        problems += [_sentence(dict(item)) for item in error.errors()]
+        settings = check_settings(variables)
+    except InputError as error:
+        problems += str(error).splitlines()
     profile: Profile | None = None
     name = variables.get("benchmark_profile", "quick")
     if isinstance(name, str) and name:

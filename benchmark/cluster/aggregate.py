@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cluster.agreement import agreements
-from benchmark.cluster.arithmetic import cluster_verdict, gpus_of, group_nodes, likeness, overlap
+from benchmark.cluster.arithmetic import cluster_verdict, gpus_of, group_nodes, likeness
+from benchmark.cluster.attempts import least_together, measured_attempts
 from benchmark.cluster.diagnosis import diagnose
 from benchmark.cluster.diagnosis.aspects import rate_of
 from benchmark.cluster.drift import NodeFacts, find_drift
@@ -56,10 +57,7 @@ def _result(run_dir: Path, run: RunRecord, nodes: Sequence[LoadedNode]) -> Clust
     wide = _run_wide(run)
     drift = _drift(run, nodes) if wide.benchmark_drift != "ignore" else ()
     partial = why_partial(run_dir)
-    together = overlap(
-        {node.node: node.result.window for node in counted if node.result and node.result.window},
-        {node.node: node.clock for node in counted if node.clock},
-    )
+    attempts = measured_attempts(run, counted)
     return ClusterResult(
         run_id=run.run_id,
         profile=", ".join(sorted({resolved.profile.name for resolved in run.nodes.values()}))[:200],
@@ -67,7 +65,8 @@ def _result(run_dir: Path, run: RunRecord, nodes: Sequence[LoadedNode]) -> Clust
         counted=len(counted),
         nodes=rows,
         groups=groups,
-        overlap=together,
+        overlap=attempts[0].overlap if len(attempts) == 1 else None,
+        attempts=attempts if len(attempts) > 1 else (),
         agreements=compared,
         partial=partial,
         findings=diagnose(counted, groups, drift, earlier_runs(run_dir, _likenesses(groups, rows))),
@@ -77,7 +76,7 @@ def _result(run_dir: Path, run: RunRecord, nodes: Sequence[LoadedNode]) -> Clust
         ),
         verdict=cluster_verdict(
             rows,
-            together,
+            least_together(attempts),
             compared,
             min_nodes=wide.benchmark_min_nodes,
             drift=drift if wide.benchmark_drift == "fail" else None,
@@ -114,6 +113,7 @@ def _row(node: LoadedNode, group_of: Mapping[str, int]) -> NodeRow:
             "node": node.node,
             "status": status,
             "counted": node.counted,
+            "attempt": result.attempt if result else None,
             "reason": _reason(node)[:MAX_REASON],
             "group": group_of.get(node.node),
             "gpu": likeness(node)["hardware"][:MAX_REASON] if node.counted else None,

@@ -14,7 +14,7 @@ from benchmark.errors import InputError
 from benchmark.files import read_record, read_samples, read_ticks
 from benchmark.metrics import NS_PER_S, latencies_ms, tpots_ms, ttfts_ms
 from benchmark.records import Failure, Metrics, NodeResult, ReadyNode, RunRecord, Sample
-from benchmark.rundir import FAILURE, NODES, RUN_FILE
+from benchmark.rundir import ATTEMPT, FAILURE, NODES, RUN_FILE
 from benchmark.settings import NODE_NAME
 
 SAMPLES = "samples.jsonl"
@@ -105,11 +105,6 @@ def load_node(run_dir: Path, run: RunRecord, node: str) -> LoadedNode:
         failure = _read_failure(directory / FAILURE, node)
     except InputError as error:
         tell(error)
-    clock = None
-    try:
-        clock = _read_clock(directory / READY_FILE, node)
-    except InputError as error:
-        tell(error)
     try:
         result, metrics, samples = _read_result(directory, run, node)
     except InputError as error:
@@ -119,6 +114,11 @@ def load_node(run_dir: Path, run: RunRecord, node: str) -> LoadedNode:
     except InputError as error:
         tell(error)  # what was watched is in no total: without it the node still counts
         course = course_of(samples)
+    clock = None
+    try:
+        clock = _read_clock(directory, node, result.attempt if result else 1)
+    except InputError as error:
+        tell(error)
     if failure is not None and result is not None and result.status == "complete":
         problems.append(f"{node}: its result is complete and counted, though it failed: {one_line(failure)}")
     return LoadedNode(
@@ -147,14 +147,20 @@ def _read_failure(path: Path, node: str) -> Failure | None:
     return failure
 
 
-def _read_clock(path: Path, node: str) -> ReadyNode | None:
-    """Return what the controller measured of the node's clock; nothing for a run by hand or of one node."""
-    if not _exists(path):
-        return None
-    clock = read_record(path, ReadyNode)
-    if clock.node != node:
-        raise InputError(f"{path}: it tells of {clock.node}, not of {node}.")
-    return clock
+def _read_clock(directory: Path, node: str, attempt: int) -> ReadyNode | None:
+    """Return what the controller measured of the node's clock; nothing for a run by hand or of one node.
+
+    A result that a later attempt fetched has its clock with what else is kept of the attempt that measured it.
+    """
+    for path in (directory / READY_FILE, directory / f"{ATTEMPT}{attempt}" / READY_FILE):
+        if not _exists(path):
+            continue
+        clock = read_record(path, ReadyNode)
+        if clock.node != node:
+            raise InputError(f"{path}: it tells of {clock.node}, not of {node}.")
+        if clock.attempt == attempt:
+            return clock
+    return None
 
 
 def _read_result(

@@ -9,8 +9,8 @@ from typing import Any
 
 from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.cluster.names import some
-from benchmark.records import ClusterResult, Distribution, Finding, Group, NodeRow, RunRecord
-from benchmark.text import describe_model, describe_profile, environment, figure, finish, floor_note
+from benchmark.records import ClusterResult, Distribution, Finding, Group, MeasuredAttempt, NodeRow, Overlap, RunRecord
+from benchmark.text import describe_model, describe_profile, environment, figure, finish, floor_note, moment
 from benchmark.verdict import label, unit
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -78,12 +78,13 @@ def _section(group: Group, rows: Sequence[NodeRow]) -> Section:
         rows=members,
         heads={name: name.upper() + ("*" if name in starred else "") for name in PERCENTILES},
         note=floor_note(shown, PERCENTILES),
-        totals=tuple(_totals(group)),
+        totals=tuple(_totals(group, len({row.attempt for row in members}))),
     )
 
 
-def _totals(group: Group) -> Iterable[tuple[str, str]]:
-    fleet = "" if len(group.nodes) == 1 else f" (the sum over {len(group.nodes)} nodes: a fleet figure)"
+def _totals(group: Group, attempts: int) -> Iterable[tuple[str, str]]:
+    apart = f", measured in {attempts} attempts and never all at once" if attempts > 1 else ""
+    fleet = "" if len(group.nodes) == 1 else f" (the sum over {len(group.nodes)} nodes{apart}: a fleet figure)"
     yield "Cluster", f"{figure(group.qps)} QPS, {figure(group.tokens_per_s)} tokens/s{fleet}"
     if group.gpus:
         yield "Per GPU", f"{figure(group.qps_per_gpu)} QPS, {figure(group.tokens_per_s_per_gpu)} tokens/s on average"
@@ -108,11 +109,20 @@ def _pooled(spreads: Sequence[tuple[str, Distribution]]) -> str:
 
 
 def _together(result: ClusterResult) -> str:
-    seen = result.overlap
-    if seen is None or result.counted < 2:
-        return ""
+    if result.attempts:
+        return "\n".join([*(_attempt(one) for one in result.attempts), "never all at once"])
+    return _overlap(result.overlap, "all counted nodes") if result.overlap and result.counted > 1 else ""
+
+
+def _attempt(one: MeasuredAttempt) -> str:
+    """Return when an attempt was made and whom it measured, and how nearly together where it was several nodes."""
+    head = f"attempt {one.number}, {moment(one.at)}: {some(one.nodes)}"
+    return f"{head}; {_overlap(one.overlap, 'these')}" if one.overlap and len(one.nodes) > 1 else head
+
+
+def _overlap(seen: Overlap, who: str) -> str:
     share = f" ({seen.together_s / seen.any_s:.0%})" if seen.any_s else ""
-    words = f"all counted nodes together for {seen.together_s:.1f} s of {seen.any_s:.1f} s{share}"
+    words = f"{who} together for {seen.together_s:.1f} s of {seen.any_s:.1f} s{share}"
     if seen.skew_ms is not None:
         own = " by their own clocks" if seen.uncertainty_ms is None else f" (+- {_ms(seen.uncertainty_ms)})"
         words += f", started within {_ms(seen.skew_ms)}{own}"
@@ -126,10 +136,11 @@ def _ms(value: float) -> str:
 
 
 def _enough(result: ClusterResult) -> str:
+    apart = f" They were measured in {len(result.attempts)} attempts, never all at once." if result.attempts else ""
     if result.counted == result.asked:
-        return "every node that was asked is counted and valid."
+        return f"every node that was asked is counted and valid.{apart}"
     counted = f"{result.counted} of {_count(result.asked, 'node')} are counted and valid"
-    return f"{counted}, which is enough for benchmark_min_nodes; the others are named above."
+    return f"{counted}, which is enough for benchmark_min_nodes; the others are named above.{apart}"
 
 
 def _agreed(result: ClusterResult) -> str:

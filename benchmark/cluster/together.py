@@ -81,8 +81,8 @@ def read_facts(text: str) -> Environment:
         raise InputError(f"What the node says it is cannot be used: {where}: {first['msg']}.") from None
 
 
-def agreed_start(run_dir: Path, drift_fails: bool = False) -> AgreedStart:
-    """Return the one start of the run: who asks first makes it, for all nodes that are ready then.
+def agreed_start(run_dir: Path, drift_fails: bool = False, attempt: int = 1) -> AgreedStart:
+    """Return the one start of this attempt at the run: who asks first makes it, for all nodes that are ready then.
 
     With `drift_fails`, nodes that are no longer alike are not among them, and `drift` says why. The workers of a play
     are processes that share only the run's directory; they come at about the same time.
@@ -91,13 +91,16 @@ def agreed_start(run_dir: Path, drift_fails: bool = False) -> AgreedStart:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         path = run_dir / START_FILE
-        if path.exists():
-            return read_record(path, AgreedStart)
-        ready = [read_record(file, ReadyNode) for file in sorted((run_dir / NODES).glob(f"*/{READY_FILE}"))]
-        drift = _drift(run_dir, ready) if drift_fails else ()
+        if path.exists() and (start := read_record(path, AgreedStart)).attempt == attempt:
+            return start
+        found = [read_record(file, ReadyNode) for file in sorted((run_dir / NODES).glob(f"*/{READY_FILE}"))]
+        ready = [node for node in found if node.attempt == attempt]
+        # A node that is measured later has to be like those that were measured before.
+        drift = _drift(run_dir, found) if drift_fails else ()
         stopped = {name for one in drift for names in one.values.values() for name in names}
         margin = margin_s([node.launched_unix_ns for node in ready])
         start = AgreedStart(
+            attempt=attempt,
             start_unix_ns=time.time_ns() + int(margin * 1e9),
             margin_s=margin,
             nodes=tuple(node.node for node in ready if node.node not in stopped),

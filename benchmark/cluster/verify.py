@@ -40,6 +40,8 @@ def check_origin(result: NodeResult, run: RunRecord, node: str) -> None:
         raise InputError(f"it belongs to the run {result.run_id}, not to {run.run_id}.")
     if result.node != node:
         raise InputError(f"it is the result of {result.node}, not of {node}.")
+    if not run.took_part(node, result.attempt):
+        raise InputError(f"it is of attempt {result.attempt} at the run, in which {node} was not asked.")
     asked = run.nodes[node]
     for path, claimed, given in differences(result.resolved.model_dump(), asked.model_dump()):
         raise InputError(f"it was measured with other settings than were asked: {path} is {claimed!r}, not {given!r}.")

@@ -62,7 +62,7 @@ def _exit_code(result: NodeResult) -> int:
 
 def _from_order(path: Path) -> RunRequest:
     order = read_record(path, RunOrder)
-    return RunRequest(order.run_id, order.node, order.resolved, path.parent, order.wait_s)
+    return RunRequest(order.run_id, order.node, order.resolved, path.parent, order.wait_s, order.attempt)
 
 
 def _by_hand(assignments: list[str]) -> RunRequest:

@@ -64,6 +64,7 @@ class RunRequest:
     resolved: ResolvedSettings
     directory: Path
     wait_s: int | None = None
+    attempt: int = 1
 
 
 def run(request: RunRequest) -> NodeResult:
@@ -85,6 +86,7 @@ class _Run:
         self.result = NodeResult(
             run_id=request.run_id,
             node=request.node,
+            attempt=request.attempt,
             status="interrupted",
             stage="environment",
             started_at=started.isoformat(timespec="seconds"),

@@ -7,7 +7,17 @@ version that they do not know by name.
 from __future__ import annotations
 
 from benchmark.records.base import SCHEMA_VERSION, Count, Name, Nanoseconds, Record, Stage, Status, Text
-from benchmark.records.cluster import Agreement, ClusterResult, Disagreement, Drift, Finding, Group, NodeRow, Overlap
+from benchmark.records.cluster import (
+    Agreement,
+    ClusterResult,
+    Disagreement,
+    Drift,
+    Finding,
+    Group,
+    MeasuredAttempt,
+    NodeRow,
+    Overlap,
+)
 from benchmark.records.comparison import Comparison, GroupChange, MetricChange
 from benchmark.records.environment import Environment, Gpu, GpuProcess
 from benchmark.records.history import DriftAt, History, HistoryPoint, NodeHistory, Shift
@@ -22,7 +32,7 @@ from benchmark.records.node import (
     Rouge,
     Window,
 )
-from benchmark.records.run import AgreedStart, Failure, Interruption, ReadyNode, RunRecord
+from benchmark.records.run import AgreedStart, Attempt, Controller, Failure, Interruption, ReadyNode, RunRecord
 from benchmark.records.sample import Distribution, Metrics, QueryCounts, Sample
 from benchmark.records.telemetry import CpuTime, Energy, GpuTelemetry, GpuTick, Telemetry, Tick
 from benchmark.records.verdict import Check, Verdict
@@ -32,9 +42,11 @@ __all__ = [
     "Accuracy",
     "AgreedStart",
     "Agreement",
+    "Attempt",
     "Check",
     "ClusterResult",
     "Comparison",
+    "Controller",
     "Count",
     "CpuTime",
     "DatasetInfo",
@@ -57,6 +69,7 @@ __all__ = [
     "HistoryPoint",
     "Interruption",
     "LoadGenResult",
+    "MeasuredAttempt",
     "MetricChange",
     "Metrics",
     "Name",

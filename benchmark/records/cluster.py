@@ -20,6 +20,7 @@ class NodeRow(Record):
     node: Name
     status: Literal["complete", "interrupted", "failed", "missing", "refused"]
     counted: bool = Field(description="whether its numbers are part of the totals")
+    attempt: Count | None = Field(None, description="the attempt that measured it; absent: none did")
     reason: Text = Field("", description="why it failed or is invalid; empty for a valid node")
     group: int | None = Field(None, description="index into groups, for counted nodes")
     gpu: Text | None = None
@@ -64,6 +65,15 @@ class Overlap(Record):
     late_ms: dict[Name, float] = Field(
         default_factory=dict, description="nodes that began a tenth of a second or more after the agreed time"
     )
+
+
+class MeasuredAttempt(Record):
+    """The counted nodes that one attempt at a resumed run measured, and how nearly together they did."""
+
+    number: Count
+    at: Name
+    nodes: tuple[Name, ...]
+    overlap: Overlap | None = None
 
 
 class Disagreement(Record):
@@ -116,7 +126,8 @@ class ClusterResult(Record):
     counted: Count
     nodes: tuple[NodeRow, ...]
     groups: tuple[Group, ...]
-    overlap: Overlap | None
+    overlap: Overlap | None = Field(description="absent where no node measured, or not all in one attempt")
+    attempts: tuple[MeasuredAttempt, ...] = Field((), description="where the counted nodes come from several")
     agreements: tuple[Agreement, ...] = ()
     drift: tuple[Drift, ...] = ()
     findings: tuple[Finding, ...] = Field((), description="slow nodes, the worst first")

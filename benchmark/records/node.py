@@ -137,6 +137,7 @@ class NodeResult(Record):
     disclaimer: Text = DISCLAIMER
     run_id: Name
     node: Name
+    attempt: Count = Field(1, description="of the run's attempts, the one that started it")
     status: Status
     stage: Stage = Field(description="how far the run came")
     error: Text | None = Field(None, description="why it did not complete")

@@ -27,6 +27,24 @@ class Interruption(Record):
     by: Name = Field(description="the signal: SIGINT (Ctrl-C) or SIGTERM")
 
 
+class Controller(Record):
+    """The process that leads an attempt: what tells whether it is still there."""
+
+    host: Text
+    pid: Count
+    started: Count = Field(description="clock ticks from its machine's start: a pid may be given to another process")
+
+
+class Attempt(Record):
+    """One playbook's work on a run: the first one opened it, the others resumed it."""
+
+    at: Name
+    command: Text
+    nodes: tuple[Name, ...] = Field(description="those that it was to measure")
+    notes: tuple[Text, ...] = Field((), description="nodes that are new or gone, or left for later, a sentence each")
+    controller: Controller | None = None
+
+
 class RunRecord(Record):
     """`run.json`: what was asked of which nodes, and how to ask it again."""
 
@@ -37,6 +55,14 @@ class RunRecord(Record):
     versions: dict[Name, Text]
     nodes: dict[Name, ResolvedSettings]
     hosts: dict[Name, Text] = Field(default_factory=dict, description="node -> address that Ansible used")
+    on_command_line: tuple[Name, ...] = Field((), description="the settings that -e gave")
+    attempts: tuple[Attempt, ...] = Field((), description="the first one first; empty: one, by hand")
+
+    def took_part(self, node: str, attempt: int) -> bool:
+        """Tell whether that attempt, counted from 1, was to measure the node."""
+        if not self.attempts:
+            return attempt == 1 and node in self.nodes
+        return 1 <= attempt <= len(self.attempts) and node in self.attempts[attempt - 1].nodes
 
 
 class ReadyNode(Record):
@@ -50,11 +76,13 @@ class ReadyNode(Record):
     uncertainty_ns: Count = Field(description="the offset is known to plus or minus this: half a round trip")
     round_trips: Count = Field(description="how many were measured; the shortest gave the offset")
     environment: Environment | None = Field(None, description="what the node says it is")
+    attempt: Count = 1
 
 
 class AgreedStart(Record):
     """`start.json`: when the nodes that were ready were told to begin to measure."""
 
+    attempt: Count = 1
     start_unix_ns: Nanoseconds = Field(description="by the controller's clock")
     margin_s: float = Field(description="how far ahead that was when it was agreed on: the time to tell every node")
     nodes: tuple[Name, ...]

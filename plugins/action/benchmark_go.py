@@ -31,7 +31,8 @@ class ActionModule(RunAction):
         """Return how long before the agreed start the node was told; nothing for a node that was not ready."""
         if not (self.place / READY_FILE).is_file():
             return {"changed": False, "note": "The run has ended already."}
-        start = agreed_start(self.run_dir, drift_fails=self.setting("benchmark_drift") == "fail")
+        drift_fails = self.setting("benchmark_drift") == "fail"
+        start = agreed_start(self.run_dir, drift_fails, self.order.attempt)
         if drift := [one for one in start.drift if any(self.node in names for names in one.values.values())]:
             self.say("not alike, stopped")
             self.end()

@@ -5,49 +5,103 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible import context, release
+from ansible.utils.display import Display
 from node_action import CHECKOUT, NodeAction, NodeFailure
-from play_settings import resolve_play
+from play_settings import Play, resolve_play
 
+from benchmark.cluster.attempts import open_attempt
+from benchmark.cluster.resume import controller, remaining
 from benchmark.cluster.together import measures, patience_s
 from benchmark.errors import InputError
 from benchmark.files import write_record
+from benchmark.records import RunRecord
 from benchmark.rundir import NODES, ORDER, RunOrder, open_run
+from benchmark.settings import ResolvedSettings
 
 
 class ActionModule(NodeAction):
-    """Runs once. In check mode nothing is made and the run has no directory."""
+    """Runs once. In check mode nothing is made and a new run has no directory.
+
+    With benchmark_resume no run is opened: a further attempt is made at those nodes of one that have no result yet.
+    """
 
     _requires_connection = False
 
     def act(self) -> dict[str, Any]:
-        """Return `run_id` and `dir` (absolute), both empty in check mode; `synchronized`: whether nodes wait."""
-        if self.check_mode:
-            return {"changed": False, "run_id": "", "dir": "", "synchronized": False}
-        resolved = resolve_play(self.task_vars)
-        hostvars = self.task_vars["hostvars"]
-        os.chdir(CHECKOUT)  # relative settings mean the checkout, wherever ansible-playbook was called
+        """Return `run_id` and `dir` (absolute), both empty in check mode; `synchronized`: whether nodes wait.
+
+        And of a run that is resumed: `settings_from`, its directory, and `done`, the nodes that nothing is asked of.
+        """
+        play = resolve_play(self.task_vars, self._loader)
+        asked = next(iter(play.resolved.values())).settings.benchmark_fail_on_invalid
+        given = next(iter(play.given.values())).get("benchmark_fail_on_invalid", asked)
+        told = {"changed": not self.check_mode, "settings_from": "", "done": [], "fail_on_invalid": given}
         try:
-            run_id, directory = open_run(
-                resolved,
-                command=_command_line(),
-                versions={"ansible-core": release.__version__},
-                hosts={node: str(hostvars[node].get("ansible_host", node)) for node in resolved},
-            )
+            if play.run is None or play.run_dir is None:
+                return told | ({"run_id": "", "dir": "", "synchronized": False} if self.check_mode else self._new(play))
+            return told | self._further(play, play.run_dir, play.run)
         except InputError as error:
             raise NodeFailure(str(error)) from error
+
+    def _new(self, play: Play) -> dict[str, Any]:
+        os.chdir(CHECKOUT)  # relative settings mean the checkout, wherever ansible-playbook was called
+        run_id, directory = open_run(
+            play.resolved,
+            command=_command_line(),
+            versions={"ansible-core": release.__version__},
+            hosts=self._hosts(play.resolved),
+            on_command_line=play.on_command_line,
+            controller=controller(os.getppid()),
+        )
+        return self._order(run_id, directory, play.resolved, 1)
+
+    def _further(self, play: Play, run_dir: Path, run: RunRecord) -> dict[str, Any]:
+        left = remaining(run_dir, run, play.resolved, self.task_vars["groups"].get("gpu_nodes", ()))
+        which = f"{_count(len(left.todo))} to measure, {_count(len(left.done))} complete and left alone"
+        for sentence in (f"Resuming the run {run.run_id}: {which}.", *left.notes):
+            Display().display(sentence)
+        told = {"settings_from": str(run_dir), "done": list(left.done)}
+        todo = {node: play.resolved[node] for node in left.todo}
+        if self.check_mode or not todo:
+            known = {"run_id": run.run_id, "dir": "" if self.check_mode else str(run_dir), "synchronized": False}
+            return {**known, **told, "changed": False}
+        number = open_attempt(
+            run_dir,
+            run,
+            todo,
+            command=_command_line(),
+            notes=left.notes,
+            hosts=self._hosts(todo),
+            leader=controller(os.getppid()),
+        )
+        return self._order(run.run_id, run_dir, todo, number) | told
+
+    def _hosts(self, nodes: Iterable[str]) -> dict[str, str]:
+        hostvars = self.task_vars["hostvars"]
+        return {node: str(hostvars[node].get("ansible_host", node)) for node in nodes}
+
+    def _order(
+        self, run_id: str, directory: Path, resolved: Mapping[str, ResolvedSettings], attempt: int
+    ) -> dict[str, Any]:
         wait_s = patience_s(list(resolved.values()))
         for node, settings in resolved.items():
             place = directory / NODES / node
-            place.mkdir()
+            place.mkdir(exist_ok=attempt > 1)
             waits = wait_s if measures(settings) else None
-            write_record(place / ORDER, RunOrder(run_id=run_id, node=node, resolved=settings, wait_s=waits))
-        return {"changed": True, "run_id": run_id, "dir": str(directory), "synchronized": wait_s is not None}
+            order = RunOrder(run_id=run_id, node=node, attempt=attempt, resolved=settings, wait_s=waits)
+            write_record(place / ORDER, order)
+        return {"run_id": run_id, "dir": str(directory), "synchronized": wait_s is not None}
+
+
+def _count(number: int) -> str:
+    return f"{number} node" if number == 1 else f"{number or 'no'} nodes"
 
 
 def _command_line() -> str:

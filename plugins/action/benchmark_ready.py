@@ -55,6 +55,7 @@ class ActionModule(RunAction):
             uncertainty_ns=uncertainty_ns,
             round_trips=len(trips),
             environment=facts,
+            attempt=self.order.attempt,
         )
         write_record(self.place / READY_FILE, ready)
         return {"changed": False, "ready": True, "clock_offset_ms": offset_ns / 1e6}

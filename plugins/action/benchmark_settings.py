@@ -33,7 +33,7 @@ class ActionModule(NodeAction):
                 f"ansible-core is {release.__version__}; {'.'.join(map(str, OLDEST))} or newer and below "
                 f"{'.'.join(map(str, BELOW))} is needed: install requirements.txt."
             )
-        resolved = resolve_play(self.task_vars)
+        resolved = resolve_play(self.task_vars, self._loader).resolved
         self._check_wheelhouses(r.settings for r in resolved.values())
         return {"changed": False, "profiles": sorted({r.profile.name for r in resolved.values()})}
 

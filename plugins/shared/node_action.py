@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import shlex
 from abc import abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
@@ -14,6 +17,8 @@ from ansible.plugins.action import ActionBase
 from checkout import CHECKOUT as CHECKOUT  # for the actions
 from interruption import Interrupted, end_own_children, interrupted_by, interruptible
 
+from benchmark.files import read_record
+from benchmark.rundir import NODES, ORDER, RunOrder
 from benchmark.settings import Settings
 
 
@@ -36,7 +41,8 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         result: dict[str, Any] = super().run(tmp, task_vars)
         self.task_vars = task_vars or {}
         try:
-            result.update(self._act() if self.interruptible else self.act())
+            with self.alone():
+                result.update(self._act() if self.interruptible else self.act())
         except NodeFailure as failure:
             result.update(failed=True, msg=str(failure))
         except AnsibleConnectionFailure as error:
@@ -90,12 +96,27 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         """Whether the playbook runs with --check: say what would change, change nothing."""
         return bool(self._task.check_mode)
 
+    def alone(self) -> AbstractContextManager[None]:
+        """What is held while `act` works; nothing, unless a subclass says otherwise."""
+        return nullcontext()
+
     def setting(self, name: str, default: Any = None) -> Any:
-        """Return a variable of the node, templated; a setting that nobody gave has the default of Settings."""
+        """Return a variable of the node, templated; a setting that nobody gave has the default of Settings.
+
+        In a run that is resumed, settings are those that the node was asked with.
+        """
+        field = Settings.model_fields.get(name)
+        if field is not None and self._asked is not None:
+            return getattr(self._asked, name)
         if name in self.task_vars:
             return self._templar.template(self.task_vars[name])
-        field = Settings.model_fields.get(name)
         return default if field is None else field.default
+
+    @cached_property
+    def _asked(self) -> Settings | None:
+        run_dir = self.task_vars.get("benchmark_run", {}).get("settings_from")
+        order = Path(run_dir) / NODES / self.node / ORDER if run_dir else None
+        return read_record(order, RunOrder).resolved.settings if order and order.exists() else None
 
     def shell(self, command: str, stdin: str | None = None) -> tuple[int, str, str]:
         """Run a command line of /bin/sh on the node, without starting a Python there.

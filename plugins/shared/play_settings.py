@@ -2,27 +2,58 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from node_action import NodeFailure
+from ansible.utils.vars import load_extra_vars
+from node_action import CHECKOUT, NodeFailure
 
+from benchmark.cluster.load import read_run
+from benchmark.cluster.resume import find_run, require_ended, settings_to_resume
 from benchmark.errors import InputError
-from benchmark.settings import ResolvedSettings, resolve_nodes
+from benchmark.records import RunRecord
+from benchmark.settings import ResolvedSettings, Settings, resolve_nodes
 
 PREFIXES = ("benchmark_", "python_env_", "hf_cache_")
 # A secret is no setting: it is in no result and in no run.json.
 SECRET = "hf_cache_token"  # noqa: S105 # the name of a variable, not its value
+# Which run is resumed; no setting of that run.
+RESUME = "benchmark_resume"
 # What the playbooks themselves set.
 OWN = ("benchmark_run", "benchmark_failure", "benchmark_fetched")
 
 
-def resolve_play(task_vars: dict[str, Any]) -> dict[str, ResolvedSettings]:
+@dataclass(frozen=True)
+class Play:
+    """What the nodes of the play are asked; `run` and `run_dir` where they resume a run."""
+
+    resolved: dict[str, ResolvedSettings]
+    given: dict[str, dict[str, Any]]
+    on_command_line: tuple[str, ...]
+    run_dir: Path | None = None
+    run: RunRecord | None = None
+
+
+def resolve_play(task_vars: dict[str, Any], loader: Any) -> Play:
     """Return the resolved settings of every node of the play. Raises NodeFailure with everything that is wrong.
 
-    Only what a user set is read; the rest comes from `benchmark.settings`, whose defaults are the roles' own.
+    Only what a user set is read; the rest comes from `benchmark.settings`, whose defaults are the roles' own, or from
+    the run that is resumed.
     """
+    hostvars = task_vars["hostvars"]
+    given = {node: _given(hostvars[node]) for node in nodes(task_vars)}
+    from_line = tuple(name for name in load_extra_vars(loader) if name in Settings.model_fields)
+    wanted = {str(hostvars[node].get(RESUME) or "") for node in given}
     try:
-        return resolve_nodes({node: _given(node, task_vars["hostvars"]) for node in nodes(task_vars)})
+        if len(wanted) > 1:
+            raise InputError(f"{RESUME} belongs to the whole run and differs between nodes: give it with -e.")
+        if not (name := wanted.pop() if wanted else ""):
+            return Play(resolve_nodes(given), given, from_line)
+        run_dir = find_run(_results(given), name)
+        run = read_run(run_dir)
+        require_ended(run)
+        return Play(settings_to_resume(run, given, from_line), given, from_line, run_dir, run)
     except InputError as error:
         raise NodeFailure(str(error)) from error
 
@@ -32,8 +63,15 @@ def nodes(task_vars: dict[str, Any]) -> list[str]:
     return [str(node) for node in task_vars["ansible_play_hosts_all"]]
 
 
-def _given(node: str, hostvars: Any) -> dict[str, Any]:
-    known = hostvars[node]
-    return {
-        str(name): known[name] for name in known if name.startswith(PREFIXES) and name != SECRET and name not in OWN
-    }
+def _given(known: Any) -> dict[str, Any]:
+    left_out = (SECRET, RESUME, *OWN)
+    return {str(name): known[name] for name in known if name.startswith(PREFIXES) and name not in left_out}
+
+
+def _results(given: dict[str, dict[str, Any]]) -> Path:
+    """Return where runs are kept; a relative directory is one in the checkout."""
+    default = Settings.model_fields["benchmark_results_dir"].default
+    each = {str(one.get("benchmark_results_dir", default)) for one in given.values()}
+    if len(each) > 1:
+        raise InputError("benchmark_results_dir belongs to the whole run and differs between nodes.")
+    return CHECKOUT / Path(each.pop()).expanduser()

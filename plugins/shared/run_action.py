@@ -6,20 +6,23 @@ import contextlib
 import math
 import shlex
 import time
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import live_channel
 from ansible.errors import AnsibleConnectionFailure
 from ansible.utils.display import Display
+from leader import alone, require_leader
 from node_action import CHECKOUT, NodeAction, NodeFailure
 from play_settings import nodes
 
 from benchmark.cluster.fetched import unpack
 from benchmark.errors import InputError
-from benchmark.files import MAX_SAMPLES_BYTES
+from benchmark.files import MAX_SAMPLES_BYTES, read_record
 from benchmark.progress import Told, describe, parse
-from benchmark.rundir import NODES
+from benchmark.rundir import NODES, ORDER, RunOrder
 
 FILES = CHECKOUT / "roles/benchmark/files"
 # Seconds that one look at a node may wait there, for each node: what looking costs the controller does not grow with
@@ -58,11 +61,24 @@ class RunAction(NodeAction):
         """The node's directory in it."""
         return self.run_dir / NODES / self.node
 
-    def script(self, name: str, *words: str) -> str:
+    @cached_property
+    def order(self) -> RunOrder:
+        """What this attempt asks of the node."""
+        return read_record(self.place / ORDER, RunOrder)
+
+    @property
+    def on_node(self) -> str:
+        """The directory on the node that holds the node's directory of this run."""
+        return f"{self.setting('benchmark_work_dir')}/{self.run_dir.name}"
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep others from this node's part of the run: a worker of a controller that was killed may still be at it."""
+        return nullcontext() if self.check_mode else alone(self.place)
+
+    def script(self, name: str, *words: str, stdin: str | None = None) -> str:
         """Run a script of the role on the node, with the run's directory there and the node's name before `words`."""
         text = shlex.quote((FILES / name).read_text(encoding="utf-8"))
-        where = [f"{self.setting('benchmark_work_dir')}/{self.run_dir.name}", self.node]
-        code, out, err = self.shell(f"sh -c {text} {name} {shlex.join([*where, *words])}")
+        code, out, err = self.shell(f"sh -c {text} {name} {shlex.join([self.on_node, self.node, *words])}", stdin)
         if code != 0:
             raise NodeFailure(f"{name} failed on the node: {' '.join((err or out).split())[-300:]}")
         return out
@@ -83,7 +99,9 @@ class RunAction(NodeAction):
                 self.lost = " ".join(str(error).split())[-200:]
                 self.say("SSH connection lost, looking for it again; the run goes on")
                 self.reconnect()
+                require_leader()
             else:
+                require_leader()
                 if state != "running":
                     self.held = told
                     return state
@@ -93,17 +111,18 @@ class RunAction(NodeAction):
                 return None
             time.sleep(max(0.0, LEAST_LOOK_S - (time.monotonic() - began)))
 
-    def fetch(self, attempts: int = 3) -> list[str]:
+    def fetch(self, attempts: int = 3, into: Path | None = None) -> list[str]:
         """Bring the files; a connection that breaks is tried again, for what was measured is on the node."""
+        place = into or self.place
         for attempt in range(attempts):
             try:
                 packed = self.script("pack.sh").strip().splitlines()[-1:]
                 path, _, size = (packed or [""])[0].rpartition(" ")
                 if not size.isdigit() or int(size) > MAX_SAMPLES_BYTES:
                     raise NodeFailure(f"The node's files could not be packed: {' '.join(packed)[-300:]}")
-                archive = self.place / "fetched.tar.gz"
+                archive = place / "fetched.tar.gz"
                 self._connection.fetch_file(path, str(archive))
-                names = unpack(archive, self.place)
+                names = unpack(archive, place)
                 archive.unlink()
             except InputError as error:
                 raise NodeFailure(str(error)) from error

@@ -209,9 +209,9 @@ def wait_until(what: str, tell: Any, process: subprocess.Popen[str]) -> Any:
     raise AssertionError(f"never came: {what}")
 
 
-def start(playbooks: Playbooks, *words: str) -> subprocess.Popen[str]:
+def start(playbooks: Playbooks, *words: str, inventory: Path | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        playbooks.command("benchmark", *words),
+        playbooks.command("benchmark", *words, inventory=inventory),
         cwd=CHECKOUT,
         env=playbooks.environment(),
         stdout=subprocess.PIPE,

@@ -1,0 +1,98 @@
+"""The attempts at a run: a further one opened, what the earlier ones left kept apart, and who was measured in which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from benchmark.cluster.arithmetic import overlap
+from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.names import natural
+from benchmark.errors import InputError
+from benchmark.files import read_record, write_record
+from benchmark.records import Attempt, Controller, MeasuredAttempt, Overlap, RunRecord
+from benchmark.rundir import ATTEMPT, NODES, ORDER, RUN_FILE, RunOrder, point_latest
+from benchmark.settings import ResolvedSettings
+
+
+def open_attempt(
+    run_dir: Path,
+    run: RunRecord,
+    todo: Mapping[str, ResolvedSettings],
+    *,
+    command: str,
+    notes: Sequence[str] = (),
+    hosts: Mapping[str, str] | None = None,
+    leader: Controller | None = None,
+) -> int:
+    """Write a further attempt at the nodes `todo` into run.json and return its number, counted from 1.
+
+    What the earlier attempt left of them, and of the run as a whole, moves into `attempt-<n>/`, so that it is kept and
+    is not taken for a result. Raises InputError where that cannot be written.
+    """
+    earlier = run.attempts or (Attempt(at=run.created_at, command=run.command[:4000], nodes=tuple(run.nodes)),)
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    attempt = Attempt(at=now, command=command[:4000], nodes=tuple(todo), notes=tuple(notes), controller=leader)
+    changes = {
+        "nodes": {**run.nodes, **todo},
+        "hosts": {**run.hosts, **(hosts or {})},
+        "attempts": (*earlier, attempt),
+    }
+    try:
+        for node in todo:
+            _put_aside(run_dir / NODES / node, _attempt_of(run_dir / NODES / node, len(earlier)))
+        _put_aside(run_dir, len(earlier), keep=(RUN_FILE, NODES))
+        write_record(run_dir / RUN_FILE, run.model_copy(update=changes))
+        point_latest(run_dir.parent, run.run_id)
+    except OSError as error:
+        raise InputError(
+            f"benchmark_resume: {error.filename or run_dir} cannot be written: {error.strerror}."
+        ) from error
+    return len(earlier) + 1
+
+
+def measured_attempts(run: RunRecord, counted: Sequence[LoadedNode]) -> tuple[MeasuredAttempt, ...]:
+    """Return the attempts that measured the counted nodes, each with the overlap of its own nodes alone."""
+    members: dict[int, list[LoadedNode]] = {}
+    for node in sorted(counted, key=lambda node: natural(node.node)):
+        if node.result is not None:
+            members.setdefault(node.result.attempt, []).append(node)
+    return tuple(
+        MeasuredAttempt(
+            number=number,
+            at=run.attempts[number - 1].at if run.attempts else run.created_at,
+            nodes=tuple(node.node for node in nodes),
+            overlap=overlap(
+                {node.node: node.result.window for node in nodes if node.result and node.result.window},
+                {node.node: node.clock for node in nodes if node.clock},
+            ),
+        )
+        for number, nodes in sorted(members.items())
+    )
+
+
+def least_together(attempts: Sequence[MeasuredAttempt]) -> Overlap | None:
+    """Return the overlap that the verdict rests on: the shortest of the attempts that measured several nodes."""
+    together = [one.overlap for one in attempts if one.overlap is not None and len(one.nodes) > 1]
+    return min(together, key=lambda seen: seen.together_s, default=None)
+
+
+def _attempt_of(place: Path, default: int) -> int:
+    """Return which attempt left the files of a node."""
+    try:
+        return read_record(place / ORDER, RunOrder).attempt
+    except InputError:
+        return default
+
+
+def _put_aside(place: Path, attempt: int, keep: Sequence[str] = ()) -> None:
+    """Move what lies in `place` into its `attempt-<n>/`: the order last, for it says whose the files are."""
+    place.mkdir(exist_ok=True)
+    found = [path for path in place.iterdir() if path.name not in keep and not path.name.startswith(ATTEMPT)]
+    if not found:
+        return
+    aside = place / f"{ATTEMPT}{attempt}"
+    aside.mkdir(exist_ok=True)
+    for path in sorted(found, key=lambda path: path.name == ORDER):
+        path.replace(aside / path.name)

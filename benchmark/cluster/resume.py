@@ -1,0 +1,170 @@
+"""Resume a run: which one, with what settings, which of its nodes are left to measure, and whether it still goes on."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark import __version__
+from benchmark.cluster.load import load_node
+from benchmark.cluster.names import natural, some
+from benchmark.cluster.verify import differences
+from benchmark.errors import InputError
+from benchmark.records import Controller, RunRecord
+from benchmark.rundir import PROGRAM, RUN_FILE
+from benchmark.settings import RUN_WIDE, ResolvedSettings, check_settings, resolve, resolve_nodes
+
+LATEST = "latest"
+# Where a run lies, and what its end is worth to the caller: neither is in any number, so both may differ.
+FREE = ("benchmark_results_dir", "benchmark_fail_on_invalid")
+# Of runs that a message names.
+MAX_NAMED = 3
+
+Given = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What a resumed run has to do. `notes` are sentences on nodes that are new or gone, or left for later."""
+
+    todo: tuple[str, ...]
+    done: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def find_run(results: Path, name: str) -> Path:
+    """Return the directory of the run `name`, an id or `latest`. Raises InputError where there is none."""
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) and (results / name / RUN_FILE).is_file():
+        return (results / name).resolve()
+    known = sorted(path.parent.name for path in results.glob(f"*/{RUN_FILE}") if path.parent.name != LATEST)
+    there = f"the newest there are {', '.join(reversed(known[-MAX_NAMED:]))}" if known else "there is none"
+    raise InputError(f"benchmark_resume is {name!r}, which is no run in {results}: {there}.")
+
+
+def require_ended(run: RunRecord) -> None:
+    """Raise InputError where the process that leads the last attempt is still there, on this machine."""
+    leader = run.attempts[-1].controller if run.attempts else None
+    if leader is not None and leader.pid != os.getpid() and controller(leader.pid) == leader:
+        raise InputError(
+            f"benchmark_resume: the run {run.run_id} still goes on, under process {leader.pid} on this machine. Wait "
+            "for its end, or end that process."
+        )
+
+
+def controller(pid: int) -> Controller | None:
+    """Return that process of this machine, as run.json keeps it; None where there is none, or no /proc."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # After the program's name, which is in parentheses: the third field, and the 22nd is the time of the start.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else Controller(host=socket.gethostname(), pid=pid, started=int(fields[19]))
+
+
+def settings_to_resume(run: RunRecord, given: Given, on_command_line: Collection[str]) -> dict[str, ResolvedSettings]:
+    """Return the settings of every node that is `given`: the stored ones, and for a new node those that go with them.
+
+    What -e gave when the run was opened and does not give now is taken from the run. Raises InputError that names
+    every difference, with the nodes that have it.
+    """
+    problems: dict[str, list[str]] = {}
+    version = run.versions.get(PROGRAM, __version__)
+    if version != __version__:
+        problems[f"This is version {__version__} of the program; the run was made with {version}."] = []
+    earlier = set(run.on_command_line) - set(on_command_line)
+    resolved: dict[str, ResolvedSettings] = {}
+    new: dict[str, dict[str, Any]] = {}
+    for node, variables in given.items():
+        now = {name: value for name, value in variables.items() if name not in earlier and name not in FREE}
+        stored = run.nodes.get(node)
+        if stored is None:
+            new[node] = {**_shared(run, {*earlier, *FREE}), **now}
+            continue
+        resolved[node] = stored
+        for problem in _changes(stored, now):
+            problems.setdefault(problem, []).append(node)
+    resolved |= _fitting(run, new, problems)
+    if problems:
+        told = [problem + (f" [{some(nodes)}]" if nodes else "") for problem, nodes in problems.items()]
+        raise InputError(
+            "\n".join(
+                [
+                    f"benchmark_resume: the settings differ from those that the run {run.run_id} was made with:",
+                    *told,
+                    "Set them back, or start a new run without benchmark_resume. Nothing was touched.",
+                ]
+            )
+        )
+    return {node: resolved[node] for node in given}
+
+
+def remaining(run_dir: Path, run: RunRecord, play: Iterable[str], inventory: Collection[str]) -> Remaining:
+    """Return which nodes of the play are to be measured: those without a complete result that can be believed."""
+    nodes = sorted(play, key=natural)
+    done = [node for node in nodes if node in run.nodes and load_node(run_dir, run, node).counted]
+    new = [node for node in nodes if node not in run.nodes]
+    gone = [node for node in run.nodes if node not in inventory]
+    elsewhere = [node for node in run.nodes if node in inventory and node not in nodes]
+    later = [node for node in elsewhere if not load_node(run_dir, run, node).counted]
+    notes = []
+    if gone:
+        notes.append(f"No longer in the inventory, and left as they are in the run: {_names(gone)}.")
+    if new:
+        notes.append(f"New to the run, measured and added to it: {_names(new)}.")
+    if later:
+        notes.append(f"Without a complete result, and not in this play (--limit): {_names(later)}.")
+    return Remaining(tuple(node for node in nodes if node not in set(done)), tuple(done), tuple(notes))
+
+
+def _changes(stored: ResolvedSettings, now: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for everything that was set otherwise when the run was made."""
+    try:
+        merged = {**stored.settings.model_dump(), **now}
+        # A profile that nobody names now is the run's own, whole in run.json: its file may be gone.
+        asked = resolve(merged) if "benchmark_profile" in now else None
+        settings = asked.settings if asked else check_settings(merged)
+    except InputError as error:
+        return str(error).splitlines()
+    pairs = list(differences(settings.model_dump(), stored.settings.model_dump()))
+    if asked is not None and not pairs:
+        kept = stored.profile.model_dump()
+        pairs = [(f"The profile's {path}", a, b) for path, a, b in differences(asked.profile.model_dump(), kept)]
+    return [f"{path} is {value!r}; the run was made with {before!r}." for path, value, before in pairs]
+
+
+def _shared(run: RunRecord, names: Collection[str]) -> dict[str, Any]:
+    """Return those of the settings in which all nodes of the run are alike."""
+    each = [asked.settings.model_dump() for asked in run.nodes.values()]
+    return {
+        name: each[0][name] for name in names if name in each[0] and all(one[name] == each[0][name] for one in each)
+    }
+
+
+def _fitting(
+    run: RunRecord, new: dict[str, dict[str, Any]], problems: dict[str, list[str]]
+) -> dict[str, ResolvedSettings]:
+    """Return the settings of new nodes; what belongs to the whole run must be as it was."""
+    if not new:
+        return {}
+    try:
+        resolved = resolve_nodes(new)
+    except InputError as error:
+        problems |= {line: [] for line in str(error).splitlines()}
+        return {}
+    of_run = next(iter(run.nodes.values())).settings
+    for node, asked in resolved.items():
+        for name in RUN_WIDE:
+            value, before = getattr(asked.settings, name), getattr(of_run, name)
+            if name not in FREE and value != before:
+                problems.setdefault(f"{name} is {value!r}; the run was made with {before!r}.", []).append(node)
+    return resolved
+
+
+def _names(names: Collection[str]) -> str:
+    return some(sorted(names, key=natural), most=20)

@@ -1,0 +1,25 @@
+# Tell what an earlier attempt at the run left here.
+# Arguments: the run's directory, the node's name.
+# Prints "nothing"; or what became of it (its exit code, "running", "waits" where nobody will say when to start, or
+# "vanished" where its process is gone without an exit code) and the attempt's number.
+expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
+cd "$(expand "$1")/$2" 2>/dev/null || { echo nothing; exit 0; }
+number=$(sed -n 's/^ *"attempt": \([0-9]*\).*/\1/p' order.json 2>/dev/null)
+# One that was started just now has no pid yet.
+looks=20
+while [ ! -f pid ] && [ "$looks" -gt 0 ]; do
+  sleep 0.1
+  looks=$((looks - 1))
+done
+if [ -f exit_code ]; then
+  state=$(cat exit_code)
+# As in watch.sh: only ours works in this directory.
+elif [ ! -f pid ] || [ "$(readlink "/proc/$(cat pid)/cwd")" != "$(pwd -P)" ]; then
+  state=vanished
+  [ -f exit_code ] && state=$(cat exit_code)
+elif [ ! -f go ] && grep -q '"wait_s": [0-9]' order.json; then
+  state=waits
+else
+  state=running
+fi
+echo "$state $number"
