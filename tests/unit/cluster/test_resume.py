@@ -64,7 +64,7 @@ def test_what_is_not_said_again_is_the_runs_own(tmp_path: Path) -> None:
 
 def test_every_difference_is_named_with_its_nodes(tmp_path: Path) -> None:
     run = opened(tmp_path, "jw2", "jw3")
-    now = {
+    now: dict[str, dict[str, Any]] = {
         "jw2": {"benchmark_target_qps": 0.5, "benchmark_dtype": "bfloat16"},
         "jw3": {"benchmark_target_qps": 0.5},
     }
