@@ -91,7 +91,8 @@ def test_what_nodes_did_after_the_controller_was_killed_is_fetched(playbooks: Pl
     output = ""
     assert again.stdout is not None
     while "jw3: an earlier attempt still measures" not in output:
-        assert (line := again.stdout.readline()), output
+        line = again.stdout.readline()
+        assert line, output
         output += line
     os.kill(pid, signal.SIGCONT)
     output += again.communicate(timeout=200)[0]
