@@ -14,12 +14,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from node_action import NodeFailure
-from run_action import RunAction
+from run_action import COMPLETED, NOTHING, RunAction
 
 from benchmark.rundir import ATTEMPT, ORDER
-
-# Exit codes of a run that completed.
-COMPLETED = ("0", "1")
 
 
 class ActionModule(RunAction):
@@ -44,7 +41,7 @@ class ActionModule(RunAction):
     def _adopt(self) -> bool:
         """Tell whether what is on the node is this run's, complete or measuring; keep and remove what is neither."""
         state, _, number = self.script("earlier.sh").strip().partition(" ")
-        if state == "nothing":
+        if state == NOTHING:
             return False
         if state in (*COMPLETED, "running"):
             self.say(
