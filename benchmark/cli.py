@@ -44,6 +44,8 @@ COMMANDS = {
         "every node over all stored runs, and when it changed",
     ),
     "baseline": ("benchmark.cluster.baseline_command", "set the run that later ones are held against"),
+    "export": ("benchmark.cluster.export_command", "a run's nodes or samples as CSV, Parquet, Prometheus or Markdown"),
+    "schema": ("benchmark.schema_command", "write the JSON schemas of every file that a run holds"),
     "ci": ("benchmark.cluster.ci_command", "run the playbook for a CI system: JUnit, Markdown, an exit code by policy"),
 }
 

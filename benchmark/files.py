@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -28,10 +28,17 @@ MAX_LOG_BYTES = 64 * 2**20
 
 def write_atomic(path: Path, text: str) -> None:
     """Write `text` beside `path`, fsync it and rename it: a reader sees the old file or the whole new one."""
+    with atomic_writer(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def atomic_writer(path: Path) -> Iterator[BinaryIO]:
+    """Open a file beside `path` that takes its place once all was written; where that fails nothing is changed."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
             file.flush()
             os.fchmod(file.fileno(), 0o644)
             os.fsync(file.fileno())

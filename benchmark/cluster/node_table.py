@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 
 from benchmark.cluster.aggregate import Gathered
 from benchmark.cluster.load import LoadedNode
@@ -30,13 +31,19 @@ def render_node_table(gathered: Gathered) -> str:
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
     writer.writerow(HEADS)
-    nodes = {node.node: node for node in gathered.nodes}
-    for row in gathered.result.nodes:
-        writer.writerow(_cells(gathered.result.run_id, row, nodes[row.node]))
+    for row in node_rows(gathered):
+        writer.writerow([cell(value) for value in row])
     return target.getvalue()
 
 
-def _cells(run_id: str, row: NodeRow, node: LoadedNode) -> list[object]:
+def node_rows(gathered: Gathered) -> Iterator[list[object]]:
+    """Yield the values of every node in the order of HEADS; None is undefined."""
+    nodes = {node.node: node for node in gathered.nodes}
+    for row in gathered.result.nodes:
+        yield _values(gathered.result.run_id, row, nodes[row.node])
+
+
+def _values(run_id: str, row: NodeRow, node: LoadedNode) -> list[object]:
     metrics = row.metrics
     telemetry = node.result.telemetry if node.result else None
     energy = telemetry.energy if telemetry else None
@@ -49,10 +56,10 @@ def _cells(run_id: str, row: NodeRow, node: LoadedNode) -> list[object]:
         cells += [getattr(spread, part, None) for part in _SPREAD]
     cells += [getattr(energy, name, None) for name in _ENERGY]
     cells.append(" ".join(row.reason.splitlines()))
-    return [_cell(cell) for cell in cells]
+    return cells
 
 
-def _cell(value: object) -> object:
+def cell(value: object) -> object:
     """Return what a spreadsheet takes for a value: text of a node must not become a formula there."""
     if isinstance(value, bool):
         return "true" if value else "false"

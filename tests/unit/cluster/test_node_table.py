@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.cluster.aggregate import gather
-from benchmark.cluster.node_table import HEADS, _cell, render_node_table
+from benchmark.cluster.node_table import HEADS, cell, render_node_table
 from benchmark.files import write_record
 from benchmark.records import Failure
 from tests.unit.building import RUN_ID, add_node, asked, make_run
@@ -37,11 +37,11 @@ def test_a_line_per_node_with_every_figure(tmp_path: Path) -> None:
 
 @given(st.text(max_size=20))
 def test_no_text_becomes_a_formula(text: str) -> None:
-    cell = _cell(text)
-    assert isinstance(cell, str)
-    assert not cell.startswith(("=", "+", "-", "@"))
-    assert "\n" not in cell
+    shown = cell(text)
+    assert isinstance(shown, str)
+    assert not shown.startswith(("=", "+", "-", "@"))
+    assert "\n" not in shown
 
 
 def test_numbers_stay_numbers() -> None:
-    assert [_cell(value) for value in (-0.5, 3, None, True)] == [-0.5, 3, None, "true"]
+    assert [cell(value) for value in (-0.5, 3, None, True)] == [-0.5, 3, None, "true"]

@@ -1,0 +1,1 @@
+"""A run's nodes and samples for other programs: spreadsheets, notebooks, Grafana."""

@@ -1,0 +1,46 @@
+"""What is exported: names of columns, and rows of values. None is undefined, never zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.cluster.aggregate import Gathered
+from benchmark.cluster.load import SAMPLES
+from benchmark.cluster.node_table import HEADS, node_rows
+from benchmark.files import read_samples
+from benchmark.metrics import latencies_ms, tpots_ms, ttfts_ms
+from benchmark.records import Sample
+from benchmark.rundir import NODES
+
+SAMPLE_FIELDS = tuple(name for name in Sample.model_fields if name != "token_ids")
+SAMPLE_HEADS = ("run_id", "node", *SAMPLE_FIELDS, "latency_ms", "ttft_ms", "tpot_ms")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table that may be larger than memory: its rows come one by one."""
+
+    heads: Sequence[str]
+    rows: Iterable[Sequence[object]]
+
+
+def nodes_of(gathered: Gathered) -> Rows:
+    """Return a row for every node that was asked."""
+    return Rows(HEADS, node_rows(gathered))
+
+
+def samples_of(gathered: Gathered, run_dir: Path) -> Rows:
+    """Return a row for every sample of the nodes whose files are believed; token ids are left out."""
+    return Rows(SAMPLE_HEADS, _samples(gathered, run_dir))
+
+
+def _samples(gathered: Gathered, run_dir: Path) -> Iterator[Sequence[object]]:
+    for node in gathered.nodes:
+        if node.refused or node.metrics is None:
+            continue
+        for sample in read_samples(run_dir / NODES / node.node / SAMPLES):
+            fields = [getattr(sample, name) for name in SAMPLE_FIELDS]
+            times = [next(iter(each([sample])), None) for each in (latencies_ms, ttfts_ms, tpots_ms)]
+            yield [gathered.run.run_id, node.node, *fields, *times]

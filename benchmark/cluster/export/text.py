@@ -1,0 +1,44 @@
+"""Rows as CSV and as a Markdown table."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from io import StringIO
+
+from benchmark.cluster.export.tables import Rows
+from benchmark.cluster.markdown import escape
+from benchmark.cluster.node_table import cell
+
+
+def csv_lines(table: Rows) -> Iterator[str]:
+    """Yield the lines of a CSV file, headings first; no text of a node becomes a formula in a spreadsheet."""
+    line = StringIO()
+    writer = csv.writer(line, lineterminator="\n")
+    writer.writerow(table.heads)
+    for row in table.rows:
+        writer.writerow([cell(value) for value in row])
+        yield line.getvalue()
+        line.seek(0)
+        line.truncate()
+    yield line.getvalue()
+
+
+def markdown_lines(table: Rows) -> Iterator[str]:
+    """Yield the lines of a Markdown table; columns of numbers are set to the right."""
+    rows = [[_shown(value) for value in row] for row in table.rows]
+    values = list(zip(*rows, strict=True)) if rows else [() for _ in table.heads]
+    yield f"| {' | '.join(escape(head) for head in table.heads)} |\n"
+    yield f"| {' | '.join('---:' if all(map(_number, column)) else '---' for column in values)} |\n"
+    yield from (f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "" if value is None else escape(cell(value))
+
+
+def _number(text: str) -> bool:
+    return not text or re.fullmatch(r"-?[0-9.]+(e[+-]?[0-9]+)?", text) is not None

@@ -1,0 +1,61 @@
+"""`python3 -m benchmark export`: a run's nodes or samples for Grafana, a spreadsheet or a notebook."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+from benchmark.cluster.aggregate import gather
+from benchmark.cluster.comparison.side import find_run
+from benchmark.cluster.export.parquet import write_parquet
+from benchmark.cluster.export.prometheus import prometheus_lines
+from benchmark.cluster.export.tables import nodes_of, samples_of
+from benchmark.cluster.export.text import csv_lines, markdown_lines
+from benchmark.errors import EXIT_VALID, InputError
+from benchmark.files import atomic_writer
+
+FORMATS = ("csv", "parquet", "prometheus", "markdown")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `export`."""
+    parser.add_argument("run", metavar="RUN", help="a run id, latest, or a run's directory")
+    parser.add_argument("--format", choices=FORMATS, required=True)
+    parser.add_argument("--what", choices=("nodes", "samples"), default="nodes")
+    parser.add_argument("-o", "--output", type=Path, metavar="PATH", help="instead of standard output")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where runs are kept")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Write the export; return 0. Raises InputError or SetupError."""
+    if arguments.format == "prometheus" and arguments.what == "samples":
+        raise InputError("Prometheus keeps values over time, not samples: export nodes, or take csv or parquet.")
+    run_dir = find_run(arguments.results, arguments.run)
+    output: Path | None = arguments.output
+    if output is None:
+        sys.stdout.flush()
+        _write(run_dir, arguments.format, arguments.what, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return EXIT_VALID
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # A pipe or a device is not to be replaced.
+        with output.open("wb") if output.exists() and not output.is_file() else atomic_writer(output) as target:
+            _write(run_dir, arguments.format, arguments.what, target)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written: {error.strerror}.") from error
+    return EXIT_VALID
+
+
+def _write(run_dir: Path, form: str, what: str, target: BinaryIO) -> None:
+    gathered = gather(run_dir)
+    table = nodes_of(gathered) if what == "nodes" else samples_of(gathered, run_dir)
+    if form == "parquet":
+        write_parquet(table, target)
+        return
+    lines = {"csv": csv_lines, "markdown": markdown_lines}
+    text = prometheus_lines(gathered) if form == "prometheus" else lines[form](table)
+    for line in text:
+        target.write(line.encode())

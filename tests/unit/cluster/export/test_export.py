@@ -1,0 +1,135 @@
+"""What other programs get: read back by their own parsers."""
+
+import csv
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmark.cli import main
+from benchmark.cluster.aggregate import gather
+from benchmark.cluster.export import prometheus
+from benchmark.cluster.node_table import HEADS
+from benchmark.files import write_record
+from benchmark.records import Energy, Failure
+from benchmark.text import clean
+from tests.unit.building import HOST, RUN_ID, add_node, asked, make_run
+from tests.unit.cluster.diagnosis.nodes import watched
+from tests.unit.cluster.test_job_summary import cells
+
+HOSTILE = 'a "GPU"\\ {x="1"}'
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """jw2 and jw3 are complete, jw4 failed."""
+    run = make_run(tmp_path / RUN_ID, {node: asked(20) for node in ("jw2", "jw3", "jw4")})
+    seen = HOST.model_copy(update={"gpus": (HOST.gpus[0].model_copy(update={"name": HOSTILE}),)})
+    used = watched(energy=Energy(joules=500, window_s=36, tokens_per_joule=2.5))
+    add_node(run, "jw2", asked(20), [1800.0] * 20, environment=seen, telemetry=used)
+    add_node(run, "jw3", asked(20), [2400.0] * 20, environment=seen)
+    told = Failure(node="jw4", stage="preflight", reason="=1+1 | <b>")
+    write_record(run / "nodes" / "jw4" / "failure.json", told)
+    return run
+
+
+def export(run_dir: Path, form: str, *words: str) -> bytes:
+    target = run_dir.parent / "out"
+    assert main(["export", str(run_dir), "--format", form, "-o", str(target), *words]) == 0
+    return target.read_bytes()
+
+
+def test_prometheus_reads_every_value_under_a_name_with_its_unit(run_dir: Path) -> None:
+    families = {
+        family.name: family for family in text_string_to_metric_families(export(run_dir, "prometheus").decode())
+    }
+    assert all(family.type == "gauge" and family.documentation for family in families.values())
+    row = gather(run_dir).result.nodes[0]
+    assert row.metrics is not None
+    assert row.metrics.latency_ms is not None
+
+    def value(name: str, **labels: str) -> float:
+        found = [s.value for s in families[f"llm_benchmark_{name}"].samples if labels.items() <= s.labels.items()]
+        assert len(found) == 1, (name, labels)
+        return float(found[0])
+
+    assert value("queries_per_second", node="jw2") == row.metrics.qps
+    assert value("latency_seconds", node="jw2", statistic="p99") == row.metrics.latency_ms.p99 / 1000
+    assert value("output_tokens_per_joule", node="jw2") == 2.5
+    assert value("queries", node="jw2", state="completed") == 20
+    assert value("node_counted", node="jw4") == 0
+    assert value("run_info", run_id=RUN_ID) == 1
+    assert value("slow_node_change_ratio", node="jw3") == pytest.approx(-0.25, abs=1e-3)
+    # What is undefined is absent, never zero, and what a node calls itself stays a label's value.
+    assert [s.labels["node"] for s in families["llm_benchmark_energy_joules"].samples] == ["jw2"]
+    assert families["llm_benchmark_gpus"].samples[0].labels["hardware"] == HOSTILE
+
+
+@given(st.text(max_size=40))
+def test_any_label_is_read_back(text: str) -> None:
+    line = "".join(prometheus._metric("x", "meaning", [({"label": text}, 1.5)]))
+    (family,) = text_string_to_metric_families(line)
+    (sample,) = family.samples
+    assert (sample.value, sample.labels["label"]) == (1.5, clean(text))
+
+
+def test_nodes_as_csv_are_the_run_directory_s_own_table(run_dir: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(export(run_dir, "csv").decode())))
+    assert [row["node"] for row in rows] == ["jw2", "jw3", "jw4"]
+    assert tuple(rows[0]) == HEADS
+
+
+def test_samples_as_csv(run_dir: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(export(run_dir, "csv", "--what", "samples").decode())))
+    assert len(rows) == 40
+    assert (rows[0]["run_id"], rows[0]["node"], rows[0]["prompt_id"]) == (RUN_ID, "jw2", "prompt-0")
+    assert float(rows[0]["latency_ms"]) == 1800
+    assert rows[0]["error"] == ""
+    assert "token_ids" not in rows[0]
+
+
+@pytest.mark.parametrize(("what", "count"), [("nodes", 3), ("samples", 40)])
+def test_parquet_has_typed_columns(run_dir: Path, what: str, count: int) -> None:
+    table = pq.read_table(io.BytesIO(export(run_dir, "parquet", "--what", what)))
+    assert table.num_rows == count
+    kinds = {field.name: str(field.type) for field in table.schema}
+    if what == "nodes":
+        assert (kinds["qps"], kinds["counted"], kinds["node"], kinds["gpus"]) == ("double", "bool", "string", "int64")
+        assert table["qps"].to_pylist()[2] is None
+    else:
+        assert (kinds["issued_ns"], kinds["latency_ms"], kinds["error"]) == ("int64", "double", "string")
+
+
+def test_parquet_without_pyarrow_says_what_to_do(run_dir: Path) -> None:
+    code = (
+        "import sys; sys.modules['pyarrow'] = None; from benchmark.cli import main; "
+        f"sys.exit(main(['export', {str(run_dir)!r}, '--format', 'parquet', '-o', {str(run_dir / 'x')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "Parquet needs the package pyarrow" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (run_dir / "x").exists()
+
+
+def test_markdown_is_one_table(run_dir: Path) -> None:
+    rows = cells(export(run_dir, "markdown").decode())
+    assert tuple(rows[0]) == HEADS
+    assert [row[1] for row in rows[1:]] == ["jw2", "jw3", "jw4"]
+    assert rows[3][-1] == "preflight: =1+1 | <b>"
+
+
+def test_standard_output_and_what_cannot_be(
+    run_dir: Path, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path
+) -> None:
+    assert main(["export", RUN_ID, "--results", str(tmp_path), "--format", "csv"]) == 0
+    assert capfdbinary.readouterr().out.startswith(b"run_id,node,")
+    assert main(["export", str(run_dir), "--format", "prometheus", "--what", "samples"]) == 2
+    assert main(["export", "nowhere", "--format", "csv"]) == 2
+    assert main(["export", str(run_dir), "--format", "csv", "-o", str(run_dir / "run.json" / "x")]) == 2
