@@ -19,6 +19,12 @@ def amount(value: float | None) -> str:
     return text.replace("-", MINUS) if value < 0 else text
 
 
+def tick(value: float) -> str:
+    """Return a round number as an axis shows it: without zeros that say nothing."""
+    text = amount(round(value, 6))
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+
+
 def share(value: float | None) -> str:
     """Return a change or a difference in percent, with its sign."""
     if value is None:

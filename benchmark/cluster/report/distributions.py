@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmark.cluster.load import LoadedNode
-from benchmark.cluster.report.amounts import amount
-from benchmark.cluster.report.drawing import COLOURS, DASHES, SERIES, Canvas, Margins, series
+from benchmark.cluster.report.amounts import amount, tick
+from benchmark.cluster.report.drawing import BEHIND, COLOURS, DASHES, SERIES, Canvas, Margins, series
 from benchmark.cluster.report.parts import Chart, Like, Table
 from benchmark.metrics import PERCENTILES
 from benchmark.records import Distribution
 
-WIDTH, HEIGHT = 350, 250
+WIDTH, HEIGHT = 330, 236
 # Of a curve, and of all curves of a chart together: a page of 200 nodes stays small.
 MOST_POINTS, LEAST_POINTS, ALL_POINTS = 200, 40, 9000
 # Beyond it the times are drawn on a logarithmic axis.
@@ -101,8 +101,8 @@ def _chart(like: Like, measure: Measure) -> Chart:
         for percentile, limit in limits:
             _limit(canvas, percentile, limit, measure.metric)
         axes.set_ylim(0, 100)
-        axes.set_yticks([0, 50, 90, 100], ["0 %", "50 %", "90 %", "100 %"])
-        axes.xaxis.set_major_formatter(lambda value, _: amount(round(value, 6)).removesuffix(".00").removesuffix(".0"))
+        axes.set_yticks([0, 50, 90, 100], ["", "50 %", "90 %", "100 %"])
+        axes.xaxis.set_major_formatter(lambda value, _: tick(value))
         axes.xaxis.set_minor_formatter(lambda value, _: "")
         axes.locator_params(axis="x", nbins=5) if axes.get_xscale() == "linear" else None
         axes.set_xlabel("ms")
@@ -124,7 +124,13 @@ def _limit(canvas: Canvas, percentile: str, limit: float, metric: str) -> None:
     if limit > high:
         # Drawn where it is, it would leave no room for the curves.
         axes.text(
-            0.99, 0.05, f"{text} \N{RIGHTWARDS ARROW}", transform=axes.transAxes, ha="right", color=COLOURS["limit"]
+            0.99,
+            0.05,
+            f"{text} \N{RIGHTWARDS ARROW}",
+            transform=axes.transAxes,
+            ha="right",
+            color=COLOURS["limit"],
+            bbox=BEHIND,
         )
         return
     axes.axvline(limit, color=COLOURS["limit"], linewidth=1.4, gid=series("limit", metric))
@@ -136,6 +142,7 @@ def _limit(canvas: Canvas, percentile: str, limit: float, metric: str) -> None:
         textcoords="offset points",
         ha="right" if at_right else "left",
         color=COLOURS["limit"],
+        bbox=BEHIND,
     )
 
 

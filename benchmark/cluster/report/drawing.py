@@ -28,6 +28,7 @@ COLOURS = {
     "line": "#0000f2",
     "crowd": "#0000f3",
     "limit": "#0000f4",
+    "paper": "#0000f5",
     "n0": "#0000e0",
     "n1": "#0000e1",
     "n2": "#0000e2",
@@ -35,6 +36,8 @@ COLOURS = {
     "n4": "#0000e4",
     "n5": "#0000e5",
 }
+# Behind a text that curves may cross.
+BEHIND: dict[str, Any] = {"facecolor": COLOURS["paper"], "edgecolor": "none", "pad": 1.5}
 SERIES = tuple(COLOURS[name] for name in COLOURS if name.startswith("n"))
 # Beside the colour, for those who see none: by a node's place among those that have one.
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)), (0, (3, 3)), (0, (9, 3)))

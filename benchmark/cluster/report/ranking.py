@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from benchmark.cluster.report.amounts import amount, median, share
+from benchmark.cluster.report.amounts import amount, median, share, tick
 from benchmark.cluster.report.drawing import COLOURS, SERIES, Canvas, Margins, brief, series
 from benchmark.cluster.report.parts import Chart, Like
 from benchmark.text import columns
@@ -32,9 +32,9 @@ def ranking(like: Like) -> Chart | None:
     )
     return Chart(
         title=f"{what} of each node",
-        note="the line is the median; the axis does not begin at zero",
-        wide=draw(f"ranking-{like.number}-wide", 1060, like, ranked, words),
-        narrow=draw(f"ranking-{like.number}-narrow", 350, like, ranked, words),
+        note="The line is the median; the axis does not begin at zero",
+        wide=draw(f"ranking-{like.number}-wide", 860, like, ranked, words),
+        narrow=draw(f"ranking-{like.number}-narrow", 340, like, ranked, words),
         tables=(),
     )
 
@@ -68,6 +68,7 @@ def _named(name: str, width: int, like: Like, ranked: Sequence[tuple[str, float]
         axes.set_ylim(len(ranked) - 0.5, -0.5)
         axes.set_xlim(*_span([value for _, value in ranked], middle))
         axes.locator_params(axis="x", nbins=5)
+        axes.xaxis.set_major_formatter(lambda value, _: tick(value))
         axes.set_xlabel(_unit(like))
         return canvas.svg(words)
 
@@ -80,6 +81,7 @@ def _many(name: str, width: int, like: Like, ranked: Sequence[tuple[str, float]]
         for place, (node, value) in enumerate(ranked, start=1):
             axes.plot([place], [value], "o", color=_colour(like, node), markersize=4, gid=series("rank", node))
         axes.set_ylim(*_span([value for _, value in ranked], middle))
+        axes.yaxis.set_major_formatter(lambda value, _: tick(value))
         axes.set_xlim(0, len(ranked) + 1)
         places = {node: (place, value) for place, (node, value) in enumerate(ranked, start=1)}
         for number, node in enumerate([node for node in like.marked if node in places][:MOST_OUT]):
@@ -97,9 +99,8 @@ def _many(name: str, width: int, like: Like, ranked: Sequence[tuple[str, float]]
 
 
 def _colour(like: Like, node: str) -> str:
-    if node in like.findings or (len(like.nodes) > len(like.marked) and node in like.marked):
-        return SERIES[like.marked[node].colour if node in like.marked else 1]
-    return SERIES[0]
+    mark = like.marked.get(node)
+    return COLOURS["soft"] if mark is None else SERIES[mark.colour]
 
 
 def _unit(like: Like) -> str:

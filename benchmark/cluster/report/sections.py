@@ -122,7 +122,7 @@ def gpus(nodes: Iterable[LoadedNode]) -> Table | None:
     rows = []
     for node in nodes:
         for gpu in node.result.telemetry.gpus if node.result and node.result.telemetry else ():
-            held = ", ".join(f"{reason} {part:.0%}" for reason, part in gpu.throttled.items()) or "no"
+            held = ", ".join(f"{reason.replace('_', ' ')} {part:.0%}" for reason, part in gpu.throttled.items()) or "no"
             faults = [f"{gpu.ecc_uncorrected} uncorrected ECC errors"] if gpu.ecc_uncorrected else []
             faults += [f"{gpu.ecc_corrected} corrected ECC errors"] if gpu.ecc_corrected else []
             faults += [f"XID {', '.join(map(str, gpu.xid))}"] if gpu.xid else []

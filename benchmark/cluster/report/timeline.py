@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from benchmark.cluster.course import Course
 from benchmark.cluster.load import LoadedNode
-from benchmark.cluster.report.amounts import amount, median
+from benchmark.cluster.report.amounts import amount, median, tick
 from benchmark.cluster.report.drawing import COLOURS, DASHES, SERIES, Canvas, Margins, series
 from benchmark.cluster.report.parts import Chart, Like, Table
 from benchmark.metrics import NS_PER_S
@@ -75,7 +75,7 @@ def timeline(like: Like) -> Chart | None:
         return None
     shown = [(quantity, lines) for quantity in QUANTITIES if (lines := lines_of(quantity, like, courses))]
     width_s = next(iter(courses.values()))[0].width_ns / NS_PER_S
-    note = f"every point is {amount(width_s)} s wide"
+    note = f"Every point is {amount(width_s)} s wide"
     if like.crowd:
         note += "; grey: the median node, lowest and highest of the other nodes"
     if any(quantity.name not in ("in_flight", "tokens_per_s") for quantity, _ in shown):
@@ -86,8 +86,8 @@ def timeline(like: Like) -> Chart | None:
     return Chart(
         title="",
         note=note,
-        wide=_draw(f"timeline-{like.number}-wide", 1060, 118, like, shown, label),
-        narrow=_draw(f"timeline-{like.number}-narrow", 350, 116, like, shown, label),
+        wide=_draw(f"timeline-{like.number}-wide", 860, 96, like, shown, label),
+        narrow=_draw(f"timeline-{like.number}-narrow", 340, 104, like, shown, label),
         tables=[_table(quantity, lines) for quantity, lines in shown],
     )
 
@@ -200,7 +200,7 @@ def _scale(axes: Axes, quantity: Quantity, lines: Sequence[Line]) -> None:
     room = max(high - low, 0.05 * abs(high), 1e-9) * 0.1
     axes.set_ylim(low if quantity.from_zero else low - room, high + room)
     axes.locator_params(axis="y", nbins=3)
-    axes.yaxis.set_major_formatter(lambda v, _: amount(round(v, 6)).removesuffix(".00").removesuffix(".0"))
+    axes.yaxis.set_major_formatter(lambda value, _: tick(value))
 
 
 def _table(quantity: Quantity, lines: Sequence[Line]) -> Table:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, sync_playwright
 
 _POINT = re.compile(r"[ML] (-?[0-9.]+) (-?[0-9.]+)")
 
@@ -55,6 +55,19 @@ class Seen:
         """Return by how many pixels the page is wider than the window."""
         wider: int = self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
         return max(0, wider)
+
+    def picture(self, selector: str) -> bytes:
+        """Return a part of the page as PNG, with some room around it."""
+        box = self.page.locator(selector).first.bounding_box()
+        assert box is not None
+        room = 16
+        clip: FloatRect = {
+            "x": max(0.0, box["x"] - room),
+            "y": max(0.0, box["y"] - room),
+            "width": box["width"] + 2 * room,
+            "height": box["height"] + 2 * room,
+        }
+        return self.page.screenshot(full_page=True, clip=clip)
 
     def charts(self) -> dict[str, Chart]:
         """Return the page's charts by name."""
