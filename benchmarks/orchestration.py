@@ -1,15 +1,20 @@
 """What orchestrating costs: wall time minus the time that the nodes only sleep, over real sshd on loopback addresses.
 
-Beside it the naive design that it replaces: one thread per host, `ssh host command`, then `find` and `scp`. Everything
-is provisioned before; each way runs in turn within each round.
+Beside it the naive design that it replaces: one thread per host, `ssh host python -m benchmark run`, then `find` and
+`scp`. It runs the very same job, and has no preflight, no drift, no agreed start, no progress and no summary. Everything is
+provisioned before; both ways run in turn within each round. The controller's memory is measured in a round of its own.
 
-    python3 benchmarks/orchestration.py [--nodes 2 20] [--rounds 3] [--sleep 5]
+    python3 -m benchmarks.orchestration [--nodes 2 20 100 200] [--rounds 1] [--sleep 5]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import resource
+import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -17,17 +22,20 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import yaml
 
+from benchmarks.farm import end_masters, environment, farm, memory_mib
 from tests.integration.ssh_nodes import CHECKOUT, PORT, Cluster
 
 # The environment needs no torch: the simulated engine sleeps.
 REQUIREMENTS = "tests/data/requirements-light.txt"
+HEADER = """\
+| nodes | benchmark.yml | controller CPU | skew, ms | memory | naive: ssh, find, scp | controller CPU |
+| ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
 
 
 def profile(sleep_s: float) -> dict[str, Any]:
@@ -47,58 +55,93 @@ def profile(sleep_s: float) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Of one run. `wall_s` is beyond the sleep; `cpu_s` the controller's, with its ssh but not ssh's masters."""
+
+    wall_s: float
+    cpu_s: float
+
+
 class Ours:
     """The playbooks of this checkout."""
 
     def __init__(self, cluster: Cluster, place: Path, sleep_s: float) -> None:
+        self.results = place / "results"
+        self.control_path = place / "cp"
+        self.control_path.mkdir()
         (place / "sleep.yaml").write_text(yaml.safe_dump(profile(sleep_s)), encoding="utf-8")
         model = place / "model"
         model.mkdir()
         for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
             (model / name).write_text("{}", encoding="utf-8")
+        self.job = {
+            "benchmark_profile": str(place / "sleep.yaml"),
+            "benchmark_device": "cpu",
+            "benchmark_model": str(model),
+        }
+        self.venv = place / "venv"
         self.inventory = cluster.inventory(
             place / "hosts.yml",
             {
-                "benchmark_profile": str(place / "sleep.yaml"),
-                "benchmark_device": "cpu",
-                "benchmark_model": str(model),
+                **self.job,
                 # Windows of a millisecond do not overlap: the verdict is not what this is about.
                 "benchmark_fail_on_invalid": False,
-                "benchmark_results_dir": str(place / "results"),
+                "benchmark_results_dir": str(self.results),
                 "benchmark_work_dir": f"{place}/nodes/{{{{ inventory_hostname }}}}",
-                "python_env_dir": str(place / "venv"),
+                "python_env_dir": str(self.venv),
                 "python_env_python": sys.executable,
                 "python_env_requirements": REQUIREMENTS,
                 "hf_cache_source": "none",
             },
         )
 
-    def play(self, name: str) -> None:
-        """Run a playbook; its output is shown where it fails."""
+    def play(self, name: str, *words: str, watch: Callable[[int], None] | None = None) -> None:
+        """Run a playbook; its output is shown where it fails. `watch` is called with its pid while it runs."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        done = subprocess.run(
-            ["ansible-playbook", f"playbooks/{name}.yml", "-i", str(self.inventory)],
-            cwd=CHECKOUT,
-            env={**os.environ, "PATH": path, "ANSIBLE_FORKS": "200"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise SystemExit(done.stdout + done.stderr)
+        with tempfile.TemporaryFile("w+") as output:
+            playing = subprocess.Popen(
+                ["ansible-playbook", f"playbooks/{name}.yml", "-i", str(self.inventory), *words],
+                cwd=CHECKOUT,
+                env={**environment(self.control_path), "PATH": path},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+            while watch is not None and playing.poll() is None:
+                watch(playing.pid)
+            if playing.wait():
+                output.seek(0)
+                raise SystemExit(output.read())
+
+    def forget(self) -> None:
+        """Begin the next run without a connection that is open already."""
+        end_masters(self.control_path)
+
+    def skew(self) -> tuple[float, float]:
+        """Return the newest run's skew and its uncertainty, in milliseconds; every node has to be counted."""
+        result = json.loads((self.results / "latest" / "aggregated_datacenter_results.json").read_text())
+        if result["counted"] != result["asked"]:
+            raise SystemExit(f"{result['counted']} of {result['asked']} nodes are counted: {result['nodes']}")
+        overlap = result["overlap"]
+        return overlap["skew_ms"], overlap["uncertainty_ms"]
 
 
-def naive(cluster: Cluster, place: Path, sleep_s: float) -> None:
+def naive(ours: Ours, cluster: Cluster, place: Path) -> None:
     """Run one thread per host: ssh, find, scp."""
     options = ["-F", "none", "-i", str(cluster.key), "-o", f"UserKnownHostsFile={cluster.known_hosts}"]
+    settings = [word for name, value in ours.job.items() for word in ("--set", f"{name}={value}")]
+    run = shlex.join([str(ours.venv / "bin/python"), "-m", "benchmark", "run", *settings])
 
     def one(name: str) -> None:
         address, far = cluster.nodes[name].address, place / "naive" / name
         ssh = ["ssh", *options, "-p", str(PORT), address]
-        work = f"mkdir -p {far} && sleep {sleep_s} && echo '{{}}' > {far}/result_$(date +%s).json"
-        subprocess.run([*ssh, work], check=True)
+        work = f"rm -rf {far} && mkdir -p {far} && cd {far} && NODE_NAME={name} {run}"
+        subprocess.run([*ssh, work], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         found = subprocess.run(
-            [*ssh, f"find {far} -name 'result_*.json' | sort | tail -n 1"], check=True, capture_output=True, text=True
+            [*ssh, f"find {far} -name 'mlperf_datacenter_*.json' | sort | tail -n 1"],
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout.strip()
         target = str(place / f"{name}.json")
         subprocess.run(["scp", "-q", *options, "-P", str(PORT), f"{address}:{found}", target], check=True)
@@ -107,49 +150,78 @@ def naive(cluster: Cluster, place: Path, sleep_s: float) -> None:
         list(pool.map(one, cluster.nodes))
 
 
-def cost(work: Callable[[], None], sleep_s: float) -> float:
-    """Return the wall time of `work` beyond the sleep, in seconds."""
-    began = time.perf_counter()
+def cost(work: Callable[[], None], sleep_s: float) -> Cost:
+    """Return what `work` costs."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     work()
-    return time.perf_counter() - began - sleep_s
+    wall_s, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Cost(wall_s - sleep_s, cpu_s)
 
 
-def measure(count: int, rounds: int, sleep_s: float) -> None:
-    """Print one line of the table for `count` nodes."""
-    with tempfile.TemporaryDirectory() as temporary:
-        place = Path(temporary)
-        cluster = Cluster(place / "cluster")
-        cluster.directory.mkdir()
-        try:
-            for index in range(count):
-                cluster.add(f"node{index + 1:03d}", f"127.0.1.{index + 1}")
+def peak_memory_mib(ours: Ours, every_s: float = 1.0) -> float:
+    """Return the most memory that a whole job took on the controller, sampled."""
+    most = 0.0
+
+    def look(pid: int) -> None:
+        nonlocal most
+        most = max(most, memory_mib(pid))
+        time.sleep(every_s)
+
+    ours.forget()
+    ours.play("benchmark", watch=look)
+    return most
+
+
+def measure(count: int, rounds: int, sleep_s: float, memory: bool) -> str:
+    """Return one line of the table for `count` nodes."""
+    # Short: a socket's path has little room.
+    place = Path(tempfile.mkdtemp(prefix="orch"))
+    try:
+        with farm(place / "cluster", count) as cluster:
             ours = Ours(cluster, place, sleep_s)
             ours.play("provision")
             ways: dict[str, Callable[[], None]] = {
-                "playbook": lambda: ours.play("benchmark"),
-                "naive": lambda: naive(cluster, place, sleep_s),
+                "ours": lambda: ours.play("benchmark"),
+                "naive": lambda: naive(ours, cluster, place),
             }
-            costs: dict[str, list[float]] = {name: [] for name in ways}
-            for _ in range(rounds):
+            costs: dict[str, list[Cost]] = {name: [] for name in ways}
+            skews = []
+            for number in range(rounds):
                 for name, work in ways.items():
+                    ours.forget()
                     costs[name].append(cost(work, sleep_s))
-        finally:
-            cluster.stop()
-    cells = [f"{statistics.median(c):5.1f} s ({min(c):.1f} to {max(c):.1f})" for c in costs.values()]
-    print(f"| {count:5d} | {' | '.join(cells)} |", flush=True)
+                    shown = costs[name][-1]
+                    print(f"{count} nodes, round {number + 1}: {name} {shown.wall_s:.1f} s", file=sys.stderr)
+                skews.append(ours.skew())
+            peak = f"{peak_memory_mib(ours):.0f} MiB" if memory else ""
+            ours.forget()
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    skew = ", ".join(f"{value:.2f} ± {unsure:.2f}" for value, unsure in skews)
+    (wall, cpu), (other_wall, other_cpu) = (_shown(costs[name]) for name in ways)
+    return f"| {count} | {wall} | {cpu} | {skew} | {peak} | {other_wall} | {other_cpu} |"
+
+
+def _shown(costs: list[Cost]) -> tuple[str, str]:
+    walls = [one.wall_s for one in costs]
+    spread = f" ({min(walls):.1f} to {max(walls):.1f})" if len(walls) > 1 else ""
+    return f"{statistics.median(walls):.1f} s{spread}", f"{statistics.median(one.cpu_s for one in costs):.1f} s"
 
 
 def main() -> None:
     """Measure every number of nodes and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, nargs="+", default=[2])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--nodes", type=int, nargs="+", default=[2, 20, 100, 200])
+    parser.add_argument("--rounds", type=int, default=1, help="with fewer than 100 nodes, three times as many")
     parser.add_argument("--sleep", type=float, default=5)
+    parser.add_argument("--no-memory", action="store_true", help="leave out the round that measures memory")
     arguments = parser.parse_args()
-    print(f"wall time minus {arguments.sleep:g} s of sleep, median of {arguments.rounds} (spread)")
-    print("| nodes | benchmark.yml | ssh, find, scp in threads |\n| ---: | --- | --- |")
+    print(f"wall time minus {arguments.sleep:g} s of sleep; {os.cpu_count()} CPUs for the controller and all nodes")
+    print(HEADER, flush=True)
     for count in arguments.nodes:
-        measure(count, arguments.rounds, arguments.sleep)
+        rounds = arguments.rounds * (3 if count < 100 else 1)
+        print(measure(count, rounds, arguments.sleep, not arguments.no_memory), flush=True)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class IsolatedNode(SshNode):
         for source, target in ((self.host_key, "host_key"), (authorized_keys, "authorized_keys")):
             shutil.copy(source, self.home / ".ssh" / target)
         config = sshd_config(
-            f"0.0.0.0:{PORT}", HOME / ".ssh" / "host_key", authorized_keys=HOME / ".ssh" / "authorized_keys"
+            [f"0.0.0.0:{PORT}"], HOME / ".ssh" / "host_key", authorized_keys=HOME / ".ssh" / "authorized_keys"
         )
         (self.home / ".ssh" / "sshd_config").write_text(config)
         (self.directory / "machine-id").write_text(f"{uuid.uuid4().hex}\n")

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ class SshNode:
     name: str
     address: str
     directory: Path
+    more: tuple[str, ...] = ()
+    """Further addresses that it listens on, up to fifteen."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -43,7 +46,8 @@ class SshNode:
         if not self.host_key.exists():
             self.new_host_key()
         config = self.directory / "sshd_config"
-        config.write_text(sshd_config(f"{self.address}:{PORT}", self.host_key, authorized_keys))
+        listen = [f"{address}:{PORT}" for address in (self.address, *self.more)]
+        config.write_text(sshd_config(listen, self.host_key, authorized_keys))
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where Debian's sshd separates privileges
         log = (self.directory / "sshd.log").open("ab")
@@ -67,7 +71,7 @@ class SshNode:
 
     def known_hosts_line(self) -> str:
         kind, key = self.host_key.with_suffix(".pub").read_text().split()[:2]
-        return f"[{self.address}]:{PORT} {kind} {key}\n"
+        return "".join(f"[{address}]:{PORT} {kind} {key}\n" for address in (self.address, *self.more))
 
 
 def sshd_program() -> str:
@@ -76,11 +80,11 @@ def sshd_program() -> str:
     return sshd
 
 
-def sshd_config(listen: str, host_key: Path, authorized_keys: Path) -> str:
+def sshd_config(listen: Sequence[str], host_key: Path, authorized_keys: Path) -> str:
     return (
-        f"ListenAddress {listen}\nHostKey {host_key}\nPidFile none\n"
+        "".join(f"ListenAddress {address}\n" for address in listen) + f"HostKey {host_key}\nPidFile none\n"
         f"AuthorizedKeysFile {authorized_keys}\nStrictModes no\nUsePAM no\nUseDNS no\n"
-        "PasswordAuthentication no\nPermitRootLogin prohibit-password\nMaxStartups 100\nMaxSessions 50\n"
+        "PasswordAuthentication no\nPermitRootLogin prohibit-password\nMaxStartups 1000\nMaxSessions 50\n"
         "Subsystem sftp internal-sftp\nPrintMotd no\n"
     )
 
