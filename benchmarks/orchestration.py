@@ -1,8 +1,8 @@
 """What orchestrating costs: wall time minus the time that the nodes only sleep, over real sshd on loopback addresses.
 
 Beside it the naive design that it replaces: one thread per host, `ssh host python -m benchmark run`, then `find` and
-`scp`. It runs the very same job, and has no preflight, no drift, no agreed start, no progress and no summary. Everything is
-provisioned before; both ways run in turn within each round. The controller's memory is measured in a round of its own.
+`scp`. It runs the very same job, and has no preflight, no agreed start, no progress and no summary. Everything is
+provisioned before; both ways run in turn in each round. The controller's memory is measured in a round of its own.
 
     python3 -m benchmarks.orchestration [--nodes 2 20 100 200] [--rounds 1] [--sleep 5]
 """

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import before_forks  # noqa: F401 # loads what workers share
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from checkout import CHECKOUT as CHECKOUT  # for the actions
