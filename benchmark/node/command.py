@@ -13,6 +13,7 @@ import yaml
 
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, RunError
 from benchmark.files import read_record
+from benchmark.node.lock import RUNNING, Lock
 from benchmark.node.run import RunRequest, run
 from benchmark.records import NodeResult
 from benchmark.rundir import RunOrder, open_run
@@ -62,6 +63,7 @@ def _exit_code(result: NodeResult) -> int:
 
 def _from_order(path: Path) -> RunRequest:
     order = read_record(path, RunOrder)
+    Lock(path.parent / RUNNING)  # held until this process ends
     return RunRequest(order.run_id, order.node, order.resolved, path.parent, order.wait_s, order.attempt)
 
 

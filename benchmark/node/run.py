@@ -32,6 +32,7 @@ from benchmark.node.interfaces import (
     make_scenario,
     now_ns,
 )
+from benchmark.node.lock import STARTING, Lock
 from benchmark.node.peak import PeakFinder
 from benchmark.node.progress import Progress
 from benchmark.node.recorder import Recorder
@@ -81,6 +82,7 @@ class _Run:
         self.request = request
         self.profile = request.resolved.profile
         self.progress = Progress(request.node, request.directory)
+        self.starting = None if request.wait_s is None else Lock(request.directory / STARTING)
         started = datetime.now(timezone.utc)
         self.path = request.directory / f"mlperf_datacenter_{request.node}_{started:%Y%m%dT%H%M%SZ}.json"
         self.result = NodeResult(
@@ -179,10 +181,11 @@ class _Run:
         return self.result.engine.replicas if self.result.engine else 1
 
     def _agreed_start(self) -> Start | None:
-        if self.request.wait_s is None:
+        if self.request.wait_s is None or self.starting is None:
             return None
         with self._stage("ready", told="ready, waiting for the others"):
-            return wait_for_start(self.request.directory, self.request.wait_s, self.result.environment)
+            request, environment = self.request, self.result.environment
+            return wait_for_start(request.directory, self.request.wait_s, environment, self.starting)
 
     def _measure(self, engine: Engine, scenario: Scenario, workload: Workload, start: Start | None) -> None:
         path = self.request.directory / SAMPLES

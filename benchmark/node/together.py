@@ -13,11 +13,12 @@ from pathlib import Path
 from benchmark.errors import RunError
 from benchmark.files import write_atomic
 from benchmark.node.interfaces import now_ns
+from benchmark.node.lock import Lock
 from benchmark.records import Environment
 from benchmark.rundir import GO, READY
 
 # How often the node looks for the word to start: no query is in flight, so that this costs no number anything.
-LOOK_S = 0.01
+LOOK_S = 0.05
 # So long before the start the node does all that touches the disk; a fsync of a busy disk takes less.
 LEAD_NS = 250_000_000
 # A sleep ends so late at most on a machine that is not overloaded; the rest is waited for awake.
@@ -32,12 +33,15 @@ class Start:
     at_ns: int
 
 
-def wait_for_start(directory: Path, wait_s: float, environment: Environment | None) -> Start:
+def wait_for_start(directory: Path, wait_s: float, environment: Environment | None, starting: Lock) -> Start:
     """Tell that this node is ready, and what it is; return the start once it is told, shortly before it or after it.
+
+    Lets go of `starting`, for which `watch.sh` waits.
 
     Raises RunError where it is not told within `wait_s` seconds.
     """
     write_atomic(directory / READY, environment.model_dump_json() if environment else "")
+    starting.release()
     deadline_ns = now_ns() + int(wait_s * 1e9)
     while not (directory / GO).exists():
         if now_ns() > deadline_ns:

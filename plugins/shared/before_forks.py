@@ -1,8 +1,8 @@
 """What every worker needs is loaded once, in the process that forks them.
 
 ansible-core forks a worker for each task on each node, and loads the connection's plugin and all filters in the worker,
-where they are lost again: half of what a short task costs. Before it forks the first worker for an action it imports the
-action's module, and so this one.
+where they are lost again: half of what a short task costs. Before it forks the first worker for an action, it imports
+the action's module, and so this one.
 """
 
 from __future__ import annotations

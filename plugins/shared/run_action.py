@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
 import math
 import shlex
@@ -26,7 +28,7 @@ from benchmark.rundir import NODES, ORDER, RunOrder
 
 FILES = CHECKOUT / "roles/benchmark/files"
 # Seconds that one look at a node may wait there, for each node: what looking costs the controller does not grow with
-# the nodes. A node's next stage, and its end, are told at once.
+# the nodes. A node's end is told at once, and its next stage within a quarter of that.
 LOOK_S_PER_NODE = 0.1
 LOOK_S = (2, 20)
 # A look that comes back sooner is not repeated at once: what a node says cannot make the controller busy.
@@ -91,10 +93,10 @@ class RunAction(NodeAction):
         every_s = min(max(LOOK_S[0], math.ceil(LOOK_S_PER_NODE * len(nodes(self.task_vars)))), LOOK_S[1])
         while True:
             began = time.monotonic()
-            seconds = str(max(0, min(every_s, math.ceil(deadline - began))))
-            known = self.last.state if self.last else ""
+            seconds = max(0, min(every_s, math.ceil(deadline - began)))
+            known, quarter = self.last.state if self.last else "", max(1, seconds // 4)
             try:
-                state, _, told = self.script("watch.sh", seconds, file, known).partition("\n")
+                state, _, told = self.script("watch.sh", str(seconds), file, known, str(quarter)).partition("\n")
             except AnsibleConnectionFailure as error:
                 self.lost = " ".join(str(error).split())[-200:]
                 self.say("SSH connection lost, looking for it again; the run goes on")
@@ -116,16 +118,23 @@ class RunAction(NodeAction):
         place = into or self.place
         for attempt in range(attempts):
             try:
-                packed = self.script("pack.sh").strip().splitlines()[-1:]
-                path, _, size = (packed or [""])[0].rpartition(" ")
-                if not size.isdigit() or int(size) > MAX_SAMPLES_BYTES:
-                    raise NodeFailure(f"The node's files could not be packed: {' '.join(packed)[-300:]}")
                 archive = place / "fetched.tar.gz"
-                self._connection.fetch_file(path, str(archive))
+                # Not what a login shell may print before.
+                _, _, packed = self.script("pack.sh").partition("packed ")
+                head, _, inline = packed.partition("\n")
+                path, _, size = head.rpartition(" ")
+                if not size.isdigit() or int(size) > MAX_SAMPLES_BYTES:
+                    raise NodeFailure(f"The node's files could not be packed: {packed[-300:]}")
+                if inline.strip():
+                    archive.write_bytes(base64.b64decode(inline))
+                else:
+                    self._connection.fetch_file(path, str(archive))
                 names = unpack(archive, place)
                 archive.unlink()
             except InputError as error:
                 raise NodeFailure(str(error)) from error
+            except binascii.Error as error:
+                raise NodeFailure(f"The node's files came back damaged: {error}.") from error
             except AnsibleConnectionFailure:
                 if attempt == attempts - 1:
                     raise

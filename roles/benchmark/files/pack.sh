@@ -1,8 +1,11 @@
-# Pack what the run left for the controller, and print the archive's path and size in bytes.
+# Pack what the run left for the controller, and print "packed ", the archive's path and its size in bytes; and the archive
+# itself where it is small, for a transfer of its own costs more than these.
 # Arguments: the run's directory, the node's name.
 set -eu
 expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
 run=$(expand "$1")
 cd "$run/$2"
-tar -czf "../$2.tar.gz" --exclude=order.json --exclude='*.tmp' --exclude='*.part' .
-echo "$PWD/../$2.tar.gz $(wc -c < "../$2.tar.gz")"
+tar -czf "../$2.tar.gz" --exclude=order.json --exclude='*.tmp' --exclude='*.part' --exclude='*.lock' .
+size=$(wc -c < "../$2.tar.gz")
+echo "packed $PWD/../$2.tar.gz $size"
+[ "$size" -gt 500000 ] || base64 "../$2.tar.gz"

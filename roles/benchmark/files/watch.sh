@@ -1,20 +1,34 @@
 # Wait for the run to end, for one file of it or for its next stage, at most so many seconds, and tell how far it is. No
-# Python starts here: the node measures.
+# Python starts here, and nothing looks again and again: the node measures.
 # Arguments: the run's directory, the node's name, seconds, the file ("exit_code": for the end alone), the stage that is
-# known already.
+# known already (empty: the first that is seen), seconds before a next stage is told.
 # Prints the exit code (or the file's name, or "running", or "vanished" where its process is gone without an exit code),
 # then progress.json, of which no more than is read there; or with the file's name what it holds.
 expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
 cd "$(expand "$1")/$2" 2>/dev/null || { echo vanished; exit 0; }
-known_stage() {
+known=$5
+next_stage() {
+  told=
   { read -r told < progress.json; } 2>/dev/null
-  case $told in "" | *"\"state\": \"$1\""*) ;; *) return 1 ;; esac
+  told=${told#*'"state": "'}
+  told=${told%%'"'*}
+  [ -n "$known" ] || known=$told
+  [ "$told" != "$known" ]
 }
-# Nothing is measured before the node is ready, so that looking often costs nothing; then a look costs a millisecond.
-if [ "$4" = exit_code ]; then step=0.5 looks=$((2 * $3)); else step=0.2 looks=$((5 * $3)); fi
-while [ ! -f exit_code ] && [ ! -f "$4" ] && [ "$looks" -gt 0 ] && known_stage "$5"; do
-  sleep "$step"
-  looks=$((looks - 1))
+# The run holds a lock until it is ready, and one until it ends. Without flock, and in the moments in which neither the
+# lock nor the file is there, a look costs a millisecond.
+if [ "$4" = exit_code ]; then lock=running.lock; else lock=starting.lock; fi
+tenths=$((10 * $3))
+next_stage
+while [ ! -f exit_code ] && [ ! -f "$4" ] && [ "$tenths" -gt 0 ]; do
+  flock -s -E 99 -w "$6" "$lock" true 2>/dev/null
+  if [ $? = 99 ]; then
+    tenths=$((tenths - 10 * $6))
+    next_stage && break
+  else
+    sleep 0.2
+    tenths=$((tenths - 2))
+  fi
 done
 if [ -f exit_code ]; then
   cat exit_code
