@@ -69,11 +69,11 @@ def _write(run_dir: Path, gathered: Gathered, outcome: Outcome) -> str:
     write_atomic(run_dir / SUMMARY_FILE, summary)
     write_atomic(run_dir / MARKDOWN_FILE, render_job_summary(outcome))
     write_atomic(run_dir / TABLE_FILE, render_node_table(gathered))
-    write_atomic(run_dir / REPORT_FILE, _report(run_dir, gathered))
+    write_atomic(run_dir / REPORT_FILE, _report(run_dir, gathered, outcome))
     return summary
 
 
-def _report(run_dir: Path, gathered: Gathered) -> str:
+def _report(run_dir: Path, gathered: Gathered, outcome: Outcome) -> str:
     try:
         # Here and not above: of all that is imported it alone takes most of a second, and only this command draws.
         from benchmark.cluster.report.page import render_report
@@ -82,7 +82,7 @@ def _report(run_dir: Path, gathered: Gathered) -> str:
             f"{REPORT_FILE} cannot be made: the package {missing.name} is missing. Install requirements.txt into this "
             f"Python; the other files are in {run_dir}."
         ) from None
-    return render_report(gathered, run_dir)
+    return render_report(gathered, run_dir, outcome.against_baseline)
 
 
 def keep_failures(run_dir: Path, run: RunRecord, text: str) -> None:

@@ -29,14 +29,13 @@ def render_job_summary(outcome: Outcome) -> str:
     page = (
         _environment()
         .get_template(TEMPLATE)
-        .render(outcome=outcome, disclaimer=DISCLAIMER, baseline=_baseline(outcome), **shown)
+        .render(outcome=outcome, disclaimer=DISCLAIMER, baseline=baseline_view(outcome.against_baseline), **shown)
     )
     return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
 
 
-def _baseline(outcome: Outcome) -> dict[str, object]:
-    """Return the change against the baseline as the template shows it: words, and a table for each group."""
-    told = outcome.against_baseline
+def baseline_view(told: Comparison | str) -> dict[str, object]:
+    """Return the change against the baseline as templates show it: words, and a table for each group."""
     if not isinstance(told, Comparison):
         return {"words": told, "tables": []}
     tables = [{"title": title(group), "rows": [cells(one) for one in defined(group)]} for group in told.groups]

@@ -19,11 +19,15 @@ from benchmark.rundir import NODES
 __all__ = ["ASPECTS", "node_history"]
 
 
-def node_history(results: Path, node: str = "") -> History:
-    """Return every node's history in a results directory, or one node's. Raises InputError where there is none."""
+def node_history(results: Path, node: str = "", until: str = "", most: int = 0) -> History:
+    """Return every node's history in a results directory, or one node's. Raises InputError where there is none.
+
+    `until`: the last run that is looked at; `most`: look at so many runs at most. Without them all are.
+    """
     series: dict[tuple[str, str], list[NodeRun]] = {}
     skipped: list[str] = []
-    for run_id in run_ids(results):
+    wanted = [run_id for run_id in run_ids(results) if not until or run_id <= until]
+    for run_id in wanted[-most:]:
         try:
             runs = list(node_runs(results, run_id))
         except InputError as error:

@@ -20,9 +20,9 @@ def amount(value: float | None) -> str:
 
 
 def tick(value: float) -> str:
-    """Return a round number as an axis shows it: without zeros that say nothing."""
-    text = amount(round(value, 6))
-    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+    """Return a round number as an axis shows it: exact, without zeros that say nothing."""
+    text = f"{value:,.10g}"
+    return text.replace("-", MINUS) if value < 0 else text
 
 
 def share(value: float | None) -> str:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from benchmark import __version__
 from benchmark.cluster.aggregate import Gathered
+from benchmark.cluster.job_summary import baseline_view
 from benchmark.cluster.names import some
 from benchmark.cluster.report import sections
 from benchmark.cluster.report.amounts import amount, share
@@ -22,7 +23,9 @@ from benchmark.cluster.report.headline import advice, finding_words
 from benchmark.cluster.report.parts import Like, likes
 from benchmark.cluster.report.ranking import ranking
 from benchmark.cluster.report.timeline import timeline
+from benchmark.cluster.report.trend import histories, trend
 from benchmark.cluster.summary import view
+from benchmark.records import Comparison
 from benchmark.text import clean, environment, floor_note
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -32,13 +35,14 @@ MOST_ADVICE = 5
 MOST_TILES = 9
 
 
-def render_report(gathered: Gathered, run_dir: Path) -> str:
-    """Return the page of the run in `run_dir`."""
+def render_report(gathered: Gathered, run_dir: Path, against_baseline: Comparison | str = "") -> str:
+    """Return the page of the run in `run_dir`; `against_baseline`: what changed, where there is a baseline."""
     run, nodes, result = gathered.run, gathered.nodes, gathered.result
     groups = likes(run_dir, result, nodes)
     notes = advice(result)
     changed, every = sections.settings(run)
     counted = [node for node in nodes if node.counted]
+    known = histories(run_dir)
     page = _environment().get_template("report.html.j2")
     return page.render(
         **view(result, run),
@@ -48,6 +52,8 @@ def render_report(gathered: Gathered, run_dir: Path) -> str:
         others=notes[1:MOST_ADVICE],
         tiles=_tiles(gathered),
         groups=[_group(like, charted=like.number <= MOST_CHARTED) for like in groups],
+        baseline=baseline_view(against_baseline),
+        trends=[(like, found) for like in groups[:MOST_CHARTED] if (found := trend(like, known))],
         checks=sections.checks(result),
         energy=sections.energy(counted),
         gpus=sections.gpus(counted),
