@@ -148,3 +148,13 @@ def compute(samples: Sequence[Sample], planned: int, loadgen: LoadGenResult | No
 def _figure(loadgen: LoadGenResult, name: str) -> float | None:
     value = loadgen.results.get(name)
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def per_joule(joules: float, metrics: Iterable[Metrics]) -> dict[str, float | None]:
+    """Return `tokens_per_joule` and `joules_per_query`, of output tokens and completed queries; None: undefined."""
+    each = list(metrics)
+    tokens, queries = sum(one.output_tokens for one in each), sum(one.queries.completed for one in each)
+    return {
+        "tokens_per_joule": tokens / joules if joules > 0 and tokens else None,
+        "joules_per_query": joules / queries if queries else None,
+    }

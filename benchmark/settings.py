@@ -125,6 +125,7 @@ class Settings(BaseModel):
     benchmark_sync_timeout_s: int = Field(
         900, ge=1, le=7 * 86400, description="seconds after which a node that is not ready to measure is left behind"
     )
+    benchmark_telemetry: bool = Field(True, description="whether GPUs and host are watched at 10 Hz while measuring")
     benchmark_min_nodes: Annotated[int | str, BeforeValidator(_number_or_share)] = Field(
         "100%", description="nodes (a number, or a percentage of those asked) below which the run does not count"
     )

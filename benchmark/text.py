@@ -14,7 +14,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmark.profiles import Profile
-from benchmark.records import Check, Distribution, Metrics, NodeResult, Rouge
+from benchmark.records import Check, Distribution, Metrics, NodeResult, Rouge, Telemetry
 from benchmark.settings import Settings, is_directory_path
 from benchmark.verdict import label, shown, unit, value_of
 
@@ -128,6 +128,12 @@ def describe_rouge(rouge: Rouge) -> str:
     return f"{scores}; {rouge.answers} answers to {rouge.references} prompts, {rouge.generated_characters} characters"
 
 
+def energy_words(joules: float, tokens_per_joule: float | None, joules_per_query: float | None) -> str:
+    """Return how much energy was used, and what for."""
+    size, unit = (joules, "J") if joules < 1e4 else (joules / 1e3, "kJ") if joules < 1e7 else (joules / 1e6, "MJ")
+    return f"{figure(size)} {unit}, {figure(tokens_per_joule)} tokens/J, {figure(joules_per_query)} J/query"
+
+
 def floor_note(distributions: Iterable[Distribution], percentiles: Iterable[str]) -> str:
     """Return a sentence on which of `percentiles` rest on too few samples, or nothing."""
     names = list(percentiles)
@@ -172,10 +178,32 @@ def render_node(result: NodeResult) -> str:
             model=describe_model(result.resolved.settings),
             hardware=_hardware(result),
             simulated=result.engine is not None and result.engine.simulated,
+            watched=_watched(result.telemetry) if result.telemetry else [],
             times=_times(metrics) if metrics else [],
             checks=[check_words(check) for check in result.verdict.checks] if result.verdict else [],
         )
     )
+
+
+def _watched(telemetry: Telemetry) -> list[tuple[str, str]]:
+    """Return what was watched while measuring, a line each."""
+    lines = []
+    if energy := telemetry.energy:
+        words = energy_words(energy.joules, energy.tokens_per_joule, energy.joules_per_query)
+        idle = "" if energy.idle_w is None else f"; {figure(energy.idle_w)} W before, idle"
+        lines.append(("Energy", f"{words}{idle}; by the GPUs' own counters, not the wall"))
+    for gpu in telemetry.gpus:
+        held = ", ".join(f"{name} {share:.0%}" for name, share in gpu.throttled.items())
+        lines.append(
+            (
+                f"GPU {gpu.index}",
+                f"{figure(gpu.utilisation_percent)} % busy at {figure(gpu.sm_clock_mhz)} MHz, {figure(gpu.power_w)} W, "
+                f"at most {figure(gpu.temperature_c_max)} C" + (f"; held down: {held}" if held else ""),
+            )
+        )
+    if telemetry.note:
+        lines.append(("Not watched", telemetry.note))
+    return lines
 
 
 _TIMES = (

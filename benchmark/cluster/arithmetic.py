@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 from benchmark.cluster.drift import drift_reason, hardware
 from benchmark.cluster.load import LoadedNode
 from benchmark.cluster.names import natural, some
-from benchmark.metrics import NS_PER_MS, NS_PER_S, distribution
+from benchmark.metrics import NS_PER_MS, NS_PER_S, distribution, per_joule
 from benchmark.records import (
     Agreement,
     Check,
@@ -104,7 +105,22 @@ def _group(key: dict[str, str], nodes: Sequence[LoadedNode], differing: set[str]
         tpot_ms=distribution(chain.from_iterable(node.times.tpot_ms for node in nodes)),
         worst_p99_latency_ms=worst_ms,
         worst_p99_node=worst,
+        **_energy(nodes),
     )
+
+
+def _energy(nodes: Sequence[LoadedNode]) -> dict[str, Any]:
+    """Return the joules of the nodes that tell theirs, and those nodes' tokens and queries over them."""
+    told = [
+        (node.result.telemetry.energy.joules, node.metrics)
+        for node in nodes
+        if node.metrics and node.result and node.result.telemetry and node.result.telemetry.energy
+    ]
+    if not told:
+        return {}
+    joules = math.fsum(used for used, _ in told)
+    ratios = per_joule(joules, (metrics for _, metrics in told))
+    return {"energy_nodes": len(told), "energy_joules": joules, **ratios}
 
 
 def _sum(values: Iterable[float | None]) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any
 from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.cluster.names import some
 from benchmark.records import ClusterResult, Distribution, Finding, Group, MeasuredAttempt, NodeRow, Overlap, RunRecord
-from benchmark.text import describe_model, describe_profile, environment, figure, finish, floor_note, moment
+from benchmark.text import describe_model, describe_profile, energy_words, environment, figure, finish, floor_note, moment
 from benchmark.verdict import label, unit
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -98,6 +98,13 @@ def _totals(group: Group, attempts: int) -> Iterable[tuple[str, str]]:
     if group.latency_ms is not None:
         spreads = (("latency", group.latency_ms), ("TTFT", group.ttft_ms), ("TPOT", group.tpot_ms))
         yield "Pooled P99", _pooled([(name, spread) for name, spread in spreads if spread is not None])
+    if group.energy_joules is not None:
+        of = "" if group.energy_nodes == len(group.nodes) else f" of {group.energy_nodes} of {len(group.nodes)} nodes"
+        yield (
+            "Energy",
+            f"{energy_words(group.energy_joules, group.tokens_per_joule, group.joules_per_query)}{of}, by the GPUs' "
+            "own counters, not the wall",
+        )
     if group.worst_p99_node is not None:
         yield "Worst node", f"{group.worst_p99_node}: P99 latency {figure(group.worst_p99_latency_ms)} ms"
 

@@ -16,6 +16,8 @@ from benchmark.verdict import Findings, judge
 
 # Both sides compute the same formulas in double precision; only the last bits may differ between two machines.
 RELATIVE_TOLERANCE = 1e-9
+# No GPU draws as much.
+MAX_GPU_W = 5000
 
 
 def differences(claimed: Any, given: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -115,6 +117,24 @@ def _check_measurement(result: NodeResult, replicas: int, samples: Sequence[Samp
     last = max((s.completed_ns or s.issued_ns for s in samples), default=0)
     if result.window and last > result.window.ended_unix_ns - result.window.started_unix_ns:
         raise InputError("its samples reach beyond its measuring window.")
+    _check_energy(result, given)
+
+
+def _check_energy(result: NodeResult, given: Metrics) -> None:
+    """Raise InputError for joules that no GPUs can have used, or that are divided by other counts than the samples'."""
+    energy = result.telemetry.energy if result.telemetry else None
+    if energy is None or result.window is None or result.environment is None:
+        return
+    window_s = (result.window.ended_unix_ns - result.window.started_unix_ns) / metrics.NS_PER_S
+    most = MAX_GPU_W * len(result.environment.gpus) * window_s
+    if not 0 <= energy.joules <= most or not math.isclose(energy.window_s, window_s):
+        raise InputError(
+            f"it claims {energy.joules:g} J in {energy.window_s:g} s; its window has {window_s:g} s, and its "
+            f"{len(result.environment.gpus)} GPUs cannot have used more than {most:g} J."
+        )
+    for name, value in metrics.per_joule(energy.joules, [given]).items():
+        for _, claimed, right in differences(getattr(energy, name), value):
+            raise InputError(f"its {name} is {claimed}, its joules and samples give {right}.")
 
 
 def _at(path: str, claimed: Any, value: Any) -> str:

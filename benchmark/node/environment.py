@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmark.errors import SetupError
+from benchmark.node.gpu_facts import describe, processes
 from benchmark.node.model import find_snapshot
 from benchmark.node.model_hash import weights_sha256
 from benchmark.node.nvml import NoDriver, driver
@@ -89,9 +90,9 @@ def _gpus() -> _Gpus:
     try:
         with driver() as asked:
             # First, for from here on this process may be among them.
-            others = asked.processes()
+            others = processes(asked)
             gpus, cuda = visible_gpus(asked.version)
-            told = tuple(_with_processes(asked.describe(gpu), others) for gpu in gpus)
+            told = tuple(_with_processes(describe(asked, gpu), others) for gpu in gpus)
             return _Gpus(told, asked.version, cuda, asked.cuda)
     except NoDriver as reason:
         gpus, cuda = visible_gpus()

@@ -36,6 +36,7 @@ from benchmark.node.lock import STARTING, Lock
 from benchmark.node.peak import PeakFinder
 from benchmark.node.progress import Progress
 from benchmark.node.recorder import Recorder
+from benchmark.node.telemetry import NoWatch, Watch, start_watch
 from benchmark.node.together import Start, sleep_until, wait_for_start
 from benchmark.records import Accuracy, DatasetInfo, NodeResult, Sample, Stage, Status, Window
 from benchmark.settings import ResolvedSettings
@@ -46,6 +47,8 @@ SAMPLES = "samples.jsonl"
 # Held while the run goes on, so that on a disk that it fills there is room to say so.
 ROOM = "room.tmp"
 ROOM_BYTES = 256 * 2**10
+# What an idle GPU draws is measured for so long where nothing else is waited for.
+IDLE_S = 1.0
 ACCURACY_SAMPLES = ACCURACY + SAMPLES
 
 
@@ -95,6 +98,7 @@ class _Run:
             resolved=request.resolved,
         )
         self.recorder: Recorder | None = None
+        self.watch: Watch | NoWatch = NoWatch()
         self.window_ns: tuple[int, int] | None = None
         self.asked_unix_ns: int | None = None
 
@@ -132,6 +136,9 @@ class _Run:
                 require_scoring()  # now, and not after an hour of measuring
         workload = Workload(dataset.prompts, profile.samples, profile.generation.seed)
         with ExitStack() as stack:
+            if settings.benchmark_telemetry and profile.accuracy != "only":
+                self.watch = start_watch(self.request.directory, environment)
+                stack.callback(self.watch.close)
             with self._stage("loading"):
                 engine = make_engine(profile.engine, settings, profile.generation, dict(profile.engine_options))
                 engine.directory = self.request.directory
@@ -141,7 +148,10 @@ class _Run:
                 self._warm_up(engine, workload)
             if profile.accuracy != "only":
                 self._update(target_qps=self._target(engine, scenario, workload))
+                self.watch.idle()
                 start = self._agreed_start()
+                if start is None and self.watch.gpus:
+                    time.sleep(IDLE_S)
                 with self._stage("measuring", profile.samples or 0):
                     self._measure(engine, scenario, workload, start)
             if profile.accuracy != "off":
@@ -198,6 +208,7 @@ class _Run:
                 sleep_until(start.at_ns)
             cpu = cpu_time.read()
             self.window_ns = time.time_ns(), now_ns()
+            self.watch.start(self.window_ns[1])
             self.recorder = Recorder(engine, writer, self.window_ns[1], self._tell)
             try:
                 self.progress.begin(least_s=0)
@@ -250,8 +261,9 @@ class _Run:
     def _close_window(self) -> None:
         if self.window_ns is not None:
             started_unix_ns, started_ns = self.window_ns
-            ended = started_unix_ns + now_ns() - started_ns
-            self._set(window=Window.of(started_unix_ns, ended, self.asked_unix_ns))
+            ended_ns = now_ns()
+            self._set(window=Window.of(started_unix_ns, started_unix_ns + ended_ns - started_ns, self.asked_unix_ns))
+            self.watch.end(started_ns, ended_ns)
 
     def _tell(self, sample: Sample, done: int) -> None:
         began_ns = sample.issued_ns if sample.scheduled_ns is None else sample.scheduled_ns
@@ -299,7 +311,12 @@ class _Run:
             measured = metrics.compute(self.recorder.samples, planned, loadgen)
         prompts = self.result.dataset.prompts if self.result.dataset else None
         found = Findings(measured, loadgen, self.result.accuracy, prompts)
-        return {"metrics": measured, "verdict": judge(self.profile, found, self.result.target_qps or 0, status)}
+        telemetry = self.watch.telemetry(measured)
+        return {
+            "metrics": measured,
+            "telemetry": telemetry,
+            "verdict": judge(self.profile, found, self.result.target_qps or 0, status),
+        }
 
 
 @contextmanager

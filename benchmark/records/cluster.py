@@ -51,6 +51,10 @@ class Group(Record):
     tpot_ms: Distribution | None
     worst_p99_latency_ms: float | None
     worst_p99_node: Name | None
+    energy_nodes: Count = Field(0, description="nodes whose GPUs' counters told; the three below cover these alone")
+    energy_joules: float | None = Field(None, description="their sum over the measuring windows: not the wall's")
+    tokens_per_joule: float | None = None
+    joules_per_query: float | None = None
 
 
 class Overlap(Record):

@@ -19,9 +19,9 @@ class GpuTick(Record):
     sm_clock_mhz: Count | None = None
     memory_clock_mhz: Count | None = None
     power_w: float | None = None
-    energy_mj: Count | None = Field(None, description="the GPU's own counter in millijoules, since the driver's start")
+    energy_mj: Count | None = Field(None, description="the GPU's own counter since the driver's start, read every 5 s")
     temperature_c: float | None = None
-    memory_temperature_c: float | None = None
+    memory_temperature_c: float | None = Field(None, description="once a second, as the PCIe counters")
     throttle_reasons: Count | None = Field(None, description="NVML's bit mask of why the clocks are held down")
     pcie_tx_kib_s: Count | None = None
     pcie_rx_kib_s: Count | None = None
@@ -32,7 +32,7 @@ class Tick(Record):
 
     t_ns: int = Field(description="by the samples' clock: from the window's beginning; below zero: before it")
     cpu_percent: float | None = Field(None, description="of all cores together, 0 to 100")
-    memory_mib: Count | None = Field(None, description="of the host, in use")
+    memory_mib: Count | None = Field(None, description="of the host, in use; once a second, as the network's counters")
     network_rx_bytes: Count | None = Field(None, description="of all interfaces but loopback, since the host started")
     network_tx_bytes: Count | None = None
     gpus: tuple[GpuTick, ...] = ()

@@ -46,7 +46,15 @@ def test_a_complete_run(playbooks: Playbooks) -> None:
     for node in ("jw2", "jw3"):
         files = sorted(path.name.split("_2")[0] for path in (done.run_dir / "nodes" / node).iterdir())
         prefix = f"mlperf_datacenter_{node}"
-        assert files == ["benchmark.log", prefix, prefix, "order.json", "ready.json", "samples.jsonl"]
+        assert files == [
+            "benchmark.log",
+            prefix,
+            prefix,
+            "order.json",
+            "ready.json",
+            "samples.jsonl",
+            "telemetry.jsonl",
+        ]
         assert f"{node}: measuring" in done.output
         assert not list((playbooks.directory / "nodes" / node / "runs").iterdir()), (
             "what was fetched is not left behind"

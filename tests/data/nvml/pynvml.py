@@ -7,7 +7,10 @@ matrices; the machines of the tests have no GPU. What a test changes is written 
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 NVML_CLOCK_SM = 1
@@ -15,6 +18,8 @@ NVML_CLOCK_MEM = 2
 NVML_MEMORY_ERROR_TYPE_CORRECTED = 0
 NVML_MEMORY_ERROR_TYPE_UNCORRECTED = 1
 NVML_VOLATILE_ECC = 0
+NVML_FI_DEV_MEMORY_TEMP = 82
+nvmlEventTypeXidCriticalError = 8  # noqa: N816 # the library's own name
 
 
 class NVMLError(Exception):
@@ -147,6 +152,59 @@ def _answer(question: str) -> Any:
     return function
 
 
-globals().update({question: _answer(question) for question, *_ in IDLE})
+BUSY: dict[tuple[Any, ...], Any] = {
+    ("nvmlDeviceGetUtilizationRates",): SimpleNamespace(gpu=98, memory=30),
+    ("nvmlDeviceGetMemoryInfo",): SimpleNamespace(total=85520809984, free=84091797504, used=1429012480),
+    ("nvmlDeviceGetClockInfo", NVML_CLOCK_SM): 1455,
+    ("nvmlDeviceGetClockInfo", NVML_CLOCK_MEM): 2619,
+    ("nvmlDeviceGetPowerUsage",): 690483,
+    ("nvmlDeviceGetTemperature", 0): 54,
+    ("nvmlDeviceGetCurrentClocksEventReasons",): 4,
+}
+# Watts by which the counter below rises; a test gives another figure to each end of a run.
+WATTS = float(os.environ.get("RECORDED_WATTS", "690.0"))
+XID = [int(number) for number in os.environ.get("RECORDED_XID", "").split()]
+
+
+def nvmlDeviceGetTotalEnergyConsumption(board: Board) -> int:  # noqa: N802
+    """Return a counter that rises with the machine's own clock, in millijoules."""
+    if board.answers.get(("no counter",)):
+        raise NVMLError_NotSupported("Not Supported")
+    return int(time.monotonic() * 1000 * WATTS)
+
+
+def nvmlDeviceGetPcieThroughput(board: Board, counter: int) -> int:  # noqa: N802
+    """Return KiB/s after as long as the driver watches the link."""
+    time.sleep(0.0207)
+    return (1160, 2836)[counter]
+
+
+def nvmlDeviceGetFieldValues(board: Board, fields: tuple[int, ...]) -> list[Any]:  # noqa: N802
+    """Return the temperature of the memory."""
+    return [SimpleNamespace(nvmlReturn=0, value=SimpleNamespace(uiVal=45)) for _ in fields]
+
+
+def nvmlEventSetCreate() -> object:  # noqa: N802
+    """Return a set of events."""
+    return object()
+
+
+def nvmlDeviceRegisterEvents(board: Board, kinds: int, events: object) -> None:  # noqa: N802
+    """Refuse, as where a user may not."""
+    if os.environ.get("RECORDED_NO_EVENTS"):
+        raise NVMLError("Insufficient Permissions")
+
+
+def nvmlEventSetWait_v2(events: object, timeout_ms: int) -> Any:  # noqa: N802
+    """Return an event, or time out."""
+    if XID:
+        return SimpleNamespace(device=BOARDS[0], eventData=XID.pop())
+    time.sleep(timeout_ms / 1000)
+    raise NVMLError("Timeout")
+
+
+if os.environ.get("RECORDED_STATE") == "busy":
+    IDLE.update(BUSY)
+globals().update({question: _answer(question) for question, *_ in [*IDLE, *BUSY]})
 for _question in ("nvmlDeviceGetMigDeviceHandleByIndex", "nvmlDeviceGetDeviceHandleFromMigDeviceHandle"):
     globals()[_question] = _refuse(_question)

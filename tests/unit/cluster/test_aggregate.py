@@ -10,6 +10,8 @@ import pytest
 
 from benchmark import files
 from benchmark.cluster.aggregate import aggregate
+from benchmark.cluster.load import read_run
+from benchmark.cluster.summary import render_cluster
 from benchmark.errors import InputError
 from benchmark.files import write_record
 from benchmark.records import ClusterResult, DatasetInfo, EngineInfo, Failure, NodeRow, Window
@@ -321,3 +323,32 @@ def test_a_node_that_failed_is_compared_too_and_a_refused_one_is_not(tmp_path: P
     assert [one.fact for one in aggregate(tmp_path).drift] == ["driver"]
     change(tmp_path, "jw3", lambda content: content.update(run_id="another"))
     assert aggregate(tmp_path).drift == ()
+
+
+def use_energy(run_dir: Path, **changes: Any) -> None:
+    """Give jw2's result an energy that its samples allow, with something changed."""
+    right = {"joules": 1000.0, "window_s": 5.4, "tokens_per_joule": 0.192, "joules_per_query": 1000 / 3}
+    telemetry = {"ticks": 50, "interval_ms": 100.0, "cost_percent": 0.5, "energy": {**right, **changes}}
+    change(run_dir, "jw2", lambda content: content.update(telemetry=telemetry))
+
+
+def test_energy_that_the_samples_allow_is_believed(run_dir: Path) -> None:
+    use_energy(run_dir)
+    assert aggregate(run_dir).groups[0].energy_joules == 1000
+    text = " ".join(render_cluster(aggregate(run_dir), read_run(run_dir)).split())
+    assert "Energy 1000 J, 0.19 tokens/J, 333 J/query of 1 of 2 nodes, by the GPUs' own counters, not the wall" in text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"joules": -1.0, "tokens_per_joule": None, "joules_per_query": -1 / 3},
+        {"joules": 1e308},
+        {"window_s": 54.0},
+        {"tokens_per_joule": 19.2},
+        {"joules_per_query": 1.0},
+    ],
+)
+def test_energy_that_cannot_be_is_refused(run_dir: Path, wrong: dict[str, Any]) -> None:
+    use_energy(run_dir, **wrong)
+    assert_refused(run_dir, "jw2", " J" if "joules" in wrong or "window_s" in wrong else "its joules and samples give")

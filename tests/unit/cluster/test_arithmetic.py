@@ -13,7 +13,7 @@ from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.arithmetic import cluster_verdict, overlap
 from benchmark.cluster.names import natural
 from benchmark.metrics import distribution
-from benchmark.records import NodeRow, Overlap, ReadyNode, Verdict, Window
+from benchmark.records import Energy, NodeRow, Overlap, ReadyNode, Telemetry, Verdict, Window
 from tests.unit.building import GPU, HOST, add_node, asked, make_run
 
 LATENCIES = st.lists(st.integers(60, 5000).map(float), min_size=3, max_size=3)
@@ -214,3 +214,27 @@ def test_one_node_alone_needs_no_overlap() -> None:
 def test_many_failed_nodes_are_named_shortly() -> None:
     verdict = cluster_verdict([row(f"n{i}", "failed") for i in range(200)], None)
     assert verdict.reasons == ("200 of 200 nodes are not counted: n0, n1, n2, n3, n4 and 195 more.",)
+
+
+def watched(joules: float, window_s: float) -> Telemetry:
+    energy = Energy(joules=joules, window_s=window_s, tokens_per_joule=3 * 64 / joules, joules_per_query=joules / 3)
+    return Telemetry(ticks=2, interval_ms=100, cost_percent=0.5, energy=energy)
+
+
+def test_the_clusters_energy_is_of_the_nodes_that_tell_theirs(tmp_path: Path) -> None:
+    make_run(tmp_path, {node: asked(3) for node in ("jw2", "jw3", "jw4")})
+    for node, joules in (("jw2", 600.0), ("jw3", 400.0), ("jw4", None)):
+        told = {} if joules is None else {"telemetry": watched(joules, 5.4)}
+        add_node(tmp_path, node, asked(3), [1800.0] * 3, **told)
+    (group,) = aggregate(tmp_path).groups
+    assert (group.energy_nodes, group.energy_joules) == (2, 1000)
+    # Six queries of 64 tokens: jw4's are not divided by joules that it never told.
+    assert group.tokens_per_joule == pytest.approx(6 * 64 / 1000)
+    assert group.joules_per_query == pytest.approx(1000 / 6)
+
+
+def test_without_a_counter_the_cluster_has_no_energy(tmp_path: Path) -> None:
+    make_run(tmp_path, {"jw2": asked(3)})
+    add_node(tmp_path, "jw2", asked(3), [1800.0] * 3)
+    (group,) = aggregate(tmp_path).groups
+    assert (group.energy_nodes, group.energy_joules, group.tokens_per_joule) == (0, None, None)

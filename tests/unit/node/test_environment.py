@@ -12,6 +12,7 @@ import pytest
 from benchmark.errors import SetupError
 from benchmark.node import environment
 from benchmark.node.environment import require_idle, validate_environment
+from benchmark.node.gpu_facts import describe
 from benchmark.node.nvml import Driver
 from benchmark.records import Gpu
 from benchmark.settings import Settings
@@ -166,7 +167,7 @@ def test_a_mig_slice_has_its_boards_facts(nvml: Any) -> None:
     board = nvml.Board(uuid="GPU-board")
     nvml.BOARDS[:] = [slice_]
     nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle = lambda handle: board
-    assert Driver(nvml).describe(SEEN).power_limit_w == 700
+    assert describe(Driver(nvml), SEEN).power_limit_w == 700
 
 
 def test_the_governor_is_that_of_the_cpus_it_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

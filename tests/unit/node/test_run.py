@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmark.errors import InputError, RunError, SetupError
-from benchmark.files import read_record, read_samples, write_atomic
+from benchmark.files import read_record, read_samples, read_ticks, write_atomic
 from benchmark.node.run import RunRequest, run
 from benchmark.records import Environment, NodeResult
 from benchmark.rundir import RunOrder
@@ -189,3 +189,34 @@ def test_a_killed_run_loses_no_completed_sample(tmp_path: Path) -> None:
 def test_progress_is_a_whole_json_file_that_ends_with_the_status(tmp_path: Path) -> None:
     run(request(tmp_path))
     assert json.loads((tmp_path / "progress.json").read_text())["state"] == "complete"
+
+
+def test_the_node_is_watched_while_it_measures(tmp_path: Path) -> None:
+    result = run(request(tmp_path, {"samples": 40, "engine_options": {"ttft_ms": 20, "tpot_ms": 0.1}}))
+    assert result.telemetry is not None
+    assert result.telemetry.cpu_percent is not None
+    assert (result.telemetry.gpus, result.telemetry.energy, result.telemetry.note) == ((), None, "")
+    ticks = list(read_ticks(tmp_path / "telemetry.jsonl"))
+    assert result.window is not None
+    window_ns = result.window.ended_unix_ns - result.window.started_unix_ns
+    assert sum(0 <= tick.t_ns <= window_ns for tick in ticks) == result.telemetry.ticks
+    assert ticks[-1].t_ns >= window_ns, "one reading beyond the window's end"
+
+
+def test_a_stopped_run_has_telemetry_and_leaves_no_process(tmp_path: Path) -> None:
+    process = start(tmp_path, SLOW)
+    wait_for_samples(tmp_path, 12, process)
+    (watching,) = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 4
+    assert written(tmp_path).telemetry is not None
+    assert not Path(f"/proc/{watching}").exists()
+
+
+def test_a_run_that_is_not_watched_has_no_telemetry(tmp_path: Path) -> None:
+    settings = resolved(FAST, benchmark_telemetry=False)
+    result = run(RunRequest(run_id="r1", node="jw2", resolved=settings, directory=tmp_path))
+    assert result.telemetry is None
+    assert not (tmp_path / "telemetry.jsonl").exists()

@@ -1,0 +1,163 @@
+"""What the ticks amount to in the measuring window. Means are over time: a tick counts for the time around it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import TypeVar
+
+from benchmark.metrics import NS_PER_S, per_joule
+from benchmark.records import Count, Energy, GpuTelemetry, GpuTick, Metrics, Record, Telemetry, Text, Tick
+from benchmark.records.environment import throttle_reasons
+
+Number = TypeVar("Number", int, float)
+# Shorter, and the counter's own steps (a tenth of a second on an H100) are what is seen.
+MIN_IDLE_NS = 500_000_000
+# Not a slowdown: nothing to do, and what somebody set.
+NO_THROTTLING = ("gpu_idle", "applications_clocks_setting", "display_clock_setting")
+
+
+class ToldOfGpu(Record):
+    """What the process that watches tells of a GPU once, at the end."""
+
+    index: Count
+    xid: tuple[Count, ...] = ()
+    ecc_corrected: Count | None = None
+    ecc_uncorrected: Count | None = None
+    pcie_generation: Count | None = None
+    pcie_width: Count | None = None
+
+
+class Told(Record):
+    """What the process that watches tells at the end. Its own processor time, and for how long it watched."""
+
+    cpu_s: float = 0
+    span_s: float = 0
+    gpus: tuple[ToldOfGpu, ...] = ()
+    notes: tuple[Text, ...] = ()
+
+
+def sum_up(ticks: Sequence[Tick], window_ns: int, told: Told) -> Telemetry | None:
+    """Return what the ticks in the window amount to, without the energy; None where there are not two."""
+    within = [tick for tick in ticks if 0 <= tick.t_ns <= window_ns]
+    if len(within) < 2 or within[-1].t_ns <= within[0].t_ns:
+        return None
+    weights = _weights([tick.t_ns for tick in within], window_ns)
+    indexes = sorted({gpu.index for tick in within for gpu in tick.gpus})
+    known = {gpu.index: gpu for gpu in told.gpus}
+    cpu = [tick.cpu_percent for tick in within]
+    return Telemetry(
+        ticks=len(within),
+        interval_ms=(within[-1].t_ns - within[0].t_ns) / (len(within) - 1) / 1e6,
+        cost_percent=100 * told.cpu_s / told.span_s if told.span_s else 0,
+        cpu_percent=_mean(cpu, weights),
+        cpu_percent_max=_most(cpu),
+        memory_mib_max=_most(tick.memory_mib for tick in within),
+        gpus=tuple(_gpu(index, within, weights, ticks, window_ns, known.get(index)) for index in indexes),
+        note="; ".join(told.notes)[:4000],
+    )
+
+
+def _gpu(
+    index: int,
+    within: Sequence[Tick],
+    weights: Sequence[float],
+    ticks: Sequence[Tick],
+    window_ns: int,
+    told: ToldOfGpu | None,
+) -> GpuTelemetry:
+    seen = [next((gpu for gpu in tick.gpus if gpu.index == index), GpuTick(index=index)) for tick in within]
+    busy = [gpu.sm_clock_mhz if gpu.utilisation_percent else None for gpu in seen]
+    powers = [gpu.power_w for gpu in seen]
+    return GpuTelemetry(
+        index=index,
+        utilisation_percent=_mean([gpu.utilisation_percent for gpu in seen], weights),
+        memory_mib_max=_most(gpu.memory_mib for gpu in seen),
+        sm_clock_mhz=_mean(busy, weights),
+        sm_clock_mhz_min=min((clock for clock in busy if clock is not None), default=None),
+        power_w=_mean(powers, weights),
+        power_w_max=_most(powers),
+        temperature_c_max=_most(gpu.temperature_c for gpu in seen),
+        throttled=_throttled([gpu.throttle_reasons for gpu in seen], weights),
+        joules=joules(ticks, index, 0, window_ns),
+        ecc_corrected=told.ecc_corrected if told else None,
+        ecc_uncorrected=told.ecc_uncorrected if told else None,
+        xid=told.xid if told else (),
+        pcie_generation=told.pcie_generation if told else None,
+        pcie_width=told.pcie_width if told else None,
+    )
+
+
+def _weights(times: Sequence[int], window_ns: int) -> list[float]:
+    """Return the time around each tick: from the middle to the one before to the middle to the one after."""
+    edges = [0.0, *((a + b) / 2 for a, b in pairwise(times)), float(window_ns)]
+    return [after - before for before, after in pairwise(edges)]
+
+
+def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    told = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
+    whole = sum(weight for _, weight in told)
+    return sum(value * weight for value, weight in told) / whole if whole else None
+
+
+def _most(values: Iterable[Number | None]) -> Number | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _throttled(masks: Sequence[int | None], weights: Sequence[float]) -> dict[str, float]:
+    reasons = [None if mask is None else throttle_reasons(mask) for mask in masks]
+    names = {name for told in reasons for name in told or ()} - set(NO_THROTTLING)
+    return {
+        name: _mean([None if told is None else float(name in told) for told in reasons], weights) or 0.0
+        for name in sorted(names)
+    }
+
+
+def energy_of(ticks: Sequence[Tick], window_ns: int, metrics: Metrics | None) -> Energy | None:
+    """Return the joules of all GPUs together; None where one of them has no counter, for the sum would flatter."""
+    indexes = sorted({gpu.index for tick in ticks for gpu in tick.gpus})
+    each = [joules(ticks, index, 0, window_ns) for index in indexes]
+    if not each or window_ns <= 0 or None in each:
+        return None
+    used = math.fsum(one for one in each if one is not None)
+    idle = [idle_w(ticks, index) for index in indexes]
+    return Energy(
+        joules=used,
+        window_s=window_ns / NS_PER_S,
+        idle_w=None if None in idle else math.fsum(one for one in idle if one is not None),
+        **per_joule(used, [metrics] if metrics else []),
+    )
+
+
+def idle_w(ticks: Sequence[Tick], index: int) -> float | None:
+    """Return a GPU's mean power before the window: by its counter, or over too short a time by its power readings."""
+    before = [(tick.t_ns, gpu) for tick in ticks if tick.t_ns < 0 for gpu in tick.gpus if gpu.index == index]
+    counted = [at_ns for at_ns, gpu in before if gpu.energy_mj is not None]
+    if counted and -counted[0] >= MIN_IDLE_NS:
+        used = joules(ticks, index, counted[0], 0)
+        return None if used is None else used * NS_PER_S / -counted[0]
+    powers = [gpu.power_w for _, gpu in before if gpu.power_w is not None]
+    return math.fsum(powers) / len(powers) if powers else None
+
+
+def joules(ticks: Sequence[Tick], index: int, from_ns: int, to_ns: int) -> float | None:
+    """Return what a GPU's counter rose by between two times; None without readings around both."""
+    readings = [
+        (tick.t_ns, gpu.energy_mj)
+        for tick in ticks
+        for gpu in tick.gpus
+        if gpu.index == index and gpu.energy_mj is not None
+    ]
+    ends = [_at(readings, at_ns) for at_ns in (from_ns, to_ns)]
+    if ends[0] is None or ends[1] is None or ends[1] < ends[0]:
+        return None
+    return (ends[1] - ends[0]) / 1000
+
+
+def _at(readings: Sequence[tuple[int, int]], at_ns: int) -> float | None:
+    """Return the counter at a time, on the line between the readings around it."""
+    for (before_ns, before), (after_ns, after) in pairwise(readings):
+        if before_ns <= at_ns <= after_ns and after_ns > before_ns:
+            return before + (after - before) * (at_ns - before_ns) / (after_ns - before_ns)
+    return None
