@@ -10,7 +10,16 @@ from typing import Any
 from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.cluster.names import some
 from benchmark.records import ClusterResult, Distribution, Finding, Group, MeasuredAttempt, NodeRow, Overlap, RunRecord
-from benchmark.text import describe_model, describe_profile, energy_words, environment, figure, finish, floor_note, moment
+from benchmark.text import (
+    describe_model,
+    describe_profile,
+    energy_words,
+    environment,
+    figure,
+    finish,
+    floor_note,
+    moment,
+)
 from benchmark.verdict import label, unit
 
 TEMPLATES = Path(__file__).parent / "templates"
