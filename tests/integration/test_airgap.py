@@ -183,12 +183,26 @@ def changed(done: Done, *roles: str) -> list[str]:
 
 
 def provisioning_s(log: Path) -> float:
-    """Return the seconds from the first task of python_env to the first of the role benchmark after it."""
-    begun: dict[str, datetime] = {}
+    """Return the seconds from the last word before the role python_env to the last one of hf_cache.
+
+    A task is shown when its first result is there, so what it took lies before its name.
+    """
+    begin = end = last = None
+    role = ""
     for line in log.read_text().splitlines():
-        if task := re.match(r"(\S+ \S+) .*TASK \[(\w+) : (?!Open)", line):
-            begun.setdefault(task[2], datetime.strptime(task[1], "%Y-%m-%d %H:%M:%S,%f"))
-    return (begun["benchmark"] - begun["python_env"]).total_seconds()
+        if not (stamped := re.match(r"(\d+-\d+-\d+ \S+) p=", line)):
+            continue
+        now = datetime.strptime(stamped[1], "%Y-%m-%d %H:%M:%S,%f")
+        if "| TASK [" in line:
+            role = line.partition("| TASK [")[2].partition(" : ")[0]
+        if role == "python_env":
+            begin = begin or last
+        if role == "hf_cache":
+            end = now
+        last = now
+    assert begin
+    assert end
+    return (end - begin).total_seconds()
 
 
 def test_a_wheelhouse_that_lacks_a_pin_is_refused_before_a_node_is_touched(
