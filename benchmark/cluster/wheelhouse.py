@@ -33,6 +33,11 @@ class Wheelhouse(BaseModel):
     made_for: list[Target]
     wheels: list[Wheel]
 
+    @property
+    def size(self) -> int:
+        """Bytes of all wheels."""
+        return sum(wheel.size for wheel in self.wheels)
+
     def sha256(self) -> str:
         """Return a hex SHA-256 over the wheels' names and checksums."""
         return canonical_sha256(sorted([wheel.file, wheel.sha256] for wheel in self.wheels))

@@ -59,8 +59,9 @@ def main(arguments: argparse.Namespace) -> int:
         raise InputError(f"{error.filename} cannot be used: {error.strerror}.") from None
     house, brought, unneeded = Filling(directory, target, arguments.torch_index_url).fill(requirements)
     made_for = "; ".join(map(str, house.made_for))
-    size = sum(wheel.size for wheel in house.wheels)
-    print(f"{directory}: {len(house.wheels)} wheels, {size / 1e6:,.0f} MB, {brought} brought now, for {made_for}.")
+    print(
+        f"{directory}: {len(house.wheels)} wheels, {house.size / 1e6:,.0f} MB, {brought} brought now, for {made_for}."
+    )
     if unneeded:
         print(f"Not needed, and left where they are: {', '.join(unneeded)}.")
     return EXIT_VALID
@@ -135,7 +136,8 @@ class Filling:
         words = ["--no-deps", "--prefer-binary", "--dest", str(place), "--python-version", self.target.python]
         words += ["--implementation", "cp", "--abi", f"cp{python}", "--abi", "abi3", "--abi", "none"]
         words += [word for platform in self.target.platforms() for word in ("--platform", platform)]
-        _pip("download", *words, *options, *requirements)
+        remedy = f"is there such a version for {self.target}, and does pip reach an index that has it?"
+        _pip("download", *words, *options, *requirements, remedy=remedy)
         for path in sorted(place.iterdir()):
             if path.suffix == ".whl":
                 self._adopt(path, source)
@@ -145,7 +147,7 @@ class Filling:
     def _build(self, archive: Path, source: str) -> None:
         """Build the wheel of a package that is published as source alone."""
         with tempfile.TemporaryDirectory(prefix=".part-", dir=self.directory) as place:
-            _pip("wheel", "--no-deps", "--wheel-dir", place, str(archive))
+            _pip("wheel", "--no-deps", "--wheel-dir", place, str(archive), remedy="build it by hand, and put it there.")
             (wheel,) = Path(place).glob("*.whl")
             made = read_wheel(wheel, "")
             if not choose(parse_requirements(f"{made.name}=={made.version}"), [made], self.target).wheels:
@@ -161,10 +163,11 @@ class Filling:
         self.sources[path.name] = source
 
 
-def _pip(command: str, *words: str) -> None:
-    """Run pip with its usual configuration; raise SetupError with what it said."""
+def _pip(command: str, *words: str, remedy: str) -> None:
+    """Run pip with its usual configuration; raise SetupError with what it said, and `remedy`."""
     environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
     done = subprocess.run([*PIP, command, *words], capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        raise SetupError(f"pip {command} failed: {' '.join(errors[-2:])[:800]}")
+        # Its last word; the one before may list a hundred versions.
+        told = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        raise SetupError(f"pip {command} failed: {' '.join(told[-1:]).removeprefix('ERROR: ')[:500]}: {remedy}")

@@ -12,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 from node_action import CHECKOUT, NodeAction, NodeFailure
 
 from benchmark.cluster.preflight import Needs, Probe, gpus, problems
+from benchmark.cluster.wheelhouse import load, on_controller
+from benchmark.errors import InputError
 from benchmark.settings import is_directory_path
 
 PROBE = CHECKOUT / "roles/preflight/files/probe.sh"
@@ -28,7 +30,7 @@ class ActionModule(NodeAction):
             device=str(self.setting("benchmark_device")),
             python=str(self.setting("python_env_python")),
             env_dir=str(self.setting("python_env_dir")),
-            env_gb=float(self.setting("python_env_min_free_gb")),
+            env_gb=float(self.setting("python_env_min_free_gb")) + self._wheels_gb(),
             cache_dir=str(self.setting("hf_cache_dir")),
             weights_gb=float(self.setting("hf_cache_min_free_gb")) if fetched else 0,
         )
@@ -43,3 +45,11 @@ class ActionModule(NodeAction):
         if found := problems(probe, needs):
             raise NodeFailure("\n".join(found))
         return {"changed": False, "gpus": gpus(probe), "python": probe.values["python"]}
+
+    def _wheels_gb(self) -> float:
+        """Return how much of the disk the wheels take, at most, on their way into a new environment."""
+        given = str(self.setting("python_env_wheelhouse"))
+        try:
+            return load(on_controller(CHECKOUT, given)).size / 1e9 if given else 0
+        except InputError as error:
+            raise NodeFailure(str(error)) from error

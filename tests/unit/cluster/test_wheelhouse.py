@@ -59,6 +59,7 @@ def test_exactly_what_is_needed_comes_with_its_checksums(index: Path, tmp_path: 
         assert wheel.size == (made / wheel.file).stat().st_size
         assert wheel.source == "package index"
     assert load(made) == house
+    assert house.size == sum(path.stat().st_size for path in made.glob("*.whl"))
     # With other pins: what was brought for the old ones goes.
     make_wheel(index, "beta", "2.6")
     assert fill(tmp_path, "alpha==1.0\nbeta==2.6") == 0
