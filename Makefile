@@ -34,9 +34,10 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The tables in roles/*/README.md, from meta/argument_specs.yml.
+# What is made from elsewhere: the tables in roles/*/README.md from meta/argument_specs.yml, and what is fetched from the pins.
 role-docs: $(VENV)/.dev
 	$(BIN)/python tools/role_docs.py
+	$(BIN)/python -m benchmark manifest > docs/manifest.md
 
 # Everything that the nodes' Python needs, as wheels: then python_env_wheelhouse=wheelhouse. Again for another kind of node.
 wheelhouse: $(VENV)/.controller
