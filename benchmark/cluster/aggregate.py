@@ -15,7 +15,8 @@ from benchmark.cluster.drift import NodeFacts, find_drift
 from benchmark.cluster.history.earlier import earlier_runs
 from benchmark.cluster.history.read import likeness_key
 from benchmark.cluster.interruption import why_partial
-from benchmark.cluster.load import MAX_REASON, LoadedNode, load_node, one_line, read_run, strangers
+from benchmark.cluster.load import MAX_REASON, LoadedNode, one_line, read_run, strangers
+from benchmark.cluster.load_many import load_nodes
 from benchmark.cluster.names import natural
 from benchmark.records import ClusterResult, Drift, Group, NodeRow, RunRecord
 from benchmark.settings import Settings
@@ -44,7 +45,7 @@ def gather(run_dir: Path) -> Gathered:
     """
     run_dir = run_dir.resolve()
     run = read_run(run_dir)
-    nodes = tuple(load_node(run_dir, run, node) for node in sorted(run.nodes, key=natural))
+    nodes = load_nodes(run_dir, run, sorted(run.nodes, key=natural))
     return Gathered(run, nodes, _result(run_dir, run, nodes))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from benchmark.cluster.arithmetic import likeness
@@ -56,7 +57,7 @@ def _compare(tokens: Mapping[str, Mapping[str, Tokens]]) -> Agreement:
 
 
 def _most(answers: Sequence[Tokens]) -> Tokens:
-    return max(answers, key=answers.count)
+    return Counter(answers).most_common(1)[0][0]  # of equal ones the first
 
 
 def first_difference(one: Tokens, other: Tokens) -> int:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 from benchmark.cluster.drift import drift_reason, hardware
 from benchmark.cluster.load import LoadedNode
 from benchmark.cluster.names import natural, some
-from benchmark.metrics import NS_PER_MS, NS_PER_S, distribution, per_joule
+from benchmark.metrics import NS_PER_MS, NS_PER_S, per_joule, pooled_distribution
 from benchmark.records import (
     Agreement,
     Check,
@@ -100,9 +99,9 @@ def _group(key: dict[str, str], nodes: Sequence[LoadedNode], differing: set[str]
             failed=sum(q.failed for q in queries),
             unfinished=sum(q.unfinished for q in queries),
         ),
-        latency_ms=distribution(chain.from_iterable(node.times.latency_ms for node in nodes)),
-        ttft_ms=distribution(chain.from_iterable(node.times.ttft_ms for node in nodes)),
-        tpot_ms=distribution(chain.from_iterable(node.times.tpot_ms for node in nodes)),
+        latency_ms=pooled_distribution([node.times.ascending["latency_ms"] for node in nodes]),
+        ttft_ms=pooled_distribution([node.times.ascending["ttft_ms"] for node in nodes]),
+        tpot_ms=pooled_distribution([node.times.ascending["tpot_ms"] for node in nodes]),
         worst_p99_latency_ms=worst_ms,
         worst_p99_node=worst,
         **_energy(nodes),
@@ -177,7 +176,7 @@ def cluster_verdict(
     counted = [row for row in rows if row.counted]
     valid = [row for row in counted if row.verdict is not None and row.verdict.valid]
     missing = [row.node for row in rows if not row.counted]
-    invalid = [row.node for row in counted if row not in valid]
+    invalid = [row.node for row in counted if row.verdict is None or not row.verdict.valid]
     needed = needed_nodes(min_nodes, len(rows))
     checks = [
         _at_least("nodes counted", len(counted), needed),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from benchmark.cluster.course import Course, course_of
@@ -34,6 +35,11 @@ class Times:
     """When each completed sample had, since the first was issued."""
     tokens: array[float] = field(default_factory=lambda: array("d"))
     """Its output tokens."""
+
+    @cached_property
+    def ascending(self) -> dict[str, array[float]]:
+        """The times in ascending order, by name."""
+        return {name: array("d", sorted(getattr(self, name))) for name in ("latency_ms", "ttft_ms", "tpot_ms")}
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> Times:

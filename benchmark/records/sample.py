@@ -28,10 +28,13 @@ class Sample(Record):
 
     @model_validator(mode="after")
     def _in_order(self) -> Sample:
-        moments = (self.scheduled_ns, self.issued_ns, self.first_token_ns, self.completed_ns, self.reported_ns)
-        times = [t for t in moments if t is not None]
-        if times != sorted(times):
-            raise ValueError("scheduled, issued, first-token and completed times are not in order")
+        before = 0
+        for moment in (self.scheduled_ns, self.issued_ns, self.first_token_ns, self.completed_ns, self.reported_ns):
+            if moment is None:
+                continue
+            if moment < before:
+                raise ValueError("scheduled, issued, first-token and completed times are not in order")
+            before = moment
         if (self.completed_ns is None) == (self.error is None):
             raise ValueError("a sample has either a completed time or an error")
         if self.error is None and self.output_tokens and self.first_token_ns is None:

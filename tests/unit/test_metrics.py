@@ -1,10 +1,11 @@
+import math
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.metrics import PERCENTILES, compute, distribution, percentile, samples_needed
+from benchmark.metrics import PERCENTILES, compute, distribution, percentile, pooled_distribution, samples_needed
 from benchmark.records import Distribution, Metrics, Sample
 from tests.unit.building import closed_loop, failed, sample, sample_lists
 
@@ -124,3 +125,20 @@ def test_what_is_undefined_is_not_zero() -> None:
 def test_samples_that_cannot_be_one_runs_are_refused(samples: list[Sample], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         compute(samples, planned=2)
+
+
+FLOATS = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=60)
+
+
+@given(st.lists(FLOATS, max_size=8))
+def test_pooling_gives_what_sorting_all_values_would(each: list[list[float]]) -> None:
+    everything = sorted(value for values in each for value in values)
+    pooled = pooled_distribution([sorted(values) for values in each])
+    if not everything:
+        assert pooled is None
+        return
+    assert pooled is not None
+    assert (pooled.count, pooled.min, pooled.max) == (len(everything), everything[0], everything[-1])
+    for name, fraction in PERCENTILES.items():
+        assert getattr(pooled, name) == percentile(everything, fraction)
+    assert pooled.mean == math.fsum(everything) / len(everything)
