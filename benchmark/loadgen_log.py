@@ -19,6 +19,7 @@ from benchmark.records import LoadGenResult
 LOG_PREFIX = "mlperf_log_"
 DETAIL, SUMMARY, ANSWERS = f"{LOG_PREFIX}detail.txt", f"{LOG_PREFIX}summary.txt", f"{LOG_PREFIX}accuracy.json"
 # What comes before these names where the run was one for accuracy.
+SOLO = "solo_"
 ACCURACY = "accuracy_"
 MARK = ":::MLLOG "
 # What LoadGen's verdict rests on, by the key that tells whether it is met.

@@ -29,6 +29,9 @@ PROGRAM = "llm-datacenter-benchmark"
 # nanoseconds.
 READY = "ready"
 GO = "go"
+# The same of its turn to measure alone: it may, and it has.
+TURN = "turn"
+TURN_OVER = "turn_over"
 
 
 class RunOrder(Record):
@@ -41,6 +44,10 @@ class RunOrder(Record):
     resolved: ResolvedSettings
     wait_s: Annotated[int, Field(ge=1)] | None = Field(
         None, description="how long a node that is ready waits to be told when to start; absent: it starts at once"
+    )
+    solo: bool = Field(False, description="whether it measures alone first, when it is told")
+    limit_s: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="time limit on the node that has room for the turns of all; absent: benchmark_timeout_s"
     )
 
 

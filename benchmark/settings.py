@@ -33,6 +33,7 @@ RUN_WIDE = (
     "benchmark_fail_on_invalid",
     "benchmark_sync_start",
     "benchmark_sync_timeout_s",
+    "benchmark_solo_first",
     "benchmark_min_nodes",
     "benchmark_drift",
 )
@@ -126,6 +127,7 @@ class Settings(BaseModel):
         900, ge=1, le=7 * 86400, description="seconds after which a node that is not ready to measure is left behind"
     )
     benchmark_telemetry: bool = Field(True, description="whether GPUs and host are watched at 10 Hz while measuring")
+    benchmark_solo_first: bool = Field(False, description="whether each node measures alone before all do together")
     benchmark_min_nodes: Annotated[int | str, BeforeValidator(_number_or_share)] = Field(
         "100%", description="nodes (a number, or a percentage of those asked) below which the run does not count"
     )
@@ -256,6 +258,8 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
             "python_env_wheelhouse is set, so no node asks an index: leave python_env_torch_index_url empty, and give "
             "it to make wheelhouse (TORCH_INDEX_URL)."
         )
+    if settings is not None and settings.benchmark_solo_first and not settings.benchmark_sync_start:
+        problems.append("benchmark_solo_first needs benchmark_sync_start: nodes that do not wait are never alone.")
     if problems or settings is None or profile is None:
         raise InputError("\n".join(problems))
     return ResolvedSettings(settings=settings, profile=profile)

@@ -18,6 +18,7 @@ from benchmark.cluster.interruption import why_partial
 from benchmark.cluster.load import MAX_REASON, LoadedNode, one_line, read_run, strangers
 from benchmark.cluster.load_many import load_nodes
 from benchmark.cluster.names import natural
+from benchmark.cluster.solo import solo_changes
 from benchmark.records import ClusterResult, Drift, Group, NodeRow, RunRecord
 from benchmark.settings import Settings
 
@@ -126,6 +127,7 @@ def _row(node: LoadedNode, group_of: Mapping[str, int]) -> NodeRow:
             "rouge": result.accuracy.rouge if result and result.accuracy else None,
             "host_vars": result.peak.host_vars if result and result.peak else "",
             "verdict": result.verdict if result and node.counted else None,
+            "solo": solo_changes(result) if result and node.counted else (),
         }
     )
 

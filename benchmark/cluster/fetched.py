@@ -14,8 +14,8 @@ from benchmark.records import NodeResult
 
 # The files of a run; anything else in the archive is left out.
 KNOWN = re.compile(
-    r"(mlperf_datacenter_[\w.-]+\.(json|txt)|(accuracy_)?samples\.jsonl|telemetry\.jsonl|(benchmark|endpoint)\.log|"
-    r"((accuracy|probe\d+|burst)_)?(mlperf_log_[\w.-]+|user\.conf))"
+    r"(mlperf_datacenter_[\w.-]+\.(json|txt)|(accuracy_|solo_)?samples\.jsonl|telemetry\.jsonl|"
+    r"(benchmark|endpoint)\.log|((accuracy|solo|probe\d+|burst)_)?(mlperf_log_[\w.-]+|user\.conf))"
 )
 MAX_FILES = 100
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from benchmark.cluster.course import Course, course_of
 from benchmark.cluster.together import READY_FILE
-from benchmark.cluster.verify import check_claims, check_loadgen, check_origin, measured
+from benchmark.cluster.verify import check_claims, check_loadgen, check_origin, check_solo, measured
 from benchmark.errors import InputError
 from benchmark.files import read_record, read_samples, read_ticks
+from benchmark.loadgen_log import SOLO
 from benchmark.metrics import NS_PER_S, latencies_ms, tpots_ms, ttfts_ms
 from benchmark.records import Failure, Metrics, NodeResult, ReadyNode, RunRecord, Sample
 from benchmark.rundir import ATTEMPT, FAILURE, NODES, RUN_FILE
@@ -189,6 +190,8 @@ def _read_result(
         if result.status == "complete":
             check_loadgen(result, directory)
             check_claims(result, samples, metrics)
+            if result.solo is not None:
+                check_solo(result.solo, read_samples(directory / f"{SOLO}{SAMPLES}"), run.nodes[node])
     except InputError as error:
         where = "" if str(error).startswith(str(directory)) else f"{paths[0]}: "
         raise InputError(f"{where}{error}") from None

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.cluster.names import some
+from benchmark.cluster.solo import FIGURES
 from benchmark.records import ClusterResult, Distribution, Finding, Group, MeasuredAttempt, NodeRow, Overlap, RunRecord
 from benchmark.text import (
     describe_model,
@@ -67,8 +68,22 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
         "drift_rows": [
             (hardware, fact, *pair) for hardware, facts in drift.items() for fact, values in facts for pair in values
         ],
+        "solo": [_solo(row) for row in result.nodes if row.solo],
         "not_counted": [row for row in result.nodes if not row.counted],
         "invalid": [row for row in result.nodes if row.counted and not (row.verdict and row.verdict.valid)],
+    }
+
+
+def _solo(row: NodeRow) -> dict[str, Any]:
+    """Return what the table of those that were measured alone too shows of a node."""
+    by_metric = {one.metric: one for one in row.solo}
+    qps = by_metric.get("qps")
+    changes = {name: f"{one.change:+.1%}" for name, one in by_metric.items()}
+    return {
+        "node": row.node,
+        "alone": qps.alone if qps else None,
+        "together": qps.together if qps else None,
+        "changes": [changes.get(name, "-") for name in FIGURES],
     }
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from benchmark import metrics
 from benchmark.errors import InputError
-from benchmark.loadgen_log import ACCURACY, DETAIL, read_result
-from benchmark.records import LoadGenResult, Metrics, NodeResult, RunRecord, Sample
+from benchmark.loadgen_log import ACCURACY, DETAIL, SOLO, read_result
+from benchmark.records import LoadGenResult, Metrics, NodeResult, RunRecord, Sample, Solo
 from benchmark.settings import ResolvedSettings
 from benchmark.verdict import Findings, judge
 
@@ -61,7 +61,11 @@ def measured(samples: Sequence[Sample], asked: ResolvedSettings, loadgen: LoadGe
 
 def check_loadgen(result: NodeResult, directory: Path) -> None:
     """Raise InputError where the result quotes LoadGen other than its logs in `directory` do."""
-    quotes = {"": result.loadgen, ACCURACY: result.accuracy.loadgen if result.accuracy else None}
+    quotes = {
+        "": result.loadgen,
+        ACCURACY: result.accuracy.loadgen if result.accuracy else None,
+        SOLO: result.solo.loadgen if result.solo else None,
+    }
     for prefix, quote in quotes.items():
         if quote is None:
             continue
@@ -73,6 +77,18 @@ def check_loadgen(result: NodeResult, directory: Path) -> None:
             raise InputError("LoadGen was to drive it, and it has no result of LoadGen.")
         if result.loadgen.valid is None:
             raise InputError("LoadGen was to judge it, and LoadGen gave no verdict on it.")
+
+
+def check_solo(solo: Solo, samples: Sequence[Sample], asked: ResolvedSettings) -> None:
+    """Raise InputError where a node claims other figures of its turn alone than its samples give."""
+    if asked.profile.scenario == "loadgen" and solo.loadgen is None:
+        raise InputError("LoadGen was to drive it alone too, and it has no result of LoadGen of that.")
+    given = measured(samples, asked, solo.loadgen)
+    for path, claimed, value in differences(solo.metrics.model_dump(), given.model_dump()):
+        raise InputError(f"alone, its metric {path} is {claimed}, its samples give {value}.")
+    last = max((s.completed_ns or s.issued_ns for s in samples), default=0)
+    if last > solo.window.ended_unix_ns - solo.window.started_unix_ns:
+        raise InputError("its samples alone reach beyond the time in which it measured alone.")
 
 
 def check_claims(result: NodeResult, samples: Sequence[Sample], given: Metrics) -> None:

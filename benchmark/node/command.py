@@ -64,7 +64,7 @@ def _exit_code(result: NodeResult) -> int:
 def _from_order(path: Path) -> RunRequest:
     order = read_record(path, RunOrder)
     Lock(path.parent / RUNNING)  # held until this process ends
-    return RunRequest(order.run_id, order.node, order.resolved, path.parent, order.wait_s, order.attempt)
+    return RunRequest(order.run_id, order.node, order.resolved, path.parent, order.wait_s, order.attempt, order.solo)
 
 
 def _by_hand(assignments: list[str]) -> RunRequest:

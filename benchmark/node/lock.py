@@ -7,8 +7,10 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-# Waited for by roles/benchmark/files/watch.sh: until the run is ready to measure, and until it has ended.
+# Waited for by roles/benchmark/files/watch.sh: until the run is ready to measure, until it has measured alone, and
+# until it has ended.
 STARTING = "starting.lock"
+ALONE = "alone.lock"
 RUNNING = "running.lock"
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from benchmark import metrics
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.files import rewrite_samples, sample_writer, write_atomic, write_record
-from benchmark.loadgen_log import ACCURACY, ANSWERS
+from benchmark.loadgen_log import ACCURACY, ANSWERS, SOLO
 from benchmark.node import cpu_time
 from benchmark.node.accuracy import answers_of, has_references, read_answers, require_scoring, score
 from benchmark.node.environment import require_idle, validate_environment
@@ -32,13 +32,13 @@ from benchmark.node.interfaces import (
     make_scenario,
     now_ns,
 )
-from benchmark.node.lock import STARTING, Lock
+from benchmark.node.lock import ALONE, STARTING, Lock
 from benchmark.node.peak import PeakFinder
 from benchmark.node.progress import Progress
 from benchmark.node.recorder import Recorder
 from benchmark.node.telemetry import NoWatch, Watch, start_watch
-from benchmark.node.together import Start, sleep_until, wait_for_start
-from benchmark.records import Accuracy, DatasetInfo, NodeResult, Sample, Stage, Status, Window
+from benchmark.node.together import Start, end_turn, sleep_until, wait_for_start, wait_for_turn
+from benchmark.records import Accuracy, DatasetInfo, NodeResult, Sample, Solo, Stage, Status, Window
 from benchmark.settings import ResolvedSettings
 from benchmark.text import render_node
 from benchmark.verdict import Findings, judge
@@ -60,7 +60,8 @@ class Interrupted(BaseException):
 class RunRequest:
     """What to run and where to put it. `directory` must not hold an earlier run.
 
-    With `wait_s` the node measures when it is told to, and waits for that so long at most.
+    With `wait_s` the node measures when it is told to, and waits for that so long at most; with `solo` it measures
+    alone first, when it is told that.
     """
 
     run_id: str
@@ -69,6 +70,7 @@ class RunRequest:
     directory: Path
     wait_s: int | None = None
     attempt: int = 1
+    solo: bool = False
 
 
 def run(request: RunRequest) -> NodeResult:
@@ -86,6 +88,7 @@ class _Run:
         self.profile = request.resolved.profile
         self.progress = Progress(request.node, request.directory)
         self.starting = None if request.wait_s is None else Lock(request.directory / STARTING)
+        self.turn = Lock(request.directory / ALONE) if request.solo else None
         started = datetime.now(timezone.utc)
         self.path = request.directory / f"mlperf_datacenter_{request.node}_{started:%Y%m%dT%H%M%SZ}.json"
         self.result = NodeResult(
@@ -148,6 +151,8 @@ class _Run:
                 self._warm_up(engine, workload)
             if profile.accuracy != "only":
                 self._update(target_qps=self._target(engine, scenario, workload))
+                if self.starting is not None and self.turn is not None:
+                    self._measure_alone(engine, scenario, workload, self.starting, self.turn)
                 self.watch.idle()
                 start = self._agreed_start()
                 if start is None and self.watch.gpus:
@@ -189,6 +194,29 @@ class _Run:
     @property
     def _replicas(self) -> int:
         return self.result.engine.replicas if self.result.engine else 1
+
+    def _measure_alone(
+        self, engine: Engine, scenario: Scenario, workload: Workload, starting: Lock, turn: Lock
+    ) -> None:
+        directory, environment = self.request.directory, self.result.environment
+        with self._stage("ready", told="ready, waiting for its turn alone"):
+            wait_for_turn(directory, self.request.wait_s or 0, environment, starting)
+        with self._stage("measuring alone", self.profile.samples or 0):
+            with sample_writer(directory / f"{SOLO}{SAMPLES}") as writer:
+                began_unix_ns, began_ns = time.time_ns(), now_ns()
+                recorder = Recorder(engine, writer, began_ns, self._tell)
+                conditions = Conditions(directory, self.result.target_qps or 0, prefix=SOLO, begins=self.progress.begin)
+                try:
+                    outcome = scenario.run(workload, recorder, conditions)
+                finally:
+                    recorder.close()
+                window = Window.of(began_unix_ns, began_unix_ns + now_ns() - began_ns)
+            samples = recorder.amend(outcome.scheduled_ns)
+            if outcome.scheduled_ns:
+                rewrite_samples(directory / f"{SOLO}{SAMPLES}", samples)
+            measured = metrics.compute(samples, self.profile.samples or recorder.issued, outcome.loadgen)
+            self._update(solo=Solo(window=window, metrics=measured, loadgen=outcome.loadgen))
+            end_turn(directory, turn)
 
     def _agreed_start(self) -> Start | None:
         if self.request.wait_s is None or self.starting is None:
@@ -278,7 +306,8 @@ class _Run:
         try:
             yield
         finally:
-            taken = round(time.monotonic() - began, 3)
+            # A stage may come twice: a node that measures alone first is ready before and after.
+            taken = round(time.monotonic() - began + self.result.stages_s.get(stage, 0), 3)
             self._set(stages_s={**self.result.stages_s, stage: taken})
 
     def _set(self, **fields: Any) -> None:

@@ -15,7 +15,7 @@ from benchmark.files import write_atomic
 from benchmark.node.interfaces import now_ns
 from benchmark.node.lock import Lock
 from benchmark.records import Environment
-from benchmark.rundir import GO, READY
+from benchmark.rundir import GO, READY, TURN, TURN_OVER
 
 # How often the node looks for the word to start: no query is in flight, so that this costs no number anything.
 LOOK_S = 0.05
@@ -33,6 +33,22 @@ class Start:
     at_ns: int
 
 
+def wait_for_turn(directory: Path, wait_s: float, environment: Environment | None, starting: Lock) -> None:
+    """Tell that this node is ready, and what it is; return once it is this node's turn to measure alone.
+
+    Lets go of `starting`. Raises RunError where it is not told within `wait_s` seconds.
+    """
+    write_atomic(directory / READY, environment.model_dump_json() if environment else "")
+    starting.release()
+    _wait_for(directory / TURN, wait_s)
+
+
+def end_turn(directory: Path, turn: Lock) -> None:
+    """Tell that this node has measured alone; lets go of `turn`, for which `watch.sh` waits."""
+    write_atomic(directory / TURN_OVER, "")
+    turn.release()
+
+
 def wait_for_start(directory: Path, wait_s: float, environment: Environment | None, starting: Lock) -> Start:
     """Tell that this node is ready, and what it is; return the start once it is told, shortly before it or after it.
 
@@ -42,14 +58,7 @@ def wait_for_start(directory: Path, wait_s: float, environment: Environment | No
     """
     write_atomic(directory / READY, environment.model_dump_json() if environment else "")
     starting.release()
-    deadline_ns = now_ns() + int(wait_s * 1e9)
-    while not (directory / GO).exists():
-        if now_ns() > deadline_ns:
-            raise RunError(
-                f"Ready, but nobody said within {wait_s:g} s when to start: did the controller go away? "
-                "Nothing was measured."
-            )
-        time.sleep(LOOK_S)
+    _wait_for(directory / GO, wait_s)
     unix_ns = int((directory / GO).read_text(encoding="utf-8"))
     # Converted once: a wall clock that is set while the node waits moves nothing.
     start = Start(unix_ns, now_ns() + unix_ns - time.time_ns())
@@ -61,3 +70,14 @@ def sleep_until(at_ns: int) -> None:
     """Return at that time of `now_ns`, or at once where it has passed."""
     while (left_ns := at_ns - now_ns()) > 0:
         time.sleep(max(0, left_ns - FINE_NS) / 1e9)
+
+
+def _wait_for(word: Path, wait_s: float) -> None:
+    deadline_ns = now_ns() + int(wait_s * 1e9)
+    while not word.exists():
+        if now_ns() > deadline_ns:
+            raise RunError(
+                f"Ready, but nobody said within {wait_s:g} s when to start: did the controller go away? "
+                "Nothing was measured."
+            )
+        time.sleep(LOOK_S)

@@ -17,6 +17,7 @@ from benchmark.records.cluster import (
     MeasuredAttempt,
     NodeRow,
     Overlap,
+    SoloChange,
 )
 from benchmark.records.comparison import Comparison, GroupChange, MetricChange
 from benchmark.records.environment import Environment, Gpu, GpuProcess
@@ -30,6 +31,7 @@ from benchmark.records.node import (
     PeakSearch,
     Probe,
     Rouge,
+    Solo,
     Window,
 )
 from benchmark.records.run import AgreedStart, Attempt, Controller, Failure, Interruption, ReadyNode, RunRecord
@@ -87,6 +89,8 @@ __all__ = [
     "RunRecord",
     "Sample",
     "Shift",
+    "Solo",
+    "SoloChange",
     "Stage",
     "Status",
     "Telemetry",

@@ -23,6 +23,7 @@ Stage = Literal[
     "warm-up",
     "searching",
     "ready",
+    "measuring alone",
     "measuring",
     "accuracy",
     "done",

@@ -14,6 +14,15 @@ from benchmark.records.telemetry import Energy
 from benchmark.records.verdict import Verdict
 
 
+class SoloChange(Record):
+    """One figure of a node, measured alone and then together with the others."""
+
+    metric: Name = Field(description="a path into the metrics")
+    alone: float
+    together: float
+    change: float = Field(description="together / alone - 1")
+
+
 class NodeRow(Record):
     """One node in the cluster summary. Values are absent where the node has none."""
 
@@ -32,6 +41,7 @@ class NodeRow(Record):
     rouge: Rouge | None = None
     host_vars: Text = Field("", description="where the target was searched: what to set to measure at it again")
     verdict: Verdict | None = None
+    solo: tuple[SoloChange, ...] = Field((), description="where it was measured alone too")
 
 
 class Group(Record):

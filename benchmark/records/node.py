@@ -130,6 +130,14 @@ class Window(Record):
         )
 
 
+class Solo(Record):
+    """The same profile in the same process, measured while no other node did."""
+
+    window: Window
+    metrics: Metrics
+    loadgen: LoadGenResult | None = None
+
+
 class NodeResult(Record):
     """`mlperf_datacenter_<node>_<timestamp>.json`. Written first as `interrupted`, replaced when the run ends."""
 
@@ -154,6 +162,7 @@ class NodeResult(Record):
     metrics: Metrics | None = None
     loadgen: LoadGenResult | None = None
     accuracy: Accuracy | None = None
+    solo: Solo | None = Field(None, description="where benchmark_solo_first asks for it and there are several nodes")
     telemetry: Telemetry | None = Field(None, description="what was watched while measuring")
     cpu: CpuTime | None = Field(None, description="what the run had of the CPU while measuring")
     verdict: Verdict | None = None

@@ -38,6 +38,10 @@ class ActionModule(RunAction):
         """Return the exit code, or "vanished"."""
         state = self.wait_for("exit_code", time.monotonic() + limit_s)
         if state is None:
+            if self.order.limit_s and not self.lost:
+                # The limit on the node has room for the turns of all.
+                self.end()
+                raise NodeFailure(f"The benchmark hung: it was stopped {limit_s} s after the agreed start.")
             lost = f", and no connection: {self.lost}" if self.lost else ": the node does not stop it."
             raise NodeFailure(f"No end after {limit_s} s{lost}")
         return state

@@ -12,7 +12,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
-from ansible.errors import AnsibleConnectionFailure
 from node_action import NodeFailure
 from run_action import RunAction
 
@@ -20,8 +19,6 @@ from benchmark.cluster.drift import drift_reason
 from benchmark.cluster.together import READY_FILE, agreed_start
 from benchmark.files import read_record
 from benchmark.records import ReadyNode
-
-ATTEMPTS = 3
 
 
 class ActionModule(RunAction):
@@ -38,12 +35,5 @@ class ActionModule(RunAction):
             self.end()
             raise NodeFailure(f"Drift, and benchmark_drift is fail: {drift_reason(drift)} Nothing was measured.")
         own_ns = start.start_unix_ns + read_record(self.place / READY_FILE, ReadyNode).offset_ns
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                self.script("go.sh", str(own_ns))
-                break
-            except AnsibleConnectionFailure:
-                if attempt == ATTEMPTS:
-                    raise
-                self.reconnect()
+        self.insist("go.sh", str(own_ns))
         return {"changed": True, "told_ahead_s": round((start.start_unix_ns - time.time_ns()) / 1e9, 3)}

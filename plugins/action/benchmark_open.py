@@ -18,12 +18,15 @@ from play_settings import Play, resolve_play
 
 from benchmark.cluster.attempts import open_attempt
 from benchmark.cluster.resume import controller, remaining
-from benchmark.cluster.together import measures, patience_s
+from benchmark.cluster.together import measures, patience_s, price, turns_s
 from benchmark.errors import InputError
 from benchmark.files import write_record
 from benchmark.records import RunRecord
 from benchmark.rundir import NODES, ORDER, RunOrder, open_run
 from benchmark.settings import ResolvedSettings
+
+# Of a play in which no node waits for another.
+ALONE = {"synchronized": False, "solo": False}
 
 
 class ActionModule(NodeAction):
@@ -45,7 +48,7 @@ class ActionModule(NodeAction):
         told = {"changed": not self.check_mode, "settings_from": "", "done": [], "fail_on_invalid": given}
         try:
             if play.run is None or play.run_dir is None:
-                return told | ({"run_id": "", "dir": "", "synchronized": False} if self.check_mode else self._new(play))
+                return told | ({"run_id": "", "dir": "", **ALONE} if self.check_mode else self._new(play))
             return told | self._further(play, play.run_dir, play.run)
         except InputError as error:
             raise NodeFailure(str(error)) from error
@@ -70,7 +73,7 @@ class ActionModule(NodeAction):
         told = {"settings_from": str(run_dir), "done": list(left.done)}
         todo = {node: play.resolved[node] for node in left.todo}
         if self.check_mode or not todo:
-            known = {"run_id": run.run_id, "dir": "" if self.check_mode else str(run_dir), "synchronized": False}
+            known = {"run_id": run.run_id, "dir": "" if self.check_mode else str(run_dir), **ALONE}
             return {**known, **told, "changed": False}
         number = open_attempt(
             run_dir,
@@ -90,14 +93,26 @@ class ActionModule(NodeAction):
     def _order(
         self, run_id: str, directory: Path, resolved: Mapping[str, ResolvedSettings], attempt: int
     ) -> dict[str, Any]:
-        wait_s = patience_s(list(resolved.values()))
+        asked = list(resolved.values())
+        wait_s, all_turns_s = patience_s(asked), turns_s(asked)
+        if all_turns_s:
+            Display().display(price(asked))
         for node, settings in resolved.items():
             place = directory / NODES / node
             place.mkdir(exist_ok=attempt > 1)
-            waits = wait_s if measures(settings) else None
-            order = RunOrder(run_id=run_id, node=node, attempt=attempt, resolved=settings, wait_s=waits)
+            waits = measures(settings) and wait_s is not None
+            order = RunOrder(
+                run_id=run_id,
+                node=node,
+                attempt=attempt,
+                resolved=settings,
+                wait_s=(wait_s or 0) + all_turns_s if waits else None,
+                solo=waits and all_turns_s > 0,
+                limit_s=settings.settings.benchmark_timeout_s + all_turns_s if all_turns_s else None,
+            )
             write_record(place / ORDER, order)
-        return {"run_id": run_id, "dir": str(directory), "synchronized": wait_s is not None}
+        together = {"synchronized": wait_s is not None, "solo": all_turns_s > 0}
+        return {"run_id": run_id, "dir": str(directory), **together}
 
 
 def _count(number: int) -> str:

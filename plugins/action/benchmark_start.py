@@ -34,7 +34,7 @@ class ActionModule(RunAction):
         started = False
         if not adopted:
             order = (self.place / ORDER).read_text(encoding="utf-8")
-            words = str(self.setting("python_env_dir")), str(self.setting("benchmark_timeout_s"))
+            words = str(self.setting("python_env_dir")), str(self.order.limit_s or self.setting("benchmark_timeout_s"))
             started = self.script("start.sh", *words, stdin=order).strip() == "started"
         return {"changed": started, "adopted": adopted, "launched_unix_ns": time.time_ns()}
 

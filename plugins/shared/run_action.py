@@ -34,6 +34,7 @@ LOOK_S = (2, 20)
 # A look that comes back sooner is not repeated at once: what a node says cannot make the controller busy.
 LEAST_LOOK_S = 0.2
 RETRY_S = 3
+ATTEMPTS = 3
 # Exit codes of a run that completed.
 COMPLETED = ("0", "1")
 # What stop.sh says where the run was never started.
@@ -84,6 +85,17 @@ class RunAction(NodeAction):
         if code != 0:
             raise NodeFailure(f"{name} failed on the node: {' '.join((err or out).split())[-300:]}")
         return out
+
+    def insist(self, name: str, *words: str) -> None:
+        """Run a script that may be run twice, again where the connection breaks."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                self.script(name, *words)
+                return
+            except AnsibleConnectionFailure:
+                if attempt == ATTEMPTS:
+                    raise
+                self.reconnect()
 
     def wait_for(self, file: str, deadline: float) -> str | None:
         """Return `file` once that is there, or the exit code or "vanished" once the run has ended.

@@ -182,3 +182,9 @@ def test_environment_variables_of_a_run_by_hand(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HF_HOME", "/data/hf")
     settings = resolve(from_environment()).settings
     assert (settings.benchmark_target_qps, settings.hf_cache_dir) == (1.5, "/data/hf")
+
+
+def test_measuring_alone_needs_nodes_that_wait_for_each_other() -> None:
+    with pytest.raises(InputError, match="benchmark_solo_first needs benchmark_sync_start"):
+        resolve({"benchmark_solo_first": True, "benchmark_sync_start": False})
+    assert resolve({"benchmark_solo_first": True}).settings.benchmark_solo_first

@@ -6,6 +6,7 @@ environment (1.05: 5 % slower), recorded in the engine's details; SIMULATED_SEED
 
 from __future__ import annotations
 
+import fcntl
 import heapq
 import itertools
 import os
@@ -14,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -36,6 +38,8 @@ class Options(BaseModel):
     spread: float = Field(0, ge=0, le=1, description="by how much queries differ: one standard deviation, relative")
     work_ms: float = Field(0, ge=0, description="processor time that each query takes before its first token")
     slots: int = Field(0, ge=0, description="queries that are answered at once, the others wait; 0: no limit")
+    shared: str = Field("", description="a file; the engines of several nodes of one machine take turns at its lock")
+    shared_ms: float = Field(0, ge=0, description="for so long, before the first token of each query")
     fail_indexes: tuple[int, ...] = Field((), description="queries that fail")
     break_at: int | None = Field(None, description="the query at which the engine breaks as a whole")
 
@@ -67,6 +71,10 @@ class Engine(interfaces.Engine):
         if query.index in self.timing.fail_indexes:
             listener.failed(query, "The simulated engine was told to fail this query.")
             return
+        if self.timing.shared:
+            with Path(self.timing.shared).open("a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                time.sleep(self.timing.shared_ms / 1000)
         with self._lock:
             if self.timing.slots and self._busy >= self.timing.slots:
                 self._waiting.append((query, listener))

@@ -16,7 +16,9 @@ from benchmark.cluster.together import (
     clock_offset,
     margin_s,
     patience_s,
+    price,
     read_facts,
+    turns_s,
 )
 from benchmark.errors import InputError
 from benchmark.files import write_record
@@ -136,3 +138,14 @@ def test_facts_that_are_none_are_refused_in_a_sentence(told: str) -> None:
 
 def test_facts_are_read() -> None:
     assert read_facts(HOST.model_dump_json()) == HOST
+
+
+def test_the_nodes_limits_have_room_for_the_turns_of_all() -> None:
+    alone: dict[str, Any] = {"benchmark_solo_first": True, "benchmark_timeout_s": 100}
+    nodes = [asked(**alone), asked(**alone), asked(**alone)]
+    assert turns_s(nodes) == 300
+    assert turns_s(nodes[:1]) == 0, "one node is alone anyway"
+    assert turns_s([asked(), asked()]) == 0
+    assert "3 nodes measure alone, one after the other, before all do together: 4 times" in price(nodes)
+    long = asked(profile={"scenario_options": {"min_duration_ms": 600_000}}, **alone)
+    assert "20 minutes at least" in price([long, long])

@@ -1,0 +1,122 @@
+"""A turn alone before all measure together, in one process: told by files, as the controller does."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.cluster.aggregate import aggregate
+from benchmark.errors import RunError
+from benchmark.files import read_record, read_samples, rewrite_samples, write_record
+from benchmark.node.run import RunRequest, run
+from benchmark.records import NodeResult, RunRecord
+from benchmark.rundir import NODES, RUN_FILE
+from benchmark.settings import ResolvedSettings, resolve
+
+LOADGEN: dict[str, Any] = {
+    "scenario": "loadgen",
+    "scenario_options": {"scenario": "SingleStream", "min_duration_ms": 300, "min_query_count": 20},
+    "samples": None,
+    "limits": [],
+}
+
+
+def asked(**profile: Any) -> ResolvedSettings:
+    base = resolve({"benchmark_profile": "self-test", "benchmark_device": "cpu", "benchmark_solo_first": True})
+    fast = {"samples": 6, "engine_options": {"ttft_ms": 2, "tpot_ms": 0.1}}
+    return ResolvedSettings.model_validate(
+        {"settings": base.settings, "profile": {**base.profile.model_dump(), **fast, **profile}}
+    )
+
+
+@contextmanager
+def controller(directory: Path) -> Iterator[list[str]]:
+    """Tell the run its turn and then the start, each once it has said what comes before; yield what was told."""
+    told: list[str] = []
+    leave = threading.Event()
+
+    def lead() -> None:
+        for heard, word in (("ready", "turn"), ("turn_over", "go")):
+            while not (directory / heard).exists():
+                if leave.wait(0.005):
+                    return
+            assert not (directory / "samples.jsonl").exists(), "nothing is measured together before all are told"
+            (directory / "told").write_text(str(time.time_ns()))
+            (directory / "told").replace(directory / word)
+            told.append(word)
+
+    thread = threading.Thread(target=lead)
+    thread.start()
+    try:
+        yield told
+    finally:
+        leave.set()
+        thread.join()
+
+
+def measured(directory: Path, resolved: ResolvedSettings, node: str = "jw2") -> NodeResult:
+    with controller(directory) as told:
+        result = run(RunRequest("r1", node, resolved, directory, wait_s=60, solo=True))
+    assert told == ["turn", "go"]
+    return result
+
+
+def believed(tmp_path: Path, resolved: ResolvedSettings) -> Path:
+    """Make a run of one node that measured alone first; return the node's directory."""
+    directory = tmp_path / NODES / "jw2"
+    directory.mkdir(parents=True)
+    record = RunRecord(run_id="r1", created_at="now", command="", versions={}, nodes={"jw2": resolved})
+    write_record(tmp_path / RUN_FILE, record)
+    measured(directory, resolved)
+    return directory
+
+
+@pytest.mark.parametrize("profile", [{}, LOADGEN], ids=["closed loop", "loadgen"])
+def test_both_measurements_are_whole_and_verified_from_their_own_samples(
+    tmp_path: Path, profile: dict[str, Any]
+) -> None:
+    directory = believed(tmp_path, asked(**profile))
+    (row,) = aggregate(tmp_path).nodes
+    assert row.counted, row.reason
+    assert [one.metric for one in row.solo] == ["qps", "tokens_per_s", "latency_ms.p99", "ttft_ms.p99"]
+    for one in row.solo:
+        assert one.change == pytest.approx(one.together / one.alone - 1)
+    (path,) = directory.glob("mlperf_datacenter_*.json")
+    result = read_record(path, NodeResult)
+    assert result.solo is not None
+    assert result.window is not None
+    assert result.solo.window.ended_unix_ns <= result.window.started_unix_ns
+    assert len(read_samples(directory / "solo_samples.jsonl")) == result.solo.metrics.queries.completed
+    assert (directory / "solo_mlperf_log_detail.txt").exists() is bool(profile)
+    assert (result.solo.loadgen is None) is not bool(profile)
+    assert result.stages_s["measuring alone"] > 0
+
+
+def test_figures_alone_that_the_samples_do_not_give_are_refused(tmp_path: Path) -> None:
+    directory = believed(tmp_path, asked())
+    samples = read_samples(directory / "solo_samples.jsonl")
+    rewrite_samples(directory / "solo_samples.jsonl", samples[:-1])
+    (row,) = aggregate(tmp_path).nodes
+    assert row.status == "refused"
+    assert "alone, its metric" in row.reason
+
+
+def test_a_node_that_breaks_in_its_turn_says_so_and_measures_no_more(tmp_path: Path) -> None:
+    broken = asked(engine_options={"ttft_ms": 1, "tpot_ms": 0.1, "break_at": 3})
+    with controller(tmp_path) as told, pytest.raises(RunError, match="told to break"):
+        run(RunRequest("r1", "jw2", broken, tmp_path, wait_s=60, solo=True))
+    assert told == ["turn"]
+    (path,) = tmp_path.glob("mlperf_datacenter_*.json")
+    result = read_record(path, NodeResult)
+    assert (result.status, result.stage, result.metrics) == ("failed", "measuring alone", None)
+    assert len(read_samples(tmp_path / "solo_samples.jsonl")) == 4, "three answers and the one that broke"
+
+
+def test_a_node_whose_turn_never_comes_gives_up(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="nobody said within 1 s when to start"):
+        run(RunRequest("r1", "jw2", asked(), tmp_path, wait_s=1, solo=True))
+    assert not (tmp_path / "solo_samples.jsonl").exists()
