@@ -49,19 +49,20 @@ def overhead(shape: str, rounds: int, queries: int) -> None:
         workloads.run(engine, work.warm_up(queries), time.monotonic() + 600, at_once=True)
         for number in range(1, rounds + 1):
             # Which comes first changes: what warms up or wears off favours neither.
-            bare, driven = 0.0, 0.0
+            bare, through = 0.0, 0.0
             for which in ("bare", "driven") if number % 2 else ("driven", "bare"):
                 if which == "bare":
                     bare = workloads.run(engine, work.queries(), time.monotonic() + 600, at_once=True).tokens_per_s
                 else:
-                    driven = _driven(engine, work)
-            ratios.append(driven / bare)
-            print(f"round {number}: bare {bare:.0f} tokens/s, LoadGen {driven:.0f} ({ratios[-1]:.1%})", flush=True)
+                    through = driven(engine, work)
+            ratios.append(through / bare)
+            print(f"round {number}: bare {bare:.0f} tokens/s, LoadGen {through:.0f} ({ratios[-1]:.1%})", flush=True)
     print(f"with LoadGen and adapter: median {statistics.median(ratios):.1%} of the bare engine's throughput "
           f"({min(ratios):.1%} to {max(ratios):.1%})\n", flush=True)  # fmt: skip
 
 
-def _driven(engine: continuous.Engine, work: workloads.Workload) -> float:
+def driven(engine: continuous.Engine, work: workloads.Workload) -> float:
+    """Return LoadGen's tokens/s of a workload whose queries it issues all at once, with recorder and samples file."""
     prompts = tuple(query.prompt for query in work.queries())
     count = len(prompts)
     options = {"scenario": "Offline", "min_duration_ms": 0, "min_query_count": count, "max_query_count": count}

@@ -14,7 +14,7 @@ from typing import Any
 KINDS = {
     "sampling": r"argmax|softmax|multinomial|cumsum",
     "attention": r"flash|fmha|attention|^_answer|^_join",
-    "multiplying": r"gemm|gemv|nvjet|cutlass|splitk|cublas|matmul",
+    "multiplying": r"fused.*_mm_|gemm|gemv|nvjet|cutlass|splitk|cublas|matmul",
     "cache": r"^_write|index_copy|index_select|indexselect|index_put|index_elementwise|gather",
     "copies": r"memcpy|memset",
 }

@@ -9,11 +9,28 @@ for that number too, as code that reads faster than a library for matrices does.
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Any
 
 ROTARY = "apply_rotary_pos_emb"
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+@functools.cache
+def missing(device: str) -> str | None:
+    """Return why nothing can be compiled on this machine, as the end of a sentence; None: it can."""
+    import torch
+
+    try:
+        torch.compile(_trial, dynamic=True)(torch.ones(3, device=device))
+    except Exception as error:  # mostly there is no C compiler, or Python's headers are not there
+        return f"torch cannot compile here ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
+    return None
+
+
+def _trial(states: Any) -> Any:
+    return states * 2 + 1
 
 
 class Fused:

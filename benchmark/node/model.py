@@ -14,11 +14,15 @@ from pydantic import JsonValue
 
 from benchmark.errors import SetupError
 from benchmark.node.hub_files import ALLOW_PATTERNS, IGNORE_PATTERNS
+from benchmark.node.memory import free_bytes
+from benchmark.node.startup import Stages
 from benchmark.settings import Settings, is_directory_path
 
 BYTES_PER_PARAMETER = {"float16": 2, "bfloat16": 2, "float32": 4}
 # Room for activations and the CUDA context, and for a KV cache whose size nobody gave.
 HEADROOM_BYTES = 2 * 2**30
+# What config.json has to say of a model.
+SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
 
 
 @dataclass(frozen=True)
@@ -79,52 +83,52 @@ def count_parameters(snapshot: Path) -> int:
     return total
 
 
-def cache_bytes_per_token(snapshot: Path, dtype: str) -> int:
-    """Return what keys and values of one token take in all layers, from the model's config.json."""
+def read_config(snapshot: Path) -> dict[str, Any]:
+    """Return the model's config.json; raises SetupError where it describes no language model."""
     try:
         config = json.loads((snapshot / "config.json").read_text(encoding="utf-8"))
-        heads = config["num_attention_heads"]
-        head_size = config.get("head_dim") or config["hidden_size"] // heads
-        kept_heads = config.get("num_key_value_heads") or heads
-        return int(2 * config["num_hidden_layers"] * kept_heads * head_size * BYTES_PER_PARAMETER[dtype])
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise SetupError(
-            f"{snapshot / 'config.json'} does not describe a model: {type(error).__name__}: {error}."
-        ) from None
+        missing = [name for name in SIZES if not isinstance(config.get(name), int)]
+    except (OSError, ValueError, AttributeError) as error:
+        missing = [f"{type(error).__name__}: {error}"]
+    if missing:
+        raise SetupError(f"{snapshot / 'config.json'} does not describe a model: {', '.join(missing)}.")
+    return dict(config)
 
 
-def load_model(settings: Settings, cache_tokens: int = 0) -> LoadedModel:
+def load_model(settings: Settings) -> LoadedModel:
     """Load the model onto one device: the first visible GPU, or the CPU.
 
-    `cache_tokens` is what a KV cache beside it has to hold: what cannot fit is refused before anything is loaded.
     Raises SetupError where it is not there, does not fit, or is not an instruct model.
     """
+    stages = Stages()
     os.environ["HF_HUB_OFFLINE"] = "1"  # what is measured is what was provisioned, never a fresh download
     snapshot = find_snapshot(settings)
     parameters = count_parameters(snapshot)
     try:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
+        with stages.stage("imports"):
+            import torch
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+            from transformers.utils import logging
     except ImportError as error:
         raise SetupError(f"A package is missing ({error}): run playbooks/provision.yml.") from None
     logging.disable_progress_bar()
     device = "cuda:0" if settings.benchmark_device == "cuda" else "cpu"
     if device != "cpu":
-        weights = parameters * BYTES_PER_PARAMETER[settings.benchmark_dtype]
-        cache = cache_tokens * cache_bytes_per_token(snapshot, settings.benchmark_dtype) if cache_tokens else 0
-        _check_memory(weights, cache, settings.benchmark_dtype)
+        with stages.stage("device"):
+            _check_memory(parameters * BYTES_PER_PARAMETER[settings.benchmark_dtype], settings.benchmark_dtype)
     started = time.monotonic()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(snapshot, local_files_only=True, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            snapshot,
-            dtype=getattr(torch, settings.benchmark_dtype),
-            device_map={"": device},
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
+        with stages.stage("tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(snapshot, local_files_only=True, trust_remote_code=False)
+        with stages.stage("weights"):  # from the disk to the device in one go, the model made without memory of its own
+            model = AutoModelForCausalLM.from_pretrained(
+                snapshot,
+                dtype=getattr(torch, settings.benchmark_dtype),
+                device_map={"": device},
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+            )
     except (OSError, ValueError, KeyError, torch.OutOfMemoryError) as error:
         raise SetupError(f"The model in {snapshot} cannot be loaded: {type(error).__name__}: {error}") from error
     if not tokenizer.chat_template:
@@ -145,19 +149,19 @@ def load_model(settings: Settings, cache_tokens: int = 0) -> LoadedModel:
             "commit": None if is_directory_path(settings.benchmark_model) else snapshot.name,
             "trust_remote_code": False,
             "load_s": round(time.monotonic() - started, 3),
+            "startup_s": dict(stages.seconds),
         },
     )
 
 
-def _check_memory(weights: int, cache: int, dtype: str) -> None:
+def _check_memory(weights: int, dtype: str) -> None:
     import torch
 
-    free, total = torch.cuda.mem_get_info(0)
-    needed = weights + cache + HEADROOM_BYTES
+    free, total = free_bytes(), torch.cuda.mem_get_info(0)[1]
+    needed = weights + HEADROOM_BYTES
     if needed > free:
-        beside = f" and {cache / 1e9:.1f} GB of KV cache" if cache else ""
         raise SetupError(
-            f"The model needs {needed / 1e9:.1f} GB ({weights / 1e9:.1f} GB of weights in {dtype}{beside} among them) "
-            f"and the GPU has {free / 1e9:.1f} GB free of {total / 1e9:.1f}: end what else uses it (nvidia-smi), or "
-            f"take a smaller model{' or cache' if cache else ''}."
+            f"The model needs {needed / 1e9:.1f} GB ({weights / 1e9:.1f} GB of weights in {dtype} among them) and the "
+            f"GPU has {free / 1e9:.1f} GB free of {total / 1e9:.1f}: end what else uses it (nvidia-smi), or take a "
+            "smaller model."
         )

@@ -91,6 +91,10 @@ class PeakFinder:
         host_vars = "" if found.rate is None else f"benchmark_target_qps: {found.rate / replicas:.4g}"
         return PeakSearch(target_qps=found.rate, settled=found.settled, probes=tuple(probes), host_vars=host_vars)
 
+    def probe(self, rate: float) -> Probe:
+        """Return what one run at that rate comes to."""
+        return self._probe(rate, f"rate{rate:g}_")
+
     def _burst(self) -> float:
         """Return queries per second of a burst that is issued at once: what the engine can do without any limit."""
         self.progress.stage("searching: a burst of queries")

@@ -45,6 +45,10 @@ def make_replicated_engine(name: str, settings: Settings, generation: Generation
     return single if count == 1 else Replicated(name, settings, generation, options, count, gpus)
 
 
+# Details in which replicas differ without being unlike.
+OF_ITS_OWN = {"load_s", "startup_s", "memory", "cross_check"}
+
+
 @dataclass
 class _Flight:
     query: Query
@@ -225,7 +229,7 @@ def _apart(replica: _Replica, loaded: Loaded, first: EngineInfo) -> dict[str, Js
     unlike: dict[str, JsonValue] = {
         name: value
         for name, value in loaded.info.details.items()
-        if name != "load_s" and first.details.get(name) != value
+        if name not in OF_ITS_OWN and first.details.get(name) != value
     }
     return {
         "number": replica.number,

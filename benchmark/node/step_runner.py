@@ -32,6 +32,11 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
     def warmup(self, model: Any) -> None:
         """Run a step of every kind, and capture the graphs; transformers would do it for graphs alone."""
         self.pad_inputs = self.cache.device.type != "cpu"
+        if self.pad_inputs:
+            # What is compiled is laid out for the first number of tokens that it sees: a large one. And not one that
+            # another size of the model may equal, or torch takes the two for one, which then does not vary.
+            self.run_one_warmup(model, self.cache.max_batch_tokens - 1, 0)
+            self.pad_inputs = True
         super().warmup(model)
 
     def _forward_process_and_sample(self, model: Any, batch_data: dict[str, Any], *rest: Any) -> None:

@@ -5,22 +5,33 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import itertools
+import sys
 import threading
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import JsonValue
 
 from benchmark.errors import InputError, RunError, SetupError
 from benchmark.node import attention as kernels
-from benchmark.node import cross_check, interfaces
+from benchmark.node import cross_check, fused, interfaces
+from benchmark.node.continuous_options import Options
 from benchmark.node.continuous_router import Flight, Router, Waiting
 from benchmark.node.fused import Fused
 from benchmark.node.generation import end_tokens, generation_config
 from benchmark.node.interfaces import EngineBroken, Listener, Prompt, Query
-from benchmark.node.model import LoadedModel, load_model
+from benchmark.node.memory import Plan, free_bytes, make_plan
+from benchmark.node.model import (
+    BYTES_PER_PARAMETER,
+    LoadedModel,
+    count_parameters,
+    find_snapshot,
+    load_model,
+    read_config,
+)
 from benchmark.node.options import check
 from benchmark.node.prompting import encode
+from benchmark.node.startup import Stages, process_age_s
 from benchmark.records import EngineInfo
 
 # What `close` waits for the generation thread to end its step, and for the listeners to hear.
@@ -28,32 +39,8 @@ CLOSE_S = 10.0
 # On a CPU transformers would take 60 % of the memory for the cache and plan steps of 8192 tokens.
 CPU_CACHE_TOKENS = 32_768
 CPU_BATCH_TOKENS = 512
-# Graphs for so many requests at most are captured; transformers would take 1024.
-GPU_REQUESTS = 512
 # How many queries the check before a run asks where there are no graphs to go through.
 CHECKED_WITHOUT_GRAPHS = 4
-
-
-class Options(BaseModel):
-    """The profile's `engine_options`. None: automatic; the result says what that came to."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    attention: kernels.Choice = Field("auto", description="auto: the fastest there is")
-    page_size: int = Field(256, ge=4, description="tokens in a page of the cache")
-    num_blocks: int | None = Field(None, ge=1, description="pages of the cache, for all layers together")
-    max_batch_tokens: int | None = Field(None, ge=1, description="tokens of one step of the model")
-    max_memory_percent: float | None = Field(None, gt=0, le=1, description="share of the free memory for the cache")
-    max_requests_per_batch: int | None = Field(None, ge=1, description="queries of one step")
-    max_blocks_per_request: int | None = Field(None, ge=0, description="flash-attn's decoding kernel; 0: without it")
-    use_cuda_graph: bool | None = Field(None, description="automatic: where all are captured before measuring")
-    use_async_batching: bool | None = Field(None, description="prepare a step while the one before computes")
-    q_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: queries' tokens are padded to it")
-    kv_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: cached tokens are padded to it")
-    fuse: bool | None = Field(None, description="compile the small operations of each layer; automatic: on a GPU")
-    compile_level: int = Field(0, ge=0, le=3, description="torch.compile: 0 off, 3 most")
-    scheduler: Literal["fifo", "prefill_first"] = "fifo"
-    safety_margin: float | None = Field(None, ge=0, le=1, description="share of free pages kept from new queries")
 
 
 class Engine(interfaces.Engine):
@@ -64,40 +51,54 @@ class Engine(interfaces.Engine):
 
     replicable = True
     _fused: Fused | None = None
+    _memory: Plan | None = None
 
     def load(self) -> EngineInfo:
         """Load the model and start the generation thread; raises as `start` does."""
         options = self._check()
-        pages = options.num_blocks
-        tokens = self.generation.max_new_tokens if pages is None else pages * options.page_size
-        return self.start(load_model(self.settings, tokens))
+        plan = None
+        if self.settings.benchmark_device != "cpu":
+            snapshot, dtype = find_snapshot(self.settings), self.settings.benchmark_dtype
+            weights = count_parameters(snapshot) * BYTES_PER_PARAMETER[dtype]
+            plan = self._plan(options, read_config(snapshot), BYTES_PER_PARAMETER[dtype], weights)
+            print(plan.sentence(), file=sys.stderr, flush=True)
+        return self.start(load_model(self.settings), plan)
 
-    def start(self, loaded: LoadedModel) -> EngineInfo:
-        """Get ready with a model that is loaded already.
+    def start(self, loaded: LoadedModel, plan: Plan | None = None) -> EngineInfo:
+        """Get ready with a model that is loaded already; without a plan for the GPU's memory, make one.
 
         Raises InputError for options or generation settings that the engine does not have, SetupError where the cache
         does not fit or the attention asked for is not there.
         """
         import torch
 
-        options = self._check()
+        options, stages = self._check(), Stages()
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
-        self._attention = self._choose_attention(options)
+        with stages.stage("attention"):
+            self._attention = self._choose_attention(options)
+        if self._model.device.type != "cpu" and plan is None:
+            config = self._model.config.get_text_config().to_dict()
+            plan = self._plan(options, config, self._model.dtype.itemsize, 0)
+        self._memory = plan
         end = [-1] if self._fixed_length else end_tokens(loaded)
         config = generation_config(loaded, self.generation, self.generation.temperature, eos_token_id=end)
         try:
-            self._manager = self._make_manager(config, options)
-            self._router = Router(self._manager)
-            self._manager.output_router = self._router
-            if options.fuse or (options.fuse is None and self._model.device.type != "cpu"):
-                self._fused = Fused(self._model)
-                self._fused.on()
-            if self._attention == kernels.TORCH_FLASH:
-                from benchmark.node import flash_kernels, step_runner
+            with stages.stage("cache"):
+                self._manager = self._make_manager(config, options)
+                self._router = Router(self._manager)
+                self._manager.output_router = self._router
+                if self._is_fusing(options):
+                    self._fused = Fused(self._model)
+                    self._fused.on()
+                if self._attention == kernels.TORCH_FLASH:
+                    from benchmark.node import flash_kernels, step_runner
 
-                self._kernels = flash_kernels.choose(*self._device_and_dtype(), kernels.head_size(self._model.config))
-                step_runner.prepare(self._manager, self._kernels, options.max_blocks_per_request)
-            self._manager.warmup()  # makes the cache; captures CUDA graphs and compiles, where that is on
+                    self._kernels = flash_kernels.choose(
+                        *self._device_and_dtype(), kernels.head_size(self._model.config)
+                    )
+                    step_runner.prepare(self._manager, self._kernels, options.max_blocks_per_request)
+            with stages.stage("warm_up"):  # compiles, and captures CUDA graphs, where these are on
+                self._manager.warmup()
         except (MemoryError, ValueError, ImportError, torch.OutOfMemoryError) as error:
             raise SetupError(
                 f"Continuous batching cannot start: {' '.join(str(error).split())}. Where memory is short, lower "
@@ -112,7 +113,11 @@ class Engine(interfaces.Engine):
         starter.start()
         starter.join()
         self._router.start()
-        details = self._details(resolved, options, end) | {"cross_check": self._cross_check()}
+        details = self._details(resolved, options, end)
+        with stages.stage("cross_check"):
+            details["cross_check"] = self._cross_check()
+        before: Any = loaded.details.get("startup_s") or {}
+        details["startup_s"] = {**before, **stages.seconds, "since_process_start": process_age_s()}
         return EngineInfo(name="continuous", details=loaded.details | details)
 
     def submit(self, query: Query, listener: Listener) -> None:
@@ -219,6 +224,21 @@ class Engine(interfaces.Engine):
             raise SetupError(f"engine_options: attention {options.attention} is not to be had: {reason}.")
         return options.attention
 
+    def _is_fusing(self, options: Options) -> bool:
+        device = self._model.device.type
+        if options.fuse is False or (options.fuse is None and device == "cpu"):
+            return False
+        reason = fused.missing(device)
+        if options.fuse and reason is not None:
+            raise ValueError(f"fuse: true: {reason}")
+        return reason is None
+
+    def _plan(self, options: Options, config: dict[str, Any], bytes_per_value: int, weights: int) -> Plan:
+        pages = options.num_blocks
+        needed = self.generation.max_new_tokens + 1 if pages is None else pages * options.page_size
+        chosen = options.max_batch_tokens, options.max_requests_per_batch, options.max_memory_percent
+        return make_plan(config, bytes_per_value, free_bytes(), weights, needed, options.page_size, *chosen)
+
     def _device_and_dtype(self) -> tuple[str, str]:
         return self._model.device.type, str(self._model.dtype).removeprefix("torch.")
 
@@ -244,8 +264,12 @@ class Engine(interfaces.Engine):
                 asked["use_cuda_graph"] = (bool(options.use_cuda_graph) and not own, True)
             if options.use_async_batching is None:
                 asked["use_async_batching"] = True
-            if options.max_requests_per_batch is None:
-                asked["max_requests_per_batch"] = GPU_REQUESTS
+        if "flash" in self._attention and self._memory is not None:
+            # With a mask over all tokens of the cache, only transformers knows what that takes.
+            plan = self._memory
+            asked["num_blocks"] = options.num_blocks or plan.cache_tokens // options.page_size
+            asked["max_batch_tokens"], asked["max_requests_per_batch"] = plan.batch_tokens, plan.requests
+            asked["max_memory_percent"] = 1.0  # the plan leaves room, and knows of limits that transformers does not
         known = {field.name for field in dataclasses.fields(ContinuousBatchingConfig)}
         older = "auto_switch_to_flash" not in known
         if older:  # transformers 5.17: another name for the pages, and only a paged attention is left as it is
@@ -299,5 +323,6 @@ class Engine(interfaces.Engine):
             "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
             "torch_threads": torch.get_num_threads(),
+            "memory": None if self._memory is None else dataclasses.asdict(self._memory),
             "options": options.model_dump(mode="json", exclude_none=True),
         }

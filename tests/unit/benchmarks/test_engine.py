@@ -18,30 +18,41 @@ TINY = ["--shape", "tiny", "--device", "cpu", "--dtype", "float32", "--queries-a
 def test_all_parts_run_and_each_failure_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "table.json"
     words = [*TINY, "--queries-a", "4", "--queries-b", "4", "--attentions", "magic,torch_flash,sdpa"]
-    words += ["--parts", "floor,magic,sequential,alone,continuous,split,server", "--probe-s", "0.5", "--probes", "1"]
+    words += [
+        "--parts",
+        "floor,magic,check,sequential,alone,static,continuous,split,harness,server",
+        "--probe-s",
+        "0.5",
+        "--probes",
+        "1",
+    ]
     assert engine.main([*words, "--json", str(path)]) == 0
     table = json.loads(path.read_text())
     # A probe of the server may find its only rate too much on a busy machine; it is a row all the same.
     measured = [
         (row["workload"], row["engine"], row["attention"])
         for row in table["rows"]
-        if "tokens/s" in row or "peak" in row
+        if "tokens/s" in row or "probes" in row
     ]
     assert measured == [
         ("A", "sequential", "sdpa"),
         ("A", "bare generate", "sdpa"),
         ("A", "one by one", "eager"),
+        ("A", "one batch", "sdpa"),
         ("A", "continuous", "eager"),
         ("B", "continuous", "sdpa"),
         ("B", "Server", "paged|eager"),
         ("B", "Server", "paged|eager"),
     ]
     assert all(row["tokens/s"] > 0 for row in table["rows"] if "tokens/s" in row)
-    assert [len(row["peak"]["probes"]) for row in table["rows"] if "peak" in row] == [1, 1]
+    assert [len(row["probes"]) for row in table["rows"] if "probes" in row] == [1, 1]
     assert all(row["details"]["block_sharing"] is False for row in table["rows"] if row.get("graphs") is not None)
-    notes = {row["attention"]: row["note"] for row in table["rows"] if row["note"] and "peak" not in row}
+    notes = {row["attention"]: row["note"] for row in table["rows"] if row["note"] and "probes" not in row}
     assert "engine_options of the continuous engine: attention" in notes["magic"]
     assert notes["torch_flash"] == "not here: it needs a GPU"
+    checks = [value["cross_check"] for name, value in table.items() if name.startswith("check")]
+    assert [check["same"] == check["tokens"] for check in checks] == [True, True]
+    assert len(table["harness"]["through_loadgen"]) == len(table["harness"]["bare"]) == 2
     for name in ("split A", "split B"):
         assert table[name]["steps"] > 0
         assert table[name]["cpu_s"].keys() == {"scheduling", "starting", "adapter", "updating"}

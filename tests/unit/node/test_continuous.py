@@ -16,6 +16,7 @@ from transformers.generation.continuous_batching.model_runner import ModelRunner
 
 from benchmark.errors import InputError, RunError, SetupError
 from benchmark.node import attention, exact_attention, flash, flash_kernels, fused
+from benchmark.node.continuous_options import Options
 from benchmark.node.engines import continuous, sequential
 from benchmark.node.interfaces import EngineBroken, Prompt, Query
 from benchmark.node.model import LoadedModel, load_model
@@ -154,6 +155,7 @@ def test_a_compiled_part_that_is_wrong_is_found_before_the_run(
 ) -> None:
     # What is compiled is the plain code here, but for the norms, which forget their weights.
     monkeypatch.setattr(torch, "compile", lambda function, **how: function)
+    fused.missing.cache_clear()
     engine, info = make(fuse=True)
     assert info.details["fused"] == ["Linear", "LlamaMLP", "LlamaRMSNorm", "apply_rotary_pos_emb"]
     check = info.details["cross_check"]
@@ -167,6 +169,20 @@ def test_a_compiled_part_that_is_wrong_is_found_before_the_run(
     with pytest.raises(SetupError, match="does not answer as the model itself would"):
         make(fuse=True)
     assert "forward" not in vars(loaded.model.model.norm)
+
+
+def test_where_nothing_can_be_compiled_fuse_is_refused_with_the_reason(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(function: Any, **how: Any) -> Any:
+        raise RuntimeError("Failed to find C compiler.")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    fused.missing.cache_clear()
+    with pytest.raises(SetupError, match=r"torch cannot compile here \(RuntimeError: Failed to find C compiler"):
+        make(fuse=True)
+    assert not make()[1].details["fused"]
+    fused.missing.cache_clear()
 
 
 def test_with_sampling_there_is_nothing_to_hold_answers_against(make: Make) -> None:
@@ -365,7 +381,7 @@ def test_automatic_choices_on_a_gpu_capture_no_graph_while_measuring(
         set_attn_implementation=lambda implementation: None,
         init_continuous_batching=lambda config, batching: batching,
     )
-    batching = engine._make_manager(None, continuous.Options.model_validate(asked))
+    batching = engine._make_manager(None, Options.model_validate(asked))
     assert (batching.use_cuda_graph, batching.use_async_batching) == (graphs, overlapped)
     assert not batching.allow_block_sharing
     assert not batching.auto_switch_to_flash

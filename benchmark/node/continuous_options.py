@@ -1,0 +1,31 @@
+"""What a profile may say about continuous batching."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from benchmark.node.attention import Choice
+
+
+class Options(BaseModel):
+    """The profile's `engine_options`. None: automatic; the result says what that came to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    attention: Choice = Field("auto", description="auto: the fastest there is")
+    page_size: int = Field(256, ge=4, description="tokens in a page of the cache")
+    num_blocks: int | None = Field(None, ge=1, description="pages of the cache")
+    max_batch_tokens: int | None = Field(None, ge=1, description="tokens of one step of the model")
+    max_memory_percent: float | None = Field(None, gt=0, le=1, description="share of the free memory for the cache")
+    max_requests_per_batch: int | None = Field(None, ge=1, description="queries of one step")
+    max_blocks_per_request: int | None = Field(None, ge=0, description="flash-attn's decoding kernel; 0: without it")
+    use_cuda_graph: bool | None = Field(None, description="automatic: where all are captured before measuring")
+    use_async_batching: bool | None = Field(None, description="prepare a step while the one before computes")
+    q_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: queries' tokens are padded to it")
+    kv_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: cached tokens are padded to it")
+    fuse: bool | None = Field(None, description="compile the small operations of each layer; automatic: on a GPU")
+    compile_level: int = Field(0, ge=0, le=3, description="torch.compile: 0 off, 3 most")
+    scheduler: Literal["fifo", "prefill_first"] = "fifo"
+    safety_margin: float | None = Field(None, ge=0, le=1, description="share of free pages kept from new queries")

@@ -1,0 +1,135 @@
+"""The parts of benchmarks/engine.py in which LoadGen asks, and those that look into a step."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from benchmark.node import attention as kernels
+from benchmark.node import interfaces
+from benchmark.node.engines import continuous
+from benchmark.node.interfaces import make_scenario
+from benchmark.node.peak import PeakFinder
+from benchmark.node.progress import Progress
+from benchmark.profiles import Profile
+from benchmarks import split, workloads
+from benchmarks.bench import Bench, fixed
+from benchmarks.loadgen_overhead import driven
+
+# MLPerf's limits of the Server scenario, and those of Interactive, by LoadGen's name of the model.
+LIMITS = {"llama3_1-8b": "2000/100", "llama3_1-8b-interactive": "500/30"}
+
+
+class DrivenBench(Bench):
+    """All parts."""
+
+    def run_check(self) -> None:
+        """Hold the answers of every way to run `continuous` against the plain model's, as each start of it does."""
+        ways: list[dict[str, Any]] = [{}, {"fuse": False}, {"use_cuda_graph": False}, {"use_async_batching": False}]
+        if self.arguments.device == "cpu":
+            ways = [{}, {"attention": "sdpa"}]
+        for way in ways:
+            self.forget()
+            with closing(continuous.Engine(self.settings, fixed(self.a), self.options(**way))) as engine:
+                details = engine.start(self.loaded).details
+            found = {name: details[name] for name in ("cross_check", "startup_s", "memory")}
+            self.table.say(f"check {json.dumps(way)}: {found['cross_check']}", **{f"check {json.dumps(way)}": found})
+
+    def run_split(self) -> None:
+        """What a step of workload B is made of, of A, and of a query alone."""
+        for name, work, at_once in (("B", self.b, True), ("A", self.a, True), ("alone", self.alone, False)):
+            self.forget()
+            with closing(continuous.Engine(self.settings, fixed(work), self.options())) as engine:
+                engine.start(self.loaded)
+                workloads.run(engine, work.warm_up(max(1, len(work.lengths) // 4)), self.until, at_once)
+                for gpu in (False, True) if self.arguments.device != "cpu" else (False,):
+                    with split.watch(engine, gpu) as found:
+                        workloads.run(engine, work.queries(), self.until, at_once)
+                    title = f"split {name}{', profiled' if gpu else ''}"
+                    self.table.say(f"{title}: {found.sentence()}", **{title: dataclasses.asdict(found)})
+
+    def run_harness(self) -> None:
+        """Workload B through LoadGen's Offline scenario beside the same without, in turn: what measuring costs."""
+        self.forget()
+        bare, through = [], []
+        with closing(continuous.Engine(self.settings, fixed(self.b), self.options())) as engine:
+            engine.start(self.loaded)
+            workloads.run(engine, self.b.warm_up(max(1, len(self.b.lengths) // 4)), self.until, at_once=True)
+            for _ in range(self.arguments.rounds):
+                bare.append(workloads.run(engine, self.b.queries(), self.until, at_once=True).tokens_per_s)
+                through.append(driven(engine, self.b))
+        ratio = sum(through) / sum(bare)
+        self.table.say(
+            f"harness: through LoadGen {ratio:.1%} of the tokens/s without it ({len(bare)} rounds in turn: "
+            + ", ".join(f"{one:.0f} and {other:.0f}" for one, other in zip(through, bare, strict=True))
+            + ")",
+            harness={"through_loadgen": through, "bare": bare},
+        )
+
+    def run_server(self) -> None:
+        """Search the highest Server rate in workload B, as benchmark_target_qps: auto does, with shorter probes.
+
+        Or with --rates try these, until one is valid.
+        """
+        config = self.loaded.model.config
+        options = self.options(attention=kernels.automatic(config, self.arguments.device, self.arguments.dtype))
+        self.forget()
+        with closing(continuous.Engine(self.settings, fixed(self.b), options)) as engine:
+            details = engine.start(self.loaded).details
+            workloads.run(engine, self.b.warm_up(max(1, len(self.b.lengths) // 4)), self.until, at_once=True)
+            for model, limits in LIMITS.items():
+                row = {"workload": "B", "engine": "Server", "attention": details["attention"], "async": limits}
+                if self.arguments.limits not in ("all", limits):
+                    continue
+                if time.monotonic() > self.until:
+                    self.table.add({**row, "note": "the time was up"})
+                    continue
+                try:
+                    self.table.add({**row, **self._served(engine, model)})
+                except Exception as error:  # a row of its own; the others go on
+                    self.table.add({**row, "note": f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]})
+
+    def _served(self, engine: continuous.Engine, model: str) -> dict[str, Any]:
+        probe = {"probe_duration_ms": int(self.arguments.probe_s * 1000), "probe_query_count": 1}
+        options = {"scenario": "Server", "model": model, "burst_query_count": len(self.b.lengths), **probe}
+        names = {"name": "engine", "scenario": "loadgen", "engine": "continuous", "dataset": "synthetic"}
+        profile = Profile.model_validate({**names, "version": 1, "scenario_options": options})
+        prompts = tuple(query.prompt for query in self.b.queries())
+        with tempfile.TemporaryDirectory() as directory:
+            place = Path(directory)
+            finder = PeakFinder(
+                engine,
+                make_scenario("loadgen", options),
+                interfaces.Workload(prompts, None, 0),
+                profile,
+                place,
+                Progress("engine", place),
+                self.arguments.probes,
+            )
+            if self.arguments.rates:
+                probes = []
+                for rate in self.arguments.rates.split(","):
+                    probes.append(finder.probe(float(rate)))
+                    if probes[-1].valid:
+                        break
+            else:
+                probes = list(finder.find(1).probes)
+        tried = ", ".join(f"{one.target_qps:g} {'valid' if one.valid else 'too much'}" for one in probes)
+        best = max((one for one in probes if one.valid), key=lambda one: one.target_qps, default=None)
+        row: dict[str, Any] = {
+            "queries": len(prompts),
+            "note": f"QPS {best.target_qps if best else None}; tried {tried}, {self.arguments.probe_s:g} s each",
+            "probes": [one.model_dump(mode="json") for one in probes],
+        }
+        shown = best or probes[-1]
+        if shown.qps is not None:
+            row |= {"TTFT ms": shown.ttft_p99_ms, "TPOT ms": shown.tpot_p99_ms}
+        if best is not None and best.qps is not None:
+            row |= {"tokens/s": best.qps * self.b.output_tokens}
+            row |= self.of_most(self.b, best.qps * self.b.output_tokens)
+        return row
