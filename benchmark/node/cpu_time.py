@@ -98,7 +98,7 @@ def held_s(proc: Path = PROC, cgroup: Path = CGROUP) -> float | None:
             held.append(int(told["throttled_usec"]) / 1e6)
         elif told.get("throttled_time", "").isdecimal():
             held.append(int(told["throttled_time"]) / NS)
-    return max(held, default=None) if quota_cpus(proc, cgroup) is not None else None
+    return max(held, default=None)
 
 
 def _text(path: Path) -> str:

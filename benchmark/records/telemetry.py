@@ -93,6 +93,6 @@ class CpuTime(Record):
         None, description="threads of the run's process that could run and had no core, added up; absent: not told"
     )
     held_s: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="in which the control group's quota kept it from running; absent: there is no quota"
+        None, description="in which the control group's quota kept it from running; absent: not told"
     )
     quota_cpus: Annotated[float, Field(gt=0)] | None = Field(None, description="CPUs that the control group may use")

@@ -15,6 +15,8 @@ def co_tenant(suspect: Suspect) -> Iterator[str]:
     peers = [{process.name for gpu in gpus_seen(peer) for process in gpu.processes} for peer in suspect.peers]
     for gpu in gpus_seen(suspect.node):
         for process in gpu.processes:
+            if process.kind != "compute":
+                continue  # a display server: it holds memory and computes next to nothing
             if process.name and 2 * sum(process.name in names for names in peers) > len(peers):
                 continue
             who = process.name or "a process whose name may not be read"

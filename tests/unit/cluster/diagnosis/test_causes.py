@@ -163,6 +163,11 @@ def test_a_cause_is_named_from_its_threshold_on(
         assert causes(reached, reached) == {}
 
 
+def test_a_display_server_is_no_co_tenant() -> None:
+    shown = with_gpu(processes=(GpuProcess(pid=1, name="Xorg", kind="graphics"),))
+    assert causes(shown, {}) == {}
+
+
 def test_nothing_known_is_no_cause() -> None:
     assert causes({"environment": None, "stages_s": {}}, {"environment": None}) == {}
 

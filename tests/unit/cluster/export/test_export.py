@@ -31,7 +31,7 @@ def run_dir(tmp_path: Path) -> Path:
     """jw2 and jw3 are complete, jw4 failed."""
     run = make_run(tmp_path / RUN_ID, {node: asked(20) for node in ("jw2", "jw3", "jw4")})
     seen = HOST.model_copy(update={"gpus": (HOST.gpus[0].model_copy(update={"name": HOSTILE}),)})
-    used = watched(energy=Energy(joules=500, window_s=36, tokens_per_joule=2.5))
+    used = watched(energy=Energy(joules=512, window_s=36, tokens_per_joule=2.5, joules_per_query=25.6))
     add_node(run, "jw2", asked(20), [1800.0] * 20, environment=seen, telemetry=used)
     add_node(run, "jw3", asked(20), [2400.0] * 20, environment=seen)
     told = Failure(node="jw4", stage="preflight", reason="=1+1 | <b>")
