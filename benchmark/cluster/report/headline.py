@@ -82,6 +82,18 @@ def _fine(result: ClusterResult) -> Advice:
     return Advice(FINE, "Nothing stands out", text, "distributions")
 
 
+def verdict_words(result: ClusterResult) -> str:
+    """Return what the verdict rests on, in a sentence or some."""
+    if not result.verdict.valid:
+        return " ".join(result.verdict.reasons)
+    if result.counted == result.asked:
+        return "Every node that was asked is counted and valid."
+    return (
+        f"{result.counted} of {result.asked} nodes are counted and valid, which is enough for benchmark_min_nodes. The "
+        "others are named below."
+    )
+
+
 def finding_words(finding: Finding) -> str:
     """Return how much slower, against what, and why."""
     aspect = Aspect(finding.metric, higher_is_better=True)

@@ -19,7 +19,7 @@ from benchmark.cluster.names import some
 from benchmark.cluster.report import sections
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.report.distributions import distributions
-from benchmark.cluster.report.headline import advice, finding_words
+from benchmark.cluster.report.headline import advice, finding_words, verdict_words
 from benchmark.cluster.report.parts import Like, likes
 from benchmark.cluster.report.ranking import ranking
 from benchmark.cluster.report.timeline import timeline
@@ -48,6 +48,7 @@ def render_report(gathered: Gathered, run_dir: Path, against_baseline: Compariso
         **view(result, run),
         version=__version__,
         css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 # a file of this package
+        why=verdict_words(result),
         first=notes[0],
         others=notes[1:MOST_ADVICE],
         tiles=_tiles(gathered),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from benchmark.cluster.aggregate import gather
 from benchmark.cluster.report.amounts import amount, median, share
 from benchmark.cluster.report.distributions import distributions, ecdf
-from benchmark.cluster.report.headline import BAD, FINE, advice
+from benchmark.cluster.report.headline import BAD, FINE, advice, verdict_words
 from benchmark.cluster.report.page import TEMPLATES
 from benchmark.cluster.report.parts import MOST_COLOURED, likes
 from benchmark.cluster.report.timeline import aligned
@@ -118,6 +118,14 @@ def test_what_to_look_at_first(tmp_path: Path) -> None:
     assert [one.title for one in advice(failed)][:2] == ["jw4 is not counted", "jw3 is invalid"]
     ended = failed.model_copy(update={"partial": "It was stopped by Ctrl-C."})
     assert advice(ended)[0].text == "It was stopped by Ctrl-C."
+
+
+def test_enough_nodes_are_valid_and_the_others_are_named(tmp_path: Path) -> None:
+    lenient = asked(3, benchmark_min_nodes="50%")
+    make_run(tmp_path, {"jw2": lenient, "jw3": lenient})
+    add_node(tmp_path, "jw2", lenient, [1700.0] * 3)
+    words = verdict_words(gather(tmp_path).result)
+    assert words.startswith("1 of 2 nodes are counted and valid, which is enough for benchmark_min_nodes.")
 
 
 def test_loadgens_limits_come_from_its_log(tmp_path: Path) -> None:
