@@ -16,7 +16,8 @@ from benchmark.records import Sample, Tick
 LEAST_WIDTH_NS = 1_000_000
 MOST_BINS = 120
 # What is kept of telemetry.jsonl, by the fields' names.
-WATCHED = ("utilisation_percent", "sm_clock_mhz", "power_w", "temperature_c")
+OF_GPUS = ("sm_clock_mhz", "power_w", "temperature_c")
+OF_HOST = ("cpu_percent",)
 
 
 def _zeros(count: int) -> array[float]:
@@ -64,7 +65,7 @@ class Course:
 
     `tokens`: output tokens that came in each bin; the first of an answer when it came, the rest evenly until its last.
     `in_flight`: queries between issue and completion; failed ones have no end and are left out.
-    `watched`: what was seen of the GPUs, every tick of every GPU a value.
+    `watched`: what was seen of the host and its GPUs, every tick (of every GPU) a value.
     """
 
     width_ns: int
@@ -164,9 +165,9 @@ def _watched(ticks: Iterable[Tick], width_ns: int, bins: int) -> dict[str, Envel
         number = tick.t_ns // width_ns
         if not 0 <= number < bins:
             continue
-        for gpu in tick.gpus:
-            for name in WATCHED:
-                value = getattr(gpu, name)
+        for source, names in ((tick, OF_HOST), *((gpu, OF_GPUS) for gpu in tick.gpus)):
+            for name in names:
+                value = getattr(source, name)
                 if value is not None:
                     if name not in seen:
                         seen[name] = Envelope.empty(bins)

@@ -56,7 +56,7 @@ def render_report(gathered: Gathered, run_dir: Path, against_baseline: Compariso
         baseline=baseline_view(against_baseline),
         trends=[(like, found) for like in groups[:MOST_CHARTED] if (found := trend(like, known))],
         checks=sections.checks(result),
-        energy=sections.energy(counted),
+        energy=sections.energy(counted, result.groups),
         gpus=sections.gpus(counted),
         unwatched=sections.notes_of_watching(counted),
         changed=changed,

@@ -11,7 +11,7 @@ from benchmark.cluster.load import LoadedNode
 from benchmark.cluster.names import natural, some
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.report.parts import Like, Table
-from benchmark.records import Check, ClusterResult, Energy, NodeRow, RunRecord
+from benchmark.records import Check, ClusterResult, Group, NodeRow, RunRecord
 from benchmark.settings import Settings
 from benchmark.text import check_words
 from benchmark.verdict import label, shown, unit
@@ -92,29 +92,29 @@ class Joules:
     folded: bool
 
 
-def energy(nodes: Sequence[LoadedNode]) -> Joules | None:
+def energy(nodes: Sequence[LoadedNode], groups: Sequence[Group]) -> Joules | None:
     """Return what the nodes used while measuring; None where no GPU has a counter."""
-    have: list[tuple[LoadedNode, Energy]] = []
-    for node in nodes:
-        if node.result and node.result.telemetry and node.result.telemetry.energy:
-            have.append((node, node.result.telemetry.energy))
-    if not have:
-        return None
-    heads = ("node", "joules", "mean W", "idle W", "tokens per joule", "joules per query")
     rows = []
-    for node, e in have:
-        mean_w = e.joules / e.window_s if e.window_s else None
-        rows.append((node.node, *map(amount, (e.joules, mean_w, e.idle_w, e.tokens_per_joule, e.joules_per_query))))
-    total = None
-    if len(have) > 1:
-        joules = math.fsum(e.joules for _, e in have)
-        metrics = [node.metrics for node, _ in have if node.metrics]
-        tokens, queries = sum(m.output_tokens for m in metrics), sum(m.queries.completed for m in metrics)
-        cells = (joules, tokens / joules if joules else None, joules / queries if queries else None)
-        words = ("", "joules", "tokens per joule", "joules per query")
-        total = Table("Together", words, [(f"{len(have)} nodes", *map(amount, cells))])
+    for node in nodes:
+        e = node.result.telemetry.energy if node.result and node.result.telemetry else None
+        if e is not None:
+            mean_w = e.joules / e.window_s if e.window_s else None
+            rows.append((node.node, *map(amount, (e.joules, mean_w, e.idle_w, e.tokens_per_joule, e.joules_per_query))))
+    if not rows:
+        return None
+    totals = [
+        (
+            f"{group.label}: {group.energy_nodes} of {len(group.nodes)} nodes",
+            *map(amount, (group.energy_joules, group.tokens_per_joule, group.joules_per_query)),
+        )
+        for group in groups
+        if group.energy_joules is not None and len(group.nodes) > 1
+    ]
+    words = ("group", "joules", "tokens per joule", "joules per query")
+    total = Table("Together", words, totals) if totals else None
+    heads = ("node", "joules", "mean W", "idle W", "tokens per joule", "joules per query")
     each = Table("Energy in the measuring window", heads, rows)
-    return Joules(each, total, f"{len(have)} of {len(nodes)}", len(have) > MOST_ROWS)
+    return Joules(each, total, f"{len(rows)} of {len(nodes)}", len(rows) > MOST_ROWS)
 
 
 def gpus(nodes: Iterable[LoadedNode]) -> Table | None:

@@ -65,6 +65,7 @@ QUANTITIES = (
     Quantity("sm_clock_mhz", "GPU clock", "MHz", False, partial(_watched, "sm_clock_mhz")),
     Quantity("power_w", "Power of a GPU", "W", True, partial(_watched, "power_w")),
     Quantity("temperature_c", "Temperature of a GPU", "\N{DEGREE SIGN}C", False, partial(_watched, "temperature_c")),
+    Quantity("cpu_percent", "CPU load of all cores", "%", True, partial(_watched, "cpu_percent")),
 )
 
 
@@ -112,7 +113,7 @@ def aligned(nodes: Sequence[LoadedNode]) -> dict[str, tuple[Course, int]]:
 
 
 def _width_ns(course: Course) -> int:
-    """Return a width at which nearly every bin has seen the GPUs: they are not asked as often as queries come."""
+    """Return a width at which nearly every bin has seen the host: it is not asked as often as queries come."""
     while course.bins > FEWEST_BINS and any(
         sum(weight > 0 for weight in seen.weight) < 0.9 * course.bins for seen in course.watched.values()
     ):

@@ -14,6 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, FloatRect, Page, sync_playwright
 
+MAX_PICTURE = 200_000
 _POINT = re.compile(r"[ML] (-?[0-9.]+) (-?[0-9.]+)")
 
 Scheme = Literal["light", "dark"]
@@ -137,3 +138,10 @@ def opened(browser: Browser, path: Path, width: int = 1440, scheme: Scheme = "li
         yield seen
     finally:
         context.close()
+
+
+def keep_picture(pytestconfig: pytest.Config, file: str, picture: bytes) -> None:
+    """Hold a picture against the size that a repository can bear; write it where it is wanted (`--pictures DIR`)."""
+    assert 1000 < len(picture) < MAX_PICTURE, file
+    if target := pytestconfig.getoption("--pictures"):
+        (Path(target) / file).write_bytes(picture)

@@ -70,7 +70,7 @@ def _ticks(samples: Sequence[Sample], chance: random.Random, slow: bool, every_m
             energy_mj=1_000_000 + (at + 2000) * 150,
             temperature_c=round(48 + warmth * (40 if slow else 18)),
         )
-        ticks.append(Tick(t_ns=at * MS, cpu_percent=12, gpus=(gpu,)))
+        ticks.append(Tick(t_ns=at * MS, cpu_percent=round(12 + chance.random() * 3, 1), gpus=(gpu,)))
     return ticks
 
 

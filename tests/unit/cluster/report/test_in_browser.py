@@ -20,7 +20,7 @@ from benchmark.metrics import latencies_ms, percentile, tpots_ms, ttfts_ms
 from benchmark.text import clean
 from tests.unit.building import asked, make_run
 from tests.unit.cluster.report import runs
-from tests.unit.cluster.report.browser import Chart, Scheme, chromium, opened
+from tests.unit.cluster.report.browser import Chart, Scheme, chromium, keep_picture, opened
 
 MEGABYTE = 1_000_000
 SCHEMES: tuple[tuple[Scheme, int], ...] = (("light", 1440), ("dark", 360))
@@ -160,14 +160,34 @@ def test_the_timeline_is_drawn_with_samples_and_ticks(browser: Browser, reports:
             in_flight = [number for _, number in chart.points(f"in_flight:{node}", 0)]
             assert in_flight == pytest.approx([1] * len(times), abs=0.01)
             ticks = list(read_ticks(report.run_dir / "nodes" / node / "telemetry.jsonl"))
-            for row, field in ((2, "sm_clock_mhz"), (3, "power_w"), (4, "temperature_c")):
+            for row, field in ((2, "sm_clock_mhz"), (3, "power_w"), (4, "temperature_c"), (5, "cpu_percent")):
                 bins: dict[int, list[float]] = {}
                 for tick in ticks:
                     if 0 <= tick.t_ns < end_s * 1e9:
-                        bins.setdefault(tick.t_ns // round(width_s * 1e9), []).append(getattr(tick.gpus[0], field))
+                        value = getattr(tick if field == "cpu_percent" else tick.gpus[0], field)
+                        bins.setdefault(tick.t_ns // round(width_s * 1e9), []).append(value)
                 means = [math.fsum(values) / len(values) for _, values in sorted(bins.items())]
                 drawn = [value for _, value in chart.points(f"{field}:{node}", row)]
                 assert drawn == pytest.approx(means, abs=max(chart.resolution(row)[1], 0.002 * means[0]))
+
+
+def test_energy_stands_in_the_page_with_what_it_is_not(browser: Browser, reports: dict[str, Report]) -> None:
+    report = reports["20"]
+    (group,) = report.gathered.result.groups
+    assert group.energy_joules is not None
+    with opened(browser, report.path) as seen:
+        words = seen.page.inner_text("#energy")
+    assert "of 20 of 20 nodes: not what the wall socket gives" in words
+    assert f"{group.energy_joules:,.0f}" in words
+
+
+def test_a_hot_node_is_a_picture_of_the_documentation(
+    browser: Browser, reports: dict[str, Report], pytestconfig: pytest.Config
+) -> None:
+    with opened(browser, reports["20"].path, 1100) as seen:
+        words = seen.page.inner_text("#findings")
+        keep_picture(pytestconfig, "report-heat.png", seen.picture("#timeline"))
+    assert "Probable cause: thermal throttling." in words
 
 
 def test_the_ranking_is_drawn_with_the_nodes_own_values(browser: Browser, reports: dict[str, Report]) -> None:
@@ -194,7 +214,7 @@ TABLES = {
     "tpot_ms": ("Time per output token (TPOT) per node",),
     "timeline": (
         *("Queries in flight", "Output tokens, tokens/s", "GPU clock, MHz", "Power of a GPU, W"),
-        "Temperature of a GPU, \N{DEGREE SIGN}C",
+        *("Temperature of a GPU, \N{DEGREE SIGN}C", "CPU load of all cores, %"),
     ),
 }
 

@@ -12,10 +12,8 @@ from markdown_it import MarkdownIt
 from benchmark.cli import main
 from benchmark.files import read_record
 from benchmark.records import ClusterResult
-from tests.unit.cluster.report.browser import chromium, opened
+from tests.unit.cluster.report.browser import chromium, keep_picture, opened
 from tests.unit.cluster.report.real_run import NODES, real_run
-
-MAX_PICTURE = 200_000
 
 
 def test_a_real_run_has_its_report_in_every_form(
@@ -40,10 +38,11 @@ def test_a_real_run_has_its_report_in_every_form(
             for node in NODES:
                 assert len(charts["latency_ms-1"].points(f"latency_ms:{node}")) == 81
                 assert charts["timeline-1-wide"].points(f"tokens_per_s:{node}", 1)
-            _pictures(pytestconfig, {name: seen.picture(name) for name in PICTURES})
+            for part, file in PICTURES.items():
+                keep_picture(pytestconfig, file, seen.picture(part))
         with opened(browser, page, 360, "dark") as seen:
             assert seen.overflow() == 0
-            _pictures(pytestconfig, {"phone": seen.page.screenshot()})
+            keep_picture(pytestconfig, "report-phone.png", seen.page.screenshot())
 
 
 # What is shown in docs/reading-a-report.md: part of the page -> file.
@@ -55,12 +54,3 @@ PICTURES = {
     "#timeline": "report-timeline.png",
     "#checks": "report-checks.png",
 }
-
-
-def _pictures(pytestconfig: pytest.Config, taken: dict[str, bytes]) -> None:
-    """Hold every picture against the size that a repository can bear; write them where they are wanted."""
-    target = pytestconfig.getoption("--pictures")
-    for name, picture in taken.items():
-        assert 1000 < len(picture) < MAX_PICTURE, name
-        if target:
-            (Path(target) / PICTURES.get(name, f"report-{name}.png")).write_bytes(picture)
