@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import shutil
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
 
 from benchmark.errors import InputError
@@ -20,6 +22,19 @@ KNOWN = re.compile(
 MAX_FILES = 100
 
 
+class _Bounded(gzip.GzipFile):
+    """Counts all that is read: what is passed over in an archive costs time too, and a little can unpack to a lot."""
+
+    _left = MAX_SAMPLES_BYTES
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise InputError(f"{Path(str(self.name)).name}: more than {MAX_SAMPLES_BYTES >> 20} MiB when unpacked.")
+        return data
+
+
 def unpack(archive: Path, directory: Path) -> list[str]:
     """Unpack the known files of a node's archive into `directory`; return their names.
 
@@ -30,7 +45,7 @@ def unpack(archive: Path, directory: Path) -> list[str]:
     room = MAX_SAMPLES_BYTES
     beside = Path(tempfile.mkdtemp(dir=directory, prefix=".unpack."))
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with _Bounded(archive) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
             for member in tar:
                 name = member.name.removeprefix("./")
                 if not member.isreg() or not KNOWN.fullmatch(name):
@@ -45,7 +60,7 @@ def unpack(archive: Path, directory: Path) -> list[str]:
                     names.append(name)
         for name in names:
             (beside / name).replace(directory / name)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise InputError(f"{archive.name}: cannot be unpacked ({error}).") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmark.errors import EXIT_VALID, SetupError
 from benchmark.files import write_record
+from benchmark.node.abandoned import end_with_reader
 from benchmark.node.hub import add_common_arguments, fetch, read_input
 from benchmark.node.hub_cache import COMMIT, Manifest
 from benchmark.node.hub_download import disk_error, huggingface_hub_package
@@ -206,6 +207,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     With --download-only the line is that of fetch-model.
     """
+    end_with_reader()
     token, listing = read_input(listed=arguments.listing)
     options = {"check": arguments.check, "offline": arguments.offline, "listing": listing}
     done: Any

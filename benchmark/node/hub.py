@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from benchmark.errors import EXIT_VALID, InputError, RunError, SetupError
+from benchmark.node.abandoned import end_with_reader
 from benchmark.node.hub_cache import COMMIT, File, Manifest, RepositoryCache
 from benchmark.node.hub_download import Hub, disk_error
 from benchmark.node.hub_files import MODEL, Kind
@@ -205,6 +206,7 @@ def add_common_arguments(parser: argparse.ArgumentParser, command: str) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Fetch, print {changed, snapshot, commit, bytes, files, missing} as one line of JSON, return the exit code."""
+    end_with_reader()
     if is_directory_path(arguments.model):
         raise InputError(f"{arguments.model} is a directory: there is nothing to fetch.")
     token, listing = read_input(listed=arguments.listing)

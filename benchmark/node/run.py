@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import time
 import traceback
@@ -20,6 +21,7 @@ from benchmark.loadgen_log import ACCURACY, ANSWERS, SOLO
 from benchmark.node import cpu_time
 from benchmark.node.accuracy import answers_of, has_references, read_answers, require_scoring, score
 from benchmark.node.environment import require_idle, validate_environment
+from benchmark.node.full_memory import explain
 from benchmark.node.interfaces import (
     Conditions,
     Dataset,
@@ -113,16 +115,25 @@ class _Run:
         except Interrupted as stop:
             self._finish("interrupted", f"The run was stopped by {stop}.")
         except BenchmarkError as error:
-            self._finish("failed", str(error))
+            told = self._explain(str(error))
+            self._finish("failed", told)
+            if told != str(error):
+                raise RunError(told) from error
             raise
         except OSError as error:
-            self._finish("failed", f"{error.strerror or error}: {error.filename or self.request.directory}.")
+            full = error.errno == errno.ENOSPC
+            remedy = " Make room, or set benchmark_work_dir to a larger disk." if full else ""
+            where = Path(error.filename or self.request.directory).absolute()
+            self._finish("failed", f"{error.strerror or error}: {where}.{remedy}")
             raise RunError(str(self.result.error)) from error
         except Exception as error:
             traceback.print_exc()
-            self._finish("failed", f"{type(error).__name__}: {error}")
+            self._finish("failed", self._explain(f"{type(error).__name__}: {error}"))
             raise RunError(f"The run broke while {self.result.stage}: {self.result.error}") from error
         return self.result
+
+    def _explain(self, text: str) -> str:
+        return explain(text, self.request.resolved.settings, self.profile.engine)
 
     def _stages(self) -> None:
         settings, profile = self.request.resolved.settings, self.profile

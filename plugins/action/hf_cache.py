@@ -19,7 +19,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
-from node_action import CHECKOUT, NodeAction, NodeFailure
+from node_action import ANSWER_S, CHECKOUT, NodeAction, NodeFailure
 
 from benchmark.errors import InputError, SetupError
 from benchmark.node.hub_cache import Manifest, RepositoryCache
@@ -134,7 +134,9 @@ class ActionModule(NodeAction):
         words += ["--cache-dir", str(self.setting("hf_cache_dir")), *options]
         # The play's `environment` (HF_ENDPOINT, HTTPS_PROXY): Ansible itself gives it to modules only.
         environment = self._compute_environment_string()
-        code, out, err = self.shell(f"{environment} sh -c {script} fetch {shlex.join(words)}", stdin=stdin)
+        code, out, err = self.shell(
+            f"{environment} sh -c {script} fetch {shlex.join(words)}", stdin=stdin, answer_s=float(limit) + ANSWER_S
+        )
         if code == NO_ENVIRONMENT:
             if self.check_mode:
                 return None

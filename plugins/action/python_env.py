@@ -21,6 +21,10 @@ from benchmark.settings import canonical_sha256
 STATE = CHECKOUT / "roles/python_env/files/state.sh"
 
 
+# What the module runs at most, each with python_env_timeout_s: venv, torch, the other packages, the wheel.
+INSTALLATIONS = 4
+
+
 class ActionModule(NodeAction):
     """Changes nothing where the environment was made from the same things and nobody has changed it since."""
 
@@ -46,7 +50,7 @@ class ActionModule(NodeAction):
         fingerprint = canonical_sha256(wanted)
         if self._is_there(directory, fingerprint):
             return {"changed": False, "fingerprint": fingerprint}
-        arguments = {
+        arguments: dict[str, Any] = {
             "dir": directory,
             "fingerprint": fingerprint,
             "python": wanted["python"],
@@ -62,7 +66,7 @@ class ActionModule(NodeAction):
             arguments |= {"wheel": f"{supply.ready}/{wheel.name}", "wheels_dir": supply.ready, "locked": supply.locked}
         else:
             arguments["wheel"] = self._push(wheel)
-        done = self.module("python_env_install", **arguments)
+        done = self.module("python_env_install", INSTALLATIONS * arguments["timeout_s"], **arguments)
         told = {"changed": bool(done["changed"]), "fingerprint": fingerprint}
         return told | ({"sent": supply.size} if supply else {})
 

@@ -6,8 +6,12 @@ import fcntl
 import hashlib
 import os
 import re
+import select
 import shutil
+import signal
 import subprocess
+import tempfile
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -45,6 +49,11 @@ MARKER = ".llm-benchmark"
 WHEELS = ".llm-benchmark-wheels"
 
 
+FULL = "The disk is full: make room, or set python_env_dir (and TMPDIR) to a larger disk."
+# Less than any package takes, in bytes.
+NOTHING_LEFT = 256 * 2**10
+
+
 class InstallError(Exception):
     """Why the environment could not be made, in a sentence."""
 
@@ -74,6 +83,14 @@ def installed_wheels(directory: Path) -> list[str]:
         return []
 
 
+def is_full(*places: Path) -> bool:
+    """Tell whether a disk that something was to be written to has next to nothing left."""
+    try:
+        return any(shutil.disk_usage(place).free < NOTHING_LEFT for place in places)
+    except OSError:
+        return False
+
+
 def run(command: list[str], timeout_s: int, *, wheelhouse: bool = False) -> None:
     """Run a command; raise InstallError with a sentence about its failure.
 
@@ -99,7 +116,7 @@ def run(command: list[str], timeout_s: int, *, wheelhouse: bool = False) -> None
 def sentence(output: str, *, wheelhouse: bool = False) -> str:
     """Return what pip or venv said, in one sentence with what to do."""
     if "No space left on device" in output:
-        return "The disk is full: make room, or set python_env_dir (and TMPDIR) to a larger disk."
+        return FULL
     if match := re.search(r"from (\S+) \(from.*?\n\s+Expected sha256", output):
         wheel = match[1].rpartition("/")[2]
         return f"{wheel} is not the wheel that wheelhouse.json lists: copy the wheelhouse again, or make it anew."
@@ -193,6 +210,18 @@ def works(python: Path, interpreter: str) -> bool:
     return inside == outside.stdout
 
 
+def end_with_reader() -> None:
+    """From now on, end with pip and all once nobody reads what this prints: the connection is gone."""
+
+    def watch() -> None:
+        hung_up = select.poll()
+        hung_up.register(1, 0)  # errors and hang-ups are told without being asked for
+        hung_up.poll()
+        os.killpg(0, signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main() -> None:
     """Read the arguments, install under the lock, report."""
     module = AnsibleModule(
@@ -208,6 +237,7 @@ def main() -> None:
             "timeout_s": {"type": "int", "required": True},
         }
     )
+    end_with_reader()
     directory = Path(module.params["dir"]).expanduser()
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +252,8 @@ def main() -> None:
             with suppress(OSError):  # another node with the same home has its own in there
                 Path(module.params["wheels_dir"]).parent.rmdir()
     except InstallError as error:
-        module.fail_json(msg=str(error))
+        # Not all say it themselves: venv tells only that what it called has failed.
+        module.fail_json(msg=FULL if is_full(directory.parent, Path(tempfile.gettempdir())) else str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.filename or directory} cannot be written: {error.strerror}.")
     module.exit_json(changed=changed)

@@ -5,6 +5,7 @@ Ansible's own UNREACHABLE cannot be rescued: the node would leave the play, and 
 
 from __future__ import annotations
 
+import os
 import shlex
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
@@ -15,12 +16,18 @@ from typing import Any
 import before_forks  # noqa: F401 # loads what workers share
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
+from bounds import TooMuch, bounded
 from checkout import CHECKOUT as CHECKOUT  # for the actions
 from interruption import Interrupted, end_own_children, interrupted_by, interruptible
 
 from benchmark.files import read_record
 from benchmark.rundir import NODES, ORDER, RunOrder
 from benchmark.settings import Settings
+
+# For a command that answers in a second on a node that is well: a disk or a driver that hangs never answers.
+ANSWER_S = 60
+# What modules are asked for besides their own time limits: to be sent, to start, to answer.
+MODULE_S = 120
 
 
 class NodeFailure(Exception):
@@ -41,18 +48,33 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         """Run `act` and return its result; every failure carries `stage` (the role) and `msg` (the reason)."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         self.task_vars = task_vars or {}
+        # Whatever the user's umask lets others do: a run's files are not theirs to change.
+        os.umask(os.umask(0o077) | 0o022)
         try:
             with self.alone():
                 result.update(self._act() if self.interruptible else self.act())
         except NodeFailure as failure:
             result.update(failed=True, msg=str(failure))
-        except AnsibleConnectionFailure as error:
-            result.update(failed=True, msg=unreachable(str(error), self.address))
+        except TooMuch as much:
+            result.update(failed=True, msg=str(much))
         except (AnsibleError, OSError) as error:
-            result.update(failed=True, msg=f"{type(error).__name__}: {error}")
+            result.update(failed=True, msg=self._broken(error))
         if result.get("failed"):
             result |= {"stage": self.stage, "interrupted": self.interrupted}
         return result
+
+    def _broken(self, error: Exception) -> str:
+        """Return one sentence for what went wrong on the way to the node, or in Ansible's own work there."""
+        if "No space left on device" in str(error):
+            # Told as a lost connection where it was a directory that could not be made.
+            place = self.setting("ansible_remote_tmp", "~/.ansible/tmp")
+            return (
+                f"No space left on device: Ansible's temporary directory on the node ({place}) cannot be written to. "
+                "Make room, or set ansible_remote_tmp to a larger disk."
+            )
+        if isinstance(error, AnsibleConnectionFailure):
+            return unreachable(str(error), self.address)
+        return f"{type(error).__name__}: {error}"
 
     def _act(self) -> dict[str, Any]:
         try:
@@ -119,24 +141,34 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         order = Path(run_dir) / NODES / self.node / ORDER if run_dir else None
         return read_record(order, RunOrder).resolved.settings if order and order.exists() else None
 
-    def shell(self, command: str, stdin: str | None = None) -> tuple[int, str, str]:
+    def shell(self, command: str, stdin: str | None = None, answer_s: float = ANSWER_S) -> tuple[int, str, str]:
         """Run a command line of /bin/sh on the node, without starting a Python there.
 
-        Returns exit code, stdout and stderr. `stdin` appears in no process list and in no output.
+        Returns exit code, stdout and stderr. `stdin` appears in no process list and in no output. A node that has not
+        answered within `answer_s` seconds is taken for lost.
         """
-        done = self._low_level_execute_command(
-            f"/bin/sh -c {shlex.quote(command)}",
-            in_data=None if stdin is None else stdin.encode(),
-            sudoable=False,
-        )
+        with self.bounded(answer_s):
+            done = self._low_level_execute_command(
+                f"/bin/sh -c {shlex.quote(command)}",
+                in_data=None if stdin is None else stdin.encode(),
+                sudoable=False,
+            )
         return done["rc"], done["stdout"], done["stderr"]
 
-    def module(self, name: str, **arguments: Any) -> dict[str, Any]:
+    def module(self, name: str, within_s: float, **arguments: Any) -> dict[str, Any]:
         """Run one of the project's modules on the node; raise NodeFailure with its message where it failed."""
-        done: dict[str, Any] = self._execute_module(module_name=name, module_args=arguments, task_vars=self.task_vars)
+        with self.bounded(within_s + MODULE_S):
+            done: dict[str, Any] = self._execute_module(
+                module_name=name, module_args=arguments, task_vars=self.task_vars
+            )
         if done.get("failed"):
             raise NodeFailure(str(done.get("msg") or "the module failed without a message"))
         return done
+
+    def bounded(self, seconds: float) -> AbstractContextManager[None]:
+        """Within, the node can cost the controller no more than that; see `bounds`."""
+        # What is started on this very machine would inherit the limits.
+        return nullcontext() if self._connection.transport == "local" else bounded(seconds)
 
 
 def unreachable(message: str, address: str) -> str:
@@ -155,6 +187,9 @@ def unreachable(message: str, address: str) -> str:
             "holds this controller's public key (ssh-copy-id)."
         ),
         "Connection refused": f"Nothing answers SSH at {address}: is sshd running, and is ansible_port right?",
+        "gave no answer": (
+            f"{address} {' '.join(message.split())}: is it overloaded, or does a disk (NFS) or a driver hang there?"
+        ),
         "timed out": f"{address} does not answer: is the node up, and is ansible_host right?",
         "Could not resolve hostname": f"The name {address} is not known: set ansible_host to the node's address.",
         "No route to host": f"There is no route to {address}: is the node up, and is ansible_host right?",

@@ -17,7 +17,7 @@ import live_channel
 from ansible.errors import AnsibleConnectionFailure
 from ansible.utils.display import Display
 from leader import alone, require_leader
-from node_action import CHECKOUT, NodeAction, NodeFailure
+from node_action import ANSWER_S, CHECKOUT, NodeAction, NodeFailure
 from play_settings import nodes
 
 from benchmark.cluster.fetched import unpack
@@ -35,6 +35,8 @@ LOOK_S = (2, 20)
 LEAST_LOOK_S = 0.2
 RETRY_S = 3
 ATTEMPTS = 3
+# To pack, and to bring, the most that a node may send: 2 GiB at 10 MB/s, and as long again.
+TRANSFER_S = 400
 # Exit codes of a run that completed.
 COMPLETED = ("0", "1")
 # What stop.sh says where the run was never started.
@@ -78,10 +80,16 @@ class RunAction(NodeAction):
         """Keep others from this node's part of the run: a worker of a controller that was killed may still be at it."""
         return nullcontext() if self.check_mode else alone(self.place)
 
-    def script(self, name: str, *words: str, stdin: str | None = None) -> str:
+    def script(self, name: str, *words: str, stdin: str | None = None, answer_s: float = ANSWER_S) -> str:
         """Run a script of the role on the node, with the run's directory there and the node's name before `words`."""
         text = shlex.quote((FILES / name).read_text(encoding="utf-8"))
-        code, out, err = self.shell(f"sh -c {text} {name} {shlex.join([self.on_node, self.node, *words])}", stdin)
+        command = f"sh -c {text} {name} {shlex.join([self.on_node, self.node, *words])}"
+        code, out, err = self.shell(command, stdin, answer_s)
+        if "No space left on device" in err:
+            raise NodeFailure(
+                f"No space left on device: {self.on_node} on the node cannot be written to. Make room, or set "
+                "benchmark_work_dir to a larger disk."
+            )
         if code != 0:
             raise NodeFailure(f"{name} failed on the node: {' '.join((err or out).split())[-300:]}")
         return out
@@ -128,11 +136,11 @@ class RunAction(NodeAction):
     def fetch(self, attempts: int = 3, into: Path | None = None) -> list[str]:
         """Bring the files; a connection that breaks is tried again, for what was measured is on the node."""
         place = into or self.place
+        archive = place / "fetched.tar.gz"
         for attempt in range(attempts):
             try:
-                archive = place / "fetched.tar.gz"
                 # Not what a login shell may print before.
-                _, _, packed = self.script("pack.sh").partition("packed ")
+                _, _, packed = self.script("pack.sh", answer_s=TRANSFER_S).partition("packed ")
                 head, _, inline = packed.partition("\n")
                 path, _, size = head.rpartition(" ")
                 if not size.isdigit() or int(size) > MAX_SAMPLES_BYTES:
@@ -140,9 +148,9 @@ class RunAction(NodeAction):
                 if inline.strip():
                     archive.write_bytes(base64.b64decode(inline))
                 else:
-                    self._connection.fetch_file(path, str(archive))
+                    with self.bounded(TRANSFER_S):
+                        self._connection.fetch_file(path, str(archive))
                 names = unpack(archive, place)
-                archive.unlink()
             except InputError as error:
                 raise NodeFailure(str(error)) from error
             except binascii.Error as error:
@@ -154,6 +162,8 @@ class RunAction(NodeAction):
                 time.sleep(RETRY_S)
             else:
                 return names
+            finally:
+                archive.unlink(missing_ok=True)
         return []
 
     def end(self) -> None:
@@ -170,7 +180,7 @@ class RunAction(NodeAction):
         try:
             if self.script("stop.sh").strip() == NOTHING:
                 return super().after_interruption()
-            ended = self.script("watch.sh", "0", "exit_code", "").partition("\n")[0]
+            ended = self.script("watch.sh", "0", "exit_code", "", "1").partition("\n")[0]
             if names := self.fetch(attempts=1):
                 self.script("clean.sh")
         except AnsibleConnectionFailure as error:

@@ -35,6 +35,8 @@ class SshNode:
     more: tuple[str, ...] = ()
     """Further addresses that it listens on, up to fifteen."""
     process: subprocess.Popen[bytes] | None = None
+    config: str = ""
+    """More lines for sshd_config."""
 
     @property
     def host_key(self) -> Path:
@@ -47,7 +49,7 @@ class SshNode:
             self.new_host_key()
         config = self.directory / "sshd_config"
         listen = [f"{address}:{PORT}" for address in (self.address, *self.more)]
-        config.write_text(sshd_config(listen, self.host_key, authorized_keys))
+        config.write_text(sshd_config(listen, self.host_key, authorized_keys) + self.config)
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where Debian's sshd separates privileges
         log = (self.directory / "sshd.log").open("ab")
@@ -121,9 +123,9 @@ class Cluster:
     def key(self) -> Path:
         return self.directory / "client_key"
 
-    def add(self, name: str, address: str) -> SshNode:
-        """Start one more node and trust its host key."""
-        return self.join(SshNode(name, address, self.directory / name))
+    def add(self, name: str, address: str, config: str = "") -> SshNode:
+        """Start one more node, with more lines of sshd_config, and trust its host key."""
+        return self.join(SshNode(name, address, self.directory / name, config=config))
 
     def join(self, node: SshNode) -> SshNode:
         """Start a node that was made elsewhere and trust its host key."""

@@ -2,6 +2,7 @@
 # itself where it is small, for a transfer of its own costs more than these.
 # Arguments: the run's directory, the node's name.
 set -eu
+umask go-w
 expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
 run=$(expand "$1")
 cd "$run/$2"

@@ -7,6 +7,7 @@ run=$(expand "$1")/$2
 python=$(expand "$3")/bin/python
 [ -x "$python" ] || { echo "there is no $python: run playbooks/provision.yml" >&2; exit 1; }
 
+umask go-w
 mkdir -p "$(dirname "$run")"
 # The directory is the lock: mkdir succeeds once.
 if ! mkdir "$run" 2>/dev/null; then
@@ -18,11 +19,15 @@ cat > order.json
 # shellcheck disable=SC2016 # the inner shell expands
 setsid sh -c '
   trap "" HUP
+  up() { read -r seconds _ < /proc/uptime; echo "${seconds%.*}"; }
+  began=$(up)
   PYTHONUNBUFFERED=1 timeout -k 30 "$1" "$2" -m benchmark run --order order.json &
   echo $! > limit
   echo $$ > pid
   wait $!
   code=$?
+  # One that had to be killed because it did not end in time is not one that ran out of memory.
+  [ "$code" = 137 ] && [ $(($(up) - began)) -ge "$1" ] && code=124
   # What outlived it: `timeout` leads a process group of all that was started.
   kill -KILL -- "-$(cat limit)" 2>/dev/null
   echo $code > exit_code.part

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +20,7 @@ import pytest
 import yaml
 
 from tests.integration.conftest import DATA, Playbooks
-from tests.integration.faults.left_over import assert_nothing_runs
+from tests.integration.faults.left_over import assert_nothing_runs, processes_of
 from tests.integration.ssh_nodes import CHECKOUT
 
 
@@ -127,6 +130,33 @@ def test_before_anything_is_measured_nothing_is_left(long_run: Playbooks) -> Non
     assert [row["status"] for row in cluster["nodes"]] == ["interrupted", "interrupted"]
     assert "Interrupted while loading" in cluster["nodes"][0]["reason"]
     assert_nothing_runs(long_run.directory)
+
+
+def test_an_installation_ends_with_the_playbook_that_asked_for_it(playbooks: Playbooks) -> None:
+    # Made already, so that pip is at work at once; of other pins, so that it is; and its index never says a word.
+    ready_made = playbooks.directory / "nodes" / "jw2" / "venv"
+    shutil.copytree(playbooks.venv, ready_made, symlinks=True, copy_function=os.link)
+    (ready_made / ".llm-benchmark").unlink()
+    pins = playbooks.directory / "pins.txt"
+    pins.write_text("no-such-package==1.0\n")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        index = {"PIP_INDEX_URL": f"http://127.0.0.1:{silent.getsockname()[1]}/simple", "PIP_DEFAULT_TIMEOUT": "600"}
+        inventory = playbooks.inventory(
+            {"jw2": playbooks.cluster.host("jw2")},
+            python_env_dir=str(ready_made),
+            python_env_requirements=str(pins),
+            node_environment={**index, "PIP_FIND_LINKS": "", "PIP_NO_CACHE_DIR": "1"},
+        )
+        process = start(playbooks.command("benchmark", inventory=inventory), playbooks)
+        wait_until("pip asks its index", lambda: select.select([silent], [], [], 0)[0], process)
+        assert any(" pip install" in command for command in processes_of(ready_made).values())
+        os.killpg(process.pid, signal.SIGINT)
+        output = end_of(process)
+    assert process.returncode == 2, output
+    cluster = json.loads((playbooks.results / "latest" / "aggregated_datacenter_results.json").read_text())
+    assert cluster["nodes"][0]["reason"] == "python_env: Interrupted by Ctrl-C before it measured."
+    assert cluster["partial"]
+    assert_nothing_runs(playbooks.directory)
 
 
 def test_twice_aborts_at_once_and_the_nodes_end_by_themselves(long_run: Playbooks) -> None:

@@ -1,0 +1,94 @@
+"""A GPU whose memory is full is told with what would fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmark.errors import BenchmarkError, RunError, SetupError
+from benchmark.node import model
+from benchmark.node.engines import simulated
+from benchmark.node.full_memory import explain
+from benchmark.node.run import RunRequest, run
+from benchmark.node.tiny_model import make_tiny_model
+from benchmark.settings import Settings, resolve
+
+# As torch 2.13 says it, on the GPU of a node.
+SAID = (
+    "CUDA out of memory. Tried to allocate 1002.00 MiB. GPU 0 has a total capacity of 23.50 GiB of which 310.06 MiB is "
+    "free. Process 4242 has 22.95 GiB memory in use. Of the allocated memory 22.60 GiB is allocated by PyTorch, and "
+    "60.11 MiB is reserved by PyTorch but unallocated. If reserved but unallocated memory is large try setting "
+    "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid fragmentation."
+)
+
+
+def settings(**changes: object) -> Settings:
+    return resolve({"benchmark_profile": "self-test", "benchmark_device": "cpu", **changes}).settings
+
+
+def test_what_is_no_matter_of_memory_is_left_alone() -> None:
+    assert explain("Nothing is full.", settings(), "sequential") == "Nothing is full."
+
+
+@pytest.mark.parametrize(
+    ("engine", "dtype", "fits"),
+    [
+        ("continuous", "float16", "lower max_memory_percent or max_batch_tokens"),
+        ("sequential", "float16", "fewer max_new_tokens"),
+        ("sequential", "float32", "benchmark_dtype: float16 takes half of it"),
+    ],
+)
+def test_it_says_what_would_fit(engine: str, dtype: str, fits: str) -> None:
+    told = explain(f"The warm-up failed: OutOfMemoryError: {SAID}", settings(benchmark_dtype=dtype), engine)
+    assert told.startswith("The GPU's memory is full (CUDA out of memory. Tried to allocate 1002.00 MiB. GPU 0 has a")
+    assert "310.06 MiB is free)" in told
+    assert "PYTORCH_CUDA_ALLOC_CONF" not in told
+    assert fits in told
+    assert "A smaller benchmark_model" in told
+
+
+def test_while_answering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError(SAID)
+
+    monkeypatch.setattr(simulated.Engine, "submit", full)
+    request = RunRequest("r1", "jw2", resolve({"benchmark_profile": "self-test", "benchmark_device": "cpu"}), tmp_path)
+    with pytest.raises(RunError, match="The GPU's memory is full"):
+        run(request)
+    (path,) = tmp_path.glob("mlperf_datacenter_jw2_*.json")
+    assert "A smaller benchmark_model" in path.read_text()
+    assert '"stage": "warm-up"' in path.read_text()
+
+
+def test_while_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_tiny_model(tmp_path / "model")
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError(SAID)
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", full)
+    asked = settings(benchmark_model=str(tmp_path / "model"), benchmark_dtype="float32")
+    with pytest.raises(SetupError) as caught:
+        model.load_model(asked)
+    assert "A smaller benchmark_model" in explain(str(caught.value), asked, "sequential")
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "missing", "header"])
+def test_weights_that_are_damaged_are_named_before_they_are_loaded(tmp_path: Path, damage: str) -> None:
+    directory = tmp_path / "model"
+    make_tiny_model(directory)
+    (weights,) = directory.glob("*.safetensors")
+    whole = weights.read_bytes()
+    if damage == "missing":
+        weights.unlink()
+    else:
+        weights.write_bytes(
+            {"cut": whole[: len(whole) // 2], "empty": b"", "header": b"\xff" * 16 + whole[16:]}[damage]
+        )
+    asked = settings(benchmark_model=str(directory), benchmark_dtype="float32")
+    with pytest.raises(BenchmarkError) as caught:
+        model.load_model(asked)
+    told = "holds no *.safetensors file" if damage == "missing" else f"{weights} is damaged"
+    assert told in str(caught.value)
