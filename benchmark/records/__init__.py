@@ -19,7 +19,7 @@ from benchmark.records.cluster import (
     Overlap,
     SoloChange,
 )
-from benchmark.records.comparison import Comparison, GroupChange, MetricChange
+from benchmark.records.comparison import Comparison, GroupChange, MetricChange, NodeChange
 from benchmark.records.environment import Environment, Gpu, GpuProcess
 from benchmark.records.history import DriftAt, History, HistoryPoint, NodeHistory, Shift
 from benchmark.records.node import (
@@ -76,6 +76,7 @@ __all__ = [
     "Metrics",
     "Name",
     "Nanoseconds",
+    "NodeChange",
     "NodeHistory",
     "NodeResult",
     "NodeRow",

@@ -25,6 +25,19 @@ class MetricChange(Record):
     note: Text = Field("", description="why it was not judged")
 
 
+class NodeChange(Record):
+    """One node of several that became better or worse by more than nodes do from run to run."""
+
+    node: Name
+    metric: Name
+    before: float
+    after: float
+    change: float = Field(description="after / before - 1")
+    low: float = Field(description="all nodes' intervals together are right at 99 % confidence")
+    high: float
+    outcome: Literal["better", "worse"]
+
+
 class GroupChange(Record):
     """Like nodes that were measured in both, with the same settings on the same hardware."""
 
@@ -33,6 +46,7 @@ class GroupChange(Record):
     before_nodes: Count
     after_nodes: Count
     changes: tuple[MetricChange, ...]
+    each: tuple[NodeChange, ...] = Field((), description="single nodes that changed, where there are several")
     outcome: Outcome
     note: Text = ""
 

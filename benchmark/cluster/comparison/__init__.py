@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from benchmark.cluster.comparison.bootstrap import CONFIDENCE, REPLICATES, interval_of_change
+from benchmark.cluster.comparison.each import node_changes
 from benchmark.cluster.comparison.measured import HIGHER_IS_BETTER, METRICS, Figure, figure_of
 from benchmark.cluster.comparison.side import Likeness, Side
 from benchmark.cluster.load import LoadedNode
@@ -65,13 +66,15 @@ def compare_nodes(
     changes = tuple(
         _change(metric, figure_of(first, metric), figure_of(second, metric), floor, replicates) for metric in METRICS
     )
+    each = tuple(node_changes(first, second, floor))
     return GroupChange(
         label=label[:4000],
         nodes=tuple(node.node for node in second),
         before_nodes=len(before),
         after_nodes=len(after),
         changes=changes,
-        outcome=together(change.outcome for change in changes),
+        each=each,
+        outcome=together([*(change.outcome for change in changes), *(one.outcome for one in each)]),
         note=note,
     )
 

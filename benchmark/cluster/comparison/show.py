@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.cluster.markdown import escape
-from benchmark.records import Comparison, GroupChange, MetricChange
+from benchmark.cluster.names import some
+from benchmark.records import Comparison, GroupChange, MetricChange, NodeChange
 from benchmark.text import WIDTH, entry, figure, left, right, wrap
 from benchmark.verdict import label, unit
 
@@ -55,6 +56,17 @@ def _worse(comparison: Comparison) -> Iterator[str]:
         for change in group.changes:
             if change.outcome == "worse":
                 yield f"{name_of(change.metric)} {change.change or 0:+.1%}"
+        slower = dict.fromkeys(one.node for one in group.each if one.outcome == "worse")
+        if slower:
+            yield f"{some(list(slower))} alone"
+
+
+def node_words(one: NodeChange) -> str:
+    """Return what changed of a single node."""
+    return (
+        f"{one.node}: {name_of(one.metric)} {one.change:+.1%} ({_bound(one.low)} to {_bound(one.high)}), "
+        f"{figure(one.before)} to {figure(one.after)}: {one.outcome}"
+    )
 
 
 def defined(group: GroupChange) -> list[MetricChange]:
@@ -75,6 +87,7 @@ def render_text(comparison: Comparison) -> str:
     for group in comparison.groups:
         lines += ["", wrap(title(group)), "", _line(HEADS)]
         lines += [_line(cells(change)) for change in defined(group)]
+        lines += ["", *(wrap(node_words(one), "  ", "    ") for one in group.each)] if group.each else []
     for heading, texts in (("Not compared", comparison.apart), ("Refused", comparison.refused)):
         if texts:
             lines += ["", heading, *(wrap(text, "  ", "    ") for text in texts)]
@@ -98,6 +111,7 @@ def render_markdown(comparison: Comparison) -> str:
     lines += [f"From {escape(comparison.before)} to {escape(comparison.after)}.", ""]
     for group in comparison.groups:
         lines += [f"### {escape(title(group))}", "", *markdown_table(group), ""]
+        lines += [*(f"- {escape(node_words(one))}" for one in group.each), ""]
     for texts, words in ((comparison.apart, "Not compared"), (comparison.refused, "Refused")):
         lines += [f"- {words}: {escape(text)}" for text in texts]
     lines += ["", f"**{escape(verdict_words(comparison))}**"]

@@ -212,3 +212,21 @@ def test_the_ci_page_has_the_change_against_the_baseline(
     assert any(row[0] == "QPS" and row[5] == "worse" for row in rows if len(row) == len(HEADS))
     (tmp_path / "baselines.json").write_text("{")
     assert "not JSON" in told("b")
+
+
+def test_one_node_of_many_that_became_slow_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"n{number}" for number in range(8)]
+    add_run(tmp_path, "a", {name: samples(monkeypatch, f"a{name}", 30, **ENGINE) for name in names})
+    after = {name: samples(monkeypatch, f"b{name}", 30, 1.15 if name == "n5" else 1, **ENGINE) for name in names}
+    add_run(tmp_path, "b", after)
+    comparison = compare(load_side(tmp_path, "a"), load_side(tmp_path, "b"))
+    (group,) = comparison.groups
+    assert next(c for c in group.changes if c.metric == "qps").outcome == "within noise"
+    assert {(one.node, one.outcome) for one in group.each} == {("n5", "worse")}
+    assert comparison.outcome == "worse"
+    text = render_text(comparison)
+    assert "WORSE: n5 alone." in text
+    assert "n5: QPS -1" in text
+    assert "n5: QPS" in render_markdown(comparison)
+    assert all(columns(line) <= WIDTH for line in text.splitlines())
+    assert compare(load_side(tmp_path, "a"), load_side(tmp_path, "a")).groups[0].each == ()
