@@ -36,7 +36,7 @@ class Likeness:
     def label(self) -> str:
         """The likeness for people: what it is called, and on what."""
         key = dict(self.settings)
-        return f"{key['profile']}, {key['dtype']}, {self.hardware}"
+        return f"{key['profile']}, {key['dtype']}, {key['engine']}, {self.hardware}"
 
     def differences(self, other: Likeness) -> list[str]:
         """Return in which settings the two differ, in words."""

@@ -63,7 +63,7 @@ def _node_run(run_id: str, row: NodeRow, group: Group) -> NodeRun:
     if row.energy is not None and (row.energy.tokens_per_joule or 0) > 0:
         values[ENERGY] = float(row.energy.tokens_per_joule or 0)
     key = group.key
-    parts = [key.get("profile", ""), key.get("dtype", ""), row.gpu or ""]
+    parts = [key.get("profile", ""), key.get("dtype", ""), key.get("engine", ""), row.gpu or ""]
     rate = f"at {row.rate} queries/s" if row.rate and row.rate != "searched" else ""
     return NodeRun(
         run_id=run_id,
