@@ -1,0 +1,48 @@
+"""What ansible-playbook prints for many nodes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+PLAY = [
+    {
+        "hosts": "all",
+        "gather_facts": False,
+        "tasks": [
+            {"name": "All is well", "ansible.builtin.set_fact": {"x": 1}},
+            {
+                "name": "One is not",
+                "ansible.builtin.fail": {"msg": "no"},
+                "when": "inventory_hostname == 'node05'",
+                "ignore_errors": True,
+            },
+            {"name": "Say it", "ansible.builtin.debug": {"msg": "a word"}, "run_once": True},
+        ],
+    }
+]
+
+
+def test_many_nodes_that_are_well_share_a_line_and_the_others_do_not(tmp_path: Path) -> None:
+    playbook, inventory = tmp_path / "play.yml", tmp_path / "hosts.yml"
+    playbook.write_text(yaml.safe_dump(PLAY))
+    inventory.write_text(yaml.safe_dump({"all": {"hosts": {f"node{n:02}": None for n in range(1, 16)}}}))
+    done = subprocess.run(
+        ["ansible-playbook", "-i", str(inventory), str(playbook), "-f", "4"],
+        cwd=CHECKOUT,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    _, well, one, said = done.stdout.split("TASK [")
+    told = [line for line in well.splitlines() if line.startswith("ok: ")]
+    assert len(told) == 9
+    assert told[-1].startswith("ok: 7 more (")
+    assert told[-1].endswith(" and 2 more)")
+    assert "fatal: [node05]: FAILED!" in one
+    assert "a word" in said
