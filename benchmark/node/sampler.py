@@ -11,6 +11,7 @@ telemetry.jsonl do not hold.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -28,6 +29,9 @@ INTERVAL_NS = 100_000_000
 # In ticks. On an H100 reading the energy counter takes 4.4 ms of processor time, ten times all the rest of a tick.
 SELDOM = 10
 ENERGY_EVERY = 50
+RARELY_S = 2
+# In these turns: it comes with values of which some take as long as the energy.
+TEMPERATURE_EVERY = 3
 # Lines that are kept until the window begins: the idle baseline of a minute and a half.
 MAX_KEPT = 1000
 # A run of six hours with one GPU; beyond it the figures rest on what was watched until then.
@@ -69,11 +73,11 @@ class Board:
         """Return the counter in millijoules; a slice has none of its own."""
         return None if self.sliced else self.ask("nvmlDeviceGetTotalEnergyConsumption")
 
-    def look(self) -> dict[str, Any]:
-        """Return what is asked at every tick: some hundred microseconds together."""
+    def look(self, seldom: bool) -> dict[str, Any]:
+        """Return what is asked at every tick, some hundred microseconds together; `seldom`: memory too."""
         nvml = self.asked.nvml
         used = self.ask("nvmlDeviceGetUtilizationRates")
-        memory = self.ask("nvmlDeviceGetMemoryInfo", whole=False)
+        memory = self.ask("nvmlDeviceGetMemoryInfo", whole=False) if seldom else None
         power = None if self.sliced else self.ask("nvmlDeviceGetPowerUsage")
         rare, self.rare = self.rare, {}
         return {
@@ -102,11 +106,11 @@ class Board:
             self.pcie_generation = self.ask("nvmlDeviceGetCurrPcieLinkGeneration")
             self.pcie_width = self.ask("nvmlDeviceGetCurrPcieLinkWidth")
 
-    def look_rarely(self) -> None:
+    def look_rarely(self, temperature: bool) -> None:
         """Ask what takes long: each of the PCIe counters is watched by the driver for 20 ms."""
         names = (("pcie_tx_kib_s", PCIE_TX), ("pcie_rx_kib_s", PCIE_RX))
         found = {name: self.ask("nvmlDeviceGetPcieThroughput", which) for name, which in names}
-        found["memory_temperature_c"] = self._memory_temperature()
+        found["memory_temperature_c"] = self._memory_temperature() if temperature else None
         self.rare = {name: value for name, value in found.items() if value is not None}
 
     def _memory_temperature(self) -> int | None:
@@ -158,12 +162,13 @@ class Sampler:
     def tick(self, marks: bool = False) -> None:
         """Look at everything once; `marks`: at an end of the window, where the energy is wanted."""
         at_ns = time.monotonic_ns()
+        seldom = marks or self.ticks % SELDOM == 0
         energies = [board.energy() if marks or self.ticks % ENERGY_EVERY == 0 else None for board in self.boards]
         tick: dict[str, Any] = {"t_ns": at_ns, **(self.host.look() if self.host else {})}
         tick["gpus"] = [
-            {**board.look(), "energy_mj": energy} for board, energy in zip(self.boards, energies, strict=True)
+            {**board.look(seldom), "energy_mj": energy} for board, energy in zip(self.boards, energies, strict=True)
         ]
-        if marks or self.ticks % SELDOM == 0:
+        if seldom:
             tick |= self.host.look_seldom() if self.host else {}
             for board, seen in zip(self.boards, tick["gpus"], strict=True):
                 board.look_seldom(bool(seen["utilisation_percent"]))
@@ -216,7 +221,7 @@ class Sampler:
 
 
 def watch_rarely(asked: Driver, boards: list[Board], notes: list[str]) -> None:
-    """Wait for the driver's events and ask what takes long, once a second, for ever: a thread of its own."""
+    """Wait for the driver's events and ask what takes long, every other second, for ever: a thread of its own."""
     events = asked.ask("nvmlEventSetCreate")
     kind = getattr(asked.nvml, "nvmlEventTypeXidCriticalError", 0)
     for board in boards:
@@ -226,10 +231,10 @@ def watch_rarely(asked: Driver, boards: list[Board], notes: list[str]) -> None:
             events = None
             notes.append(f"XID errors were not watched: {error}")
             break
-    while True:
-        until = time.monotonic() + 1
+    for turn in itertools.count():
+        until = time.monotonic() + RARELY_S
         for board in boards:
-            board.look_rarely()
+            board.look_rarely(temperature=turn % TEMPERATURE_EVERY == 0)
         while (left_s := until - time.monotonic()) > 0:
             event = asked.ask("nvmlEventSetWait_v2", events, int(left_s * 1000)) if events is not None else None
             if event is None:

@@ -21,9 +21,9 @@ class GpuTick(Record):
     power_w: float | None = None
     energy_mj: Count | None = Field(None, description="the GPU's own counter since the driver's start, read every 5 s")
     temperature_c: float | None = None
-    memory_temperature_c: float | None = Field(None, description="once a second, as the PCIe counters")
+    memory_temperature_c: float | None = Field(None, description="every 6 s")
     throttle_reasons: Count | None = Field(None, description="NVML's bit mask of why the clocks are held down")
-    pcie_tx_kib_s: Count | None = None
+    pcie_tx_kib_s: Count | None = Field(None, description="every 2 s")
     pcie_rx_kib_s: Count | None = None
 
 
