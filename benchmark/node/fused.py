@@ -91,7 +91,7 @@ def _compile(kind: Any) -> Any:
 
 
 def _by_token(rotary: Any) -> Any:
-    """Return the same for queries and keys that lie token by token, as they do: walking along heads costs six times."""
+    """Return the same for queries and keys as they lie in memory, token by token."""
 
     def rotate(q: Any, k: Any, cos: Any, sin: Any, unsqueeze_dim: int = 1) -> tuple[Any, Any]:
         if unsqueeze_dim != 1:

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -126,11 +127,16 @@ def test_torchs_flash_attention_reads_and_writes_the_paged_cache(
     write = flash_kernels.torch_kernels().write
     exact = flash.Kernels("exact", exact_attention.read, exact_attention.answer, write, any_pages=any_pages)
     monkeypatch.setattr(flash_kernels, "choose", lambda *about: exact)
+    placed = Mock(side_effect=flash._placed)
+    monkeypatch.setattr(flash, "_placed", placed)
     monkeypatch.setattr(attention, "missing", lambda *about: None)
     engine, info = make(attention=attention.TORCH_FLASH, max_batch_tokens=32, **options)
     assert info.details["attention"] == attention.TORCH_FLASH
     assert info.details["attention_kernels"] == "exact"
+    placed.reset_mock()
     assert ask(engine, QUERIES).tokens == one_at_a_time
+    # Where no request fits in one page, none is read where it lies.
+    assert placed.called == (any_pages or options["page_size"] > 16)
 
 
 @pytest.mark.parametrize("broken_from", [2, 4])
@@ -350,6 +356,27 @@ def test_what_the_engine_does_not_have_is_refused(
 ) -> None:
     with closing(continuous.Engine(settings, generation, options)) as engine, pytest.raises(error, match=said):
         engine.load()
+
+
+def test_on_a_gpu_the_memory_is_planned_told_and_refused_before_loading(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr(continuous, "load_model", lambda settings: "loaded")
+    monkeypatch.setattr(continuous.Engine, "start", lambda engine, loaded, plan: started.append((loaded, plan)))
+    on_gpu = settings.model_copy(update={"benchmark_device": "cuda"})
+    monkeypatch.setattr(continuous, "free_bytes", lambda: 3 * 2**30)
+    continuous.Engine(on_gpu, GREEDY, {"num_blocks": 8, "max_batch_tokens": 64}).load()
+    loaded, plan = started.pop()
+    assert loaded == "loaded"
+    assert plan.cache_tokens > 8 * 256
+    assert plan.batch_tokens == 64
+    assert "GPU memory: 3.2 GB to be had" in capsys.readouterr().err
+    for free, options in ((2**29, {}), (3 * 2**30, {"num_blocks": 10**6})):
+        monkeypatch.setattr(continuous, "free_bytes", lambda free=free: free)
+        with pytest.raises(SetupError, match="The model does not fit"):
+            continuous.Engine(on_gpu, GREEDY, options).load()
+    assert not started
 
 
 def test_an_absent_model_is_a_setup_error(tmp_path: Path) -> None:
