@@ -61,7 +61,7 @@ def spread(values: Sequence[float], assumed: float = NATURAL_SPREAD) -> float:
     """Return the standard deviation to hold `values` (logarithms) against.
 
     It is `assumed`, moved as little as possible into the confidence interval of the values' own (MAD). With fewer than
-    ten values that interval has no upper end: they cannot show that they differ by less.
+    nine values that interval has no upper end: they cannot show that they differ by less.
     """
     return believed(mad(values), len(values), assumed) if len(values) > 2 else assumed
 
