@@ -187,7 +187,8 @@ def test_the_same_through_ansible_runner(playbooks: Playbooks, tmp_path: Path) -
         [sys.executable, "-c", script], env=playbooks.environment(), capture_output=True, text=True, check=True
     )
     assert "STATUS successful 0 []" in done.stdout, done.stdout
-    assert (playbooks.results / "latest" / "benchmark_summary.txt").exists()
+    made = {path.name for path in (playbooks.results / "latest").iterdir()}
+    assert {"benchmark_summary.txt", "benchmark_summary.md", "nodes.csv", "report.html"} <= made
 
     invalid = playbooks.inventory(benchmark_target_qps=100000, benchmark_fail_on_invalid=True)
     command = ["ansible-runner", "run", ".", "-p", "playbooks/benchmark.yml", "--inventory", str(invalid)]
