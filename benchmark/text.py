@@ -7,9 +7,10 @@ and never used as a template. Needs jinja2 and the records, so that a node can s
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -120,6 +121,15 @@ def describe_model(settings: Settings) -> str:
     return f"{model}, {settings.benchmark_dtype}, {settings.benchmark_device}"
 
 
+def describe_startup(details: Mapping[str, Any]) -> str | None:
+    """Return how long each stage of an engine's start took; None where its details do not say."""
+    told = details.get("startup_s")
+    seconds = {name: value for name, value in (told if isinstance(told, dict) else {}).items() if type(value) is float}
+    age = seconds.pop("since_process_start", None)
+    stages = [f"{name.replace('_', ' ')} {value:.1f} s" for name, value in seconds.items()]
+    return ", ".join([*stages, *([] if age is None else [f"{age:.1f} s since the process began"])]) or None
+
+
 def describe_rouge(rouge: Rouge) -> str:
     """Return the scores in percent, and of how many answers."""
     scores = (
@@ -177,6 +187,7 @@ def render_node(result: NodeResult) -> str:
             profile=describe_profile(profile),
             model=describe_model(result.resolved.settings),
             hardware=_hardware(result),
+            startup=describe_startup(result.engine.details) if result.engine else None,
             simulated=result.engine is not None and result.engine.simulated,
             watched=_watched(result.telemetry) if result.telemetry else [],
             times=_times(metrics) if metrics else [],

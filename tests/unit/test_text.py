@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
 from benchmark.records import EngineInfo, NodeResult, Sample
 from benchmark.text import WIDTH, above, clean, columns, entry, figure, left, moment, render_node, wrap
@@ -104,6 +105,14 @@ def test_a_node_result() -> None:
 
 def test_a_simulated_result_says_so_loudly() -> None:
     assert "*** SIMULATED" in render(engine=EngineInfo(name="sequential", simulated=True))
+
+
+def test_the_start_is_told_by_stage() -> None:
+    stages: dict[str, JsonValue] = {"imports": 3.25, "warm_up": 1.0, "since_process_start": 9.81}
+    text = render(engine=EngineInfo(name="continuous", details={"startup_s": stages}))
+    assert "imports 3.2 s, warm up 1.0 s, 9.8 s since the process began" in " ".join(text.split())
+    for odd in (None, "long", [1.0], {"imports": "long", "weights": None}):
+        assert "Start-up" not in render(engine=EngineInfo(name="continuous", details={"startup_s": odd}))
 
 
 def test_an_invalid_result_ends_with_its_reasons() -> None:
