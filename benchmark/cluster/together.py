@@ -113,10 +113,8 @@ def agreed_start(run_dir: Path, drift_fails: bool = False, attempt: int = 1) -> 
         path = run_dir / START_FILE
         if path.exists() and (start := read_record(path, AgreedStart)).attempt == attempt:
             return start
-        found = [read_record(file, ReadyNode) for file in sorted((run_dir / NODES).glob(f"*/{READY_FILE}"))]
-        ready = [node for node in found if node.attempt == attempt]
-        # A node that is measured later has to be like those that were measured before.
-        drift = _drift(run_dir, found) if drift_fails else ()
+        ready = [node for node in _ready(run_dir) if node.attempt == attempt]
+        drift = drift_of_ready(run_dir) if drift_fails else ()
         stopped = {name for one in drift for names in one.values.values() for name in names}
         margin = margin_s([node.launched_unix_ns for node in ready])
         start = AgreedStart(
@@ -132,8 +130,19 @@ def agreed_start(run_dir: Path, drift_fails: bool = False, attempt: int = 1) -> 
         os.close(descriptor)
 
 
-def _drift(run_dir: Path, ready: Iterable[ReadyNode]) -> tuple[Drift, ...]:
+def drift_of_ready(run_dir: Path) -> tuple[Drift, ...]:
+    """Return in which facts the nodes differ that are ready, or were in an earlier attempt.
+
+    A node that is measured later has to be like those that were measured before.
+    """
     asked = read_record(run_dir / RUN_FILE, RunRecord).nodes
-    return find_drift(
-        {node.node: NodeFacts(node.environment, asked[node.node].settings, node) for node in ready if node.environment}
-    )
+    facts = {
+        node.node: NodeFacts(node.environment, asked[node.node].settings, node)
+        for node in _ready(run_dir)
+        if node.environment
+    }
+    return find_drift(facts)
+
+
+def _ready(run_dir: Path) -> list[ReadyNode]:
+    return [read_record(file, ReadyNode) for file in sorted((run_dir / NODES).glob(f"*/{READY_FILE}"))]

@@ -12,10 +12,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
-from node_action import NodeFailure
 from run_action import RunAction
 
-from benchmark.cluster.drift import drift_reason
 from benchmark.cluster.together import READY_FILE, agreed_start
 from benchmark.files import read_record
 from benchmark.records import ReadyNode
@@ -30,10 +28,7 @@ class ActionModule(RunAction):
             return {"changed": False, "note": "The run has ended already."}
         drift_fails = self.setting("benchmark_drift") == "fail"
         start = agreed_start(self.run_dir, drift_fails, self.order.attempt)
-        if drift := [one for one in start.drift if any(self.node in names for names in one.values.values())]:
-            self.say("not alike, stopped")
-            self.end()
-            raise NodeFailure(f"Drift, and benchmark_drift is fail: {drift_reason(drift)} Nothing was measured.")
+        self.require_likeness(start.drift)
         own_ns = start.start_unix_ns + read_record(self.place / READY_FILE, ReadyNode).offset_ns
         self.insist("go.sh", str(own_ns))
         return {"changed": True, "told_ahead_s": round((start.start_unix_ns - time.time_ns()) / 1e9, 3)}

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 from node_action import NodeFailure
 from run_action import RunAction
 
-from benchmark.cluster.together import READY_FILE
+from benchmark.cluster.together import READY_FILE, drift_of_ready
 from benchmark.rundir import TURN_OVER
 
 
@@ -23,6 +23,9 @@ class ActionModule(RunAction):
         """Return `alone`: whether it measured alone. Why a run ended instead, `benchmark_collect` finds out."""
         if not (self.place / READY_FILE).is_file():
             return {"changed": False, "alone": False, "note": "The run has ended already."}
+        if self.setting("benchmark_drift") == "fail":
+            # Here, since `benchmark_go` comes after the turns; what a turn takes is longer than this by far.
+            self.require_likeness(drift_of_ready(self.run_dir))
         limit_s = int(self.setting("benchmark_timeout_s"))
         self.insist("turn.sh")
         state = self.wait_for(TURN_OVER, time.monotonic() + limit_s)

@@ -8,6 +8,7 @@ import contextlib
 import math
 import shlex
 import time
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +21,12 @@ from leader import alone, require_leader
 from node_action import ANSWER_S, CHECKOUT, NodeAction, NodeFailure
 from play_settings import nodes
 
+from benchmark.cluster.drift import drift_reason
 from benchmark.cluster.fetched import unpack
 from benchmark.errors import InputError
 from benchmark.files import MAX_SAMPLES_BYTES, read_record
 from benchmark.progress import Told, describe, parse
+from benchmark.records import Drift
 from benchmark.rundir import NODES, ORDER, RunOrder
 
 FILES = CHECKOUT / "roles/benchmark/files"
@@ -132,6 +135,13 @@ class RunAction(NodeAction):
             if time.monotonic() >= deadline:
                 return None
             time.sleep(max(0.0, LEAST_LOOK_S - (time.monotonic() - began)))
+
+    def require_likeness(self, drift: Iterable[Drift]) -> None:
+        """Stop the node, and raise NodeFailure, where it is in one of these differences."""
+        if own := [one for one in drift if any(self.node in names for names in one.values.values())]:
+            self.say("not alike, stopped")
+            self.end()
+            raise NodeFailure(f"Drift, and benchmark_drift is fail: {drift_reason(own)} Nothing was measured.")
 
     def fetch(self, attempts: int = 3, into: Path | None = None) -> list[str]:
         """Bring the files; a connection that breaks is tried again, for what was measured is on the node."""

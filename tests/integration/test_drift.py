@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.integration.conftest import Playbooks
 
 
@@ -37,8 +39,10 @@ def test_a_node_with_another_model_is_told_and_the_run_counts(playbooks: Playboo
     assert ready["environment"] == json.loads(result.read_text())["environment"]
 
 
-def test_drift_that_fails_ends_the_run_before_anything_is_measured(playbooks: Playbooks) -> None:
-    done = playbooks.run("benchmark", inventory=unlike(playbooks, benchmark_drift="fail"))
+@pytest.mark.parametrize("solo_first", [False, True], ids=["", "solo first"])
+def test_drift_that_fails_ends_the_run_before_anything_is_measured(playbooks: Playbooks, solo_first: bool) -> None:
+    inventory = unlike(playbooks, benchmark_drift="fail", benchmark_solo_first=solo_first)
+    done = playbooks.run("benchmark", inventory=inventory)
     assert done.code != 0
     for node in ("jw2", "jw3"):
         row = done.row(node)
@@ -46,7 +50,7 @@ def test_drift_that_fails_ends_the_run_before_anything_is_measured(playbooks: Pl
         assert "benchmark: Drift, and benchmark_drift is fail" in row["reason"]
         assert "differ in packages.huggingface_hub: 2.3.0 (jw3), 2.4.0 (jw2)." in row["reason"]
         assert "Interrupted while ready" in row["reason"]
-        assert not (done.run_dir / "nodes" / node / "samples.jsonl").exists()
+        assert not list((done.run_dir / "nodes" / node).glob("*samples.jsonl"))
         runs = playbooks.directory / "nodes" / node / "runs"
         assert not list(runs.iterdir()), "it was stopped, fetched and removed"
         assert done.recap(node)["failed"] == 1
