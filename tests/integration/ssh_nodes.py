@@ -49,7 +49,8 @@ class SshNode:
             self.new_host_key()
         config = self.directory / "sshd_config"
         listen = [f"{address}:{PORT}" for address in (self.address, *self.more)]
-        config.write_text(sshd_config(listen, self.host_key, authorized_keys) + self.config)
+        # sshd takes the first of two lines.
+        config.write_text(self.config + sshd_config(listen, self.host_key, authorized_keys))
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where Debian's sshd separates privileges
         log = (self.directory / "sshd.log").open("ab")
@@ -88,6 +89,8 @@ def sshd_config(listen: Sequence[str], host_key: Path, authorized_keys: Path) ->
         f"AuthorizedKeysFile {authorized_keys}\nStrictModes no\nUsePAM no\nUseDNS no\n"
         "PasswordAuthentication no\nPermitRootLogin prohibit-password\nMaxStartups 1000\nMaxSessions 50\n"
         "Subsystem sftp internal-sftp\nPrintMotd no\n"
+        # A shell that is no first one leaves ~/.bashrc alone: what this user has there is not the nodes'.
+        "SetEnv SHLVL=2\n"
     )
 
 
