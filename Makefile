@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PLAY := ANSIBLE_FORCE_COLOR=$(if $(CI),,1) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-playbook
 # A package index of torch builds, for the demo's node environment and for the tests; empty: the usual index.
 TORCH_INDEX_URL ?=
+# Test processes: more than two cores have work for, since playbooks mostly wait. The longest files come first.
+JOBS ?= 3
 DEMO_SETTINGS := -i inventory/local -e python_env_torch_index_url=$(TORCH_INDEX_URL)
 
 # For nodes without internet: where the wheels go, and what the nodes are. glibc 2.28 is RHEL 8's; Ubuntu 22.04 has 2.35.
@@ -20,7 +22,7 @@ demo: $(VENV)/.controller .demo/tiny-llama
 	$(PLAY) $(DEMO_SETTINGS) playbooks/benchmark.yml
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -4,6 +4,11 @@
 # process holds both; a controller has no torch and a node no ansible-core.
 import pytest
 import torch._dynamo  # noqa: F401
+from hypothesis import HealthCheck, settings
+
+# No test depends on how fast a busy machine is.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -56,8 +56,10 @@ class Playbooks:
         }
 
     def environment(self, **more: str) -> dict[str, str]:
+        # What loads a model in this process says that nothing is to be downloaded.
+        inherited = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
         return {
-            **os.environ,
+            **inherited,
             "PATH": f"{BIN}:{os.environ['PATH']}",
             # A master connection of another test must not carry this one past a changed host key.
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.control_path),

@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
@@ -131,7 +131,6 @@ def test_a_result_without_numbers(status: str) -> None:
     assert text.endswith("NO VERDICT: nothing was measured.\n")
 
 
-@settings(deadline=None)
 @given(sample_lists(5), TOLD)
 def test_a_node_result_always_fits(samples: list[Sample], odd: str) -> None:
     environment = HOST.model_copy(update={"cpu": odd, "gpus": (GPU.model_copy(update={"name": odd * 3}),)})

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -121,7 +121,6 @@ def test_a_thousand_broken_nodes_fit_a_page(tmp_path: Path) -> None:
 HOSTILE = st.text(st.sampled_from("|\\`*_~[]()<>#&!@:$=-+.1 \n\thttp://www.a;"), min_size=1, max_size=60)
 
 
-@settings(deadline=None)
 @given(HOSTILE)
 @example("| [x](http://a) | <script>alert(1)</script> \\| `")
 @example("&lt;b&gt; &#124; \\")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from xml.etree import ElementTree
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.cluster.aggregate import aggregate
@@ -90,7 +90,6 @@ def test_a_playbook_that_broke_is_an_error_with_and_without_a_run(tmp_path: Path
 ODD = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
 
 
-@settings(deadline=None)
 @given(st.lists(ODD, min_size=4, max_size=4), st.booleans())
 def test_any_text_gives_a_document_with_the_same_cases(texts: list[str], counted: bool) -> None:
     name, metric, note, reason = texts

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.cluster.aggregate import aggregate
@@ -241,7 +241,6 @@ def clusters(draw: st.DrawFn) -> ClusterResult:
     )
 
 
-@settings(deadline=None)
 @given(clusters())
 def test_the_summary_always_fits_and_cannot_steer_a_terminal(result: ClusterResult) -> None:
     for line in render_cluster(result, RUN).split("\n"):

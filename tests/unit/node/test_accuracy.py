@@ -126,7 +126,7 @@ def test_the_score_is_that_of_the_reference_procedure(model: Path, tokenizer: An
 
 
 @pytest.mark.usefixtures("nltk_data")
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.sampled_from([*" .?!\n", "Mr", "U.S", "The", "he", "9", "p.m", "“Yes”", "e.g", "Inc"]), max_size=40))
 def test_sentences_are_split_as_nltk_splits_them(parts: list[str]) -> None:
     from nltk import sent_tokenize
@@ -135,7 +135,7 @@ def test_sentences_are_split_as_nltk_splits_them(parts: list[str]) -> None:
     assert sentence_splitter()(text) == sent_tokenize(text)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.lists(st.lists(st.from_regex(r"[a-z]{2,9}", fullmatch=True), min_size=2, max_size=12), min_size=1, max_size=3)
 )

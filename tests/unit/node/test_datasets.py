@@ -71,7 +71,7 @@ ENTRY = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(ENTRY, min_size=1, max_size=5), st.sampled_from([None, 1, 4]), st.integers(1, 30), st.booleans())
 def test_reading_in_pieces_is_reading(
     tmp_path_factory: pytest.TempPathFactory, entries: list[dict[str, Any]], indent: int | None, piece: int, plain: bool
@@ -183,7 +183,7 @@ def test_synthetic_prompts_are_the_same_everywhere(model: Path) -> None:
     assert synthetic(model, input_tokens=[2, 4], prompts=3, seed=8).sha256 != dataset.sha256
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 9), st.integers(0, 9), st.integers(1, 20), st.integers(0, 2**64))
 def test_synthetic_prompts_have_the_lengths_asked_for_and_no_special_token(
     model: Path, least: int, more: int, count: int, seed: int
