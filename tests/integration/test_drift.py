@@ -9,7 +9,7 @@ import pytest
 from tests.integration.conftest import Playbooks
 
 
-def unlike(playbooks: Playbooks, **settings: str) -> Path:
+def unlike(playbooks: Playbooks, **settings: str | bool) -> Path:
     """Return an inventory in which jw3 has an environment of its own, with another version of one package."""
     other = playbooks.directory / "other"
     shutil.copytree(playbooks.venv, other, symlinks=True)
