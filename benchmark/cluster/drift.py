@@ -89,6 +89,7 @@ FACTS: dict[str, Callable[[NodeFacts], str | None]] = {
     "cpu": lambda node: node.environment.cpu or None,
     "cpu_count": lambda node: str(node.environment.cpu_count),
     "cpu_governor": lambda node: node.environment.cpu_governor or None,
+    "compiler": lambda node: node.environment.compiler or None,
     "kernel": lambda node: node.environment.kernel or None,
     "python": lambda node: node.environment.python,
     "model_sha256": lambda node: node.environment.model_sha256[:SHORT] or None,

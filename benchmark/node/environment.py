@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import socket
+import sysconfig
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -45,6 +47,7 @@ def validate_environment(settings: Settings, engine: str) -> Environment:
         cuda_driver=seen.cuda_driver,
         kernel=platform.release(),
         cpu_governor=_governor(),
+        compiler=_compiler(),
         nvml=seen.untold,
         model_sha256=weights,
         tokenizer_sha256=tokenizer,
@@ -138,6 +141,15 @@ def _hashes(settings: Settings) -> tuple[str, str]:
         return weights_sha256(snapshot), tokenizer_sha256(snapshot)
     except (SetupError, ImportError, OSError):
         return "", ""
+
+
+def _compiler() -> str:
+    """Return what torch and Triton build kernels with: "gcc", "gcc without Python's headers" or "none"."""
+    name = next((name for name in (os.environ.get("CC"), "gcc", "clang") if name and shutil.which(name)), None)
+    if name is None:
+        return "none"
+    headers = Path(sysconfig.get_path("include"), "Python.h").is_file()
+    return name if headers else f"{name} without Python's headers"
 
 
 def _governor() -> str:

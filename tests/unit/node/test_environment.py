@@ -180,6 +180,18 @@ def test_the_governor_is_that_of_the_cpus_it_may_use(tmp_path: Path, monkeypatch
     assert validate_environment(CPU, "sequential").cpu_governor == "powersave"
 
 
+def test_the_compiler_is_the_one_that_kernels_are_built_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert validate_environment(CPU, "sequential").compiler == "none"
+    (tmp_path / "clang").write_text("#!/bin/sh\n")
+    (tmp_path / "clang").chmod(0o755)
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    assert validate_environment(CPU, "sequential").compiler == "clang without Python's headers"
+    (tmp_path / "Python.h").touch()
+    assert validate_environment(CPU, "sequential").compiler == "clang"
+
+
 def test_the_hashes_are_of_the_model_that_lies_there(tmp_path: Path) -> None:
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         (tmp_path / name).write_text("{}")
