@@ -8,50 +8,40 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from benchmark import metrics
 from benchmark.errors import BenchmarkError, RunError
-from benchmark.files import rewrite_samples, sample_writer, write_atomic, write_record
-from benchmark.loadgen_log import ACCURACY, ANSWERS, SOLO
-from benchmark.node import cpu_time
-from benchmark.node.accuracy import answers_of, has_references, read_answers, require_scoring, score
+from benchmark.files import write_atomic, write_record
+from benchmark.loadgen_log import SOLO
+from benchmark.node.accuracy import has_references, require_scoring
 from benchmark.node.environment import require_idle, validate_environment
 from benchmark.node.full_memory import explain
 from benchmark.node.interfaces import (
-    Conditions,
-    Dataset,
-    Engine,
-    Query,
-    Scenario,
     Workload,
     load_dataset,
     make_engine,
     make_scenario,
-    now_ns,
 )
 from benchmark.node.lock import ALONE, STARTING, Lock
+from benchmark.node.measuring import Bench, Pass, judge_answers
 from benchmark.node.peak import PeakFinder
 from benchmark.node.progress import Progress
-from benchmark.node.recorder import Recorder
 from benchmark.node.telemetry import NoWatch, Watch, start_watch
-from benchmark.node.together import Start, end_turn, sleep_until, wait_for_start, wait_for_turn
-from benchmark.records import Accuracy, DatasetInfo, NodeResult, Sample, Solo, Stage, Status, Window
+from benchmark.node.together import Start, end_turn, wait_for_start, wait_for_turn
+from benchmark.records import DatasetInfo, NodeResult, Solo, Stage, Status
 from benchmark.settings import ResolvedSettings
 from benchmark.text import render_node
 from benchmark.verdict import Findings, judge
 
-SAMPLES = "samples.jsonl"
 # Held while the run goes on, so that on a disk that it fills there is room to say so.
 ROOM = "room.tmp"
 ROOM_BYTES = 256 * 2**10
 # What an idle GPU draws is measured for so long where nothing else is waited for.
 IDLE_S = 1.0
-ACCURACY_SAMPLES = ACCURACY + SAMPLES
 
 
 class Interrupted(BaseException):
@@ -102,10 +92,8 @@ class _Run:
             started_at=started.isoformat(timespec="seconds"),
             resolved=request.resolved,
         )
-        self.recorder: Recorder | None = None
         self.watch: Watch | NoWatch = NoWatch()
-        self.window_ns: tuple[int, int] | None = None
-        self.asked_unix_ns: int | None = None
+        self.measured: Pass | None = None
 
     def run(self) -> NodeResult:
         try:
@@ -158,41 +146,38 @@ class _Run:
                 engine.directory = self.request.directory
                 stack.callback(engine.close)
                 self._update(engine=engine.load())
+            bench = Bench(engine, scenario, workload, profile, self.request.directory, self.progress)
             with self._stage("warm-up", profile.warmup):
-                self._warm_up(engine, workload)
+                self._warm_up(bench)
             if profile.accuracy != "only":
-                self._update(target_qps=self._target(engine, scenario, workload))
+                self._update(target_qps=self._target(bench))
                 if self.starting is not None and self.turn is not None:
-                    self._measure_alone(engine, scenario, workload, self.starting, self.turn)
+                    self._measure_alone(bench, self.starting, self.turn)
                 self.watch.idle()
                 start = self._agreed_start()
                 if start is None and self.watch.gpus:
                     time.sleep(IDLE_S)
                 with self._stage("measuring", profile.samples or 0):
-                    self._measure(engine, scenario, workload, start)
+                    self._measure(bench, start)
             if profile.accuracy != "off":
                 with self._stage("accuracy", len(dataset.prompts) if has_references(dataset) else 0):
-                    self._judge_answers(engine, scenario, dataset, workload)
+                    self._update(accuracy=judge_answers(bench, dataset, self._replicas, settings))
 
-    def _warm_up(self, engine: Engine, workload: Workload) -> None:
-        recorder = Recorder(engine, None, now_ns(), self._tell)
-        self._in_turn(recorder, [workload.query(index) for index in range(self.profile.warmup)])
-        if errors := [sample.error for sample in recorder.samples if sample.error]:
+    def _warm_up(self, bench: Bench) -> None:
+        samples = bench.in_turn([bench.workload.query(index) for index in range(self.profile.warmup)], shown=True)
+        if errors := [sample.error for sample in samples if sample.error]:
             raise RunError(f"The warm-up failed: {errors[0]}")
         self._set(warmup=self.profile.warmup)
 
-    def _in_turn(self, recorder: Recorder, queries: list[Query]) -> None:
-        for query in queries:
-            recorder.issue(query, now_ns())
-            recorder.wait(query)
-
-    def _target(self, engine: Engine, scenario: Scenario, workload: Workload) -> float:
+    def _target(self, bench: Bench) -> float:
         """Return the whole node's target in queries per second; search for it where it is to be found."""
         asked, replicas = self.request.resolved.settings.benchmark_target_qps, self._replicas
         if asked != "auto":
             return float(asked) * replicas
         with self._stage("searching"):
-            finder = PeakFinder(engine, scenario, workload, self.profile, self.request.directory, self.progress)
+            finder = PeakFinder(
+                bench.engine, bench.scenario, bench.workload, self.profile, self.request.directory, self.progress
+            )
             peak = finder.find(replicas)
             self._update(peak=peak)
         if peak.target_qps is None:
@@ -206,28 +191,14 @@ class _Run:
     def _replicas(self) -> int:
         return self.result.engine.replicas if self.result.engine else 1
 
-    def _measure_alone(
-        self, engine: Engine, scenario: Scenario, workload: Workload, starting: Lock, turn: Lock
-    ) -> None:
-        directory, environment = self.request.directory, self.result.environment
+    def _measure_alone(self, bench: Bench, starting: Lock, turn: Lock) -> None:
         with self._stage("ready", told="ready, waiting for its turn alone"):
-            wait_for_turn(directory, self.request.wait_s or 0, environment, starting)
+            wait_for_turn(bench.directory, self.request.wait_s or 0, self.result.environment, starting)
         with self._stage("measuring alone", self.profile.samples or 0):
-            with sample_writer(directory / f"{SOLO}{SAMPLES}") as writer:
-                began_unix_ns, began_ns = time.time_ns(), now_ns()
-                recorder = Recorder(engine, writer, began_ns, self._tell)
-                conditions = Conditions(directory, self.result.target_qps or 0, prefix=SOLO, begins=self.progress.begin)
-                try:
-                    outcome = scenario.run(workload, recorder, conditions)
-                finally:
-                    recorder.close()
-                window = Window.of(began_unix_ns, began_unix_ns + now_ns() - began_ns)
-            samples = recorder.amend(outcome.scheduled_ns)
-            if outcome.scheduled_ns:
-                rewrite_samples(directory / f"{SOLO}{SAMPLES}", samples)
-            measured = metrics.compute(samples, self.profile.samples or recorder.issued, outcome.loadgen)
-            self._update(solo=Solo(window=window, metrics=measured, loadgen=outcome.loadgen))
-            end_turn(directory, turn)
+            alone = Pass(bench, self.result.target_qps or 0, prefix=SOLO)
+            alone.run()
+            self._update(solo=Solo(window=alone.window, metrics=alone.metrics(), loadgen=alone.loadgen))
+            end_turn(bench.directory, turn)
 
     def _agreed_start(self) -> Start | None:
         if self.request.wait_s is None or self.starting is None:
@@ -236,78 +207,14 @@ class _Run:
             request, environment = self.request, self.result.environment
             return wait_for_start(request.directory, self.request.wait_s, environment, self.starting)
 
-    def _measure(self, engine: Engine, scenario: Scenario, workload: Workload, start: Start | None) -> None:
-        path = self.request.directory / SAMPLES
-        self.asked_unix_ns = start.unix_ns if start else None
-        with sample_writer(path) as writer:
-            expected = time.time_ns() if start is None else start.unix_ns
-            # Before it begins: nothing that takes the disk's time may come between an agreed start and the queries.
-            self._update(window=Window.of(expected, expected, self.asked_unix_ns))
-            if start is not None:
-                sleep_until(start.at_ns)
-            cpu = cpu_time.read()
-            self.window_ns = time.time_ns(), now_ns()
-            self.watch.start(self.window_ns[1])
-            self.recorder = Recorder(engine, writer, self.window_ns[1], self._tell)
-            try:
-                self.progress.begin(least_s=0)
-                conditions = Conditions(self.request.directory, self.result.target_qps or 0, begins=self.progress.begin)
-                outcome = scenario.run(workload, self.recorder, conditions)
-            finally:
-                self.recorder.close()
-                self._close_window()
-                self._set(cpu=cpu_time.between(cpu, cpu_time.read()))
-        self._set(loadgen=outcome.loadgen)
-        if outcome.scheduled_ns:
-            rewrite_samples(path, self.recorder.amend(outcome.scheduled_ns))
-
-    def _judge_answers(self, engine: Engine, scenario: Scenario, dataset: Dataset, workload: Workload) -> None:
-        greedy = self._greedy(engine, workload)
-        accuracy = Accuracy(greedy=greedy)
-        if has_references(dataset):
-            directory = self.request.directory
-            with sample_writer(directory / ACCURACY_SAMPLES) as writer:
-                recorder = Recorder(engine, writer, now_ns(), self._tell)
-                conditions = Conditions(directory, self._replicas, purpose="accuracy", prefix=ACCURACY)
-                try:
-                    outcome = scenario.run(workload, recorder, conditions)
-                finally:
-                    recorder.close()
-            if unknown := sum(sample.error is None and not sample.token_ids for sample in recorder.samples):
-                raise RunError(
-                    f"The engine tells no token ids of {unknown} answers, and answers are scored from their ids: take "
-                    "a server that returns them (vLLM does), or set benchmark_accuracy: off."
-                )
-            answers = read_answers(directory / f"{ACCURACY}{ANSWERS}") if outcome.loadgen else None
-            accuracy = Accuracy(
-                greedy=greedy,
-                rouge=score(answers or answers_of(recorder.samples), dataset, self.request.resolved.settings),
-                loadgen=outcome.loadgen,
-                errors=sum(sample.error is not None for sample in recorder.samples),
-            )
-        self._update(accuracy=accuracy)
-
-    def _greedy(self, engine: Engine, workload: Workload) -> dict[str, tuple[int, ...]]:
-        """Return the tokens that nodes which are alike must agree in: the first prompts, without sampling."""
-        queries = [replace(workload.query(index), greedy=True) for index in range(self.profile.greedy_prompts)]
-        recorder = Recorder(engine, None, now_ns(), lambda sample, done: None)
-        self._in_turn(recorder, queries)
-        if errors := [sample.error for sample in recorder.samples if sample.error]:
-            raise RunError(f"A query without sampling failed: {errors[0]}")
-        # A server that does not tell its tokens has none to compare.
-        return {sample.prompt_id: sample.token_ids for sample in recorder.samples if sample.token_ids}
-
-    def _close_window(self) -> None:
-        if self.window_ns is not None:
-            started_unix_ns, started_ns = self.window_ns
-            ended_ns = now_ns()
-            self._set(window=Window.of(started_unix_ns, started_unix_ns + ended_ns - started_ns, self.asked_unix_ns))
-            self.watch.end(started_ns, ended_ns)
-
-    def _tell(self, sample: Sample, done: int) -> None:
-        began_ns = sample.issued_ns if sample.scheduled_ns is None else sample.scheduled_ns
-        taken_ms = None if sample.completed_ns is None else (sample.completed_ns - began_ns) / 1e6
-        self.progress.advance(done, taken_ms)
+    def _measure(self, bench: Bench, start: Start | None) -> None:
+        self.measured = Pass(bench, self.result.target_qps or 0, watch=self.watch)
+        try:
+            self.measured.run(start, lambda window: self._update(window=window))
+        finally:
+            if self.measured.window is not None:
+                self._set(window=self.measured.window, cpu=self.measured.cpu)
+        self._set(loadgen=self.measured.loadgen)
 
     @contextmanager
     def _stage(self, stage: Stage, total: int = 0, told: str = "") -> Iterator[None]:
@@ -334,7 +241,7 @@ class _Run:
         if status == "complete":
             fields["stage"] = "done"
         fields["finished_at"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        if self.recorder is not None or self.result.accuracy is not None:
+        if (self.measured and self.measured.recorder) or self.result.accuracy is not None:
             fields |= self._judged(status)
         try:
             (self.request.directory / ROOM).unlink(missing_ok=True)
@@ -345,12 +252,9 @@ class _Run:
             raise RunError(f"The result cannot be written to {self.path}: {full.strerror}.") from full
 
     def _judged(self, status: Status) -> dict[str, Any]:
-        measured, loadgen = None, self.result.loadgen
-        if self.recorder is not None:
-            planned = self.profile.samples or self.recorder.issued
-            measured = metrics.compute(self.recorder.samples, planned, loadgen)
+        measured = self.measured.metrics() if self.measured else None
         prompts = self.result.dataset.prompts if self.result.dataset else None
-        found = Findings(measured, loadgen, self.result.accuracy, prompts)
+        found = Findings(measured, self.result.loadgen, self.result.accuracy, prompts)
         telemetry = self.watch.telemetry(measured)
         return {
             "metrics": measured,

@@ -1,0 +1,142 @@
+"""The passes of a run that answer queries: one window each, recorded under names of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from benchmark import metrics
+from benchmark.errors import RunError
+from benchmark.files import rewrite_samples, sample_writer
+from benchmark.loadgen_log import ACCURACY, ANSWERS
+from benchmark.node import cpu_time
+from benchmark.node.accuracy import answers_of, has_references, read_answers, score
+from benchmark.node.interfaces import Conditions, Dataset, Engine, Query, Scenario, Workload, now_ns
+from benchmark.node.progress import Progress
+from benchmark.node.recorder import Recorder
+from benchmark.node.telemetry import NoWatch, Watch
+from benchmark.node.together import Start, sleep_until
+from benchmark.profiles import Profile
+from benchmark.records import Accuracy, CpuTime, LoadGenResult, Metrics, Sample, Window
+from benchmark.settings import Settings
+
+SAMPLES = "samples.jsonl"
+ACCURACY_SAMPLES = ACCURACY + SAMPLES
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all passes of a run share: the loaded engine, who issues queries to it, and where the files go."""
+
+    engine: Engine
+    scenario: Scenario
+    workload: Workload
+    profile: Profile
+    directory: Path
+    progress: Progress
+
+    def tell(self, sample: Sample, done: int) -> None:
+        """Show how far the pass is."""
+        began_ns = sample.issued_ns if sample.scheduled_ns is None else sample.scheduled_ns
+        taken_ms = None if sample.completed_ns is None else (sample.completed_ns - began_ns) / 1e6
+        self.progress.advance(done, taken_ms)
+
+    def in_turn(self, queries: Sequence[Query], shown: bool) -> list[Sample]:
+        """Answer the queries one after the other and keep nothing of them on the disk."""
+        recorder = Recorder(self.engine, None, now_ns(), self.tell if shown else lambda sample, done: None)
+        for query in queries:
+            recorder.issue(query, now_ns())
+            recorder.wait(query)
+        return recorder.samples
+
+
+@dataclass
+class Pass:
+    """One measurement of the profile. What it has come to is here also where it breaks off."""
+
+    bench: Bench
+    target_qps: float
+    prefix: str = ""
+    watch: Watch | NoWatch = field(default_factory=NoWatch)
+    recorder: Recorder | None = None
+    window: Window | None = None
+    loadgen: LoadGenResult | None = None
+    cpu: CpuTime | None = None
+
+    def run(self, start: Start | None = None, expected: Callable[[Window], None] = lambda window: None) -> None:
+        """Measure, from the agreed start on where there is one.
+
+        `expected` is told the window's beginning before it comes: nothing that takes the disk's time may come between
+        an agreed start and the queries.
+        """
+        bench, path = self.bench, self.bench.directory / f"{self.prefix}{SAMPLES}"
+        asked_unix_ns = start.unix_ns if start else None
+        with sample_writer(path) as writer:
+            begin_unix_ns = time.time_ns() if start is None else start.unix_ns
+            expected(Window.of(begin_unix_ns, begin_unix_ns, asked_unix_ns))
+            if start is not None:
+                sleep_until(start.at_ns)
+            cpu = cpu_time.read()
+            began_unix_ns, began_ns = time.time_ns(), now_ns()
+            self.watch.start(began_ns)
+            self.recorder = Recorder(bench.engine, writer, began_ns, bench.tell)
+            try:
+                bench.progress.begin(least_s=0)
+                conditions = Conditions(
+                    bench.directory, self.target_qps, prefix=self.prefix, begins=bench.progress.begin
+                )
+                outcome = bench.scenario.run(bench.workload, self.recorder, conditions)
+            finally:
+                self.recorder.close()
+                ended_ns = now_ns()
+                self.window = Window.of(began_unix_ns, began_unix_ns + ended_ns - began_ns, asked_unix_ns)
+                self.watch.end(began_ns, ended_ns)
+                self.cpu = cpu_time.between(cpu, cpu_time.read())
+        self.loadgen = outcome.loadgen
+        if outcome.scheduled_ns:
+            rewrite_samples(path, self.recorder.amend(outcome.scheduled_ns))
+
+    def metrics(self) -> Metrics | None:
+        """Return what the samples amount to; None where no query could be issued."""
+        if self.recorder is None:
+            return None
+        planned = self.bench.profile.samples or self.recorder.issued
+        return metrics.compute(self.recorder.samples, planned, self.loadgen)
+
+
+def judge_answers(bench: Bench, dataset: Dataset, replicas: int, settings: Settings) -> Accuracy:
+    """Return what the answers are worth: the tokens that like nodes must agree in, and scores where there are any."""
+    greedy = _greedy(bench)
+    if not has_references(dataset):
+        return Accuracy(greedy=greedy)
+    with sample_writer(bench.directory / ACCURACY_SAMPLES) as writer:
+        recorder = Recorder(bench.engine, writer, now_ns(), bench.tell)
+        conditions = Conditions(bench.directory, replicas, purpose="accuracy", prefix=ACCURACY)
+        try:
+            outcome = bench.scenario.run(bench.workload, recorder, conditions)
+        finally:
+            recorder.close()
+    if unknown := sum(sample.error is None and not sample.token_ids for sample in recorder.samples):
+        raise RunError(
+            f"The engine tells no token ids of {unknown} answers, and answers are scored from their ids: take "
+            "a server that returns them (vLLM does), or set benchmark_accuracy: off."
+        )
+    answers = read_answers(bench.directory / f"{ACCURACY}{ANSWERS}") if outcome.loadgen else None
+    return Accuracy(
+        greedy=greedy,
+        rouge=score(answers or answers_of(recorder.samples), dataset, settings),
+        loadgen=outcome.loadgen,
+        errors=sum(sample.error is not None for sample in recorder.samples),
+    )
+
+
+def _greedy(bench: Bench) -> dict[str, tuple[int, ...]]:
+    """Return the tokens that nodes which are alike must agree in: the first prompts, without sampling."""
+    queries = [replace(bench.workload.query(index), greedy=True) for index in range(bench.profile.greedy_prompts)]
+    samples = bench.in_turn(queries, shown=False)
+    if errors := [sample.error for sample in samples if sample.error]:
+        raise RunError(f"A query without sampling failed: {errors[0]}")
+    # A server that does not tell its tokens has none to compare.
+    return {sample.prompt_id: sample.token_ids for sample in samples if sample.token_ids}
