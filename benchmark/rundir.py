@@ -34,6 +34,11 @@ TURN = "turn"
 TURN_OVER = "turn_over"
 
 
+def of_repeat(name: str, number: int) -> str:
+    """Return what a file is called that belongs to a repeat; the first one's have the plain names."""
+    return name if number == 1 else f"repeat{number}_{name}"
+
+
 class RunOrder(Record):
     """`order.json`: what the controller asks of one node."""
 
@@ -47,7 +52,7 @@ class RunOrder(Record):
     )
     solo: bool = Field(False, description="whether it measures alone first, when it is told")
     limit_s: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="time limit on the node that has room for the turns of all; absent: benchmark_timeout_s"
+        None, description="time limit on the node that has room for all turns and repeats; absent: benchmark_timeout_s"
     )
 
 

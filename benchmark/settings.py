@@ -34,6 +34,7 @@ RUN_WIDE = (
     "benchmark_sync_start",
     "benchmark_sync_timeout_s",
     "benchmark_solo_first",
+    "benchmark_repeats",
     "benchmark_min_nodes",
     "benchmark_drift",
 )
@@ -128,6 +129,9 @@ class Settings(BaseModel):
     )
     benchmark_telemetry: bool = Field(True, description="whether GPUs and host are watched at 10 Hz while measuring")
     benchmark_solo_first: bool = Field(False, description="whether each node measures alone before all do together")
+    benchmark_repeats: int = Field(
+        1, ge=1, le=20, description="measurements of the profile in one process, after one load; the median one counts"
+    )
     benchmark_min_nodes: Annotated[int | str, BeforeValidator(_number_or_share)] = Field(
         "100%", description="nodes (a number, or a percentage of those asked) below which the run does not count"
     )

@@ -15,7 +15,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmark.profiles import Profile
-from benchmark.records import Check, Distribution, Metrics, NodeResult, Rouge, Telemetry
+from benchmark.records import Check, Distribution, Metrics, NodeResult, Rouge, Spread, Telemetry
+from benchmark.repeats import deciding_metric, own_median, repeat_of, spreads
 from benchmark.settings import Settings, is_directory_path
 from benchmark.verdict import label, shown, unit, value_of
 
@@ -179,6 +180,8 @@ def finish(rendered: str) -> str:
 def render_node(result: NodeResult) -> str:
     """Return the node's result as text of at most WIDTH columns."""
     template = environment(Path(__file__).parent / "templates").get_template("node_result.txt.j2")
+    repeats = _repeats(result)
+    result = repeat_of(result, own_median(result))
     metrics, profile = result.metrics, result.resolved.profile
     return finish(
         template.render(
@@ -191,9 +194,32 @@ def render_node(result: NodeResult) -> str:
             simulated=result.engine is not None and result.engine.simulated,
             watched=_watched(result.telemetry) if result.telemetry else [],
             times=_times(metrics) if metrics else [],
+            repeats=repeats,
             checks=[check_words(check) for check in result.verdict.checks] if result.verdict else [],
         )
     )
+
+
+def spread_words(spread: Spread) -> str:
+    """Return a figure's median and range over the repeats, and whether it is stable."""
+    suffix, unstable = unit(spread.metric), "" if spread.stable else ": NOT STABLE"
+    return (
+        f"{label(spread.metric)} {figure(spread.median)}{suffix}, {figure(spread.lowest)} to {figure(spread.highest)}, "
+        f"CV {spread.cv:.1%}{unstable}"
+    )
+
+
+def _repeats(result: NodeResult) -> str:
+    """Return which repeat the text shows and how far all differ; nothing where there is only one."""
+    each = [result.metrics, *(repeat.metrics for repeat in result.repeats)]
+    if not result.repeats:
+        return ""
+    lines = [
+        f"{len(each)} after one load; below is repeat {own_median(result)}, this node's median by "
+        f"{label(deciding_metric(result))}"
+    ]
+    lines += map(spread_words, spreads(lambda number, metric: _at(each[number - 1], metric), len(each)))
+    return "\n".join(lines)
 
 
 def _watched(telemetry: Telemetry) -> list[tuple[str, str]]:

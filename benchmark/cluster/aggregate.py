@@ -18,8 +18,9 @@ from benchmark.cluster.interruption import why_partial
 from benchmark.cluster.load import MAX_REASON, LoadedNode, one_line, read_run, strangers
 from benchmark.cluster.load_many import load_nodes
 from benchmark.cluster.names import natural
+from benchmark.cluster.repeats import at_repeat, median_of, node_spread, with_spread
 from benchmark.cluster.solo import solo_changes
-from benchmark.records import ClusterResult, Drift, Group, NodeRow, RunRecord
+from benchmark.records import ClusterResult, Drift, Group, NodeRow, Repeats, RunRecord, Spread
 from benchmark.settings import Settings
 
 
@@ -46,15 +47,17 @@ def gather(run_dir: Path) -> Gathered:
     """
     run_dir = run_dir.resolve()
     run = read_run(run_dir)
-    nodes = load_nodes(run_dir, run, sorted(run.nodes, key=natural))
-    return Gathered(run, nodes, _result(run_dir, run, nodes))
+    loaded = load_nodes(run_dir, run, sorted(run.nodes, key=natural))
+    nodes, _ = median_of(loaded)
+    return Gathered(run, nodes, _result(run_dir, run, loaded))
 
 
-def _result(run_dir: Path, run: RunRecord, nodes: Sequence[LoadedNode]) -> ClusterResult:
+def _result(run_dir: Path, run: RunRecord, loaded: Sequence[LoadedNode]) -> ClusterResult:
+    nodes, repeats = median_of(loaded)
     counted = [node for node in nodes if node.counted]
-    groups = group_nodes(counted)
+    groups = with_spread(group_nodes(counted), loaded)
     group_of = {name: number for number, group in enumerate(groups) for name in group.nodes}
-    rows = tuple(_row(node, group_of) for node in nodes)
+    rows = tuple(_row(node, group_of, node_spread(whole)) for node, whole in zip(nodes, loaded, strict=True))
     compared = agreements(counted)
     wide = _run_wide(run)
     drift = _drift(run, nodes) if wide.benchmark_drift != "ignore" else ()
@@ -69,6 +72,7 @@ def _result(run_dir: Path, run: RunRecord, nodes: Sequence[LoadedNode]) -> Clust
         groups=groups,
         overlap=attempts[0].overlap if len(attempts) == 1 else None,
         attempts=attempts if len(attempts) > 1 else (),
+        repeats=_with_overlap(repeats, run, loaded) if repeats else None,
         agreements=compared,
         partial=partial,
         findings=diagnose(counted, groups, drift, earlier_runs(run_dir, _likenesses(groups, rows))),
@@ -85,6 +89,16 @@ def _result(run_dir: Path, run: RunRecord, nodes: Sequence[LoadedNode]) -> Clust
             partial=partial,
         ),
     )
+
+
+def _with_overlap(repeats: Repeats, run: RunRecord, loaded: Sequence[LoadedNode]) -> Repeats:
+    """Return the repeats with how nearly together all nodes measured in each, where they did so in one attempt."""
+    rows = []
+    for row in repeats.rows:
+        attempts = measured_attempts(run, [at_repeat(node, row.number) for node in loaded if node.counted])
+        overlap = attempts[0].overlap if len(attempts) == 1 else None
+        rows.append(row.model_copy(update={"overlap": overlap}))
+    return repeats.model_copy(update={"rows": tuple(rows)})
 
 
 def _run_wide(run: RunRecord) -> Settings:
@@ -106,7 +120,7 @@ def _likenesses(groups: Sequence[Group], rows: Sequence[NodeRow]) -> dict[str, s
     return {row.node: likeness_key(groups[row.group], row) for row in rows if row.group is not None}
 
 
-def _row(node: LoadedNode, group_of: Mapping[str, int]) -> NodeRow:
+def _row(node: LoadedNode, group_of: Mapping[str, int], spread: Sequence[Spread]) -> NodeRow:
     result = node.result
     failed = "missing" if node.failure is None else "failed"
     status = "refused" if node.refused else result.status if result else failed
@@ -128,6 +142,7 @@ def _row(node: LoadedNode, group_of: Mapping[str, int]) -> NodeRow:
             "host_vars": result.peak.host_vars if result and result.peak else "",
             "verdict": result.verdict if result and node.counted else None,
             "solo": solo_changes(result) if result and node.counted else (),
+            "spread": spread,
         }
     )
 

@@ -16,10 +16,10 @@ from benchmark.records import NodeResult
 
 # The files of a run; anything else in the archive is left out.
 KNOWN = re.compile(
-    r"(mlperf_datacenter_[\w.-]+\.(json|txt)|(accuracy_|solo_)?samples\.jsonl|telemetry\.jsonl|"
-    r"(benchmark|endpoint)\.log|((accuracy|solo|probe\d+|burst)_)?(mlperf_log_[\w.-]+|user\.conf))"
+    r"(mlperf_datacenter_[\w.-]+\.(json|txt)|((accuracy|solo|repeat\d+)_)?samples\.jsonl|(repeat\d+_)?telemetry\.jsonl|"
+    r"(benchmark|endpoint)\.log|((accuracy|solo|probe\d+|burst|repeat\d+)_)?(mlperf_log_[\w.-]+|user\.conf))"
 )
-MAX_FILES = 100
+MAX_FILES = 250
 
 
 class _Bounded(gzip.GzipFile):
@@ -67,12 +67,13 @@ def unpack(archive: Path, directory: Path) -> list[str]:
     return names
 
 
-def why_failed(exit_code: str, directory: Path, timeout_s: int) -> str | None:
+def why_failed(exit_code: str, directory: Path, timeout_s: int, repeats: int = 1) -> str | None:
     """Return why a run that ended with `exit_code` is no complete one, in a sentence; None for a complete one."""
     if exit_code in ("0", "1"):
         return None
     if exit_code == "124":
-        return f"The benchmark hung: it was stopped after benchmark_timeout_s = {timeout_s} s."
+        each = f" for each of {repeats} repeats" if repeats > 1 else ""
+        return f"The benchmark hung: it was stopped after benchmark_timeout_s = {timeout_s} s{each}."
     if exit_code == "137":
         return "The benchmark was killed (signal 9): perhaps the node ran out of memory; see dmesg and benchmark.log."
     if exit_code == "vanished":

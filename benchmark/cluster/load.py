@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from benchmark.cluster.course import Course, course_of
 from benchmark.cluster.together import READY_FILE
-from benchmark.cluster.verify import check_claims, check_loadgen, check_origin, check_solo, measured
+from benchmark.cluster.verify import check_claims, check_loadgen, check_origin, check_repeats, check_solo, measured
 from benchmark.errors import InputError
 from benchmark.files import read_record, read_samples, read_ticks
 from benchmark.loadgen_log import SOLO
 from benchmark.metrics import NS_PER_S, latencies_ms, tpots_ms, ttfts_ms
 from benchmark.records import Failure, Metrics, NodeResult, ReadyNode, RunRecord, Sample
-from benchmark.rundir import ATTEMPT, FAILURE, NODES, RUN_FILE
+from benchmark.repeats import repeat_of
+from benchmark.rundir import ATTEMPT, FAILURE, NODES, RUN_FILE, of_repeat
 from benchmark.settings import NODE_NAME
 
 SAMPLES = "samples.jsonl"
@@ -57,6 +58,17 @@ class Times:
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """One repeat of a node that counts: the result as if it were its only one, and what belongs to it."""
+
+    result: NodeResult
+    metrics: Metrics | None
+    times: Times
+    course: Course | None
+    clock: ReadyNode | None
+
+
+@dataclass(frozen=True)
 class LoadedNode:
     """What is known of one node that was asked. `refused` says why its files are not believed."""
 
@@ -69,6 +81,8 @@ class LoadedNode:
     refused: str | None = None
     clock: ReadyNode | None = None
     problems: tuple[str, ...] = ()
+    later: tuple[Measurement, ...] = ()
+    """Of a node that counts: its repeats from the second on. The fields above are the first one's."""
 
     @property
     def counted(self) -> bool:
@@ -114,18 +128,11 @@ def load_node(run_dir: Path, run: RunRecord, node: str) -> LoadedNode:
         tell(error)
     try:
         result, metrics, samples = _read_result(directory, run, node)
+        first = _context(directory, node, result.attempt if result else 1, samples, 1, tell)
+        later = tuple(_later(directory, run, node, result, tell)) if result else ()
     except InputError as error:
         return LoadedNode(node, failure=failure, refused=tell(error), problems=tuple(problems))
-    try:
-        course = course_of(samples, read_ticks(directory / TELEMETRY) if _exists(directory / TELEMETRY) else ())
-    except InputError as error:
-        tell(error)  # what was watched is in no total: without it the node still counts
-        course = course_of(samples)
-    clock = None
-    try:
-        clock = _read_clock(directory, node, result.attempt if result else 1)
-    except InputError as error:
-        tell(error)
+    course, clock = first
     if failure is not None and result is not None and result.status == "complete":
         problems.append(f"{node}: its result is complete and counted, though it failed: {one_line(failure)}")
     return LoadedNode(
@@ -137,7 +144,46 @@ def load_node(run_dir: Path, run: RunRecord, node: str) -> LoadedNode:
         failure=failure,
         clock=clock,
         problems=tuple(problems),
+        later=later,
     )
+
+
+def _context(
+    directory: Path, node: str, attempt: int, samples: Sequence[Sample], repeat: int, tell: Callable[[InputError], str]
+) -> tuple[Course | None, ReadyNode | None]:
+    """Return the course and the clock of a measurement; what is wrong with them is told, and in no total."""
+    watched = directory / of_repeat(TELEMETRY, repeat)
+    try:
+        course = course_of(samples, read_ticks(watched) if _exists(watched) else ())
+    except InputError as error:
+        tell(error)  # without what was watched the node still counts
+        course = course_of(samples)
+    clock = None
+    try:
+        clock = _read_clock(directory, node, attempt, of_repeat(READY_FILE, repeat))
+    except InputError as error:
+        tell(error)
+    return course, clock
+
+
+def _later(
+    directory: Path, run: RunRecord, node: str, result: NodeResult, tell: Callable[[InputError], str]
+) -> Iterator[Measurement]:
+    """Yield the repeats of a complete result from the second on. Raises InputError where one is not to be believed."""
+    if result.status != "complete":
+        return
+    check_repeats(result, run.nodes[node], node)
+    for number in range(2, len(result.repeats) + 2):
+        as_only = repeat_of(result, number)
+        samples = read_samples(directory / of_repeat(SAMPLES, number))
+        try:
+            metrics = measured(samples, run.nodes[node], as_only.loadgen)
+            check_loadgen(as_only, directory, of_repeat("", number))
+            check_claims(as_only, samples, metrics)
+        except InputError as error:
+            raise InputError(f"{node}, repeat {number}: {error}") from None
+        course, clock = _context(directory, node, result.attempt, samples, number, tell)
+        yield Measurement(as_only, metrics, Times.of(samples), course, clock)
 
 
 def one_line(failure: Failure) -> str:
@@ -154,12 +200,12 @@ def _read_failure(path: Path, node: str) -> Failure | None:
     return failure
 
 
-def _read_clock(directory: Path, node: str, attempt: int) -> ReadyNode | None:
+def _read_clock(directory: Path, node: str, attempt: int, name: str) -> ReadyNode | None:
     """Return what the controller measured of the node's clock; nothing for a run by hand or of one node.
 
     A result that a later attempt fetched has its clock with what else is kept of the attempt that measured it.
     """
-    for path in (directory / READY_FILE, directory / f"{ATTEMPT}{attempt}" / READY_FILE):
+    for path in (directory / name, directory / f"{ATTEMPT}{attempt}" / name):
         if not _exists(path):
             continue
         clock = read_record(path, ReadyNode)

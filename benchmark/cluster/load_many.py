@@ -40,7 +40,8 @@ def _load(node: str) -> LoadedNode:
     if _run is None:
         raise RuntimeError("the process was not begun")
     loaded = load_node(*_run, node)
-    loaded.times.ascending  # noqa: B018 # sorted here, in many processes, and not in the one that pools them
+    for times in (loaded.times, *(repeat.times for repeat in loaded.later)):
+        times.ascending  # noqa: B018 # sorted here, in many processes, and not in the one that pools them
     return loaded
 
 
@@ -48,8 +49,9 @@ def _samples_bytes(run_dir: Path, nodes: Sequence[str]) -> int:
     """Return how large the nodes' samples are; a file that is not there, or that will be refused, counts nothing."""
     total = 0
     for node in nodes:
-        try:
-            total += (run_dir / NODES / node / SAMPLES).lstat().st_size
-        except OSError:
-            continue
+        for path in (run_dir / NODES / node).glob(f"*{SAMPLES}"):
+            try:
+                total += path.lstat().st_size
+            except OSError:
+                continue
     return total

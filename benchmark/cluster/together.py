@@ -14,7 +14,7 @@ from benchmark.cluster.drift import NodeFacts, find_drift
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
 from benchmark.records import AgreedStart, Drift, Environment, ReadyNode, RunRecord
-from benchmark.rundir import NODES, RUN_FILE
+from benchmark.rundir import NODES, RUN_FILE, of_repeat
 from benchmark.settings import ResolvedSettings
 
 READY_FILE = "ready.json"
@@ -25,6 +25,8 @@ START_FILE = "start.json"
 LEAST_MARGIN_S = 0.5
 MOST_MARGIN_S = 120.0
 GRACE_S = 180
+# What agreeing on a further repeat, and telling all nodes, may take of the time limit on the node.
+TELLING_S = 60
 
 # What a node may say of itself: sixteen GPUs with many processes on each take a tenth.
 MAX_FACTS_BYTES = 2**18
@@ -57,6 +59,12 @@ def turns_s(nodes: Collection[ResolvedSettings]) -> int:
     """
     taking = [asked.settings for asked in nodes if measures(asked) and asked.settings.benchmark_solo_first]
     return sum(settings.benchmark_timeout_s for settings in taking) if patience_s(nodes) is not None else 0
+
+
+def repeats_s(nodes: Collection[ResolvedSettings]) -> int:
+    """Return how long the repeats after the first may take, in seconds: benchmark_timeout_s each, of the slowest."""
+    repeating = [asked.settings for asked in nodes if measures(asked)]
+    return max(((one.benchmark_repeats - 1) * (one.benchmark_timeout_s + TELLING_S) for one in repeating), default=0)
 
 
 def price(nodes: Collection[ResolvedSettings]) -> str:
@@ -101,8 +109,8 @@ def read_facts(text: str) -> Environment:
         raise InputError(f"What the node says it is cannot be used: {where}: {first['msg']}.") from None
 
 
-def agreed_start(run_dir: Path, drift_fails: bool = False, attempt: int = 1) -> AgreedStart:
-    """Return the one start of this attempt at the run: who asks first makes it, for all nodes that are ready then.
+def agreed_start(run_dir: Path, drift_fails: bool = False, attempt: int = 1, repeat: int = 1) -> AgreedStart:
+    """Return the one start of a repeat in this attempt: who asks first makes it, for all nodes that are ready then.
 
     With `drift_fails`, nodes that are no longer alike are not among them, and `drift` says why. The workers of a play
     are processes that share only the run's directory; they come at about the same time.
@@ -110,10 +118,10 @@ def agreed_start(run_dir: Path, drift_fails: bool = False, attempt: int = 1) -> 
     descriptor = os.open(run_dir, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        path = run_dir / START_FILE
+        path = run_dir / of_repeat(START_FILE, repeat)
         if path.exists() and (start := read_record(path, AgreedStart)).attempt == attempt:
             return start
-        ready = [node for node in _ready(run_dir) if node.attempt == attempt]
+        ready = [node for node in _ready(run_dir, repeat) if node.attempt == attempt]
         drift = drift_of_ready(run_dir) if drift_fails else ()
         stopped = {name for one in drift for names in one.values.values() for name in names}
         margin = margin_s([node.launched_unix_ns for node in ready])
@@ -144,5 +152,6 @@ def drift_of_ready(run_dir: Path) -> tuple[Drift, ...]:
     return find_drift(facts)
 
 
-def _ready(run_dir: Path) -> list[ReadyNode]:
-    return [read_record(file, ReadyNode) for file in sorted((run_dir / NODES).glob(f"*/{READY_FILE}"))]
+def _ready(run_dir: Path, repeat: int = 1) -> list[ReadyNode]:
+    told = sorted((run_dir / NODES).glob(f"*/{of_repeat(READY_FILE, repeat)}"))
+    return [read_record(file, ReadyNode) for file in told]

@@ -59,18 +59,20 @@ def measured(samples: Sequence[Sample], asked: ResolvedSettings, loadgen: LoadGe
         raise InputError(f"samples.jsonl: {error}.") from None
 
 
-def check_loadgen(result: NodeResult, directory: Path) -> None:
-    """Raise InputError where the result quotes LoadGen other than its logs in `directory` do."""
-    quotes = {
-        "": result.loadgen,
-        ACCURACY: result.accuracy.loadgen if result.accuracy else None,
-        SOLO: result.solo.loadgen if result.solo else None,
-    }
-    for prefix, quote in quotes.items():
+def check_loadgen(result: NodeResult, directory: Path, prefix: str = "") -> None:
+    """Raise InputError where the result quotes LoadGen other than its logs in `directory` do.
+
+    With the prefix of a repeat, of which the result then is, only that repeat's logs are read.
+    """
+    quotes = {prefix: result.loadgen}
+    if not prefix:
+        quotes[ACCURACY] = result.accuracy.loadgen if result.accuracy else None
+        quotes[SOLO] = result.solo.loadgen if result.solo else None
+    for of, quote in quotes.items():
         if quote is None:
             continue
-        for path, claimed, given in differences(quote.model_dump(), read_result(directory, prefix).model_dump()):
-            raise InputError(f"its {path} of LoadGen is {claimed!r}, {prefix}{DETAIL} and its summary say {given!r}.")
+        for path, claimed, given in differences(quote.model_dump(), read_result(directory, of).model_dump()):
+            raise InputError(f"its {path} of LoadGen is {claimed!r}, {of}{DETAIL} and its summary say {given!r}.")
     asked = result.resolved.profile
     if asked.scenario == "loadgen" and asked.accuracy != "only":
         if result.loadgen is None:
@@ -89,6 +91,13 @@ def check_solo(solo: Solo, samples: Sequence[Sample], asked: ResolvedSettings) -
     last = max((s.completed_ns or s.issued_ns for s in samples), default=0)
     if last > solo.window.ended_unix_ns - solo.window.started_unix_ns:
         raise InputError("its samples alone reach beyond the time in which it measured alone.")
+
+
+def check_repeats(result: NodeResult, asked: ResolvedSettings, node: str) -> None:
+    """Raise InputError where a complete result has other repeats than were asked for."""
+    count = asked.settings.benchmark_repeats if asked.profile.accuracy != "only" else 1
+    if [repeat.number for repeat in result.repeats] != list(range(2, count + 1)):
+        raise InputError(f"{node}: {1 + len(result.repeats)} repeats came back, {count} were asked for.")
 
 
 def check_claims(result: NodeResult, samples: Sequence[Sample], given: Metrics) -> None:

@@ -16,6 +16,7 @@ from benchmark.files import read_record
 from benchmark.node.lock import RUNNING, Lock
 from benchmark.node.run import RunRequest, run
 from benchmark.records import NodeResult
+from benchmark.repeats import own_median, repeat_of
 from benchmark.rundir import RunOrder, open_run
 from benchmark.settings import from_environment, resolve_nodes
 from benchmark.text import render_node
@@ -58,7 +59,8 @@ def main(arguments: argparse.Namespace) -> int:
 def _exit_code(result: NodeResult) -> int:
     if result.status != "complete" or result.verdict is None:
         raise RunError(result.error or "The run did not complete.")
-    return EXIT_VALID if result.verdict.valid else EXIT_INVALID
+    verdict = repeat_of(result, own_median(result)).verdict
+    return EXIT_VALID if verdict and verdict.valid else EXIT_INVALID
 
 
 def _from_order(path: Path) -> RunRequest:

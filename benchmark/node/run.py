@@ -7,7 +7,7 @@ import signal
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -32,7 +32,8 @@ from benchmark.node.peak import PeakFinder
 from benchmark.node.progress import Progress
 from benchmark.node.telemetry import NoWatch, Watch, start_watch
 from benchmark.node.together import Start, end_turn, wait_for_start, wait_for_turn
-from benchmark.records import DatasetInfo, NodeResult, Solo, Stage, Status
+from benchmark.records import DatasetInfo, LoadGenResult, Metrics, NodeResult, Solo, Stage, Status, Verdict
+from benchmark.rundir import READY, of_repeat
 from benchmark.settings import ResolvedSettings
 from benchmark.text import render_node
 from benchmark.verdict import Findings, judge
@@ -79,7 +80,9 @@ class _Run:
         self.request = request
         self.profile = request.resolved.profile
         self.progress = Progress(request.node, request.directory)
-        self.starting = None if request.wait_s is None else Lock(request.directory / STARTING)
+        self.repeats = request.resolved.settings.benchmark_repeats
+        # Of each repeat: it is held until the node is ready for that.
+        self.starting = [] if request.wait_s is None else [Lock(request.directory / STARTING), *self._later_locks()]
         self.turn = Lock(request.directory / ALONE) if request.solo else None
         started = datetime.now(timezone.utc)
         self.path = request.directory / f"mlperf_datacenter_{request.node}_{started:%Y%m%dT%H%M%SZ}.json"
@@ -151,14 +154,13 @@ class _Run:
                 self._warm_up(bench)
             if profile.accuracy != "only":
                 self._update(target_qps=self._target(bench))
-                if self.starting is not None and self.turn is not None:
-                    self._measure_alone(bench, self.starting, self.turn)
-                self.watch.idle()
-                start = self._agreed_start()
-                if start is None and self.watch.gpus:
-                    time.sleep(IDLE_S)
-                with self._stage("measuring", profile.samples or 0):
+                if self.starting and self.turn is not None:
+                    self._measure_alone(bench, self.starting[0], self.turn)
+                start = self._begin(self.watch, 1)
+                with self._measuring(1):
                     self._measure(bench, start)
+                for number in range(2, self.repeats + 1):
+                    self._measure_again(bench, number)
             if profile.accuracy != "off":
                 with self._stage("accuracy", len(dataset.prompts) if has_references(dataset) else 0):
                     self._update(accuracy=judge_answers(bench, dataset, self._replicas, settings))
@@ -200,12 +202,24 @@ class _Run:
             self._update(solo=Solo(window=alone.window, metrics=alone.metrics(), loadgen=alone.loadgen))
             end_turn(bench.directory, turn)
 
-    def _agreed_start(self) -> Start | None:
-        if self.request.wait_s is None or self.starting is None:
+    def _later_locks(self) -> list[Lock]:
+        names = (of_repeat(READY, number) for number in range(2, self.repeats + 1))
+        return [Lock(self.request.directory / f"{name}.lock") for name in names]
+
+    def _begin(self, watch: Watch | NoWatch, number: int) -> Start | None:
+        """Watch the node idle, and return the agreed start of a repeat once it is told; None: begin at once."""
+        watch.idle()
+        if self.request.wait_s is None:
+            if watch.gpus:
+                time.sleep(IDLE_S)
             return None
         with self._stage("ready", told="ready, waiting for the others"):
-            request, environment = self.request, self.result.environment
-            return wait_for_start(request.directory, self.request.wait_s, environment, self.starting)
+            request, environment, lock = self.request, self.result.environment, self.starting[number - 1]
+            return wait_for_start(request.directory, request.wait_s or 0, environment, lock, number)
+
+    def _measuring(self, number: int) -> AbstractContextManager[None]:
+        which = f", repeat {number} of {self.repeats}" if self.repeats > 1 else ""
+        return self._stage("measuring", self.profile.samples or 0, told=f"measuring{which}")
 
     def _measure(self, bench: Bench, start: Start | None) -> None:
         self.measured = Pass(bench, self.result.target_qps or 0, watch=self.watch)
@@ -215,6 +229,29 @@ class _Run:
             if self.measured.window is not None:
                 self._set(window=self.measured.window, cpu=self.measured.cpu)
         self._set(loadgen=self.measured.loadgen)
+
+    def _measure_again(self, bench: Bench, number: int) -> None:
+        prefix = of_repeat("", number)
+        watched = self.request.resolved.settings.benchmark_telemetry
+        watch = start_watch(bench.directory, self.result.environment, prefix) if watched else NoWatch()
+        try:
+            again = Pass(bench, self.result.target_qps or 0, prefix=prefix, watch=watch)
+            start = self._begin(watch, number)
+            with self._measuring(number):
+                again.run(start)
+        finally:
+            watch.close()
+        # From its samples now: all repeats' samples at once would need too much memory.
+        metrics = again.metrics()
+        repeat = {
+            "number": number,
+            "window": again.window,
+            "metrics": metrics,
+            "loadgen": again.loadgen,
+            "telemetry": watch.telemetry(metrics),
+            "cpu": again.cpu,
+        }
+        self._update(repeats=(*self.result.repeats, repeat))
 
     @contextmanager
     def _stage(self, stage: Stage, total: int = 0, told: str = "") -> Iterator[None]:
@@ -253,14 +290,20 @@ class _Run:
 
     def _judged(self, status: Status) -> dict[str, Any]:
         measured = self.measured.metrics() if self.measured else None
-        prompts = self.result.dataset.prompts if self.result.dataset else None
-        found = Findings(measured, self.result.loadgen, self.result.accuracy, prompts)
-        telemetry = self.watch.telemetry(measured)
         return {
             "metrics": measured,
-            "telemetry": telemetry,
-            "verdict": judge(self.profile, found, self.result.target_qps or 0, status),
+            "telemetry": self.watch.telemetry(measured),
+            "verdict": self._verdict(measured, self.result.loadgen, status),
+            "repeats": [
+                {**dict(repeat), "verdict": self._verdict(repeat.metrics, repeat.loadgen, status)}
+                for repeat in self.result.repeats
+            ],
         }
+
+    def _verdict(self, measured: Metrics | None, loadgen: LoadGenResult | None, status: Status) -> Verdict:
+        prompts = self.result.dataset.prompts if self.result.dataset else None
+        found = Findings(measured, loadgen, self.result.accuracy, prompts)
+        return judge(self.profile, found, self.result.target_qps or 0, status)
 
 
 @contextmanager

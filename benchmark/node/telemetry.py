@@ -26,9 +26,9 @@ ROOT = Path(benchmark.__file__).parents[1]
 class Watch:
     """Watches from `idle` on; the window lies between `start` and `end`. Nothing that goes wrong here ends a run."""
 
-    def __init__(self, directory: Path, seen: Environment | None) -> None:
+    def __init__(self, directory: Path, seen: Environment | None, prefix: str = "") -> None:
         """Start the process, which does nothing yet: on a busy machine starting takes half a second."""
-        self.path = directory / TELEMETRY
+        self.path = directory / f"{prefix}{TELEMETRY}"
         self.told: Told | None = None
         self.note = ""
         self._window_ns = 0
@@ -93,10 +93,10 @@ class Watch:
                 self._process.stdin.flush()
 
 
-def start_watch(directory: Path, seen: Environment | None) -> Watch | NoWatch:
-    """Start to watch; a machine on which no process can be started is not watched."""
+def start_watch(directory: Path, seen: Environment | None, prefix: str = "") -> Watch | NoWatch:
+    """Start to watch, into a file with `prefix`; a machine that can start no process is not watched."""
     try:
-        return Watch(directory, seen)
+        return Watch(directory, seen, prefix)
     except OSError as error:
         print(f"The node is not watched: {error.strerror}.", file=sys.stderr)
         return NoWatch()

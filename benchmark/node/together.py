@@ -15,7 +15,7 @@ from benchmark.files import write_atomic
 from benchmark.node.interfaces import now_ns
 from benchmark.node.lock import Lock
 from benchmark.records import Environment
-from benchmark.rundir import GO, READY, TURN, TURN_OVER
+from benchmark.rundir import GO, READY, TURN, TURN_OVER, of_repeat
 
 # How often the node looks for the word to start: no query is in flight, so that this costs no number anything.
 LOOK_S = 0.05
@@ -49,17 +49,20 @@ def end_turn(directory: Path, turn: Lock) -> None:
     turn.release()
 
 
-def wait_for_start(directory: Path, wait_s: float, environment: Environment | None, starting: Lock) -> Start:
-    """Tell that this node is ready, and what it is; return the start once it is told, shortly before it or after it.
+def wait_for_start(
+    directory: Path, wait_s: float, environment: Environment | None, starting: Lock, repeat: int = 1
+) -> Start:
+    """Tell that this node is ready for a repeat, and what it is; return the start once it is told, shortly before it.
 
     Lets go of `starting`, for which `watch.sh` waits.
 
     Raises RunError where it is not told within `wait_s` seconds.
     """
-    write_atomic(directory / READY, environment.model_dump_json() if environment else "")
+    write_atomic(directory / of_repeat(READY, repeat), environment.model_dump_json() if environment else "")
     starting.release()
-    _wait_for(directory / GO, wait_s)
-    unix_ns = int((directory / GO).read_text(encoding="utf-8"))
+    go = directory / of_repeat(GO, repeat)
+    _wait_for(go, wait_s)
+    unix_ns = int(go.read_text(encoding="utf-8"))
     # Converted once: a wall clock that is set while the node waits moves nothing.
     start = Start(unix_ns, now_ns() + unix_ns - time.time_ns())
     sleep_until(start.at_ns - LEAD_NS)

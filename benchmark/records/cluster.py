@@ -23,6 +23,18 @@ class SoloChange(Record):
     change: float = Field(description="together / alone - 1")
 
 
+class Spread(Record):
+    """One figure over the repeats of a run."""
+
+    metric: Name = Field(description="a path into the metrics")
+    values: tuple[float, ...] = Field(description="of each repeat, in their order")
+    median: float
+    lowest: float
+    highest: float
+    cv: float = Field(description="coefficient of variation: the sample's standard deviation over the mean")
+    stable: bool = Field(description="whether the coefficient of variation is at most 0.05")
+
+
 class NodeRow(Record):
     """One node in the cluster summary. Values are absent where the node has none."""
 
@@ -42,6 +54,7 @@ class NodeRow(Record):
     host_vars: Text = Field("", description="where the target was searched: what to set to measure at it again")
     verdict: Verdict | None = None
     solo: tuple[SoloChange, ...] = Field((), description="where it was measured alone too")
+    spread: tuple[Spread, ...] = Field((), description="where there are several repeats")
 
 
 class Group(Record):
@@ -65,6 +78,7 @@ class Group(Record):
     energy_joules: float | None = Field(None, description="their sum over the measuring windows: not the wall's")
     tokens_per_joule: float | None = None
     joules_per_query: float | None = None
+    spread: tuple[Spread, ...] = Field((), description="of the group's figures, where there are several repeats")
 
 
 class Overlap(Record):
@@ -79,6 +93,23 @@ class Overlap(Record):
     late_ms: dict[Name, float] = Field(
         default_factory=dict, description="nodes that began a tenth of a second or more after the agreed time"
     )
+
+
+class RepeatRow(Record):
+    """One repeat of the whole run."""
+
+    number: Count
+    value: float | None = Field(description="of the counted nodes together, of the metric that decides")
+    valid: Count = Field(description="counted nodes that are valid in it")
+    overlap: Overlap | None = Field(None, description="absent where not all were measured in one attempt")
+
+
+class Repeats(Record):
+    """The repeats of a run, and which one all figures are taken from."""
+
+    chosen: Count = Field(description="the median repeat, by the metric below; of two middle ones the worse")
+    metric: Name
+    rows: tuple[RepeatRow, ...]
 
 
 class MeasuredAttempt(Record):
@@ -142,6 +173,7 @@ class ClusterResult(Record):
     groups: tuple[Group, ...]
     overlap: Overlap | None = Field(description="absent where no node measured, or not all in one attempt")
     attempts: tuple[MeasuredAttempt, ...] = Field((), description="where the counted nodes come from several")
+    repeats: Repeats | None = Field(None, description="where there are several; all other figures are of one of them")
     agreements: tuple[Agreement, ...] = ()
     drift: tuple[Drift, ...] = ()
     findings: tuple[Finding, ...] = Field((), description="slow nodes, the worst first")

@@ -138,6 +138,18 @@ class Solo(Record):
     loadgen: LoadGenResult | None = None
 
 
+class Repeat(Record):
+    """A further measurement of the profile in the same process: everything that the first one has."""
+
+    number: Annotated[int, Field(ge=2)] = Field(description="of the repeats; the first is the result's own fields")
+    window: Window
+    metrics: Metrics
+    loadgen: LoadGenResult | None = None
+    telemetry: Telemetry | None = None
+    cpu: CpuTime | None = None
+    verdict: Verdict | None = Field(None, description="absent while the run goes on")
+
+
 class NodeResult(Record):
     """`mlperf_datacenter_<node>_<timestamp>.json`. Written first as `interrupted`, replaced when the run ends."""
 
@@ -163,6 +175,7 @@ class NodeResult(Record):
     loadgen: LoadGenResult | None = None
     accuracy: Accuracy | None = None
     solo: Solo | None = Field(None, description="where benchmark_solo_first asks for it and there are several nodes")
+    repeats: tuple[Repeat, ...] = Field((), description="from the second on, where benchmark_repeats asks for several")
     telemetry: Telemetry | None = Field(None, description="what was watched while measuring")
     cpu: CpuTime | None = Field(None, description="what the run had of the CPU while measuring")
     verdict: Verdict | None = None

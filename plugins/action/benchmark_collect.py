@@ -26,11 +26,14 @@ class ActionModule(RunAction):
         if self.check_mode:
             return {"changed": False, "note": "Nothing was started, so there is nothing to collect."}
         timeout_s = int(self.setting("benchmark_timeout_s"))
-        exit_code = self._wait(timeout_s + GRACE_S)
+        repeats = int(self.setting("benchmark_repeats"))
+        # Nodes that wait for each other are at their last repeat by now; one that does not is at its first.
+        left_s = timeout_s if self.order.wait_s else self.order.limit_s or timeout_s
+        exit_code = self._wait(left_s + GRACE_S)
         names = self.fetch()
         if names and exit_code.isdigit():
             self.script("clean.sh")
-        if reason := why_failed(exit_code, self.place, timeout_s):
+        if reason := why_failed(exit_code, self.place, timeout_s, repeats):
             raise NodeFailure(reason)
         return {"changed": True, "files": names}
 

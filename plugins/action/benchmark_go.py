@@ -17,18 +17,25 @@ from run_action import RunAction
 from benchmark.cluster.together import READY_FILE, agreed_start
 from benchmark.files import read_record
 from benchmark.records import ReadyNode
+from benchmark.rundir import GO, of_repeat
 
 
 class ActionModule(RunAction):
-    """Whoever comes first of all nodes agrees on the time; a node that hears of it too late says so in its result."""
+    """Whoever comes first of all nodes agrees on the time; a node that hears of it too late says so in its result.
+
+    Needs `dir`; `repeat`, from 2, for a later measurement.
+    """
 
     def act(self) -> dict[str, Any]:
         """Return how long before the agreed start the node was told; nothing for a node that was not ready."""
-        if not (self.place / READY_FILE).is_file():
+        repeat = int(self._task.args.get("repeat", 1))
+        ready = self.place / of_repeat(READY_FILE, repeat)
+        if not ready.is_file():
             return {"changed": False, "note": "The run has ended already."}
-        drift_fails = self.setting("benchmark_drift") == "fail"
-        start = agreed_start(self.run_dir, drift_fails, self.order.attempt)
+        # Before anything is measured: what nodes are does not change between their repeats.
+        drift_fails = repeat == 1 and self.setting("benchmark_drift") == "fail"
+        start = agreed_start(self.run_dir, drift_fails, self.order.attempt, repeat)
         self.require_likeness(start.drift)
-        own_ns = start.start_unix_ns + read_record(self.place / READY_FILE, ReadyNode).offset_ns
-        self.insist("go.sh", str(own_ns))
+        own_ns = start.start_unix_ns + read_record(ready, ReadyNode).offset_ns
+        self.insist("go.sh", str(own_ns), of_repeat(GO, repeat))
         return {"changed": True, "told_ahead_s": round((start.start_unix_ns - time.time_ns()) / 1e9, 3)}

@@ -18,7 +18,7 @@ from play_settings import Play, resolve_play
 
 from benchmark.cluster.attempts import open_attempt
 from benchmark.cluster.resume import controller, remaining
-from benchmark.cluster.together import measures, patience_s, price, turns_s
+from benchmark.cluster.together import measures, patience_s, price, repeats_s, turns_s
 from benchmark.errors import InputError
 from benchmark.files import write_record
 from benchmark.records import RunRecord
@@ -26,7 +26,7 @@ from benchmark.rundir import NODES, ORDER, RunOrder, open_run
 from benchmark.settings import ResolvedSettings
 
 # Of a play in which no node waits for another.
-ALONE = {"synchronized": False, "solo": False}
+ALONE = {"synchronized": False, "solo": False, "repeats": 1}
 
 
 class ActionModule(NodeAction):
@@ -38,7 +38,8 @@ class ActionModule(NodeAction):
     _requires_connection = False
 
     def act(self) -> dict[str, Any]:
-        """Return `run_id` and `dir` (absolute), both empty in check mode; `synchronized`: whether nodes wait.
+        """Return `run_id` and `dir` (absolute), both empty in check mode; `synchronized`: whether nodes wait; `solo`,
+        `repeats`: what they do before.
 
         And of a run that is resumed: `settings_from`, its directory, and `done`, the nodes that nothing is asked of.
         """
@@ -95,6 +96,8 @@ class ActionModule(NodeAction):
     ) -> dict[str, Any]:
         asked = list(resolved.values())
         wait_s, all_turns_s = patience_s(asked), turns_s(asked)
+        more_s = all_turns_s + repeats_s(asked)
+        repeats = asked[0].settings.benchmark_repeats
         if all_turns_s:
             Display().display(price(asked))
         for node, settings in resolved.items():
@@ -106,12 +109,12 @@ class ActionModule(NodeAction):
                 node=node,
                 attempt=attempt,
                 resolved=settings,
-                wait_s=(wait_s or 0) + all_turns_s if waits else None,
+                wait_s=(wait_s or 0) + more_s if waits else None,
                 solo=waits and all_turns_s > 0,
-                limit_s=settings.settings.benchmark_timeout_s + all_turns_s if all_turns_s else None,
+                limit_s=settings.settings.benchmark_timeout_s + more_s if more_s else None,
             )
             write_record(place / ORDER, order)
-        together = {"synchronized": wait_s is not None, "solo": all_turns_s > 0}
+        together = {"synchronized": wait_s is not None, "solo": all_turns_s > 0, "repeats": repeats}
         return {"run_id": run_id, "dir": str(directory), **together}
 
 

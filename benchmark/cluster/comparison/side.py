@@ -10,7 +10,9 @@ from benchmark.cluster.arithmetic import gpus_of, likeness
 from benchmark.cluster.diagnosis.aspects import rate_of
 from benchmark.cluster.load import LoadedNode, load_node, read_run
 from benchmark.cluster.names import natural
+from benchmark.cluster.repeats import median_of
 from benchmark.errors import InputError
+from benchmark.records import RunRecord
 from benchmark.rundir import RUN_FILE
 
 
@@ -77,13 +79,20 @@ def load_side(results: Path, name: str) -> Side:
     run = read_run(run_dir)
     if node and node not in run.nodes:
         raise InputError(f"{name}: the run {run.run_id} has no node {node}; it has {', '.join(sorted(run.nodes))}.")
-    loaded = [load_node(run_dir, run, one) for one in sorted(run.nodes, key=natural) if node in ("", one)]
+    # Which repeat is the run's, all its nodes decide together.
+    needed = [one for one in sorted(run.nodes, key=natural) if node in ("", one) or _repeats(run) > 1]
+    nodes, _ = median_of([load_node(run_dir, run, one) for one in needed])
+    loaded = [one for one in nodes if node in ("", one.node)]
     told = f"{run.run_id}/{node}" if node else run.run_id
     counted = [one for one in loaded if one.counted and one.metrics is not None]
     if not counted:
         why = next((problem for one in loaded for problem in one.problems), "")
         raise InputError(f"{told}: no node of it counts, there is nothing to compare. {why}".rstrip())
     return Side(told, by_likeness(counted))
+
+
+def _repeats(run: RunRecord) -> int:
+    return max((asked.settings.benchmark_repeats for asked in run.nodes.values()), default=1)
 
 
 def by_likeness(counted: Sequence[LoadedNode]) -> dict[Likeness, tuple[LoadedNode, ...]]:

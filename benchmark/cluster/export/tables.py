@@ -12,7 +12,7 @@ from benchmark.cluster.node_table import HEADS, node_rows
 from benchmark.files import read_samples
 from benchmark.metrics import latencies_ms, tpots_ms, ttfts_ms
 from benchmark.records import Sample
-from benchmark.rundir import NODES
+from benchmark.rundir import NODES, of_repeat
 
 SAMPLE_FIELDS = tuple(name for name in Sample.model_fields if name != "token_ids")
 SAMPLE_HEADS = ("run_id", "node", *SAMPLE_FIELDS, "latency_ms", "ttft_ms", "tpot_ms")
@@ -37,10 +37,11 @@ def samples_of(gathered: Gathered, run_dir: Path) -> Rows:
 
 
 def _samples(gathered: Gathered, run_dir: Path) -> Iterator[Sequence[object]]:
+    repeat = gathered.result.repeats.chosen if gathered.result.repeats else 1
     for node in gathered.nodes:
         if node.refused or node.metrics is None:
             continue
-        for sample in read_samples(run_dir / NODES / node.node / SAMPLES):
+        for sample in read_samples(run_dir / NODES / node.node / of_repeat(SAMPLES, repeat if node.counted else 1)):
             fields = [getattr(sample, name) for name in SAMPLE_FIELDS]
             times = [next(iter(each([sample])), None) for each in (latencies_ms, ttfts_ms, tpots_ms)]
             yield [gathered.run.run_id, node.node, *fields, *times]

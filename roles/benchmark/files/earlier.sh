@@ -5,6 +5,9 @@
 expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
 cd "$(expand "$1")/$2" 2>/dev/null || { echo nothing; exit 0; }
 number=$(sed -n 's/^ *"attempt": \([0-9]*\).*/\1/p' order.json 2>/dev/null)
+# The last start that it is told: before that it comes to wait for one.
+repeats=$(sed -n 's/^ *"benchmark_repeats": \([0-9]*\).*/\1/p' order.json 2>/dev/null)
+[ "${repeats:-1}" -gt 1 ] && last=repeat${repeats}_go || last=go
 # One that was started just now has no pid yet.
 looks=20
 while [ ! -f pid ] && [ "$looks" -gt 0 ]; do
@@ -17,7 +20,7 @@ if [ -f exit_code ]; then
 elif [ ! -f pid ] || [ "$(readlink "/proc/$(cat pid)/cwd")" != "$(pwd -P)" ]; then
   state=vanished
   [ -f exit_code ] && state=$(cat exit_code)
-elif [ ! -f go ] && grep -q '"wait_s": [0-9]' order.json; then
+elif [ ! -f "$last" ] && grep -q '"wait_s": [0-9]' order.json; then
   state=waits
 else
   state=running

@@ -15,9 +15,9 @@ next_stage() {
   [ -n "$known" ] || known=$told
   [ "$told" != "$known" ]
 }
-# The run holds a lock until it is ready, one until it has measured alone, and one until it ends. Without flock, and in the moments in which neither the
-# lock nor the file is there, a look costs a millisecond.
-case $4 in exit_code) lock=running.lock ;; turn_over) lock=alone.lock ;; *) lock=starting.lock ;; esac
+# The run holds a lock until it is ready (one more for each later repeat), one until it has measured alone, and one until
+# it ends. Without flock, and in the moments in which neither the lock nor the file is there, a look costs a millisecond.
+case $4 in exit_code) lock=running.lock ;; turn_over) lock=alone.lock ;; repeat*) lock=$4.lock ;; *) lock=starting.lock ;; esac
 tenths=$((10 * $3))
 next_stage
 while [ ! -f exit_code ] && [ ! -f "$4" ] && [ "$tenths" -gt 0 ]; do

@@ -1,0 +1,84 @@
+"""Several measurements of one profile: how far they differ, which of them is the median one, and its result."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+
+from benchmark.records import NodeResult, Spread
+from benchmark.verdict import value_of
+
+# Above this a figure is called not stable. Repeats that differ by 2 %, the natural spread of like nodes, exceed it by
+# chance in one of 80 pairs and in one of 500 threes.
+UNSTABLE_CV = 0.05
+# What the spread is told of, in this order.
+SPREAD_OF = (
+    *("qps", "tokens_per_s", "latency_ms.p50", "latency_ms.p99", "ttft_ms.p50", "ttft_ms.p99", "tpot_ms.p50"),
+    "tpot_ms.p99",
+)
+
+
+def deciding_metric(result: NodeResult) -> str:
+    """Return the metric that the median repeat is the median by: how fast the system is, not how fast it was asked.
+
+    Queries per second, except where a schedule sets these (LoadGen's Server scenario): there the P50 of latency.
+    """
+    return "latency_ms.p50" if result.resolved.profile.scenario_options.get("scenario") == "Server" else "qps"
+
+
+def median_repeat(values: Sequence[float | None], metric: str) -> int:
+    """Return the number, from 1, of the repeat whose value is the median; of two middle ones the worse.
+
+    A repeat without a value is worse than all others; of equal ones the first is taken.
+    """
+    more_is_better = metric == "qps"
+
+    def goodness(number: int) -> tuple[bool, float]:
+        value = values[number]
+        return value is not None, (value if more_is_better else -value) if value is not None else 0.0
+
+    worst_first = sorted(range(len(values)), key=goodness)
+    middle = goodness(worst_first[(len(values) - 1) // 2])
+    return 1 + next(number for number in range(len(values)) if goodness(number) == middle)
+
+
+def spread_of(metric: str, values: Sequence[float | None]) -> Spread | None:
+    """Return how far the repeats' values of a metric differ; None for fewer than two, or where one is undefined."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2 or len(known) < len(values):
+        return None
+    # Divided first, so that no square of a large value is too large; figures are never negative.
+    largest = max(known)
+    parts = [value / largest for value in known] if largest > 0 else [1.0] * len(known)
+    cv = statistics.stdev(parts) / statistics.fmean(parts)
+    return Spread(
+        metric=metric,
+        values=tuple(known),
+        median=statistics.median(known),
+        lowest=min(known),
+        highest=largest,
+        cv=cv,
+        stable=cv <= UNSTABLE_CV,
+    )
+
+
+def spreads(value: Callable[[int, str], float | None], repeats: int) -> tuple[Spread, ...]:
+    """Return the spread of every figure that all repeats have, from `value` of a repeat's number and a metric."""
+    each = (spread_of(metric, [value(number, metric) for number in range(1, repeats + 1)]) for metric in SPREAD_OF)
+    return tuple(one for one in each if one is not None)
+
+
+def repeat_of(result: NodeResult, number: int) -> NodeResult:
+    """Return the result as if that repeat, from 1, were its only measurement."""
+    if number == 1:
+        return result.model_copy(update={"repeats": ()})
+    repeat = result.repeats[number - 2]
+    fields = {name: getattr(repeat, name) for name in type(repeat).model_fields if name != "number"}
+    return result.model_copy(update={"repeats": (), **fields})
+
+
+def own_median(result: NodeResult) -> int:
+    """Return which repeat is the median one of this node alone; 1 where there is only one."""
+    metric = deciding_metric(result)
+    each = [result.metrics, *(repeat.metrics for repeat in result.repeats)]
+    return median_repeat([value_of(metrics, metric) if metrics else None for metrics in each], metric)
