@@ -10,6 +10,7 @@ from typing import Any
 from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.cluster.names import some
 from benchmark.cluster.solo import FIGURES
+from benchmark.cluster.stability import beside, cell, headline, note, table
 from benchmark.records import ClusterResult, Distribution, Finding, Group, MeasuredAttempt, NodeRow, Overlap, RunRecord
 from benchmark.text import (
     describe_model,
@@ -41,6 +42,7 @@ class Section:
     rows: tuple[NodeRow, ...]
     heads: dict[str, str]
     note: str
+    unstable: str
     totals: tuple[tuple[str, str], ...]
 
 
@@ -68,6 +70,9 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
         "drift_rows": [
             (hardware, fact, *pair) for hardware, facts in drift.items() for fact, values in facts for pair in values
         ],
+        "repeats": headline(result),
+        "spread": table(result),
+        "cell": cell,
         "solo": [_solo(row) for row in result.nodes if row.solo],
         "not_counted": [row for row in result.nodes if not row.counted],
         "invalid": [row for row in result.nodes if row.counted and not (row.verdict and row.verdict.valid)],
@@ -102,6 +107,7 @@ def _section(group: Group, rows: Sequence[NodeRow]) -> Section:
         rows=members,
         heads={name: name.upper() + ("*" if name in starred else "") for name in PERCENTILES},
         note=floor_note(shown, PERCENTILES),
+        unstable=note(members),
         totals=tuple(_totals(group, len({row.attempt for row in members}))),
     )
 
@@ -109,7 +115,8 @@ def _section(group: Group, rows: Sequence[NodeRow]) -> Section:
 def _totals(group: Group, attempts: int) -> Iterable[tuple[str, str]]:
     apart = f", measured in {attempts} attempts and never all at once" if attempts > 1 else ""
     fleet = "" if len(group.nodes) == 1 else f" (the sum over {len(group.nodes)} nodes{apart}: a fleet figure)"
-    yield "Cluster", f"{figure(group.qps)} QPS, {figure(group.tokens_per_s)} tokens/s{fleet}"
+    tokens = f"{figure(group.tokens_per_s)} tokens/s{beside(group, 'tokens_per_s')}"
+    yield "Cluster", f"{figure(group.qps)} QPS{beside(group, 'qps')}, {tokens}{fleet}"
     if group.gpus:
         yield "Per GPU", f"{figure(group.qps_per_gpu)} QPS, {figure(group.tokens_per_s_per_gpu)} tokens/s on average"
     else:
@@ -121,7 +128,8 @@ def _totals(group: Group, attempts: int) -> Iterable[tuple[str, str]]:
     )
     if group.latency_ms is not None:
         spreads = (("latency", group.latency_ms), ("TTFT", group.ttft_ms), ("TPOT", group.tpot_ms))
-        yield "Pooled P99", _pooled([(name, spread) for name, spread in spreads if spread is not None])
+        told = [(name, spread, beside(group, f"{name.lower()}_ms.p99")) for name, spread in spreads if spread]
+        yield "Pooled P99", _pooled(told)
     if group.energy_joules is not None:
         of = "" if group.energy_nodes == len(group.nodes) else f" of {group.energy_nodes} of {len(group.nodes)} nodes"
         yield (
@@ -133,10 +141,10 @@ def _totals(group: Group, attempts: int) -> Iterable[tuple[str, str]]:
         yield "Worst node", f"{group.worst_p99_node}: P99 latency {figure(group.worst_p99_latency_ms)} ms"
 
 
-def _pooled(spreads: Sequence[tuple[str, Distribution]]) -> str:
-    words = ", ".join(f"{name} {figure(spread.p99)} ms" for name, spread in spreads)
-    note = floor_note([spread for _, spread in spreads], ["p99"])
-    return f"{words} {note}" if note else words
+def _pooled(spreads: Sequence[tuple[str, Distribution, str]]) -> str:
+    words = ", ".join(f"{name} {figure(spread.p99)} ms{unstable}" for name, spread, unstable in spreads)
+    few = floor_note([spread for _, spread, _ in spreads], ["p99"])
+    return f"{words} {few}" if few else words
 
 
 def _together(result: ClusterResult) -> str:

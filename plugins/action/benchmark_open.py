@@ -38,9 +38,9 @@ class ActionModule(NodeAction):
     _requires_connection = False
 
     def act(self) -> dict[str, Any]:
-        """Return `run_id` and `dir` (absolute), both empty in check mode; `synchronized`: whether nodes wait; `solo`,
-        `repeats`: what they do before.
+        """Return `run_id` and `dir` (absolute), both empty in check mode.
 
+        `synchronized`: whether nodes wait; `solo` and `repeats`: what they do before the last measurement.
         And of a run that is resumed: `settings_from`, its directory, and `done`, the nodes that nothing is asked of.
         """
         play = resolve_play(self.task_vars, self._loader)

@@ -11,6 +11,7 @@ from benchmark.cluster.names import some
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.records import ClusterResult, Finding
 from benchmark.text import floor_note
+from benchmark.verdict import label
 
 BAD, UNSURE, FINE = "bad", "unsure", "fine"
 MAX_REASON = 400
@@ -62,6 +63,10 @@ def _advice(result: ClusterResult) -> Iterator[Advice]:
     if result.overlap and result.overlap.late_ms:
         node, late_ms = next(iter(result.overlap.late_ms.items()))
         yield Advice(UNSURE, f"{node} began late", f"{amount(late_ms)} ms after the agreed time.", "timeline")
+    unsteady = [label(one.metric) for group in result.groups for one in group.spread if not one.stable]
+    if unsteady:
+        text = f"Not stable over the repeats: {', '.join(dict.fromkeys(unsteady))}."
+        yield Advice(UNSURE, "The repeats differ", text, "repeats")
     for drift in result.drift[:1]:
         text = f"Nodes with {drift.hardware} have {len(drift.values)} different values of {drift.fact}."
         yield Advice(UNSURE, "Nodes that should be alike differ", text, "differences")

@@ -1,0 +1,82 @@
+"""The spread of a run's repeats as the summaries show it: marks beside the figures, and what all repeats came to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmark.records import ClusterResult, Group, NodeRow, Spread
+from benchmark.repeats import UNSTABLE_CV
+from benchmark.text import figure
+from benchmark.verdict import label, unit, value_of
+
+# Stands behind a figure in a table.
+MARK = "~"
+# Of each node, the coefficient of variation of these is shown; the JSON has all.
+SHOWN = ("qps", "latency_ms.p50", "latency_ms.p99", "ttft_ms.p99")
+
+
+def cell(row: NodeRow, metric: str) -> str:
+    """Return a node's figure, marked where it is not stable."""
+    value = value_of(row.metrics, metric) if row.metrics else None
+    return figure(value) + (MARK if _unstable(row.spread, metric) else "")
+
+
+def beside(group: Group, metric: str) -> str:
+    """Return what stands behind a group's figure: nothing where it is stable, or where there is one repeat."""
+    one = _unstable(group.spread, metric)
+    return f" (NOT STABLE: {figure(one.lowest)} to {figure(one.highest)} over the repeats)" if one else ""
+
+
+def note(rows: Sequence[NodeRow]) -> str:
+    """Return what the mark means; nothing where no figure has it."""
+    if all(one.stable for row in rows for one in row.spread):
+        return ""
+    return f"not stable: the repeats differ by more than {UNSTABLE_CV:.0%} (coefficient of variation)"
+
+
+def headline(result: ClusterResult) -> str:
+    """Return which repeat all figures are of, and what each came to, a line each; nothing where there is one."""
+    told = result.repeats
+    if told is None:
+        return ""
+    lines = [
+        f"{len(told.rows)} after one load; every figure is of repeat {told.chosen}, the median by {label(told.metric)}"
+    ]
+    for row in told.rows:
+        together = f", together for {row.overlap.together_s:.1f} s" if row.overlap and result.counted > 1 else ""
+        lines.append(
+            f"repeat {row.number}: {label(told.metric)} {figure(row.value)}{unit(told.metric)}, {row.valid} of "
+            f"{result.counted} valid{together}"
+        )
+    return "\n".join(lines)
+
+
+def table(result: ClusterResult) -> dict[str, Any]:
+    """Return the spread of each node, and of each group of several: of the metric that decides, and CVs of others."""
+    if result.repeats is None:
+        return {}
+    rows = []
+    for number, group in enumerate(result.groups, start=1):
+        rows += [_row(row.node, row.spread, result.repeats.metric) for row in result.nodes if row.node in group.nodes]
+        if len(group.nodes) > 1:
+            name = "all" if len(result.groups) == 1 else f"group {number}"
+            rows.append(_row(name, group.spread, result.repeats.metric))
+    return {"metric": label(result.repeats.metric) + unit(result.repeats.metric), "rows": rows}
+
+
+def _row(name: str, spread: Sequence[Spread], metric: str) -> dict[str, Any]:
+    known = {one.metric: one for one in spread}
+    decides = known.get(metric)
+    cvs = [(f"{one.cv:.1%}" + ("" if one.stable else MARK)) if one else "-" for one in map(known.get, SHOWN)]
+    return {
+        "name": name,
+        "median": decides.median if decides else None,
+        "lowest": decides.lowest if decides else None,
+        "highest": decides.highest if decides else None,
+        "cvs": cvs,
+    }
+
+
+def _unstable(spread: Sequence[Spread], metric: str) -> Spread | None:
+    return next((one for one in spread if one.metric == metric and not one.stable), None)
