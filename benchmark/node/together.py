@@ -61,7 +61,7 @@ def wait_for_start(
     write_atomic(directory / of_repeat(READY, repeat), environment.model_dump_json() if environment else "")
     starting.release()
     go = directory / of_repeat(GO, repeat)
-    _wait_for(go, wait_s)
+    _wait_for(go, wait_s, "Nothing was measured." if repeat == 1 else "What was measured before is kept.")
     unix_ns = int(go.read_text(encoding="utf-8"))
     # Converted once: a wall clock that is set while the node waits moves nothing.
     start = Start(unix_ns, now_ns() + unix_ns - time.time_ns())
@@ -75,12 +75,11 @@ def sleep_until(at_ns: int) -> None:
         time.sleep(max(0, left_ns - FINE_NS) / 1e9)
 
 
-def _wait_for(word: Path, wait_s: float) -> None:
+def _wait_for(word: Path, wait_s: float, left: str = "Nothing was measured.") -> None:
     deadline_ns = now_ns() + int(wait_s * 1e9)
     while not word.exists():
         if now_ns() > deadline_ns:
             raise RunError(
-                f"Ready, but nobody said within {wait_s:g} s when to start: did the controller go away? "
-                "Nothing was measured."
+                f"Ready, but nobody said within {wait_s:g} s when to start: did the controller go away? {left}"
             )
         time.sleep(LOOK_S)
