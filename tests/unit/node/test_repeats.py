@@ -107,7 +107,7 @@ def test_a_node_that_is_not_told_of_a_later_repeat_gives_up_and_keeps_what_it_me
 
     thread = threading.Thread(target=first_only)
     thread.start()
-    with pytest.raises(RunError, match="nobody said within 2 s when to start: .* What was measured before is kept"):
+    with pytest.raises(RunError, match=r"nobody said within 2 s when to start: .* What was measured before is kept"):
         run(RunRequest("r1", "jw2", asked(), tmp_path, wait_s=2))
     thread.join()
     (path,) = tmp_path.glob("mlperf_datacenter_*.json")
