@@ -32,12 +32,20 @@ def test_known_files_come_out(tmp_path: Path) -> None:
     assert (tmp_path / "samples.jsonl").read_bytes() == b"{}\n"
 
 
+def test_the_files_of_further_repeats_come_out(tmp_path: Path) -> None:
+    names = ["repeat2_samples.jsonl", "repeat12_telemetry.jsonl", "repeat2_mlperf_log_detail.txt"]
+    made = archive(tmp_path / "a.tgz", *((name, b"{}", tarfile.REGTYPE) for name in names))
+    assert fetched.unpack(made, tmp_path) == names
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
         ("../escaped.jsonl", tarfile.REGTYPE),
         ("/tmp/samples.jsonl", tarfile.REGTYPE),
         ("order.json", tarfile.REGTYPE),
+        ("repeat2_ready", tarfile.REGTYPE),
+        ("repeat2_ready.json", tarfile.REGTYPE),
         ("failure.json", tarfile.REGTYPE),
         ("aggregated_datacenter_results.json", tarfile.REGTYPE),
         ("samples.jsonl", tarfile.SYMTYPE),

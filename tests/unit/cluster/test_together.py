@@ -18,6 +18,7 @@ from benchmark.cluster.together import (
     patience_s,
     price,
     read_facts,
+    repeats_s,
     turns_s,
 )
 from benchmark.errors import InputError
@@ -138,6 +139,27 @@ def test_facts_that_are_none_are_refused_in_a_sentence(told: str) -> None:
 
 def test_facts_are_read() -> None:
     assert read_facts(HOST.model_dump_json()) == HOST
+
+
+def test_each_repeat_has_a_start_of_its_own_for_those_that_are_ready_for_it(tmp_path: Path) -> None:
+    make_run(tmp_path, {node: asked() for node in ("jw2", "jw3")})
+    for node, names in (("jw2", ("ready.json", "repeat2_ready.json")), ("jw3", ("ready.json",))):
+        ready = ReadyNode(node=node, launched_unix_ns=NOW, offset_ns=-5, uncertainty_ns=2, round_trips=7)
+        for name in names:
+            write_record(tmp_path / "nodes" / node / name, ready)
+    first, second = agreed_start(tmp_path), agreed_start(tmp_path, repeat=2)
+    assert (first.nodes, second.nodes) == (("jw2", "jw3"), ("jw2",))
+    assert second.start_unix_ns > first.start_unix_ns
+    assert agreed_start(tmp_path, repeat=2) == second
+    assert agreed_start(tmp_path) == first
+
+
+def test_the_nodes_limits_have_room_for_further_repeats_of_the_slowest() -> None:
+    nodes = [asked(benchmark_repeats=3, benchmark_timeout_s=timeout_s) for timeout_s in (100, 400)]
+    assert repeats_s(nodes) >= 2 * 400
+    assert repeats_s([asked(), asked()]) == 0
+    judged_only = asked(profile={"accuracy": "only"}, benchmark_repeats=3)
+    assert repeats_s([judged_only]) == 0, "answers are judged once"
 
 
 def test_the_nodes_limits_have_room_for_the_turns_of_all() -> None:
