@@ -160,6 +160,7 @@ def _reason(node: LoadedNode) -> str:
     queries = node.metrics.queries if node.metrics else None
     planned = result.resolved.profile.samples or (queries.planned if queries else 0)
     done = queries.completed if queries else 0
-    told = f"{result.status} while {result.stage}, after {done} of {planned} queries"
+    first = " of the first repeat" if result.resolved.settings.benchmark_repeats > 1 else ""
+    told = f"{result.status} while {result.stage}, after {done} of {planned} queries{first}"
     error = [result.error] if result.error and not any(result.error in reason for reason in failure) else []
     return "\n".join([f"{told[0].upper()}{told[1:]}.", *error, *failure])

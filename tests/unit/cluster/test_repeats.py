@@ -176,3 +176,4 @@ def test_a_node_that_broke_in_a_later_repeat_does_not_count(tmp_path: Path) -> N
     assert [row.counted for row in result.nodes] == [True, False]
     assert repeats_of(result).chosen == 2
     assert result.nodes[1].spread == ()
+    assert "Failed while measuring, after 20 of 20 queries of the first repeat." in result.nodes[1].reason
