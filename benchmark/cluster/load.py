@@ -83,6 +83,8 @@ class LoadedNode:
     problems: tuple[str, ...] = ()
     later: tuple[Measurement, ...] = ()
     """Of a node that counts: its repeats from the second on. The fields above are the first one's."""
+    repeats: tuple[LoadedNode, ...] = ()
+    """Where a repeat was chosen and all of them are needed: each as if it were the node's only one."""
 
     @property
     def counted(self) -> bool:

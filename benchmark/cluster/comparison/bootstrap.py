@@ -22,6 +22,9 @@ MIN_IN_BATCH = 10
 # A run's time is cut into so many pieces, which are drawn as a whole; with fewer queries each is a piece.
 BLOCKS = 40
 
+# What a replicate of repeats may differ by: e to this is more than any interval shows, and no overflow.
+MOST_LOG = 20.0
+
 Draw = Callable[[random.Random], float]
 """One replicate of a figure."""
 
@@ -83,6 +86,23 @@ def rate_draw(ended_s: Sequence[float], amounts: Sequence[float]) -> Draw | None
         drawn = sum(chance.choices(pieces, k=len(pieces)))
         rate = drawn.real / drawn.imag if drawn.imag > 0 else middle
         return middle * (rate / middle) ** widen if rate > 0 else middle
+
+    return draw
+
+
+def repeats_draw(values: Sequence[float]) -> Draw:
+    """Return what draws the geometric mean of some repeats' values (all above zero) again.
+
+    A few repeats drawn from themselves differ too little: the mean of n logarithms, over its standard error, has
+    Student's t-distribution with n - 1 degrees of freedom, and is drawn from that.
+    """
+    logs = [math.log(value) for value in values]
+    middle, freedom = statistics.fmean(logs), len(logs) - 1
+    error = statistics.stdev(logs) / math.sqrt(len(logs))
+
+    def draw(chance: random.Random) -> float:
+        student = chance.gauss(0, 1) / math.sqrt(chance.gammavariate(freedom / 2, 2) / freedom)
+        return math.exp(middle + max(-MOST_LOG, min(MOST_LOG, error * student)))
 
     return draw
 

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from benchmark.cluster.comparison.bootstrap import CONFIDENCE, SEED
-from benchmark.cluster.comparison.measured import HIGHER_IS_BETTER, figure_of
+from benchmark.cluster.comparison.measured import HIGHER_IS_BETTER, figure_of_samples
 from benchmark.cluster.diagnosis.spread import NATURAL_SPREAD
 from benchmark.cluster.load import LoadedNode
 from benchmark.records import NodeChange
@@ -39,7 +39,7 @@ def node_changes(before: Sequence[LoadedNode], after: Sequence[LoadedNode], floo
 
 
 def _change(first: LoadedNode, second: LoadedNode, metric: str, quantile: float, least: float) -> NodeChange | None:
-    one, other = figure_of([first], metric), figure_of([second], metric)
+    one, other = figure_of_samples([first], metric), figure_of_samples([second], metric)
     if one.draw is None or other.draw is None or not one.value or not other.value:
         return None
     middle = math.log(other.value / one.value)

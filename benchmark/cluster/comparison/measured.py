@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmark.cluster.comparison.bootstrap import Draw, inflation, percentile_draw, rate_draw
+from benchmark.cluster.comparison.bootstrap import Draw, inflation, percentile_draw, rate_draw, repeats_draw
 from benchmark.cluster.diagnosis.aspects import ENERGY, rate_of, scenario_of
 from benchmark.cluster.load import LoadedNode
 from benchmark.metrics import PERCENTILES, SAMPLES_NEEDED, percentile
@@ -19,6 +19,10 @@ TIMES = ("latency_ms", "ttft_ms", "tpot_ms")
 SHOWN = ("p50", "p99")
 METRICS = (*RATES, *(f"{times}.{name}" for times in TIMES for name in SHOWN), ENERGY)
 HIGHER_IS_BETTER = (*RATES, ENERGY)
+
+# Two repeats say next to nothing of how far a third would lie: their samples say more.
+LEAST_REPEATS = 3
+ONE_VALUE = "one value per run, no interval"
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,20 @@ class Figure:
 
 
 def figure_of(nodes: Sequence[LoadedNode], metric: str) -> Figure:
+    """Return a metric of like nodes, from their repeats where there are enough, else from their samples."""
+    repeats = min((len(node.repeats) for node in nodes), default=0)
+    if repeats < LEAST_REPEATS:
+        return figure_of_samples(nodes, metric)
+    each = [figure_of_samples([node.repeats[number] for node in nodes], metric) for number in range(repeats)]
+    values = [one.value for one in each if one.value is not None and one.value > 0]
+    if len(values) < repeats:
+        return Figure(None, note="undefined")
+    middle = statistics.geometric_mean(values)
+    why = next((one.note for one in each if one.draw is None and one.note != ONE_VALUE), None)
+    return Figure(middle, note=why) if why is not None else Figure(middle, repeats_draw(values))
+
+
+def figure_of_samples(nodes: Sequence[LoadedNode], metric: str) -> Figure:
     """Return a metric of like nodes: the mean per node of a rate, the percentile of all their samples together."""
     if metric in RATES:
         return _rate(nodes, metric)
@@ -72,7 +90,7 @@ def _energy(nodes: Sequence[LoadedNode]) -> Figure:
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return Figure(None, note="undefined")
-    return Figure(statistics.fmean(known), note="one value per run, no interval")
+    return Figure(statistics.fmean(known), note=ONE_VALUE)
 
 
 def _percentile(nodes: Sequence[LoadedNode], times: str, name: str) -> Figure:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmark.cluster.arithmetic import gpus_of, likeness
 from benchmark.cluster.diagnosis.aspects import rate_of
 from benchmark.cluster.load import LoadedNode, load_node, read_run
 from benchmark.cluster.names import natural
-from benchmark.cluster.repeats import median_of
+from benchmark.cluster.repeats import at_repeat, median_of, repeats_of
 from benchmark.errors import InputError
 from benchmark.records import RunRecord
 from benchmark.rundir import RUN_FILE
@@ -81,8 +81,14 @@ def load_side(results: Path, name: str) -> Side:
         raise InputError(f"{name}: the run {run.run_id} has no node {node}; it has {', '.join(sorted(run.nodes))}.")
     # Which repeat is the run's, all its nodes decide together.
     needed = [one for one in sorted(run.nodes, key=natural) if node in ("", one) or _repeats(run) > 1]
-    nodes, _ = median_of([load_node(run_dir, run, one) for one in needed])
-    loaded = [one for one in nodes if node in ("", one.node)]
+    whole = [load_node(run_dir, run, one) for one in needed]
+    nodes, _ = median_of(whole)
+    count = repeats_of(whole)
+    loaded = [
+        replace(chosen, repeats=tuple(at_repeat(one, number) for number in range(1, count + 1)))
+        for one, chosen in zip(whole, nodes, strict=True)
+        if node in ("", chosen.node)
+    ]
     told = f"{run.run_id}/{node}" if node else run.run_id
     counted = [one for one in loaded if one.counted and one.metrics is not None]
     if not counted:

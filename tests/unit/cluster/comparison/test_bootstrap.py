@@ -1,5 +1,6 @@
 """Intervals from the bootstrap's known distributions, held against drawing every sample."""
 
+import math
 import random
 import statistics
 
@@ -12,6 +13,7 @@ from benchmark.cluster.comparison.bootstrap import (
     interval_of_change,
     percentile_draw,
     rate_draw,
+    repeats_draw,
 )
 from benchmark.metrics import percentile
 
@@ -83,3 +85,20 @@ def test_the_interval_covers_no_change_nearly_always_where_there_is_none() -> No
 def test_the_same_seed_gives_the_same_interval() -> None:
     draw = percentile_draw(sorted(VALUES), 0.5)
     assert interval_of_change(draw, draw, 1000) == interval_of_change(draw, draw, 1000)
+
+
+# The 99.5 % quantile of Student's t-distribution, from a table.
+@pytest.mark.parametrize(("count", "student"), [(3, 9.925), (5, 4.604), (10, 3.250)])
+def test_repeats_are_drawn_as_widely_as_so_few_allow(count: int, student: float) -> None:
+    logs = [CHANCE.gauss(0, 0.01) for _ in range(count)]
+    draw, chance = repeats_draw([math.exp(log) for log in logs]), random.Random(5)
+    drawn = sorted(math.log(draw(chance)) for _ in range(40_000))
+    reach = student * statistics.stdev(logs) / math.sqrt(count)
+    assert drawn[20_000] == pytest.approx(statistics.fmean(logs), abs=0.05 * reach)
+    assert drawn[39_800] - statistics.fmean(logs) == pytest.approx(reach, rel=0.15)
+
+
+@given(st.lists(st.floats(1e-6, 1e9), min_size=3, max_size=20), st.integers(0, 99))
+def test_a_drawn_repeat_is_a_number_above_zero(values: list[float], seed: int) -> None:
+    drawn = repeats_draw(values)(random.Random(seed))
+    assert 0 < drawn < math.inf

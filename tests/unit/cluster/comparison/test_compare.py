@@ -1,7 +1,10 @@
 """What became better or worse: with like settings only, and never by chance or by a trifle."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import geometric_mean
 
 import pytest
 
@@ -75,6 +78,33 @@ def test_a_run_and_itself_have_no_difference(tmp_path: Path, monkeypatch: pytest
         "not judged",
     }
     assert "NO DIFFERENCE" in render_text(comparison)
+
+
+def repeated(monkeypatch: pytest.MonkeyPatch, name: str, slowdowns: Sequence[float]) -> LoadedNode:
+    each = [
+        loaded(samples(monkeypatch, f"{name} {number}", 40, slowdown=slowdown, **ENGINE))
+        for number, slowdown in enumerate(slowdowns)
+    ]
+    return replace(each[0], repeats=tuple(each))
+
+
+def test_repeats_tell_how_far_a_run_differs_from_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    steady = repeated(monkeypatch, "before", [1.0] * 5)
+    slower = repeated(monkeypatch, "slower", [1.06] * 5)
+    assert compare_nodes("x", [steady], [slower]).outcome == "worse"
+    # Each repeat's own samples are sure of it; that the next repeat differs by as much, they do not know.
+    shaky = repeated(monkeypatch, "shaky", [0.94, 1.06, 1.18, 0.96, 1.16])
+    assert compare_nodes("x", [steady], [shaky]).outcome == "within noise"
+    (qps,) = [change for change in compare_nodes("x", [steady], [shaky]).changes if change.metric == "qps"]
+    assert qps.after == pytest.approx(
+        geometric_mean([one.metrics.qps for one in shaky.repeats if one.metrics and one.metrics.qps])
+    )
+
+
+def test_of_two_repeats_the_samples_say_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = (repeated(monkeypatch, name, [slow] * 2) for name, slow in (("b", 1.0), ("a", 1.06)))
+    alone = compare_nodes("x", [replace(before, repeats=())], [replace(after, repeats=())])
+    assert compare_nodes("x", [before], [after]) == alone
 
 
 def test_a_sure_trifle_is_noise(monkeypatch: pytest.MonkeyPatch) -> None:
