@@ -67,9 +67,13 @@ def read_record(path: Path, record: type[RecordT]) -> RecordT:
         # From the JSON text, so that arrays may become tuples.
         return record.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise InputError(f"{path}: not a {record.__name__}: {where}: {first['msg']}.") from None
+        raise InputError(f"{path}: not a {record.__name__}: {first_fault(error, 'the file')}.") from None
+
+
+def first_fault(error: ValidationError, whole: str) -> str:
+    """Return where the first fault is and what it is; `whole` names what was validated, for a fault of all of it."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"
 
 
 class SampleWriter:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from benchmark.cluster.drift import NodeFacts, find_drift
 from benchmark.errors import InputError
-from benchmark.files import read_record, write_record
+from benchmark.files import first_fault, read_record, write_record
 from benchmark.records import AgreedStart, Drift, Environment, ReadyNode, RunRecord
 from benchmark.rundir import NODES, RUN_FILE, of_repeat
 from benchmark.settings import ResolvedSettings
@@ -104,9 +104,7 @@ def read_facts(text: str) -> Environment:
     try:
         return Environment.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise InputError(f"What the node says it is cannot be used: {where}: {first['msg']}.") from None
+        raise InputError(f"What the node says it is cannot be used: {first_fault(error, 'the whole')}.") from None
 
 
 def agreed_start(run_dir: Path, drift_fails: bool = False, attempt: int = 1, repeat: int = 1) -> AgreedStart:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from benchmark.errors import InputError
+from benchmark.files import first_fault
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
@@ -16,9 +17,7 @@ def check(kind: type[OptionsT], given: dict[str, Any], whose: str, hint: str = "
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "options"
-        raise InputError(f"{whose}: {where}: {first['msg']}.{hint and ' '}{hint}") from None
+        raise InputError(f"{whose}: {first_fault(error, 'options')}.{hint and ' '}{hint}") from None
 
 
 def check_none(given: dict[str, Any], whose: str) -> None:
