@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -24,6 +25,8 @@ MAX_RESULT_BYTES = 16 * 2**20
 MAX_SAMPLES_BYTES = 2 * 2**30
 MAX_TELEMETRY_BYTES = 512 * 2**20
 MAX_LOG_BYTES = 64 * 2**20
+# Of a file that is hashed: so much at once.
+HASH_CHUNK = 8 * 2**20
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -68,6 +71,15 @@ def read_record(path: Path, record: type[RecordT]) -> RecordT:
         return record.model_validate_json(text)
     except ValidationError as error:
         raise InputError(f"{path}: not a {record.__name__}: {first_fault(error, 'the file')}.") from None
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hex SHA-256 of a file's bytes; raise OSError where it cannot be read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as content:
+        while chunk := content.read(HASH_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def first_fault(error: ValidationError, whole: str) -> str:

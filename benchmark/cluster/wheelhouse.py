@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from email.parser import HeaderParser
 from pathlib import Path
@@ -16,12 +15,11 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmark.cluster.wheels import Choice, Target, Wheel, choose, parse_requirements
 from benchmark.errors import InputError
-from benchmark.files import read_record
+from benchmark.files import file_sha256, read_record
 from benchmark.records import SCHEMA_VERSION
 from benchmark.settings import canonical_sha256
 
 MANIFEST = "wheelhouse.json"
-HASH_CHUNK = 8 * 2**20
 
 
 class Wheelhouse(BaseModel):
@@ -120,12 +118,3 @@ def read_wheel(path: Path, source: str) -> Wheel:
         )
     except (InvalidWheelFilename, zipfile.BadZipFile, StopIteration, ValueError):
         raise InputError(f"{path} is not a whole wheel: remove it.") from None
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as content:
-        while chunk := content.read(HASH_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -13,10 +13,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from benchmark.cluster.wheel import EPOCH
-from benchmark.cluster.wheelhouse import MANIFEST, Wheelhouse, file_sha256, read_wheel
+from benchmark.cluster.wheelhouse import MANIFEST, Wheelhouse, read_wheel
 from benchmark.cluster.wheels import Choice, Missing, Target, Wheel, choose, parse_requirements
 from benchmark.errors import EXIT_VALID, InputError, SetupError
-from benchmark.files import read_record, write_record
+from benchmark.files import file_sha256, read_record, write_record
 
 INDEX, TORCH_INDEX, GIVEN = "package index", "torch index", "was in the directory"
 # Each round brings what the wheels of the last one ask for.

@@ -8,12 +8,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from benchmark.files import file_sha256
 from benchmark.settings import Settings, canonical_sha256, is_directory_path
 
 # Word for word the one of MLPerf's reference implementation for llama3.1-8b: another would be another benchmark.
@@ -21,7 +21,6 @@ TEMPLATE = (
     "Summarize the following news article in 128 tokens. Please output the summary only, without any other text.\n\n"
     "Article:\n{input}\n\nSummary:"
 )
-HASH_CHUNK = 2**20
 # What decides which tokens a text becomes.
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -85,12 +84,3 @@ def tokenizer_sha256(snapshot: Path) -> str:
     """Return a hash of the tokenizer's files in a model's directory: another tokenizer makes other tokens."""
     files = [snapshot / name for name in TOKENIZER_FILES]
     return canonical_sha256({path.name: file_sha256(path) for path in files if path.is_file()})
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file's bytes; raise OSError where it cannot be read."""
-    digest = hashlib.sha256()
-    with path.open("rb") as content:
-        while chunk := content.read(HASH_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -9,7 +9,7 @@ from benchmark.cli import main
 from benchmark.cluster import wheelhouse
 from benchmark.cluster.wheelhouse import MANIFEST, Wheelhouse, load, require_pins
 from benchmark.errors import InputError
-from benchmark.files import read_record
+from benchmark.files import file_sha256, read_record
 from tests.unit.cluster.wheel_files import make_source, make_wheel
 
 OTHER = f"cp3{sys.version_info.minor + 1}-cp3{sys.version_info.minor + 1}-manylinux_2_28_x86_64"
@@ -102,7 +102,7 @@ def test_a_package_that_is_source_alone_is_built(index: Path, tmp_path: Path) ->
     (wheel,) = load(tmp_path / "house").wheels
     assert wheel.file == "delta-3-py3-none-any.whl"
     assert wheel.source.startswith("built here from delta-3.tar.gz of the package index, SHA-256 ")
-    assert wheelhouse.file_sha256(archive) in wheel.source
+    assert file_sha256(archive) in wheel.source
     assert files(tmp_path / "house") == [wheel.file, MANIFEST]
 
 
