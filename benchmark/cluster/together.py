@@ -67,17 +67,6 @@ def repeats_s(nodes: Collection[ResolvedSettings]) -> int:
     return max(((one.benchmark_repeats - 1) * (one.benchmark_timeout_s + TELLING_S) for one in repeating), default=0)
 
 
-def price(nodes: Collection[ResolvedSettings]) -> str:
-    """Return, in a sentence, what measuring alone first costs."""
-    count = sum(measures(asked) for asked in nodes)
-    least_s = sum(asked.profile.scenario_options.get("min_duration_ms") or 0 for asked in nodes) / 1000
-    known = f", {least_s / 60:.0f} minutes at least by LoadGen's durations" if least_s >= 60 else ""
-    return (
-        f"benchmark_solo_first: {count} nodes measure alone, one after the other, before all do together: {count + 1} "
-        f"times the time of one measurement{known}. A turn may take benchmark_timeout_s."
-    )
-
-
 def clock_offset(trips: Iterable[RoundTrip]) -> tuple[int, int]:
     """Return by how much the node's clock is ahead of the controller's, and the uncertainty, in nanoseconds.
 

@@ -17,8 +17,9 @@ from node_action import CHECKOUT, NodeAction, NodeFailure
 from play_settings import Play, resolve_play
 
 from benchmark.cluster.attempts import open_attempt
+from benchmark.cluster.price import prices
 from benchmark.cluster.resume import controller, remaining
-from benchmark.cluster.together import measures, patience_s, price, repeats_s, turns_s
+from benchmark.cluster.together import measures, patience_s, repeats_s, turns_s
 from benchmark.errors import InputError
 from benchmark.files import write_record
 from benchmark.records import RunRecord
@@ -98,8 +99,8 @@ class ActionModule(NodeAction):
         wait_s, all_turns_s = patience_s(asked), turns_s(asked)
         more_s = all_turns_s + repeats_s(asked)
         repeats = asked[0].settings.benchmark_repeats
-        if all_turns_s:
-            Display().display(price(asked))
+        for sentence in prices(asked):
+            Display().display(sentence)
         for node, settings in resolved.items():
             place = directory / NODES / node
             place.mkdir(exist_ok=attempt > 1)

@@ -16,7 +16,6 @@ from benchmark.cluster.together import (
     clock_offset,
     margin_s,
     patience_s,
-    price,
     read_facts,
     repeats_s,
     turns_s,
@@ -168,6 +167,3 @@ def test_the_nodes_limits_have_room_for_the_turns_of_all() -> None:
     assert turns_s(nodes) == 300
     assert turns_s(nodes[:1]) == 0, "one node is alone anyway"
     assert turns_s([asked(), asked()]) == 0
-    assert "3 nodes measure alone, one after the other, before all do together: 4 times" in price(nodes)
-    long = asked(profile={"scenario_options": {"min_duration_ms": 600_000}}, **alone)
-    assert "20 minutes at least" in price([long, long])
