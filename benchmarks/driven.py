@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.node import attention as kernels
-from benchmark.node import interfaces
+from benchmark.node import interfaces, measuring
 from benchmark.node.engines import continuous
 from benchmark.node.interfaces import make_scenario
 from benchmark.node.peak import PeakFinder
@@ -102,15 +102,9 @@ class DrivenBench(Bench):
         prompts = tuple(query.prompt for query in self.b.queries())
         with tempfile.TemporaryDirectory() as directory:
             place = Path(directory)
-            finder = PeakFinder(
-                engine,
-                make_scenario("loadgen", options),
-                interfaces.Workload(prompts, None, 0),
-                profile,
-                place,
-                Progress("engine", place),
-                self.arguments.probes,
-            )
+            workload, scenario = interfaces.Workload(prompts, None, 0), make_scenario("loadgen", options)
+            bench = measuring.Bench(engine, scenario, workload, profile, place, Progress("engine", place))
+            finder = PeakFinder(bench, self.arguments.probes)
             if self.arguments.rates:
                 probes = []
                 for rate in self.arguments.rates.split(","):

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmark import metrics
 from benchmark.errors import RunError
 from benchmark.loadgen_log import CONSTRAINTS
-from benchmark.node.interfaces import Conditions, Engine, Purpose, Scenario, Workload, now_ns
-from benchmark.node.progress import Progress
+from benchmark.node.interfaces import Conditions, Purpose, now_ns
+from benchmark.node.measuring import Bench
 from benchmark.node.recorder import Recorder
-from benchmark.profiles import Profile
 from benchmark.records import LoadGenResult, PeakSearch, Probe, Sample
 from benchmark.verdict import Findings, judge
 
@@ -61,14 +59,9 @@ def search(
 
 @dataclass(frozen=True)
 class PeakFinder:
-    """Runs the probes. `scenario` is LoadGen's, on an engine that is loaded and warm."""
+    """Runs the probes. The bench's scenario is LoadGen's, its engine loaded and warm."""
 
-    engine: Engine
-    scenario: Scenario
-    workload: Workload
-    profile: Profile
-    directory: Path
-    progress: Progress
+    bench: Bench
     most: int = MOST_PROBES
 
     def find(self, replicas: int) -> PeakSearch:
@@ -80,11 +73,11 @@ class PeakFinder:
         probes: list[Probe] = []
 
         def valid(rate: float) -> bool:
-            self.progress.stage(f"searching: probe {len(probes) + 1} at {rate:g} queries/s")
+            self.bench.progress.stage(f"searching: probe {len(probes) + 1} at {rate:g} queries/s")
             probes.append(self._probe(rate, f"probe{len(probes) + 1:02}_"))
             return probes[-1].valid
 
-        if self.profile.scenario_options.get("scenario") == "Server":
+        if self.bench.profile.scenario_options.get("scenario") == "Server":
             found = search(valid, burst * FIRST_GUESS, most=self.most)
         else:
             found = Found(float(f"{burst * ROOM:.4g}"), settled=False)
@@ -97,7 +90,7 @@ class PeakFinder:
 
     def _burst(self) -> float:
         """Return queries per second of a burst that is issued at once: what the engine can do without any limit."""
-        self.progress.stage("searching: a burst of queries")
+        self.bench.progress.stage("searching: a burst of queries")
         samples, loadgen = self._run(1, "burst")
         measured = metrics.compute(samples, metrics.issued(samples), loadgen)
         if errors := [sample.error for sample in samples if sample.error]:
@@ -110,7 +103,7 @@ class PeakFinder:
         samples, loadgen = self._run(rate, "probe", prefix)
         measured = metrics.compute(samples, metrics.issued(samples), loadgen)
         # The profile's own limits, and of LoadGen's verdict only this: a short run has too few queries for the rest.
-        limits = self.profile.model_copy(update={"accuracy": "off"})
+        limits = self.bench.profile.model_copy(update={"accuracy": "off"})
         reasons = list(judge(limits, Findings(measured), rate, "complete").reasons)
         if loadgen is None or not loadgen.constraints.get(PERFORMANCE, False):
             reasons += [*(loadgen.reasons[:1] if loadgen else ()), f"LoadGen: {PERFORMANCE}: no."]
@@ -124,10 +117,10 @@ class PeakFinder:
         )
 
     def _run(self, rate: float, purpose: Purpose, prefix: str = "") -> tuple[list[Sample], LoadGenResult | None]:
-        recorder = Recorder(self.engine, None, now_ns(), lambda sample, done: None)
+        recorder = Recorder(self.bench.engine, None, now_ns(), lambda sample, done: None)
         try:
-            conditions = Conditions(self.directory, rate, purpose, prefix or f"{purpose}_")
-            outcome = self.scenario.run(self.workload, recorder, conditions)
+            conditions = Conditions(self.bench.directory, rate, purpose, prefix or f"{purpose}_")
+            outcome = self.bench.scenario.run(self.bench.workload, recorder, conditions)
         finally:
             recorder.close()
         return recorder.amend(outcome.scheduled_ns), outcome.loadgen

@@ -177,10 +177,7 @@ class _Run:
         if asked != "auto":
             return float(asked) * replicas
         with self._stage("searching"):
-            finder = PeakFinder(
-                bench.engine, bench.scenario, bench.workload, self.profile, self.request.directory, self.progress
-            )
-            peak = finder.find(replicas)
+            peak = PeakFinder(bench).find(replicas)
             self._update(peak=peak)
         if peak.target_qps is None:
             raise RunError(
