@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmark.files import read_ticks
-from benchmark.node.sampler import MAX_BYTES, Board, Sampler
+from benchmark.node.sampler import LEAST_LOAD_NS, MAX_BYTES, Board, Host, Sampler
 from benchmark.node.telemetry import TELEMETRY, Watch
 from benchmark.records import Environment, Gpu, Tick
 from tests.unit.building import HOST
@@ -228,3 +228,14 @@ def test_a_line_holds_nothing_that_is_not_known(tmp_path: Path) -> None:
     line = json.loads((tmp_path / TELEMETRY).read_text())
     assert "cpu_percent" not in line
     assert "memory_temperature_c" not in line["gpus"][0]
+
+
+def test_a_load_is_told_of_a_time_that_was_watched_and_is_long_enough() -> None:
+    host = Host()
+    assert host.look() == {}, "the first answer would be of the time in which the model was loaded"
+    burnt_s = time.process_time() + 3 * LEAST_LOAD_NS / 1e9
+    while time.process_time() < burnt_s:
+        pass
+    assert 0 < host.look()["cpu_percent"] <= 100
+    host.asked_ns = time.monotonic_ns() + 10**12
+    assert host.look() == {}, "over no time there is no load, not one of zero"
