@@ -1,9 +1,5 @@
 """Several measurements in one process after one load: by hand, with LoadGen, and told by files as a controller does."""
 
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,7 @@ from benchmark.records import NodeResult, RunRecord
 from benchmark.rundir import NODES, RUN_FILE, of_repeat
 from benchmark.settings import ResolvedSettings, resolve
 from benchmark.text import render_node
+from tests.unit.node.led import led
 from tests.unit.node.test_solo import LOADGEN
 
 REPEATS = 3
@@ -38,30 +35,6 @@ def place(tmp_path: Path, resolved: ResolvedSettings) -> Path:
     record = RunRecord(run_id="r1", created_at="now", command="", versions={}, nodes={"jw2": resolved})
     write_record(tmp_path / RUN_FILE, record)
     return directory
-
-
-@contextmanager
-def controller(directory: Path) -> Iterator[list[int]]:
-    """Tell the run each start a tenth of a second ahead, once it is ready for that; yield the starts."""
-    told: list[int] = []
-    leave = threading.Event()
-
-    def lead() -> None:
-        for number in range(1, REPEATS + 1):
-            while not (directory / of_repeat("ready", number)).exists():
-                if leave.wait(0.005):
-                    return
-            told.append(time.time_ns() + 100_000_000)
-            (directory / "told").write_text(str(told[-1]))
-            (directory / "told").replace(directory / of_repeat("go", number))
-
-    thread = threading.Thread(target=lead)
-    thread.start()
-    try:
-        yield told
-    finally:
-        leave.set()
-        thread.join()
 
 
 @pytest.mark.parametrize("profile", [{}, LOADGEN], ids=["closed loop", "loadgen"])
@@ -89,27 +62,20 @@ def test_each_repeat_is_whole_and_verified_from_its_own_samples(tmp_path: Path, 
 
 
 def test_each_repeat_begins_when_all_are_told(tmp_path: Path) -> None:
-    with controller(tmp_path) as told:
+    starts = [(of_repeat("ready", number), of_repeat("go", number)) for number in range(1, REPEATS + 1)]
+    with led(tmp_path, starts) as told:
         result = run(RunRequest("r1", "jw2", asked(), tmp_path, wait_s=60))
     windows = [result.window, *(repeat.window for repeat in result.repeats)]
-    assert [window.asked_unix_ns for window in windows if window] == told
+    assert [window.asked_unix_ns for window in windows if window] == list(told.values())
     # By a wall clock that was converted once, to within the reading of two clocks.
     assert all(window and window.late_ms is not None and window.late_ms > -1 for window in windows)
 
 
 def test_a_node_that_is_not_told_of_a_later_repeat_gives_up_and_keeps_what_it_measured(tmp_path: Path) -> None:
-    def first_only() -> None:
-        # As when the controller goes away: nobody says when the second repeat starts.
-        while not (tmp_path / "ready").exists():
-            time.sleep(0.005)
-        (tmp_path / "go.tmp").write_text(str(time.time_ns()))
-        (tmp_path / "go.tmp").replace(tmp_path / "go")
-
-    thread = threading.Thread(target=first_only)
-    thread.start()
-    with pytest.raises(RunError, match=r"nobody said within 2 s when to start: .* What was measured before is kept"):
+    # As when the controller goes away: nobody says when the second repeat starts.
+    gives_up = r"nobody said within 2 s when to start: .* What was measured before is kept"
+    with led(tmp_path, [("ready", "go")]), pytest.raises(RunError, match=gives_up):
         run(RunRequest("r1", "jw2", asked(), tmp_path, wait_s=2))
-    thread.join()
     (path,) = tmp_path.glob("mlperf_datacenter_*.json")
     result = read_record(path, NodeResult)
     assert (result.status, result.stage, result.repeats) == ("failed", "ready", ())

@@ -1,9 +1,5 @@
 """A turn alone before all measure together, in one process: told by files, as the controller does."""
 
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +12,10 @@ from benchmark.node.run import RunRequest, run
 from benchmark.records import NodeResult, RunRecord
 from benchmark.rundir import NODES, RUN_FILE
 from benchmark.settings import ResolvedSettings, resolve
+from tests.unit.node.led import led
 
+# What the run says, and what it is then told.
+TURN = (("ready", "turn"), ("turn_over", "go"))
 LOADGEN: dict[str, Any] = {
     "scenario": "loadgen",
     "scenario_options": {"scenario": "SingleStream", "min_duration_ms": 300, "min_query_count": 20},
@@ -33,35 +32,12 @@ def asked(**profile: Any) -> ResolvedSettings:
     )
 
 
-@contextmanager
-def controller(directory: Path) -> Iterator[list[str]]:
-    """Tell the run its turn and then the start, each once it has said what comes before; yield what was told."""
-    told: list[str] = []
-    leave = threading.Event()
-
-    def lead() -> None:
-        for heard, word in (("ready", "turn"), ("turn_over", "go")):
-            while not (directory / heard).exists():
-                if leave.wait(0.005):
-                    return
-            assert not (directory / "samples.jsonl").exists(), "nothing is measured together before all are told"
-            (directory / "told").write_text(str(time.time_ns()))
-            (directory / "told").replace(directory / word)
-            told.append(word)
-
-    thread = threading.Thread(target=lead)
-    thread.start()
-    try:
-        yield told
-    finally:
-        leave.set()
-        thread.join()
-
-
 def measured(directory: Path, resolved: ResolvedSettings, node: str = "jw2") -> NodeResult:
-    with controller(directory) as told:
+    with led(directory, TURN) as told:
         result = run(RunRequest("r1", node, resolved, directory, wait_s=60, solo=True))
-    assert told == ["turn", "go"]
+    assert list(told) == ["turn", "go"]
+    assert result.window is not None
+    assert result.window.asked_unix_ns == told["go"], "nothing is measured together before all are told"
     return result
 
 
@@ -107,9 +83,9 @@ def test_figures_alone_that_the_samples_do_not_give_are_refused(tmp_path: Path) 
 
 def test_a_node_that_breaks_in_its_turn_says_so_and_measures_no_more(tmp_path: Path) -> None:
     broken = asked(engine_options={"ttft_ms": 1, "tpot_ms": 0.1, "break_at": 3})
-    with controller(tmp_path) as told, pytest.raises(RunError, match="told to break"):
+    with led(tmp_path, TURN) as told, pytest.raises(RunError, match="told to break"):
         run(RunRequest("r1", "jw2", broken, tmp_path, wait_s=60, solo=True))
-    assert told == ["turn"]
+    assert list(told) == ["turn"]
     (path,) = tmp_path.glob("mlperf_datacenter_*.json")
     result = read_record(path, NodeResult)
     assert (result.status, result.stage, result.metrics) == ("failed", "measuring alone", None)
