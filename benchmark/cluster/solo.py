@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from benchmark.records import NodeResult, SoloChange
+from typing import Any
+
+from benchmark.records import ClusterResult, NodeResult, SoloChange
 from benchmark.verdict import value_of
 
 # What is told of a node, in this order.
@@ -19,3 +21,16 @@ def solo_changes(result: NodeResult) -> tuple[SoloChange, ...]:
         for path, alone, together in pairs
         if alone and together is not None
     )
+
+
+def solo_table(result: ClusterResult) -> list[dict[str, Any]]:
+    """Return, for each node that was measured alone too, its QPS in both and the change of every figure, as text."""
+    rows = []
+    for row in result.nodes:
+        by_metric = {one.metric: one for one in row.solo}
+        if by_metric:
+            qps = by_metric.get("qps")
+            changes = [f"{by_metric[name].change:+.1%}" if name in by_metric else "-" for name in FIGURES]
+            both = {"alone": qps.alone if qps else None, "together": qps.together if qps else None}
+            rows.append({"node": row.node, **both, "changes": changes})
+    return rows

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.cluster.names import some
-from benchmark.cluster.solo import FIGURES
+from benchmark.cluster.solo import solo_table
 from benchmark.cluster.stability import beside, cell, headline, note, table
 from benchmark.records import ClusterResult, Distribution, Finding, Group, MeasuredAttempt, NodeRow, Overlap, RunRecord
 from benchmark.text import (
@@ -73,22 +73,9 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
         "repeats": headline(result),
         "spread": table(result),
         "cell": cell,
-        "solo": [_solo(row) for row in result.nodes if row.solo],
+        "solo": solo_table(result),
         "not_counted": [row for row in result.nodes if not row.counted],
         "invalid": [row for row in result.nodes if row.counted and not (row.verdict and row.verdict.valid)],
-    }
-
-
-def _solo(row: NodeRow) -> dict[str, Any]:
-    """Return what the table of those that were measured alone too shows of a node."""
-    by_metric = {one.metric: one for one in row.solo}
-    qps = by_metric.get("qps")
-    changes = {name: f"{one.change:+.1%}" for name, one in by_metric.items()}
-    return {
-        "node": row.node,
-        "alone": qps.alone if qps else None,
-        "together": qps.together if qps else None,
-        "changes": [changes.get(name, "-") for name in FIGURES],
     }
 
 
@@ -144,7 +131,7 @@ def _totals(group: Group, attempts: int) -> Iterable[tuple[str, str]]:
 def _pooled(spreads: Sequence[tuple[str, Distribution, str]]) -> str:
     words = ", ".join(f"{name} {figure(spread.p99)} ms{unstable}" for name, spread, unstable in spreads)
     few = floor_note([spread for _, spread, _ in spreads], ["p99"])
-    return f"{words} {few}" if few else words
+    return f"{words}; {few}" if few else words
 
 
 def _together(result: ClusterResult) -> str:

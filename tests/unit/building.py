@@ -10,8 +10,19 @@ from hypothesis import strategies as st
 
 from benchmark import metrics
 from benchmark.files import sample_writer, write_record
-from benchmark.records import DatasetInfo, EngineInfo, Environment, Gpu, NodeResult, RunRecord, Sample, Window
-from benchmark.rundir import NODES, RUN_FILE
+from benchmark.records import (
+    DatasetInfo,
+    EngineInfo,
+    Environment,
+    Gpu,
+    NodeResult,
+    Repeat,
+    RunRecord,
+    Sample,
+    Solo,
+    Window,
+)
+from benchmark.rundir import NODES, RUN_FILE, of_repeat
 from benchmark.settings import ResolvedSettings, resolve
 from benchmark.verdict import Findings, judge
 
@@ -103,14 +114,39 @@ def result_of(node: str, resolved: ResolvedSettings, samples: Sequence[Sample], 
     return NodeResult.model_validate({**fields, **changes})
 
 
-def write_node(run_dir: Path, result: NodeResult, samples: Sequence[Sample]) -> Path:
+def often(
+    result: NodeResult, later: Sequence[Sequence[Sample]] = (), alone: Sequence[Sample] | None = None
+) -> NodeResult:
+    """Return the result with further repeats, and with a turn alone, that these samples give."""
+    made = [result_of(result.node, result.resolved, samples) for samples in later]
+    repeats = [
+        Repeat.model_validate({"number": number, **{n: getattr(one, n) for n in ("window", "metrics", "verdict")}})
+        for number, one in enumerate(made, start=2)
+    ]
+    solo = None
+    if alone is not None:
+        before = result_of(result.node, result.resolved, alone)
+        solo = Solo.model_validate({"window": before.window, "metrics": before.metrics})
+    return NodeResult.model_validate({**dict(result), "repeats": repeats, "solo": solo})
+
+
+def write_node(
+    run_dir: Path,
+    result: NodeResult,
+    samples: Sequence[Sample],
+    later: Sequence[Sequence[Sample]] = (),
+    alone: Sequence[Sample] = (),
+) -> Path:
     """Write a node's files as the node would; return its directory."""
     directory = run_dir / NODES / result.node
     directory.mkdir(parents=True, exist_ok=True)
     write_record(directory / f"mlperf_datacenter_{result.node}_20250102T030405Z.json", result)
-    with sample_writer(directory / "samples.jsonl") as writer:
-        for one in samples:
-            writer.append(one)
+    files = {"samples.jsonl": samples, **({"solo_samples.jsonl": alone} if alone else {})}
+    files |= {of_repeat("samples.jsonl", number): each for number, each in enumerate(later, start=2)}
+    for name, each in files.items():
+        with sample_writer(directory / name) as writer:
+            for one in each:
+                writer.append(one)
     return directory
 
 

@@ -6,7 +6,7 @@ Names end with their unit, in base units (seconds, joules, watts); every metric 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 
 from benchmark.cluster.aggregate import Gathered
@@ -41,6 +41,7 @@ GAUGES: dict[str, tuple[str, Value]] = {
     "output_tokens_per_joule": ("output tokens per joule", _energy(lambda e: e.tokens_per_joule)),
     "query_energy_joules": ("joules per completed query", _energy(lambda e: e.joules_per_query)),
 }
+RATES = {"qps": "queries_per_second", "tokens_per_s": "output_tokens_per_second"}
 TIMES = {
     "latency_seconds": ("latency_ms", "completed minus scheduled"),
     "ttft_seconds": ("ttft_ms", "first token minus scheduled"),
@@ -68,10 +69,56 @@ def prometheus_lines(gathered: Gathered) -> Iterator[str]:
     for name, (field, meaning) in TIMES.items():
         spreads = [(row, getattr(row.metrics, field)) for row in rows if row.metrics]
         yield from _metric(name, meaning, [one for row, spread in spreads if spread for one in _spread(row, spread)])
+    yield from _repeats(gathered)
+    yield from _alone(rows)
     yield from _metric("slow_node_change_ratio", "how far a slow node is from its like: value / expected - 1", [
         ({"node": one.node, "metric": one.metric, "cause": one.cause or "none seen"}, one.change)
         for one in gathered.result.findings
     ])  # fmt: skip
+
+
+def _repeats(gathered: Gathered) -> Iterator[str]:
+    """Yield how far the repeats of the run differ; nothing where there is one."""
+    told, rows = gathered.result.repeats, gathered.result.nodes
+    if told is None:
+        return
+    yield from _metric("repeats", "measurements after one load", [({}, float(len(told.rows)))])
+    yield from _metric("repeat", "number of the one that all other values are of", [({}, float(told.chosen))])
+    spreads = [(row, one) for row in rows for one in row.spread]
+    meaning = "over the repeats: median, lowest and highest"
+    yield from _by_unit("repeats_", meaning, [
+        (one.metric, {**_labels(row), "over": over}, getattr(one, over))
+        for row, one in spreads for over in ("median", "lowest", "highest")
+    ])  # fmt: skip
+    for name, meaning, field in (
+        ("repeats_variation_ratio", "coefficient of variation over the repeats", "cv"),
+        ("repeats_stable", "1 where the repeats differ by so little that the value is stable", "stable"),
+    ):
+        values = [({**_labels(row), "metric": one.metric}, float(getattr(one, field))) for row, one in spreads]
+        yield from _metric(name, meaning, values)
+
+
+def _alone(rows: Iterable[NodeRow]) -> Iterator[str]:
+    """Yield what nodes measured alone; nothing where none did."""
+    pairs = [(row, one) for row in rows for one in row.solo]
+    yield from _by_unit("alone_", "while no other node measured", [(p.metric, _labels(r), p.alone) for r, p in pairs])
+    yield from _metric("together_change_ratio", "what measuring together changes: together / alone - 1", [
+        ({**_labels(row), "metric": one.metric}, one.change) for row, one in pairs
+    ])  # fmt: skip
+
+
+def _by_unit(prefix: str, meaning: str, values: Iterable[tuple[str, dict[str, str], float]]) -> Iterator[str]:
+    """Yield a metric for each unit, of values by their path: rates as they are, times in seconds with the statistic."""
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    times = {field: name for name, (field, _) in TIMES.items()}
+    for path, labels, value in values:
+        if path in RATES:
+            found.setdefault(RATES[path], []).append((labels, value))
+        else:
+            field, _, statistic = path.partition(".")
+            found.setdefault(times[field], []).append(({**labels, "statistic": statistic}, value / 1000))
+    for name, each in found.items():
+        yield from _metric(f"{prefix}{name}", f"{name.replace('_', ' ')} {meaning}", each)
 
 
 def _labels(row: NodeRow) -> dict[str, str]:

@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Iterator
 from io import StringIO
+from itertools import zip_longest
 
 from benchmark.cluster.export.tables import Rows
 from benchmark.cluster.markdown import escape
@@ -26,12 +27,12 @@ def csv_lines(table: Rows) -> Iterator[str]:
 
 
 def markdown_lines(table: Rows) -> Iterator[str]:
-    """Yield the lines of a Markdown table; columns of numbers are set to the right."""
-    rows = [[_shown(value) for value in row] for row in table.rows]
-    values = list(zip(*rows, strict=True)) if rows else [() for _ in table.heads]
-    yield f"| {' | '.join(escape(head) for head in table.heads)} |\n"
-    yield f"| {' | '.join('---:' if all(map(_number, column)) else '---' for column in values)} |\n"
-    yield from (f"| {' | '.join(row)} |\n" for row in rows)
+    """Yield the lines of a Markdown table, without columns that are all empty; numbers are set to the right."""
+    values = [[_shown(value) for value in column] for column in zip(*table.rows, strict=True)]
+    told = [(head, cells) for head, cells in zip_longest(table.heads, values, fillvalue=()) if any(cells) or not values]
+    yield f"| {' | '.join(escape(head) for head, _ in told)} |\n"
+    yield f"| {' | '.join('---:' if all(map(_number, cells)) else '---' for _, cells in told)} |\n"
+    yield from (f"| {' | '.join(row)} |\n" for row in zip(*(cells for _, cells in told), strict=True))
 
 
 def _shown(value: object) -> str:

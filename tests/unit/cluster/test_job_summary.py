@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from benchmark.cluster.aggregate import aggregate
+from benchmark.cluster.aggregate import aggregate, gather
 from benchmark.cluster.job_summary import MAX_LISTED, render_job_summary
 from benchmark.cluster.load import read_run
 from benchmark.cluster.markdown import escape
@@ -15,7 +15,17 @@ from benchmark.cluster.outcome import Outcome
 from benchmark.files import write_record
 from benchmark.records import ClusterResult, Drift, Failure, NodeRow, Verdict
 from benchmark.text import clean
-from tests.unit.building import HOST, RUN_ID, add_node, asked, make_run
+from tests.unit.building import (
+    HOST,
+    RUN_ID,
+    add_node,
+    asked,
+    closed_loop,
+    make_run,
+    often,
+    result_of,
+    write_node,
+)
 
 FAST = [1700.0, 1800.0, 1900.0]
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
@@ -115,6 +125,18 @@ def test_a_thousand_broken_nodes_fit_a_page(tmp_path: Path) -> None:
     page = render_job_summary(Outcome(read_run(run_dir), result))
     assert len(page.encode()) < 2**20
     assert f"And {1000 - MAX_LISTED} more: the cluster summary has all." in page
+
+
+def test_what_a_node_did_alone_stands_beside_what_it_did_with_all(tmp_path: Path) -> None:
+    resolved, samples, alone = asked(3), closed_loop([1000] * 3), closed_loop([800] * 3)
+    run_dir = make_run(tmp_path, {"jw2": resolved})
+    write_node(run_dir, often(result_of("jw2", resolved, samples), alone=alone), samples, alone=alone)
+    gathered = gather(run_dir)
+    page = render_job_summary(Outcome(gathered.run, gathered.result))
+    table = page.split("### Alone, then together")[1]
+    heads, row = cells(table)[:2]
+    assert heads[:3] == ["node", "QPS alone", "together"]
+    assert row == ["jw2", "1.25", "1.00", "-20.0%", "-20.0%", "+25.0%", "+0.0%"]
 
 
 # Everything that Markdown, HTML and GitHub read as markup, more often than chance would have it.

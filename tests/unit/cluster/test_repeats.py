@@ -16,11 +16,10 @@ from benchmark.cluster.job_summary import render_job_summary
 from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.report.page import render_report
 from benchmark.cluster.summary import render_cluster
-from benchmark.files import rewrite_samples, sample_writer
-from benchmark.records import ClusterResult, NodeResult, Repeat
-from benchmark.rundir import of_repeat
+from benchmark.files import rewrite_samples
+from benchmark.records import ClusterResult, NodeResult
 from benchmark.text import WIDTH
-from tests.unit.building import asked, closed_loop, make_run, result_of, write_node
+from tests.unit.building import asked, closed_loop, make_run, often, result_of, write_node
 
 QUERIES = 20
 
@@ -28,19 +27,9 @@ QUERIES = 20
 def repeated(run_dir: Path, node: str, each_ms: Sequence[float], **changes: Any) -> Path:
     """Write a node whose repeats took so many milliseconds per query; return its directory."""
     resolved = asked(QUERIES, benchmark_repeats=len(each_ms))
-    loops = [closed_loop([latency_ms] * QUERIES) for latency_ms in each_ms]
-    first, *later = (result_of(node, resolved, samples) for samples in loops)
-    repeats = [
-        Repeat.model_validate({"number": number, **{n: getattr(one, n) for n in ("window", "metrics", "verdict")}})
-        for number, one in enumerate(later, start=2)
-    ]
-    result = NodeResult.model_validate({**dict(first), "repeats": repeats, **changes})
-    directory = write_node(run_dir, result, loops[0])
-    for number, samples in enumerate(loops[1:], start=2):
-        with sample_writer(directory / of_repeat("samples.jsonl", number)) as writer:
-            for one in samples:
-                writer.append(one)
-    return directory
+    first, *later = (closed_loop([latency_ms] * QUERIES) for latency_ms in each_ms)
+    result = often(result_of(node, resolved, first), later)
+    return write_node(run_dir, NodeResult.model_validate({**dict(result), **changes}), first, later)
 
 
 def run_of(directory: Path, nodes: dict[str, Sequence[float]]) -> Path:

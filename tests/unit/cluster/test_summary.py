@@ -67,7 +67,7 @@ jw2          0.56   1800  1900  1900   50.0  50.0    27.8  35.6  valid
 Cluster     0.56 QPS, 35.6 tokens/s
 Per GPU     0.56 QPS, 35.6 tokens/s on average
 Queries     3 of 3 completed, 0 failed, 0 unfinished
-Pooled P99  latency 1900 ms, TTFT 50.0 ms, TPOT 29.4 ms of 3 samples:
+Pooled P99  latency 1900 ms, TTFT 50.0 ms, TPOT 29.4 ms; of 3 samples:
             insufficient (P99: 662 needed at 99 % confidence)
 Worst node  jw2: P99 latency 1900 ms
 

@@ -19,7 +19,17 @@ from benchmark.cluster.node_table import HEADS
 from benchmark.files import write_record
 from benchmark.records import Energy, Failure
 from benchmark.text import clean
-from tests.unit.building import HOST, RUN_ID, add_node, asked, make_run
+from tests.unit.building import (
+    HOST,
+    RUN_ID,
+    add_node,
+    asked,
+    closed_loop,
+    make_run,
+    often,
+    result_of,
+    write_node,
+)
 from tests.unit.cluster.diagnosis.nodes import watched
 from tests.unit.cluster.test_job_summary import cells
 
@@ -120,9 +130,61 @@ def test_parquet_without_pyarrow_says_what_to_do(run_dir: Path) -> None:
 
 def test_markdown_is_one_table(run_dir: Path) -> None:
     rows = cells(export(run_dir, "markdown").decode())
-    assert tuple(rows[0]) == HEADS
+    # What no node has is left out: a reader looks at this one.
+    assert rows[0] == [head for head in HEADS if head in rows[0]]
+    assert {"qps", "joules"} <= set(rows[0])
+    assert "repeats_qps_cv" not in rows[0]
     assert [row[1] for row in rows[1:]] == ["jw2", "jw3", "jw4"]
     assert rows[3][-1] == "preflight: =1+1 | <b>"
+
+
+@pytest.fixture
+def often_dir(tmp_path: Path) -> Path:
+    """jw2 and jw3 measured alone first, and then three times; jw3 is not stable. jw4 was not measured."""
+    resolved = asked(5, benchmark_repeats=3, benchmark_solo_first=True)
+    run = make_run(tmp_path / RUN_ID, dict.fromkeys(("jw2", "jw3", "jw4"), resolved))
+    for node, each_ms in (("jw2", (1000, 1010, 990)), ("jw3", (1000, 1500, 500))):
+        first, *later = (closed_loop([latency_ms] * 5) for latency_ms in each_ms)
+        alone = closed_loop([800] * 5)
+        write_node(run, often(result_of(node, resolved, first), later, alone), first, later, alone)
+    return run
+
+
+def test_repeats_and_turns_alone_are_columns(often_dir: Path) -> None:
+    jw2, jw3, jw4 = csv.DictReader(io.StringIO(export(often_dir, "csv").decode()))
+    assert (jw2["repeats"], jw2["repeat"], jw4["repeats"]) == ("3", "1", "")
+    row = gather(often_dir).result.nodes[1]
+    for one in row.spread:
+        told = {name: jw3[f"repeats_{one.metric.replace('.', '_')}_{name}"] for name in ("median", "lowest", "cv")}
+        assert {name: float(value) for name, value in told.items()} == {n: getattr(one, n) for n in told}
+    assert (jw2["repeats_qps_stable"], jw3["repeats_qps_stable"], jw4["repeats_qps_stable"]) == ("true", "false", "")
+    assert float(jw3["repeats_latency_ms_p50_highest"]) == 1500
+    assert float(jw2["solo_latency_ms_p99_alone"]) == 800
+    assert float(jw2["solo_latency_ms_p99_together"]) == 1000
+    assert float(jw2["solo_latency_ms_p99_change"]) == pytest.approx(0.25)
+    heads, *rows = cells(export(often_dir, "markdown").decode())
+    assert rows[1][heads.index("repeats_qps_stable")] == "false"
+    table = pq.read_table(io.BytesIO(export(often_dir, "parquet")))
+    assert table["repeats_qps_stable"].to_pylist() == [True, False, None]
+    assert table["solo_qps_change"].to_pylist()[1] == {one.metric: one.change for one in row.solo}["qps"]
+
+
+def test_prometheus_has_repeats_and_turns_alone(often_dir: Path) -> None:
+    families = {f.name: f for f in text_string_to_metric_families(export(often_dir, "prometheus").decode())}
+
+    def values(name: str, **labels: str) -> list[float]:
+        samples = families[f"llm_benchmark_{name}"].samples
+        return [float(s.value) for s in samples if labels.items() <= s.labels.items()]
+
+    row = gather(often_dir).result.nodes[1]
+    qps = next(one for one in row.spread if one.metric == "qps")
+    assert (values("repeats"), values("repeat")) == ([3], [1])
+    assert values("repeats_queries_per_second", node="jw3", over="lowest") == [qps.lowest]
+    assert values("repeats_latency_seconds", node="jw3", over="highest", statistic="p50") == [1.5]
+    assert values("repeats_variation_ratio", node="jw3", metric="qps") == [qps.cv]
+    assert values("repeats_stable", metric="qps") == [1, 0]
+    assert values("alone_latency_seconds", node="jw2", statistic="p99") == [0.8]
+    assert values("together_change_ratio", node="jw2", metric="latency_ms.p99") == [pytest.approx(0.25)]
 
 
 def test_standard_output_and_what_cannot_be(

@@ -7,13 +7,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from benchmark.cluster.aggregate import Gathered, gather
 from benchmark.files import write_record
 from benchmark.records import Drift, Energy, Failure, GpuTelemetry, GpuTick, Sample, Telemetry, Tick
-from tests.unit.building import HOST, MS, add_node, asked, make_run, result_of, sample, write_node
+from tests.unit.building import HOST, MS, add_node, asked, make_run, often, result_of, sample, write_node
 
 SLOW = "gpu-007"
+UNSTEADY, SHARING = "gpu-004", "gpu-009"
 QUERIES = 20
 
 
@@ -22,14 +24,17 @@ def names(count: int) -> list[str]:
     return ["jw2", "jw3"][:count] if count <= 2 else [f"gpu-{number:03}" for number in range(1, count + 1)]
 
 
-def cluster(directory: Path, count: int, queries: int = QUERIES, every_ms: int = 100) -> Path:
+def cluster(
+    directory: Path, count: int, queries: int = QUERIES, every_ms: int = 100, measured_often: bool = False
+) -> Path:
     """Write a run of `count` nodes with 2 % spread between them; the seventh is 12 % slower, for its heat.
 
-    `every_ms`: the time between two looks at the GPU.
+    `every_ms`: the time between two looks at the GPU. `measured_often`: alone first, and then in three repeats.
     """
     directory.mkdir(parents=True, exist_ok=True)
     chance = random.Random(count)
-    resolved = asked(queries)
+    settings: dict[str, Any] = {"benchmark_repeats": 3, "benchmark_solo_first": True} if measured_often else {}
+    resolved = asked(queries, **settings)
     make_run(directory, dict.fromkeys(names(count), resolved))
     for name in names(count):
         slow = name == SLOW
@@ -39,9 +44,22 @@ def cluster(directory: Path, count: int, queries: int = QUERIES, every_ms: int =
         told = _telemetry(ticks, samples)
         environment = HOST.model_copy(update={"driver": "570.133.20" if slow else "580.82.07"})
         result = result_of(name, resolved, samples, telemetry=told, environment=environment)
-        place = write_node(directory, result, samples)
+        later, alone = _further(name, queries, pace, count) if measured_often else ([], [])
+        result = often(result, later, alone) if measured_often else result
+        place = write_node(directory, result, samples, later, alone)
         (place / "telemetry.jsonl").write_text("".join(tick.model_dump_json() + "\n" for tick in ticks))
     return directory
+
+
+def _further(name: str, queries: int, pace: float, count: int) -> tuple[list[list[Sample]], list[Sample]]:
+    """Return what a node did in two repeats more, and alone before.
+
+    The first repeat is the run's median; UNSTEADY is not stable, and SHARING is faster as long as it is alone.
+    """
+    chance = random.Random(f"{count} {name}")
+    unsteady = 1.3 if name == UNSTEADY else 1.0
+    later = [_samples(queries, pace * factor, chance) for factor in (1.02 * unsteady, 0.98 / unsteady)]
+    return later, _samples(queries, pace * (0.85 if name == SHARING else 1), chance)
 
 
 def _samples(queries: int, pace: float, chance: random.Random) -> list[Sample]:
@@ -133,7 +151,7 @@ HOSTILE += "{{ 7 * 7 }}{% raw %}$\\frac{1}{0}$ \x1b[31m\u202e\x07"
 
 def hostile(directory: Path) -> Gathered:
     """Return a run in which every text that a node gives is hostile, and so is a node's name, which no run accepts."""
-    gathered = gather(cluster(directory, 9))
+    gathered = gather(cluster(directory, 9, measured_often=True))
     result, evil, name = gathered.result, HOSTILE, f"{HOSTILE[:40]} {SLOW}"
     broken = [row.model_copy(update={"counted": False, "reason": evil, "group": None}) for row in result.nodes[-1:]]
     told = result.model_copy(
