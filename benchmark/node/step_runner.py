@@ -1,6 +1,7 @@
 """transformers' way to run a step of continuous batching, changed where it costs a GPU time.
 
-- What a step holds is worked out once, not in every layer (`flash.make_step`).
+- What a step holds is worked out once, not in every layer (`flash.make_step`), from pages rather than tokens
+  (`flash.Places`).
 - Only what a CUDA graph holds is padded: without that, one graph for decoding would pad every other step too, to the
   largest number of requests, each as long as the whole step.
 - Graphs are captured for every number of answering requests before anything is measured, and for nothing else.
@@ -22,6 +23,8 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
     """A runner for `torch_flash`."""
 
     kernels: flash.Kernels
+    places: flash.Places
+    """Of the step that was prepared last, which is the next to run."""
 
     def maybe_pad_inputs(self, num_q_tokens: int, max_kv_read: int, use_decode_fast_path: bool) -> tuple[int, int]:
         """Say what the next step is to be padded to, and remember whether it is."""
@@ -40,9 +43,7 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
         super().warmup(model)
 
     def _forward_process_and_sample(self, model: Any, batch_data: dict[str, Any], *rest: Any) -> None:
-        ios = self.inputs_and_outputs
-        current = ios.io_pairs[ios.current_pair].host_io if hasattr(ios, "io_pairs") else ios
-        batch_data["step"] = flash.make_step(batch_data, current.requests_in_batch, self.kernels)
+        batch_data["step"] = flash.make_step(batch_data, self.places.lengths, self.kernels)
         super()._forward_process_and_sample(model, batch_data, *rest)
 
 
@@ -57,9 +58,10 @@ def prepare(manager: Any, kernels: flash.Kernels, max_blocks: int | None) -> Non
     # transformers has set it to 0: it knows of no kernel of that kind but those of the flash-attn packages.
     config.max_blocks_per_request = MOST_PAGES if max_blocks is None else max_blocks
     processor = manager.batch_processor = manager._create_batch_processor()
+    cache = processor.cache
     if not kernels.any_pages:
-        cache = processor.cache
         cache.max_decode_fast_path_length = min(cache.max_decode_fast_path_length, config.page_size)
     runner = processor.model_runner
     runner.__class__ = StepRunner
-    runner.kernels = kernels
+    runner.kernels, runner.places = kernels, flash.Places(cache, kernels)
+    cache.extend_read_and_write_indices = runner.places.extend
