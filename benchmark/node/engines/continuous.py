@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import gc
 import itertools
 import sys
 import threading
@@ -116,6 +117,10 @@ class Engine(interfaces.Engine):
         details = self._details(resolved, options, end)
         with stages.stage("cross_check"):
             details["cross_check"] = self._cross_check()
+        # What is loaded by now stays. Python would look through half a million objects again and again, and hold up all
+        # queries for a quarter of a second each time.
+        gc.collect()
+        gc.freeze()
         before: Any = loaded.details.get("startup_s") or {}
         details["startup_s"] = {**before, **stages.seconds, "since_process_start": process_age_s()}
         return EngineInfo(name="continuous", details=loaded.details | details)
@@ -150,6 +155,7 @@ class Engine(interfaces.Engine):
         self._router.close(CLOSE_S)
         if self._fused is not None:
             self._fused.off()
+        gc.unfreeze()
 
     def _cross_check(self) -> JsonValue:
         """Raise SetupError where the engine answers otherwise than the plain model; None: with sampling it may."""
