@@ -108,7 +108,10 @@ class DrivenBench(Bench):
             if self.arguments.rates:
                 probes = []
                 for rate in self.arguments.rates.split(","):
-                    probes.append(finder.probe(float(rate)))
+                    with split.watch(engine, gpu=False) as found:
+                        probes.append(finder.probe(float(rate)))
+                    title = f"Server at {rate} queries/s, {LIMITS[model]}"
+                    self.table.say(f"{title}: {found.sentence()}", **{title: dataclasses.asdict(found)})
                     if probes[-1].valid:
                         break
             else:
