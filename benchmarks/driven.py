@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import os
 import tempfile
 import time
+import unittest.mock
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,15 +17,23 @@ from benchmark.node import attention as kernels
 from benchmark.node import interfaces, measuring
 from benchmark.node.engines import continuous
 from benchmark.node.interfaces import make_scenario
+from benchmark.node.model import load_model
 from benchmark.node.peak import PeakFinder
 from benchmark.node.progress import Progress
 from benchmark.profiles import Profile
-from benchmarks import split, workloads
+from benchmark.settings import Settings
+from benchmarks import split, start, workloads
 from benchmarks.bench import Bench, fixed
 from benchmarks.loadgen_overhead import driven
+from benchmarks.shapes import make_on_device
 
 # MLPerf's limits of the Server scenario, and those of Interactive, by LoadGen's name of the model.
 LIMITS = {"llama3_1-8b": "2000/100", "llama3_1-8b-interactive": "500/30"}
+
+# Ways to load: how many threads of ours read, 0: transformers maps the files and reads with its own.
+LOADING = {"mapped, one thread": 0, "mapped": 0, "1 reader": 1, "4 readers": 4, "8 readers": 8}
+# Tells transformers to read with one thread.
+SEQUENTIAL = "HF_DEACTIVATE_ASYNC_LOAD"
 
 
 class DrivenBench(Bench):
@@ -39,6 +50,36 @@ class DrivenBench(Bench):
                 details = engine.start(self.loaded).details
             found = {name: details[name] for name in ("cross_check", "startup_s", "memory")}
             self.table.say(f"check {json.dumps(way)}: {found['cross_check']}", **{f"check {json.dumps(way)}": found})
+
+    def run_load(self) -> None:
+        """Write the model to files, read it in every way, cold and warm, and start both engines on it."""
+        with tempfile.TemporaryDirectory(dir=self.arguments.directory) as name:
+            directory, arguments = Path(name), self.arguments
+            # As Llama's own files are, whatever they are loaded as.
+            source = self.loaded.model
+            if arguments.dtype != "bfloat16":
+                source = make_on_device(arguments.shape, "bfloat16", arguments.device).model
+            files = start.write_shards(source, directory)
+            del source
+            size = sum(path.stat().st_size for path in files)
+            settings = self.settings.model_copy(update={"benchmark_model": str(directory)})
+            for place, way in itertools.product(("from the disk", "cached"), LOADING):
+                self.forget()
+                if place == "from the disk":
+                    start.forget_cached(files)
+                with unittest.mock.patch.dict(os.environ, {SEQUENTIAL: str(int(way == "mapped, one thread"))}):
+                    taken = _load(settings, LOADING[way])
+                title = f"load {place}, {way}"
+                self.table.say(
+                    f"{title}: {size / 1e9:.2f} GB in {len(files)} files in {taken['load_s']:.2f} s, {taken}",
+                    **{title: taken},
+                )
+            for engine in arguments.starts.split(","):
+                self.forget()
+                options = self.options() if engine == "continuous" else {}
+                details = start.start_apart(settings, engine, options)
+                told = {**details["startup_s"], "age_s": details["age_s"]}
+                self.table.say(f"start of {engine}: {told}", **{f"start of {engine}": told})
 
     def run_split(self) -> None:
         """What a step of workload B is made of, of A, and of a query alone."""
@@ -130,3 +171,10 @@ class DrivenBench(Bench):
             row |= {"tokens/s": best.qps * self.b.output_tokens}
             row |= self.of_most(self.b, best.qps * self.b.output_tokens)
         return row
+
+
+def _load(settings: Settings, readers: int) -> dict[str, float]:
+    """Load the model and forget it; the stages in seconds, with `load_s`, all of it."""
+    began = time.monotonic()
+    details: Any = load_model(settings, readers).details
+    return {**details["startup_s"], "load_s": round(time.monotonic() - began, 3)}

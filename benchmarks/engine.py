@@ -9,6 +9,9 @@ Prints one table, a row as soon as it is known: first what the device can do at 
      LoadGen and the adapter cost; and the highest Server QPS at which runs of LoadGen keep P99 TTFT and TPOT within
      MLPerf's limits (in ms, as "2000/100")
 
+Asked for by name, `load` writes the model to the disk (16 GB), reads it in every way, from the disk and cached, and
+starts both engines on it.
+
 Needs no network. What cannot be measured is a row with the reason, and the rest goes on.
 
     python3 benchmarks/engine.py [--dtype float16] [--budget-s 300] [--parts floor,sequential,continuous] [--json PATH]
@@ -29,7 +32,19 @@ from benchmarks.driven import LIMITS, DrivenBench
 from benchmarks.shapes import SHAPES
 from benchmarks.table import Table
 
-PARTS = ("floor", "check", "sequential", "alone", "static", "continuous", "split", "harness", "server", "compiled")
+PARTS = (
+    "floor",
+    "check",
+    "sequential",
+    "alone",
+    "static",
+    "continuous",
+    "split",
+    "harness",
+    "server",
+    "compiled",
+    "load",
+)
 # The fastest first: time may run out.
 ATTENTIONS = ("flash_attention_3", "flash_attention_2", "torch_flash", "sdpa", "paged|eager")
 COLUMNS = {
@@ -54,7 +69,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--shape", default="llama-3.1-8b", choices=sorted(SHAPES), help="tiny: for trying the script")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--parts", default=",".join(PARTS), help="which of them, in order")
+    parser.add_argument("--parts", default=",".join(PARTS), help="which of them, in order; load only where it is named")
     parser.add_argument("--attentions", default=",".join(ATTENTIONS), help="for workload B")
     parser.add_argument("--variants", default="all", choices=["all", "auto"], help="auto: as transformers decides")
     parser.add_argument("--options", default="{}", help="JSON: more options of the continuous engine, for all rows")
@@ -70,6 +85,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rates", help="queries/s: instead of a search, runs of --probe-s at these until one is valid")
     parser.add_argument("--limits", default="all", choices=["all", *LIMITS.values()], help="of the Server scenario")
     parser.add_argument("--rounds", type=int, default=2, help="of the harness's cost")
+    parser.add_argument("--directory", type=Path, help="for the part load: on which disk the model is written")
+    parser.add_argument("--starts", default="sequential,continuous", help="for the part load: engines to start")
     parser.add_argument("--memory-gb", type=float, help="use no more of the GPU than this")
     parser.add_argument("--json", type=Path, help="write the table there too, also after each part")
     return parser.parse_args(words)

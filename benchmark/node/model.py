@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from benchmark.errors import SetupError
+from benchmark.node import weights
 from benchmark.node.hub_files import ALLOW_PATTERNS, IGNORE_PATTERNS
 from benchmark.node.memory import free_bytes
 from benchmark.node.startup import Stages
@@ -95,8 +96,10 @@ def read_config(snapshot: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def load_model(settings: Settings) -> LoadedModel:
+def load_model(settings: Settings, readers: int | None = None) -> LoadedModel:
     """Load the model onto one device: the first visible GPU, or the CPU.
+
+    So many threads read the weights; 0: transformers maps the files; None: as is faster on the device.
 
     Raises SetupError where it is not there, does not fit, or is not an instruct model.
     """
@@ -107,7 +110,7 @@ def load_model(settings: Settings) -> LoadedModel:
     try:
         with stages.stage("imports"):
             import torch
-            from transformers import AutoModelForCausalLM, AutoTokenizer
+            from transformers import AutoTokenizer, modeling_utils  # noqa: F401 # else it comes with the tokenizer
             from transformers.utils import logging
     except ImportError as error:
         raise SetupError(f"A package is missing ({error}): run playbooks/provision.yml.") from None
@@ -120,15 +123,7 @@ def load_model(settings: Settings) -> LoadedModel:
     try:
         with stages.stage("tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(snapshot, local_files_only=True, trust_remote_code=False)
-        with stages.stage("weights"):  # from the disk to the device in one go, the model made without memory of its own
-            model = AutoModelForCausalLM.from_pretrained(
-                snapshot,
-                dtype=getattr(torch, settings.benchmark_dtype),
-                device_map={"": device},
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-            )
+        model = _read(snapshot, getattr(torch, settings.benchmark_dtype), device, readers, stages)
     except (OSError, ValueError, KeyError, torch.OutOfMemoryError) as error:
         raise SetupError(f"The model in {snapshot} cannot be loaded: {type(error).__name__}: {error}") from error
     if not tokenizer.chat_template:
@@ -152,6 +147,35 @@ def load_model(settings: Settings) -> LoadedModel:
             "startup_s": dict(stages.seconds),
         },
     )
+
+
+def _read(snapshot: Path, dtype: Any, device: str, readers: int | None, stages: Stages) -> Any:
+    """Return the model with its weights on the device; it is made without memory of its own."""
+    from transformers import AutoModelForCausalLM
+
+    def load() -> Any:
+        return AutoModelForCausalLM.from_pretrained(
+            snapshot,
+            dtype=dtype,
+            device_map={"": device},
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+
+    if readers is None:
+        readers = 0 if device == "cpu" else weights.READERS
+    if readers == 0:
+        with stages.stage("weights"):
+            return load()
+    began = time.monotonic()
+    with weights.reading(device, readers) as reader:
+        model = load()
+    disk_s, transfer_s = reader.seconds()
+    stages.add("weights_from_disk", disk_s)
+    stages.add("device_transfer", transfer_s)
+    stages.add("model", time.monotonic() - began - disk_s - transfer_s)
+    return model
 
 
 def _check_memory(weights: int, dtype: str) -> None:

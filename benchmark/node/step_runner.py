@@ -9,8 +9,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import torch
 from transformers.generation.continuous_batching.model_runner import ModelRunner
 
 from benchmark.node import flash
@@ -25,6 +27,8 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
     kernels: flash.Kernels
     places: flash.Places
     """Of the step that was prepared last, which is the next to run."""
+    capture_s = 0.0
+    """Seconds in which the model was put into CUDA graphs; transformers runs it once before, which compiles."""
 
     def maybe_pad_inputs(self, num_q_tokens: int, max_kv_read: int, use_decode_fast_path: bool) -> tuple[int, int]:
         """Say what the next step is to be padded to, and remember whether it is."""
@@ -44,7 +48,10 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
 
     def _forward_process_and_sample(self, model: Any, batch_data: dict[str, Any], *rest: Any) -> None:
         batch_data["step"] = flash.make_step(batch_data, self.places.lengths, self.kernels)
+        began = time.monotonic()
         super()._forward_process_and_sample(model, batch_data, *rest)
+        if self.cache.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            self.capture_s += time.monotonic() - began
 
 
 def prepare(manager: Any, kernels: flash.Kernels, max_blocks: int | None) -> None:

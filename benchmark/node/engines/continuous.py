@@ -100,6 +100,9 @@ class Engine(interfaces.Engine):
                     step_runner.prepare(self._manager, self._kernels, options.max_blocks_per_request)
             with stages.stage("warm_up"):  # compiles, and captures CUDA graphs, where these are on
                 self._manager.warmup()
+            if captured := getattr(self._manager.batch_processor.model_runner, "capture_s", 0.0):
+                stages.add("warm_up", -captured)
+                stages.add("capture", captured)
         except (MemoryError, ValueError, ImportError, torch.OutOfMemoryError) as error:
             raise SetupError(
                 f"Continuous batching cannot start: {' '.join(str(error).split())}. Where memory is short, lower "

@@ -20,7 +20,9 @@ def test_all_parts_run_and_each_failure_is_a_row(tmp_path: Path, capsys: pytest.
     words = [*TINY, "--queries-a", "4", "--queries-b", "4", "--attentions", "magic,torch_flash,sdpa"]
     words += [
         "--parts",
-        "floor,magic,check,sequential,alone,static,continuous,split,harness,server",
+        "floor,magic,check,sequential,alone,static,continuous,split,harness,server,load",
+        "--starts",
+        "continuous",
         "--probe-s",
         "0.5",
         "--probes",
@@ -57,6 +59,15 @@ def test_all_parts_run_and_each_failure_is_a_row(tmp_path: Path, capsys: pytest.
         assert table[name]["steps"] > 0
         assert table[name]["cpu_s"].keys() == {"scheduling", "starting", "adapter", "updating"}
         assert sum(table[name]["cpu_s"].values()) <= table[name]["wall_s"]
+    loaded = {name: value for name, value in table.items() if name.startswith("load ")}
+    assert len(loaded) == 10
+    for name, taken in loaded.items():
+        assert ("weights_from_disk" in taken) == ("reader" in name)
+        assert sum(value for stage, value in taken.items() if stage != "load_s") <= taken["load_s"] + 0.01
+    started = table["start of continuous"]
+    assert started["age_s"] > sum(
+        value for name, value in started.items() if name not in ("age_s", "since_process_start")
+    )
     assert table["copy_gb_s"] > 0
     assert table["least_tpot_ms"] > 0
     printed = capsys.readouterr().out

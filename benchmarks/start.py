@@ -1,0 +1,80 @@
+"""Start an engine on a model on the disk, in a process of its own, and print how long each stage took as JSON.
+
+benchmarks/engine.py runs it for its part `load`:
+
+    python3 -m benchmarks.start DIRECTORY --engine continuous --dtype float16 --device cuda
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmark.node.interfaces import plain_engine
+from benchmark.node.startup import process_age_s
+from benchmark.node.tiny_model import make_tiny_model
+from benchmark.profiles import Generation
+from benchmark.settings import Settings
+
+SHARDS = 4
+
+
+def write_shards(model: Any, directory: Path) -> list[Path]:
+    """Write a model in as many files as Llama-3.1-8B has, beside a tokenizer, and return the files."""
+    total = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    model.save_pretrained(directory, max_shard_size=-(-total // SHARDS))
+    with tempfile.TemporaryDirectory() as place:
+        make_tiny_model(Path(place) / "tiny")
+        for path in (Path(place) / "tiny").glob("*token*"):
+            shutil.copy(path, directory)
+        shutil.copy(Path(place) / "tiny" / "chat_template.jinja", directory)
+    return sorted(directory.glob("*.safetensors"))
+
+
+def forget_cached(files: list[Path]) -> None:
+    """Have the system drop the files from its memory, as far as it does that: the next reading is from the disk."""
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def start_apart(settings: Settings, engine: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Start an engine in a new process and return its details, with `age_s`, the process's age when it was ready."""
+    words = [settings.benchmark_model, "--engine", engine, "--options", json.dumps(options)]
+    words += ["--dtype", settings.benchmark_dtype, "--device", settings.benchmark_device]
+    command = [sys.executable, "-m", "benchmarks.start", *words]
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, check=True, text=True)
+    details: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return details
+
+
+def main() -> int:
+    """Start the engine and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--engine", default="continuous")
+    parser.add_argument("--dtype", default="float16")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--options", type=json.loads, default={})
+    given = parser.parse_args()
+    settings = Settings(
+        benchmark_model=str(given.directory.resolve()), benchmark_device=given.device, benchmark_dtype=given.dtype
+    )
+    engine = plain_engine(given.engine, settings, Generation(), given.options)
+    details = engine.load().details
+    print(json.dumps({**details, "age_s": process_age_s()}), flush=True)
+    engine.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
