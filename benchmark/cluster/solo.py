@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections.abc import Sequence
 from typing import Any
 
-from benchmark.records import ClusterResult, NodeResult, SoloChange
+from benchmark.cluster.diagnosis.spread import LEAST_CHANGE, NATURAL_SPREAD
+from benchmark.records import ClusterResult, NodeResult, NodeRow, SoloChange
 from benchmark.verdict import value_of
 
+# How often a run in which sharing costs nothing may name a node.
+ALPHA = 0.005
 # What is told of a node, in this order.
 FIGURES = ("qps", "tokens_per_s", "latency_ms.p99", "ttft_ms.p99")
 
@@ -34,3 +40,16 @@ def solo_table(result: ClusterResult) -> list[dict[str, Any]]:
             both = {"alone": qps.alone if qps else None, "together": qps.together if qps else None}
             rows.append({"node": row.node, **both, "changes": changes})
     return rows
+
+
+def losers(rows: Sequence[NodeRow]) -> list[tuple[str, SoloChange]]:
+    """Return the nodes that lost more QPS together than two measurements of one node differ by, the worst first.
+
+    Where a schedule sets the rate, a loss is not in QPS, and P99s differ too much by chance: nobody is named.
+    """
+    pairs = [(row.node, one) for row in rows if not row.rate for one in row.solo if one.metric == "qps"]
+    if not pairs:
+        return []
+    by_chance = statistics.NormalDist().inv_cdf(1 - ALPHA / len(pairs)) * math.sqrt(2) * NATURAL_SPREAD
+    most = math.expm1(-max(by_chance, math.log1p(LEAST_CHANGE)))
+    return sorted((pair for pair in pairs if pair[1].change < most), key=lambda pair: pair[1].change)

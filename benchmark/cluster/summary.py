@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.cluster.names import some
-from benchmark.cluster.solo import solo_table
+from benchmark.cluster.solo import losers, solo_table
 from benchmark.cluster.stability import beside, cell, headline, note, table
 from benchmark.records import ClusterResult, Distribution, Finding, Group, MeasuredAttempt, NodeRow, Overlap, RunRecord
 from benchmark.text import (
@@ -74,6 +74,7 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
         "spread": table(result),
         "cell": cell,
         "solo": solo_table(result),
+        "lost": some([node for node, _ in losers(result.nodes)]),
         "not_counted": [row for row in result.nodes if not row.counted],
         "invalid": [row for row in result.nodes if row.counted and not (row.verdict and row.verdict.valid)],
     }

@@ -9,6 +9,7 @@ from benchmark.cluster.arithmetic import disagreement_words
 from benchmark.cluster.diagnosis.aspects import Aspect
 from benchmark.cluster.names import some
 from benchmark.cluster.report.amounts import amount, share
+from benchmark.cluster.solo import losers
 from benchmark.records import ClusterResult, Finding
 from benchmark.text import floor_note
 from benchmark.verdict import label
@@ -67,6 +68,14 @@ def _advice(result: ClusterResult) -> Iterator[Advice]:
     if unsteady:
         text = f"Not stable over the repeats: {', '.join(dict.fromkeys(unsteady))}."
         yield Advice(UNSURE, "The repeats differ", text, "repeats")
+    if lost := losers(result.nodes):
+        node, solo = lost[0]
+        more = f" So are {len(lost) - 1} more: {some([name for name, _ in lost[1:]])}." if len(lost) > 1 else ""
+        text = (
+            f"QPS is {amount(solo.together)} together and {amount(solo.alone)} alone ({share(solo.change)}). Look at "
+            f"what the nodes share: power, cooling, storage.{more}"
+        )
+        yield Advice(UNSURE, f"{node} is slower together than alone", text, "alone")
     for drift in result.drift[:1]:
         text = f"Nodes with {drift.hardware} have {len(drift.values)} different values of {drift.fact}."
         yield Advice(UNSURE, "Nodes that should be alike differ", text, "differences")

@@ -22,8 +22,12 @@ from benchmark.cluster.report.distributions import distributions
 from benchmark.cluster.report.headline import advice, finding_words, verdict_words
 from benchmark.cluster.report.parts import Like, likes
 from benchmark.cluster.report.ranking import ranking
+from benchmark.cluster.report.repeating import repeating
+from benchmark.cluster.report.sharing import sharing
 from benchmark.cluster.report.timeline import timeline
 from benchmark.cluster.report.trend import histories, trend
+from benchmark.cluster.solo import losers
+from benchmark.cluster.stability import beside
 from benchmark.cluster.summary import view
 from benchmark.records import Comparison
 from benchmark.text import clean, environment, floor_note
@@ -43,6 +47,7 @@ def render_report(gathered: Gathered, run_dir: Path, against_baseline: Compariso
     changed, every = sections.settings(run)
     counted = [node for node in nodes if node.counted]
     known = histories(run_dir)
+    lost = {node for node, _ in losers(result.nodes)}
     page = _environment().get_template("report.html.j2")
     return page.render(
         **view(result, run),
@@ -54,6 +59,8 @@ def render_report(gathered: Gathered, run_dir: Path, against_baseline: Compariso
         tiles=_tiles(gathered),
         groups=[_group(like, charted=like.number <= MOST_CHARTED) for like in groups],
         baseline=baseline_view(against_baseline),
+        repeated=[told for like in groups if (told := repeating(like, result.repeats))][:MOST_CHARTED],
+        shared=[both for like in groups if (both := sharing(like, lost))][:MOST_CHARTED],
         trends=[(like, found) for like in groups[:MOST_CHARTED] if (found := trend(like, known))],
         checks=sections.checks(result),
         energy=sections.energy(counted, result.groups),
@@ -72,8 +79,9 @@ def _tiles(gathered: Gathered) -> list[tuple[str, str, str]]:
     for number, group in enumerate(result.groups, start=1):
         which = f", group {number}" if len(result.groups) > 1 else ""
         sum_of = f"the sum over {len(group.nodes)} nodes" if len(group.nodes) > 1 else "of one node"
-        tiles.append((amount(group.qps), "QPS", f"completed queries, {sum_of}{which}"))
-        tiles.append((amount(group.tokens_per_s), "tokens/s", f"output tokens, {sum_of}{which}"))
+        qps, tokens = (f"{sum_of}{which}{beside(group, metric)}" for metric in ("qps", "tokens_per_s"))
+        tiles.append((amount(group.qps), "QPS", f"completed queries, {qps}"))
+        tiles.append((amount(group.tokens_per_s), "tokens/s", f"output tokens, {tokens}"))
         if group.gpus:
             tiles.append((amount(group.qps_per_gpu), "QPS", f"per GPU, on average{which}"))
     tiles = tiles[:MOST_TILES]

@@ -11,6 +11,7 @@ from benchmark.cluster.load import LoadedNode
 from benchmark.cluster.names import natural, some
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.report.parts import Like, Table
+from benchmark.cluster.stability import MARK
 from benchmark.records import Check, ClusterResult, Group, NodeRow, RunRecord
 from benchmark.settings import Settings
 from benchmark.text import check_words
@@ -28,18 +29,23 @@ def node_cells(like: Like, row: NodeRow, place: int) -> dict[str, Any]:
     qps = metrics.qps if metrics else None
     times = {name: getattr(metrics, name) if metrics else None for name in ("latency_ms", "ttft_ms", "tpot_ms")}
 
+    unsteady = {one.metric for one in row.spread if not one.stable}
+
+    def wave(metric: str) -> str:
+        return MARK if metric in unsteady else ""
+
     def at(name: str, part: str) -> str:
         spread = times[name]
         star = "*" if spread is not None and part in spread.insufficient else ""
-        return amount(None if spread is None else getattr(spread, part)) + star
+        return amount(None if spread is None else getattr(spread, part)) + star + wave(f"{name}.{part}")
 
     return {
         "place": place,
         "node": row.node,
         "marked": len(like.marked) < len(like.nodes) and row.node in like.marked,
-        "qps": amount(qps),
+        "qps": amount(qps) + wave("qps"),
         "change": share(qps / middle - 1) if qps is not None and middle else "-",
-        "tokens": amount(metrics.tokens_per_s if metrics else None),
+        "tokens": amount(metrics.tokens_per_s if metrics else None) + wave("tokens_per_s"),
         "p50": at("latency_ms", "p50"),
         "p99": at("latency_ms", "p99"),
         "ttft": at("ttft_ms", "p99"),

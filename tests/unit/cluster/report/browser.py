@@ -46,11 +46,18 @@ class Seen:
     def serious(self) -> list[str]:
         """Return the accessibility faults that matter, with everything unfolded.
 
-        Of a table's many like rows three are looked at: axe takes a long time for each.
+        axe takes a long time for each element. Of a table's many like rows three are looked at, and of a chart, whose
+        shapes are one image, eight texts.
         """
         self.page.evaluate(
-            """document.querySelectorAll('details').forEach(each => each.open = true);
-            document.querySelectorAll('tbody tr:nth-child(n+4)').forEach(each => each.remove())"""
+            """const remove = each => each.remove();
+            document.querySelectorAll('details').forEach(each => each.open = true);
+            document.querySelectorAll('tbody tr:nth-child(n+4)').forEach(remove);
+            document.querySelectorAll('svg.chart').forEach(chart => {
+                chart.querySelectorAll('path, use, defs').forEach(remove);
+                [...chart.querySelectorAll('text')].slice(8).forEach(remove);
+                [...chart.querySelectorAll('g')].reverse().forEach(g => { if (!g.querySelector('text')) g.remove(); });
+            })"""
         )
         found = Axe().run(self.page).response["violations"]
         return [
@@ -85,7 +92,8 @@ class Seen:
                 series: [...svg.querySelectorAll('[data-series]')].map(g => ({
                     name: g.dataset.series,
                     paths: [...g.querySelectorAll('path:not(defs *)')].map(p => p.getAttribute('d')),
-                    uses: [...g.querySelectorAll('use')].map(u => [u.x.baseVal.value, u.y.baseVal.value])}))}))"""
+                    uses: [...g.querySelectorAll('use')].map(u => [u.x.baseVal.value, u.y.baseVal.value]),
+                    fill: g.querySelector('use')?.style.fill}))}))"""
         )
         return {one["name"]: Chart(one["name"], one["axes"], one["series"]) for one in told}
 
@@ -107,6 +115,11 @@ class Chart:
         (one,) = [one for one in self.series if one["name"] == name]
         numbers = [tuple(map(float, pair)) for path in one["paths"] for pair in _POINT.findall(path)]
         return [self._value(x, y, row) for x, y in (numbers or one["uses"])]
+
+    def fill(self, name: str) -> str:
+        """Return the colour within the dot that is drawn as `name`, as the style sheet knows it."""
+        (fill,) = [one["fill"] for one in self.series if one["name"] == name]
+        return str(fill)
 
     def resolution(self, row: int = 0) -> tuple[float, float]:
         """Return what a fiftieth of a pixel is worth: points are rounded to a hundredth."""

@@ -56,7 +56,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
             gathered = gather(make_run(run_dir, {"jw2": asked(3)}))
         else:
             many = int(name) > 20
-            runs.cluster(run_dir, int(name), *((50, 2000) if many else (20, 100)))
+            runs.cluster(run_dir, int(name), *((50, 2000) if many else (20, 100)), measured_often=name == "20")
             gathered = gather(run_dir)
         path = run_dir / "report.html"
         path.write_text(render_report(gathered, run_dir), encoding="utf-8")
@@ -207,16 +207,49 @@ def test_the_ranking_is_drawn_with_the_nodes_own_values(browser: Browser, report
                 assert rank == pytest.approx(number, abs=0.1)
 
 
+TIMES_REPEATED = ("P50 latency", "P99 latency", "P99 TTFT")
 TABLES = {
     "ranking": ("Nodes, best first",),
     "latency_ms": ("Latency per node",),
     "ttft_ms": ("Time to first token (TTFT) per node",),
     "tpot_ms": ("Time per output token (TPOT) per node",),
+    "repeats": tuple(f"{figure} in each repeat" for figure in ("QPS", *(f"{p} ms" for p in TIMES_REPEATED))),
+    "sharing": ("Alone, then together: who lost most first",),
     "timeline": (
         *("Queries in flight", "Output tokens, tokens/s", "GPU clock, MHz", "Power of a GPU, W"),
         *("Temperature of a GPU, \N{DEGREE SIGN}C", "CPU load of all cores, %"),
     ),
 }
+
+
+def test_repeats_and_turns_alone_are_drawn_with_their_own_values(browser: Browser, reports: dict[str, Report]) -> None:
+    report = reports["20"]
+    told = report.gathered.result.repeats
+    assert told is not None
+    with opened(browser, report.path) as seen:
+        charts = seen.charts()
+        words = " ".join(seen.page.inner_text("#repeats").split())
+        lost = seen.page.locator("#alone tr.out").all_inner_texts()
+        top = seen.page.evaluate("document.querySelector('header').textContent")
+    fills: dict[str, set[str]] = {}
+    for place in ("wide", "narrow"):
+        for row in report.gathered.result.nodes:
+            drawn = {name: charts[f"{name}-1-{place}"] for name in ("repeats", "sharing")}
+            (spread,) = (one for one in row.spread if one.metric == "qps")
+            (solo,) = (one for one in row.solo if one.metric == "qps")
+            fine = drawn["repeats"].resolution()[0]
+            for number, value in enumerate(spread.values, start=1):
+                name = f"repeat-{number}:{row.node}"
+                assert drawn["repeats"].points(name)[0][0] == pytest.approx(value, abs=fine)
+                fills.setdefault("counts" if number == told.chosen else "other", set()).add(drawn["repeats"].fill(name))
+            for name, value in (("alone", solo.alone), ("together", solo.together)):
+                (point,) = drawn["sharing"].points(f"{name}:{row.node}")
+                assert point[0] == pytest.approx(value, abs=drawn["sharing"].resolution()[0])
+    assert fills["other"] == {"var(--paper)"}
+    assert not fills["counts"] & fills["other"]
+    assert words.count("not stable") > 1
+    assert [row.split()[0] for row in lost] == [runs.SHARING]
+    assert "gpu-009 is slower together than alone" in top
 
 
 def test_every_chart_has_its_values_as_a_table(browser: Browser, reports: dict[str, Report]) -> None:
