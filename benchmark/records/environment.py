@@ -21,6 +21,7 @@ PACKAGES = (
     "safetensors",
     "tokenizers",
     "torch",
+    "torchao",
     "transformers",
 )
 """Packages whose version can change a number: what `Environment.packages` may name, and what drift looks at."""

@@ -29,6 +29,7 @@ from benchmark.node.model import (
     find_snapshot,
     load_model,
     read_config,
+    weight_bytes,
 )
 from benchmark.node.options import check
 from benchmark.node.prompting import encode
@@ -60,7 +61,7 @@ class Engine(interfaces.Engine):
         plan = None
         if self.settings.benchmark_device != "cpu":
             snapshot, dtype = find_snapshot(self.settings), self.settings.benchmark_dtype
-            weights = count_parameters(snapshot) * BYTES_PER_PARAMETER[dtype]
+            weights = weight_bytes(self.settings, snapshot, count_parameters(snapshot))
             plan = self._plan(options, read_config(snapshot), BYTES_PER_PARAMETER[dtype], weights)
             print(plan.sentence(), file=sys.stderr, flush=True)
         return self.start(load_model(self.settings), plan)
