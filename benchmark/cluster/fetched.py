@@ -10,6 +10,7 @@ import tempfile
 import zlib
 from pathlib import Path
 
+from benchmark.cluster.killed import why_killed
 from benchmark.errors import InputError
 from benchmark.files import MAX_SAMPLES_BYTES, read_record
 from benchmark.records import NodeResult
@@ -17,7 +18,7 @@ from benchmark.records import NodeResult
 # The files of a run; anything else in the archive is left out.
 KNOWN = re.compile(
     r"(mlperf_datacenter_[\w.-]+\.(json|txt)|((accuracy|solo|repeat\d+)_)?samples\.jsonl|(repeat\d+_)?telemetry\.jsonl|"
-    r"(benchmark|endpoint)\.log|((accuracy|solo|probe\d+|burst|repeat\d+)_)?(mlperf_log_[\w.-]+|user\.conf))"
+    r"(benchmark|endpoint)\.log|oom_kills|((accuracy|solo|probe\d+|burst|repeat\d+)_)?(mlperf_log_[\w.-]+|user\.conf))"
 )
 MAX_FILES = 250
 
@@ -75,9 +76,11 @@ def why_failed(exit_code: str, directory: Path, timeout_s: int, repeats: int = 1
         each = f" for each of {repeats} repeats" if repeats > 1 else ""
         return f"The benchmark hung: it was stopped after benchmark_timeout_s = {timeout_s} s{each}."
     if exit_code == "137":
-        return "The benchmark was killed (signal 9): perhaps the node ran out of memory; see dmesg and benchmark.log."
+        return why_killed(directory)
+    if exit_code == "rebooted":
+        return "The node was restarted while the benchmark ran: see journalctl --list-boots there."
     if exit_code == "vanished":
-        return "The benchmark's process is gone without an exit code: was it killed, or did the node restart?"
+        return "The benchmark's process is gone without an exit code: it was killed together with what watches it."
     return _own_words(directory) or f"The benchmark ended with exit code {exit_code}; see benchmark.log."
 
 

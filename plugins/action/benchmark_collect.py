@@ -10,7 +10,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from node_action import NodeFailure
-from run_action import RunAction
+from run_action import REMOVED, RunAction
 
 from benchmark.cluster.fetched import why_failed
 
@@ -30,6 +30,11 @@ class ActionModule(RunAction):
         # Nodes that wait for each other are at their last repeat by now; one that does not is at its first.
         left_s = timeout_s if self.order.wait_s else self.order.limit_s or timeout_s
         exit_code = self._wait(left_s + GRACE_S)
+        if exit_code == REMOVED:
+            raise NodeFailure(
+                f"{self.on_node} is gone from the node: did it restart, and does that not outlive a restart (as /tmp), "
+                "or was it removed? Nothing could be fetched; set benchmark_work_dir to a directory that stays."
+            )
         names = self.fetch()
         if names and exit_code.isdigit():
             self.script("clean.sh")
@@ -38,7 +43,7 @@ class ActionModule(RunAction):
         return {"changed": True, "files": names}
 
     def _wait(self, limit_s: int) -> str:
-        """Return the exit code, or "vanished"."""
+        """Return what watch.sh says of the run's end."""
         state = self.wait_for("exit_code", time.monotonic() + limit_s)
         if state is None:
             if self.order.limit_s and not self.lost:

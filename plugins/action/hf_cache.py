@@ -10,6 +10,7 @@ import posixpath
 import shlex
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ from benchmark.settings import is_directory_path
 
 FILES = CHECKOUT / "roles/hf_cache/files"
 NO_ENVIRONMENT = 100  # files/fetch.sh
-TIMED_OUT = (124, 137)  # coreutils timeout; 137 where it had to kill
+# Exit codes of coreutils' timeout: the limit has passed; and SIGKILL, by itself after the limit or by somebody else.
+TIMED_OUT, KILLED = 124, 137
+KILLED_BY = 9
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 # What both commands print, besides more.
 ANSWER = {"changed", "snapshot", "commit", "missing"}
@@ -134,9 +137,12 @@ class ActionModule(NodeAction):
         words += ["--cache-dir", str(self.setting("hf_cache_dir")), *options]
         # The play's `environment` (HF_ENDPOINT, HTTPS_PROXY): Ansible itself gives it to modules only.
         environment = self._compute_environment_string()
+        began = time.monotonic()
         code, out, err = self.shell(
             f"{environment} sh -c {script} fetch {shlex.join(words)}", stdin=stdin, answer_s=float(limit) + ANSWER_S
         )
+        if code == KILLED and time.monotonic() - began >= float(limit):
+            code = TIMED_OUT
         if code == NO_ENVIRONMENT:
             if self.check_mode:
                 return None
@@ -193,7 +199,7 @@ class ActionModule(NodeAction):
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return _answer(part, TIMED_OUT[0], "", "", limit)
+            return _answer(part, TIMED_OUT, "", "", limit)
         return _answer(part, done.returncode, done.stdout, done.stderr, limit)
 
     def _push(self, part: Part, manifest: Manifest) -> dict[str, Any] | None:
@@ -229,10 +235,15 @@ class ActionModule(NodeAction):
 
 def _answer(part: Part, code: int, out: str, err: str, limit: str) -> dict[str, Any]:
     """Return what the part's command printed; raise NodeFailure with its sentence where it failed."""
-    if code in TIMED_OUT:
+    if code == TIMED_OUT:
         raise NodeFailure(
             f"{part.repository} did not arrive within hf_cache_timeout_s = {limit} s: run again, the "
             "download goes on where it stopped; or raise the limit."
+        )
+    if code in (KILLED, -KILLED_BY):
+        raise NodeFailure(
+            f"{part.command} was killed (signal {KILLED_BY}) while it brought or verified {part.repository}: did "
+            "memory run out there? See dmesg; then run again, the download goes on where it stopped."
         )
     if code != 0:
         raise NodeFailure(_last_line(err) or _last_line(out) or f"{part.command} ended with exit code {code}.")

@@ -109,6 +109,11 @@ def run(command: list[str], timeout_s: int, *, wheelhouse: bool = False) -> None
         ) from None
     except OSError as error:
         raise InstallError(f"{command[0]} does not start: {error.strerror}.") from None
+    if done.returncode < 0:
+        raise InstallError(
+            f"{' '.join(command[:4])} was killed (signal {-done.returncode}): did the node run out of memory? See "
+            "dmesg there; then run again."
+        )
     if done.returncode != 0:
         raise InstallError(sentence(done.stdout + "\n" + done.stderr, wheelhouse=wheelhouse))
 

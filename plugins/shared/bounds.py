@@ -18,8 +18,9 @@ from interruption import end_own_children
 
 from benchmark.files import MAX_SAMPLES_BYTES
 
-# Above what a worker uses when it begins: a node's longest honest answer takes a thousandth of it.
-MEMORY_BYTES = 256 * 2**20
+# Above what a worker uses when it begins: a node's longest honest answer takes a fiftieth of it. Not more, for
+# ansible-core copies all that has come each time that something comes.
+MEMORY_BYTES = 64 * 2**20
 
 
 class Late(AnsibleConnectionFailure):  # type: ignore[misc] # ansible-core has no types

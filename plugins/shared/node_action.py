@@ -5,6 +5,7 @@ Ansible's own UNREACHABLE cannot be rescued: the node would leave the play, and 
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from abc import abstractmethod
@@ -26,6 +27,8 @@ from benchmark.settings import Settings
 
 # For a command that answers in a second on a node that is well: a disk or a driver that hangs never answers.
 ANSWER_S = 60
+# The limit on the node itself comes after the controller's, which has the better sentence; then it kills.
+AFTER_S = 5
 # What modules are asked for besides their own time limits: to be sent, to start, to answer.
 MODULE_S = 120
 
@@ -145,11 +148,13 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         """Run a command line of /bin/sh on the node, without starting a Python there.
 
         Returns exit code, stdout and stderr. `stdin` appears in no process list and in no output. A node that has not
-        answered within `answer_s` seconds is taken for lost.
+        answered within `answer_s` seconds is taken for lost, and what it started for us is ended there.
         """
+        there_s = math.ceil(answer_s) + AFTER_S
+        limit = f"command -v timeout >/dev/null && limit='timeout -k {AFTER_S} {there_s}'"
         with self.bounded(answer_s):
             done = self._low_level_execute_command(
-                f"/bin/sh -c {shlex.quote(command)}",
+                f"limit=; {limit}; exec $limit /bin/sh -c {shlex.quote(command)}",
                 in_data=None if stdin is None else stdin.encode(),
                 sudoable=False,
             )

@@ -44,6 +44,8 @@ TRANSFER_S = 400
 COMPLETED = ("0", "1")
 # What stop.sh says where the run was never started.
 NOTHING = "nothing"
+# What watch.sh says where there is nothing to fetch any more.
+REMOVED = "removed"
 
 
 class RunAction(NodeAction):
@@ -109,7 +111,7 @@ class RunAction(NodeAction):
                 self.reconnect()
 
     def wait_for(self, file: str, deadline: float) -> str | None:
-        """Return `file` once that is there, or the exit code or "vanished" once the run has ended.
+        """Return `file` once that is there, or what watch.sh says of the run's end once it has ended.
 
         Looks once at least; returns None when `deadline` (of `time.monotonic`) has passed.
         """
@@ -121,8 +123,9 @@ class RunAction(NodeAction):
             try:
                 state, _, told = self.script("watch.sh", str(seconds), file, known, str(quarter)).partition("\n")
             except AnsibleConnectionFailure as error:
+                if not self.lost:
+                    self.say("SSH connection lost, looking for it again; the run goes on")
                 self.lost = " ".join(str(error).split())[-200:]
-                self.say("SSH connection lost, looking for it again; the run goes on")
                 self.reconnect()
                 require_leader()
             else:

@@ -37,6 +37,8 @@ class SshNode:
     process: subprocess.Popen[bytes] | None = None
     config: str = ""
     """More lines for sshd_config."""
+    before: str = ""
+    """Shell commands before sshd, in a mount namespace of its own: what it and its sessions see there."""
 
     @property
     def host_key(self) -> Path:
@@ -54,7 +56,10 @@ class SshNode:
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where Debian's sshd separates privileges
         log = (self.directory / "sshd.log").open("ab")
-        self.process = subprocess.Popen([sshd_program(), "-D", "-e", "-f", str(config)], stderr=log)
+        sshd = [sshd_program(), "-D", "-e", "-f", str(config)]
+        # All of these exec: the process is sshd's.
+        apart = ["unshare", "--mount", "sh", "-ec", f'{self.before}\nexec "$@"', "sh"] if self.before else []
+        self.process = subprocess.Popen([*apart, *sshd], stderr=log)
         await_port(self.process, (self.address, PORT), self.directory / "sshd.log")
 
     def stop(self) -> None:
@@ -126,9 +131,9 @@ class Cluster:
     def key(self) -> Path:
         return self.directory / "client_key"
 
-    def add(self, name: str, address: str, config: str = "") -> SshNode:
-        """Start one more node, with more lines of sshd_config, and trust its host key."""
-        return self.join(SshNode(name, address, self.directory / name, config=config))
+    def add(self, name: str, address: str, config: str = "", before: str = "") -> SshNode:
+        """Start one more node, with more lines of sshd_config or commands before sshd, and trust its host key."""
+        return self.join(SshNode(name, address, self.directory / name, config=config, before=before))
 
     def join(self, node: SshNode) -> SshNode:
         """Start a node that was made elsewhere and trust its host key."""

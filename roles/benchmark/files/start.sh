@@ -16,11 +16,24 @@ if ! mkdir "$run" 2>/dev/null; then
 fi
 cd "$run"
 cat > order.json
+# By which another boot is told, where the node is back after one.
+cat /proc/sys/kernel/random/boot_id > boot_id 2> /dev/null || :
 # shellcheck disable=SC2016 # the inner shell expands
 setsid sh -c '
   trap "" HUP
   up() { read -r seconds _ < /proc/uptime; echo "${seconds%.*}"; }
   began=$(up)
+  # Where the kernel counts the processes of this cgroup that it killed because memory ran out: cgroup v1, v2, and within a
+  # container that does not see its own place.
+  for counter in \
+    "/sys/fs/cgroup/memory$(sed -n "s/^[0-9]*:memory://p" /proc/self/cgroup)/memory.oom_control" \
+    "/sys/fs/cgroup$(sed -n "s/^0:://p" /proc/self/cgroup)/memory.events" \
+    /sys/fs/cgroup/memory/memory.oom_control /sys/fs/cgroup/memory.events /dev/null; do
+    [ -r "$counter" ] && break
+  done
+  kills() { sed -n "s/^oom_kill //p" "$1"; }
+  own=$(kills "$counter")
+  all=$(kills /proc/vmstat)
   PYTHONUNBUFFERED=1 timeout -k 30 "$1" "$2" -m benchmark run --order order.json &
   echo $! > limit
   echo $$ > pid
@@ -28,6 +41,12 @@ setsid sh -c '
   code=$?
   # One that had to be killed because it did not end in time is not one that ran out of memory.
   [ "$code" = 137 ] && [ $(($(up) - began)) -ge "$1" ] && code=124
+  # Who killed it, as far as this tells: the counts before and after, and the memory that the cgroup may take.
+  [ "$code" = 137 ] && {
+    echo "cgroup $own $(kills "$counter")"
+    echo "node $all $(kills /proc/vmstat)"
+    echo "limit" $(cat "${counter%/*}/memory.limit_in_bytes" "${counter%/*}/memory.max" 2> /dev/null)
+  } > oom_kills
   # What outlived it: `timeout` leads a process group of all that was started.
   kill -KILL -- "-$(cat limit)" 2>/dev/null
   echo $code > exit_code.part

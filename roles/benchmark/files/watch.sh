@@ -2,10 +2,11 @@
 # Python starts here, and nothing looks again and again: the node measures.
 # Arguments: the run's directory, the node's name, seconds, the file ("exit_code": for the end alone), the stage that is
 # known already (empty: the first that is seen), seconds before a next stage is told.
-# Prints the exit code (or the file's name, or "running", or "vanished" where its process is gone without an exit code),
-# then progress.json, of which no more than is read there; or with the file's name what it holds.
+# Prints the exit code (or the file's name, or "running"; or where its process is gone without an exit code "vanished",
+# "rebooted" where the node was started anew since, "removed" where the directory is gone too), then progress.json, of
+# which no more than is read there; or with the file's name what it holds.
 expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
-cd "$(expand "$1")/$2" 2>/dev/null || { echo vanished; exit 0; }
+cd "$(expand "$1")/$2" 2>/dev/null || { echo removed; exit 0; }
 known=$5
 next_stage() {
   told=
@@ -34,7 +35,7 @@ if [ -f exit_code ]; then
   cat exit_code
 # A pid may have been given to another process since, after a reboot for one: only ours works in this directory.
 elif [ -f pid ] && [ "$(readlink "/proc/$(cat pid)/cwd")" != "$(pwd -P)" ] && [ ! -f exit_code ]; then
-  echo vanished
+  [ "$(cat boot_id /proc/sys/kernel/random/boot_id 2>/dev/null | uniq | wc -l)" = 2 ] && echo rebooted || echo vanished
 # Not the end: should it have come since the first look, the next one finds it with its exit code.
 elif [ "$4" != exit_code ] && [ -f "$4" ]; then
   echo "$4"

@@ -26,9 +26,10 @@ def test_known_files_come_out(tmp_path: Path) -> None:
         ("./samples.jsonl", b"{}\n", tarfile.REGTYPE),
         ("./mlperf_datacenter_jw2_20260101T000000Z.json", b"{}", tarfile.REGTYPE),
         ("./endpoint.log", b"Uvicorn running", tarfile.REGTYPE),
+        ("./oom_kills", b"node 0 1", tarfile.REGTYPE),
     )
     names = fetched.unpack(made, tmp_path)
-    assert names == ["samples.jsonl", "mlperf_datacenter_jw2_20260101T000000Z.json", "endpoint.log"]
+    assert names == ["samples.jsonl", "mlperf_datacenter_jw2_20260101T000000Z.json", "endpoint.log", "oom_kills"]
     assert (tmp_path / "samples.jsonl").read_bytes() == b"{}\n"
 
 
@@ -83,6 +84,7 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypa
     [
         ("124", "stopped after benchmark_timeout_s = 60 s"),
         ("137", "killed"),
+        ("rebooted", "The node was restarted while the benchmark ran"),
         ("vanished", "without an exit code"),
         ("3", "the log's last words"),
     ],

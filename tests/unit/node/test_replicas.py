@@ -17,6 +17,7 @@ import pytest
 from benchmark.errors import InputError, SetupError
 from benchmark.node.engines import sequential
 from benchmark.node.interfaces import EngineBroken, Prompt, Query, make_engine, now_ns
+from benchmark.node.oom import oom_kills
 from benchmark.node.replicas import Replicated, make_replicated_engine
 from benchmark.node.tiny_model import make_tiny_model
 from benchmark.profiles import Generation
@@ -109,6 +110,8 @@ def test_a_killed_replica_fails_its_queries_and_the_other_goes_on(slow: Replicat
     heard.wait(1)
     assert list(heard.errors) == [0]
     assert heard.errors[0].startswith(f"Replica 0 (pid {first.process.pid}, CPU) was killed by SIGKILL")
+    counted = oom_kills() is not None
+    assert heard.errors[0].endswith(", and not by the OOM killer." if counted else "when memory runs out.")
     slow.submit(query(2), heard)
     assert (first.dispatched, second.dispatched) == (1, 2)
 

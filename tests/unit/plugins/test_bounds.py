@@ -53,7 +53,7 @@ except TooMuch as much:
     print(much, ssh.wait())
 kept.append(bytes(1 << 29))  # afterwards the limit is as it was
 """
-    assert told(script) == "The node sends without end: more than 256 MiB where some lines were asked for. -15"
+    assert told(script) == "The node sends without end: more than 64 MiB where some lines were asked for. -15"
 
 
 def test_a_file_without_end_is_not_written(tmp_path: Path) -> None:

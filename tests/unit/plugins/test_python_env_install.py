@@ -89,5 +89,7 @@ def test_only_the_torch_pin_goes_to_the_torch_index() -> None:
 def test_a_command_that_hangs_or_is_missing_is_told() -> None:
     with pytest.raises(install.InstallError, match="did not end within python_env_timeout_s = 1 s"):
         install.run(["sleep", "60"], 1)
+    with pytest.raises(install.InstallError, match=r"was killed \(signal 9\): did the node run out of memory"):
+        install.run(["sh", "-c", "kill -9 $$"], 60)
     with pytest.raises(install.InstallError, match="/nowhere/python does not start"):
         install.run(["/nowhere/python"], 1)
