@@ -19,6 +19,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from benchmark.errors import InputError
 from benchmark.profiles import Profile, load_profile
+from benchmark.vllm import ENGINE as VLLM
+from benchmark.vllm import LOCK as VLLM_LOCK
+from benchmark.vllm import vllm_problems
 
 DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 # The commit that MLPerf's reference implementation for llama3.1-8b pins.
@@ -158,6 +161,13 @@ class Settings(BaseModel):
     python_env_min_free_gb: float = Field(10, ge=0, description="free disk that a new environment needs, in GB")
     python_env_timeout_s: int = Field(1800, ge=1, description="seconds until an installation counts as hung")
 
+    vllm_dir: NonEmpty = Field("~/.local/share/llm-benchmark/vllm", description="vLLM's own virtual environment")
+    vllm_python: str = Field("", description="the interpreter that it is made from; empty: python_env_python")
+    vllm_requirements: NonEmpty = Field(VLLM_LOCK, description="on the controller: vLLM and all that it needs, locked")
+    vllm_wheelhouse: str = Field("", description="on the controller: a directory of wheels that it comes from alone")
+    vllm_min_free_gb: float = Field(20, ge=0, description="free disk that a new environment of it needs, in GB")
+    vllm_timeout_s: int = Field(3600, ge=1, description="seconds until its installation counts as hung")
+
     hf_cache_dir: NonEmpty = Field("~/.cache/huggingface", description="the Hugging Face cache (HF_HOME)")
     hf_cache_source: Literal["hub", "controller", "none"] = Field("hub", description="where the weights come from")
     hf_cache_controller_dir: str = Field("", description="on the controller: its cache; empty: its HF_HOME")
@@ -259,6 +269,8 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
             problems += [f"benchmark_engine is {settings.benchmark_engine!r}: {e['msg']}." for e in error.errors()]
     if settings is not None and profile is not None and settings.benchmark_quantization != "none":
         problems += _quantization_problems(settings, profile)
+    if settings is not None and profile is not None and profile.engine == VLLM:
+        problems += vllm_problems(settings, dict(profile.engine_options))
     searchable = profile is not None and profile.scenario_options.get("scenario") in ("Server", "Offline")
     if settings is not None and settings.benchmark_target_qps == "auto" and not searchable:
         problems.append(

@@ -32,14 +32,16 @@ class Cut(Exception):
 class OpenAIServer:
     """In a thread of its own; use it as a context manager. Without further ado it answers with max_tokens token ids."""
 
-    def __init__(self, models: tuple[str, ...] = ("served",)) -> None:
+    def __init__(self, models: tuple[str, ...] = ("served",), port: int = 0, version: str = "1.2.3") -> None:
+        """`port` 0: one that is free."""
         self.models = models
+        self.version = version
         self.rejects: set[str] = set()
         """Fields that are answered with 400."""
         self.answer: Answer = whole
         self.seen: list[dict[str, Any]] = []
         """The bodies of the requests that were to be answered, with `route` and `key`."""
-        self.port = 0
+        self.port = port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="openai-server")
 
@@ -65,21 +67,25 @@ class OpenAIServer:
 
     async def _open(self) -> None:
         application = web.Application()
+        application.router.add_get("/health", self._health)
         application.router.add_get("/v1/models", self._list)
         application.router.add_get("/version", self._version)
         application.router.add_post("/v1/completions", self._answer)
         application.router.add_post("/v1/chat/completions", self._answer)
         self._runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
         await site.start()
         self.port = self._runner.addresses[0][1]
 
     async def _list(self, request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": model} for model in self.models]})
 
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.Response()
+
     async def _version(self, request: web.Request) -> web.Response:
-        return web.json_response({"version": "1.2.3"})
+        return web.json_response({"version": self.version})
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

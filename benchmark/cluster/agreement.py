@@ -30,7 +30,9 @@ def agreements(counted: Iterable[LoadedNode]) -> tuple[Agreement, ...]:
 def _alike(node: LoadedNode) -> dict[str, str]:
     seen = node.result.environment if node.result else None
     packages = seen.packages if seen else {}
-    return {**likeness(node), **{name: packages.get(name, "") for name in SOFTWARE}}
+    server = seen.server_packages if seen else {}
+    told = {name: packages.get(name, "") for name in SOFTWARE} | {f"server {name}": server[name] for name in server}
+    return {**likeness(node), **told}
 
 
 def _greedy(node: LoadedNode) -> Mapping[str, Tokens]:

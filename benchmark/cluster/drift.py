@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from benchmark.cluster.names import natural, some
 from benchmark.records import Drift, Environment, Gpu, ReadyNode
-from benchmark.records.environment import PACKAGES
+from benchmark.records.environment import PACKAGES, SERVER_PACKAGES
 from benchmark.settings import Settings, is_directory_path
 
 MAX_TEXT = 4000
@@ -55,6 +55,14 @@ def _package(name: str) -> Callable[[NodeFacts], str | None]:
     return lambda node: node.environment.packages.get(name, "not installed")
 
 
+def _server_package(name: str) -> Callable[[NodeFacts], str | None]:
+    def version(node: NodeFacts) -> str | None:
+        packages = node.environment.server_packages
+        return packages.get(name, "not installed") if packages else None
+
+    return version
+
+
 def _model(node: NodeFacts) -> str:
     """Return what the settings call the model: the hashes of two that are meant to differ are no drift."""
     settings = node.settings
@@ -95,6 +103,7 @@ FACTS: dict[str, Callable[[NodeFacts], str | None]] = {
     "model_sha256": lambda node: node.environment.model_sha256[:SHORT] or None,
     "tokenizer_sha256": lambda node: node.environment.tokenizer_sha256[:SHORT] or None,
     **{f"packages.{name}": _package(name) for name in PACKAGES},
+    **{f"server_packages.{name}": _server_package(name) for name in SERVER_PACKAGES},
 }
 """Facts that have to be equal; None: the node does not tell, and is not compared."""
 

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from benchmark.vllm import BELOW_PYTHON, MACHINE, OLDEST_PYTHON
+
 MIN_PYTHON = (3, 10)
+
+
+@dataclass(frozen=True)
+class VllmNeeds:
+    """What vLLM asks of a node.
+
+    `locked`: it is the version that this checkout locks, and what that takes is known; `gpus`: for one copy.
+    """
+
+    python: str
+    env_dir: str
+    env_gb: float
+    locked: bool
+    gpus: int = 1
 
 
 @dataclass(frozen=True)
@@ -17,6 +33,7 @@ class Needs:
     env_gb: float
     cache_dir: str
     weights_gb: float
+    vllm: VllmNeeds | None = None
 
 
 @dataclass
@@ -48,7 +65,9 @@ def gpus(probe: Probe) -> list[dict[str, str]]:
 
 def problems(probe: Probe, needs: Needs) -> list[str]:
     """Return everything that keeps the node from running, or nothing."""
-    found = [*_python(probe, needs), *_disk(probe, needs)]
+    found = [*_python(probe, needs), *_vllm(probe, needs.vllm), *_disk(probe, needs)]
+    if needs.vllm and needs.device == "cuda" and 0 < len(gpus(probe)) < needs.vllm.gpus:
+        found.append(f"tensor_parallel_size is {needs.vllm.gpus}, and this node has {len(gpus(probe))} GPUs.")
     if missing := probe.many.get("missing_program"):
         found.append(f"Not installed: {', '.join(missing)} (coreutils, util-linux and tar have them).")
     if needs.device == "cuda" and not gpus(probe):
@@ -66,7 +85,7 @@ def _python(probe: Probe, needs: Needs) -> list[str]:
     if not version:
         return [f"There is no Python: {needs.python} does not start. Install Python {wanted} or newer, or set "
                 "python_env_python to one that is there."]  # fmt: skip
-    if tuple(int(part) for part in version.split(".") if part.isdigit()) < MIN_PYTHON:
+    if _numbers(version) < MIN_PYTHON:
         return [f"{needs.python} is Python {version}; {wanted} or newer is needed: set python_env_python to one."]
     if "venv" not in probe.values and "env_present" not in probe.values:
         return [f"{needs.python} cannot make virtual environments: install its venv package "
@@ -74,17 +93,42 @@ def _python(probe: Probe, needs: Needs) -> list[str]:
     return []
 
 
+def _vllm(probe: Probe, needs: VllmNeeds | None) -> list[str]:
+    if needs is None:
+        return []
+    version, found = probe.values.get("vllm_python", ""), []
+    first, last = (".".join(map(str, one)) for one in (OLDEST_PYTHON, (BELOW_PYTHON[0], BELOW_PYTHON[1] - 1)))
+    if not version:
+        found.append(f"There is no Python for vLLM: {needs.python} does not start; set vllm_python to one that does.")
+    elif needs.locked and not OLDEST_PYTHON <= _numbers(version) < BELOW_PYTHON:
+        found.append(
+            f"{needs.python} is Python {version}, and vLLM takes Python {first} to {last}: set vllm_python to one."
+        )
+    elif "vllm_venv" not in probe.values and "vllm_env_present" not in probe.values:
+        found.append(f"{needs.python} cannot make virtual environments, which vLLM needs: install its venv package.")
+    if needs.locked and (machine := probe.values.get("machine", "")) != MACHINE:
+        found.append(
+            f"This node is {machine}, and the vLLM that is locked is for {MACHINE}: set vllm_requirements to a file "
+            "that pins vLLM and what it needs there."
+        )
+    return found
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
 def _disk(probe: Probe, needs: Needs) -> list[str]:
     found = []
     needed: dict[str, float] = {}
     free: dict[str, float] = {}
     places: dict[str, list[str]] = {}
-    for key, present, gb, where in (
-        ("env", "env_present", needs.env_gb, f"the environment in {needs.env_dir}"),
-        ("cache", "model_present", needs.weights_gb, f"the weights in {needs.cache_dir}"),
-    ):
-        if gb <= 0 and key == "cache":
-            continue
+    wanted = [("env", "env_present", needs.env_gb, f"the environment in {needs.env_dir}")]
+    if needs.vllm:
+        wanted.append(("vllm_env", "vllm_env_present", needs.vllm.env_gb, f"vLLM in {needs.vllm.env_dir}"))
+    if needs.weights_gb > 0:
+        wanted.append(("cache", "model_present", needs.weights_gb, f"the weights in {needs.cache_dir}"))
+    for key, present, gb, where in wanted:
         if unwritable := probe.values.get(f"{key}_unwritable"):
             found.append(f"{unwritable} is not writable for this user, and {where} would go there.")
         if present in probe.values:

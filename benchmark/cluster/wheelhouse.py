@@ -13,13 +13,15 @@ from typing import Literal
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from pydantic import BaseModel, ConfigDict
 
-from benchmark.cluster.wheels import Choice, Target, Wheel, choose, parse_requirements
+from benchmark.cluster.wheels import Choice, Target, Wheel, choose, parse_checksums, parse_requirements
 from benchmark.errors import InputError
 from benchmark.files import file_sha256, read_record
 from benchmark.records import SCHEMA_VERSION
 from benchmark.settings import canonical_sha256
 
 MANIFEST = "wheelhouse.json"
+# What `make wheelhouse` takes where nothing else is said.
+FOR_NODES = "requirements-node.txt"
 
 
 class Wheelhouse(BaseModel):
@@ -42,7 +44,7 @@ class Wheelhouse(BaseModel):
 
 
 def on_controller(checkout: Path, given: str) -> Path:
-    """Return the directory that `python_env_wheelhouse` means: relative to the checkout, `~` the user's home."""
+    """Return the directory that `python_env_wheelhouse` or `vllm_wheelhouse` means, in the checkout if relative."""
     return checkout / Path(given).expanduser()
 
 
@@ -52,11 +54,9 @@ def load(directory: Path) -> Wheelhouse:
     Sizes are looked at here; the checksums are checked by the node's pip, for every wheel that it installs.
     """
     if not directory.is_dir():
-        raise InputError(f"python_env_wheelhouse: there is no directory {directory} on the controller.")
+        raise InputError(f"Wheelhouse: there is no directory {directory} on the controller.")
     if not (directory / MANIFEST).exists():
-        raise InputError(
-            f"python_env_wheelhouse: {directory} has no {MANIFEST}: make wheelhouse WHEELHOUSE={directory} fills it."
-        )
+        raise InputError(f"Wheelhouse: {directory} has no {MANIFEST}: make wheelhouse WHEELHOUSE={directory} fills it.")
     house = read_record(directory / MANIFEST, Wheelhouse)
     for wheel in house.wheels:
         try:
@@ -66,34 +66,50 @@ def load(directory: Path) -> Wheelhouse:
         if size != wheel.size:
             state = "is missing" if size < 0 else f"has {size} bytes in place of {wheel.size}"
             raise InputError(
-                f"python_env_wheelhouse: {wheel.file} {state} in {directory}: copy it there again, or "
+                f"Wheelhouse: {wheel.file} {state} in {directory}: copy it there again, or "
                 f"make wheelhouse WHEELHOUSE={directory} anew."
             )
     return house
 
 
-def require_pins(directory: Path, requirements: str) -> None:
-    """Raise InputError where the wheelhouse is complete for no kind of node: nothing has been touched yet then."""
+def require_pins(directory: Path, requirements: str, file: str = FOR_NODES) -> None:
+    """Raise InputError where the wheelhouse is complete for no kind of node: nothing has been touched yet then.
+
+    `file` is where the requirements come from.
+    """
     house, parsed = load(directory), parse_requirements(requirements)
     lacking: list[tuple[Target, Choice]] = []
     for target in house.made_for:
         choice = choose(parsed, house.wheels, target)
         if not choice.missing:
+            require_checksums(directory, requirements, choice)
             return
         lacking.append((target, choice))
     if not lacking:
-        raise InputError(f"python_env_wheelhouse: {directory / MANIFEST} is made for no Python: make it anew.")
+        raise InputError(f"Wheelhouse: {directory / MANIFEST} is made for no Python: make it anew.")
     target, choice = min(lacking, key=lambda entry: len(entry[1].missing))
-    raise InputError(incomplete(directory, target, choice))
+    raise InputError(incomplete(directory, target, choice, file))
 
 
-def incomplete(directory: Path, target: Target, choice: Choice) -> str:
+def require_checksums(directory: Path, requirements: str, choice: Choice) -> None:
+    """Raise InputError where the requirements state checksums and a wheel has none of its package's."""
+    stated = parse_checksums(requirements)
+    for wheel in choice.wheels if stated else ():
+        if wheel.sha256 not in stated.get(wheel.name, ()):
+            raise InputError(
+                f"{wheel.file} in {directory} is not what the requirements state for {wheel.name}: its SHA-256 is "
+                f"{wheel.sha256}. Remove it and make the wheelhouse again."
+            )
+
+
+def incomplete(directory: Path, target: Target, choice: Choice, file: str = FOR_NODES) -> str:
     """Return the sentence about what a wheelhouse lacks for a target."""
     most = sorted(choice.missing, key=lambda one: one.by)[:5]  # first what is pinned
     some = ", ".join(map(str, most)) + (" ..." if len(choice.missing) > 5 else "")
     return (
         f"The wheelhouse {directory} has no wheel of {some} for {target}: make wheelhouse WHEELHOUSE={directory} "
-        f"NODE_PYTHON={target.python} NODE_PLATFORM={target.platform} adds what is missing."
+        f"NODE_PYTHON={target.python} NODE_PLATFORM={target.platform}"
+        f"{'' if file == FOR_NODES else f' REQUIREMENTS={file}'} adds what is missing."
     )
 
 

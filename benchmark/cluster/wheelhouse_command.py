@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from benchmark.cluster.wheel import EPOCH
-from benchmark.cluster.wheelhouse import MANIFEST, Wheelhouse, read_wheel
+from benchmark.cluster.wheelhouse import MANIFEST, Wheelhouse, read_wheel, require_checksums
 from benchmark.cluster.wheels import Choice, Missing, Target, Wheel, choose, parse_requirements
 from benchmark.errors import EXIT_VALID, InputError, SetupError
 from benchmark.files import file_sha256, read_record, write_record
@@ -94,6 +94,7 @@ class Filling:
             raise SetupError(
                 f"There is still no wheel of {choice.missing[0]} after {MAX_ROUNDS} rounds: change its pin."
             )
+        require_checksums(self.directory, text, choice)
         choices = {self.target: choice}
         for other in self.before.made_for:
             again = choose(requirements, wheels, other)

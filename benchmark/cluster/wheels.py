@@ -25,6 +25,8 @@ PLATFORM = re.compile(r"manylinux_2_(\d+)_(\w+)")
 LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 # The oldest glibc that any wheel is made for: 2.5 on x86, 2.17 elsewhere.
 OLDEST_GLIBC = {"x86_64": 5, "i686": 5}
+# What `pip` calls a hash: the checksum of one wheel of a package, of which each Python may have its own.
+CHECKSUM = re.compile(r"\s--hash=sha256:([0-9a-f]{64})(?=\s|$)")
 # Each pass adds what the wheels chosen in the last one ask for; real sets need five or six.
 MAX_PASSES = 50
 
@@ -139,14 +141,14 @@ class Choice:
 
 
 def parse_requirements(text: str) -> list[Requirement]:
-    """Return the requirements of a file's text. Raises InputError where a line is more than a plain requirement."""
+    """Return the requirements of a file's text. Raises InputError where a line is more than a plain requirement.
+
+    Checksums (`--hash`) may stand beside it: see `parse_checksums`.
+    """
     found = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        stated = re.sub(r"(^|\s)#.*$", "", line).strip()
-        if not stated:
-            continue
+    for number, stated in _statements(text):
         try:
-            requirement = Requirement(stated)
+            requirement = Requirement(CHECKSUM.sub("", stated).strip())
         except InvalidRequirement:
             requirement = None
         if requirement is None or requirement.url:
@@ -156,6 +158,33 @@ def parse_requirements(text: str) -> list[Requirement]:
             )
         found.append(requirement)
     return found
+
+
+def parse_checksums(text: str) -> dict[str, frozenset[str]]:
+    """Return by package the SHA-256 that its wheels may have; nothing where the file states none.
+
+    Raises InputError as `parse_requirements` does.
+    """
+    found: dict[str, frozenset[str]] = {}
+    for requirement, (_, stated) in zip(parse_requirements(text), _statements(text), strict=True):
+        if sums := CHECKSUM.findall(stated):
+            name = canonicalize_name(requirement.name)  # one package may stand there once for each Python
+            found[name] = found.get(name, frozenset()) | frozenset(sums)
+    return found
+
+
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """Yield what a requirements file says, without comments and with lines that go on joined, and on which line."""
+    held, begun = "", 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        stated = re.sub(r"(^|\s)#.*$", "", line).strip()
+        begun = begun if held else number
+        held += stated.removesuffix("\\")
+        if held.strip() and not stated.endswith("\\"):
+            yield begun, held.strip()
+            held = ""
+    if held.strip():
+        yield begun, held.strip()
 
 
 def choose(requirements: Iterable[Requirement], wheels: Iterable[Wheel], target: Target) -> Choice:

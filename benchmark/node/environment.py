@@ -17,9 +17,11 @@ from benchmark.node.model import find_snapshot
 from benchmark.node.model_hash import weights_sha256
 from benchmark.node.nvml import NoDriver, driver
 from benchmark.node.prepared import tokenizer_sha256
+from benchmark.node.serving.vllm import packages
 from benchmark.records import Environment, Gpu, GpuProcess
 from benchmark.records.environment import PACKAGES
 from benchmark.settings import Settings
+from benchmark.vllm import ENGINE as VLLM
 
 CPUS = Path("/sys/devices/system/cpu")
 SERVED = "endpoint"
@@ -52,6 +54,7 @@ def validate_environment(settings: Settings, engine: str) -> Environment:
         model_sha256=weights,
         tokenizer_sha256=tokenizer,
         packages={name: version for name in PACKAGES if (version := _version(name))},
+        server_packages=packages(settings) if engine == VLLM else {},
     )
 
 

@@ -102,6 +102,9 @@ class Engine(ABC):
     replicable: ClassVar[bool] = False
     """Whether a node with several GPUs runs one in a process of its own on each; else there is one on a node."""
 
+    counts_gpus: ClassVar[bool] = False
+    """Whether `benchmark_replicas` tells the one that is there how many GPUs it uses."""
+
     directory = Path()
     """Where its own logs may go: the run's directory, set before `load`."""
 

@@ -36,7 +36,7 @@ def make_replicated_engine(name: str, settings: Settings, generation: Generation
     single = interfaces.plain_engine(name, settings, generation, options)
     asked = settings.benchmark_replicas
     if not single.replicable:
-        if asked not in ("auto", 1):
+        if asked not in ("auto", 1) and not single.counts_gpus:
             raise InputError(f"benchmark_replicas is {asked}: the engine {name} runs once on a node.")
         return single
     gpus = _visible_gpus() if settings.benchmark_device == "cuda" else None

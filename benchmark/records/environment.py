@@ -26,6 +26,9 @@ PACKAGES = (
 )
 """Packages whose version can change a number: what `Environment.packages` may name, and what drift looks at."""
 
+SERVER_PACKAGES = ("vllm", "flashinfer-python", "tokenizers", "torch", "transformers", "triton")
+"""The same for the environment of a server that the run starts: `Environment.server_packages`, and drift."""
+
 THROTTLE_REASONS = {
     0x001: "gpu_idle",
     0x002: "applications_clocks_setting",
@@ -105,3 +108,6 @@ class Environment(Record):
     model_sha256: Text = Field("", description="of the weights' files; empty: the engine has none of its own")
     tokenizer_sha256: Text = ""
     packages: dict[Name, Text] = Field(default_factory=dict, description="installed versions")
+    server_packages: dict[Name, Text] = Field(
+        default_factory=dict, description="in vLLM's environment; empty: the engine is another"
+    )

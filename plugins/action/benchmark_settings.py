@@ -15,7 +15,9 @@ from play_settings import resolve_play
 
 from benchmark.cluster.wheelhouse import on_controller, require_pins
 from benchmark.errors import InputError
-from benchmark.settings import Settings
+from benchmark.settings import ResolvedSettings
+from benchmark.vllm import ENGINE as VLLM
+from benchmark.vllm import check_vllm_options
 
 OLDEST, BELOW = (2, 19), (2, 22)
 
@@ -26,7 +28,7 @@ class ActionModule(NodeAction):
     _requires_connection = False
 
     def act(self) -> dict[str, Any]:
-        """Return the profile that each node will run."""
+        """Return the profiles that the nodes will run, and for the nodes that need vLLM the GPUs of one copy."""
         version = tuple(int(part) for part in release.__version__.split(".")[:2])
         if not OLDEST <= version < BELOW:
             raise NodeFailure(
@@ -34,17 +36,31 @@ class ActionModule(NodeAction):
                 f"{'.'.join(map(str, BELOW))} is needed: install requirements.txt."
             )
         resolved = resolve_play(self.task_vars, self._loader).resolved
-        self._check_wheelhouses(r.settings for r in resolved.values())
-        return {"changed": False, "profiles": sorted({r.profile.name for r in resolved.values()})}
+        self._check_wheelhouses(resolved.values())
+        return {
+            "changed": False,
+            "profiles": sorted({r.profile.name for r in resolved.values()}),
+            "vllm": {
+                node: check_vllm_options(dict(r.profile.engine_options)).tensor_parallel_size
+                for node, r in resolved.items()
+                if r.profile.engine == VLLM
+            },
+        }
 
-    def _check_wheelhouses(self, nodes: Iterable[Settings]) -> None:
+    def _check_wheelhouses(self, nodes: Iterable[ResolvedSettings]) -> None:
         """Refuse a wheelhouse that is not there, or that lacks a package which is pinned."""
-        for given, pins in sorted({(s.python_env_wheelhouse, s.python_env_requirements) for s in nodes}):
+        wanted = set()
+        for settings, engine in ((r.settings, r.profile.engine) for r in nodes):
+            wanted.add(("python_env", settings.python_env_wheelhouse, settings.python_env_requirements))
+            if engine == VLLM:
+                wanted.add(("vllm", settings.vllm_wheelhouse, settings.vllm_requirements))
+        for prefix, given, pins in sorted(wanted):
             if not given:
                 continue
+            file = CHECKOUT / Path(pins).expanduser()
             try:
-                require_pins(on_controller(CHECKOUT, given), (CHECKOUT / pins).read_text(encoding="utf-8"))
+                require_pins(on_controller(CHECKOUT, given), file.read_text(encoding="utf-8"), pins)
             except InputError as error:
                 raise NodeFailure(str(error)) from error
             except OSError as error:
-                raise NodeFailure(f"python_env_requirements: {CHECKOUT / pins}: {error.strerror}.") from error
+                raise NodeFailure(f"{prefix}_requirements: {file}: {error.strerror}.") from error

@@ -11,10 +11,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from node_action import CHECKOUT, NodeAction, NodeFailure
 
-from benchmark.cluster.preflight import Needs, Probe, gpus, problems
+from benchmark.cluster.preflight import Needs, Probe, VllmNeeds, gpus, problems
 from benchmark.cluster.wheelhouse import load, on_controller
 from benchmark.errors import InputError
 from benchmark.settings import is_directory_path
+from benchmark.vllm import LOCK
 
 PROBE = CHECKOUT / "roles/preflight/files/probe.sh"
 
@@ -30,14 +31,16 @@ class ActionModule(NodeAction):
             device=str(self.setting("benchmark_device")),
             python=str(self.setting("python_env_python")),
             env_dir=str(self.setting("python_env_dir")),
-            env_gb=float(self.setting("python_env_min_free_gb")) + self._wheels_gb(),
+            env_gb=float(self.setting("python_env_min_free_gb")) + self._wheels_gb("python_env_wheelhouse"),
             cache_dir=str(self.setting("hf_cache_dir")),
             weights_gb=float(self.setting("hf_cache_min_free_gb")) if fetched else 0,
+            vllm=self._vllm(),
         )
         revision = str(self.setting("benchmark_model_revision"))
         repository = f"models--{model.replace('/', '--')}"
         snapshot = f"{needs.cache_dir}/hub/{repository}/snapshots/{revision}" if fetched else ""
         words = [needs.python, needs.env_dir, needs.cache_dir, snapshot, needs.device]
+        words += [needs.vllm.python, needs.vllm.env_dir] if needs.vllm else []
         code, out, err = self.shell(f"sh -s -- {shlex.join(words)}", stdin=PROBE.read_text(encoding="utf-8"))
         if code != 0:
             raise NodeFailure(f"The node could not be examined: {' '.join((err or out).split())[-300:]}")
@@ -46,9 +49,21 @@ class ActionModule(NodeAction):
             raise NodeFailure("\n".join(found))
         return {"changed": False, "gpus": gpus(probe), "python": probe.values["python"]}
 
-    def _wheels_gb(self) -> float:
+    def _vllm(self) -> VllmNeeds | None:
+        wanted = self.task_vars.get("preflight_settings", {}).get("vllm", {})
+        if self.node not in wanted:
+            return None
+        return VllmNeeds(
+            python=str(self.setting("vllm_python") or self.setting("python_env_python")),
+            env_dir=str(self.setting("vllm_dir")),
+            env_gb=float(self.setting("vllm_min_free_gb")) + self._wheels_gb("vllm_wheelhouse"),
+            locked=self.setting("vllm_requirements") == LOCK,
+            gpus=int(wanted[self.node]),
+        )
+
+    def _wheels_gb(self, wheelhouse: str) -> float:
         """Return how much of the disk the wheels take, at most, on their way into a new environment."""
-        given = str(self.setting("python_env_wheelhouse"))
+        given = str(self.setting(wheelhouse))
         try:
             return load(on_controller(CHECKOUT, given)).size / 1e9 if given else 0
         except InputError as error:

@@ -35,7 +35,7 @@ DOCUMENTATION = """
 
 # The roles whose tasks take a node's time.
 BENCHMARK = "benchmark"
-ROLES = ("preflight", "python_env", "hf_cache", BENCHMARK)
+ROLES = ("preflight", "python_env", "vllm", "hf_cache", BENCHMARK)
 # The action that ends a node's run.
 COLLECT = "benchmark_collect"
 # How often the screen is drawn, and how often all nodes have a line where there is no screen.

@@ -1,4 +1,4 @@
-"""Module `python_env_install`: make or update the virtual environment on the node, for the action `python_env`."""
+"""Module `python_env_install`: make or update a virtual environment on the node, for `python_env` and `vllm`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: python_env_install
-short_description: Make or update the benchmark's virtual environment
+short_description: Make or update a virtual environment
 description:
-  - Makes a virtual environment, installs pinned packages and the benchmark's wheel, and marks it with a fingerprint.
+  - Makes a virtual environment, installs pinned packages and a wheel of our own, and marks it with a fingerprint.
   - Holds a lock, so that nodes with a shared home do not install into it at the same time.
 author: [The llm-datacenter-benchmark authors]
 options:
@@ -31,7 +31,8 @@ options:
   python: {description: The interpreter to make it from., type: str, required: true}
   requirements: {description: Text of the requirements file., type: str, required: true}
   torch_index_url: {description: Package index of torch builds; empty for the usual one., type: str, default: ""}
-  wheel: {description: The benchmark's wheel on the node., type: str, required: true}
+  wheel: {description: The benchmark's wheel on the node; empty for an environment without it., type: str, default: ""}
+  settings: {description: What the names of the settings begin with., type: str, default: python_env}
   wheels_dir:
     description: Directory on the node with the packages' wheels, removed afterwards; empty for a package index.
     type: str
@@ -49,7 +50,7 @@ MARKER = ".llm-benchmark"
 WHEELS = ".llm-benchmark-wheels"
 
 
-FULL = "The disk is full: make room, or set python_env_dir (and TMPDIR) to a larger disk."
+FULL = "The disk is full: make room, or set {settings}_dir (and TMPDIR) to a larger disk."
 # Less than any package takes, in bytes.
 NOTHING_LEFT = 256 * 2**10
 
@@ -91,8 +92,8 @@ def is_full(*places: Path) -> bool:
         return False
 
 
-def run(command: list[str], timeout_s: int, *, wheelhouse: bool = False) -> None:
-    """Run a command; raise InstallError with a sentence about its failure.
+def run(command: list[str], timeout_s: int, settings: str, *, wheelhouse: bool = False) -> None:
+    """Run a command; raise InstallError with a sentence about its failure, which names the `settings` to change.
 
     For a `wheelhouse`, nothing of pip's configuration on the node is honoured: it could name other sources.
     """
@@ -104,7 +105,7 @@ def run(command: list[str], timeout_s: int, *, wheelhouse: bool = False) -> None
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False)
     except subprocess.TimeoutExpired:
         raise InstallError(
-            f"{' '.join(command[:4])} did not end within python_env_timeout_s = {timeout_s} s: is the package index "
+            f"{' '.join(command[:4])} did not end within {settings}_timeout_s = {timeout_s} s: is the package index "
             "slow or out of reach?"
         ) from None
     except OSError as error:
@@ -115,15 +116,17 @@ def run(command: list[str], timeout_s: int, *, wheelhouse: bool = False) -> None
             "dmesg there; then run again."
         )
     if done.returncode != 0:
-        raise InstallError(sentence(done.stdout + "\n" + done.stderr, wheelhouse=wheelhouse))
+        raise InstallError(sentence(done.stdout + "\n" + done.stderr, settings, wheelhouse=wheelhouse))
 
 
-def sentence(output: str, *, wheelhouse: bool = False) -> str:
+def sentence(output: str, settings: str, *, wheelhouse: bool = False) -> str:
     """Return what pip or venv said, in one sentence with what to do."""
     if "No space left on device" in output:
-        return FULL
+        return FULL.format(settings=settings)
     if match := re.search(r"from (\S+) \(from.*?\n\s+Expected sha256", output):
         wheel = match[1].rpartition("/")[2]
+        if not wheelhouse:
+            return f"The package index gives another {wheel} than {settings}_requirements has the checksum of."
         return f"{wheel} is not the wheel that wheelhouse.json lists: copy the wheelhouse again, or make it anew."
     if "ensurepip is not available" in output or "No module named ensurepip" in output:
         return "This Python cannot make virtual environments: install its venv package (Debian: python3-venv)."
@@ -131,9 +134,10 @@ def sentence(output: str, *, wheelhouse: bool = False) -> str:
     if match and wheelhouse:
         return f"The wheel of {match[1]} is not among those that were sent: run again."
     if match:
+        where = f"{settings}_requirements" + (f", {settings}_torch_index_url" if settings == "python_env" else "")
         return (
-            f"The package index has no {match[1]} for this Python and platform: check the pin, "
-            "python_env_torch_index_url and the node's pip configuration."
+            f"The package index has no {match[1]} for this Python and platform: check {where} and the node's pip "
+            "configuration."
         )
     if match := re.search(r"(Temporary failure in name resolution|Connection refused|Network is unreachable|"
                           r"Failed to establish a new connection|timed out)", output):  # fmt: skip
@@ -152,14 +156,14 @@ def requirements_without_torch(text: str) -> tuple[list[str], str]:
 
 def install(directory: Path, parameters: dict[str, Any]) -> None:
     """Make or update the environment; the marker is written last, so that a half-made one is never taken for made."""
-    timeout_s, interpreter = parameters["timeout_s"], str(Path(parameters["python"]).expanduser())
+    interpreter = str(Path(parameters["python"]).expanduser())
     python = directory / "bin" / "python"
     have = installed_wheels(directory)
     (directory / MARKER).unlink(missing_ok=True)
     # What did not come from a wheelhouse as a whole could hold anything: with one, such an environment is made anew.
     if not works(python, interpreter) or (parameters["wheels_dir"] and not have):
         shutil.rmtree(directory, ignore_errors=True)
-        run([interpreter, "-m", "venv", str(directory)], timeout_s)
+        run([interpreter, "-m", "venv", str(directory)], parameters["timeout_s"], parameters["settings"])
         have = []
     requirements = directory / "requirements.txt"
     requirements.write_text(parameters["requirements"])
@@ -174,33 +178,35 @@ def install(directory: Path, parameters: dict[str, Any]) -> None:
 
 def install_from_index(python: Path, requirements: Path, parameters: dict[str, Any]) -> None:
     """Install with the node's own pip configuration, torch from an index of its own where there is one."""
-    timeout_s = parameters["timeout_s"]
+    timeout_s, settings = parameters["timeout_s"], parameters["settings"]
     pip = [str(python), "-m", "pip", "install", "--quiet", "--no-color"]
     if parameters["torch_index_url"]:
         # From that index alone, and first: what comes after finds torch there and takes no other build.
         torch, _ = requirements_without_torch(parameters["requirements"])
-        run([*pip, "--index-url", parameters["torch_index_url"], *torch], timeout_s)
-    run([*pip, "--requirement", str(requirements)], timeout_s)
-    run([*pip, "--no-deps", "--force-reinstall", parameters["wheel"]], timeout_s)
+        run([*pip, "--index-url", parameters["torch_index_url"], *torch], timeout_s, settings)
+    run([*pip, "--requirement", str(requirements)], timeout_s, settings)
+    if parameters["wheel"]:
+        run([*pip, "--no-deps", "--force-reinstall", parameters["wheel"]], timeout_s, settings)
     (python.parents[1] / WHEELS).unlink(missing_ok=True)
 
 
 def install_from_wheels(directory: Path, have: list[str], parameters: dict[str, Any]) -> None:
     """Install what is locked and not there yet, each wheel against its hash, and from nowhere else."""
-    timeout_s, locked = parameters["timeout_s"], parameters["locked"]
+    locked, told = parameters["locked"], (parameters["timeout_s"], parameters["settings"])
     pip = [str(directory / "bin" / "python"), "-m", "pip"]
     gone = {line.split("==")[0] for line in have} - {line.split("==")[0] for line in locked}
     if gone:
-        run([*pip, "uninstall", "--quiet", "--yes", *sorted(gone)], timeout_s, wheelhouse=True)
+        run([*pip, "uninstall", "--quiet", "--yes", *sorted(gone)], *told, wheelhouse=True)
     words = ["install", "--quiet", "--no-color", "--no-index", "--no-deps", "--force-reinstall"]
     if new := [line for line in locked if line not in have]:
         listing = directory / "wheels.txt"
         listing.write_text("\n".join(new) + "\n")
         offered = ["--find-links", parameters["wheels_dir"], "--only-binary", ":all:", "--require-hashes"]
-        run([*pip, *words, *offered, "--requirement", str(listing)], timeout_s, wheelhouse=True)
-    run([*pip, *words, parameters["wheel"]], timeout_s, wheelhouse=True)
+        run([*pip, *words, *offered, "--requirement", str(listing)], *told, wheelhouse=True)
+    if parameters["wheel"]:
+        run([*pip, *words, parameters["wheel"]], *told, wheelhouse=True)
     # The wheels were chosen on the controller: that nothing is lacking is asked of pip here.
-    run([*pip, "check"], timeout_s, wheelhouse=True)
+    run([*pip, "check"], *told, wheelhouse=True)
     (directory / WHEELS).write_text("\n".join(locked) + "\n")
 
 
@@ -236,7 +242,8 @@ def main() -> None:
             "python": {"type": "str", "required": True},
             "requirements": {"type": "str", "required": True},
             "torch_index_url": {"type": "str", "default": ""},
-            "wheel": {"type": "str", "required": True},
+            "wheel": {"type": "str", "default": ""},
+            "settings": {"type": "str", "default": "python_env"},
             "wheels_dir": {"type": "str", "default": ""},
             "locked": {"type": "list", "elements": "str", "default": []},
             "timeout_s": {"type": "int", "required": True},
@@ -258,7 +265,8 @@ def main() -> None:
                 Path(module.params["wheels_dir"]).parent.rmdir()
     except InstallError as error:
         # Not all say it themselves: venv tells only that what it called has failed.
-        module.fail_json(msg=FULL if is_full(directory.parent, Path(tempfile.gettempdir())) else str(error))
+        full = is_full(directory.parent, Path(tempfile.gettempdir()))
+        module.fail_json(msg=FULL.format(settings=module.params["settings"]) if full else str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.filename or directory} cannot be written: {error.strerror}.")
     module.exit_json(changed=changed)

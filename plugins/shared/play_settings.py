@@ -15,7 +15,7 @@ from benchmark.errors import InputError
 from benchmark.records import RunRecord
 from benchmark.settings import ResolvedSettings, Settings, resolve_nodes
 
-PREFIXES = ("benchmark_", "python_env_", "hf_cache_")
+PREFIXES = ("benchmark_", "python_env_", "vllm_", "hf_cache_")
 # A secret is no setting: it is in no result and in no run.json.
 SECRET = "hf_cache_token"  # noqa: S105 # the name of a variable, not its value
 # Which run is resumed; no setting of that run.

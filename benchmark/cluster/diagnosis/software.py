@@ -9,7 +9,7 @@ from benchmark.records import Drift
 
 # Facts that are versions of software, as they are called in Drift; the rest is how a node is set up.
 SOFTWARE = ("driver", "cuda", "kernel", "python", "gpu.vbios", "model_sha256", "tokenizer_sha256")
-PACKAGE = "packages."
+PACKAGES = ("packages.", "server_packages.")
 # Facts that other causes look at with thresholds of their own, or that cannot make a node slow.
 ELSEWHERE = (
     "cpu_count", "cpu_governor", "clock_offset_s", "gpu.power_limit_w", "gpu.held_down", "gpu.other_processes",
@@ -28,7 +28,7 @@ def other_configuration(suspect: Suspect) -> Iterator[str]:
 
 
 def _software(drift: Drift) -> bool:
-    return drift.fact in SOFTWARE or drift.fact.startswith(PACKAGE)
+    return drift.fact in SOFTWARE or drift.fact.startswith(PACKAGES)
 
 
 def _configuration(drift: Drift) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import aiohttp
+from pydantic import JsonValue
 
 from benchmark.errors import InputError
 from benchmark.node import interfaces
@@ -20,7 +21,7 @@ from benchmark.node.options import check_none
 from benchmark.node.prompting import encode
 from benchmark.node.serving import discovery
 from benchmark.node.serving.client import Client, Request
-from benchmark.node.serving.process import ServerProcess
+from benchmark.node.serving.process import SERVER, ServerProcess
 from benchmark.node.serving.request import ROUTES, Api, body
 from benchmark.records import EngineInfo
 
@@ -30,6 +31,10 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 class Engine(interfaces.Engine):
     """The client of one server or several. A server's own queue is part of what is measured; there is none here."""
 
+    counts_gpus = True
+    name = "endpoint"
+    called = SERVER
+    """What a server that was started here is called where a sentence begins."""
     _server: ServerProcess | None = None
     _client: Client | None = None
     _tokenizer: Any = None
@@ -40,7 +45,7 @@ class Engine(interfaces.Engine):
         Raises InputError without a URL or a command, SetupError where the server does not start, answer or know the
         model.
         """
-        check_none(self.options, "The endpoint engine")
+        self._check_options()
         settings = self.settings
         urls = [url.rstrip("/").removesuffix("/v1") for url in settings.benchmark_endpoint_urls]
         if not urls and not settings.benchmark_endpoint_start:
@@ -59,7 +64,7 @@ class Engine(interfaces.Engine):
         started = {"start": settings.benchmark_endpoint_start} if settings.benchmark_endpoint_start else {}
         if started:
             discovery.refuse_strangers(self._client)
-            self._server = ServerProcess(settings.benchmark_endpoint_start, self.directory)
+            self._server = ServerProcess(settings.benchmark_endpoint_start, self.directory, name=self.called)
             discovery.wait_until_healthy(
                 self._client,
                 self._server,
@@ -68,7 +73,7 @@ class Engine(interfaces.Engine):
             )
         self._found = discovery.discover(self._client, settings, self.generation)
         return EngineInfo(
-            name="endpoint",
+            name=self.name,
             replicas=self._replicas(),
             details={
                 "urls": [target.url for target in self._client.targets],
@@ -76,6 +81,7 @@ class Engine(interfaces.Engine):
                 "client": f"aiohttp {aiohttp.__version__}",
                 **started,
                 **self._found.details,
+                **self._details(),
             },
         )
 
@@ -98,6 +104,13 @@ class Engine(interfaces.Engine):
             self._client = None
             if self._server is not None:
                 self._server.stop()
+
+    def _check_options(self) -> None:
+        check_none(self.options, "The endpoint engine")
+
+    def _details(self) -> dict[str, JsonValue]:
+        """Return what else the result is to say."""
+        return {}
 
     def _request(self, api: Api, query: Query) -> Request:
         if api == "completions" and query.prompt.token_ids is None:

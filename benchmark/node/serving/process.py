@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,10 @@ from pathlib import Path
 from benchmark.node.serving import keeper
 
 LOG = "endpoint.log"
+SERVER = "The server (benchmark_endpoint_start)"
+LOOK_BYTES = 2**18
+# The last line of a traceback, also behind what a logger or the name of a process puts before it.
+ERROR = re.compile(r"(^|[\s.])[A-Z]\w*(Error|Exception): ")
 GRACE_S = 10.0
 """Seconds between SIGTERM and SIGKILL; start.sh leaves a run that is stopped thirty to end."""
 
@@ -17,9 +22,10 @@ GRACE_S = 10.0
 class ServerProcess:
     """A command of the shell, in a session of its own. It ends at `stop`, or when this process ends in whatever way."""
 
-    def __init__(self, command: str, directory: Path, grace_s: float = GRACE_S) -> None:
-        """Start the command; its output goes to a new endpoint.log in `directory`."""
+    def __init__(self, command: str, directory: Path, grace_s: float = GRACE_S, name: str = SERVER) -> None:
+        """Start the command; its output goes to a new endpoint.log in `directory`. `name` begins sentences about it."""
         self.log = directory / LOG
+        self._name = name
         self._grace_s = grace_s
         # What is installed beside this Python (`transformers serve`) is found too, after what is found anyway.
         path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
@@ -40,13 +46,23 @@ class ServerProcess:
         if code is None:
             return None
         how = f"was ended by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
-        return f"The server (benchmark_endpoint_start) {how}. {self.last_words()}"
+        return f"{self._name} {how}. {self.last_words()}"
 
     def last_words(self, lines: int = 5, characters: int = 800) -> str:
-        """Return the end of the log, in a sentence."""
-        text = self.log.read_bytes()[-16384:].decode("utf-8", errors="replace")
-        told = " | ".join([line.strip() for line in text.splitlines() if line.strip()][-lines:])
-        return f"The end of {LOG}: {told[-characters:]}" if told else f"{LOG} is empty."
+        """Return the end of the log, in a sentence, and the first error where that is not in it.
+
+        A server of several processes says last that one of them failed, and why long before.
+        """
+        with self.log.open("rb") as log:
+            log.seek(max(0, self.log.stat().st_size - LOOK_BYTES))
+            text = log.read().decode("utf-8", errors="replace")
+        told = [line.strip() for line in text.splitlines() if line.strip()]
+        if not told:
+            return f"{LOG} is empty."
+        end = told[-lines:]
+        first = next((line for line in told if ERROR.search(line)), None)
+        cause = f" Its first error: {first[-characters:]}" if first is not None and first not in end else ""
+        return f"The end of {LOG}: {' | '.join(end)[-characters:]}{cause}"
 
     def stop(self) -> None:
         """End the server and everything that it started; return when nothing of it is left."""

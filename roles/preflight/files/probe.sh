@@ -1,5 +1,6 @@
 # Tell what the node is, as "key<TAB>value" lines: one connection, and no Python needed to say that Python is missing.
-# Arguments: python interpreter, environment directory, cache directory, directory of the wanted snapshot, cuda or cpu.
+# Arguments: python interpreter, environment directory, cache directory, directory of the wanted snapshot, cuda or cpu;
+# where vLLM is wanted, its interpreter and its environment's directory.
 expand() { case $1 in "~") echo "$HOME" ;; "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
 say() { printf '%s\t%s\n' "$1" "$2"; }
 
@@ -11,12 +12,21 @@ disk() {
   [ -w "$where" ] || say "$1_unwritable" "$where"
 }
 
-python=$(expand "$1")
-say python "$("$python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)"
-"$python" -c 'import venv, ensurepip' 2>/dev/null && say venv yes
-[ -x "$(expand "$2")/bin/python" ] && say env_present yes
+# The interpreter that an environment is made from, and the environment: what is said begins with $1.
+environment() {
+  interpreter=$(expand "$2")
+  say "$1python" "$("$interpreter" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)"
+  "$interpreter" -c 'import venv, ensurepip' 2>/dev/null && say "$1venv" yes
+  [ -x "$(expand "$3")/bin/python" ] && say "$1env_present" yes
+  disk "$1env" "$3"
+}
+
+environment "" "$1" "$2"
+if [ $# -gt 5 ]; then
+  say machine "$(uname -m)"
+  environment vllm_ "$6" "$7"
+fi
 [ -n "$4" ] && [ -d "$(expand "$4")" ] && say model_present yes
-disk env "$2"
 disk cache "$3"
 for program in timeout setsid tar; do command -v "$program" >/dev/null || say missing_program "$program"; done
 if [ "$5" = cuda ]; then

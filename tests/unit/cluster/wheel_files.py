@@ -7,6 +7,7 @@ import hashlib
 import io
 import tarfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmark.cluster.wheels import Wheel
@@ -28,8 +29,10 @@ def wheel(name: str, version: str, *requires: str, tag: str = TAG, python: str =
     )
 
 
-def wheel_content(name: str, version: str, *requires: str, tag: str = TAG) -> bytes:
-    """Return the bytes of a wheel with one module."""
+def wheel_content(
+    name: str, version: str, *requires: str, tag: str = TAG, more: Mapping[str, str] | None = None
+) -> bytes:
+    """Return the bytes of a wheel with one module and `more` files; `{info}` in a path is its metadata's directory."""
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
     files = {
@@ -37,6 +40,7 @@ def wheel_content(name: str, version: str, *requires: str, tag: str = TAG) -> by
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         + "".join(f"Requires-Dist: {one}\n" for one in requires),
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: by hand\nRoot-Is-Purelib: true\nTag: {tag}\n",
+        **{path.format(info=info): text for path, text in (more or {}).items()},
     }
     record = ""
     for path, text in files.items():
@@ -49,11 +53,13 @@ def wheel_content(name: str, version: str, *requires: str, tag: str = TAG) -> by
     return content.getvalue()
 
 
-def make_wheel(directory: Path, name: str, version: str, *requires: str, tag: str = TAG) -> Path:
+def make_wheel(
+    directory: Path, name: str, version: str, *requires: str, tag: str = TAG, more: Mapping[str, str] | None = None
+) -> Path:
     """Write a wheel and return its path."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{name.replace('-', '_')}-{version}-{tag}.whl"
-    path.write_bytes(wheel_content(name, version, *requires, tag=tag))
+    path.write_bytes(wheel_content(name, version, *requires, tag=tag, more=more))
     return path
 
 

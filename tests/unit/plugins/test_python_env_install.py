@@ -62,7 +62,7 @@ def test_an_environment_without_its_python_is_not_there(tmp_path: Path) -> None:
     ],
 )
 def test_what_pip_says_becomes_one_sentence(output: str, said: str) -> None:
-    assert said in install.sentence(output)
+    assert said in install.sentence(output, "python_env")
 
 
 HASHES = """
@@ -74,10 +74,10 @@ ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you
 
 
 def test_what_pip_says_of_a_wheelhouse_names_the_wheelhouse() -> None:
-    said = install.sentence(HASHES)
+    said = install.sentence(HASHES, "python_env", wheelhouse=True)
     assert said.startswith("jinja2-3.1.6-py3-none-any.whl is not the wheel that wheelhouse.json lists")
     output = "ERROR: No matching distribution found for torch==9.9"
-    assert "not among those that were sent" in install.sentence(output, wheelhouse=True)
+    assert "not among those that were sent" in install.sentence(output, "python_env", wheelhouse=True)
 
 
 def test_only_the_torch_pin_goes_to_the_torch_index() -> None:
@@ -88,8 +88,8 @@ def test_only_the_torch_pin_goes_to_the_torch_index() -> None:
 
 def test_a_command_that_hangs_or_is_missing_is_told() -> None:
     with pytest.raises(install.InstallError, match="did not end within python_env_timeout_s = 1 s"):
-        install.run(["sleep", "60"], 1)
+        install.run(["sleep", "60"], 1, "python_env")
     with pytest.raises(install.InstallError, match=r"was killed \(signal 9\): did the node run out of memory"):
-        install.run(["sh", "-c", "kill -9 $$"], 60)
+        install.run(["sh", "-c", "kill -9 $$"], 60, "python_env")
     with pytest.raises(install.InstallError, match="/nowhere/python does not start"):
-        install.run(["/nowhere/python"], 1)
+        install.run(["/nowhere/python"], 1, "python_env")
