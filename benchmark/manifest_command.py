@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmark.cluster.wheelhouse import load
-from benchmark.cluster.wheels import parse_requirements
+from benchmark.cluster.wheels import parse_checksums
 from benchmark.errors import EXIT_VALID, InputError, SetupError
 from benchmark.node.hub_cache import COMMIT, SHA256_DIGITS, RepositoryCache
 from benchmark.node.hub_files import DATASET, MODEL, Kind
 from benchmark.node.sentences import PUNKT_SHA256
 from benchmark.settings import DEFAULT_DATASET, DEFAULT_DATASET_REVISION, DEFAULT_MODEL, DEFAULT_REVISION
+from benchmark.vllm import LOCK
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 INTRODUCTION = f"""# Everything that is fetched
@@ -113,7 +114,13 @@ def _packages(wheelhouses: list[Path]) -> list[Section]:
         "`make wheelhouse REQUIREMENTS=requirements.txt WHEELHOUSE=...` fixes both.",
         _pins("requirements.txt"),
     )
-    return [for_nodes, for_controller, *map(_wheels, wheelhouses)]
+    for_vllm = Section(
+        f"vLLM and what it needs ({LOCK}; only with the engine vllm)",
+        "Pinned by version and by the SHA-256 of every wheel: pip on the node installs nothing else. "
+        "Where a package has a wheel for each Python, a node takes one of those listed.",
+        _pins(LOCK),
+    )
+    return [for_nodes, for_controller, for_vllm, *map(_wheels, wheelhouses)]
 
 
 def _wheels(directory: Path) -> Section:
@@ -137,8 +144,13 @@ def _pins(file: str) -> tuple[Item, ...]:
         raise InputError(f"{error.filename}: {error.strerror}: run this in a checkout of the benchmark.") from None
     plain = "\n".join(line for line in text.splitlines() if not line.startswith("-r "))
     return tuple(
-        Item(one.name, f"{one.specifier}{f' where {one.marker}' if one.marker else ''}", "package index")
-        for one in parse_requirements(plain)
+        Item(
+            one.name,
+            f"{one.specifier}{f' where {one.marker}' if one.marker else ''}",
+            "package index",
+            checksum=" ".join(f"sha256:{each}" for each in sorted(sums)) or None,
+        )
+        for one, sums in parse_checksums(plain)
     )
 
 

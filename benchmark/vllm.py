@@ -18,7 +18,7 @@ ENGINE = "vllm"
 # The lock of vLLM's build for CUDA, and what that build takes.
 LOCK = "requirements-vllm.txt"
 OLDEST_PYTHON, BELOW_PYTHON = (3, 11), (3, 15)
-MACHINE = "x86_64"
+MACHINE, GLIBC = "x86_64", (2, 31)
 # Where the server is and what it is called, the run decides: it would not find it elsewhere.
 OURS = ("--host", "--port", "--uds", "--model", "--served-model-name", "--api-key", "--headless", "--config")
 

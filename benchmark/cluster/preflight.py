@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from benchmark.vllm import BELOW_PYTHON, MACHINE, OLDEST_PYTHON
+from benchmark.vllm import BELOW_PYTHON, GLIBC, MACHINE, OLDEST_PYTHON
 
 MIN_PYTHON = (3, 10)
 
@@ -67,7 +67,10 @@ def problems(probe: Probe, needs: Needs) -> list[str]:
     """Return everything that keeps the node from running, or nothing."""
     found = [*_python(probe, needs), *_vllm(probe, needs.vllm), *_disk(probe, needs)]
     if needs.vllm and needs.device == "cuda" and 0 < len(gpus(probe)) < needs.vllm.gpus:
-        found.append(f"tensor_parallel_size is {needs.vllm.gpus}, and this node has {len(gpus(probe))} GPUs.")
+        there = len(gpus(probe))
+        found.append(
+            f"vLLM is to spread over {needs.vllm.gpus} GPUs (tensor_parallel_size), and this node has {there}."
+        )
     if missing := probe.many.get("missing_program"):
         found.append(f"Not installed: {', '.join(missing)} (coreutils, util-linux and tar have them).")
     if needs.device == "cuda" and not gpus(probe):
@@ -106,10 +109,12 @@ def _vllm(probe: Probe, needs: VllmNeeds | None) -> list[str]:
         )
     elif "vllm_venv" not in probe.values and "vllm_env_present" not in probe.values:
         found.append(f"{needs.python} cannot make virtual environments, which vLLM needs: install its venv package.")
-    if needs.locked and (machine := probe.values.get("machine", "")) != MACHINE:
+    machine, libc = probe.values.get("machine", ""), probe.values.get("libc", "")
+    if needs.locked and (machine != MACHINE or not libc.startswith("glibc ") or _numbers(libc[6:]) < GLIBC):
         found.append(
-            f"This node is {machine}, and the vLLM that is locked is for {MACHINE}: set vllm_requirements to a file "
-            "that pins vLLM and what it needs there."
+            f"This node is {machine} with {libc or 'another C library'}, and the vLLM that is locked is for {MACHINE} "
+            f"with glibc {'.'.join(map(str, GLIBC))} or newer: set vllm_requirements to a file that pins vLLM and what "
+            "it needs there."
         )
     return found
 

@@ -13,7 +13,7 @@ from typing import Literal
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from pydantic import BaseModel, ConfigDict
 
-from benchmark.cluster.wheels import Choice, Target, Wheel, choose, parse_checksums, parse_requirements
+from benchmark.cluster.wheels import Choice, Target, Wheel, checksums, choose, parse_requirements
 from benchmark.errors import InputError
 from benchmark.files import file_sha256, read_record
 from benchmark.records import SCHEMA_VERSION
@@ -93,7 +93,7 @@ def require_pins(directory: Path, requirements: str, file: str = FOR_NODES) -> N
 
 def require_checksums(directory: Path, requirements: str, choice: Choice) -> None:
     """Raise InputError where the requirements state checksums and a wheel has none of its package's."""
-    stated = parse_checksums(requirements)
+    stated = checksums(requirements)
     for wheel in choice.wheels if stated else ():
         if wheel.sha256 not in stated.get(wheel.name, ()):
             raise InputError(

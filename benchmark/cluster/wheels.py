@@ -160,16 +160,22 @@ def parse_requirements(text: str) -> list[Requirement]:
     return found
 
 
-def parse_checksums(text: str) -> dict[str, frozenset[str]]:
-    """Return by package the SHA-256 that its wheels may have; nothing where the file states none.
+def parse_checksums(text: str) -> list[tuple[Requirement, frozenset[str]]]:
+    """Return the requirements with the SHA-256 that a wheel of each may have; none: any.
 
     Raises InputError as `parse_requirements` does.
     """
+    stated = [frozenset(CHECKSUM.findall(one)) for _, one in _statements(text)]
+    return list(zip(parse_requirements(text), stated, strict=True))
+
+
+def checksums(text: str) -> dict[str, frozenset[str]]:
+    """Return by package the SHA-256 that its wheels may have; nothing where the file states none."""
     found: dict[str, frozenset[str]] = {}
-    for requirement, (_, stated) in zip(parse_requirements(text), _statements(text), strict=True):
-        if sums := CHECKSUM.findall(stated):
+    for requirement, sums in parse_checksums(text):
+        if sums:
             name = canonicalize_name(requirement.name)  # one package may stand there once for each Python
-            found[name] = found.get(name, frozenset()) | frozenset(sums)
+            found[name] = found.get(name, frozenset()) | sums
     return found
 
 

@@ -35,6 +35,7 @@ def test_a_complete_run(playbooks: Playbooks) -> None:
     assert done.code == 0, done.output
     cluster = done.cluster
     assert (cluster["asked"], cluster["counted"]) == (2, 2)
+    assert "Install vLLM" not in done.output  # no worker is spent on what is not asked for
     assert cluster["verdict"]["valid"]
     assert cluster["overlap"]["together_s"] > 0
     assert "unverified, not an MLCommons submission" in done.summary

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,14 @@ def test_every_pin_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
             if "==" in line:
                 name, _, version = line.split(" ")[0].split(";")[0].partition("==")
                 assert f"| {name} | =={version} " in listed
+
+
+def test_vllm_is_listed_with_the_checksum_of_every_wheel(capsys: pytest.CaptureFixture[str]) -> None:
+    items = sections(capsys)["vLLM and what it needs"]["items"]
+    listed = {one for item in items for one in item["checksum"].split(" ")}
+    lock = (CHECKOUT / "requirements-vllm.txt").read_text()
+    assert listed == set(re.findall(r"sha256:[0-9a-f]{64}", lock))
+    assert len(items) == len(re.findall(r"^[a-z]", lock, re.MULTILINE))
 
 
 def test_what_was_fetched_has_its_own_checksums(

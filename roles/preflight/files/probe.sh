@@ -24,6 +24,7 @@ environment() {
 environment "" "$1" "$2"
 if [ $# -gt 5 ]; then
   say machine "$(uname -m)"
+  say libc "$(getconf GNU_LIBC_VERSION 2>/dev/null)"
   environment vllm_ "$6" "$7"
 fi
 [ -n "$4" ] && [ -d "$(expand "$4")" ] && say model_present yes

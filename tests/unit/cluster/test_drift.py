@@ -39,6 +39,7 @@ NODE = HOST.model_copy(
         "model_sha256": "ab" * 32,
         "tokenizer_sha256": "cd" * 32,
         "packages": {"torch": "2.13.0", "transformers": "5.23.0"},
+        "server_packages": {"vllm": "0.33.0", "torch": "2.14.0"},
     }
 )
 CUDA = Settings()
@@ -77,6 +78,8 @@ DIFFERENCES: list[tuple[str, dict[str, Any], str, str]] = [
     ("tokenizer_sha256", {"tokenizer_sha256": "12" * 32}, "cd" * 6, "12" * 6),
     ("packages.torch", {"packages": {"torch": "2.11.0", "transformers": "5.23.0"}}, "2.13.0", "2.11.0"),
     ("packages.transformers", {"packages": {"torch": "2.13.0"}}, "5.23.0", "not installed"),
+    ("server_packages.vllm", {"server_packages": {"vllm": "0.32.0", "torch": "2.14.0"}}, "0.33.0", "0.32.0"),
+    ("server_packages.torch", {"server_packages": {"vllm": "0.33.0"}}, "2.14.0", "not installed"),
     ("memory_mib", {"memory_mib": 32768}, "65536", "32768"),
     ("gpu.count", {"gpus": (TOLD, TOLD)}, "1", "2"),
     ("gpu.vbios", {"gpu": {"vbios": "92.00.19"}}, "92.00.66.00.0C", "92.00.19"),
@@ -102,7 +105,7 @@ def test_each_fact_that_counts_is_found(fact: str, change: dict[str, Any], usual
 
 def test_every_fact_of_the_list_has_been_tried() -> None:
     tried = {one[0] for one in DIFFERENCES} | {"clock_offset_s"}
-    assert {name for name in [*FACTS, *QUANTITIES] if not name.startswith("packages.")} <= tried
+    assert {name for name in [*FACTS, *QUANTITIES] if "packages." not in name} <= tried
 
 
 @pytest.mark.parametrize(
@@ -246,3 +249,7 @@ def test_memory_within_two_percent_is_never_drift_and_a_wide_gap_always_is(sizes
     assert ("memory_mib" in found) == any(gaps)
     assert len(found.get("memory_mib", {None: ()})) == sum(gaps) + 1
     assert math.isfinite(sum(sizes))
+
+
+def test_a_node_that_serves_otherwise_is_not_held_against_vllm() -> None:
+    assert facts(node(), node(server_packages={})) == {}

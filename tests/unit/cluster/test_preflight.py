@@ -1,9 +1,10 @@
+import platform
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from benchmark.cluster.preflight import Needs, Probe, gpus, problems
+from benchmark.cluster.preflight import Needs, Probe, VllmNeeds, gpus, problems
 
 PROBE = Path(__file__).parents[3] / "roles/preflight/files/probe.sh"
 
@@ -66,6 +67,52 @@ def test_all_problems_are_told_at_once() -> None:
     assert len(found) == 3
 
 
+VLLM = Needs(**{**vars(NEEDS), "vllm": VllmNeeds("python3", "~/vllm", 20, locked=True)})
+VLLM_FIT = {"vllm_python": ["3.12.3"], "vllm_venv": ["yes"], "machine": ["x86_64"], "libc": ["glibc 2.31"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        ({"vllm_python": [""]}, "There is no Python for vLLM: python3 does not start; set vllm_python"),
+        (
+            {"vllm_python": ["3.10.12"]},
+            "Python 3.10.12, and vLLM takes Python 3.11 to 3.14: set vllm_python",
+        ),
+        ({"vllm_python": ["3.15.0"]}, "python3 is Python 3.15.0"),
+        ({"vllm_venv": []}, "python3 cannot make virtual environments, which vLLM needs"),
+        ({"machine": ["aarch64"]}, "This node is aarch64 with glibc 2.31, and the vLLM that is locked is for x86_64"),
+        (
+            {"libc": ["glibc 2.28"]},
+            "with glibc 2.28, and the vLLM that is locked is for x86_64 with glibc 2.31",
+        ),
+        ({"libc": [""]}, "This node is x86_64 with another C library"),
+        ({"vllm_env_disk": ["/dev/sdc1 10000000"]}, "10.2 GB free, 20.0 GB are needed for vLLM in ~/vllm"),
+        ({"vllm_env_unwritable": ["/opt"]}, "/opt is not writable for this user, and vLLM in ~/vllm would go there."),
+    ],
+)
+def test_what_vllm_needs(changes: dict[str, list[str]], said: str | None) -> None:
+    room = {"vllm_env_disk": ["/dev/sdc1 100000000"]}
+    found = problems(probe(**{**VLLM_FIT, **room, **changes}), VLLM)
+    assert len(found) == (said is not None)
+    assert said is None or said in found[0]
+
+
+def test_another_vllm_than_the_locked_one_is_left_to_pip() -> None:
+    needs = Needs(**{**vars(NEEDS), "vllm": VllmNeeds("python3", "~/vllm", 0, locked=False)})
+    old = {"vllm_python": ["3.9.2"], "vllm_venv": ["yes"], "machine": ["aarch64"], "vllm_env_disk": ["/dev/sdc1 1"]}
+    assert problems(probe(**old), needs) == []
+
+
+def test_a_copy_that_is_spread_over_more_gpus_than_there_are() -> None:
+    needs = Needs(**{**vars(NEEDS), "vllm": VllmNeeds("python3", "~/vllm", 20, locked=True, gpus=2)})
+    there = {**VLLM_FIT, "vllm_env_present": ["yes"]}
+    assert problems(probe(**there), needs) == [
+        "vLLM is to spread over 2 GPUs (tensor_parallel_size), and this node has 1."
+    ]
+
+
 def test_the_real_probe_describes_this_machine(tmp_path: Path) -> None:
     words = ["python3", f"{tmp_path}/not/yet", str(tmp_path), str(tmp_path), "cpu"]
     done = subprocess.run(["sh", str(PROBE), *words], capture_output=True, text=True, check=True)
@@ -73,6 +120,14 @@ def test_the_real_probe_describes_this_machine(tmp_path: Path) -> None:
     needs = Needs("cpu", "python3", words[1], 0.001, words[2], 0.001)
     assert problems(told, needs) == []
     assert told.values["model_present"] == "yes"
+    assert "machine" not in told.values
+    done = subprocess.run(
+        ["sh", str(PROBE), *words, "python3", str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    more = Probe.parse(done.stdout).values
+    assert (more["machine"], more["vllm_python"]) == (platform.machine(), more["python"])
+    assert more["libc"].startswith("glibc 2.")
+    assert more["vllm_env_disk"]
     assert problems(told, Needs("cpu", "python3", words[1], 1e9, words[2], 0))[0].startswith(
         told.values["env_disk"].split()[0]
     )

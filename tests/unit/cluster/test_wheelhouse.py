@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,30 @@ def test_a_build_that_only_fits_this_machine_is_refused(
     said = capsys.readouterr().err
     assert f"delta-3.tar.gz is published as source alone and builds into delta-3-{OTHER}.whl" in said
     assert files(tmp_path / "house") == []
+
+
+def test_a_wheel_that_has_another_checksum_than_is_stated_is_refused(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alpha, beta = load(made).wheels
+    stated = f"alpha==1.0 --hash=sha256:{alpha.sha256}\nbeta==2.5 \\\n  --hash=sha256:{{}}\n"
+    assert fill(tmp_path, stated.format(beta.sha256)) == 0
+    require_pins(made, stated.format(beta.sha256))
+    told = (
+        f"beta-2.5-py3-none-any.whl in {made} is not what the requirements state for beta: its SHA-256 is {beta.sha256}"
+    )
+    with pytest.raises(InputError, match=re.escape(told)):
+        require_pins(made, stated.format("0" * 64))
+    assert fill(tmp_path, stated.format("0" * 64)) == 2
+    assert told in capsys.readouterr().err
+    # As pip has it: where one is stated, all are.
+    with pytest.raises(InputError, match="not what the requirements state for beta"):
+        require_pins(made, stated.partition("\n")[0])
+
+
+def test_what_lacks_is_told_with_the_file_that_it_is_for(made: Path) -> None:
+    with pytest.raises(InputError, match=r"REQUIREMENTS=requirements-vllm\.txt adds what is missing"):
+        require_pins(made, "vllm==1", "requirements-vllm.txt")
 
 
 def test_what_the_index_lacks_is_told(index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from packaging.tags import parse_tag
 from pydantic import ValidationError
 
-from benchmark.cluster.wheels import Choice, Target, Wheel, choose, parse_requirements
+from benchmark.cluster.wheels import Choice, Target, Wheel, checksums, choose, parse_requirements
 from benchmark.errors import InputError
 from tests.unit.cluster.wheel_files import wheel
 
@@ -105,6 +105,26 @@ def test_demands_that_never_rest_are_told() -> None:
 def test_a_line_that_is_no_plain_requirement_is_refused(line: str) -> None:
     with pytest.raises(InputError, match=r"^Line 2 of the requirements is"):
         parse_requirements(f"# one\n{line}\n")
+
+
+SUMS = st.lists(st.text("0123456789abcdef", min_size=64, max_size=64), max_size=4, unique=True)
+SPACES = st.sampled_from([" ", "  ", " \\\n    ", " \\\n"])
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), SUMS), st.data())
+def test_checksums_are_read_however_they_are_laid_out(sums: dict[str, list[str]], data: st.DataObject) -> None:
+    text = "# head\n\n"
+    for name, own in sums.items():
+        text += f"{name}==1 ; python_version >= '3.11'"
+        text += "".join(f"{data.draw(SPACES)}--hash=sha256:{one}" for one in own) + "\n"
+    assert checksums(text) == {name: frozenset(own) for name, own in sums.items() if own}
+    assert [one.name for one in parse_requirements(text)] == list(sums)
+
+
+def test_a_package_of_two_versions_has_the_checksums_of_both() -> None:
+    one, two = "1" * 64, "2" * 64
+    text = f"Num_py==1 ; python_version < '3.12' --hash=sha256:{one}\nnum-py==2 --hash=sha256:{two}\n"
+    assert checksums(text) == {"num-py": {one, two}}
 
 
 @pytest.mark.parametrize("platform", ["linux_x86_64", "manylinux2014_x86_64", "win_amd64", "manylinux_2_28"])

@@ -215,6 +215,12 @@ def test_what_cannot_be_replicated_is_refused(monkeypatch: pytest.MonkeyPatch) -
         make_replicated_engine("continuous", Settings(benchmark_replicas=2), GENERATION, {})
 
 
+@pytest.mark.parametrize("engine", ["endpoint", "vllm"])
+def test_an_engine_that_counts_gpus_itself_runs_once_with_any_number(engine: str) -> None:
+    made = make_engine(engine, Settings(benchmark_device="cpu", benchmark_replicas=4), GENERATION, {})
+    assert not isinstance(made, Replicated)
+
+
 def test_two_replicas_of_a_model_answer_as_one_does(tmp_path: Path) -> None:
     make_tiny_model(tmp_path / "tiny")
     settings = Settings(

@@ -90,6 +90,15 @@ def test_an_end_is_told_with_the_logs_last_words(tmp_path: Path, command: str, s
     assert said in str(server.ended())
 
 
+def test_the_first_error_is_told_where_the_end_only_says_that_there_was_one(tmp_path: Path) -> None:
+    words = "(EngineCore pid=7) ERROR 11-24 [core.py:1] ValueError: Free memory on device is too little."
+    more = "echo 'RuntimeError: it failed'; for line in 1 2 3 4 5; do echo $line; done"
+    server = ServerProcess(f"echo '{words}'; {more}; exit 1", tmp_path, name="vLLM")
+    until(lambda: server.ended() is not None)
+    told = f"vLLM ended with exit code 1. The end of {LOG}: 1 | 2 | 3 | 4 | 5 Its first error: {words}"
+    assert server.ended() == told
+
+
 def test_what_is_installed_beside_this_python_is_found_after_what_is_found_anyway(tmp_path: Path) -> None:
     server = ServerProcess("echo $PATH", tmp_path)
     until(lambda: server.ended() is not None)
