@@ -126,7 +126,8 @@ def read_samples(path: Path) -> list[Sample]:
 
     Raises InputError, naming file and line, where another line is not a sample.
     """
-    return list(_read_lines(path, Sample, "sample", MAX_SAMPLES_BYTES))
+    *lines, last = read_lines(path, MAX_SAMPLES_BYTES)
+    return [*records_in(path, lines, Sample, "sample"), *last_record(last, Sample)]
 
 
 def read_ticks(path: Path) -> Iterator[Tick]:
@@ -134,19 +135,35 @@ def read_ticks(path: Path) -> Iterator[Tick]:
 
     Raises InputError, naming file and line, where another line is not a tick.
     """
-    return _read_lines(path, Tick, "tick of telemetry", MAX_TELEMETRY_BYTES)
+    *lines, last = read_lines(path, MAX_TELEMETRY_BYTES)
+    yield from records_in(path, lines, Tick, "tick of telemetry")
+    yield from last_record(last, Tick)
 
 
-def _read_lines(path: Path, record: type[RecordT], what: str, most: int) -> Iterator[RecordT]:
-    *lines, last = read_text(path, most).split("\n")
-    for number, line in enumerate(lines, start=1):
+def read_lines(path: Path, most: int) -> list[bytes]:
+    """Return the lines of a regular file of at most `most` bytes; the last is what no newline ended, often nothing.
+
+    Raises InputError, which names the file and the fault.
+    """
+    return _read_bytes(path, most).split(b"\n")
+
+
+def records_in(
+    path: Path, lines: Iterable[bytes], record: type[RecordT], what: str, first: int = 1
+) -> Iterator[RecordT]:
+    """Yield the record in each line. Raises InputError, naming file and line, counted from `first`, for another."""
+    for number, line in enumerate(lines, start=first):
         try:
-            yield record.model_validate_json(line)
+            yield record.model_validate_json(_text(line))
         except ValidationError as error:
             problem = error.errors()[0]["msg"]
             raise InputError(f"{path}, line {number}: not a {what}: {problem}.") from None
+
+
+def last_record(line: bytes, record: type[RecordT]) -> Iterator[RecordT]:
+    """Yield the record in a line that no newline ended, where it is whole."""
     with suppress(ValidationError):
-        yield record.model_validate_json(last)
+        yield record.model_validate_json(_text(line))
 
 
 def _open_distrustfully(path: str, flags: int) -> int:
@@ -156,6 +173,10 @@ def _open_distrustfully(path: str, flags: int) -> int:
 
 def read_text(path: Path, most: int) -> str:
     """Return a regular file's text of at most `most` bytes. Raises InputError, which names the file and the fault."""
+    return _text(_read_bytes(path, most))
+
+
+def _read_bytes(path: Path, most: int) -> bytes:
     try:
         with open(path, "rb", opener=_open_distrustfully) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -167,5 +188,9 @@ def read_text(path: Path, most: int) -> str:
         raise InputError(f"{path}: {error.strerror}.") from None
     if len(data) > most:
         raise InputError(f"{path}: larger than {most >> 20} MiB; refused.")
+    return data
+
+
+def _text(data: bytes) -> str:
     # Only a cut last line can end inside a character; anything else fails validation with its line number.
     return data.decode("utf-8", errors="replace")

@@ -8,7 +8,10 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
-from benchmark.records import Distribution, LoadGenResult, Metrics, QueryCounts, Sample
+import numpy as np
+
+from benchmark.columns import ABSENT, Columns, Floats, Ints
+from benchmark.records import Distribution, LoadGenResult, Metrics, QueryCounts
 
 PERCENTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 CONFIDENCE = 0.99
@@ -45,10 +48,10 @@ def samples_needed(fraction: float, confidence: float = CONFIDENCE) -> int:
 SAMPLES_NEEDED = {name: samples_needed(fraction) for name, fraction in PERCENTILES.items()}
 
 
-def distribution(values: Iterable[float]) -> Distribution | None:
+def distribution(values: Sequence[float] | Floats) -> Distribution | None:
     """Return the distribution of `values` (milliseconds), or None where there are none."""
-    ordered = sorted(values)
-    return pooled_distribution([ordered]) if ordered else None
+    ordered: list[float] = np.sort(np.asarray(values, dtype=np.float64)).tolist()
+    return pooled_distribution([ordered])
 
 
 def pooled_distribution(ordered: Sequence[Sequence[float]]) -> Distribution | None:
@@ -103,31 +106,39 @@ def _double(bits: int) -> float:
     return float(value)
 
 
-def latencies_ms(samples: Iterable[Sample]) -> list[float]:
-    """Return completed minus scheduled of every completed sample, in milliseconds."""
-    return [
-        (s.completed_ns - s.scheduled_ns) / NS_PER_MS
-        for s in samples
-        if s.completed_ns is not None and s.scheduled_ns is not None
-    ]
+def latencies_ms(samples: Columns) -> Floats:
+    """Return completed minus scheduled of every sample, in milliseconds; NaN where it has not both."""
+    return _between(samples.scheduled_ns, samples.completed_ns)
 
 
-def ttfts_ms(samples: Iterable[Sample]) -> list[float]:
-    """Return first token minus scheduled of every completed sample that has a token, in milliseconds."""
-    return [
-        (s.first_token_ns - s.scheduled_ns) / NS_PER_MS
-        for s in samples
-        if s.completed_ns is not None and s.first_token_ns is not None and s.scheduled_ns is not None
-    ]
+def ttfts_ms(samples: Columns) -> Floats:
+    """Return first token minus scheduled of every completed sample, in milliseconds; NaN for others."""
+    return _of_completed(samples, _between(samples.scheduled_ns, samples.first_token_ns))
 
 
-def tpots_ms(samples: Iterable[Sample]) -> list[float]:
-    """Return the time per output token after the first, in milliseconds; samples of one token have none."""
-    return [
-        (s.completed_ns - s.first_token_ns) / (s.output_tokens - 1) / NS_PER_MS
-        for s in samples
-        if s.completed_ns is not None and s.first_token_ns is not None and s.output_tokens > 1
-    ]
+def tpots_ms(samples: Columns) -> Floats:
+    """Return the time per output token after the first, in milliseconds; NaN for samples of one token or of none."""
+    told = samples.completed & (samples.first_token_ns != ABSENT) & (samples.output_tokens > 1)
+    spans_ns = samples.completed_ns - samples.first_token_ns
+    each = np.full(len(samples), np.nan)
+    # Whole numbers of any size are divided exactly by Python alone.
+    pairs = zip(spans_ns[told].tolist(), samples.output_tokens[told].tolist(), strict=True)
+    each[told] = [span_ns / (tokens - 1) / NS_PER_MS for span_ns, tokens in pairs]
+    return each
+
+
+def defined(values: Floats) -> Floats:
+    """Return the values that are not NaN, in their order."""
+    return values[~np.isnan(values)]
+
+
+def _between(earlier_ns: Ints, later_ns: Ints) -> Floats:
+    told = (earlier_ns != ABSENT) & (later_ns != ABSENT)
+    return np.where(told, (later_ns - earlier_ns) / NS_PER_MS, np.nan)
+
+
+def _of_completed(samples: Columns, values: Floats) -> Floats:
+    return np.where(samples.completed, values, np.nan)
 
 
 # LoadGen's own names for its queries and tokens per second, by scenario.
@@ -138,55 +149,57 @@ _LOADGEN_RATES = {
 }
 
 
-def issued(samples: Sequence[Sample]) -> int:
+def issued(samples: Columns) -> int:
     """Return how many queries must have been issued: what was planned, where the scenario decides that itself."""
-    return max((s.index for s in samples), default=-1) + 1
+    return int(samples.index.max(initial=-1)) + 1
 
 
-def compute(samples: Sequence[Sample], planned: int, loadgen: LoadGenResult | None = None) -> Metrics:
+def compute(samples: Columns, planned: int, loadgen: LoadGenResult | None = None) -> Metrics:
     """Return the metrics of `samples`, of which `planned` were meant to be.
 
     Queries and tokens per second are LoadGen's own where it drove the run. Raises ValueError where two samples have
     the same index or one lies beyond what was planned.
     """
-    if len({s.index for s in samples}) != len(samples):
+    if len(np.unique(samples.index)) != len(samples):
         raise ValueError("two samples have the same index")
-    if beyond := [s.index for s in samples if s.index >= planned]:
+    if len(beyond := samples.index[samples.index >= planned]):
         raise ValueError(f"a sample with index {beyond[0]} where {planned} were planned")
-    done = [s for s in samples if s.completed_ns is not None]
-    failed = len(samples) - len(done)
+    done = samples.completed
+    completed = int(np.count_nonzero(done))
     duration_s = qps = tokens_per_s = None
-    output_tokens = sum(s.output_tokens for s in done)
-    if done:
-        elapsed = max(s.completed_ns or 0 for s in done) - min(s.issued_ns for s in samples)
+    # By Python, whose sums do not overflow.
+    output_tokens = sum(samples.output_tokens[done].tolist())
+    if completed:
+        elapsed = int(samples.completed_ns.max()) - int(samples.issued_ns.min())
         if elapsed > 0:
             duration_s = elapsed / NS_PER_S
-            qps = len(done) / duration_s
+            qps = completed / duration_s
             tokens_per_s = output_tokens / duration_s
     if loadgen is not None:
         qps, tokens_per_s = (_figure(loadgen, name) for name in _LOADGEN_RATES[loadgen.scenario])
+
+    def spread(values: Floats) -> Distribution | None:
+        return distribution(defined(values))
+
     return Metrics(
-        queries=QueryCounts(planned=planned, completed=len(done), failed=failed, unfinished=planned - len(samples)),
+        queries=QueryCounts(
+            planned=planned,
+            completed=completed,
+            failed=len(samples) - completed,
+            unfinished=planned - len(samples),
+        ),
         duration_s=duration_s,
         qps=qps,
-        input_tokens=sum(s.input_tokens for s in done),
+        input_tokens=sum(samples.input_tokens[done].tolist()),
         output_tokens=output_tokens,
         tokens_per_s=tokens_per_s,
-        latency_ms=distribution(latencies_ms(done)),
-        latency_from_issue_ms=distribution(((s.completed_ns or 0) - s.issued_ns) / NS_PER_MS for s in done),
-        ttft_ms=distribution(ttfts_ms(done)),
-        ttft_from_issue_ms=distribution(
-            (s.first_token_ns - s.issued_ns) / NS_PER_MS for s in done if s.first_token_ns is not None
-        ),
-        tpot_ms=distribution(tpots_ms(done)),
-        issue_delay_ms=distribution(
-            (s.issued_ns - s.scheduled_ns) / NS_PER_MS for s in samples if s.scheduled_ns is not None
-        ),
-        report_delay_ms=distribution(
-            (s.reported_ns - s.completed_ns) / NS_PER_MS
-            for s in done
-            if s.reported_ns is not None and s.completed_ns is not None
-        ),
+        latency_ms=spread(latencies_ms(samples)),
+        latency_from_issue_ms=spread(_between(samples.issued_ns, samples.completed_ns)),
+        ttft_ms=spread(ttfts_ms(samples)),
+        ttft_from_issue_ms=spread(_of_completed(samples, _between(samples.issued_ns, samples.first_token_ns))),
+        tpot_ms=spread(tpots_ms(samples)),
+        issue_delay_ms=spread(_between(samples.scheduled_ns, samples.issued_ns)),
+        report_delay_ms=spread(_between(samples.completed_ns, samples.reported_ns)),
     )
 
 

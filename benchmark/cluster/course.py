@@ -10,8 +10,11 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from benchmark.columns import ABSENT, Columns, Floats, Ints, doubles
 from benchmark.metrics import NS_PER_S
-from benchmark.records import Sample, Tick
+from benchmark.records import Tick
 
 LEAST_WIDTH_NS = 1_000_000
 MOST_BINS = 120
@@ -98,12 +101,12 @@ class Course:
         )
 
 
-def course_of(samples: Sequence[Sample], ticks: Iterable[Tick] = ()) -> Course | None:
+def course_of(samples: Columns, ticks: Iterable[Tick] = ()) -> Course | None:
     """Return the course of the completed samples and the ticks beside them; None where no query completed."""
-    done = [s for s in samples if s.completed_ns is not None and s.completed_ns > 0]
-    if not done:
+    done = samples.completed_ns > 0
+    if not done.any():
         return None
-    end_ns = max(s.completed_ns or 0 for s in done)
+    end_ns = int(samples.completed_ns.max())
     width_ns = LEAST_WIDTH_NS
     while -(-end_ns // width_ns) > MOST_BINS:
         width_ns *= 2
@@ -111,32 +114,32 @@ def course_of(samples: Sequence[Sample], ticks: Iterable[Tick] = ()) -> Course |
     return Course(
         width_ns=width_ns,
         end_ns=end_ns,
-        tokens=_tokens(done, width_ns, bins),
-        in_flight=_in_flight(done, width_ns, bins),
+        tokens=_tokens(samples, width_ns, bins),
+        in_flight=_in_flight(samples.issued_ns[done], samples.completed_ns[done], width_ns, bins),
         watched=_watched(ticks, width_ns, bins),
     )
 
 
-def _tokens(done: Sequence[Sample], width_ns: int, bins: int) -> array[float]:
+def _tokens(samples: Columns, width_ns: int, bins: int) -> array[float]:
     """Return the tokens in each bin. A rate that begins in a bin adds in part to it, in full to later ones."""
-    came, rate = _zeros(bins + 1), _zeros(bins + 2)
-
-    def change(at_ns: int, tokens_per_ns: float) -> None:
-        number = at_ns // width_ns
-        came[number] += tokens_per_ns * ((number + 1) * width_ns - at_ns)
-        rate[number + 1] += tokens_per_ns
-
-    for sample in done:
-        first_ns, last_ns = sample.first_token_ns, sample.completed_ns or 0
-        if first_ns is None or not sample.output_tokens:
-            continue
-        if first_ns == last_ns:
-            came[min(last_ns // width_ns, bins - 1)] += sample.output_tokens
-            continue
-        came[first_ns // width_ns] += 1
-        each = (sample.output_tokens - 1) / (last_ns - first_ns)
-        change(first_ns, each)
-        change(last_ns, -each)
+    told = (samples.completed_ns > 0) & (samples.first_token_ns != ABSENT) & (samples.output_tokens > 0)
+    first_ns, last_ns = samples.first_token_ns[told], samples.completed_ns[told]
+    tokens = samples.output_tokens[told]
+    at_once = first_ns == last_ns
+    # All at once: all of them in the last one's bin, and no rate.
+    each = np.where(at_once, 0.0, (tokens - 1) / np.where(at_once, 1, last_ns - first_ns))
+    first, last = first_ns // width_ns, last_ns // width_ns
+    # An answer after the other, so that sums are made in the same order whoever makes them.
+    came = _sums(
+        [np.where(at_once, np.minimum(last, bins - 1), first), first, last],
+        [
+            np.where(at_once, tokens, 1),
+            each * ((first + 1) * width_ns - first_ns),
+            -each * ((last + 1) * width_ns - last_ns),
+        ],
+        bins + 1,
+    )
+    rate = _sums([first + 1, last + 1], [each, -each], bins + 2)
     now = 0.0
     for number in range(bins):
         now += rate[number]
@@ -145,18 +148,30 @@ def _tokens(done: Sequence[Sample], width_ns: int, bins: int) -> array[float]:
     return came[:bins]
 
 
-def _in_flight(done: Sequence[Sample], width_ns: int, bins: int) -> Envelope:
-    events = sorted([(s.issued_ns, 1) for s in done] + [(s.completed_ns or 0, -1) for s in done])
-    seen = Envelope.empty(bins)
-    level, since_ns = 0, 0
-    for at_ns, change in events:
-        while since_ns < at_ns:
-            number = since_ns // width_ns
-            until_ns = min(at_ns, (number + 1) * width_ns)
-            seen.see(number, level, until_ns - since_ns)
-            since_ns = until_ns
-        level += change
-    return seen
+def _in_flight(issued_ns: Ints, completed_ns: Ints, width_ns: int, bins: int) -> Envelope:
+    """Return how many were in flight, by how long they were: from one moment at which that, or the bin, changes on."""
+    edges = np.arange(1, bins, dtype=np.int64) * width_ns
+    moments = np.unique(np.concatenate(([0], issued_ns, completed_ns, edges)))
+    since_ns, lasted_ns = moments[:-1], np.diff(moments)
+    level = np.searchsorted(np.sort(issued_ns), since_ns, "right")
+    level -= np.searchsorted(np.sort(completed_ns), since_ns, "right")
+    number = since_ns // width_ns
+    low, high = np.full(bins, np.inf), np.full(bins, -np.inf)
+    np.minimum.at(low, number, level)
+    np.maximum.at(high, number, level)
+    return Envelope(
+        doubles(low),
+        doubles(high),
+        _sums([number], [level * lasted_ns.astype(np.float64)], bins),
+        _sums([number], [lasted_ns], bins),
+    )
+
+
+def _sums(bins: Sequence[Ints], amounts: Sequence[Ints | Floats], count: int) -> array[float]:
+    """Return the sums in `count` bins of amounts, each with its bin, in the order of the samples."""
+    weights = np.stack(amounts, 1).ravel().astype(np.float64)
+    sums: Floats = np.bincount(np.stack(bins, 1).ravel(), weights, count).astype(np.float64)
+    return doubles(sums)
 
 
 def _watched(ticks: Iterable[Tick], width_ns: int, bins: int) -> dict[str, Envelope]:

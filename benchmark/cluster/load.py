@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from benchmark.cluster.course import Course, course_of
+from benchmark.cluster.read_columns import read_columns
 from benchmark.cluster.together import READY_FILE
 from benchmark.cluster.verify import check_claims, check_loadgen, check_origin, check_repeats, check_solo, measured
+from benchmark.columns import Columns, doubles
 from benchmark.errors import InputError
-from benchmark.files import read_record, read_samples, read_ticks
+from benchmark.files import read_record, read_ticks
 from benchmark.loadgen_log import SOLO
-from benchmark.metrics import NS_PER_S, latencies_ms, tpots_ms, ttfts_ms
-from benchmark.records import Failure, Metrics, NodeResult, ReadyNode, RunRecord, Sample
+from benchmark.metrics import NS_PER_S, defined, latencies_ms, tpots_ms, ttfts_ms
+from benchmark.records import Failure, Metrics, NodeResult, ReadyNode, RunRecord
 from benchmark.repeats import repeat_of
 from benchmark.rundir import ATTEMPT, FAILURE, NODES, RUN_FILE, of_repeat
 from benchmark.settings import NODE_NAME
@@ -41,19 +45,19 @@ class Times:
     @cached_property
     def ascending(self) -> dict[str, array[float]]:
         """The times in ascending order, by name."""
-        return {name: array("d", sorted(getattr(self, name))) for name in ("latency_ms", "ttft_ms", "tpot_ms")}
+        return {name: doubles(np.sort(getattr(self, name))) for name in ("latency_ms", "ttft_ms", "tpot_ms")}
 
     @classmethod
-    def of(cls, samples: Sequence[Sample]) -> Times:
+    def of(cls, samples: Columns) -> Times:
         """Return the times of the completed samples."""
-        began_ns = min((sample.issued_ns for sample in samples), default=0)
-        done = [(sample.completed_ns, sample.output_tokens) for sample in samples if sample.completed_ns is not None]
+        done = samples.completed
+        began_ns = samples.issued_ns.min() if len(samples) else 0
         return cls(
-            latency_ms=array("d", latencies_ms(samples)),
-            ttft_ms=array("d", ttfts_ms(samples)),
-            tpot_ms=array("d", tpots_ms(samples)),
-            ended_s=array("d", ((at_ns - began_ns) / NS_PER_S for at_ns, _ in done)),
-            tokens=array("d", (tokens for _, tokens in done)),
+            latency_ms=doubles(defined(latencies_ms(samples))),
+            ttft_ms=doubles(defined(ttfts_ms(samples))),
+            tpot_ms=doubles(defined(tpots_ms(samples))),
+            ended_s=doubles((samples.completed_ns[done] - began_ns) / NS_PER_S),
+            tokens=doubles(samples.output_tokens[done].astype(np.float64)),
         )
 
 
@@ -151,7 +155,7 @@ def load_node(run_dir: Path, run: RunRecord, node: str) -> LoadedNode:
 
 
 def _context(
-    directory: Path, node: str, attempt: int, samples: Sequence[Sample], repeat: int, tell: Callable[[InputError], str]
+    directory: Path, node: str, attempt: int, samples: Columns, repeat: int, tell: Callable[[InputError], str]
 ) -> tuple[Course | None, ReadyNode | None]:
     """Return the course and the clock of a measurement; what is wrong with them is told, and in no total."""
     watched = directory / of_repeat(TELEMETRY, repeat)
@@ -177,7 +181,7 @@ def _later(
     check_repeats(result, run.nodes[node], node)
     for number in range(2, len(result.repeats) + 2):
         as_only = repeat_of(result, number)
-        samples = read_samples(directory / of_repeat(SAMPLES, number))
+        samples = read_columns(directory / of_repeat(SAMPLES, number))
         try:
             metrics = measured(samples, run.nodes[node], as_only.loadgen)
             check_loadgen(as_only, directory, of_repeat("", number))
@@ -218,13 +222,11 @@ def _read_clock(directory: Path, node: str, attempt: int, name: str) -> ReadyNod
     return None
 
 
-def _read_result(
-    directory: Path, run: RunRecord, node: str
-) -> tuple[NodeResult | None, Metrics | None, Sequence[Sample]]:
+def _read_result(directory: Path, run: RunRecord, node: str) -> tuple[NodeResult | None, Metrics | None, Columns]:
     """Return the result, the metrics that the samples give, and these. Raises InputError for what is not believed."""
     paths = sorted(directory.glob("mlperf_datacenter_*.json"))
     if not paths:
-        return None, None, ()
+        return None, None, Columns.of(())
     if len(paths) > 1:
         raise InputError(f"{directory}: more than one result: {_names(paths)}.")
     result = read_record(paths[0], NodeResult)
@@ -233,13 +235,13 @@ def _read_result(
         kept = result.status == "complete" or _exists(directory / SAMPLES)
         # A run for accuracy alone has no samples of a measurement.
         kept = kept and result.resolved.profile.accuracy != "only"
-        samples = read_samples(directory / SAMPLES) if kept else []
+        samples = read_columns(directory / SAMPLES) if kept else Columns.of(())
         metrics = measured(samples, run.nodes[node], result.loadgen)
         if result.status == "complete":
             check_loadgen(result, directory)
             check_claims(result, samples, metrics)
             if result.solo is not None:
-                check_solo(result.solo, read_samples(directory / f"{SOLO}{SAMPLES}"), run.nodes[node])
+                check_solo(result.solo, read_columns(directory / f"{SOLO}{SAMPLES}"), run.nodes[node])
     except InputError as error:
         where = "" if str(error).startswith(str(directory)) else f"{paths[0]}: "
         raise InputError(f"{where}{error}") from None

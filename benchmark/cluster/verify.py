@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmark import metrics
+from benchmark.columns import Columns
 from benchmark.errors import InputError
 from benchmark.loadgen_log import ACCURACY, DETAIL, SOLO, read_result
-from benchmark.records import LoadGenResult, Metrics, NodeResult, RunRecord, Sample, Solo
+from benchmark.records import LoadGenResult, Metrics, NodeResult, RunRecord, Solo
 from benchmark.settings import ResolvedSettings
 from benchmark.verdict import Findings, judge
 
@@ -51,7 +52,7 @@ def check_origin(result: NodeResult, run: RunRecord, node: str) -> None:
         raise InputError(f"the engine {result.engine.name} answered where {asked.profile.engine} was asked for.")
 
 
-def measured(samples: Sequence[Sample], asked: ResolvedSettings, loadgen: LoadGenResult | None) -> Metrics:
+def measured(samples: Columns, asked: ResolvedSettings, loadgen: LoadGenResult | None) -> Metrics:
     """Return what the samples amount to. Raises InputError where they cannot be one run's."""
     try:
         return metrics.compute(samples, asked.profile.samples or metrics.issued(samples), loadgen)
@@ -81,15 +82,14 @@ def check_loadgen(result: NodeResult, directory: Path, prefix: str = "") -> None
             raise InputError("LoadGen was to judge it, and LoadGen gave no verdict on it.")
 
 
-def check_solo(solo: Solo, samples: Sequence[Sample], asked: ResolvedSettings) -> None:
+def check_solo(solo: Solo, samples: Columns, asked: ResolvedSettings) -> None:
     """Raise InputError where a node claims other figures of its turn alone than its samples give."""
     if asked.profile.scenario == "loadgen" and solo.loadgen is None:
         raise InputError("LoadGen was to drive it alone too, and it has no result of LoadGen of that.")
     given = measured(samples, asked, solo.loadgen)
     for path, claimed, value in differences(solo.metrics.model_dump(), given.model_dump()):
         raise InputError(f"alone, its metric {path} is {claimed}, its samples give {value}.")
-    last = max((s.completed_ns or s.issued_ns for s in samples), default=0)
-    if last > solo.window.ended_unix_ns - solo.window.started_unix_ns:
+    if samples.last_ns > solo.window.ended_unix_ns - solo.window.started_unix_ns:
         raise InputError("its samples alone reach beyond the time in which it measured alone.")
 
 
@@ -100,7 +100,7 @@ def check_repeats(result: NodeResult, asked: ResolvedSettings, node: str) -> Non
         raise InputError(f"{node}: {1 + len(result.repeats)} repeats came back, {count} were asked for.")
 
 
-def check_claims(result: NodeResult, samples: Sequence[Sample], given: Metrics) -> None:
+def check_claims(result: NodeResult, samples: Columns, given: Metrics) -> None:
     """Raise InputError where a complete result claims what its samples do not give.
 
     The checks of the verdict are judged again. A node may have further reasons against itself, never for itself.
@@ -130,7 +130,7 @@ def check_claims(result: NodeResult, samples: Sequence[Sample], given: Metrics) 
         raise InputError(f"it claims to be {_word(verdict.valid)}, its samples make it {_word(judged.valid)}.")
 
 
-def _check_measurement(result: NodeResult, replicas: int, samples: Sequence[Sample], given: Metrics) -> None:
+def _check_measurement(result: NodeResult, replicas: int, samples: Columns, given: Metrics) -> None:
     asked = result.resolved.settings.benchmark_target_qps
     found = result.peak.target_qps if result.peak else None
     target = found if asked == "auto" else float(asked) * replicas
@@ -139,8 +139,7 @@ def _check_measurement(result: NodeResult, replicas: int, samples: Sequence[Samp
     claims = result.metrics.model_dump() if result.metrics else {}
     for path, claimed, value in differences(claims, given.model_dump()):
         raise InputError(f"its metric {path} is {claimed}, its samples give {value}.")
-    last = max((s.completed_ns or s.issued_ns for s in samples), default=0)
-    if result.window and last > result.window.ended_unix_ns - result.window.started_unix_ns:
+    if result.window and samples.last_ns > result.window.ended_unix_ns - result.window.started_unix_ns:
         raise InputError("its samples reach beyond its measuring window.")
     _check_energy(result, given)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmark import metrics
+from benchmark.columns import Columns
 from benchmark.errors import RunError
 from benchmark.files import rewrite_samples, sample_writer
 from benchmark.loadgen_log import ACCURACY, ANSWERS
@@ -103,7 +104,7 @@ class Pass:
         if self.recorder is None:
             return None
         planned = self.bench.profile.samples or self.recorder.issued
-        return metrics.compute(self.recorder.samples, planned, self.loadgen)
+        return metrics.compute(Columns.of(self.recorder.samples), planned, self.loadgen)
 
 
 def judge_answers(bench: Bench, dataset: Dataset, replicas: int, settings: Settings) -> Accuracy:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from benchmark import metrics
+from benchmark.columns import Columns
 from benchmark.errors import RunError
 from benchmark.loadgen_log import CONSTRAINTS
 from benchmark.node.interfaces import Conditions, Purpose, now_ns
 from benchmark.node.measuring import Bench
 from benchmark.node.recorder import Recorder
-from benchmark.records import LoadGenResult, PeakSearch, Probe, Sample
+from benchmark.records import LoadGenResult, Metrics, PeakSearch, Probe, Sample
 from benchmark.verdict import Findings, judge
 
 PRECISION = 0.05
@@ -92,7 +93,7 @@ class PeakFinder:
         """Return queries per second of a burst that is issued at once: what the engine can do without any limit."""
         self.bench.progress.stage("searching: a burst of queries")
         samples, loadgen = self._run(1, "burst")
-        measured = metrics.compute(samples, metrics.issued(samples), loadgen)
+        measured = _measured(samples, loadgen)
         if errors := [sample.error for sample in samples if sample.error]:
             raise RunError(f"The burst that the search begins with failed: {errors[0]}")
         if not measured.qps:
@@ -101,7 +102,7 @@ class PeakFinder:
 
     def _probe(self, rate: float, prefix: str) -> Probe:
         samples, loadgen = self._run(rate, "probe", prefix)
-        measured = metrics.compute(samples, metrics.issued(samples), loadgen)
+        measured = _measured(samples, loadgen)
         # The profile's own limits, and of LoadGen's verdict only this: a short run has too few queries for the rest.
         limits = self.bench.profile.model_copy(update={"accuracy": "off"})
         reasons = list(judge(limits, Findings(measured), rate, "complete").reasons)
@@ -124,3 +125,8 @@ class PeakFinder:
         finally:
             recorder.close()
         return recorder.amend(outcome.scheduled_ns), outcome.loadgen
+
+
+def _measured(samples: Iterable[Sample], loadgen: LoadGenResult | None) -> Metrics:
+    columns = Columns.of(samples)
+    return metrics.compute(columns, metrics.issued(columns), loadgen)

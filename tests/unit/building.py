@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from benchmark import metrics
+from benchmark.columns import Columns
 from benchmark.files import sample_writer, write_record
 from benchmark.records import (
     DatasetInfo,
@@ -93,7 +94,8 @@ def make_run(directory: Path, nodes: dict[str, ResolvedSettings]) -> Path:
 
 def result_of(node: str, resolved: ResolvedSettings, samples: Sequence[Sample], **changes: Any) -> NodeResult:
     """Return the complete result that the samples give; `changes` replace its fields."""
-    measured = metrics.compute(samples, resolved.profile.samples or metrics.issued(samples))
+    columns = Columns.of(samples)
+    measured = metrics.compute(columns, resolved.profile.samples or metrics.issued(columns))
     last = max((s.completed_ns or s.issued_ns for s in samples), default=0)
     fields: dict[str, Any] = {
         "run_id": RUN_ID,

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmark.columns import Columns
 from benchmark.metrics import PERCENTILES, compute, distribution, percentile, pooled_distribution, samples_needed
 from benchmark.records import Distribution, Metrics, Sample
 from tests.unit.building import closed_loop, failed, sample, sample_lists
@@ -55,7 +56,7 @@ def test_a_distribution_of_nothing_is_undefined() -> None:
 
 @given(sample_lists(), st.integers(0, 5))
 def test_queries_add_up(samples: list[Sample], more: int) -> None:
-    metrics = compute(samples, len(samples) + more)
+    metrics = compute(Columns.of(samples), len(samples) + more)
     queries = metrics.queries
     assert queries.planned == queries.completed + queries.failed + queries.unfinished == len(samples) + more
     assert queries.failed == sum(s.error is not None for s in samples)
@@ -76,7 +77,7 @@ def test_queries_add_up(samples: list[Sample], more: int) -> None:
 def test_metrics_do_not_depend_on_the_order_in_which_samples_completed(samples: list[Sample], random: Random) -> None:
     shuffled = list(samples)
     random.shuffle(shuffled)
-    assert compute(shuffled, len(samples)) == compute(samples, len(samples))
+    assert compute(Columns.of(shuffled), len(samples)) == compute(Columns.of(samples), len(samples))
 
 
 def count(spread: Distribution | None) -> int:
@@ -84,7 +85,7 @@ def count(spread: Distribution | None) -> int:
 
 
 def test_the_formulas_by_hand() -> None:
-    metrics = compute([sample(0, latency_ms=1000, ttft_ms=370, tokens=64), failed(1, 1000)], planned=3)
+    metrics = compute(Columns.of([sample(0, latency_ms=1000, ttft_ms=370, tokens=64), failed(1, 1000)]), planned=3)
     assert metrics.queries.model_dump() == {"planned": 3, "completed": 1, "failed": 1, "unfinished": 1}
     assert metrics.duration_s == pytest.approx(0.9999)  # issued 0.1 ms after the schedule
     assert metrics.qps == pytest.approx(1 / 0.9999)
@@ -103,13 +104,13 @@ def p99(spread: Distribution | None) -> float:
 
 
 def test_what_is_undefined_is_not_zero() -> None:
-    nothing = compute([], planned=20)
+    nothing = compute(Columns.of(()), planned=20)
     assert nothing.queries.unfinished == 20
     assert {name for name, value in nothing if value is None} == {
         name for name in Metrics.model_fields if name not in ("queries", "input_tokens", "output_tokens")
     }
-    assert compute([sample(0, tokens=1)], 1).tpot_ms is None
-    only_failed = compute([failed(0)], 1)
+    assert compute(Columns.of([sample(0, tokens=1)]), 1).tpot_ms is None
+    only_failed = compute(Columns.of([failed(0)]), 1)
     assert only_failed.qps is None
     assert only_failed.issue_delay_ms is not None
 
@@ -124,7 +125,7 @@ def test_what_is_undefined_is_not_zero() -> None:
 )
 def test_samples_that_cannot_be_one_runs_are_refused(samples: list[Sample], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        compute(samples, planned=2)
+        compute(Columns.of(samples), planned=2)
 
 
 FLOATS = st.lists(st.floats(-1e15, 1e15), max_size=60)

@@ -3,13 +3,14 @@ from typing import Any
 
 import pytest
 
+from benchmark.columns import Columns
 from benchmark.metrics import compute
 from benchmark.profiles import Limit, load_profile
 from benchmark.records import Accuracy, LoadGenResult, Rouge, Status
 from benchmark.verdict import Findings, judge, label, metric_paths, shown, unit, value_of
 from tests.unit.building import asked, closed_loop, failed, sample
 
-METRICS = compute(closed_loop([1000, 1500, 2000]), planned=3)  # 3 queries in 4.4999 s: QPS 0.667
+METRICS = compute(Columns.of(closed_loop([1000, 1500, 2000])), planned=3)  # 3 queries in 4.4999 s: QPS 0.667
 
 
 def limits(*given: dict[str, Any]) -> Any:
@@ -100,7 +101,7 @@ def test_each_kind_of_limit(limit: dict[str, Any], passed: bool) -> None:
 
 @pytest.mark.parametrize("bound", [{"at_most": 1e9}, {"at_least": 0}])
 def test_what_is_undefined_passes_no_check(bound: dict[str, float]) -> None:
-    metrics = compute([sample(0, tokens=1)], 3)
+    metrics = compute(Columns.of([sample(0, tokens=1)]), 3)
     verdict = judge(limits({"metric": "tpot_ms.p99", **bound}), Findings(metrics), 0.5, "complete")
     assert not verdict.valid
     assert "P99 TPOT is undefined" in verdict.reasons[0]
@@ -108,11 +109,12 @@ def test_what_is_undefined_passes_no_check(bound: dict[str, float]) -> None:
 
 def test_profile_quick() -> None:
     profile = load_profile("quick")
-    healthy = compute(closed_loop([1800] * 20), 20)
+    healthy = compute(Columns.of(closed_loop([1800] * 20)), 20)
     assert judge(profile, Findings(healthy), 0.5, "complete").valid
-    slow = judge(profile, Findings(compute(closed_loop([2500] * 20), 20)), 0.5, "complete")
+    slow = judge(profile, Findings(compute(Columns.of(closed_loop([2500] * 20)), 20)), 0.5, "complete")
     assert slow.reasons == ("QPS is 0.4, at least 0.45 is asked.",)
-    broken = judge(profile, Findings(compute([*closed_loop([1800] * 18), failed(18, 32400)], 20)), 0.5, "complete")
+    partly = Columns.of([*closed_loop([1800] * 18), failed(18, 32400)])
+    broken = judge(profile, Findings(compute(partly, 20)), 0.5, "complete")
     assert broken.reasons == (
         "failed queries is 1, at most 0 is asked.",
         "unfinished queries is 1, at most 0 is asked.",
@@ -151,7 +153,7 @@ def test_every_metric_has_a_label_and_a_value() -> None:
 @pytest.mark.parametrize("path", ["latency_ms", "latency_ms.p98", "latency_ms.insufficient", "speed", ""])
 def test_an_unknown_metric_is_refused_even_where_nothing_was_measured(path: str) -> None:
     with pytest.raises(ValueError, match="there is no metric"):
-        value_of(compute([], 3), path)
+        value_of(compute(Columns.of(()), 3), path)
 
 
 @pytest.mark.parametrize("given", [{}, {"at_least": 1, "at_most": 2}])

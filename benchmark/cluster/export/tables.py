@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from benchmark.cluster.aggregate import Gathered
 from benchmark.cluster.load import SAMPLES
 from benchmark.cluster.node_table import HEADS, node_rows
+from benchmark.columns import Columns
 from benchmark.files import read_samples
 from benchmark.metrics import latencies_ms, tpots_ms, ttfts_ms
 from benchmark.records import Sample
@@ -41,7 +43,14 @@ def _samples(gathered: Gathered, run_dir: Path) -> Iterator[Sequence[object]]:
     for node in gathered.nodes:
         if node.refused or node.metrics is None:
             continue
-        for sample in read_samples(run_dir / NODES / node.node / of_repeat(SAMPLES, repeat if node.counted else 1)):
+        samples = read_samples(run_dir / NODES / node.node / of_repeat(SAMPLES, repeat if node.counted else 1))
+        columns = Columns.of(samples)
+        times = [each(columns).tolist() for each in (latencies_ms, ttfts_ms, tpots_ms)]
+        for sample, *of_sample in zip(samples, *times, strict=True):
             fields = [getattr(sample, name) for name in SAMPLE_FIELDS]
-            times = [next(iter(each([sample])), None) for each in (latencies_ms, ttfts_ms, tpots_ms)]
-            yield [gathered.run.run_id, node.node, *fields, *times]
+            yield [
+                gathered.run.run_id,
+                node.node,
+                *fields,
+                *(None if math.isnan(value) else value for value in of_sample),
+            ]

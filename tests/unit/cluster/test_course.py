@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from benchmark.cluster.aggregate import gather
 from benchmark.cluster.course import MOST_BINS, course_of
+from benchmark.columns import Columns
 from benchmark.metrics import NS_PER_S
 from benchmark.records import GpuTick, Sample, Tick
 from tests.unit.building import MS, add_node, asked, closed_loop, failed, make_run, sample, sample_lists
 
 
 def test_one_query_at_a_time() -> None:
-    course = course_of(closed_loop([1800.0] * 20))
+    course = course_of(Columns.of(closed_loop([1800.0] * 20)))
     assert course is not None
     assert (course.width_ns, course.bins, course.end_ns) == (512 * MS, 71, 36000 * MS)
     assert course.in_flight.high[3] == 1
@@ -24,7 +25,7 @@ def test_one_query_at_a_time() -> None:
 
 
 def test_queries_that_overlap() -> None:
-    course = course_of([sample(0, 100, 10, 1, 0), sample(1, 100, 10, 1, 50)])
+    course = course_of(Columns.of([sample(0, 100, 10, 1, 0), sample(1, 100, 10, 1, 50)]))
     assert course is not None
     assert (course.bins, course.width_ns) == (75, 2 * MS)
     assert [course.in_flight.high[at] for at in (10, 30, 60)] == [1, 2, 1]
@@ -33,13 +34,13 @@ def test_queries_that_overlap() -> None:
 
 
 def test_what_never_completed_has_no_course() -> None:
-    assert course_of([]) is None
-    assert course_of([failed(0)]) is None
+    assert course_of(Columns.of(())) is None
+    assert course_of(Columns.of([failed(0)])) is None
 
 
 @given(sample_lists())
 def test_nothing_is_lost_in_bins_of_any_width(samples: list[Sample]) -> None:
-    course = course_of(samples)
+    course = course_of(Columns.of(samples))
     done = [s for s in samples if s.completed_ns]
     if course is None:
         assert not done
@@ -61,7 +62,7 @@ def test_nothing_is_lost_in_bins_of_any_width(samples: list[Sample]) -> None:
 @given(st.lists(st.tuples(st.integers(-10, 200), st.floats(0, 700)), max_size=40))
 def test_an_envelope_holds_every_tick_of_the_window(told: list[tuple[int, float]]) -> None:
     ticks = [Tick(t_ns=at * MS, gpus=(GpuTick(index=0, power_w=watts),)) for at, watts in told]
-    course = course_of([sample(0, 100)], ticks)
+    course = course_of(Columns.of([sample(0, 100)]), ticks)
     assert course is not None
     inside = [watts for at, watts in told if 0 <= at < 100]
     if not inside:

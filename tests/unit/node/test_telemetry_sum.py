@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark import metrics
+from benchmark.columns import Columns
 from benchmark.node.telemetry_sum import Told, ToldOfGpu, energy_of, idle_w, joules, sum_up
 from benchmark.records import GpuTick, Tick
 from tests.unit.building import closed_loop
@@ -55,7 +56,7 @@ def test_what_lies_beyond_the_window_does_not_count() -> None:
 def test_the_energy_is_between_the_windows_ends() -> None:
     # 50 W until the window, 300 W in it.
     ticks = [tick(-2, energy_mj=1_000_000), tick(0.1, energy_mj=1_130_000), tick(10.2, energy_mj=4_160_000)]
-    measured = metrics.compute(closed_loop([1000.0] * 8), 8)
+    measured = metrics.compute(Columns.of(closed_loop([1000.0] * 8)), 8)
     found = energy_of(ticks, 10 * S, measured)
     assert found is not None
     at_start = 1_000_000 + 130_000 * 2 / 2.1
@@ -67,7 +68,7 @@ def test_the_energy_is_between_the_windows_ends() -> None:
 
 
 def test_without_queries_energy_per_query_is_undefined() -> None:
-    found = energy_of([tick(-1, energy_mj=0), tick(2, energy_mj=100)], S, metrics.compute([], 3))
+    found = energy_of([tick(-1, energy_mj=0), tick(2, energy_mj=100)], S, metrics.compute(Columns.of(()), 3))
     assert found is not None
     assert (found.tokens_per_joule, found.joules_per_query) == (None, None)
 

@@ -14,6 +14,7 @@ from benchmark.cluster.comparison import compare, compare_nodes
 from benchmark.cluster.comparison.show import HEADS, render_markdown, render_text
 from benchmark.cluster.comparison.side import load_side
 from benchmark.cluster.load import LoadedNode, Times
+from benchmark.columns import Columns
 from benchmark.errors import InputError
 from benchmark.records import GroupChange, Sample
 from benchmark.text import WIDTH, columns
@@ -28,7 +29,7 @@ H100 = HOST.model_copy(update={"gpus": (GPU.model_copy(update={"name": "NVIDIA H
 
 def loaded(each: list[Sample], name: str = "jw2") -> LoadedNode:
     result = result_of(name, asked(len(each)), each)
-    return LoadedNode(name, result, metrics.compute(each, len(each)), Times.of(each))
+    return LoadedNode(name, result, metrics.compute(Columns.of(each), len(each)), Times.of(Columns.of(each)))
 
 
 def changed(before: list[Sample], after: list[Sample]) -> GroupChange:

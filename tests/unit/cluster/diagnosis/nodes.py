@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmark import metrics
 from benchmark.cluster.load import LoadedNode, Times
+from benchmark.columns import Columns
 from benchmark.records import Gpu, GpuTelemetry, Telemetry
 from tests.unit.building import GPU, HOST, asked, closed_loop, result_of
 
@@ -14,7 +15,7 @@ def node(name: str, latency_ms: float = 1800, count: int = 20, **changes: Any) -
     """Return a node whose queries all took `latency_ms`."""
     samples = closed_loop([latency_ms] * count)
     result = result_of(name, asked(count), samples, **changes)
-    return LoadedNode(name, result, metrics.compute(samples, count), Times.of(samples))
+    return LoadedNode(name, result, metrics.compute(Columns.of(samples), count), Times.of(Columns.of(samples)))
 
 
 def watched(**gpu: Any) -> Telemetry:

@@ -15,6 +15,7 @@ from pypdf import PdfReader
 
 from benchmark.cluster.aggregate import Gathered, gather
 from benchmark.cluster.report.page import render_report
+from benchmark.columns import Columns
 from benchmark.files import read_samples, read_ticks
 from benchmark.metrics import latencies_ms, percentile, tpots_ms, ttfts_ms
 from benchmark.text import clean
@@ -119,7 +120,8 @@ def test_distributions_are_drawn_with_the_samples_own_values(
     for metric, times in TIMES.items():
         chart = charts[f"{metric}-1"]
         for node in counted:
-            ordered = sorted(times(read_samples(report.run_dir / "nodes" / node / "samples.jsonl")))
+            samples = read_samples(report.run_dir / "nodes" / node / "samples.jsonl")
+            ordered = sorted(times(Columns.of(samples)).tolist())
             _check_curve(chart, f"{metric}:{node}", ordered)
         assert sum(one.startswith(metric) for one in chart.names()) == len(counted)
     (limit, _), _ = charts["latency_ms-1"].points("limit:latency_ms")

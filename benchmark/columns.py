@@ -1,0 +1,82 @@
+"""Samples as columns of numbers: what arithmetic over thousands of them needs, and nothing else of them."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+# In the place of a time that a sample does not have; its times are never below zero.
+ABSENT = -1
+
+
+@dataclass(frozen=True)
+class Columns:
+    """An entry for each sample, in the order in which they were given. Times are nanoseconds, or `ABSENT`."""
+
+    index: Ints
+    scheduled_ns: Ints
+    issued_ns: Ints
+    first_token_ns: Ints
+    completed_ns: Ints
+    reported_ns: Ints
+    input_tokens: Ints
+    output_tokens: Ints
+
+    @classmethod
+    def of(cls, samples: Iterable[Any]) -> Columns:
+        """Return the columns of `Sample` records, or of whatever has the attributes of one."""
+        each = list(samples)
+        return cls(
+            index=_column([s.index for s in each]),
+            scheduled_ns=_times([s.scheduled_ns for s in each]),
+            issued_ns=_column([s.issued_ns for s in each]),
+            first_token_ns=_times([s.first_token_ns for s in each]),
+            completed_ns=_times([s.completed_ns for s in each]),
+            reported_ns=_times([s.reported_ns for s in each]),
+            input_tokens=_column([s.input_tokens for s in each]),
+            output_tokens=_column([s.output_tokens for s in each]),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Columns]) -> Columns:
+        """Return the samples of all parts, one part after the other."""
+        return cls(*map(np.concatenate, zip(*map(_each, [cls.of(()), *parts]), strict=True)))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def completed(self) -> Flags:
+        """Which samples completed; the others failed."""
+        return np.not_equal(self.completed_ns, ABSENT)
+
+    @property
+    def last_ns(self) -> int:
+        """When the last thing happened that was not waited for in vain: a completion, or a failed query's issue."""
+        return int(np.maximum(self.issued_ns, self.completed_ns).max(initial=0))
+
+
+def doubles(values: Floats) -> array[float]:
+    """Return the values for those who go through them one by one: numpy's own numbers are slow there."""
+    return array("d", values.tobytes())
+
+
+def _each(columns: Columns) -> tuple[Ints, ...]:
+    return tuple(vars(columns).values())
+
+
+def _column(values: list[int]) -> Ints:
+    return np.array(values, dtype=np.int64)
+
+
+def _times(values: list[int | None]) -> Ints:
+    return np.array([ABSENT if value is None else value for value in values], dtype=np.int64)
