@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -51,7 +52,7 @@ def agree(content: bytes) -> Any:
 def test_the_fields_are_those_of_a_sample() -> None:
     assert {*module._Line.__struct_fields__, "token_ids"} == set(Sample.model_fields)
     required = {name for name, field in Sample.model_fields.items() if field.is_required()}
-    assert {field.name for field in module.msgspec.structs.fields(module._Line) if field.required} == required
+    assert {field.name for field in msgspec.structs.fields(module._Line) if field.required} == required
 
 
 @given(sample_lists(12))
@@ -61,13 +62,16 @@ def test_what_is_written_is_read(samples: list[Sample]) -> None:
 
 
 def test_what_the_program_writes_is_plain() -> None:
-    written = [
-        *closed_loop([1000, 1100]),
-        failed(2, 2200),
-        sample(3, tokens=0),
-        failed(4).model_copy(update={"error": '"]'}),
-    ]
+    untold = sample(3).model_copy(update={"token_ids": ()})  # a server that does not tell its tokens
+    broken = failed(4).model_copy(update={"error": '"],', "output_tokens": 2})
+    written = [*closed_loop([1000, 1100]), failed(2, 2200), sample(5, tokens=0), untold, broken]
     assert module._plain([one.model_dump_json().encode() for one in written]) is not None
+
+
+def test_a_line_far_down_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TOGETHER", 3)
+    assert ", line 8: not a sample" in agree(b"\n".join([*[GOOD] * 7, b"{}", *[GOOD] * 4]))
+    assert agree(b"\n".join([GOOD] * 8))["index"] == [0] * 8
 
 
 # What a field may be replaced with: of every type, in range and out of it, and not even JSON.
@@ -131,7 +135,11 @@ def line_of(pairs: list[tuple[str, str]]) -> bytes:
     return ("{" + ",".join(f'"{key}":{value}' for key, value in pairs) + "}").encode("utf-8", "surrogateescape")
 
 
-PAIRS = [(key, json.dumps(value, separators=(",", ":"))) for key, value in json.loads(GOOD).items()]
+def pairs_of(record: Sample) -> list[tuple[str, str]]:
+    return [(key, json.dumps(value, separators=(",", ":"))) for key, value in record.model_dump(mode="json").items()]
+
+
+PAIRS, FAILED = pairs_of(sample(0, tokens=3)), pairs_of(failed(0))
 
 
 @st.composite
@@ -195,7 +203,8 @@ def test_both_ways_of_reading_say_the_same(lines: list[bytes], end: bytes) -> No
 
 @pytest.mark.parametrize("key", KEYS)
 def test_every_value_in_every_field(key: str) -> None:
+    pairs = FAILED if key == "error" else PAIRS
     for value in VALUES:
-        agree(line_of([(name, value if name == key else other) for name, other in PAIRS]) + b"\n")
-        agree(line_of([*PAIRS, (key, value)]) + b"\n")
-        agree(line_of([(key, value), *PAIRS]) + b"\n")
+        agree(line_of([(name, value if name == key else other) for name, other in pairs]) + b"\n")
+        agree(line_of([*pairs, (key, value)]) + b"\n")
+        agree(line_of([(key, value), *pairs]) + b"\n")
