@@ -21,6 +21,14 @@ from benchmarks.shapes import make_on_device
 from benchmarks.table import Table
 from benchmarks.workloads import Measured, Workload
 
+# Beside what is automatic, by `--variants`; `pin` in turn, twice each, for what differs by little.
+VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
+    "auto": (),
+    "all": ({"use_cuda_graph": False}, {"use_async_batching": False}, {"fuse": False}),
+    "pin": ({"pin_threads": True}, {}, {"pin_threads": True}),
+}
+# Options that have no column.
+NOTED = ("fuse", "pin_threads")
 SDPA: dict[str, Any] = {"attention": "sdpa"}
 
 
@@ -73,14 +81,18 @@ class Bench:
 
     def run_alone(self) -> None:
         """Workload A one by one through `continuous`: the latency of a query alone."""
+        changes = VARIANTS["pin"] if self.arguments.variants == "pin" and self.arguments.device != "cpu" else ()
+        for changed in ({}, *changes):
+            self._alone(self.options(**changed))
 
+    def _alone(self, options: dict[str, Any]) -> None:
         def one_by_one(until: float) -> tuple[Measured, dict[str, Any]]:
-            with closing(continuous.Engine(self.settings, fixed(self.alone), self.options())) as engine:
+            with closing(continuous.Engine(self.settings, fixed(self.alone), options)) as engine:
                 details = engine.start(self.loaded).details
                 workloads.run(engine, self.alone.warm_up(1), until, at_once=False)
                 return workloads.run(engine, self.alone.queries(), until, at_once=False), details
 
-        self._row(self.alone, "one by one", self.options(), one_by_one)
+        self._row(self.alone, "one by one", options, one_by_one)
 
     def run_compiled(self) -> None:
         """Workload A one by one through `generate` with a static cache, which transformers compiles."""
@@ -117,8 +129,8 @@ class Bench:
                 )
                 continue
             self._continuous(self.b, {"attention": name})
-            if device != "cpu" and self.arguments.variants == "all":
-                for changed in ({"use_cuda_graph": False}, {"use_async_batching": False}, {"fuse": False}):
+            if device != "cpu":
+                for changed in VARIANTS[self.arguments.variants]:
                     self._continuous(self.b, {"attention": name, **changed})
 
     def _continuous(self, work: Workload, options: dict[str, Any]) -> None:
@@ -151,12 +163,14 @@ class Bench:
         self.forget()
         try:
             measured, details = measure(min(self.until, now + self.arguments.row_s))
-            row |= self._values(work, measured, details)
+            row |= self._values(work, measured, details, options)
         except Exception as error:  # a row of its own; the others go on
             row["note"] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
         self.table.add(row)
 
-    def _values(self, work: Workload, measured: Measured, details: dict[str, Any]) -> dict[str, Any]:
+    def _values(
+        self, work: Workload, measured: Measured, details: dict[str, Any], given: dict[str, Any]
+    ) -> dict[str, Any]:
         values: dict[str, Any] = {"details": details, "seconds": measured.seconds, "tokens/s": measured.tokens_per_s}
         values["attention"] = str(details["attention"]).removeprefix("paged|") if details else None
         if graphs := details.get("cuda_graphs"):
@@ -168,7 +182,10 @@ class Bench:
             import torch
 
             values["peak GB"] = torch.cuda.max_memory_allocated() / 1e9
-        ended, notes = len(measured.last_ns), []
+        ended = len(measured.last_ns)
+        notes = [f"{name} {given[name]}" for name in NOTED if name in given]
+        if details.get("threads"):
+            notes.append(f"threads {details['threads']}")
         if ended < measured.asked:
             notes.append(f"{ended} of {measured.asked} ended in time")
         if measured.errors:

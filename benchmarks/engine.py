@@ -28,6 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.bench import VARIANTS
 from benchmarks.driven import LIMITS, DrivenBench
 from benchmarks.shapes import SHAPES
 from benchmarks.table import Table
@@ -73,7 +74,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quantization", default="none", choices=["none", "int8", "fp8"], help="of the weights")
     parser.add_argument("--parts", default=",".join(PARTS), help="which of them, in order; load only where it is named")
     parser.add_argument("--attentions", default=",".join(ATTENTIONS), help="for workload B")
-    parser.add_argument("--variants", default="all", choices=["all", "auto"], help="auto: as transformers decides")
+    parser.add_argument("--variants", default="all", choices=sorted(VARIANTS), help="beside what is automatic")
     parser.add_argument("--options", default="{}", help="JSON: more options of the continuous engine, for all rows")
     parser.add_argument("--queries-alone", type=int, default=20, help="A, one by one")
     parser.add_argument("--queries-a", type=int, default=512, help="A, all at once")
