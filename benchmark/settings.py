@@ -293,7 +293,7 @@ def _quantization_problems(settings: Settings, profile: Profile) -> list[str]:
     name, problems = settings.benchmark_quantization, []
     if profile.engine not in QUANTISING:
         problems.append(
-            f"benchmark_quantization is {name!r}, and the engine {profile.engine} loads no weights: set it to none."
+            f"benchmark_quantization is {name!r}, which is not for the engine {profile.engine}: set it to none."
         )
     if name == "fp8" and settings.benchmark_device == "cpu":
         problems.append("benchmark_quantization is 'fp8', which needs a GPU: on the CPU there are none and int8.")
