@@ -8,7 +8,8 @@ import gc
 import itertools
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import JsonValue
@@ -43,6 +44,17 @@ CPU_CACHE_TOKENS = 32_768
 CPU_BATCH_TOKENS = 512
 # How many queries the check before a run asks where there are no graphs to go through.
 CHECKED_WITHOUT_GRAPHS = 4
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep Python's collector still: freeing what lies on the GPU in the middle of a capture would end the process."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 class Engine(interfaces.Engine):
@@ -100,7 +112,7 @@ class Engine(interfaces.Engine):
                         *self._device_and_dtype(), kernels.head_size(self._model.config)
                     )
                     step_runner.prepare(self._manager, self._kernels, options.max_blocks_per_request)
-            with stages.stage("warm_up"):  # compiles, and captures CUDA graphs, where these are on
+            with stages.stage("warm_up"), _uncollected():  # compiles, and captures CUDA graphs, where these are on
                 self._manager.warmup()
             if captured := getattr(self._manager.batch_processor.model_runner, "capture_s", 0.0):
                 stages.add("warm_up", -captured)
