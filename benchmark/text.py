@@ -24,6 +24,11 @@ from benchmark.verdict import label, shown, unit, value_of
 WIDTH = 72
 # Labels of a list stand in a column of this width.
 LABEL = 12
+# Of an engine's start, in order; the last is the process's age when it was ready.
+STARTUP_STAGES = (
+    *("imports", "device", "tokenizer", "weights", "weights_from_disk", "device_transfer", "model"),
+    *("attention", "cache", "warm_up", "capture", "cross_check", "since_process_start"),
+)
 
 _KINDS = {
     "health-check": "a health check, not a capacity figure",
@@ -128,10 +133,16 @@ def precision(settings: Settings) -> str:
     return settings.benchmark_dtype + ("" if quantised == "none" else f" with {quantised} weights")
 
 
+def startup_seconds(details: Mapping[str, Any]) -> dict[str, float]:
+    """Return the seconds of each stage of an engine's start that its details tell of, in their order."""
+    told = details.get("startup_s")
+    given = told if isinstance(told, dict) else {}
+    return {name: given[name] for name in STARTUP_STAGES if type(given.get(name)) is float}
+
+
 def describe_startup(details: Mapping[str, Any]) -> str | None:
     """Return how long each stage of an engine's start took; None where its details do not say."""
-    told = details.get("startup_s")
-    seconds = {name: value for name, value in (told if isinstance(told, dict) else {}).items() if type(value) is float}
+    seconds = startup_seconds(details)
     age = seconds.pop("since_process_start", None)
     stages = [f"{name.replace('_', ' ')} {value:.1f} s" for name, value in seconds.items()]
     return ", ".join([*stages, *([] if age is None else [f"{age:.1f} s since the process began"])]) or None

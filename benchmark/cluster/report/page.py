@@ -65,6 +65,7 @@ def render_report(gathered: Gathered, run_dir: Path, against_baseline: Compariso
         checks=sections.checks(result),
         energy=sections.energy(counted, result.groups),
         gpus=sections.gpus(counted),
+        starts=sections.starts(counted),
         unwatched=sections.notes_of_watching(counted),
         changed=changed,
         every=every,

@@ -14,7 +14,7 @@ from benchmark.cluster.report.parts import Like, Table
 from benchmark.cluster.stability import MARK
 from benchmark.records import Check, ClusterResult, Group, NodeRow, RunRecord
 from benchmark.settings import Settings
-from benchmark.text import check_words
+from benchmark.text import STARTUP_STAGES, check_words, startup_seconds
 from benchmark.verdict import label, shown, unit
 
 # With more nodes a table is folded.
@@ -139,6 +139,18 @@ def gpus(nodes: Iterable[LoadedNode]) -> Table | None:
             rows.append((node.node, str(gpu.index), *cells, ", ".join(faults) or "none"))
     heads = ("node", "GPU", "busy %", "MHz mean (lowest)", "W mean (highest)", "\N{DEGREE SIGN}C highest")
     return Table("GPUs while measuring", (*heads, "PCIe", "clock held down", "errors"), rows) if rows else None
+
+
+def starts(nodes: Iterable[LoadedNode]) -> Table | None:
+    """Return how long the engines' start took, by stage; None where none tells."""
+    told = {
+        node.node: startup_seconds(node.result.engine.details) for node in nodes if node.result and node.result.engine
+    }
+    stages = [stage for stage in STARTUP_STAGES if any(stage in seconds for seconds in told.values())]
+    if not stages:
+        return None
+    rows = [(node, *(amount(seconds.get(stage)) for stage in stages)) for node, seconds in told.items() if seconds]
+    return Table("Start of the engine, seconds", ("node", *(stage.replace("_", " ") for stage in stages)), rows)
 
 
 def notes_of_watching(nodes: Iterable[LoadedNode]) -> list[str]:

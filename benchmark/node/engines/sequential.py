@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import JsonValue
+
 from benchmark.node import interfaces
 from benchmark.node.generation import generation_config
 from benchmark.node.interfaces import Answer, Listener, Query, now_ns
 from benchmark.node.model import LoadedModel, load_model
 from benchmark.node.options import check_none
 from benchmark.node.prompting import encode
+from benchmark.node.startup import process_age_s
 from benchmark.records import EngineInfo
 
 
@@ -27,7 +30,9 @@ class Engine(interfaces.Engine):
         least = {"min_new_tokens": self.generation.min_new_tokens}
         self._config = generation_config(loaded, self.generation, self.generation.temperature, **least)
         self._greedy = generation_config(loaded, self.generation, 0, **least)
-        return EngineInfo(name="sequential", replicas=1, details=loaded.details)
+        before: Any = loaded.details.get("startup_s") or {}
+        startup: dict[str, JsonValue] = {**before, "since_process_start": process_age_s()}
+        return EngineInfo(name="sequential", replicas=1, details={**loaded.details, "startup_s": startup})
 
     def submit(self, query: Query, listener: Listener) -> None:
         """Tokenize, generate, report. Returns when the answer is complete."""

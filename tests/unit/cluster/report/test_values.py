@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.cluster.aggregate import gather
+from benchmark.cluster.report import sections
 from benchmark.cluster.report.amounts import amount, median, share
 from benchmark.cluster.report.distributions import distributions, ecdf
 from benchmark.cluster.report.headline import BAD, FINE, advice, verdict_words
@@ -19,7 +20,7 @@ from benchmark.cluster.report.parts import MOST_COLOURED, likes
 from benchmark.cluster.report.timeline import aligned
 from benchmark.loadgen_log import read_limits
 from benchmark.metrics import PERCENTILES, percentile
-from benchmark.records import ReadyNode, Window
+from benchmark.records import EngineInfo, ReadyNode, Window
 from tests.unit.building import MS, START_NS, add_node, asked, make_run
 from tests.unit.cluster.report import runs
 
@@ -205,3 +206,20 @@ def _lab(rgb: list[float]) -> tuple[float, float, float]:
     )
     fx, fy, fz = (v ** (1 / 3) if v > 0.008856 else 7.787 * v + 16 / 116 for v in (x / 0.9505, y, z / 1.089))
     return 116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)
+
+
+def test_the_start_of_each_node_is_told_by_stage(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", {name: asked(3) for name in ("jw2", "jw3", "jw4")})
+    stages = {
+        "jw2": {"imports": 3.25, "weights": 5.0, "since_process_start": 11.5},
+        "jw3": {"capture": 1.5, "imports": 3.5, "<b>": 2.0, "weights": "long"},
+        "jw4": None,
+    }
+    for name, seconds in stages.items():
+        told = EngineInfo.model_validate({"name": "sequential", "details": {"startup_s": seconds}})
+        add_node(run, name, asked(3), [1000.0] * 3, engine=told)
+    table = sections.starts(gather(run).nodes)
+    assert table is not None
+    assert table.heads == ("node", "imports", "weights", "capture", "since process start")
+    assert list(table.rows) == [("jw2", "3.25", "5.00", "-", "11.5"), ("jw3", "3.50", "-", "1.50", "-")]
+    assert sections.starts([]) is None
