@@ -1,4 +1,4 @@
-"""A GPU whose memory is full: what torch says of it, turned into what would fit."""
+"""Memory that is full, a GPU's or the node's: what torch and Python say of it, turned into what would fit."""
 
 from __future__ import annotations
 
@@ -7,19 +7,28 @@ import re
 from benchmark.settings import Settings
 
 # What torch.OutOfMemoryError says; the first sentences, without the advice on its own allocator that follows.
-_FULL = re.compile(r"(?:CUDA|HIP) out of memory\..*?(?= Process \d| Of the allocated memory|$)", re.DOTALL)
+_GPU = re.compile(r"(?:CUDA|HIP) out of memory\..*?(?= Process \d| Of the allocated memory|$)", re.DOTALL)
+# Python, torch's allocator for the CPU, C++, and the system itself.
+_NODE = re.compile(
+    r"MemoryError\b[^\n]*|DefaultCPUAllocator: [^\n]*?tried to allocate \d+ bytes|std::bad_alloc|"
+    r"Cannot allocate memory[^\n]*"
+)
 
 
 def explain(text: str, settings: Settings, engine: str) -> str:
-    """Return the text of a failure; where it tells of a GPU's full memory, what would fit instead of torch's advice."""
-    found = _FULL.search(text)
-    if found is None:
-        return text
-    said = " ".join(found[0].split()).rstrip(".")
-    return f"The GPU's memory is full ({said}). {' '.join(_remedies(settings, engine))}"
+    """Return the text of a failure; where it tells of full memory, what would fit instead of torch's advice."""
+    if found := _GPU.search(text):
+        return f"The GPU's memory is full ({_said(found)}). {' '.join(_gpu_remedies(settings, engine))}"
+    if found := _NODE.search(text):
+        return f"The node's memory is full ({_said(found)}). {' '.join(_node_remedies(settings))}"
+    return text
 
 
-def _remedies(settings: Settings, engine: str) -> list[str]:
+def _said(found: re.Match[str]) -> str:
+    return " ".join(found[0].split()).rstrip(".: ")
+
+
+def _gpu_remedies(settings: Settings, engine: str) -> list[str]:
     remedies = ["End what else uses the GPU (nvidia-smi shows it)."]
     if settings.benchmark_dtype == "float32":
         remedies.append("benchmark_dtype: float16 takes half of it.")
@@ -28,4 +37,14 @@ def _remedies(settings: Settings, engine: str) -> list[str]:
     else:
         remedies.append("Shorter prompts or fewer max_new_tokens in a profile of your own need less KV cache.")
     remedies.append("A smaller benchmark_model, or one with quantized weights, needs less of all.")
+    return remedies
+
+
+def _node_remedies(settings: Settings) -> list[str]:
+    remedies = ["End what else takes memory there, or raise what this user may have (ulimit -v; systemd: MemoryMax)."]
+    if settings.benchmark_replicas != 1:
+        remedies.append("Fewer benchmark_replicas need less: each loads the model for itself.")
+    if settings.benchmark_device == "cpu" and settings.benchmark_dtype == "float32":
+        remedies.append("benchmark_dtype: bfloat16 takes half of it.")
+    remedies.append("A smaller benchmark_model needs less of all.")
     return remedies

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from benchmark.errors import SetupError
 from benchmark.node import quantization, weights
 from benchmark.node.hub_files import ALLOW_PATTERNS, IGNORE_PATTERNS
 from benchmark.node.memory import free_bytes
+from benchmark.node.model_files import REMEDY, check_files
 from benchmark.node.startup import Stages
 from benchmark.settings import Settings, is_directory_path
 
@@ -67,23 +68,6 @@ def find_snapshot(settings: Settings) -> Path:
     return Path(snapshot)
 
 
-def count_parameters(snapshot: Path) -> int:
-    """Return the number of parameters in a snapshot's safetensors files, from their headers alone."""
-    from safetensors import SafetensorError, safe_open
-
-    files = sorted(snapshot.glob("*.safetensors"))
-    if not files:
-        raise SetupError(f"{snapshot} holds no *.safetensors file; other formats are not loaded.")
-    total = 0
-    for path in files:
-        try:
-            with safe_open(path, framework="numpy") as tensors:
-                total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 # not a dict
-        except (SafetensorError, OSError) as error:
-            raise SetupError(f"{path} is damaged ({error}): run playbooks/provision.yml again.") from None
-    return total
-
-
 def read_config(snapshot: Path) -> dict[str, Any]:
     """Return the model's config.json; raises SetupError where it describes no language model."""
     try:
@@ -106,10 +90,10 @@ def load_model(settings: Settings, readers: int | None = None) -> LoadedModel:
     stages, quantised = Stages(), settings.benchmark_quantization
     os.environ["HF_HUB_OFFLINE"] = "1"  # what is measured is what was provisioned, never a fresh download
     snapshot = find_snapshot(settings)
-    parameters = count_parameters(snapshot)
+    parameters = check_files(snapshot)
     try:
         with stages.stage("imports"):
-            import torch
+            import torch  # noqa: F401 # else it comes with the weights
             from transformers import AutoTokenizer
             from transformers.utils import logging
 
@@ -129,8 +113,9 @@ def load_model(settings: Settings, readers: int | None = None) -> LoadedModel:
         with stages.stage("tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(snapshot, local_files_only=True, trust_remote_code=False)
         model = _read(snapshot, settings, device, readers, stages)
-    except (OSError, ValueError, KeyError, torch.OutOfMemoryError) as error:
-        raise SetupError(f"The model in {snapshot} cannot be loaded: {type(error).__name__}: {error}") from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError: torch's own, full memory among them
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise SetupError(f"The model in {snapshot} cannot be loaded: {told}") from error
     if not tokenizer.chat_template:
         raise SetupError(f"The model in {snapshot} has no chat template: an instruct model is needed.")
     model.eval()
@@ -169,7 +154,7 @@ def _read(snapshot: Path, settings: Settings, device: str, readers: int | None, 
     from transformers import AutoModelForCausalLM
 
     def load() -> Any:
-        return AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             snapshot,
             dtype=getattr(torch, settings.benchmark_dtype),
             device_map={"": device},
@@ -177,7 +162,11 @@ def _read(snapshot: Path, settings: Settings, device: str, readers: int | None, 
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are told below, by name
+            output_loading_info=True,
         )
+        _require_all(snapshot, found)
+        return model
 
     if readers is None:
         readers = 0 if device == "cpu" else weights.READERS
@@ -192,6 +181,19 @@ def _read(snapshot: Path, settings: Settings, device: str, readers: int | None, 
     stages.add("device_transfer", transfer_s)
     stages.add("model", time.monotonic() - began - disk_s - transfer_s)
     return model
+
+
+def _require_all(snapshot: Path, found: Mapping[str, Any]) -> None:
+    """Raise SetupError where weights are not in the files, or of another shape: transformers would make them up."""
+    unfit = {
+        "are missing": sorted(found["missing_keys"]),
+        "have another shape than config.json says": sorted(name for name, *_ in found["mismatched_keys"]),
+    }
+    for how, names in unfit.items():
+        if names:
+            raise SetupError(
+                f"The weights in {snapshot} do not fit its config.json: {len(names)} {how} ({names[0]}). {REMEDY}"
+            )
 
 
 def _check_memory(weights: int, settings: Settings) -> None:

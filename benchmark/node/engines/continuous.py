@@ -26,12 +26,12 @@ from benchmark.node.memory import Plan, free_bytes, make_plan
 from benchmark.node.model import (
     BYTES_PER_PARAMETER,
     LoadedModel,
-    count_parameters,
     find_snapshot,
     load_model,
     read_config,
     weight_bytes,
 )
+from benchmark.node.model_files import check_files
 from benchmark.node.options import check
 from benchmark.node.prompting import encode
 from benchmark.node.startup import Stages, process_age_s
@@ -74,7 +74,7 @@ class Engine(interfaces.Engine):
         plan = None
         if self.settings.benchmark_device != "cpu":
             snapshot, dtype = find_snapshot(self.settings), self.settings.benchmark_dtype
-            weights = weight_bytes(self.settings, snapshot, count_parameters(snapshot))
+            weights = weight_bytes(self.settings, snapshot, check_files(snapshot))
             plan = self._plan(options, read_config(snapshot), BYTES_PER_PARAMETER[dtype], weights)
             print(plan.sentence(), file=sys.stderr, flush=True)
         return self.start(load_model(self.settings), plan)

@@ -92,3 +92,35 @@ def test_weights_that_are_damaged_are_named_before_they_are_loaded(tmp_path: Pat
         model.load_model(asked)
     told = "holds no *.safetensors file" if damage == "missing" else f"{weights} is damaged"
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("MemoryError: ", "(MemoryError)"),
+        (
+            "The warm-up failed: MemoryError: Unable to allocate 8.00 GiB for an array",
+            "(MemoryError: Unable to allocate",
+        ),
+        (
+            "RuntimeError: [enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: "
+            "you tried to allocate 40000000000 bytes. Error code 12 (Cannot allocate memory)",
+            "tried to allocate 40000000000 bytes)",
+        ),
+        ("Cannot allocate memory: /x/model.safetensors.", "(Cannot allocate memory: /x/model.safetensors)"),
+        ("RuntimeError: std::bad_alloc", "(std::bad_alloc)"),
+    ],
+)
+def test_the_memory_of_the_node_may_be_full_too(said: str, kept: str) -> None:
+    told = explain(said, settings(benchmark_dtype="float32", benchmark_replicas=2), "sequential")
+    assert told.startswith("The node's memory is full (")
+    assert kept in told
+    assert "Fewer benchmark_replicas" in told
+    assert "benchmark_dtype: bfloat16 takes half of it" in told
+    assert "GPU" not in told
+
+
+def test_what_torch_really_says_of_the_nodes_memory_is_known() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert explain(str(caught.value), settings(), "sequential").startswith("The node's memory is full (DefaultCPUAll")

@@ -279,6 +279,20 @@ def test_a_disk_that_fills_up_is_told_in_a_sentence(hub: Hub, model: Model, tmp_
     refused(SetupError, "full", str(tmp_path), "hf_cache_dir", cache=tmp_path, revision=model.commit)
 
 
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(500, ("status 500", "run again later")), (429, ("(429)", "hf_cache_token", "hf_cache_source: controller"))],
+)
+def test_a_hub_that_answers_nobody_is_told_in_a_sentence(
+    hub: Hub, model: Model, tmp_path: Path, status: int, words: tuple[str, ...]
+) -> None:
+    hub.refuse_with = status
+    refused(RunError, *words, "what has come is kept", cache=tmp_path, revision=model.commit)
+    assert not list(tmp_path.rglob("snapshots"))
+    hub.recover()
+    assert bring(tmp_path, model.commit).changed
+
+
 def test_a_cache_that_cannot_be_written_is_told_in_a_sentence(model: Model, tmp_path: Path) -> None:
     (tmp_path / "hub").write_text("a file where a directory is to be")
     refused(SetupError, str(tmp_path / "hub"), "hf_cache_dir", cache=tmp_path, revision=model.commit)

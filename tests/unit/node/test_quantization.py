@@ -17,7 +17,8 @@ from benchmark.node import quantization
 from benchmark.node.engines import continuous
 from benchmark.node.fused import Fused
 from benchmark.node.interfaces import Prompt, Query
-from benchmark.node.model import count_parameters, load_model, weight_bytes
+from benchmark.node.model import load_model, weight_bytes
+from benchmark.node.model_files import count_parameters
 from benchmark.node.tiny_model import make_tiny_model
 from benchmark.profiles import Generation
 from benchmark.settings import Settings, resolve

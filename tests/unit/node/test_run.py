@@ -63,7 +63,10 @@ def test_failed_queries_make_the_verdict_invalid(tmp_path: Path) -> None:
     result = run(request(tmp_path, {"warmup": 0, "engine_options": {"ttft_ms": 1, "fail_indexes": [2]}}))
     assert result.verdict is not None
     assert not result.verdict.valid
-    assert result.verdict.reasons == ("failed queries is 1, at most 0 is asked.",)
+    assert result.verdict.reasons == (
+        "failed queries is 1, at most 0 is asked.",
+        "1 of them: The simulated engine was told to fail this query.",
+    )
 
 
 def test_a_failing_warm_up_breaks_the_run_and_the_result_says_so(tmp_path: Path) -> None:
@@ -71,6 +74,20 @@ def test_a_failing_warm_up_breaks_the_run_and_the_result_says_so(tmp_path: Path)
         run(request(tmp_path, {"engine_options": {"fail_indexes": [0]}}))
     result = written(tmp_path)
     assert (result.status, result.stage) == ("failed", "warm-up")
+
+
+def test_a_run_that_cannot_even_judge_itself_still_says_why_it_broke(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("benchmark.node.run.judge", full)
+    with pytest.raises(RunError, match="The node's memory is full"):
+        run(request(tmp_path))
+    result = written(tmp_path)
+    assert result.status == "failed"
+    assert "The node's memory is full (MemoryError)" in str(result.error)
 
 
 def test_unknown_engine_options_are_named(tmp_path: Path) -> None:

@@ -1,0 +1,93 @@
+"""A model's files, looked through before anything expensive is imported: what is damaged is named by its file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import SetupError
+
+REMEDY = (
+    "Provision it again (hf_cache_source hub or controller replaces what is damaged in the cache), or copy your own "
+    "directory anew."
+)
+INDEX = "model.safetensors.index.json"
+# Without the first nothing loads; each of the others is read by transformers where it is there, and one that cannot be
+# read is passed over in silence.
+CONFIG, GENERATION = "config.json", "generation_config.json"
+TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*", "tekken.json")
+JSON_FILES = (CONFIG, GENERATION, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", INDEX)
+
+
+def check_files(snapshot: Path) -> int:
+    """Return the number of parameters of the model whose files lie in a directory.
+
+    Reads the small files and the headers of the weights. Raises SetupError, naming the file and what to do, where one
+    is missing, cut off or not what it should be.
+    """
+    for path in sorted(snapshot.iterdir()):
+        if path.is_symlink() and not path.exists():
+            raise _missing(path)
+    told = {name: _read_json(snapshot / name) for name in JSON_FILES if (snapshot / name).exists()}
+    if CONFIG not in told:
+        raise _missing(snapshot / CONFIG)
+    if not isinstance(told[CONFIG].get("model_type"), str):
+        raise _damaged(snapshot / CONFIG, "it names no model_type")
+    if not any(any(snapshot.glob(pattern)) for pattern in TOKENIZERS):
+        raise _missing(snapshot / TOKENIZERS[0])
+    for shard in sorted(set(_shards(told[INDEX], snapshot / INDEX))) if INDEX in told else ():
+        if not (snapshot / shard).is_file():
+            raise _missing(snapshot / shard)
+    return count_parameters(snapshot)
+
+
+def count_parameters(snapshot: Path) -> int:
+    """Return the number of parameters in a snapshot's safetensors files, from their headers alone."""
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(snapshot.glob("*.safetensors"))
+    if not files:
+        raise SetupError(f"{snapshot} holds no *.safetensors file; other formats are not loaded.")
+    total = 0
+    for path in files:
+        try:
+            with safe_open(path, framework="numpy") as tensors:
+                total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 # not a dict
+        except (SafetensorError, OSError) as error:
+            if "Cannot allocate memory" in str(error):  # told of a file that is too large to be mapped
+                raise MemoryError(f"Cannot allocate memory for {path}") from None
+            raise _damaged(path, str(error)) from None
+    return total
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from None
+    if not isinstance(content, dict):
+        raise _damaged(path, "it holds no object")
+    return content
+
+
+def _shards(index: dict[str, Any], path: Path) -> list[str]:
+    names = index.get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise _damaged(path, "it has no weight_map")
+    return list(names.values())
+
+
+def _missing(path: Path) -> SetupError:
+    return SetupError(f"{path} is missing. {REMEDY}")
+
+
+def _damaged(path: Path, how: str) -> SetupError:
+    if path.is_symlink():
+        # A blob that looks as it did when it was verified: of another time, its content is looked at again.
+        with suppress(OSError):
+            os.utime(path)
+    return SetupError(f"{path} is damaged ({' '.join(how.split())}). {REMEDY}")
