@@ -9,12 +9,13 @@ import argparse
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
 from benchmark import DISCLAIMER, __version__
-from benchmark.errors import BenchmarkError, SetupError
+from benchmark.errors import BenchmarkError, RunError, SetupError
 
 # Each command's module has add_arguments(parser) and main(arguments) -> exit code. Only the one asked for is
 # imported: a controller has no torch, a node no Ansible.
@@ -56,7 +57,11 @@ def entry() -> NoReturn:
     At once, once all is written: LoadGen or an engine may have left a thread behind that no longer ends, and what a
     run made is on the disk by then.
     """
-    code = main()
+    try:
+        code = main()
+    except Exception:
+        traceback.print_exc()
+        code = RunError.exit_code  # Python's own, 1, would say that all was done and is invalid
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()

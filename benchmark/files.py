@@ -179,9 +179,11 @@ def read_text(path: Path, most: int) -> str:
 def _read_bytes(path: Path, most: int) -> bytes:
     try:
         with open(path, "rb", opener=_open_distrustfully) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            seen = os.fstat(file.fileno())
+            if not stat.S_ISREG(seen.st_mode):
                 raise InputError(f"{path}: not a regular file; refused.")
-            data = file.read(most + 1)
+            # Room for all that may be read is taken at once: no more than there is to read, or memory may be too short.
+            data = file.read(min(most, seen.st_size) + 1)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK):
             raise InputError(f"{path}: a symbolic link; refused.") from None

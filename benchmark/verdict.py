@@ -81,6 +81,8 @@ class Findings:
     accuracy: Accuracy | None = None
     prompts: int | None = None
     """Of the dataset; None: not known."""
+    failures: str = ""
+    """What queries failed with, in a sentence, where some did."""
 
 
 def judge(profile: Profile, found: Findings, target_qps: float, status: Status) -> Verdict:
@@ -98,6 +100,8 @@ def judge(profile: Profile, found: Findings, target_qps: float, status: Status) 
         checks += [_limit(limit, getattr(rouge, limit.metric, None), target_qps) for limit in profile.accuracy_limits]
     reasons = [] if status == "complete" else [f"The run is {status}."]
     reasons += [_reason(check) for check in checks if not check.passed]
+    if found.failures and any(check.metric == "queries.failed" and not check.passed for check in checks):
+        reasons.append(found.failures)
     if found.prompts is not None and found.prompts < profile.min_prompts:
         reasons.append(f"The dataset has {found.prompts} prompts, {profile.min_prompts} are asked.")
     if found.accuracy is not None and found.accuracy.errors:

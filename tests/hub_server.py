@@ -77,7 +77,11 @@ class Hub:
         self.tokens: set[str] = set()
         self.requests: list[Request] = []
         self.cut_after: int | None = None
-        """Bytes after which the next transfer of a large file that is longer is cut, once."""
+        """Bytes after which the next transfer of a large file that is longer is cut."""
+        self.cuts = 1
+        """How many transfers are cut so."""
+        self.refuse_with: int | None = None
+        """The status with which everything is refused."""
         self.down_after_cut = False
         """Whether the hub then answers 503 until this is set back."""
         self.damaged: set[str] = set()
@@ -121,6 +125,7 @@ class Hub:
     def recover(self) -> None:
         """End the outage that followed a cut."""
         self.down_after_cut = self._down = False
+        self.cut_after = self.refuse_with = None
 
     # What follows is for the handler.
 
@@ -135,11 +140,13 @@ class Hub:
         return self._down
 
     def take_cut(self, length: int) -> int | None:
-        """Return after how many bytes a transfer of `length` is cut; only one is."""
+        """Return after how many bytes a transfer of `length` is cut; only so many are."""
         with self._lock:
             if self.cut_after is None or length <= self.cut_after:
                 return None
-            cut, self.cut_after = self.cut_after, None
+            cut, self.cuts = self.cut_after, self.cuts - 1
+            if not self.cuts:
+                self.cut_after = None
             self._down = self.down_after_cut
             return cut
 
@@ -179,6 +186,8 @@ class _Handler(BaseHTTPRequestHandler):
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
         to_storage = f":{self.server.server_port}" == hub.storage_url[-len(str(self.server.server_port)) - 1 :]
         hub.note(Request(self.command, url.path, self.headers.get("Range"), token in hub.tokens, to_storage))
+        if hub.refuse_with is not None:
+            return self._refuse(hub.refuse_with, None, "Refused")
         if hub.down:
             return self._refuse(503, None, "Service Unavailable")
         if to_storage:

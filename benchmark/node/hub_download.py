@@ -194,6 +194,11 @@ class Hub:
                 f"The token may not read {self.repository} (403): give it the permission to read gated repositories at "
                 f"{self.endpoint}/settings/tokens, and accept the licence at {page}."
             )
+        if status == 429:
+            return RunError(
+                f"{self.endpoint} refuses more requests (429): run again in some minutes; what has come is kept. "
+                "A token (hf_cache_token) is allowed more; with hf_cache_source: controller one machine asks for all."
+            )
         return RunError(f"{self.endpoint} answers with status {status}: run again later; what has come is kept.")
 
 

@@ -6,6 +6,7 @@ import errno
 import signal
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ class _Run:
             full = error.errno == errno.ENOSPC
             remedy = " Make room, or set benchmark_work_dir to a larger disk." if full else ""
             where = Path(error.filename or self.request.directory).absolute()
-            self._finish("failed", f"{error.strerror or error}: {where}.{remedy}")
+            self._finish("failed", self._explain(f"{error.strerror or error}: {where}.{remedy}"))
             raise RunError(str(self.result.error)) from error
         except Exception as error:
             traceback.print_exc()
@@ -276,11 +277,13 @@ class _Run:
             fields["stage"] = "done"
         fields["finished_at"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
         if (self.measured and self.measured.recorder) or self.result.accuracy is not None:
-            fields |= self._judged(status)
+            with _not_in_the_way_of(status):
+                fields |= self._judged(status)
         try:
             (self.request.directory / ROOM).unlink(missing_ok=True)
             self._update(**fields)
-            write_atomic(self.path.with_suffix(".txt"), render_node(self.result))
+            with _not_in_the_way_of(status):
+                write_atomic(self.path.with_suffix(".txt"), render_node(self.result))
             self.progress.finish(status)
         except OSError as full:
             raise RunError(f"The result cannot be written to {self.path}: {full.strerror}.") from full
@@ -297,10 +300,33 @@ class _Run:
             ],
         }
 
+    def _failures(self, measured: Metrics | None) -> str:
+        """Say what most of the first repeat's failed queries failed with; of later ones no sample is kept."""
+        recorder = self.measured.recorder if self.measured else None
+        if recorder is None or measured is None or not measured.queries.failed:
+            return ""
+        errors = Counter(sample.error for sample in recorder.samples if sample.error)
+        ((error, times),) = errors.most_common(1) or [("", 0)]
+        return f"{times} of them: {self._explain(error)[:1000]}" if times else ""
+
     def _verdict(self, measured: Metrics | None, loadgen: LoadGenResult | None, status: Status) -> Verdict:
         prompts = self.result.dataset.prompts if self.result.dataset else None
-        found = Findings(measured, loadgen, self.result.accuracy, prompts)
+        found = Findings(measured, loadgen, self.result.accuracy, prompts, self._failures(measured))
         return judge(self.profile, found, self.result.target_qps or 0, status)
+
+
+@contextmanager
+def _not_in_the_way_of(status: Status) -> Iterator[None]:
+    """Print what breaks within, unless the run is complete.
+
+    What broke the run (full memory, say) may break this too, and why it did is to be told all the same.
+    """
+    try:
+        yield
+    except Exception:
+        if status == "complete":
+            raise
+        traceback.print_exc()
 
 
 @contextmanager

@@ -66,3 +66,16 @@ def test_bad_input_is_a_sentence_and_no_traceback(
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
+
+
+def test_what_nobody_foresaw_does_not_end_as_an_invalid_verdict() -> None:
+    script = """
+from benchmark import cli
+def main():
+    raise MemoryError("no room")
+cli.main = main
+cli.entry()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 4
+    assert done.stderr.splitlines()[-1] == "MemoryError: no room"

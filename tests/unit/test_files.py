@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -128,3 +130,17 @@ def test_links_pipes_directories_and_absent_files_are_refused(tmp_path: Path) ->
     for name, words in said.items():
         with pytest.raises(InputError, match=words):
             read_record(tmp_path / name, Failure)
+
+
+def test_reading_takes_no_more_memory_than_there_is_to_read(tmp_path: Path) -> None:
+    (tmp_path / "short").write_text("a line\n")
+    script = """
+import resource, sys
+from pathlib import Path
+from benchmark.files import MAX_SAMPLES_BYTES, read_text
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), -1))
+print(read_text(Path(sys.argv[1]), MAX_SAMPLES_BYTES))
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "short")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["a", "line"]

@@ -121,6 +121,14 @@ def test_profile_quick() -> None:
     )
 
 
+def test_what_queries_failed_with_is_a_reason_only_where_that_is_held_against_the_run() -> None:
+    metrics = compute(Columns.of([*closed_loop([1800] * 18), failed(18, 32400)]), 19)
+    found = Findings(metrics, failures="1 of them: The GPU's memory is full.")
+    asked = judge(limits({"metric": "queries.failed", "at_most": 0}), found, 0.5, "complete")
+    assert asked.reasons == ("failed queries is 1, at most 0 is asked.", "1 of them: The GPU's memory is full.")
+    assert judge(limits({"metric": "queries.failed", "at_most": 1}), found, 0.5, "complete").valid
+
+
 def test_a_check_on_too_few_samples_says_so() -> None:
     (check,) = judge(limits({"metric": "latency_ms.p99", "at_most": 3000}), Findings(METRICS), 0.5, "complete").checks
     assert check.note == "P99 of 3 samples: insufficient (662 needed at 99 % confidence)"
