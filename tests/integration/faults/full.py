@@ -1,4 +1,4 @@
-"""What a node's Python starts with, so that memory is full for its engine: the errors are torch's and Python's own."""
+"""What a node's Python starts with, so that memory is full for it: the errors are torch's and Python's own."""
 
 from __future__ import annotations
 
@@ -46,23 +46,47 @@ def change(module):
 RAISE = f"import torch; raise torch.OutOfMemoryError({CUDA_SAID!r})"
 LIMIT = "resource.setrlimit(resource.RLIMIT_AS, (1 << 28, -1)); asked.append(bytearray(1 << 30))"
 
+# The file in the node's place that begins the leak.
+LEAK = "leak"
+LEAKING = """
+import sys, threading, time
+from pathlib import Path
+def leak():
+    while not Path(%r).exists():
+        time.sleep(0.05)
+    kept = []
+    while True:
+        kept.append(b"x" * (8 << 20))
+if sys.orig_argv[1:4] == ["-m", "benchmark", "run"]:
+    threading.Thread(target=leak, daemon=True).start()
+"""
+
 
 def gpu_full_at_load(directory: Path) -> str:
     """Let a GPU have no room for the model."""
-    return _site(directory, "transformers.modeling_utils", AT_LOAD % {"said": CUDA_SAID})
+    return _after_import(directory, "transformers.modeling_utils", AT_LOAD % {"said": CUDA_SAID})
 
 
 def gpu_full_in_mid_run(directory: Path) -> str:
     """Let a GPU have no room any more once some queries are answered."""
-    return _site(directory, "transformers.generation.utils", IN_MID_RUN % {"fill": RAISE})
+    return _after_import(directory, "transformers.generation.utils", IN_MID_RUN % {"fill": RAISE})
 
 
 def node_full_in_mid_run(directory: Path) -> str:
     """Let the process get no memory of the node any more once some queries are answered: a limit of the kernel's."""
-    return _site(directory, "transformers.generation.utils", IN_MID_RUN % {"fill": LIMIT})
+    return _after_import(directory, "transformers.generation.utils", IN_MID_RUN % {"fill": LIMIT})
 
 
-def _site(directory: Path, module: str, change: str) -> str:
+def leak(directory: Path, place: Path) -> str:
+    """Let the node's benchmark take memory without end once `LEAK` is in the node's place."""
+    return _site(directory, LEAKING % str(place / LEAK))
+
+
+def _after_import(directory: Path, module: str, change: str) -> str:
+    return _site(directory, AFTER_IMPORT % {"module": module} + change)
+
+
+def _site(directory: Path, program: str) -> str:
     directory.mkdir(parents=True)
-    (directory / "sitecustomize.py").write_text(AFTER_IMPORT % {"module": module} + change)
+    (directory / "sitecustomize.py").write_text(program)
     return f"SetEnv SHLVL=2 PYTHONPATH={directory}\n"

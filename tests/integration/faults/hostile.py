@@ -61,26 +61,3 @@ def wrong_clock(directory: Path, hours: int) -> str:
         f"time.time = lambda: _time() + {hours * 3600}\ntime.time_ns = lambda: _ns() + {hours * 3600 * 10**9}\n"
     )
     return line.rstrip() + f" PYTHONPATH={directory}\n"
-
-
-# The file in the node's place that begins the leak.
-LEAK = "leak"
-LEAKING = """
-import sys, threading, time
-from pathlib import Path
-def leak():
-    while not Path(%r).exists():
-        time.sleep(0.05)
-    kept = []
-    while True:
-        kept.append(b"x" * (8 << 20))
-if sys.orig_argv[1:4] == ["-m", "benchmark", "run"]:
-    threading.Thread(target=leak, daemon=True).start()
-"""
-
-
-def leak(directory: Path, place: Path) -> str:
-    """Let the node's benchmark take memory without end once `LEAK` is in the node's place."""
-    directory.mkdir(parents=True)
-    (directory / "sitecustomize.py").write_text(LEAKING % str(place / LEAK))
-    return f"SetEnv SHLVL=2 PYTHONPATH={directory}\n"

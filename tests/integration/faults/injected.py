@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from tests.integration.faults import hostile
+from tests.integration.faults import full, hostile
 from tests.integration.faults.fleet import Fleet, children, send, small_disk
 from tests.integration.ssh_nodes import PORT, keygen, loopback
 from tests.memory_cgroup import memory_cgroup
@@ -115,7 +115,7 @@ def nodes_hit_while_measuring(fleet: Fleet, stack: ExitStack) -> None:
     except OSError as error:
         fleet.left_out["oom"] = f"no memory cgroup can be made here: {error}"
         return
-    node = fleet.add_own("oom", hostile.leak(fleet.playbooks.directory / "programs" / "oom", fleet.place("oom")))
+    node = fleet.add_own("oom", full.leak(fleet.playbooks.directory / "programs" / "oom", fleet.place("oom")))
     assert node.process is not None
     procs.write_text(str(node.process.pid))
 
@@ -152,7 +152,7 @@ def hit(fleet: Fleet, over: threading.Event) -> None:
     send(pids["killed"], signal.SIGKILL)
     send(pids["hung"], signal.SIGSTOP)
     if "oom" in pids:
-        (fleet.place("oom") / hostile.LEAK).touch()
+        (fleet.place("oom") / full.LEAK).touch()
     for pid in children(fleet.own["cut"]):
         send(pid, signal.SIGKILL)
     for pid in children(fleet.own["frozen"]):
