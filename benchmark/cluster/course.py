@@ -151,10 +151,11 @@ def _tokens(samples: Columns, width_ns: int, bins: int) -> array[float]:
 def _in_flight(issued_ns: Ints, completed_ns: Ints, width_ns: int, bins: int) -> Envelope:
     """Return how many were in flight, by how long they were: from one moment at which that, or the bin, changes on."""
     edges = np.arange(1, bins, dtype=np.int64) * width_ns
-    moments = np.unique(np.concatenate(([0], issued_ns, completed_ns, edges)))
-    since_ns, lasted_ns = moments[:-1], np.diff(moments)
-    level = np.searchsorted(np.sort(issued_ns), since_ns, "right")
-    level -= np.searchsorted(np.sort(completed_ns), since_ns, "right")
+    moments = np.sort(np.concatenate(([0], issued_ns, completed_ns, edges)))
+    since_ns = moments[:-1][moments[1:] > moments[:-1]]
+    lasted_ns = np.diff(since_ns, append=moments[-1]).astype(np.float64)
+    begun = np.searchsorted(np.sort(issued_ns), since_ns, "right")
+    level = (begun - np.searchsorted(np.sort(completed_ns), since_ns, "right")).astype(np.float64)
     number = since_ns // width_ns
     low, high = np.full(bins, np.inf), np.full(bins, -np.inf)
     np.minimum.at(low, number, level)
@@ -162,7 +163,7 @@ def _in_flight(issued_ns: Ints, completed_ns: Ints, width_ns: int, bins: int) ->
     return Envelope(
         doubles(low),
         doubles(high),
-        _sums([number], [level * lasted_ns.astype(np.float64)], bins),
+        _sums([number], [level * lasted_ns], bins),
         _sums([number], [lasted_ns], bins),
     )
 

@@ -82,9 +82,10 @@ class Profile(_Part):
     @field_validator("scenario", "engine", "dataset")
     @classmethod
     def _known(cls, value: str, info: Any) -> str:
-        known = plugins(info.field_name + "s")
-        if value not in known:
-            raise ValueError(f"unknown {info.field_name}; there are {', '.join(known)}")
+        kind = info.field_name + "s"
+        # Looked for by name: all are listed only where it is not there, for a large run has a profile for each node.
+        if value.startswith("_") or not value.isidentifier() or not (_NODE / kind / f"{value}.py").is_file():
+            raise ValueError(f"unknown {info.field_name}; there are {', '.join(plugins(kind))}")
         return value
 
 

@@ -1,5 +1,6 @@
 import math
 from random import Random
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
@@ -113,6 +114,83 @@ def test_what_is_undefined_is_not_zero() -> None:
     only_failed = compute(Columns.of([failed(0)]), 1)
     assert only_failed.qps is None
     assert only_failed.issue_delay_ms is not None
+
+
+def plain(samples: list[Sample]) -> dict[str, list[float]]:
+    """Return the times of every distribution in docs/metrics.md, a sample after the other."""
+    done = [s for s in samples if s.completed_ns is not None]
+
+    def between(over: list[Sample], earlier: str, later: str) -> list[float]:
+        pairs = [(getattr(s, earlier), getattr(s, later)) for s in over]
+        return [(to - since) / 1e6 for since, to in pairs if since is not None and to is not None]
+
+    return {
+        "latency_ms": between(done, "scheduled_ns", "completed_ns"),
+        "latency_from_issue_ms": between(done, "issued_ns", "completed_ns"),
+        "ttft_ms": between(done, "scheduled_ns", "first_token_ns"),
+        "ttft_from_issue_ms": between(done, "issued_ns", "first_token_ns"),
+        "tpot_ms": [
+            (s.completed_ns - s.first_token_ns) / (s.output_tokens - 1) / 1e6
+            for s in done
+            if s.completed_ns is not None and s.first_token_ns is not None and s.output_tokens > 1
+        ],
+        "issue_delay_ms": between(samples, "scheduled_ns", "issued_ns"),
+        "report_delay_ms": between(done, "completed_ns", "reported_ns"),
+    }
+
+
+@st.composite
+def any_sample(draw: st.DrawFn, index: int) -> Sample:
+    """Any sample that the record accepts, of times beyond what a double holds too."""
+    times = sorted(draw(st.lists(st.one_of(st.integers(0, 10**12), st.integers(0, 2**63 - 1)), min_size=5, max_size=5)))
+    error = draw(st.sampled_from([None, None, "out of memory"]))
+    first = draw(st.sampled_from([None, times[2]]))
+    counts = st.one_of(st.integers(0, 200), st.integers(0, 2**60))
+    return Sample(
+        index=index,
+        prompt_id="p",
+        scheduled_ns=draw(st.sampled_from([None, times[0]])),
+        issued_ns=times[1],
+        first_token_ns=first,
+        completed_ns=times[3] if error is None else None,
+        reported_ns=draw(st.sampled_from([None, times[4]])),
+        input_tokens=draw(counts),
+        output_tokens=0 if first is None else draw(counts),
+        error=error,
+    )
+
+
+@given(st.integers(0, 12).flatmap(lambda count: st.tuples(*(any_sample(index) for index in range(count)))))
+def test_every_digit_is_that_of_the_formulas(drawn: tuple[Sample, ...]) -> None:
+    samples = list(drawn)
+    metrics = compute(Columns.of(samples), len(samples))
+    for name, values in plain(samples).items():
+        spread = getattr(metrics, name)
+        assert (None if spread is None else spread.model_dump()) == formulas(values), name
+    done = [s for s in samples if s.completed_ns is not None]
+    assert metrics.output_tokens == sum(s.output_tokens for s in done)
+    assert metrics.input_tokens == sum(s.input_tokens for s in done)
+    elapsed = max((s.completed_ns or 0 for s in done), default=0) - min((s.issued_ns for s in samples), default=0)
+    if done and elapsed > 0:
+        assert metrics.duration_s == elapsed / 1e9
+        assert metrics.qps == len(done) / (elapsed / 1e9)
+        assert metrics.tokens_per_s == metrics.output_tokens / (elapsed / 1e9)
+    else:
+        assert metrics.qps is metrics.tokens_per_s is metrics.duration_s is None
+
+
+def formulas(values: list[float]) -> dict[str, object] | None:
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    return {
+        "count": len(ordered),
+        "mean": math.fsum(ordered) / len(ordered),
+        "min": ordered[0],
+        "max": ordered[-1],
+        **{name: percentile(ordered, fraction) for name, fraction in PERCENTILES.items()},
+        "insufficient": {"p50": 11, "p90": 64, "p95": 130, "p99": 662} if len(ordered) < 11 else ANY,
+    }
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from benchmark.cluster.diagnosis.spread import MEDIAN_VARIANCE, NATURAL_SPREAD, Reading, mad
 from benchmark.cluster.load import LoadedNode
 from benchmark.records import NodeResult
@@ -107,12 +109,11 @@ def _error(node: LoadedNode, metric: str) -> float:
             return 0.0
         mean = statistics.fmean(times)
         # Not statistics.stdev: its fractions take 60 ms for the samples of one MLPerf run.
-        deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in times) / (len(times) - 1))
+        deviation = math.sqrt(math.fsum(np.square(np.asarray(times) - mean).tolist()) / (len(times) - 1))
         return deviation / math.sqrt(len(times)) / mean
-    # In order: what sorts them again has little to do.
     return _median_error(node.times.ascending.get(metric.removesuffix(".p50"), ()) if metric.endswith(".p50") else ())
 
 
 def _median_error(times: Sequence[float]) -> float:
-    middle = statistics.median(times) if len(times) > 1 else 0.0
+    middle = float(np.median(times)) if len(times) > 1 else 0.0
     return mad(times) * math.sqrt(MEDIAN_VARIANCE / len(times)) / middle if middle > 0 else 0.0

@@ -10,6 +10,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 # What like nodes are taken to differ by (one standard deviation) as long as they themselves do not say otherwise.
 NATURAL_SPREAD = 0.02
 # A smaller change is never named, however like each other the other nodes are.
@@ -53,8 +55,8 @@ class Deviation:
 
 def mad(values: Sequence[float]) -> float:
     """Return the median absolute deviation from the median, as a standard deviation."""
-    centre = statistics.median(values)
-    return MAD_TO_SIGMA * statistics.median(abs(value - centre) for value in values)
+    each = np.asarray(values, dtype=np.float64)
+    return MAD_TO_SIGMA * float(np.median(np.abs(each - np.median(each))))
 
 
 def spread(values: Sequence[float], assumed: float = NATURAL_SPREAD) -> float:

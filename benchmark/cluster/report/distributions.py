@@ -29,9 +29,8 @@ class Measure:
     note: str
 
     def times(self, node: LoadedNode) -> Sequence[float]:
-        """Return the node's times in milliseconds."""
-        times: Sequence[float] = getattr(node.times, self.metric)
-        return times
+        """Return the node's times in milliseconds, in ascending order."""
+        return node.times.ascending.get(self.metric, ())
 
     def spread(self, node: LoadedNode) -> Distribution | None:
         """Return what they amount to."""
@@ -46,13 +45,12 @@ MEASURES = (
 )
 
 
-def ecdf(values: Sequence[float], most: int) -> list[tuple[float, float]]:
-    """Return (value, share of the values that do not exceed it), ascending: all of them, or `most` that were measured.
+def ecdf(ordered: Sequence[float], most: int) -> list[tuple[float, float]]:
+    """Return (value, share of the values that do not exceed it) of values in ascending order: of all, or of `most`.
 
     Of many, one half covers the lower nine tenths and the other half the rest, where limits lie; the smallest, the
     largest and the percentiles of the tables are always there.
     """
-    ordered = sorted(values)
     count = len(ordered)
     places = range(count)
     if count > most:

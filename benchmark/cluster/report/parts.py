@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from markupsafe import Markup
@@ -68,7 +69,7 @@ class Like:
         """The nodes that are shown together."""
         return tuple(node for node in self.nodes if node.node not in self.marked)
 
-    @property
+    @cached_property
     def median_qps(self) -> float | None:
         """Of the group's nodes."""
         return median(n.metrics.qps for n in self.nodes if n.metrics and n.metrics.qps is not None)

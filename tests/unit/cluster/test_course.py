@@ -59,6 +59,78 @@ def test_nothing_is_lost_in_bins_of_any_width(samples: list[Sample]) -> None:
         assert inside / NS_PER_S == pytest.approx(tokens)
 
 
+def walked(samples: list[Sample], width_ns: int, bins: int) -> tuple[list[float], list[list[float]]]:
+    """Return the tokens of each bin, and lowest, highest, sum and weight of what was in flight: an event at a time."""
+    done = [(s.issued_ns, s.first_token_ns, s.completed_ns, s.output_tokens) for s in samples if s.completed_ns]
+    came, rate = [0.0] * (bins + 1), [0.0] * (bins + 2)
+
+    def change(at_ns: int, tokens_per_ns: float) -> None:
+        number = at_ns // width_ns
+        came[number] += tokens_per_ns * ((number + 1) * width_ns - at_ns)
+        rate[number + 1] += tokens_per_ns
+
+    for _, first_ns, last_ns, tokens in done:
+        if first_ns is None or not tokens:
+            continue
+        if first_ns == last_ns:
+            came[min(last_ns // width_ns, bins - 1)] += tokens
+            continue
+        came[first_ns // width_ns] += 1
+        each = (tokens - 1) / (last_ns - first_ns)
+        change(first_ns, each)
+        change(last_ns, -each)
+    now = 0.0
+    for number in range(bins):
+        now += rate[number]
+        came[number] = max(0.0, came[number] + now * width_ns)
+    seen = [[math.inf] * bins, [-math.inf] * bins, [0.0] * bins, [0.0] * bins]
+    level, since_ns = 0, 0
+    for at_ns, step in sorted([(issued, 1) for issued, *_ in done] + [(last, -1) for _, _, last, _ in done]):
+        while since_ns < at_ns:
+            number = since_ns // width_ns
+            until_ns = min(at_ns, (number + 1) * width_ns)
+            seen[0][number] = min(seen[0][number], level)
+            seen[1][number] = max(seen[1][number], level)
+            seen[2][number] += level * (until_ns - since_ns)
+            seen[3][number] += until_ns - since_ns
+            since_ns = until_ns
+        level += step
+    return came[:bins], seen
+
+
+@st.composite
+def crowded(draw: st.DrawFn) -> list[Sample]:
+    """Samples whose times often coincide, with each other and with the ends of bins."""
+    moments = st.one_of(st.integers(0, 300).map(lambda at: at * MS), st.integers(0, 10**12))
+    made = []
+    for index in range(draw(st.integers(0, 20))):
+        issued, first, last = sorted(draw(st.tuples(moments, moments, moments)))
+        told = draw(st.booleans())
+        made.append(
+            Sample(
+                index=index,
+                prompt_id="p",
+                issued_ns=issued,
+                first_token_ns=first if told else None,
+                completed_ns=last,
+                output_tokens=draw(st.integers(0, 300)) if told else 0,
+            )
+        )
+    return made
+
+
+@given(st.one_of(sample_lists(), crowded()))
+def test_every_digit_is_that_of_walking_through_the_events(samples: list[Sample]) -> None:
+    course = course_of(Columns.of(samples))
+    if course is None:
+        assert not any(s.completed_ns for s in samples)
+        return
+    tokens, seen = walked(samples, course.width_ns, course.bins)
+    assert list(course.tokens) == tokens
+    in_flight = course.in_flight
+    assert [list(each) for each in (in_flight.low, in_flight.high, in_flight.total, in_flight.weight)] == seen
+
+
 @given(st.lists(st.tuples(st.integers(-10, 200), st.floats(0, 700)), max_size=40))
 def test_an_envelope_holds_every_tick_of_the_window(told: list[tuple[int, float]]) -> None:
     ticks = [Tick(t_ns=at * MS, gpus=(GpuTick(index=0, power_w=watts),)) for at, watts in told]
