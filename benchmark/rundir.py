@@ -13,9 +13,9 @@ from pydantic import Field
 
 from benchmark import __version__
 from benchmark.errors import InputError
-from benchmark.files import write_record
+from benchmark.files import read_record, write_record
 from benchmark.records import SCHEMA_VERSION, Attempt, Controller, Name, Record, RunRecord
-from benchmark.settings import ResolvedSettings, canonical_sha256
+from benchmark.settings import NODE_NAME, ResolvedSettings, canonical_sha256
 
 RUN_FILE = "run.json"
 ORDER = "order.json"
@@ -116,3 +116,14 @@ def point_latest(results: Path, run_id: str) -> None:
     beside.unlink(missing_ok=True)
     beside.symlink_to(run_id)
     beside.replace(results / "latest")
+
+
+def read_run(run_dir: Path) -> RunRecord:
+    """Return what was asked. Raises InputError where the directory is not a run's."""
+    if not (run_dir / RUN_FILE).is_file():
+        raise InputError(f"{run_dir} is not a run: there is no {RUN_FILE} in it.")
+    run = read_record(run_dir / RUN_FILE, RunRecord)
+    for node in run.nodes:
+        if not NODE_NAME.fullmatch(node):
+            raise InputError(f"{run_dir / RUN_FILE}: {node!r} is not a node's name.")
+    return run

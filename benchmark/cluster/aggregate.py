@@ -7,20 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cluster.agreement import agreements
-from benchmark.cluster.arithmetic import cluster_verdict, gpus_of, group_nodes, likeness
-from benchmark.cluster.attempts import least_together, measured_attempts
+from benchmark.cluster.arithmetic import (
+    cluster_verdict,
+    gpus_of,
+    group_nodes,
+    least_together,
+    likeness,
+    measured_attempts,
+)
 from benchmark.cluster.diagnosis import diagnose
 from benchmark.cluster.diagnosis.aspects import rate_of
 from benchmark.cluster.drift import NodeFacts, find_drift
 from benchmark.cluster.history.earlier import earlier_runs
 from benchmark.cluster.history.read import likeness_key
 from benchmark.cluster.interruption import why_partial
-from benchmark.cluster.load import MAX_REASON, LoadedNode, one_line, read_run, strangers
+from benchmark.cluster.load import MAX_REASON, LoadedNode, one_line, strangers
 from benchmark.cluster.load_many import load_nodes
 from benchmark.cluster.names import natural
 from benchmark.cluster.repeats import at_repeat, median_of, node_spread, with_spread
 from benchmark.cluster.solo import solo_changes
 from benchmark.records import ClusterResult, Drift, Group, NodeRow, Repeats, RunRecord, Spread
+from benchmark.rundir import read_run
 from benchmark.settings import Settings
 
 

@@ -12,14 +12,14 @@ from benchmark.cluster import reports
 from benchmark.cluster.aggregate import Gathered, gather
 from benchmark.cluster.baseline import against_baseline
 from benchmark.cluster.job_summary import render_job_summary
-from benchmark.cluster.load import MAX_REASON, read_run
+from benchmark.cluster.load import MAX_REASON
 from benchmark.cluster.node_table import render_node_table
 from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.summary import render_cluster
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, SetupError
 from benchmark.files import write_atomic, write_record
 from benchmark.records import Failure, RunRecord
-from benchmark.rundir import FAILURE, NODES, RESULT_FILE
+from benchmark.rundir import FAILURE, NODES, RESULT_FILE, read_run
 
 SUMMARY_FILE = "benchmark_summary.txt"
 MARKDOWN_FILE = "benchmark_summary.md"

@@ -19,10 +19,12 @@ from benchmark.records import (
     Disagreement,
     Drift,
     Group,
+    MeasuredAttempt,
     NodeRow,
     Overlap,
     QueryCounts,
     ReadyNode,
+    RunRecord,
     Verdict,
     Window,
 )
@@ -158,6 +160,32 @@ def overlap(windows: Mapping[str, Window], clocks: Mapping[str, ReadyNode]) -> O
             if (windows[node].late_ms or 0) >= LATE_MS
         },
     )
+
+
+def measured_attempts(run: RunRecord, counted: Sequence[LoadedNode]) -> tuple[MeasuredAttempt, ...]:
+    """Return the attempts that measured the counted nodes, each with the overlap of its own nodes alone."""
+    members: dict[int, list[LoadedNode]] = {}
+    for node in sorted(counted, key=lambda node: natural(node.node)):
+        if node.result is not None:
+            members.setdefault(node.result.attempt, []).append(node)
+    return tuple(
+        MeasuredAttempt(
+            number=number,
+            at=run.attempts[number - 1].at if run.attempts else run.created_at,
+            nodes=tuple(node.node for node in nodes),
+            overlap=overlap(
+                {node.node: node.result.window for node in nodes if node.result and node.result.window},
+                {node.node: node.clock for node in nodes if node.clock},
+            ),
+        )
+        for number, nodes in sorted(members.items())
+    )
+
+
+def least_together(attempts: Sequence[MeasuredAttempt]) -> Overlap | None:
+    """Return the overlap that the verdict rests on: the shortest of the attempts that measured several nodes."""
+    together = [one.overlap for one in attempts if one.overlap is not None and len(one.nodes) > 1]
+    return min(together, key=lambda seen: seen.together_s, default=None)
 
 
 def cluster_verdict(

@@ -1,4 +1,4 @@
-"""The attempts at a run: a further one opened, what the earlier ones left kept apart, and who was measured in which."""
+"""The attempts at a run: a further one opened, and what the earlier ones left kept apart."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from benchmark.cluster.arithmetic import overlap
-from benchmark.cluster.load import LoadedNode
-from benchmark.cluster.names import natural
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
-from benchmark.records import Attempt, Controller, MeasuredAttempt, Overlap, RunRecord
+from benchmark.records import Attempt, Controller, RunRecord
 from benchmark.rundir import ATTEMPT, NODES, ORDER, RUN_FILE, RunOrder, point_latest
 from benchmark.settings import ResolvedSettings
 
@@ -50,32 +47,6 @@ def open_attempt(
             f"benchmark_resume: {error.filename or run_dir} cannot be written: {error.strerror}."
         ) from error
     return len(earlier) + 1
-
-
-def measured_attempts(run: RunRecord, counted: Sequence[LoadedNode]) -> tuple[MeasuredAttempt, ...]:
-    """Return the attempts that measured the counted nodes, each with the overlap of its own nodes alone."""
-    members: dict[int, list[LoadedNode]] = {}
-    for node in sorted(counted, key=lambda node: natural(node.node)):
-        if node.result is not None:
-            members.setdefault(node.result.attempt, []).append(node)
-    return tuple(
-        MeasuredAttempt(
-            number=number,
-            at=run.attempts[number - 1].at if run.attempts else run.created_at,
-            nodes=tuple(node.node for node in nodes),
-            overlap=overlap(
-                {node.node: node.result.window for node in nodes if node.result and node.result.window},
-                {node.node: node.clock for node in nodes if node.clock},
-            ),
-        )
-        for number, nodes in sorted(members.items())
-    )
-
-
-def least_together(attempts: Sequence[MeasuredAttempt]) -> Overlap | None:
-    """Return the overlap that the verdict rests on: the shortest of the attempts that measured several nodes."""
-    together = [one.overlap for one in attempts if one.overlap is not None and len(one.nodes) > 1]
-    return min(together, key=lambda seen: seen.together_s, default=None)
 
 
 def _attempt_of(place: Path, default: int) -> int:

@@ -21,8 +21,7 @@ from benchmark.loadgen_log import SOLO
 from benchmark.metrics import NS_PER_S, defined, latencies_ms, tpots_ms, ttfts_ms
 from benchmark.records import Failure, Metrics, NodeResult, ReadyNode, RunRecord
 from benchmark.repeats import repeat_of
-from benchmark.rundir import ATTEMPT, FAILURE, NODES, RUN_FILE, of_repeat
-from benchmark.settings import NODE_NAME
+from benchmark.rundir import ATTEMPT, FAILURE, NODES, of_repeat
 
 SAMPLES = "samples.jsonl"
 TELEMETRY = "telemetry.jsonl"
@@ -94,17 +93,6 @@ class LoadedNode:
     def counted(self) -> bool:
         """Whether its numbers are part of the totals: complete and believed."""
         return self.result is not None and self.result.status == "complete"
-
-
-def read_run(run_dir: Path) -> RunRecord:
-    """Return what was asked. Raises InputError where the directory is not a run's."""
-    if not (run_dir / RUN_FILE).is_file():
-        raise InputError(f"{run_dir} is not a run: there is no {RUN_FILE} in it.")
-    run = read_record(run_dir / RUN_FILE, RunRecord)
-    for node in run.nodes:
-        if not NODE_NAME.fullmatch(node):
-            raise InputError(f"{run_dir / RUN_FILE}: {node!r} is not a node's name.")
-    return run
 
 
 def strangers(run_dir: Path, run: RunRecord) -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmark import metrics
+from benchmark.cluster.differences import differences
 from benchmark.columns import Columns
 from benchmark.errors import InputError
 from benchmark.loadgen_log import ACCURACY, DETAIL, SOLO, read_result
@@ -15,26 +15,8 @@ from benchmark.records import LoadGenResult, Metrics, NodeResult, RunRecord, Sol
 from benchmark.settings import ResolvedSettings
 from benchmark.verdict import Findings, judge
 
-# Both sides compute the same formulas in double precision; only the last bits may differ between two machines.
-RELATIVE_TOLERANCE = 1e-9
 # No GPU draws as much.
 MAX_GPU_W = 5000
-
-
-def differences(claimed: Any, given: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield path, claimed and given value for everything in which two JSON-like values differ."""
-    within = f"{path}." if path else ""
-    if isinstance(claimed, dict) and isinstance(given, dict):
-        for name in sorted(claimed.keys() | given.keys()):
-            yield from differences(claimed.get(name), given.get(name), f"{within}{name}")
-    elif isinstance(claimed, list | tuple) and isinstance(given, list | tuple) and len(claimed) == len(given):
-        for number, (one, other) in enumerate(zip(claimed, given, strict=True)):
-            yield from differences(one, other, f"{within}{number}")
-    elif isinstance(claimed, float) and isinstance(given, float):
-        if not math.isclose(claimed, given, rel_tol=RELATIVE_TOLERANCE):
-            yield path, claimed, given
-    elif claimed != given:
-        yield path, claimed, given
 
 
 def check_origin(result: NodeResult, run: RunRecord, node: str) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 from ansible.utils.vars import load_extra_vars
 from node_action import CHECKOUT, NodeFailure
 
-from benchmark.cluster.load import read_run
 from benchmark.cluster.resume import find_run, require_ended, settings_to_resume
 from benchmark.errors import InputError
 from benchmark.records import RunRecord
+from benchmark.rundir import read_run
 from benchmark.settings import ResolvedSettings, Settings, resolve_nodes
 
 PREFIXES = ("benchmark_", "python_env_", "vllm_", "hf_cache_")

@@ -10,11 +10,11 @@ import pytest
 
 from benchmark import files
 from benchmark.cluster.aggregate import aggregate
-from benchmark.cluster.load import read_run
 from benchmark.cluster.summary import render_cluster
 from benchmark.errors import InputError
 from benchmark.files import write_record
 from benchmark.records import ClusterResult, DatasetInfo, EngineInfo, Failure, NodeRow, Window
+from benchmark.rundir import read_run
 from tests.unit.building import HOST, RUN_ID, START_NS, add_node, asked, closed_loop, make_run, result_of, write_node
 
 FAST = [1700.0, 1800.0, 1900.0]

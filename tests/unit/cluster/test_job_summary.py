@@ -9,11 +9,11 @@ from markdown_it.token import Token
 
 from benchmark.cluster.aggregate import aggregate, gather
 from benchmark.cluster.job_summary import MAX_LISTED, render_job_summary
-from benchmark.cluster.load import read_run
 from benchmark.cluster.markdown import escape
 from benchmark.cluster.outcome import Outcome
 from benchmark.files import write_record
 from benchmark.records import ClusterResult, Drift, Failure, NodeRow, Verdict
+from benchmark.rundir import read_run
 from benchmark.text import clean
 from tests.unit.building import (
     HOST,

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.junit import CLUSTER, render_junit
-from benchmark.cluster.load import read_run
 from benchmark.cluster.outcome import Outcome
 from benchmark.files import write_record
 from benchmark.records import Check, ClusterResult, Failure, NodeRow, Verdict
+from benchmark.rundir import read_run
 from tests.unit.building import RUN_ID, add_node, asked, make_run
 
 FAST, SLOW = [1700.0, 1800.0, 1900.0], [4000.0] * 3

@@ -6,6 +6,8 @@ import pytest
 
 from benchmark.cluster import load_many
 from benchmark.cluster.aggregate import aggregate, gather
+from benchmark.cluster.load import LoadedNode, load_node
+from benchmark.records import RunRecord
 from tests.unit.building import add_node, asked, make_run
 
 
@@ -27,8 +29,15 @@ def test_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.Monke
     alone = aggregate(run_dir)
     monkeypatch.setattr(load_many, "SMALL", 0)
     monkeypatch.setattr("os.cpu_count", lambda: 3)
+    here: list[str] = []
+
+    def noticed(run_dir: Path, run: RunRecord, node: str) -> LoadedNode:
+        here.append(node)
+        return load_node(run_dir, run, node)
+
+    monkeypatch.setattr(load_many, "load_node", noticed)
     together = gather(run_dir)
+    assert not here, "they were read in other processes"
     assert together.result == alone
     assert [node.node for node in together.nodes] == ["jw1", "jw2", "jw3", "jw4", "jw10"]
     assert [row.status for row in alone.nodes] == ["complete", "missing", "refused", "refused", "complete"]
-    assert all("ascending" in vars(node.times) for node in together.nodes), "they were read in other processes"

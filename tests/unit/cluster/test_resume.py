@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 
 from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.attempts import open_attempt
-from benchmark.cluster.load import read_run
 from benchmark.cluster.resume import controller, find_run, remaining, require_ended, settings_to_resume
 from benchmark.cluster.summary import render_cluster
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
 from benchmark.records import Attempt, Failure, ReadyNode, RunRecord, Window
-from benchmark.rundir import NODES, ORDER, RUN_FILE, RunOrder
+from benchmark.rundir import NODES, ORDER, RUN_FILE, RunOrder, read_run
 from benchmark.settings import resolve
 from tests.unit.building import RUN_ID, START_NS, add_node, asked, make_run
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.job_summary import render_job_summary
-from benchmark.cluster.load import read_run
 from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.summary import render_cluster
 from benchmark.files import write_record
@@ -30,6 +29,7 @@ from benchmark.records import (
     Verdict,
     Window,
 )
+from benchmark.rundir import read_run
 from benchmark.text import WIDTH, columns
 from tests.unit.building import HOST, MS, RUN_ID, START_NS, add_node, asked, make_run
 
