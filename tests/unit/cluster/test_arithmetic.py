@@ -64,7 +64,6 @@ def test_the_cpu_has_no_average_per_gpu(tmp_path: Path) -> None:
 
 def test_unlike_precisions_are_labelled_apart(tmp_path: Path) -> None:
     given = {"jw2": asked(3), "jw3": asked(3, benchmark_dtype="bfloat16"), "jw4": asked(3)}
-    given["jw5"] = asked(3, benchmark_quantization="int8")
     make_run(tmp_path, given)
     for node, resolved in given.items():
         add_node(tmp_path, node, resolved, [100.0] * 3)
@@ -72,7 +71,6 @@ def test_unlike_precisions_are_labelled_apart(tmp_path: Path) -> None:
     assert [(group.label, group.nodes) for group in groups] == [
         ("NVIDIA A30, bfloat16", ("jw3",)),
         ("NVIDIA A30, float16", ("jw2", "jw4")),
-        ("NVIDIA A30, float16 with int8 weights", ("jw5",)),
     ]
 
 
