@@ -42,9 +42,6 @@ RUN_WIDE = (
     "benchmark_drift",
 )
 
-# Engines that load the weights themselves; a server's are its own matter.
-QUANTISING = ("sequential", "continuous")
-
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 NonEmpty = Annotated[str, Field(min_length=1)]
@@ -100,9 +97,6 @@ class Settings(BaseModel):
         "", description="the user's own cnn_eval.json; empty: what hf_cache prepared, where the profile asks for it"
     )
     benchmark_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="weights' precision")
-    benchmark_quantization: Literal["none", "int8", "fp8"] = Field(
-        "none", description="linear layers in eight bits, through torchao; fp8 needs bfloat16 and a GPU that has it"
-    )
     benchmark_device: Literal["cuda", "cpu"] = Field("cuda", description="never falls back to the CPU by itself")
     benchmark_require_idle_gpus: bool = Field(True, description="whether another process on a GPU fails the node")
     benchmark_target_qps: Annotated[float | Literal["auto"], BeforeValidator(_rate_or_auto)] = Field(
@@ -267,8 +261,6 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
             profile = _in_effect(profile, settings)
         except ValidationError as error:
             problems += [f"benchmark_engine is {settings.benchmark_engine!r}: {e['msg']}." for e in error.errors()]
-    if settings is not None and profile is not None and settings.benchmark_quantization != "none":
-        problems += _quantization_problems(settings, profile)
     if settings is not None and profile is not None and profile.engine == VLLM:
         problems += vllm_problems(settings, dict(profile.engine_options))
     searchable = profile is not None and profile.scenario_options.get("scenario") in ("Server", "Offline")
@@ -287,21 +279,6 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
     if problems or settings is None or profile is None:
         raise InputError("\n".join(problems))
     return ResolvedSettings(settings=settings, profile=profile)
-
-
-def _quantization_problems(settings: Settings, profile: Profile) -> list[str]:
-    name, problems = settings.benchmark_quantization, []
-    if profile.engine not in QUANTISING:
-        problems.append(
-            f"benchmark_quantization is {name!r}, which is not for the engine {profile.engine}: set it to none."
-        )
-    if name == "fp8" and settings.benchmark_device == "cpu":
-        problems.append("benchmark_quantization is 'fp8', which needs a GPU: on the CPU there are none and int8.")
-    if name == "fp8" and settings.benchmark_dtype != "bfloat16":
-        problems.append(
-            f"benchmark_quantization is 'fp8' and benchmark_dtype {settings.benchmark_dtype!r}: fp8 needs bfloat16."
-        )
-    return problems
 
 
 def _in_effect(profile: Profile, settings: Settings) -> Profile:

@@ -124,13 +124,7 @@ def describe_model(settings: Settings) -> str:
     model = settings.benchmark_model
     if not is_directory_path(model):
         model = f"{model}@{settings.benchmark_model_revision[:12]}"
-    return f"{model}, {precision(settings)}, {settings.benchmark_device}"
-
-
-def precision(settings: Settings) -> str:
-    """Return what the weights are: "bfloat16", or "bfloat16 with fp8 weights"."""
-    quantised = settings.benchmark_quantization
-    return settings.benchmark_dtype + ("" if quantised == "none" else f" with {quantised} weights")
+    return f"{model}, {settings.benchmark_dtype}, {settings.benchmark_device}"
 
 
 def startup_seconds(details: Mapping[str, Any]) -> dict[str, float]:

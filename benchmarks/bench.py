@@ -40,12 +40,8 @@ class Bench:
         self.table = table
         self.until = time.monotonic() + arguments.budget_s
         self.floor: floor.Floor | None = None
-        self.loaded = make_on_device(arguments.shape, arguments.dtype, arguments.device, arguments.quantization)
-        self.settings = Settings(
-            benchmark_device=arguments.device,
-            benchmark_dtype=arguments.dtype,
-            benchmark_quantization=arguments.quantization,
-        )
+        self.loaded = make_on_device(arguments.shape, arguments.dtype, arguments.device)
+        self.settings = Settings(benchmark_device=arguments.device, benchmark_dtype=arguments.dtype)
         shrink = 16 if arguments.shape == "tiny" else 1
         vocabulary = self.loaded.model.config.vocab_size
         self.alone = workloads.chat(arguments.queries_alone, vocabulary, shrink)
@@ -54,7 +50,7 @@ class Bench:
 
     def run_floor(self) -> None:
         """Measure the device's limits."""
-        found = self.floor = floor.measure(self.loaded.model, self.arguments.device, self.arguments.quantization)
+        found = self.floor = floor.measure(self.loaded.model, self.arguments.device)
         most = {one.name: found.tokens_per_s(one.input_tokens, one.output_tokens) for one in (self.a, self.b)}
         self.table.say(
             f"floor: copies {found.copy_gb_s:.0f} GB/s, multiplies {found.matmul_tflop_s:.3g} TFLOP/s; so the TPOT of "

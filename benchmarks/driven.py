@@ -57,7 +57,7 @@ class DrivenBench(Bench):
             directory, arguments = Path(name), self.arguments
             # As Llama's own files are, whatever they are loaded as.
             source = self.loaded.model
-            if arguments.dtype != "bfloat16" or arguments.quantization != "none":
+            if arguments.dtype != "bfloat16":
                 source = make_on_device(arguments.shape, "bfloat16", arguments.device).model
             files = start.write_shards(source, directory)
             del source

@@ -61,8 +61,7 @@ def about(arguments: argparse.Namespace) -> dict[str, Any]:
 
     name = "cpu" if arguments.device == "cpu" else torch.cuda.get_device_name(0)
     versions = {"python": sys.version.split()[0], "torch": torch.__version__, "transformers": transformers.__version__}
-    model = {"shape": arguments.shape, "dtype": arguments.dtype, "quantization": arguments.quantization}
-    return {"device": name, "cuda": torch.version.cuda, **versions, **model}
+    return {"device": name, "cuda": torch.version.cuda, **versions, "shape": arguments.shape, "dtype": arguments.dtype}
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -71,7 +70,6 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--shape", default="llama-3.1-8b", choices=sorted(SHAPES), help="tiny: for trying the script")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--quantization", default="none", choices=["none", "int8", "fp8"], help="of the weights")
     parser.add_argument("--parts", default=",".join(PARTS), help="which of them, in order; load only where it is named")
     parser.add_argument("--attentions", default=",".join(ATTENTIONS), help="for workload B")
     parser.add_argument("--variants", default="all", choices=sorted(VARIANTS), help="beside what is automatic")

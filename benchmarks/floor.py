@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.node.quantization import stored_bytes
-
 
 @dataclass(frozen=True)
 class Floor:
@@ -32,8 +30,8 @@ class Floor:
         return self.matmul_tflop_s * 1e12 / per_output_token
 
 
-def measure(model: Any, device: str, quantised: str = "none") -> Floor:
-    """Measure on the device that the model lies on, in the model's precision, or in that of its quantised weights."""
+def measure(model: Any, device: str) -> Floor:
+    """Measure on the device that the model lies on, in the model's precision."""
     import torch
 
     large = device != "cpu"
@@ -42,29 +40,16 @@ def measure(model: Any, device: str, quantised: str = "none") -> Floor:
     copy_s = _best_s(lambda: target.copy_(source), device)
     size = 8192 if large else 512
     one, other = (torch.randn(size, size, dtype=model.dtype, device=device) for _ in range(2))
-    matmul_s = _best_s(_product(one, other, quantised), device)
-    embeddings = model.get_input_embeddings().weight
-    tied = model.get_output_embeddings().weight is embeddings
-    read = [parameter for parameter in model.parameters() if tied or parameter is not embeddings]
+    matmul_s = _best_s(lambda: torch.matmul(one, other), device)
+    embeddings = model.get_input_embeddings().weight.numel()
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    weights = sum(parameter.numel() for parameter in model.parameters()) - (0 if tied else embeddings)
     return Floor(
         copy_gb_s=2 * source.numel() / copy_s / 1e9,
         matmul_tflop_s=2 * size**3 / matmul_s / 1e12,
-        weight_bytes=sum(stored_bytes(parameter) for parameter in read),
-        weights=sum(parameter.numel() for parameter in read),
+        weight_bytes=weights * model.dtype.itemsize,
+        weights=weights,
     )
-
-
-def _product(one: Any, other: Any, quantised: str) -> Callable[[], Any]:
-    import torch
-
-    if quantised == "fp8":
-        scale = torch.ones(1, device=one.device)
-        half, one, other = one.dtype, one.to(torch.float8_e4m3fn), other.to(torch.float8_e4m3fn).t()
-        return lambda: torch._scaled_mm(one, other, scale, scale, out_dtype=half, use_fast_accum=True)
-    if quantised == "int8":
-        one, other = one.to(torch.int8), other.to(torch.int8).t()
-        return lambda: torch._int_mm(one, other)
-    return lambda: torch.matmul(one, other)
 
 
 def _best_s(work: Callable[[], Any], device: str, rounds: int = 10) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmark.node import quantization
 from benchmark.node.model import LoadedModel
 
 # config.json of meta-llama/Llama-3.1-8B-Instruct
@@ -37,7 +36,7 @@ LLAMA_3_2_1B: dict[str, Any] = {
 SHAPES = {"llama-3.1-8b": LLAMA_3_1_8B, "llama-3.2-1b": LLAMA_3_2_1B, "small": SMALL, "tiny": TINY}
 
 
-def make_on_device(shape: str, dtype: str, device: str, quantised: str = "none") -> LoadedModel:
+def make_on_device(shape: str, dtype: str, device: str) -> LoadedModel:
     """Return a model of that shape with random values; it has no tokenizer: give it prompts of token ids."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -52,7 +51,5 @@ def make_on_device(shape: str, dtype: str, device: str, quantised: str = "none")
     finally:
         torch.set_default_dtype(before)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    quantization.apply(model, quantised)
     details = {"architecture": type(model).__name__, "parameters": parameters, "dtype": dtype, "device": device}
-    details["quantization"] = quantised
     return LoadedModel(model, None, {**details, "weights": f"random, in the shape of {shape}"})

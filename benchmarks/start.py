@@ -50,7 +50,6 @@ def start_apart(settings: Settings, engine: str, options: dict[str, Any]) -> dic
     """Start an engine in a new process and return its details, with `age_s`, the process's age when it was ready."""
     words = [settings.benchmark_model, "--engine", engine, "--options", json.dumps(options)]
     words += ["--dtype", settings.benchmark_dtype, "--device", settings.benchmark_device]
-    words += ["--quantization", settings.benchmark_quantization]
     command = [sys.executable, "-m", "benchmarks.start", *words]
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, check=True, text=True)
@@ -65,14 +64,10 @@ def main() -> int:
     parser.add_argument("--engine", default="continuous")
     parser.add_argument("--dtype", default="float16")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--quantization", default="none")
     parser.add_argument("--options", type=json.loads, default={})
     given = parser.parse_args()
     settings = Settings(
-        benchmark_model=str(given.directory.resolve()),
-        benchmark_device=given.device,
-        benchmark_dtype=given.dtype,
-        benchmark_quantization=given.quantization,
+        benchmark_model=str(given.directory.resolve()), benchmark_device=given.device, benchmark_dtype=given.dtype
     )
     engine = plain_engine(given.engine, settings, Generation(), given.options)
     details = engine.load().details

@@ -29,7 +29,6 @@ from benchmark.records import (
     Window,
 )
 from benchmark.settings import canonical_sha256, is_directory_path, needed_nodes
-from benchmark.text import precision
 
 # Nodes whose windows share less than this did not measure together: clocks are not known better.
 MIN_OVERLAP_S = 0.001
@@ -48,7 +47,7 @@ def likeness(node: LoadedNode) -> dict[str, str]:
     settings, profile, seen = result.resolved.settings, result.resolved.profile, result.environment
     return {
         "hardware": hardware(settings, seen),
-        "dtype": precision(settings),
+        "dtype": settings.benchmark_dtype,
         "device": settings.benchmark_device,
         "model": settings.benchmark_model,
         # A directory has no revision.

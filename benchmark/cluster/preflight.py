@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 
 from benchmark.vllm import BELOW_PYTHON, GLIBC, MACHINE, OLDEST_PYTHON
 
 MIN_PYTHON = (3, 10)
-# What a GPU needs to multiply in eight-bit floating point.
-FP8_CAPABILITY = (8, 9)
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,6 @@ class Needs:
     cache_dir: str
     weights_gb: float
     vllm: VllmNeeds | None = None
-    fp8: bool = False
-    """Whether the weights are to be in eight-bit floating point."""
 
 
 @dataclass
@@ -84,13 +79,6 @@ def problems(probe: Probe, needs: Needs) -> list[str]:
             f"No GPU is visible: nvidia-smi failed ({said}). Install or load the NVIDIA driver; to measure the CPU "
             "instead, set benchmark_device: cpu."
         )
-    if needs.fp8:
-        found += [
-            f"benchmark_quantization is fp8, and a GPU here has compute capability {told}: fp8 takes 8.9 (L4, L40S, "
-            "H100 and later). Set it to int8 or none."
-            for told in sorted(set(probe.many.get("capability", [])))
-            if re.fullmatch(r"[0-9]+\.[0-9]+", told) and _numbers(told) < FP8_CAPABILITY
-        ]
     return found
 
 

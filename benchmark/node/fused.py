@@ -13,8 +13,6 @@ import functools
 import sys
 from typing import Any
 
-from benchmark.node.quantization import is_quantised
-
 ROTARY = "apply_rotary_pos_emb"
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -50,7 +48,7 @@ class Fused:
             home = sys.modules[kind.__module__]
             if kind.__name__.endswith(("RMSNorm", "MLP")) or name.endswith(PROJECTIONS):
                 if kind not in compiled:
-                    compiled[kind] = _compile(kind, is_quantised(getattr(module, "weight", None)))
+                    compiled[kind] = _compile(kind)
                 self._modules.append((module, compiled[kind].__get__(module)))
                 names.add(kind.__name__)
             if kind.__name__.endswith("Attention") and hasattr(home, ROTARY) and home not in self._rotary:
@@ -75,7 +73,7 @@ class Fused:
             setattr(home, ROTARY, plain)
 
 
-def _compile(kind: Any, quantised: bool) -> Any:
+def _compile(kind: Any) -> Any:
     """Return a `forward` for modules of that kind, (batch, tokens, size) each."""
     import torch
 
@@ -83,9 +81,8 @@ def _compile(kind: Any, quantised: bool) -> Any:
     alone = torch.compile(plain, dynamic=False, options={"coordinate_descent_tuning": True})
     if kind.__name__.endswith("RMSNorm"):
         return torch.compile(plain, dynamic=True)
-    # One projection has nothing to be fused with, but for what quantises its input.
-    alone_in_it = issubclass(kind, torch.nn.Linear) and not quantised
-    many = plain if alone_in_it else torch.compile(plain, dynamic=True)
+    # One projection has nothing to be fused with.
+    many = plain if issubclass(kind, torch.nn.Linear) else torch.compile(plain, dynamic=True)
 
     def forward(self: Any, states: Any) -> Any:
         return alone(self, states) if states.shape[:2].numel() == 1 else many(self, states)

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from benchmark.errors import SetupError
-from benchmark.node import quantization, weights
+from benchmark.node import weights
 from benchmark.node.hub_files import ALLOW_PATTERNS, IGNORE_PATTERNS
 from benchmark.node.memory import free_bytes
 from benchmark.node.model_files import REMEDY, check_files
@@ -87,32 +87,27 @@ def load_model(settings: Settings, readers: int | None = None) -> LoadedModel:
 
     Raises SetupError where it is not there, does not fit, or is not an instruct model.
     """
-    stages, quantised = Stages(), settings.benchmark_quantization
+    stages = Stages()
     os.environ["HF_HUB_OFFLINE"] = "1"  # what is measured is what was provisioned, never a fresh download
     snapshot = find_snapshot(settings)
     parameters = check_files(snapshot)
     try:
         with stages.stage("imports"):
-            import torch  # noqa: F401 # else it comes with the weights
-            from transformers import AutoTokenizer
+            import torch
+            from transformers import AutoTokenizer, modeling_utils  # noqa: F401 # else it comes with the tokenizer
             from transformers.utils import logging
-
-            with quantization.no_needless_import(quantised):
-                from transformers import modeling_utils  # noqa: F401 # else it comes with the tokenizer
     except ImportError as error:
         raise SetupError(f"A package is missing ({error}): run playbooks/provision.yml.") from None
     logging.disable_progress_bar()
-    if reason := quantization.missing(quantised, settings.benchmark_device, settings.benchmark_dtype):
-        raise SetupError(f"benchmark_quantization: {quantised} is not to be had: {reason}.")
     device = "cuda:0" if settings.benchmark_device == "cuda" else "cpu"
     if device != "cpu":
         with stages.stage("device"):
-            _check_memory(weight_bytes(settings, snapshot, parameters), settings)
+            _check_memory(parameters * BYTES_PER_PARAMETER[settings.benchmark_dtype], settings.benchmark_dtype)
     started = time.monotonic()
     try:
         with stages.stage("tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(snapshot, local_files_only=True, trust_remote_code=False)
-        model = _read(snapshot, settings, device, readers, stages)
+        model = _read(snapshot, getattr(torch, settings.benchmark_dtype), device, readers, stages)
     except (OSError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError: torch's own, full memory among them
         told = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise SetupError(f"The model in {snapshot} cannot be loaded: {told}") from error
@@ -129,7 +124,6 @@ def load_model(settings: Settings, readers: int | None = None) -> LoadedModel:
             "architecture": type(model).__name__,
             "parameters": parameters,
             "dtype": str(model.dtype).removeprefix("torch."),
-            "quantization": quantised,
             "device": device,
             "attention": model.config._attn_implementation,
             "commit": None if is_directory_path(settings.benchmark_model) else snapshot.name,
@@ -140,25 +134,15 @@ def load_model(settings: Settings, readers: int | None = None) -> LoadedModel:
     )
 
 
-def weight_bytes(settings: Settings, snapshot: Path, parameters: int) -> int:
-    """Return what the weights will take on the device."""
-    bytes_per_value = BYTES_PER_PARAMETER[settings.benchmark_dtype]
-    if settings.benchmark_quantization == "none":
-        return parameters * bytes_per_value
-    return quantization.weight_bytes(read_config(snapshot), parameters, bytes_per_value)
-
-
-def _read(snapshot: Path, settings: Settings, device: str, readers: int | None, stages: Stages) -> Any:
+def _read(snapshot: Path, dtype: Any, device: str, readers: int | None, stages: Stages) -> Any:
     """Return the model with its weights on the device; it is made without memory of its own."""
-    import torch
     from transformers import AutoModelForCausalLM
 
     def load() -> Any:
         model, found = AutoModelForCausalLM.from_pretrained(
             snapshot,
-            dtype=getattr(torch, settings.benchmark_dtype),
+            dtype=dtype,
             device_map={"": device},
-            quantization_config=quantization.at_load(settings.benchmark_quantization),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
@@ -196,15 +180,14 @@ def _require_all(snapshot: Path, found: Mapping[str, Any]) -> None:
             )
 
 
-def _check_memory(weights: int, settings: Settings) -> None:
+def _check_memory(weights: int, dtype: str) -> None:
     import torch
 
     free, total = free_bytes(), torch.cuda.mem_get_info(0)[1]
-    needed, quantised = weights + HEADROOM_BYTES, settings.benchmark_quantization
-    precision = settings.benchmark_dtype if quantised == "none" else quantised
+    needed = weights + HEADROOM_BYTES
     if needed > free:
         raise SetupError(
-            f"The model needs {needed / 1e9:.1f} GB ({weights / 1e9:.1f} GB of weights in {precision} among them) and "
-            f"the GPU has {free / 1e9:.1f} GB free of {total / 1e9:.1f}: end what else uses it (nvidia-smi), or take a "
+            f"The model needs {needed / 1e9:.1f} GB ({weights / 1e9:.1f} GB of weights in {dtype} among them) and the "
+            f"GPU has {free / 1e9:.1f} GB free of {total / 1e9:.1f}: end what else uses it (nvidia-smi), or take a "
             "smaller model."
         )

@@ -3,7 +3,7 @@
 transformers maps the files into memory and copies from there: page by page from the disk, through memory that the GPU
 cannot read by itself, and where the files' precision is not the one asked for, it converts on the CPU. Here several
 threads read pieces into memory that is pinned, each goes to the device as it is, and the device converts. The rest of
-loading (which tensor belongs where, what is tied, what is quantised) stays transformers' own.
+loading (which tensor belongs where, what is tied) stays transformers' own.
 """
 
 from __future__ import annotations

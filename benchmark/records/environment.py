@@ -21,7 +21,6 @@ PACKAGES = (
     "safetensors",
     "tokenizers",
     "torch",
-    "torchao",
     "transformers",
 )
 """Packages whose version can change a number: what `Environment.packages` may name, and what drift looks at."""

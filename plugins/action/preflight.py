@@ -35,12 +35,11 @@ class ActionModule(NodeAction):
             cache_dir=str(self.setting("hf_cache_dir")),
             weights_gb=float(self.setting("hf_cache_min_free_gb")) if fetched else 0,
             vllm=self._vllm(),
-            fp8=self.setting("benchmark_quantization") == "fp8",
         )
         revision = str(self.setting("benchmark_model_revision"))
         repository = f"models--{model.replace('/', '--')}"
         snapshot = f"{needs.cache_dir}/hub/{repository}/snapshots/{revision}" if fetched else ""
-        words = [needs.python, needs.env_dir, needs.cache_dir, snapshot, needs.device + (" fp8" if needs.fp8 else "")]
+        words = [needs.python, needs.env_dir, needs.cache_dir, snapshot, needs.device]
         words += [needs.vllm.python, needs.vllm.env_dir] if needs.vllm else []
         code, out, err = self.shell(f"sh -s -- {shlex.join(words)}", stdin=PROBE.read_text(encoding="utf-8"))
         if code != 0:

@@ -29,7 +29,6 @@ from benchmark.node.model import (
     find_snapshot,
     load_model,
     read_config,
-    weight_bytes,
 )
 from benchmark.node.model_files import check_files
 from benchmark.node.options import check
@@ -74,7 +73,7 @@ class Engine(interfaces.Engine):
         plan = None
         if self.settings.benchmark_device != "cpu":
             snapshot, dtype = find_snapshot(self.settings), self.settings.benchmark_dtype
-            weights = weight_bytes(self.settings, snapshot, check_files(snapshot))
+            weights = check_files(snapshot) * BYTES_PER_PARAMETER[dtype]
             plan = self._plan(options, read_config(snapshot), BYTES_PER_PARAMETER[dtype], weights)
             print(plan.sentence(), file=sys.stderr, flush=True)
         return self.start(load_model(self.settings), plan)

@@ -1,6 +1,5 @@
 # Tell what the node is, as "key<TAB>value" lines: one connection, and no Python needed to say that Python is missing.
-# Arguments: python interpreter, environment directory, cache directory, directory of the wanted snapshot, cuda or cpu
-# ("cuda fp8": and what the GPUs are capable of);
+# Arguments: python interpreter, environment directory, cache directory, directory of the wanted snapshot, cuda or cpu;
 # where vLLM is wanted, its interpreter and its environment's directory.
 expand() { case $1 in "~") echo "$HOME" ;; "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
 say() { printf '%s\t%s\n' "$1" "$2"; }
@@ -31,11 +30,7 @@ fi
 [ -n "$4" ] && [ -d "$(expand "$4")" ] && say model_present yes
 disk cache "$3"
 for program in timeout setsid tar; do command -v "$program" >/dev/null || say missing_program "$program"; done
-if [ "$5" = "cuda fp8" ]; then
-  nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null |
-    while IFS= read -r line; do say capability "$line"; done
-fi
-if [ "${5%% *}" = cuda ]; then
+if [ "$5" = cuda ]; then
   gpus=$(nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader,nounits 2>&1)
   say gpu_status $?
   printf '%s\n' "$gpus" | while IFS= read -r line; do say gpu "$line"; done

@@ -1,7 +1,5 @@
-import os
 import platform
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,23 +67,6 @@ def test_all_problems_are_told_at_once() -> None:
     assert len(found) == 3
 
 
-@pytest.mark.parametrize(
-    ("capability", "refused"),
-    [
-        (["8.0"], ["8.0"]),
-        (["9.0", "8.6", "8.0", "8.0"], ["8.0", "8.6"]),
-        (["8.9"], []),
-        (["10.0"], []),
-        (["[N/A]"], []),
-    ],
-)
-def test_fp8_is_refused_where_a_gpu_cannot_do_it(capability: list[str], refused: list[str]) -> None:
-    told = probe(capability=capability)
-    assert problems(told, NEEDS) == []
-    found = problems(told, replace(NEEDS, fp8=True))
-    assert [one.split("capability ")[1].split(":")[0] for one in found] == refused
-
-
 VLLM = Needs(**{**vars(NEEDS), "vllm": VllmNeeds("python3", "~/vllm", 20, locked=True)})
 VLLM_FIT = {"vllm_python": ["3.12.3"], "vllm_venv": ["yes"], "machine": ["x86_64"], "libc": ["glibc 2.31"]}
 
@@ -150,17 +131,3 @@ def test_the_real_probe_describes_this_machine(tmp_path: Path) -> None:
     assert problems(told, Needs("cpu", "python3", words[1], 1e9, words[2], 0))[0].startswith(
         told.values["env_disk"].split()[0]
     )
-
-
-@pytest.mark.parametrize(("device", "capability"), [("cuda", None), ("cuda fp8", "8.0")])
-def test_the_probe_asks_for_what_a_gpu_can_do_where_that_matters(
-    device: str, capability: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text('#!/bin/sh\ncase $1 in *compute_cap) echo 8.0;; *) echo "NVIDIA A30, 24576, 550.54.15";; esac\n')
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    words = ["python3", str(tmp_path), str(tmp_path), "", device]
-    told = Probe.parse(subprocess.run(["sh", str(PROBE), *words], capture_output=True, text=True, check=True).stdout)
-    assert gpus(told)[0]["name"] == "NVIDIA A30"
-    assert told.values.get("capability") == capability

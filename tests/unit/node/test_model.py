@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from benchmark.errors import SetupError
 from benchmark.node import memory, model
-from benchmark.settings import Settings
 
 LLAMA_8B = {
     **{"hidden_size": 4096, "intermediate_size": 14336, "vocab_size": 128256},
@@ -84,10 +83,9 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(monkeypatch:
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (24 * 10**9, 25 * 10**9))
     monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: 0)
     monkeypatch.setattr("torch.cuda.get_per_process_memory_fraction", lambda device: 1.0, raising=False)
-    settings = Settings()
-    model._check_memory(16 * 10**9, settings)
+    model._check_memory(16 * 10**9, "float16")
     with pytest.raises(SetupError, match=r"needs 25.1 GB \(23.0 GB of weights in float16 among them\)"):
-        model._check_memory(23 * 10**9, settings)
+        model._check_memory(23 * 10**9, "float16")
     monkeypatch.setattr("torch.cuda.get_per_process_memory_fraction", lambda device: 0.5, raising=False)
     with pytest.raises(SetupError, match=r"the GPU has 12.5 GB free of 25.0"):
-        model._check_memory(16 * 10**9, settings)
+        model._check_memory(16 * 10**9, "float16")
