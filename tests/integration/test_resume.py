@@ -62,7 +62,7 @@ def test_only_the_node_that_failed_is_measured_again(playbooks: Playbooks) -> No
     assert "never all at once" in done.summary
     aside = run_dir / "nodes" / "jw2" / "attempt-1"
     assert (aside / "samples.jsonl").read_text() == broken
-    assert "killed (signal 9)" in json.loads((aside / "failure.json").read_text())["reason"]
+    assert "killed (SIGKILL)" in json.loads((aside / "failure.json").read_text())["reason"]
     assert not (run_dir / "nodes" / "jw2" / "failure.json").exists()
     history = json.loads((run_dir / "run.json").read_text())["attempts"]
     assert [sorted(one["nodes"]) for one in history] == [["jw2", "jw3"], ["jw2"]]
