@@ -13,6 +13,9 @@ from benchmark.cluster.stability import SHOWN
 from benchmark.records import Repeats, Spread
 from benchmark.verdict import label, unit
 
+# With more only the lowest, the highest and the one that counts are drawn: a page of 200 nodes stays small.
+MOST_DOTS = 1000
+
 
 @dataclass(frozen=True)
 class Repeated:
@@ -34,7 +37,8 @@ def repeating(like: Like, repeats: Repeats | None) -> Repeated | None:
     wide, narrow = dot_charts("repeats", like, strips, axis, words)
     chart = Chart(
         title=f"{what} of each node in each repeat",
-        note=f"Filled: repeat {repeats.chosen}, which every other figure is of; hollow: the others"
+        note=f"Filled: repeat {repeats.chosen}, which every other figure is of; hollow: "
+        + ("the others" if _every(like, repeats) else "the lowest and the highest of the others")
         + at_right(strips, "the coefficient of variation"),
         wide=wide,
         narrow=narrow,
@@ -43,13 +47,19 @@ def repeating(like: Like, repeats: Repeats | None) -> Repeated | None:
     return Repeated(like, chart, _table(like, repeats.metric, repeats))
 
 
+def _every(like: Like, repeats: Repeats) -> bool:
+    return len(like.nodes) * len(repeats.rows) <= MOST_DOTS
+
+
 def _strips(like: Like, repeats: Repeats) -> Iterator[Strip]:
+    every = _every(like, repeats)
     for node in like.nodes:
         one = _of(like.rows[node.node].spread, repeats.metric)
         if one is not None:
             dots = [
                 Dot((f"repeat-{number}", node.node), value, filled=number == repeats.chosen)
                 for number, value in enumerate(one.values, start=1)
+                if every or number == repeats.chosen or value in (one.lowest, one.highest)
             ]
             # The one that counts lies on top of the others.
             dots.sort(key=lambda dot: dot.filled)

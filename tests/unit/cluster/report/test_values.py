@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,11 @@ from benchmark.cluster.report.distributions import distributions, ecdf
 from benchmark.cluster.report.headline import BAD, FINE, advice, verdict_words
 from benchmark.cluster.report.page import TEMPLATES
 from benchmark.cluster.report.parts import MOST_COLOURED, likes
+from benchmark.cluster.report.repeating import MOST_DOTS, repeating
 from benchmark.cluster.report.timeline import aligned
 from benchmark.loadgen_log import read_limits
 from benchmark.metrics import PERCENTILES, percentile
-from benchmark.records import EngineInfo, ReadyNode, Window
+from benchmark.records import EngineInfo, ReadyNode, RepeatRow, Repeats, Window
 from tests.unit.building import MS, START_NS, add_node, asked, make_run
 from tests.unit.cluster.report import runs
 
@@ -127,6 +129,23 @@ def test_enough_nodes_are_valid_and_the_others_are_named(tmp_path: Path) -> None
     add_node(tmp_path, "jw2", lenient, [1700.0] * 3)
     words = verdict_words(gather(tmp_path).result)
     assert words.startswith("1 of 2 nodes are counted and valid, which is enough for benchmark_min_nodes.")
+
+
+def test_of_very_many_repeats_the_lowest_and_the_highest_are_drawn_and_all_are_in_the_table(tmp_path: Path) -> None:
+    run_dir = runs.cluster(tmp_path, 2, measured_often=True)
+    gathered = gather(run_dir)
+    (like,) = likes(run_dir, gathered.result, gathered.nodes)
+    values = tuple(1 + 0.001 * number for number in range(MOST_DOTS))
+    changes = {"values": values, "lowest": values[0], "highest": values[-1]}
+    many = tuple(one.model_copy(update=changes) for one in like.rows["jw2"].spread)
+    rows = {name: row.model_copy(update={"spread": many}) for name, row in like.rows.items()}
+    numbers = [RepeatRow(number=number, value=1, valid=2) for number in range(1, MOST_DOTS + 1)]
+    told = repeating(replace(like, rows=rows), Repeats(chosen=7, metric="qps", rows=tuple(numbers)))
+    assert told is not None
+    drawn = re.findall(r'data-series="repeat-([0-9]+):jw2"', told.chart.wide)
+    assert sorted(map(int, drawn)) == [1, 7, MOST_DOTS]
+    assert "the lowest and the highest of the others" in told.chart.note
+    assert len(told.deciding.rows[0]) == len(told.deciding.heads) == MOST_DOTS + 3
 
 
 def test_loadgens_limits_come_from_its_log(tmp_path: Path) -> None:
