@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -20,8 +18,7 @@ from benchmark.settings import ResolvedSettings
 READY_FILE = "ready.json"
 START_FILE = "start.json"
 
-# Telling every node takes less than launching the module on every node did (0.7 of it, tried with 20 nodes), which was
-# measured in this very run; and this on top, for the last node to hear of it.
+# What a node needs to get ready for a start that it was told, and for the clocks.
 LEAST_MARGIN_S = 0.5
 MOST_MARGIN_S = 120.0
 GRACE_S = 180
@@ -80,10 +77,13 @@ def clock_offset(trips: Iterable[RoundTrip]) -> tuple[int, int]:
     return node - (sent + received) // 2, (received - sent + 1) // 2
 
 
-def margin_s(launched_unix_ns: Sequence[int]) -> float:
-    """Return how far ahead the start has to be for every node to hear of it, from when each was launched."""
-    spread_s = (max(launched_unix_ns) - min(launched_unix_ns)) / 1e9 if launched_unix_ns else 0.0
-    return min(LEAST_MARGIN_S + spread_s, MOST_MARGIN_S)
+def margin_s(telling_s: float) -> float:
+    """Return how far ahead the start has to be for every node to hear of it, in seconds.
+
+    `telling_s`: how long it took, just before, to say something to each and to have heard from each. A start is no
+    longer word, and twice that leaves room for what else the nodes do.
+    """
+    return min(LEAST_MARGIN_S + 2 * telling_s, MOST_MARGIN_S)
 
 
 def read_facts(text: str) -> Environment:
@@ -96,33 +96,31 @@ def read_facts(text: str) -> Environment:
         raise InputError(f"What the node says it is cannot be used: {first_fault(error, 'the whole')}.") from None
 
 
-def agreed_start(run_dir: Path, drift_fails: bool = False, attempt: int = 1, repeat: int = 1) -> AgreedStart:
-    """Return the one start of a repeat in this attempt: who asks first makes it, for all nodes that are ready then.
+def agree(
+    run_dir: Path,
+    ready: Iterable[str],
+    telling_s: float,
+    *,
+    drift_fails: bool = False,
+    attempt: int = 1,
+    repeat: int = 1,
+) -> AgreedStart:
+    """Return the one start of a repeat in this attempt, for the nodes that are ready, and write it down.
 
-    With `drift_fails`, nodes that are no longer alike are not among them, and `drift` says why. The workers of a play
-    are processes that share only the run's directory; they come at about the same time.
+    With `drift_fails`, nodes that are no longer alike are not among them, and `drift` says why.
     """
-    descriptor = os.open(run_dir, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        path = run_dir / of_repeat(START_FILE, repeat)
-        if path.exists() and (start := read_record(path, AgreedStart)).attempt == attempt:
-            return start
-        ready = [node for node in _ready(run_dir, repeat) if node.attempt == attempt]
-        drift = drift_of_ready(run_dir) if drift_fails else ()
-        stopped = {name for one in drift for names in one.values.values() for name in names}
-        margin = margin_s([node.launched_unix_ns for node in ready])
-        start = AgreedStart(
-            attempt=attempt,
-            start_unix_ns=time.time_ns() + int(margin * 1e9),
-            margin_s=margin,
-            nodes=tuple(node.node for node in ready if node.node not in stopped),
-            drift=drift,
-        )
-        write_record(path, start)
-        return start
-    finally:
-        os.close(descriptor)
+    drift = drift_of_ready(run_dir) if drift_fails else ()
+    stopped = {name for one in drift for names in one.values.values() for name in names}
+    margin = margin_s(telling_s)
+    start = AgreedStart(
+        attempt=attempt,
+        start_unix_ns=time.time_ns() + int(margin * 1e9),
+        margin_s=margin,
+        nodes=tuple(sorted(node for node in ready if node not in stopped)),
+        drift=drift,
+    )
+    write_record(run_dir / of_repeat(START_FILE, repeat), start)
+    return start
 
 
 def drift_of_ready(run_dir: Path) -> tuple[Drift, ...]:
@@ -139,6 +137,5 @@ def drift_of_ready(run_dir: Path) -> tuple[Drift, ...]:
     return find_drift(facts)
 
 
-def _ready(run_dir: Path, repeat: int = 1) -> list[ReadyNode]:
-    told = sorted((run_dir / NODES).glob(f"*/{of_repeat(READY_FILE, repeat)}"))
-    return [read_record(file, ReadyNode) for file in told]
+def _ready(run_dir: Path) -> list[ReadyNode]:
+    return [read_record(file, ReadyNode) for file in sorted((run_dir / NODES).glob(f"*/{READY_FILE}"))]

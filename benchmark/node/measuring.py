@@ -77,9 +77,9 @@ class Pass:
         with sample_writer(path) as writer:
             begin_unix_ns = time.time_ns() if start is None else start.unix_ns
             expected(Window.of(begin_unix_ns, begin_unix_ns, asked_unix_ns))
+            cpu = cpu_time.read()
             if start is not None:
                 sleep_until(start.at_ns)
-            cpu = cpu_time.read()
             began_unix_ns, began_ns = time.time_ns(), now_ns()
             self.watch.start(began_ns)
             self.recorder = Recorder(bench.engine, writer, began_ns, bench.tell)

@@ -18,11 +18,7 @@ from benchmark.records import Environment
 from benchmark.rundir import GO, READY, TURN, TURN_OVER, of_repeat
 
 # How often the node looks for the word to start: no query is in flight, so that this costs no number anything.
-LOOK_S = 0.05
-# So long before the start the node does all that touches the disk; a fsync of a busy disk takes less.
-LEAD_NS = 250_000_000
-# A sleep ends so late at most on a machine that is not overloaded; the rest is waited for awake.
-FINE_NS = 2_000_000
+LOOK_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,9 @@ def end_turn(directory: Path, turn: Lock) -> None:
 def wait_for_start(
     directory: Path, wait_s: float, environment: Environment | None, starting: Lock, repeat: int = 1
 ) -> Start:
-    """Tell that this node is ready for a repeat, and what it is; return the start once it is told, shortly before it.
+    """Tell that this node is ready for a repeat, and what it is; return the start once it is told.
+
+    What is to be done before it, and whatever touches the disk, is done in the time that is left.
 
     Lets go of `starting`, for which `watch.sh` waits.
 
@@ -64,15 +62,16 @@ def wait_for_start(
     _wait_for(go, wait_s, "Nothing was measured." if repeat == 1 else "What was measured before is kept.")
     unix_ns = int(go.read_text(encoding="utf-8"))
     # Converted once: a wall clock that is set while the node waits moves nothing.
-    start = Start(unix_ns, now_ns() + unix_ns - time.time_ns())
-    sleep_until(start.at_ns - LEAD_NS)
-    return start
+    return Start(unix_ns, now_ns() + unix_ns - time.time_ns())
 
 
 def sleep_until(at_ns: int) -> None:
-    """Return at that time of `now_ns`, or at once where it has passed."""
+    """Return at that time of `now_ns`, or at once where it has passed.
+
+    The kernel wakes it, some 0.1 ms late; waiting awake would be closer, and would take the core from what else begins.
+    """
     while (left_ns := at_ns - now_ns()) > 0:
-        time.sleep(max(0, left_ns - FINE_NS) / 1e9)
+        time.sleep(left_ns / 1e9)
 
 
 def _wait_for(word: Path, wait_s: float, left: str = "Nothing was measured.") -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
+from ansible.errors import AnsibleConnectionFailure
 from node_action import NodeFailure
-from run_action import REMOVED, RunAction
+from run_action import BEHIND, REMOVED, RunAction
 
 from benchmark.cluster.fetched import why_failed
 
@@ -25,6 +26,8 @@ class ActionModule(RunAction):
         """Return the names of the files that came back."""
         if self.check_mode:
             return {"changed": False, "note": "Nothing was started, so there is nothing to collect."}
+        if (behind := self.place / BEHIND).exists():
+            self._give_up(behind)
         timeout_s = int(self.setting("benchmark_timeout_s"))
         repeats = int(self.setting("benchmark_repeats"))
         # Nodes that wait for each other are at their last repeat by now; one that does not is at its first.
@@ -41,6 +44,20 @@ class ActionModule(RunAction):
         if reason := why_failed(exit_code, self.place, timeout_s, repeats):
             raise NodeFailure(reason)
         return {"changed": True, "files": names}
+
+    def _give_up(self, behind: Path) -> None:
+        """Stop a node that was left behind, fetch what there is, and say why."""
+        reason = behind.read_text(encoding="utf-8")
+        behind.unlink()
+        try:
+            self.end()
+        except AnsibleConnectionFailure as error:
+            lost = " ".join(str(error).split())[-200:]
+            raise NodeFailure(
+                f"{reason} It could not be asked to stop, the SSH connection is lost ({lost}): it ends by itself, "
+                "at the latest after benchmark_timeout_s."
+            ) from None
+        raise NodeFailure(f"{reason} It was stopped; the others went on.")
 
     def _wait(self, limit_s: int) -> str:
         """Return what watch.sh says of the run's end."""

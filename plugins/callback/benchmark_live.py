@@ -36,8 +36,9 @@ DOCUMENTATION = """
 # The roles whose tasks take a node's time.
 BENCHMARK = "benchmark"
 ROLES = ("preflight", "python_env", "vllm", "hf_cache", BENCHMARK)
-# The action that ends a node's run.
+# The action that ends a node's run, and the one that runs once and yet takes the time of all.
 COLLECT = "benchmark_collect"
+TOGETHER = "benchmark_together"
 # How often the screen is drawn, and how often all nodes have a line where there is no screen.
 DRAW_S = 0.5
 LINE_S = 30.0
@@ -73,7 +74,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         """Begin with the first task that takes the nodes' time; step aside for the others."""
-        if _role(task) not in ROLES or task.run_once:
+        if _role(task) not in ROLES or (task.run_once and task.action != TOGETHER):
             self._rest()
         elif self._at_work is None:
             self._enough.clear()

@@ -8,7 +8,6 @@ import contextlib
 import math
 import shlex
 import time
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +20,10 @@ from leader import alone, require_leader
 from node_action import ANSWER_S, CHECKOUT, NodeAction, NodeFailure
 from play_settings import nodes
 
-from benchmark.cluster.drift import drift_reason
 from benchmark.cluster.fetched import unpack
 from benchmark.errors import InputError
 from benchmark.files import MAX_SAMPLES_BYTES, read_record
 from benchmark.progress import Told, describe, parse
-from benchmark.records import Drift
 from benchmark.rundir import NODES, ORDER, RunOrder
 
 FILES = CHECKOUT / "roles/benchmark/files"
@@ -37,7 +34,6 @@ LOOK_S = (2, 20)
 # A look that comes back sooner is not repeated at once: what a node says cannot make the controller busy.
 LEAST_LOOK_S = 0.2
 RETRY_S = 3
-ATTEMPTS = 3
 # To pack, and to bring, the most that a node may send: 2 GiB at 10 MB/s, and as long again.
 TRANSFER_S = 400
 # Exit codes of a run that completed.
@@ -46,6 +42,8 @@ COMPLETED = ("0", "1")
 NOTHING = "nothing"
 # What watch.sh says where there is nothing to fetch any more.
 REMOVED = "removed"
+# Beside a node's files on the controller: why it was not told when to start, for the task that fetches and fails.
+BEHIND = "left_behind.txt"
 
 
 class RunAction(NodeAction):
@@ -58,8 +56,6 @@ class RunAction(NodeAction):
     """What ssh said of the connection when it was lost; empty while it is there."""
     last: Told | None = None
     """What the node's run said last."""
-    held = ""
-    """What the file held that was waited for."""
 
     @property
     def run_dir(self) -> Path:
@@ -99,23 +95,12 @@ class RunAction(NodeAction):
             raise NodeFailure(f"{name} failed on the node: {' '.join((err or out).split())[-300:]}")
         return out
 
-    def insist(self, name: str, *words: str) -> None:
-        """Run a script that may be run twice, again where the connection breaks."""
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                self.script(name, *words)
-                return
-            except AnsibleConnectionFailure:
-                if attempt == ATTEMPTS:
-                    raise
-                self.reconnect()
-
     def wait_for(self, file: str, deadline: float) -> str | None:
         """Return `file` once that is there, or what watch.sh says of the run's end once it has ended.
 
         Looks once at least; returns None when `deadline` (of `time.monotonic`) has passed.
         """
-        every_s = min(max(LOOK_S[0], math.ceil(LOOK_S_PER_NODE * len(nodes(self.task_vars)))), LOOK_S[1])
+        every_s = look_s(len(nodes(self.task_vars)))
         while True:
             began = time.monotonic()
             seconds = max(0, min(every_s, math.ceil(deadline - began)))
@@ -131,20 +116,12 @@ class RunAction(NodeAction):
             else:
                 require_leader()
                 if state != "running":
-                    self.held = told
                     return state
                 self.lost = ""
                 self.tell(parse(told))
             if time.monotonic() >= deadline:
                 return None
             time.sleep(max(0.0, LEAST_LOOK_S - (time.monotonic() - began)))
-
-    def require_likeness(self, drift: Iterable[Drift]) -> None:
-        """Stop the node, and raise NodeFailure, where it is in one of these differences."""
-        if own := [one for one in drift if any(self.node in names for names in one.values.values())]:
-            self.say("not alike, stopped")
-            self.end()
-            raise NodeFailure(f"Drift, and benchmark_drift is fail: {drift_reason(own)} Nothing was measured.")
 
     def fetch(self, attempts: int = 3, into: Path | None = None) -> list[str]:
         """Bring the files; a connection that breaks is tried again, for what was measured is on the node."""
@@ -215,11 +192,26 @@ class RunAction(NodeAction):
     def tell(self, told: Told) -> None:
         """Hand on what the node's run says of itself; where nobody listens, show it when the stage changes."""
         before, self.last = self.last, told
-        if live_channel.channel is not None:
-            live_channel.channel.send(self.node, told)
-        elif before is None or before.state != told.state:
-            self.say(describe(told))
+        hand_on(self.node, before, told)
 
     def say(self, words: str) -> None:
         """Show one line of the node's."""
-        Display().display(f"{time.strftime('%H:%M:%S')} {self.node}: {words}")
+        show(self.node, words)
+
+
+def look_s(count: int) -> int:
+    """Return how long one look at each of `count` nodes may wait there, in seconds."""
+    return min(max(LOOK_S[0], math.ceil(LOOK_S_PER_NODE * count)), LOOK_S[1])
+
+
+def hand_on(node: str, before: Told | None, told: Told) -> None:
+    """Hand on what a node's run says of itself; where nobody listens, show it when the stage changes."""
+    if live_channel.channel is not None:
+        live_channel.channel.send(node, told)
+    elif before is None or before.state != told.state:
+        show(node, describe(told))
+
+
+def show(node: str, words: str) -> None:
+    """Show one line of a node's."""
+    Display().display(f"{time.strftime('%H:%M:%S')} {node}: {words}")

@@ -1,0 +1,213 @@
+"""Action `benchmark_together`: gather the nodes until all are ready, hear what they are, and tell all when to start.
+
+It runs once, for all nodes. A node that is not ready in time, or that is not to start, is left behind: why, is put down
+beside its files for `benchmark_collect`, which stops the node, fetches what there is and fails.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
+
+from gathering import LATE_S, Gathering, Partner, State
+from leader import alone
+from node_action import NodeAction, unreachable
+from partners import Gathered, partner
+from play_settings import nodes
+from run_action import BEHIND, hand_on, show
+
+from benchmark.cluster.drift import drift_reason
+from benchmark.cluster.together import READY_FILE, START_FILE, agree, clock_offset, drift_of_ready, read_facts
+from benchmark.errors import InputError
+from benchmark.files import read_record, write_atomic, write_record
+from benchmark.progress import describe
+from benchmark.records import AgreedStart, Drift, ReadyNode
+from benchmark.rundir import NODES, ORDER, RunOrder, of_repeat
+
+# Three descriptors for each node's session, one for its directory, and what ansible-core has open.
+DESCRIPTORS_PER_NODE, DESCRIPTORS = 6, 512
+
+
+class ActionModule(NodeAction):
+    """Needs `dir`. Each of a run's repeats has a start of its own, and the first comes after the nodes' turns alone.
+
+    A node that has measured may take `benchmark_timeout_s` from the start of that until it is ready for the next.
+    """
+
+    _requires_connection = False
+    repeat = 1
+
+    def act(self) -> dict[str, Any]:
+        """Return the nodes that were `told` the last start, and how long before it all had been."""
+        if self.check_mode or not self.nodes:
+            return {"changed": False, "told": []}
+        told: dict[str, Any] = {}
+        for repeat in range(1, self._repeats + 1):
+            self.repeat = repeat
+            taking_part = [node for node in self.nodes.values() if self._comes_to(node)]
+            gathering = Gathering([partner(self, one, len(taking_part)) for one in taking_part], hand_on, show)
+            try:
+                told = self._measure(gathering)
+            finally:
+                gathering.close()
+        return {"changed": True, **told}
+
+    @property
+    def _repeats(self) -> int:
+        return max(node.order.resolved.settings.benchmark_repeats for node in self.nodes.values())
+
+    def _comes_to(self, node: Gathered) -> bool:
+        """Tell whether the node takes part in this repeat, and note by when it has to be ready for it."""
+        if self.repeat > 1:
+            if node.left or not (node.place / of_repeat(READY_FILE, self.repeat - 1)).is_file():
+                return False
+            before = read_record(self.run_dir / of_repeat(START_FILE, self.repeat - 1), AgreedStart)
+            node.limit, node.since_unix_ns = "benchmark_timeout_s", before.start_unix_ns
+        node.repeat = self.repeat
+        return True
+
+    def _measure(self, gathering: Gathering) -> dict[str, Any]:
+        gathering.wait_until_ready()
+        for one in gathering.partners:
+            self._judge(one)
+        if self.repeat == 1:
+            self._turns(gathering)
+        return self._tell(gathering)
+
+    def _turns(self, gathering: Gathering) -> None:
+        alone = {one.node: one for one in gathering.partners if self.nodes[one.node].order.solo}
+        if not alone:
+            return
+        ready = [one for one in alone.values() if one.state is State.READY]
+        if self._drift_fails:
+            # Here already: what a turn takes is longer than this by far.
+            self._require_likeness(ready, drift_of_ready(self.run_dir))
+        limits = {node: self.nodes[node].order.resolved.settings.benchmark_timeout_s for node in alone}
+        for node in gathering.take_turns(limits):
+            limit = f"benchmark_timeout_s = {limits[node]} s"
+            self._leave(alone[node], f"Measuring alone did not end within {limit}.")
+        for one in ready:
+            if one.state is not State.READY:
+                # It is not to be told a start.
+                (self.nodes[one.node].place / READY_FILE).unlink()
+
+    def after_interruption(self) -> dict[str, Any]:
+        """Leave it to the nodes' own tasks to stop them and to fetch what there is."""
+        return {"changed": False, "interrupted": True}
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's directory on the controller."""
+        return Path(str(self._task.args["dir"]))
+
+    def alone(self) -> AbstractContextManager[Any]:
+        """Keep others from all nodes' parts of the run; a worker of a controller that was killed may still be at it."""
+        self.nodes: dict[str, Gathered] = {}
+        stack = ExitStack()
+        if not self.check_mode:
+            _want_descriptors(len(nodes(self.task_vars)))
+            for node in nodes(self.task_vars):
+                self._take(node, stack)
+        return stack
+
+    def _take(self, node: str, stack: ExitStack) -> None:
+        place = self.run_dir / NODES / node
+        started = self.task_vars["hostvars"][node].get("__benchmark_started") or {}
+        launched = started.get("launched_unix_ns")
+        if not launched or started.get("adopted") or (place / BEHIND).exists():
+            return
+        stack.enter_context(alone(place))
+        order = read_record(place / ORDER, RunOrder)
+        on_node = f"{order.resolved.settings.benchmark_work_dir}/{self.run_dir.name}"
+        self.nodes[node] = Gathered(order, place, on_node, int(launched))
+
+    def _judge(self, one: Partner) -> None:
+        """Keep what a node said that is ready; put down why one is not."""
+        node = self.nodes[one.node]
+        if one.state is State.LEFT:
+            show(one.node, "not ready in time, left behind")
+            reason = f"Not ready to measure within {node.limit} = {node.limit_s} s"
+            if one.lost:
+                self._leave(one, f"{reason}, and the SSH connection is lost: {one.lost}.")
+            else:
+                doing = describe(one.last) if one.last else "starting"
+                self._leave(one, f"{reason}: it was still {doing}.")
+        if one.state is not State.READY:
+            return
+        try:
+            facts, (offset_ns, uncertainty_ns) = read_facts(one.facts), clock_offset(one.trips)
+        except InputError as error:
+            self._leave(one, str(error))
+        except ValueError:
+            self._leave(one, "The node's clock could not be read: date +%s%N has to print nanoseconds.")
+        else:
+            node.offset_ns = offset_ns
+            found = ReadyNode(
+                node=one.node,
+                launched_unix_ns=node.launched_unix_ns,
+                offset_ns=offset_ns,
+                uncertainty_ns=uncertainty_ns,
+                round_trips=len(one.trips),
+                environment=facts,
+                attempt=node.order.attempt,
+            )
+            write_record(node.place / of_repeat(READY_FILE, self.repeat), found)
+
+    def _tell(self, gathering: Gathering) -> dict[str, Any]:
+        ready = {one.node: one for one in gathering.partners if one.state is State.READY}
+        if not ready:
+            return {}
+        start = agree(
+            self.run_dir,
+            ready,
+            gathering.try_out_s(),
+            # Before anything is measured: what nodes are does not change between their repeats.
+            drift_fails=self.repeat == 1 and self._drift_fails,
+            attempt=self._one.attempt,
+            repeat=self.repeat,
+        )
+        self._require_likeness(ready.values(), start.drift)
+        gathering.tell(
+            {node: start.start_unix_ns + self.nodes[node].offset_ns for node in start.nodes},
+            start.start_unix_ns + int(LATE_S * 1e9),
+        )
+        told = [node for node, one in ready.items() if one.state is State.TOLD]
+        for node in set(start.nodes) - set(told):
+            if ready[node].state is State.LEFT:
+                lost = ready[node].lost or "took the word to start and gave no answer"
+                self._leave(ready[node], unreachable(lost, node))
+        return {"told": told, "told_ahead_s": round((start.start_unix_ns - time.time_ns()) / 1e9, 3)}
+
+    @property
+    def _one(self) -> RunOrder:
+        return next(iter(self.nodes.values())).order
+
+    @property
+    def _drift_fails(self) -> bool:
+        return self._one.resolved.settings.benchmark_drift == "fail"
+
+    def _require_likeness(self, ready: Iterable[Partner], drift: Iterable[Drift]) -> None:
+        for one in ready:
+            if own := [each for each in drift if any(one.node in names for names in each.values.values())]:
+                show(one.node, "not alike, stopped")
+                told = f"Drift, and benchmark_drift is fail: {drift_reason(own)} Nothing was measured."
+                self._leave(one, told)
+
+    def _leave(self, one: Partner, reason: str) -> None:
+        one.state, self.nodes[one.node].left = State.LEFT, True
+        write_atomic(self.nodes[one.node].place / BEHIND, reason)
+
+
+def _want_descriptors(count: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS + DESCRIPTORS_PER_NODE * count
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -1,0 +1,241 @@
+"""Gather nodes for a start that all keep: one process hears which are ready, reads their clocks, and tells them all.
+
+A worker for each node would cost the controller a process of some megabytes that only waits, and where there are more
+nodes than forks, those that wait would keep others from being told.
+"""
+
+from __future__ import annotations
+
+import re
+import selectors
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from leader import require_leader
+from speaking import Speaker
+
+from benchmark.progress import Told, parse
+
+RETRY_S = 3
+# A node that has said nothing for so long, beyond what it was told to wait, is as good as gone.
+SILENCE_S = 60
+# Round trips to a node's clock: the shortest tells.
+TRIPS = 5
+# How long telling all is tried out at most.
+TRIAL_S = 5.0
+# How long after the start a node that could not be told before is still looked for.
+LATE_S = 30.0
+
+EXIT_CODE = re.compile("[0-9]{1,3}")
+
+
+class State(Enum):
+    """Where a node is on its way to the start."""
+
+    WAITING = "it is not ready yet"
+    CLOCK = "it is ready, and its clock is read"
+    READY = "it waits for the others"
+    TURN = "it measures alone"
+    TELLING = "it is told when to start"
+    TOLD = "it knows"
+    ENDED = "its run has ended"
+    LEFT = "it is left behind"
+
+
+# Where it has to say something within SILENCE_S.
+ASKED = (State.WAITING, State.CLOCK, State.TURN, State.TELLING)
+
+
+@dataclass
+class Partner:
+    """A node that is spoken with."""
+
+    node: str
+    deadline: float
+    """By which it has to be ready, of `time.monotonic`."""
+    call: Callable[[], Speaker]
+    """Opens a conversation."""
+    reset: Callable[[], None]
+    """Lets go of a connection that broke."""
+    state: State = State.WAITING
+    speaker: Speaker | None = None
+    facts: str = ""
+    trips: list[tuple[int, int, int]] = field(default_factory=list)
+    last: Told | None = None
+    lost: str = ""
+    """What was said of the connection when it was lost; empty while it is there."""
+    sent_ns: int = 0
+    answered: bool = False
+    own_start_ns: int = 0
+    """The start by the node's clock."""
+    heard: float = field(default_factory=time.monotonic)
+    retry_at: float = 0.0
+
+
+class Gathering:
+    """Speaks with all partners.
+
+    `hears` is given what a run said of itself before, and says now; `says` what a person should know.
+    """
+
+    def __init__(
+        self,
+        partners: Iterable[Partner],
+        hears: Callable[[str, Told | None, Told], None],
+        says: Callable[[str, str], None],
+    ) -> None:
+        self.partners = list(partners)
+        self._hears, self._says = hears, says
+        self._selector = selectors.DefaultSelector()
+
+    def wait_until_ready(self) -> None:
+        """Return once every node is ready, has ended, or is late; clocks are read on the way."""
+        for partner in self.partners:
+            self._open(partner)
+        while any(partner.state in (State.WAITING, State.CLOCK) for partner in self.partners):
+            self._turn()
+            now = time.monotonic()
+            for partner in self.partners:
+                if partner.state in (State.WAITING, State.CLOCK) and now > partner.deadline:
+                    self._leave(partner)
+
+    def take_turns(self, limits_s: Mapping[str, float]) -> list[str]:
+        """Let each node that is ready measure alone, one after the other; return those that took too long."""
+        late = []
+        for partner in self.partners:
+            if partner.state is not State.READY:
+                continue
+            partner.state, partner.deadline = State.TURN, time.monotonic() + limits_s[partner.node]
+            self._say(partner, "turn")
+            while partner.state is State.TURN:
+                self._turn()
+                if time.monotonic() > partner.deadline:
+                    self._leave(partner)
+                    late.append(partner.node)
+        return late
+
+    def try_out_s(self) -> float:
+        """Return how long it takes to speak to all that are ready and to have heard from each, in seconds."""
+        began = time.monotonic()
+        asked = [partner for partner in self.partners if partner.state is State.READY and partner.speaker]
+        for partner in asked:
+            partner.answered = False
+            self._say(partner, "clock")
+        while not all(one.answered or one.speaker is None for one in asked) and time.monotonic() - began < TRIAL_S:
+            self._turn(TRIAL_S)
+        return time.monotonic() - began
+
+    def tell(self, starts: dict[str, int], until_unix_ns: int) -> None:
+        """Tell each of these nodes its start, by its own clock; one that cannot be told until then is left behind."""
+        for partner in self.partners:
+            if partner.state is State.READY and partner.node in starts:
+                partner.state, partner.own_start_ns = State.TELLING, starts[partner.node]
+                self._say(partner, f"go {partner.own_start_ns}")
+        while any(partner.state is State.TELLING for partner in self.partners):
+            self._turn()
+            if time.time_ns() > until_unix_ns:
+                break
+        for partner in self.partners:
+            if partner.state is State.TELLING:
+                self._leave(partner)
+
+    def close(self) -> None:
+        """Hang up on all."""
+        for partner in self.partners:
+            self._hang_up(partner)
+        self._selector.close()
+
+    def _turn(self, seconds: float = 1.0) -> None:
+        """Hear what has been said, or wait so long for it; call again those that were lost."""
+        ready = self._selector.select(seconds)
+        # Of all that has come, one time: the true one is earlier, and a round trip the shorter for it.
+        now_ns, now = time.time_ns(), time.monotonic()
+        for key, _ in ready:
+            self._hear(key.data, now_ns, now)
+        for partner in self.partners:
+            if partner.speaker is None:
+                if partner.retry_at and now >= partner.retry_at:
+                    self._open(partner)
+            elif partner.state in ASKED and now - partner.heard > SILENCE_S:
+                self._lose(partner, f"took a command and gave no answer within {SILENCE_S} s")
+        require_leader()
+
+    def _hear(self, partner: Partner, now_ns: int, now: float) -> None:
+        speaker = partner.speaker
+        if speaker is None:
+            return
+        fd = speaker.fd
+        partner.heard = now
+        for line in speaker.hear():
+            self._take(partner, line, now_ns)
+        if speaker.ended and partner.speaker is speaker:
+            self._selector.unregister(fd)
+            speaker.end()
+            partner.speaker = None
+            if partner.state not in (State.TOLD, State.ENDED, State.LEFT):
+                self._lose(partner, speaker.why)
+
+    def _take(self, partner: Partner, line: str, now_ns: int) -> None:
+        word, _, rest = line.partition(" ")
+        if word == "running" and partner.state in (State.WAITING, State.TURN):
+            before, partner.lost, partner.last = partner.last, "", parse(rest)
+            if partner.last != before:
+                self._hears(partner.node, before, partner.last)
+        elif word == "ready":
+            partner.lost = ""
+            if partner.state is State.WAITING:
+                partner.state, partner.facts = State.CLOCK, rest
+                self._say(partner, "clock")
+            elif partner.state is State.CLOCK:
+                self._say(partner, "clock")
+            elif partner.state is State.TURN:
+                self._say(partner, "turn")
+            elif partner.state is State.TELLING:
+                self._say(partner, f"go {partner.own_start_ns}")
+        elif word == "clock":
+            partner.answered = True
+            if partner.state is State.CLOCK:
+                # What is no time, or none with nanoseconds, tells nothing.
+                told = int(rest) if rest.isdecimal() and len(rest) <= 19 else 0
+                partner.trips.append((partner.sent_ns, told, now_ns))
+                if len(partner.trips) < TRIPS:
+                    self._say(partner, "clock")
+                else:
+                    partner.trips = [trip for trip in partner.trips if trip[1]]
+                    partner.state = State.READY
+        elif word == "over" and partner.state is State.TURN:
+            partner.state = State.READY
+        elif word == "told" and partner.state is State.TELLING:
+            partner.state = State.TOLD
+        elif partner.state not in (State.TOLD, State.LEFT) and (line == "vanished" or EXIT_CODE.fullmatch(line)):
+            partner.state = State.ENDED
+
+    def _say(self, partner: Partner, line: str) -> None:
+        if partner.speaker:
+            partner.sent_ns, partner.heard = time.time_ns(), time.monotonic()
+            partner.speaker.say(line)
+
+    def _open(self, partner: Partner) -> None:
+        partner.retry_at, partner.heard = 0.0, time.monotonic()
+        partner.speaker = partner.call()
+        self._selector.register(partner.speaker.fd, selectors.EVENT_READ, partner)
+
+    def _lose(self, partner: Partner, why: str) -> None:
+        self._hang_up(partner)
+        partner.lost = why
+        self._says(partner.node, "SSH connection lost, looking for it again; the run goes on")
+        partner.reset()
+        partner.retry_at = time.monotonic() + RETRY_S
+
+    def _leave(self, partner: Partner) -> None:
+        partner.state = State.LEFT
+        self._hang_up(partner)
+
+    def _hang_up(self, partner: Partner) -> None:
+        if partner.speaker is not None:
+            if partner.speaker.fd >= 0:
+                self._selector.unregister(partner.speaker.fd)
+            partner.speaker.end()
+            partner.speaker = None

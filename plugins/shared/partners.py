@@ -1,0 +1,115 @@
+"""How the nodes that are gathered are spoken with."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure
+from connections import connect
+from gathering import Partner
+from run_action import FILES, look_s
+from session import session_command
+from speaking import Commands, Session, Speaker
+
+from benchmark.rundir import GO, READY, TURN, TURN_OVER, RunOrder, of_repeat
+
+# To let go of a connection that broke.
+RESET_S = 5
+
+
+@dataclass
+class Gathered:
+    """What is known of a node that is gathered."""
+
+    order: RunOrder
+    place: Path
+    """Its directory of the run on the controller."""
+    on_node: str
+    """The directory on the node that holds its directory of this run."""
+    launched_unix_ns: int
+    repeat: int = 1
+    limit: str = "benchmark_sync_timeout_s"
+    """The setting that says by when it has to be ready, counted from `since_unix_ns`."""
+    since_unix_ns: int = 0
+    offset_ns: int = 0
+    """Of its clock, once it is known."""
+    left: bool = False
+    """Whether it is left behind."""
+
+    def __post_init__(self) -> None:
+        self.since_unix_ns = self.launched_unix_ns
+
+    @property
+    def limit_s(self) -> int:
+        """The value of that setting in seconds."""
+        return int(getattr(self.order.resolved.settings, self.limit))
+
+    def script(self, name: str, *words: str) -> str:
+        """Return the command line that runs a script of the role on the node."""
+        text = shlex.quote((FILES / name).read_text(encoding="utf-8"))
+        return f"sh -c {text} {name} {shlex.join([self.on_node, self.order.node, *words])}"
+
+
+def partner(action: Any, node: Gathered, count: int) -> Partner:
+    """Return the node as one of `count` that are spoken with."""
+    connection = connect(action, node.order.node)
+    left_s = node.limit_s - (time.time_ns() - node.since_unix_ns) / 1e9
+    return Partner(
+        node.order.node,
+        time.monotonic() + left_s,
+        partial(_call, connection, node, look_s(count)),
+        partial(_reset, connection),
+    )
+
+
+def _call(connection: Any, node: Gathered, every_s: int) -> Speaker:
+    ready, go = of_repeat(READY, node.repeat), of_repeat(GO, node.repeat)
+    command = session_command(connection, node.script("together.sh", ready, go, str(max(1, every_s // 4))))
+    if command is not None:
+        return Session(command)
+
+    def run(script: str) -> str:
+        code, out, err = connection.exec_command(f"/bin/sh -c {shlex.quote(script)}", sudoable=False)
+        if code:
+            raise AnsibleConnectionFailure(err.decode(errors="replace"))
+        return str(out.decode(errors="replace"))
+
+    def converse(say: Callable[[str], None], asked: Callable[[], str]) -> None:
+        """Do what together.sh does."""
+
+        def wait_for(file: str, word: str) -> None:
+            state = "running"
+            while state == "running":
+                state, _, told = run(node.script("watch.sh", str(every_s), file, "", str(every_s))).partition("\n")
+                say(f"{state} {told}" if state == "running" else f"{word} {told}" if state == file else state)
+
+        wait_for(ready, "ready")
+        while line := asked():
+            word, _, time_ns = line.partition(" ")
+            if word == "clock":
+                say(f"clock {run('date +%s%N').strip()}")
+            elif word == "turn":
+                run(node.script("put.sh", TURN, ""))
+                wait_for(TURN_OVER, "over")
+            else:
+                run(node.script("put.sh", go, time_ns))
+                say("told")
+
+    return Commands(converse)
+
+
+def _reset(connection: Any) -> None:
+    """Have ssh let go of the master connection, so that the next session makes a new one."""
+    if connection.transport != "ssh":
+        return
+    words = connection._build_command(connection.get_option("ssh_executable"), "ssh", "-O", "stop", connection.host)
+    with suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, timeout=RESET_S, check=False)

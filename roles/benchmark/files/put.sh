@@ -1,0 +1,7 @@
+# Put a word where the run looks for it.
+# Arguments: the run's directory, the node's name, the file, the word.
+set -eu
+expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
+cd "$(expand "$1")/$2"
+echo "$4" > "$3.tmp"
+mv "$3.tmp" "$3"

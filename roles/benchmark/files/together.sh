@@ -1,0 +1,46 @@
+# Speak with the controller, within one SSH session, until the run has been told when to start. No Python starts here,
+# and nothing looks again and again: the node loads, or waits, or measures.
+# Arguments: the run's directory, the node's name, the file by which the run says that it is ready, the one that tells
+# it when to start, seconds after which is said anew how far it is.
+# Prints lines: "running" and progress.json; then "ready" and what the first file holds. Where the run has ended
+# instead, its exit code, or "vanished" where its process is gone without one; and that is all.
+# Then reads lines: "clock" (prints "clock" and the node's, in nanoseconds since 1970), "turn" (lets it measure alone, and
+# prints "over" once it has), "go" and the time (prints "told").
+expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
+cd "$(expand "$1")/$2" 2>/dev/null || { echo vanished; exit 0; }
+seconds=$5
+
+# Until a file is there, for which the run lets go of a lock; see watch.sh.
+await() {
+  while [ ! -f exit_code ] && [ ! -f "$1" ]; do
+    told=
+    { read -r told < progress.json; } 2>/dev/null
+    printf 'running %.2000s\n' "$told"
+    flock -s -E 99 -w "$seconds" "$2" true 2>/dev/null
+    [ $? = 99 ] || [ -f "$1" ] || sleep 0.2
+    # A pid may have been given to another process since: only ours works in this directory.
+    if [ -f pid ] && [ "$(readlink "/proc/$(cat pid)/cwd")" != "$(pwd -P)" ] && [ ! -f exit_code ]; then
+      echo vanished
+      exit 0
+    fi
+  done
+  if [ -f exit_code ]; then
+    cat exit_code
+    exit 0
+  fi
+}
+
+case $3 in repeat*) await "$3" "$3.lock" ;; *) await "$3" starting.lock ;; esac
+# Far more than it ever is; what a node tells is not to fill the controller.
+echo "ready $(head -c 300000 "$3")"
+while read -r word time; do
+  case $word in
+    clock) echo "clock $(date +%s%N)" ;;
+    turn)
+      : > turn
+      await turn_over alone.lock
+      echo over
+      ;;
+    go) echo "$time" > "$4.tmp" && mv "$4.tmp" "$4" && echo told ;;
+  esac
+done
