@@ -1,0 +1,242 @@
+"""Nodes on this machine, each a directory and a shell, are gathered and told a start."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "plugins" / "shared"))
+
+import gathering as gathering_module
+from gathering import Gathering, Partner, State
+from speaking import Commands, Session, Speaker
+
+from benchmark.cluster.together import clock_offset
+from benchmark.progress import Told
+
+SCRIPT = Path(__file__).parents[3] / "roles/benchmark/files/together.sh"
+
+
+@dataclass
+class Node:
+    """What a run does on its node, by hand."""
+
+    directory: Path
+    name: str
+    calls: int = 0
+
+    def __post_init__(self) -> None:
+        self.place.mkdir(parents=True)
+
+    @property
+    def place(self) -> Path:
+        return self.directory / "run" / self.name
+
+    def put(self, name: str, content: str) -> None:
+        beside = self.place / f"{name}.tmp"
+        beside.write_text(content)
+        beside.rename(self.place / name)
+
+    def call(self) -> Speaker:
+        self.calls += 1
+        return Session(["sh", str(SCRIPT), str(self.place.parent), self.name, "ready", "go", "1"])
+
+    def partner(self, within_s: float = 60, call: Callable[[], Speaker] | None = None) -> Partner:
+        return Partner(self.name, time.monotonic() + within_s, call or self.call, lambda: None)
+
+
+@dataclass
+class Heard:
+    """What the controller heard and said."""
+
+    told: list[tuple[str, str]] = field(default_factory=list)
+    said: list[tuple[str, str]] = field(default_factory=list)
+
+    def gather(self, *partners: Partner) -> Gathering:
+        return Gathering(
+            partners, lambda node, _, told: self.told.append((node, told.state)), lambda *words: self.said.append(words)
+        )
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> list[Node]:
+    return [Node(tmp_path, name) for name in ("jw2", "jw3", "jw4")]
+
+
+def told(partners: list[Partner]) -> list[State]:
+    return [one.state for one in partners]
+
+
+def test_all_that_are_ready_are_told_and_who_has_ended_or_is_late_is_not(nodes: list[Node], heard: Heard) -> None:
+    prompt, broken, late = nodes
+    prompt.put("ready", "facts of jw2")
+    broken.put("exit_code", "4\n")
+    late.put("progress.json", Told("loading").text())
+    partners = [prompt.partner(), broken.partner(), late.partner(within_s=1)]
+    gathering = heard.gather(*partners)
+    gathering.wait_until_ready()
+    assert told(partners) == [State.READY, State.ENDED, State.LEFT]
+    assert partners[0].facts == "facts of jw2"
+    assert ("jw4", "loading") in heard.told
+    # One machine, one clock.
+    offset_ns, uncertainty_ns = clock_offset(partners[0].trips)
+    assert abs(offset_ns) <= uncertainty_ns
+    assert gathering.try_out_s() > 0
+    gathering.tell(dict.fromkeys(("jw2", "jw3", "jw4"), 123), time.time_ns() + 10**11)
+    gathering.close()
+    assert told(partners) == [State.TOLD, State.ENDED, State.LEFT]
+    assert (prompt.place / "go").read_text() == "123\n"
+    assert not (broken.place / "go").exists()
+    assert not (late.place / "go").exists()
+    assert heard.said == []
+
+
+def test_a_node_that_gets_ready_later_is_heard_of(nodes: list[Node], heard: Heard) -> None:
+    node = nodes[0]
+    partner = node.partner()
+    gathering = heard.gather(partner)
+    getting_ready = threading.Timer(0.5, node.put, ("ready", "facts"))
+    getting_ready.start()
+    gathering.wait_until_ready()
+    gathering.close()
+    assert (partner.state, partner.facts) == (State.READY, "facts")
+
+
+def test_a_session_that_breaks_is_opened_again_and_the_word_said_again(
+    nodes: list[Node], heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering_module, "RETRY_S", 0)
+    node = nodes[0]
+    node.put("ready", "facts")
+    resets: list[int] = []
+
+    def call() -> Speaker:
+        if not node.calls:
+            node.calls += 1
+            return Session(["sh", "-c", "echo cut off >&2; exit 255"])
+        return node.call()
+
+    partner = node.partner(call=call)
+    partner.reset = lambda: resets.append(1)
+    gathering = heard.gather(partner)
+    gathering.wait_until_ready()
+    assert told([partner]) == [State.READY]
+    assert heard.said == [("jw2", "SSH connection lost, looking for it again; the run goes on")]
+    assert resets == [1]
+    # It breaks once more, just when the node is told.
+    assert isinstance(partner.speaker, Session)
+    partner.speaker._process.kill()
+    gathering.tell({"jw2": 7}, time.time_ns() + 10**11)
+    gathering.close()
+    assert partner.state is State.TOLD
+    assert (node.place / "go").read_text() == "7\n"
+
+
+def test_a_node_that_cannot_be_told_in_time_is_left(nodes: list[Node], heard: Heard) -> None:
+    deaf = 'echo "ready facts"; for i in 1 2 3 4 5; do read -r word; echo "clock $(date +%s%N)"; done; sleep 600'
+    partner = nodes[0].partner(call=lambda: Session(["sh", "-c", deaf]))
+    gathering = heard.gather(partner)
+    gathering.wait_until_ready()
+    assert told([partner]) == [State.READY]
+    gathering.tell({"jw2": 7}, time.time_ns())
+    gathering.close()
+    assert partner.state is State.LEFT
+
+
+def test_what_a_node_says_without_end_is_not_taken(nodes: list[Node], heard: Heard) -> None:
+    partner = nodes[0].partner(within_s=2, call=lambda: Session(["sh", "-c", "exec yes running"]))
+    gathering = heard.gather(partner)
+    gathering.wait_until_ready()
+    gathering.close()
+    assert partner.state is State.LEFT
+    assert partner.lost == "it sends without end"
+
+
+@pytest.mark.parametrize("line", ["clock %N", "clock", "clock -5", "clock " + "9" * 30, "clock 1e9"])
+def test_a_clock_that_cannot_be_read_gives_no_trip(line: str, nodes: list[Node], heard: Heard) -> None:
+    words = f'echo "ready facts"; while read -r word; do echo "{line}"; done'
+    partner = nodes[0].partner(call=lambda: Session(["sh", "-c", words]))
+    gathering = heard.gather(partner)
+    gathering.wait_until_ready()
+    gathering.close()
+    assert (partner.state, partner.trips) == (State.READY, [])
+
+
+def test_nodes_measure_alone_one_after_the_other(nodes: list[Node], heard: Heard) -> None:
+    order: list[str] = []
+
+    def measure(node: Node) -> None:
+        while not (node.place / "turn").exists():
+            time.sleep(0.01)
+        order.append(f"{node.name} begins")
+        time.sleep(0.3)
+        order.append(f"{node.name} ends")
+        node.put("turn_over", "")
+
+    for node in nodes:
+        node.put("ready", "")
+    threads = [threading.Thread(target=measure, args=(node,)) for node in nodes[:2]]
+    for thread in threads:
+        thread.start()
+    partners = [node.partner() for node in nodes]
+    gathering = heard.gather(*partners)
+    gathering.wait_until_ready()
+    late = gathering.take_turns({"jw2": 60, "jw3": 60, "jw4": 1})
+    gathering.close()
+    for thread in threads:
+        thread.join()
+    assert order == ["jw2 begins", "jw2 ends", "jw3 begins", "jw3 ends"]
+    assert late == ["jw4"]
+    assert told(partners) == [State.READY, State.READY, State.LEFT]
+
+
+def test_where_there_are_no_sessions_commands_say_the_same(nodes: list[Node], heard: Heard) -> None:
+    asked: list[str] = []
+
+    def converse(say: Callable[[str], None], hear: Callable[[], str]) -> None:
+        say("ready facts")
+        while line := hear():
+            asked.append(line)
+            say(f"clock {time.time_ns()}" if line == "clock" else "told")
+
+    partner = nodes[0].partner(call=partial(Commands, converse))
+    gathering = heard.gather(partner)
+    gathering.wait_until_ready()
+    gathering.tell({"jw2": 7}, time.time_ns() + 10**11)
+    gathering.close()
+    assert (partner.state, asked[-1]) == (State.TOLD, "go 7")
+
+
+def test_a_command_that_fails_ends_the_conversation_with_its_words() -> None:
+    def converse(say: Callable[[str], None], hear: Callable[[], str]) -> None:
+        raise OSError("no such container")
+
+    commands = Commands(converse)
+    while not commands.ended:
+        commands.hear()
+        time.sleep(0.01)
+    assert commands.why == "no such container"
+    commands.end()
+
+
+def test_a_session_that_is_hung_up_leaves_nothing_on_the_node(nodes: list[Node]) -> None:
+    session: Any = nodes[0].call()
+    nodes[0].put("ready", "facts")
+    while not session.hear():
+        time.sleep(0.01)
+    session.end()
+    assert session._process.returncode is not None
+    left = subprocess.run(["pgrep", "-f", str(nodes[0].place.parent)], capture_output=True, text=True, check=False)
+    assert not left.stdout
