@@ -62,7 +62,8 @@ class ActionModule(NodeAction):
         `dataset` is the prepared file, where the profile's dataset is one that is provisioned.
         """
         # Read here and not given to the task: a task's arguments are printed with -vvv.
-        token = str(self.setting("hf_cache_token") or "").strip()
+        # The role's own default, for a play without the role.
+        token = str(self.setting("hf_cache_token", os.environ.get("HF_TOKEN")) or "").strip()
         try:
             done = self._model(token)
             dataset = self._provide(self._dataset_part(), token) if self._needs_dataset() else None

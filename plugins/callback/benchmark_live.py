@@ -39,6 +39,8 @@ ROLES = ("preflight", "python_env", "vllm", "hf_cache", BENCHMARK)
 # The action that ends a node's run, and the one that runs once and yet takes the time of all.
 COLLECT = "benchmark_collect"
 TOGETHER = "benchmark_together"
+# The action that does what roles do, and tells which one it is at.
+PREPARE = "node_prepare"
 # How often the screen is drawn, and how often all nodes have a line where there is no screen.
 DRAW_S = 0.5
 LINE_S = 30.0
@@ -123,7 +125,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
     def _hear(self) -> None:
         with self._lock:
             for node, told in self._channel.receive():
-                self._fleet.tell(node, told, time.monotonic())
+                if told.state in ROLES:
+                    self._fleet.put(node, told.state, time.monotonic())
+                else:
+                    self._fleet.tell(node, told, time.monotonic())
 
     def _say(self, now: float, told: float) -> float:
         """Print what changed, and all LINE_S seconds a line for all nodes; return when the last one was."""
@@ -151,5 +156,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
 
 
 def _role(task: Any) -> str:
+    if task.action == PREPARE:
+        return ROLES[0]
     role = getattr(task, "_role", None)
     return str(role.get_name()) if role else ""
