@@ -76,4 +76,6 @@ def end_masters(control_path: Path) -> None:
 
 def environment(control_path: Path) -> dict[str, str]:
     """Return the environment for a playbook that nobody watches."""
-    return {**os.environ, "ANSIBLE_SSH_CONTROL_PATH_DIR": str(control_path), "ANSIBLE_NOCOLOR": "1"}
+    # As on a user's machine: Python keeps what it has compiled.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**inherited, "ANSIBLE_SSH_CONTROL_PATH_DIR": str(control_path), "ANSIBLE_NOCOLOR": "1"}

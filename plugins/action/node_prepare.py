@@ -13,12 +13,16 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 import live_channel
+from ansible.plugins.loader import action_loader
 from node_action import NodeAction
 
 from benchmark.progress import Told
 
 # Each is an action, and the stage that a failure in it is told of.
 STEPS = ("preflight", "python_env", "hf_cache")
+# Loaded once, in the process that forks the workers; see before_forks.
+for _step in STEPS:
+    action_loader.get(_step, class_only=True)
 
 
 class ActionModule(NodeAction):
