@@ -6,10 +6,10 @@ A file in this directory is known by its name; a path names a user's own.
 from __future__ import annotations
 
 import pkgutil
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from benchmark.errors import InputError
@@ -110,10 +110,23 @@ def load_profile(name: str) -> Profile:
             "for a file of your own give its path."
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"benchmark_profile: cannot read {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"benchmark_profile: {path} is not YAML: {' '.join(str(error).split())}.") from error
+    return _parse(text, path)
+
+
+@lru_cache(maxsize=8)
+def _parse(text: str, path: Path) -> Profile:
+    """Return the profile that a file holds; all nodes of a play mostly have the same."""
+    # Here alone: a node is given its profile ready-made, and has no use for it.
+    import yaml
+
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
         raise InputError(f"benchmark_profile: {path} is not YAML: {' '.join(str(error).split())}.") from error
     try:
         return Profile.model_validate(content)

@@ -15,9 +15,13 @@ disk() {
 # The interpreter that an environment is made from, and the environment: what is said begins with $1.
 environment() {
   interpreter=$(expand "$2")
-  say "$1python" "$("$interpreter" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)"
-  "$interpreter" -c 'import venv, ensurepip' 2>/dev/null && say "$1venv" yes
-  [ -x "$(expand "$3")/bin/python" ] && say "$1env_present" yes
+  say "$1python" "$("$interpreter" -I -S -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)"
+  # What one is made with is of no interest where one is: asking takes as long as all the rest.
+  if [ -x "$(expand "$3")/bin/python" ]; then
+    say "$1env_present" yes
+  else
+    "$interpreter" -c 'import venv, ensurepip' 2>/dev/null && say "$1venv" yes
+  fi
   disk "$1env" "$3"
 }
 
