@@ -82,6 +82,10 @@ def test_a_person_sees_every_node_live_and_afterwards_only_what_was_printed(play
     left = screen.whole()
     assert not [line for line in left if line.startswith(("NODE  ", "2 nodes: "))], "nothing of it is left"
     told = " ".join(" ".join(left).split())
-    for task in ("Start the benchmark on every node", "Wait until every node is ready", "Make the cluster summary"):
+    for task in (
+        "Start the benchmark on every node",
+        "Gather the nodes until all are ready",
+        "Make the cluster summary",
+    ):
         assert told.count(f"{task}") == 1, told
     assert "VALID: every node that was asked is counted and valid." in told
