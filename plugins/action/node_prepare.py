@@ -1,4 +1,4 @@
-"""Action `node_prepare`: what the roles preflight, python_env and hf_cache do to a node, one after the other.
+"""Action `node_prepare`: what the roles preflight, python_env, vllm and hf_cache do to a node, one after the other.
 
 In the whole job they are one task, since each task costs the controller a process per node, also where there is nothing
 to do.
@@ -19,7 +19,8 @@ from node_action import NodeAction
 from benchmark.progress import Told
 
 # Each is an action, and the stage that a failure in it is told of.
-STEPS = ("preflight", "python_env", "hf_cache")
+VLLM = "vllm"
+STEPS = ("preflight", "python_env", VLLM, "hf_cache")
 # Loaded once, in the process that forks the workers; see before_forks.
 for _step in STEPS:
     action_loader.get(_step, class_only=True)
@@ -34,6 +35,8 @@ class ActionModule(NodeAction):
         """Return `changed`, and what each step returned under its name."""
         done: dict[str, Any] = {}
         for self.step in STEPS:
+            if self.step == VLLM and self.node not in self.task_vars["preflight_settings"]["vllm"]:
+                continue
             if live_channel.channel is not None:
                 live_channel.channel.send(self.node, Told(self.step))
             done[self.step] = self._action(self.step).act()

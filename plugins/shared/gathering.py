@@ -28,7 +28,8 @@ TRIAL_S = 5.0
 # How long after the start a node that could not be told before is still looked for.
 LATE_S = 30.0
 
-EXIT_CODE = re.compile("[0-9]{1,3}")
+# What watch.sh and together.sh say of a run that has ended.
+END = re.compile("[0-9]{1,3}|vanished|rebooted|removed")
 
 
 class State(Enum):
@@ -209,7 +210,7 @@ class Gathering:
             partner.state = State.READY
         elif word == "told" and partner.state is State.TELLING:
             partner.state = State.TOLD
-        elif partner.state not in (State.TOLD, State.LEFT) and (line == "vanished" or EXIT_CODE.fullmatch(line)):
+        elif partner.state not in (State.TOLD, State.LEFT) and (END.fullmatch(line)):
             partner.state = State.ENDED
 
     def _say(self, partner: Partner, line: str) -> None:
