@@ -15,6 +15,7 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure
 from connections import connect
 from gathering import Partner
+from node_action import AFTER_S
 from run_action import FILES, look_s
 from session import session_command
 from speaking import Commands, Session, Speaker
@@ -72,7 +73,10 @@ def partner(action: Any, node: Gathered, count: int) -> Partner:
 
 def _call(connection: Any, node: Gathered, every_s: int) -> Speaker:
     ready, go = of_repeat(READY, node.repeat), of_repeat(GO, node.repeat)
-    command = session_command(connection, node.script("together.sh", ready, go, str(max(1, every_s // 4))))
+    # It ends with its standard input; should a disk hang there, with this.
+    there_s = node.limit_s + (node.order.wait_s or 0) + AFTER_S
+    together = node.script("together.sh", ready, go, str(max(1, every_s // 4)))
+    command = session_command(connection, f"exec timeout -k {AFTER_S} {there_s} {together}")
     if command is not None:
         return Session(command)
 
