@@ -29,14 +29,17 @@ MAX_LOG_BYTES = 64 * 2**20
 HASH_CHUNK = 8 * 2**20
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write `text` beside `path`, fsync it and rename it: a reader sees the old file or the whole new one."""
-    with atomic_writer(path) as file:
+def write_atomic(path: Path, text: str, synced: bool = True) -> None:
+    """Write `text` beside `path`, fsync it and rename it: a reader sees the old file or the whole new one.
+
+    Not `synced`, a power cut within half a minute may lose it; no end of the process does.
+    """
+    with atomic_writer(path, synced) as file:
         file.write(text.encode())
 
 
 @contextmanager
-def atomic_writer(path: Path) -> Iterator[BinaryIO]:
+def atomic_writer(path: Path, synced: bool = True) -> Iterator[BinaryIO]:
     """Open a file beside `path` that takes its place once all was written; where that fails nothing is changed."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -44,16 +47,17 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
+            if synced:
+                os.fsync(file.fileno())
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
-def write_record(path: Path, record: BaseModel) -> None:
-    """Write a record as indented JSON, atomically."""
-    write_atomic(path, record.model_dump_json(indent=2) + "\n")
+def write_record(path: Path, record: BaseModel, synced: bool = True) -> None:
+    """Write a record as indented JSON, atomically; see `write_atomic`."""
+    write_atomic(path, record.model_dump_json(indent=2) + "\n", synced)
 
 
 def read_record(path: Path, record: type[RecordT]) -> RecordT:

@@ -227,7 +227,7 @@ class _Run:
     def _measure(self, bench: Bench, start: Start | None) -> None:
         self.measured = Pass(bench, self.result.target_qps or 0, watch=self.watch)
         try:
-            self.measured.run(start, lambda window: self._update(window=window))
+            self.measured.run(start, lambda window: self._update(False, window=window))
         finally:
             if self.measured.window is not None:
                 self._set(window=self.measured.window, cpu=self.measured.cpu)
@@ -258,7 +258,8 @@ class _Run:
 
     @contextmanager
     def _stage(self, stage: Stage, total: int = 0, told: str = "") -> Iterator[None]:
-        self._update(stage=stage)
+        # Between the word to start and the start no disk is waited for: nodes may share one.
+        self._update(stage != "measuring", stage=stage)
         self.progress.stage(told or stage, total)
         began = time.monotonic()
         try:
@@ -272,9 +273,9 @@ class _Run:
         # Through validation, unlike model_copy: what is written is what a reader will accept.
         self.result = NodeResult.model_validate({**dict(self.result), **fields})
 
-    def _update(self, **fields: Any) -> None:
+    def _update(self, synced: bool = True, /, **fields: Any) -> None:
         self._set(**fields)
-        write_record(self.path, self.result)
+        write_record(self.path, self.result, synced)
 
     def _finish(self, status: Any, error: str | None) -> None:
         fields: dict[str, Any] = {"status": status, "error": error[:4000] if error else None}
