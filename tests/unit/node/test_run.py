@@ -3,7 +3,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from benchmark.errors import InputError, RunError, SetupError
 from benchmark.files import read_record, read_samples, read_ticks, write_atomic
 from benchmark.node.run import RunRequest, run
 from benchmark.records import Environment, NodeResult
-from benchmark.rundir import RunOrder
+from benchmark.rundir import GO, READY, RunOrder
 from benchmark.settings import ResolvedSettings, Settings, resolve
 
 
@@ -143,6 +145,34 @@ def test_a_run_that_waits_measures_at_the_time_that_it_is_told(tmp_path: Path) -
     assert set(result.stages_s) == {"environment", "loading", "warm-up", "ready", "measuring"}
     (text,) = tmp_path.glob("*.txt")
     assert "ms after the agreed time" in text.read_text()
+
+
+def test_between_the_word_to_start_and_the_start_no_disk_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced_ns: list[int] = []
+    sync = os.fsync
+
+    def stamped(descriptor: int) -> None:
+        synced_ns.append(time.time_ns())
+        sync(descriptor)
+
+    def tell() -> None:
+        while not (tmp_path / READY).exists():
+            time.sleep(0.01)
+        told_ns.append(time.time_ns())
+        write_atomic(tmp_path / GO, str(time.time_ns() + 2 * 10**9), synced=False)
+
+    told_ns: list[int] = []
+    monkeypatch.setattr(os, "fsync", stamped)
+    telling = threading.Thread(target=tell)
+    telling.start()
+    result = run(replace(request(tmp_path), wait_s=60))
+    telling.join()
+    assert result.window is not None
+    assert synced_ns
+    # The file that says that it is ready is renamed into place after it was synced.
+    assert not [at for at in synced_ns if told_ns[0] < at < result.window.started_unix_ns]
 
 
 def test_a_run_that_is_told_too_late_measures_at_once_and_says_how_late(tmp_path: Path) -> None:
