@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmark.cluster.arithmetic import disagreement_words
@@ -10,9 +10,9 @@ from benchmark.cluster.diagnosis.aspects import Aspect
 from benchmark.cluster.names import some
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.solo import losers
-from benchmark.records import ClusterResult, Finding
+from benchmark.records import ClusterResult, Finding, Spread
 from benchmark.text import floor_note
-from benchmark.verdict import label
+from benchmark.verdict import label, unit
 
 BAD, UNSURE, FINE = "bad", "unsure", "fine"
 MAX_REASON = 400
@@ -64,10 +64,9 @@ def _advice(result: ClusterResult) -> Iterator[Advice]:
     if result.overlap and result.overlap.late_ms:
         node, late_ms = next(iter(result.overlap.late_ms.items()))
         yield Advice(UNSURE, f"{node} began late", f"{amount(late_ms)} ms after the agreed time.", "timeline")
-    unsteady = [label(one.metric) for group in result.groups for one in group.spread if not one.stable]
+    unsteady = [one for group in result.groups for one in group.spread if not one.stable]
     if unsteady:
-        text = f"Not stable over the repeats: {', '.join(dict.fromkeys(unsteady))}."
-        yield Advice(UNSURE, "The repeats differ", text, "repeats")
+        yield Advice(UNSURE, "The repeats differ", _unsteady_words(unsteady), "repeats")
     if lost := losers(result.nodes):
         node, solo = lost[0]
         more = f" So are {len(lost) - 1} more: {some([name for name, _ in lost[1:]])}." if len(lost) > 1 else ""
@@ -79,6 +78,17 @@ def _advice(result: ClusterResult) -> Iterator[Advice]:
     for drift in result.drift[:1]:
         text = f"Nodes with {drift.hardware} have {len(drift.values)} different values of {drift.fact}."
         yield Advice(UNSURE, "Nodes that should be alike differ", text, "differences")
+
+
+def _unsteady_words(unsteady: Sequence[Spread]) -> str:
+    first, others = unsteady[0], dict.fromkeys(label(one.metric) for one in unsteady)
+    also = [name for name in others if name != label(first.metric)]
+    return (
+        f"{label(first.metric)} went from {amount(first.lowest)} to {amount(first.highest)}{unit(first.metric)}. "
+        + (f"Also not stable over the repeats: {', '.join(also)}. " if also else "")
+        + "Look at which repeat stands apart and what else the nodes had to do then; until then such a figure tells "
+        "little beside another run's."
+    )
 
 
 def _sentences(reason: str) -> str:

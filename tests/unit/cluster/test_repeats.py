@@ -109,7 +109,7 @@ def test_a_figure_that_is_not_stable_says_so_beside_itself(tmp_path: Path) -> No
     assert "Spread of the repeats" in page
     assert "every figure is of repeat 2" in page
     report = render_report(gathered, run_dir)
-    assert "Not stable over the repeats" in report
+    assert "QPS went from 17.1 to 20.0. Also not stable over the repeats: tokens/s" in report
     assert "not stable" in report.split(">Repeats</h2>")[1]
 
 
