@@ -26,7 +26,10 @@ def load_nodes(run_dir: Path, run: RunRecord, nodes: Sequence[str]) -> tuple[Loa
     if processes < 2 or _samples_bytes(run_dir, nodes) <= SMALL:
         return tuple(load_node(run_dir, run, node) for node in nodes)
     with ProcessPoolExecutor(processes, initializer=_begin, initargs=(run_dir, run)) as pool:
-        return tuple(pool.map(_load, nodes))
+        loaded = tuple(pool.map(_load, nodes))
+    # They stay to the end: of a thousand nodes, the collector would look through all that again and again.
+    gc.freeze()
+    return loaded
 
 
 def _begin(run_dir: Path, run: RunRecord) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -104,13 +103,11 @@ def _error(node: LoadedNode, metric: str) -> float:
         and node.result
         and scenario_of(node.result) in ("closed_loop", "SingleStream")
     ):
-        times = node.times.latency_ms
+        times = np.asarray(node.times.latency_ms)
         if len(times) < 2:
             return 0.0
-        mean = statistics.fmean(times)
         # Not statistics.stdev: its fractions take 60 ms for the samples of one MLPerf run.
-        deviation = math.sqrt(math.fsum(np.square(np.asarray(times) - mean).tolist()) / (len(times) - 1))
-        return deviation / math.sqrt(len(times)) / mean
+        return float(np.std(times, ddof=1) / math.sqrt(len(times)) / np.mean(times))
     return _median_error(node.times.ascending.get(metric.removesuffix(".p50"), ()) if metric.endswith(".p50") else ())
 
 
