@@ -86,8 +86,8 @@ def _unsteady_words(unsteady: Sequence[Spread]) -> str:
     return (
         f"{label(first.metric)} went from {amount(first.lowest)} to {amount(first.highest)}{unit(first.metric)}. "
         + (f"Also not stable over the repeats: {', '.join(also)}. " if also else "")
-        + "Look at which repeat stands apart and what else the nodes had to do then; until then such a figure tells "
-        "little beside another run's."
+        + "Look at which repeat stands apart, and what else the nodes had to do in it. As long as that is open, such a "
+        "figure tells little beside another run's."
     )
 
 
