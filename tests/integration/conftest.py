@@ -73,6 +73,18 @@ class Playbooks:
     def command(self, playbook: str, *words: str, inventory: Path | None = None) -> list[str]:
         return ["ansible-playbook", f"playbooks/{playbook}.yml", "-i", str(inventory or self.inventory()), *words]
 
+    def start(self, command: list[str]) -> subprocess.Popen[str]:
+        """Start a command in a session of its own, as a terminal would."""
+        return subprocess.Popen(
+            command,
+            cwd=CHECKOUT,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
     def run(self, playbook: str, *words: str, inventory: Path | None = None, **environment: str) -> Done:
         """Run a playbook to its end, from the checkout, as a user would."""
         done = subprocess.run(

@@ -12,7 +12,6 @@ from tests.integration.conftest import Done, Playbooks
 from tests.integration.faults import hostile
 from tests.integration.faults.fleet import Fleet, send
 from tests.integration.faults.left_over import processes_of
-from tests.integration.ssh_nodes import CHECKOUT
 
 HANGS = "cd {place}\nsleep 1000\n"
 
@@ -55,13 +54,5 @@ def start_unanswered(playbooks: Playbooks) -> Unanswered:
     hostile.program(place, "python3", "#!/bin/sh\n" + HANGS.format(place=place))
     fleet.add("python-hangs", python_env_python=str(place / "python3"))
     fleet.add("fine")
-    process = subprocess.Popen(
-        playbooks.command("benchmark", inventory=playbooks.inventory(fleet.hosts)),
-        cwd=CHECKOUT,
-        env=playbooks.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    process = playbooks.start(playbooks.command("benchmark", inventory=playbooks.inventory(fleet.hosts)))
     return Unanswered(fleet, process, time.monotonic())

@@ -21,7 +21,6 @@ import yaml
 
 from tests.integration.conftest import DATA, Playbooks
 from tests.integration.faults.left_over import assert_nothing_runs, processes_of
-from tests.integration.ssh_nodes import CHECKOUT
 
 
 @pytest.fixture
@@ -32,19 +31,6 @@ def long_run(playbooks: Playbooks) -> Playbooks:
     path.write_text(yaml.safe_dump(profile))
     playbooks.variables["benchmark_profile"] = str(path)
     return playbooks
-
-
-def start(command: list[str], playbooks: Playbooks) -> subprocess.Popen[str]:
-    """Start a command in a session of its own, as a terminal would."""
-    return subprocess.Popen(
-        command,
-        cwd=CHECKOUT,
-        env=playbooks.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def wait_until(what: str, tell: Callable[[], Any], process: subprocess.Popen[str]) -> None:
@@ -89,7 +75,7 @@ def check_partial(playbooks: Playbooks, output: str, by: str) -> None:
 def test_the_nodes_are_stopped_and_what_they_measured_is_summarised(
     long_run: Playbooks, number: signal.Signals
 ) -> None:
-    process = start(long_run.command("benchmark"), long_run)
+    process = long_run.start(long_run.command("benchmark"))
     wait_until("both nodes measure", lambda: len(samples_of(long_run)) == 2, process)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # a terminal's Ctrl-C goes to all of its foreground
@@ -103,7 +89,7 @@ def test_the_nodes_are_stopped_and_what_they_measured_is_summarised(
 def test_ci_hands_it_on_and_reports_what_there_is(long_run: Playbooks, tmp_path: Path) -> None:
     junit, page = tmp_path / "junit.xml", tmp_path / "page.md"
     words = ["--inventory", str(long_run.inventory()), "--junit", str(junit), "--markdown", str(page)]
-    process = start([sys.executable, "-m", "benchmark", "ci", *words], long_run)
+    process = long_run.start([sys.executable, "-m", "benchmark", "ci", *words])
     wait_until("both nodes measure", lambda: len(samples_of(long_run)) == 2, process)
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
@@ -120,7 +106,7 @@ def test_before_anything_is_measured_nothing_is_left(long_run: Playbooks) -> Non
     slow = yaml.safe_load((long_run.directory / "long.yaml").read_text())
     slow["engine_options"]["load_s"] = 300
     (long_run.directory / "long.yaml").write_text(yaml.safe_dump(slow))
-    process = start(long_run.command("benchmark"), long_run)
+    process = long_run.start(long_run.command("benchmark"))
     orders = long_run.directory / "nodes"
     wait_until("the nodes load", lambda: len(list(orders.glob("*/runs/*/*/progress.json"))) == 2, process)
     os.killpg(process.pid, signal.SIGINT)
@@ -147,7 +133,7 @@ def test_an_installation_ends_with_the_playbook_that_asked_for_it(playbooks: Pla
             python_env_requirements=str(pins),
             node_environment={**index, "PIP_FIND_LINKS": "", "PIP_NO_CACHE_DIR": "1"},
         )
-        process = start(playbooks.command("benchmark", inventory=inventory), playbooks)
+        process = playbooks.start(playbooks.command("benchmark", inventory=inventory))
         wait_until("pip asks its index", lambda: select.select([silent], [], [], 0)[0], process)
         assert any(" pip install" in command for command in processes_of(ready_made).values())
         os.killpg(process.pid, signal.SIGINT)
@@ -161,7 +147,7 @@ def test_an_installation_ends_with_the_playbook_that_asked_for_it(playbooks: Pla
 
 def test_twice_aborts_at_once_and_the_nodes_end_by_themselves(long_run: Playbooks) -> None:
     long_run.variables["benchmark_timeout_s"] = 12
-    process = start(long_run.command("benchmark"), long_run)
+    process = long_run.start(long_run.command("benchmark"))
     wait_until("both nodes measure", lambda: len(samples_of(long_run)) == 2, process)
     # The second one comes while the first is at work: nodes that do not stop would keep it for ten seconds.
     for pid in (int((path.parent / "limit").read_text()) for path in samples_of(long_run)):
