@@ -21,14 +21,31 @@ from benchmarks.shapes import make_on_device
 from benchmarks.table import Table
 from benchmarks.workloads import Measured, Workload
 
-# Beside what is automatic, by `--variants`; `pin` in turn, twice each, for what differs by little.
+# Beside what is automatic, by `--variants`; `pin` in turn, twice each, for what differs by little. `{}` is a repeat.
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "auto": (),
     "all": ({"use_cuda_graph": False}, {"use_async_batching": False}, {"fuse": False}),
     "pin": ({"pin_threads": True}, {}, {"pin_threads": True}),
+    "sizes": (
+        {"page_size": 128},
+        {"page_size": 512},
+        {"max_requests_per_batch": 256},
+        {"max_requests_per_batch": 1024},
+        {"max_batch_tokens": 4096},
+        {"max_batch_tokens": 16384},
+        {"max_blocks_per_request": 16},
+        {},
+    ),
 }
 # Options that have no column.
-NOTED = ("fuse", "pin_threads")
+NOTED = (
+    "fuse",
+    "pin_threads",
+    "page_size",
+    "max_requests_per_batch",
+    "max_batch_tokens",
+    "max_blocks_per_request",
+)
 SDPA: dict[str, Any] = {"attention": "sdpa"}
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks import engine, workloads
+from benchmark.node.continuous_options import Options
+from benchmarks import bench, engine, workloads
 from benchmarks.floor import Floor
 from benchmarks.workloads import Measured
 
@@ -82,6 +84,12 @@ def test_without_time_left_every_row_says_so(tmp_path: Path) -> None:
         == 0
     )
     assert [row["note"] for row in json.loads(path.read_text())["rows"]] == ["the time was up"] * 2
+
+
+@pytest.mark.parametrize("changed", [changed for variants in bench.VARIANTS.values() for changed in variants])
+def test_a_variant_changes_what_its_row_says(changed: dict[str, Any]) -> None:
+    assert Options(**changed).model_dump(exclude_unset=True) == changed
+    assert changed.keys() <= {*bench.NOTED, "use_cuda_graph", "use_async_batching"}
 
 
 def test_the_floor_of_llama_8b_on_an_h100() -> None:
