@@ -46,6 +46,17 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
             self.pad_inputs = True
         super().warmup(model)
 
+    def run_one_warmup(self, model: Any, num_q_tokens: int, max_kv_read: int | None) -> float:
+        """Run one step, and wait for it.
+
+        transformers prepares the next one in the very tensors from which the GPU still reads: with longer requests in
+        them than it has tokens, the kernels read past the end of their inputs.
+        """
+        duration: float = super().run_one_warmup(model, num_q_tokens, max_kv_read)
+        if self.cache.device.type == "cuda":
+            torch.cuda.synchronize()
+        return duration
+
     def _forward_process_and_sample(self, model: Any, batch_data: dict[str, Any], *rest: Any) -> None:
         batch_data["step"] = flash.make_step(batch_data, self.places.lengths, self.kernels)
         began = time.monotonic()
