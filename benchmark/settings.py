@@ -88,7 +88,7 @@ def needed_nodes(min_nodes: int | str, asked: int) -> int:
 class Settings(BaseModel):
     """Every setting of one node. Paths are the node's unless the description says otherwise."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     benchmark_profile: NonEmpty = Field("quick", description="profile name, or a path to a YAML file on the controller")
     benchmark_model: NonEmpty = Field(DEFAULT_MODEL, description="hub id, or a directory on the node")

@@ -6,6 +6,7 @@ and never used as a template. Needs jinja2 and the records, so that a node can s
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -169,8 +170,9 @@ def floor_note(distributions: Iterable[Distribution], percentiles: Iterable[str]
     return f"of {had} samples: insufficient ({words} needed at 99 % confidence)"
 
 
+@functools.cache
 def environment(templates: Path) -> Environment:
-    """Return the Jinja2 environment of the text templates in a directory."""
+    """Return the Jinja2 environment of the text templates in a directory, which compiles each once."""
     jinja = Environment(
         loader=FileSystemLoader(templates),
         undefined=StrictUndefined,

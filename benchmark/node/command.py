@@ -11,7 +11,6 @@ from typing import Any
 
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, RunError
 from benchmark.files import read_record
-from benchmark.node.lock import RUNNING, Lock
 from benchmark.node.run import RunRequest, run
 from benchmark.records import NodeResult
 from benchmark.repeats import own_median, repeat_of
@@ -39,11 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="an order that the controller wrote; nothing else is then honoured",
     )
+    parser.add_argument(
+        "--starting-lock",
+        type=int,
+        metavar="DESCRIPTOR",
+        help="with --order: starting.lock beside it is open and locked as this; let go of when ready to measure",
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run, print the result for people, return the exit code."""
-    request = _from_order(arguments.order) if arguments.order else _by_hand(arguments.set)
+    request = _from_order(arguments.order, arguments.starting_lock) if arguments.order else _by_hand(arguments.set)
     settings = request.resolved.settings
     # Before transformers is imported: it reads HF_HOME then.
     os.environ["HF_HOME"] = str(Path(settings.hf_cache_dir).expanduser())
@@ -61,10 +66,18 @@ def _exit_code(result: NodeResult) -> int:
     return EXIT_VALID if verdict and verdict.valid else EXIT_INVALID
 
 
-def _from_order(path: Path) -> RunRequest:
+def _from_order(path: Path, starting_lock: int | None) -> RunRequest:
     order = read_record(path, RunOrder)
-    Lock(path.parent / RUNNING)  # held until this process ends
-    return RunRequest(order.run_id, order.node, order.resolved, path.parent, order.wait_s, order.attempt, order.solo)
+    return RunRequest(
+        order.run_id,
+        order.node,
+        order.resolved,
+        path.parent,
+        order.wait_s,
+        order.attempt,
+        order.solo,
+        starting_lock,
+    )
 
 
 def _by_hand(assignments: list[str]) -> RunRequest:

@@ -7,20 +7,24 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-# Waited for by roles/benchmark/files/watch.sh: until the run is ready to measure, until it has measured alone, and
-# until it has ended.
+# What the controller's scripts on the node wait for (roles/benchmark/files/): until the run is ready to measure, and
+# until it has measured alone. For its end there is running.lock, which start.sh holds.
 STARTING = "starting.lock"
 ALONE = "alone.lock"
-RUNNING = "running.lock"
 
 
 class Lock:
     """A file that is locked until `release`, or until the process ends in whatever way.
 
-    Where a file system has no locks there is none, and whoever waits has to look.
+    With `descriptor` whoever started this process has locked the file already. Where a file system has no locks there
+    is none, and whoever waits has to look.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, descriptor: int | None = None) -> None:
+        if descriptor is not None and _is_open(descriptor, path):
+            os.set_inheritable(descriptor, False)
+            self._descriptor = descriptor
+            return
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         with suppress(OSError):
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -28,5 +32,15 @@ class Lock:
     def release(self) -> None:
         """Let those go on who wait."""
         if self._descriptor >= 0:
+            # Whoever handed it on may still have it open.
+            with suppress(OSError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _is_open(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False

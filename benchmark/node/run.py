@@ -55,7 +55,7 @@ class RunRequest:
     """What to run and where to put it. `directory` must not hold an earlier run.
 
     With `wait_s` the node measures when it is told to, and waits for that so long at most; with `solo` it measures
-    alone first, when it is told that.
+    alone first, when it is told that. `starting_lock`: a descriptor under which starting.lock is locked already.
     """
 
     run_id: str
@@ -65,6 +65,7 @@ class RunRequest:
     wait_s: int | None = None
     attempt: int = 1
     solo: bool = False
+    starting_lock: int | None = None
 
 
 def run(request: RunRequest) -> NodeResult:
@@ -83,7 +84,7 @@ class _Run:
         self.progress = Progress(request.node, request.directory)
         self.repeats = request.resolved.settings.benchmark_repeats
         # Of each repeat: it is held until the node is ready for that.
-        self.starting = [] if request.wait_s is None else [Lock(request.directory / STARTING), *self._later_locks()]
+        self.starting = [] if request.wait_s is None else [*self._locks()]
         self.turn = Lock(request.directory / ALONE) if request.solo else None
         started = datetime.now(timezone.utc)
         self.path = request.directory / f"mlperf_datacenter_{request.node}_{started:%Y%m%dT%H%M%SZ}.json"
@@ -200,9 +201,11 @@ class _Run:
             self._update(solo=Solo(window=alone.window, metrics=alone.metrics(), loadgen=alone.loadgen))
             end_turn(bench.directory, turn)
 
-    def _later_locks(self) -> list[Lock]:
-        names = (of_repeat(READY, number) for number in range(2, self.repeats + 1))
-        return [Lock(self.request.directory / f"{name}.lock") for name in names]
+    def _locks(self) -> Iterator[Lock]:
+        directory = self.request.directory
+        yield Lock(directory / STARTING, self.request.starting_lock)
+        for number in range(2, self.repeats + 1):
+            yield Lock(directory / f"{of_repeat(READY, number)}.lock")
 
     def _begin(self, watch: Watch | NoWatch, number: int) -> Start | None:
         """Watch the node idle, and return the agreed start of a repeat once it is told; None: begin at once."""

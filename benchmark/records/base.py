@@ -34,4 +34,4 @@ Stage = Literal[
 class Record(BaseModel):
     """Base of every record: immutable, no unknown fields, no NaN and no infinity."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)

@@ -56,6 +56,11 @@ class Part:
 class ActionModule(NodeAction):
     """Changes nothing where everything is there and verified. The token is in no argument, output or file."""
 
+    def looks(self) -> list[str]:
+        """Return the command that checks a directory of the user's own."""
+        model = str(self.setting("benchmark_model"))
+        return [_directory(model)] if is_directory_path(model) else []
+
     def act(self) -> dict[str, Any]:
         """Return `changed`, the snapshot's directory, its commit (None for a directory of the user's own), `dataset`.
 
@@ -124,8 +129,7 @@ class ActionModule(NodeAction):
         return {name: done[name] for name in ("changed", "snapshot", "commit", "path") if name in done}
 
     def _check_directory(self, model: str) -> dict[str, Any]:
-        script = shlex.quote((FILES / "directory.sh").read_text(encoding="utf-8"))
-        code, out, err = self.shell(f"sh -c {script} directory {shlex.quote(model)}")
+        code, out, err = self.look(_directory(model))
         if code != 0:
             raise NodeFailure(_last_line(err) or f"{model} could not be checked.")
         return {"changed": False, "snapshot": out.strip(), "commit": None}
@@ -140,7 +144,7 @@ class ActionModule(NodeAction):
         environment = self._compute_environment_string()
         began = time.monotonic()
         code, out, err = self.shell(
-            f"{environment} sh -c {script} fetch {shlex.join(words)}", stdin=stdin, answer_s=float(limit) + ANSWER_S
+            f"env {environment} sh -c {script} fetch {shlex.join(words)}", stdin=stdin, answer_s=float(limit) + ANSWER_S
         )
         if code == KILLED and time.monotonic() - began >= float(limit):
             code = TIMED_OUT
@@ -232,6 +236,10 @@ class ActionModule(NodeAction):
         code, _, err = self.shell(command)
         if code != 0:
             raise NodeFailure(f"The cache on the node cannot be written: {_last_line(err)}: check hf_cache_dir.")
+
+
+def _directory(model: str) -> str:
+    return shlex.join(["sh", "-c", (FILES / "directory.sh").read_text(encoding="utf-8"), "directory", model])
 
 
 def _answer(part: Part, code: int, out: str, err: str, limit: str) -> dict[str, Any]:

@@ -25,6 +25,21 @@ class ActionModule(NodeAction):
 
     def act(self) -> dict[str, Any]:
         """Return the GPUs and the Python version that were found."""
+        needs, command = self._needs()
+        code, out, err = self.look(command)
+        if code != 0:
+            raise NodeFailure(f"The node could not be examined: {' '.join((err or out).split())[-300:]}")
+        probe = Probe.parse(out)
+        if found := problems(probe, needs):
+            raise NodeFailure("\n".join(found))
+        return {"changed": False, "gpus": gpus(probe), "python": probe.values["python"]}
+
+    def looks(self) -> list[str]:
+        """Return the command that examines the node."""
+        return [self._needs()[1]]
+
+    def _needs(self) -> tuple[Needs, str]:
+        """Return what the node needs, and the command that tells what it has."""
         model, source = str(self.setting("benchmark_model")), str(self.setting("hf_cache_source"))
         fetched = source != "none" and not is_directory_path(model)
         needs = Needs(
@@ -41,13 +56,7 @@ class ActionModule(NodeAction):
         snapshot = f"{needs.cache_dir}/hub/{repository}/snapshots/{revision}" if fetched else ""
         words = [needs.python, needs.env_dir, needs.cache_dir, snapshot, needs.device]
         words += [needs.vllm.python, needs.vllm.env_dir] if needs.vllm else []
-        code, out, err = self.shell(f"sh -s -- {shlex.join(words)}", stdin=PROBE.read_text(encoding="utf-8"))
-        if code != 0:
-            raise NodeFailure(f"The node could not be examined: {' '.join((err or out).split())[-300:]}")
-        probe = Probe.parse(out)
-        if found := problems(probe, needs):
-            raise NodeFailure("\n".join(found))
-        return {"changed": False, "gpus": gpus(probe), "python": probe.values["python"]}
+        return needs, shlex.join(["sh", "-c", PROBE.read_text(encoding="utf-8"), "probe", *words])
 
     def _vllm(self) -> VllmNeeds | None:
         wanted = self.task_vars.get("preflight_settings", {}).get("vllm", {})

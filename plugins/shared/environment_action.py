@@ -41,6 +41,10 @@ class EnvironmentAction(NodeAction):
         """The wheel that is installed beside the packages. Raises SetupError where it cannot be built."""
         return None
 
+    def looks(self) -> list[str]:
+        """Return the command that tells whether the environment is there."""
+        return [_state(str(self._own("dir")))]
+
     def act(self) -> dict[str, Any]:
         """Return `changed`, the environment's fingerprint, and the bytes of wheels that were `sent`."""
         try:
@@ -100,8 +104,7 @@ class EnvironmentAction(NodeAction):
         return HouseOnController(on_controller(CHECKOUT, given)) if given else None
 
     def _is_there(self, directory: str, fingerprint: str) -> bool:
-        script = shlex.quote(STATE.read_text(encoding="utf-8"))
-        _, out, _ = self.shell(f"sh -c {script} state {shlex.quote(directory)}")
+        _, out, _ = self.look(_state(directory))
         lines = out.split()
         # The marker holds the fingerprint and the sum of what was installed then; the last line is the sum now.
         return len(lines) == 3 and lines[0] == fingerprint and lines[1] == lines[2]
@@ -109,3 +112,7 @@ class EnvironmentAction(NodeAction):
     def _push(self, wheel: Path) -> str:
         place = self._make_tmp_path()
         return str(self._transfer_file(str(wheel), self._connection._shell.join_path(place, wheel.name)))
+
+
+def _state(directory: str) -> str:
+    return shlex.join(["sh", "-c", STATE.read_text(encoding="utf-8"), "state", directory])

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 from abc import abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import before_forks  # noqa: F401 # loads what workers share
@@ -46,6 +47,8 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
     # Whether Ctrl-C ends the action; one that only keeps what is known already is left to it.
     interruptible = True
     interrupted = False
+    heard: Mapping[str, str] = MappingProxyType({})
+    """What looks printed that succeeded, by the command; see `look`."""
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run `act` and return its result; every failure carries `stage` (the role) and `msg` (the reason)."""
@@ -144,8 +147,16 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         order = Path(run_dir) / NODES / self.node / ORDER if run_dir else None
         return read_record(order, RunOrder).resolved.settings if order and order.exists() else None
 
+    def looks(self) -> list[str]:
+        """Return the commands that `look` will be asked for, as far as that is known before."""
+        return []
+
+    def look(self, command: str) -> tuple[int, str, str]:
+        """Run a command as `shell` does that changes nothing: its answer may have been heard already."""
+        return (0, self.heard[command], "") if command in self.heard else self.shell(command)
+
     def shell(self, command: str, stdin: str | None = None, answer_s: float = ANSWER_S) -> tuple[int, str, str]:
-        """Run a command line of /bin/sh on the node, without starting a Python there.
+        """Run a simple command of /bin/sh on the node (no list, no pipe), without starting a Python there.
 
         Returns exit code, stdout and stderr. `stdin` appears in no process list and in no output. A node that has not
         answered within `answer_s` seconds is taken for lost, and what it started for us is ended there.
@@ -154,7 +165,7 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         limit = f"command -v timeout >/dev/null && limit='timeout -k {AFTER_S} {there_s}'"
         with self.bounded(answer_s):
             done = self._low_level_execute_command(
-                f"limit=; {limit}; exec $limit /bin/sh -c {shlex.quote(command)}",
+                f"limit=; {limit}; exec $limit {command}",
                 in_data=None if stdin is None else stdin.encode(),
                 sudoable=False,
             )

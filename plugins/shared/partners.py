@@ -55,8 +55,8 @@ class Gathered:
 
     def script(self, name: str, *words: str) -> str:
         """Return the command line that runs a script of the role on the node."""
-        text = shlex.quote((FILES / name).read_text(encoding="utf-8"))
-        return f"sh -c {text} {name} {shlex.join([self.on_node, self.order.node, *words])}"
+        text = (FILES / name).read_text(encoding="utf-8")
+        return shlex.join(["sh", "-c", text, name, self.on_node, self.order.node, *words])
 
 
 def partner(action: Any, node: Gathered, count: int) -> Partner:

@@ -83,8 +83,8 @@ class RunAction(NodeAction):
 
     def script(self, name: str, *words: str, stdin: str | None = None, answer_s: float = ANSWER_S) -> str:
         """Run a script of the role on the node, with the run's directory there and the node's name before `words`."""
-        text = shlex.quote((FILES / name).read_text(encoding="utf-8"))
-        command = f"sh -c {text} {name} {shlex.join([self.on_node, self.node, *words])}"
+        text = (FILES / name).read_text(encoding="utf-8")
+        command = shlex.join(["sh", "-c", text, name, self.on_node, self.node, *words])
         code, out, err = self.shell(command, stdin, answer_s)
         if "No space left on device" in err:
             raise NodeFailure(

@@ -8,7 +8,7 @@ python=$(expand "$3")/bin/python
 [ -x "$python" ] || { echo "there is no $python: run playbooks/provision.yml" >&2; exit 1; }
 
 umask go-w
-mkdir -p "$(dirname "$run")"
+mkdir -p "${run%/*}"
 # The directory is the lock: mkdir succeeds once.
 if ! mkdir "$run" 2>/dev/null; then
   [ -d "$run" ] && { echo running; exit 0; }
@@ -17,10 +17,14 @@ fi
 cd "$run"
 cat > order.json
 # By which another boot is told, where the node is back after one.
-cat /proc/sys/kernel/random/boot_id > boot_id 2> /dev/null || :
+{ read -r boot < /proc/sys/kernel/random/boot_id && echo "$boot" > boot_id; } 2> /dev/null || :
 # shellcheck disable=SC2016 # the inner shell expands
 setsid sh -c '
   trap "" HUP
+  # Others wait for these instead of looking again and again: the run lets go of the first when it is ready to measure,
+  # this shell of the second when the run has ended. Python takes a second, or many on a busy node, until it could.
+  exec 8> starting.lock 9> running.lock
+  { flock -n 8; flock -n 9; } 2> /dev/null
   up() { read -r seconds _ < /proc/uptime; echo "${seconds%.*}"; }
   began=$(up)
   # Where the kernel counts the processes of this cgroup that it killed because memory ran out: cgroup v1, v2, and within a
@@ -34,9 +38,10 @@ setsid sh -c '
   kills() { sed -n "s/^oom_kill //p" "$1"; }
   own=$(kills "$counter")
   all=$(kills /proc/vmstat)
-  PYTHONUNBUFFERED=1 timeout -k 30 "$1" "$2" -m benchmark run --order order.json &
+  PYTHONUNBUFFERED=1 timeout -k 30 "$1" "$2" -m benchmark run --order order.json --starting-lock 8 9>&- &
   echo $! > limit
   echo $$ > pid
+  exec 8>&-
   wait $!
   code=$?
   # One that had to be killed because it did not end in time is not one that ran out of memory.

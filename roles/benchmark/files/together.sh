@@ -16,14 +16,15 @@ await() {
     told=
     { read -r told < progress.json; } 2>/dev/null
     printf 'running %.2000s\n' "$told"
-    flock -s -E 99 -w "$seconds" "$2" true 2>/dev/null
-    [ $? = 99 ] || [ -f "$1" ] || sleep 0.2
+    { flock -s -E 99 -w "$seconds" 9; } 9< "$2"
+    [ $? = 99 ] && continue
+    [ -f "$1" ] || sleep 0.2
     # A pid may have been given to another process since: only ours works in this directory.
     if [ -f pid ] && [ "$(readlink "/proc/$(cat pid)/cwd")" != "$(pwd -P)" ] && [ ! -f exit_code ]; then
       echo vanished
       exit 0
     fi
-  done
+  done 2>/dev/null
   if [ -f exit_code ]; then
     cat exit_code
     exit 0

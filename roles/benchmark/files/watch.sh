@@ -17,24 +17,28 @@ next_stage() {
   [ "$told" != "$known" ]
 }
 # The run holds a lock until it is ready (one more for each later repeat), one until it has measured alone, and one until
-# it ends. Without flock, and in the moments in which neither the lock nor the file is there, a look costs a millisecond.
+# it ends. Without flock a look costs some milliseconds.
 case $4 in exit_code) lock=running.lock ;; turn_over) lock=alone.lock ;; repeat*) lock=$4.lock ;; *) lock=starting.lock ;; esac
 tenths=$((10 * $3))
+held=
 next_stage
 while [ ! -f exit_code ] && [ ! -f "$4" ] && [ "$tenths" -gt 0 ]; do
-  flock -s -E 99 -w "$6" "$lock" true 2>/dev/null
+  { flock -s -E 99 -w "$6" 9; } 9< "$lock"
   if [ $? = 99 ]; then
+    held=yes
     tenths=$((tenths - 10 * $6))
     next_stage && break
   else
+    held=
     sleep 0.2
     tenths=$((tenths - 2))
   fi
-done
+done 2>/dev/null
 if [ -f exit_code ]; then
   cat exit_code
-# A pid may have been given to another process since, after a reboot for one: only ours works in this directory.
-elif [ -f pid ] && [ "$(readlink "/proc/$(cat pid)/cwd")" != "$(pwd -P)" ] && [ ! -f exit_code ]; then
+# Whoever holds the lock is there. A pid may have been given to another process since, after a reboot for one: only ours works
+# in this directory.
+elif [ -z "$held" ] && [ -f pid ] && [ "$(readlink "/proc/$(cat pid)/cwd")" != "$(pwd -P)" ] && [ ! -f exit_code ]; then
   [ "$(cat boot_id /proc/sys/kernel/random/boot_id 2>/dev/null | uniq | wc -l)" = 2 ] && echo rebooted || echo vanished
 # Not the end: should it have come since the first look, the next one finds it with its exit code.
 elif [ "$4" != exit_code ] && [ -f "$4" ]; then

@@ -9,4 +9,5 @@ shift 2
 unset HF_TOKEN HUGGING_FACE_HUB_TOKEN
 # Python imports from where it is started: a directory "benchmark" in the home is not meant.
 cd /
-exec timeout -k 10 "$limit" "$python" -m benchmark "$@"
+timeout -k 10 "$limit" "$python" -m benchmark "$@"
+exit $? # this shell's, also where a signal ended it: SSH would tell that as a lost connection

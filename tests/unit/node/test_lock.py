@@ -1,10 +1,12 @@
 """A run's lock, as the script waits for it that the controller starts on the node."""
 
+import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-from benchmark.node.lock import RUNNING, STARTING, Lock
+from benchmark.node.lock import STARTING, Lock
 
 WATCH = Path(__file__).resolve().parents[3] / "roles/benchmark/files/watch.sh"
 HOLD = "import sys; from pathlib import Path; from benchmark.node.lock import Lock; Lock(Path(sys.argv[1])); {then}"
@@ -30,16 +32,35 @@ def test_a_lock_is_held_until_it_is_released(tmp_path: Path) -> None:
 def test_a_lock_ends_with_its_process_however_that_ends(tmp_path: Path) -> None:
     script = HOLD.format(then="print('held', flush=True); sys.stdin.read()")
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / RUNNING)],
+        [sys.executable, "-c", script, str(tmp_path / "running.lock")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        assert is_held(tmp_path / RUNNING)
+        assert is_held(tmp_path / "running.lock")
         holder.kill()
-    assert not is_held(tmp_path / RUNNING)
+    assert not is_held(tmp_path / "running.lock")
+
+
+def test_a_lock_that_was_handed_on_is_released_though_the_other_still_has_it_open(tmp_path: Path) -> None:
+    path = tmp_path / STARTING
+    with path.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        lock = Lock(path, os.dup(other.fileno()))
+        assert is_held(path)
+        lock.release()
+        assert not is_held(path)
+
+
+def test_a_descriptor_of_something_else_is_no_lock(tmp_path: Path) -> None:
+    with (tmp_path / "other").open("w") as other:
+        lock = Lock(tmp_path / STARTING, other.fileno())
+        assert is_held(tmp_path / STARTING)
+        lock.release()
+        assert not other.closed
+        other.write("still open")
 
 
 def test_the_script_waits_for_the_lock_and_tells_what_came(tmp_path: Path) -> None:
@@ -52,7 +73,7 @@ def test_the_script_waits_for_the_lock_and_tells_what_came(tmp_path: Path) -> No
 
 
 def test_the_script_tells_a_next_stage_before_its_time(tmp_path: Path) -> None:
-    held = Lock(tmp_path / RUNNING)
+    held = Lock(tmp_path / "running.lock")
     (tmp_path / "progress.json").write_text('{"state": "loading", "done": 0}')
     words = ["sh", str(WATCH), str(tmp_path.parent), tmp_path.name, "600", "exit_code", "starting", "1"]
     told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
