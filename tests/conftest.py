@@ -1,14 +1,26 @@
 """What holds for all tests."""
 
-# Before ansible-core: it replaces sys.intern by an object that torch._dynamo refuses to import beside. Only a test
-# process holds both; a controller has no torch and a node no ansible-core.
+import os
+
 import pytest
-import torch._dynamo  # noqa: F401
 from hypothesis import HealthCheck, settings
+
+# For this process and what it starts. A tiny model gains nothing from a second thread, and while other processes want
+# the cores too, torch's threads burn three times the processor by waiting for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # No test depends on how fast a busy machine is.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+def pytest_collectstart() -> None:
+    """Import torch before ansible-core, which replaces sys.intern by what torch._dynamo refuses to import beside.
+
+    Only a test process holds both: a controller has no torch, a node no ansible-core, and the process that hands out
+    the tests, which collects nothing, has use for neither.
+    """
+    import torch._dynamo  # noqa: F401
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -19,6 +20,11 @@ from tests.integration.ssh_nodes import CHECKOUT, Cluster, loopback
 
 BIN = Path(sys.executable).parent
 DATA = CHECKOUT / "tests" / "data"
+# Settings of the real environment, torch included.
+REAL: dict[str, Any] = {
+    "python_env_requirements": "requirements-node.txt",
+    "python_env_torch_index_url": os.environ.get("TORCH_INDEX_URL", ""),
+}
 
 
 @dataclass
@@ -139,15 +145,44 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def light_venv(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment without torch, made by the real provisioning from nothing."""
-    directory = tmp_path_factory.mktemp("light")
-    control_path = Path(tempfile.mkdtemp(prefix="cp"))
-    make_model_directory(directory / "model")
-    done = Playbooks(cluster, directory, directory / "venv", control_path).run("provision")
-    shutil.rmtree(control_path, ignore_errors=True)
-    assert done.code == 0, done.output
-    return directory / "venv"
+def light_venv(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """An environment without torch, made by the real provisioning from nothing: one for all test processes."""
+    place = tmp_path_factory.getbasetemp()
+    venv = (place if worker_id == "master" else place.parent) / "light" / "venv"
+    provide(venv, cluster, tmp_path_factory.mktemp("light"), {})
+    return venv
+
+
+@pytest.fixture(scope="session")
+def full_venv(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The nodes' real environment, torch included; kept between runs of the tests, the role renews what is stale."""
+    venv = CHECKOUT / ".build" / "tests" / "venv"
+    # Most of what pip would compile is never imported.
+    provide(venv, cluster, tmp_path_factory.mktemp("full"), {**REAL, "node_environment": {"PIP_NO_COMPILE": "1"}})
+    return venv
+
+
+@pytest.fixture(scope="session")
+def tiny_model(full_venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama, made as a user does, with the nodes' real environment: what runs import is compiled then."""
+    directory = tmp_path_factory.mktemp("made") / "tiny"
+    command = [str(full_venv / "bin" / "python"), "-m", "benchmark", "tiny-model", str(directory)]
+    subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True)
+    return directory
+
+
+def provide(venv: Path, cluster: Cluster, directory: Path, variables: dict[str, Any]) -> None:
+    """Make an environment by playbooks/provision.yml, unless it is there; other test processes wait for it."""
+    venv.parent.mkdir(parents=True, exist_ok=True)
+    with venv.with_name(f"{venv.name}.tests").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (venv / ".llm-benchmark").exists():
+            return
+        control_path = Path(tempfile.mkdtemp(prefix="cp"))
+        make_model_directory(directory / "model")
+        done = Playbooks(cluster, directory, venv, control_path, variables).run("provision")
+        shutil.rmtree(control_path, ignore_errors=True)
+        assert done.code == 0, done.output
 
 
 @pytest.fixture

@@ -17,6 +17,9 @@ import yaml
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PORT = 2222
+# What sshd_config gives every session; of two such lines sshd takes the first. A shell that is no first one leaves
+# ~/.bashrc alone: what this user has there is not the nodes'. One thread: as in tests/conftest.py.
+SESSION = "SetEnv SHLVL=2 OMP_NUM_THREADS=1"
 
 
 def loopback(number: int) -> str:
@@ -93,9 +96,7 @@ def sshd_config(listen: Sequence[str], host_key: Path, authorized_keys: Path) ->
         "".join(f"ListenAddress {address}\n" for address in listen) + f"HostKey {host_key}\nPidFile none\n"
         f"AuthorizedKeysFile {authorized_keys}\nStrictModes no\nUsePAM no\nUseDNS no\n"
         "PasswordAuthentication no\nPermitRootLogin prohibit-password\nMaxStartups 1000\nMaxSessions 50\n"
-        "Subsystem sftp internal-sftp\nPrintMotd no\n"
-        # A shell that is no first one leaves ~/.bashrc alone: what this user has there is not the nodes'.
-        "SetEnv SHLVL=2\n"
+        f"Subsystem sftp internal-sftp\nPrintMotd no\n{SESSION}\n"
     )
 
 

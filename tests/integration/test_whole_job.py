@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,17 +13,11 @@ import pytest
 import yaml
 
 from tests.hub_server import Hub
-from tests.integration.conftest import BIN, Playbooks
+from tests.integration.conftest import BIN, REAL, Playbooks
 from tests.integration.ssh_nodes import CHECKOUT
 
 TOKEN = "hf_" + "ThisMustBeNowhere" * 2
 MODEL = "org/tiny-llama"
-
-
-@pytest.fixture(scope="module")
-def full_venv() -> Path:
-    """The nodes' real environment, torch included; kept between runs of the tests, the role renews what is stale."""
-    return CHECKOUT / ".build" / "tests" / "venv"
 
 
 @pytest.fixture
@@ -36,25 +29,17 @@ def whole(playbooks: Playbooks, full_venv: Path) -> Playbooks:
         "benchmark_model": MODEL,
         "hf_cache_source": "hub",
         "hf_cache_min_free_gb": 0,
-        "python_env_requirements": "requirements-node.txt",
-        "python_env_torch_index_url": os.environ.get("TORCH_INDEX_URL", ""),
+        **REAL,
         "python_env_min_free_gb": 1,
         "benchmark_timeout_s": 240,
     }
     return playbooks
 
 
-def tiny_model(directory: Path) -> dict[str, bytes]:
-    """Return the files of a tiny Llama as a repository would hold them."""
-    command = [sys.executable, "-m", "benchmark", "tiny-model", str(directory)]
-    subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True)
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
-
-
 @pytest.mark.timeout(580)
-def test_the_whole_job_and_the_token_is_nowhere(whole: Playbooks, tmp_path: Path) -> None:
+def test_the_whole_job_and_the_token_is_nowhere(whole: Playbooks, tiny_model: Path, tmp_path: Path) -> None:
     with Hub() as hub:
-        model = hub.add(MODEL, tiny_model(tmp_path / "tiny"), needs_token=TOKEN)
+        model = hub.add(MODEL, {path.name: path.read_bytes() for path in tiny_model.iterdir()}, needs_token=TOKEN)
         inventory = whole.inventory(
             benchmark_model_revision=model.commit, node_environment={"HF_ENDPOINT": hub.url, "NO_PROXY": "*"}
         )
@@ -136,10 +121,9 @@ def check_against_loadgen(run_dir: Path, node: str, scenario: str) -> dict[str, 
 
 
 @pytest.mark.timeout(580)
-def test_loadgen_drives_continuous_batching_on_two_nodes(whole: Playbooks, tmp_path: Path) -> None:
-    tiny_model(tmp_path / "tiny")
+def test_loadgen_drives_continuous_batching_on_two_nodes(whole: Playbooks, tiny_model: Path, tmp_path: Path) -> None:
     whole.variables |= {
-        "benchmark_model": str(tmp_path / "tiny"),
+        "benchmark_model": str(tiny_model),
         "hf_cache_source": "none",
         "benchmark_dataset_path": articles(tmp_path / "cnn_eval.json", 30),
         "benchmark_target_qps": 20,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.integration.ssh_nodes import SESSION
+
 # As torch 2.13 says it on a GPU.
 CUDA_SAID = (
     "CUDA out of memory. Tried to allocate 1002.00 MiB. GPU 0 has a total capacity of 23.50 GiB of which 310.06 MiB is "
@@ -89,4 +91,4 @@ def _after_import(directory: Path, module: str, change: str) -> str:
 def _site(directory: Path, program: str) -> str:
     directory.mkdir(parents=True)
     (directory / "sitecustomize.py").write_text(program)
-    return f"SetEnv SHLVL=2 PYTHONPATH={directory}\n"
+    return f"{SESSION} PYTHONPATH={directory}\n"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+from tests.integration.ssh_nodes import SESSION
+
 # Changes the run's files just before they are packed.
 BEFORE_PACKING = '#!/bin/sh\n%s\nexec /bin/tar "$@"\n'
 # Puts an archive of its own where the run's is expected: `tar -czf <archive> ...`.
@@ -44,8 +46,7 @@ def program(directory: Path, name: str, text: str) -> str:
     path = directory / name
     path.write_text(text)
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    # SHLVL: the shell of an SSH session reads the user's start-up files, and these may use the same programs.
-    return f"SetEnv SHLVL=2 PATH={directory}:/usr/local/bin:/usr/bin:/bin\n"
+    return f"{SESSION} PATH={directory}:/usr/local/bin:/usr/bin:/bin\n"
 
 
 def edit_result(directory: Path, command: str) -> str:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 
 from tests.integration.faults import full, hostile
 from tests.integration.faults.fleet import Fleet, children, send, small_disk
-from tests.integration.ssh_nodes import PORT, keygen, loopback
+from tests.integration.ssh_nodes import PORT, SESSION, keygen, loopback
 from tests.memory_cgroup import memory_cgroup
 
 BACKLOG = 4
@@ -94,7 +94,7 @@ def unfit_nodes(fleet: Fleet, stack: ExitStack) -> None:
     )
     small = stack.enter_context(small_disk(fleet.place("home-full"), "64k"))
     (small / "filler").write_bytes(bytes(64 * 1024))
-    fleet.add_own("home-full", f"SetEnv SHLVL=2 HOME={small}\n", benchmark_work_dir="~/.local/share/llm-benchmark/runs")
+    fleet.add_own("home-full", f"{SESSION} HOME={small}\n", benchmark_work_dir="~/.local/share/llm-benchmark/runs")
     small = stack.enter_context(small_disk(fleet.place("results-full"), "300k"))
     fleet.add("results-full", benchmark_work_dir=str(small / "runs"))
     fleet.add("no-model", benchmark_model="/no/such/model")

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.hub_server import Hub
-from tests.integration.conftest import Done, Playbooks
+from tests.integration.conftest import REAL, Done, Playbooks
 from tests.integration.faults import spoilt
 from tests.integration.faults.fleet import Fleet
 from tests.integration.faults.left_over import assert_nothing_runs
-from tests.integration.ssh_nodes import CHECKOUT
 
 TIMEOUT_S = 240
 PROFILE = {
@@ -80,16 +78,14 @@ class Ended:
 
 
 @pytest.fixture(scope="module")
-def ended(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
+def ended(cluster: Any, full_venv: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
     """Run the playbook once on all of these nodes."""
     if os.geteuid() != 0:
         pytest.skip("file systems of a few megabytes take root to mount")
     directory = tmp_path_factory.mktemp("models")
-    playbooks = Playbooks(cluster, directory, CHECKOUT / ".build" / "tests" / "venv", tmp_path_factory.mktemp("cp"))
+    playbooks = Playbooks(cluster, directory, full_venv, tmp_path_factory.mktemp("cp"))
     (directory / "profile.yaml").write_text(yaml.safe_dump(PROFILE))
-    command = [sys.executable, "-m", "benchmark", "tiny-model", str(directory / "tiny")]
-    subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True)
-    files = {path.name: path.read_bytes() for path in (directory / "tiny").iterdir()}
+    files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
     fleet = Fleet(playbooks, first_address=120)
     try:
         with ExitStack() as stack:
@@ -102,8 +98,7 @@ def ended(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[En
                 "benchmark_timeout_s": TIMEOUT_S,
                 "hf_cache_min_free_gb": 0,
                 "node_environment": {"HF_ENDPOINT": hub.url},
-                "python_env_requirements": "requirements-node.txt",
-                "python_env_torch_index_url": os.environ.get("TORCH_INDEX_URL", ""),
+                **REAL,
             }
             spoilt.provisioned(fleet, "fine", directory / "cache")
             fleet.add("fine")
@@ -160,7 +155,7 @@ def test_a_download_that_is_cut_again_and_again_goes_on_where_it_stopped(ended: 
     assert {f"bytes={chunks * 10 * 2**20}-" for chunks in (1, 2, 3)} <= asked
 
 
-def test_run_again_as_the_sentences_say_everything_is_whole(ended: Ended) -> None:
+def test_run_again_as_the_sentences_say_everything_is_whole(ended: Ended, tiny_model: Path) -> None:
     playbooks = ended.fleet.playbooks
     for name in DOWNLOADS:
         assert not list(ended.fleet.place(name).rglob("snapshots/*")), "nothing is taken for whole"
@@ -170,7 +165,7 @@ def test_run_again_as_the_sentences_say_everything_is_whole(ended: Ended) -> Non
     assert done.code == 0, done.output
     for name in DOWNLOADS:
         assert spoilt.whole(ended.fleet, name)
-    want = {path.name: path.read_bytes() for path in (playbooks.directory / "tiny").iterdir()}
+    want = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
     for name in DAMAGED:
         (snapshot,) = ended.fleet.place(name).glob("huggingface/hub/models--*/snapshots/*")
         assert {path.name: path.read_bytes() for path in snapshot.iterdir()} == want
