@@ -21,11 +21,10 @@ from benchmarks.shapes import make_on_device
 from benchmarks.table import Table
 from benchmarks.workloads import Measured, Workload
 
-# Beside what is automatic, by `--variants`; `pin` in turn, twice each, for what differs by little. `{}` is a repeat.
+# Beside what is automatic, by `--variants`; `{}` is that once more, for what differs by little.
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "auto": (),
     "all": ({"use_cuda_graph": False}, {"use_async_batching": False}, {"fuse": False}),
-    "pin": ({"pin_threads": True}, {}, {"pin_threads": True}),
     "sizes": (
         {"page_size": 128},
         {"page_size": 512},
@@ -40,7 +39,6 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
 # Options that have no column.
 NOTED = (
     "fuse",
-    "pin_threads",
     "page_size",
     "max_requests_per_batch",
     "max_batch_tokens",
@@ -94,11 +92,8 @@ class Bench:
 
     def run_alone(self) -> None:
         """Workload A one by one through `continuous`: the latency of a query alone."""
-        changes = VARIANTS["pin"] if self.arguments.variants == "pin" and self.arguments.device != "cpu" else ()
-        for changed in ({}, *changes):
-            self._alone(self.options(**changed))
+        options = self.options()
 
-    def _alone(self, options: dict[str, Any]) -> None:
         def one_by_one(until: float) -> tuple[Measured, dict[str, Any]]:
             with closing(continuous.Engine(self.settings, fixed(self.alone), options)) as engine:
                 details = engine.start(self.loaded).details
@@ -197,8 +192,6 @@ class Bench:
             values["peak GB"] = torch.cuda.max_memory_allocated() / 1e9
         ended = len(measured.last_ns)
         notes = [f"{name} {given[name]}" for name in NOTED if name in given]
-        if details.get("threads"):
-            notes.append(f"threads {details['threads']}")
         if ended < measured.asked:
             notes.append(f"{ended} of {measured.asked} ended in time")
         if measured.errors:

@@ -48,7 +48,7 @@ class DrivenBench(Bench):
             self.forget()
             with closing(continuous.Engine(self.settings, fixed(self.a), self.options(**way))) as engine:
                 details = engine.start(self.loaded).details
-            found = {name: details[name] for name in ("cross_check", "startup_s", "memory", "threads")}
+            found = {name: details[name] for name in ("cross_check", "startup_s", "memory")}
             self.table.say(f"check {json.dumps(way)}: {found['cross_check']}", **{f"check {json.dumps(way)}": found})
 
     def run_load(self) -> None:

@@ -26,7 +26,6 @@ class Options(BaseModel):
     q_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: queries' tokens are padded to it")
     kv_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: cached tokens are padded to it")
     fuse: bool | None = Field(None, description="compile the small operations of each layer; automatic: on a GPU")
-    pin_threads: bool = Field(False, description="on cores near the GPU, one of them for the generation thread alone")
     compile_level: int = Field(0, ge=0, le=3, description="torch.compile: 0 off, 3 most")
     scheduler: Literal["fifo", "prefill_first"] = "fifo"
     safety_margin: float | None = Field(None, ge=0, le=1, description="share of free pages kept from new queries")

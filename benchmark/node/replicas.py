@@ -47,7 +47,7 @@ def make_replicated_engine(name: str, settings: Settings, generation: Generation
 
 
 # Details in which replicas differ without being unlike.
-OF_ITS_OWN = {"load_s", "startup_s", "memory", "cross_check", "threads"}
+OF_ITS_OWN = {"load_s", "startup_s", "memory", "cross_check"}
 
 
 @dataclass

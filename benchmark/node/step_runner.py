@@ -5,6 +5,7 @@
 - Only what a CUDA graph holds is padded: without that, one graph for decoding would pad every other step too, to the
   largest number of requests, each as long as the whole step.
 - Graphs are captured for every number of answering requests before anything is measured, and for nothing else.
+- A step of the warm-up ends before the next is prepared.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from benchmark.errors import InputError, RunError, SetupError
 from benchmark.node import attention as kernels
-from benchmark.node import cross_check, fused, interfaces, pinning
+from benchmark.node import cross_check, fused, interfaces
 from benchmark.node.continuous_options import Options
 from benchmark.node.continuous_router import Flight, Router, Waiting
 from benchmark.node.fused import Fused
@@ -65,7 +65,6 @@ class Engine(interfaces.Engine):
     replicable = True
     _fused: Fused | None = None
     _memory: Plan | None = None
-    _pinned: pinning.Pinned | None = None
 
     def load(self) -> EngineInfo:
         """Load the model and start the generation thread; raises as `start` does."""
@@ -129,9 +128,8 @@ class Engine(interfaces.Engine):
         starter = threading.Thread(target=self._manager.start, daemon=True)
         starter.start()
         starter.join()
-        threads = self._pin() if options.pin_threads else None
         self._router.start()
-        details = self._details(resolved, options, end) | {"threads": threads}
+        details = self._details(resolved, options, end)
         with stages.stage("cross_check"):
             details["cross_check"] = self._cross_check()
         # What is loaded by now stays. Python would look through half a million objects again and again, and hold up all
@@ -170,21 +168,9 @@ class Engine(interfaces.Engine):
         if manager.is_running():
             manager.stop(block=True, timeout=CLOSE_S, hard_stop=True)
         self._router.close(CLOSE_S)
-        if self._pinned is not None:
-            self._pinned.release()
         if self._fused is not None:
             self._fused.off()
         gc.unfreeze()
-
-    def _pin(self) -> JsonValue:
-        """Put the threads near the GPU, and return where they are or why they are not."""
-        import torch
-
-        places = pinning.choose(str(torch.cuda.get_device_properties(0).uuid))
-        if isinstance(places, str):
-            return f"not pinned: {places}"
-        self._pinned = pinning.Pinned(places, self._manager._generation_thread.native_id)
-        return self._pinned.told()
 
     def _cross_check(self) -> JsonValue:
         """Raise SetupError where the engine answers otherwise than the plain model; None: with sampling it may."""
@@ -241,11 +227,8 @@ class Engine(interfaces.Engine):
                 f"The continuous engine cannot keep answers from ending between {least} and {most} tokens: set "
                 "min_new_tokens to 0, or to max_new_tokens."
             )
-        for_gpus = options.use_cuda_graph or options.use_async_batching or options.pin_threads
-        if self.settings.benchmark_device == "cpu" and for_gpus:
-            raise InputError(
-                "engine_options: use_cuda_graph, use_async_batching and pin_threads need a GPU; this is the CPU."
-            )
+        if self.settings.benchmark_device == "cpu" and (options.use_cuda_graph or options.use_async_batching):
+            raise InputError("engine_options: use_cuda_graph and use_async_batching need a GPU; this is the CPU.")
         return options
 
     @property
@@ -285,7 +268,7 @@ class Engine(interfaces.Engine):
 
         own = self._attention == kernels.TORCH_FLASH
         asked = {
-            **options.model_dump(exclude={"attention", "compile_level", "fuse", "pin_threads", "scheduler"}),
+            **options.model_dump(exclude={"attention", "compile_level", "fuse", "scheduler"}),
             "default_compile_level": options.compile_level,
             "scheduler_type": options.scheduler,
             "allow_block_sharing": False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -17,7 +16,7 @@ import torch
 from transformers.generation.continuous_batching.model_runner import ModelRunner
 
 from benchmark.errors import InputError, RunError, SetupError
-from benchmark.node import attention, exact_attention, flash, flash_kernels, fused, pinning
+from benchmark.node import attention, exact_attention, flash, flash_kernels, fused
 from benchmark.node.continuous_options import Options
 from benchmark.node.engines import continuous, sequential
 from benchmark.node.interfaces import EngineBroken, Prompt, Query
@@ -209,25 +208,6 @@ def test_only_first_tokens_and_ends_leave_the_generation_loop(make: Make, monkey
     monkeypatch.setattr(engine._router, "_take", count)
     ask(engine, QUERIES)
     assert len(taken) == 2 * len(QUERIES)
-
-
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU leaves nothing to choose")
-def test_the_generation_thread_gets_a_core_of_its_own_until_the_engine_is_closed(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine, info = make()
-    assert info.details["threads"] is None  # not asked for
-    before = os.sched_getaffinity(0)
-    own, *others = sorted(before)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="GPU-0"))
-    monkeypatch.setattr(pinning, "choose", lambda uuid: pinning.Places((own,), tuple(others)))
-    assert engine._pin() == {"generation": [own], "others": others}
-    assert os.sched_getaffinity(engine._manager._generation_thread.native_id) == {own}
-    assert ask(engine, QUERIES[:2]).tokens
-    engine.close()
-    assert os.sched_getaffinity(0) == before
-    monkeypatch.setattr(pinning, "choose", lambda uuid: "NVML does not answer")
-    assert make()[0]._pin() == "not pinned: NVML does not answer"
 
 
 def test_every_effective_choice_is_in_the_result(make: Make) -> None:
