@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,17 +140,27 @@ class Chart:
 
 @contextmanager
 def opened(browser: Browser, path: Path, width: int = 1440, scheme: Scheme = "light") -> Iterator[Seen]:
-    """Open a file as a reader would, and listen."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    """Open a file as a reader would, and listen.
+
+    In the one page there is: for a new one Chromium makes a window, which takes longer than to open a report in it.
+    """
+    page = browser.contexts[0].pages[0] if browser.contexts else browser.new_page()
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme)
+    seen = Seen(page)
+    listeners: dict[Any, Callable[[Any], None]] = {
+        "console": lambda message: seen.said.append(message.text),
+        "pageerror": lambda error: seen.said.append(str(error)),
+        "request": lambda request: seen.asked.append(request.url),
+    }
+    for event, listener in listeners.items():
+        page.on(event, listener)
     try:
-        seen = Seen(context.new_page())
-        seen.page.on("console", lambda message: seen.said.append(message.text))
-        seen.page.on("pageerror", lambda error: seen.said.append(str(error)))
-        seen.page.on("request", lambda request: seen.asked.append(request.url))
-        seen.page.goto(path.as_uri())
+        page.goto(path.as_uri())
         yield seen
     finally:
-        context.close()
+        for event, listener in listeners.items():
+            page.remove_listener(event, listener)
 
 
 def keep_picture(pytestconfig: pytest.Config, file: str, picture: bytes) -> None:
