@@ -5,10 +5,10 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from tests.integration.conftest import DATA, Playbooks
@@ -104,26 +104,41 @@ def test_a_down_node_alone_still_ends_with_a_summary(playbooks: Playbooks) -> No
     assert "0 of 1" in done.summary
 
 
-@pytest.mark.parametrize(
-    ("setting", "said"),
-    [
-        ("benchmark_profile=quack", "is not a profile: there are"),
-        ("benchmark_target_qps=fast", "benchmark_target_qps is 'fast'"),
-        ("benchmark_target_qps=0", "greater than 0"),
-        ("benchmark_dtype=float8", "benchmark_dtype is 'float8'"),
-        ("benchmark_device=tpu", "benchmark_device is 'tpu'"),
-        ("benchmark_timeout_s=-5", "benchmark_timeout_s is '-5'"),
-        ("benchmark_modell=x/y", "did you mean benchmark_model?"),
-        ("benchmark_model=llama", "neither a hub id"),
-        ("hf_cache_source=usb", "hf_cache_source is 'usb'"),
-    ],
-)
-def test_a_bad_setting_is_refused_before_any_node_is_touched(playbooks: Playbooks, setting: str, said: str) -> None:
+BAD_SETTINGS = {
+    ("benchmark_profile", "quack"): "is not a profile: there are",
+    ("benchmark_target_qps", "fast"): "benchmark_target_qps is 'fast'",
+    ("benchmark_target_qps", "0"): "benchmark_target_qps is '0': a number greater than 0, or auto, is needed",
+    ("benchmark_dtype", "float8"): "benchmark_dtype is 'float8'",
+    ("benchmark_device", "tpu"): "benchmark_device is 'tpu'",
+    ("benchmark_timeout_s", "-5"): "benchmark_timeout_s is '-5'",
+    ("benchmark_modell", "x/y"): "did you mean benchmark_model?",
+    ("benchmark_model", "llama"): "neither a hub id",
+    ("hf_cache_source", "usb"): "hf_cache_source is 'usb'",
+}
+
+
+def test_every_bad_setting_is_refused_before_any_node_is_touched(playbooks: Playbooks) -> None:
     # Addresses where nothing listens: who asks them would fail otherwise.
+    hosts = {
+        f"jw{number}": {**playbooks.cluster.host("jw2", loopback(99)), name: value}
+        for number, (name, value) in enumerate(BAD_SETTINGS)
+    }
+    refuse(playbooks, playbooks.inventory(hosts), *BAD_SETTINGS.values())
+
+
+def test_a_bad_setting_on_the_command_line_is_refused_too(playbooks: Playbooks) -> None:
     hosts = {"jw2": playbooks.cluster.host("jw2", loopback(98)), "jw3": playbooks.cluster.host("jw3", loopback(99))}
-    done = playbooks.run("benchmark", "-e", setting, inventory=playbooks.inventory(hosts))
+    words = ["-e", "benchmark_target_qps=fast", "-e", "benchmark_modell=x/y"]
+    said = (BAD_SETTINGS["benchmark_target_qps", "fast"], BAD_SETTINGS["benchmark_modell", "x/y"])
+    refuse(playbooks, playbooks.inventory(hosts), *said, words=words)
+
+
+def refuse(playbooks: Playbooks, inventory: Path, *said: str, words: Sequence[str] = ()) -> None:
+    """Assert that the playbook refuses what was asked, says all that, and asks no node."""
+    done = playbooks.run("benchmark", *words, inventory=inventory)
     assert done.code != 0
-    assert said in " ".join(done.output.split())
+    told = " ".join(done.output.split())
+    assert [one for one in said if one not in told] == []
     assert "Not reachable" not in done.output
     assert not playbooks.results.exists()
 

@@ -41,6 +41,10 @@ class Done:
     def changed(self) -> tuple[int, int]:
         return self.recap("node1")["changed"], self.recap("node2")["changed"]
 
+    def failure(self, node: str) -> str:
+        """Return what is said of a node's task that failed."""
+        return self.words.partition(f"fatal: [{node}]: FAILED!")[2].partition(" stage: ")[0]
+
     @property
     def words(self) -> str:
         """The output without line breaks, as the callback folds long messages."""
@@ -58,9 +62,14 @@ class Role:
         return RepositoryCache(self.directory / node, MODEL)
 
     def play(
-        self, *words: str, environment: dict[str, str] | None = None, cluster: Cluster | None = None, **variables: Any
+        self,
+        *words: str,
+        environment: dict[str, str] | None = None,
+        cluster: Cluster | None = None,
+        nodes: dict[str, dict[str, Any]] | None = None,
+        **variables: Any,
     ) -> Done:
-        """Run to the end, on two local nodes or over SSH; `environment` is the nodes', as the play states it."""
+        """Run to the end, on local nodes (two) or over SSH; `environment` is the nodes', as the play states it."""
         every = {
             "ansible_python_interpreter": sys.executable,
             "ansible_remote_tmp": str(self.directory / "remote_tmp"),
@@ -76,8 +85,9 @@ class Role:
         if cluster:
             cluster.inventory(inputs / "hosts.yml", every)
         else:
-            nodes = {"hosts": {"node1": {}, "node2": {}}, "vars": {"ansible_connection": "local", **every}}
-            (inputs / "hosts.yml").write_text(yaml.safe_dump({"gpu_nodes": nodes}))
+            hosts = nodes or {"node1": {}, "node2": {}}
+            group = {"hosts": hosts, "vars": {"ansible_connection": "local", **every}}
+            (inputs / "hosts.yml").write_text(yaml.safe_dump({"gpu_nodes": group}))
         play = {"hosts": "gpu_nodes", "gather_facts": False, "roles": ["hf_cache"], "environment": environment or {}}
         (inputs / "play.yml").write_text(yaml.safe_dump([play]))
         done = subprocess.run(
@@ -268,22 +278,31 @@ def test_source_none_verifies_what_is_there(role: Role) -> None:
     assert role.hub.requests == []
 
 
-@pytest.mark.parametrize("lacking", ["config.json", "tokenizer", "model.safetensors", "directory", ""])
-def test_a_directory_is_checked_for_what_loading_needs(role: Role, lacking: str) -> None:
-    directory = role.directory / "a model"
-    if lacking != "directory":
+def test_a_directory_is_checked_for_what_loading_needs(role: Role) -> None:
+    expected = {
+        "config.json": "config.json",
+        "tokenizer": "tokenizer",
+        "model.safetensors": "holds no *.safetensors",
+        "directory": "does not exist",
+        "nothing": "",
+    }
+    nodes = {}
+    for number, lacking in enumerate(expected):
+        directory = role.directory / f"a model {number}"
+        nodes[f"node{number}"] = {"benchmark_model": str(directory)}
+        if lacking == "directory":
+            continue
         directory.mkdir()
         for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
-            if not lacking or not name.startswith(lacking):
+            if not name.startswith(lacking):
                 (directory / name).write_text("{}")
-    done = role.play(benchmark_model=str(directory), hf_cache_source="none", python_env_dir="/nowhere")
-    if not lacking:
-        assert (done.code, done.changed) == (0, (0, 0)), done.output
-    else:
-        assert done.code != 0
-        expected = {"directory": "does not exist", "model.safetensors": "holds no *.safetensors"}
-        assert expected.get(lacking, lacking) in done.words
-        assert "benchmark_model" in done.words
+    done = role.play(nodes=nodes, hf_cache_source="none", python_env_dir="/nowhere")
+    assert done.code != 0
+    for number, (lacking, said) in enumerate(expected.items()):
+        failure, counts = done.failure(f"node{number}"), done.recap(f"node{number}")
+        assert (counts["failed"], counts["changed"]) == (int(lacking != "nothing"), 0), done.output
+        assert said in failure
+        assert ("benchmark_model" in failure) == (lacking != "nothing")
 
 
 def test_without_an_environment(role: Role) -> None:
@@ -326,7 +345,16 @@ def with_a_dataset(role: Role) -> dict[str, Any]:
         "benchmark_profile": str(profile),
         "hf_cache_dataset": "org/articles",
         "hf_cache_dataset_revision": made.commit,
+        "environment": without_torch(role),
     }
+
+
+def without_torch(role: Role) -> dict[str, str]:
+    """Return what makes a node one without torch, which transformers would import for its tokenizers: for seconds."""
+    place = role.directory / "without torch"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text('import sys\nsys.modules["torch"] = None\n')
+    return {"PYTHONPATH": f"{place}:{CHECKOUT}"}
 
 
 def prepared(role: Role, node: str) -> list[str]:
@@ -352,8 +380,8 @@ def test_the_controller_pushes_the_dataset_and_the_node_prepares_it_offline(role
     settings = with_a_dataset(role)
     with Hub() as closed:
         pass
-    settings |= {"hf_cache_source": "controller", "environment": {"HF_ENDPOINT": closed.url}}
-    done = role.play(**settings)
+    settings["environment"] |= {"HF_ENDPOINT": closed.url}
+    done = role.play(hf_cache_source="controller", **settings)
     assert (done.code, done.changed) == (0, (1, 1)), done.output
     assert prepared(role, "node1") == prepared(role, "node2") == [article for article, _ in ARTICLES]
     assert len([request for request in role.hub.downloads() if request.to_storage]) == 1
