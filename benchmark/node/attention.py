@@ -1,8 +1,8 @@
 """Which attention the continuous engine computes with: what this machine has, without asking any network.
 
-Beside transformers' own there is `torch_flash`: the flash attention that comes with torch, on the paged cache. It is
-what a GPU gets where no flash-attn package is installed: sdpa and eager attend over the packed requests with one dense
-mask, which costs as much as if every request could see all others.
+Beside transformers' own there is `torch_flash`: the flash attention that comes with torch, and a kernel of ours, on the
+paged cache. It is what was measured, and so what a GPU gets. sdpa and eager attend over the packed requests with one
+dense mask, which costs as much as if every request could see all others.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ Choice = Literal["auto", "sdpa", "paged|eager", "torch_flash", "flash_attention_
 
 
 def automatic(config: Any, device: str, dtype: str) -> str:
-    """Return the fastest attention there is. On a CPU that is eager: 1.7 times sdpa, which has a mask to expand."""
+    """Return the fastest attention that is known. On a CPU that is eager: 1.7 times sdpa, which has a mask to expand.
+
+    The flash-attn package, of which benchmarks/engine.py has no figures yet, comes where `torch_flash` does not run.
+    """
     if device == "cpu":
         return "paged|eager"
-    fastest_first = ("flash_attention_3", "flash_attention_2", TORCH_FLASH)
-    return next((name for name in fastest_first if missing(name, config, device, dtype) is None), "sdpa")
+    best_first = (TORCH_FLASH, "flash_attention_3", "flash_attention_2")
+    return next((name for name in best_first if missing(name, config, device, dtype) is None), "sdpa")
 
 
 def missing(name: str, config: Any, device: str, dtype: str) -> str | None:

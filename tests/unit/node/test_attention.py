@@ -30,6 +30,22 @@ def test_flash_needs_half_precision_its_package_and_full_attention() -> None:
     assert "another kind" in (attention.missing(attention.TORCH_FLASH, sliding, "cuda", "float16") or "")
 
 
+@pytest.mark.parametrize(
+    ("there", "taken"),
+    [
+        ({"torch_flash", "flash_attention_3", "flash_attention_2"}, "torch_flash"),
+        ({"flash_attention_3", "flash_attention_2"}, "flash_attention_3"),
+        ({"flash_attention_2"}, "flash_attention_2"),
+        (set(), "sdpa"),
+    ],
+)
+def test_a_gpu_gets_what_was_measured_and_sdpa_last(
+    there: set[str], taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "missing", lambda name, *machine: None if name in there else "it is not here")
+    assert attention.automatic(LLAMA, "cuda", "float16") == taken
+
+
 def test_exact_attention_is_causal_from_the_end_of_each_request() -> None:
     torch.manual_seed(0)
     lengths, answered = (7, 4), (2, 4)  # of the first request, five tokens are in the cache already
