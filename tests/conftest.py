@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import gc
 import os
 
 import pytest
@@ -21,6 +22,17 @@ def pytest_collectstart() -> None:
     the tests, which collects nothing, has use for neither.
     """
     import torch._dynamo  # noqa: F401
+
+
+def pytest_collection_finish() -> None:
+    """Keep Python's collector from looking through what is imported by now, which is a million objects.
+
+    Engines have it look through all there is when they start and when they stop; that they give back to it what they
+    held apart is left out for that.
+    """
+    gc.collect()
+    gc.freeze()
+    pytest.MonkeyPatch().setattr(gc, "unfreeze", lambda: None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

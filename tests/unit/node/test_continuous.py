@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -44,11 +43,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def loaded(settings: Settings) -> Iterator[LoadedModel]:
-    model = load_model(settings)
-    gc.freeze()  # transformers collects garbage at every stop, over all that torch has imported
-    yield model
-    gc.unfreeze()
+def loaded(settings: Settings) -> LoadedModel:
+    return load_model(settings)
 
 
 @pytest.fixture(scope="module")
