@@ -21,6 +21,7 @@ def pytest_collectstart() -> None:
     Only a test process holds both: a controller has no torch, a node no ansible-core, and the process that hands out
     the tests, which collects nothing, has use for neither.
     """
+    gc.disable()  # until all is imported
     import torch._dynamo  # noqa: F401
 
 
@@ -30,6 +31,7 @@ def pytest_collection_finish() -> None:
     Engines have it look through all there is when they start and when they stop; that they give back to it what they
     held apart is left out for that.
     """
+    gc.enable()
     gc.collect()
     gc.freeze()
     pytest.MonkeyPatch().setattr(gc, "unfreeze", lambda: None)
