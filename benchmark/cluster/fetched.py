@@ -26,34 +26,36 @@ MAX_FILES = 250
 class _Bounded(gzip.GzipFile):
     """Counts all that is read: what is passed over in an archive costs time too, and a little can unpack to a lot."""
 
-    _left = MAX_SAMPLES_BYTES
+    def __init__(self, path: Path, most: int) -> None:
+        super().__init__(path)
+        self._most = self._left = most
 
     def read(self, size: int | None = -1) -> bytes:
         data = super().read(size)
         self._left -= len(data)
         if self._left < 0:
-            raise InputError(f"{Path(str(self.name)).name}: more than {MAX_SAMPLES_BYTES >> 20} MiB when unpacked.")
+            raise InputError(f"{Path(str(self.name)).name}: more than {self._most >> 20} MiB when unpacked.")
         return data
 
 
-def unpack(archive: Path, directory: Path) -> list[str]:
-    """Unpack the known files of a node's archive into `directory`; return their names.
+def unpack(archive: Path, directory: Path, most: int = MAX_SAMPLES_BYTES) -> list[str]:
+    """Unpack the known files of a node's archive, `most` bytes together, into `directory`; return their names.
 
     Nothing else is written: no directory, link, device or foreign name. A file of an earlier unpacking is replaced
     whole. Raises InputError, one sentence, for an archive that is damaged or too large.
     """
     names: list[str] = []
-    room = MAX_SAMPLES_BYTES
+    room = most
     beside = Path(tempfile.mkdtemp(dir=directory, prefix=".unpack."))
     try:
-        with _Bounded(archive) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
+        with _Bounded(archive, most) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
             for member in tar:
                 name = member.name.removeprefix("./")
                 if not member.isreg() or not KNOWN.fullmatch(name):
                     continue
                 room -= member.size
                 if room < 0 or len(names) >= MAX_FILES:
-                    raise InputError(f"{archive.name}: more than {MAX_SAMPLES_BYTES >> 20} MiB or {MAX_FILES} files.")
+                    raise InputError(f"{archive.name}: more than {most >> 20} MiB or {MAX_FILES} files.")
                 source = tar.extractfile(member)
                 if source is not None:
                     with source, (beside / name).open("wb") as target:

@@ -11,12 +11,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible.errors import AnsibleConnectionFailure
 from node_action import NodeFailure
-from run_action import BEHIND, REMOVED, RunAction
+from run_action import BEHIND, GRACE_S, REMOVED, RunAction
 
 from benchmark.cluster.fetched import why_failed
-
-# After the node's own time limit: 30 s until SIGKILL, and time to write the result.
-GRACE_S = 60
+from benchmark.cluster.together import START_FILE
+from benchmark.files import read_record
+from benchmark.records import AgreedStart
+from benchmark.rundir import of_repeat
 
 
 class ActionModule(RunAction):
@@ -32,7 +33,7 @@ class ActionModule(RunAction):
         repeats = int(self.setting("benchmark_repeats"))
         # Nodes that wait for each other are at their last repeat by now; one that does not is at its first.
         left_s = timeout_s if self.order.wait_s else self.order.limit_s or timeout_s
-        exit_code = self._wait(left_s + GRACE_S)
+        exit_code = self._wait(left_s + GRACE_S, repeats)
         if exit_code == REMOVED:
             raise NodeFailure(
                 f"{self.on_node} is gone from the node: did it restart, and does that not outlive a restart (as /tmp), "
@@ -59,9 +60,11 @@ class ActionModule(RunAction):
             ) from None
         raise NodeFailure(f"{reason} It was stopped; the others went on.")
 
-    def _wait(self, limit_s: int) -> str:
+    def _wait(self, limit_s: int, repeats: int) -> str:
         """Return what watch.sh says of the run's end."""
-        state = self.wait_for("exit_code", time.monotonic() + limit_s)
+        # Those that were told the start have been waited for together.
+        waited_s = self._since_start_s(repeats) if self.order.wait_s else 0
+        state = self.wait_for("exit_code", time.monotonic() + limit_s - waited_s)
         if state is None:
             if self.order.limit_s and not self.lost:
                 # The limit on the node has room for the turns of all.
@@ -70,3 +73,11 @@ class ActionModule(RunAction):
             lost = f", and no connection: {self.lost}" if self.lost else ": the node does not stop it."
             raise NodeFailure(f"No end after {limit_s} s{lost}")
         return state
+
+    def _since_start_s(self, repeats: int) -> float:
+        """Return how long ago the last start was that the node was told, in seconds; 0 where there was none."""
+        path = self.run_dir / of_repeat(START_FILE, repeats)
+        start = read_record(path, AgreedStart) if path.is_file() else None
+        if start is None or self.node not in start.nodes or start.attempt != self.order.attempt:
+            return 0
+        return max(0.0, (time.time_ns() - start.start_unix_ns) / 1e9)

@@ -1,4 +1,4 @@
-"""Action `benchmark_together`: gather the nodes until all are ready, hear what they are, and tell all when to start.
+"""Action `benchmark_together`: gather the nodes, tell all that are ready when to start, bring home what they measured.
 
 It runs once, for all nodes. A node that is not ready in time, or that is not to start, is left behind: why, is put down
 beside its files for `benchmark_collect`, which stops the node, fetches what there is and fails.
@@ -6,6 +6,8 @@ beside its files for `benchmark_collect`, which stops the node, fetches what the
 
 from __future__ import annotations
 
+import base64
+import binascii
 import resource
 import sys
 import time
@@ -21,9 +23,10 @@ from leader import alone
 from node_action import NodeAction, unreachable
 from partners import Gathered, partner
 from play_settings import nodes
-from run_action import BEHIND, hand_on, show
+from run_action import ARCHIVE, BEHIND, GRACE_S, hand_on, read_packed, show
 
 from benchmark.cluster.drift import drift_reason
+from benchmark.cluster.fetched import unpack
 from benchmark.cluster.together import READY_FILE, START_FILE, agree, clock_offset, drift_of_ready, read_facts
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_atomic, write_record
@@ -31,6 +34,8 @@ from benchmark.progress import describe
 from benchmark.records import AgreedStart, Drift, ReadyNode
 from benchmark.rundir import NODES, ORDER, RunOrder, of_repeat
 
+# What a node's files may have unpacked to be unpacked while others are waited for: a second of work.
+MOST_BYTES = 64 * 2**20
 # Three descriptors for each node's session, one for its directory, and what ansible-core has open.
 DESCRIPTORS_PER_NODE, DESCRIPTORS = 6, 512
 
@@ -45,9 +50,12 @@ class ActionModule(NodeAction):
     repeat = 1
 
     def act(self) -> dict[str, Any]:
-        """Return the nodes that were `told` the last start, and how long before it all had been."""
+        """Return the nodes that were `told` the last start, how long before it all had been, and those that are `home`.
+
+        Those have completed, their files are here, and nothing is left to be done with them.
+        """
         if self.check_mode or not self.nodes:
-            return {"changed": False, "told": []}
+            return {"changed": False, "told": [], "home": []}
         told: dict[str, Any] = {}
         for repeat in range(1, self._repeats + 1):
             self.repeat = repeat
@@ -55,9 +63,31 @@ class ActionModule(NodeAction):
             gathering = Gathering([partner(self, one, len(taking_part)) for one in taking_part], hand_on, show)
             try:
                 told = self._measure(gathering)
+                if repeat == self._repeats:
+                    gathering.bring_home(self._limits(told.get("told", ())), self._keep)
             finally:
                 gathering.close()
-        return {"changed": True, **told}
+        return {"changed": True, **told, "home": self.home}
+
+    def _limits(self, told: Iterable[str]) -> dict[str, float]:
+        limits = {node: self.nodes[node].order.resolved.settings.benchmark_timeout_s for node in told}
+        return {node: limit_s + GRACE_S for node, limit_s in limits.items()}
+
+    def _keep(self, one: Partner) -> bool:
+        """Unpack what a node sent; what is not as it should be is left to the node's own task, which says so."""
+        place = self.nodes[one.node].place
+        archive = place / ARCHIVE
+        try:
+            _, _, inline = read_packed("\n".join(one.packed[:-1]))
+            archive.write_bytes(base64.b64decode(inline))
+            if not unpack(archive, place, MOST_BYTES):
+                return False
+        except (InputError, OSError, binascii.Error):
+            return False
+        finally:
+            archive.unlink(missing_ok=True)
+        self.home.append(one.node)
+        return True
 
     @property
     def _repeats(self) -> int:
@@ -100,7 +130,7 @@ class ActionModule(NodeAction):
 
     def after_interruption(self) -> dict[str, Any]:
         """Leave it to the nodes' own tasks to stop them and to fetch what there is."""
-        return {"changed": False, "interrupted": True}
+        return {"changed": bool(self.home), "interrupted": True, "home": self.home}
 
     @property
     def run_dir(self) -> Path:
@@ -110,6 +140,7 @@ class ActionModule(NodeAction):
     def alone(self) -> AbstractContextManager[Any]:
         """Keep others from all nodes' parts of the run; a worker of a controller that was killed may still be at it."""
         self.nodes: dict[str, Gathered] = {}
+        self.home: list[str] = []
         stack = ExitStack()
         if not self.check_mode:
             _want_descriptors(len(nodes(self.task_vars)))

@@ -95,6 +95,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
     def v2_runner_on_ok(self, result: Any) -> None:
         """A node is through with a task."""
         role = _role(result.task)
+        for node in result.result.get("home", ()) if result.task.action == TOGETHER else ():
+            self._put(node, DONE)
         if role in ROLES and (role != BENCHMARK or result.task.action == COLLECT):
             self._put(result.host.name, DONE if role == BENCHMARK else WAITING)
 

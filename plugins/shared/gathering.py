@@ -1,4 +1,4 @@
-"""Gather nodes for a start that all keep: one process hears which are ready, reads their clocks, and tells them all.
+"""Gather nodes for a start that all keep, and bring home what they measured: one process speaks with all of them.
 
 A worker for each node would cost the controller a process of some megabytes that only waits, and where there are more
 nodes than forks, those that wait would keep others from being told.
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from leader import require_leader
+from run_action import COMPLETED
 from speaking import Speaker
 
 from benchmark.progress import Told, parse
@@ -25,6 +26,10 @@ SILENCE_S = 60
 TRIPS = 5
 # How long telling all is tried out at most.
 TRIAL_S = 5.0
+# What a node may send when it is asked for what it measured, and the files in KiB for which it is asked: an archive of
+# more is not sent in this way (pack.sh), and what takes long to unpack would keep the others waiting.
+ARCHIVE_BYTES = 1_000_000
+ARCHIVE_KIB = 20_000
 # How long after the start a node that could not be told before is still looked for.
 LATE_S = 30.0
 
@@ -41,12 +46,17 @@ class State(Enum):
     TURN = "it measures alone"
     TELLING = "it is told when to start"
     TOLD = "it knows"
+    MEASURING = "it is asked for its end"
+    PACKING = "it sends what it measured"
+    CLEANING = "it removes what is here"
+    HOME = "what it measured is here, and the node is left clean"
     ENDED = "its run has ended"
     LEFT = "it is left behind"
 
 
+COMING_HOME = (State.MEASURING, State.PACKING, State.CLEANING)
 # Where it has to say something within SILENCE_S.
-ASKED = (State.WAITING, State.CLOCK, State.TURN, State.TELLING)
+ASKED = (State.WAITING, State.CLOCK, State.TURN, State.TELLING, State.MEASURING)
 
 
 @dataclass
@@ -69,6 +79,8 @@ class Partner:
     """What was said of the connection when it was lost; empty while it is there."""
     sent_ns: int = 0
     answered: bool = False
+    packed: list[str] = field(default_factory=list)
+    """What pack.sh printed."""
     own_start_ns: int = 0
     """The start by the node's clock."""
     heard: float = field(default_factory=time.monotonic)
@@ -142,6 +154,32 @@ class Gathering:
             if partner.state is State.TELLING:
                 self._leave(partner)
 
+    def bring_home(self, limits_s: Mapping[str, float], keep: Callable[[Partner], bool]) -> None:
+        """Wait for the ends of these nodes' runs, and bring what those left that completed.
+
+        `keep` is given a partner with what it `packed`, and tells whether that is kept here, so that the node may
+        remove it. Whatever else comes of a node is left as it is, to those who look at each by itself.
+        """
+        for partner in self.partners:
+            if partner.state is State.TOLD and partner.node in limits_s:
+                partner.state, partner.deadline = State.MEASURING, time.monotonic() + limits_s[partner.node]
+                self._say(partner, "end")
+                if partner.speaker is None:
+                    self._lose(partner, "the session ended")
+        while any(partner.state in COMING_HOME for partner in self.partners):
+            self._turn()
+            now = time.monotonic()
+            for partner in self.partners:
+                if partner.state is State.PACKING and partner.packed and partner.packed[-1] == "packed.":
+                    partner.state = State.ENDED
+                    if keep(partner):
+                        partner.state = State.CLEANING
+                        self._ask(partner, "clean")
+                elif partner.state is State.CLEANING and now > partner.deadline:
+                    self._leave_unclean(partner)
+                elif partner.state in COMING_HOME and now > partner.deadline:
+                    self._leave(partner)
+
     def close(self) -> None:
         """Hang up on all."""
         for partner in self.partners:
@@ -175,12 +213,18 @@ class Gathering:
             self._selector.unregister(fd)
             speaker.end()
             partner.speaker = None
-            if partner.state not in (State.TOLD, State.ENDED, State.LEFT):
+            if partner.state is State.PACKING:
+                partner.state = State.ENDED
+            elif partner.state is State.CLEANING:
+                self._leave_unclean(partner)
+            elif partner.state not in (State.TOLD, State.HOME, State.ENDED, State.LEFT):
                 self._lose(partner, speaker.why)
 
     def _take(self, partner: Partner, line: str, now_ns: int) -> None:
         word, _, rest = line.partition(" ")
-        if word == "running" and partner.state in (State.WAITING, State.TURN):
+        if partner.state is State.PACKING:
+            partner.packed.append(line)
+        elif word == "running" and partner.state in (State.WAITING, State.TURN, State.MEASURING):
             before, partner.lost, partner.last = partner.last, "", parse(rest)
             if partner.last != before:
                 self._hears(partner.node, before, partner.last)
@@ -195,6 +239,8 @@ class Gathering:
                 self._say(partner, "turn")
             elif partner.state is State.TELLING:
                 self._say(partner, f"go {partner.own_start_ns}")
+            elif partner.state is State.MEASURING:
+                self._say(partner, "end")
         elif word == "clock":
             partner.answered = True
             if partner.state is State.CLOCK:
@@ -210,8 +256,24 @@ class Gathering:
             partner.state = State.READY
         elif word == "told" and partner.state is State.TELLING:
             partner.state = State.TOLD
-        elif partner.state not in (State.TOLD, State.LEFT) and (END.fullmatch(line)):
+        elif word == "ended" and partner.state is State.MEASURING:
+            self._ended(partner, *rest.partition(" ")[::2])
+        elif word == "cleaned" and partner.state is State.CLEANING:
+            partner.state = State.HOME
+        elif partner.state not in (State.TOLD, State.LEFT, State.HOME) and (END.fullmatch(line)):
             partner.state = State.ENDED
+
+    def _ended(self, partner: Partner, exit_code: str, kib: str) -> None:
+        partner.state = State.ENDED
+        if exit_code in COMPLETED and kib.isdecimal() and len(kib) < 10 and int(kib) <= ARCHIVE_KIB and partner.speaker:
+            partner.state = State.PACKING
+            partner.speaker.expect(ARCHIVE_BYTES)
+            self._ask(partner, "pack")
+
+    def _ask(self, partner: Partner, line: str) -> None:
+        """Ask for what is done in a moment, or not here."""
+        partner.deadline = time.monotonic() + SILENCE_S
+        self._say(partner, line)
 
     def _say(self, partner: Partner, line: str) -> None:
         if partner.speaker:
@@ -231,8 +293,13 @@ class Gathering:
         partner.retry_at = time.monotonic() + RETRY_S
 
     def _leave(self, partner: Partner) -> None:
-        partner.state = State.LEFT
+        partner.state, partner.retry_at = State.LEFT, 0.0
         self._hang_up(partner)
+
+    def _leave_unclean(self, partner: Partner) -> None:
+        self._hang_up(partner)
+        partner.state = State.HOME
+        self._says(partner.node, "what it measured is here, and could not be removed there")
 
     def _hang_up(self, partner: Partner) -> None:
         if partner.speaker is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import subprocess
 import time
@@ -16,7 +17,7 @@ from ansible.errors import AnsibleConnectionFailure
 from connections import connect
 from gathering import Partner
 from node_action import AFTER_S
-from run_action import FILES, look_s
+from run_action import FILES, GRACE_S, look_s
 from session import session_command
 from speaking import Commands, Session, Speaker
 
@@ -55,8 +56,13 @@ class Gathered:
 
     def script(self, name: str, *words: str) -> str:
         """Return the command line that runs a script of the role on the node."""
-        text = (FILES / name).read_text(encoding="utf-8")
-        return shlex.join(["sh", "-c", text, name, self.on_node, self.order.node, *words])
+        return shlex.join(["sh", "-c", script(name), name, self.on_node, self.order.node, *words])
+
+
+@functools.cache
+def script(name: str) -> str:
+    """Return what a script of the role holds."""
+    return (FILES / name).read_text(encoding="utf-8")
 
 
 def partner(action: Any, node: Gathered, count: int) -> Partner:
@@ -74,8 +80,10 @@ def partner(action: Any, node: Gathered, count: int) -> Partner:
 def _call(connection: Any, node: Gathered, every_s: int) -> Speaker:
     ready, go = of_repeat(READY, node.repeat), of_repeat(GO, node.repeat)
     # It ends with its standard input; should a disk hang there, with this.
-    there_s = node.limit_s + (node.order.wait_s or 0) + AFTER_S
-    together = node.script("together.sh", ready, go, str(max(1, every_s // 4)))
+    measuring_s = node.order.resolved.settings.benchmark_timeout_s + GRACE_S
+    there_s = node.limit_s + (node.order.wait_s or 0) + measuring_s + AFTER_S
+    more = str(max(1, every_s // 4)), script("pack.sh"), script("clean.sh")
+    together = node.script("together.sh", ready, go, *more)
     command = session_command(connection, f"exec timeout -k {AFTER_S} {there_s} {together}")
     if command is not None:
         return Session(command)
@@ -103,6 +111,8 @@ def _call(connection: Any, node: Gathered, every_s: int) -> Speaker:
             elif word == "turn":
                 run(node.script("put.sh", TURN, ""))
                 wait_for(TURN_OVER, "over")
+            elif word in ("end", "pack", "clean"):
+                return  # what it measured is brought by the node's own task
             else:
                 run(node.script("put.sh", go, time_ns))
                 say("told")

@@ -36,12 +36,16 @@ LEAST_LOOK_S = 0.2
 RETRY_S = 3
 # To pack, and to bring, the most that a node may send: 2 GiB at 10 MB/s, and as long again.
 TRANSFER_S = 400
+# After the node's own time limit: 30 s until SIGKILL, and time to write the result.
+GRACE_S = 60
 # Exit codes of a run that completed.
 COMPLETED = ("0", "1")
 # What stop.sh says where the run was never started.
 NOTHING = "nothing"
 # What watch.sh says where there is nothing to fetch any more.
 REMOVED = "removed"
+# Beside a node's files on the controller: what it sent, until that is unpacked.
+ARCHIVE = "fetched.tar.gz"
 # Beside a node's files on the controller: why it was not told when to start, for the task that fetches and fails.
 BEHIND = "left_behind.txt"
 
@@ -126,16 +130,14 @@ class RunAction(NodeAction):
     def fetch(self, attempts: int = 3, into: Path | None = None) -> list[str]:
         """Bring the files; a connection that breaks is tried again, for what was measured is on the node."""
         place = into or self.place
-        archive = place / "fetched.tar.gz"
+        archive = place / ARCHIVE
         for attempt in range(attempts):
             try:
-                # Not what a login shell may print before.
-                _, _, packed = self.script("pack.sh", answer_s=TRANSFER_S).partition("packed ")
-                head, _, inline = packed.partition("\n")
-                path, _, size = head.rpartition(" ")
-                if not size.isdigit() or int(size) > MAX_SAMPLES_BYTES:
+                packed = self.script("pack.sh", answer_s=TRANSFER_S)
+                path, size, inline = read_packed(packed)
+                if not 0 < size <= MAX_SAMPLES_BYTES:
                     raise NodeFailure(f"The node's files could not be packed: {packed[-300:]}")
-                if inline.strip():
+                if inline:
                     archive.write_bytes(base64.b64decode(inline))
                 else:
                     with self.bounded(TRANSFER_S):
@@ -197,6 +199,14 @@ class RunAction(NodeAction):
     def say(self, words: str) -> None:
         """Show one line of the node's."""
         show(self.node, words)
+
+
+def read_packed(text: str) -> tuple[str, int, str]:
+    """Return what pack.sh printed: the archive's path, its size (0: it failed), and where it is small, the archive."""
+    # Not what a login shell may print before.
+    head, _, inline = text.partition("packed ")[2].partition("\n")
+    path, _, size = head.rpartition(" ")
+    return path, int(size) if size.isdecimal() and len(size) < 20 else 0, inline.strip()
 
 
 def look_s(count: int) -> int:

@@ -48,6 +48,10 @@ class Speaker(ABC):
             self.ended, self.why = True, self._explain()
         return [line.decode(errors="replace") for line in lines]
 
+    def expect(self, size: int) -> None:
+        """Take so many bytes more than is usual: they were asked for."""
+        self._heard -= size
+
     @abstractmethod
     def say(self, line: str) -> None:
         """Send a line, which is lost where nobody listens any more."""

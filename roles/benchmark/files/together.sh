@@ -1,14 +1,18 @@
-# Speak with the controller, within one SSH session, until the run has been told when to start. No Python starts here,
-# and nothing looks again and again: the node loads, or waits, or measures.
+# Speak with the controller, within one SSH session, until the run has been told when to start, or to its end. No Python
+# starts here, and nothing looks again and again: the node loads, or waits, or measures.
 # Arguments: the run's directory, the node's name, the file by which the run says that it is ready, the one that tells
-# it when to start, seconds after which is said anew how far it is.
+# it when to start, seconds after which is said anew how far it is, what pack.sh and clean.sh hold.
 # Prints lines: "running" and progress.json; then "ready" and what the first file holds. Where the run has ended
 # instead, its exit code, or "vanished" where its process is gone without one; and that is all.
 # Then reads lines: "clock" (prints "clock" and the node's, in nanoseconds since 1970), "turn" (lets it measure alone, and
-# prints "over" once it has), "go" and the time (prints "told").
+# prints "over" once it has), "go" and the time (prints "told"), "end" (prints "ended", the exit code and the KiB of what the
+# run left), "pack" (prints what pack.sh prints, and "packed."), "clean" (removes the run, prints "cleaned").
 expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
 cd "$(expand "$1")/$2" 2>/dev/null || { echo vanished; exit 0; }
 seconds=$5
+# One session at a time: of an earlier one the connection is lost, which this end may not have noticed. clean.sh ends it too.
+{ [ "$(readlink "/proc/$(cat speaker)/cwd")" = "$(pwd -P)" ] && kill "$(cat speaker)"; } 2>/dev/null
+echo $$ > speaker
 
 # Until a file is there, for which the run lets go of a lock; see watch.sh.
 await() {
@@ -25,6 +29,9 @@ await() {
       exit 0
     fi
   done 2>/dev/null
+}
+# That it has ended is not what is waited for: whoever asks looks at it in another way.
+or_leave() {
   if [ -f exit_code ]; then
     cat exit_code
     exit 0
@@ -32,6 +39,7 @@ await() {
 }
 
 case $3 in repeat*) await "$3" "$3.lock" ;; *) await "$3" starting.lock ;; esac
+or_leave
 # Far more than it ever is; what a node tells is not to fill the controller.
 echo "ready $(head -c 300000 "$3")"
 while read -r word time; do
@@ -40,8 +48,23 @@ while read -r word time; do
     turn)
       : > turn
       await turn_over alone.lock
+      or_leave
       echo over
       ;;
     go) echo "$time" > "$4.tmp" && mv "$4.tmp" "$4" && echo told ;;
+    end)
+      await exit_code running.lock
+      echo "ended $(cat exit_code) $(du -sk . | cut -f1)"
+      ;;
+    pack)
+      sh -c "$6" pack "$1" "$2"
+      echo packed.
+      ;;
+    clean)
+      rm -f speaker
+      cd / && sh -c "$7" clean "$1" "$2"
+      echo cleaned
+      exit 0
+      ;;
   esac
 done

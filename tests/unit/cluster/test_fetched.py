@@ -72,11 +72,10 @@ def test_a_damaged_archive_is_refused_and_leaves_nothing(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["a.tgz"]
 
 
-def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetched, "MAX_SAMPLES_BYTES", 1000)
+def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
     made = archive(tmp_path / "a.tgz", ("samples.jsonl", b"x" * 1001, tarfile.REGTYPE))
     with pytest.raises(InputError, match="more than"):
-        fetched.unpack(made, tmp_path)
+        fetched.unpack(made, tmp_path, 1000)
 
 
 @pytest.mark.parametrize(

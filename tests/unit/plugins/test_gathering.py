@@ -1,7 +1,9 @@
 """Nodes on this machine, each a directory and a shell, are gathered and told a start."""
 
+import base64
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable
@@ -16,12 +18,14 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "plugins" / "shared"))
 
 import gathering as gathering_module
 from gathering import Gathering, Partner, State
+from partners import script
+from run_action import read_packed
 from speaking import Commands, Session, Speaker
 
 from benchmark.cluster.together import clock_offset
 from benchmark.progress import Told
 
-SCRIPT = Path(__file__).parents[3] / "roles/benchmark/files/together.sh"
+SCRIPTS = Path(__file__).parents[3] / "roles/benchmark/files"
 
 
 @dataclass
@@ -46,7 +50,8 @@ class Node:
 
     def call(self) -> Speaker:
         self.calls += 1
-        return Session(["sh", str(SCRIPT), str(self.place.parent), self.name, "ready", "go", "1"])
+        words = [str(self.place.parent), self.name, "ready", "go", "1"]
+        return Session(["sh", str(SCRIPTS / "together.sh"), *words, *map(script, ("pack.sh", "clean.sh"))])
 
     def partner(self, within_s: float = 60, call: Callable[[], Speaker] | None = None) -> Partner:
         return Partner(self.name, time.monotonic() + within_s, call or self.call, lambda: None)
@@ -202,6 +207,96 @@ def test_nodes_measure_alone_one_after_the_other(nodes: list[Node], heard: Heard
     assert told(partners) == [State.READY, State.READY, State.LEFT]
 
 
+def told_the_start(heard: Heard, *partners: Partner) -> Gathering:
+    gathering = heard.gather(*partners)
+    gathering.wait_until_ready()
+    gathering.tell({one.node: 123 for one in partners}, time.time_ns() + 10**11)
+    assert {one.state for one in partners} == {State.TOLD}
+    return gathering
+
+
+def test_what_a_completed_run_left_is_brought_home_and_a_failed_one_is_left_as_it_is(
+    nodes: list[Node], heard: Heard, tmp_path: Path
+) -> None:
+    complete, failed, refused = nodes
+    for node in nodes:
+        node.put("ready", "")
+        node.put("samples.jsonl", f"{node.name}\n")
+    kept: dict[str, str] = {}
+
+    def keep(one: Partner) -> bool:
+        _, size, inline = read_packed("\n".join(one.packed[:-1]))
+        archive = tmp_path / "archive.tar.gz"
+        archive.write_bytes(base64.b64decode(inline))
+        assert archive.stat().st_size == size
+        with tarfile.open(archive) as tar:
+            content = tar.extractfile("./samples.jsonl")
+            assert content is not None
+            kept[one.node] = content.read().decode()
+        return one.node != "jw4"
+
+    partners = [node.partner() for node in nodes]
+    gathering = told_the_start(heard, *partners)
+    progress = Told("measuring", 3, 6)
+    complete.put("progress.json", progress.text())
+    ending = threading.Timer(0.5, complete.put, ("exit_code", "1\n"))
+    ending.start()
+    failed.put("exit_code", "4\n")
+    refused.put("exit_code", "0\n")
+    gathering.bring_home(dict.fromkeys(("jw2", "jw3", "jw4"), 60), keep)
+    gathering.close()
+    assert told(partners) == [State.HOME, State.ENDED, State.ENDED]
+    assert kept == {"jw2": "jw2\n", "jw4": "jw4\n"}
+    assert ("jw2", "measuring") in heard.told
+    assert not complete.place.exists()
+    assert (failed.place / "samples.jsonl").exists()
+    assert (refused.place / "samples.jsonl").exists()
+    assert heard.said == []
+
+
+def test_a_run_that_hangs_is_left_and_one_that_ends_unheard_is_not_asked_for_its_files(
+    nodes: list[Node], heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering_module, "RETRY_S", 0)
+    hung, unheard = nodes[:2]
+    for node in (hung, unheard):
+        node.put("ready", "")
+    partners = [hung.partner(), unheard.partner()]
+    gathering = told_the_start(heard, *partners)
+    assert isinstance(partners[1].speaker, Session)
+    partners[1].speaker._process.kill()
+    unheard.put("exit_code", "0\n")
+    gathering.bring_home({"jw2": 1, "jw3": 60}, lambda one: pytest.fail("nothing was packed"))
+    gathering.close()
+    assert told(partners) == [State.LEFT, State.ENDED]
+    assert heard.said == [("jw3", "SSH connection lost, looking for it again; the run goes on")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [
+        ("echo ended 0 999999999", State.ENDED),  # to be fetched by itself
+        ("echo ended 0 4; read -r word; exec yes packed", State.ENDED),
+        ("echo ended 0 4; read -r word; exit 255", State.ENDED),
+        ("echo ended 0 4; read -r word; exec sleep 600", State.LEFT),
+        ("echo ended 0 4; read -r word; echo packed.; read -r word; exit 255", State.HOME),
+        ("echo ended 0 4; read -r word; echo packed.; read -r word; exec sleep 600", State.HOME),
+    ],
+)
+def test_whatever_a_node_does_about_its_files_the_others_do_not_wait_for_long(
+    answer: str, left: State, nodes: list[Node], heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering_module, "SILENCE_S", 1)
+    ready = 'echo "ready facts"; for i in 1 2 3 4 5; do read -r word; echo "clock $(date +%s%N)"; done'
+    partner = nodes[0].partner(
+        call=lambda: Session(["sh", "-c", f"{ready}; read -r word; echo told; read -r word; {answer}"])
+    )
+    gathering = told_the_start(heard, partner)
+    gathering.bring_home({"jw2": 60}, lambda one: True)
+    gathering.close()
+    assert partner.state is left
+
+
 def test_where_there_are_no_sessions_commands_say_the_same(nodes: list[Node], heard: Heard) -> None:
     asked: list[str] = []
 
@@ -229,6 +324,25 @@ def test_a_command_that_fails_ends_the_conversation_with_its_words() -> None:
         time.sleep(0.01)
     assert commands.why == "no such container"
     commands.end()
+
+
+def test_a_session_that_nobody_hears_any_more_ends_with_the_next_one_and_when_the_run_is_removed(
+    nodes: list[Node],
+) -> None:
+    node = nodes[0]
+    node.put("ready", "facts")
+    first: Any = node.call()
+    while not first.hear():
+        time.sleep(0.01)
+    second: Any = node.call()
+    while not second.hear():
+        time.sleep(0.01)
+    assert first._process.wait(timeout=60) != 0
+    subprocess.run(["sh", str(SCRIPTS / "clean.sh"), str(node.place.parent), node.name], check=True)
+    assert second._process.wait(timeout=60) != 0
+    assert not node.place.exists()
+    first.end()
+    second.end()
 
 
 def test_a_session_that_is_hung_up_leaves_nothing_on_the_node(nodes: list[Node]) -> None:
