@@ -18,6 +18,7 @@ from benchmark.node.model_hash import weights_sha256
 from benchmark.node.nvml import NoDriver, driver
 from benchmark.node.prepared import tokenizer_sha256
 from benchmark.node.serving.vllm import packages
+from benchmark.node.startup import importing
 from benchmark.records import Environment, Gpu, GpuProcess
 from benchmark.records.environment import PACKAGES
 from benchmark.settings import Settings
@@ -112,7 +113,8 @@ def _with_processes(gpu: Gpu, others: dict[str, tuple[GpuProcess, ...]]) -> Gpu:
 def visible_gpus(driver_version: str | None = None) -> tuple[tuple[Gpu, ...], str]:
     """Return the GPUs that torch may use, and the CUDA version that it was built for. Raises SetupError for none."""
     try:
-        import torch
+        with importing():
+            import torch
     except ImportError as error:
         raise SetupError(f"torch is not installed here ({error}): run playbooks/provision.yml.") from None
     if torch.version.cuda is None:

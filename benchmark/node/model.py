@@ -17,7 +17,7 @@ from benchmark.node import weights
 from benchmark.node.hub_files import ALLOW_PATTERNS, IGNORE_PATTERNS
 from benchmark.node.memory import free_bytes
 from benchmark.node.model_files import REMEDY, check_files
-from benchmark.node.startup import Stages
+from benchmark.node.startup import Stages, importing
 from benchmark.settings import Settings, is_directory_path
 
 BYTES_PER_PARAMETER = {"float16": 2, "bfloat16": 2, "float32": 4}
@@ -92,7 +92,7 @@ def load_model(settings: Settings, readers: int | None = None) -> LoadedModel:
     snapshot = find_snapshot(settings)
     parameters = check_files(snapshot)
     try:
-        with stages.stage("imports"):
+        with stages.stage("imports"), importing():
             import torch
             from transformers import AutoTokenizer, modeling_utils  # noqa: F401 # else it comes with the tokenizer
             from transformers.utils import logging
