@@ -158,7 +158,7 @@ def full_venv(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """The nodes' real environment, torch included; kept between runs of the tests, the role renews what is stale."""
     venv = CHECKOUT / ".build" / "tests" / "venv"
     # Most of what pip would compile is never imported.
-    provide(venv, cluster, tmp_path_factory.mktemp("full"), {**REAL, "node_environment": {"PIP_NO_COMPILE": "1"}})
+    provide(venv, cluster, tmp_path_factory.mktemp("full"), {**REAL, "node_environment": {"PIP_COMPILE": "0"}})
     return venv
 
 
