@@ -11,15 +11,16 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from typing import TYPE_CHECKING, Any
 
 from benchmark.profiles import Profile
 from benchmark.records import Check, Distribution, Metrics, NodeResult, Rouge, Spread, Telemetry
 from benchmark.repeats import deciding_metric, own_median, repeat_of, spreads
 from benchmark.settings import Settings, is_directory_path
 from benchmark.verdict import label, shown, unit, value_of
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 # A terminal has 80 columns, and Ansible indents what it prints by 8.
 WIDTH = 72
@@ -173,6 +174,9 @@ def floor_note(distributions: Iterable[Distribution], percentiles: Iterable[str]
 @functools.cache
 def environment(templates: Path) -> Environment:
     """Return the Jinja2 environment of the text templates in a directory, which compiles each once."""
+    # Here: to load it and to compile a template takes a node a tenth of its start, and with an order it writes no text.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     jinja = Environment(
         loader=FileSystemLoader(templates),
         undefined=StrictUndefined,

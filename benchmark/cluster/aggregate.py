@@ -38,6 +38,8 @@ class Gathered:
     run: RunRecord
     nodes: tuple[LoadedNode, ...]
     result: ClusterResult
+    originals: tuple[LoadedNode, ...] = ()
+    """The nodes as their files tell them, in the same order: in `nodes` one repeat stands for each."""
 
 
 def aggregate(run_dir: Path) -> ClusterResult:
@@ -56,7 +58,7 @@ def gather(run_dir: Path) -> Gathered:
     run = read_run(run_dir)
     loaded = load_nodes(run_dir, run, sorted(run.nodes, key=natural))
     nodes, _ = median_of(loaded)
-    return Gathered(run, nodes, _result(run_dir, run, loaded))
+    return Gathered(run, nodes, _result(run_dir, run, loaded), loaded)
 
 
 def _result(run_dir: Path, run: RunRecord, loaded: Sequence[LoadedNode]) -> ClusterResult:

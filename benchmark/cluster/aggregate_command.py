@@ -20,6 +20,7 @@ from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, SetupError
 from benchmark.files import write_atomic, write_record
 from benchmark.records import Failure, RunRecord
 from benchmark.rundir import FAILURE, NODES, RESULT_FILE, read_run
+from benchmark.text import render_node
 
 SUMMARY_FILE = "benchmark_summary.txt"
 MARKDOWN_FILE = "benchmark_summary.md"
@@ -70,7 +71,22 @@ def _write(run_dir: Path, gathered: Gathered, outcome: Outcome) -> str:
     write_atomic(run_dir / MARKDOWN_FILE, render_job_summary(outcome))
     write_atomic(run_dir / TABLE_FILE, render_node_table(gathered))
     write_atomic(run_dir / REPORT_FILE, _report(run_dir, gathered, outcome))
+    _write_texts(run_dir, gathered)
     return summary
+
+
+def _write_texts(run_dir: Path, gathered: Gathered) -> None:
+    """Write each node's result as text beside it; a node that was sent an order has not done that itself."""
+    for node in gathered.originals:
+        if node.result is not None:
+            try:
+                text = render_node(node.result)
+            except Exception as error:  # whatever a node claims, the others' summary is not to break on it
+                text = (
+                    f"This result cannot be shown as text ({type(error).__name__}: {error}): see the JSON beside it.\n"
+                )
+            for path in (run_dir / NODES / node.node).glob("mlperf_datacenter_*.json"):
+                write_atomic(path.with_suffix(".txt"), text, synced=False)
 
 
 def _report(run_dir: Path, gathered: Gathered, outcome: Outcome) -> str:

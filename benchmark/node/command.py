@@ -47,14 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run, print the result for people, return the exit code."""
+    """Run, print the result for whoever started it by hand, return the exit code."""
     request = _from_order(arguments.order, arguments.starting_lock) if arguments.order else _by_hand(arguments.set)
     settings = request.resolved.settings
     # Before transformers is imported: it reads HF_HOME then.
     os.environ["HF_HOME"] = str(Path(settings.hf_cache_dir).expanduser())
     result = run(request)
-    print(render_node(result))
-    if not arguments.order:
+    if request.text:
+        print(render_node(result))
         print(f"Files: {request.directory}", file=sys.stderr)
     return _exit_code(result)
 
@@ -77,6 +77,7 @@ def _from_order(path: Path, starting_lock: int | None) -> RunRequest:
         order.attempt,
         order.solo,
         starting_lock,
+        text=False,
     )
 
 

@@ -56,6 +56,7 @@ class RunRequest:
 
     With `wait_s` the node measures when it is told to, and waits for that so long at most; with `solo` it measures
     alone first, when it is told that. `starting_lock`: a descriptor under which starting.lock is locked already.
+    `text`: whether the result is written as text too; the controller writes that of its nodes.
     """
 
     run_id: str
@@ -66,6 +67,7 @@ class RunRequest:
     attempt: int = 1
     solo: bool = False
     starting_lock: int | None = None
+    text: bool = True
 
 
 def run(request: RunRequest) -> NodeResult:
@@ -291,8 +293,9 @@ class _Run:
         try:
             (self.request.directory / ROOM).unlink(missing_ok=True)
             self._update(**fields)
-            with _not_in_the_way_of(status):
-                write_atomic(self.path.with_suffix(".txt"), render_node(self.result))
+            if self.request.text:
+                with _not_in_the_way_of(status):
+                    write_atomic(self.path.with_suffix(".txt"), render_node(self.result))
             self.progress.finish(status)
         except OSError as full:
             raise RunError(f"The result cannot be written to {self.path}: {full.strerror}.") from full

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from benchmark.cli import main
+from benchmark.cluster import aggregate_command
 from benchmark.cluster.aggregate import aggregate
 from benchmark.files import read_record
-from benchmark.records import ClusterResult
+from benchmark.records import ClusterResult, NodeResult
 from tests.unit.building import add_node, asked, make_run
 
 FAST = [1700.0, 1800.0, 1900.0]
@@ -41,6 +42,28 @@ def test_it_follows_latest(run_dir: Path, tmp_path_factory: pytest.TempPathFacto
     latest.symlink_to(run_dir)
     assert main(["aggregate", str(latest)]) == 1
     assert (run_dir / "benchmark_summary.txt").is_file()
+
+
+def test_each_result_is_there_as_text_and_one_that_cannot_be_is_no_hindrance(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_node(run_dir, "jw3", asked(3), FAST)
+    assert main(["aggregate", str(run_dir)]) == 0
+    texts = {node: next((run_dir / "nodes" / node).glob("mlperf_datacenter_*.txt")) for node in ("jw2", "jw3")}
+    for node, path in texts.items():
+        assert path.read_text().startswith(
+            f"LLM inference benchmark: node {node}\nunverified, not an MLCommons submission"
+        )
+
+    def broken(result: NodeResult) -> str:
+        if result.node == "jw2":
+            raise ValueError("a claim that nobody foresaw")
+        return f"{result.node}\n"
+
+    monkeypatch.setattr(aggregate_command, "render_node", broken)
+    assert main(["aggregate", str(run_dir)]) == 0
+    assert "a claim that nobody foresaw" in texts["jw2"].read_text()
+    assert texts["jw3"].read_text() == "jw3\n"
 
 
 def test_failures_from_stdin_are_kept_and_nothing_else_is_touched(
