@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shlex
 import subprocess
 import time
@@ -17,7 +16,7 @@ from ansible.errors import AnsibleConnectionFailure
 from connections import connect
 from gathering import Partner
 from node_action import AFTER_S
-from run_action import FILES, GRACE_S, look_s
+from run_action import GRACE_S, look_s, script_text
 from session import session_command
 from speaking import Commands, Session, Speaker
 
@@ -56,13 +55,7 @@ class Gathered:
 
     def script(self, name: str, *words: str) -> str:
         """Return the command line that runs a script of the role on the node."""
-        return shlex.join(["sh", "-c", script(name), name, self.on_node, self.order.node, *words])
-
-
-@functools.cache
-def script(name: str) -> str:
-    """Return what a script of the role holds."""
-    return (FILES / name).read_text(encoding="utf-8")
+        return shlex.join(["sh", "-c", script_text(name), name, self.on_node, self.order.node, *words])
 
 
 def partner(action: Any, node: Gathered, count: int) -> Partner:
@@ -82,7 +75,7 @@ def _call(connection: Any, node: Gathered, every_s: int) -> Speaker:
     # It ends with its standard input; should a disk hang there, with this.
     measuring_s = node.order.resolved.settings.benchmark_timeout_s + GRACE_S
     there_s = node.limit_s + (node.order.wait_s or 0) + measuring_s + AFTER_S
-    more = str(max(1, every_s // 4)), script("pack.sh"), script("clean.sh")
+    more = str(max(1, every_s // 4)), script_text("pack.sh"), script_text("clean.sh")
     together = node.script("together.sh", ready, go, *more)
     command = session_command(connection, f"exec timeout -k {AFTER_S} {there_s} {together}")
     if command is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import functools
 import math
 import shlex
 import time
@@ -87,8 +88,7 @@ class RunAction(NodeAction):
 
     def script(self, name: str, *words: str, stdin: str | None = None, answer_s: float = ANSWER_S) -> str:
         """Run a script of the role on the node, with the run's directory there and the node's name before `words`."""
-        text = (FILES / name).read_text(encoding="utf-8")
-        command = shlex.join(["sh", "-c", text, name, self.on_node, self.node, *words])
+        command = shlex.join(["sh", "-c", script_text(name), name, self.on_node, self.node, *words])
         code, out, err = self.shell(command, stdin, answer_s)
         if "No space left on device" in err:
             raise NodeFailure(
@@ -199,6 +199,12 @@ class RunAction(NodeAction):
     def say(self, words: str) -> None:
         """Show one line of the node's."""
         show(self.node, words)
+
+
+@functools.cache
+def script_text(name: str) -> str:
+    """Return what a script of the role holds."""
+    return (FILES / name).read_text(encoding="utf-8")
 
 
 def read_packed(text: str) -> tuple[str, int, str]:

@@ -18,8 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "plugins" / "shared"))
 
 import gathering as gathering_module
 from gathering import Gathering, Partner, State
-from partners import script
-from run_action import read_packed
+from run_action import read_packed, script_text
 from speaking import Commands, Session, Speaker
 
 from benchmark.cluster.together import clock_offset
@@ -51,7 +50,7 @@ class Node:
     def call(self) -> Speaker:
         self.calls += 1
         words = [str(self.place.parent), self.name, "ready", "go", "1"]
-        return Session(["sh", str(SCRIPTS / "together.sh"), *words, *map(script, ("pack.sh", "clean.sh"))])
+        return Session(["sh", str(SCRIPTS / "together.sh"), *words, *map(script_text, ("pack.sh", "clean.sh"))])
 
     def partner(self, within_s: float = 60, call: Callable[[], Speaker] | None = None) -> Partner:
         return Partner(self.name, time.monotonic() + within_s, call or self.call, lambda: None)
