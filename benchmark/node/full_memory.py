@@ -6,8 +6,13 @@ import re
 
 from benchmark.settings import Settings
 
-# What torch.OutOfMemoryError says; the first sentences, without the advice on its own allocator that follows.
-_GPU = re.compile(r"(?:CUDA|HIP) out of memory\..*?(?= Process \d| Of the allocated memory|$)", re.DOTALL)
+# What torch.OutOfMemoryError says; the first sentences, without the advice on its own allocator that follows. And what
+# the driver says, through torch or Triton, where another process has taken the rest since.
+_GPU = re.compile(
+    r"(?:CUDA|HIP) out of memory\..*?(?= Process \d| Of the allocated memory|$)|"
+    r"(?:CUDA error|HIP error|Triton Error \[\w+\]): out of memory",
+    re.DOTALL,
+)
 # Python, torch's allocator for the CPU, C++, and the system itself.
 _NODE = re.compile(
     r"MemoryError\b[^\n]*|DefaultCPUAllocator: [^\n]*?tried to allocate \d+ bytes|std::bad_alloc|"

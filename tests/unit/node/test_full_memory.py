@@ -23,6 +23,14 @@ SAID = (
     "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid fragmentation."
 )
 
+# As CUDA itself says it, through torch 2.11: where another process has taken the rest since, seen on a GPU.
+DRIVER_SAID = """CUDA error: out of memory
+Search for `cudaErrorMemoryAllocation' in https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html for more information.
+CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be incorrect.
+For debugging consider passing CUDA_LAUNCH_BLOCKING=1
+Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.
+"""  # noqa: E501 # verbatim
+
 
 def settings(**changes: object) -> Settings:
     return resolve({"benchmark_profile": "self-test", "benchmark_device": "cpu", **changes}).settings
@@ -47,6 +55,13 @@ def test_it_says_what_would_fit(engine: str, dtype: str, fits: str) -> None:
     assert "PYTORCH_CUDA_ALLOC_CONF" not in told
     assert fits in told
     assert "A smaller benchmark_model" in told
+
+
+@pytest.mark.parametrize("said", [DRIVER_SAID, "Triton Error [CUDA]: out of memory"])
+def test_what_the_driver_says_is_told_without_advice_on_debugging(said: str) -> None:
+    told = explain(f"The warm-up failed: AcceleratorError: {said}", settings(), "sequential")
+    assert told.startswith(f"The GPU's memory is full ({said.splitlines()[0]}). End what else uses the GPU")
+    assert "CUDA_LAUNCH_BLOCKING" not in told
 
 
 def test_while_answering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
