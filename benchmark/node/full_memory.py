@@ -29,6 +29,11 @@ def explain(text: str, settings: Settings, engine: str) -> str:
     return text
 
 
+def is_full(text: str) -> bool:
+    """Whether the text of a failure tells of full memory, a GPU's or the node's."""
+    return bool(_GPU.search(text) or _NODE.search(text))
+
+
 def _said(found: re.Match[str]) -> str:
     return " ".join(found[0].split()).rstrip(".: ")
 

@@ -20,7 +20,7 @@ from benchmark.files import write_atomic, write_record
 from benchmark.loadgen_log import SOLO
 from benchmark.node.accuracy import has_references, require_scoring
 from benchmark.node.environment import require_idle, validate_environment
-from benchmark.node.full_memory import explain
+from benchmark.node.full_memory import explain, is_full
 from benchmark.node.interfaces import (
     Workload,
     load_dataset,
@@ -313,12 +313,15 @@ class _Run:
         }
 
     def _failures(self, measured: Metrics | None) -> str:
-        """Say what most of the first repeat's failed queries failed with; of later ones no sample is kept."""
+        """Say what most of the first repeat's failed queries failed with; of later ones no sample is kept.
+
+        Full memory comes first: the others failed of it too, and what they say does not always tell.
+        """
         recorder = self.measured.recorder if self.measured else None
         if recorder is None or measured is None or not measured.queries.failed:
             return ""
         errors = Counter(sample.error for sample in recorder.samples if sample.error)
-        ((error, times),) = errors.most_common(1) or [("", 0)]
+        error, times = max(errors.items(), key=lambda item: (is_full(item[0]), item[1]), default=("", 0))
         return f"{times} of them: {self._explain(error)[:1000]}" if times else ""
 
     def _verdict(self, measured: Metrics | None, loadgen: LoadGenResult | None, status: Status) -> Verdict:

@@ -13,6 +13,8 @@ import pytest
 
 from benchmark.errors import InputError, RunError, SetupError
 from benchmark.files import read_record, read_samples, read_ticks, write_atomic
+from benchmark.node.engines import simulated
+from benchmark.node.interfaces import Listener, Query
 from benchmark.node.run import RunRequest, run
 from benchmark.records import Environment, NodeResult
 from benchmark.rundir import GO, READY, RunOrder
@@ -70,6 +72,19 @@ def test_failed_queries_make_the_verdict_invalid(tmp_path: Path) -> None:
         "failed queries is 1, at most 0 is asked.",
         "1 of them: The simulated engine was told to fail this query.",
     )
+
+
+def test_full_memory_is_told_of_however_few_queries_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As seen on a GPU: the others failed in cuDNN, which does not say why.
+    def full(engine: simulated.Engine, query: Query, listener: Listener) -> None:
+        said = "CUDA out of memory. Tried to allocate 20.00 MiB." if query.index == 2 else "is_good() is not true."
+        listener.failed(query, f"RuntimeError: {said}")
+
+    monkeypatch.setattr(simulated.Engine, "submit", full)
+    result = run(request(tmp_path, {"warmup": 0}))
+    assert result.verdict is not None
+    (told,) = (reason for reason in result.verdict.reasons if " of them: " in reason)
+    assert told.startswith("1 of them: The GPU's memory is full (CUDA out of memory. Tried to allocate 20.00 MiB).")
 
 
 def test_a_failing_warm_up_breaks_the_run_and_the_result_says_so(tmp_path: Path) -> None:
