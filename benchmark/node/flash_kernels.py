@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from benchmark.errors import SetupError
 from benchmark.node import exact_attention
 from benchmark.node.flash import Answering, Kernels
+from benchmark.node.full_memory import is_full
 
 # The largest difference from the exact answer, of values around 1, that half precision explains.
 TRIAL_TOLERANCE = 0.02
@@ -17,7 +19,8 @@ PAGE_SIZE = 256
 def choose(device: str, dtype: str, head_size: int = 64) -> Kernels:
     """Return the fastest kernels that run here and are right.
 
-    Raises RuntimeError with the reasons, as the end of a sentence, where there are none.
+    Raises RuntimeError with the reasons, as the end of a sentence, where there are none, and SetupError where memory is
+    too full to try: that says nothing of the kernels, and others would be measured than on a node that had room.
     """
     reasons = []
     for make in (triton_kernels, torch_kernels):
@@ -26,6 +29,8 @@ def choose(device: str, dtype: str, head_size: int = 64) -> Kernels:
             worst = trial(kernels, device, dtype, head_size)
         except Exception as error:  # whatever this GPU, its driver, a missing compiler or an older torch says
             text = str(error).strip() or type(error).__name__
+            if is_full(f"{type(error).__name__}: {text}"):
+                raise SetupError(f"The kernels for attention cannot be tried: {text}") from error
             reasons.append(f"{make.__name__} do not run here ({type(error).__name__}: {text.splitlines()[0]})")
             continue
         if worst < TRIAL_TOLERANCE:

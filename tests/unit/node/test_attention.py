@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from benchmark.errors import SetupError
 from benchmark.node import attention, exact_attention, flash, flash_kernels
 
 LLAMA = SimpleNamespace(sliding_window=None, layer_types=None, head_dim=64)
@@ -123,3 +124,13 @@ def test_a_kernel_that_does_not_run_here_is_a_reason_and_no_error() -> None:
     reason = attention._torch_flash_missing(LLAMA, "cpu", "bfloat16") or ""
     assert "torch kernels do not run here" in reason
     assert "triton kernels do not run here" in reason
+
+
+def test_full_memory_is_no_reason_to_take_another_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It says nothing of the kernels: what was asked to be measured would be measured with others, and nobody told.
+    flash_kernels.choose.cache_clear()
+    full = Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB."))
+    for make in ("triton_kernels", "torch_kernels"):
+        monkeypatch.setattr(flash_kernels, make, Mock(side_effect=full, __name__=make))
+    with pytest.raises(SetupError, match="CUDA out of memory"):
+        attention.automatic(LLAMA, "cuda", "float16")
