@@ -4,7 +4,11 @@ Writes the model to a disk in shards, then runs `python3 -m benchmark run` on it
 check, loading, warm-up, telemetry, energy, verdict): the profile quick, LoadGen's Offline and Server, and `busy`, which
 is quick while another process holds memory of the GPU: it has to be refused.
 
-    python3 -m benchmarks.whole_run [--dtype float16] [--rate 25] [--seconds 30] [--keep DIRECTORY]
+JOB@MOMENT is such a job in the middle of which another process takes all that is left of the GPU's memory: as soon as
+the stage `loading` or `measuring` begins, or when the first `weights` are on the GPU. It has to fail and say why, or to
+need no more memory.
+
+    python3 -m benchmarks.whole_run [--dtype float16] [--rate 25] [--seconds 30] [--jobs quick,quick@weights]
 """
 
 from __future__ import annotations
@@ -16,13 +20,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
+from benchmark.errors import EXIT_VALID
 from benchmark.files import read_record
 from benchmark.records import NodeResult
 from benchmarks.shapes import SHAPES, make_on_device
@@ -32,6 +39,27 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 HOLD = "import sys, torch; held = torch.ones(2**28, device='cuda'); print(flush=True); sys.stdin.read()"
+# Waits for a number of bytes to be asked for, then until so many have been taken by others, and takes the rest.
+TAKE = """
+import sys, torch
+print(flush=True)
+least = int(sys.stdin.readline())
+before = torch.cuda.mem_get_info()[0]
+while before - torch.cuda.mem_get_info()[0] < least:
+    pass
+held, size = [], 2**36
+while size >= 2**21:
+    try:
+        held.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
+    except torch.OutOfMemoryError:
+        size //= 2
+print(f"Another process holds {torch.cuda.memory_allocated() / 1e9:.1f} GB of the GPU.", file=sys.stderr, flush=True)
+sys.stdin.read()
+"""
+# torch's processes that compile notice some time later that their parent is gone.
+LEAVE_S = 15
+# With which line of the job's the memory is asked for, and after how many bytes of its own.
+MOMENTS = {"loading": ("loading", 0), "weights": ("loading", 2**32), "measuring": ("measuring", 0)}
 
 
 def write_model(shape: str, dtype: str, device: str, directory: Path) -> None:
@@ -40,13 +68,33 @@ def write_model(shape: str, dtype: str, device: str, directory: Path) -> None:
 
 
 @contextmanager
-def busy() -> Iterator[None]:
-    """Hold memory of the GPU from another process."""
+def busy() -> Iterator[Callable[[str], None]]:
+    """Hold memory of the GPU from another process, whatever the job says."""
     with subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         if holder.stdout and holder.stdin:
             holder.stdout.readline()
-            yield
+            yield lambda line: None
             holder.stdin.close()
+
+
+@contextmanager
+def filling(moment: str) -> Iterator[Callable[[str], None]]:
+    """Have another process take the GPU's memory at a moment; what is given has to hear each line of the job."""
+    word, least = MOMENTS[moment]
+    command = [sys.executable, "-c", TAKE]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as taker:
+        if taker.stdin and taker.stdout:
+            taker.stdout.readline()
+            asked = taker.stdin
+
+            def hear(line: str) -> None:
+                if line.rstrip().endswith(f" gpu: {word}"):
+                    print(least, file=asked, flush=True)
+
+            try:
+                yield hear
+            finally:
+                taker.kill()
 
 
 def profile(scenario: str, seconds: float, output_tokens: int, most_input_tokens: int) -> dict[str, Any]:
@@ -69,14 +117,32 @@ def profile(scenario: str, seconds: float, output_tokens: int, most_input_tokens
     }
 
 
-def run(name: str, variables: dict[str, str], place: Path) -> NodeResult:
-    """Run the job by hand, show what it says, and return its result."""
+def run(variables: dict[str, str], place: Path, hear: Callable[[str], None]) -> tuple[NodeResult, int]:
+    """Run the job by hand, show what it says, and return its result and exit code."""
     sets = [word for key, value in variables.items() for word in ("--set", f"{key}={value}")]
     command = [sys.executable, "-m", "benchmark", "run", *sets]
-    environment = {**os.environ, "NODE_NAME": name, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
+    environment = {**os.environ, "NODE_NAME": "gpu", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
     place.mkdir()
-    subprocess.run(command, cwd=place, env=environment, check=False)
-    return read_record(next(place.rglob("mlperf_datacenter_*.json")), NodeResult)
+    with subprocess.Popen(command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True) as job:
+        for line in job.stderr or ():
+            print(line, end="", file=sys.stderr, flush=True)
+            hear(line)
+    return read_record(next(place.rglob("mlperf_datacenter_*.json")), NodeResult), job.returncode
+
+
+def bore(result: NodeResult, code: int) -> bool:
+    """Whether a job whose GPU was filled told so, or needed nothing more: then no query failed."""
+    if result.status == "complete" and result.metrics and not result.metrics.queries.failed:
+        return True
+    reasons = result.verdict.reasons if result.verdict else ()
+    told = " ".join([result.error or "", *reasons])
+    return code != EXIT_VALID and "The GPU's memory is full" in told and not (result.verdict and result.verdict.valid)
+
+
+def left_in(place: Path) -> list[list[str]]:
+    """Return the commands of the processes that still work in a job's directory after some seconds."""
+    there = [one for one in psutil.process_iter(["cwd", "cmdline"]) if one.info["cwd"] == str(place)]
+    return [one.info["cmdline"] for one in psutil.wait_procs(there, timeout=LEAVE_S)[1]]
 
 
 def main() -> int:
@@ -105,7 +171,9 @@ def main() -> int:
             return 1
         common = {"benchmark_model": str(place / "model"), "benchmark_device": given.device}
         common["benchmark_dtype"] = given.dtype
-        for job in given.jobs.split(","):
+        failed = 0
+        for name in given.jobs.split(","):
+            job, _, moment = name.partition("@")
             variables = dict(common)
             if job not in ("quick", "busy"):
                 path = place / f"{job}.yaml"
@@ -113,15 +181,23 @@ def main() -> int:
                 path.write_text(yaml.safe_dump(made), encoding="utf-8")
                 rate = given.rate if job == "Server" else given.offline_rate
                 variables |= {"benchmark_profile": str(path), "benchmark_target_qps": str(rate)}
-            with busy() if job == "busy" else nullcontext():
-                result = run("gpu", variables, place / job)
+            began = time.monotonic()
+            beside = filling(moment) if moment else busy() if job == "busy" else nullcontext(lambda line: None)
+            with beside as hear:
+                result, code = run(variables, place / name, hear)
+            took, left = time.monotonic() - began, left_in(place / name)
+            ended = (
+                f"{result.status}, stage {result.stage}, exit code {code} after {took:.1f} s, processes left: {left}"
+            )
+            print(f"{name}: {ended}. {result.error or ''}", flush=True)
+            failed += bool(left) or bool(moment and not bore(result, code))
             seen, told = result.environment, result.telemetry
             for title, record in (("environment", seen), ("telemetry", told)):
                 print(f"{title}: {json.dumps(record.model_dump(mode='json') if record else None)}", flush=True)
             if given.keep:
                 given.keep.mkdir(parents=True, exist_ok=True)
-                (given.keep / f"{job}.json").write_text(result.model_dump_json(indent=1), encoding="utf-8")
-    return 0
+                (given.keep / f"{name}.json").write_text(result.model_dump_json(indent=1), encoding="utf-8")
+    return min(failed, 1)
 
 
 if __name__ == "__main__":
