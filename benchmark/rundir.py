@@ -32,6 +32,8 @@ GO = "go"
 # The same of its turn to measure alone: it may, and it has.
 TURN = "turn"
 TURN_OVER = "turn_over"
+# A named pipe that is there while the node waits for a word; a byte in it means that one has been put.
+BELL = "bell"
 
 
 def of_repeat(name: str, number: int) -> str:

@@ -211,7 +211,7 @@ class _Run:
 
     def _begin(self, watch: Watch | NoWatch, number: int) -> Start | None:
         """Watch the node idle, and return the agreed start of a repeat once it is told; None: begin at once."""
-        if watch.gpus or self.request.wait_s is None:
+        if watch.gpus:  # of a host there is nothing to learn while it waits
             watch.idle()
         if self.request.wait_s is None:
             if watch.gpus:
@@ -219,11 +219,7 @@ class _Run:
             return None
         with self._stage("ready", told="ready, waiting for the others"):
             request, environment, lock = self.request, self.result.environment, self.starting[number - 1]
-            start = wait_for_start(request.directory, request.wait_s or 0, environment, lock, number)
-        if not watch.gpus:
-            # Of a host there is nothing to learn while it waits: only what it counted before the window is needed.
-            watch.idle()
-        return start
+            return wait_for_start(request.directory, request.wait_s or 0, environment, lock, number)
 
     def _measuring(self, number: int) -> AbstractContextManager[None]:
         which = f", repeat {number} of {self.repeats}" if self.repeats > 1 else ""

@@ -3,9 +3,9 @@
 Apart from the run, so that it takes nothing of the interpreter lock that engine and client share, and small: no torch,
 no pydantic. It ends when its standard input is closed, which the end of the run does, whatever that was.
 
-Standard input, a line each: `idle` (begin to watch), `start NS` and `end NS` (the window, on the clock of the samples).
-Standard output: `watching` after the first tick, and after `end` one JSON object with what the lines of
-telemetry.jsonl do not hold.
+Standard input, a line each: `idle` (begin to watch, before the window), `start NS` and `end NS` (the window, on the
+clock of the samples). Standard output: `watching` after the first tick, and after `end` one JSON object with what the
+lines of telemetry.jsonl do not hold.
 """
 
 from __future__ import annotations
@@ -261,12 +261,8 @@ def watch(path: str, boards: list[Board], notes: list[str], asked: Driver | None
         notes.append("psutil is not installed: processor, memory and network were not watched")
     # Unbuffered: what was read ahead would not be seen by select.
     told = FileIO(sys.stdin.fileno(), closefd=False)
-    if wait(told, None) != "idle":
-        return
-    if asked is not None and boards:
-        threading.Thread(target=watch_rarely, args=(asked, boards, notes), daemon=True).start()
     sampler = Sampler(path, boards, host, notes)
-    due_ns = time.monotonic_ns()
+    due_ns: int | None = None
     while True:
         word, _, number = wait(told, due_ns).partition(" ")
         if word == "closed":
@@ -280,7 +276,9 @@ def watch(path: str, boards: list[Board], notes: list[str], asked: Driver | None
             sampler.tick()
             if sampler.ticks == 1:
                 print("watching", flush=True)
-        due_ns = max(due_ns + INTERVAL_NS, time.monotonic_ns())
+        if due_ns is None and asked is not None and boards:
+            threading.Thread(target=watch_rarely, args=(asked, boards, notes), daemon=True).start()
+        due_ns = max((due_ns or 0) + INTERVAL_NS, time.monotonic_ns())
 
 
 def wait(told: FileIO, due_ns: int | None) -> str:

@@ -6,7 +6,7 @@ umask go-w
 expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
 run=$(expand "$1")
 cd "$run/$2"
-tar -czf "../$2.tar.gz" --exclude=order.json --exclude='*.tmp' --exclude='*.part' --exclude='*.lock' .
+tar -czf "../$2.tar.gz" --exclude=order.json --exclude='*.tmp' --exclude='*.part' --exclude='*.lock' --exclude=bell .
 size=$(wc -c < "../$2.tar.gz")
 echo "packed $PWD/../$2.tar.gz $size"
 [ "$size" -gt 500000 ] || base64 "../$2.tar.gz"

@@ -30,6 +30,8 @@ await() {
     fi
   done 2>/dev/null
 }
+# Opened for reading too, so that it does not wait for a run that has died.
+ring() { if [ -p bell ]; then echo 1<> bell; fi; }
 # That it has ended is not what is waited for: whoever asks looks at it in another way.
 or_leave() {
   if [ -f exit_code ]; then
@@ -47,11 +49,12 @@ while read -r word time; do
     clock) echo "clock $(date +%s%N)" ;;
     turn)
       : > turn
+      ring
       await turn_over alone.lock
       or_leave
       echo over
       ;;
-    go) echo "$time" > "$4.tmp" && mv "$4.tmp" "$4" && echo told ;;
+    go) echo "$time" > "$4.tmp" && mv "$4.tmp" "$4" && ring && echo told ;;
     end)
       await exit_code running.lock
       echo "ended $(cat exit_code) $(du -sk . | cut -f1)"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmark.files import write_atomic
-
+PUT = Path(__file__).parents[3] / "roles/benchmark/files/put.sh"
 AHEAD_NS = 100_000_000
+
+
+def put(directory: Path, file: str, word: int) -> None:
+    """Put a word where the run looks for it, as the controller does."""
+    subprocess.run(["sh", str(PUT), str(directory.parent), directory.name, file, str(word)], check=True)
 
 
 @contextmanager
@@ -28,7 +33,7 @@ def led(directory: Path, words: Sequence[tuple[str, str]]) -> Iterator[dict[str,
                 if leave.wait(0.005):
                     return
             told[word] = time.time_ns() + AHEAD_NS
-            write_atomic(directory / word, str(told[word]))
+            put(directory, word, told[word])
 
     thread = threading.Thread(target=lead)
     thread.start()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benchmark.errors import InputError, RunError, SetupError
-from benchmark.files import read_record, read_samples, read_ticks, write_atomic
+from benchmark.files import read_record, read_samples, read_ticks
 from benchmark.node.engines import simulated
 from benchmark.node.interfaces import Listener, Query
 from benchmark.node.run import RunRequest, run
@@ -20,6 +20,7 @@ from benchmark.records import Environment, NodeResult
 from benchmark.rundir import GO, READY, RunOrder
 from benchmark.settings import ResolvedSettings, Settings, resolve
 from benchmark.text import render_node
+from tests.unit.node.led import put
 
 
 def resolved(profile: dict[str, Any] | None = None, **settings: Any) -> ResolvedSettings:
@@ -150,7 +151,7 @@ def test_a_run_that_waits_measures_at_the_time_that_it_is_told(tmp_path: Path) -
     assert Environment.model_validate_json((tmp_path / "ready").read_text()) == written(tmp_path).environment
     assert not (tmp_path / "samples.jsonl").exists()
     asked = time.time_ns() + 1_500_000_000
-    write_atomic(tmp_path / "go", f"{asked}\n")
+    put(tmp_path, GO, asked)
     assert process.wait(timeout=60) == 0
     result = written(tmp_path)
     assert result.window is not None
@@ -178,7 +179,7 @@ def test_between_the_word_to_start_and_the_start_no_disk_is_waited_for(
         while not (tmp_path / READY).exists():
             time.sleep(0.01)
         told_ns.append(time.time_ns())
-        write_atomic(tmp_path / GO, str(time.time_ns() + 2 * 10**9), synced=False)
+        put(tmp_path, GO, time.time_ns() + 2 * 10**9)
 
     told_ns: list[int] = []
     monkeypatch.setattr(os, "fsync", stamped)
@@ -195,7 +196,7 @@ def test_between_the_word_to_start_and_the_start_no_disk_is_waited_for(
 def test_a_run_that_is_told_too_late_measures_at_once_and_says_how_late(tmp_path: Path) -> None:
     process = synchronized(tmp_path, 600)
     asked = time.time_ns() - 2_000_000_000
-    write_atomic(tmp_path / "go", f"{asked}\n")
+    put(tmp_path, GO, asked)
     assert process.wait(timeout=60) == 0
     window = written(tmp_path).window
     assert window is not None

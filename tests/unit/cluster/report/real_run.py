@@ -8,9 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-from benchmark.files import write_atomic, write_record
+from benchmark.files import write_record
 from benchmark.rundir import GO, ORDER, READY, RunOrder, open_run
 from benchmark.settings import ResolvedSettings, resolve
+from tests.unit.node.led import put
 
 NODES = ("gpu-01", "gpu-02", "gpu-03", "gpu-04")
 SLOW = "gpu-03"
@@ -71,7 +72,7 @@ def real_run(directory: Path) -> Path:
             time.sleep(0.02)
         start_ns = time.time_ns() + 500_000_000
         for node in NODES:
-            write_atomic(run_dir / "nodes" / node / GO, str(start_ns))
+            put(run_dir / "nodes" / node, GO, start_ns)
         for node, process in running.items():
             told, _ = process.communicate(timeout=PATIENCE_S)
             assert process.returncode in (0, 1), (node, told)
