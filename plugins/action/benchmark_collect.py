@@ -1,4 +1,7 @@
-"""Action `benchmark_collect`: wait for the node's run, tell how far it is, bring its files back, failed or not."""
+"""Action `benchmark_collect`: wait for the node's run, tell how far it is, bring its files back, failed or not.
+
+A node that begins when it is ready is started here; those that begin together are by `benchmark_together`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible.errors import AnsibleConnectionFailure
 from node_action import NodeFailure
-from run_action import BEHIND, GRACE_S, REMOVED, RunAction
+from run_action import BEHIND, GRACE_S, REFUSED, REMOVED, RunAction
 
 from benchmark.cluster.fetched import why_failed
 from benchmark.cluster.together import START_FILE
@@ -27,8 +30,14 @@ class ActionModule(RunAction):
         """Return the names of the files that came back."""
         if self.check_mode:
             return {"changed": False, "note": "Nothing was started, so there is nothing to collect."}
+        if (refused := self.place / REFUSED).exists():
+            sentence = refused.read_text(encoding="utf-8")
+            refused.unlink()
+            raise NodeFailure(sentence)
         if (behind := self.place / BEHIND).exists():
             self._give_up(behind)
+        if not self.order.wait_s:
+            self.start()
         timeout_s = int(self.setting("benchmark_timeout_s"))
         repeats = int(self.setting("benchmark_repeats"))
         # Nodes that wait for each other are at their last repeat by now; one that does not is at its first.

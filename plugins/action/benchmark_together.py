@@ -1,7 +1,7 @@
-"""Action `benchmark_together`: gather the nodes, tell all that are ready when to start, bring home what they measured.
+"""Action `benchmark_together`: start the nodes' runs, tell all when to measure, bring home what they measured.
 
-It runs once, for all nodes. A node that is not ready in time, or that is not to start, is left behind: why, is put down
-beside its files for `benchmark_collect`, which stops the node, fetches what there is and fails.
+It runs once, for all nodes that wait for each other. A node that is not ready in time, or is not to measure, is left
+behind: why, is put down beside its files for `benchmark_collect`, which stops it, fetches what there is and fails.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from leader import alone
 from node_action import NodeAction, unreachable
 from partners import Gathered, partner
 from play_settings import nodes
-from run_action import ARCHIVE, BEHIND, GRACE_S, hand_on, read_packed, show
+from run_action import ARCHIVE, BEHIND, GRACE_S, REFUSED, hand_on, read_packed, show, why_refused
 
 from benchmark.cluster.drift import drift_reason
 from benchmark.cluster.fetched import unpack
@@ -149,20 +149,30 @@ class ActionModule(NodeAction):
         return stack
 
     def _take(self, node: str, stack: ExitStack) -> None:
+        variables = self.task_vars["hostvars"][node]
+        prepared = variables.get("node_prepared") or {}
+        adopted = (prepared.get("benchmark_adopt") or {}).get("adopted")
+        if prepared.get("failed") or adopted or node in self.task_vars["benchmark_run"]["done"]:
+            return
         place = self.run_dir / NODES / node
-        started = self.task_vars["hostvars"][node].get("__benchmark_started") or {}
-        launched = started.get("launched_unix_ns")
-        if not launched or started.get("adopted") or (place / BEHIND).exists():
+        order = read_record(place / ORDER, RunOrder)
+        if order.wait_s is None:
             return
         stack.enter_context(alone(place))
-        order = read_record(place / ORDER, RunOrder)
         on_node = f"{order.resolved.settings.benchmark_work_dir}/{self.run_dir.name}"
-        self.nodes[node] = Gathered(order, place, on_node, int(launched))
+        self.nodes[node] = Gathered(order, place, on_node, str(variables.get("ansible_host", node)))
 
     def _judge(self, one: Partner) -> None:
         """Keep what a node said that is ready; put down why one is not."""
         node = self.nodes[one.node]
-        if one.state is State.LEFT:
+        node.launched_unix_ns = node.launched_unix_ns or one.started_unix_ns
+        if one.refused:
+            one.state, node.left = State.LEFT, True
+            write_atomic(node.place / REFUSED, why_refused("start.sh", one.refused, node.on_node))
+        elif one.state is State.LEFT and not node.launched_unix_ns:
+            silent = f"took a command and gave no answer within {node.limit_s} s"
+            self._leave(one, unreachable(one.lost or silent, node.address))
+        elif one.state is State.LEFT:
             show(one.node, "not ready in time, left behind")
             reason = f"Not ready to measure within {node.limit} = {node.limit_s} s"
             if one.lost:
@@ -213,7 +223,7 @@ class ActionModule(NodeAction):
         for node in set(start.nodes) - set(told):
             if ready[node].state is State.LEFT:
                 lost = ready[node].lost or "took the word to start and gave no answer"
-                self._leave(ready[node], unreachable(lost, node))
+                self._leave(ready[node], unreachable(lost, self.nodes[node].address))
         return {"told": told, "told_ahead_s": round((start.start_unix_ns - time.time_ns()) / 1e9, 3)}
 
     @property

@@ -1,7 +1,7 @@
 """Action `node_prepare`: what the roles preflight, python_env, vllm and hf_cache do to a node, one after the other.
 
 In the whole job they are one task, since each task costs the controller a process per node, also where there is nothing
-to do.
+to do. So is what comes before a run that is resumed: to look what an earlier attempt left.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import secrets
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
@@ -20,32 +22,43 @@ from node_action import NodeAction
 
 from benchmark.progress import Told
 
-# Each is an action, and the stage that a failure in it is told of.
-VLLM = "vllm"
-STEPS = ("preflight", "python_env", VLLM, "hf_cache")
+# Each is an action, and has the name of the stage that a failure in it is told of.
+VLLM, ADOPT = "vllm", "benchmark_adopt"
+STEPS = {"preflight": "preflight", "python_env": "python_env", VLLM: VLLM, "hf_cache": "hf_cache", ADOPT: "benchmark"}
 # Loaded once, in the process that forks the workers; see before_forks.
 for _step in STEPS:
     action_loader.get(_step, class_only=True)
 
 
 class ActionModule(NodeAction):
-    """Ends with the first step that fails, as a play would."""
+    """Needs `dir`, the run's directory on the controller. Ends with the first step that fails, as a play would."""
 
-    step = STEPS[0]
+    step = next(iter(STEPS))
+    steps: Mapping[str, NodeAction] = MappingProxyType({})
 
     def act(self) -> dict[str, Any]:
         """Return `changed`, and what each step returned under its name."""
-        with_vllm = self.node in self.task_vars["preflight_settings"]["vllm"]
-        steps = {name: self._action(name) for name in STEPS if name != VLLM or with_vllm}
+        left_out = set()
+        if self.node not in self.task_vars["preflight_settings"]["vllm"]:
+            left_out.add(VLLM)
+        if not self.task_vars["benchmark_run"]["settings_from"]:
+            left_out.add(ADOPT)
+        steps = self.steps = {name: self._action(name) for name in STEPS if name not in left_out}
         heard: dict[str, str] = {}
         done: dict[str, Any] = {}
         for self.step, action in steps.items():
             if live_channel.channel is not None:
-                live_channel.channel.send(self.node, Told(self.step))
+                live_channel.channel.send(self.node, Told(self.stage))
             heard = heard or self._ask([look for step in steps.values() for look in step.looks()])
             action.heard = heard
-            done[self.step] = action.act()
+            with action.alone():
+                done[self.step] = action.act()
         return {"changed": any(result["changed"] for result in done.values()), **done}
+
+    def after_interruption(self) -> dict[str, Any]:
+        """Leave the node as the step leaves it."""
+        step = self.steps.get(self.step)
+        return step.after_interruption() if step else super().after_interruption()
 
     def _ask(self, looks: list[str]) -> dict[str, str]:
         """Ask for all looks at once, and return what those printed that succeeded.
@@ -63,8 +76,8 @@ class ActionModule(NodeAction):
 
     @property
     def stage(self) -> str:
-        """The step, which has the name of its role."""
-        return self.step
+        """The role of the step."""
+        return STEPS[self.step]
 
     def _action(self, name: str) -> NodeAction:
         action: NodeAction = self._shared_loader_obj.action_loader.get(

@@ -1,4 +1,4 @@
-"""Gather nodes for a start that all keep, and bring home what they measured: one process speaks with all of them.
+"""Start the nodes' runs, gather them for a start that all keep, bring home what they measured: one process for all.
 
 A worker for each node would cost the controller a process of some megabytes that only waits, and where there are more
 nodes than forks, those that wait would keep others from being told.
@@ -40,6 +40,7 @@ END = re.compile("[0-9]{1,3}|vanished|rebooted|removed")
 class State(Enum):
     """Where a node is on its way to the start."""
 
+    STARTING = "its run is being started"
     WAITING = "it is not ready yet"
     CLOCK = "it is ready, and its clock is read"
     READY = "it waits for the others"
@@ -55,8 +56,9 @@ class State(Enum):
 
 
 COMING_HOME = (State.MEASURING, State.PACKING, State.CLEANING)
+LOADING = (State.STARTING, State.WAITING, State.CLOCK)
 # Where it has to say something within SILENCE_S.
-ASKED = (State.WAITING, State.CLOCK, State.TURN, State.TELLING, State.MEASURING)
+ASKED = (State.STARTING, State.WAITING, State.CLOCK, State.TURN, State.TELLING, State.MEASURING)
 
 
 @dataclass
@@ -64,13 +66,19 @@ class Partner:
     """A node that is spoken with."""
 
     node: str
-    deadline: float
-    """By which it has to be ready, of `time.monotonic`."""
+    limit_s: float
+    """How long after its start it has to be ready."""
     call: Callable[[], Speaker]
-    """Opens a conversation."""
+    """Opens a conversation, in which its run is started where that is its state."""
     reset: Callable[[], None]
     """Lets go of a connection that broke."""
     state: State = State.WAITING
+    started_unix_ns: int = 0
+    """When its run had been started, by the controller's clock, as far as is known."""
+    refused: str = ""
+    """Why its run could not be started."""
+    deadline: float = field(init=False)
+    """Of what is waited for, of `time.monotonic`."""
     speaker: Speaker | None = None
     facts: str = ""
     trips: list[tuple[int, int, int]] = field(default_factory=list)
@@ -85,6 +93,9 @@ class Partner:
     """The start by the node's clock."""
     heard: float = field(default_factory=time.monotonic)
     retry_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.deadline = time.monotonic() + self.limit_s
 
 
 class Gathering:
@@ -104,14 +115,14 @@ class Gathering:
         self._selector = selectors.DefaultSelector()
 
     def wait_until_ready(self) -> None:
-        """Return once every node is ready, has ended, or is late; clocks are read on the way."""
+        """Return once every node is ready, has ended, or is late; runs are started and clocks are read on the way."""
         for partner in self.partners:
             self._open(partner)
-        while any(partner.state in (State.WAITING, State.CLOCK) for partner in self.partners):
+        while any(partner.state in LOADING for partner in self.partners):
             self._turn()
             now = time.monotonic()
             for partner in self.partners:
-                if partner.state in (State.WAITING, State.CLOCK) and now > partner.deadline:
+                if partner.state in LOADING and now > partner.deadline:
                     self._leave(partner)
 
     def take_turns(self, limits_s: Mapping[str, float]) -> list[str]:
@@ -224,6 +235,12 @@ class Gathering:
         word, _, rest = line.partition(" ")
         if partner.state is State.PACKING:
             partner.packed.append(line)
+        elif word == "started" and partner.state is State.STARTING:
+            partner.state, partner.started_unix_ns = State.WAITING, now_ns
+            partner.deadline = time.monotonic() + partner.limit_s
+        elif word == "refused" and partner.state is State.STARTING:
+            partner.refused = rest
+            self._leave(partner)
         elif word == "running" and partner.state in (State.WAITING, State.TURN, State.MEASURING):
             before, partner.lost, partner.last = partner.last, "", parse(rest)
             if partner.last != before:
@@ -288,6 +305,10 @@ class Gathering:
     def _lose(self, partner: Partner, why: str) -> None:
         self._hang_up(partner)
         partner.lost = why
+        if partner.state is State.STARTING:
+            # A moment ago it could be reached, and nothing is lost that was measured: the others need not wait for it.
+            self._leave(partner)
+            return
         self._says(partner.node, "SSH connection lost, looking for it again; the run goes on")
         partner.reset()
         partner.retry_at = time.monotonic() + RETRY_S

@@ -14,13 +14,13 @@ from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
 from connections import connect
-from gathering import Partner
+from gathering import Partner, State
 from node_action import AFTER_S
-from run_action import GRACE_S, look_s, script_text
+from run_action import GRACE_S, look_s, script_text, start_words
 from session import session_command
 from speaking import Commands, Session, Speaker
 
-from benchmark.rundir import GO, READY, TURN, TURN_OVER, RunOrder, of_repeat
+from benchmark.rundir import GO, ORDER, READY, TURN, TURN_OVER, RunOrder, of_repeat
 
 # To let go of a connection that broke.
 RESET_S = 5
@@ -35,18 +35,19 @@ class Gathered:
     """Its directory of the run on the controller."""
     on_node: str
     """The directory on the node that holds its directory of this run."""
-    launched_unix_ns: int
+    address: str
+    """Where Ansible looks for it."""
     repeat: int = 1
     limit: str = "benchmark_sync_timeout_s"
     """The setting that says by when it has to be ready, counted from `since_unix_ns`."""
     since_unix_ns: int = 0
+    """0: from when its run is started, which is to be done."""
+    launched_unix_ns: int = 0
+    """When its run had been started, by the controller's clock."""
     offset_ns: int = 0
     """Of its clock, once it is known."""
     left: bool = False
     """Whether it is left behind."""
-
-    def __post_init__(self) -> None:
-        self.since_unix_ns = self.launched_unix_ns
 
     @property
     def limit_s(self) -> int:
@@ -60,32 +61,43 @@ class Gathered:
 
 def partner(action: Any, node: Gathered, count: int) -> Partner:
     """Return the node as one of `count` that are spoken with."""
-    connection = connect(action, node.order.node)
-    left_s = node.limit_s - (time.time_ns() - node.since_unix_ns) / 1e9
-    return Partner(
+    connection, started = connect(action, node.order.node), node.since_unix_ns > 0
+    one = Partner(
         node.order.node,
-        time.monotonic() + left_s,
-        partial(_call, connection, node, look_s(count)),
+        node.limit_s - ((time.time_ns() - node.since_unix_ns) / 1e9 if started else 0),
+        lambda: _call(connection, node, look_s(count), one.state is State.STARTING),
         partial(_reset, connection),
+        State.WAITING if started else State.STARTING,
     )
+    return one
 
 
-def _call(connection: Any, node: Gathered, every_s: int) -> Speaker:
+def _call(connection: Any, node: Gathered, every_s: int, start: bool) -> Speaker:
     ready, go = of_repeat(READY, node.repeat), of_repeat(GO, node.repeat)
     # It ends with its standard input; should a disk hang there, with this.
     measuring_s = node.order.resolved.settings.benchmark_timeout_s + GRACE_S
     there_s = node.limit_s + (node.order.wait_s or 0) + measuring_s + AFTER_S
-    more = str(max(1, every_s // 4)), script_text("pack.sh"), script_text("clean.sh")
+    more = [str(max(1, every_s // 4)), script_text("pack.sh"), script_text("clean.sh")]
+    order = (node.place / ORDER).read_bytes() if start else b""
+    if start:
+        more += [script_text("start.sh"), *start_words(node.order), str(len(order))]
     together = node.script("together.sh", ready, go, *more)
     command = session_command(connection, f"exec timeout -k {AFTER_S} {there_s} {together}")
     if command is not None:
-        return Session(command)
+        session = Session(command)
+        if start:
+            session.say(order.decode())
+        return session
+
+    def execute(script: str, stdin: bytes | None = None) -> tuple[int, str, str]:
+        code, out, err = connection.exec_command(f"/bin/sh -c {shlex.quote(script)}", in_data=stdin, sudoable=False)
+        return code, out.decode(errors="replace"), err.decode(errors="replace")
 
     def run(script: str) -> str:
-        code, out, err = connection.exec_command(f"/bin/sh -c {shlex.quote(script)}", sudoable=False)
+        code, out, err = execute(script)
         if code:
-            raise AnsibleConnectionFailure(err.decode(errors="replace"))
-        return str(out.decode(errors="replace"))
+            raise AnsibleConnectionFailure(err)
+        return out
 
     def converse(say: Callable[[str], None], asked: Callable[[], str]) -> None:
         """Do what together.sh does."""
@@ -96,6 +108,11 @@ def _call(connection: Any, node: Gathered, every_s: int) -> Speaker:
                 state, _, told = run(node.script("watch.sh", str(every_s), file, "", str(every_s))).partition("\n")
                 say(f"{state} {told}" if state == "running" else f"{word} {told}" if state == file else state)
 
+        if start:
+            code, out, err = execute(node.script("start.sh", *start_words(node.order)), order)
+            say(f"refused {' '.join((err or out).split())}" if code else "started")
+            if code:
+                return
         wait_for(ready, "ready")
         while line := asked():
             word, _, time_ns = line.partition(" ")

@@ -47,8 +47,9 @@ NOTHING = "nothing"
 REMOVED = "removed"
 # Beside a node's files on the controller: what it sent, until that is unpacked.
 ARCHIVE = "fetched.tar.gz"
-# Beside a node's files on the controller: why it was not told when to start, for the task that fetches and fails.
-BEHIND = "left_behind.txt"
+# Beside a node's files on the controller, for the task that fails: why it was not told when to start, and why its run
+# could not even be started.
+BEHIND, REFUSED = "left_behind.txt", "not_started.txt"
 
 
 class RunAction(NodeAction):
@@ -90,14 +91,14 @@ class RunAction(NodeAction):
         """Run a script of the role on the node, with the run's directory there and the node's name before `words`."""
         command = shlex.join(["sh", "-c", script_text(name), name, self.on_node, self.node, *words])
         code, out, err = self.shell(command, stdin, answer_s)
-        if "No space left on device" in err:
-            raise NodeFailure(
-                f"No space left on device: {self.on_node} on the node cannot be written to. Make room, or set "
-                "benchmark_work_dir to a larger disk."
-            )
-        if code != 0:
-            raise NodeFailure(f"{name} failed on the node: {' '.join((err or out).split())[-300:]}")
+        if code != 0 or "No space left on device" in err:
+            raise NodeFailure(why_refused(name, err or out, self.on_node))
         return out
+
+    def start(self) -> bool:
+        """Start the run, and tell whether this call did: whoever finds its directory made has nothing to start."""
+        order = (self.place / ORDER).read_text(encoding="utf-8")
+        return self.script("start.sh", *start_words(self.order), stdin=order).strip() == "started"
 
     def wait_for(self, file: str, deadline: float) -> str | None:
         """Return `file` once that is there, or what watch.sh says of the run's end once it has ended.
@@ -205,6 +206,22 @@ class RunAction(NodeAction):
 def script_text(name: str) -> str:
     """Return what a script of the role holds."""
     return (FILES / name).read_text(encoding="utf-8")
+
+
+def why_refused(script: str, told: str, on_node: str) -> str:
+    """Return one sentence for what a script of the role said that failed; `on_node`: the run's directory there."""
+    if "No space left on device" in told:
+        return (
+            f"No space left on device: {on_node} on the node cannot be written to. Make room, or set "
+            "benchmark_work_dir to a larger disk."
+        )
+    return f"{script} failed on the node: {' '.join(told.split())[-300:]}"
+
+
+def start_words(order: RunOrder) -> tuple[str, str]:
+    """Return what start.sh is told besides where the run lies: the environment's directory and the time limit."""
+    settings = order.resolved.settings
+    return settings.python_env_dir, str(order.limit_s or settings.benchmark_timeout_s)
 
 
 def read_packed(text: str) -> tuple[str, int, str]:

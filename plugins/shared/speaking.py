@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import threading
 import time
@@ -14,6 +15,8 @@ from typing import Any
 # What a node may say: its facts, and then a line of its progress now and then.
 MOST_AT_ONCE = 400_000
 MOST_PER_S = 10_000
+# How long one that does not listen may keep the others waiting.
+SAYING_S = 2.0
 _READ = 1 << 16
 
 
@@ -80,9 +83,13 @@ class Session(Speaker):
         super().__init__(self._process.stdout.fileno())
 
     def say(self, line: str) -> None:
-        """Send a line: far less than a pipe holds."""
+        """Send a line; of one that is longer than what a pipe holds, the rest is waited for a moment."""
+        left, deadline = line.encode() + b"\n", time.monotonic() + SAYING_S
         with suppress(OSError):
-            self._pipes[0].write(line.encode() + b"\n")
+            while left and time.monotonic() < deadline:
+                left = left[self._pipes[0].write(left) or 0 :]
+                if left:
+                    select.select([], [self._pipes[0]], [], SAYING_S)
 
     def end(self) -> None:
         """End the process; the node's side ends with its standard input."""

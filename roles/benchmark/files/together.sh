@@ -1,13 +1,23 @@
-# Speak with the controller, within one SSH session, until the run has been told when to start, or to its end. No Python
-# starts here, and nothing looks again and again: the node loads, or waits, or measures.
+# Speak with the controller, within one SSH session, until the run has been told when to start, or to its end. Nothing
+# looks again and again: the node loads, or waits, or measures.
 # Arguments: the run's directory, the node's name, the file by which the run says that it is ready, the one that tells
-# it when to start, seconds after which is said anew how far it is, what pack.sh and clean.sh hold.
-# Prints lines: "running" and progress.json; then "ready" and what the first file holds. Where the run has ended
-# instead, its exit code, or "vanished" where its process is gone without one; and that is all.
+# it when to start, seconds after which is said anew how far it is, what pack.sh and clean.sh hold; and where the run is
+# to be started: what start.sh holds, its arguments after these two, and the bytes of the order on standard input.
+# Prints lines: "started", or "refused" and why, and that is all; "running" and progress.json; then "ready" and what the
+# first file holds. Where the run has ended instead, its exit code, or "vanished" where its process is gone without one;
+# and that is all.
 # Then reads lines: "clock" (prints "clock" and the node's, in nanoseconds since 1970), "turn" (lets it measure alone, and
 # prints "over" once it has), "go" and the time (prints "told"), "end" (prints "ended", the exit code and the KiB of what the
 # run left), "pack" (prints what pack.sh prints, and "packed."), "clean" (removes the run, prints "cleaned").
 expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
+if [ $# -gt 7 ]; then
+  order=$(head -c "${11}")
+  told=$(printf '%s\n' "$order" | sh -c "$8" start.sh "$1" "$2" "$9" "${10}" 2>&1) || {
+    printf 'refused %.1000s\n' "$(printf %s "$told" | tr '\n' ' ')"
+    exit 0
+  }
+  echo started
+fi
 cd "$(expand "$1")/$2" 2>/dev/null || { echo vanished; exit 0; }
 seconds=$5
 # One session at a time: of an earlier one the connection is lost, which this end may not have noticed. clean.sh ends it too.

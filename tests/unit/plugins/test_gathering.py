@@ -1,6 +1,7 @@
 """Nodes on this machine, each a directory and a shell, are gathered and told a start."""
 
 import base64
+import json
 import subprocess
 import sys
 import tarfile
@@ -53,7 +54,20 @@ class Node:
         return Session(["sh", str(SCRIPTS / "together.sh"), *words, *map(script_text, ("pack.sh", "clean.sh"))])
 
     def partner(self, within_s: float = 60, call: Callable[[], Speaker] | None = None) -> Partner:
-        return Partner(self.name, time.monotonic() + within_s, call or self.call, lambda: None)
+        return Partner(self.name, within_s, call or self.call, lambda: None)
+
+    def starting(self, python_env: str, order: str, within_s: float = 60) -> Partner:
+        """A partner whose run is still to be started."""
+
+        def call() -> Speaker:
+            there = [script_text("start.sh"), python_env, "60", str(len(order))]
+            words = [str(self.place.parent), self.name, "ready", "go", "1", *map(script_text, ("pack.sh", "clean.sh"))]
+            session = Session(["sh", str(SCRIPTS / "together.sh"), *words, *(there if not self.calls else [])])
+            self.calls += 1
+            session.say(order)
+            return session
+
+        return Partner(self.name, within_s, call, lambda: None, State.STARTING)
 
 
 @dataclass
@@ -116,6 +130,58 @@ def test_a_node_that_gets_ready_later_is_heard_of(nodes: list[Node], heard: Hear
     gathering.wait_until_ready()
     gathering.close()
     assert (partner.state, partner.facts) == (State.READY, "facts")
+
+
+def environment(directory: Path, python: str) -> str:
+    """Make an environment whose Python is a shell script."""
+    (directory / "env/bin").mkdir(parents=True)
+    (directory / "env/bin/python").write_text(f"#!/bin/sh\n{python}\n")
+    (directory / "env/bin/python").chmod(0o755)
+    return str(directory / "env")
+
+
+@pytest.mark.parametrize("length", [100, 300_000])
+def test_a_run_is_started_with_its_order_and_gathered(
+    length: int, nodes: list[Node], heard: Heard, tmp_path: Path
+) -> None:
+    node, order = nodes[0], json.dumps({"run": "x" * length}, indent=2)
+    node.place.rmdir()
+    partner = node.starting(environment(tmp_path, "echo facts > ready.tmp; mv ready.tmp ready; sleep 60"), order)
+    began_ns = time.time_ns()
+    gathering = heard.gather(partner)
+    gathering.wait_until_ready()
+    assert (partner.state, partner.facts) == (State.READY, "facts")
+    assert began_ns < partner.started_unix_ns < time.time_ns()
+    assert (node.place / "order.json").read_text() == f"{order}\n"
+    gathering.tell({node.name: 7}, time.time_ns() + 10**11)
+    gathering.close()
+    assert partner.state is State.TOLD
+    subprocess.run(["sh", str(SCRIPTS / "stop.sh"), str(node.place.parent), node.name], check=True)
+
+
+def test_a_run_that_cannot_be_started_is_refused_and_the_others_do_not_wait(nodes: list[Node], heard: Heard) -> None:
+    refused, ready = nodes[:2]
+    ready.put("ready", "facts")
+    partners = [refused.starting("/nowhere", "{}"), ready.partner()]
+    gathering = heard.gather(*partners)
+    gathering.wait_until_ready()
+    gathering.close()
+    assert told(partners) == [State.LEFT, State.READY]
+    assert partners[0].refused.strip() == "there is no /nowhere/bin/python: run playbooks/provision.yml"
+
+
+@pytest.mark.parametrize("end", ["echo no route >&2; exit 255", "exec sleep 600"])
+def test_a_node_that_is_lost_before_its_run_was_started_is_not_looked_for(
+    end: str, nodes: list[Node], heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering_module, "SILENCE_S", 1)
+    partner = nodes[0].partner(call=lambda: Session(["sh", "-c", end]))
+    partner.state = State.STARTING
+    gathering = heard.gather(partner)
+    gathering.wait_until_ready()
+    gathering.close()
+    assert (partner.state, partner.started_unix_ns) == (State.LEFT, 0)
+    assert partner.lost in ("no route", "took a command and gave no answer within 1 s")
 
 
 def test_a_session_that_breaks_is_opened_again_and_the_word_said_again(
