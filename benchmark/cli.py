@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from benchmark import DISCLAIMER, __version__
 from benchmark.errors import BenchmarkError, RunError, SetupError
+from benchmark.importing import importing, one_blas_thread
 
 # Each command's module has add_arguments(parser) and main(arguments) -> exit code. Only the one asked for is
 # imported: a controller has no torch, a node no Ansible.
@@ -80,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=summary, description=summary)
         if name in words[:1]:
             try:
-                loaded = importlib.import_module(module)
+                with importing(), one_blas_thread():
+                    loaded = importlib.import_module(module)
             except ModuleNotFoundError as missing:
                 print(f"The package {missing.name} is missing: install requirements.txt (controller) or "
                       "requirements-node.txt (node) into this Python.", file=sys.stderr)  # fmt: skip

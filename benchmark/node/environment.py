@@ -12,13 +12,13 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmark.errors import SetupError
+from benchmark.importing import importing
 from benchmark.node.gpu_facts import describe, processes
 from benchmark.node.model import find_snapshot
 from benchmark.node.model_hash import weights_sha256
 from benchmark.node.nvml import NoDriver, driver
 from benchmark.node.prepared import tokenizer_sha256
 from benchmark.node.serving.vllm import packages
-from benchmark.node.startup import importing
 from benchmark.records import Environment, Gpu, GpuProcess
 from benchmark.records.environment import PACKAGES
 from benchmark.settings import Settings

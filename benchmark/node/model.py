@@ -13,11 +13,12 @@ from typing import Any
 from pydantic import JsonValue
 
 from benchmark.errors import SetupError
+from benchmark.importing import importing
 from benchmark.node import weights
 from benchmark.node.hub_files import ALLOW_PATTERNS, IGNORE_PATTERNS
 from benchmark.node.memory import free_bytes
 from benchmark.node.model_files import REMEDY, check_files
-from benchmark.node.startup import Stages, importing
+from benchmark.node.startup import Stages
 from benchmark.settings import Settings, is_directory_path
 
 BYTES_PER_PARAMETER = {"float16": 2, "bfloat16": 2, "float32": 4}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from collections.abc import Iterator
@@ -28,19 +27,6 @@ class Stages:
     def add(self, name: str, seconds: float) -> None:
         """Add seconds that were measured elsewhere."""
         self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 3)
-
-
-@contextmanager
-def importing() -> Iterator[None]:
-    """Keep Python's collector from what is imported: it stays, and looking through it takes a fifth of the time."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if collecting:
-            gc.enable()
 
 
 def process_age_s() -> float | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from pathlib import Path
 
 import pytest
 
-from benchmark.node.startup import Stages, importing, process_age_s
+from benchmark.node.startup import Stages, process_age_s
 
 
 def test_a_stage_is_measured_even_where_it_fails_and_adds_up() -> None:
@@ -21,29 +20,6 @@ def test_a_stage_is_measured_even_where_it_fails_and_adds_up() -> None:
         pass
     assert list(stages.seconds) == ["weights", "cache"]
     assert stages.seconds["weights"] >= 0.02
-
-
-def test_the_collector_is_still_while_imports_go_on_and_leaves_what_they_brought() -> None:
-    frozen = gc.get_freeze_count()
-    brought: list[list[int]] = []
-
-    def bring() -> None:
-        with importing():
-            assert not gc.isenabled()
-            brought.extend([number] for number in range(1000))
-            raise ImportError
-
-    with pytest.raises(ImportError):
-        bring()
-    assert gc.isenabled()
-    assert gc.get_freeze_count() >= frozen + len(brought)
-    gc.disable()
-    try:
-        with importing():
-            pass
-        assert not gc.isenabled(), "as it was"
-    finally:
-        gc.enable()
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells")
