@@ -105,6 +105,7 @@ class ActionModule(NodeAction):
 
     def _measure(self, gathering: Gathering) -> dict[str, Any]:
         gathering.wait_until_ready()
+        gathering.read_clocks()
         for one in gathering.partners:
             self._judge(one)
         if self.repeat == 1:

@@ -22,8 +22,8 @@ from benchmark.progress import Told, parse
 RETRY_S = 3
 # A node that has said nothing for so long, beyond what it was told to wait, is as good as gone.
 SILENCE_S = 60
-# Round trips to a node's clock: the shortest tells.
-TRIPS = 5
+# Round trips to a node's clock: the shortest tells. Of so many nodes at once: more would wait for each other here.
+TRIPS, CLOCKS_AT_ONCE = 5, 8
 # How long telling all is tried out at most.
 TRIAL_S = 5.0
 # What a node may send when it is asked for what it measured, and the files in KiB for which it is asked: an archive of
@@ -42,8 +42,8 @@ class State(Enum):
 
     STARTING = "its run is being started"
     WAITING = "it is not ready yet"
-    CLOCK = "it is ready, and its clock is read"
     READY = "it waits for the others"
+    CLOCK = "it does, and its clock is read"
     TURN = "it measures alone"
     TELLING = "it is told when to start"
     TOLD = "it knows"
@@ -56,7 +56,7 @@ class State(Enum):
 
 
 COMING_HOME = (State.MEASURING, State.PACKING, State.CLEANING)
-LOADING = (State.STARTING, State.WAITING, State.CLOCK)
+LOADING = (State.STARTING, State.WAITING)
 # Where it has to say something within SILENCE_S.
 ASKED = (State.STARTING, State.WAITING, State.CLOCK, State.TURN, State.TELLING, State.MEASURING)
 
@@ -115,7 +115,7 @@ class Gathering:
         self._selector = selectors.DefaultSelector()
 
     def wait_until_ready(self) -> None:
-        """Return once every node is ready, has ended, or is late; runs are started and clocks are read on the way."""
+        """Return once every node is ready, has ended, or is late; runs are started on the way."""
         for partner in self.partners:
             self._open(partner)
         while any(partner.state in LOADING for partner in self.partners):
@@ -123,6 +123,20 @@ class Gathering:
             now = time.monotonic()
             for partner in self.partners:
                 if partner.state in LOADING and now > partner.deadline:
+                    self._leave(partner)
+
+    def read_clocks(self) -> None:
+        """Read the clocks of all that are ready: now, since nobody loads any more, whom a round trip would wait for."""
+        to_read = [partner for partner in self.partners if partner.state is State.READY]
+        while to_read or any(partner.state is State.CLOCK for partner in self.partners):
+            while to_read and sum(partner.state is State.CLOCK for partner in self.partners) < CLOCKS_AT_ONCE:
+                partner = to_read.pop()
+                partner.state = State.CLOCK
+                self._ask(partner, "clock")
+            self._turn()
+            now = time.monotonic()
+            for partner in self.partners:
+                if partner.state is State.CLOCK and now > partner.deadline:
                     self._leave(partner)
 
     def take_turns(self, limits_s: Mapping[str, float]) -> list[str]:
@@ -248,8 +262,7 @@ class Gathering:
         elif word == "ready":
             partner.lost = ""
             if partner.state is State.WAITING:
-                partner.state, partner.facts = State.CLOCK, rest
-                self._say(partner, "clock")
+                partner.state, partner.facts = State.READY, rest
             elif partner.state is State.CLOCK:
                 self._say(partner, "clock")
             elif partner.state is State.TURN:

@@ -1,6 +1,7 @@
 """Nodes on this machine, each a directory and a shell, are gathered and told a start."""
 
 import base64
+import itertools
 import json
 import subprocess
 import sys
@@ -105,6 +106,8 @@ def test_all_that_are_ready_are_told_and_who_has_ended_or_is_late_is_not(nodes: 
     partners = [prompt.partner(), broken.partner(), late.partner(within_s=1)]
     gathering = heard.gather(*partners)
     gathering.wait_until_ready()
+    assert told(partners) == [State.READY, State.ENDED, State.LEFT]
+    gathering.read_clocks()
     assert told(partners) == [State.READY, State.ENDED, State.LEFT]
     assert partners[0].facts == "facts of jw2"
     assert ("jw4", "loading") in heard.told
@@ -214,11 +217,51 @@ def test_a_session_that_breaks_is_opened_again_and_the_word_said_again(
     assert (node.place / "go").read_text() == "7\n"
 
 
+def test_clocks_are_read_of_a_few_nodes_at_a_time_and_of_one_whose_session_breaks_again(
+    nodes: list[Node], heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering_module, "RETRY_S", 0)
+    monkeypatch.setattr(gathering_module, "CLOCKS_AT_ONCE", 1)
+    for node in nodes:
+        node.put("ready", "facts")
+    broken = nodes[2]
+
+    def call() -> Speaker:
+        if broken.calls:
+            return broken.call()
+        broken.calls += 1
+        return Session(["sh", "-c", "echo ready facts; read -r word; exit 255"])
+
+    partners = [nodes[0].partner(), nodes[1].partner(), broken.partner(call=call)]
+    gathering = heard.gather(*partners)
+    gathering.wait_until_ready()
+    assert not any(one.trips for one in partners), "not while others load"
+    gathering.read_clocks()
+    gathering.close()
+    assert told(partners) == [State.READY] * 3
+    assert [len(one.trips) for one in partners] == [gathering_module.TRIPS] * 3
+    spans = sorted((one.trips[0][0], one.trips[-1][2]) for one in partners)
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans)), "one after the other"
+
+
+def test_a_node_that_does_not_tell_its_clock_is_left(
+    nodes: list[Node], heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering_module, "SILENCE_S", 1)
+    partner = nodes[0].partner(call=lambda: Session(["sh", "-c", "echo ready facts; exec sleep 600"]))
+    gathering = heard.gather(partner)
+    gathering.wait_until_ready()
+    gathering.read_clocks()
+    gathering.close()
+    assert partner.state is State.LEFT
+
+
 def test_a_node_that_cannot_be_told_in_time_is_left(nodes: list[Node], heard: Heard) -> None:
     deaf = 'echo "ready facts"; for i in 1 2 3 4 5; do read -r word; echo "clock $(date +%s%N)"; done; sleep 600'
     partner = nodes[0].partner(call=lambda: Session(["sh", "-c", deaf]))
     gathering = heard.gather(partner)
     gathering.wait_until_ready()
+    gathering.read_clocks()
     assert told([partner]) == [State.READY]
     gathering.tell({"jw2": 7}, time.time_ns())
     gathering.close()
@@ -240,6 +283,7 @@ def test_a_clock_that_cannot_be_read_gives_no_trip(line: str, nodes: list[Node],
     partner = nodes[0].partner(call=lambda: Session(["sh", "-c", words]))
     gathering = heard.gather(partner)
     gathering.wait_until_ready()
+    gathering.read_clocks()
     gathering.close()
     assert (partner.state, partner.trips) == (State.READY, [])
 
@@ -275,6 +319,7 @@ def test_nodes_measure_alone_one_after_the_other(nodes: list[Node], heard: Heard
 def told_the_start(heard: Heard, *partners: Partner) -> Gathering:
     gathering = heard.gather(*partners)
     gathering.wait_until_ready()
+    gathering.read_clocks()
     gathering.tell({one.node: 123 for one in partners}, time.time_ns() + 10**11)
     assert {one.state for one in partners} == {State.TOLD}
     return gathering
