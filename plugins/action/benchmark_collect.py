@@ -60,14 +60,14 @@ class ActionModule(RunAction):
         reason = behind.read_text(encoding="utf-8")
         behind.unlink()
         try:
-            self.end()
+            stopped = self.end()
         except AnsibleConnectionFailure as error:
             lost = " ".join(str(error).split())[-200:]
             raise NodeFailure(
                 f"{reason} It could not be asked to stop, the SSH connection is lost ({lost}): it ends by itself, "
                 "at the latest after benchmark_timeout_s."
             ) from None
-        raise NodeFailure(f"{reason} It was stopped; the others went on.")
+        raise NodeFailure(f"{reason} It was stopped; the others went on." if stopped else reason)
 
     def _wait(self, limit_s: int, repeats: int) -> str:
         """Return what watch.sh says of the run's end."""

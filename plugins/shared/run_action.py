@@ -159,11 +159,13 @@ class RunAction(NodeAction):
                 archive.unlink(missing_ok=True)
         return []
 
-    def end(self) -> None:
-        """Stop the run on the node, and bring its files."""
-        self.script("stop.sh")
+    def end(self) -> bool:
+        """Stop the run on the node, and bring its files; return whether there was one."""
+        if self.script("stop.sh").strip() == NOTHING:
+            return False
         if self.fetch():
             self.script("clean.sh")
+        return True
 
     def after_interruption(self) -> dict[str, Any]:
         """Stop the node's run and bring what it measured; the result of a run that had completed by then counts."""
