@@ -84,7 +84,6 @@ def test_a_person_sees_every_node_live_and_afterwards_only_what_was_printed(play
     told = " ".join(" ".join(left).split())
     for task in (
         "Start the benchmark on every node",
-        "Gather the nodes until all are ready",
         "Make the cluster summary",
     ):
         assert told.count(f"{task}") == 1, told
