@@ -83,6 +83,8 @@ class Findings:
     """Of the dataset; None: not known."""
     failures: str = ""
     """What queries failed with, in a sentence, where some did."""
+    visitors: tuple[str, ...] = ()
+    """Sentences, each about a process that came to a GPU that was to be the run's alone."""
 
 
 def judge(profile: Profile, found: Findings, target_qps: float, status: Status) -> Verdict:
@@ -102,6 +104,7 @@ def judge(profile: Profile, found: Findings, target_qps: float, status: Status) 
     reasons += [_reason(check) for check in checks if not check.passed]
     if found.failures and any(check.metric == "queries.failed" and not check.passed for check in checks):
         reasons.append(found.failures)
+    reasons += found.visitors
     if found.prompts is not None and found.prompts < profile.min_prompts:
         reasons.append(f"The dataset has {found.prompts} prompts, {profile.min_prompts} are asked.")
     if found.accuracy is not None and found.accuracy.errors:

@@ -19,7 +19,7 @@ from benchmark.node.model_hash import weights_sha256
 from benchmark.node.nvml import NoDriver, driver
 from benchmark.node.prepared import tokenizer_sha256
 from benchmark.node.serving.vllm import packages
-from benchmark.records import Environment, Gpu, GpuProcess
+from benchmark.records import Environment, Gpu, GpuProcess, Telemetry
 from benchmark.records.environment import PACKAGES
 from benchmark.settings import Settings
 from benchmark.vllm import ENGINE as VLLM
@@ -74,6 +74,18 @@ def require_idle(settings: Settings, engine: str, seen: Environment) -> None:
         "node_environment), or set benchmark_require_idle_gpus: false."
     )
     raise SetupError("\n".join([*told, advice]))
+
+
+def visitors(settings: Settings, engine: str, watched: Telemetry | None) -> tuple[str, ...]:
+    """Return a sentence for each process that came to a GPU while the node measured; none where GPUs may be shared."""
+    if watched is None or engine == SERVED or not settings.benchmark_require_idle_gpus:
+        return ()
+    return tuple(
+        f"GPU {gpu.index} was used by {_process_words(one)}, which had come while the node measured: the numbers are "
+        "not the GPU's alone."
+        for gpu in watched.gpus
+        for one in gpu.visitors
+    )
 
 
 def _process_words(process: GpuProcess) -> str:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-import pwd
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from benchmark.node.nvml import Driver, as_text
 from benchmark.records import Gpu, GpuProcess
 from benchmark.records.environment import throttle_reasons
 
-MIB = 2**20
-# What NVML says where a number is not to be had.
-NOT_AVAILABLE = 2**64 - 1
 # More processes than that are on no GPU that could be measured.
 MAX_PROCESSES = 20
 
@@ -74,25 +69,7 @@ def _processes_on(asked: Driver, handle: Any) -> Iterator[GpuProcess]:
             if process.pid in seen:
                 continue
             seen.add(process.pid)
-            used = process.usedGpuMemory
-            known = used is not None and used != NOT_AVAILABLE
-            yield GpuProcess(
-                pid=process.pid,
-                name=_program(asked, process.pid),
-                user=_user(process.pid),
-                memory_mib=used // MIB if known else None,
-                kind="compute" if kind == "compute" else "graphics",
-            )
-
-
-def _program(asked: Driver, pid: int) -> str:
-    name = as_text(asked.ask("nvmlSystemGetProcessName", pid))
-    if not name:
-        try:
-            name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
-        except OSError:
-            return ""
-    return name[-200:]
+            yield GpuProcess(**asked.describe_process(process), kind="compute" if kind == "compute" else "graphics")
 
 
 def _thousandth(value: int | None) -> float | None:
@@ -105,14 +82,3 @@ def _first(pair: Any) -> bool | None:
 
 def _yes(value: Any) -> bool | None:
     return None if value is None else bool(value)
-
-
-def _user(pid: int) -> str:
-    try:
-        uid = Path(f"/proc/{pid}").stat().st_uid
-    except OSError:
-        return ""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

@@ -5,10 +5,16 @@ Without the records, for the process that watches the node while it measures is 
 
 from __future__ import annotations
 
+import pwd
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+MIB = 2**20
+# What NVML says where a number is not to be had.
+NOT_AVAILABLE = 2**64 - 1
 
 
 class NoDriver(Exception):
@@ -66,6 +72,25 @@ class Driver:
         count = self.ask("nvmlDeviceGetTotalEccErrors", board, kind, self.nvml.NVML_VOLATILE_ECC)
         return None if count is None else int(count)
 
+    def describe_process(self, process: Any) -> dict[str, Any]:
+        """Return what is known of a process that NVML has found on a GPU: pid, name, user, memory_mib."""
+        used = process.usedGpuMemory
+        return {
+            "pid": process.pid,
+            "name": self._program(process.pid),
+            "user": _user(process.pid),
+            "memory_mib": None if used is None or used == NOT_AVAILABLE else used // MIB,
+        }
+
+    def _program(self, pid: int) -> str:
+        name = as_text(self.ask("nvmlSystemGetProcessName", pid))
+        if not name:
+            try:
+                name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+            except OSError:
+                return ""
+        return name[-200:]
+
     def handles(self) -> Iterator[Any]:
         """Return every GPU of the machine and every MIG slice, visible to this run or not."""
         for index in range(self.ask("nvmlDeviceGetCount") or 0):
@@ -99,3 +124,14 @@ def driver() -> Iterator[Driver]:
 def as_text(value: Any) -> str | None:
     """Return text, which old libraries give as bytes."""
     return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _user(pid: int) -> str:
+    try:
+        uid = Path(f"/proc/{pid}").stat().st_uid
+    except OSError:
+        return ""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

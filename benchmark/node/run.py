@@ -19,7 +19,7 @@ from benchmark.errors import BenchmarkError, RunError
 from benchmark.files import write_atomic, write_record
 from benchmark.loadgen_log import SOLO
 from benchmark.node.accuracy import has_references, require_scoring
-from benchmark.node.environment import require_idle, validate_environment
+from benchmark.node.environment import require_idle, validate_environment, visitors
 from benchmark.node.full_memory import explain, is_full
 from benchmark.node.interfaces import (
     Workload,
@@ -33,7 +33,7 @@ from benchmark.node.peak import PeakFinder
 from benchmark.node.progress import Progress
 from benchmark.node.telemetry import NoWatch, Watch, start_watch
 from benchmark.node.together import Start, end_turn, wait_for_start, wait_for_turn
-from benchmark.records import DatasetInfo, LoadGenResult, Metrics, NodeResult, Solo, Stage, Status, Verdict
+from benchmark.records import DatasetInfo, LoadGenResult, Metrics, NodeResult, Solo, Stage, Status, Telemetry, Verdict
 from benchmark.rundir import READY, of_repeat
 from benchmark.settings import ResolvedSettings
 from benchmark.text import render_node
@@ -242,7 +242,7 @@ class _Run:
             again = Pass(bench, self.result.target_qps or 0, prefix=prefix, watch=watch)
             start = self._begin(watch, number)
             with self._measuring(number):
-                again.run(start)
+                again.run(start, lambda window: self._update(False))
         finally:
             watch.close()
         # From its samples now: all repeats' samples at once would need too much memory.
@@ -259,8 +259,10 @@ class _Run:
 
     @contextmanager
     def _stage(self, stage: Stage, total: int = 0, told: str = "") -> Iterator[None]:
-        # Between the word to start and the start no disk is waited for: nodes may share one.
-        self._update(stage != "measuring", stage=stage)
+        if stage == "measuring":
+            self._set(stage=stage)  # written with the window's beginning: little is done between the word and the start
+        else:
+            self._update(stage=stage)
         self.progress.stage(told or stage, total)
         began = time.monotonic()
         try:
@@ -298,12 +300,13 @@ class _Run:
 
     def _judged(self, status: Status) -> dict[str, Any]:
         measured = self.measured.metrics() if self.measured else None
+        watched = self.watch.telemetry(measured)
         return {
             "metrics": measured,
-            "telemetry": self.watch.telemetry(measured),
-            "verdict": self._verdict(measured, self.result.loadgen, status),
+            "telemetry": watched,
+            "verdict": self._verdict(measured, self.result.loadgen, watched, status),
             "repeats": [
-                {**dict(repeat), "verdict": self._verdict(repeat.metrics, repeat.loadgen, status)}
+                {**dict(repeat), "verdict": self._verdict(repeat.metrics, repeat.loadgen, repeat.telemetry, status)}
                 for repeat in self.result.repeats
             ],
         }
@@ -320,9 +323,12 @@ class _Run:
         error, times = max(errors.items(), key=lambda item: (is_full(item[0]), item[1]), default=("", 0))
         return f"{times} of them: {self._explain(error)[:1000]}" if times else ""
 
-    def _verdict(self, measured: Metrics | None, loadgen: LoadGenResult | None, status: Status) -> Verdict:
+    def _verdict(
+        self, measured: Metrics | None, loadgen: LoadGenResult | None, watched: Telemetry | None, status: Status
+    ) -> Verdict:
         prompts = self.result.dataset.prompts if self.result.dataset else None
-        found = Findings(measured, loadgen, self.result.accuracy, prompts, self._failures(measured))
+        others = visitors(self.request.resolved.settings, self.profile.engine, watched)
+        found = Findings(measured, loadgen, self.result.accuracy, prompts, self._failures(measured), others)
         return judge(self.profile, found, self.result.target_qps or 0, status)
 
 

@@ -21,9 +21,10 @@ import threading
 import time
 from dataclasses import dataclass, field
 from io import FileIO
+from pathlib import Path
 from typing import Any
 
-from benchmark.node.nvml import Driver, NoDriver, driver
+from benchmark.node.nvml import MIB, Driver, NoDriver, driver
 
 INTERVAL_NS = 100_000_000
 # The kernel counts processor time in steps of 10 ms: over less than this a load says nothing.
@@ -38,7 +39,7 @@ TEMPERATURE_EVERY = 3
 MAX_KEPT = 1000
 # A run of six hours with one GPU; beyond it the figures rest on what was watched until then.
 MAX_BYTES = 64 * 2**20
-MIB = 2**20
+MAX_VISITORS = 20
 GPU_TEMPERATURE = 0
 PCIE_TX, PCIE_RX = 0, 1
 
@@ -60,6 +61,8 @@ class Board:
     xid: list[int] = field(default_factory=list)
     pcie_generation: int | None = None
     pcie_width: int | None = None
+    tenants: frozenset[int] = frozenset()
+    """Who computed on it before the window, this run among them."""
 
     def ask(self, question: str, *words: Any, whole: bool = True) -> Any:
         """Ask of the whole GPU, or of the slice of it that is used."""
@@ -119,11 +122,35 @@ class Board:
         values = self.ask("nvmlDeviceGetFieldValues", (self.asked.nvml.NVML_FI_DEV_MEMORY_TEMP,))
         return values[0].value.uiVal if values and values[0].nvmlReturn == 0 else None
 
+    def note_tenants(self) -> None:
+        """Note who computes on it before the window: in a container, ours may have numbers that nobody here knows."""
+        self.tenants = frozenset(self._computing())
+
+    def _computing(self) -> dict[int, Any]:
+        found = self.ask("nvmlDeviceGetComputeRunningProcesses", whole=False)
+        return {process.pid: process for process in found or ()}
+
+    def _visitors(self) -> list[dict[str, Any]]:
+        """Return who has come since and computes on it, and is not of this run."""
+        new = [process for pid, process in self._computing().items() if pid not in self.tenants]
+        return [self.asked.describe_process(one) for one in new if not descends(one.pid, os.getppid())][:MAX_VISITORS]
+
     def end(self) -> dict[str, Any]:
         """Return what is told once."""
         new = {f"ecc_{kind}": last - first for kind, (first, last) in self.errors.items() if last >= first}
         link = {"pcie_generation": self.pcie_generation, "pcie_width": self.pcie_width}
-        return {"index": self.index, "xid": self.xid, **link, **new}
+        return {"index": self.index, "xid": self.xid, "visitors": self._visitors(), **link, **new}
+
+
+def descends(pid: int, ancestor: int) -> bool:
+    """Tell whether a process is another or was started by it, or by one that it started; False where it is gone."""
+    while pid > 1 and pid != ancestor:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+            pid = int(stat.rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            return False
+    return pid == ancestor
 
 
 class Host:
@@ -277,6 +304,8 @@ def watch(path: str, boards: list[Board], notes: list[str], asked: Driver | None
             if sampler.ticks == 1:
                 print("watching", flush=True)
         if due_ns is None and asked is not None and boards:
+            for board in boards:
+                board.note_tenants()
             threading.Thread(target=watch_rarely, args=(asked, boards, notes), daemon=True).start()
         due_ns = max((due_ns or 0) + INTERVAL_NS, time.monotonic_ns())
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from benchmark.metrics import NS_PER_S, per_joule
-from benchmark.records import Count, Energy, GpuTelemetry, GpuTick, Metrics, Record, Telemetry, Text, Tick
+from benchmark.records import Count, Energy, GpuProcess, GpuTelemetry, GpuTick, Metrics, Record, Telemetry, Text, Tick
 from benchmark.records.environment import throttle_reasons
 
 Number = TypeVar("Number", int, float)
@@ -23,6 +23,7 @@ class ToldOfGpu(Record):
 
     index: Count
     xid: tuple[Count, ...] = ()
+    visitors: tuple[GpuProcess, ...] = ()
     ecc_corrected: Count | None = None
     ecc_uncorrected: Count | None = None
     pcie_generation: Count | None = None
@@ -84,6 +85,7 @@ def _gpu(
         ecc_corrected=told.ecc_corrected if told else None,
         ecc_uncorrected=told.ecc_uncorrected if told else None,
         xid=told.xid if told else (),
+        visitors=told.visitors if told else (),
         pcie_generation=told.pcie_generation if told else None,
         pcie_width=told.pcie_width if told else None,
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from benchmark.records.base import Count, Name, Record, Text
+from benchmark.records.environment import GpuProcess
 
 
 class GpuTick(Record):
@@ -66,6 +67,9 @@ class GpuTelemetry(Record):
     ecc_corrected: Count | None = Field(None, description="new errors in the window")
     ecc_uncorrected: Count | None = None
     xid: tuple[Count, ...] = Field((), description="XID errors that the driver reported in the window")
+    visitors: tuple[GpuProcess, ...] = Field(
+        (), description="of others, that came after the node was ready and computed on it when the window ended"
+    )
     pcie_generation: Count | None = Field(None, description="under load")
     pcie_width: Count | None = None
 

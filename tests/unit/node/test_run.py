@@ -16,7 +16,8 @@ from benchmark.files import read_record, read_samples, read_ticks
 from benchmark.node.engines import simulated
 from benchmark.node.interfaces import Listener, Query
 from benchmark.node.run import RunRequest, run
-from benchmark.records import Environment, NodeResult
+from benchmark.node.telemetry import Watch
+from benchmark.records import Environment, GpuProcess, GpuTelemetry, Metrics, NodeResult, Telemetry
 from benchmark.rundir import GO, READY, RunOrder
 from benchmark.settings import ResolvedSettings, Settings, resolve
 from benchmark.text import render_node
@@ -285,3 +286,26 @@ def test_a_run_that_is_not_watched_has_no_telemetry(tmp_path: Path) -> None:
     result = run(RunRequest(run_id="r1", node="jw2", resolved=settings, directory=tmp_path))
     assert result.telemetry is None
     assert not (tmp_path / "telemetry.jsonl").exists()
+
+
+@pytest.mark.parametrize(("required", "valid"), [(True, False), (False, True)])
+def test_a_number_beside_another_process_on_the_gpu_is_not_valid(
+    required: bool, valid: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    come = GpuProcess(pid=7, name="train.py", user="ann", memory_mib=16384)
+    watched = Watch.telemetry
+
+    def telemetry(self: Watch, metrics: Metrics | None) -> Telemetry | None:
+        told = watched(self, metrics)
+        return told and told.model_copy(update={"gpus": (GpuTelemetry(index=0, visitors=(come,)),)})
+
+    monkeypatch.setattr(Watch, "telemetry", telemetry)
+    long = {"samples": 5, "engine_options": {"ttft_ms": 100, "tpot_ms": 0.1}}  # than two ticks
+    asked = resolved(long, benchmark_require_idle_gpus=required)
+    result = run(replace(request(tmp_path), resolved=asked))
+    assert result.verdict is not None
+    assert result.verdict.valid == valid
+    said = (
+        "GPU 0 was used by another process: train.py of ann, pid 7, 16384 MiB, which had come while the node measured"
+    )
+    assert any(reason.startswith(said) for reason in result.verdict.reasons) == required

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from benchmark.files import read_ticks
+from benchmark.node.environment import visitors
 from benchmark.node.sampler import LEAST_LOAD_NS, MAX_BYTES, Board, Host, Sampler
 from benchmark.node.telemetry import TELEMETRY, Watch
 from benchmark.records import Environment, Gpu, Tick
+from benchmark.settings import Settings
 from tests.unit.building import HOST
 from tests.unit.node.recorded import DIRECTORY, recorded_nvml
 
@@ -86,6 +88,34 @@ def test_a_busy_gpu_is_watched(tmp_path: Path, busy: None) -> None:
     assert told.energy.idle_w is not None
     assert any(gpu.pcie_tx_kib_s == 1160 and gpu.pcie_rx_kib_s == 2836 for t in ticks for gpu in t.gpus)
     assert any(gpu.memory_temperature_c == 45 for t in ticks for gpu in t.gpus)
+
+
+def test_who_came_while_it_measured_is_named(tmp_path: Path, busy: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    come = tmp_path / "come"
+    monkeypatch.setenv("RECORDED_VISITORS", str(come))
+    come.write_text(f"{os.getpid()}")
+    watch = Watch(tmp_path, SEEN)
+    watch.idle()
+    watch.start(time.monotonic_ns())
+    wait_for_ticks(watch, 2)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as ours:
+        # The run, one that it started, and another's.
+        come.write_text(f"{os.getpid()} {ours.pid} 1 4194400")
+        watch.end(time.monotonic_ns() - 10**9, time.monotonic_ns())
+        ours.communicate()
+    told = watch.telemetry(None)
+    assert told is not None
+    init, gone = told.gpus[0].visitors
+    assert (init.pid, init.user, init.memory_mib) == (1, "root", 16384)
+    assert init.name
+    assert (gone.pid, gone.name, gone.user) == (4194400, "", "")
+    cuda = Settings(benchmark_device="cuda")
+    sentences = visitors(cuda, "continuous", told)
+    assert len(sentences) == 2
+    assert sentences[0].startswith(f"GPU 0 was used by another process: {init.name} of root, pid 1, 16384 MiB, which")
+    assert visitors(cuda, "endpoint", told) == ()
+    assert visitors(cuda.model_copy(update={"benchmark_require_idle_gpus": False}), "continuous", told) == ()
+    assert visitors(cuda, "continuous", None) == ()
 
 
 def test_events_of_the_driver_are_kept(tmp_path: Path, busy: None, monkeypatch: pytest.MonkeyPatch) -> None:
