@@ -81,9 +81,10 @@ def margin_s(telling_s: float) -> float:
     """Return how far ahead the start has to be for every node to hear of it, in seconds.
 
     `telling_s`: how long it took, just before, to say something to each and to have heard from each. A start is no
-    longer word, and twice that leaves room for what else the nodes do.
+    longer word. The rest is for what a node does once it knows: some milliseconds of processor time, which nodes that
+    share a machine need one after the other.
     """
-    return min(LEAST_MARGIN_S + 2 * telling_s, MOST_MARGIN_S)
+    return min(LEAST_MARGIN_S + 5 * telling_s, MOST_MARGIN_S)
 
 
 def read_facts(text: str) -> Environment:

@@ -58,8 +58,8 @@ def test_the_start_is_for_those_that_are_ready_and_far_enough_ahead_to_tell_them
     make_run(tmp_path, {node: asked() for node in ("jw2", "jw3", "jw4")})
     before = time.time_ns()
     start = agree(tmp_path, ("jw4", "jw2"), 1.0)
-    assert start.margin_s == LEAST_MARGIN_S + 2
-    assert before + int(2.5e9) <= start.start_unix_ns <= time.time_ns() + int(2.5e9)
+    assert start.margin_s == LEAST_MARGIN_S + 5
+    assert before + int(5.5e9) <= start.start_unix_ns <= time.time_ns() + int(5.5e9)
     assert start.nodes == ("jw2", "jw4")
     assert json.loads((tmp_path / "start.json").read_text())["start_unix_ns"] == start.start_unix_ns
 
