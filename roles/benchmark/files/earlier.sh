@@ -10,14 +10,14 @@ repeats=$(sed -n 's/^ *"benchmark_repeats": \([0-9]*\).*/\1/p' order.json 2>/dev
 [ "${repeats:-1}" -gt 1 ] && last=repeat${repeats}_go || last=go
 # One that was started just now has no pid yet.
 looks=20
-while [ ! -f pid ] && [ "$looks" -gt 0 ]; do
+while [ ! -s pid ] && [ "$looks" -gt 0 ]; do
   sleep 0.1
   looks=$((looks - 1))
 done
 if [ -f exit_code ]; then
   state=$(cat exit_code)
 # As in watch.sh: only ours works in this directory.
-elif [ ! -f pid ] || [ "$(readlink "/proc/$(cat pid)/cwd")" != "$(pwd -P)" ]; then
+elif [ ! -s pid ] || [ "$(readlink "/proc/$(cat pid)/cwd")" != "$(pwd -P)" ]; then
   state=vanished
   [ -f exit_code ] && state=$(cat exit_code)
 elif [ ! -f "$last" ] && grep -q '"wait_s": [0-9]' order.json; then

@@ -4,7 +4,7 @@ expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
 cd "$(expand "$1")/$2" 2>/dev/null || { echo nothing; exit 0; }
 # It may be starting just now.
 left=20
-while [ ! -f pid ] && [ "$left" -gt 0 ]; do
+while [ ! -s pid ] && [ "$left" -gt 0 ]; do
   sleep 0.1
   left=$((left - 1))
 done

@@ -34,7 +34,7 @@ await() {
     [ $? = 99 ] && continue
     [ -f "$1" ] || sleep 0.2
     # A pid may have been given to another process since: only ours works in this directory.
-    if [ -f pid ] && [ "$(readlink "/proc/$(cat pid)/cwd")" != "$(pwd -P)" ] && [ ! -f exit_code ]; then
+    if [ -s pid ] && [ "$(readlink "/proc/$(cat pid)/cwd")" != "$(pwd -P)" ] && [ ! -f exit_code ]; then
       echo vanished
       exit 0
     fi

@@ -38,7 +38,7 @@ if [ -f exit_code ]; then
   cat exit_code
 # Whoever holds the lock is there. A pid may have been given to another process since, after a reboot for one: only ours works
 # in this directory.
-elif [ -z "$held" ] && [ -f pid ] && [ "$(readlink "/proc/$(cat pid)/cwd")" != "$(pwd -P)" ] && [ ! -f exit_code ]; then
+elif [ -z "$held" ] && [ -s pid ] && [ "$(readlink "/proc/$(cat pid)/cwd")" != "$(pwd -P)" ] && [ ! -f exit_code ]; then
   [ "$(cat boot_id /proc/sys/kernel/random/boot_id 2>/dev/null | uniq | wc -l)" = 2 ] && echo rebooted || echo vanished
 # Not the end: should it have come since the first look, the next one finds it with its exit code.
 elif [ "$4" != exit_code ] && [ -f "$4" ]; then

@@ -187,6 +187,20 @@ def test_a_node_that_is_lost_before_its_run_was_started_is_not_looked_for(
     assert partner.lost in ("no route", "took a command and gave no answer within 1 s")
 
 
+def test_a_run_whose_number_is_just_being_written_is_not_taken_for_one_that_is_gone(
+    nodes: list[Node], heard: Heard
+) -> None:
+    node = nodes[0]
+    (node.place / "pid").touch()
+    partner = node.partner()
+    gathering = heard.gather(partner)
+    getting_ready = threading.Timer(0.5, node.put, ("ready", "facts"))
+    getting_ready.start()
+    gathering.wait_until_ready()
+    gathering.close()
+    assert partner.state is State.READY
+
+
 def test_a_session_that_breaks_is_opened_again_and_the_word_said_again(
     nodes: list[Node], heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
