@@ -1,7 +1,4 @@
-"""Action `benchmark_collect`: wait for the node's run, tell how far it is, bring its files back, failed or not.
-
-A node that begins when it is ready is started here; those that begin together are by `benchmark_together`.
-"""
+"""Action `benchmark_collect`: wait for the node's run, tell how far it is, bring its files back, failed or not."""
 
 from __future__ import annotations
 
@@ -36,8 +33,6 @@ class ActionModule(RunAction):
             raise NodeFailure(sentence)
         if (behind := self.place / BEHIND).exists():
             self._give_up(behind)
-        if not self.order.wait_s:
-            self.start()
         timeout_s = int(self.setting("benchmark_timeout_s"))
         repeats = int(self.setting("benchmark_repeats"))
         # Nodes that wait for each other are at their last repeat by now; one that does not is at its first.

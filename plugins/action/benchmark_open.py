@@ -27,7 +27,7 @@ from benchmark.rundir import NODES, ORDER, RunOrder, open_run
 from benchmark.settings import ResolvedSettings
 
 # Of a play in which no node waits for another.
-ALONE = {"synchronized": False, "solo": False, "repeats": 1}
+ALONE = {"synchronized": False, "solo": False, "repeats": 1, "by_themselves": []}
 
 
 class ActionModule(NodeAction):
@@ -41,7 +41,8 @@ class ActionModule(NodeAction):
     def act(self) -> dict[str, Any]:
         """Return `run_id` and `dir` (absolute), both empty in check mode.
 
-        `synchronized`: whether nodes wait; `solo` and `repeats`: what they do before the last measurement.
+        `synchronized`: whether nodes wait; `solo` and `repeats`: what they do before the last measurement;
+        `by_themselves`: those that do not wait.
         And of a run that is resumed: `settings_from`, its directory, and `done`, the nodes that nothing is asked of.
         """
         play = resolve_play(self.task_vars, self._loader)
@@ -116,7 +117,8 @@ class ActionModule(NodeAction):
             )
             write_record(place / ORDER, order)
         together = {"synchronized": wait_s is not None, "solo": all_turns_s > 0, "repeats": repeats}
-        return {"run_id": run_id, "dir": str(directory), **together}
+        alone = [node for node, settings in resolved.items() if wait_s is None or not measures(settings)]
+        return {"run_id": run_id, "dir": str(directory), "by_themselves": alone, **together}
 
 
 def _count(number: int) -> str:

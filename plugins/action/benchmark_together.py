@@ -152,7 +152,7 @@ class ActionModule(NodeAction):
     def _take(self, node: str, stack: ExitStack) -> None:
         variables = self.task_vars["hostvars"][node]
         prepared = variables.get("node_prepared") or {}
-        adopted = (prepared.get("benchmark_adopt") or {}).get("adopted")
+        adopted = (prepared.get("benchmark_start") or {}).get("adopted")
         if prepared.get("failed") or adopted or node in self.task_vars["benchmark_run"]["done"]:
             return
         place = self.run_dir / NODES / node

@@ -1,7 +1,8 @@
 """Action `node_prepare`: what the roles preflight, python_env, vllm and hf_cache do to a node, one after the other.
 
 In the whole job they are one task, since each task costs the controller a process per node, also where there is nothing
-to do. So is what comes before a run that is resumed: to look what an earlier attempt left.
+to do. So is what comes before a run that is resumed, to look what an earlier attempt left; and the start of what waits
+for nobody: a task that also waits for the end would let only as many nodes begin as there are forks.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from node_action import NodeAction
 from benchmark.progress import Told
 
 # Each is an action, and has the name of the stage that a failure in it is told of.
-VLLM, ADOPT = "vllm", "benchmark_adopt"
-STEPS = {"preflight": "preflight", "python_env": "python_env", VLLM: VLLM, "hf_cache": "hf_cache", ADOPT: "benchmark"}
+VLLM, START = "vllm", "benchmark_start"
+STEPS = {"preflight": "preflight", "python_env": "python_env", VLLM: VLLM, "hf_cache": "hf_cache", START: "benchmark"}
 # Loaded once, in the process that forks the workers; see before_forks.
 for _step in STEPS:
     action_loader.get(_step, class_only=True)
@@ -41,8 +42,9 @@ class ActionModule(NodeAction):
         left_out = set()
         if self.node not in self.task_vars["preflight_settings"]["vllm"]:
             left_out.add(VLLM)
-        if not self.task_vars["benchmark_run"]["settings_from"]:
-            left_out.add(ADOPT)
+        run = self.task_vars["benchmark_run"]
+        if not run["settings_from"] and self.node not in run["by_themselves"]:
+            left_out.add(START)
         steps = self.steps = {name: self._action(name) for name in STEPS if name not in left_out}
         heard: dict[str, str] = {}
         done: dict[str, Any] = {}

@@ -283,7 +283,7 @@ def test_a_node_that_cannot_be_told_in_time_is_left(nodes: list[Node], heard: He
 
 
 def test_what_a_node_says_without_end_is_not_taken(nodes: list[Node], heard: Heard) -> None:
-    partner = nodes[0].partner(within_s=2, call=lambda: Session(["sh", "-c", "exec yes running"]))
+    partner = nodes[0].partner(within_s=2, call=lambda: Session(["sh", "-c", f"exec yes {'x' * 4000}"]))
     gathering = heard.gather(partner)
     gathering.wait_until_ready()
     gathering.close()

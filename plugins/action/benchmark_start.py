@@ -1,4 +1,4 @@
-"""Action `benchmark_adopt`: in a run that is resumed, look what an earlier attempt left on the node.
+"""Action `benchmark_start`: look what an earlier attempt left on the node, and start what need not wait for others.
 
 What has completed, or measures, is not done again; what broke off is brought back beside the new attempt, and removed.
 """
@@ -18,20 +18,26 @@ from benchmark.rundir import ATTEMPT
 
 
 class ActionModule(RunAction):
-    """A step of `node_prepare`."""
+    """A step of `node_prepare`. Runs that wait for each other are started by `benchmark_together`."""
 
     def act(self) -> dict[str, Any]:
-        """Return whether what is there is `adopted`: the node need not be told when to start."""
+        """Return `changed`, and whether what is there is `adopted`: the node need not be told when to start."""
         if self.check_mode:
-            return {"changed": False, "adopted": False}
+            return {"changed": True, "note": "The benchmark would be started.", "adopted": False}
+        adopted = self.order.attempt > 1 and self._adopt()
+        started = not adopted and self.order.wait_s is None and self.start()
+        return {"changed": started, "adopted": adopted}
+
+    def _adopt(self) -> bool:
+        """Tell whether what is on the node is this run's, complete or measuring; keep and remove what is neither."""
         state, _, number = self.script("earlier.sh").strip().partition(" ")
         if state == NOTHING:
-            return {"changed": False, "adopted": False}
+            return False
         if state in (*COMPLETED, "running"):
             self.say(
                 "an earlier attempt " + ("still measures" if state == "running" else "completed here: not run again")
             )
-            return {"changed": False, "adopted": True}
+            return True
         if state == "waits":
             self.say("an earlier attempt waits for a start that never comes: stopping it")
             self.script("stop.sh")
@@ -40,4 +46,4 @@ class ActionModule(RunAction):
         if not self.fetch(into=aside):
             raise NodeFailure(f"What an earlier attempt left could not be brought back; look at it: {self.on_node}.")
         self.script("clean.sh")
-        return {"changed": True, "adopted": False}
+        return False
