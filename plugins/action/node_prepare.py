@@ -55,7 +55,8 @@ class ActionModule(NodeAction):
             action.heard = heard
             with action.alone():
                 done[self.step] = action.act()
-        return {"changed": any(result["changed"] for result in done.values()), **done}
+        # That a run was started changes nothing of what the node has.
+        return {"changed": any(result["changed"] for name, result in done.items() if name != START), **done}
 
     def after_interruption(self) -> dict[str, Any]:
         """Leave the node as the step leaves it."""
