@@ -168,8 +168,7 @@ class ActionModule(NodeAction):
         node = self.nodes[one.node]
         node.launched_unix_ns = node.launched_unix_ns or one.started_unix_ns
         if one.refused:
-            one.state, node.left = State.LEFT, True
-            write_atomic(node.place / REFUSED, why_refused("start.sh", one.refused, node.on_node))
+            self._leave(one, why_refused("start.sh", one.refused, node.on_node), REFUSED)
         elif one.state is State.LEFT and not node.launched_unix_ns:
             silent = f"took a command and gave no answer within {node.limit_s} s"
             self._leave(one, unreachable(one.lost or silent, node.address))
@@ -242,9 +241,9 @@ class ActionModule(NodeAction):
                 told = f"Drift, and benchmark_drift is fail: {drift_reason(own)} Nothing was measured."
                 self._leave(one, told)
 
-    def _leave(self, one: Partner, reason: str) -> None:
+    def _leave(self, one: Partner, reason: str, file: str = BEHIND) -> None:
         one.state, self.nodes[one.node].left = State.LEFT, True
-        write_atomic(self.nodes[one.node].place / BEHIND, reason)
+        write_atomic(self.nodes[one.node].place / file, reason)
 
 
 def _want_descriptors(count: int) -> None:

@@ -124,14 +124,19 @@ def test_all_that_are_ready_are_told_and_who_has_ended_or_is_late_is_not(nodes: 
     assert heard.said == []
 
 
-def test_a_node_that_gets_ready_later_is_heard_of(nodes: list[Node], heard: Heard) -> None:
-    node = nodes[0]
+def gets_ready_later(node: Node, heard: Heard) -> Partner:
+    """Gather a node that is ready half a second after it is first asked."""
     partner = node.partner()
     gathering = heard.gather(partner)
     getting_ready = threading.Timer(0.5, node.put, ("ready", "facts"))
     getting_ready.start()
     gathering.wait_until_ready()
     gathering.close()
+    return partner
+
+
+def test_a_node_that_gets_ready_later_is_heard_of(nodes: list[Node], heard: Heard) -> None:
+    partner = gets_ready_later(nodes[0], heard)
     assert (partner.state, partner.facts) == (State.READY, "facts")
 
 
@@ -190,14 +195,8 @@ def test_a_node_that_is_lost_before_its_run_was_started_is_not_looked_for(
 def test_a_run_whose_number_is_just_being_written_is_not_taken_for_one_that_is_gone(
     nodes: list[Node], heard: Heard
 ) -> None:
-    node = nodes[0]
-    (node.place / "pid").touch()
-    partner = node.partner()
-    gathering = heard.gather(partner)
-    getting_ready = threading.Timer(0.5, node.put, ("ready", "facts"))
-    getting_ready.start()
-    gathering.wait_until_ready()
-    gathering.close()
+    (nodes[0].place / "pid").touch()
+    partner = gets_ready_later(nodes[0], heard)
     assert partner.state is State.READY
 
 
