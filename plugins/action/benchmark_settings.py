@@ -10,8 +10,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible import release
+from ansible.errors import AnsibleError
 from node_action import CHECKOUT, NodeAction, NodeFailure
-from play_settings import resolve_play
+from play_settings import nodes, resolve_play
 
 from benchmark.cluster.wheelhouse import on_controller, require_pins
 from benchmark.errors import InputError
@@ -35,6 +36,7 @@ class ActionModule(NodeAction):
                 f"ansible-core is {release.__version__}; {'.'.join(map(str, OLDEST))} or newer and below "
                 f"{'.'.join(map(str, BELOW))} is needed: install requirements.txt."
             )
+        self._check_connections()
         resolved = resolve_play(self.task_vars, self._loader).resolved
         self._check_wheelhouses(resolved.values())
         return {
@@ -46,6 +48,19 @@ class ActionModule(NodeAction):
                 if r.profile.engine == VLLM
             },
         }
+
+    def _check_connections(self) -> None:
+        """Refuse a variable of Ansible's own (ansible_user: "{{ ... }}") that cannot be templated."""
+        found = []
+        for node in nodes(self.task_vars):
+            variables = self.task_vars["hostvars"][node]
+            for name in sorted(name for name in variables if name.startswith("ansible_")):
+                try:
+                    variables[name]
+                except AnsibleError as error:
+                    found.append(f"{node}: {name} has no value: {' '.join(str(error).split())}.")
+        if found:
+            raise NodeFailure("\n".join(found))
 
     def _check_wheelhouses(self, nodes: Iterable[ResolvedSettings]) -> None:
         """Refuse a wheelhouse that is not there, or that lacks a package which is pinned."""

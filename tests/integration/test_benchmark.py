@@ -143,6 +143,14 @@ def refuse(playbooks: Playbooks, inventory: Path, *said: str, words: Sequence[st
     assert not playbooks.results.exists()
 
 
+def test_a_connection_variable_without_a_value_is_refused_before_any_node_is_touched(playbooks: Playbooks) -> None:
+    hosts = {"jw2": playbooks.cluster.host("jw2"), "jw3": {"ansible_host": "127.0.0.3", "ansible_user": "{{ nobody }}"}}
+    done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts))
+    assert done.code != 0
+    assert "jw3: ansible_user has no value: 'nobody' is undefined." in " ".join(done.output.split())
+    assert not (playbooks.directory / "results").exists()
+
+
 def test_an_empty_group_is_refused(playbooks: Playbooks) -> None:
     done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts={}))
     assert done.code != 0
