@@ -61,7 +61,8 @@ class InstallError(Exception):
 
 def installed_sum(directory: Path) -> str:
     """Return a sum over names and versions of what is installed; as roles/python_env/files/state.sh makes it."""
-    names = sorted(os.fsencode(path.name) for path in directory.glob("lib/python3*/site-packages/*.dist-info"))
+    infos = sorted(directory.glob("lib/python3*/site-packages/*.dist-info"), key=os.fsencode)
+    names = [os.fsencode(path.name) for path in infos]
     return hashlib.sha256(b"".join(name + b"\n" for name in names)).hexdigest()
 
 

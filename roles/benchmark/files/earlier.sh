@@ -2,8 +2,8 @@
 # Arguments: the run's directory, the node's name.
 # Prints "nothing"; or what became of it (its exit code, "running", "waits" where nobody will say when to start, or
 # "vanished" where its process is gone without an exit code) and the attempt's number.
-expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
-cd "$(expand "$1")/$2" 2>/dev/null || { echo nothing; exit 0; }
+case $1 in "~/"*) run=$HOME/${1#"~/"}/$2 ;; *) run=$1/$2 ;; esac
+cd "$run" 2>/dev/null || { echo nothing; exit 0; }
 number=$(sed -n 's/^ *"attempt": \([0-9]*\).*/\1/p' order.json 2>/dev/null)
 # The last start that it is told: before that it comes to wait for one.
 repeats=$(sed -n 's/^ *"benchmark_repeats": \([0-9]*\).*/\1/p' order.json 2>/dev/null)
@@ -17,7 +17,7 @@ done
 if [ -f exit_code ]; then
   state=$(cat exit_code)
 # As in watch.sh: only ours works in this directory.
-elif [ ! -s pid ] || [ "$(readlink "/proc/$(cat pid)/cwd")" != "$(pwd -P)" ]; then
+elif ! read -r pid 2>/dev/null < pid || [ ! "/proc/$pid/cwd" -ef . ]; then
   state=vanished
   [ -f exit_code ] && state=$(cat exit_code)
 elif [ ! -f "$last" ] && grep -q '"wait_s": [0-9]' order.json; then

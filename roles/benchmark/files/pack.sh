@@ -3,9 +3,8 @@
 # Arguments: the run's directory, the node's name.
 set -eu
 umask go-w
-expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
-run=$(expand "$1")
-cd "$run/$2"
+case $1 in "~/"*) run=$HOME/${1#"~/"}/$2 ;; *) run=$1/$2 ;; esac
+cd "$run"
 tar -czf "../$2.tar.gz" --exclude=order.json --exclude='*.tmp' --exclude='*.part' --exclude='*.lock' --exclude=bell .
 size=$(wc -c < "../$2.tar.gz")
 echo "packed $PWD/../$2.tar.gz $size"

@@ -2,9 +2,8 @@
 # Arguments: the run's directory, the node's name, the environment's directory, the time limit in seconds.
 # Standard input: the order (JSON). Prints "started", or "running" where it was started before.
 set -eu
-expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
-run=$(expand "$1")/$2
-python=$(expand "$3")/bin/python
+case $1 in "~/"*) run=$HOME/${1#"~/"}/$2 ;; *) run=$1/$2 ;; esac
+case $3 in "~/"*) python=$HOME/${3#"~/"}/bin/python ;; *) python=$3/bin/python ;; esac
 [ -x "$python" ] || { echo "there is no $python: run playbooks/provision.yml" >&2; exit 1; }
 
 umask go-w
@@ -18,42 +17,51 @@ cd "$run"
 cat > order.json
 # By which another boot is told, where the node is back after one.
 { read -r boot < /proc/sys/kernel/random/boot_id && echo "$boot" > boot_id; } 2> /dev/null || :
+# Others wait for these instead of looking again and again: the run lets go of the first when it is ready to measure, the shell
+# below of the second when the run has ended. Python takes a second, or many on a busy node, until it could.
+exec 8> starting.lock 9> running.lock
+{ flock -n 8 && flock -n 9; } 2> /dev/null || :
 # shellcheck disable=SC2016 # the inner shell expands
 setsid sh -c '
   trap "" HUP
-  # Others wait for these instead of looking again and again: the run lets go of the first when it is ready to measure,
-  # this shell of the second when the run has ended. Python takes a second, or many on a busy node, until it could.
-  exec 8> starting.lock 9> running.lock
-  { flock -n 8; flock -n 9; } 2> /dev/null
-  up() { read -r seconds _ < /proc/uptime; echo "${seconds%.*}"; }
-  began=$(up)
+  up() { read -r seconds _ < /proc/uptime; seconds=${seconds%.*}; }
+  up
+  began=$seconds
   # Where the kernel counts the processes of this cgroup that it killed because memory ran out: cgroup v1, v2, and within a
   # container that does not see its own place.
-  for counter in \
-    "/sys/fs/cgroup/memory$(sed -n "s/^[0-9]*:memory://p" /proc/self/cgroup)/memory.oom_control" \
-    "/sys/fs/cgroup$(sed -n "s/^0:://p" /proc/self/cgroup)/memory.events" \
+  v1= v2=
+  while IFS=: read -r _ controllers path; do
+    case $controllers in memory) v1=$path ;; "") v2=$path ;; esac
+  done < /proc/self/cgroup
+  for counter in "/sys/fs/cgroup/memory$v1/memory.oom_control" "/sys/fs/cgroup$v2/memory.events" \
     /sys/fs/cgroup/memory/memory.oom_control /sys/fs/cgroup/memory.events /dev/null; do
     [ -r "$counter" ] && break
   done
-  kills() { sed -n "s/^oom_kill //p" "$1"; }
-  own=$(kills "$counter")
-  all=$(kills /proc/vmstat)
+  kills() { while read -r name kills; do [ "$name" = oom_kill ] && return; done < "$1"; kills=; }
+  kills "$counter"
+  own=$kills
+  kills /proc/vmstat
+  all=$kills
   PYTHONUNBUFFERED=1 timeout -k 30 "$1" "$2" -m benchmark run --order order.json --starting-lock 8 9>&- &
-  echo $! > limit
+  limit=$!
+  echo $limit > limit
   echo $$ > pid
   exec 8>&-
-  wait $!
+  wait $limit
   code=$?
+  up
   # One that had to be killed because it did not end in time is not one that ran out of memory.
-  [ "$code" = 137 ] && [ $(($(up) - began)) -ge "$1" ] && code=124
+  [ "$code" = 137 ] && [ $((seconds - began)) -ge "$1" ] && code=124
   # Who killed it, as far as this tells: the counts before and after, and the memory that the cgroup may take.
   [ "$code" = 137 ] && {
-    echo "cgroup $own $(kills "$counter")"
-    echo "node $all $(kills /proc/vmstat)"
+    kills "$counter"
+    echo "cgroup $own $kills"
+    kills /proc/vmstat
+    echo "node $all $kills"
     echo "limit" $(cat "${counter%/*}/memory.limit_in_bytes" "${counter%/*}/memory.max" 2> /dev/null)
   } > oom_kills
   # What outlived it: `timeout` leads a process group of all that was started.
-  kill -KILL -- "-$(cat limit)" 2>/dev/null
+  kill -KILL -- "-$limit" 2>/dev/null
   echo $code > exit_code.part
   mv exit_code.part exit_code
 ' benchmark "$4" "$python" < /dev/null > benchmark.log 2>&1 &

@@ -1,18 +1,18 @@
 # Stop the run: it is asked to end, and ended ten seconds later. Returns once it has ended.
 # Arguments: the run's directory, the node's name. Prints "nothing" where it was never started.
-expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
-cd "$(expand "$1")/$2" 2>/dev/null || { echo nothing; exit 0; }
+case $1 in "~/"*) run=$HOME/${1#"~/"}/$2 ;; *) run=$1/$2 ;; esac
+cd "$run" 2>/dev/null || { echo nothing; exit 0; }
 # It may be starting just now.
 left=20
 while [ ! -s pid ] && [ "$left" -gt 0 ]; do
   sleep 0.1
   left=$((left - 1))
 done
-shell=$(cat pid 2>/dev/null) || exit 0
+read -r shell 2>/dev/null < pid || exit 0
 # As in watch.sh: only ours works in this directory.
-[ "$(readlink "/proc/$shell/cwd")" = "$(pwd -P)" ] || exit 0
+[ "/proc/$shell/cwd" -ef . ] || exit 0
 # `timeout` leads the process group of all that the run started, and hands SIGTERM on to it.
-limit=$(cat limit)
+read -r limit < limit
 kill -TERM "$limit" 2>/dev/null
 left=50
 while [ ! -f exit_code ] && [ "$left" -gt 0 ]; do

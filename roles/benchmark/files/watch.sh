@@ -5,8 +5,8 @@
 # Prints the exit code (or the file's name, or "running"; or where its process is gone without an exit code "vanished",
 # "rebooted" where the node was started anew since, "removed" where the directory is gone too), then progress.json, of
 # which no more than is read there; or with the file's name what it holds.
-expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
-cd "$(expand "$1")/$2" 2>/dev/null || { echo removed; exit 0; }
+case $1 in "~/"*) run=$HOME/${1#"~/"}/$2 ;; *) run=$1/$2 ;; esac
+cd "$run" 2>/dev/null || { echo removed; exit 0; }
 known=$5
 next_stage() {
   told=
@@ -38,7 +38,7 @@ if [ -f exit_code ]; then
   cat exit_code
 # Whoever holds the lock is there. A pid may have been given to another process since, after a reboot for one: only ours works
 # in this directory.
-elif [ -z "$held" ] && [ -s pid ] && [ "$(readlink "/proc/$(cat pid)/cwd")" != "$(pwd -P)" ] && [ ! -f exit_code ]; then
+elif [ -z "$held" ] && read -r pid 2>/dev/null < pid && [ ! "/proc/$pid/cwd" -ef . ] && [ ! -f exit_code ]; then
   [ "$(cat boot_id /proc/sys/kernel/random/boot_id 2>/dev/null | uniq | wc -l)" = 2 ] && echo rebooted || echo vanished
 # Not the end: should it have come since the first look, the next one finds it with its exit code.
 elif [ "$4" != exit_code ] && [ -f "$4" ]; then

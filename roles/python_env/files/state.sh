@@ -4,5 +4,8 @@
 case $1 in "~/"*) dir=$HOME/${1#"~/"} ;; *) dir=$1 ;; esac
 [ -x "$dir/bin/python" ] || exit 0
 cat "$dir/.llm-benchmark" 2>/dev/null || exit 0
-for info in "$dir"/lib/python3*/site-packages/*.dist-info; do echo "${info##*/}"; done | LC_ALL=C sort | sha256sum | cut -d' ' -f1
+# In the order of their bytes.
+LC_ALL=C
+sum=$(for info in "$dir"/lib/python3*/site-packages/*.dist-info; do echo "${info##*/}"; done | sha256sum)
+echo "${sum%% *}"
 exit 0

@@ -1,5 +1,6 @@
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,22 +11,19 @@ WATCH = Path(__file__).parents[3] / "roles/benchmark/files/watch.sh"
 def test_an_end_that_comes_in_the_middle_of_a_look_is_told_by_the_next_one(tmp_path: Path) -> None:
     run = tmp_path / "run" / "jw2"
     run.mkdir(parents=True)
-    (run / "pid").write_text("1\n")
-    # The run ends, and its process with it, just when the script asks for the process.
-    readlink = tmp_path / "bin" / "readlink"
-    readlink.parent.mkdir()
-    readlink.write_text(f"#!/bin/sh\necho 0 > {run}/exit_code\n")
-    readlink.chmod(0o755)
+    os.mkfifo(run / "pid")
 
     def look() -> list[str]:
-        return subprocess.run(
-            ["sh", str(WATCH), str(run.parent), "jw2", "0", "exit_code", ""],
-            env={**os.environ, "PATH": f"{readlink.parent}:{os.environ['PATH']}"},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.splitlines()
+        words = ["sh", str(WATCH), str(run.parent), "jw2", "0", "exit_code", ""]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
 
+    def end() -> None:
+        """The run ends, and its process with it, just when the script asks for the process."""
+        with (run / "pid").open("w") as pid:
+            (run / "exit_code").write_text("0\n")
+            pid.write("1\n")
+
+    threading.Thread(target=end, daemon=True).start()
     assert look() == ["running"]
     assert look() == ["0"]
 
