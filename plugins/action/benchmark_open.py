@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from benchmark.rundir import NODES, ORDER, RunOrder, open_run
 from benchmark.settings import ResolvedSettings
 
 # Of a play in which no node waits for another.
-ALONE = {"synchronized": False, "solo": False, "repeats": 1, "by_themselves": []}
+ALONE = {"synchronized": False, "solo": False, "repeats": 1, "by_themselves": [], "at_once": False}
 
 
 class ActionModule(NodeAction):
@@ -42,7 +42,7 @@ class ActionModule(NodeAction):
         """Return `run_id` and `dir` (absolute), both empty in check mode.
 
         `synchronized`: whether nodes wait; `solo` and `repeats`: what they do before the last measurement;
-        `by_themselves`: those that do not wait.
+        `by_themselves`: those that do not wait; `at_once`: whether one process may look at all nodes and start them.
         And of a run that is resumed: `settings_from`, its directory, and `done`, the nodes that nothing is asked of.
         """
         play = resolve_play(self.task_vars, self._loader)
@@ -62,7 +62,7 @@ class ActionModule(NodeAction):
             play.resolved,
             command=_command_line(),
             versions={"ansible-core": release.__version__},
-            hosts=self._hosts(play.resolved),
+            hosts=play.hosts,
             on_command_line=play.on_command_line,
             controller=controller(os.getppid()),
         )
@@ -73,7 +73,7 @@ class ActionModule(NodeAction):
         which = f"{_count(len(left.todo))} to measure, {_count(len(left.done))} complete and left alone"
         for sentence in (f"Resuming the run {run.run_id}: {which}.", *left.notes):
             Display().display(sentence)
-        told = {"settings_from": str(run_dir), "done": list(left.done)}
+        told = {"settings_from": str(run_dir), "done": list(left.done), "at_once": False}
         todo = {node: play.resolved[node] for node in left.todo}
         if self.check_mode or not todo:
             known = {"run_id": run.run_id, "dir": "" if self.check_mode else str(run_dir), **ALONE}
@@ -84,14 +84,10 @@ class ActionModule(NodeAction):
             todo,
             command=_command_line(),
             notes=left.notes,
-            hosts=self._hosts(todo),
+            hosts={node: play.hosts[node] for node in todo},
             leader=controller(os.getppid()),
         )
         return self._order(run.run_id, run_dir, todo, number) | told
-
-    def _hosts(self, nodes: Iterable[str]) -> dict[str, str]:
-        hostvars = self.task_vars["hostvars"]
-        return {node: str(hostvars[node].get("ansible_host", node)) for node in nodes}
 
     def _order(
         self, run_id: str, directory: Path, resolved: Mapping[str, ResolvedSettings], attempt: int
@@ -118,7 +114,7 @@ class ActionModule(NodeAction):
             write_record(place / ORDER, order)
         together = {"synchronized": wait_s is not None, "solo": all_turns_s > 0, "repeats": repeats}
         alone = [node for node, settings in resolved.items() if wait_s is None or not measures(settings)]
-        return {"run_id": run_id, "dir": str(directory), "by_themselves": alone, **together}
+        return {"run_id": run_id, "dir": str(directory), "by_themselves": alone, "at_once": not alone, **together}
 
 
 def _count(number: int) -> str:

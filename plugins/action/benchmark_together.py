@@ -2,6 +2,9 @@
 
 It runs once, for all nodes that wait for each other. A node that is not ready in time, or is not to measure, is left
 behind: why, is put down beside its files for `benchmark_collect`, which stops it, fetches what there is and fails.
+
+With `look` it looks at the nodes first, in the same sessions, and starts nothing where any of them lacks something or
+cannot be reached: `node_prepare` sees to that, node by node.
 """
 
 from __future__ import annotations
@@ -11,18 +14,21 @@ import binascii
 import resource
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
+import live_channel
+from ansible.errors import AnsibleError
 from gathering import LATE_S, Gathering, Partner, State
 from leader import alone
 from node_action import NodeAction, unreachable
 from partners import Gathered, partner
 from play_settings import nodes
+from preparation import PREFLIGHT, Preparation
 from run_action import ARCHIVE, BEHIND, GRACE_S, REFUSED, hand_on, read_packed, show, why_refused
 
 from benchmark.cluster.drift import drift_reason
@@ -30,7 +36,7 @@ from benchmark.cluster.fetched import unpack
 from benchmark.cluster.together import READY_FILE, START_FILE, agree, clock_offset, drift_of_ready, read_facts
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_atomic, write_record
-from benchmark.progress import describe
+from benchmark.progress import Told, describe
 from benchmark.records import AgreedStart, Drift, ReadyNode
 from benchmark.rundir import NODES, ORDER, RunOrder, of_repeat
 
@@ -41,33 +47,77 @@ DESCRIPTORS_PER_NODE, DESCRIPTORS = 6, 512
 
 
 class ActionModule(NodeAction):
-    """Needs `dir`. Each of a run's repeats has a start of its own, and the first comes after the nodes' turns alone.
+    """Needs `dir`; takes `look`.
 
-    A node that has measured may take `benchmark_timeout_s` from the start of that until it is ready for the next.
+    Each of a run's repeats has a start of its own, and the first comes after the nodes' turns alone. A node that has
+    measured may take `benchmark_timeout_s` from the start of that until it is ready for the next.
     """
 
     _requires_connection = False
     repeat = 1
+    started = False
 
     def act(self) -> dict[str, Any]:
         """Return the nodes that were `told` the last start, how long before it all had been, and those that are `home`.
 
-        Those have completed, their files are here, and nothing is left to be done with them.
+        Those have completed, their files are here, and nothing is left to be done with them. `prepared`: the nodes that
+        were found to lack nothing; `started`: whether the runs were started.
         """
         if self.check_mode or not self.nodes:
-            return {"changed": False, "told": [], "home": []}
+            return self._result({})
+        try:
+            return self._result(self._together())
+        except AnsibleError:
+            if self._looks and not self.started:
+                # Of a node's variables, say: its own task tells, and for the others nothing is lost.
+                return self._result({})
+            raise
+
+    def _together(self) -> dict[str, Any]:
         told: dict[str, Any] = {}
         for repeat in range(1, self._repeats + 1):
             self.repeat = repeat
             taking_part = [node for node in self.nodes.values() if self._comes_to(node)]
             gathering = Gathering([partner(self, one, len(taking_part)) for one in taking_part], hand_on, show)
             try:
+                if not self.started and not self._lack_nothing(gathering):
+                    break
+                self.started = True
                 told = self._measure(gathering)
                 if repeat == self._repeats:
                     gathering.bring_home(self._limits(told.get("told", ())), self._keep)
             finally:
                 gathering.close()
-        return {"changed": True, **told, "home": self.home}
+        return told
+
+    @property
+    def _looks(self) -> bool:
+        return bool(self._task.args.get("look"))
+
+    def _lack_nothing(self, gathering: Gathering) -> bool:
+        """Look at the nodes where that is asked for; tell whether all can be started."""
+        if not self._looks:
+            return True
+        self._show_stage(PREFLIGHT)
+        if not gathering.look(self._is_prepared):
+            return False
+        self._show_stage(self.stage)
+        return True
+
+    def _is_prepared(self, one: Partner) -> bool:
+        preparation = self.nodes[one.node].preparation
+        if preparation is None or not preparation.is_done("\n".join(one.looks)):
+            return False
+        self.prepared.append(one.node)
+        return True
+
+    def _show_stage(self, stage: str) -> None:
+        if live_channel.channel is not None:
+            for node in self.nodes:
+                live_channel.channel.send(node, Told(stage))
+
+    def _result(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        return {"changed": self.started, "started": self.started, "prepared": self.prepared, **told, "home": self.home}
 
     def _limits(self, told: Iterable[str]) -> dict[str, float]:
         limits = {node: self.nodes[node].order.resolved.settings.benchmark_timeout_s for node in told}
@@ -131,7 +181,7 @@ class ActionModule(NodeAction):
 
     def after_interruption(self) -> dict[str, Any]:
         """Leave it to the nodes' own tasks to stop them and to fetch what there is."""
-        return {"changed": bool(self.home), "interrupted": True, "home": self.home}
+        return {**self._result({}), "interrupted": True}
 
     @property
     def run_dir(self) -> Path:
@@ -142,6 +192,7 @@ class ActionModule(NodeAction):
         """Keep others from all nodes' parts of the run; a worker of a controller that was killed may still be at it."""
         self.nodes: dict[str, Gathered] = {}
         self.home: list[str] = []
+        self.prepared: list[str] = []
         stack = ExitStack()
         if not self.check_mode:
             _want_descriptors(len(nodes(self.task_vars)))
@@ -161,7 +212,8 @@ class ActionModule(NodeAction):
             return
         stack.enter_context(alone(place))
         on_node = f"{order.resolved.settings.benchmark_work_dir}/{self.run_dir.name}"
-        self.nodes[node] = Gathered(order, place, on_node, str(variables.get("ansible_host", node)))
+        preparation = Preparation(self, node, variables) if self._looks else None
+        self.nodes[node] = Gathered(order, place, on_node, variables, preparation)
 
     def _judge(self, one: Partner) -> None:
         """Keep what a node said that is ready; put down why one is not."""

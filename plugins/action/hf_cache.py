@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 from node_action import ANSWER_S, CHECKOUT, NodeAction, NodeFailure
 
 from benchmark.errors import InputError, SetupError
-from benchmark.node.hub_cache import Manifest, RepositoryCache
+from benchmark.node.hub_cache import COMMIT, Manifest, RepositoryCache
 from benchmark.node.hub_files import DATASET, MODEL, Kind
 from benchmark.profiles import load_profile
 from benchmark.settings import is_directory_path
@@ -33,6 +34,8 @@ NO_ENVIRONMENT = 100  # files/fetch.sh
 # Exit codes of coreutils' timeout: the limit has passed; and SIGKILL, by itself after the limit or by somebody else.
 TIMED_OUT, KILLED = 124, 137
 KILLED_BY = 9
+# Of a look, in seconds: what was verified before is told from sizes and times.
+LOOK_S = "15"
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 # What both commands print, besides more.
 ANSWER = {"changed", "snapshot", "commit", "missing"}
@@ -46,6 +49,7 @@ class Part:
 
     kind: Kind
     repository: str
+    revision: str
     command: str
     options: tuple[str, ...]
     """Of the command, on the node and on the controller alike."""
@@ -53,13 +57,20 @@ class Part:
     on_controller: tuple[str, ...] = ()
 
 
+# One process may look at many nodes.
+_profile = cache(load_profile)
+
+
 class ActionModule(NodeAction):
     """Changes nothing where everything is there and verified. The token is in no argument, output or file."""
 
     def looks(self) -> list[str]:
-        """Return the command that checks a directory of the user's own."""
+        """Return the commands that check a directory of the user's own, and what else the node alone can tell."""
         model = str(self.setting("benchmark_model"))
-        return [_directory(model)] if is_directory_path(model) else []
+        directory = [_directory(model)] if is_directory_path(model) else []
+        parts = [] if directory else [self._model_part()]
+        parts += [self._dataset_part()] if self._needs_dataset() else []
+        return directory + [self._look_at(part) for part in parts if self._is_settled(part)]
 
     def act(self) -> dict[str, Any]:
         """Return `changed`, the snapshot's directory, its commit (None for a directory of the user's own), `dataset`.
@@ -80,21 +91,23 @@ class ActionModule(NodeAction):
         return done
 
     def _model(self, token: str) -> dict[str, Any]:
+        model = str(self.setting("benchmark_model"))
+        return self._check_directory(model) if is_directory_path(model) else self._provide(self._model_part(), token)
+
+    def _model_part(self) -> Part:
         model, revision = str(self.setting("benchmark_model")), str(self.setting("benchmark_model_revision"))
-        if is_directory_path(model):
-            return self._check_directory(model)
-        part = Part(
+        return Part(
             MODEL,
             model,
+            revision,
             "fetch-model",
             ("--model", model, "--revision", revision),
             on_node=("--min-free-gb", str(self.setting("hf_cache_min_free_gb"))),
         )
-        return self._provide(part, token)
 
     def _needs_dataset(self) -> bool:
         try:
-            profile = load_profile(str(self.setting("benchmark_profile")))
+            profile = _profile(str(self.setting("benchmark_profile")))
         except InputError as error:
             raise NodeFailure(str(error)) from None
         return profile.dataset in PROVISIONED and not self.setting("benchmark_dataset_path")
@@ -105,6 +118,7 @@ class ActionModule(NodeAction):
         return Part(
             DATASET,
             str(dataset),
+            str(revision),
             "fetch-dataset",
             ("--dataset", str(dataset), "--revision", str(revision)),
             on_node=("--model", str(model), "--model-revision", str(model_revision)),
@@ -113,7 +127,10 @@ class ActionModule(NodeAction):
 
     def _provide(self, part: Part, token: str) -> dict[str, Any]:
         source = str(self.setting("hf_cache_source"))
-        if source == "controller" and not self.check_mode:
+        done: dict[str, Any] | None
+        if (seen := self._seen(part)) is not None:
+            done = seen
+        elif source == "controller" and not self.check_mode:
             done = self._push(part, self._on_controller(part, token))
         else:
             words = [] if source == "hub" else ["--offline"]
@@ -128,6 +145,22 @@ class ActionModule(NodeAction):
             )
         return {name: done[name] for name in ("changed", "snapshot", "commit", "path") if name in done}
 
+    def _is_settled(self, part: Part) -> bool:
+        """Tell whether the node alone can tell that nothing is to be done: a branch may have moved at the hub."""
+        return bool(COMMIT.fullmatch(part.revision)) or self.setting("hf_cache_source") == "none"
+
+    def _look_at(self, part: Part) -> str:
+        """Return the command that looks whether the part is there and verified; it has no time to verify much."""
+        return self._command(part, LOOK_S, "--offline", "--check")
+
+    def _seen(self, part: Part) -> dict[str, Any] | None:
+        """Return the answer of a look that found everything in order."""
+        try:
+            seen = _answer(part, 0, self.heard.get(self._look_at(part), ""), "", "")
+        except NodeFailure:
+            return None
+        return None if seen["changed"] else seen
+
     def _check_directory(self, model: str) -> dict[str, Any]:
         code, out, err = self.look(_directory(model))
         if code != 0:
@@ -136,23 +169,25 @@ class ActionModule(NodeAction):
 
     def _fetch(self, part: Part, *options: str, stdin: str) -> dict[str, Any] | None:
         """Run the part's command on the node and return its answer; None with --check where it is not installed."""
-        script = shlex.quote((FILES / "fetch.sh").read_text(encoding="utf-8"))
         limit = str(self.setting("hf_cache_timeout_s"))
-        words = [str(self.setting("python_env_dir")), limit, part.command, *part.options, *part.on_node]
-        words += ["--cache-dir", str(self.setting("hf_cache_dir")), *options]
-        # The play's `environment` (HF_ENDPOINT, HTTPS_PROXY): Ansible itself gives it to modules only.
-        environment = self._compute_environment_string()
         began = time.monotonic()
-        code, out, err = self.shell(
-            f"env {environment} sh -c {script} fetch {shlex.join(words)}", stdin=stdin, answer_s=float(limit) + ANSWER_S
-        )
+        # The play's `environment` (HF_ENDPOINT, HTTPS_PROXY): Ansible itself gives it to modules only.
+        command = f"env {self._compute_environment_string()} {self._command(part, limit, *options)}"
+        code, out, err = self.shell(command, stdin=stdin, answer_s=float(limit) + ANSWER_S)
         if code == KILLED and time.monotonic() - began >= float(limit):
             code = TIMED_OUT
         if code == NO_ENVIRONMENT:
             if self.check_mode:
                 return None
-            raise NodeFailure(f"There is no Python in {words[0]} on the node: run the role python_env first.")
+            directory = self.setting("python_env_dir")
+            raise NodeFailure(f"There is no Python in {directory} on the node: run the role python_env first.")
         return _answer(part, code, out, err, limit)
+
+    def _command(self, part: Part, limit_s: str, *options: str) -> str:
+        script = shlex.quote((FILES / "fetch.sh").read_text(encoding="utf-8"))
+        words = [str(self.setting("python_env_dir")), limit_s, part.command, *part.options, *part.on_node]
+        words += ["--cache-dir", str(self.setting("hf_cache_dir")), *options]
+        return f"sh -c {script} fetch {shlex.join(words)}"
 
     def _controller_cache(self, part: Part) -> RepositoryCache:
         given = self.setting("hf_cache_controller_dir") or os.environ.get("HF_HOME") or "~/.cache/huggingface"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
@@ -12,6 +12,9 @@ from environment_action import EnvironmentAction
 from node_action import CHECKOUT
 
 from benchmark.cluster.wheel import build_wheel
+
+# One process may look at many nodes.
+_wheel = cache(build_wheel)
 
 
 class ActionModule(EnvironmentAction):
@@ -27,4 +30,4 @@ class ActionModule(EnvironmentAction):
     @cached_property
     def wheel(self) -> Path | None:
         """The benchmark's own wheel. Raises SetupError where it cannot be built."""
-        return build_wheel(CHECKOUT)
+        return _wheel(CHECKOUT)

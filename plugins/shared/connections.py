@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from ansible import constants
 
 
-def connect(action: Any, node: str) -> Any:
-    """Return a connection to the node with its own options, as ansible-core makes one for a task there."""
-    variables = action.task_vars["hostvars"][node]
+def connect(action: Any, node: str, variables: Mapping[str, Any]) -> Any:
+    """Return a connection to the node that has these variables, as ansible-core makes one for a task there."""
     context = action._play_context.copy()
     context.remote_addr = str(variables.get("ansible_host", node))
     kind = str(variables.get("ansible_connection") or action._task.connection)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,11 +12,14 @@ from wheel_supply import HouseOnController, Wanted
 
 from benchmark.cluster.wheelhouse import on_controller
 from benchmark.errors import InputError, SetupError
+from benchmark.files import file_sha256
 from benchmark.settings import canonical_sha256
 
 STATE = CHECKOUT / "roles/python_env/files/state.sh"
 # What the module runs at most, each with the time limit: venv, torch, the other packages, the wheel.
 INSTALLATIONS = 4
+# One process may look at many nodes.
+_sha256 = cache(file_sha256)
 
 
 class EnvironmentAction(NodeAction):
@@ -96,7 +98,7 @@ class EnvironmentAction(NodeAction):
             "requirements": wanted.requirements,
             "python": wanted.python,
             "torch_index_url": self.torch_index_url,
-            "wheel_sha256": hashlib.sha256(self.wheel.read_bytes()).hexdigest() if self.wheel else "",
+            "wheel_sha256": _sha256(self.wheel) if self.wheel else "",
         }
 
     def _wheelhouse(self) -> HouseOnController | None:

@@ -24,6 +24,10 @@ RETRY_S = 3
 SILENCE_S = 60
 # Round trips to a node's clock: the shortest tells. Of so many nodes at once: more would wait for each other here.
 TRIPS, CLOCKS_AT_ONCE = 5, 8
+# Nodes that are called for the first time at once: a handshake takes both ends a tenth of a second of processor time.
+CALLS_AT_ONCE = 64
+# How long a node is waited for that is looked at when all others have answered: it may have a task of its own.
+LAST_S = 10
 # How long telling all is tried out at most.
 TRIAL_S = 5.0
 # What a node may send when it is asked for what it measured, and the files in KiB for which it is asked: an archive of
@@ -40,6 +44,8 @@ END = re.compile("[0-9]{1,3}|vanished|rebooted|removed")
 class State(Enum):
     """Where a node is on its way to the start."""
 
+    LOOKING = "it is looked at"
+    LOOKED = "it said what it has"
     STARTING = "its run is being started"
     WAITING = "it is not ready yet"
     READY = "it waits for the others"
@@ -58,7 +64,7 @@ class State(Enum):
 COMING_HOME = (State.MEASURING, State.PACKING, State.CLEANING)
 LOADING = (State.STARTING, State.WAITING)
 # Where it has to say something within SILENCE_S.
-ASKED = (State.STARTING, State.WAITING, State.CLOCK, State.TURN, State.TELLING, State.MEASURING)
+ASKED = (State.LOOKING, State.STARTING, State.WAITING, State.CLOCK, State.TURN, State.TELLING, State.MEASURING)
 
 
 @dataclass
@@ -80,6 +86,8 @@ class Partner:
     deadline: float = field(init=False)
     """Of what is waited for, of `time.monotonic`."""
     speaker: Speaker | None = None
+    looks: list[str] = field(default_factory=list)
+    """What the look at it printed."""
     facts: str = ""
     trips: list[tuple[int, int, int]] = field(default_factory=list)
     last: Told | None = None
@@ -114,10 +122,33 @@ class Gathering:
         self._hears, self._says = hears, says
         self._selector = selectors.DefaultSelector()
 
+    def look(self, is_fine: Callable[[Partner], bool]) -> bool:
+        """Call every node; tell whether all are fine, by what they say. One that is not, or is silent, ends it."""
+        to_call, looking, answered_at = self.partners[::-1], list[Partner](), time.monotonic()
+        while to_call or looking:
+            while to_call and len(looking) < CALLS_AT_ONCE:
+                partner = to_call.pop()
+                partner.state = State.LOOKING
+                self._open(partner)
+                looking.append(partner)
+            self._turn()
+            answered = [partner for partner in looking if partner.state is not State.LOOKING]
+            looking = [partner for partner in looking if partner.state is State.LOOKING]
+            fine = [partner for partner in answered if partner.state is State.LOOKED and is_fine(partner)]
+            if answered or to_call:
+                answered_at = time.monotonic()
+            if len(fine) < len(answered) or time.monotonic() > answered_at + LAST_S:
+                return False
+        return True
+
     def wait_until_ready(self) -> None:
         """Return once every node is ready, has ended, or is late; runs are started on the way."""
         for partner in self.partners:
-            self._open(partner)
+            if partner.state is State.LOOKED:
+                partner.state, partner.deadline = State.STARTING, time.monotonic() + partner.limit_s
+                self._say(partner, "start")
+            elif partner.state in LOADING:
+                self._open(partner)
         while any(partner.state in LOADING for partner in self.partners):
             self._turn()
             now = time.monotonic()
@@ -249,6 +280,10 @@ class Gathering:
         word, _, rest = line.partition(" ")
         if partner.state is State.PACKING:
             partner.packed.append(line)
+        elif partner.state is State.LOOKING:
+            partner.looks.append(line)
+            if line == "looked.":
+                partner.state = State.LOOKED
         elif word == "started" and partner.state is State.STARTING:
             partner.state, partner.started_unix_ns = State.WAITING, now_ns
             partner.deadline = time.monotonic() + partner.limit_s
@@ -318,7 +353,7 @@ class Gathering:
     def _lose(self, partner: Partner, why: str) -> None:
         self._hang_up(partner)
         partner.lost = why
-        if partner.state is State.STARTING:
+        if partner.state in (State.LOOKING, State.LOOKED, State.STARTING):
             # A moment ago it could be reached, and nothing is lost that was measured: the others need not wait for it.
             self._leave(partner)
             return

@@ -38,6 +38,17 @@ class NodeFailure(Exception):
     """What went wrong on a node, in sentences for a person, one a line."""
 
 
+class MoreToAsk(Exception):
+    """The node would have to be asked, and this process has no connection to it."""
+
+
+class NotConnected:
+    """In the place of a connection: whoever would use it raises MoreToAsk."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise MoreToAsk
+
+
 class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
     """Base of the actions: subclasses implement `act` and raise NodeFailure."""
 
@@ -53,7 +64,7 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run `act` and return its result; every failure carries `stage` (the role) and `msg` (the reason)."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        self.task_vars = task_vars or {}
+        self.task_vars: Mapping[str, Any] = task_vars or {}
         # Whatever the user's umask lets others do: a run's files are not theirs to change.
         os.umask(os.umask(0o077) | 0o022)
         try:
@@ -132,7 +143,7 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
     def setting(self, name: str, default: Any = None) -> Any:
         """Return a variable of the node, templated; a setting that nobody gave has the default of Settings.
 
-        In a run that is resumed, settings are those that the node was asked with.
+        Once a run is open, settings are those that the node is asked to run with, in one that is resumed too.
         """
         field = Settings.model_fields.get(name)
         if field is not None and self._asked is not None:
@@ -143,7 +154,8 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
 
     @cached_property
     def _asked(self) -> Settings | None:
-        run_dir = self.task_vars.get("benchmark_run", {}).get("settings_from")
+        run = self.task_vars.get("benchmark_run", {})
+        run_dir = run.get("settings_from") or run.get("dir")
         order = Path(run_dir) / NODES / self.node / ORDER if run_dir else None
         return read_record(order, RunOrder).resolved.settings if order and order.exists() else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,8 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure
 from connections import connect
 from gathering import Partner, State
-from node_action import AFTER_S
+from node_action import AFTER_S, ANSWER_S
+from preparation import Preparation
 from run_action import GRACE_S, look_s, script_text, start_words
 from session import session_command
 from speaking import Commands, Session, Speaker
@@ -35,8 +36,10 @@ class Gathered:
     """Its directory of the run on the controller."""
     on_node: str
     """The directory on the node that holds its directory of this run."""
-    address: str
-    """Where Ansible looks for it."""
+    variables: Mapping[str, Any]
+    """Ansible's, of the node."""
+    preparation: Preparation | None = None
+    """Where it is looked at before its run is started."""
     repeat: int = 1
     limit: str = "benchmark_sync_timeout_s"
     """The setting that says by when it has to be ready, counted from `since_unix_ns`."""
@@ -50,6 +53,11 @@ class Gathered:
     """Whether it is left behind."""
 
     @property
+    def address(self) -> str:
+        """Where Ansible looks for it."""
+        return str(self.variables.get("ansible_host", self.order.node))
+
+    @property
     def limit_s(self) -> int:
         """The value of that setting in seconds."""
         return int(getattr(self.order.resolved.settings, self.limit))
@@ -61,26 +69,31 @@ class Gathered:
 
 def partner(action: Any, node: Gathered, count: int) -> Partner:
     """Return the node as one of `count` that are spoken with."""
-    connection, started = connect(action, node.order.node), node.since_unix_ns > 0
+    connection, started = connect(action, node.order.node, node.variables), node.since_unix_ns > 0
     one = Partner(
         node.order.node,
         node.limit_s - ((time.time_ns() - node.since_unix_ns) / 1e9 if started else 0),
-        lambda: _call(connection, node, look_s(count), one.state is State.STARTING),
+        lambda: _call(connection, node, look_s(count), one.state),
         partial(_reset, connection),
         State.WAITING if started else State.STARTING,
     )
     return one
 
 
-def _call(connection: Any, node: Gathered, every_s: int, start: bool) -> Speaker:
+def _call(connection: Any, node: Gathered, every_s: int, state: State) -> Speaker:
     ready, go = of_repeat(READY, node.repeat), of_repeat(GO, node.repeat)
     # It ends with its standard input; should a disk hang there, with this.
     measuring_s = node.order.resolved.settings.benchmark_timeout_s + GRACE_S
     there_s = node.limit_s + (node.order.wait_s or 0) + measuring_s + AFTER_S
-    more = [str(max(1, every_s // 4)), script_text("pack.sh"), script_text("clean.sh")]
+    more = [str(max(1, every_s // 2)), script_text("pack.sh"), script_text("clean.sh")]
+    # Ended on the node as well, should it hang there.
+    look = f"timeout -k {AFTER_S} {ANSWER_S + AFTER_S} {node.preparation.looks.command}" if node.preparation else ""
+    start = state in (State.LOOKING, State.STARTING)
     order = (node.place / ORDER).read_bytes() if start else b""
     if start:
-        more += [script_text("start.sh"), *start_words(node.order), str(len(order))]
+        # With the end of its line.
+        more += [script_text("start.sh"), *start_words(node.order), str(len(order) + 1)]
+        more += [look] if state is State.LOOKING else []
     together = node.script("together.sh", ready, go, *more)
     command = session_command(connection, f"exec timeout -k {AFTER_S} {there_s} {together}")
     if command is not None:
@@ -108,6 +121,12 @@ def _call(connection: Any, node: Gathered, every_s: int, start: bool) -> Speaker
                 state, _, told = run(node.script("watch.sh", str(every_s), file, "", str(every_s))).partition("\n")
                 say(f"{state} {told}" if state == "running" else f"{word} {told}" if state == file else state)
 
+        if state is State.LOOKING:
+            for line in execute(look)[1].splitlines():
+                say(line)
+            say("looked.")
+            if asked() != "start":
+                return
         if start:
             code, out, err = execute(node.script("start.sh", *start_words(node.order)), order)
             say(f"refused {' '.join((err or out).split())}" if code else "started")

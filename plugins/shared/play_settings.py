@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ SECRET = "hf_cache_token"  # noqa: S105 # the name of a variable, not its value
 # Which run is resumed; no setting of that run.
 RESUME = "benchmark_resume"
 # What the playbooks themselves set.
-OWN = ("benchmark_run", "benchmark_failure", "benchmark_fetched")
+OWN = ("benchmark_run", "benchmark_failure", "benchmark_looked")
 
 
 @dataclass(frozen=True)
@@ -30,35 +31,38 @@ class Play:
 
     resolved: dict[str, ResolvedSettings]
     given: dict[str, dict[str, Any]]
+    hosts: dict[str, str]
+    """Where Ansible looks for each."""
     on_command_line: tuple[str, ...]
     run_dir: Path | None = None
     run: RunRecord | None = None
 
 
-def resolve_play(task_vars: dict[str, Any], loader: Any) -> Play:
+def resolve_play(task_vars: Mapping[str, Any], loader: Any) -> Play:
     """Return the resolved settings of every node of the play. Raises NodeFailure with everything that is wrong.
 
     Only what a user set is read; the rest comes from `benchmark.settings`, whose defaults are the roles' own, or from
     the run that is resumed.
     """
-    hostvars = task_vars["hostvars"]
-    given = {node: _given(hostvars[node]) for node in nodes(task_vars)}
+    known = {node: task_vars["hostvars"][node] for node in nodes(task_vars)}
+    given = {node: _given(variables) for node, variables in known.items()}
+    hosts = {node: str(variables.get("ansible_host", node)) for node, variables in known.items()}
     from_line = tuple(name for name in load_extra_vars(loader) if name in Settings.model_fields)
-    wanted = {str(hostvars[node].get(RESUME) or "") for node in given}
+    wanted = {str(variables.get(RESUME) or "") for variables in known.values()}
     try:
         if len(wanted) > 1:
             raise InputError(f"{RESUME} belongs to the whole run and differs between nodes: give it with -e.")
         if not (name := wanted.pop() if wanted else ""):
-            return Play(resolve_nodes(given), given, from_line)
+            return Play(resolve_nodes(given), given, hosts, from_line)
         run_dir = find_run(_results(given), name)
         run = read_run(run_dir)
         require_ended(run)
-        return Play(settings_to_resume(run, given, from_line), given, from_line, run_dir, run)
+        return Play(settings_to_resume(run, given, from_line), given, hosts, from_line, run_dir, run)
     except InputError as error:
         raise NodeFailure(str(error)) from error
 
 
-def nodes(task_vars: dict[str, Any]) -> list[str]:
+def nodes(task_vars: Mapping[str, Any]) -> list[str]:
     """Return the names of the play's nodes, those that have failed included."""
     return [str(node) for node in task_vars["ansible_play_hosts_all"]]
 

@@ -83,7 +83,7 @@ def test_a_person_sees_every_node_live_and_afterwards_only_what_was_printed(play
     assert not [line for line in left if line.startswith(("NODE  ", "2 nodes: "))], "nothing of it is left"
     told = " ".join(" ".join(left).split())
     for task in (
-        "Start the benchmark on every node",
+        "Measure at once where no node lacks anything",
         "Make the cluster summary",
     ):
         assert told.count(f"{task}") == 1, told

@@ -57,11 +57,11 @@ class Node:
     def partner(self, within_s: float = 60, call: Callable[[], Speaker] | None = None) -> Partner:
         return Partner(self.name, within_s, call or self.call, lambda: None)
 
-    def starting(self, python_env: str, order: str, within_s: float = 60) -> Partner:
-        """A partner whose run is still to be started."""
+    def starting(self, python_env: str, order: str, within_s: float = 60, look: str = "") -> Partner:
+        """A partner whose run is still to be started, after the look."""
 
         def call() -> Speaker:
-            there = [script_text("start.sh"), python_env, "60", str(len(order))]
+            there = [script_text("start.sh"), python_env, "60", str(len(order) + 1), *([look] if look else [])]
             words = [str(self.place.parent), self.name, "ready", "go", "1", *map(script_text, ("pack.sh", "clean.sh"))]
             session = Session(["sh", str(SCRIPTS / "together.sh"), *words, *(there if not self.calls else [])])
             self.calls += 1
@@ -165,6 +165,45 @@ def test_a_run_is_started_with_its_order_and_gathered(
     gathering.close()
     assert partner.state is State.TOLD
     subprocess.run(["sh", str(SCRIPTS / "stop.sh"), str(node.place.parent), node.name], check=True)
+
+
+def test_nodes_that_lack_nothing_are_started_in_the_session_that_looked_at_them(
+    nodes: list[Node], heard: Heard
+) -> None:
+    partners = [node.starting("/nowhere", "{}", look=f"echo {node.name}; false") for node in nodes]
+    gathering = heard.gather(*partners)
+    seen: dict[str, list[str]] = {}
+    assert gathering.look(lambda one: seen.setdefault(one.node, one.looks) is not None)
+    assert seen == {node.name: [node.name, "looked."] for node in nodes}
+    assert told(partners) == [State.LOOKED] * 3
+    gathering.wait_until_ready()
+    gathering.close()
+    assert [one.refused.strip() for one in partners] == [
+        "there is no /nowhere/bin/python: run playbooks/provision.yml"
+    ] * 3
+    assert [node.calls for node in nodes] == [1] * 3
+
+
+@pytest.mark.parametrize("look", ["echo lacks", "exit 3", "exec sleep 600", "kill $$"])
+def test_where_one_lacks_something_or_says_nothing_none_is_started(
+    look: str, nodes: list[Node], heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering_module, "LAST_S", 1)
+    partners = [node.starting("/nowhere", "{}", look="echo fine") for node in nodes[:2]]
+    partners.append(nodes[2].starting("/nowhere", "{}", look=look))
+    gathering = heard.gather(*partners)
+    assert not gathering.look(lambda one: one.looks[0] == "fine")
+    gathering.close()
+    assert not any(one.refused for one in partners)
+
+
+def test_a_node_that_is_lost_after_the_look_is_left_and_not_called_again(nodes: list[Node], heard: Heard) -> None:
+    partner = nodes[0].partner(call=lambda: Session(["sh", "-c", "echo looked.; read -r word; exit 1"]))
+    gathering = heard.gather(partner)
+    assert gathering.look(lambda one: True)
+    gathering.wait_until_ready()
+    gathering.close()
+    assert (partner.state, partner.started_unix_ns, partner.refused) == (State.LEFT, 0, "")
 
 
 def test_a_run_that_cannot_be_started_is_refused_and_the_others_do_not_wait(nodes: list[Node], heard: Heard) -> None:
