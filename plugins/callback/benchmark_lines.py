@@ -46,7 +46,8 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
     def v2_runner_on_ok(self, result: Any) -> None:
         """Keep it for the task's line, unless there is more to show than that it went well."""
         if result.task.action == TOGETHER:
-            self._home.update(result.result.get("home", ()))
+            self._together(result)
+            return
         plain = not (result.task.loop or self._run_is_verbose(result) or result.result.get("warnings"))
         if not plain or result.task.delegate_to or result.task.run_once or "exception" in result.result:
             super().v2_runner_on_ok(result)
@@ -56,6 +57,15 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
         nodes.append(result.host.get_name())
         if len(nodes) <= EACH:
             super().v2_runner_on_ok(result)
+
+    def _together(self, result: Any) -> None:
+        """Show it as the tasks of all nodes that it did."""
+        super().v2_runner_on_ok(result)
+        first = result.host.get_name()
+        nodes = self._well["changed"] = [first, *sorted(set(result.result.get("home", ())) - {first})]
+        self._home.update(nodes[1:])
+        for node in nodes[1:EACH]:
+            self._display.display(f"changed: [{node}]", color=constants.COLOR_CHANGED)
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         """Tell how the last task went, and begin another."""
@@ -68,18 +78,25 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
         super().v2_playbook_on_play_start(play)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """Show those that failed, and some of the others, in the recap."""
+        """Show the recap, in which nodes that had no task of their own share a line where they are many."""
         self._tell()
-        # It did for each what a task of its own would have done, and the recap is where a node is looked for.
-        for node in self._home - set(stats.processed):
+        # What was done for each is what a task of its own would have done, and the recap is where a node is looked for.
+        alone = sorted(self._home - set(stats.processed))
+        for node in alone[:EACH]:
             stats.increment("ok", node)
             stats.increment("changed", node)
         super().v2_playbook_on_stats(stats)
+        if more := alone[EACH:]:
+            self._display.display(f"{_and_more(more)}: ok=1 changed=1, each\n", color=constants.COLOR_CHANGED)
 
     def _tell(self) -> None:
         for told, nodes in self._well.items():
             if rest := nodes[EACH:]:
-                names = ", ".join(rest[:NAMES]) + (f" and {len(rest) - NAMES} more" if len(rest) > NAMES else "")
                 color = constants.COLOR_CHANGED if told == "changed" else constants.COLOR_OK
-                self._display.display(f"{told}: {len(rest)} more ({names})", color=color)
+                self._display.display(f"{told}: {_and_more(rest)}", color=color)
         self._well = {}
+
+
+def _and_more(nodes: list[str]) -> str:
+    names = ", ".join(nodes[:NAMES]) + (f" and {len(nodes) - NAMES} more" if len(nodes) > NAMES else "")
+    return f"{len(nodes)} more ({names})"

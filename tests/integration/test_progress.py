@@ -87,4 +87,5 @@ def test_a_person_sees_every_node_live_and_afterwards_only_what_was_printed(play
         "Make the cluster summary",
     ):
         assert told.count(f"{task}") == 1, told
+    assert all(f"changed: [{node}]" in told.partition("Measure at once")[2] for node in ("jw2", "jw3"))
     assert "VALID: every node that was asked is counted and valid." in told
