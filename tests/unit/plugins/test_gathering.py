@@ -2,14 +2,12 @@
 
 import base64
 import itertools
-import json
 import subprocess
 import sys
 import tarfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,82 +18,12 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "plugins" / "shared"))
 
 import gathering as gathering_module
 from gathering import Gathering, Partner, State
-from run_action import read_packed, script_text
+from run_action import read_packed
 from speaking import Commands, Session, Speaker
 
 from benchmark.cluster.together import clock_offset
 from benchmark.progress import Told
-
-SCRIPTS = Path(__file__).parents[3] / "roles/benchmark/files"
-
-
-@dataclass
-class Node:
-    """What a run does on its node, by hand."""
-
-    directory: Path
-    name: str
-    calls: int = 0
-
-    def __post_init__(self) -> None:
-        self.place.mkdir(parents=True)
-
-    @property
-    def place(self) -> Path:
-        return self.directory / "run" / self.name
-
-    def put(self, name: str, content: str) -> None:
-        beside = self.place / f"{name}.tmp"
-        beside.write_text(content)
-        beside.rename(self.place / name)
-
-    def call(self) -> Speaker:
-        self.calls += 1
-        words = [str(self.place.parent), self.name, "ready", "go", "1"]
-        return Session(["sh", str(SCRIPTS / "together.sh"), *words, *map(script_text, ("pack.sh", "clean.sh"))])
-
-    def partner(self, within_s: float = 60, call: Callable[[], Speaker] | None = None) -> Partner:
-        return Partner(self.name, within_s, call or self.call, lambda: None)
-
-    def starting(self, python_env: str, order: str, within_s: float = 60, look: str = "") -> Partner:
-        """A partner whose run is still to be started, after the look."""
-
-        def call() -> Speaker:
-            there = [script_text("start.sh"), python_env, "60", str(len(order) + 1), *([look] if look else [])]
-            words = [str(self.place.parent), self.name, "ready", "go", "1", *map(script_text, ("pack.sh", "clean.sh"))]
-            session = Session(["sh", str(SCRIPTS / "together.sh"), *words, *(there if not self.calls else [])])
-            self.calls += 1
-            session.say(order)
-            return session
-
-        return Partner(self.name, within_s, call, lambda: None, State.STARTING)
-
-
-@dataclass
-class Heard:
-    """What the controller heard and said."""
-
-    told: list[tuple[str, str]] = field(default_factory=list)
-    said: list[tuple[str, str]] = field(default_factory=list)
-
-    def gather(self, *partners: Partner) -> Gathering:
-        return Gathering(
-            partners, lambda node, _, told: self.told.append((node, told.state)), lambda *words: self.said.append(words)
-        )
-
-
-@pytest.fixture
-def heard() -> Heard:
-    return Heard()
-
-
-@pytest.fixture
-def nodes(tmp_path: Path) -> list[Node]:
-    return [Node(tmp_path, name) for name in ("jw2", "jw3", "jw4")]
-
-
-def told(partners: list[Partner]) -> list[State]:
-    return [one.state for one in partners]
+from tests.unit.plugins.by_hand import SCRIPTS, Heard, Node, told
 
 
 def test_all_that_are_ready_are_told_and_who_has_ended_or_is_late_is_not(nodes: list[Node], heard: Heard) -> None:
@@ -138,97 +66,6 @@ def gets_ready_later(node: Node, heard: Heard) -> Partner:
 def test_a_node_that_gets_ready_later_is_heard_of(nodes: list[Node], heard: Heard) -> None:
     partner = gets_ready_later(nodes[0], heard)
     assert (partner.state, partner.facts) == (State.READY, "facts")
-
-
-def environment(directory: Path, python: str) -> str:
-    """Make an environment whose Python is a shell script."""
-    (directory / "env/bin").mkdir(parents=True)
-    (directory / "env/bin/python").write_text(f"#!/bin/sh\n{python}\n")
-    (directory / "env/bin/python").chmod(0o755)
-    return str(directory / "env")
-
-
-@pytest.mark.parametrize("length", [100, 300_000])
-def test_a_run_is_started_with_its_order_and_gathered(
-    length: int, nodes: list[Node], heard: Heard, tmp_path: Path
-) -> None:
-    node, order = nodes[0], json.dumps({"run": "x" * length}, indent=2)
-    node.place.rmdir()
-    partner = node.starting(environment(tmp_path, "echo facts > ready.tmp; mv ready.tmp ready; sleep 60"), order)
-    began_ns = time.time_ns()
-    gathering = heard.gather(partner)
-    gathering.wait_until_ready()
-    assert (partner.state, partner.facts) == (State.READY, "facts")
-    assert began_ns < partner.started_unix_ns < time.time_ns()
-    assert (node.place / "order.json").read_text() == f"{order}\n"
-    gathering.tell({node.name: 7}, time.time_ns() + 10**11)
-    gathering.close()
-    assert partner.state is State.TOLD
-    subprocess.run(["sh", str(SCRIPTS / "stop.sh"), str(node.place.parent), node.name], check=True)
-
-
-def test_nodes_that_lack_nothing_are_started_in_the_session_that_looked_at_them(
-    nodes: list[Node], heard: Heard
-) -> None:
-    partners = [node.starting("/nowhere", "{}", look=f"echo {node.name}; false") for node in nodes]
-    gathering = heard.gather(*partners)
-    seen: dict[str, list[str]] = {}
-    assert gathering.look(lambda one: seen.setdefault(one.node, one.looks) is not None)
-    assert seen == {node.name: [node.name, "looked."] for node in nodes}
-    assert told(partners) == [State.LOOKED] * 3
-    gathering.wait_until_ready()
-    gathering.close()
-    assert [one.refused.strip() for one in partners] == [
-        "there is no /nowhere/bin/python: run playbooks/provision.yml"
-    ] * 3
-    assert [node.calls for node in nodes] == [1] * 3
-
-
-@pytest.mark.parametrize("look", ["echo lacks", "exit 3", "exec sleep 600", "kill $$"])
-def test_where_one_lacks_something_or_says_nothing_none_is_started(
-    look: str, nodes: list[Node], heard: Heard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gathering_module, "LAST_S", 1)
-    partners = [node.starting("/nowhere", "{}", look="echo fine") for node in nodes[:2]]
-    partners.append(nodes[2].starting("/nowhere", "{}", look=look))
-    gathering = heard.gather(*partners)
-    assert not gathering.look(lambda one: one.looks[0] == "fine")
-    gathering.close()
-    assert not any(one.refused for one in partners)
-
-
-def test_a_node_that_is_lost_after_the_look_is_left_and_not_called_again(nodes: list[Node], heard: Heard) -> None:
-    partner = nodes[0].partner(call=lambda: Session(["sh", "-c", "echo looked.; read -r word; exit 1"]))
-    gathering = heard.gather(partner)
-    assert gathering.look(lambda one: True)
-    gathering.wait_until_ready()
-    gathering.close()
-    assert (partner.state, partner.started_unix_ns, partner.refused) == (State.LEFT, 0, "")
-
-
-def test_a_run_that_cannot_be_started_is_refused_and_the_others_do_not_wait(nodes: list[Node], heard: Heard) -> None:
-    refused, ready = nodes[:2]
-    ready.put("ready", "facts")
-    partners = [refused.starting("/nowhere", "{}"), ready.partner()]
-    gathering = heard.gather(*partners)
-    gathering.wait_until_ready()
-    gathering.close()
-    assert told(partners) == [State.LEFT, State.READY]
-    assert partners[0].refused.strip() == "there is no /nowhere/bin/python: run playbooks/provision.yml"
-
-
-@pytest.mark.parametrize("end", ["echo no route >&2; exit 255", "exec sleep 600"])
-def test_a_node_that_is_lost_before_its_run_was_started_is_not_looked_for(
-    end: str, nodes: list[Node], heard: Heard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gathering_module, "SILENCE_S", 1)
-    partner = nodes[0].partner(call=lambda: Session(["sh", "-c", end]))
-    partner.state = State.STARTING
-    gathering = heard.gather(partner)
-    gathering.wait_until_ready()
-    gathering.close()
-    assert (partner.state, partner.started_unix_ns) == (State.LEFT, 0)
-    assert partner.lost in ("no route", "took a command and gave no answer within 1 s")
 
 
 def test_a_run_whose_number_is_just_being_written_is_not_taken_for_one_that_is_gone(
