@@ -22,7 +22,7 @@ SECRET = "hf_cache_token"  # noqa: S105 # the name of a variable, not its value
 # Which run is resumed; no setting of that run.
 RESUME = "benchmark_resume"
 # What the playbooks themselves set.
-OWN = ("benchmark_run", "benchmark_failure", "benchmark_looked")
+OWN = ("benchmark_run", "benchmark_failure", "benchmark_gathered")
 
 
 @dataclass(frozen=True)
