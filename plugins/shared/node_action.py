@@ -38,17 +38,6 @@ class NodeFailure(Exception):
     """What went wrong on a node, in sentences for a person, one a line."""
 
 
-class MoreToAsk(Exception):
-    """The node would have to be asked, and this process has no connection to it."""
-
-
-class NotConnected:
-    """In the place of a connection: whoever would use it raises MoreToAsk."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise MoreToAsk
-
-
 class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
     """Base of the actions: subclasses implement `act` and raise NodeFailure."""
 

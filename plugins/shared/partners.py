@@ -62,6 +62,12 @@ class Gathered:
         """The value of that setting in seconds."""
         return int(getattr(self.order.resolved.settings, self.limit))
 
+    @property
+    def look(self) -> str:
+        """The command line that looks at the node: nothing where it is not to be looked at."""
+        # Ended there as well, should it hang.
+        return f"timeout -k {AFTER_S} {ANSWER_S + AFTER_S} {self.preparation.looks.command}" if self.preparation else ""
+
     def script(self, name: str, *words: str) -> str:
         """Return the command line that runs a script of the role on the node."""
         return shlex.join(["sh", "-c", script_text(name), name, self.on_node, self.order.node, *words])
@@ -86,14 +92,13 @@ def _call(connection: Any, node: Gathered, every_s: int, state: State) -> Speake
     measuring_s = node.order.resolved.settings.benchmark_timeout_s + GRACE_S
     there_s = node.limit_s + (node.order.wait_s or 0) + measuring_s + AFTER_S
     more = [str(max(1, every_s // 2)), script_text("pack.sh"), script_text("clean.sh")]
-    # Ended on the node as well, should it hang there.
-    look = f"timeout -k {AFTER_S} {ANSWER_S + AFTER_S} {node.preparation.looks.command}" if node.preparation else ""
     start = state in (State.LOOKING, State.STARTING)
     order = (node.place / ORDER).read_bytes() if start else b""
     if start:
         # With the end of its line.
         more += [script_text("start.sh"), *start_words(node.order), str(len(order) + 1)]
-        more += [look] if state is State.LOOKING else []
+    if state is State.LOOKING:
+        more.append(node.look)
     together = node.script("together.sh", ready, go, *more)
     command = session_command(connection, f"exec timeout -k {AFTER_S} {there_s} {together}")
     if command is not None:
@@ -122,7 +127,7 @@ def _call(connection: Any, node: Gathered, every_s: int, state: State) -> Speake
                 say(f"{state} {told}" if state == "running" else f"{word} {told}" if state == file else state)
 
         if state is State.LOOKING:
-            for line in execute(look)[1].splitlines():
+            for line in execute(node.look)[1].splitlines():
                 say(line)
             say("looked.")
             if asked() != "start":

@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible.plugins.loader import action_loader
 from looks import Looks
-from node_action import MoreToAsk, NodeAction, NodeFailure, NotConnected
+from node_action import NodeAction, NodeFailure
 
 # Each is an action, and has the name of the role that a failure in it is told of.
 PREFLIGHT, VLLM = "preflight", "vllm"
@@ -36,6 +36,17 @@ def make_step(name: str, parent: NodeAction, variables: Mapping[str, Any], conne
     )
     action.task_vars = variables
     return action
+
+
+class MoreToAsk(Exception):
+    """More would have to be asked of the node than the looks tell."""
+
+
+class NotConnected:
+    """In the place of a connection: whoever would use it raises MoreToAsk."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise MoreToAsk
 
 
 class Preparation:
