@@ -14,13 +14,13 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-# In the place of a time that a sample does not have; its times are never below zero.
+# In the place of a number that a sample does not have; none is below zero.
 ABSENT = -1
 
 
 @dataclass(frozen=True)
 class Columns:
-    """An entry for each sample, in the order in which they were given. Times are nanoseconds, or `ABSENT`."""
+    """An entry for each sample, in the order in which they were given. Times are in nanoseconds."""
 
     index: Ints
     scheduled_ns: Ints
@@ -30,6 +30,9 @@ class Columns:
     reported_ns: Ints
     input_tokens: Ints
     output_tokens: Ints
+    pieces: Ints
+    usage_tokens: Ints
+    cached_tokens: Ints
 
     @classmethod
     def of(cls, samples: Iterable[Any]) -> Columns:
@@ -37,13 +40,16 @@ class Columns:
         each = list(samples)
         return cls(
             index=_column([s.index for s in each]),
-            scheduled_ns=_times([s.scheduled_ns for s in each]),
+            scheduled_ns=_optional([s.scheduled_ns for s in each]),
             issued_ns=_column([s.issued_ns for s in each]),
-            first_token_ns=_times([s.first_token_ns for s in each]),
-            completed_ns=_times([s.completed_ns for s in each]),
-            reported_ns=_times([s.reported_ns for s in each]),
+            first_token_ns=_optional([s.first_token_ns for s in each]),
+            completed_ns=_optional([s.completed_ns for s in each]),
+            reported_ns=_optional([s.reported_ns for s in each]),
             input_tokens=_column([s.input_tokens for s in each]),
             output_tokens=_column([s.output_tokens for s in each]),
+            pieces=_optional([s.pieces for s in each]),
+            usage_tokens=_optional([s.usage_tokens for s in each]),
+            cached_tokens=_optional([s.cached_tokens for s in each]),
         )
 
     @classmethod
@@ -78,5 +84,5 @@ def _column(values: list[int]) -> Ints:
     return np.array(values, dtype=np.int64)
 
 
-def _times(values: list[int | None]) -> Ints:
+def _optional(values: list[int | None]) -> Ints:
     return np.array([ABSENT if value is None else value for value in values], dtype=np.int64)

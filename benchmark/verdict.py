@@ -9,7 +9,18 @@ from functools import cache
 from typing import Any, get_args
 
 from benchmark.profiles import Limit, Profile
-from benchmark.records import Accuracy, Check, Distribution, LoadGenResult, Metrics, QueryCounts, Rouge, Status, Verdict
+from benchmark.records import (
+    Accuracy,
+    Check,
+    Distribution,
+    LoadGenResult,
+    Metrics,
+    QueryCounts,
+    Rouge,
+    Serving,
+    Status,
+    Verdict,
+)
 
 _LABELS = {
     "queries.failed": "failed queries",
@@ -85,6 +96,7 @@ class Findings:
     """What queries failed with, in a sentence, where some did."""
     visitors: tuple[str, ...] = ()
     """Sentences, each about a process that came to a GPU that was to be the run's alone."""
+    serving: Serving | None = None
 
 
 def judge(profile: Profile, found: Findings, target_qps: float, status: Status) -> Verdict:
@@ -105,11 +117,25 @@ def judge(profile: Profile, found: Findings, target_qps: float, status: Status) 
     if found.failures and any(check.metric == "queries.failed" and not check.passed for check in checks):
         reasons.append(found.failures)
     reasons += found.visitors
+    if found.serving is not None and not profile.prefix_caching:
+        reasons += _cached(found.serving)
     if found.prompts is not None and found.prompts < profile.min_prompts:
         reasons.append(f"The dataset has {found.prompts} prompts, {profile.min_prompts} are asked.")
     if found.accuracy is not None and found.accuracy.errors:
         reasons.append(f"{found.accuracy.errors} queries of the accuracy run failed.")
     return Verdict(valid=not reasons, checks=tuple(checks), reasons=tuple(reasons))
+
+
+def _cached(serving: Serving) -> list[str]:
+    cache = serving.prefix_cache
+    if cache is None or not cache.cached_tokens:
+        return []
+    of = "" if cache.prompt_tokens is None else f" of {cache.prompt_tokens}"
+    return [
+        f"{cache.cached_tokens}{of} prompt tokens came from the server's prefix cache and were not computed "
+        f"({cache.source}): start the server without it (vLLM: --no-enable-prefix-caching), or take a profile with "
+        "prefix_caching: true."
+    ]
 
 
 def _loadgen_checks(loadgen: LoadGenResult) -> list[Check]:

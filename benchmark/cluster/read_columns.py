@@ -42,6 +42,9 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     reported_ns: _Count | None = None
     input_tokens: _Count = 0
     output_tokens: _Count = 0
+    pieces: _Count | None = None
+    usage_tokens: _Count | None = None
+    cached_tokens: _Count | None = None
     error: _Text | None = None
 
 

@@ -102,7 +102,7 @@ def check_claims(result: NodeResult, samples: Columns, given: Metrics) -> None:
     if performed:
         _check_measurement(result, engine.replicas, samples, given)
     prompts = result.dataset.prompts if result.dataset else None
-    found = Findings(given if performed else None, result.loadgen, result.accuracy, prompts)
+    found = Findings(given if performed else None, result.loadgen, result.accuracy, prompts, serving=result.serving)
     judged = judge(profile, found, result.target_qps or 0, result.status)
     # Words may change between versions of this program; values, limits and outcomes may not.
     claims = [check.model_dump(exclude={"note"}) for check in verdict.checks]

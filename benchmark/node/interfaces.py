@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from benchmark.errors import RunError
 from benchmark.node.options import check_none
 from benchmark.profiles import Generation
-from benchmark.records import EngineInfo, LoadGenResult
+from benchmark.records import EngineInfo, LoadGenResult, Serving
 from benchmark.settings import Settings
 
 # The one clock of a run. Wall-clock time is read once, when the measuring window begins.
@@ -73,6 +73,12 @@ class Answer:
     """Empty where a server tells only how many there were."""
     text: str | None = None
     """What a server sent, where it sends text; needed for accuracy where there are no ids."""
+    pieces: int | None = None
+    """In how many pieces the output arrived, apart in time; None: no stream was read."""
+    usage_tokens: int | None = None
+    """Output tokens by the server's usage, where these are not `output_tokens`."""
+    cached_tokens: int | None = None
+    """Prompt tokens from the server's prefix cache, by its usage; None: not reported."""
 
     @classmethod
     def of(cls, input_tokens: int, token_ids: tuple[int, ...]) -> Answer:
@@ -127,6 +133,13 @@ class Engine(ABC):
 
         What is raised fails the query; EngineBroken ends the run. An engine that breaks fails the queries in flight.
         """
+
+    def begin_window(self) -> None:  # noqa: B027 # most engines serve nobody
+        """Note where the servers' counters stand; called before a measurement begins, with no query in flight."""
+
+    def end_window(self) -> Serving | None:
+        """Return what the servers did since `begin_window`; None: there are no servers. Never raises."""
+        return None
 
     def close(self) -> None:  # noqa: B027 # most engines hold nothing that the process's end does not free
         """Let go of what `load` took."""

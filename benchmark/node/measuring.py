@@ -20,7 +20,7 @@ from benchmark.node.recorder import Recorder
 from benchmark.node.telemetry import NoWatch, Watch
 from benchmark.node.together import Start, sleep_until
 from benchmark.profiles import Profile
-from benchmark.records import Accuracy, CpuTime, LoadGenResult, Metrics, Sample, Window
+from benchmark.records import Accuracy, CpuTime, LoadGenResult, Metrics, Sample, Serving, Window
 from benchmark.settings import Settings
 
 SAMPLES = "samples.jsonl"
@@ -65,9 +65,14 @@ class Pass:
     window: Window | None = None
     loadgen: LoadGenResult | None = None
     cpu: CpuTime | None = None
+    serving: Serving | None = None
+
+    def prepare(self) -> None:
+        """Do what takes time before a measurement, while no start is agreed on yet."""
+        self.bench.engine.begin_window()
 
     def run(self, start: Start | None = None, expected: Callable[[Window], None] = lambda window: None) -> None:
-        """Measure, from the agreed start on where there is one.
+        """Measure, from the agreed start on where there is one; `prepare` comes first.
 
         `expected` is told the window's beginning before it comes: nothing that takes the disk's time may come between
         an agreed start and the queries.
@@ -95,6 +100,7 @@ class Pass:
                 self.window = Window.of(began_unix_ns, began_unix_ns + ended_ns - began_ns, asked_unix_ns)
                 self.watch.end(began_ns, ended_ns)
                 self.cpu = cpu_time.between(cpu, cpu_time.read())
+                self.serving = bench.engine.end_window()
         self.loadgen = outcome.loadgen
         if outcome.scheduled_ns:
             rewrite_samples(path, self.recorder.amend(outcome.scheduled_ns))

@@ -118,6 +118,9 @@ class Recorder:
             reported_ns=self._relative(reported_ns),
             input_tokens=0 if answer is None else answer.input_tokens,
             output_tokens=0 if answer is None else answer.output_tokens,
+            pieces=None if answer is None else answer.pieces,
+            usage_tokens=None if answer is None else answer.usage_tokens,
+            cached_tokens=None if answer is None else answer.cached_tokens,
             token_ids=() if answer is None else answer.token_ids,
             error=error,
         )

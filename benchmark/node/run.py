@@ -33,7 +33,7 @@ from benchmark.node.peak import PeakFinder
 from benchmark.node.progress import Progress
 from benchmark.node.telemetry import NoWatch, Watch, start_watch
 from benchmark.node.together import Start, end_turn, wait_for_start, wait_for_turn
-from benchmark.records import DatasetInfo, LoadGenResult, Metrics, NodeResult, Solo, Stage, Status, Telemetry, Verdict
+from benchmark.records import DatasetInfo, Metrics, NodeResult, Repeat, Solo, Stage, Status, Telemetry, Verdict
 from benchmark.rundir import READY, of_repeat
 from benchmark.settings import ResolvedSettings
 from benchmark.text import render_node
@@ -160,9 +160,10 @@ class _Run:
                 self._update(target_qps=self._target(bench))
                 if self.starting and self.turn is not None:
                     self._measure_alone(bench, self.starting[0], self.turn)
-                start = self._begin(self.watch, 1)
+                self.measured = Pass(bench, self.result.target_qps or 0, watch=self.watch)
+                start = self._begin(self.measured, 1)
                 with self._measuring(1):
-                    self._measure(bench, start)
+                    self._measure(self.measured, start)
                 for number in range(2, self.repeats + 1):
                     self._measure_again(bench, number)
             if profile.accuracy != "off":
@@ -195,10 +196,11 @@ class _Run:
         return self.result.engine.replicas if self.result.engine else 1
 
     def _measure_alone(self, bench: Bench, starting: Lock, turn: Lock) -> None:
+        alone = Pass(bench, self.result.target_qps or 0, prefix=SOLO)
+        alone.prepare()
         with self._stage("ready", told="ready, waiting for its turn alone"):
             wait_for_turn(bench.directory, self.request.wait_s or 0, self.result.environment, starting)
         with self._stage("measuring alone", self.profile.samples or 0):
-            alone = Pass(bench, self.result.target_qps or 0, prefix=SOLO)
             alone.run()
             self._update(solo=Solo(window=alone.window, metrics=alone.metrics(), loadgen=alone.loadgen))
             end_turn(bench.directory, turn)
@@ -209,12 +211,13 @@ class _Run:
         for number in range(2, self.repeats + 1):
             yield Lock(directory / f"{of_repeat(READY, number)}.lock")
 
-    def _begin(self, watch: Watch | NoWatch, number: int) -> Start | None:
+    def _begin(self, measured: Pass, number: int) -> Start | None:
         """Watch the node idle, and return the agreed start of a repeat once it is told; None: begin at once."""
-        if watch.gpus:  # of a host there is nothing to learn while it waits
-            watch.idle()
+        measured.prepare()
+        if measured.watch.gpus:  # of a host there is nothing to learn while it waits
+            measured.watch.idle()
         if self.request.wait_s is None:
-            if watch.gpus:
+            if measured.watch.gpus:
                 time.sleep(IDLE_S)
             return None
         with self._stage("ready", told="ready, waiting for the others"):
@@ -225,14 +228,13 @@ class _Run:
         which = f", repeat {number} of {self.repeats}" if self.repeats > 1 else ""
         return self._stage("measuring", self.profile.samples or 0, told=f"measuring{which}")
 
-    def _measure(self, bench: Bench, start: Start | None) -> None:
-        self.measured = Pass(bench, self.result.target_qps or 0, watch=self.watch)
+    def _measure(self, measured: Pass, start: Start | None) -> None:
         try:
-            self.measured.run(start, lambda window: self._update(False, window=window))
+            measured.run(start, lambda window: self._update(False, window=window))
         finally:
-            if self.measured.window is not None:
-                self._set(window=self.measured.window, cpu=self.measured.cpu)
-        self._set(loadgen=self.measured.loadgen)
+            if measured.window is not None:
+                self._set(window=measured.window, cpu=measured.cpu, serving=measured.serving)
+        self._set(loadgen=measured.loadgen)
 
     def _measure_again(self, bench: Bench, number: int) -> None:
         prefix = of_repeat("", number)
@@ -240,7 +242,7 @@ class _Run:
         watch = start_watch(bench.directory, self.result.environment, prefix) if watched else NoWatch()
         try:
             again = Pass(bench, self.result.target_qps or 0, prefix=prefix, watch=watch)
-            start = self._begin(watch, number)
+            start = self._begin(again, number)
             with self._measuring(number):
                 again.run(start, lambda window: self._update(False))
         finally:
@@ -254,6 +256,7 @@ class _Run:
             "loadgen": again.loadgen,
             "telemetry": watch.telemetry(metrics),
             "cpu": again.cpu,
+            "serving": again.serving,
         }
         self._update(repeats=(*self.result.repeats, repeat))
 
@@ -304,9 +307,9 @@ class _Run:
         return {
             "metrics": measured,
             "telemetry": watched,
-            "verdict": self._verdict(measured, self.result.loadgen, watched, status),
+            "verdict": self._verdict(self.result, measured, watched, status),
             "repeats": [
-                {**dict(repeat), "verdict": self._verdict(repeat.metrics, repeat.loadgen, repeat.telemetry, status)}
+                {**dict(repeat), "verdict": self._verdict(repeat, repeat.metrics, repeat.telemetry, status)}
                 for repeat in self.result.repeats
             ],
         }
@@ -324,11 +327,13 @@ class _Run:
         return f"{times} of them: {self._explain(error)[:1000]}" if times else ""
 
     def _verdict(
-        self, measured: Metrics | None, loadgen: LoadGenResult | None, watched: Telemetry | None, status: Status
+        self, one: NodeResult | Repeat, measured: Metrics | None, watched: Telemetry | None, status: Status
     ) -> Verdict:
         prompts = self.result.dataset.prompts if self.result.dataset else None
         others = visitors(self.request.resolved.settings, self.profile.engine, watched)
-        found = Findings(measured, loadgen, self.result.accuracy, prompts, self._failures(measured), others)
+        found = Findings(
+            measured, one.loadgen, self.result.accuracy, prompts, self._failures(measured), others, one.serving
+        )
         return judge(self.profile, found, self.result.target_qps or 0, status)
 
 

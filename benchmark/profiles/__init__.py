@@ -76,6 +76,10 @@ class Profile(_Part):
     limits: tuple[Limit, ...] = Field((), description="checks of the verdict, in order")
     accuracy: Literal["off", "with-performance", "only"] = Field("off", description="unless benchmark_accuracy is set")
     accuracy_limits: tuple[Limit, ...] = Field((), description="checks of the answers, where accuracy is measured")
+    # A profile without it is what it was before there was this choice: its hash stays.
+    prefix_caching: bool = Field(
+        False, exclude_if=lambda wanted: not wanted, description="whether a server may reuse what it computed before"
+    )
     greedy_prompts: int = Field(0, ge=0, description="first prompts whose greedy tokens like nodes must agree in")
     kind: Literal["health-check", "benchmark", "self-test"] = "benchmark"
 

@@ -40,6 +40,7 @@ from benchmark.records.node import (
 )
 from benchmark.records.run import AgreedStart, Attempt, Controller, Failure, Interruption, ReadyNode, RunRecord
 from benchmark.records.sample import Distribution, Metrics, QueryCounts, Sample
+from benchmark.records.serving import PrefixCache, Serving
 from benchmark.records.telemetry import CpuTime, Energy, GpuTelemetry, GpuTick, Telemetry, Tick
 from benchmark.records.verdict import Check, Verdict
 
@@ -86,6 +87,7 @@ __all__ = [
     "NodeRow",
     "Overlap",
     "PeakSearch",
+    "PrefixCache",
     "Probe",
     "QueryCounts",
     "ReadyNode",
@@ -96,6 +98,7 @@ __all__ = [
     "Rouge",
     "RunRecord",
     "Sample",
+    "Serving",
     "Shift",
     "Solo",
     "SoloChange",

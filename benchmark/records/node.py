@@ -10,6 +10,7 @@ from benchmark import DISCLAIMER
 from benchmark.records.base import SCHEMA_VERSION, Count, Name, Nanoseconds, Record, Stage, Status, Text
 from benchmark.records.environment import Environment
 from benchmark.records.sample import Metrics
+from benchmark.records.serving import Serving
 from benchmark.records.telemetry import CpuTime, Telemetry
 from benchmark.records.verdict import Verdict
 from benchmark.settings import ResolvedSettings
@@ -147,6 +148,7 @@ class Repeat(Record):
     loadgen: LoadGenResult | None = None
     telemetry: Telemetry | None = None
     cpu: CpuTime | None = None
+    serving: Serving | None = None
     verdict: Verdict | None = Field(None, description="absent while the run goes on")
 
 
@@ -178,5 +180,6 @@ class NodeResult(Record):
     repeats: tuple[Repeat, ...] = Field((), description="from the second on, where benchmark_repeats asks for several")
     telemetry: Telemetry | None = Field(None, description="what was watched while measuring")
     cpu: CpuTime | None = Field(None, description="what the run had of the CPU while measuring")
+    serving: Serving | None = Field(None, description="dealings with servers while measuring; absent: there are none")
     verdict: Verdict | None = None
     stages_s: dict[Name, float] = Field(default_factory=dict, description="seconds that each stage took")

@@ -23,6 +23,15 @@ class Sample(Record):
     reported_ns: Nanoseconds | None = Field(None, description="when LoadGen was told of the completion")
     input_tokens: Count = Field(0, description="tokens of the prompt, chat template included")
     output_tokens: Count = Field(0, description="what tokens/s counts: from ids, or from the server's own usage")
+    pieces: Count | None = Field(
+        None, description="in how many pieces the output arrived, apart in time; absent: no stream was read"
+    )
+    usage_tokens: Count | None = Field(
+        None, description="output tokens by the server's usage, where these are not `output_tokens`"
+    )
+    cached_tokens: Count | None = Field(
+        None, description="prompt tokens from the server's prefix cache, by its usage; absent: not reported"
+    )
     token_ids: tuple[int, ...] = Field((), description="the output's tokens; absent where a server does not tell them")
     error: Text | None = Field(None, description="why the query failed")
 
