@@ -10,13 +10,17 @@ from itertools import chain
 
 import numpy as np
 
-from benchmark.columns import ABSENT, Columns, Floats, Ints
-from benchmark.records import Distribution, LoadGenResult, Metrics, QueryCounts
+from benchmark.columns import ABSENT, Columns, Flags, Floats, Ints
+from benchmark.records import AnswerCounts, Distribution, LoadGenResult, Metrics, QueryCounts
 
 PERCENTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 CONFIDENCE = 0.99
 NS_PER_MS = 1e6
 NS_PER_S = 1e9
+# Of the completed answers, the share whose tokens may go unseen: the times of the others then stand for all.
+MAX_UNSEEN = 0.01
+# A stream is coarse where its pieces hold more tokens on average; a piece now and then holds two.
+TOKENS_PER_PIECE = 2
 
 
 def percentile(ordered: Sequence[float], fraction: float) -> float:
@@ -112,19 +116,70 @@ def latencies_ms(samples: Columns) -> Floats:
 
 
 def ttfts_ms(samples: Columns) -> Floats:
-    """Return first token minus scheduled of every completed sample, in milliseconds; NaN for others."""
-    return _of_completed(samples, _between(samples.scheduled_ns, samples.first_token_ns))
+    """Return first token minus scheduled of every completed sample, in milliseconds; NaN for others.
+
+    NaN also where the first token was not seen apart from the last, and for all where that is so for too many.
+    """
+    return _first_seen(samples, _between(samples.scheduled_ns, samples.first_token_ns))
+
+
+def ttfts_from_issue_ms(samples: Columns) -> Floats:
+    """Return the same from when each was issued."""
+    return _first_seen(samples, _between(samples.issued_ns, samples.first_token_ns))
 
 
 def tpots_ms(samples: Columns) -> Floats:
-    """Return the time per output token after the first, in milliseconds; NaN for samples of one token or of none."""
-    told = samples.completed & (samples.first_token_ns != ABSENT) & (samples.output_tokens > 1)
+    """Return the time per output token after the first, in milliseconds; NaN for samples of one token or of none.
+
+    NaN also where the tokens were not seen one by one, and for all where that is so for too many.
+    """
+    unseen = in_one_piece(samples) | coarse(samples)
+    told = samples.completed & (samples.first_token_ns != ABSENT) & (samples.output_tokens > 1) & ~unseen
+    if _too_many(samples, unseen):
+        told = np.zeros_like(told)
     spans_ns = samples.completed_ns - samples.first_token_ns
     each = np.full(len(samples), np.nan)
     # Whole numbers of any size are divided exactly by Python alone.
     pairs = zip(spans_ns[told].tolist(), samples.output_tokens[told].tolist(), strict=True)
     each[told] = [span_ns / (tokens - 1) / NS_PER_MS for span_ns, tokens in pairs]
     return each
+
+
+def in_one_piece(samples: Columns) -> Flags:
+    """Return which completed samples have several tokens that arrived in one piece: none was seen before the last."""
+    few: Flags = samples.completed & (samples.pieces != ABSENT) & (samples.pieces < 2) & (samples.output_tokens > 1)
+    return few
+
+
+def coarse(samples: Columns) -> Flags:
+    """Return which completed samples arrived in several pieces of too many tokens on average."""
+    several: Flags = samples.completed & (samples.pieces > 1)
+    return several & (samples.output_tokens > TOKENS_PER_PIECE * samples.pieces)
+
+
+def _first_seen(samples: Columns, values: Floats) -> Floats:
+    unseen = in_one_piece(samples)
+    if _too_many(samples, unseen):
+        return np.full(len(samples), np.nan)
+    return np.where(samples.completed & ~unseen, values, np.nan)
+
+
+def _too_many(samples: Columns, unseen: Flags) -> bool:
+    return bool(np.count_nonzero(unseen) > MAX_UNSEEN * np.count_nonzero(samples.completed))
+
+
+def _answers(samples: Columns, min_tokens: int) -> AnswerCounts:
+    differ = samples.completed & (samples.usage_tokens != ABSENT)
+    # Either source may be the one that lost some.
+    most = np.maximum(samples.output_tokens, samples.usage_tokens)
+    pairs = zip(samples.output_tokens[differ].tolist(), samples.usage_tokens[differ].tolist(), strict=True)
+    return AnswerCounts(
+        one_piece=int(np.count_nonzero(in_one_piece(samples))),
+        coarse=int(np.count_nonzero(coarse(samples))),
+        short=int(np.count_nonzero(samples.completed & (most < min_tokens))),
+        miscounted=int(np.count_nonzero(differ)),
+        miscounted_tokens=sum(abs(one - other) for one, other in pairs),
+    )
 
 
 def defined(values: Floats) -> Floats:
@@ -135,10 +190,6 @@ def defined(values: Floats) -> Floats:
 def _between(earlier_ns: Ints, later_ns: Ints) -> Floats:
     told = (earlier_ns != ABSENT) & (later_ns != ABSENT)
     return np.where(told, (later_ns - earlier_ns) / NS_PER_MS, np.nan)
-
-
-def _of_completed(samples: Columns, values: Floats) -> Floats:
-    return np.where(samples.completed, values, np.nan)
 
 
 # LoadGen's own names for its queries and tokens per second, by scenario.
@@ -154,8 +205,8 @@ def issued(samples: Columns) -> int:
     return int(samples.index.max(initial=-1)) + 1
 
 
-def compute(samples: Columns, planned: int, loadgen: LoadGenResult | None = None) -> Metrics:
-    """Return the metrics of `samples`, of which `planned` were meant to be.
+def compute(samples: Columns, planned: int, loadgen: LoadGenResult | None = None, min_tokens: int = 0) -> Metrics:
+    """Return the metrics of `samples`, of which `planned` were meant to be, each of `min_tokens` at least.
 
     Queries and tokens per second are LoadGen's own where it drove the run. Raises ValueError where two samples have
     the same index or one lies beyond what was planned.
@@ -188,6 +239,7 @@ def compute(samples: Columns, planned: int, loadgen: LoadGenResult | None = None
             failed=len(samples) - completed,
             unfinished=planned - len(samples),
         ),
+        answers=_answers(samples, min_tokens),
         duration_s=duration_s,
         qps=qps,
         input_tokens=sum(samples.input_tokens[done].tolist()),
@@ -196,7 +248,7 @@ def compute(samples: Columns, planned: int, loadgen: LoadGenResult | None = None
         latency_ms=spread(latencies_ms(samples)),
         latency_from_issue_ms=spread(_between(samples.issued_ns, samples.completed_ns)),
         ttft_ms=spread(ttfts_ms(samples)),
-        ttft_from_issue_ms=spread(_of_completed(samples, _between(samples.issued_ns, samples.first_token_ns))),
+        ttft_from_issue_ms=spread(ttfts_from_issue_ms(samples)),
         tpot_ms=spread(tpots_ms(samples)),
         issue_delay_ms=spread(_between(samples.scheduled_ns, samples.issued_ns)),
         report_delay_ms=spread(_between(samples.completed_ns, samples.reported_ns)),

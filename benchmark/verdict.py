@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, get_args
 
+from benchmark.metrics import MAX_UNSEEN, TOKENS_PER_PIECE
 from benchmark.profiles import Limit, Profile
 from benchmark.records import (
     Accuracy,
+    AnswerCounts,
     Check,
     Distribution,
     LoadGenResult,
@@ -22,6 +25,7 @@ from benchmark.records import (
     Verdict,
 )
 
+_PARTS = [part for part in Distribution.model_fields if part != "insufficient"]
 _LABELS = {
     "queries.failed": "failed queries",
     "queries.unfinished": "unfinished queries",
@@ -34,12 +38,23 @@ _LABELS = {
     "tpot_ms": "TPOT",
     "issue_delay_ms": "issue delay",
     "report_delay_ms": "report delay",
+    "answers.one_piece": "answers in one piece",
+    "answers.coarse": "answers in coarse pieces",
+    "answers.short": "answers that are too short",
+    "answers.miscounted": "answers whose counts differ",
+    "answers.miscounted_tokens": "tokens in which counts differ",
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
     "rougeLsum": "ROUGE-Lsum",
     "generated_characters": "generated characters",
 }
+
+
+# The answers' tokens that a server's usage may count otherwise than the stream holds. The end of a sequence that one
+# source leaves out is 0.8 % of MLPerf's 128 tokens, and 1.6 % of 64.
+MAX_MISCOUNTED = 0.02
+_TOKEN_TIMES = tuple(f"{name}.{part}" for name in ("ttft_ms", "ttft_from_issue_ms", "tpot_ms") for part in _PARTS)
 
 
 def label(metric: str) -> str:
@@ -60,7 +75,8 @@ def metric_paths() -> tuple[str, ...]:
     """Return the dotted path of every number in Metrics: what a limit may name."""
     paths: list[str] = []
     for name, field in Metrics.model_fields.items():
-        records = [t for t in (field.annotation, *get_args(field.annotation)) if t in (Distribution, QueryCounts)]
+        kinds = (Distribution, QueryCounts, AnswerCounts)
+        records = [t for t in (field.annotation, *get_args(field.annotation)) if t in kinds]
         parts = [part for part in records[0].model_fields if part != "insufficient"] if records else []
         paths += [f"{name}.{part}" for part in parts] or [name]
     return tuple(paths)
@@ -107,13 +123,19 @@ def judge(profile: Profile, found: Findings, target_qps: float, status: Status) 
     checks: list[Check] = []
     if found.loadgen is not None:
         checks += _loadgen_checks(found.loadgen)
+    faults: list[tuple[Check, str]] = []
     if found.metrics is not None:
         checks += [_check(limit, found.metrics, target_qps) for limit in profile.limits]
+        faults = list(_answer_faults(profile, found.metrics))
     if profile.accuracy != "off":
         rouge = found.accuracy.rouge if found.accuracy else None
         checks += [_limit(limit, getattr(rouge, limit.metric, None), target_qps) for limit in profile.accuracy_limits]
     reasons = [] if status == "complete" else [f"The run is {status}."]
     reasons += [_reason(check) for check in checks if not check.passed]
+    if found.metrics is not None and any(check.value is None and check.metric in _TOKEN_TIMES for check in checks):
+        reasons += unseen_words(found.metrics)
+    checks += [check for check, _ in faults]
+    reasons += [reason for _, reason in faults]
     if found.failures and any(check.metric == "queries.failed" and not check.passed for check in checks):
         reasons.append(found.failures)
     reasons += found.visitors
@@ -124,6 +146,67 @@ def judge(profile: Profile, found: Findings, target_qps: float, status: Status) 
     if found.accuracy is not None and found.accuracy.errors:
         reasons.append(f"{found.accuracy.errors} queries of the accuracy run failed.")
     return Verdict(valid=not reasons, checks=tuple(checks), reasons=tuple(reasons))
+
+
+def unseen_words(metrics: Metrics) -> list[str]:
+    """Return of how many answers the tokens were not seen one by one, and what that means, in sentences."""
+    answers, completed = metrics.answers, metrics.queries.completed
+    words = []
+    if answers.one_piece:
+        words.append(
+            f"{answers.one_piece} of {completed} answers arrived in one piece, so when their first token came was not "
+            "seen: something between client and server holds the stream back (a proxy that buffers), or the server "
+            "does not send token by token."
+        )
+    if answers.coarse:
+        words.append(
+            f"{answers.coarse} of {completed} answers arrived in pieces of more than {TOKENS_PER_PIECE} tokens on "
+            "average: their TPOT would be the server's chunking, so it is undefined (vLLM: --stream-interval 1)."
+        )
+    return words
+
+
+def miscounted_words(metrics: Metrics) -> str:
+    """Return how often and by how much the servers' usage and the streams differ, in a sentence; empty: never."""
+    answers = metrics.answers
+    if not answers.miscounted:
+        return ""
+    return (
+        f"In {answers.miscounted} of {metrics.queries.completed} answers the server's usage counts other tokens than "
+        f"its stream holds, {answers.miscounted_tokens} in all, beside {metrics.output_tokens} that were counted."
+    )
+
+
+def _answer_faults(profile: Profile, metrics: Metrics) -> Iterator[tuple[Check, str]]:
+    """Yield a check that failed, and its reason, for whatever is wrong with the answers themselves."""
+    answers, completed = metrics.answers, metrics.queries.completed
+    # There LoadGen holds TTFT and TPOT against limits, and knows of nothing that was not seen.
+    if profile.scenario_options.get("scenario") == "Server" and completed:
+        share = (answers.one_piece + answers.coarse) / completed
+        if share > MAX_UNSEEN:
+            yield (
+                _at_most("share of answers not seen token by token", share, MAX_UNSEEN),
+                " ".join(["LoadGen's TTFT and TPOT are not those of tokens.", *unseen_words(metrics)]),
+            )
+    if answers.miscounted and metrics.output_tokens:
+        share = answers.miscounted_tokens / metrics.output_tokens
+        if share > MAX_MISCOUNTED:
+            reason = f"{miscounted_words(metrics)} At most {MAX_MISCOUNTED:.0%} may differ."
+            yield _at_most("share of tokens that are counted otherwise", share, MAX_MISCOUNTED), reason
+    if answers.short:
+        least, most = profile.generation.min_new_tokens, profile.generation.max_new_tokens
+        asked = f"exactly {most}" if least == most else f"at least {least}"
+        yield (
+            _at_most("answers.short", answers.short, 0),
+            (
+                f"{answers.short} of {completed} answers are shorter than was asked for, {asked} tokens: the server "
+                "ignores min_tokens or ignore_eos, so it did less work."
+            ),
+        )
+
+
+def _at_most(metric: str, value: float, limit: float) -> Check:
+    return Check(metric=metric, value=value, comparison="at_most", limit=limit, passed=value <= limit)
 
 
 def _cached(serving: Serving) -> list[str]:

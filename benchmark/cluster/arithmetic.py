@@ -17,6 +17,7 @@ from benchmark.records import (
     Agreement,
     Check,
     Disagreement,
+    Distribution,
     Drift,
     Group,
     MeasuredAttempt,
@@ -101,13 +102,20 @@ def _group(key: dict[str, str], nodes: Sequence[LoadedNode], differing: set[str]
             failed=sum(q.failed for q in queries),
             unfinished=sum(q.unfinished for q in queries),
         ),
-        latency_ms=pooled_distribution([node.times.ascending["latency_ms"] for node in nodes]),
-        ttft_ms=pooled_distribution([node.times.ascending["ttft_ms"] for node in nodes]),
-        tpot_ms=pooled_distribution([node.times.ascending["tpot_ms"] for node in nodes]),
+        latency_ms=_pooled(nodes, "latency_ms"),
+        ttft_ms=_pooled(nodes, "ttft_ms"),
+        tpot_ms=_pooled(nodes, "tpot_ms"),
         worst_p99_latency_ms=worst_ms,
         worst_p99_node=worst,
         **_energy(nodes),
     )
+
+
+def _pooled(nodes: Sequence[LoadedNode], name: str) -> Distribution | None:
+    """Return the distribution over all nodes' samples; None where it is undefined for one: it would be the others'."""
+    if any(node.metrics and node.metrics.output_tokens and not getattr(node.metrics, name) for node in nodes):
+        return None
+    return pooled_distribution([node.times.ascending[name] for node in nodes])
 
 
 def _energy(nodes: Sequence[LoadedNode]) -> dict[str, Any]:

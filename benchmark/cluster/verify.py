@@ -37,7 +37,8 @@ def check_origin(result: NodeResult, run: RunRecord, node: str) -> None:
 def measured(samples: Columns, asked: ResolvedSettings, loadgen: LoadGenResult | None) -> Metrics:
     """Return what the samples amount to. Raises InputError where they cannot be one run's."""
     try:
-        return metrics.compute(samples, asked.profile.samples or metrics.issued(samples), loadgen)
+        planned = asked.profile.samples or metrics.issued(samples)
+        return metrics.compute(samples, planned, loadgen, asked.profile.generation.min_new_tokens)
     except ValueError as error:
         raise InputError(f"samples.jsonl: {error}.") from None
 

@@ -79,6 +79,8 @@ class Answer:
     """Output tokens by the server's usage, where these are not `output_tokens`."""
     cached_tokens: int | None = None
     """Prompt tokens from the server's prefix cache, by its usage; None: not reported."""
+    whole_ns: int | None = None
+    """When it was certain that this is all, if that was after the last token; None: with it."""
 
     @classmethod
     def of(cls, input_tokens: int, token_ids: tuple[int, ...]) -> Answer:
@@ -155,7 +157,7 @@ class Issuer(Protocol):
         """
 
     def wait(self, query: Query) -> int:
-        """Return when the query has completed or failed, with the time at which it did."""
+        """Return when the query has completed or failed, with the time at which that was certain."""
 
     def check(self) -> None:
         """Raise what keeps the run from going on, for a scenario that waits elsewhere."""

@@ -110,7 +110,8 @@ class Pass:
         if self.recorder is None:
             return None
         planned = self.bench.profile.samples or self.recorder.issued
-        return metrics.compute(Columns.of(self.recorder.samples), planned, self.loadgen)
+        least = self.bench.profile.generation.min_new_tokens
+        return metrics.compute(Columns.of(self.recorder.samples), planned, self.loadgen, least)
 
 
 def judge_answers(bench: Bench, dataset: Dataset, replicas: int, settings: Settings) -> Accuracy:

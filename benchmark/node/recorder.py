@@ -52,7 +52,10 @@ class Recorder:
             self.failed(query, f"{type(error).__name__}: {error}")
 
     def wait(self, query: Query) -> int:
-        """Return the time at which the query completed or failed; raise the OSError that kept it from being kept."""
+        """Return the time at which it was certain that the query had completed, or failed.
+
+        Raises the OSError that kept its sample from being written.
+        """
         with self._lock:
             flight = self._in_flight.get(query.index) or self._ended[query.index]
         flight.done.wait()
@@ -79,9 +82,16 @@ class Recorder:
             flight.watcher.first_token(query)
 
     def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
-        """Record the answer. No token at all is a failure: there is nothing whose time could be measured."""
+        """Record the answer. No token at all is a failure: there is nothing whose time could be measured.
+
+        So are more than may be: the work was another than what was asked, and nobody knows where it would have ended.
+        """
+        most = self._engine.generation.max_new_tokens
         if not answer.output_tokens:
             self.failed(query, "The engine generated no token.")
+            return
+        if answer.output_tokens > most:
+            self.failed(query, f"The answer has {answer.output_tokens} tokens, and at most {most} were asked for.")
             return
         self._record(query, at_ns, answer, None)
 
@@ -137,7 +147,8 @@ class Recorder:
             del self._in_flight[query.index]
             if flight.watcher is None:
                 self._ended[query.index] = flight
-        flight.ended_ns = ended_ns
+        # Whoever waits could not know of the end before.
+        flight.ended_ns = ended_ns if answer is None or answer.whole_ns is None else max(ended_ns, answer.whole_ns)
         flight.done.set()
 
     def _relative(self, at_ns: int | None) -> int | None:

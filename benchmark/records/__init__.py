@@ -39,7 +39,7 @@ from benchmark.records.node import (
     Window,
 )
 from benchmark.records.run import AgreedStart, Attempt, Controller, Failure, Interruption, ReadyNode, RunRecord
-from benchmark.records.sample import Distribution, Metrics, QueryCounts, Sample
+from benchmark.records.sample import AnswerCounts, Distribution, Metrics, QueryCounts, Sample
 from benchmark.records.serving import PrefixCache, Serving
 from benchmark.records.telemetry import CpuTime, Energy, GpuTelemetry, GpuTick, Telemetry, Tick
 from benchmark.records.verdict import Check, Verdict
@@ -49,6 +49,7 @@ __all__ = [
     "Accuracy",
     "AgreedStart",
     "Agreement",
+    "AnswerCounts",
     "Attempt",
     "Check",
     "ClusterResult",

@@ -76,10 +76,21 @@ class QueryCounts(Record):
     unfinished: Count = Field(description="never issued, or in flight when the run ended")
 
 
+class AnswerCounts(Record):
+    """How many completed answers were other than they should be."""
+
+    one_piece: Count = Field(0, description="of several tokens that arrived in one piece: TTFT and TPOT were not seen")
+    coarse: Count = Field(0, description="that arrived in pieces of more than two tokens on average: TPOT was not seen")
+    short: Count = Field(0, description="with fewer tokens than the profile's min_new_tokens")
+    miscounted: Count = Field(0, description="whose tokens the server's usage counts otherwise than its stream")
+    miscounted_tokens: Count = Field(0, description="the differences of these, added up")
+
+
 class Metrics(Record):
     """What samples.jsonl amounts to; docs/metrics.md has every formula. None: undefined, never zero."""
 
     queries: QueryCounts
+    answers: AnswerCounts = AnswerCounts()
     duration_s: float | None = Field(None, description="last completion minus first issue")
     qps: float | None = Field(None, description="completed queries per second of duration_s; LoadGen's own in its runs")
     input_tokens: Count = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from benchmark.records.base import Count, Record, Text
+from benchmark.records.base import Count, Name, Record, Text
 from benchmark.records.sample import Distribution
 
 
@@ -25,6 +25,9 @@ class Serving(Record):
     )
     waited: Count = Field(0, description="queries that waited for a free connection")
     max_connections: Count | None = Field(None, description="connections that may be open at once; absent: no limit")
+    outputs: dict[Name, Count] = Field(
+        default_factory=dict, description="kind of output -> answers that held it: all of it is counted as tokens"
+    )
     tail_ms: Distribution | None = Field(
         None, description="from the last output until the stream ended: it delays no query and is in no latency"
     )

@@ -95,7 +95,8 @@ def make_run(directory: Path, nodes: dict[str, ResolvedSettings]) -> Path:
 def result_of(node: str, resolved: ResolvedSettings, samples: Sequence[Sample], **changes: Any) -> NodeResult:
     """Return the complete result that the samples give; `changes` replace its fields."""
     columns = Columns.of(samples)
-    measured = metrics.compute(columns, resolved.profile.samples or metrics.issued(columns))
+    planned, least = resolved.profile.samples or metrics.issued(columns), resolved.profile.generation.min_new_tokens
+    measured = metrics.compute(columns, planned, None, least)
     last = max((s.completed_ns or s.issued_ns for s in samples), default=0)
     fields: dict[str, Any] = {
         "run_id": RUN_ID,

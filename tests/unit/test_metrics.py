@@ -108,7 +108,7 @@ def test_what_is_undefined_is_not_zero() -> None:
     nothing = compute(Columns.of(()), planned=20)
     assert nothing.queries.unfinished == 20
     assert {name for name, value in nothing if value is None} == {
-        name for name in Metrics.model_fields if name not in ("queries", "input_tokens", "output_tokens")
+        name for name in Metrics.model_fields if name not in ("queries", "answers", "input_tokens", "output_tokens")
     }
     assert compute(Columns.of([sample(0, tokens=1)]), 1).tpot_ms is None
     only_failed = compute(Columns.of([failed(0)]), 1)

@@ -6,6 +6,7 @@ It runs already (`benchmark_endpoint_urls`), or is started here and never outliv
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import aiohttp
 from pydantic import JsonValue
 
 from benchmark.errors import InputError
+from benchmark.metrics import distribution
 from benchmark.node import interfaces
 from benchmark.node.environment import visible_gpus
 from benchmark.node.interfaces import Listener, Query
@@ -23,7 +25,7 @@ from benchmark.node.serving import discovery
 from benchmark.node.serving.client import Client, Request
 from benchmark.node.serving.process import SERVER, ServerProcess
 from benchmark.node.serving.request import ROUTES, Api, body
-from benchmark.records import EngineInfo
+from benchmark.records import EngineInfo, Serving
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -94,6 +96,17 @@ class Engine(interfaces.Engine):
             listener.failed(query, f"{ROUTES[api]} cannot be used: {reason}")
             return
         self._client.submit(query, listener, self._request(api, query))
+
+    def begin_window(self) -> None:
+        """Begin to count anew."""
+        if self._client is not None:
+            self._client.tails_ms, self._client.outputs = [], Counter()
+
+    def end_window(self) -> Serving | None:
+        """Return what the client counted since then."""
+        if self._client is None:
+            return None
+        return Serving(outputs=dict(self._client.outputs), tail_ms=distribution(self._client.tails_ms))
 
     def close(self) -> None:
         """Let go of the connections and end the server that was started here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -12,11 +13,12 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import aiohttp
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
+from benchmark.metrics import NS_PER_MS
 from benchmark.node.interfaces import EngineBroken, Listener, Query, now_ns
-from benchmark.node.serving.reply import Reply, ReplyError, message, shown
-from benchmark.node.serving.sse import EventParser
+from benchmark.node.serving.reply import Reply, ReplyError
+from benchmark.node.serving.words import body_words, shown
 
 T = TypeVar("T")
 
@@ -82,6 +84,10 @@ class Client:
         self.targets = [Target(url) for url in urls]
         self.broken: str | None = None
         """Why nothing can be answered any more."""
+        self.tails_ms: list[float] = []
+        """Of each answer, from its last output until its stream ended."""
+        self.outputs: Counter[str] = Counter()
+        """Kind of output -> answers that held any of it."""
         self._api_key = api_key
         self._timeout_s = timeout_s
         self._ended = ended
@@ -126,12 +132,15 @@ class Client:
         first: Callable[[int], None],
         whole: Callable[[Reply], None],
         more_headers: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
-        """Send one request and read its stream: `first` is told the time of the first token, `whole` the reply.
+    ) -> int:
+        """Send one request, read its stream, and return when that ended.
 
-        Raises ReplyError where there is no whole reply, and what `first` and `whole` raise.
+        `first` is called with the time of the first token, `whole` with the reply.
+
+        The reply is whole with its last output; what the stream goes on with delays nobody. Raises ReplyError where
+        there is no whole reply, and what `first` and `whole` raise.
         """
-        reply, parser, heard = Reply(), EventParser(), False
+        reply, begun = Reply(), False
         with self._told(target, f"{self._timeout_s:g} s (benchmark_endpoint_query_timeout_s)"):
             async with self._session.post(
                 target.url + request.route,
@@ -140,17 +149,21 @@ class Client:
                 allow_redirects=False,
             ) as response:
                 await _refuse_error(response)
-                while not reply.done and (received := await response.content.readany()):
-                    at_ns = now_ns()
-                    for data in parser.feed(received):
-                        reply.take(data, at_ns)
-                    if not heard and reply.first_ns is not None:
-                        heard = True
+                while not reply.whole:
+                    if received := await response.content.readany():
+                        reply.feed(received, now_ns())
+                    else:
+                        reply.end(now_ns())
+                    if not begun and reply.first_ns is not None:
+                        begun = True
                         first(reply.first_ns)
+                    if not received:
+                        break
                 whole(reply)
                 # A connection that was read to its end serves the next query; the answer is there already.
                 with suppress(aiohttp.ClientError, asyncio.TimeoutError):
                     await response.content.read()
+                return now_ns()
 
     async def _open(self) -> tuple[aiohttp.ClientSession, asyncio.Task[None]]:
         # Connections are opened by the queries that need them, and kept. Opened in advance, they would be closed by one
@@ -201,13 +214,18 @@ class Client:
         target.asked += 1
         target.flights.add(flight)
 
+        replies: list[Reply] = []
+
         def whole(reply: Reply) -> None:
+            replies.append(reply)
             # Before the listener hears, and may ask again: what is left of the stream occupies no server.
             target.flights.discard(flight)
             flight.complete(reply, request.input_tokens)
 
         try:
-            await self.ask(target, request, flight.first, whole)
+            ended_ns = await self.ask(target, request, flight.first, whole)
+            self.tails_ms += [(ended_ns - reply.last_ns) / NS_PER_MS for reply in replies]
+            self.outputs.update(kind for reply in replies for kind in reply.kinds)
             target.refused = 0
         except Unreachable as error:
             target.refused += 1
@@ -270,11 +288,4 @@ class _Flight:
 
 async def _refuse_error(response: aiohttp.ClientResponse) -> None:
     if response.status != 200:
-        raise HttpError(response.status, _message(await response.text(errors="replace")))
-
-
-def _message(text: str) -> str:
-    try:
-        return message(from_json(text))
-    except ValueError:
-        return shown(text) or "the body is empty"
+        raise HttpError(response.status, body_words(await response.read()) or "the body is empty")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 from benchmark.node.serving import keeper
+from benchmark.node.serving.words import causes, without_frames
 
 LOG = "endpoint.log"
 SERVER = "The server (benchmark_endpoint_start)"
 LOOK_BYTES = 2**18
-# The last line of a traceback, also behind what a logger or the name of a process puts before it.
-ERROR = re.compile(r"(^|[\s.])[A-Z]\w*(Error|Exception): ")
 GRACE_S = 10.0
 """Seconds between SIGTERM and SIGKILL; start.sh leaves a run that is stopped thirty to end."""
 
@@ -51,16 +49,17 @@ class ServerProcess:
     def last_words(self, lines: int = 5, characters: int = 800) -> str:
         """Return the end of the log, in a sentence, and the first error where that is not in it.
 
-        A server of several processes says last that one of them failed, and why long before.
+        A server of several processes says last that one of them failed, and why long before. What tracebacks are made
+        of beside the error is left out.
         """
         with self.log.open("rb") as log:
             log.seek(max(0, self.log.stat().st_size - LOOK_BYTES))
             text = log.read().decode("utf-8", errors="replace")
-        told = [line.strip() for line in text.splitlines() if line.strip()]
-        if not told:
+        written = [line.rstrip() for line in text.splitlines() if line.strip()]
+        if not written:
             return f"{LOG} is empty."
-        end = told[-lines:]
-        first = next((line for line in told if ERROR.search(line)), None)
+        end = [line.strip() for line in without_frames(written)[-lines:]]
+        first = next(iter(causes(written)), None)
         cause = f" Its first error: {first[-characters:]}" if first is not None and first not in end else ""
         return f"The end of {LOG}: {' | '.join(end)[-characters:]}{cause}"
 

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 from pydantic_core import from_json
 
 from benchmark.node.interfaces import Answer
+from benchmark.node.serving.sse import Event, EventParser
+from benchmark.node.serving.words import body_words, message, shown
 
-T = TypeVar("T")
+# Output that was read so soon after other output was not seen apart from it: no model takes as little for a token, and
+# what was held back on the way arrives like that.
+APART_NS = 500_000
 
-MOST_SHOWN = 300
-"""Characters of a server's own message that are kept."""
-
-# Ends of an answer that are none: the server gave up.
-ABORTED = ("abort", "error")
+# Ends of an answer that are none: the server gave up, or cut it.
+ABORTED = (
+    *("abort", "aborted", "error", "cancel", "canceled", "cancelled", "timeout", "content_filter"),
+    "insufficient_system_resource",
+)
+# Some servers write that there is no reason yet in words.
+_NO_REASON = ("null", "none")
+_KEEP_ALIVES = ("ping", "heartbeat", "keepalive", "keep-alive")
+# Members of a delta that hold output, and what the result calls it.
+_OUTPUT = {
+    "content": "content",
+    "text": "content",
+    "reasoning_content": "reasoning",
+    "reasoning": "reasoning",
+    "thinking": "reasoning",
+    "refusal": "refusal",
+    "tool_calls": "tool calls",
+    "function_call": "tool calls",
+    "audio": "audio",
+}
+# Of the parts of such a member, what is no output: it is there before the first token, or says what the part is.
+_NO_OUTPUT = ("id", "index", "type", "expires_at", "role", "format", "status", "signature")
 
 
 class ReplyError(Exception):
@@ -22,74 +44,145 @@ class ReplyError(Exception):
 
 
 class Reply:
-    """One streamed answer. Tokens are counted from ids, else from the server's usage, never from chunks.
+    """One streamed answer, and when its parts were read. docs/metrics.md says what is counted and how.
 
-    `first_ns` is when the first chunk that held text or token ids was read (a chunk with only a role holds none); an
-    answer without any, such as one of special tokens only, has it from its end. `last_ns` is when the last chunk was
-    read that held text, ids or the finish reason: with the reason comes the last token where that one has no text (end
-    of sequence). The usage may follow in a chunk of its own, and so do [DONE] and the end of the connection: they are
-    no tokens, so their time is not the answer's.
+    `first_ns` is when the first output was read: text, token ids, reasoning, a refusal, a tool call, or audio; a role
+    or the id of a call is none. `last_ns` is when the last output or the finish reason was read: with the reason comes
+    the last token where that one has no text (end of sequence). The usage, [DONE] and the end of the connection are no
+    tokens: their times are not the answer's. `pieces` counts the moments at which output was read, at least APART_NS
+    apart.
     """
 
     def __init__(self) -> None:
         self.first_ns: int | None = None
         self.last_ns = 0
-        self.done = False
-        """Whether [DONE] was read: nothing that matters can follow."""
+        self.whole_ns: int | None = None
+        """When it was certain that no output follows."""
+        self.pieces = 0
+        self.kinds: set[str] = set()
+        """What the output was: content, reasoning, tool calls, refusal, audio."""
+        self._parser = EventParser()
+        self._done = False
         self._finish: str | None = None
+        self._finish_apart = False
+        self._output_ns: int | None = None
         self._text: list[str] = []
         self._token_ids: list[int] = []
         self._prompt_ids: int | None = None
-        self._usage: dict[str, Any] | None = None
+        self._output_chunks = 0
+        self._usage: dict[str, int] = {}
         self._events = 0
 
-    def take(self, data: bytes, at_ns: int) -> None:
-        """Take the data of one event, read at `at_ns`. Raises ReplyError where it is an error or makes no sense."""
+    @property
+    def whole(self) -> bool:
+        """Whether nothing that matters can follow: [DONE] was read, or the finish reason and a usage with it."""
+        return self.whole_ns is not None
+
+    def feed(self, received: bytes, at_ns: int) -> None:
+        """Take bytes of the stream, read at `at_ns`. Raises ReplyError where they are an error or make no sense."""
+        for event in self._parser.feed(received):
+            self._take(event, at_ns)
+        if self.whole_ns is None and self._finish is not None:
+            usage = self._usage.get("completion_tokens", 0)
+            # Less than a token for each chunk is a usage that came too early: another one follows, or the end.
+            if usage and usage >= self._output_chunks:
+                self.whole_ns = at_ns
+
+    def end(self, at_ns: int) -> None:
+        """Take the end of the stream, read at `at_ns`, with what it left: an event without its empty line.
+
+        Raises ReplyError where the server did not stream, or says why it stopped in text that is no event.
+        """
+        for event in self._parser.close():
+            if _is_whole(event.data):
+                self._take(event, at_ns)
+        if self._finish is not None or self._done:
+            self.whole_ns = self.whole_ns or at_ns
+        elif words := body_words(self._parser.other):
+            how = "broke off" if self._events else "did not stream, but answered"
+            raise ReplyError(f"The server {how}: {words}")
+
+    def _take(self, event: Event, at_ns: int) -> None:
+        data = event.data.strip()
+        if not data or data.startswith(b":") or event.type.lower() in _KEEP_ALIVES:
+            return  # a keep-alive; after a whole `data: ` some write a comment
         self._events += 1
         if data == b"[DONE]":
-            self.done = True
+            self._done = True
             self.last_ns = self.last_ns or at_ns
+            self.whole_ns = at_ns
             return
+        if event.type == "error":
+            raise ReplyError(f"The server broke off with an error: {body_words(data) or 'it gives no reason.'}")
         try:
             chunk = from_json(data)
         except ValueError:
             raise ReplyError(f"The server streamed what is not JSON: {shown(data)}") from None
         if not isinstance(chunk, dict):
             raise ReplyError(f"The server streamed JSON that is no object: {shown(data)}")
-        if chunk.get("error") or chunk.get("object") == "error":
-            raise ReplyError(f"The server broke off with an error: {message(chunk)}")
         try:
             self._take_chunk(chunk, at_ns)
         except (AttributeError, TypeError):
             raise ReplyError(f"The server streamed a chunk of unknown form: {shown(data)}") from None
 
     def _take_chunk(self, chunk: dict[str, Any], at_ns: int) -> None:
-        self._usage = chunk.get("usage") or self._usage
+        choices = [_checked_dict(choice) for choice in chunk.get("choices") or ()]
+        for part in (chunk, *choices):
+            if part.get("error") or part.get("object") == "error":
+                raise ReplyError(f"The server broke off with an error: {message(part)}")
+        self._take_usage(chunk, choices)
         prompt_ids = chunk.get("prompt_token_ids")
-        for choice in chunk.get("choices") or ():
-            delta = choice.get("delta") or choice
-            text = delta.get("text") or delta.get("content")
-            if text:
-                self._text.append(_checked(text, str))
+        for choice in choices:
+            delta = choice.get("delta") or choice.get("message") or choice
+            kinds = set(_kinds(delta))
+            if "content" in kinds:
+                self._text += _texts(delta.get("text") or delta.get("content"))
             token_ids = choice.get("token_ids")
             if token_ids:
-                self._token_ids += [_checked(token, int) for token in _checked(token_ids, list)]
+                self._token_ids += [_checked_int(token) for token in _checked_list(token_ids)]
             prompt_ids = prompt_ids or choice.get("prompt_token_ids")
+            self.kinds |= kinds
+            if kinds or token_ids:
+                self._note_output(at_ns)
             finish = choice.get("finish_reason")
-            # What a reasoning model thinks is no part of its answer, but it is tokens.
-            if text or token_ids or delta.get("reasoning_content") or delta.get("reasoning"):
-                self.first_ns = self.first_ns or at_ns
-                self.last_ns = at_ns
-            if finish:
-                self._finish = finish if isinstance(finish, str) else str(finish.get("type"))
+            if isinstance(finish, dict):
+                finish = finish.get("type")
+            if finish and str(finish).lower() not in _NO_REASON:
+                self._finish = str(finish)
+                self._finish_apart = self._output_ns is None or at_ns - self._output_ns >= APART_NS
                 self.last_ns = at_ns
         if prompt_ids:
             self._prompt_ids = len(prompt_ids)
 
+    def _note_output(self, at_ns: int) -> None:
+        self._output_chunks += 1
+        if self._output_ns is None or at_ns - self._output_ns >= APART_NS:
+            self.pieces += 1
+        if self.first_ns is None:
+            self.first_ns = at_ns
+        self._output_ns = self.last_ns = at_ns
+
+    def _take_usage(self, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> None:
+        """Keep the largest of each count: some servers report usage with every chunk, or once too early and empty."""
+        reported = chunk.get("usage") or next((one["usage"] for one in choices if one.get("usage")), None)
+        if not isinstance(reported, dict):
+            return
+        details = reported.get("prompt_tokens_details")
+        counts = {
+            "completion_tokens": _count(reported.get("completion_tokens")),
+            "prompt_tokens": _count(reported.get("prompt_tokens")),
+            "cached_tokens": _count(details.get("cached_tokens")) if isinstance(details, dict) else None,
+        }
+        for name, count in counts.items():
+            if count is not None:
+                self._usage[name] = max(count, self._usage.get(name, 0))
+
     @property
     def counting(self) -> str:
         """What this answer's tokens are counted from."""
-        return "token ids" if self._token_ids else "usage" if self._usage else "nothing: neither token ids nor usage"
+        if self._token_ids:
+            return "token ids"
+        return "usage" if "completion_tokens" in self._usage else "nothing: neither token ids nor usage"
 
     def answer(self, own_input_tokens: int | None) -> Answer:
         """Return the answer when the stream has ended; `own_input_tokens`: how many ids the prompt had, if it had ids.
@@ -97,42 +190,87 @@ class Reply:
         Raises ReplyError where it is not whole or its tokens cannot be counted.
         """
         if not self._events:
-            raise ReplyError("The server answered with no event at all: does it stream?")
-        if self._finish in ABORTED:
-            raise ReplyError(f"The server gave up: finish_reason is {self._finish}.")
-        if self._finish is None and not self.done:
+            raise ReplyError("The server answered with nothing at all: status 200 and no event.")
+        if self._finish is not None and self._finish.lower() in ABORTED:
+            raise ReplyError(f"The server gave up: finish_reason is {shown(self._finish)}.")
+        if self._finish is None and not self._done:
             raise ReplyError("The stream ended in the middle: neither a finish_reason nor [DONE] came.")
-        counted = self._counted("completion_tokens")
-        if counted is None and not self._token_ids:
+        usage = self._usage.get("completion_tokens")
+        if usage is None and not self._token_ids:
             raise ReplyError("The server sent neither token ids nor usage: its tokens cannot be counted.")
-        if counted is not None and self._token_ids and counted != len(self._token_ids):
-            raise ReplyError(f"The server sent {len(self._token_ids)} token ids and counts {counted} tokens itself.")
-        inputs = own_input_tokens or self._prompt_ids or self._counted("prompt_tokens")
+        # A chunk with output holds a token at least: a usage below that is wrong, and is reported as such.
+        output_tokens = len(self._token_ids) or max(usage or 0, self._output_chunks)
+        inputs = own_input_tokens or self._prompt_ids or self._usage.get("prompt_tokens")
         if inputs is None:
-            raise ReplyError("The server does not tell how many tokens the prompt had.")
-        output_tokens = len(self._token_ids) or counted or 0
-        return Answer(inputs, output_tokens, tuple(self._token_ids), "".join(self._text))
+            raise ReplyError("The server does not report how many tokens the prompt had.")
+        return Answer(
+            input_tokens=inputs,
+            output_tokens=output_tokens,
+            token_ids=tuple(self._token_ids),
+            text="".join(self._text),
+            # The last token had no text, and the finish reason came in its place.
+            pieces=self.pieces + (self._finish_apart and output_tokens == self.pieces + 1),
+            usage_tokens=usage if usage != output_tokens else None,
+            cached_tokens=self._usage.get("cached_tokens"),
+            whole_ns=self.whole_ns,
+        )
 
-    def _counted(self, name: str) -> int | None:
-        value = self._usage.get(name) if isinstance(self._usage, dict) else None
-        return value if isinstance(value, int) and value >= 0 else None
+
+def _is_whole(data: bytes) -> bool:
+    """Tell whether what the stream ended with is an event, or was cut."""
+    try:
+        from_json(data)
+    except ValueError:
+        return data.strip() == b"[DONE]"
+    return True
 
 
-def _checked(value: Any, kind: type[T]) -> T:
-    if not isinstance(value, kind):
+def _kinds(delta: dict[str, Any]) -> Iterator[str]:
+    """Yield what a delta holds of output."""
+    for name, kind in _OUTPUT.items():
+        if value := delta.get(name):
+            if not isinstance(value, str | list | dict):
+                raise TypeError
+            if _has_output(value):
+                yield kind
+
+
+def _has_output(value: Any) -> bool:
+    """Return whether a member of a delta holds anything that was generated."""
+    if isinstance(value, list):
+        return any(map(_has_output, value))
+    if isinstance(value, dict):
+        return any(_has_output(one) for name, one in value.items() if name not in _NO_OUTPUT)
+    return bool(value)
+
+
+def _texts(content: Any) -> list[str]:
+    """Return the text of `content`, a string or a list of parts."""
+    if isinstance(content, str):
+        return [content]
+    return [part if isinstance(part, str) else str(part.get("text") or "") for part in _checked_list(content)]
+
+
+def _count(value: Any) -> int | None:
+    """Return a whole number that is not negative, also where it is written as a float; None for all else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**63 or value != int(value):
+        return None
+    return int(value)
+
+
+def _checked_list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
         raise TypeError
     return value
 
 
-def message(content: Any) -> str:
-    """Return what an error object of one of the usual forms says, cut to MOST_SHOWN characters."""
-    while isinstance(content, dict):
-        content = content.get("error") or content.get("message") or content.get("detail") or str(content)
-    return shown(content if isinstance(content, str) else str(content))
+def _checked_dict(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError
+    return value
 
 
-def shown(text: str | bytes) -> str:
-    """Return text of a server on one line, cut to MOST_SHOWN characters."""
-    if isinstance(text, bytes):
-        text = text[: 4 * MOST_SHOWN].decode("utf-8", errors="replace")
-    return " ".join(text.split())[:MOST_SHOWN]
+def _checked_int(value: Any) -> int:
+    if not isinstance(value, int):
+        raise TypeError
+    return value

@@ -2,29 +2,78 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+BOM = b"\xef\xbb\xbf"
+MAX_OTHER_BYTES = 2**16
+
+
+class Event(NamedTuple):
+    """One event: its data, lines joined by a line feed, and its type (empty: none was named)."""
+
+    data: bytes
+    type: str = ""
+
 
 class EventParser:
-    """Cuts the bytes of a stream into the data of its events, wherever the network cut them.
+    """Cuts the bytes of a stream into its events, wherever the network cut them.
 
-    Only `data` is kept, lines of one event joined by a line feed; comments (keep-alives) and other fields are skipped.
-    Lines end with LF or CRLF. What comes after the last empty line is no event, as the standard says: it was cut.
+    Lines end with LF, CRLF or CR, and a byte order mark may come first. Comments (keep-alives), ids and retry times
+    are skipped. What is no line of an event stream at all is kept in `other`, at most MAX_OTHER_BYTES of it: a server
+    that answers in some other form says there why.
     """
 
     def __init__(self) -> None:
+        self.other = b""
         self._rest = b""
         self._data: list[bytes] = []
+        self._type = ""
+        self._begun = False
+        """Whether the place of the byte order mark was passed."""
+        self._after_cr = False
 
-    def feed(self, received: bytes) -> list[bytes]:
-        """Return the data of the events that these bytes complete, in order."""
+    def feed(self, received: bytes) -> list[Event]:
+        """Return the events that these bytes complete, in order."""
+        if not self._begun:
+            received = self._rest + received
+            if len(received) < len(BOM) and BOM.startswith(received):
+                self._rest = received
+                return []
+            self._begun, self._rest = True, b""
+            received = received.removeprefix(BOM)
+        if self._after_cr and received:
+            # The carriage return ended its line when it came; this would end another.
+            received, self._after_cr = received.removeprefix(b"\n"), False
+        if b"\r" in received:
+            self._after_cr = received.endswith(b"\r")
+            received = received.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *lines, self._rest = (self._rest + received).split(b"\n")
-        events: list[bytes] = []
-        for line in lines:
-            if line.endswith(b"\r"):
-                line = line[:-1]
-            if not line:
-                if self._data:
-                    events.append(b"\n".join(self._data))
-                    self._data = []
-            elif line.startswith(b"data:"):
-                self._data.append(line[6:] if line[5:6] == b" " else line[5:])
-        return events
+        return [event for line in lines if (event := self._line(line)) is not None]
+
+    def close(self) -> list[Event]:
+        """Return the event that the end of the stream leaves without its empty line, if there is one.
+
+        The standard drops it. Servers that omit the last empty line are common, and a last event may hold the usage.
+        It may also be cut short: whoever reads it decides.
+        """
+        ended = [self._line(self._rest), self._line(b"")]
+        self._rest = b""
+        return [event for event in ended if event is not None]
+
+    def _line(self, line: bytes) -> Event | None:
+        if not line:
+            data, type_ = self._data, self._type
+            self._data, self._type = [], ""
+            return Event(b"\n".join(data), type_) if data else None
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._data.append(value)
+        elif name == b"event":
+            self._type = value.decode("utf-8", errors="replace").strip()
+        elif name == b"error":  # some servers' own: an error in the place of an event
+            self._data.append(value)
+            self._type = "error"
+        elif name not in (b"", b"id", b"retry"):
+            self.other = (self.other + line + b"\n")[:MAX_OTHER_BYTES]
+        return None

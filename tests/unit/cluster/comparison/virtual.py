@@ -22,6 +22,9 @@ from benchmark.settings import Settings
 from tests.unit.building import asked, make_run, result_of, write_node
 
 
+SHORT = Generation(max_new_tokens=16, min_new_tokens=16)
+
+
 class Clock:
     """A clock that is moved on by whoever waits; stands for `now_ns` and for the engine's timer."""
 
@@ -50,7 +53,7 @@ def samples(
         patch.setattr(simulated, "Timer", lambda: clock)
         patch.setenv(simulated.SEED, seed)
         patch.setenv(simulated.SLOWDOWN, str(slowdown))
-        engine = simulated.Engine(Settings(), Generation(max_new_tokens=16, min_new_tokens=16), options)
+        engine = simulated.Engine(Settings(), SHORT, options)
         engine.load()
         made = Recorder(engine, None, clock.ns, lambda sample, done: None)
         Scenario({}).run(Workload(prompts(), count, 0), made, Conditions(Path(), 1))
@@ -61,7 +64,7 @@ def add_run(
     results: Path, run_id: str, nodes: dict[str, list[Sample]], settings: dict[str, Any] | None = None, **changes: Any
 ) -> Path:
     """Write a run of nodes with these samples; `changes` are of their results."""
-    resolved = asked(len(next(iter(nodes.values()))), **(settings or {}))
+    resolved = asked(len(next(iter(nodes.values()))), {"generation": SHORT.model_dump()}, **(settings or {}))
     directory = make_run(results / run_id, dict.fromkeys(nodes, resolved))
     record = RunRecord.model_validate_json((directory / RUN_FILE).read_text())
     write_record(directory / RUN_FILE, record.model_copy(update={"run_id": run_id}))

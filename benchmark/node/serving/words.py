@@ -1,0 +1,103 @@
+"""A server's own words about what went wrong, on one line: from JSON, HTML, tracebacks or plain text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic_core import from_json
+
+MAX_SHOWN = 300
+"""Characters of a server's own message that are kept."""
+MAX_SEARCHED = 2**16
+
+# The last line of a traceback, also behind what a logger or the name of a process puts before it.
+ERROR = re.compile(r"(?<!raise )(?<!except )\b[A-Z]\w*(Error|Exception|Exit|Interrupt|Timeout)(: |$)")
+_FRAME = re.compile(r'File "[^"]*", line \d+')
+_TRACEBACK = "Traceback (most recent call last):"
+# What vLLM's processes and loggers put before a line: "(EngineCore pid=7) ERROR 11-28 07:09:11 [core.py:700] ".
+_PREFIX = re.compile(r"^(\([^()]*\) ?)?([A-Z]+ [\d-]+ [\d:.,]+ (\[[^\]]*\])? ?)?")
+# Errors that only say that there was another one.
+_FOLLOWS = re.compile(r"see (the )?(root cause|stack ?trace|error|logs?)|root cause\(s\)|failed core proc", re.I)
+_INVISIBLE = re.compile(r"<(script|style|head)\b.*?</\1\s*>|<!--.*?-->", re.DOTALL | re.I)
+_TITLE = re.compile(r"<title\b[^>]*>(.*?)</title\s*>", re.DOTALL | re.I)
+_TAG = re.compile(r"<[^>]*>")
+
+
+def shown(text: str | bytes) -> str:
+    """Return text of a server on one line, cut to MAX_SHOWN characters."""
+    if isinstance(text, bytes):
+        text = text[:MAX_SEARCHED].decode("utf-8", errors="replace")
+    return " ".join(text.split())[:MAX_SHOWN]
+
+
+def message(content: Any) -> str:
+    """Return what an error object of one of the usual forms says, cut to MAX_SHOWN characters."""
+    while isinstance(content, dict):
+        content = (
+            content.get("error")
+            or content.get("message")
+            or content.get("detail")
+            or content.get("error_description")
+            or content.get("title")
+            or str(content)
+        )
+    return _plain(content) if isinstance(content, str) else shown(str(content))
+
+
+def body_words(body: str | bytes) -> str:
+    """Return what the body of a response says, whatever its form; empty for an empty body."""
+    text = body.decode("utf-8", errors="replace") if isinstance(body, bytes) else body
+    try:
+        return message(from_json(text))
+    except ValueError:
+        return _plain(text)
+
+
+def causes(lines: Sequence[str]) -> list[str]:
+    """Return what names an error in the lines of a log, in their order: each with the indented lines that explain it.
+
+    Errors that only point to another one are among them only where there is no other.
+    """
+    found: list[str] = []
+    explaining = False
+    for line in lines:
+        own = _PREFIX.sub("", line)
+        if ERROR.search(line) and not _FRAME.search(line):
+            found.append(line.strip())
+            explaining = True
+        elif explaining and own.startswith("  ") and not _FRAME.search(line):
+            found[-1] = f"{found[-1]} {own.strip()}"
+        else:
+            explaining = False
+    return [line for line in found if not _FOLLOWS.search(line)] or found
+
+
+def without_frames(lines: Sequence[str]) -> list[str]:
+    """Return the lines of a log without what tracebacks are made of: frames, their source and carets.
+
+    Between a frame and the line that names the error there is nothing else; each may stand behind what a logger or the
+    name of a process puts before it.
+    """
+    kept: list[str] = []
+    inside = False
+    for line in lines:
+        if _TRACEBACK in line or _FRAME.search(line):
+            inside = True
+        elif not inside or ERROR.search(line):
+            inside = False
+            kept.append(line)
+    return kept
+
+
+def _plain(text: str) -> str:
+    text = text[:MAX_SEARCHED]
+    if (_TRACEBACK in text or _FRAME.search(text)) and (found := causes(text.splitlines())):
+        return shown(found[-1])
+    if re.match(r"\s*<(!doctype|html|\?xml|head|body)\b", text, re.I):
+        title = _TITLE.search(text)
+        words = shown(_TAG.sub(" ", _INVISIBLE.sub(" ", _TITLE.sub(" ", text))))
+        heading = shown(_TAG.sub(" ", title[1])) if title else ""
+        return shown(words if words.startswith(heading) else f"{heading}: {words}" if words else heading)
+    return shown(text)

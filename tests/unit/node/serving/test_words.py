@@ -1,0 +1,107 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmark.node.serving.words import MAX_SHOWN, body_words, causes, message, without_frames
+
+# As vLLM's processes write it: the cause in the engine's process, and after it what only follows from that.
+VLLM = """\
+(EngineCore_0 pid=7) INFO 11-28 07:09:11 [core.py:77] Initializing a V1 LLM engine
+(EngineCore_0 pid=7) ERROR 11-28 07:09:12 [core.py:700] EngineCore failed to start.
+(EngineCore_0 pid=7) ERROR 11-28 07:09:12 [core.py:700] Traceback (most recent call last):
+(EngineCore_0 pid=7) ERROR 11-28 07:09:12 [core.py:700]   File "/venv/vllm/v1/engine/core.py", line 691, in run
+(EngineCore_0 pid=7) ERROR 11-28 07:09:12 [core.py:700]     raise ValueError(
+(EngineCore_0 pid=7) ERROR 11-28 07:09:12 [core.py:700]     ^^^^^^^^^^^^^^^^^
+(EngineCore_0 pid=7) ERROR 11-28 07:09:12 [core.py:700] ValueError: Free memory on device (2/24 GiB) is too little.
+(APIServer pid=1) Traceback (most recent call last):
+(APIServer pid=1)   File "/venv/bin/vllm", line 8, in <module>
+(APIServer pid=1)     sys.exit(main())
+(APIServer pid=1)              ^^^^^^
+(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
+"""
+
+PYDANTIC = """\
+Traceback (most recent call last):
+  File "/venv/bin/vllm", line 8, in <module>
+    sys.exit(main())
+             ^^^^^^
+pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
+  Value error, User-specified max_model_len (8192) is greater than the derived 2048. [type=value_error]
+    For further information visit a page
+"""
+
+
+def test_the_cause_is_the_error_that_points_to_no_other() -> None:
+    (cause,) = causes(VLLM.splitlines())
+    assert cause.endswith("ValueError: Free memory on device (2/24 GiB) is too little.")
+
+
+def test_an_error_that_points_to_another_is_better_than_none() -> None:
+    (cause,) = causes(["RuntimeError: Engine core initialization failed. See root cause above."])
+    assert cause.startswith("RuntimeError: Engine core")
+
+
+def test_the_lines_that_explain_an_error_belong_to_it() -> None:
+    (cause,) = causes(PYDANTIC.splitlines())
+    assert "ValidationError: 1 validation error for ModelConfig Value error, User-specified max_model_len" in cause
+
+
+def test_frames_source_and_carets_are_left_out_of_a_log() -> None:
+    kept = without_frames(VLLM.splitlines())
+    assert [line.partition("] ")[2] or line for line in kept] == [
+        "Initializing a V1 LLM engine",
+        "EngineCore failed to start.",
+        "ValueError: Free memory on device (2/24 GiB) is too little.",
+        "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. "
+        "Failed core proc(s): {}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"error": {"message": "no"}}, "no"),
+        ({"error": "no"}, "no"),
+        ({"object": "error", "message": "no"}, "no"),
+        ({"detail": [{"msg": "no"}]}, "[{'msg': 'no'}]"),
+        ({"code": 1}, "{'code': 1}"),
+        (["no"], "['no']"),
+        ({"error": "a\n b"}, "a b"),
+        ({"error": {"message": PYDANTIC}}, "ValidationError: 1 validation error"),
+    ],
+)
+def test_the_message_is_found_in_the_usual_forms_of_an_error(content: Any, said: str) -> None:
+    assert said in message(content)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", ""),
+        (b" \n", ""),
+        (b"plain  text\n", "plain text"),
+        (b"\xff\xfe", "\ufffd\ufffd"),
+        ('{"message": "nö"}'.encode(), "nö"),
+        (b"Internal Server Error", "Internal Server Error"),
+        (VLLM.encode(), "ValueError: Free memory on device (2/24 GiB) is too little."),
+        (
+            b"<!DOCTYPE html>\n<html><head><title>504 Gateway Time-out</title><style>p {}</style></head>\n"
+            b"<body><h1>504 Gateway Time-out</h1><hr>nginx/1.22</body></html>",
+            "504 Gateway Time-out nginx/1.22",
+        ),
+    ],
+)
+def test_a_body_is_told_in_its_own_words(body: bytes, said: str) -> None:
+    words = body_words(body)
+    assert said in words
+    assert "<" not in words
+    assert bool(words) == bool(said)
+
+
+@given(st.binary(max_size=2000) | st.text(max_size=500).map(str.encode))
+def test_words_are_always_one_short_line(body: bytes) -> None:
+    words = body_words(body)
+    assert len(words) <= MAX_SHOWN
+    assert "\n" not in words
