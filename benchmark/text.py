@@ -17,7 +17,7 @@ from benchmark.profiles import Profile
 from benchmark.records import Check, Distribution, Metrics, NodeResult, Rouge, Spread, Telemetry
 from benchmark.repeats import deciding_metric, own_median, repeat_of, spreads
 from benchmark.settings import Settings, is_directory_path
-from benchmark.verdict import label, shown, unit, value_of
+from benchmark.verdict import answer_words, label, shown, unit, value_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -210,6 +210,7 @@ def render_node(result: NodeResult) -> str:
             startup=describe_startup(result.engine.details) if result.engine else None,
             simulated=result.engine is not None and result.engine.simulated,
             watched=_watched(result.telemetry) if result.telemetry else [],
+            answers=answer_words(metrics) if metrics else [],
             times=_times(metrics) if metrics else [],
             repeats=repeats,
             checks=[check_words(check) for check in result.verdict.checks] if result.verdict else [],

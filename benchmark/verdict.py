@@ -166,6 +166,12 @@ def unseen_words(metrics: Metrics) -> list[str]:
     return words
 
 
+def answer_words(metrics: Metrics) -> list[str]:
+    """Return whatever is to be known of the answers beside their times, in sentences; mostly nothing."""
+    miscounted = miscounted_words(metrics)
+    return [*unseen_words(metrics), *([miscounted] if miscounted else [])]
+
+
 def miscounted_words(metrics: Metrics) -> str:
     """Return how often and by how much the servers' usage and the streams differ, in a sentence; empty: never."""
     answers = metrics.answers

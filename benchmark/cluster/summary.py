@@ -22,7 +22,7 @@ from benchmark.text import (
     floor_note,
     moment,
 )
-from benchmark.verdict import label, unit
+from benchmark.verdict import answer_words, label, unit
 
 TEMPLATES = Path(__file__).parent / "templates"
 TEMPLATE = "benchmark_summary.txt.j2"
@@ -96,7 +96,7 @@ def _section(group: Group, rows: Sequence[NodeRow]) -> Section:
         heads={name: name.upper() + ("*" if name in starred else "") for name in PERCENTILES},
         note=floor_note(shown, PERCENTILES),
         unstable=note(members),
-        totals=tuple(_totals(group, len({row.attempt for row in members}))),
+        totals=(*_totals(group, len({row.attempt for row in members})), *_answers(members)),
     )
 
 
@@ -127,6 +127,17 @@ def _totals(group: Group, attempts: int) -> Iterable[tuple[str, str]]:
         )
     if group.worst_p99_node is not None:
         yield "Worst node", f"{group.worst_p99_node}: P99 latency {figure(group.worst_p99_latency_ms)} ms"
+
+
+def _answers(rows: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
+    """Yield what is to be known of the answers of nodes, where an invalid node's reason does not say it already."""
+    nodes: dict[str, list[str]] = {}
+    for row in rows:
+        if row.metrics and row.verdict and row.verdict.valid:
+            for words in answer_words(row.metrics):
+                nodes.setdefault(words, []).append(row.node)
+    if nodes:
+        yield "Answers", "\n".join(f"{some(names)}: {words}" for words, names in nodes.items())
 
 
 def _pooled(spreads: Sequence[tuple[str, Distribution, str]]) -> str:

@@ -218,6 +218,7 @@ class Client:
 
         def whole(reply: Reply) -> None:
             replies.append(reply)
+            self.outputs.update(reply.kinds)
             # Before the listener hears, and may ask again: what is left of the stream occupies no server.
             target.flights.discard(flight)
             flight.complete(reply, request.input_tokens)
@@ -225,7 +226,6 @@ class Client:
         try:
             ended_ns = await self.ask(target, request, flight.first, whole)
             self.tails_ms += [(ended_ns - reply.last_ns) / NS_PER_MS for reply in replies]
-            self.outputs.update(kind for reply in replies for kind in reply.kinds)
             target.refused = 0
         except Unreachable as error:
             target.refused += 1

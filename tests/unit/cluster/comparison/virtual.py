@@ -21,7 +21,6 @@ from benchmark.rundir import RUN_FILE
 from benchmark.settings import Settings
 from tests.unit.building import asked, make_run, result_of, write_node
 
-
 SHORT = Generation(max_new_tokens=16, min_new_tokens=16)
 
 
