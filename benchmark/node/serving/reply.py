@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import from_json
 
 from benchmark.node.interfaces import Answer
 from benchmark.node.serving.sse import Event, EventParser
 from benchmark.node.serving.words import body_words, message, shown
+
+T = TypeVar("T")
 
 # Output that was read so soon after other output was not seen apart from it: no model takes as little for a token, and
 # what was held back on the way arrives like that.
@@ -104,7 +105,7 @@ class Reply:
 
     def _take(self, event: Event, at_ns: int) -> None:
         data = event.data.strip()
-        if not data or data.startswith(b":") or event.type.lower() in _KEEP_ALIVES:
+        if not data or data[:1] == b":" or (event.type and event.type.lower() in _KEEP_ALIVES):
             return  # a keep-alive; after a whole `data: ` some write a comment
         self._events += 1
         if data == b"[DONE]":
@@ -126,33 +127,48 @@ class Reply:
             raise ReplyError(f"The server streamed a chunk of unknown form: {shown(data)}") from None
 
     def _take_chunk(self, chunk: dict[str, Any], at_ns: int) -> None:
-        choices = [_checked_dict(choice) for choice in chunk.get("choices") or ()]
-        for part in (chunk, *choices):
-            if part.get("error") or part.get("object") == "error":
-                raise ReplyError(f"The server broke off with an error: {message(part)}")
-        self._take_usage(chunk, choices)
+        _refuse_error(chunk)
+        if reported := chunk.get("usage"):
+            self._take_usage(reported)
         prompt_ids = chunk.get("prompt_token_ids")
-        for choice in choices:
-            delta = choice.get("delta") or choice.get("message") or choice
-            kinds = set(_kinds(delta))
-            if "content" in kinds:
-                self._text += _texts(delta.get("text") or delta.get("content"))
-            token_ids = choice.get("token_ids")
-            if token_ids:
-                self._token_ids += [_checked_int(token) for token in _checked_list(token_ids)]
-            prompt_ids = prompt_ids or choice.get("prompt_token_ids")
-            self.kinds |= kinds
-            if kinds or token_ids:
+        for choice in chunk.get("choices") or ():
+            _refuse_error(choice)
+            if reported := choice.get("usage"):
+                self._take_usage(reported)
+            output = self._take_delta(choice.get("delta") or choice.get("message") or choice)
+            if token_ids := choice.get("token_ids"):
+                self._token_ids += [_checked(token, int) for token in _checked(token_ids, list)]
+            if output or token_ids:
                 self._note_output(at_ns)
-            finish = choice.get("finish_reason")
-            if isinstance(finish, dict):
-                finish = finish.get("type")
-            if finish and str(finish).lower() not in _NO_REASON:
-                self._finish = str(finish)
-                self._finish_apart = self._output_ns is None or at_ns - self._output_ns >= APART_NS
-                self.last_ns = at_ns
+            prompt_ids = prompt_ids or choice.get("prompt_token_ids")
+            if finish := choice.get("finish_reason"):
+                self._take_finish(finish, at_ns)
         if prompt_ids:
             self._prompt_ids = len(prompt_ids)
+
+    def _take_delta(self, delta: dict[str, Any]) -> bool:
+        """Take what a delta holds, and return whether there is output in it."""
+        output = False
+        for name, value in delta.items():
+            if not value or (kind := _OUTPUT.get(name)) is None:
+                continue
+            if not isinstance(value, str):
+                if not isinstance(value, list | dict):
+                    raise TypeError
+                if not _has_output(value):
+                    continue
+            output = True
+            self.kinds.add(kind)
+            if kind == "content":
+                self._text += _texts(value)
+        return output
+
+    def _take_finish(self, finish: Any, at_ns: int) -> None:
+        reason = str(finish.get("type") if isinstance(finish, dict) else finish)
+        if reason.lower() not in _NO_REASON:
+            self._finish = reason
+            self._finish_apart = self._output_ns is None or at_ns - self._output_ns >= APART_NS
+            self.last_ns = at_ns
 
     def _note_output(self, at_ns: int) -> None:
         self._output_chunks += 1
@@ -162,9 +178,8 @@ class Reply:
             self.first_ns = at_ns
         self._output_ns = self.last_ns = at_ns
 
-    def _take_usage(self, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> None:
+    def _take_usage(self, reported: Any) -> None:
         """Keep the largest of each count: some servers report usage with every chunk, or once too early and empty."""
-        reported = chunk.get("usage") or next((one["usage"] for one in choices if one.get("usage")), None)
         if not isinstance(reported, dict):
             return
         details = reported.get("prompt_tokens_details")
@@ -225,16 +240,6 @@ def _is_whole(data: bytes) -> bool:
     return True
 
 
-def _kinds(delta: dict[str, Any]) -> Iterator[str]:
-    """Yield what a delta holds of output."""
-    for name, kind in _OUTPUT.items():
-        if value := delta.get(name):
-            if not isinstance(value, str | list | dict):
-                raise TypeError
-            if _has_output(value):
-                yield kind
-
-
 def _has_output(value: Any) -> bool:
     """Return whether a member of a delta holds anything that was generated."""
     if isinstance(value, list):
@@ -244,11 +249,17 @@ def _has_output(value: Any) -> bool:
     return bool(value)
 
 
-def _texts(content: Any) -> list[str]:
-    """Return the text of `content`, a string or a list of parts."""
+def _refuse_error(part: dict[str, Any]) -> None:
+    if part.get("error") or part.get("object") == "error":
+        raise ReplyError(f"The server broke off with an error: {message(part)}")
+
+
+def _texts(content: str | list[Any] | dict[str, Any]) -> list[str]:
+    """Return the text of `content`: a string, or a list of parts."""
     if isinstance(content, str):
         return [content]
-    return [part if isinstance(part, str) else str(part.get("text") or "") for part in _checked_list(content)]
+    parts = _checked(content, list)
+    return [part if isinstance(part, str) else str(part.get("text") or "") for part in parts]
 
 
 def _count(value: Any) -> int | None:
@@ -258,19 +269,7 @@ def _count(value: Any) -> int | None:
     return int(value)
 
 
-def _checked_list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError
-    return value
-
-
-def _checked_dict(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError
-    return value
-
-
-def _checked_int(value: Any) -> int:
-    if not isinstance(value, int):
+def _checked(value: Any, kind: type[T]) -> T:
+    if not isinstance(value, kind):
         raise TypeError
     return value

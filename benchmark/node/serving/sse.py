@@ -18,7 +18,7 @@ class Event(NamedTuple):
 class EventParser:
     """Cuts the bytes of a stream into its events, wherever the network cut them.
 
-    Lines end with LF, CRLF or CR, and a byte order mark may come first. Comments (keep-alives), ids and retry times
+    Lines end with LF, CRLF or CR, and a byte order mark may come before any of them (the standard: the first). Comments (keep-alives), ids and retry times
     are skipped. What is no line of an event stream at all is kept in `other`, at most MAX_OTHER_BYTES of it: a server
     that answers in some other form says there why.
     """
@@ -28,19 +28,10 @@ class EventParser:
         self._rest = b""
         self._data: list[bytes] = []
         self._type = ""
-        self._begun = False
-        """Whether the place of the byte order mark was passed."""
         self._after_cr = False
 
     def feed(self, received: bytes) -> list[Event]:
         """Return the events that these bytes complete, in order."""
-        if not self._begun:
-            received = self._rest + received
-            if len(received) < len(BOM) and BOM.startswith(received):
-                self._rest = received
-                return []
-            self._begun, self._rest = True, b""
-            received = received.removeprefix(BOM)
         if self._after_cr and received:
             # The carriage return ended its line when it came; this would end another.
             received, self._after_cr = received.removeprefix(b"\n"), False
@@ -65,10 +56,15 @@ class EventParser:
             data, type_ = self._data, self._type
             self._data, self._type = [], ""
             return Event(b"\n".join(data), type_) if data else None
+        if line.startswith(b"data:"):
+            self._data.append(line[6:] if line[5:6] == b" " else line[5:])
+            return None
+        if line.startswith(BOM):
+            return self._line(line[len(BOM) :])
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
-            self._data.append(value)
+            self._data.append(b"")
         elif name == b"event":
             self._type = value.decode("utf-8", errors="replace").strip()
         elif name == b"error":  # some servers' own: an error in the place of an event
