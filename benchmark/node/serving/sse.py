@@ -18,9 +18,9 @@ class Event(NamedTuple):
 class EventParser:
     """Cuts the bytes of a stream into its events, wherever the network cut them.
 
-    Lines end with LF, CRLF or CR, and a byte order mark may come before any of them (the standard: the first). Comments (keep-alives), ids and retry times
-    are skipped. What is no line of an event stream at all is kept in `other`, at most MAX_OTHER_BYTES of it: a server
-    that answers in some other form says there why.
+    Lines end with LF, CRLF or CR, and a byte order mark may come before any of them (the standard: the first). Comments
+    (keep-alives), ids and retry times are skipped. What is no line of an event stream at all is kept in `other`, at
+    most MAX_OTHER_BYTES of it: a server that answers in some other form says there why.
     """
 
     def __init__(self) -> None:
