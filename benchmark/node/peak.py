@@ -93,7 +93,7 @@ class PeakFinder:
         """Return queries per second of a burst that is issued at once: what the engine can do without any limit."""
         self.bench.progress.stage("searching: a burst of queries")
         samples, loadgen = self._run(1, "burst")
-        measured = _measured(samples, loadgen)
+        measured = self._measured(samples, loadgen)
         if errors := [sample.error for sample in samples if sample.error]:
             raise RunError(f"The burst that the search begins with failed: {errors[0]}")
         if not measured.qps:
@@ -102,7 +102,7 @@ class PeakFinder:
 
     def _probe(self, rate: float, prefix: str) -> Probe:
         samples, loadgen = self._run(rate, "probe", prefix)
-        measured = _measured(samples, loadgen)
+        measured = self._measured(samples, loadgen)
         # The profile's own limits, and of LoadGen's verdict only this: a short run has too few queries for the rest.
         limits = self.bench.profile.model_copy(update={"accuracy": "off"})
         reasons = list(judge(limits, Findings(measured), rate, "complete").reasons)
@@ -126,7 +126,7 @@ class PeakFinder:
             recorder.close()
         return recorder.amend(outcome.scheduled_ns), outcome.loadgen
 
-
-def _measured(samples: Iterable[Sample], loadgen: LoadGenResult | None) -> Metrics:
-    columns = Columns.of(samples)
-    return metrics.compute(columns, metrics.issued(columns), loadgen)
+    def _measured(self, samples: Iterable[Sample], loadgen: LoadGenResult | None) -> Metrics:
+        columns = Columns.of(samples)
+        least = self.bench.profile.generation.min_new_tokens
+        return metrics.compute(columns, metrics.issued(columns), loadgen, least)

@@ -48,7 +48,7 @@ def message(content: Any) -> str:
 
 def body_words(body: str | bytes) -> str:
     """Return what the body of a response says, whatever its form; empty for an empty body."""
-    text = body.decode("utf-8", errors="replace") if isinstance(body, bytes) else body
+    text = (body.decode("utf-8", errors="replace") if isinstance(body, bytes) else body).lstrip("\ufeff")
     try:
         return message(from_json(text))
     except ValueError:
