@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from benchmark.cluster.aggregate import Gathered
 from benchmark.cluster.load import LoadedNode
 from benchmark.cluster.solo import FIGURES
-from benchmark.records import Distribution, Metrics, NodeRow, QueryCounts
+from benchmark.records import AnswerCounts, Distribution, Metrics, NodeRow, QueryCounts
 from benchmark.repeats import SPREAD_OF
 from benchmark.text import clean
 
@@ -22,6 +22,7 @@ def _column(metric: str) -> str:
 
 
 _COUNTS = tuple(QueryCounts.model_fields)
+_ANSWERS = tuple(AnswerCounts.model_fields)
 _SPREAD = tuple(name for name in Distribution.model_fields if name != "insufficient")
 _SPREADS = tuple(name for name in Metrics.model_fields if name.endswith("_ms"))
 _PLAIN = ("duration_s", "qps", "tokens_per_s", "input_tokens", "output_tokens")
@@ -31,6 +32,7 @@ _OF_SOLO = ("alone", "together", "change")
 HEADS = (
     *("run_id", "node", "status", "counted", "valid", "group", "hardware", "gpus", "simulated"),
     *(f"queries_{name}" for name in _COUNTS),
+    *(f"answers_{name}" for name in _ANSWERS),
     *_PLAIN,
     *(f"{spread}_{part}" for spread in _SPREADS for part in _SPREAD),
     *_ENERGY,
@@ -67,6 +69,7 @@ def _values(run_id: str, row: NodeRow, node: LoadedNode, repeats: tuple[int | No
     cells: list[object] = [run_id, row.node, row.status, row.counted, row.verdict.valid if row.verdict else None]
     cells += [row.group, row.gpu, row.gpus, row.simulated]
     cells += [getattr(metrics.queries, name) if metrics else None for name in _COUNTS]
+    cells += [getattr(metrics.answers, name) if metrics else None for name in _ANSWERS]
     cells += [getattr(metrics, name, None) for name in _PLAIN]
     for name in _SPREADS:
         spread = getattr(metrics, name, None)
