@@ -19,7 +19,9 @@ _TRACEBACK = "Traceback (most recent call last):"
 # What vLLM's processes and loggers put before a line: "(EngineCore pid=7) ERROR 11-28 07:09:11 [core.py:700] ".
 _PREFIX = re.compile(r"^(\([^()]*\) ?)?([A-Z]+ [\d-]+ [\d:.,]+ (\[[^\]]*\])? ?)?")
 # Errors that only say that there was another one.
-_FOLLOWS = re.compile(r"see (the )?(root cause|stack ?trace|error|logs?)|root cause\(s\)|failed core proc", re.I)
+_FOLLOWS = re.compile(
+    r"(see|for|check) (the )?(root cause|stack ?trace|error|logs?)|root cause\(s\)|failed core proc", re.I
+)
 _INVISIBLE = re.compile(r"<(script|style|head)\b.*?</\1\s*>|<!--.*?-->", re.DOTALL | re.I)
 _TITLE = re.compile(r"<title\b[^>]*>(.*?)</title\s*>", re.DOTALL | re.I)
 _TAG = re.compile(r"<[^>]*>")

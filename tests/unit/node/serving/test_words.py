@@ -38,6 +38,17 @@ def test_the_cause_is_the_error_that_points_to_no_other() -> None:
     assert cause.endswith("ValueError: Free memory on device (2/24 GiB) is too little.")
 
 
+def test_a_worker_that_failed_is_not_its_cause() -> None:
+    lines = [
+        "(Worker pid=2) ERROR 11-28 08:00:44 [multiproc_executor.py:1063] RuntimeError: Unsupported head_dim=16",
+        "(EngineCore pid=1) ERROR 11-28 08:00:44 [core.py:1512] RuntimeError: Worker failed with error 'Unsupported', "
+        "please check the stack trace above for the root cause",
+        "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the "
+        "root cause.",
+    ]
+    assert causes(lines) == lines[:1]
+
+
 def test_an_error_that_points_to_another_is_better_than_none() -> None:
     (cause,) = causes(["RuntimeError: Engine core initialization failed. See root cause above."])
     assert cause.startswith("RuntimeError: Engine core")
