@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from benchmark.errors import SetupError
+from benchmark.locks import take
 
 # The oldest time that a zip archive can hold: the wheel's bytes must not depend on when it was built.
 EPOCH = "315532800"
@@ -17,27 +19,35 @@ EPOCH = "315532800"
 def build_wheel(checkout: Path) -> Path:
     """Return the wheel of the checkout's package, built anew where a source file is newer than it.
 
-    Safe to be called by many processes at once. Raises SetupError with what the builder said.
+    Safe to be called by many processes at once: one builds and the others wait; where the file system has no locks each
+    may build, and puts a whole wheel in its place. Raises SetupError with what the builder said.
     """
     target = checkout / ".build"
     target.mkdir(exist_ok=True)
     with (target / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        take(lock.fileno(), wait=True)
         sources = [checkout / "pyproject.toml", checkout / "README.md", *(checkout / "benchmark").rglob("*")]
         newest = max(path.stat().st_mtime_ns for path in sources if "__pycache__" not in path.parts)
         for wheel in target.glob("*.whl"):
-            if wheel.stat().st_mtime_ns > newest:
-                return wheel
-            wheel.unlink()
-        done = subprocess.run(
-            [sys.executable, "-m", "flit_core.wheel", "--outdir", str(target), str(checkout)],
-            env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        wheels = list(target.glob("*.whl"))
-        if done.returncode != 0 or len(wheels) != 1:
-            said = " ".join(done.stderr.split())[-500:]
-            raise SetupError(f"The package's wheel cannot be built (is requirements.txt installed?): {said}")
-        return wheels[0]
+            with suppress(FileNotFoundError):  # another process may have found it old too
+                if wheel.stat().st_mtime_ns > newest:
+                    return wheel
+                wheel.unlink()
+        with tempfile.TemporaryDirectory(dir=target) as beside:
+            built = _build(checkout, Path(beside))
+            return built.replace(target / built.name)
+
+
+def _build(checkout: Path, directory: Path) -> Path:
+    done = subprocess.run(
+        [sys.executable, "-m", "flit_core.wheel", "--outdir", str(directory), str(checkout)],
+        env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    wheels = list(directory.glob("*.whl"))
+    if done.returncode != 0 or len(wheels) != 1:
+        said = " ".join(done.stderr.split())[-500:]
+        raise SetupError(f"The package's wheel cannot be built (is requirements.txt installed?): {said}")
+    return wheels[0]

@@ -12,11 +12,13 @@ import errno
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import BenchmarkError, InputError, RunError, SetupError
+from benchmark.locks import NO_LOCKS
 from benchmark.node.hub_cache import File, Manifest, RepositoryCache
 from benchmark.node.hub_files import MODEL, Kind
 
@@ -83,9 +85,7 @@ class Hub:
                     raise
 
     def _bring(self, cache: RepositoryCache, commit: str, name: str, file: File) -> None:
-        hub = huggingface_hub_package()
-        # The lock that huggingface_hub itself takes: of several processes, on a shared home too, one downloads.
-        with hub.utils.WeakFileLock(cache.locks / f"{file.etag}.lock"):
+        with _locked(cache.locks / f"{file.etag}.lock"):
             if cache.sound(file):
                 return
             resumed = cache.partial(file).exists()
@@ -211,6 +211,32 @@ def disk_error(error: OSError, cache: Path | None) -> BenchmarkError:
             "is kept."
         )
     return SetupError(f"{place} cannot be used: {error.strerror}: check its owner, or set hf_cache_dir elsewhere.")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock that huggingface_hub itself takes: of several processes, on a shared home too, one downloads.
+
+    Where the file system has no locks nobody waits. Two that download the same file spoil it for each other, which its
+    hash shows.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(huggingface_hub_package().utils.WeakFileLock(path))
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            _say_no_locks(path.parent)
+        yield
+
+
+@cache
+def _say_no_locks(directory: Path) -> None:
+    print(
+        f"{directory} is on a file system without file locks: downloads go on without. Let no other process download "
+        "the same there at the same time, or set hf_cache_dir to another disk.",
+        file=sys.stderr,
+    )
 
 
 def huggingface_hub_package() -> Any:

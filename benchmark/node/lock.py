@@ -7,6 +7,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from benchmark.locks import take
+
 # What the controller's scripts on the node wait for (roles/benchmark/files/): until the run is ready to measure, and
 # until it has measured alone. For its end there is running.lock, which start.sh holds.
 STARTING = "starting.lock"
@@ -26,8 +28,7 @@ class Lock:
             self._descriptor = descriptor
             return
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        with suppress(OSError):
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        take(self._descriptor)
 
     def release(self) -> None:
         """Let those go on who wait."""

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible import context, release
 from ansible.utils.display import Display
+from leader import warn_without_locks
 from node_action import CHECKOUT, NodeAction, NodeFailure
 from play_settings import Play, resolve_play
 
@@ -96,6 +97,7 @@ class ActionModule(NodeAction):
         wait_s, all_turns_s = patience_s(asked), turns_s(asked)
         more_s = all_turns_s + repeats_s(asked)
         repeats = asked[0].settings.benchmark_repeats
+        warn_without_locks(directory)
         for sentence in prices(asked):
             Display().display(sentence)
         for node, settings in resolved.items():

@@ -6,14 +6,17 @@ resumes the run is about to look at: it stops where it notices, and until then t
 
 from __future__ import annotations
 
-import fcntl
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ansible.utils.display import Display
 from node_action import NodeFailure
+
+from benchmark.locks import take
 
 # A worker that waits for a node looks up more often than this.
 PATIENCE_S = 60
@@ -33,12 +36,16 @@ def require_leader() -> None:
 
 @contextmanager
 def alone(place: Path) -> Iterator[None]:
-    """Hold a node's directory of the run on the controller. Raises NodeFailure where another process holds it."""
+    """Hold a node's directory of the run on the controller. Raises NodeFailure where another process holds it.
+
+    Where the file system has no locks, nobody does (`warn_without_locks`).
+    """
     require_leader()
-    descriptor = os.open(place, os.O_RDONLY)
+    # A file beside it: of a directory NFS has no lock.
+    descriptor = os.open(place.with_name(f".{place.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         deadline = time.monotonic() + PATIENCE_S
-        while not _taken(descriptor):
+        while take(descriptor) == "busy":
             if time.monotonic() > deadline:
                 raise NodeFailure(f"Another process has been working on {place} for {PATIENCE_S} s: end it first.")
             time.sleep(LOOK_S)
@@ -47,9 +54,12 @@ def alone(place: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _taken(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def warn_without_locks(run_dir: Path) -> None:
+    """Say, once a run, where its directory is on a file system without locks, and what that means."""
+    with tempfile.TemporaryFile(dir=run_dir) as file:
+        if take(file.fileno()) == "no locks":
+            Display().warning(
+                f"{run_dir} is on a file system without file locks: the run goes on without. End an ansible-playbook "
+                "that was killed, with its workers, before you resume its run, or set benchmark_results_dir to another "
+                "disk."
+            )

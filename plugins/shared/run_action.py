@@ -18,7 +18,7 @@ import live_channel
 from ansible.errors import AnsibleConnectionFailure
 from ansible.utils.display import Display
 from leader import alone, require_leader
-from node_action import ANSWER_S, CHECKOUT, NodeAction, NodeFailure
+from node_action import ANSWER_S, CHECKOUT, NodeAction, NodeFailure, unreachable
 from play_settings import nodes
 
 from benchmark.cluster.fetched import unpack
@@ -92,7 +92,8 @@ class RunAction(NodeAction):
         command = shlex.join(["sh", "-c", script_text(name), name, self.on_node, self.node, *words])
         code, out, err = self.shell(command, stdin, answer_s)
         if code != 0 or "No space left on device" in err:
-            raise NodeFailure(why_refused(name, err or out, self.on_node))
+            reason = why_refused(name, err or out, self.on_node)
+            raise NodeFailure(f"{reason} {self.staying}" if name == "pack.sh" else reason)
         return out
 
     def start(self) -> bool:
@@ -137,7 +138,8 @@ class RunAction(NodeAction):
                 packed = self.script("pack.sh", answer_s=TRANSFER_S)
                 path, size, inline = read_packed(packed)
                 if not 0 < size <= MAX_SAMPLES_BYTES:
-                    raise NodeFailure(f"The node's files could not be packed: {packed[-300:]}")
+                    told = " ".join(packed.split())[-300:]
+                    raise NodeFailure(f"The node's files could not be packed: {told} {self.staying}")
                 if inline:
                     archive.write_bytes(base64.b64decode(inline))
                 else:
@@ -145,12 +147,14 @@ class RunAction(NodeAction):
                         self._connection.fetch_file(path, str(archive))
                 names = unpack(archive, place)
             except InputError as error:
-                raise NodeFailure(str(error)) from error
+                raise NodeFailure(f"{error} {self.staying}") from error
             except binascii.Error as error:
-                raise NodeFailure(f"The node's files came back damaged: {error}.") from error
-            except AnsibleConnectionFailure:
+                raise NodeFailure(f"The node's files came back damaged: {error}. {self.staying}") from error
+            except OSError as error:
+                raise NodeFailure(f"{error.strerror or error}: {place}. {self.staying}") from error
+            except AnsibleConnectionFailure as error:
                 if attempt == attempts - 1:
-                    raise
+                    raise NodeFailure(f"{unreachable(str(error), self.address)} {self.staying}") from error
                 self.say("SSH connection lost while fetching, trying again")
                 time.sleep(RETRY_S)
             else:
@@ -158,6 +162,14 @@ class RunAction(NodeAction):
             finally:
                 archive.unlink(missing_ok=True)
         return []
+
+    @property
+    def staying(self) -> str:
+        """A sentence: where what could not be fetched lies on the node, and how to get it."""
+        return (
+            f"What the run left stays on the node in {self.on_node}/{self.node}: once that is mended, -e "
+            f"benchmark_resume={self.run_dir.name} fetches it."
+        )
 
     def end(self) -> bool:
         """Stop the run on the node, and bring its files; return whether there was one."""

@@ -6,7 +6,6 @@ environment (1.05: 5 % slower), recorded in the engine's details; SIMULATED_SEED
 
 from __future__ import annotations
 
-import fcntl
 import heapq
 import itertools
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from benchmark.locks import take
 from benchmark.node import interfaces, options
 from benchmark.node.interfaces import Answer, EngineBroken, Listener, Query, now_ns
 from benchmark.records import EngineInfo
@@ -73,7 +73,7 @@ class Engine(interfaces.Engine):
             return
         if self.timing.shared:
             with Path(self.timing.shared).open("a") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                take(file.fileno(), wait=True)
                 time.sleep(self.timing.shared_ms / 1000)
         with self._lock:
             if self.timing.slots and self._busy >= self.timing.slots:

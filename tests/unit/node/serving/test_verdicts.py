@@ -93,7 +93,7 @@ def test_an_answer_in_one_piece_has_no_ttft_and_no_tpot(server: OpenAIServer, tm
 def test_loadgens_limits_on_times_that_were_not_seen_are_not_passed(server: OpenAIServer, tmp_path: Path) -> None:
     server.answer = held_back
     options = {"scenario": "Server", "min_duration_ms": 300, "min_query_count": 20}
-    profile = {"scenario": "loadgen", "scenario_options": options, "samples": None, "limits": []}
+    profile: dict[str, Any] = {"scenario": "loadgen", "scenario_options": options, "samples": None, "limits": []}
     result = measure(server, tmp_path, profile)
     assert result.loadgen is not None
     assert "LoadGen's TTFT and TPOT are not those of tokens." in reasons(result)

@@ -1,0 +1,80 @@
+"""Disks without locks, and a tar that says that files changed: results count all the same, or stay where they are."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import Done, Playbooks, make_model_directory
+from tests.integration.ssh_nodes import Cluster, loopback
+from tests.no_flock import no_flock
+
+# As tar does where a file changed as it was read, and as one does that cannot read the file that counts.
+CHANGED = 'case $* in *-c*) {tar} "$@"; exit 1 ;; esac; exec {tar} "$@"'
+UNREADABLE = 'case $* in *-c*) {tar} --exclude=\'mlperf_datacenter_*\' "$@"; exit 1 ;; esac; exec {tar} "$@"'
+CUT = 'case $* in *-c*) {tar} "$@"; truncate -s -200 "$2"; exit 2 ;; esac; exec {tar} "$@"'
+
+
+def with_tar(directory: Path, script: str) -> str:
+    """Return the line of sshd's configuration with which a node's tar is this script."""
+    directory.mkdir(parents=True)
+    program = directory / "tar"
+    program.write_text(f"#!/bin/sh\n{script.format(tar=shutil.which('tar'))}\n")
+    program.chmod(0o755)
+    return f"SetEnv PATH={directory}:{os.environ['PATH']}\n"
+
+
+@pytest.fixture(scope="module")
+def ended(light_venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Playbooks, Done]]:
+    """One run of all of them."""
+    place = tmp_path_factory.mktemp("poor")
+    nodes = Cluster(place)
+    missing = no_flock(place, place, errno.ENOLCK)
+    settings = " ".join(f"{name}={value}" for name, value in missing.items())
+    nodes.add("jw2", loopback(12), config=f"SetEnv {settings}\n")
+    for number, (name, script) in enumerate({"changed": CHANGED, "unreadable": UNREADABLE, "cut": CUT}.items()):
+        nodes.add(name, loopback(13 + number), config=with_tar(place / "bin" / name, script))
+    make_model_directory(place / "model")
+    playbooks = Playbooks(nodes, place, light_venv, place / "cp")
+    (place / "cp").mkdir()
+    try:
+        yield playbooks, playbooks.run("benchmark", inventory=None, **missing)
+    finally:
+        nodes.stop()
+
+
+def test_without_locks_the_run_goes_on_and_says_so_once(ended: tuple[Playbooks, Done]) -> None:
+    _, done = ended
+    assert done.row("jw2")["status"] == "complete", done.output
+    assert " ".join(done.output.split()).count("is on a file system without file locks") == 1
+    assert "No locks available" not in done.output
+
+
+def test_a_whole_archive_counts_whatever_tar_said(ended: tuple[Playbooks, Done]) -> None:
+    _, done = ended
+    assert done.row("changed")["status"] == "complete", done.output
+
+
+@pytest.mark.parametrize("node", ["unreadable", "cut"])
+def test_what_cannot_be_fetched_stays_and_the_message_says_where(ended: tuple[Playbooks, Done], node: str) -> None:
+    playbooks, done = ended
+    left = playbooks.directory / "nodes" / node / "runs" / done.run_dir.name / node
+    assert list(left.glob("mlperf_datacenter_*.json"))
+    reason = done.row(node)["reason"]
+    assert f"stays on the node in {left}" in reason
+    assert f"-e benchmark_resume={done.run_dir.name} fetches it" in reason
+
+
+def test_and_is_fetched_by_resuming_once_that_is_mended(ended: tuple[Playbooks, Done]) -> None:
+    playbooks, done = ended
+    for node in ("unreadable", "cut"):
+        (playbooks.directory / "bin" / node / "tar").unlink()
+    again = playbooks.run("benchmark", "-e", f"benchmark_resume={done.run_dir.name}")
+    assert again.code == 0, again.output
+    assert [row["status"] for row in again.cluster["nodes"]] == ["complete"] * 4
+    assert again.row("cut")["attempt"] == 1, "it was measured then"
