@@ -6,6 +6,7 @@ It runs already (`benchmark_endpoint_urls`), or is started here and never outliv
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,15 +16,16 @@ from pydantic import JsonValue
 from benchmark.errors import InputError
 from benchmark.node import interfaces
 from benchmark.node.environment import visible_gpus
-from benchmark.node.interfaces import Listener, Query
+from benchmark.node.interfaces import Answer, Listener, Query
 from benchmark.node.model import find_snapshot
 from benchmark.node.options import check_none
 from benchmark.node.prompting import encode
-from benchmark.node.serving import discovery
+from benchmark.node.serving import cache_counters, discovery
+from benchmark.node.serving.cache_counters import Reading, Tally
 from benchmark.node.serving.client import Client, Request
 from benchmark.node.serving.process import SERVER, ServerProcess
 from benchmark.node.serving.request import ROUTES, Api, body
-from benchmark.records import EngineInfo
+from benchmark.records import EngineInfo, Serving
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -38,6 +40,8 @@ class Engine(interfaces.Engine):
     _server: ServerProcess | None = None
     _client: Client | None = None
     _tokenizer: Any = None
+    _before: Sequence[Reading] = ()
+    _tally = Tally()
 
     def load(self) -> EngineInfo:
         """Start the server where that is asked for, and learn what it is and which fields it takes.
@@ -93,7 +97,26 @@ class Engine(interfaces.Engine):
         if reason := self._found.unusable.get(api):
             listener.failed(query, f"{ROUTES[api]} cannot be used: {reason}")
             return
-        self._client.submit(query, listener, self._request(api, query))
+        if query.greedy and "temperature" in self._found.refused[api]:
+            listener.failed(
+                query, f"{ROUTES[api]} takes no temperature: it cannot be asked to answer without sampling."
+            )
+            return
+        self._client.submit(query, _Counted(listener, self._tally), self._request(api, query))
+
+    def begin_window(self) -> None:
+        """Read the servers' counters, for a second at most."""
+        self._tally = Tally()
+        if self._client is not None:
+            self._before = self._client.call(cache_counters.read_all(self._client))
+
+    def end_window(self) -> Serving | None:
+        """Return what the servers did since `begin_window`."""
+        if self._client is None:
+            return None
+        after = self._client.call(cache_counters.read_all(self._client))
+        urls = [target.url for target in self._client.targets]
+        return Serving(prefix_cache=cache_counters.prefix_cache(urls, self._before, after, self._tally))
 
     def close(self) -> None:
         """Let go of the connections and end the server that was started here."""
@@ -132,6 +155,20 @@ class Engine(interfaces.Engine):
         if self.settings.benchmark_device == "cuda":
             return max(1, len(visible_gpus()[0]))
         return max(1, len(self.settings.benchmark_endpoint_urls))
+
+
+class _Counted:
+    """A query's listener; what its answer says of the prefix cache is counted first."""
+
+    def __init__(self, listener: Listener, tally: Tally) -> None:
+        self._listener = listener
+        self._tally = tally
+        self.first_token = listener.first_token
+        self.failed = listener.failed
+
+    def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
+        self._tally.add(answer)
+        self._listener.completed(query, at_ns, answer)
 
 
 def _tokenizer(settings: Any) -> Any:

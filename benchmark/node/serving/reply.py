@@ -36,6 +36,8 @@ class Reply:
         self.last_ns = 0
         self.done = False
         """Whether [DONE] was read: nothing that matters can follow."""
+        self.model = ""
+        """The model's name in the chunks; empty: they have none."""
         self._finish: str | None = None
         self._text: list[str] = []
         self._token_ids: list[int] = []
@@ -64,6 +66,8 @@ class Reply:
             raise ReplyError(f"The server streamed a chunk of unknown form: {shown(data)}") from None
 
     def _take_chunk(self, chunk: dict[str, Any], at_ns: int) -> None:
+        if isinstance(model := chunk.get("model"), str):
+            self.model = model or self.model
         self._usage = chunk.get("usage") or self._usage
         prompt_ids = chunk.get("prompt_token_ids")
         for choice in chunk.get("choices") or ():

@@ -1,0 +1,75 @@
+"""Which model a result's numbers are of: by the settings where the run loads it, else by what the server reports.
+
+Everything that shows or compares model, revision or precision asks here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.settings import Settings, is_directory_path
+
+ENDPOINT = "endpoint"
+NOT_REPORTED = "not reported by the server"
+# Hex digits of a commit that people compare.
+SHORT = 12
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What was measured. `revision` is empty for a model that has none; the last three may be NOT_REPORTED."""
+
+    name: str
+    revision: str
+    dtype: str
+    served: str = ""
+    """What else a server reports of it, such as its quantization; empty: nothing, or there is no server."""
+
+    @property
+    def unknown(self) -> list[str]:
+        """Name what the server does not report, in words."""
+        named = (("revision", self.revision), ("precision", self.dtype))
+        return [name for name, value in named if value == NOT_REPORTED]
+
+
+def model_facts(settings: Settings, engine: str, details: Mapping[str, Any] | None = None) -> ModelFacts:
+    """Return what the engine of that name measures; `details`: what it said when it had loaded, if it did.
+
+    The engine `endpoint` measures a server that somebody else chose the weights of: nothing of it is known but what
+    it reports. Every other engine loads what the settings name, or does not start.
+    """
+    if engine != ENDPOINT:
+        directory = is_directory_path(settings.benchmark_model)
+        revision = "" if directory else settings.benchmark_model_revision
+        return ModelFacts(settings.benchmark_model, revision, settings.benchmark_dtype)
+    known = details or {}
+    given = known.get("reported")
+    reported = {name: str(value) for name, value in given.items()} if isinstance(given, dict) else {}
+    others = [f"{name} {reported[name]}" for name in sorted(reported) if name not in ("dtype", "revision")]
+    if answered := known.get("answered_by"):
+        others.insert(0, f"answers as {answered}")
+    return ModelFacts(
+        name=str(known.get("model") or settings.benchmark_endpoint_model or f"model {NOT_REPORTED}"),
+        revision=reported.get("revision", NOT_REPORTED),
+        dtype=reported.get("dtype", NOT_REPORTED),
+        served=", ".join(others),
+    )
+
+
+def describe_model(settings: Settings, engine: str, details: Mapping[str, Any] | None = None) -> str:
+    """Return model, revision, precision and device; of a server also what else it reports, and what it does not."""
+    facts = model_facts(settings, engine, details)
+    name = facts.name
+    if facts.revision not in ("", NOT_REPORTED):
+        name = f"{name}@{facts.revision[:SHORT]}"
+    parts = [name] if facts.dtype == NOT_REPORTED else [name, facts.dtype]
+    parts += [facts.served] if facts.served else []
+    parts += [f"{' and '.join(facts.unknown)} {NOT_REPORTED}"] if facts.unknown else []
+    return ", ".join([*parts, settings.benchmark_device])
+
+
+def in_label(name: str, value: str) -> str:
+    """Return a value of a likeness as part of a label: what is not known says of what."""
+    return f"{'precision' if name == 'dtype' else name} {value}" if value == NOT_REPORTED else value
