@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.profiles import Profile
-from benchmark.records import Check, Distribution, Metrics, NodeResult, PrefixCache, Rouge, Spread, Telemetry
+from benchmark.records import (
+    Check,
+    Distribution,
+    EngineInfo,
+    Metrics,
+    NodeResult,
+    PrefixCache,
+    Rouge,
+    Spread,
+    Telemetry,
+)
 from benchmark.repeats import deciding_metric, own_median, repeat_of, spreads
 from benchmark.served import NOT_REPORTED, describe_model
 from benchmark.verdict import label, shown, unit, value_of
@@ -126,9 +136,16 @@ def describe_prefix_cache(cache: PrefixCache | None) -> str | None:
     if cache is None:
         return None
     if cache.cached_tokens is None:
-        return f"{NOT_REPORTED}: {cache.source}"
+        return f"prefix cache: {NOT_REPORTED} ({cache.source})"
     of = "" if cache.prompt_tokens is None else f" of {cache.prompt_tokens}"
-    return f"{cache.cached_tokens}{of} prompt tokens came from it, by {cache.source}"
+    return f"prefix cache: {cache.cached_tokens}{of} prompt tokens came from it ({cache.source})"
+
+
+def describe_engine(engine: EngineInfo) -> str:
+    """Return its name, how many there were, and the version of the server behind it where that reports one."""
+    version = engine.details.get("version")
+    server = f", server version {version}" if version and "urls" in engine.details else ""
+    return f"{engine.name}, {engine.replicas} replica{'' if engine.replicas == 1 else 's'}{server}"
 
 
 def startup_seconds(details: Mapping[str, Any]) -> dict[str, float]:
@@ -210,6 +227,7 @@ def render_node(result: NodeResult) -> str:
             model=model_of(result),
             prefix_cache=describe_prefix_cache(result.serving.prefix_cache) if result.serving else None,
             hardware=_hardware(result),
+            engine=describe_engine(result.engine) if result.engine else None,
             startup=describe_startup(result.engine.details) if result.engine else None,
             simulated=result.engine is not None and result.engine.simulated,
             watched=_watched(result.telemetry) if result.telemetry else [],

@@ -138,7 +138,7 @@ def _prefix_cache(members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
     lines = [words if len(names) == len(members) else f"{some(names)}: {words}" for words, names in nodes.items()]
     more = [f"and {len(lines) - MAX_VALUES} more"] if len(lines) > MAX_VALUES else []
     if lines:
-        yield "Prefix cache", "; ".join([*(brief(line, 400) for line in lines[:MAX_VALUES]), *more])
+        yield "Cache", "; ".join([*(brief(line, 400) for line in lines[:MAX_VALUES]), *more])
 
 
 def _pooled(spreads: Sequence[tuple[str, Distribution, str]]) -> str:

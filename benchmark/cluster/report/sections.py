@@ -194,6 +194,9 @@ def software(run: RunRecord, nodes: Sequence[LoadedNode]) -> Table:
             facts.setdefault(fact, {}).setdefault(str(value), []).append(node)
 
     for node in nodes:
+        engine = node.result.engine if node.result else None
+        if engine is not None and "urls" in engine.details:
+            tell("server version", engine.details.get("version"), node.node)
         seen = node.result.environment if node.result else None
         if seen is None:
             continue
