@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchmark.records import EngineInfo
 from benchmark.settings import Settings, is_directory_path
 
 ENDPOINT = "endpoint"
@@ -73,3 +74,9 @@ def describe_model(settings: Settings, engine: str, details: Mapping[str, Any] |
 def in_label(name: str, value: str) -> str:
     """Return a value of a likeness as part of a label: what is not known says of what."""
     return f"{'precision' if name == 'dtype' else name} {value}" if value == NOT_REPORTED else value
+
+
+def server_version(engine: EngineInfo | None) -> str | None:
+    """Return the version that a server reported; None: it reported none, or the engine is no server."""
+    version = engine.details.get("version") if engine is not None and "urls" in engine.details else None
+    return str(version)[:200] if version else None

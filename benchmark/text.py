@@ -26,7 +26,7 @@ from benchmark.records import (
     Telemetry,
 )
 from benchmark.repeats import deciding_metric, own_median, repeat_of, spreads
-from benchmark.served import NOT_REPORTED, describe_model
+from benchmark.served import NOT_REPORTED, describe_model, server_version
 from benchmark.verdict import label, shown, unit, value_of
 
 if TYPE_CHECKING:
@@ -143,8 +143,8 @@ def describe_prefix_cache(cache: PrefixCache | None) -> str | None:
 
 def describe_engine(engine: EngineInfo) -> str:
     """Return its name, how many there were, and the version of the server behind it where that reports one."""
-    version = engine.details.get("version")
-    server = f", server version {version}" if version and "urls" in engine.details else ""
+    version = server_version(engine)
+    server = f", server version {version}" if version else ""
     return f"{engine.name}, {engine.replicas} replica{'' if engine.replicas == 1 else 's'}{server}"
 
 

@@ -28,7 +28,7 @@ from benchmark.cluster.repeats import at_repeat, median_of, node_spread, with_sp
 from benchmark.cluster.solo import solo_changes
 from benchmark.records import ClusterResult, Drift, Group, NodeRow, Repeats, RunRecord, Spread
 from benchmark.rundir import read_run
-from benchmark.served import describe_model
+from benchmark.served import describe_model, server_version
 from benchmark.settings import ResolvedSettings, Settings
 from benchmark.text import model_of
 
@@ -122,10 +122,14 @@ def _run_wide(run: RunRecord) -> Settings:
 
 def _drift(run: RunRecord, nodes: Sequence[LoadedNode]) -> tuple[Drift, ...]:
     """Return in what the nodes differ, counted or not: what they differ in may be why one failed."""
-    seen = {node.node: node.result.environment for node in nodes if node.result}
-    clocks = {node.node: node.clock for node in nodes}
     return find_drift(
-        {name: NodeFacts(told, run.nodes[name].settings, clocks[name]) for name, told in seen.items() if told}
+        {
+            node.node: NodeFacts(
+                node.result.environment, run.nodes[node.node].settings, node.clock, server_version(node.result.engine)
+            )
+            for node in nodes
+            if node.result and node.result.environment
+        }
     )
 
 

@@ -79,6 +79,8 @@ class Answer:
     """Output tokens by the server's usage, where these are not `output_tokens`."""
     cached_tokens: int | None = None
     """Prompt tokens from the server's prefix cache, by its usage; None: not reported."""
+    model: str = ""
+    """Which model says that it answered; empty: nobody says."""
 
     @classmethod
     def of(cls, input_tokens: int, token_ids: tuple[int, ...]) -> Answer:

@@ -13,7 +13,7 @@ from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.report.parts import Like, Table
 from benchmark.cluster.stability import MARK
 from benchmark.records import Check, ClusterResult, Group, NodeRow, RunRecord
-from benchmark.served import ENDPOINT
+from benchmark.served import ENDPOINT, server_version
 from benchmark.settings import Settings
 from benchmark.text import STARTUP_STAGES, check_words, startup_seconds
 from benchmark.verdict import label, shown, unit
@@ -194,9 +194,7 @@ def software(run: RunRecord, nodes: Sequence[LoadedNode]) -> Table:
             facts.setdefault(fact, {}).setdefault(str(value), []).append(node)
 
     for node in nodes:
-        engine = node.result.engine if node.result else None
-        if engine is not None and "urls" in engine.details:
-            tell("server version", engine.details.get("version"), node.node)
+        tell("server version", server_version(node.result.engine) if node.result else None, node.node)
         seen = node.result.environment if node.result else None
         if seen is None:
             continue

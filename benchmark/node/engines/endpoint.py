@@ -23,6 +23,7 @@ from benchmark.node.prompting import encode
 from benchmark.node.serving import cache_counters, discovery
 from benchmark.node.serving.cache_counters import Reading, Tally
 from benchmark.node.serving.client import Client, Request
+from benchmark.node.serving.models import same_model
 from benchmark.node.serving.process import SERVER, ServerProcess
 from benchmark.node.serving.request import ROUTES, Api, body
 from benchmark.records import EngineInfo, Serving
@@ -102,7 +103,7 @@ class Engine(interfaces.Engine):
                 query, f"{ROUTES[api]} takes no temperature: it cannot be asked to answer without sampling."
             )
             return
-        self._client.submit(query, _Counted(listener, self._tally), self._request(api, query))
+        self._client.submit(query, _Counted(listener, self._tally, self._found), self._request(api, query))
 
     def begin_window(self) -> None:
         """Read the servers' counters, for a second at most."""
@@ -158,16 +159,21 @@ class Engine(interfaces.Engine):
 
 
 class _Counted:
-    """A query's listener; what its answer says of the prefix cache is counted first."""
+    """A query's listener; first its answer is held against the model, and its cached tokens are counted."""
 
-    def __init__(self, listener: Listener, tally: Tally) -> None:
+    def __init__(self, listener: Listener, tally: Tally, found: discovery.Found) -> None:
         self._listener = listener
         self._tally = tally
+        self._found = found
         self.first_token = listener.first_token
         self.failed = listener.failed
 
     def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
         self._tally.add(answer)
+        if answer.model and answer.model not in self._found.names and not same_model(answer.model, self._found.model):
+            reason = f"{answer.model[:200]} answered, and {self._found.model} was asked: that is another model."
+            self._listener.failed(query, reason)
+            return
         self._listener.completed(query, at_ns, answer)
 
 

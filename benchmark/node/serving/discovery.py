@@ -32,6 +32,8 @@ class Found:
     """How to ask the servers, and what to say of them in the result."""
 
     model: str
+    names: set[str] = field(default_factory=set)
+    """Under which it may answer: another name is another model."""
     refused: dict[Api, set[str]] = field(default_factory=dict)
     """Fields that a server does not take, which are left out for all of them."""
     unusable: dict[Api, str] = field(default_factory=dict)
@@ -105,6 +107,7 @@ async def _discover(client: Client, settings: Settings, generation: Generation) 
         _refuse_what_is_needed(api, refused, probes, generation)
         found.refused[api] = refused
         counting[api] = ", ".join(sorted({probe.counting for probe in probes}))
+        found.names |= {found.model, *(probe.answered_by for probe in probes)}
         answered |= {name for probe in probes if (name := _answered_by(probe, found.model, by_user))}
     if not found.refused:
         raise SetupError(f"The server cannot be used. {' '.join(dict.fromkeys(found.unusable.values()))}")

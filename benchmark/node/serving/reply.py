@@ -115,7 +115,7 @@ class Reply:
         if inputs is None:
             raise ReplyError("The server does not tell how many tokens the prompt had.")
         output_tokens = len(self._token_ids) or counted or 0
-        return Answer(inputs, output_tokens, tuple(self._token_ids), "".join(self._text))
+        return Answer(inputs, output_tokens, tuple(self._token_ids), "".join(self._text), model=self.model)
 
     def _counted(self, name: str) -> int | None:
         value = self._usage.get(name) if isinstance(self._usage, dict) else None

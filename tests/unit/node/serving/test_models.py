@@ -9,9 +9,11 @@ import pytest
 from aiohttp import web
 
 from benchmark.errors import SetupError
+from benchmark.node.interfaces import Prompt, Query
 from benchmark.node.serving.models import Listed, matching, same_model
 from tests import openai_server
 from tests.openai_server import DONE, OpenAIServer, event
+from tests.unit.node.heard import Heard
 from tests.unit.node.serving.conftest import LLAMA, Loaded
 
 SNAPSHOT = (
@@ -143,6 +145,17 @@ def test_a_server_that_answers_with_another_model_is_refused(name: str, server: 
 def test_another_name_of_the_same_model_is_recorded(name: str, server: OpenAIServer, loaded: Loaded) -> None:
     server.answer = as_model(name)
     assert loaded(server.url).info.details["answered_by"] == name
+
+
+def test_a_router_that_falls_back_while_measuring_fails_the_query(server: OpenAIServer, loaded: Loaded) -> None:
+    server.answer = as_model(LLAMA)
+    engine = loaded(server.url)
+    heard = Heard()
+    for index, name in enumerate((LLAMA, "fallback-3b", LLAMA)):
+        server.answer = as_model(name)
+        engine.submit(Query(index=index, prompt=Prompt(id="p", text="Hello"), seed=1), heard)
+        heard.wait(index + 1)
+    assert heard.errors == {1: f"fallback-3b answered, and {LLAMA} was asked: that is another model."}
 
 
 def test_the_users_word_for_a_model_counts_unless_the_server_has_the_other_one_too(
