@@ -51,6 +51,8 @@ def model_facts(settings: Settings, engine: str, details: Mapping[str, Any] | No
     others = [f"{name} {reported[name]}" for name in sorted(reported) if name not in ("dtype", "revision")]
     if answered := known.get("answered_by"):
         others.insert(0, f"answers as {answered}")
+    if known.get("models") and known.get("not_listed_by"):
+        others.insert(0, "not in the server's list")
     return ModelFacts(
         name=str(known.get("model") or settings.benchmark_endpoint_model or f"model {NOT_REPORTED}"),
         revision=reported.get("revision", NOT_REPORTED),

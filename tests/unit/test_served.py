@@ -33,6 +33,14 @@ def test_what_the_run_loads_is_what_the_settings_name(engine: str) -> None:
             {"model": "m", "answered_by": "b", "reported": {"revision": "0123456789abcdef", "quantization": "fp8"}},
             "m@0123456789ab, answers as b, quantization fp8, precision not reported by the server, cpu",
         ),
+        (
+            {"model": "m", "models": ["n"], "not_listed_by": ["http://one"]},
+            "m, not in the server's list, revision and precision not reported by the server, cpu",
+        ),
+        (
+            {"model": "m", "models": [], "not_listed_by": ["http://one"]},
+            "m, revision and precision not reported by the server, cpu",
+        ),
         ({"model": "m", "reported": "odd"}, "m, revision and precision not reported by the server, cpu"),
     ],
 )

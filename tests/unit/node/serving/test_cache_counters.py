@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from benchmark.cluster.aggregate import gather
 from benchmark.cluster.export.prometheus import prometheus_lines
@@ -24,7 +26,7 @@ from benchmark.text import render_node
 from tests.openai_server import Counters, OpenAIServer
 from tests.unit.building import RUN_ID, make_run
 from tests.unit.node.heard import Heard
-from tests.unit.node.serving.conftest import Loaded
+from tests.unit.node.serving.conftest import LLAMA, Loaded
 
 URLS = ["http://one", "http://two"]
 
@@ -201,6 +203,25 @@ def test_a_server_that_is_gone_is_unknown(server: OpenAIServer, loaded: Loaded) 
     assert serving.prefix_cache is not None
     assert serving.prefix_cache.cached_tokens is None
     assert f"{server.url} cannot be reached" in serving.prefix_cache.source
+
+
+class Hanging(OpenAIServer):
+    """Its counters never come."""
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        await asyncio.sleep(3600)
+        return web.Response()
+
+
+def test_counters_that_do_not_come_hold_up_no_measurement(loaded: Loaded) -> None:
+    with Hanging((LLAMA,)) as server:
+        engine = loaded(server.url)
+        engine.begin_window()
+        serving = engine.end_window()
+        engine.close()
+    assert serving is not None
+    assert serving.prefix_cache is not None
+    assert "/metrics did not answer within 1 s" in serving.prefix_cache.source
 
 
 VLLM = """
