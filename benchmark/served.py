@@ -5,8 +5,10 @@ Everything that shows or compares model, revision or precision asks here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from benchmark.records import EngineInfo
@@ -16,6 +18,8 @@ ENDPOINT = "endpoint"
 NOT_REPORTED = "not reported by the server"
 # Hex digits of a commit that people compare.
 SHORT = 12
+# Where the hub's cache keeps a model: the name has its slash as two dashes.
+SNAPSHOT = re.compile(r"/models--(?P<owner>.+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})/?$")
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ def model_facts(settings: Settings, engine: str, details: Mapping[str, Any] | No
     known = details or {}
     given = known.get("reported")
     reported = {name: str(value) for name, value in given.items()} if isinstance(given, dict) else {}
+    if "root" in reported:
+        # Where it lies on that machine makes no difference.
+        reported["root"] = ", ".join(map(_placeless, reported["root"].split(", ")))
+        if reported["root"] == _placeless(str(known.get("model"))):
+            del reported["root"]
     others = [f"{name} {reported[name]}" for name in sorted(reported) if name not in ("dtype", "revision")]
     if answered := known.get("answered_by"):
         others.insert(0, f"answers as {answered}")
@@ -82,3 +91,45 @@ def server_version(engine: EngineInfo | None) -> str | None:
     """Return the version that a server reported; None: it reported none, or the engine is no server."""
     version = engine.details.get("version") if engine is not None and "urls" in engine.details else None
     return str(version)[:200] if version else None
+
+
+def same_model(one: str, other: str) -> bool:
+    """Tell whether two names can only mean one model.
+
+    Hub ids have to be equal: another owner's upload is another model. A path in the hub's cache is the hub id that it
+    spells. Of any other path, and of a name without an owner, the last part is compared.
+    """
+    if not one or not other:
+        return False
+    first, second = hub_name(one), hub_name(other)
+    if first == second:
+        return True
+    if _owned(first) and _owned(second):
+        return False
+    return _last(first) == _last(second)
+
+
+def hub_name(name: str) -> str:
+    """Return the hub id that a path in the hub's cache spells; any other name as it is."""
+    found = SNAPSHOT.search(name)
+    return f"{found['owner']}/{found['name']}" if found else name.rstrip("/")
+
+
+def commit_of(name: str) -> str:
+    """Return the commit in a path in the hub's cache, or nothing."""
+    found = SNAPSHOT.search(name)
+    return found["commit"] if found else ""
+
+
+def _placeless(name: str) -> str:
+    """Return the hub id in the hub's cache, the last part of another path, any other name as it is."""
+    name = hub_name(name)
+    return _last(name) if is_directory_path(name) else name
+
+
+def _owned(name: str) -> bool:
+    return "/" in name and not is_directory_path(name)
+
+
+def _last(name: str) -> str:
+    return PurePosixPath(name).name

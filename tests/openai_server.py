@@ -83,7 +83,7 @@ class OpenAIServer:
         application.router.add_get("/v1/models", self._list)
         application.router.add_get("/version", self._version)
         application.router.add_get("/metrics", self._metrics)
-        application.router.add_get("/{page}", self._page)
+        application.router.add_get("/{page:(?!v1/).+}", self._page)
         application.router.add_post("/v1/completions", self._answer)
         application.router.add_post("/v1/chat/completions", self._answer)
         self._runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1)

@@ -41,6 +41,14 @@ def test_what_the_run_loads_is_what_the_settings_name(engine: str) -> None:
             {"model": "m", "models": [], "not_listed_by": ["http://one"]},
             "m, revision and precision not reported by the server, cpu",
         ),
+        (
+            {"model": "m", "reported": {"root": "/home/a/models/Llama-FP8", "dtype": "float16"}},
+            "m, float16, root Llama-FP8, revision not reported by the server, cpu",
+        ),
+        (
+            {"model": MODEL, "reported": {"root": f"/c/models--{MODEL.replace('/', '--')}/snapshots/{'ab' * 20}"}},
+            f"{MODEL}, revision and precision not reported by the server, cpu",
+        ),
         ({"model": "m", "reported": "odd"}, "m, revision and precision not reported by the server, cpu"),
     ],
 )

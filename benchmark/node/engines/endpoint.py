@@ -23,10 +23,10 @@ from benchmark.node.prompting import encode
 from benchmark.node.serving import cache_counters, discovery
 from benchmark.node.serving.cache_counters import Reading, Tally
 from benchmark.node.serving.client import Client, Request
-from benchmark.node.serving.models import same_model
 from benchmark.node.serving.process import SERVER, ServerProcess
 from benchmark.node.serving.request import ROUTES, Api, body
 from benchmark.records import EngineInfo, Serving
+from benchmark.served import same_model
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 

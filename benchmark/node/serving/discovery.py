@@ -12,13 +12,14 @@ from pydantic import JsonValue
 
 from benchmark.errors import InputError, SetupError
 from benchmark.node.serving.client import Client, Unreachable
-from benchmark.node.serving.models import choose, list_models, same_model
+from benchmark.node.serving.models import choose, list_models
 from benchmark.node.serving.probe import Probe
 from benchmark.node.serving.process import ServerProcess
 from benchmark.node.serving.reply import ReplyError
 from benchmark.node.serving.request import ROUTES, Api, undroppable
 from benchmark.node.serving.server_facts import ask, together
 from benchmark.profiles import Generation
+from benchmark.served import same_model
 from benchmark.settings import Settings
 
 POLL_S = 0.25

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic_core import from_json
@@ -13,13 +11,12 @@ from pydantic_core import from_json
 from benchmark.errors import SetupError
 from benchmark.node.serving.client import Client, HttpError, Target
 from benchmark.node.serving.reply import ReplyError
-from benchmark.settings import Settings, is_directory_path
+from benchmark.served import same_model
+from benchmark.settings import Settings
 
 ROUTE = "/v1/models"
 # Names that a sentence has; more are counted.
 MOST_NAMED = 10
-# Where the hub's cache keeps a model: the name has its slash as two dashes.
-SNAPSHOT = re.compile(r"/models--(?P<owner>.+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})/?$")
 
 
 @dataclass(frozen=True)
@@ -127,42 +124,6 @@ def matching(listed: Sequence[Listed], wanted: str) -> list[Listed]:
         if found := [one for one in listed if rule(one)]:
             return list({one.root or one.id: one for one in reversed(found)}.values())
     return []
-
-
-def same_model(one: str, other: str) -> bool:
-    """Tell whether two names can only mean one model.
-
-    Hub ids have to be equal: another owner's upload is another model. A path in the hub's cache is the hub id that it
-    spells. Of any other path, and of a name without an owner, the last part is compared.
-    """
-    if not one or not other:
-        return False
-    first, second = hub_name(one), hub_name(other)
-    if first == second:
-        return True
-    if _owned(first) and _owned(second):
-        return False
-    return _last(first) == _last(second)
-
-
-def hub_name(name: str) -> str:
-    """Return the hub id that a path in the hub's cache spells; any other name as it is."""
-    found = SNAPSHOT.search(name)
-    return f"{found['owner']}/{found['name']}" if found else name.rstrip("/")
-
-
-def commit_of(name: str) -> str:
-    """Return the commit in a path in the hub's cache, or nothing."""
-    found = SNAPSHOT.search(name)
-    return found["commit"] if found else ""
-
-
-def _owned(name: str) -> bool:
-    return "/" in name and not is_directory_path(name)
-
-
-def _last(name: str) -> str:
-    return PurePosixPath(name).name
 
 
 def _entries(content: Any) -> list[Listed]:

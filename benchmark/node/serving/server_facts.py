@@ -12,18 +12,19 @@ from typing import Any
 from pydantic_core import from_json
 
 from benchmark.node.serving.client import Client, Target
-from benchmark.node.serving.models import Listed, commit_of
+from benchmark.node.serving.models import Listed
 from benchmark.node.serving.reply import ReplyError
-from benchmark.served import NOT_REPORTED
+from benchmark.served import NOT_REPORTED, commit_of
 
 ASK_S = 2.0
 MOST = 200
 """Characters of a value that are kept."""
 
-# Route -> what is reported -> under which names. vLLM; SGLang (its older and its newer route); Text Generation
+# Route -> what is reported -> under which names. vLLM; Ollama; SGLang (its older and its newer route); Text Generation
 # Inference; llama.cpp. Nothing else of an answer is looked at: SGLang's holds its key.
 ROUTES: dict[str, dict[str, tuple[str, ...]]] = {
     "/version": {"version": ("version",)},
+    "/api/version": {"version": ("version",)},
     "/get_server_info": {
         "version": ("version",),
         "dtype": ("dtype",),

@@ -10,7 +10,8 @@ from aiohttp import web
 
 from benchmark.errors import SetupError
 from benchmark.node.interfaces import Prompt, Query
-from benchmark.node.serving.models import Listed, matching, same_model
+from benchmark.node.serving.models import Listed, matching
+from benchmark.served import same_model
 from tests import openai_server
 from tests.openai_server import DONE, OpenAIServer, event
 from tests.unit.node.heard import Heard

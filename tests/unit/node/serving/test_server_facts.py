@@ -20,6 +20,7 @@ KINDS: dict[str, tuple[dict[str, Any], str, dict[str, str]]] = {
         "3.3.4",
         {"dtype": "float16", "revision": "abc", "root": LLAMA},
     ),
+    "ollama": ({"/api/version": {"version": "0.12.9"}}, "0.12.9", {}),
     "llama.cpp": (
         {"/props": {"build_info": "b6123-abc", "model_path": "/m/llama-Q4_K_M.gguf"}},
         "b6123-abc",
