@@ -117,7 +117,7 @@ class Settings(BaseModel):
         "auto", description="auto: completions for prompts of token ids, chat for text"
     )
     benchmark_endpoint_model: str = Field(
-        "", description="the model's name at the server; empty: benchmark_model where it lists that, else its first"
+        "", description="the model's name at the server; empty: benchmark_model, which every server has to list then"
     )
     benchmark_endpoint_start: str = Field("", description="command that starts the server on the node; empty: it runs")
     benchmark_endpoint_health: str = Field(
@@ -262,7 +262,7 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
         except ValidationError as error:
             problems += [f"benchmark_engine is {settings.benchmark_engine!r}: {e['msg']}." for e in error.errors()]
     if settings is not None and profile is not None and profile.engine == VLLM:
-        problems += vllm_problems(settings, dict(profile.engine_options))
+        problems += vllm_problems(settings, dict(profile.engine_options), profile.prefix_caching)
     searchable = profile is not None and profile.scenario_options.get("scenario") in ("Server", "Offline")
     if settings is not None and settings.benchmark_target_qps == "auto" and not searchable:
         problems.append(

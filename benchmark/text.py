@@ -14,9 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.profiles import Profile
-from benchmark.records import Check, Distribution, Metrics, NodeResult, Rouge, Spread, Telemetry
+from benchmark.records import (
+    Check,
+    Distribution,
+    EngineInfo,
+    Metrics,
+    NodeResult,
+    PrefixCache,
+    Rouge,
+    Spread,
+    Telemetry,
+)
 from benchmark.repeats import deciding_metric, own_median, repeat_of, spreads
-from benchmark.settings import Settings, is_directory_path
+from benchmark.served import NOT_REPORTED, describe_model, server_version
 from benchmark.verdict import answer_words, label, shown, unit, value_of
 
 if TYPE_CHECKING:
@@ -121,12 +131,21 @@ def describe_profile(profile: Profile) -> str:
     return f"{profile.name} v{profile.version}" + (f": {kind}" if kind else "")
 
 
-def describe_model(settings: Settings) -> str:
-    """Return model, revision, precision and device."""
-    model = settings.benchmark_model
-    if not is_directory_path(model):
-        model = f"{model}@{settings.benchmark_model_revision[:12]}"
-    return f"{model}, {settings.benchmark_dtype}, {settings.benchmark_device}"
+def describe_prefix_cache(cache: PrefixCache | None) -> str | None:
+    """Return how many prompt tokens came from servers' caches; None where there is no server."""
+    if cache is None:
+        return None
+    if cache.cached_tokens is None:
+        return f"prefix cache: {NOT_REPORTED} ({cache.source})"
+    of = "" if cache.prompt_tokens is None else f" of {cache.prompt_tokens}"
+    return f"prefix cache: {cache.cached_tokens}{of} prompt tokens came from it ({cache.source})"
+
+
+def describe_engine(engine: EngineInfo) -> str:
+    """Return its name, how many there were, and the version of the server behind it where that reports one."""
+    version = server_version(engine)
+    server = f", server version {version}" if version else ""
+    return f"{engine.name}, {engine.replicas} replica{'' if engine.replicas == 1 else 's'}{server}"
 
 
 def startup_seconds(details: Mapping[str, Any]) -> dict[str, float]:
@@ -205,8 +224,10 @@ def render_node(result: NodeResult) -> str:
             result=result,
             metrics=metrics,
             profile=describe_profile(profile),
-            model=describe_model(result.resolved.settings),
+            model=model_of(result),
+            prefix_cache=describe_prefix_cache(result.serving.prefix_cache) if result.serving else None,
             hardware=_hardware(result),
+            engine=describe_engine(result.engine) if result.engine else None,
             startup=describe_startup(result.engine.details) if result.engine else None,
             simulated=result.engine is not None and result.engine.simulated,
             watched=_watched(result.telemetry) if result.telemetry else [],
@@ -216,6 +237,13 @@ def render_node(result: NodeResult) -> str:
             checks=[check_words(check) for check in result.verdict.checks] if result.verdict else [],
         )
     )
+
+
+def model_of(result: NodeResult) -> str:
+    """Return what the result's numbers are of: model, revision, precision, device."""
+    engine = result.engine
+    name = engine.name if engine else result.resolved.profile.engine
+    return describe_model(result.resolved.settings, name, engine.details if engine else None)
 
 
 def spread_words(spread: Spread) -> str:

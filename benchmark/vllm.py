@@ -59,8 +59,11 @@ def check_vllm_options(given: dict[str, Any]) -> VllmOptions:
         ) from None
 
 
-def vllm_problems(settings: Settings, given: dict[str, Any]) -> list[str]:
-    """Return why the engine `vllm` cannot be run with these settings and options, a sentence each."""
+def vllm_problems(settings: Settings, given: dict[str, Any], prefix_caching: bool = False) -> list[str]:
+    """Return why the engine `vllm` cannot be run with these settings and options, a sentence each.
+
+    `prefix_caching`: whether the profile wants what was computed before to be used again.
+    """
     found = []
     if settings.benchmark_endpoint_start or settings.benchmark_endpoint_urls:
         found.append(
@@ -78,9 +81,15 @@ def vllm_problems(settings: Settings, given: dict[str, Any]) -> list[str]:
             f"WHEELHOUSE=wheelhouse-vllm REQUIREMENTS={settings.vllm_requirements}, then vllm_wheelhouse)."
         )
     try:
-        spread = check_vllm_options(given).tensor_parallel_size
+        options = check_vllm_options(given)
     except InputError as error:
         return [*found, str(error)]
+    spread = options.tensor_parallel_size
+    if not prefix_caching and (caching := [word for word in options.arguments if _switches_caching_on(word)]):
+        found.append(
+            f"The engine vllm: arguments: {caching[0]} has repeated prompts answered without computing them: leave it "
+            "out, or take a profile with prefix_caching: true."
+        )
     gpus = settings.benchmark_replicas
     if isinstance(gpus, int) and gpus % spread:
         found.append(
@@ -88,3 +97,9 @@ def vllm_problems(settings: Settings, given: dict[str, Any]) -> list[str]:
             "the GPUs that are used, a multiple of the latter."
         )
     return found
+
+
+def _switches_caching_on(word: str) -> bool:
+    # Also where it is cut short: that depends on the version.
+    name = word.partition("=")[0].replace("_", "-")
+    return name.startswith("--enable-pref") and "--enable-prefix-caching".startswith(name)

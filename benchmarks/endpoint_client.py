@@ -78,7 +78,7 @@ def serve(connection: Connection) -> None:
 
 def measure(url: str, tokens: int, in_flight: int, queries: int) -> str:
     """Return a line of the table."""
-    settings = Settings(benchmark_device="cpu", benchmark_endpoint_urls=[url])
+    settings = Settings(benchmark_device="cpu", benchmark_endpoint_urls=[url], benchmark_endpoint_model="served")
     engine = Engine(settings, Generation(max_new_tokens=tokens, min_new_tokens=tokens), {})
     engine.load()
     counter = Counter(in_flight)

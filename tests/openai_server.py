@@ -35,6 +35,18 @@ class OpenAIServer:
     def __init__(self, models: tuple[str, ...] = ("served",), port: int = 0, version: str = "1.2.3") -> None:
         """`port` 0: one that is free."""
         self.models = models
+        self.entries: list[dict[str, Any]] | None = None
+        """The list of models as it is sent, in the place of `models`."""
+        self.unknown_models: set[str] = set()
+        """Models that are answered with 404, as vLLM does."""
+        self.takes: Callable[[dict[str, Any]], str | None] = lambda body: None
+        """What a request is refused with, 400; None: it is taken."""
+        self.pages: dict[str, Any] = {}
+        """Further routes of the server: text, or what is sent as JSON."""
+        self.counters: Counters | None = None
+        """What /metrics says; None: there is no such route."""
+        self.asked: list[str] = []
+        """The routes that were read, in order."""
         self.version = version
         self.rejects: set[str] = set()
         """Fields that are answered with 400."""
@@ -70,6 +82,8 @@ class OpenAIServer:
         application.router.add_get("/health", self._health)
         application.router.add_get("/v1/models", self._list)
         application.router.add_get("/version", self._version)
+        application.router.add_get("/metrics", self._metrics)
+        application.router.add_get("/{page:(?!v1/).+}", self._page)
         application.router.add_post("/v1/completions", self._answer)
         application.router.add_post("/v1/chat/completions", self._answer)
         self._runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1)
@@ -79,7 +93,21 @@ class OpenAIServer:
         self.port = self._runner.addresses[0][1]
 
     async def _list(self, request: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [{"id": model} for model in self.models]})
+        entries = [{"id": model} for model in self.models] if self.entries is None else self.entries
+        return web.json_response({"object": "list", "data": entries})
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        self.asked.append(request.path)
+        if self.counters is None:
+            raise web.HTTPNotFound
+        return web.Response(text=self.counters.text())
+
+    async def _page(self, request: web.Request) -> web.Response:
+        self.asked.append(request.path)
+        page = self.pages.get(request.path)
+        if page is None:
+            raise web.HTTPNotFound
+        return web.Response(text=page) if isinstance(page, str) else web.json_response(page)
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response()
@@ -92,6 +120,12 @@ class OpenAIServer:
         self.seen.append({**body, "route": request.path, "key": request.headers.get("Authorization")})
         if unknown := self.rejects & set(body):
             return web.json_response({"error": {"message": f"Unknown fields: {sorted(unknown)}"}}, status=400)
+        if body.get("model") in self.unknown_models:
+            return web.json_response({"message": f"The model `{body['model']}` does not exist."}, status=404)
+        if said := self.takes(body):
+            return web.json_response({"error": {"message": said}}, status=400)
+        if self.counters is not None:
+            self.counters.take(prompt_of(body))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         try:
             async for part in self.answer(request, body):
@@ -104,6 +138,43 @@ class OpenAIServer:
             if request.transport is not None:
                 request.transport.abort()
         return response
+
+
+class Counters:
+    """What vLLM counts of its prefix cache, in blocks of 16 tokens; `caching`: whether it has one."""
+
+    BLOCK = 16
+
+    def __init__(self, caching: bool = True) -> None:
+        self.caching = caching
+        self.hits = self.queries = self.prompts = 0
+        self._known: set[tuple[Any, ...]] = set()
+
+    def take(self, prompt: list[Any]) -> None:
+        """Count a prompt. At least its last token is always computed."""
+        self.prompts += len(prompt)
+        if not self.caching:
+            return
+        self.queries += len(prompt)
+        ends = range(self.BLOCK, len(prompt) + 1, self.BLOCK)
+        self.hits += max((end for end in ends if end < len(prompt) and tuple(prompt[:end]) in self._known), default=0)
+        self._known |= {tuple(prompt[:end]) for end in ends}
+
+    def text(self) -> str:
+        """Return them in Prometheus' text format, as vLLM writes them."""
+        lines = []
+        named = {"prefix_cache_queries": self.queries, "prefix_cache_hits": self.hits, "prompt_tokens": self.prompts}
+        for name, value in named.items():
+            lines += [f"# HELP vllm:{name}_total Tokens.", f"# TYPE vllm:{name}_total counter"]
+            lines.append(f'vllm:{name}_total{{engine="0",model_name="a model"}} {float(value)}')
+        return "\n".join(lines) + "\n"
+
+
+def prompt_of(body: dict[str, Any]) -> list[Any]:
+    """Return the prompt's tokens: ids, or those of a chat template and the words of the messages."""
+    if isinstance(body.get("prompt"), list):
+        return list(body["prompt"])
+    return ["<chat>"] * 7 + " ".join(str(message.get("content")) for message in body.get("messages", ())).split()
 
 
 def event(content: Any) -> bytes:
@@ -138,7 +209,7 @@ def token_ids(body: dict[str, Any], count: int) -> list[int]:
 
 async def whole(request: web.Request, body: dict[str, Any]) -> AsyncIterator[bytes]:
     """Send max_tokens tokens, one a chunk, with ids where they are asked for; then usage and [DONE]."""
-    count = body["max_tokens"]
+    count = body.get("max_tokens") or body["max_completion_tokens"]
     if "chat" in request.path:
         yield event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
     for number in token_ids({"seed": 0, **body}, count):

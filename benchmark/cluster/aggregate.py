@@ -28,7 +28,9 @@ from benchmark.cluster.repeats import at_repeat, median_of, node_spread, with_sp
 from benchmark.cluster.solo import solo_changes
 from benchmark.records import ClusterResult, Drift, Group, NodeRow, Repeats, RunRecord, Spread
 from benchmark.rundir import read_run
-from benchmark.settings import Settings
+from benchmark.served import describe_model, server_version
+from benchmark.settings import ResolvedSettings, Settings
+from benchmark.text import model_of
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,10 @@ def _result(run_dir: Path, run: RunRecord, loaded: Sequence[LoadedNode]) -> Clus
     counted = [node for node in nodes if node.counted]
     groups = with_spread(group_nodes(counted), loaded)
     group_of = {name: number for number, group in enumerate(groups) for name in group.nodes}
-    rows = tuple(_row(node, group_of, node_spread(whole)) for node, whole in zip(nodes, loaded, strict=True))
+    rows = tuple(
+        _row(node, run.nodes[node.node], group_of, node_spread(whole))
+        for node, whole in zip(nodes, loaded, strict=True)
+    )
     compared = agreements(counted)
     wide = _run_wide(run)
     drift = _drift(run, nodes) if wide.benchmark_drift != "ignore" else ()
@@ -117,10 +122,14 @@ def _run_wide(run: RunRecord) -> Settings:
 
 def _drift(run: RunRecord, nodes: Sequence[LoadedNode]) -> tuple[Drift, ...]:
     """Return in what the nodes differ, counted or not: what they differ in may be why one failed."""
-    seen = {node.node: node.result.environment for node in nodes if node.result}
-    clocks = {node.node: node.clock for node in nodes}
     return find_drift(
-        {name: NodeFacts(told, run.nodes[name].settings, clocks[name]) for name, told in seen.items() if told}
+        {
+            node.node: NodeFacts(
+                node.result.environment, run.nodes[node.node].settings, node.clock, server_version(node.result.engine)
+            )
+            for node in nodes
+            if node.result and node.result.environment
+        }
     )
 
 
@@ -129,7 +138,7 @@ def _likenesses(groups: Sequence[Group], rows: Sequence[NodeRow]) -> dict[str, s
     return {row.node: likeness_key(groups[row.group], row) for row in rows if row.group is not None}
 
 
-def _row(node: LoadedNode, group_of: Mapping[str, int], spread: Sequence[Spread]) -> NodeRow:
+def _row(node: LoadedNode, asked: ResolvedSettings, group_of: Mapping[str, int], spread: Sequence[Spread]) -> NodeRow:
     result = node.result
     failed = "missing" if node.failure is None else "failed"
     status = "refused" if node.refused else result.status if result else failed
@@ -141,11 +150,13 @@ def _row(node: LoadedNode, group_of: Mapping[str, int], spread: Sequence[Spread]
             "attempt": result.attempt if result else None,
             "reason": _reason(node)[:MAX_REASON],
             "group": group_of.get(node.node),
+            "model": _model(node, asked)[:MAX_REASON],
             "gpu": likeness(node)["hardware"][:MAX_REASON] if node.counted else None,
             "gpus": gpus_of(node),
             "simulated": result is not None and result.engine is not None and result.engine.simulated,
             "metrics": node.metrics,
             "energy": result.telemetry.energy if result and result.telemetry and node.counted else None,
+            "prefix_cache": result.serving.prefix_cache if result and result.serving and node.counted else None,
             "rate": rate_of(result) if result and node.counted else "",
             "rouge": result.accuracy.rouge if result and result.accuracy else None,
             "host_vars": result.peak.host_vars if result and result.peak else "",
@@ -154,6 +165,10 @@ def _row(node: LoadedNode, group_of: Mapping[str, int], spread: Sequence[Spread]
             "spread": spread,
         }
     )
+
+
+def _model(node: LoadedNode, asked: ResolvedSettings) -> str:
+    return model_of(node.result) if node.result else describe_model(asked.settings, asked.profile.engine)
 
 
 def _reason(node: LoadedNode) -> str:

@@ -29,7 +29,8 @@ from benchmark.records import (
     Verdict,
     Window,
 )
-from benchmark.settings import canonical_sha256, is_directory_path, needed_nodes
+from benchmark.served import in_label, model_facts
+from benchmark.settings import canonical_sha256, needed_nodes
 
 # Nodes whose windows share less than this did not measure together: clocks are not known better.
 MIN_OVERLAP_S = 0.001
@@ -46,18 +47,18 @@ def likeness(node: LoadedNode) -> dict[str, str]:
     if result is None or result.environment is None or result.engine is None or result.dataset is None:
         raise ValueError(f"{node.node} is not counted")
     settings, profile, seen = result.resolved.settings, result.resolved.profile, result.environment
+    facts = model_facts(settings, result.engine.name, result.engine.details)
     return {
         "hardware": hardware(settings, seen),
-        "dtype": settings.benchmark_dtype,
+        "dtype": facts.dtype,
         "device": settings.benchmark_device,
-        "model": settings.benchmark_model,
-        # A directory has no revision.
-        "revision": "" if is_directory_path(settings.benchmark_model) else settings.benchmark_model_revision,
+        "model": facts.name,
+        "revision": facts.revision,
         "profile": f"{profile.name} v{profile.version}",
         "profile_sha256": canonical_sha256(profile.model_dump(mode="json"))[:SHORT],
         "engine": result.engine.name + (" (simulated)" if result.engine.simulated else ""),
-        # A server may serve something else than the settings name.
-        "served": str(result.engine.details.get("model", "")) if result.engine.name == "endpoint" else "",
+        # Of two servers with one name for it, one may serve a quantized model.
+        "served": facts.served,
         "dataset": f"{result.dataset.name} {result.dataset.sha256[:SHORT]}",
     }
 
@@ -88,7 +89,9 @@ def _group(key: dict[str, str], nodes: Sequence[LoadedNode], differing: set[str]
     p99s = [(node.metrics.latency_ms.p99, node.node) for node in nodes if node.metrics and node.metrics.latency_ms]
     worst_ms, worst = max(p99s, key=lambda pair: pair[0], default=(None, None))
     return Group(
-        label=", ".join(key[name] for name in key if key[name] and (name in _ALWAYS or name in differing))[:4000],
+        label=", ".join(in_label(name, key[name]) for name in key if key[name] and name in {*_ALWAYS, *differing})[
+            :4000
+        ],
         key=key,
         nodes=tuple(node.node for node in nodes),
         gpus=gpus,

@@ -28,6 +28,8 @@ class NodeFacts:
     environment: Environment
     settings: Settings
     clock: ReadyNode | None = None
+    server_version: str | None = None
+    """What a server that was measured says of itself; None: nothing, or there is none."""
 
 
 def hardware(settings: Settings, seen: Environment) -> str:
@@ -102,6 +104,7 @@ FACTS: dict[str, Callable[[NodeFacts], str | None]] = {
     "python": lambda node: node.environment.python,
     "model_sha256": lambda node: node.environment.model_sha256[:SHORT] or None,
     "tokenizer_sha256": lambda node: node.environment.tokenizer_sha256[:SHORT] or None,
+    "server_version": lambda node: node.server_version,
     **{f"packages.{name}": _package(name) for name in PACKAGES},
     **{f"server_packages.{name}": _server_package(name) for name in SERVER_PACKAGES},
 }

@@ -36,6 +36,7 @@ HEADS = (
     *_PLAIN,
     *(f"{spread}_{part}" for spread in _SPREADS for part in _SPREAD),
     *_ENERGY,
+    "cached_prompt_tokens",
     *("repeats", "repeat"),
     *(f"repeats_{_column(metric)}_{part}" for metric in SPREAD_OF for part in _OVER_REPEATS),
     *(f"solo_{_column(metric)}_{part}" for metric in FIGURES for part in _OF_SOLO),
@@ -75,6 +76,7 @@ def _values(run_id: str, row: NodeRow, node: LoadedNode, repeats: tuple[int | No
         spread = getattr(metrics, name, None)
         cells += [getattr(spread, part, None) for part in _SPREAD]
     cells += [getattr(energy, name, None) for name in _ENERGY]
+    cells.append(row.prefix_cache.cached_tokens if row.prefix_cache else None)
     cells += repeats
     over, solo = {one.metric: one for one in row.spread}, {one.metric: one for one in row.solo}
     cells += [getattr(over.get(metric), part, None) for metric in SPREAD_OF for part in _OVER_REPEATS]

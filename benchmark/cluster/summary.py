@@ -13,7 +13,7 @@ from benchmark.cluster.solo import losers, solo_table
 from benchmark.cluster.stability import beside, cell, headline, note, table
 from benchmark.records import ClusterResult, Distribution, Finding, Group, MeasuredAttempt, NodeRow, Overlap, RunRecord
 from benchmark.text import (
-    describe_model,
+    describe_prefix_cache,
     describe_profile,
     energy_words,
     environment,
@@ -59,7 +59,7 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
         "result": result,
         "run": run,
         "profiles": _distinct(describe_profile(asked.profile) for asked in run.nodes.values()),
-        "models": _distinct(describe_model(asked.settings) for asked in run.nodes.values()),
+        "models": _distinct(row.model for row in result.nodes),
         "simulated": any(row.simulated for row in result.nodes),
         "sections": [_section(group, result.nodes) for group in result.groups],
         "together": _together(result),
@@ -96,7 +96,11 @@ def _section(group: Group, rows: Sequence[NodeRow]) -> Section:
         heads={name: name.upper() + ("*" if name in starred else "") for name in PERCENTILES},
         note=floor_note(shown, PERCENTILES),
         unstable=note(members),
-        totals=(*_totals(group, len({row.attempt for row in members})), *_answers(members)),
+        totals=(
+            *_totals(group, len({row.attempt for row in members})),
+            *_answers(members),
+            *_prefix_cache(members),
+        ),
     )
 
 
@@ -138,6 +142,18 @@ def _answers(rows: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
                 nodes.setdefault(words, []).append(row.node)
     if nodes:
         yield "Answers", "\n".join(f"{some(names)}: {words}" for words, names in nodes.items())
+
+
+def _prefix_cache(members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
+    """Yield how many prompt tokens came from servers' caches, a line for each that differs; nothing without servers."""
+    nodes: dict[str, list[str]] = {}
+    for row in members:
+        if words := describe_prefix_cache(row.prefix_cache):
+            nodes.setdefault(words, []).append(row.node)
+    lines = [words if len(names) == len(members) else f"{some(names)}: {words}" for words, names in nodes.items()]
+    more = [f"and {len(lines) - MAX_VALUES} more"] if len(lines) > MAX_VALUES else []
+    if lines:
+        yield "Cache", "; ".join([*(brief(line, 400) for line in lines[:MAX_VALUES]), *more])
 
 
 def _pooled(spreads: Sequence[tuple[str, Distribution, str]]) -> str:

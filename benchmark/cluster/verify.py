@@ -124,7 +124,19 @@ def _check_measurement(result: NodeResult, replicas: int, samples: Columns, give
         raise InputError(f"its metric {path} is {claimed}, its samples give {value}.")
     if result.window and samples.last_ns > result.window.ended_unix_ns - result.window.started_unix_ns:
         raise InputError("its samples reach beyond its measuring window.")
+    _check_cache(result, samples)
     _check_energy(result, given)
+
+
+def _check_cache(result: NodeResult, samples: Columns) -> None:
+    """Raise InputError where the samples have more cached prompt tokens than the result says."""
+    if result.serving is None:
+        return
+    cache = result.serving.prefix_cache
+    claimed = cache.cached_tokens or 0 if cache else 0
+    found = int(samples.cached_tokens[samples.cached_tokens > 0].sum())
+    if found > claimed:
+        raise InputError(f"it claims {claimed} prompt tokens from a prefix cache, its samples have {found}.")
 
 
 def _check_energy(result: NodeResult, given: Metrics) -> None:

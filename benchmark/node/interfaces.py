@@ -81,6 +81,8 @@ class Answer:
     """Prompt tokens from the server's prefix cache, by its usage; None: not reported."""
     whole_ns: int | None = None
     """When it was certain that this is all, if that was after the last token; None: with it."""
+    model: str = ""
+    """Which model says that it answered; empty: nobody says."""
 
     @classmethod
     def of(cls, input_tokens: int, token_ids: tuple[int, ...]) -> Answer:

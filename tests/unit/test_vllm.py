@@ -1,5 +1,6 @@
 """What goes with the engine vllm is decided on the controller, before a node is touched."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +42,12 @@ def test_one_word_is_enough() -> None:
         ),
         ({"benchmark_engine_options": {"arguments": ["--port=1"]}}, "arguments: --port is what the run decides"),
         ({"benchmark_engine_options": {"arguments": ["--served_model_name", "x"]}}, "--served-model-name is what the"),
+        (
+            {"benchmark_engine_options": {"arguments": ["--enable-prefix-caching"]}},
+            "arguments: --enable-prefix-caching has repeated prompts answered without computing them: leave it out",
+        ),
+        ({"benchmark_engine_options": {"arguments": ["--enable_prefix_caching=true"]}}, "--enable_prefix_caching=true"),
+        ({"benchmark_engine_options": {"arguments": ["--enable-prefix"]}}, "arguments: --enable-prefix has"),
         ({"vllm_wheelhouses": "x"}, "vllm_wheelhouses is not a setting: did you mean vllm_wheelhouse?"),
     ],
 )
@@ -57,10 +64,18 @@ def test_what_cannot_work_is_refused(settings: dict[str, Any], said: str) -> Non
         {"benchmark_device": "cpu", "vllm_requirements": "cpu.txt"},
         {"python_env_wheelhouse": "wheels", "vllm_wheelhouse": "more"},
         {"benchmark_replicas": 4, "benchmark_engine_options": {"tensor_parallel_size": 2}},
+        {"benchmark_engine_options": {"arguments": ["--no-enable-prefix-caching", "--enable-prompt-embeds"]}},
     ],
 )
 def test_what_can_work_is_not(settings: dict[str, Any]) -> None:
     assert resolve({**VLLM, **settings}).profile.engine == "vllm"
+
+
+def test_a_profile_may_want_prefix_caching(tmp_path: Path) -> None:
+    profile = tmp_path / "cached.yaml"
+    words = "name: cached\nversion: 1\nscenario: closed_loop\nengine: vllm\ndataset: curated\nprefix_caching: true\n"
+    profile.write_text(words + "engine_options: {arguments: [--enable-prefix-caching]}\n")
+    assert resolve({"benchmark_profile": str(profile)}).profile.prefix_caching
 
 
 def test_other_engines_are_left_alone() -> None:

@@ -14,6 +14,7 @@ from benchmark.cluster.repeats import at_repeat, median_of, repeats_of
 from benchmark.errors import InputError
 from benchmark.records import RunRecord
 from benchmark.rundir import RUN_FILE, read_run
+from benchmark.served import in_label
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Likeness:
     def label(self) -> str:
         """The likeness for people: what it is called, and on what."""
         key = dict(self.settings)
-        return f"{key['profile']}, {key['dtype']}, {key['engine']}, {self.hardware}"
+        return f"{key['profile']}, {in_label('dtype', key['dtype'])}, {key['engine']}, {self.hardware}"
 
     def differences(self, other: Likeness) -> list[str]:
         """Return in which settings the two differ, in words."""

@@ -28,6 +28,10 @@ def _energy(read: Callable[[Energy], float | None]) -> Value:
     return lambda row: read(row.energy) if row.energy else None
 
 
+def _maybe(count: int | None) -> float | None:
+    return None if count is None else float(count)
+
+
 GAUGES: dict[str, tuple[str, Value]] = {
     "node_counted": ("1 where the node's numbers are part of the totals", lambda row: float(row.counted)),
     "node_valid": ("1 where the node's verdict is valid", lambda row: float(bool(row.verdict and row.verdict.valid))),
@@ -36,6 +40,10 @@ GAUGES: dict[str, tuple[str, Value]] = {
     "queries_per_second": ("completed queries per second", _of(lambda m: m.qps)),
     "output_tokens_per_second": ("output tokens per second", _of(lambda m: m.tokens_per_s)),
     "output_tokens": ("output tokens of completed queries", _of(lambda m: float(m.output_tokens))),
+    "cached_prompt_tokens": (
+        "prompt tokens from servers' caches; no value: not reported",
+        lambda row: _maybe(row.prefix_cache.cached_tokens) if row.prefix_cache else None,
+    ),
     "energy_joules": ("by the GPUs' own counters, in the measuring window", _energy(lambda e: e.joules)),
     "idle_watts": ("mean power of the GPUs before the window, model loaded", _energy(lambda e: e.idle_w)),
     "output_tokens_per_joule": ("output tokens per joule", _energy(lambda e: e.tokens_per_joule)),

@@ -15,6 +15,7 @@ from benchmark.errors import InputError
 from benchmark.files import read_record
 from benchmark.records import DriftAt, History, HistoryPoint, NodeHistory, NodeResult, Shift
 from benchmark.rundir import NODES
+from benchmark.served import server_version
 
 __all__ = ["ASPECTS", "node_history"]
 
@@ -106,5 +107,5 @@ def _facts(directory: Path) -> NodeFacts | None:
         except InputError:
             continue
         if result.environment is not None:
-            return NodeFacts(result.environment, result.resolved.settings)
+            return NodeFacts(result.environment, result.resolved.settings, server_version=server_version(result.engine))
     return None

@@ -11,6 +11,7 @@ from benchmark.errors import InputError
 from benchmark.files import read_record
 from benchmark.records import ClusterResult, Group, NodeRow
 from benchmark.rundir import RESULT_FILE
+from benchmark.served import in_label
 from benchmark.settings import canonical_sha256
 from benchmark.verdict import value_of
 
@@ -63,7 +64,7 @@ def _node_run(run_id: str, row: NodeRow, group: Group) -> NodeRun:
     if row.energy is not None and (row.energy.tokens_per_joule or 0) > 0:
         values[ENERGY] = float(row.energy.tokens_per_joule or 0)
     key = group.key
-    parts = [key.get("profile", ""), key.get("dtype", ""), key.get("engine", ""), row.gpu or ""]
+    parts = [key.get("profile", ""), in_label("dtype", key.get("dtype", "")), key.get("engine", ""), row.gpu or ""]
     rate = f"at {row.rate} queries/s" if row.rate and row.rate != "searched" else ""
     return NodeRun(
         run_id=run_id,

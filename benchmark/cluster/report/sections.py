@@ -13,12 +13,16 @@ from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.report.parts import Like, Table
 from benchmark.cluster.stability import MARK
 from benchmark.records import Check, ClusterResult, Group, NodeRow, RunRecord
+from benchmark.served import ENDPOINT, server_version
 from benchmark.settings import Settings
 from benchmark.text import STARTUP_STAGES, check_words, startup_seconds
 from benchmark.verdict import label, shown, unit
 
 # With more nodes a table is folded.
 MOST_ROWS = 24
+# Settings that say what the run loads. A server that somebody else started has what it has.
+NOT_THE_SERVERS = ("benchmark_model_revision", "benchmark_dtype")
+UNUSED = " (of no effect: the engine is endpoint)"
 # Values that a table cell names; more are counted.
 MAX_NAMED = 6
 
@@ -170,7 +174,8 @@ def settings(run: RunRecord) -> tuple[Table, Table]:
         given = {node: getattr(asked.settings, name) for node, asked in run.nodes.items()}
         values: dict[str, list[str]] = {}
         for node, value in given.items():
-            values.setdefault(_word(value), []).append(node)
+            unused = name in NOT_THE_SERVERS and run.nodes[node].profile.engine == ENDPOINT
+            values.setdefault(_word(value) + (UNUSED if unused else ""), []).append(node)
         row = (name, _values(values))
         rows.append(row)
         if any(value != getattr(defaults, name) for value in given.values()):
@@ -189,6 +194,7 @@ def software(run: RunRecord, nodes: Sequence[LoadedNode]) -> Table:
             facts.setdefault(fact, {}).setdefault(str(value), []).append(node)
 
     for node in nodes:
+        tell("server version", server_version(node.result.engine) if node.result else None, node.node)
         seen = node.result.environment if node.result else None
         if seen is None:
             continue

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,15 +18,17 @@ from benchmark.errors import InputError
 from benchmark.metrics import distribution
 from benchmark.node import interfaces
 from benchmark.node.environment import visible_gpus
-from benchmark.node.interfaces import Listener, Query
+from benchmark.node.interfaces import Answer, Listener, Query
 from benchmark.node.model import find_snapshot
 from benchmark.node.options import check_none
 from benchmark.node.prompting import encode
-from benchmark.node.serving import discovery
+from benchmark.node.serving import cache_counters, discovery
+from benchmark.node.serving.cache_counters import Reading, Tally
 from benchmark.node.serving.client import Client, Request
 from benchmark.node.serving.process import SERVER, ServerProcess
 from benchmark.node.serving.request import ROUTES, Api, body
 from benchmark.records import EngineInfo, Serving
+from benchmark.served import same_model
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -40,6 +43,8 @@ class Engine(interfaces.Engine):
     _server: ServerProcess | None = None
     _client: Client | None = None
     _tokenizer: Any = None
+    _before: Sequence[Reading] = ()
+    _tally = Tally()
 
     def load(self) -> EngineInfo:
         """Start the server where that is asked for, and learn what it is and which fields it takes.
@@ -95,18 +100,32 @@ class Engine(interfaces.Engine):
         if reason := self._found.unusable.get(api):
             listener.failed(query, f"{ROUTES[api]} cannot be used: {reason}")
             return
-        self._client.submit(query, listener, self._request(api, query))
+        if query.greedy and "temperature" in self._found.refused[api]:
+            listener.failed(
+                query, f"{ROUTES[api]} takes no temperature: it cannot be asked to answer without sampling."
+            )
+            return
+        self._client.submit(query, _Counted(listener, self._tally, self._found), self._request(api, query))
 
     def begin_window(self) -> None:
-        """Begin to count anew."""
+        """Begin to count anew, and read the servers' counters, for a second at most."""
+        self._tally = Tally()
         if self._client is not None:
             self._client.tails_ms, self._client.outputs = [], Counter()
+            self._before = self._client.call(cache_counters.read_all(self._client))
 
     def end_window(self) -> Serving | None:
-        """Return what the client counted since then."""
+        """Return what servers and client did since `begin_window`."""
         if self._client is None:
             return None
-        return Serving(outputs=dict(self._client.outputs), tail_ms=distribution(self._client.tails_ms))
+        outputs, tails_ms = dict(self._client.outputs), list(self._client.tails_ms)
+        after = self._client.call(cache_counters.read_all(self._client))
+        urls = [target.url for target in self._client.targets]
+        return Serving(
+            prefix_cache=cache_counters.prefix_cache(urls, self._before, after, self._tally),
+            outputs=outputs,
+            tail_ms=distribution(tails_ms),
+        )
 
     def close(self) -> None:
         """Let go of the connections and end the server that was started here."""
@@ -145,6 +164,25 @@ class Engine(interfaces.Engine):
         if self.settings.benchmark_device == "cuda":
             return max(1, len(visible_gpus()[0]))
         return max(1, len(self.settings.benchmark_endpoint_urls))
+
+
+class _Counted:
+    """A query's listener; first its answer is held against the model, and its cached tokens are counted."""
+
+    def __init__(self, listener: Listener, tally: Tally, found: discovery.Found) -> None:
+        self._listener = listener
+        self._tally = tally
+        self._found = found
+        self.first_token = listener.first_token
+        self.failed = listener.failed
+
+    def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
+        self._tally.add(answer)
+        if answer.model and answer.model not in self._found.names and not same_model(answer.model, self._found.model):
+            reason = f"{answer.model[:200]} answered, and {self._found.model} was asked: that is another model."
+            self._listener.failed(query, reason)
+            return
+        self._listener.completed(query, at_ns, answer)
 
 
 def _tokenizer(settings: Any) -> Any:

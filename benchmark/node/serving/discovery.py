@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import JsonValue
-from pydantic_core import from_json
 
 from benchmark.errors import InputError, SetupError
-from benchmark.node.serving.client import ALONE, Client, HttpError, Request, Target, Unreachable
+from benchmark.node.serving.client import Client, Unreachable
+from benchmark.node.serving.models import choose, list_models
+from benchmark.node.serving.probe import Probe
 from benchmark.node.serving.process import ServerProcess
-from benchmark.node.serving.reply import Reply, ReplyError
-from benchmark.node.serving.request import OPTIONAL, PROBE, PROBE_TOKENS, ROUTES, Api, body
+from benchmark.node.serving.reply import ReplyError
+from benchmark.node.serving.request import ROUTES, Api, undroppable
+from benchmark.node.serving.server_facts import ask, together
 from benchmark.profiles import Generation
+from benchmark.served import same_model
 from benchmark.settings import Settings
 
 POLL_S = 0.25
+MOST_WORDS = 2000
+# What a server may put behind the name that it was asked for: a date, a revision, a tag.
+VERSION = re.compile(r"-\d[\d.-]*|[@:][\w./-]+")
 
 
 @dataclass
@@ -26,6 +33,8 @@ class Found:
     """How to ask the servers, and what to say of them in the result."""
 
     model: str
+    names: set[str] = field(default_factory=set)
+    """Under which it may answer: another name is another model."""
     refused: dict[Api, set[str]] = field(default_factory=dict)
     """Fields that a server does not take, which are left out for all of them."""
     unusable: dict[Api, str] = field(default_factory=dict)
@@ -72,37 +81,48 @@ def wait_until_healthy(client: Client, server: ServerProcess, route: str, timeou
 
 
 def discover(client: Client, settings: Settings, generation: Generation) -> Found:
-    """Ask the servers for their models, their version, and with tiny requests for the fields that they take.
+    """Ask the servers for their models, for what they are, and with tiny requests for the fields that they take.
 
-    Raises SetupError where one does not answer, does not know the model or has no route that can be used; InputError
+    Raises SetupError where one does not answer, does not serve the model or has no route that can be used; InputError
     where it does not take a field that the profile needs.
     """
     return client.call(_discover(client, settings, generation))
 
 
 async def _discover(client: Client, settings: Settings, generation: Generation) -> Found:
-    first = client.targets[0]
-    models = await _models(client, settings)
-    found = Found(settings.benchmark_endpoint_model or _choice(models, settings.benchmark_model, first))
-    asked = settings.benchmark_endpoint_api
+    by_user = bool(settings.benchmark_endpoint_model)
+    listings = await asyncio.gather(*(list_models(client, target, by_user) for target in client.targets))
+    found = Found(choose(listings, settings))
     counting: dict[str, JsonValue] = {}
+    answered: set[str] = set()
+    asked = settings.benchmark_endpoint_api
     for api in ROUTES if asked == "auto" else (asked,):
-        probes = [_Probe(client, target, api, found.model, generation) for target in client.targets]
+        probes = [Probe(client, listing, api, found.model, generation) for listing in listings]
         await asyncio.gather(*(probe.run() for probe in probes))
-        if reasons := [f"{probe.target.url}: {probe.reason}" for probe in probes if probe.reason]:
-            found.unusable[api] = reasons[0]
+        refused = set().union(*(probe.refused for probe in probes))
+        # What one server refuses is left out for all: the others have to take it so too.
+        await asyncio.gather(*(probe.confirm(refused) for probe in probes))
+        if reasons := [f"{probe.listing.target.url}: {probe.reason}" for probe in probes if probe.reason]:
+            found.unusable[api] = " ".join(reasons)[:MOST_WORDS]
             continue
-        found.refused[api] = set().union(*(probe.refused for probe in probes))
+        _refuse_what_is_needed(api, refused, probes, generation)
+        found.refused[api] = refused
         counting[api] = ", ".join(sorted({probe.counting for probe in probes}))
-        if "top_k" in found.refused[api] and generation.top_k and generation.temperature:
-            raise InputError(f"The profile asks for top_k = {generation.top_k}, which {ROUTES[api]} does not take.")
+        found.names |= {found.model, *(probe.answered_by for probe in probes)}
+        answered |= {name for probe in probes if (name := _answered_by(probe, found.model, by_user))}
     if not found.refused:
-        raise SetupError(f"The server cannot be used. {' '.join(found.unusable.values())}")
+        raise SetupError(f"The server cannot be used. {' '.join(dict.fromkeys(found.unusable.values()))}")
+    facts = await asyncio.gather(*(ask(client, listing.target, listing.entry(found.model)) for listing in listings))
+    reported = together(facts)
     found.details = {
         "model": found.model,
-        "models": [*models],
-        "server": first.software,
-        "version": await _version(client, first),
+        # Only where the answers carry another name: an alias, or a router's choice.
+        **({"answered_by": ", ".join(sorted(answered))} if answered else {}),
+        "models": [*dict.fromkeys(one.id for listing in listings for one in listing.listed or ())],
+        "not_listed_by": [listing.target.url for listing in listings if not listing.entry(found.model)],
+        "server": ", ".join(dict.fromkeys(target.software for target in client.targets if target.software)),
+        "version": reported.pop("version", None),
+        "reported": {**reported},
         "counting": counting,
         "refused_fields": {api: [*sorted(names)] for api, names in found.refused.items()},
         "unusable": {str(api): reason for api, reason in found.unusable.items()},
@@ -110,78 +130,38 @@ async def _discover(client: Client, settings: Settings, generation: Generation) 
     return found
 
 
-async def _models(client: Client, settings: Settings) -> list[str]:
-    """Return the ids that the first server lists.
+def _refuse_what_is_needed(api: Api, refused: Collection[str], probes: Sequence[Probe], generation: Generation) -> None:
+    needed = undroppable(refused, generation)
+    if needed is None:
+        return
+    name = needed.split(" ", 1)[0]
+    probe = next(probe for probe in probes if name in probe.refused)
+    words = probe.said.get(name, "")
+    raise InputError(
+        f"The profile asks for {needed}, which {ROUTES[api]} does not take at {probe.listing.target.url}"
+        + (f" ({words})" if words else "")
+        + ": take a profile that does without, or another server."
+    )
 
-    A server need not list any: `transformers serve` lists the Hugging Face cache, and answers 500 where there is none.
+
+def _answered_by(probe: Probe, model: str, by_user: bool) -> str:
+    """Return the other name under which a server answers, or nothing. Raises SetupError where that is another model.
+
+    A server may have several names for one model, or say its version (gpt-4o: gpt-4o-2024-08-06). A name that the user
+    gave is the user's word, unless the server lists the answering model as one of its own beside it.
     """
-    target = client.targets[0]
-    try:
-        listed = from_json(await client.get(target, "/v1/models"))["data"]
-        return [str(model["id"]) for model in listed]
-    except HttpError as error:
-        if settings.benchmark_endpoint_model:
-            return []  # whether it has that model, the probes tell
-        hint = " Set OPENAI_API_KEY in the environment of the run." if error.status in (401, 403) else ""
-        raise SetupError(f"{target.url}/v1/models: {error}{hint}") from None
-    except ReplyError as error:
-        raise SetupError(str(error)) from None
-    except (ValueError, KeyError, TypeError):
-        raise SetupError(f"{target.url}/v1/models does not answer as an OpenAI-compatible server does.") from None
-
-
-def _choice(models: list[str], wanted: str, target: Target) -> str:
-    if not models:
-        raise SetupError(f"{target.url} lists no model: set benchmark_endpoint_model to the one that it serves.")
-    return wanted if wanted in models else models[0]
-
-
-async def _version(client: Client, target: Target) -> str | None:
-    """Return what vLLM's route /version says; None for a server that has no such route."""
-    try:
-        return str(from_json(await client.get(target, "/version"))["version"])[:200]
-    except (ReplyError, ValueError, KeyError, TypeError):
-        return None
-
-
-class _Probe:
-    """Finds out which fields a server's route takes: with all of them, and where that is refused, one by one."""
-
-    def __init__(self, client: Client, target: Target, api: Api, model: str, generation: Generation) -> None:
-        self.target = target
-        self.refused: set[str] = set()
-        self.reason = ""
-        """Why the route cannot be used."""
-        self.counting = ""
-        self._client = client
-        self._api: Api = api
-        self._model = model
-        self._generation = generation
-
-    async def run(self) -> None:
-        try:
-            if not await self._takes(()):
-                optional = {name for name in OPTIONAL if name in self._body(())}
-                await self._ask(optional)
-                self.refused = {name for name in optional if not await self._takes(optional - {name})}
-                await self._ask(self.refused)
-        except ReplyError as error:
-            self.reason = str(error)
-
-    async def _takes(self, without: Collection[str]) -> bool:
-        try:
-            await self._ask(without)
-        except HttpError as error:
-            if error.status in (400, 422):
-                return False
-            raise
-        return True
-
-    async def _ask(self, without: Collection[str]) -> None:
-        replies: list[Reply] = []
-        request = Request(ROUTES[self._api], self._body(without))
-        await self._client.ask(self.target, request, lambda at_ns: None, replies.append, ALONE)
-        self.counting = replies[0].counting
-
-    def _body(self, without: Collection[str]) -> dict[str, JsonValue]:
-        return body(self._api, self._model, PROBE, self._generation, without, PROBE_TOKENS)
+    name = probe.answered_by
+    if not name or name == model:
+        return ""
+    entry, other = probe.listing.entry(model), probe.listing.entry(name)
+    alias = entry is not None and other is not None and entry.root == other.root != ""
+    if alias or (entry is not None and same_model(entry.root, name)) or same_model(name, model):
+        return name
+    version = name.startswith(model) and VERSION.fullmatch(name[len(model) :]) is not None
+    if other is None and (by_user or version):
+        return name
+    raise SetupError(
+        f"{probe.listing.target.url} was asked for {model} and answers as {name}: another model than the one that is "
+        "to be measured. Look at the server's or router's configuration, or set benchmark_endpoint_model to the model "
+        "that it is to answer with."
+    )

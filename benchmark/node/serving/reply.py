@@ -62,6 +62,8 @@ class Reply:
         self.pieces = 0
         self.kinds: set[str] = set()
         """What the output was: content, reasoning, tool calls, refusal, audio."""
+        self.model = ""
+        """The model's name in the chunks; empty: they have none."""
         self._parser = EventParser()
         self._done = False
         self._finish: str | None = None
@@ -128,6 +130,8 @@ class Reply:
 
     def _take_chunk(self, chunk: dict[str, Any], at_ns: int) -> None:
         _refuse_error(chunk)
+        if isinstance(model := chunk.get("model"), str):
+            self.model = model or self.model
         if reported := chunk.get("usage"):
             self._take_usage(reported)
         prompt_ids = chunk.get("prompt_token_ids")
@@ -227,6 +231,7 @@ class Reply:
             pieces=self.pieces + (self._finish_apart and output_tokens == self.pieces + 1),
             usage_tokens=usage if usage != output_tokens else None,
             cached_tokens=self._usage.get("cached_tokens"),
+            model=self.model,
             whole_ns=self.whole_ns,
         )
 

@@ -13,18 +13,25 @@ Api = Literal["completions", "chat"]
 
 ROUTES: dict[Api, str] = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 
-# Fields that not every server takes: vLLM and SGLang have them beside OpenAI's own, others answer 400 or 422. The last
-# two are OpenAI's, and newer than some servers.
-OPTIONAL = (
-    "return_token_ids",
-    "min_tokens",
-    "ignore_eos",
-    "top_k",
-    "repetition_penalty",
-    "chat_template_kwargs",
-    "seed",
-    "stream_options",
-)
+# Fields that not every server takes, each with what leaving it out means for the numbers. What decides how tokens are
+# chosen may be left out only where the profile asks for what the server does anyway (`undroppable`). In this order they
+# are tried one by one: what decides most comes first, so that of two that exclude each other that one stays.
+OPTIONAL = {
+    "stream_options": "no usage is sent: tokens are counted from ids",
+    "return_token_ids": "no ids are sent: tokens are counted from usage",
+    "temperature": "only where the profile asks for 1, which is then the server's fixed one",
+    "top_p": "only where the profile asks for 1 (off), or for no sampling",
+    "top_k": "only where the profile asks for 0 (off), or for no sampling",
+    "repetition_penalty": "it is sent as 1 (off); a server without it has none",
+    "seed": "tokens are drawn by another seed: two runs give other answers",
+    "ignore_eos": "answers may be shorter than the profile asks for; their length is checked",
+    "min_tokens": "answers may be shorter than the profile asks for; their length is checked",
+    "chat_template_kwargs": "the date in the chat template is the server's",
+}
+# Never left out: asked for under its newer name where a server refuses the older one (OpenAI's newer chat models).
+LENGTH, NEWER_LENGTH = "max_tokens", "max_completion_tokens"
+# OpenAI's fixed temperature, where another one cannot be asked for.
+FIXED_TEMPERATURE = 1.0
 
 # A few tokens that every vocabulary has, and a message: enough to see which fields a server takes.
 PROBE = Query(index=0, prompt=Prompt(id="probe", text="Hello", token_ids=(1, 2, 3)), seed=0)
@@ -36,6 +43,8 @@ def body(
 ) -> dict[str, Any]:
     """Return the JSON body. `most` shortens the answer of a probe, `refused` names fields to leave out.
 
+    `max_tokens` among these is not left out: `max_completion_tokens` is sent instead.
+
     Everything that decides how tokens are chosen is explicit: what is left out would come from the server's defaults,
     which vLLM takes from the model's own generation_config.json.
     """
@@ -45,7 +54,7 @@ def body(
         "model": model,
         "stream": True,
         "stream_options": {"include_usage": True},
-        "max_tokens": length,
+        NEWER_LENGTH if LENGTH in refused else LENGTH: length,
         "temperature": 0.0 if query.greedy else generation.temperature,
         "top_p": generation.top_p,
         "top_k": generation.top_k or -1,  # -1: off, for vLLM and SGLang alike
@@ -63,3 +72,15 @@ def body(
     else:
         fields["prompt"] = list(query.prompt.token_ids or ())
     return {name: value for name, value in fields.items() if name not in refused}
+
+
+def undroppable(refused: Collection[str], generation: Generation) -> str | None:
+    """Return which of the refused fields the profile cannot do without, as "top_k = 5"; None: it can without all."""
+    if "temperature" in refused and generation.temperature != FIXED_TEMPERATURE:
+        return f"temperature = {generation.temperature:g}"
+    if generation.temperature:
+        if "top_p" in refused and generation.top_p != 1:
+            return f"top_p = {generation.top_p:g}"
+        if "top_k" in refused and generation.top_k:
+            return f"top_k = {generation.top_k}"
+    return None

@@ -27,6 +27,11 @@ def packages(settings: Settings) -> dict[str, str]:
     for name in SERVER_PACKAGES:
         for distribution in metadata.Distribution.discover(name=name, path=places):
             found[name] = distribution.version
+    # Builds for other hardware have names of their own, such as vllm-tpu.
+    for place in _directory(settings).glob("lib/python3*/site-packages/vllm_*.dist-info"):
+        distribution = metadata.Distribution.at(place)
+        if any(str(path) == "vllm/__init__.py" for path in distribution.files or ()):
+            found[place.name.partition("-")[0].replace("_", "-")] = distribution.version
     return found
 
 

@@ -13,7 +13,7 @@ from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.summary import render_cluster
 from benchmark.errors import InputError
 from benchmark.files import write_record
-from benchmark.records import ClusterResult, DatasetInfo, EngineInfo, Failure, NodeRow, Window
+from benchmark.records import ClusterResult, DatasetInfo, EngineInfo, Failure, NodeRow, PrefixCache, Serving, Window
 from benchmark.rundir import read_run
 from tests.unit.building import HOST, RUN_ID, START_NS, add_node, asked, closed_loop, make_run, result_of, write_node
 
@@ -133,6 +133,15 @@ def test_a_valid_verdict_over_invalid_samples_is_refused(run_dir: Path) -> None:
     assert_refused(run_dir, "jw2", "its verdict's checks differ from what its samples give")
     change(run_dir, "jw2", lambda r: r.update(verdict={**r["verdict"], "checks": []}))
     assert_refused(run_dir, "jw2", "its verdict's checks differ")
+
+
+def test_cached_tokens_that_the_samples_have_cannot_be_left_out(run_dir: Path) -> None:
+    cached = [one.model_copy(update={"cached_tokens": 16}) for one in closed_loop(FAST)]
+    cache = PrefixCache(cached_tokens=0, prompt_tokens=90, source="a counter")
+    for path in (run_dir / "nodes" / "jw2").iterdir():
+        path.unlink()
+    write_node(run_dir, result_of("jw2", asked(3), cached, serving=Serving(prefix_cache=cache)), cached)
+    assert_refused(run_dir, "jw2", "it claims 0 prompt tokens from a prefix cache, its samples have 48")
 
 
 def samples_path(run_dir: Path) -> Path:

@@ -1,20 +1,33 @@
 """The cluster's arithmetic, by hand and by property."""
 
 import itertools
+import json
+import re
 import tempfile
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.cluster.aggregate import aggregate
+from benchmark.cluster.aggregate import aggregate, gather
 from benchmark.cluster.arithmetic import cluster_verdict, overlap
+from benchmark.cluster.comparison.side import load_side
+from benchmark.cluster.export.prometheus import prometheus_lines
+from benchmark.cluster.history import node_history
+from benchmark.cluster.history.show import render_history
 from benchmark.cluster.names import natural
+from benchmark.cluster.node_table import render_node_table
+from benchmark.cluster.report.page import render_report
+from benchmark.cluster.summary import render_cluster
+from benchmark.files import write_record
 from benchmark.metrics import distribution
-from benchmark.records import Energy, NodeRow, Overlap, ReadyNode, Telemetry, Verdict, Window
-from tests.unit.building import GPU, HOST, add_node, asked, make_run
+from benchmark.records import ClusterResult, Energy, EngineInfo, NodeRow, Overlap, ReadyNode, Telemetry, Verdict, Window
+from benchmark.rundir import RESULT_FILE
+from benchmark.text import render_node
+from tests.unit.building import GPU, HOST, RUN_ID, add_node, asked, make_run
 
 LATENCIES = st.lists(st.integers(60, 5000).map(float), min_size=3, max_size=3)
 
@@ -51,6 +64,72 @@ def test_the_order_of_the_nodes_changes_nothing(latencies: list[list[float]], da
                 add_node(run_dir, name, asked(3), latencies[int(name[1:])], environment=environment)
             results.append(aggregate(run_dir).model_dump_json())
     assert results[0] == results[1]
+
+
+SERVED: dict[str, Any] = {
+    "model": "llama",
+    "reported": {"dtype": "bfloat16", "revision": "abc", "quantization": "fp8"},
+}
+
+
+def served(run_dir: Path, **details: dict[str, Any]) -> ClusterResult:
+    """Return the result of nodes whose servers report these details."""
+    endpoint = asked(3, {"engine": "endpoint"})
+    make_run(run_dir, dict.fromkeys(details, endpoint))
+    for node, reported in details.items():
+        add_node(run_dir, node, endpoint, [100.0] * 3, engine=EngineInfo(name="endpoint", details=reported))
+    return aggregate(run_dir)
+
+
+def test_servers_are_alike_in_what_they_report_and_not_in_settings(tmp_path: Path) -> None:
+    (group,) = served(tmp_path, jw2=SERVED, jw3=SERVED).groups
+    assert group.label == "NVIDIA A30, bfloat16"
+    facts = {name: group.key[name] for name in ("model", "dtype", "revision", "served")}
+    assert facts == {"model": "llama", "dtype": "bfloat16", "revision": "abc", "served": "quantization fp8"}
+
+
+@pytest.mark.parametrize(
+    ("other", "label"),
+    [
+        ({"model": "llama"}, "NVIDIA A30, precision not reported by the server, revision not reported by the server"),
+        ({**SERVED, "model": "embed"}, "NVIDIA A30, bfloat16, embed"),
+        (
+            {**SERVED, "reported": {**SERVED["reported"], "quantization": "awq"}},
+            "NVIDIA A30, bfloat16, quantization awq",
+        ),
+    ],
+)
+def test_unlike_servers_are_not_summed(other: dict[str, Any], label: str, tmp_path: Path) -> None:
+    result = served(tmp_path, jw2=SERVED, jw3=other)
+    assert len(result.groups) == 2
+    assert label in [group.label for group in result.groups]
+    assert "float16" not in json.dumps([group.key for group in result.groups]).replace("bfloat16", "")
+
+
+def test_nothing_of_the_settings_is_shown_for_what_a_server_does_not_report(tmp_path: Path) -> None:
+    endpoint = asked(3, {"engine": "endpoint"})
+    run_dir = make_run(tmp_path / "results" / RUN_ID, {"jw2": endpoint, "jw3": endpoint})
+    add_node(run_dir, "jw2", endpoint, [100.0] * 3, engine=EngineInfo(name="endpoint", details={"model": "llama"}))
+    gathered = gather(run_dir)
+    write_record(run_dir / RESULT_FILE, gathered.result)
+    side = load_side(tmp_path / "results", RUN_ID)
+    (node,) = (node.result for node in gathered.nodes if node.result)
+    texts = [
+        render_node(node),
+        render_cluster(gathered.result, gathered.run),
+        render_report(gathered, run_dir),
+        render_history(node_history(tmp_path / "results")),
+        " ".join(like.label for like in side.groups),
+        render_node_table(gathered),
+        "".join(prometheus_lines(gathered)),
+    ]
+    for text in texts:
+        # What was asked for stands among the report's settings, and is marked there.
+        shown = re.sub(r"[^ <>]+ \(of no effect: the engine is endpoint\)", "", text)
+        assert "float16" not in shown
+        assert endpoint.settings.benchmark_model_revision[:12] not in shown
+    for text in texts[:5]:
+        assert "precision not reported by the server" in " ".join(text.split())
 
 
 def test_the_cpu_has_no_average_per_gpu(tmp_path: Path) -> None:

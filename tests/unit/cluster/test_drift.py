@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -103,8 +104,13 @@ def test_each_fact_that_counts_is_found(fact: str, change: dict[str, Any], usual
     assert facts(node(**change), node(), node()) == {fact: {usual: ("jw3", "jw4"), other: ("jw2",)}}
 
 
+def test_servers_of_two_versions_are_found() -> None:
+    old, new = (replace(node(), server_version=version) for version in ("0.32.0", "0.33.0"))
+    assert facts(old, new, new, node()) == {"server_version": {"0.33.0": ("jw3", "jw4"), "0.32.0": ("jw2",)}}
+
+
 def test_every_fact_of_the_list_has_been_tried() -> None:
-    tried = {one[0] for one in DIFFERENCES} | {"clock_offset_s"}
+    tried = {one[0] for one in DIFFERENCES} | {"clock_offset_s", "server_version"}
     assert {name for name in [*FACTS, *QUANTITIES] if "packages." not in name} <= tried
 
 

