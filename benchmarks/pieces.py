@@ -69,7 +69,8 @@ def _run(
 ) -> Columns:
     options = {"scenario": "Server", "probe_duration_ms": int(seconds * 1000), "probe_query_count": 1}
     recorder = Recorder(engine, None, now_ns(), lambda sample, done: None)
-    prompts = tuple(query.prompt for query in work.queries())
+    # LoadGen asks each prompt once at least, however long that takes.
+    prompts = tuple(query.prompt for query in work.queries())[: max(1, round(rate * seconds))]
     conditions = Conditions(directory, rate, "probe", prefix)
     outcome = make_scenario("loadgen", options).run(Workload(prompts, None, 0), recorder, conditions)
     recorder.close()
