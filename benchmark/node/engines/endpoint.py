@@ -6,8 +6,9 @@ It runs already (`benchmark_endpoint_urls`), or is started here and never outliv
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 from pydantic import JsonValue
@@ -23,9 +24,21 @@ from benchmark.node.serving import discovery
 from benchmark.node.serving.client import Client, Request
 from benchmark.node.serving.process import SERVER, ServerProcess
 from benchmark.node.serving.request import ROUTES, Api, body
-from benchmark.records import EngineInfo
+from benchmark.node.serving.slots import raise_handle_limit
+from benchmark.records import EngineInfo, Serving
+from benchmark.secret_settings import Secrets
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+class Counting(Protocol):
+    """Who counts something of a measurement."""
+
+    def begin_window(self) -> None:
+        """Count from here."""
+
+    def end_window(self) -> Mapping[str, Any]:
+        """Return what was counted since, as fields of `Serving`. Never raises."""
 
 
 class Engine(interfaces.Engine):
@@ -38,6 +51,9 @@ class Engine(interfaces.Engine):
     _server: ServerProcess | None = None
     _client: Client | None = None
     _tokenizer: Any = None
+    _secrets = Secrets()
+    _counted: list[Counting]
+    """Who adds to `end_window`."""
 
     def load(self) -> EngineInfo:
         """Start the server where that is asked for, and learn what it is and which fields it takes.
@@ -47,7 +63,7 @@ class Engine(interfaces.Engine):
         """
         self._check_options()
         settings = self.settings
-        urls = [url.rstrip("/").removesuffix("/v1") for url in settings.benchmark_endpoint_urls]
+        urls = settings.benchmark_endpoint_urls
         if not urls and not settings.benchmark_endpoint_start:
             raise InputError(
                 "The engine is endpoint and there is none: set benchmark_endpoint_urls to running servers, or "
@@ -55,22 +71,23 @@ class Engine(interfaces.Engine):
             )
         if settings.benchmark_endpoint_api == "completions":
             self._tokenizer = _tokenizer(settings)
+        raise_handle_limit()
+        self._secrets = _with_key(self.secrets)
         self._client = Client(
             urls or [DEFAULT_URL],
-            os.environ.get("OPENAI_API_KEY") or None,
+            self._secrets,
             settings.benchmark_endpoint_query_timeout_s,
             lambda: self._server.ended() if self._server else None,
+            settings.benchmark_endpoint_ca_file,
         )
+        self._counted = [self._client]
         started = {"start": settings.benchmark_endpoint_start} if settings.benchmark_endpoint_start else {}
         if started:
             discovery.refuse_strangers(self._client)
-            self._server = ServerProcess(settings.benchmark_endpoint_start, self.directory, name=self.called)
-            discovery.wait_until_healthy(
-                self._client,
-                self._server,
-                settings.benchmark_endpoint_health,
-                settings.benchmark_endpoint_start_timeout_s,
+            self._server = ServerProcess(
+                settings.benchmark_endpoint_start, self.directory, name=self.called, secret=self._secrets.values
             )
+            discovery.wait_until_healthy(self._client, self._server, settings, self.generation)
         self._found = discovery.discover(self._client, settings, self.generation)
         return EngineInfo(
             name=self.name,
@@ -79,6 +96,7 @@ class Engine(interfaces.Engine):
                 "urls": [target.url for target in self._client.targets],
                 "api": settings.benchmark_endpoint_api,
                 "client": f"aiohttp {aiohttp.__version__}",
+                **self._shown(),
                 **started,
                 **self._found.details,
                 **self._details(),
@@ -94,6 +112,18 @@ class Engine(interfaces.Engine):
             listener.failed(query, f"{ROUTES[api]} cannot be used: {reason}")
             return
         self._client.submit(query, listener, self._request(api, query))
+
+    def begin_window(self) -> None:
+        """Let everything that counts begin to."""
+        for one in self._counted:
+            one.begin_window()
+
+    def end_window(self) -> Serving | None:
+        """Return what was counted since."""
+        fields: dict[str, Any] = {}
+        for one in self._counted:
+            fields |= one.end_window()
+        return Serving(**fields)
 
     def close(self) -> None:
         """Let go of the connections and end the server that was started here."""
@@ -111,6 +141,16 @@ class Engine(interfaces.Engine):
     def _details(self) -> dict[str, JsonValue]:
         """Return what else the result is to say."""
         return {}
+
+    def _shown(self) -> dict[str, JsonValue]:
+        """Return the names of what the servers are shown, and of what leads to them; the values are kept nowhere."""
+        targets = self._client.targets if self._client else []
+        names: dict[str, JsonValue] = {
+            "api_key": bool(self._secrets.api_key),
+            "headers": [*self._secrets.headers],
+            "proxies": [*sorted({target.address.through for target in targets if target.address.proxy})],
+        }
+        return {name: value for name, value in names.items() if value}
 
     def _request(self, api: Api, query: Query) -> Request:
         if api == "completions" and query.prompt.token_ids is None:
@@ -132,6 +172,13 @@ class Engine(interfaces.Engine):
         if self.settings.benchmark_device == "cuda":
             return max(1, len(visible_gpus()[0]))
         return max(1, len(self.settings.benchmark_endpoint_urls))
+
+
+def _with_key(secrets: Secrets) -> Secrets:
+    """Return the secrets with the key of the run's own environment, where none was given."""
+    own = os.environ.get("OPENAI_API_KEY", "").strip()
+    has_one = secrets.api_key or any(name.lower() == "authorization" for name in secrets.headers)
+    return secrets if has_one or not own else replace(secrets, api_key=own)
 
 
 def _tokenizer(settings: Any) -> Any:
