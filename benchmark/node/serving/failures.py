@@ -8,7 +8,6 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterator
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -83,9 +82,8 @@ def explained(error: Exception, url: str, limit: str, proxy: str = "", reached: 
         return Unreachable(f"The proxy on the way to {url} ({proxy}) refuses with HTTP {error.status}{user}.")
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return _unknown_name(error, url, proxy)
-    for cause in _causes(error):
-        if isinstance(cause, ssl.SSLError):
-            return TlsFailure(_tls(cause, url))
+    if (cause := _tls_error(error)) is not None:
+        return TlsFailure(_tls(cause, url))
     if isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.ClientConnectorError):
         told = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
         return Unreachable(f"{url} cannot be reached: {shown(str(told))}.")
@@ -109,12 +107,13 @@ async def speaks_tls(url: str) -> bool:
     return False
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """Return what OpenSSL said; the library's own errors are of its classes too, and hold nothing."""
     while error is not None:
-        yield error
-        if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            yield error.certificate_error
+        if isinstance(error, ssl.SSLError) and not isinstance(error, aiohttp.ClientError):
+            return error
         error = error.__cause__
+    return None
 
 
 def _shortage(error: Exception, reached: bool) -> tuple[str, str] | None:
@@ -177,8 +176,4 @@ def _tls(error: ssl.SSLError, url: str) -> str:
     reason = error.reason or shown(str(error))
     if reason in _NO_TLS:
         return f"{url} answers without TLS: write http:// in benchmark_endpoint_urls if it is a plain HTTP server."
-    if "CERTIFICATE_REQUIRED" in reason:
-        return (
-            f"{url} asks for a certificate of the client (mutual TLS), which is not supported: put a proxy before it."
-        )
     return f"TLS with {url} failed: {reason.replace('_', ' ').lower()}."
