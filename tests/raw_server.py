@@ -102,7 +102,9 @@ class RawServer:
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.TimeoutError):
             while not writer.is_closing():
                 head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), self.idle_s)).decode()
-                length = next((line[15:] for line in head.split("\r\n") if line.lower().startswith("content-length")), "0")
+                length = next(
+                    (line[15:] for line in head.split("\r\n") if line.lower().startswith("content-length")), "0"
+                )
                 body = await reader.readexactly(int(length))
                 asked = Asked(connection, number, head, body, writer)
                 self.asked.append(asked)

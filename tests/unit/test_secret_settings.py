@@ -11,7 +11,7 @@ from benchmark.secret_settings import API_KEY, ENVIRONMENT, HEADERS, MOST_BYTES,
 from benchmark.settings import check_settings
 
 GIVEN = {
-    ENVIRONMENT: {"CUDA_VISIBLE_DEVICES": 0, "PROXY_URL": "http://me:p%40ss-word@proxy:3128", "QUOTED": "it's \"ü\" \\"},
+    ENVIRONMENT: {"CUDA_VISIBLE_DEVICES": 0, "PROXY_URL": "http://me:p%40ss-word@proxy:3128", "QUOTED": 'it\'s "ü" \\'},
     API_KEY: " sk-0123456789 ",
     HEADERS: {"X-Team": "team-secret", "Authorisation": "Basic c2VjcmV0"},
 }
@@ -38,7 +38,10 @@ def test_they_show_nowhere_by_themselves() -> None:
 BAD: list[tuple[dict[str, Any], str]] = [
     ({ENVIRONMENT: "A=hidden-value"}, "benchmark_environment has to be a dictionary of names and values."),
     ({ENVIRONMENT: {"A B": "hidden-value"}}, "benchmark_environment.A B is no name of an environment variable"),
-    ({ENVIRONMENT: {"A": ["hidden-value"]}}, "benchmark_environment.A has to be a text or a number: write it in quotes."),
+    (
+        {ENVIRONMENT: {"A": ["hidden-value"]}},
+        "benchmark_environment.A has to be a text or a number: write it in quotes.",
+    ),
     ({ENVIRONMENT: {"A": True}}, "benchmark_environment.A has to be a text or a number: write it in quotes."),
     ({ENVIRONMENT: {"A": None}}, "benchmark_environment.A has to be a text or a number"),
     ({ENVIRONMENT: {"A": "hidden\nvalue"}}, "benchmark_environment.A has to be one line"),
@@ -75,7 +78,9 @@ def test_a_line_that_is_something_else_is_refused(line: str) -> None:
 
 def test_they_are_masked_whole_and_in_their_parts() -> None:
     secrets = check_secrets(GIVEN)
-    told = "http://me:p%40ss-word@proxy:3128, p@ss-word, sk-0123456789, Basic c2VjcmV0, c2VjcmV0, it's \"ü\" \\, device 0"
+    told = (
+        'http://me:p%40ss-word@proxy:3128, p@ss-word, sk-0123456789, Basic c2VjcmV0, c2VjcmV0, it\'s "ü" \\, device 0'
+    )
     assert secrets.mask(told) == "***, ***, ***, ***, ***, ***, device 0"
     assert secrets.mask('{"key": "it\'s \\"\\u00fc\\" \\\\"}') == '{"key": "***"}'
 
@@ -88,7 +93,9 @@ def test_they_are_no_settings() -> None:
     assert "hidden" not in str(told.value)
 
 
-@pytest.mark.parametrize("query", ["key=hidden", "api-key=hidden", "apikey=hidden", "sig=hidden", "access_token=hidden"])
+@pytest.mark.parametrize(
+    "query", ["key=hidden", "api-key=hidden", "apikey=hidden", "sig=hidden", "access_token=hidden"]
+)
 def test_a_secret_in_the_query_of_a_url_is_refused_and_not_repeated(query: str) -> None:
     with pytest.raises(InputError, match="give it as a header, by benchmark_endpoint_headers") as told:
         check_settings({"benchmark_endpoint_urls": [f"https://host/v1?api-version=1&{query}"]})

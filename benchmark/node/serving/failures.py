@@ -62,7 +62,7 @@ _OTHER_NAME = (62, 64)
 _UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
 # What OpenSSL says of an answer that is no TLS.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG", "UNEXPECTED_MESSAGE")
-SPEAKS_TLS_S = 3.0
+SPEAKS_TLS_S = 1.5
 
 
 def explained(error: Exception, url: str, limit: str, proxy: str = "", reached: bool = True) -> ReplyError | None:
@@ -142,7 +142,7 @@ def _has_ipv6_loopback() -> bool:
 
 
 def _reason(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno in errno.errorcode else "no answer"
+    return os.strerror(error.errno) if error.errno else "no answer"
 
 
 def _unknown_name(error: aiohttp.ClientConnectorDNSError, url: str, proxy: str) -> Unreachable:

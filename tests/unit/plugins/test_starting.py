@@ -57,7 +57,16 @@ def test_secrets_reach_the_run_and_are_in_no_file_no_argument_and_no_environment
     looks = "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' > seen"
     python = environment(tmp_path, f"read -r secrets; {looks}; printf '%s' \"$secrets\" > got; wc -c > rest")
     done = subprocess.run(
-        [tmp_path / "bin/sh", "-c", (SCRIPTS / "start.sh").read_text(), "start.sh", tmp_path / "run", "n", python, "60"],
+        [
+            tmp_path / "bin/sh",
+            "-c",
+            (SCRIPTS / "start.sh").read_text(),
+            "start.sh",
+            tmp_path / "run",
+            "n",
+            python,
+            "60",
+        ],
         input=f"{line}\n{{}}\n",
         env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "HOME": str(tmp_path)},
         capture_output=True,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,71 +12,62 @@ import pytest
 
 from benchmark.errors import SetupError
 from benchmark.node.engines.endpoint import Engine
+from benchmark.node.serving.client import Client
+from benchmark.node.serving.discovery import wait_until_healthy
+from benchmark.node.serving.process import ServerProcess
 from benchmark.settings import Settings
+from tests.raw_server import Asked, RawServer, models, polite
 from tests.unit.node.test_endpoint import SIX, TEXT, ask
 
 CHECKOUT = Path(__file__).parents[4]
+LOADING = b'{"error": {"message": "Loading model", "code": 503}}'
+# Oftener than anything is asked once more by itself.
+LATE = 4
 
-# A server that answers each route `late` so many times with its `fault` before it is ready. argv: port, route, fault, late.
-SERVER = """
-    import asyncio, sys
-    sys.path.insert(0, {checkout!r})
-    from tests.raw_server import RawServer, models, polite
-    port, route, fault, late = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
-    asked = 0
-
-    async def handle(one):
-        global asked
-        if route in one.route and asked < late:
-            asked += 1
-            if fault == "reset":
-                one.reset()
-            elif fault == "empty":
-                one.send(models())
-            elif fault == "html":
-                one.send(b"<html>starting</html>")
-            else:
-                one.send(b'{{"error": {{"message": "Loading model", "code": 503}}}}', fault + " Not yet")
-        else:
-            await polite(one)
-
-    with RawServer(handle, port=port):
-        asyncio.run(asyncio.sleep(600))
-"""
-
-Started = Callable[..., Engine]
+Wait = Callable[..., RawServer]
 
 
 @pytest.fixture
-def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
-    """Return a function that loads an engine which starts such a server; all are closed at the end."""
-    monkeypatch.setattr(Engine, "directory", tmp_path)
-    (tmp_path / "server.py").write_text(textwrap.dedent(SERVER).format(checkout=str(CHECKOUT)))
-    with ExitStack() as stack:
+def wait(tmp_path: Path) -> Iterator[Wait]:
+    """Return a function that waits for a server which answers a route `late` times with a fault."""
+    process = ServerProcess("echo loading; exec sleep 600", tmp_path)
 
-        def load(route: str, fault: str, late: int, **more: Any) -> Engine:
-            with socket.create_server(("127.0.0.1", 0)) as taken:
-                port = taken.getsockname()[1]
-            settings = {
-                "benchmark_device": "cpu",
-                "benchmark_endpoint_urls": [f"http://127.0.0.1:{port}"],
-                "benchmark_endpoint_start": f"{sys.executable} {tmp_path}/server.py {port} {route} {fault} {late}",
-                "benchmark_endpoint_start_timeout_s": 120,
-                "benchmark_model": "org/served",
-                **more,
-            }
-            engine = Engine(Settings.model_validate(settings), SIX.model_copy(update={"min_new_tokens": 0}), {})
-            stack.callback(engine.close)
-            engine.load()
-            return engine
+    def wait(route: str, fault: str, late: int, **more: Any) -> RawServer:
+        left = late
 
-        yield load
+        async def handle(asked: Asked) -> None:
+            nonlocal left
+            if route not in asked.route or left == 0:
+                await polite(asked)
+                return
+            left -= 1
+            if fault == "reset":
+                asked.reset()
+            elif fault == "empty":
+                asked.send(models())
+            elif fault == "html":
+                asked.send(b"<html>starting</html>")
+            else:
+                asked.send(LOADING, f"{fault} Not yet")
+
+        settings = Settings.model_validate({"benchmark_endpoint_start": "x", "benchmark_model": "org/served", **more})
+        with RawServer(handle) as server:
+            client = Client([server.url], None, 60, lambda: None)
+            try:
+                wait_until_healthy(client, process, settings, SIX)
+            finally:
+                client.close()
+        return server
+
+    yield wait
+    process.stop()
 
 
 @pytest.mark.parametrize(
     ("route", "fault"),
     [
         ("/health", "503"),
+        ("/health", "404"),
         ("/v1/models", "503"),
         ("/v1/models", "404"),
         ("/v1/models", "empty"),
@@ -89,10 +78,10 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Started
         ("/chat/completions", "reset"),
     ],
 )
-def test_the_start_timeout_covers_readiness_whole(route: str, fault: str, started: Started) -> None:
-    # More often than anything is tried again by itself.
-    engine = started(route, fault, 5, benchmark_endpoint_api="chat")
-    assert not ask(engine, TEXT).errors
+def test_the_start_timeout_covers_readiness_whole(route: str, fault: str, wait: Wait) -> None:
+    server = wait(route, fault, LATE)
+    assert sum(route in asked.route for asked in server.asked) > LATE
+    assert "/chat/completions" in server.asked[-1].route
 
 
 @pytest.mark.parametrize(
@@ -103,16 +92,64 @@ def test_the_start_timeout_covers_readiness_whole(route: str, fault: str, starte
         ("/chat/completions", "503", r"/v1/chat/completions: HTTP 503: Loading model "),
     ],
 )
-def test_the_route_that_was_not_ready_is_named(route: str, fault: str, said: str, started: Started) -> None:
-    with pytest.raises(SetupError, match=rf"benchmark_endpoint_start_timeout_s = 3 s: http://127.0.0.1:\d+{said}"):
-        started(route, fault, 1000, benchmark_endpoint_start_timeout_s=3)
+def test_the_route_that_was_not_ready_is_named(route: str, fault: str, said: str, wait: Wait) -> None:
+    late = rf"benchmark_endpoint_start_timeout_s = 1 s: http://127.0.0.1:\d+{said}The end of endpoint.log: loading"
+    with pytest.raises(SetupError, match=late):
+        wait(route, fault, 1000, benchmark_endpoint_start_timeout_s=1)
 
 
-def test_a_server_without_a_list_is_ready_where_its_model_is_named(started: Started) -> None:
-    engine = started("/v1/models", "404", 1000, benchmark_endpoint_model="served", benchmark_endpoint_api="chat")
-    assert not ask(engine, TEXT).errors
+@pytest.mark.parametrize(
+    ("route", "fault", "named"),
+    [
+        ("/v1/models", "404", "served"),
+        ("/v1/models", "empty", "served"),
+        ("/v1/models", "401", ""),  # a key does not become right
+        ("/chat/completions", "404", ""),
+        ("/chat/completions", "400", ""),
+    ],
+)
+def test_what_does_not_change_with_time_is_not_waited_for(route: str, fault: str, named: str, wait: Wait) -> None:
+    server = wait(route, fault, 1000, benchmark_endpoint_model=named)
+    assert sum(route in asked.route for asked in server.asked) == 1
 
 
-def test_a_key_that_is_refused_is_not_waited_for(started: Started) -> None:
-    with pytest.raises(SetupError, match=r"/v1/models: HTTP 401"):
-        started("/v1/models", "401", 1000)
+def test_a_server_that_ends_while_it_is_waited_for_is_told(tmp_path: Path) -> None:
+    process = ServerProcess("echo no memory; exit 7", tmp_path)
+    client = Client(["http://127.0.0.1:1"], None, 60, lambda: None)
+    try:
+        with pytest.raises(SetupError, match=r"ended with exit code 7\. The end of endpoint\.log: no memory"):
+            wait_until_healthy(client, process, Settings(), SIX)
+    finally:
+        client.close()
+        process.stop()
+
+
+def test_the_engine_waits_for_the_server_that_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "directory", tmp_path)
+    (tmp_path / "server.py").write_text(
+        f"import asyncio, sys\nsys.path.insert(0, {str(CHECKOUT)!r})\n"
+        "from tests.raw_server import RawServer, polite\n"
+        "asked = 0\n"
+        "async def handle(one):\n"
+        "    global asked\n"
+        "    asked += '/models' in one.route\n"
+        "    status = '200 OK' if '/health' in one.route else '503 No'\n"
+        f"    await polite(one) if asked > {LATE} else one.send({LOADING!r}, status)\n"
+        "with RawServer(handle, port=int(sys.argv[1])): asyncio.run(asyncio.sleep(600))\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    settings = {
+        "benchmark_device": "cpu",
+        "benchmark_endpoint_urls": [f"http://127.0.0.1:{port}"],
+        "benchmark_endpoint_start": f"{sys.executable} {tmp_path}/server.py {port}",
+        "benchmark_endpoint_start_timeout_s": 120,
+        "benchmark_endpoint_api": "chat",
+        "benchmark_endpoint_model": "served",
+    }
+    engine = Engine(Settings.model_validate(settings), SIX, {})
+    try:
+        engine.load()
+        assert not ask(engine, TEXT).errors
+    finally:
+        engine.close()
