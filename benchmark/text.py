@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.profiles import Profile
-from benchmark.records import Check, Distribution, Metrics, NodeResult, Rouge, Spread, Telemetry
+from benchmark.records import Check, Distribution, Metrics, NodeResult, Rouge, Serving, Spread, Telemetry
 from benchmark.repeats import deciding_metric, own_median, repeat_of, spreads
 from benchmark.settings import Settings, is_directory_path
 from benchmark.verdict import label, shown, unit, value_of
@@ -212,6 +212,7 @@ def render_node(result: NodeResult) -> str:
             watched=_watched(result.telemetry) if result.telemetry else [],
             times=_times(metrics) if metrics else [],
             repeats=repeats,
+            connections=connections_words(result.serving) if result.serving else "",
             checks=[check_words(check) for check in result.verdict.checks] if result.verdict else [],
         )
     )
@@ -224,6 +225,16 @@ def spread_words(spread: Spread) -> str:
         f"{label(spread.metric)} {figure(spread.median)}{suffix}, {figure(spread.lowest)} to {figure(spread.highest)}, "
         f"CV {spread.cv:.1%}{unstable}"
     )
+
+
+def connections_words(serving: Serving) -> str:
+    """Return how many queries lacked a connection, or had one that the server had closed; empty where none did."""
+    told = []
+    if serving.waited:
+        told.append(f"{serving.waited} queries waited for one of {serving.max_connections}")
+    if serving.resent:
+        told.append(f"{serving.resent} queries were sent once more: the server had closed the connection while idle")
+    return "; ".join(told)
 
 
 def _repeats(result: NodeResult) -> str:

@@ -23,6 +23,7 @@ from benchmark.node.prompting import encode
 from benchmark.node.serving import discovery
 from benchmark.node.serving.client import Client, Request
 from benchmark.node.serving.process import SERVER, ServerProcess
+from benchmark.node.serving.readiness import wait_until_ready
 from benchmark.node.serving.request import ROUTES, Api, body
 from benchmark.node.serving.slots import raise_handle_limit
 from benchmark.records import EngineInfo, Serving
@@ -87,7 +88,7 @@ class Engine(interfaces.Engine):
             self._server = ServerProcess(
                 settings.benchmark_endpoint_start, self.directory, name=self.called, secret=self._secrets.values
             )
-            discovery.wait_until_healthy(self._client, self._server, settings, self.generation)
+            wait_until_ready(self._client, self._server, settings, self.generation)
         self._found = discovery.discover(self._client, settings, self.generation)
         return EngineInfo(
             name=self.name,

@@ -41,7 +41,7 @@ class ServerProcess:
         self._grace_s = grace_s
         # What is installed beside this Python (`transformers serve`) is found too, after what is found anyway.
         path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
-        log = self.log.open("wb")
+        log = self.log.open("wb", buffering=0)
         # A server may print its environment, or the key that it was asked with.
         output = masked_into(log, secret) if secret else log
         with output:

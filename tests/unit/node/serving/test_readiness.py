@@ -13,8 +13,8 @@ import pytest
 from benchmark.errors import SetupError
 from benchmark.node.engines.endpoint import Engine
 from benchmark.node.serving.client import Client
-from benchmark.node.serving.discovery import wait_until_healthy
 from benchmark.node.serving.process import ServerProcess
+from benchmark.node.serving.readiness import wait_until_ready
 from benchmark.settings import Settings
 from tests.raw_server import Asked, RawServer, models, polite
 from tests.unit.node.test_endpoint import SIX, TEXT, ask
@@ -54,7 +54,7 @@ def wait(tmp_path: Path) -> Iterator[Wait]:
         with RawServer(handle) as server:
             client = Client([server.url], None, 60, lambda: None)
             try:
-                wait_until_healthy(client, process, settings, SIX)
+                wait_until_ready(client, process, settings, SIX)
             finally:
                 client.close()
         return server
@@ -118,7 +118,7 @@ def test_a_server_that_ends_while_it_is_waited_for_is_told(tmp_path: Path) -> No
     client = Client(["http://127.0.0.1:1"], None, 60, lambda: None)
     try:
         with pytest.raises(SetupError, match=r"ended with exit code 7\. The end of endpoint\.log: no memory"):
-            wait_until_healthy(client, process, Settings(), SIX)
+            wait_until_ready(client, process, Settings(), SIX)
     finally:
         client.close()
         process.stop()
