@@ -145,8 +145,8 @@ def _throttled(serving: Serving) -> list[str]:
         return []
     return [
         f"{serving.waited} queries waited in the client for one of its {serving.max_connections} connections: the "
-        "server was not offered the load that was asked for. Raise the hard limit on open files of the node's user "
-        "(ulimit -Hn; systemd: LimitNOFILE), or ask for less at once."
+        "server was not offered the load that was asked for. Raise what the node's user may have (open files: ulimit "
+        "-Hn, systemd: LimitNOFILE; ports: net.ipv4.ip_local_port_range), or ask for less at once."
     ]
 
 

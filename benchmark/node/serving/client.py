@@ -28,7 +28,7 @@ from benchmark.node.serving.failures import (
 )
 from benchmark.node.serving.proxies import proxy_for
 from benchmark.node.serving.reply import Reply, ReplyError, message, shown
-from benchmark.node.serving.slots import Slots, most_connections
+from benchmark.node.serving.slots import Slots, most_connections, most_to_one_server
 from benchmark.node.serving.sse import EventParser
 from benchmark.secret_settings import Secrets
 
@@ -111,7 +111,10 @@ class Client:
         self._flights: dict[asyncio.Task[None], _Flight] = {}
         encrypted = any(target.url.startswith("https://") for target in self.targets)
         context = tls_context(ca_file) if encrypted or ca_file else True
-        self._slots = Slots(most_connections(), self._fit)
+        handles, ports = most_connections(), most_to_one_server()
+        self._slots = Slots(handles, self._fit, ports)
+        limits = [limit for limit in (handles, ports and ports * len(self.targets)) if limit is not None]
+        self._most = min(limits, default=None)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
         self._thread.start()
@@ -123,8 +126,8 @@ class Client:
 
     def end_window(self) -> dict[str, Any]:
         """Return what was counted since, as fields of `Serving`."""
-        most = self._slots.most
-        return {"resent": self._connections.resent, "waited": self._slots.waited, "max_connections": most}
+        resent, waited = self._connections.resent, self._slots.waited
+        return {"resent": resent, "waited": waited, "max_connections": self._most}
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the client's loop and wait for its end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import resource
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -10,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-# Of file handles, for what else the run opens: logs, samples, telemetry, probes, names that are looked up.
+# Of file handles and ports, for what else the run opens: logs, samples, telemetry, probes, names that are looked up.
 RESERVE = 64
+PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class Place(Protocol):
@@ -34,9 +36,10 @@ class Slots(Generic[P]):
     A query waits only where no fit place has room. All calls come from one event loop.
     """
 
-    def __init__(self, most: int | None, fit: Callable[[], Sequence[P]]) -> None:
-        """`most`: None for no limit."""
+    def __init__(self, most: int | None, fit: Callable[[], Sequence[P]], each: int | None = None) -> None:
+        """`most`: of all together, `each`: of those to one place; None for no limit."""
         self.most = most
+        self._each = each
         self.waited = 0
         """Queries that had to wait."""
         self._fit = fit
@@ -70,8 +73,9 @@ class Slots(Generic[P]):
 
     def _next(self) -> P | None:
         fit = self._fit()
-        each = None if self.most is None or not fit else max(1, self.most // len(fit))
-        free = [place for place in fit if each is None or place.open < each]
+        limits = [limit for limit in (self._each, self.most and self.most // (len(fit) or 1)) if limit is not None]
+        each = max(1, min(limits)) if limits else math.inf
+        free = [place for place in fit if place.open < each]
         return min(free, key=lambda place: place.load, default=None)
 
 
@@ -89,3 +93,13 @@ def most_connections() -> int | None:
         return None
     there = sum(1 for _ in Path("/proc/self/fd").iterdir())
     return max(1, soft - there - min(RESERVE, soft // 4))
+
+
+def most_to_one_server() -> int | None:
+    """Return how many connections to one address the local ports are enough for; None: the system does not say."""
+    try:
+        first, last = PORTS.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return None
+    there = int(last) - int(first) + 1
+    return max(1, there - min(RESERVE, there // 4))

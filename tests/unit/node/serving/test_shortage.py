@@ -110,30 +110,41 @@ def test_file_handles_that_others_take_fail_queries_and_not_the_engine(server: R
     ]
 
 
-def test_ports_that_are_used_up_fail_queries_and_not_the_engine() -> None:
-    if not _may_make_a_network():
+IN_A_NETWORK = ("unshare", "--map-root-user", "--net", "sh", "-ec", 'ip link set lo up; exec "$@"', "sh")
+FEW_PORTS = """
+open('/proc/sys/net/ipv4/ip_local_port_range', 'w').write('40000 40007')
+running = RawServer(polite, port=30000)
+running.__enter__()
+client = Client([running.url], None, 60, lambda: None)
+"""
+
+
+@pytest.fixture
+def network() -> None:
+    """Skip where a process may have no network of its own."""
+    if shutil.which("ip") is None or subprocess.run([*IN_A_NETWORK, "true"], check=False).returncode != 0:
         pytest.skip("network namespaces are not allowed here")
+
+
+@pytest.mark.usefixtures("network")
+def test_more_queries_than_local_ports_wait_and_none_is_lost() -> None:
+    found = told(FEW_PORTS + "tell(client, ask(client, 60))", before=IN_A_NETWORK)
+    assert (found["answers"], found["failed"], found["broken"]) == (60, 0, None)
+    assert (found["max_connections"], found["waited"]) == (6, 54)
+
+
+@pytest.mark.usefixtures("network")
+def test_ports_that_others_take_fail_queries_and_not_the_engine() -> None:
     found = told(
-        "open('/proc/sys/net/ipv4/ip_local_port_range', 'w').write('40000 40007')\n"
-        "gate = threading.Event()\n"
-        "async def held(asked):\n"
-        "    await asyncio.to_thread(gate.wait, 60)\n"
-        "    await polite(asked)\n"
-        "running = RawServer(polite, port=30000)\n"
-        "running.__enter__()\n"
-        "client = Client([running.url], None, 60, lambda: None)\n"
-        "ask(client, 1)\n"
-        "running.handle = held\n"
-        "heard = Heard()\n"
-        "for index in range(30):\n"
-        "    client.submit(Query(index, Prompt('p', 'text'), 1), heard, Request('/v1/chat/completions', {}))\n"
-        "for _ in range(22): assert heard.ended.acquire(timeout=60)\n"
-        "gate.set()\n"
-        "for _ in range(8): assert heard.ended.acquire(timeout=60)\n"
-        "tell(client, heard)",
-        before=("unshare", "--map-root-user", "--net", "sh", "-ec", 'ip link set lo up; exec "$@"', "sh"),
+        FEW_PORTS + "client.call(client.get(client.targets[0], '/v1/models'))\n"
+        "taken = []\n"
+        "try:\n"
+        "    while True: taken.append(socket.create_connection(('127.0.0.1', 30000)))\n"
+        "except OSError: pass\n"
+        "tell(client, ask(client, 20))",
+        before=IN_A_NETWORK,
     )
-    assert (found["answers"], found["failed"], found["broken"]) == (8, 22, None)
+    assert (found["answers"], found["failed"], found["broken"]) == (0, 20, None)
     (sentence,) = found["errors"]
     assert "ran out of local ports for connections to the server: widen net.ipv4.ip_local_port_range" in sentence
 
@@ -154,10 +165,3 @@ def test_threads_that_cannot_be_had_fail_queries_and_not_the_engine(server: RawS
     assert (found["answers"], found["failed"], found["broken"]) == (0, 5, None)
     (sentence,) = found["errors"]
     assert "ran out of threads: raise what this user may have (ulimit -u" in sentence
-
-
-def _may_make_a_network() -> bool:
-    if shutil.which("unshare") is None or shutil.which("ip") is None:
-        return False
-    made = subprocess.run(["unshare", "--map-root-user", "--net", "true"], check=False, capture_output=True)
-    return made.returncode == 0

@@ -85,3 +85,19 @@ def test_who_gave_up_waiting_is_passed_over() -> None:
         assert server.open == 1
 
     asyncio.run(work())
+
+
+def test_one_place_may_have_fewer_than_its_share() -> None:
+    async def work() -> None:
+        servers = [Server(), Server()]
+        slots = Slots(None, lambda: servers, each=3)
+        for _ in range(6):
+            await slots.take(lambda place: None)
+        assert [server.open for server in servers] == [3, 3]
+        waiting = asyncio.ensure_future(slots.take(lambda place: None))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        slots.release(servers[0])
+        assert await waiting is servers[0]
+
+    asyncio.run(work())
