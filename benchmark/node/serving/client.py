@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import aiohttp
 from pydantic_core import from_json, to_json
 
+from benchmark.errors import SetupError
 from benchmark.node.interfaces import EngineBroken, Listener, Query, now_ns
 from benchmark.node.serving.connections import Address, Connections, base_of, tls_context
 from benchmark.node.serving.failures import (
@@ -100,7 +101,8 @@ class Client:
     ) -> None:
         """`ended` says why the servers have ended, None while they run; it is asked four times a second.
 
-        Raises SetupError for a CA file that cannot be used, InputError for a proxy that cannot.
+        Raises SetupError for a CA file that cannot be used or where this node has no thread or file handle left,
+        InputError for a proxy that cannot be used.
         """
         self.targets = [Target(_address(url)) for url in urls]
         self.broken: str | None = None
@@ -111,13 +113,18 @@ class Client:
         self._flights: dict[asyncio.Task[None], _Flight] = {}
         encrypted = any(target.url.startswith("https://") for target in self.targets)
         context = tls_context(ca_file) if encrypted or ca_file else True
-        handles, ports = most_connections(), most_to_one_server()
+        try:
+            handles, ports = most_connections(), most_to_one_server()
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
+            self._thread.start()
+        except (OSError, RuntimeError) as error:
+            if (short := explained(error, "", "")) is None:
+                raise
+            raise SetupError(str(short)) from None
         self._slots = Slots(handles, self._fit, ports)
         limits = [limit for limit in (handles, ports and ports * len(self.targets)) if limit is not None]
         self._most = min(limits, default=None)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
-        self._thread.start()
         self._connections, self._watcher = self.call(self._open(context))
 
     def begin_window(self) -> None:

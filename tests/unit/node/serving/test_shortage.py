@@ -110,6 +110,21 @@ def test_file_handles_that_others_take_fail_queries_and_not_the_engine(server: R
     ]
 
 
+def test_a_client_that_cannot_even_begin_says_what_is_missing() -> None:
+    found = told(
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "taken = []\n"
+        "try:\n"
+        "    while True: taken.append(os.open('/dev/null', os.O_RDONLY))\n"
+        "except OSError: pass\n"
+        "os.close(taken.pop())\n"
+        "try: Client(['http://127.0.0.1:1'], None, 60, lambda: None)\n"
+        "except Exception as error: print(json.dumps({'kind': type(error).__name__, 'said': str(error)}))",
+    )
+    assert found["kind"] == "SetupError"
+    assert "ran out of file handles for this process" in found["said"]
+
+
 IN_A_NETWORK = ("unshare", "--map-root-user", "--net", "sh", "-ec", 'ip link set lo up; exec "$@"', "sh")
 FEW_PORTS = """
 open('/proc/sys/net/ipv4/ip_local_port_range', 'w').write('40000 40007')
