@@ -60,6 +60,10 @@ class Secrets:
             text = text.replace(value, MASK)
         return text
 
+    def mask_key(self, text: str) -> str:
+        """Return the text without the key: of what is read on, for there other values may be a model's name."""
+        return text.replace(self.api_key, MASK) if self.api_key else text
+
     @cached_property
     def values(self) -> tuple[str, ...]:
         """What no output may hold, the longest first: one may be a part of another."""

@@ -159,9 +159,9 @@ class Client:
             with self._told(target, f"{GET_TIMEOUT_S:g} s"):
                 async with self._connections.get(target.address, route, GET_TIMEOUT_S) as response:
                     target.reached = True
-                    target.software = self._secrets.mask(response.headers.get("Server", ""))
+                    target.software = self._secrets.mask_key(response.headers.get("Server", ""))
                     await _refuse_error(response)
-                    return self._secrets.mask(await response.text(errors="replace"))
+                    return self._secrets.mask_key(await response.text(errors="replace"))
         except (HttpError, ClientShortage, NotConnected):
             raise
         except ReplyError:
