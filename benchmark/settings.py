@@ -13,12 +13,13 @@ import os
 import re
 from fractions import Fraction
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from benchmark.errors import InputError
 from benchmark.profiles import Profile, load_profile
+from benchmark.secret_settings import NAMES as SECRETS
 from benchmark.vllm import ENGINE as VLLM
 from benchmark.vllm import LOCK as VLLM_LOCK
 from benchmark.vllm import vllm_problems
@@ -40,6 +41,11 @@ RUN_WIDE = (
     "benchmark_repeats",
     "benchmark_min_nodes",
     "benchmark_drift",
+)
+
+# Of a URL's query string.
+_SECRET_PARAMETER = re.compile(
+    r"(?:^|[-_.]|api|access)(?:key|token|secret|password|passwd|sig|signature)$", re.IGNORECASE
 )
 
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -125,6 +131,10 @@ class Settings(BaseModel):
     )
     benchmark_endpoint_start_timeout_s: int = Field(600, ge=1, description="seconds until a start counts as hung")
     benchmark_endpoint_query_timeout_s: float = Field(300, gt=0, description="seconds after which a query has failed")
+    benchmark_endpoint_ca_file: str = Field(
+        "",
+        description="certificates (PEM) on the node of the authorities that signed a server's own; empty: the system's",
+    )
     benchmark_timeout_s: int = Field(1800, ge=1, le=7 * 86400, description="seconds until a node counts as hung")
     benchmark_sync_start: bool = Field(True, description="whether all nodes begin to measure at one agreed time")
     benchmark_sync_timeout_s: int = Field(
@@ -183,7 +193,7 @@ class Settings(BaseModel):
         for url in urls:
             if problem := _url_problem(url):
                 raise ValueError(problem)
-        if len(set(urls)) < len(urls):
+        if len({url.rstrip("/") for url in urls}) < len(urls):
             raise ValueError("the same URL is there twice")
         return urls
 
@@ -207,10 +217,15 @@ def _url_problem(url: str) -> str | None:
         fit = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         fit = False
-    if not fit or parts.query or parts.fragment or " " in url:
+    if not fit or parts.fragment or " " in url:
         return "each has to be a server's address such as http://127.0.0.1:8000"
     # Settings are kept in every result.
-    return "a password in a URL would be kept; set OPENAI_API_KEY on the node" if parts.username is not None else None
+    if parts.username is not None:
+        return "a password in a URL would be kept; set benchmark_endpoint_api_key or benchmark_endpoint_headers"
+    secret = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True) if _SECRET_PARAMETER.search(name)]
+    if secret:
+        return f"{secret[0]} in a URL would be kept; give it as a header, by benchmark_endpoint_headers"
+    return None
 
 
 def is_directory_path(model: str) -> bool:
@@ -345,12 +360,15 @@ def _some(nodes: list[str], most: int = 5) -> str:
 def _sentence(error: dict[str, Any]) -> str:
     """Turn one pydantic error into a sentence that names the variable, its value and what would do."""
     name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden" and name in SECRETS:
+        return f"{name} may be secret and is no part of the settings: it would stand in the process list."
     if error["type"] == "extra_forbidden":
         known = _closest(name)
         return f"{name} is not a setting" + (f": did you mean {known}?" if known else ".")
     value = error["input"]
     shown = "not a finite number" if isinstance(value, float) and not math.isfinite(value) else f"{value!r}"
     shown = re.sub(r"//[^/\s]*@", "//...@", shown)  # a password in a URL is not repeated
+    shown = re.sub(r"\?[^'\s]*", "?...", shown) if name.startswith("benchmark_endpoint_urls") else shown
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{name} is {shown}: {message[0].lower()}{message[1:]}."
 
@@ -358,5 +376,5 @@ def _sentence(error: dict[str, Any]) -> str:
 def _closest(name: str) -> str | None:
     import difflib
 
-    matches = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    matches = difflib.get_close_matches(name, [*Settings.model_fields, *SECRETS], n=1)
     return matches[0] if matches else None

@@ -22,6 +22,7 @@ from benchmark.records import (
     NodeResult,
     PrefixCache,
     Rouge,
+    Serving,
     Spread,
     Telemetry,
 )
@@ -234,6 +235,7 @@ def render_node(result: NodeResult) -> str:
             answers=answer_words(metrics) if metrics else [],
             times=_times(metrics) if metrics else [],
             repeats=repeats,
+            connections=connections_words(result.serving) if result.serving else "",
             checks=[check_words(check) for check in result.verdict.checks] if result.verdict else [],
         )
     )
@@ -253,6 +255,16 @@ def spread_words(spread: Spread) -> str:
         f"{label(spread.metric)} {figure(spread.median)}{suffix}, {figure(spread.lowest)} to {figure(spread.highest)}, "
         f"CV {spread.cv:.1%}{unstable}"
     )
+
+
+def connections_words(serving: Serving) -> str:
+    """Return how many queries lacked a connection, or had one that the server had closed; empty where none did."""
+    told = []
+    if serving.waited:
+        told.append(f"{serving.waited} queries waited for one of {serving.max_connections}")
+    if serving.resent:
+        told.append(f"{serving.resent} queries were sent once more: the server had closed the connection while idle")
+    return "; ".join(told)
 
 
 def _repeats(result: NodeResult) -> str:

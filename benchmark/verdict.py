@@ -141,6 +141,8 @@ def judge(profile: Profile, found: Findings, target_qps: float, status: Status) 
     reasons += found.visitors
     if found.serving is not None and not profile.prefix_caching:
         reasons += _cached(found.serving)
+    if found.serving is not None:
+        reasons += _throttled(found.serving)
     if found.prompts is not None and found.prompts < profile.min_prompts:
         reasons.append(f"The dataset has {found.prompts} prompts, {profile.min_prompts} are asked.")
     if found.accuracy is not None and found.accuracy.errors:
@@ -224,6 +226,16 @@ def _cached(serving: Serving) -> list[str]:
         f"{cache.cached_tokens}{of} prompt tokens came from the server's prefix cache and were not computed "
         f"({cache.source}): start the server without it (vLLM: --no-enable-prefix-caching), or take a profile with "
         "prefix_caching: true."
+    ]
+
+
+def _throttled(serving: Serving) -> list[str]:
+    if not serving.waited:
+        return []
+    return [
+        f"{serving.waited} queries waited in the client for one of its {serving.max_connections} connections: the "
+        "server was not offered the load that was asked for. Raise what the node's user may have (open files: ulimit "
+        "-Hn, systemd: LimitNOFILE; ports: net.ipv4.ip_local_port_range), or ask for less at once."
     ]
 
 

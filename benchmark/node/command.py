@@ -6,15 +6,20 @@ import argparse
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, RunError
 from benchmark.files import read_record
 from benchmark.node.run import RunRequest, run
+from benchmark.node.serving.masking import MaskedStream
 from benchmark.records import NodeResult
 from benchmark.repeats import own_median, repeat_of
 from benchmark.rundir import RunOrder, open_run
+from benchmark.secret_settings import NAMES, Secrets, parse_secrets
 from benchmark.settings import from_environment, resolve_nodes
 from benchmark.text import render_node
 
@@ -22,7 +27,8 @@ from benchmark.text import render_node
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run`."""
     parser.epilog = (
-        "Honours NODE_NAME (default: the host name), SERVER_TARGET_QPS, CUDA_VISIBLE_DEVICES and HF_HOME. "
+        "Honours NODE_NAME (default: the host name), SERVER_TARGET_QPS, CUDA_VISIBLE_DEVICES, HF_HOME, OPENAI_API_KEY "
+        "and the variables of a proxy. "
         "The results go to results/<run id>/."
     )
     parser.add_argument(
@@ -39,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an order that the controller wrote; nothing else is then honoured",
     )
     parser.add_argument(
+        "--secrets",
+        metavar="FILE",
+        help=f"a line of JSON with any of {', '.join(NAMES)}, by a file or (-) on standard input",
+    )
+    parser.add_argument(
         "--starting-lock",
         type=int,
         metavar="DESCRIPTOR",
@@ -48,15 +59,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run, print the result for whoever started it by hand, return the exit code."""
+    secrets = _read_secrets(arguments.secrets) if arguments.secrets else Secrets()
     request = _from_order(arguments.order, arguments.starting_lock) if arguments.order else _by_hand(arguments.set)
     settings = request.resolved.settings
     # Before transformers is imported: it reads HF_HOME then.
     os.environ["HF_HOME"] = str(Path(settings.hf_cache_dir).expanduser())
-    result = run(request)
+    with _masked_output(secrets):
+        result = run(replace(request, secrets=secrets))
     if request.text:
         print(render_node(result))
         print(f"Files: {request.directory}", file=sys.stderr)
     return _exit_code(result)
+
+
+def _read_secrets(source: str) -> Secrets:
+    """Return the secrets, in a process that has the environment which they ask for from its very beginning.
+
+    Much is read once only: by the dynamic linker (LD_LIBRARY_PATH), by Python, by libraries when they are imported.
+    """
+    try:
+        line = sys.stdin.readline() if source == "-" else Path(source).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--secrets: {source} cannot be read: {error.strerror}.") from None
+    secrets = parse_secrets(line)
+    if any(os.environ.get(name) != value for name, value in secrets.environment.items()):
+        if source == "-":
+            read, write = os.pipe()  # which holds more than the line may have
+            os.write(write, line.encode())
+            os.close(write)
+            os.dup2(read, sys.stdin.fileno())
+        words = [sys.executable, *sys.orig_argv[1:]]
+        sys.stdout.flush()
+        os.execve(sys.executable, words, {**os.environ, **secrets.environment})  # noqa: S606 # this very command
+    return secrets
+
+
+@contextmanager
+def _masked_output(secrets: Secrets) -> Iterator[None]:
+    """Within, nothing that Python prints holds a secret."""
+    if not secrets.values:
+        yield
+        return
+    out, err = MaskedStream(sys.stdout, secrets.mask), MaskedStream(sys.stderr, secrets.mask)
+    with redirect_stdout(cast("TextIO", out)), redirect_stderr(cast("TextIO", err)):
+        yield
 
 
 def _exit_code(result: NodeResult) -> int:

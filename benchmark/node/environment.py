@@ -71,7 +71,7 @@ def require_idle(settings: Settings, engine: str, seen: Environment) -> None:
     told = [f"GPU {gpu.index} ({gpu.name}) is used by {_process_words(one)}." for gpu, one in others]
     advice = (
         "A number that is measured beside it would not be the GPU's: end it, take other GPUs (CUDA_VISIBLE_DEVICES in "
-        "node_environment), or set benchmark_require_idle_gpus: false."
+        "benchmark_environment), or set benchmark_require_idle_gpus: false."
     )
     raise SetupError("\n".join([*told, advice]))
 

@@ -18,6 +18,7 @@ from benchmark.errors import RunError
 from benchmark.node.options import check_none
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo, LoadGenResult, Serving
+from benchmark.secret_settings import Secrets
 from benchmark.settings import Settings
 
 # The one clock of a run. Wall-clock time is read once, when the measuring window begins.
@@ -117,6 +118,9 @@ class Engine(ABC):
 
     directory = Path()
     """Where its own logs may go: the run's directory, set before `load`."""
+
+    secrets = Secrets()
+    """What is shown to servers and kept nowhere, set before `load`."""
 
     def __init__(self, settings: Settings, generation: Generation, options: dict[str, Any]) -> None:
         self.settings = settings

@@ -9,7 +9,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType
@@ -35,6 +35,7 @@ from benchmark.node.telemetry import NoWatch, Watch, start_watch
 from benchmark.node.together import Start, end_turn, wait_for_start, wait_for_turn
 from benchmark.records import DatasetInfo, Metrics, NodeResult, Repeat, Solo, Stage, Status, Telemetry, Verdict
 from benchmark.rundir import READY, of_repeat
+from benchmark.secret_settings import Secrets
 from benchmark.settings import ResolvedSettings
 from benchmark.text import render_node
 from benchmark.verdict import Findings, judge
@@ -68,6 +69,7 @@ class RunRequest:
     solo: bool = False
     starting_lock: int | None = None
     text: bool = True
+    secrets: Secrets = field(default_factory=Secrets, repr=False)
 
 
 def run(request: RunRequest) -> NodeResult:
@@ -128,13 +130,16 @@ class _Run:
         return self.result
 
     def _explain(self, text: str) -> str:
-        return explain(text, self.request.resolved.settings, self.profile.engine)
+        # Nothing is known to say a secret; should a message ever hold one, it ends here.
+        return explain(self.request.secrets.mask(text), self.request.resolved.settings, self.profile.engine)
 
     def _stages(self) -> None:
         settings, profile = self.request.resolved.settings, self.profile
         with self._stage("environment"):
             (self.request.directory / ROOM).write_bytes(b"\0" * ROOM_BYTES)
             environment = validate_environment(settings, profile.engine)
+            variables = tuple(sorted(self.request.secrets.environment))
+            environment = environment.model_copy(update={"variables": variables})
             self._update(environment=environment)
             require_idle(settings, profile.engine, environment)
             dataset = load_dataset(profile.dataset, settings, dict(profile.dataset_options))
@@ -150,7 +155,7 @@ class _Run:
                 stack.callback(self.watch.close)
             with self._stage("loading"):
                 engine = make_engine(profile.engine, settings, profile.generation, dict(profile.engine_options))
-                engine.directory = self.request.directory
+                engine.directory, engine.secrets = self.request.directory, self.request.secrets
                 stack.callback(engine.close)
                 self._update(engine=engine.load())
             bench = Bench(engine, scenario, workload, profile, self.request.directory, self.progress)

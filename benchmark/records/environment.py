@@ -107,6 +107,7 @@ class Environment(Record):
     model_sha256: Text = Field("", description="of the weights' files; empty: the engine has none of its own")
     tokenizer_sha256: Text = ""
     packages: dict[Name, Text] = Field(default_factory=dict, description="installed versions")
+    variables: tuple[Name, ...] = Field((), description="names in benchmark_environment; the values are kept nowhere")
     server_packages: dict[Name, Text] = Field(
         default_factory=dict, description="in vLLM's environment; empty: the engine is another"
     )

@@ -15,7 +15,7 @@ from ansible import context, release
 from ansible.utils.display import Display
 from leader import warn_without_locks
 from node_action import CHECKOUT, NodeAction, NodeFailure
-from play_settings import Play, resolve_play
+from play_settings import SECRETS, Play, resolve_play
 
 from benchmark.cluster.attempts import open_attempt
 from benchmark.cluster.price import prices
@@ -138,4 +138,6 @@ def _command_line() -> str:
 
 def _harmless(extra: str) -> bool:
     """Tell whether a word of -e sets benchmark_* variables only (or names a file): nothing else is written down."""
-    return extra.startswith("@") or all(word.startswith("benchmark_") and "=" in word for word in shlex.split(extra))
+    names = [word.partition("=")[0] for word in shlex.split(extra) if "=" in word]
+    settings = all(name.startswith("benchmark_") and name not in SECRETS for name in names)
+    return extra.startswith("@") or (settings and len(names) == len(shlex.split(extra)))

@@ -17,11 +17,11 @@ from connections import connect
 from gathering import Partner, State
 from node_action import AFTER_S, ANSWER_S
 from preparation import Preparation
-from run_action import GRACE_S, look_s, script_text, start_words
+from run_action import GRACE_S, look_s, script_text, start_input, start_words
 from session import session_command
 from speaking import Commands, Session, Speaker
 
-from benchmark.rundir import GO, ORDER, READY, TURN, TURN_OVER, RunOrder, of_repeat
+from benchmark.rundir import GO, READY, TURN, TURN_OVER, RunOrder, of_repeat
 
 # To let go of a connection that broke.
 RESET_S = 5
@@ -93,10 +93,10 @@ def _call(connection: Any, node: Gathered, every_s: int, state: State) -> Speake
     there_s = node.limit_s + (node.order.wait_s or 0) + measuring_s + AFTER_S
     more = [str(max(1, every_s // 2)), script_text("pack.sh"), script_text("clean.sh")]
     start = state in (State.LOOKING, State.STARTING)
-    order = (node.place / ORDER).read_bytes() if start else b""
+    given = start_input(node.place, node.variables) if start else ""
     if start:
         # With the end of its line.
-        more += [script_text("start.sh"), *start_words(node.order), str(len(order) + 1)]
+        more += [script_text("start.sh"), *start_words(node.order), str(len(given.encode()) + 1)]
     if state is State.LOOKING:
         more.append(node.look)
     together = node.script("together.sh", ready, go, *more)
@@ -104,7 +104,7 @@ def _call(connection: Any, node: Gathered, every_s: int, state: State) -> Speake
     if command is not None:
         session = Session(command)
         if start:
-            session.say(order.decode())
+            session.say(given)
         return session
 
     def execute(script: str, stdin: bytes | None = None) -> tuple[int, str, str]:
@@ -133,7 +133,7 @@ def _call(connection: Any, node: Gathered, every_s: int, state: State) -> Speake
             if asked() != "start":
                 return
         if start:
-            code, out, err = execute(node.script("start.sh", *start_words(node.order)), order)
+            code, out, err = execute(node.script("start.sh", *start_words(node.order)), given.encode())
             say(f"refused {' '.join((err or out).split())}" if code else "started")
             if code:
                 return

@@ -10,15 +10,17 @@ from typing import Any
 from ansible.utils.vars import load_extra_vars
 from node_action import CHECKOUT, NodeFailure
 
+from benchmark.cluster.names import some
 from benchmark.cluster.resume import find_run, require_ended, settings_to_resume
 from benchmark.errors import InputError
 from benchmark.records import RunRecord
 from benchmark.rundir import read_run
+from benchmark.secret_settings import NAMES, Secrets, check_secrets
 from benchmark.settings import ResolvedSettings, Settings, resolve_nodes
 
 PREFIXES = ("benchmark_", "python_env_", "vllm_", "hf_cache_")
-# A secret is no setting: it is in no result and in no run.json.
-SECRET = "hf_cache_token"  # noqa: S105 # the name of a variable, not its value
+# Secrets are no settings: they are in no result and in no run.json.
+SECRETS = ("hf_cache_token", *NAMES)
 # Which run is resumed; no setting of that run.
 RESUME = "benchmark_resume"
 # What the playbooks themselves set.
@@ -48,18 +50,40 @@ def resolve_play(task_vars: Mapping[str, Any], loader: Any) -> Play:
     given = {node: _given(variables) for node, variables in known.items()}
     hosts = {node: str(variables.get("ansible_host", node)) for node, variables in known.items()}
     from_line = tuple(name for name in load_extra_vars(loader) if name in Settings.model_fields)
+    problems = _secret_problems(known)
     wanted = {str(variables.get(RESUME) or "") for variables in known.values()}
     try:
         if len(wanted) > 1:
             raise InputError(f"{RESUME} belongs to the whole run and differs between nodes: give it with -e.")
         if not (name := wanted.pop() if wanted else ""):
-            return Play(resolve_nodes(given), given, hosts, from_line)
+            resolved = resolve_nodes(given)
+            if problems:
+                raise InputError("\n".join(problems))
+            return Play(resolved, given, hosts, from_line)
         run_dir = find_run(_results(given), name)
         run = read_run(run_dir)
         require_ended(run)
+        if problems:
+            raise InputError("\n".join(problems))
         return Play(settings_to_resume(run, given, from_line), given, hosts, from_line, run_dir, run)
     except InputError as error:
-        raise NodeFailure(str(error)) from error
+        raise NodeFailure("\n".join(dict.fromkeys([*str(error).splitlines(), *problems]))) from error
+
+
+def secrets_of(variables: Mapping[str, Any]) -> Secrets:
+    """Return what a node's run is given beside its order; `variables`: its hostvars. Raises InputError."""
+    return check_secrets({name: variables[name] for name in NAMES if name in variables})
+
+
+def _secret_problems(known: Mapping[str, Any]) -> list[str]:
+    nodes_by_problem: dict[str, list[str]] = {}
+    for node, variables in known.items():
+        try:
+            secrets_of(variables)
+        except InputError as error:
+            for problem in str(error).splitlines():
+                nodes_by_problem.setdefault(problem, []).append(node)
+    return [f"{problem} [{some(names)}]" for problem, names in nodes_by_problem.items()]
 
 
 def nodes(task_vars: Mapping[str, Any]) -> list[str]:
@@ -68,7 +92,7 @@ def nodes(task_vars: Mapping[str, Any]) -> list[str]:
 
 
 def _given(known: Any) -> dict[str, Any]:
-    left_out = (SECRET, RESUME, *OWN)
+    left_out = (*SECRETS, RESUME, *OWN)
     return {str(name): known[name] for name in known if name.startswith(PREFIXES) and name not in left_out}
 
 

@@ -9,6 +9,7 @@ import functools
 import math
 import shlex
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.utils.display import Display
 from leader import alone, require_leader
 from node_action import ANSWER_S, CHECKOUT, NodeAction, NodeFailure, unreachable
-from play_settings import nodes
+from play_settings import nodes, secrets_of
 
 from benchmark.cluster.fetched import unpack
 from benchmark.errors import InputError
@@ -98,8 +99,8 @@ class RunAction(NodeAction):
 
     def start(self) -> bool:
         """Start the run, and tell whether this call did: whoever finds its directory made has nothing to start."""
-        order = (self.place / ORDER).read_text(encoding="utf-8")
-        return self.script("start.sh", *start_words(self.order), stdin=order).strip() == "started"
+        given = start_input(self.place, self.task_vars["hostvars"][self.node])
+        return self.script("start.sh", *start_words(self.order), stdin=given).strip() == "started"
 
     def wait_for(self, file: str, deadline: float) -> str | None:
         """Return `file` once that is there, or what watch.sh says of the run's end once it has ended.
@@ -236,6 +237,11 @@ def start_words(order: RunOrder) -> tuple[str, str]:
     """Return what start.sh is told besides where the run lies: the environment's directory and the time limit."""
     settings = order.resolved.settings
     return settings.python_env_dir, str(order.limit_s or settings.benchmark_timeout_s)
+
+
+def start_input(place: Path, variables: Mapping[str, Any]) -> str:
+    """Return what start.sh reads: the secrets among a node's variables, in a line that may be empty, and the order."""
+    return f"{secrets_of(variables).line()}\n{(place / ORDER).read_text(encoding='utf-8')}"
 
 
 def read_packed(text: str) -> tuple[str, int, str]:

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -45,6 +46,25 @@ def test_an_invalid_verdict_is_exit_code_1(tmp_path: Path) -> None:
     assert "INVALID" in done.stdout
 
 
+def test_secrets_on_standard_input_become_the_environment_from_the_start(tmp_path: Path) -> None:
+    sets = ["--set", f"benchmark_results_dir={tmp_path}", "--set", "benchmark_profile=self-test"]
+    secrets = {"benchmark_environment": {"PYTHONWARNINGS": "never-heard-of-it", "FILLS": "x" * 30_000}}
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmark", "run", *sets, "--set", "benchmark_device=cpu", "--secrets", "-"],
+        input=json.dumps(secrets) + "\n",
+        env={**os.environ, "NODE_NAME": "jw2", "SERVER_TARGET_QPS": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    # Read by Python before it runs anything, and so by one that was started with it.
+    assert "Invalid -W option ignored" in done.stderr
+    result = json.loads(next((tmp_path / "latest/nodes/jw2").glob("mlperf_*.json")).read_text())
+    assert result["environment"]["variables"] == ["FILLS", "PYTHONWARNINGS"]
+    assert not [path for path in tmp_path.rglob("*.*") if path.is_file() and b"never-heard" in path.read_bytes()]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -55,6 +75,8 @@ def test_an_invalid_verdict_is_exit_code_1(tmp_path: Path) -> None:
         ),
         (["run", "--set", "benchmark_profile"], 2, "give NAME=VALUE"),
         (["run", "--set", "benchmark_target_qps=-1"], 2, "benchmark_target_qps is -1"),
+        (["run", "--set", "benchmark_endpoint_api_key=sk"], 2, "benchmark_endpoint_api_key may be secret"),
+        (["run", "--secrets", "/nowhere"], 2, "--secrets: /nowhere cannot be read: No such file"),
         (["run", "--order", "/nowhere/order.json"], 2, "/nowhere/order.json: No such file"),
         (["aggregate", "/nowhere"], 2, "/nowhere"),
     ],

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmark.secret_settings import NAMES
 from benchmark.settings import Settings
 from tools import role_docs
 
 ROLES = sorted(role_docs.ROLES.iterdir())
-# Variables that are no settings of a run: a secret, and which run is resumed.
+# Its default is the controller's environment.
 SECRET = "hf_cache_token"
-NO_SETTINGS = (SECRET, "benchmark_resume")
+# Variables that are no settings of a run: secrets, and which run is resumed.
+NO_SETTINGS = (SECRET, *NAMES, "benchmark_resume")
 
 
 def load(path: Path) -> Any:
@@ -41,6 +43,13 @@ def test_settings_and_roles_agree() -> None:
                 stated[name] = value
     settings = {name: field.default for name, field in Settings.model_fields.items()}
     assert stated == settings
+
+
+def test_what_may_be_secret_is_in_no_output_of_ansible() -> None:
+    options: dict[str, Any] = {}
+    for role in ROLES:
+        options |= load(role / "meta" / "argument_specs.yml")["argument_specs"]["main"].get("options") or {}
+    assert all(options[name].get("no_log") for name in (SECRET, *NAMES))
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)

@@ -92,7 +92,7 @@ def test_a_refused_secret_is_not_repeated() -> None:
 
 def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
     (sentence,) = problems({"benchmark_endpoint_urls": ["http://me:hidden@host:8000"]})
-    assert "set OPENAI_API_KEY on the node" in sentence
+    assert "set benchmark_endpoint_api_key or benchmark_endpoint_headers" in sentence
     assert "hidden" not in sentence
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from benchmark.records import EngineInfo, NodeResult, Sample
+from benchmark.records import EngineInfo, NodeResult, Sample, Serving
 from benchmark.text import WIDTH, above, clean, columns, entry, figure, left, moment, render_node, wrap
 from tests.unit.building import GPU, HOST, asked, closed_loop, failed, result_of, sample_lists
 
@@ -147,3 +147,9 @@ def test_the_template_is_in_the_package() -> None:
 
     assert (Path(benchmark.__file__).parent / "templates" / "node_result.txt.j2").is_file()
     assert NodeResult.model_fields["disclaimer"].default == benchmark.DISCLAIMER
+
+
+def test_queries_that_waited_for_a_connection_or_were_sent_once_more_are_told() -> None:
+    told = " ".join(render(serving=Serving(waited=7, resent=3, max_connections=90)).split())
+    assert "Connections 7 queries waited for one of 90; 3 queries were sent once more" in told
+    assert "Connections" not in render(serving=Serving(max_connections=90))

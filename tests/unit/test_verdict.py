@@ -6,7 +6,7 @@ import pytest
 from benchmark.columns import Columns
 from benchmark.metrics import compute
 from benchmark.profiles import Limit, load_profile
-from benchmark.records import Accuracy, LoadGenResult, Rouge, Status
+from benchmark.records import Accuracy, LoadGenResult, Rouge, Serving, Status
 from benchmark.verdict import Findings, judge, label, metric_paths, shown, unit, value_of
 from tests.unit.building import asked, closed_loop, failed, sample
 
@@ -168,3 +168,13 @@ def test_an_unknown_metric_is_refused_even_where_nothing_was_measured(path: str)
 def test_a_limit_has_exactly_one_bound(given: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="exactly one"):
         Limit(metric="qps", **given)
+
+
+def test_a_load_that_the_client_throttled_is_no_valid_one() -> None:
+    profile = asked(3, {"limits": []}).profile
+    assert judge(profile, Findings(METRICS, serving=Serving(resent=3, max_connections=9)), 0.5, "complete").valid
+    verdict = judge(profile, Findings(METRICS, serving=Serving(waited=5, max_connections=9)), 0.5, "complete")
+    assert not verdict.valid
+    assert verdict.reasons[0].startswith(
+        "5 queries waited in the client for one of its 9 connections: the server was not offered the load"
+    )

@@ -6,31 +6,42 @@ It runs already (`benchmark_endpoint_urls`), or is started here and never outliv
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 from pydantic import JsonValue
 
 from benchmark.errors import InputError
-from benchmark.metrics import distribution
 from benchmark.node import interfaces
 from benchmark.node.environment import visible_gpus
 from benchmark.node.interfaces import Answer, Listener, Query
 from benchmark.node.model import find_snapshot
 from benchmark.node.options import check_none
 from benchmark.node.prompting import encode
-from benchmark.node.serving import cache_counters, discovery
-from benchmark.node.serving.cache_counters import Reading, Tally
+from benchmark.node.serving import discovery
+from benchmark.node.serving.cache_counters import PrefixCacheCount, Tally
 from benchmark.node.serving.client import Client, Request
 from benchmark.node.serving.process import SERVER, ServerProcess
+from benchmark.node.serving.readiness import wait_until_ready
 from benchmark.node.serving.request import ROUTES, Api, body
+from benchmark.node.serving.slots import raise_handle_limit
 from benchmark.records import EngineInfo, Serving
+from benchmark.secret_settings import Secrets
 from benchmark.served import same_model
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+class Counting(Protocol):
+    """Who counts something of a measurement."""
+
+    def begin_window(self) -> None:
+        """Count from here."""
+
+    def end_window(self) -> Mapping[str, Any]:
+        """Return what was counted since, as fields of `Serving`. Never raises."""
 
 
 class Engine(interfaces.Engine):
@@ -43,8 +54,10 @@ class Engine(interfaces.Engine):
     _server: ServerProcess | None = None
     _client: Client | None = None
     _tokenizer: Any = None
-    _before: Sequence[Reading] = ()
-    _tally = Tally()
+    _secrets = Secrets()
+    _cache: PrefixCacheCount
+    _counted: list[Counting]
+    """Who adds to `end_window`."""
 
     def load(self) -> EngineInfo:
         """Start the server where that is asked for, and learn what it is and which fields it takes.
@@ -54,7 +67,7 @@ class Engine(interfaces.Engine):
         """
         self._check_options()
         settings = self.settings
-        urls = [url.rstrip("/").removesuffix("/v1") for url in settings.benchmark_endpoint_urls]
+        urls = settings.benchmark_endpoint_urls
         if not urls and not settings.benchmark_endpoint_start:
             raise InputError(
                 "The engine is endpoint and there is none: set benchmark_endpoint_urls to running servers, or "
@@ -62,22 +75,24 @@ class Engine(interfaces.Engine):
             )
         if settings.benchmark_endpoint_api == "completions":
             self._tokenizer = _tokenizer(settings)
+        raise_handle_limit()
+        self._secrets = _with_key(self.secrets)
         self._client = Client(
             urls or [DEFAULT_URL],
-            os.environ.get("OPENAI_API_KEY") or None,
+            self._secrets,
             settings.benchmark_endpoint_query_timeout_s,
             lambda: self._server.ended() if self._server else None,
+            settings.benchmark_endpoint_ca_file,
         )
+        self._cache = PrefixCacheCount(self._client)
+        self._counted = [self._client, self._cache]
         started = {"start": settings.benchmark_endpoint_start} if settings.benchmark_endpoint_start else {}
         if started:
             discovery.refuse_strangers(self._client)
-            self._server = ServerProcess(settings.benchmark_endpoint_start, self.directory, name=self.called)
-            discovery.wait_until_healthy(
-                self._client,
-                self._server,
-                settings.benchmark_endpoint_health,
-                settings.benchmark_endpoint_start_timeout_s,
+            self._server = ServerProcess(
+                settings.benchmark_endpoint_start, self.directory, name=self.called, secret=self._secrets.values
             )
+            wait_until_ready(self._client, self._server, settings, self.generation)
         self._found = discovery.discover(self._client, settings, self.generation)
         return EngineInfo(
             name=self.name,
@@ -86,6 +101,7 @@ class Engine(interfaces.Engine):
                 "urls": [target.url for target in self._client.targets],
                 "api": settings.benchmark_endpoint_api,
                 "client": f"aiohttp {aiohttp.__version__}",
+                **self._shown(),
                 **started,
                 **self._found.details,
                 **self._details(),
@@ -105,27 +121,16 @@ class Engine(interfaces.Engine):
                 query, f"{ROUTES[api]} takes no temperature: it cannot be asked to answer without sampling."
             )
             return
-        self._client.submit(query, _Counted(listener, self._tally, self._found), self._request(api, query))
+        self._client.submit(query, _Counted(listener, self._cache.tally, self._found), self._request(api, query))
 
     def begin_window(self) -> None:
-        """Begin to count anew, and read the servers' counters, for a second at most."""
-        self._tally = Tally()
-        if self._client is not None:
-            self._client.tails_ms, self._client.outputs = [], Counter()
-            self._before = self._client.call(cache_counters.read_all(self._client))
+        """Let everything that counts begin to."""
+        for one in self._counted:
+            one.begin_window()
 
     def end_window(self) -> Serving | None:
-        """Return what servers and client did since `begin_window`."""
-        if self._client is None:
-            return None
-        outputs, tails_ms = dict(self._client.outputs), list(self._client.tails_ms)
-        after = self._client.call(cache_counters.read_all(self._client))
-        urls = [target.url for target in self._client.targets]
-        return Serving(
-            prefix_cache=cache_counters.prefix_cache(urls, self._before, after, self._tally),
-            outputs=outputs,
-            tail_ms=distribution(tails_ms),
-        )
+        """Return what was counted since."""
+        return Serving(**{name: value for one in self._counted for name, value in one.end_window().items()})
 
     def close(self) -> None:
         """Let go of the connections and end the server that was started here."""
@@ -143,6 +148,16 @@ class Engine(interfaces.Engine):
     def _details(self) -> dict[str, JsonValue]:
         """Return what else the result is to say."""
         return {}
+
+    def _shown(self) -> dict[str, JsonValue]:
+        """Return the names of what the servers are shown, and of what leads to them; the values are kept nowhere."""
+        targets = self._client.targets if self._client else []
+        names: dict[str, JsonValue] = {
+            "api_key": bool(self._secrets.api_key),
+            "headers": [*self._secrets.headers],
+            "proxies": [*sorted({target.address.through for target in targets if target.address.proxy})],
+        }
+        return {name: value for name, value in names.items() if value}
 
     def _request(self, api: Api, query: Query) -> Request:
         if api == "completions" and query.prompt.token_ids is None:
@@ -183,6 +198,13 @@ class _Counted:
             self._listener.failed(query, reason)
             return
         self._listener.completed(query, at_ns, answer)
+
+
+def _with_key(secrets: Secrets) -> Secrets:
+    """Return the secrets with the key of the run's own environment, where none was given."""
+    own = os.environ.get("OPENAI_API_KEY", "").strip()
+    has_one = secrets.api_key or any(name.lower() == "authorization" for name in secrets.headers)
+    return secrets if has_one or not own else replace(secrets, api_key=own)
 
 
 def _tokenizer(settings: Any) -> Any:

@@ -276,3 +276,23 @@ def _spelled(reading: Reading, name: str) -> str:
 
 def _family(name: str) -> str:
     return name.replace(":", "_").removesuffix("_total")
+
+
+class PrefixCacheCount:
+    """Adds what servers took from their caches to a measurement's `Serving`."""
+
+    def __init__(self, client: Client) -> None:
+        self.tally = Tally()
+        self._client = client
+        self._before: Sequence[Reading] = ()
+
+    def begin_window(self) -> None:
+        """Read the servers' counters, for a second at most."""
+        self.tally = Tally()
+        self._before = self._client.call(read_all(self._client))
+
+    def end_window(self) -> dict[str, PrefixCache]:
+        """Read them again, and return what that comes to."""
+        after = self._client.call(read_all(self._client))
+        urls = [target.url for target in self._client.targets]
+        return {"prefix_cache": prefix_cache(urls, self._before, after, self.tally)}

@@ -1,65 +1,79 @@
-"""The client: one event loop in a thread of its own, one task per query, least-outstanding dispatch, no retries."""
+"""The client: one event loop in a thread of its own, one task per query, least-outstanding dispatch."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import aiohttp
 from pydantic_core import to_json
 
-from benchmark.metrics import NS_PER_MS
+from benchmark.errors import SetupError
+from benchmark.metrics import NS_PER_MS, distribution
 from benchmark.node.interfaces import EngineBroken, Listener, Query, now_ns
+from benchmark.node.serving.connections import Address, Connections, base_of, tls_context
+from benchmark.node.serving.failures import (
+    ClientShortage,
+    HttpError,
+    NotConnected,
+    TlsFailure,
+    Unreachable,
+    explained,
+    speaks_tls,
+)
+from benchmark.node.serving.proxies import proxy_for
 from benchmark.node.serving.reply import Reply, ReplyError
-from benchmark.node.serving.words import body_words, shown
+from benchmark.node.serving.slots import Slots, most_connections, most_to_one_server
+from benchmark.node.serving.words import body_words
+from benchmark.secret_settings import Secrets
+
+__all__ = ["ALONE", "Client", "HttpError", "Request", "Target", "Unreachable"]
 
 T = TypeVar("T")
 
 GET_TIMEOUT_S = 10.0
-CONNECT_TIMEOUT_S = 30.0
-# Servers on uvicorn close an idle connection after 5 s. A query sent into that very moment would fail, as nothing is
-# sent twice: so the client closes first.
-KEEP_ALIVE_S = 4.0
 REFUSALS_IN_A_ROW = 3
 """Connections in a row that could not be opened, after which a URL is given no more queries."""
 WATCH_S = 0.25
 
-# For questions before the measuring: uvicorn closes a connection after an answer 500 without saying so, and whoever
-# comes next on it is cut off.
-ALONE = {"Connection": "close"}
-
-
-class HttpError(ReplyError):
-    """The server answered with another status than 200."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(f"HTTP {status}: {text}")
-        self.status = status
-
-
-class Unreachable(ReplyError):
-    """No connection could be opened."""
+# For questions before the measuring, each on a connection of its own: some servers (uvicorn, after an answer 500) close
+# one without saying so, and whoever comes next on it is cut off.
+ALONE = True
 
 
 @dataclass
 class Target:
     """One server, and the queries that it has to answer.
 
-    `refused`: connections in a row that could not be opened; `software`: its header `Server`.
+    `refused`: connections in a row that could not be opened; `reached`: whether it has ever answered; `open`:
+    connections that queries hold, also for what is left of a stream; `software`: its header `Server`.
     """
 
-    url: str
+    address: Address
     flights: set[_Flight] = field(default_factory=set)
     asked: int = 0
     refused: int = 0
+    reached: bool = False
+    open: int = 0
     software: str = ""
+
+    @property
+    def url(self) -> str:
+        """Its URL as it is shown: without its query string."""
+        return self.address.url
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """By which the next query goes to the server that has least to do."""
+        return len(self.flights), self.asked
 
 
 @dataclass(frozen=True)
@@ -72,30 +86,65 @@ class Request:
 
 
 class Client:
-    """Asks the servers at `urls`. Every failure is told as one: nothing is sent twice, redirected or queued here.
+    """Asks the servers at `urls`. Every failure is told as one, in a sentence, and nothing is redirected.
 
-    A URL that refuses connections is left alone after some: failing at once, it would draw all queries.
+    A query waits here only where as many connections are open as this process may have; see `Slots`. What is sent more
+    than once: see `Connections`. A URL that refuses connections is left alone after some: failing at once, it would
+    draw all queries.
     """
 
     def __init__(
-        self, urls: Sequence[str], api_key: str | None, timeout_s: float, ended: Callable[[], str | None]
+        self,
+        urls: Sequence[str],
+        secrets: Secrets | None,
+        timeout_s: float,
+        ended: Callable[[], str | None],
+        ca_file: str = "",
     ) -> None:
-        """`ended` says why the servers have ended, None while they run; it is asked four times a second."""
-        self.targets = [Target(url) for url in urls]
+        """`ended` says why the servers have ended, None while they run; it is asked four times a second.
+
+        Raises SetupError for a CA file that cannot be used or where this node has no thread or file handle left,
+        InputError for a proxy that cannot be used.
+        """
+        self.targets = [Target(_address(url)) for url in urls]
         self.broken: str | None = None
         """Why nothing can be answered any more."""
-        self.tails_ms: list[float] = []
-        """Of each answer, from its last output until its stream ended."""
-        self.outputs: Counter[str] = Counter()
-        """Kind of output -> answers that held any of it."""
-        self._api_key = api_key
+        self._tails_ms: list[float] = []
+        self._outputs: Counter[str] = Counter()
+        self._secrets = secrets or Secrets()
         self._timeout_s = timeout_s
         self._ended = ended
         self._flights: dict[asyncio.Task[None], _Flight] = {}
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
-        self._thread.start()
-        self._session, self._watcher = self.call(self._open())
+        encrypted = any(target.url.startswith("https://") for target in self.targets)
+        context = tls_context(ca_file) if encrypted or ca_file else True
+        try:
+            handles, ports = most_connections(), most_to_one_server()
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
+            self._thread.start()
+        except (OSError, RuntimeError) as error:
+            if (short := explained(error, "", "")) is None:
+                raise
+            raise SetupError(str(short)) from None
+        self._slots = Slots(handles, self._fit, ports)
+        limits = [limit for limit in (handles, ports and ports * len(self.targets)) if limit is not None]
+        self._most = min(limits, default=None)
+        self._connections, self._watcher = self.call(self._open(context))
+
+    def begin_window(self) -> None:
+        """Count from here."""
+        self._slots.waited = self._connections.resent = 0
+        self._tails_ms, self._outputs = [], Counter()
+
+    def end_window(self) -> dict[str, Any]:
+        """Return what was counted since, as fields of `Serving`."""
+        return {
+            "resent": self._connections.resent,
+            "waited": self._slots.waited,
+            "max_connections": self._most,
+            "outputs": dict(self._outputs),
+            "tail_ms": distribution(list(self._tails_ms)),
+        }
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the client's loop and wait for its end."""
@@ -116,14 +165,19 @@ class Client:
 
     async def get(self, target: Target, route: str) -> str:
         """Return what a route answers. Raises ReplyError unless its status is 200."""
-        limit = aiohttp.ClientTimeout(total=GET_TIMEOUT_S)
-        with self._told(target, f"{GET_TIMEOUT_S:g} s"):
-            async with self._session.get(
-                target.url + route, headers=ALONE, allow_redirects=False, timeout=limit
-            ) as response:
-                target.software = response.headers.get("Server", "")
-                await _refuse_error(response)
-                return await response.text(errors="replace")
+        try:
+            with self._told(target, f"{GET_TIMEOUT_S:g} s"):
+                async with self._connections.get(target.address, route, GET_TIMEOUT_S) as response:
+                    target.reached = True
+                    target.software = self._secrets.mask_key(response.headers.get("Server", ""))
+                    await _refuse_error(response)
+                    return self._secrets.mask_key((await response.text(errors="replace")).lstrip("\ufeff"))
+        except (HttpError, ClientShortage, NotConnected):
+            raise
+        except ReplyError:
+            if target.url.startswith("http://") and not target.address.proxy and await speaks_tls(target.url):
+                raise TlsFailure(f"{target.url} takes TLS only: write https:// in benchmark_endpoint_urls.") from None
+            raise
 
     async def ask(
         self,
@@ -131,23 +185,20 @@ class Client:
         request: Request,
         first: Callable[[int], None],
         whole: Callable[[Reply], None],
-        more_headers: Mapping[str, str] = MappingProxyType({}),
+        alone: bool = False,
     ) -> int:
         """Send one request, read its stream, and return when that ended.
 
-        `first` is called with the time of the first token, `whole` with the reply.
-
-        The reply is whole with its last output; what the stream goes on with delays nobody. Raises ReplyError where
-        there is no whole reply, and what `first` and `whole` raise.
+        `first` is called with the time of the first token, `whole` with the reply: it is whole with its last output,
+        and what the stream goes on with delays nobody. `alone`: on a connection of its own. What is sent more than
+        once: see `Connections.post`. Raises ReplyError where there is no whole reply, and what `first` and `whole`
+        raise.
         """
         reply, begun = Reply(), False
         with self._told(target, f"{self._timeout_s:g} s (benchmark_endpoint_query_timeout_s)"):
-            async with self._session.post(
-                target.url + request.route,
-                data=to_json(request.body),
-                headers={"Content-Type": "application/json", **more_headers},
-                allow_redirects=False,
-            ) as response:
+            sent = self._connections.post(target.address, request.route, to_json(request.body), alone)
+            async with sent as response:
+                target.reached = True
                 await _refuse_error(response)
                 while not reply.whole:
                     if received := await response.content.readany():
@@ -165,26 +216,15 @@ class Client:
                     await response.content.read()
                 return now_ns()
 
-    async def _open(self) -> tuple[aiohttp.ClientSession, asyncio.Task[None]]:
-        # Connections are opened by the queries that need them, and kept. Opened in advance, they would be closed by one
-        # side or the other before the warm-up is over.
-        session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
-            timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=CONNECT_TIMEOUT_S),
-            headers={
-                # A compressed stream would be held back until there is enough to compress.
-                "Accept-Encoding": "identity",
-                **({"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}),
-            },
-        )
-        return session, asyncio.ensure_future(self._watch())
+    async def _open(self, context: ssl.SSLContext | bool) -> tuple[Connections, asyncio.Task[None]]:
+        return Connections(self._secrets, context, self._timeout_s), asyncio.ensure_future(self._watch())
 
     async def _close(self) -> None:
         tasks = [self._watcher, *self._flights]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._session.close()
+        await self._connections.close()
         await self._loop.shutdown_default_executor()  # it looked up names
 
     async def _watch(self) -> None:
@@ -208,56 +248,59 @@ class Client:
         self._flights[task] = flight
         task.add_done_callback(self._flights.pop)
 
-    async def _fly(self, flight: _Flight, request: Request) -> None:
-        fit = [target for target in self.targets if target.refused < REFUSALS_IN_A_ROW]
-        target = min(fit, key=lambda one: (len(one.flights), one.asked))
-        target.asked += 1
-        target.flights.add(flight)
+    def _fit(self) -> list[Target]:
+        return [target for target in self.targets if target.refused < REFUSALS_IN_A_ROW]
 
+    async def _fly(self, flight: _Flight, request: Request) -> None:
+        def given(target: Target) -> None:
+            target.asked += 1
+            target.flights.add(flight)
+
+        target = await self._slots.take(given)
         replies: list[Reply] = []
 
         def whole(reply: Reply) -> None:
             replies.append(reply)
-            self.outputs.update(reply.kinds)
+            self._outputs.update(reply.kinds)
             # Before the listener hears, and may ask again: what is left of the stream occupies no server.
             target.flights.discard(flight)
             flight.complete(reply, request.input_tokens)
 
         try:
             ended_ns = await self.ask(target, request, flight.first, whole)
-            self.tails_ms += [(ended_ns - reply.last_ns) / NS_PER_MS for reply in replies]
+            self._tails_ms += [(ended_ns - reply.last_ns) / NS_PER_MS for reply in replies]
             target.refused = 0
-        except Unreachable as error:
+        except NotConnected as error:
             target.refused += 1
             flight.fail(str(error))
-            if all(one.refused >= REFUSALS_IN_A_ROW for one in self.targets) and not self.broken:
+            if not self._fit() and not self.broken:
                 self._break(f"No server can be reached any more. {error}")
+        except ClientShortage as error:
+            flight.fail(str(error))
         except ReplyError as error:
             target.refused = 0
             flight.fail(str(error))
         except Exception as error:  # a query that nobody ends would keep the scenario waiting for ever
             traceback.print_exc()
-            flight.fail(f"{type(error).__name__}: {error}")
+            flight.fail(self._secrets.mask(f"{type(error).__name__}: {error}"))
         finally:
             target.flights.discard(flight)
+            self._slots.release(target)
 
     @contextmanager
     def _told(self, target: Target, limit: str) -> Iterator[None]:
-        """Turn what the connection raises into a ReplyError, a sentence; the key is in none."""
+        """Turn what the connection raises into a ReplyError, a sentence without any secret."""
         try:
             yield
-        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-            raise Unreachable(f"{target.url} cannot be reached: {shown(str(cause))}.") from None
-        except asyncio.TimeoutError:
-            raise ReplyError(f"{target.url} gave no whole answer within {limit}.") from None
-        except aiohttp.ClientError as error:
-            broke = shown(str(error)) or type(error).__name__
-            raise ReplyError(f"The connection to {target.url} broke: {broke}") from None
         except ReplyError as error:
-            if self._api_key:
-                error.args = (str(error).replace(self._api_key, "***"),)
+            error.args = (self._secrets.mask(str(error)),)
             raise
+        except Exception as error:
+            told = explained(error, target.url, limit, target.address.through, target.reached)
+            if told is None:
+                raise
+            told.args = (self._secrets.mask(str(told)),)
+            raise told from None
 
 
 class _Flight:
@@ -286,6 +329,16 @@ class _Flight:
             self._listener.failed(self._query, reason)
 
 
+def _address(url: str) -> Address:
+    base, query = base_of(url)
+    return Address(base, query, proxy_for(base, os.environ))
+
+
 async def _refuse_error(response: aiohttp.ClientResponse) -> None:
     if response.status != 200:
-        raise HttpError(response.status, body_words(await response.read()) or "the body is empty")
+        try:
+            body = await response.read()
+        except aiohttp.ClientError:
+            # The status is what is known of it: a server that is in trouble may break off with it.
+            raise HttpError(response.status, "the connection broke before the server had said more") from None
+        raise HttpError(response.status, body_words(body) or "the body is empty")

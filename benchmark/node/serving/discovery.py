@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +13,6 @@ from benchmark.errors import InputError, SetupError
 from benchmark.node.serving.client import Client, Unreachable
 from benchmark.node.serving.models import choose, list_models
 from benchmark.node.serving.probe import Probe
-from benchmark.node.serving.process import ServerProcess
 from benchmark.node.serving.reply import ReplyError
 from benchmark.node.serving.request import ROUTES, Api, undroppable
 from benchmark.node.serving.server_facts import ask, together
@@ -22,7 +20,6 @@ from benchmark.profiles import Generation
 from benchmark.served import same_model
 from benchmark.settings import Settings
 
-POLL_S = 0.25
 MOST_WORDS = 2000
 # What a server may put behind the name that it was asked for: a date, a revision, a tag.
 VERSION = re.compile(r"-\d[\d.-]*|[@:][\w./-]+")
@@ -55,29 +52,6 @@ def refuse_strangers(client: Client) -> None:
             f"Something answers at {target.url} before benchmark_endpoint_start was run: end it, choose another port, "
             "or leave benchmark_endpoint_start empty to measure what runs there."
         )
-
-
-def wait_until_healthy(client: Client, server: ServerProcess, route: str, timeout_s: float) -> None:
-    """Return once every server's health route answers 200.
-
-    Raises SetupError, with the log's last words, where the process ends before or `timeout_s` has passed.
-    """
-    until = time.monotonic() + timeout_s
-    waiting, last = list(client.targets), ""
-    while waiting:
-        if ended := server.ended():
-            raise SetupError(ended)
-        try:
-            client.call(client.get(waiting[0], route))
-            waiting.pop(0)
-        except ReplyError as error:
-            last = str(error)
-            if time.monotonic() > until:
-                raise SetupError(
-                    f"The server was not ready within benchmark_endpoint_start_timeout_s = {timeout_s:g} s: "
-                    f"{waiting[0].url}{route}: {last} {server.last_words()}"
-                ) from None
-            time.sleep(POLL_S)
 
 
 def discover(client: Client, settings: Settings, generation: Generation) -> Found:

@@ -64,7 +64,7 @@ async def list_models(client: Client, target: Target, named_by_user: bool) -> Li
     except HttpError as error:
         if named_by_user and error.status not in (401, 403):
             return Listing(target, None)  # whether it has that model, the probes find out
-        hint = " Set OPENAI_API_KEY in the environment of the run." if error.status in (401, 403) else ""
+        hint = " Set benchmark_endpoint_api_key." if error.status in (401, 403) else ""
         raise SetupError(f"{target.url}{ROUTE}: {error}{hint}") from None
     except ReplyError as error:
         raise SetupError(str(error)) from None

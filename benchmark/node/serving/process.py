@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.node.serving import keeper
+from benchmark.node.serving.masking import masked_into
 from benchmark.node.serving.words import causes, without_frames
 
 LOG = "endpoint.log"
@@ -20,18 +22,31 @@ GRACE_S = 10.0
 class ServerProcess:
     """A command of the shell, in a session of its own. It ends at `stop`, or when this process ends in whatever way."""
 
-    def __init__(self, command: str, directory: Path, grace_s: float = GRACE_S, name: str = SERVER) -> None:
-        """Start the command; its output goes to a new endpoint.log in `directory`. `name` begins sentences about it."""
+    def __init__(
+        self,
+        command: str,
+        directory: Path,
+        grace_s: float = GRACE_S,
+        name: str = SERVER,
+        secret: Sequence[str] = (),
+    ) -> None:
+        """Start the command; its output goes to a new endpoint.log in `directory`, without what is `secret`.
+
+        `name` begins sentences about it.
+        """
         self.log = directory / LOG
         self._name = name
         self._grace_s = grace_s
         # What is installed beside this Python (`transformers serve`) is found too, after what is found anyway.
         path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
-        with self.log.open("wb") as log:
+        log = self.log.open("wb", buffering=0)
+        # A server may print its environment, or the key that it was asked with.
+        output = masked_into(log, secret) if secret else log
+        with output:
             self._keeper = subprocess.Popen(
                 [sys.executable, "-I", keeper.__file__, str(os.getpid()), str(grace_s), command],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PATH": path},
                 # The signals that this run's process group gets are not the server's: stop() decides when it ends.

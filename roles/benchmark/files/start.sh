@@ -1,6 +1,7 @@
 # Start the module detached: no terminal, no session, no open file of the SSH connection; with a time limit of its own.
 # Arguments: the run's directory, the node's name, the environment's directory, the time limit in seconds.
-# Standard input: the order (JSON). Prints "started", or "running" where it was started before.
+# Standard input: what may be secret, in one line that may be empty, and the order (JSON).
+# Prints "started", or "running" where it was started before.
 set -eu
 case $1 in "~/"*) run=$HOME/${1#"~/"}/$2 ;; *) run=$1/$2 ;; esac
 case $3 in "~/"*) python=$HOME/${3#"~/"}/bin/python ;; *) python=$3/bin/python ;; esac
@@ -14,6 +15,8 @@ if ! mkdir "$run" 2>/dev/null; then
   mkdir "$run"
 fi
 cd "$run"
+# It stays in this shell's memory, and goes on through a pipe: into no file, no argument and no environment of a shell.
+IFS= read -r secrets
 cat > order.json
 # By which another boot is told, where the node is back after one.
 { read -r boot < /proc/sys/kernel/random/boot_id && echo "$boot" > boot_id; } 2> /dev/null || :
@@ -22,8 +25,10 @@ cat > order.json
 exec 8> starting.lock 9> running.lock
 { flock -n 8 && flock -n 9; } 2> /dev/null || :
 # shellcheck disable=SC2016 # the inner shell expands
-setsid sh -c '
+printf '%s\n' "$secrets" | setsid sh -c '
   trap "" HUP
+  # For the run alone: what a shell starts beside itself has no standard input unless it is given one.
+  exec 7<&0 < /dev/null
   up() { read -r seconds _ < /proc/uptime; seconds=${seconds%.*}; }
   up
   began=$seconds
@@ -42,11 +47,11 @@ setsid sh -c '
   own=$kills
   kills /proc/vmstat
   all=$kills
-  PYTHONUNBUFFERED=1 timeout -k 30 "$1" "$2" -m benchmark run --order order.json --starting-lock 8 9>&- &
+  PYTHONUNBUFFERED=1 timeout -k 30 "$1" "$2" -m benchmark run --order order.json --starting-lock 8 --secrets - <&7 7<&- 9>&- &
   limit=$!
   echo $limit > limit
   echo $$ > pid
-  exec 8>&-
+  exec 7<&- 8>&-
   wait $limit
   code=$?
   up
@@ -64,5 +69,5 @@ setsid sh -c '
   kill -KILL -- "-$limit" 2>/dev/null
   echo $code > exit_code.part
   mv exit_code.part exit_code
-' benchmark "$4" "$python" < /dev/null > benchmark.log 2>&1 &
+' benchmark "$4" "$python" > benchmark.log 2>&1 &
 echo started

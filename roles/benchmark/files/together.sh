@@ -2,7 +2,7 @@
 # looks again and again: the node loads, or waits, or measures.
 # Arguments: the run's directory, the node's name, the file by which the run says that it is ready, the one that tells
 # it when to start, seconds after which is said anew how far it is, what pack.sh and clean.sh hold; and where the run is
-# to be started: what start.sh holds, its arguments after these two, and the bytes of the order on standard input; and where
+# to be started: what start.sh holds, its arguments after these two, and the bytes on standard input that start.sh reads; and where
 # the node is to be looked at before that: the command that does.
 # Prints lines: what that command prints, then "looked.", and goes on when it reads "start"; "started", or "refused" and
 # why, and that is all; "running" and progress.json; then "ready" and what the first file holds. Where the run has ended

@@ -21,6 +21,7 @@ from benchmark.node.serving.client import Client, Request
 from benchmark.node.tiny_model import make_tiny_model
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo
+from benchmark.secret_settings import Secrets
 from benchmark.settings import Settings
 from tests import openai_server
 from tests.openai_server import DONE, Cut, OpenAIServer, Refusal, event, finish, parts, token, usage
@@ -378,6 +379,31 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
     assert ask(engine).errors[0] == "HTTP 401: Incorrect key: ***."
     assert server.seen[-1]["key"] == "Bearer sk-secret"
     assert "sk-secret" not in str(engine.info.details)
+
+
+def test_what_the_client_counts_is_of_the_window(server: OpenAIServer, loaded: Loaded) -> None:
+    engine = loaded(server.url)
+    engine.begin_window()
+    ask(engine)
+    counted = engine.end_window()
+    assert counted is not None
+    assert (counted.waited, counted.resent) == (0, 0)
+    assert counted.max_connections is not None
+    assert counted.max_connections > 1
+
+
+def test_names_of_what_is_shown_to_servers_are_in_the_result_and_no_values(
+    server: OpenAIServer, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = Secrets({"VARIABLE": "env-secret"}, "sk-secret-key", {"X-Team": "team-secret"})
+    monkeypatch.setattr(Known, "secrets", secrets)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-environment")
+    engine = loaded(server.url)
+    ask(engine)
+    assert server.seen[-1]["key"] == "Bearer sk-secret-key"
+    assert engine.info.details["headers"] == ["X-Team"]
+    assert engine.info.details["api_key"] is True
+    assert "secret" not in str(engine.info.details)
 
 
 def test_without_a_url_or_a_command_there_is_nothing_to_measure(loaded: Loaded) -> None:

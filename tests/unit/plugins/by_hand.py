@@ -46,11 +46,11 @@ class Node:
         """A partner whose run is still to be started, after the look."""
 
         def call() -> Speaker:
-            there = [script_text("start.sh"), python_env, "60", str(len(order) + 1), *([look] if look else [])]
+            there = [script_text("start.sh"), python_env, "60", str(len(order) + 2), *([look] if look else [])]
             words = [str(self.place.parent), self.name, "ready", "go", "1", *map(script_text, ("pack.sh", "clean.sh"))]
             session = Session(["sh", str(SCRIPTS / "together.sh"), *words, *(there if not self.calls else [])])
             self.calls += 1
-            session.say(order)
+            session.say(f"\n{order}")
             return session
 
         return Partner(self.name, within_s, call, lambda: None, State.STARTING)

@@ -1,9 +1,12 @@
 """Nodes on this machine, each a directory and a shell, are looked at, and their runs started."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,50 @@ def test_a_run_is_started_with_its_order_and_gathered(
     gathering.close()
     assert partner.state is State.TOLD
     subprocess.run(["sh", str(SCRIPTS / "stop.sh"), str(node.place.parent), node.name], check=True)
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_secrets_reach_the_run_and_are_in_no_file_no_argument_and_no_environment(shell: str, tmp_path: Path) -> None:
+    if (program := shutil.which(shell)) is None:
+        pytest.skip(f"there is no {shell}")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/sh").symlink_to(program)
+    line = json.dumps({"benchmark_endpoint_api_key": "sk-it's \\ $HOME `x` %s"})
+    looks = "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' > seen"
+    python = environment(tmp_path, f"read -r secrets; {looks}; printf '%s' \"$secrets\" > got; wc -c > rest")
+    done = subprocess.run(
+        [
+            tmp_path / "bin/sh",
+            "-c",
+            (SCRIPTS / "start.sh").read_text(),
+            "start.sh",
+            tmp_path / "run",
+            "n",
+            python,
+            "60",
+        ],
+        input=f"{line}\n{{}}\n",
+        env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("started\n", "")
+    place = tmp_path / "run/n"
+    until(lambda: (place / "exit_code").exists())
+    assert (place / "exit_code").read_text() == "0\n", (place / "benchmark.log").read_text()
+    assert (place / "got").read_text() == line
+    assert (place / "rest").read_text().strip() == "0", "and the pipe ends"
+    assert "--secrets" in (place / "seen").read_text()
+    (place / "got").unlink()
+    assert not [path for path in place.iterdir() if "sk-it" in path.read_text()]
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_nodes_that_lack_nothing_are_started_in_the_session_that_looked_at_them(

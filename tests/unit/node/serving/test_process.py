@@ -99,6 +99,14 @@ def test_the_first_error_is_told_where_the_end_only_says_that_there_was_one(tmp_
     assert server.ended() == told
 
 
+def test_what_is_secret_is_not_in_the_log_also_where_it_comes_in_halves(tmp_path: Path) -> None:
+    command = "printf 'key sk-012'; sleep 0.2; echo 3456789; echo other sk-0123456789; printf 'the end sk-01'; exit 3"
+    server = ServerProcess(command, tmp_path, secret=("sk-0123456789",))
+    until(lambda: server.ended() is not None)
+    until(lambda: (tmp_path / LOG).read_text() == "key ***\nother ***\nthe end sk-01")
+    assert "The end of endpoint.log: key *** | other *** | the end sk-01" in str(server.ended())
+
+
 def test_what_is_installed_beside_this_python_is_found_after_what_is_found_anyway(tmp_path: Path) -> None:
     server = ServerProcess("echo $PATH", tmp_path)
     until(lambda: server.ended() is not None)
