@@ -36,7 +36,7 @@ class Driver:
         return self.try_ask(question, *words)[0]
 
     def try_ask(self, question: str, *words: Any) -> tuple[Any, Exception | None]:
-        """Return the answer of one of NVML's functions, or None and the error; both None where this library lacks it."""
+        """Return the answer of one of NVML's functions, or None and the error; both None where the library lacks it."""
         function: Callable[..., Any] | None = getattr(self.nvml, question, None)
         if function is None:
             return None, None

@@ -1,6 +1,7 @@
-"""Whether every GPU that a run is to use is there: what the driver lists, what CUDA_VISIBLE_DEVICES asks, what torch sees.
+"""Whether every GPU that a run is to use is there: the driver's list, CUDA_VISIBLE_DEVICES and what torch sees.
 
-A GPU that fell off its bus is still counted by the driver and silently absent from CUDA: seven of eight would be measured.
+A GPU that fell off its bus is still counted by the driver, and CUDA passes over it in silence: seven of eight would be
+measured.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from benchmark.node.visible_devices import NAME, Visible, read
 from benchmark.records import Gpu
 
 REMEDY = (
-    "Look at nvidia-smi and at the kernel's messages (Xid); a reset or a restart of the machine mostly brings a GPU back. "
+    "Look at nvidia-smi and at the kernel's messages (Xid); a reset or a restart mostly brings a GPU back. "
     f"To measure the others alone, list them in {NAME} (benchmark_environment)."
 )
 

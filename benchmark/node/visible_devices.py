@@ -1,6 +1,6 @@
 """What CUDA makes of CUDA_VISIBLE_DEVICES: which entries it takes, and why it takes no more.
 
-CUDA says nothing of what it leaves out. Its rules (CUDA C++ programming guide, and torch's own reading of them): entries
+CUDA says nothing of what it leaves out. Its rules (CUDA C++ programming guide, and torch's reading of them): entries
 are parted by commas and are all numbers, or all UUIDs of one kind; of a number only the leading digits are read; the
 list ends before the first entry that is not a device; one that comes twice leaves none at all.
 """
@@ -22,7 +22,7 @@ class Visible:
 
     entries: tuple[str, ...]
     left_out: str | None = None
-    """A sentence that says which entry ends the list or empties it, and why; None: every device of the list is taken."""
+    """A sentence that says which entry ends the list or empties it, and why; None: all devices are taken."""
 
 
 def read(value: str, count: int | None = None, uuids: Sequence[str] = ()) -> Visible:
@@ -39,7 +39,9 @@ def read(value: str, count: int | None = None, uuids: Sequence[str] = ()) -> Vis
         if device is None:
             return Visible(tuple(taken), _ends(value, written, position, reason))
         if device in taken:
-            return Visible((), f"{NAME} is {value!r}: {entry.strip()!r} is there twice, and CUDA then sees no GPU at all.")
+            return Visible(
+                (), f"{NAME} is {value!r}: {entry.strip()!r} is there twice, and CUDA then sees no GPU at all."
+            )
         taken.append(device)
         if prefix is None and reason:
             rest = _ends(value, written, position, reason)

@@ -23,7 +23,11 @@ UUIDS = (
         ("2,1", ("2", "1"), None),
         (" 0 , 1 ", ("0", "1"), None),
         ("0,1,", ("0", "1"), None),
-        ("0,-1,1", ("0",), "'-1' is below zero, and so CUDA takes no more of it; what comes after it (1) is hidden too"),
+        (
+            "0,-1,1",
+            ("0",),
+            "'-1' is below zero, and so CUDA takes no more of it; what comes after it (1) is hidden too",
+        ),
         ("-1", (), "'-1' is below zero"),
         ("NoDevFiles", (), "'NoDevFiles' is no number"),
         ("", (), "entry 1 is empty"),
@@ -78,9 +82,9 @@ def brute_force(value: str, count: int) -> list[str]:
 
 
 @given(
-    st.lists(st.sampled_from(["0", "1", "2", "3", "9", "-1", "", " 1", "2 ", "0 1", "x", "+2", "1gpu"]), max_size=5).map(
-        ",".join
-    ),
+    st.lists(
+        st.sampled_from(["0", "1", "2", "3", "9", "-1", "", " 1", "2 ", "0 1", "x", "+2", "1gpu"]), max_size=5
+    ).map(",".join),
     st.integers(1, 4),
 )
 def test_numbers_are_read_as_the_rules_say(value: str, count: int) -> None:
