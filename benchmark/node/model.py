@@ -15,6 +15,7 @@ from benchmark.errors import SetupError
 from benchmark.importing import importing
 from benchmark.node import weights
 from benchmark.node.architecture import model_class, read_config
+from benchmark.node.architecture import name as architecture_name
 from benchmark.node.hub_files import ALLOW_PATTERNS, IGNORE_PATTERNS
 from benchmark.node.memory import free_bytes
 from benchmark.node.model_files import REMEDY, check_files
@@ -123,7 +124,13 @@ def load_model(settings: Settings, readers: int | None = None) -> LoadedModel:
 
 def _read(snapshot: Path, dtype: Any, device: str, readers: int | None, stages: Stages) -> Any:
     """Return the model with its weights on the device; it is made without memory of its own."""
-    kind = model_class(read_config(snapshot))
+    config = read_config(snapshot)
+    if config.is_encoder_decoder:
+        raise SetupError(
+            f"The model in {snapshot} ({architecture_name(config)}) has an encoder; sequential and continuous take "
+            "models that continue their prompt: take vllm or endpoint."
+        )
+    kind = model_class(config)
 
     def load() -> Any:
         model, found = kind.from_pretrained(

@@ -13,8 +13,8 @@ from benchmark.errors import InputError
 from benchmark.profiles import plugins
 from benchmark.settings import resolve
 
-URL = {"benchmark_endpoint_urls": ["http://127.0.0.1:8000"]}
-CPU_VLLM = {"benchmark_device": "cpu", "vllm_requirements": "cpu.txt"}
+URL: dict[str, Any] = {"benchmark_endpoint_urls": ["http://127.0.0.1:8000"]}
+CPU_VLLM: dict[str, Any] = {"benchmark_device": "cpu", "vllm_requirements": "cpu.txt"}
 CLOSED = {"scenario": "closed_loop", "engine": "sequential", "dataset": "curated", "samples": 5}
 SYNTHETIC = {**CLOSED, "dataset": "synthetic", "dataset_options": {"input_tokens": [100, 9000], "prompts": 4}}
 

@@ -152,6 +152,17 @@ def test_a_model_of_any_family_is_loaded_whole(family: str, tmp_path: Path, toke
         torch.testing.assert_close(weights, expected[key])
 
 
+def test_a_model_with_an_encoder_is_refused_by_both_engines(tmp_path: Path, tokenizer: Path) -> None:
+    from transformers import BartForConditionalGeneration
+
+    settings = architectures.save("gpt2", tmp_path / "bart", tokenizer)
+    BartForConditionalGeneration(_bart()).save_pretrained(tmp_path / "bart")
+    with pytest.raises(SetupError, match=r"\(BartForConditionalGeneration\) has an encoder"):
+        sequential.Engine(settings, Generation(), {}).load()
+    with pytest.raises(SetupError, match=r"\(BartForConditionalGeneration\) is not for the engine continuous"):
+        continuous.Engine(settings, Generation(), {}).load()
+
+
 def test_a_model_without_a_chat_template_gets_its_sentence(tmp_path: Path, tokenizer: Path) -> None:
     settings = architectures.save("gpt2", tmp_path / "gpt2", tokenizer)
     (tmp_path / "gpt2" / "chat_template.jinja").unlink()

@@ -24,7 +24,7 @@ def uuid(number: int) -> str:
 @pytest.fixture
 def node(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Eight GPUs, of which torch sees those whose numbers are in `seen`."""
-    module = recorded_nvml()
+    module: Any = recorded_nvml()
     module.BOARDS[:] = [module.Board(uuid=f"GPU-{uuid(number)}") for number in range(8)]
     module.seen = list(range(8))
     monkeypatch.setitem(sys.modules, "pynvml", module)
