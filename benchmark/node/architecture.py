@@ -133,7 +133,8 @@ def model_class(config: Any) -> Any:
     if type(config) not in seeing:
         return AutoModelForCausalLM
     # A checkpoint that was saved with its eyes has other names for its weights than the language model alone.
-    whole = name(config) == seeing[type(config)].__name__
+    kinds = seeing[type(config)]
+    whole = name(config) in {kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,))}
     return AutoModelForImageTextToText if whole or type(config) not in plain else AutoModelForCausalLM
 
 
