@@ -265,7 +265,7 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
         except InputError as error:
             problems.append(str(error))
     if profile is not None:
-        # Here and not above: it needs the records, and the records need these settings.
+        # Here and not above: these need the records, and the records need these settings.
         from benchmark.verdict import accuracy_paths, metric_paths
 
         for limits, known in ((profile.limits, metric_paths()), (profile.accuracy_limits, accuracy_paths())):
@@ -278,6 +278,10 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
             problems += [f"benchmark_engine is {settings.benchmark_engine!r}: {e['msg']}." for e in error.errors()]
     if settings is not None and profile is not None and profile.engine == VLLM:
         problems += vllm_problems(settings, dict(profile.engine_options), profile.prefix_caching)
+    if settings is not None and profile is not None:
+        from benchmark.combinations import combination_problems
+
+        problems += combination_problems(settings, profile)
     searchable = profile is not None and profile.scenario_options.get("scenario") in ("Server", "Offline")
     if settings is not None and settings.benchmark_target_qps == "auto" and not searchable:
         problems.append(

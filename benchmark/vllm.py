@@ -31,7 +31,9 @@ class VllmOptions(BaseModel):
     max_model_len: int | None = Field(
         None, ge=1, description="tokens of prompt and answer; absent: 8192, or what the model takes if that is less"
     )
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of each GPU's memory that vLLM takes")
+    gpu_memory_utilization: float = Field(
+        0.9, gt=0, le=1, description="share of each GPU's memory that vLLM takes; on the CPU, of the node's"
+    )
     tensor_parallel_size: int = Field(1, ge=1, description="GPUs that one copy of the model is spread over")
     max_num_seqs: int | None = Field(None, ge=1, description="queries in a step")
     max_num_batched_tokens: int | None = Field(None, ge=1, description="tokens in a step")

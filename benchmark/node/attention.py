@@ -8,29 +8,36 @@ dense mask, which costs as much as if every request could see all others.
 from __future__ import annotations
 
 import inspect
-from typing import Any, Literal
+from collections.abc import Collection
+from typing import Any
 
-from benchmark.node import flash, flash_kernels
+from benchmark.node import flash, flash_kernels, paged_eager
 
 # In the name, "flash" makes transformers pack the requests without a mask; a digit would promise the flash-attn
 # package's own decoding kernel.
 TORCH_FLASH = "torch_flash"
-Choice = Literal["auto", "sdpa", "paged|eager", "torch_flash", "flash_attention_2", "flash_attention_3"]
+EAGER = paged_eager.NAME
 
 
-def automatic(config: Any, device: str, dtype: str) -> str:
+def automatic(config: Any, device: str, dtype: str, needs: Collection[str] = ()) -> str:
     """Return the fastest attention that is known. On a CPU that is eager: 1.7 times sdpa, which has a mask to expand.
+
+    `config` is that of the language model; `needs` is what its attention asks for beyond the usual, as in `Look`.
 
     The flash-attn package, of which benchmarks/engine.py has no figures yet, comes where `torch_flash` does not run.
     """
     if device == "cpu":
-        return "paged|eager"
+        return EAGER
     best_first = (TORCH_FLASH, "flash_attention_3", "flash_attention_2")
-    return next((name for name in best_first if missing(name, config, device, dtype) is None), "sdpa")
+    return next(
+        (name for name in best_first if missing(name, config, device, dtype, needs) is None), EAGER if needs else "sdpa"
+    )
 
 
-def missing(name: str, config: Any, device: str, dtype: str) -> str | None:
+def missing(name: str, config: Any, device: str, dtype: str, needs: Collection[str] = ()) -> str | None:
     """Return why this machine and model cannot do attention `name`, as the end of a sentence; None: it can."""
+    if needs and name in ("sdpa", TORCH_FLASH):
+        return f"it does not know the model's {' and '.join(sorted(needs))}"
     if "flash" not in name:
         return None
     if device == "cpu":
@@ -56,7 +63,14 @@ def use(model: Any, name: str) -> None:
         # Not set_attn_implementation: it looks for a package behind every name with "flash" in it.
         model.config._attn_implementation = TORCH_FLASH
     else:
+        if name == EAGER:
+            paged_eager.register()
         model.set_attn_implementation(name)
+
+
+def plain(needs: Collection[str]) -> str:
+    """Return the attention of the model by itself, without pages, that is held to be right."""
+    return "eager" if needs else "sdpa"
 
 
 def _torch_flash_missing(config: Any, device: str, dtype: str) -> str | None:

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import socket
+import sys
 import sysconfig
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,6 +19,7 @@ from benchmark.node.model import find_snapshot
 from benchmark.node.model_hash import weights_sha256
 from benchmark.node.nvml import NoDriver, driver
 from benchmark.node.prepared import tokenizer_sha256
+from benchmark.node.present_gpus import REMEDY, left_out, listed, require_all, visible
 from benchmark.node.serving.vllm import packages
 from benchmark.records import Environment, Gpu, GpuProcess, Telemetry
 from benchmark.records.environment import PACKAGES
@@ -110,11 +112,16 @@ def _gpus() -> _Gpus:
         with driver() as asked:
             # First, for from here on this process may be among them.
             others = processes(asked)
+            boards, found = listed(asked), visible()
             gpus, cuda = visible_gpus(asked.version)
+            require_all(boards, gpus, found)
+            if found is not None and found.left_out:
+                print(found.left_out, file=sys.stderr, flush=True)
             told = tuple(_with_processes(describe(asked, gpu), others) for gpu in gpus)
             return _Gpus(told, asked.version, cuda, asked.cuda)
     except NoDriver as reason:
         gpus, cuda = visible_gpus()
+        require_all((), gpus, visible())
         return _Gpus(gpus, None, cuda, None, str(reason))
 
 
@@ -135,8 +142,8 @@ def visible_gpus(driver_version: str | None = None) -> tuple[tuple[Gpu, ...], st
             "builds, or benchmark_device to cpu if that is what you mean."
         )
     if not torch.cuda.is_available():
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        hidden = f" CUDA_VISIBLE_DEVICES is {visible!r}." if visible is not None else ""
+        value = os.environ.get("CUDA_VISIBLE_DEVICES")
+        hidden = "" if value is None else f" {left_out() or f'CUDA_VISIBLE_DEVICES is {value!r}.'}"
         raise SetupError(
             f"No GPU is usable: the driver is {driver_version or 'not found'}, torch {torch.__version__} is built for "
             f"CUDA {torch.version.cuda}.{hidden} Try nvidia-smi; for an older driver set python_env_torch_index_url to "
@@ -144,7 +151,10 @@ def visible_gpus(driver_version: str | None = None) -> tuple[tuple[Gpu, ...], st
         )
     gpus = []
     for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
+        try:
+            properties = torch.cuda.get_device_properties(index)
+        except (RuntimeError, AssertionError) as error:
+            raise SetupError(f"GPU {index} of {torch.cuda.device_count()} does not answer: {error}. {REMEDY}") from None
         memory_mib = properties.total_memory >> 20
         uuid = str(getattr(properties, "uuid", ""))
         gpus.append(Gpu(index=index, name=properties.name, memory_mib=memory_mib, uuid=uuid))

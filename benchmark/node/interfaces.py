@@ -12,9 +12,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 from benchmark.errors import RunError
+from benchmark.loadgen_options import Purpose
 from benchmark.node.options import check_none
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo, LoadGenResult, Serving
@@ -191,9 +192,6 @@ class Workload:
         """Return query number `index`, on the prompt of that number; without one, prompts are taken in turn."""
         number = index % len(self.prompts) if prompt is None else prompt
         return Query(index=index, prompt=self.prompts[number], seed=self.seed + index)
-
-
-Purpose = Literal["performance", "accuracy", "probe", "burst"]
 
 
 @dataclass(frozen=True)

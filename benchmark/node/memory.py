@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from benchmark.errors import SetupError
+from benchmark.node.architecture import Sizes
 
 GIB = 2**30
 # Of what the weights leave: the rest is for libraries' workspaces, CUDA graphs and fragments.
@@ -44,7 +43,7 @@ class Plan:
 
 
 def make_plan(
-    config: Mapping[str, Any],
+    sizes: Sizes,
     bytes_per_value: int,
     free: int,
     weights: int,
@@ -54,7 +53,7 @@ def make_plan(
     requests: int | None = None,
     share: float | None = None,
 ) -> Plan:
-    """Divide `free` bytes. `config` is the model's, as in config.json; None: chosen here.
+    """Divide `free` bytes. None: chosen here.
 
     Raises SetupError where a cache of `needed_tokens` does not fit beside the weights, and says what would.
     """
@@ -62,14 +61,14 @@ def make_plan(
     usable = left - max(LEAST_RESERVE, round(left * (1 - SHARE))) if share is None else round(left * share)
     if batch_tokens is None:
         most = usable * STEP_SHARE
-        fits = (tokens for tokens in STEP_TOKENS if _step_bytes(config, bytes_per_value, tokens, 1) <= most)
+        fits = (tokens for tokens in STEP_TOKENS if _step_bytes(sizes, bytes_per_value, tokens, 1) <= most)
         batch_tokens = next(fits, STEP_TOKENS[-1])
-    per_token = cache_bytes(config, bytes_per_value) + _read_back_bytes(config, bytes_per_value)
+    per_token = cache_bytes(sizes, bytes_per_value) + _read_back_bytes(sizes, bytes_per_value)
     # A query takes a page at least; and the largest number is a power of two, as sizes of CUDA graphs are.
-    pages = (usable - _step_bytes(config, bytes_per_value, batch_tokens, 1)) // (per_token * page_size)
+    pages = (usable - _step_bytes(sizes, bytes_per_value, batch_tokens, 1)) // (per_token * page_size)
     if requests is None:
         requests = min(MOST_REQUESTS, 2 ** max(0, pages.bit_length() - 1)) if pages > 0 else 1
-    steps = _step_bytes(config, bytes_per_value, batch_tokens, min(requests, batch_tokens))
+    steps = _step_bytes(sizes, bytes_per_value, batch_tokens, min(requests, batch_tokens))
     pages = max(0, (usable - steps) // (per_token * page_size))
     plan = Plan(free, weights, steps, per_token, pages * page_size, batch_tokens, requests)
     if plan.cache_tokens < needed_tokens:
@@ -82,9 +81,9 @@ def make_plan(
     return plan
 
 
-def cache_bytes(config: Mapping[str, Any], bytes_per_value: int) -> int:
+def cache_bytes(sizes: Sizes, bytes_per_value: int) -> int:
     """Return what keys and values of one token take in all layers."""
-    return 2 * int(config["num_hidden_layers"]) * _kv_values(config) * bytes_per_value
+    return 2 * sizes.layers * sizes.kv_values * bytes_per_value
 
 
 def free_bytes(device: int = 0) -> int:
@@ -97,21 +96,15 @@ def free_bytes(device: int = 0) -> int:
     return min(int(free), allowed)
 
 
-def _step_bytes(config: Mapping[str, Any], bytes_per_value: int, tokens: int, requests: int) -> int:
+def _step_bytes(sizes: Sizes, bytes_per_value: int, tokens: int, requests: int) -> int:
     """At once there are, of each token: its states some ten times over, and what the MLP computes three times.
 
     And of each request its logits: as they come, as float32, and once more while a token is chosen.
     """
-    per_token = (10 * int(config["hidden_size"]) + 3 * int(config["intermediate_size"])) * bytes_per_value
-    return tokens * per_token + requests * int(config["vocab_size"]) * (bytes_per_value + 8)
+    per_token = (10 * sizes.hidden + 3 * sizes.widest) * bytes_per_value
+    return tokens * per_token + requests * sizes.vocabulary * (bytes_per_value + 8)
 
 
-def _read_back_bytes(config: Mapping[str, Any], bytes_per_value: int) -> int:
+def _read_back_bytes(sizes: Sizes, bytes_per_value: int) -> int:
     """Return what transformers keeps per token of the cache: one layer's copy, and where it lies, twice."""
-    return 2 * _kv_values(config) * bytes_per_value + 16
-
-
-def _kv_values(config: Mapping[str, Any]) -> int:
-    heads = int(config["num_attention_heads"])
-    head_size = int(config.get("head_dim") or config["hidden_size"] // heads)
-    return int(config.get("num_key_value_heads") or heads) * head_size
+    return 2 * sizes.kv_values * bytes_per_value + 16

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -15,6 +14,8 @@ from pydantic import JsonValue
 from benchmark.errors import SetupError
 from benchmark.importing import importing
 from benchmark.node import weights
+from benchmark.node.architecture import model_class, read_config
+from benchmark.node.architecture import name as architecture_name
 from benchmark.node.hub_files import ALLOW_PATTERNS, IGNORE_PATTERNS
 from benchmark.node.memory import free_bytes
 from benchmark.node.model_files import REMEDY, check_files
@@ -24,8 +25,6 @@ from benchmark.settings import Settings, is_directory_path
 BYTES_PER_PARAMETER = {"float16": 2, "bfloat16": 2, "float32": 4}
 # Room for activations and the CUDA context, and for a KV cache whose size nobody gave.
 HEADROOM_BYTES = 2 * 2**30
-# What config.json has to say of a model.
-SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
 
 
 @dataclass(frozen=True)
@@ -67,18 +66,6 @@ def find_snapshot(settings: Settings) -> Path:
             "run playbooks/provision.yml, or python3 -m benchmark fetch-model."
         ) from None
     return Path(snapshot)
-
-
-def read_config(snapshot: Path) -> dict[str, Any]:
-    """Return the model's config.json; raises SetupError where it describes no language model."""
-    try:
-        config = json.loads((snapshot / "config.json").read_text(encoding="utf-8"))
-        missing = [name for name in SIZES if not isinstance(config.get(name), int)]
-    except (OSError, ValueError, AttributeError) as error:
-        missing = [f"{type(error).__name__}: {error}"]
-    if missing:
-        raise SetupError(f"{snapshot / 'config.json'} does not describe a model: {', '.join(missing)}.")
-    return dict(config)
 
 
 def load_model(settings: Settings, readers: int | None = None) -> LoadedModel:
@@ -137,10 +124,16 @@ def load_model(settings: Settings, readers: int | None = None) -> LoadedModel:
 
 def _read(snapshot: Path, dtype: Any, device: str, readers: int | None, stages: Stages) -> Any:
     """Return the model with its weights on the device; it is made without memory of its own."""
-    from transformers import AutoModelForCausalLM
+    config = read_config(snapshot)
+    if config.is_encoder_decoder:
+        raise SetupError(
+            f"The model in {snapshot} ({architecture_name(config)}) has an encoder; sequential and continuous take "
+            "models that continue their prompt: take vllm or endpoint."
+        )
+    kind = model_class(config)
 
     def load() -> Any:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, found = kind.from_pretrained(
             snapshot,
             dtype=dtype,
             device_map={"": device},

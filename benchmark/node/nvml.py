@@ -15,6 +15,10 @@ from typing import Any
 MIB = 2**20
 # What NVML says where a number is not to be had.
 NOT_AVAILABLE = 2**64 - 1
+# Of nvmlReturn_t: what is said of a GPU that this user may not use, and of one that is broken (its power cable, its
+# interrupt, off the bus, to be reset, unknown).
+NO_PERMISSION = 4
+LOST = {8, 11, 15, 16, 999}
 
 
 class NoDriver(Exception):
@@ -29,13 +33,29 @@ class Driver:
 
     def ask(self, question: str, *words: Any) -> Any:
         """Call one of NVML's functions; None where this library lacks it, or this GPU or driver refuses."""
+        return self.try_ask(question, *words)[0]
+
+    def try_ask(self, question: str, *words: Any) -> tuple[Any, Exception | None]:
+        """Return the answer of one of NVML's functions, or None and the error; both None where the library lacks it."""
         function: Callable[..., Any] | None = getattr(self.nvml, question, None)
         if function is None:
-            return None
+            return None, None
         try:
-            return function(*words)
-        except self.nvml.NVMLError:
-            return None
+            return function(*words), None
+        except self.nvml.NVMLError as error:
+            return None, error
+
+    def is_lost(self, error: Exception) -> bool:
+        """Tell whether the error says that the GPU itself is broken, not that it does not know the question."""
+        return getattr(error, "value", None) in LOST
+
+    def is_forbidden(self, error: Exception | None) -> bool:
+        """Tell whether the error says that this user may not use the GPU."""
+        return getattr(error, "value", None) == NO_PERMISSION
+
+    def count(self) -> int:
+        """Return how many GPUs the machine has, those among them that do not answer."""
+        return int(self.ask("nvmlDeviceGetCount") or 0)
 
     def handle(self, uuid: str) -> Any:
         """Return the GPU (or MIG slice) of a UUID as torch or NVML writes it; None where the driver knows none.
@@ -93,15 +113,19 @@ class Driver:
 
     def handles(self) -> Iterator[Any]:
         """Return every GPU of the machine and every MIG slice, visible to this run or not."""
-        for index in range(self.ask("nvmlDeviceGetCount") or 0):
+        for index in range(self.count()):
             board = self.ask("nvmlDeviceGetHandleByIndex", index)
             if board is None:
-                continue
+                continue  # `present_gpus` names it
             yield board
-            for number in range(self.ask("nvmlDeviceGetMaxMigDeviceCount", board) or 0):
-                slice_ = self.ask("nvmlDeviceGetMigDeviceHandleByIndex", board, number)
-                if slice_ is not None:
-                    yield slice_
+            yield from self.slices(board)
+
+    def slices(self, board: Any) -> Iterator[Any]:
+        """Return a GPU's MIG slices."""
+        for number in range(self.ask("nvmlDeviceGetMaxMigDeviceCount", board) or 0):
+            slice_ = self.ask("nvmlDeviceGetMigDeviceHandleByIndex", board, number)
+            if slice_ is not None:
+                yield slice_
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from benchmark import metrics
 from benchmark.columns import Columns
 from benchmark.errors import RunError
 from benchmark.loadgen_log import CONSTRAINTS
-from benchmark.node.interfaces import Conditions, Purpose, now_ns
+from benchmark.loadgen_options import Purpose
+from benchmark.node.interfaces import Conditions, now_ns
 from benchmark.node.measuring import Bench
 from benchmark.node.recorder import Recorder
 from benchmark.records import LoadGenResult, Metrics, PeakSearch, Probe, Sample

@@ -19,6 +19,7 @@ from benchmark.errors import InputError, SetupError
 from benchmark.node import interfaces
 from benchmark.node.interfaces import Engine, EngineBroken, Listener, Query
 from benchmark.node.oom import oom_kills
+from benchmark.node.present_gpus import left_out, visible
 from benchmark.node.replica_process import Ask, Assignment, Broken, Ended, FirstToken, Loaded, NotLoaded, serve
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo
@@ -40,9 +41,12 @@ def make_replicated_engine(name: str, settings: Settings, generation: Generation
             raise InputError(f"benchmark_replicas is {asked}: the engine {name} runs once on a node.")
         return single
     gpus = _visible_gpus() if settings.benchmark_device == "cuda" else None
+    if gpus is not None and not gpus:
+        raise SetupError(" ".join(["No GPU is visible to this process.", left_out() or "Try nvidia-smi."]))
     count = (len(gpus) if gpus else 1) if asked == "auto" else asked
-    if gpus is not None and count > max(1, len(gpus)):
-        raise SetupError(f"benchmark_replicas is {count} and {len(gpus)} GPUs are visible: each replica needs its own.")
+    if gpus is not None and count > len(gpus):
+        told = f"benchmark_replicas is {count} and {len(gpus)} GPUs are visible: each replica needs its own."
+        raise SetupError(" ".join(filter(None, [told, left_out()])))
     return single if count == 1 else Replicated(name, settings, generation, options, count, gpus)
 
 
@@ -223,13 +227,14 @@ class Replicated(Engine):
 
 
 def _visible_gpus() -> list[str]:
-    """Return what CUDA_VISIBLE_DEVICES has to say for each GPU that this process may use."""
-    outer = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if outer is not None:
-        return [name.strip() for name in outer.split(",") if name.strip()]
+    """Return what CUDA_VISIBLE_DEVICES has to say for each GPU that this process may use; empty where there is none."""
+    found = visible()
+    if found is not None:
+        return list(found.entries)
     import torch
 
-    return [str(number) for number in range(torch.cuda.device_count())]
+    # Without a GPU there is one replica, which says why it cannot load better than could be said here.
+    return [str(number) for number in range(max(1, torch.cuda.device_count()))]
 
 
 def _apart(replica: _Replica, loaded: Loaded, first: EngineInfo) -> dict[str, JsonValue]:

@@ -14,10 +14,11 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from benchmark.continuous_options import Options
 from benchmark.errors import InputError, RunError, SetupError
 from benchmark.node import attention as kernels
-from benchmark.node import cross_check, fused, interfaces
-from benchmark.node.continuous_options import Options
+from benchmark.node import cross_check, fused, greedy_queries, interfaces
+from benchmark.node.architecture import Look, read_config, require_batching, text_config
 from benchmark.node.continuous_router import Flight, Router, Waiting
 from benchmark.node.fused import Fused
 from benchmark.node.generation import end_tokens, generation_config
@@ -28,7 +29,6 @@ from benchmark.node.model import (
     LoadedModel,
     find_snapshot,
     load_model,
-    read_config,
 )
 from benchmark.node.model_files import check_files
 from benchmark.node.options import check
@@ -41,6 +41,12 @@ CLOSE_S = 10.0
 # On a CPU transformers would take 60 % of the memory for the cache and plan steps of 8192 tokens.
 CPU_CACHE_TOKENS = 32_768
 CPU_BATCH_TOKENS = 512
+# What transformers says by a number of pages below one.
+TOO_LARGE = " Memory is short: lower max_batch_tokens or num_blocks, or end what else uses it."
+UNPLANNED = (
+    "GPU memory: what a token of this architecture takes is not known, so there is no plan; transformers sizes the "
+    "cache (num_blocks, max_batch_tokens and max_memory_percent in benchmark_engine_options decide it)."
+)
 # How many queries the check before a run asks where there are no graphs to go through.
 CHECKED_WITHOUT_GRAPHS = 4
 
@@ -65,33 +71,38 @@ class Engine(interfaces.Engine):
     replicable = True
     _fused: Fused | None = None
     _memory: Plan | None = None
+    _look: Look | None = None
+    _takes_greedy = False
 
     def load(self) -> EngineInfo:
         """Load the model and start the generation thread; raises as `start` does."""
         options = self._check()
+        snapshot, dtype = find_snapshot(self.settings), self.settings.benchmark_dtype
+        parameters = check_files(snapshot)
+        self._look = require_batching(read_config(snapshot))
         plan = None
         if self.settings.benchmark_device != "cpu":
-            snapshot, dtype = find_snapshot(self.settings), self.settings.benchmark_dtype
-            weights = check_files(snapshot) * BYTES_PER_PARAMETER[dtype]
-            plan = self._plan(options, read_config(snapshot), BYTES_PER_PARAMETER[dtype], weights)
-            print(plan.sentence(), file=sys.stderr, flush=True)
+            weights = parameters * BYTES_PER_PARAMETER[dtype]
+            plan = self._plan(options, self._look, BYTES_PER_PARAMETER[dtype], weights)
+            print(plan.sentence() if plan else UNPLANNED, file=sys.stderr, flush=True)
         return self.start(load_model(self.settings), plan)
 
     def start(self, loaded: LoadedModel, plan: Plan | None = None) -> EngineInfo:
         """Get ready with a model that is loaded already; without a plan for the GPU's memory, make one.
 
         Raises InputError for options or generation settings that the engine does not have, SetupError where the cache
-        does not fit or the attention asked for is not there.
+        does not fit, the attention asked for is not there, or the architecture is not one that can be batched.
         """
         import torch
 
         options, stages = self._check(), Stages()
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
+        if self._look is None:
+            self._look = require_batching(self._model.config)
         with stages.stage("attention"):
             self._attention = self._choose_attention(options)
         if self._model.device.type != "cpu" and plan is None:
-            config = self._model.config.get_text_config().to_dict()
-            plan = self._plan(options, config, self._model.dtype.itemsize, 0)
+            plan = self._plan(options, self._look, self._model.dtype.itemsize, 0)
         self._memory = plan
         end = [-1] if self._fixed_length else end_tokens(loaded)
         config = generation_config(loaded, self.generation, self.generation.temperature, eos_token_id=end)
@@ -107,7 +118,7 @@ class Engine(interfaces.Engine):
                     from benchmark.node import flash_kernels, step_runner
 
                     self._kernels = flash_kernels.choose(
-                        *self._device_and_dtype(), kernels.head_size(self._model.config)
+                        *self._device_and_dtype(), kernels.head_size(text_config(self._model.config))
                     )
                     step_runner.prepare(self._manager, self._kernels, options.max_blocks_per_request)
             with stages.stage("warm_up"), _uncollected():  # compiles, and captures CUDA graphs, where these are on
@@ -115,11 +126,14 @@ class Engine(interfaces.Engine):
             if captured := getattr(self._manager.batch_processor.model_runner, "capture_s", 0.0):
                 stages.add("warm_up", -captured)
                 stages.add("capture", captured)
-        except (MemoryError, ValueError, ImportError, torch.OutOfMemoryError) as error:
+        except (MemoryError, torch.OutOfMemoryError) as error:
             raise SetupError(
-                f"Continuous batching cannot start: {' '.join(str(error).split())}. Where memory is short, lower "
+                f"Continuous batching cannot start: {' '.join(str(error).split())}. Memory is short: lower "
                 "max_batch_tokens, num_blocks or max_memory_percent, or end what else uses it."
             ) from error
+        except (ValueError, ImportError, RuntimeError) as error:
+            remedy = TOO_LARGE if "num_sectors" in str(error) else ""
+            raise SetupError(f"Continuous batching cannot start: {' '.join(str(error).split())}.{remedy}") from error
         self._requests = itertools.count()
         resolved = self._manager.continuous_batching_config
         self._cache_tokens = resolved.num_blocks * options.page_size
@@ -147,13 +161,18 @@ class Engine(interfaces.Engine):
         """
         if self._router.broken is not None:
             raise EngineBroken(self._router.broken)
+        more = {}
         if query.greedy and self.generation.temperature > 0:
-            raise RunError("This engine samples all queries or none: for a greedy query set temperature to 0.")
+            if not self._takes_greedy:
+                raise RunError(
+                    "This transformers samples all queries or none: for a greedy query set temperature to 0."
+                )
+            more = {greedy_queries.WORD: True}
         token_ids = encode(self._tokenizer, query.prompt)
         self._check_prompt(token_ids)
         request_id = str(next(self._requests))
         self._router.add(request_id, Flight(query, listener, len(token_ids)))
-        taken = self._manager.add_request(token_ids, request_id=request_id, streaming=True)
+        taken = self._manager.add_request(token_ids, request_id=request_id, streaming=True, **more)
         if taken is None and self._router.withdraw(request_id):
             fatal = self._manager.background_thread_status.fatal_error
             raise EngineBroken(f"The engine has stopped: {fatal or 'it was closed'}.")
@@ -186,7 +205,7 @@ class Engine(interfaces.Engine):
         checked = [*range(min(cross_check.CHECKED, requests)), -1]
         if self._fused is not None:
             self._fused.off()
-        kernels.use(self._model, "sdpa")
+        kernels.use(self._model, kernels.plain(self._needs))
         try:
             short = cross_check.shortfalls(
                 self._model, [asked[number] for number in checked], [answers[number] for number in checked]
@@ -237,10 +256,10 @@ class Engine(interfaces.Engine):
 
     def _choose_attention(self, options: Options) -> str:
         device, dtype = self._device_and_dtype()
-        config = self._model.config
+        config = text_config(self._model.config)
         if options.attention == "auto":
-            return kernels.automatic(config, device, dtype)
-        reason = kernels.missing(options.attention, config, device, dtype)
+            return kernels.automatic(config, device, dtype, self._needs)
+        reason = kernels.missing(options.attention, config, device, dtype, self._needs)
         if reason is not None:
             raise SetupError(f"engine_options: attention {options.attention} is not to be had: {reason}.")
         return options.attention
@@ -254,11 +273,17 @@ class Engine(interfaces.Engine):
             raise ValueError(f"fuse: true: {reason}")
         return reason is None
 
-    def _plan(self, options: Options, config: dict[str, Any], bytes_per_value: int, weights: int) -> Plan:
+    @property
+    def _needs(self) -> frozenset[str]:
+        return self._look.needs if self._look is not None else frozenset()
+
+    def _plan(self, options: Options, look: Look, bytes_per_value: int, weights: int) -> Plan | None:
+        if look.sizes is None:
+            return None
         pages = options.num_blocks
         needed = self.generation.max_new_tokens + 1 if pages is None else pages * options.page_size
         chosen = options.max_batch_tokens, options.max_requests_per_batch, options.max_memory_percent
-        return make_plan(config, bytes_per_value, free_bytes(), weights, needed, options.page_size, *chosen)
+        return make_plan(look.sizes, bytes_per_value, free_bytes(), weights, needed, options.page_size, *chosen)
 
     def _device_and_dtype(self) -> tuple[str, str]:
         return self._model.device.type, str(self._model.dtype).removeprefix("torch.")
@@ -299,7 +324,10 @@ class Engine(interfaces.Engine):
         self._used_attention = f"paged|{name}" if older else self._attention
         kernels.use(self._model, self._used_attention)
         batching = ContinuousBatchingConfig(**{key: value for key, value in asked.items() if key in known})
-        return self._model.init_continuous_batching(config, batching)
+        manager = self._model.init_continuous_batching(config, batching)
+        if self.generation.temperature > 0:
+            self._takes_greedy = greedy_queries.allow(manager)
+        return manager
 
     def _check_prompt(self, token_ids: list[int]) -> None:
         """Raise RunError for a query that could never be scheduled, or would break the device for all others."""

@@ -16,32 +16,16 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from benchmark.locks import take
 from benchmark.node import interfaces, options
 from benchmark.node.interfaces import Answer, EngineBroken, Listener, Query, now_ns
 from benchmark.records import EngineInfo
+from benchmark.simulated_options import Options
 
 SLOWDOWN = "SIMULATED_SLOWDOWN"
 SEED = "SIMULATED_SEED"
-
-
-class Options(BaseModel):
-    """The profile's `engine_options`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    load_s: float = Field(0, ge=0, description="seconds that loading takes")
-    ttft_ms: float = Field(5, ge=0, description="milliseconds until the first token")
-    tpot_ms: float = Field(0.2, ge=0, description="milliseconds per further token")
-    spread: float = Field(0, ge=0, le=1, description="by how much queries differ: one standard deviation, relative")
-    work_ms: float = Field(0, ge=0, description="processor time that each query takes before its first token")
-    slots: int = Field(0, ge=0, description="queries that are answered at once, the others wait; 0: no limit")
-    shared: str = Field("", description="a file; the engines of several nodes of one machine take turns at its lock")
-    shared_ms: float = Field(0, ge=0, description="for so long, before the first token of each query")
-    fail_indexes: tuple[int, ...] = Field((), description="queries that fail")
-    break_at: int | None = Field(None, description="the query at which the engine breaks as a whole")
 
 
 class _Node(BaseModel):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import socket
 from importlib import metadata
 from pathlib import Path
 
 from benchmark.errors import SetupError
-from benchmark.node.model import find_snapshot, read_config
+from benchmark.node.model import find_snapshot
 from benchmark.records.environment import SERVER_PACKAGES
 from benchmark.settings import Settings
 from benchmark.vllm import VllmOptions
@@ -16,6 +17,17 @@ from benchmark.vllm import VllmOptions
 HOST = "127.0.0.1"
 # Enough for every prompt of the profiles with its answer; a model's own limit may ask for more cache than a GPU has.
 MAX_MODEL_LEN = 8192
+# Where config.json says how many tokens a model takes, and in which words: those that vLLM looks for.
+TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")
+LENGTHS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "model_max_length",
+    "max_sequence_length",
+    "max_target_positions",
+)
 # What is measured is what was provisioned: no download. And no report of its use to its makers.
 QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
 
@@ -54,8 +66,9 @@ def command(settings: Settings, options: VllmOptions, port: int, copies: int) ->
     words = [str(program), "serve", str(snapshot), "--served-model-name", settings.benchmark_model]
     words += ["--host", HOST, "--port", str(port), "--dtype", settings.benchmark_dtype]
     words += ["--max-model-len", str(options.max_model_len or _longest(snapshot))]
+    # On the CPU it is the share of the node's memory.
+    words += ["--gpu-memory-utilization", f"{options.gpu_memory_utilization:g}"]
     if settings.benchmark_device == "cuda":
-        words += ["--gpu-memory-utilization", f"{options.gpu_memory_utilization:g}"]
         words += ["--tensor-parallel-size", str(options.tensor_parallel_size)]
         words += ["--data-parallel-size", str(copies)] if copies > 1 else []
     for name in ("max_num_seqs", "max_num_batched_tokens"):
@@ -75,5 +88,15 @@ def _directory(settings: Settings) -> Path:
 
 
 def _longest(snapshot: Path) -> int:
-    own = read_config(snapshot).get("max_position_embeddings")
-    return min(MAX_MODEL_LEN, own) if isinstance(own, int) else MAX_MODEL_LEN
+    """Return the tokens of prompt and answer that are asked for: no more than the model says that it takes.
+
+    config.json may say it of the language model alone (text_config), or in a family's own word that vLLM knows. What a
+    file does not say in either place, vLLM has to find out itself.
+    """
+    try:
+        config = json.loads((snapshot / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return MAX_MODEL_LEN  # vLLM says better what is wrong with it
+    places = [config, *(config.get(part) for part in TEXT_PARTS)] if isinstance(config, dict) else []
+    told = [one[name] for one in places if isinstance(one, dict) for name in LENGTHS if name in one]
+    return min([MAX_MODEL_LEN, *(one for one in told if type(one) is int and one > 0)])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmark.node.continuous_options import Options
+from benchmark.continuous_options import Options
 from benchmarks import bench, engine, workloads
 from benchmarks.floor import Floor
 from benchmarks.workloads import Measured

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,9 @@ import pytest
 import torch
 from transformers.generation.continuous_batching.model_runner import ModelRunner
 
+from benchmark.continuous_options import Options
 from benchmark.errors import InputError, RunError, SetupError
 from benchmark.node import attention, exact_attention, flash, flash_kernels, fused
-from benchmark.node.continuous_options import Options
 from benchmark.node.engines import continuous, sequential
 from benchmark.node.interfaces import EngineBroken, Prompt, Query
 from benchmark.node.model import LoadedModel, load_model
@@ -256,10 +257,17 @@ def test_sampling_is_seeded(make: Make) -> None:
     assert sampled(1) == sampled(1) != sampled(2)
 
 
-def test_a_greedy_query_to_a_sampling_engine_is_refused(make: Make) -> None:
-    engine, _ = make(Generation(max_new_tokens=8, temperature=1.0))
-    with pytest.raises(RunError, match="samples all queries or none"):
-        engine.submit(Query(0, QUERIES[0].prompt, 0, greedy=True), Heard())
+@pytest.mark.parametrize(
+    "more", [{"temperature": 0.7}, {"temperature": 1.0}, {"temperature": 2.0, "top_k": 3, "top_p": 0.9}]
+)
+def test_a_greedy_query_among_sampled_ones_is_answered_as_without_sampling(
+    make: Make, one_at_a_time: dict[int, tuple[int, ...]], more: dict[str, Any]
+) -> None:
+    engine, _ = make(Generation(max_new_tokens=8, min_new_tokens=8, **more))
+    greedy = range(0, len(QUERIES), 2)
+    tokens = ask(engine, [replace(query, greedy=query.index in greedy) for query in QUERIES]).tokens
+    assert {index: tokens[index] for index in greedy} == {index: one_at_a_time[index] for index in greedy}
+    assert any(tokens[index] != one_at_a_time[index] for index in range(1, len(QUERIES), 2))
 
 
 def test_a_prompt_that_could_never_be_answered_is_refused(make: Make) -> None:

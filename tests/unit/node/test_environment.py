@@ -31,6 +31,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Any:
     module.BOARDS.append(module.Board(uuid="GPU-ffffffff-0000-0000-0000-000000000000"))
     module.BOARDS.reverse()  # the driver's order is not the visible one
     monkeypatch.setitem(sys.modules, "pynvml", module)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     monkeypatch.setattr(environment, "visible_gpus", lambda version=None: ((SEEN,), "13.0"))
     return module
 

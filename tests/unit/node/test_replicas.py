@@ -188,6 +188,10 @@ def _runs(pid: int) -> bool:
         ("continuous", "cuda", "auto", "2", 1),
         ("continuous", "cuda", 2, "4,5,6", 2),
         ("simulated", "cpu", "auto", None, 1),
+        ("continuous", "cuda", "auto", "0,-1,1", 1),
+        ("continuous", "cuda", "auto", "0 1", 1),
+        ("continuous", "cuda", "auto", "4,5,", 2),
+        ("continuous", "cuda", "auto", "GPU-8f, 1", 1),
         ("sequential", "cuda", "auto", "4,5,6", 1),
     ],
 )
@@ -213,6 +217,25 @@ def test_what_cannot_be_replicated_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(SetupError, match="1 GPUs are visible"):
         make_replicated_engine("continuous", Settings(benchmark_replicas=2), GENERATION, {})
+
+
+@pytest.mark.parametrize(
+    ("value", "asked", "said"),
+    [
+        ("0,-1,1", 2, r"1 GPUs are visible.* CUDA_VISIBLE_DEVICES is '0,-1,1': '-1' is below zero"),
+        ("0 1", 2, r"1 GPUs are visible.* '0 1' is read as 0 alone: entries are parted by commas"),
+        ("0,0", "auto", r"No GPU is visible.* '0' is there twice, and CUDA then sees no GPU at all"),
+        ("-1", "auto", "No GPU is visible.* '-1' is below zero"),
+        ("NoDevFiles", 1, "No GPU is visible.* 'NoDevFiles' is no number"),
+        ("", "auto", "No GPU is visible.* entry 1 is empty"),
+    ],
+)
+def test_gpus_that_cuda_leaves_out_are_named(
+    value: str, asked: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+    with pytest.raises(SetupError, match=said):
+        make_replicated_engine("continuous", Settings(benchmark_replicas=asked), GENERATION, {})
 
 
 @pytest.mark.parametrize("engine", ["endpoint", "vllm"])

@@ -17,6 +17,7 @@ from benchmark.node.engines import simulated
 from benchmark.node.interfaces import Listener, Query
 from benchmark.node.run import RunRequest, run
 from benchmark.node.telemetry import Watch
+from benchmark.node.tiny_model import make_tiny_model
 from benchmark.records import Environment, GpuProcess, GpuTelemetry, Metrics, NodeResult, Telemetry
 from benchmark.rundir import GO, READY, RunOrder
 from benchmark.settings import ResolvedSettings, Settings, resolve
@@ -58,6 +59,19 @@ def test_a_complete_run_leaves_result_text_and_samples(tmp_path: Path) -> None:
     assert len(read_samples(tmp_path / "samples.jsonl")) == 5
     (text,) = tmp_path.glob("*.txt")
     assert "unverified, not an MLCommons submission" in text.read_text()
+
+
+def test_quick_runs_with_the_continuous_engine_and_judges_its_greedy_answers(tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / "tiny")
+    (tmp_path / "run").mkdir()
+    asked = {
+        **{"benchmark_engine": "continuous", "benchmark_model": str(tmp_path / "tiny"), "benchmark_dtype": "float32"},
+        **{"benchmark_device": "cpu", "benchmark_telemetry": False},
+    }
+    result = run(RunRequest(run_id="r1", node="jw2", resolved=resolve(asked), directory=tmp_path / "run"))
+    assert (result.status, result.resolved.profile.name) == ("complete", "quick")
+    assert result.accuracy is not None
+    assert [len(tokens) for tokens in result.accuracy.greedy.values()] == [64] * 4
 
 
 def test_the_warm_up_is_not_counted(tmp_path: Path) -> None:

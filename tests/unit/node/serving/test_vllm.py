@@ -73,6 +73,24 @@ def test_a_model_that_takes_less_is_asked_for_less(settings: Settings) -> None:
     assert words[words.index("--max-model-len") + 1] == "2048"
 
 
+@pytest.mark.parametrize(
+    ("config", "longest"),
+    [
+        ({"model_type": "gemma3", "text_config": {"max_position_embeddings": 4096}}, "4096"),
+        ({"model_type": "gpt2", "n_positions": 1024}, "1024"),
+        ({"model_type": "mpt", "max_seq_len": 2048}, "2048"),
+        ({"model_type": "mamba2"}, "8192"),
+        ({"model_type": "falcon", "text_config": None}, "8192"),
+        ({"max_position_embeddings": None, "text_config": {"max_position_embeddings": 131072}}, "8192"),
+        ([], "8192"),
+    ],
+)
+def test_a_model_of_any_family_can_be_served(settings: Settings, config: Any, longest: str) -> None:
+    (Path(settings.benchmark_model) / "config.json").write_text(json.dumps(config))
+    words = told(settings, {})
+    assert words[words.index("--max-model-len") + 1] == longest
+
+
 def test_it_asks_no_network_and_finds_its_own_programs_first(settings: Settings) -> None:
     words = shlex.split(vllm.command(settings, VllmOptions(), 1, 1))
     assert words[0] == f"PATH={settings.vllm_dir}/bin:$PATH"
@@ -80,8 +98,10 @@ def test_it_asks_no_network_and_finds_its_own_programs_first(settings: Settings)
 
 
 def test_on_the_cpu_it_is_told_of_no_gpu(settings: Settings) -> None:
-    words = told(settings.model_copy(update={"benchmark_device": "cpu"}), {})
-    assert not {"--gpu-memory-utilization", "--tensor-parallel-size"} & set(words)
+    words = told(settings.model_copy(update={"benchmark_device": "cpu"}), {"gpu_memory_utilization": 0.4})
+    assert "--tensor-parallel-size" not in words
+    # There it is the share of the node's memory.
+    assert words[words.index("--gpu-memory-utilization") + 1] == "0.4"
 
 
 def test_an_environment_that_is_not_there_is_told(settings: Settings, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a profile may say about continuous batching."""
+"""What a profile may say about continuous batching. Both halves read it: the controller refuses what cannot be."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from benchmark.node.attention import Choice
+# Beside transformers' own, `torch_flash`: see `node/attention.py`.
+Choice = Literal["auto", "sdpa", "paged|eager", "torch_flash", "flash_attention_2", "flash_attention_3"]
 
 
 class Options(BaseModel):

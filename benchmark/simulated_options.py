@@ -1,0 +1,22 @@
+"""What a profile may say of the engine that only waits. Both halves read it: the controller refuses what cannot be."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Options(BaseModel):
+    """The profile's `engine_options`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    load_s: float = Field(0, ge=0, description="seconds that loading takes")
+    ttft_ms: float = Field(5, ge=0, description="milliseconds until the first token")
+    tpot_ms: float = Field(0.2, ge=0, description="milliseconds per further token")
+    spread: float = Field(0, ge=0, le=1, description="by how much queries differ: one standard deviation, relative")
+    work_ms: float = Field(0, ge=0, description="processor time that each query takes before its first token")
+    slots: int = Field(0, ge=0, description="queries that are answered at once, the others wait; 0: no limit")
+    shared: str = Field("", description="a file; the engines of several nodes of one machine take turns at its lock")
+    shared_ms: float = Field(0, ge=0, description="for so long, before the first token of each query")
+    fail_indexes: tuple[int, ...] = Field((), description="queries that fail")
+    break_at: int | None = Field(None, description="the query at which the engine breaks as a whole")

@@ -1,0 +1,208 @@
+"""Tiny random models of many families, made on the spot with transformers' own classes.
+
+`python -m tests.architectures [family ...]` runs every one of them with `sequential` and `continuous` and prints what
+came of it: the table in docs/operations.md. It takes minutes; the suite takes a few of them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import BenchmarkError
+from benchmark.node.architecture import model_class
+from benchmark.node.engines import continuous, sequential
+from benchmark.node.interfaces import Answer, Engine, Prompt, Query
+from benchmark.node.tiny_model import make_tiny_model
+from benchmark.profiles import Generation
+from benchmark.settings import Settings
+
+# What configuration classes call their sizes; of these each is given those that it has.
+SMALL: dict[str, Any] = {
+    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "word_embed_proj_dim"), 64),
+    **dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner"), 96),
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 4),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads"), 4),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len"), 512),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
+    **dict.fromkeys(("num_experts_per_tok", "linear_num_key_heads", "num_key_value_heads"), 2),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "q_lora_rank"), 32),
+    **dict.fromkeys(("n_shared_experts", "n_group", "topk_group", "first_k_dense_replace", "mamba_n_groups"), 1),
+    **dict.fromkeys(("sliding_window", "attention_chunk_size", "head_dim", "kv_lora_rank", "qk_nope_head_dim"), 16),
+    **dict.fromkeys(("v_head_dim", "state_size", "linear_key_head_dim", "linear_value_head_dim"), 16),
+    **{"qk_rope_head_dim": 8, "linear_num_value_heads": 4, "global_head_dim": 32, "num_kv_shared_layers": 0},
+    **{"vocab_size": 512, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+    **{"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 512},
+}
+VISION: dict[str, Any] = {
+    **dict.fromkeys(("hidden_size", "intermediate_size", "embed_dim"), 32),
+    **dict.fromkeys(("num_hidden_layers", "depth"), 1),
+    **dict.fromkeys(("num_attention_heads", "num_heads"), 2),
+    **{"image_size": 28, "patch_size": 14, "out_hidden_size": 64, "vision_output_dim": 64},
+}
+LATENT = {"num_key_value_heads": 4, "head_dim": 8}
+# What a family wants otherwise.
+OWN: dict[str, dict[str, Any]] = {
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8, "rope_theta": 10000.0},
+        "ffn_config": {"ffn_hidden_size": 96, "moe_num_experts": 4, "moe_top_k": 2},
+    },
+    "deepseek_v2": LATENT,
+    "deepseek_v3": LATENT,
+    "gemma2": {"attn_logit_softcapping": 0.5},  # so low that whoever leaves it out answers otherwise
+    "gptj": {"rotary_dim": 8},
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": 16},
+    "mamba2": {"num_heads": 8, "head_dim": 16, "n_groups": 1},
+}
+# Whose layers are all of one kind, which is no word of theirs to say.
+WITHOUT_KINDS = ("mamba", "mamba2")
+BATCHED = (
+    *("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma", "gemma2", "gemma3_text"),
+    *("gemma3", "mistral3", "ministral", "qwen3_vl", "llava", "phi", "phi3", "phimoe", "gpt2", "gpt_neox", "opt"),
+    *("olmo2", "olmo3", "olmoe", "granite", "granitemoe", "cohere", "cohere2", "gpt_oss", "glm4", "glm4_moe"),
+    *("ernie4_5", "exaone4", "starcoder2", "smollm3", "seed_oss", "hunyuan_v1_dense", "minimax_m2", "apertus", "dbrx"),
+)
+ALONE = (
+    *("falcon", "bloom", "mpt", "gptj", "gpt_neo", "gpt_bigcode", "nemotron", "stablelm", "diffllama", "doge"),
+    *("jetmoe", "deepseek_v2", "deepseek_v3", "gemma4_text", "mimo_v2_flash", "llama4", "llama4_text"),
+    *("mamba", "mamba2", "rwkv", "qwen3_next", "qwen3_5", "olmo_hybrid", "nemotron_h", "minimax", "zamba2", "mllama"),
+)
+PROMPTS = (5, 40, 23, 17, 60)
+GENERATION = Generation(max_new_tokens=12, min_new_tokens=12)
+
+
+def config(family: str) -> Any:
+    """Return a small configuration of that family; texts alone where it sees images too."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = CONFIG_MAPPING[family]
+    if "text_config" not in kind.sub_configs or family == "qwen3_5":
+        return kind(**{**_small(kind), **OWN.get(family, {})})
+    whole = kind()
+    parts = {"text_config": {**_small(type(whole.text_config)), "model_type": whole.text_config.model_type}}
+    if "vision_config" in kind.sub_configs:
+        known = whole.vision_config.to_dict()
+        sizes = {name: value for name, value in VISION.items() if name in known}
+        parts["vision_config"] = {**sizes, "model_type": known["model_type"]}
+    return kind(**parts)
+
+
+def model(family: str, seed: int = 0) -> Any:
+    """Return a model of that family whose answers depend on every token: its weights are larger than fresh ones."""
+    import torch
+
+    own = config(family)
+    torch.manual_seed(seed)
+    made = model_class(own).from_config(own, dtype=torch.float32).eval()
+    for weights in made.parameters():
+        if weights.dim() > 1:
+            torch.nn.init.normal_(weights, std=0.15)
+    return made
+
+
+def save(family: str, directory: Path, tokenizer: Path) -> Settings:
+    """Write a model as its makers would, with a tokenizer, and return the settings of a node where it lies."""
+    model(family).save_pretrained(directory)
+    for path in tokenizer.iterdir():
+        if path.name not in ("config.json", "generation_config.json") and path.suffix != ".safetensors":
+            shutil.copy(path, directory)
+    return Settings(benchmark_model=str(directory), benchmark_device="cpu", benchmark_dtype="float32")
+
+
+def queries(vocabulary: int = 500) -> list[Query]:
+    """Return prompts of token ids, shorter and longer than the sliding windows are."""
+    draw = random.Random(1)
+    return [
+        Query(number, Prompt(str(number), "", tuple(draw.choices(range(3, vocabulary), k=length))), number)
+        for number, length in enumerate(PROMPTS)
+    ]
+
+
+class Answers:
+    """Keeps what an engine answers."""
+
+    def __init__(self) -> None:
+        self.tokens: dict[int, tuple[int, ...]] = {}
+        self.errors: list[str] = []
+
+    def first_token(self, query: Query, at_ns: int) -> None:
+        """Nothing."""
+
+    def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
+        """Keep it."""
+        self.tokens[query.index] = answer.token_ids
+
+    def failed(self, query: Query, error: str) -> None:
+        """Keep that."""
+        self.errors.append(error)
+
+
+def ask(engine: Engine) -> dict[int, tuple[int, ...]]:
+    """Return the engine's answers to all prompts; AssertionError where one failed."""
+    heard, asked = Answers(), queries()
+    for query in asked:
+        engine.submit(query, heard)
+    while len(heard.tokens) + len(heard.errors) < len(asked):
+        time.sleep(0.005)
+    assert not heard.errors, heard.errors
+    return heard.tokens
+
+
+def answers(settings: Settings, name: str) -> dict[int, tuple[int, ...]]:
+    """Load an engine and return its answers; raises as loading does."""
+    engine: Engine
+    if name == "sequential":
+        engine = sequential.Engine(settings, GENERATION, {})
+    else:
+        engine = continuous.Engine(settings, GENERATION, {"page_size": 16, "num_blocks": 64})
+    try:
+        engine.load()
+        return ask(engine)
+    finally:
+        engine.close()
+
+
+def outcome(family: str, tokenizer: Path, directory: Path) -> str:
+    """Return one line of the table."""
+    try:
+        settings = save(family, directory, tokenizer)
+        alone = answers(settings, "sequential")
+    except Exception as error:  # a family's own code raises what it likes, and the table goes on
+        return f"sequential: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    try:
+        together = answers(settings, "continuous")
+    except BenchmarkError as error:
+        return f"refused: {str(error).partition('cannot serve it: ')[2] or error}"
+    same = sum(a == b for number in alone for a, b in zip(alone[number], together[number], strict=True))
+    return "the same tokens" if together == alone else f"{same} of {len(PROMPTS) * GENERATION.max_new_tokens} tokens"
+
+
+def main(families: list[str]) -> None:
+    """Print the table."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    with tempfile.TemporaryDirectory() as scratch:
+        make_tiny_model(Path(scratch) / "tokenizer")
+        for family in families or [*BATCHED, *ALONE]:
+            print(f"{family}: {outcome(family, Path(scratch) / 'tokenizer', Path(scratch) / family)}", flush=True)
+
+
+def _small(kind: Any) -> dict[str, Any]:
+    plain = kind()
+    known = {*plain.to_dict(), *plain.attribute_map}
+    given = {name: value for name, value in SMALL.items() if name in known}
+    kinds = getattr(plain, "layer_types", None)
+    if kinds and kind.model_type not in WITHOUT_KINDS:
+        each = list(dict.fromkeys(kinds))
+        place = "layer_types" if "layer_types" in plain.to_dict() else plain.attribute_map["layer_types"]
+        given[place] = [each[number % len(each)] for number in range(4)]
+    return given
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,190 @@
+"""The table of what settings and profile can do together: refused on the controller, or let be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmark.combinations import ENGINE_OPTIONS, SCENARIO_OPTIONS
+from benchmark.errors import InputError
+from benchmark.profiles import plugins
+from benchmark.settings import resolve
+
+URL: dict[str, Any] = {"benchmark_endpoint_urls": ["http://127.0.0.1:8000"]}
+CPU_VLLM: dict[str, Any] = {"benchmark_device": "cpu", "vllm_requirements": "cpu.txt"}
+CLOSED = {"scenario": "closed_loop", "engine": "sequential", "dataset": "curated", "samples": 5}
+SYNTHETIC = {**CLOSED, "dataset": "synthetic", "dataset_options": {"input_tokens": [100, 9000], "prompts": 4}}
+
+
+def problems(settings: dict[str, Any], profile: dict[str, Any] | None, directory: Path) -> list[str]:
+    """Resolve the settings with a profile of one's own where there is one; return what is refused."""
+    if profile is not None:
+        path = directory / "own.yaml"
+        path.write_text(yaml.safe_dump({"name": "own", "version": 1, **profile}))
+        settings = {**settings, "benchmark_profile": str(path)}
+    try:
+        resolve(settings)
+    except InputError as error:
+        return str(error).splitlines()
+    return []
+
+
+def asked(engine: str, profile: str = "quick", **settings: Any) -> dict[str, Any]:
+    return {"benchmark_engine": engine, "benchmark_profile": profile, **settings}
+
+
+def options(engine: str, **given: Any) -> dict[str, Any]:
+    return asked(engine, benchmark_engine_options=given, **(URL if engine == "endpoint" else {}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "profile", "said"),
+    [
+        # Engine options
+        (options("sequential", batch=4), None, "The engine sequential has no options and is given batch."),
+        (options("endpoint", max_num_seqs=4), None, "given max_num_seqs. max_num_seqs is an option of vllm."),
+        (options("continuous", max_num_seqs=4), None, "max_num_seqs: Extra inputs are not permitted; its options are"),
+        (options("continuous", page_size=1), None, "The engine continuous: page_size: Input should be greater than"),
+        (options("continuous", num_blocks="many"), None, "The engine continuous: num_blocks: Input should be a valid"),
+        (options("continuous", attention="magic"), None, "The engine continuous: attention: Input should be 'auto'"),
+        (options("simulated", ttft_ms="slow"), None, "The engine simulated: ttft_ms: Input should be a valid number"),
+        (options("vllm", page_size=16), None, "The engine vllm: page_size: Extra inputs are not permitted"),
+        ({"benchmark_engine_options": {"page_size": 16}}, None, "page_size is an option of continuous."),
+        # What an engine cannot do at all
+        (asked("continuous"), {**CLOSED, "generation": {"max_new_tokens": 8, "min_new_tokens": 4}}, "between 4 and 8"),
+        (
+            options("continuous", use_cuda_graph=True) | {"benchmark_device": "cpu"},
+            None,
+            "use_cuda_graph and use_async_batching need a GPU, and benchmark_device is cpu.",
+        ),
+        (
+            options("continuous", attention="torch_flash") | {"benchmark_device": "cpu"},
+            None,
+            "attention torch_flash needs a GPU, and benchmark_device is cpu.",
+        ),
+        (
+            options("continuous", attention="flash_attention_2") | {"benchmark_dtype": "float32"},
+            None,
+            "attention flash_attention_2 needs benchmark_dtype float16 or bfloat16.",
+        ),
+        (
+            options("continuous", num_blocks=2, page_size=16),
+            None,
+            "2 pages (num_blocks) of 16 tokens (page_size) do not",
+        ),
+        (
+            asked("sequential", "mlperf-server"),
+            None,
+            "The engine sequential answers one query before it takes the next",
+        ),
+        (asked("sequential", "mlperf-interactive"), None, "the scenario Server issues them when they are due"),
+        # Replicas
+        (
+            asked("sequential", benchmark_replicas=2),
+            None,
+            "benchmark_replicas is 2 and the engine sequential runs once",
+        ),
+        (asked("simulated", benchmark_replicas=4), None, "benchmark_replicas is 4 and the engine simulated runs once"),
+        (
+            asked("vllm", benchmark_replicas=2, **CPU_VLLM),
+            None,
+            "benchmark_replicas is 2 and vLLM serves one copy on the",
+        ),
+        (
+            options("vllm", tensor_parallel_size=2) | CPU_VLLM,
+            None,
+            "tensor_parallel_size spreads a model over GPUs, and benchmark_device is cpu.",
+        ),
+        # Lengths
+        (
+            options("vllm", max_model_len=32),
+            None,
+            "max_model_len is 32, and the profile's longest prompt and its answer",
+        ),
+        (asked("vllm"), SYNTHETIC, "max_model_len is 8192, and the profile's longest prompt and its answer take 9064"),
+        # Servers
+        (asked("endpoint"), None, "The engine is endpoint and there is none: set benchmark_endpoint_urls"),
+        (URL, None, "benchmark_endpoint_urls is set, and the engine sequential asks no server"),
+        ({"benchmark_endpoint_start": "x"}, None, "benchmark_endpoint_start is set, and the engine sequential asks no"),
+        (asked("continuous", **URL, benchmark_endpoint_start="x"), None, "benchmark_endpoint_start are set, and the"),
+        (
+            asked("endpoint", **URL, benchmark_endpoint_api="chat"),
+            SYNTHETIC,
+            "the prompts of the dataset synthetic are token ids without a text",
+        ),
+        # Scenarios
+        ({}, {**CLOSED, "scenario_options": {"rate": 4}}, "The scenario closed_loop has no options and is given rate."),
+        (
+            asked("continuous"),
+            {**CLOSED, "scenario": "loadgen", "scenario_options": {"scenario": "MultiStream"}},
+            "The scenario loadgen: scenario: Input should be 'Server', 'Offline' or 'SingleStream'",
+        ),
+        (
+            asked("continuous"),
+            {**CLOSED, "scenario": "loadgen", "scenario_options": {}},
+            "The scenario loadgen: scenario: Field required; its options are scenario, model,",
+        ),
+        ({"benchmark_target_qps": "auto"}, None, "profile quick has no rate to search for"),
+        (asked("continuous", "mlperf-singlestream", benchmark_target_qps="auto"), None, "has no rate to search for"),
+        # Accuracy
+        (
+            {"benchmark_accuracy": "only"},
+            CLOSED,
+            "there is nothing to judge: the dataset curated has no references and the profile no greedy_prompts",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    settings: dict[str, Any], profile: dict[str, Any] | None, said: str, tmp_path: Path
+) -> None:
+    (problem,) = problems(settings, profile, tmp_path)
+    assert said in problem
+    assert problem.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "profile", ["quick", "mlperf-server", "mlperf-interactive", "mlperf-offline", "mlperf-singlestream"]
+)
+@pytest.mark.parametrize("engine", ["sequential", "continuous", "vllm", "endpoint"])
+@pytest.mark.parametrize("accuracy", ["profile", "off", "with-performance", "only"])
+def test_every_engine_takes_every_profile_but_one_at_a_time_no_schedule(
+    engine: str, profile: str, accuracy: str, tmp_path: Path
+) -> None:
+    settings = asked(engine, profile, benchmark_accuracy=accuracy, **(URL if engine == "endpoint" else {}))
+    scheduled = profile in ("mlperf-server", "mlperf-interactive") and accuracy != "only"
+    assert bool(problems(settings, None, tmp_path)) == (engine == "sequential" and scheduled)
+
+
+@pytest.mark.parametrize(
+    ("settings", "profile"),
+    [
+        # What has no effect is let be: one inventory serves several profiles.
+        (asked("simulated", "self-test", **URL), None),
+        ({"benchmark_endpoint_model": "x", "benchmark_endpoint_api": "chat"}, None),
+        ({"benchmark_dataset_path": "/x.json"}, None),
+        ({"benchmark_accuracy": "with-performance"}, CLOSED),
+        # What works.
+        (
+            options("continuous", page_size=16, attention="sdpa")
+            | {"benchmark_device": "cpu", "benchmark_replicas": 2},
+            None,
+        ),
+        (asked("continuous"), {**CLOSED, "generation": {"temperature": 1.0, "top_k": 5, "top_p": 0.9}}),
+        (asked("continuous"), SYNTHETIC),
+        (options("vllm", max_model_len=10_000), SYNTHETIC),
+        (asked("endpoint", **URL, benchmark_replicas=8), SYNTHETIC),
+        (asked("endpoint", benchmark_endpoint_urls=["http://a", "http://b"], benchmark_endpoint_start="both"), None),
+        (asked("continuous", "mlperf-server", benchmark_target_qps="auto"), None),
+        ({"benchmark_solo_first": True, "benchmark_dtype": "float16", "benchmark_device": "cpu"}, None),
+    ],
+)
+def test_what_can_work_is_let_be(settings: dict[str, Any], profile: dict[str, Any] | None, tmp_path: Path) -> None:
+    assert problems(settings, profile, tmp_path) == []
+
+
+def test_the_table_knows_every_engine_and_scenario() -> None:
+    assert {*ENGINE_OPTIONS, "vllm"} == set(plugins("engines"))
+    assert set(SCENARIO_OPTIONS) == set(plugins("scenarios"))
