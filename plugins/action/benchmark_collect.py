@@ -45,7 +45,7 @@ class ActionModule(RunAction):
             )
         names = self.fetch()
         if names and exit_code.isdigit():
-            self.script("clean.sh")
+            self.clean()
         if reason := why_failed(exit_code, self.place, timeout_s, repeats):
             raise NodeFailure(reason)
         return {"changed": True, "files": names}
@@ -60,7 +60,7 @@ class ActionModule(RunAction):
             lost = " ".join(str(error).split())[-200:]
             raise NodeFailure(
                 f"{reason} It could not be asked to stop, the SSH connection is lost ({lost}): it ends by itself, "
-                "at the latest after benchmark_timeout_s."
+                f"at the latest after benchmark_timeout_s. {self.stays}"
             ) from None
         raise NodeFailure(f"{reason} It was stopped; the others went on." if stopped else reason)
 
@@ -75,7 +75,7 @@ class ActionModule(RunAction):
                 self.end()
                 raise NodeFailure(f"The benchmark hung: it was stopped {limit_s} s after the agreed start.")
             lost = f", and no connection: {self.lost}" if self.lost else ": the node does not stop it."
-            raise NodeFailure(f"No end after {limit_s} s{lost}")
+            raise NodeFailure(f"No end after {limit_s} s{lost.rstrip('.')}. {self.stays}")
         return state
 
     def _since_start_s(self, repeats: int) -> float:

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import live_channel
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.utils.display import Display
+from bounds import TooMuch
 from leader import alone, require_leader
 from node_action import ANSWER_S, CHECKOUT, NodeAction, NodeFailure
 from play_settings import nodes
 
-from benchmark.cluster.fetched import unpack
+from benchmark.cluster.fetched import Packed, unpack
 from benchmark.errors import InputError
 from benchmark.files import MAX_SAMPLES_BYTES, read_record
 from benchmark.progress import Told, describe, parse
@@ -129,42 +130,74 @@ class RunAction(NodeAction):
             time.sleep(max(0.0, LEAST_LOOK_S - (time.monotonic() - began)))
 
     def fetch(self, attempts: int = 3, into: Path | None = None) -> list[str]:
-        """Bring the files; a connection that breaks is tried again, for what was measured is on the node."""
-        place = into or self.place
-        archive = place / ARCHIVE
-        for attempt in range(attempts):
-            try:
-                packed = self.script("pack.sh", answer_s=TRANSFER_S)
-                path, size, inline = read_packed(packed)
-                if not 0 < size <= MAX_SAMPLES_BYTES:
-                    raise NodeFailure(f"The node's files could not be packed: {packed[-300:]}")
-                if inline:
-                    archive.write_bytes(base64.b64decode(inline))
-                else:
-                    with self.bounded(TRANSFER_S):
-                        self._connection.fetch_file(path, str(archive))
-                names = unpack(archive, place)
-            except InputError as error:
-                raise NodeFailure(str(error)) from error
-            except binascii.Error as error:
-                raise NodeFailure(f"The node's files came back damaged: {error}.") from error
-            except AnsibleConnectionFailure:
-                if attempt == attempts - 1:
-                    raise
-                self.say("SSH connection lost while fetching, trying again")
-                time.sleep(RETRY_S)
-            else:
-                return names
-            finally:
-                archive.unlink(missing_ok=True)
+        """Bring the files; a connection that breaks is tried again, for what was measured is on the node.
+
+        Every failure says where on the node that is, and how to get it.
+        """
+        try:
+            for attempt in range(attempts):
+                try:
+                    return self._bring(Packed.parse(self.script("pack.sh", answer_s=TRANSFER_S)), into or self.place)
+                except AnsibleConnectionFailure:
+                    if attempt == attempts - 1:
+                        raise
+                    self.say("SSH connection lost while fetching, trying again")
+                    time.sleep(RETRY_S)
+        except AnsibleConnectionFailure as error:
+            raise AnsibleConnectionFailure(f"{' '.join(str(error).split())[-300:]}. {self.stays}") from error
+        except (NodeFailure, TooMuch) as error:
+            raise NodeFailure(f"{error} {self.stays}") from error
         return []
+
+    def _bring(self, packed: Packed, place: Path) -> list[str]:
+        """Bring what was packed. Whether it came whole is seen from the archive, not from what carried it."""
+        archive = place / ARCHIVE
+        lost: AnsibleError | None = None
+        try:
+            if not 0 < packed.size <= MAX_SAMPLES_BYTES:
+                raise NodeFailure(why_refused("pack.sh", packed.said or "it packed nothing", self.on_node))
+            if packed.inline:
+                archive.write_bytes(base64.b64decode(packed.inline))
+            else:
+                try:
+                    with self.bounded(TRANSFER_S):
+                        self._connection.fetch_file(packed.path, str(archive))
+                except AnsibleError as error:
+                    lost = error
+            return unpack(archive, place, expected=packed.files)
+        except (InputError, binascii.Error) as error:
+            if isinstance(lost, AnsibleConnectionFailure):
+                raise lost from None
+            if "No space left on device" in packed.said:
+                raise NodeFailure(why_refused("pack.sh", packed.said, self.on_node)) from error
+            reasons = [f"{error}".rstrip("."), *([f"tar said: {packed.said}"] if packed.said else [])]
+            if lost:
+                reasons.append(" ".join(str(lost).split())[-300:])
+            raise NodeFailure("; ".join(reasons) + ".") from error
+        finally:
+            archive.unlink(missing_ok=True)
+
+    @property
+    def stays(self) -> str:
+        """The sentence that says where on the node its files are, and how to get them."""
+        return (
+            f"Its files stay on {self.node} in {self.on_node}/{self.node}: -e benchmark_resume={self.run_dir.name} "
+            "fetches them."
+        )
+
+    def clean(self) -> None:
+        """Remove on the node what lies here; that it cannot be removed takes nothing from what was measured."""
+        try:
+            self.script("clean.sh")
+        except (AnsibleError, NodeFailure):
+            self.say("what it measured is here, and could not be removed there")
 
     def end(self) -> bool:
         """Stop the run on the node, and bring its files; return whether there was one."""
         if self.script("stop.sh").strip() == NOTHING:
             return False
         if self.fetch():
-            self.script("clean.sh")
+            self.clean()
         return True
 
     def after_interruption(self) -> dict[str, Any]:
@@ -177,12 +210,12 @@ class RunAction(NodeAction):
                 return super().after_interruption()
             ended = self.script("watch.sh", "0", "exit_code", "", "1").partition("\n")[0]
             if names := self.fetch(attempts=1):
-                self.script("clean.sh")
+                self.clean()
         except AnsibleConnectionFailure as error:
             told = " ".join(str(error).split())[-200:]
             raise NodeFailure(
                 f"{self.interruption}, and the node could not be asked to stop ({told}): it ends by itself, at the "
-                "latest after benchmark_timeout_s, and keeps what it measured."
+                f"latest after benchmark_timeout_s. {self.stays}"
             ) from None
         if ended in COMPLETED:
             return {"changed": True, "files": names}
@@ -224,14 +257,6 @@ def start_words(order: RunOrder) -> tuple[str, str]:
     """Return what start.sh is told besides where the run lies: the environment's directory and the time limit."""
     settings = order.resolved.settings
     return settings.python_env_dir, str(order.limit_s or settings.benchmark_timeout_s)
-
-
-def read_packed(text: str) -> tuple[str, int, str]:
-    """Return what pack.sh printed: the archive's path, its size (0: it failed), and where it is small, the archive."""
-    # Not what a login shell may print before.
-    head, _, inline = text.partition("packed ")[2].partition("\n")
-    path, _, size = head.rpartition(" ")
-    return path, int(size) if size.isdecimal() and len(size) < 20 else 0, inline.strip()
 
 
 def look_s(count: int) -> int:
