@@ -8,6 +8,8 @@ import shutil
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cluster.killed import why_killed
@@ -21,6 +23,39 @@ KNOWN = re.compile(
     r"(benchmark|endpoint)\.log|oom_kills|((accuracy|solo|probe\d+|burst|repeat\d+)_)?(mlperf_log_[\w.-]+|user\.conf))"
 )
 MAX_FILES = 250
+# Every tar archive ends with two such blocks; one whose packer was killed does not, however whole its gzip stream is.
+END_OF_TAR = bytes(1024)
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What pack.sh printed."""
+
+    path: str
+    """The archive's on the node."""
+    size: int
+    """In bytes; 0: there is none."""
+    inline: str
+    """The archive in base64; empty where it is too large for that."""
+    files: tuple[str, ...] = ()
+    """Those of the run's files that are there, and so have to be in the archive."""
+    said: str = ""
+    """The end of what tar complained of."""
+
+    @classmethod
+    def parse(cls, text: str) -> Packed:
+        """Read pack.sh's lines; others (a login message) are passed over."""
+        files, said, lines = [], "", text.splitlines()
+        for number, line in enumerate(lines):
+            word, _, rest = line.partition(" ")
+            if word == "lies" and KNOWN.fullmatch(rest):
+                files.append(rest)
+            elif word == "said":
+                said = " ".join(rest.split())
+            elif word == "packed" and (found := re.fullmatch(r"(.+) +([0-9]{1,19})", rest)):
+                return cls(found[1].strip(), int(found[2]), "\n".join(lines[number + 1 :]).strip(), tuple(files), said)
+        return cls("", 0, "", tuple(files), said)
 
 
 class _Bounded(gzip.GzipFile):
@@ -29,20 +64,29 @@ class _Bounded(gzip.GzipFile):
     def __init__(self, path: Path, most: int) -> None:
         super().__init__(path)
         self._most = self._left = most
+        self._last = b""
 
     def read(self, size: int | None = -1) -> bytes:
         data = super().read(size)
         self._left -= len(data)
         if self._left < 0:
             raise InputError(f"{Path(str(self.name)).name}: more than {self._most >> 20} MiB when unpacked.")
+        self._last = (self._last + data)[-len(END_OF_TAR) :]
         return data
 
+    def require_end(self) -> None:
+        """Read what is left, with gzip's checksum; raise EOFError where what was read is no whole tar archive."""
+        while self.read(_CHUNK):
+            pass
+        if self._last != END_OF_TAR:
+            raise EOFError("it is cut off")
 
-def unpack(archive: Path, directory: Path, most: int = MAX_SAMPLES_BYTES) -> list[str]:
+
+def unpack(archive: Path, directory: Path, most: int = MAX_SAMPLES_BYTES, expected: Collection[str] = ()) -> list[str]:
     """Unpack the known files of a node's archive, `most` bytes together, into `directory`; return their names.
 
     Nothing else is written: no directory, link, device or foreign name. A file of an earlier unpacking is replaced
-    whole. Raises InputError, one sentence, for an archive that is damaged or too large.
+    whole. Raises InputError, one sentence, for an archive that is damaged or too large, or lacks an `expected` file.
     """
     names: list[str] = []
     room = most
@@ -61,6 +105,9 @@ def unpack(archive: Path, directory: Path, most: int = MAX_SAMPLES_BYTES) -> lis
                     with source, (beside / name).open("wb") as target:
                         shutil.copyfileobj(source, target)
                     names.append(name)
+            plain.require_end()
+        if lacking := sorted(set(expected).difference(names)):
+            raise InputError(f"{archive.name}: came without {', '.join(lacking)[:200]}.")
         for name in names:
             (beside / name).replace(directory / name)
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:

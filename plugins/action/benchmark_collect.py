@@ -10,7 +10,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible.errors import AnsibleConnectionFailure
-from node_action import NodeFailure
+from node_action import NodeFailure, unreachable
 from run_action import BEHIND, GRACE_S, REFUSED, REMOVED, RunAction
 
 from benchmark.cluster.fetched import why_failed
@@ -43,9 +43,12 @@ class ActionModule(RunAction):
                 f"{self.on_node} is gone from the node: did it restart, and does that not outlive a restart (as /tmp), "
                 "or was it removed? Nothing could be fetched; set benchmark_work_dir to a directory that stays."
             )
-        names = self.fetch()
+        try:
+            names = self.fetch()
+        except AnsibleConnectionFailure as error:
+            raise NodeFailure(f"{unreachable(str(error), self.address)} {self.stays}") from error
         if names and exit_code.isdigit():
-            self.script("clean.sh")
+            self.clean()
         if reason := why_failed(exit_code, self.place, timeout_s, repeats):
             raise NodeFailure(reason)
         return {"changed": True, "files": names}
@@ -60,7 +63,7 @@ class ActionModule(RunAction):
             lost = " ".join(str(error).split())[-200:]
             raise NodeFailure(
                 f"{reason} It could not be asked to stop, the SSH connection is lost ({lost}): it ends by itself, "
-                "at the latest after benchmark_timeout_s."
+                f"at the latest after benchmark_timeout_s. {self.stays}"
             ) from None
         raise NodeFailure(f"{reason} It was stopped; the others went on." if stopped else reason)
 
@@ -75,7 +78,7 @@ class ActionModule(RunAction):
                 self.end()
                 raise NodeFailure(f"The benchmark hung: it was stopped {limit_s} s after the agreed start.")
             lost = f", and no connection: {self.lost}" if self.lost else ": the node does not stop it."
-            raise NodeFailure(f"No end after {limit_s} s{lost}")
+            raise NodeFailure(f"No end after {limit_s} s{lost.rstrip('.')}. {self.stays}")
         return state
 
     def _since_start_s(self, repeats: int) -> float:

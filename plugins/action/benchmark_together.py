@@ -29,10 +29,10 @@ from node_action import NodeAction, unreachable
 from partners import Gathered, partner
 from play_settings import nodes
 from preparation import PREFLIGHT, Preparation
-from run_action import ARCHIVE, BEHIND, GRACE_S, REFUSED, hand_on, read_packed, show, why_refused
+from run_action import ARCHIVE, BEHIND, GRACE_S, REFUSED, hand_on, show, why_refused
 
 from benchmark.cluster.drift import drift_reason
-from benchmark.cluster.fetched import unpack
+from benchmark.cluster.fetched import Packed, unpack
 from benchmark.cluster.together import READY_FILE, START_FILE, agree, clock_offset, drift_of_ready, read_facts
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_atomic, write_record
@@ -128,9 +128,9 @@ class ActionModule(NodeAction):
         place = self.nodes[one.node].place
         archive = place / ARCHIVE
         try:
-            _, _, inline = read_packed("\n".join(one.packed[:-1]))
-            archive.write_bytes(base64.b64decode(inline))
-            if not unpack(archive, place, MOST_BYTES):
+            packed = Packed.parse("\n".join(one.packed[:-1]))
+            archive.write_bytes(base64.b64decode(packed.inline))
+            if not unpack(archive, place, MOST_BYTES, packed.files):
                 return False
         except (InputError, OSError, binascii.Error):
             return False

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import live_channel
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.utils.display import Display
+from bounds import TooMuch
 from leader import alone, require_leader
-from node_action import ANSWER_S, CHECKOUT, NodeAction, NodeFailure, unreachable
+from node_action import ANSWER_S, CHECKOUT, NodeAction, NodeFailure
 from play_settings import nodes, secrets_of
 
-from benchmark.cluster.fetched import unpack
+from benchmark.cluster.fetched import Packed, unpack
 from benchmark.errors import InputError
 from benchmark.files import MAX_SAMPLES_BYTES, read_record
 from benchmark.progress import Told, describe, parse
@@ -94,7 +95,7 @@ class RunAction(NodeAction):
         code, out, err = self.shell(command, stdin, answer_s)
         if code != 0 or "No space left on device" in err:
             reason = why_refused(name, err or out, self.on_node)
-            raise NodeFailure(f"{reason} {self.staying}" if name == "pack.sh" else reason)
+            raise NodeFailure(reason)
         return out
 
     def start(self) -> bool:
@@ -131,53 +132,72 @@ class RunAction(NodeAction):
             time.sleep(max(0.0, LEAST_LOOK_S - (time.monotonic() - began)))
 
     def fetch(self, attempts: int = 3, into: Path | None = None) -> list[str]:
-        """Bring the files; a connection that breaks is tried again, for what was measured is on the node."""
-        place = into or self.place
-        archive = place / ARCHIVE
-        for attempt in range(attempts):
-            try:
-                packed = self.script("pack.sh", answer_s=TRANSFER_S)
-                path, size, inline = read_packed(packed)
-                if not 0 < size <= MAX_SAMPLES_BYTES:
-                    told = " ".join(packed.split())[-300:]
-                    raise NodeFailure(f"The node's files could not be packed: {told} {self.staying}")
-                if inline:
-                    archive.write_bytes(base64.b64decode(inline))
-                else:
-                    with self.bounded(TRANSFER_S):
-                        self._connection.fetch_file(path, str(archive))
-                names = unpack(archive, place)
-            except InputError as error:
-                raise NodeFailure(f"{error} {self.staying}") from error
-            except binascii.Error as error:
-                raise NodeFailure(f"The node's files came back damaged: {error}. {self.staying}") from error
-            except OSError as error:
-                raise NodeFailure(f"{error.strerror or error}: {place}. {self.staying}") from error
-            except AnsibleConnectionFailure as error:
-                if attempt == attempts - 1:
-                    raise NodeFailure(f"{unreachable(str(error), self.address)} {self.staying}") from error
-                self.say("SSH connection lost while fetching, trying again")
-                time.sleep(RETRY_S)
-            else:
-                return names
-            finally:
-                archive.unlink(missing_ok=True)
+        """Bring the files; a connection that breaks is tried again, for what was measured is on the node.
+
+        A failure says where on the node that is, and how to get it; who hears of a lost connection has to say so.
+        """
+        try:
+            for attempt in range(attempts):
+                try:
+                    return self._bring(Packed.parse(self.script("pack.sh", answer_s=TRANSFER_S)), into or self.place)
+                except AnsibleConnectionFailure:
+                    if attempt == attempts - 1:
+                        raise
+                    self.say("SSH connection lost while fetching, trying again")
+                    time.sleep(RETRY_S)
+        except (NodeFailure, TooMuch) as error:
+            raise NodeFailure(f"{error} {self.stays}") from error
         return []
 
+    def _bring(self, packed: Packed, place: Path) -> list[str]:
+        """Bring what was packed. Whether it came whole is seen from the archive, not from what carried it."""
+        archive = place / ARCHIVE
+        lost: AnsibleError | None = None
+        try:
+            if not 0 < packed.size <= MAX_SAMPLES_BYTES:
+                raise NodeFailure(why_refused("pack.sh", packed.said or "it packed nothing", self.on_node))
+            if packed.inline:
+                archive.write_bytes(base64.b64decode(packed.inline))
+            else:
+                try:
+                    with self.bounded(TRANSFER_S):
+                        self._connection.fetch_file(packed.path, str(archive))
+                except AnsibleError as error:
+                    lost = error
+            return unpack(archive, place, expected=packed.files)
+        except (InputError, binascii.Error, OSError) as error:
+            if isinstance(lost, AnsibleConnectionFailure):
+                raise lost from None
+            if "No space left on device" in packed.said:
+                raise NodeFailure(why_refused("pack.sh", packed.said, self.on_node)) from error
+            reasons = [f"{error}".rstrip("."), *([f"tar said: {packed.said}"] if packed.said else [])]
+            if lost:
+                reasons.append(" ".join(str(lost).split())[-300:])
+            raise NodeFailure("; ".join(reasons) + ".") from error
+        finally:
+            archive.unlink(missing_ok=True)
+
     @property
-    def staying(self) -> str:
-        """A sentence: where what could not be fetched lies on the node, and how to get it."""
+    def stays(self) -> str:
+        """The sentence that says where on the node its files are, and how to get them."""
         return (
-            f"What the run left stays on the node in {self.on_node}/{self.node}: once that is mended, -e "
-            f"benchmark_resume={self.run_dir.name} fetches it."
+            f"Its files stay on {self.node} in {self.on_node}/{self.node}: -e benchmark_resume={self.run_dir.name} "
+            "fetches them."
         )
+
+    def clean(self) -> None:
+        """Remove on the node what lies here; that it cannot be removed takes nothing from what was measured."""
+        try:
+            self.script("clean.sh")
+        except (AnsibleError, NodeFailure):
+            self.say("what it measured is here, and could not be removed there")
 
     def end(self) -> bool:
         """Stop the run on the node, and bring its files; return whether there was one."""
         if self.script("stop.sh").strip() == NOTHING:
             return False
         if self.fetch():
-            self.script("clean.sh")
+            self.clean()
         return True
 
     def after_interruption(self) -> dict[str, Any]:
@@ -190,12 +210,12 @@ class RunAction(NodeAction):
                 return super().after_interruption()
             ended = self.script("watch.sh", "0", "exit_code", "", "1").partition("\n")[0]
             if names := self.fetch(attempts=1):
-                self.script("clean.sh")
+                self.clean()
         except AnsibleConnectionFailure as error:
             told = " ".join(str(error).split())[-200:]
             raise NodeFailure(
                 f"{self.interruption}, and the node could not be asked to stop ({told}): it ends by itself, at the "
-                "latest after benchmark_timeout_s, and keeps what it measured."
+                f"latest after benchmark_timeout_s. {self.stays}"
             ) from None
         if ended in COMPLETED:
             return {"changed": True, "files": names}
@@ -242,14 +262,6 @@ def start_words(order: RunOrder) -> tuple[str, str]:
 def start_input(place: Path, variables: Mapping[str, Any]) -> str:
     """Return what start.sh reads: the secrets among a node's variables, in a line that may be empty, and the order."""
     return f"{secrets_of(variables).line()}\n{(place / ORDER).read_text(encoding='utf-8')}"
-
-
-def read_packed(text: str) -> tuple[str, int, str]:
-    """Return what pack.sh printed: the archive's path, its size (0: it failed), and where it is small, the archive."""
-    # Not what a login shell may print before.
-    head, _, inline = text.partition("packed ")[2].partition("\n")
-    path, _, size = head.rpartition(" ")
-    return path, int(size) if size.isdecimal() and len(size) < 20 else 0, inline.strip()
 
 
 def look_s(count: int) -> int:

@@ -66,8 +66,8 @@ def test_what_cannot_be_fetched_stays_and_the_message_says_where(ended: tuple[Pl
     left = playbooks.directory / "nodes" / node / "runs" / done.run_dir.name / node
     assert list(left.glob("mlperf_datacenter_*.json"))
     reason = done.row(node)["reason"]
-    assert f"stays on the node in {left}" in reason
-    assert f"-e benchmark_resume={done.run_dir.name} fetches it" in reason
+    assert f"Its files stay on {node} in {left}" in reason
+    assert f"-e benchmark_resume={done.run_dir.name} fetches them" in reason
 
 
 def test_and_is_fetched_by_resuming_once_that_is_mended(ended: tuple[Playbooks, Done]) -> None:

@@ -4,6 +4,8 @@
 case $1 in "~/"*) run=$HOME/${1#"~/"}/$2 ;; *) run=$1/$2 ;; esac
 # A session whose connection is lost would wait for its next word until its time is up.
 { read -r speaker < "$run/speaker" && [ "/proc/$speaker/cwd" -ef "$run" ] && kill "$speaker"; } 2>/dev/null
-rm -rf "$run" "$run.tar.gz"
+# Aside first: on NFS a file that is still open keeps its directory, and one of that name would pass for a run.
+mv "$run" "$run.removed.$$" 2>/dev/null
+rm -rf "$run" "$run.removed".* "$run.tar.gz" 2>/dev/null
 rmdir "${run%/*}" 2>/dev/null
 exit 0

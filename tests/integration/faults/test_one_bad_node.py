@@ -118,7 +118,7 @@ EXPECTED = {
     "other-schema": ("refused", "schema_version 99 is not one this program knows"),
     "too-large": ("refused", "larger than 16 MiB; refused"),
     "other-run": ("refused", "it belongs to the run 20200101T000000Z-deadbeef"),
-    "escaping": ("missing", "No result came back"),
+    "escaping": ("failed", "benchmark: fetched.tar.gz: came without benchmark.log, mlperf_datacenter_escaping_"),
     "bomb": ("failed", "benchmark: fetched.tar.gz: more than 2048 MiB"),
     "endless": ("failed", "benchmark: The node sends without end"),
     "templates": ("failed", "{{ lookup('pipe', 'touch "),

@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "plugins" / "shared"))
 
 import gathering as gathering_module
 from gathering import Gathering, Partner, State
-from run_action import read_packed
 from speaking import Commands, Session, Speaker
 
+from benchmark.cluster.fetched import Packed
 from benchmark.cluster.together import clock_offset
 from benchmark.progress import Told
 from tests.unit.plugins.by_hand import SCRIPTS, Heard, Node, told
@@ -224,10 +224,11 @@ def test_what_a_completed_run_left_is_brought_home_and_a_failed_one_is_left_as_i
     kept: dict[str, str] = {}
 
     def keep(one: Partner) -> bool:
-        _, size, inline = read_packed("\n".join(one.packed[:-1]))
+        packed = Packed.parse("\n".join(one.packed[:-1]))
         archive = tmp_path / "archive.tar.gz"
-        archive.write_bytes(base64.b64decode(inline))
-        assert archive.stat().st_size == size
+        archive.write_bytes(base64.b64decode(packed.inline))
+        assert archive.stat().st_size == packed.size
+        assert packed.files == ("samples.jsonl",)
         with tarfile.open(archive) as tar:
             content = tar.extractfile("./samples.jsonl")
             assert content is not None
