@@ -1,4 +1,4 @@
-"""What a node measured counts once it is here, however its programs end; and where it stays, a further attempt gets it."""
+"""What a node measured counts once it is here, however its programs end; where it stays, a further attempt gets it."""
 
 from __future__ import annotations
 
