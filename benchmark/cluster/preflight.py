@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from benchmark.cluster.gpu_listing import Listing, gpu_problems, gpu_warnings
 from benchmark.vllm import BELOW_PYTHON, GLIBC, MACHINE, OLDEST_PYTHON
 
 MIN_PYTHON = (3, 10)
@@ -34,6 +35,8 @@ class Needs:
     cache_dir: str
     weights_gb: float
     vllm: VllmNeeds | None = None
+    chosen: bool = False
+    """Whether CUDA_VISIBLE_DEVICES in benchmark_environment chooses among the GPUs."""
 
 
 @dataclass
@@ -54,18 +57,34 @@ class Probe:
                 probe.many.setdefault(key, []).append(value.strip())
         return probe
 
+    @property
+    def hung(self) -> dict[str, str]:
+        """The parts of the probe that did not end, and the command at which they were."""
+        return dict(line.partition(" ")[::2] for line in self.many.get("hung", []))
+
 
 def gpus(probe: Probe) -> list[dict[str, str]]:
-    """Return name, memory (MiB) and driver of every GPU that nvidia-smi listed."""
-    if probe.values.get("gpu_status") != "0":
-        return []
-    rows = [[cell.strip() for cell in line.split(",")] for line in probe.many.get("gpu", [])]
-    return [{"name": r[0], "memory_mib": r[1], "driver": r[2]} for r in rows if len(r) == 3]
+    """Return name, memory (MiB, or what nvidia-smi says in its place) and driver of every GPU that can be measured."""
+    listed = Listing.parse(probe.many.get("gpu", [])).gpus
+    return [{"name": g.name, "memory_mib": g.memory_mib, "driver": g.driver} for g in listed if not g.wrong]
+
+
+def warnings(probe: Probe, needs: Needs) -> list[str]:
+    """Return what is to be known of the node though it is fit, a sentence each."""
+    lines = probe.many.get("gpu", [])
+    found = gpu_warnings(lines, probe.many.get("pci_gpu", [])) if needs.device == "cuda" else []
+    # Whoever has chosen GPUs has left out the others; the run itself holds the chosen ones against the driver's list.
+    return [*found, *(gpu_problems(lines, probe.values.get("gpu_status", "")) if needs.chosen and gpus(probe) else [])]
 
 
 def problems(probe: Probe, needs: Needs) -> list[str]:
     """Return everything that keeps the node from running, or nothing."""
-    found = [*_python(probe, needs), *_vllm(probe, needs.vllm), *_disk(probe, needs)]
+    hung = probe.hung
+    found = [hung_words(command) for command in dict.fromkeys(hung.values())]
+    # Of a part that hung the rest is not known: it is no further problem.
+    found += [] if "env" in hung else _python(probe, needs)
+    found += [] if "vllm_env" in hung else _vllm(probe, needs.vllm)
+    found += _disk(probe, needs)
     if needs.vllm and needs.device == "cuda" and 0 < len(gpus(probe)) < needs.vllm.gpus:
         there = len(gpus(probe))
         found.append(
@@ -73,13 +92,21 @@ def problems(probe: Probe, needs: Needs) -> list[str]:
         )
     if missing := probe.many.get("missing_program"):
         found.append(f"Not installed: {', '.join(missing)} (coreutils, util-linux and tar have them).")
-    if needs.device == "cuda" and not gpus(probe):
-        said = " ".join(" ".join(probe.many.get("gpu", [])).split())[:200] or "it said nothing"
-        found.append(
-            f"No GPU is visible: nvidia-smi failed ({said}). Install or load the NVIDIA driver; to measure the CPU "
-            "instead, set benchmark_device: cpu."
-        )
+    if needs.device == "cuda" and "gpu" not in hung and not (needs.chosen and gpus(probe)):
+        found += gpu_problems(probe.many.get("gpu", []), probe.values.get("gpu_status", ""))
     return found
+
+
+def hung_words(command: str) -> str:
+    """Return a sentence for a command of the probe that did not end."""
+    remedy = (
+        "a disk does not answer there (a network disk whose server is gone?): mount it anew, or set another directory"
+    )
+    if command.startswith("nvidia-smi"):
+        remedy = "the NVIDIA driver or a GPU hangs: look at dmesg for XID errors; mostly only a restart helps"
+    elif not command.startswith(("df ", "a look at ")):
+        remedy = "try it on the node, or set python_env_python to another interpreter"
+    return f"The node answers, but there {command} gives no answer: {remedy}."
 
 
 def _python(probe: Probe, needs: Needs) -> list[str]:
@@ -134,6 +161,8 @@ def _disk(probe: Probe, needs: Needs) -> list[str]:
     if needs.weights_gb > 0:
         wanted.append(("cache", "model_present", needs.weights_gb, f"the weights in {needs.cache_dir}"))
     for key, present, gb, where in wanted:
+        if key in probe.hung:
+            continue
         if unwritable := probe.values.get(f"{key}_unwritable"):
             found.append(f"{unwritable} is not writable for this user, and {where} would go there.")
         if present in probe.values:

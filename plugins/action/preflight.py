@@ -9,9 +9,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
+from ansible.utils.display import Display
 from node_action import CHECKOUT, NodeAction, NodeFailure
 
-from benchmark.cluster.preflight import Needs, Probe, VllmNeeds, gpus, problems
+from benchmark.cluster.preflight import Needs, Probe, VllmNeeds, gpus, problems, warnings
 from benchmark.cluster.wheelhouse import load, on_controller
 from benchmark.errors import InputError
 from benchmark.settings import is_directory_path
@@ -32,6 +33,8 @@ class ActionModule(NodeAction):
         probe = Probe.parse(out)
         if found := problems(probe, needs):
             raise NodeFailure("\n".join(found))
+        for sentence in warnings(probe, needs):
+            Display().warning(f"{self.node}: {sentence}")
         return {"changed": False, "gpus": gpus(probe), "python": probe.values["python"]}
 
     def looks(self) -> list[str]:
@@ -50,6 +53,7 @@ class ActionModule(NodeAction):
             cache_dir=str(self.setting("hf_cache_dir")),
             weights_gb=float(self.setting("hf_cache_min_free_gb")) if fetched else 0,
             vllm=self._vllm(),
+            chosen="CUDA_VISIBLE_DEVICES" in (self.setting("benchmark_environment") or {}),
         )
         revision = str(self.setting("benchmark_model_revision"))
         repository = f"models--{model.replace('/', '--')}"

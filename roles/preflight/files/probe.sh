@@ -1,20 +1,36 @@
 # Tell what the node is, as "key<TAB>value" lines: one connection, and no Python needed to say that Python is missing.
 # Arguments: python interpreter, environment directory, cache directory, directory of the wanted snapshot, cuda or cpu;
 # where vLLM is wanted, its interpreter and its environment's directory.
+#
+# A driver or a disk that hangs must not hide what else there is to say. So each part is asked in a process of its own, all at
+# the same time, and writes into a file: a process that nobody can kill would keep a pipe to the controller open for ever.
+# A part says "at" before each command; the last one of a part that does not end has hung ("hung", the part, the command).
+LIMIT_S=${PREFLIGHT_LIMIT_S:-40}
+limit=
+command -v timeout >/dev/null && limit="timeout -k 2 $LIMIT_S"
 expand() { case $1 in "~") path=$HOME ;; "~/"*) path=$HOME/${1#"~/"} ;; *) path=$1 ;; esac; }
 say() { printf '%s\t%s\n' "$1" "$2"; }
+
+# What became of a command: its exit code, and its words.
+ended() {
+  case $1 in 124 | 137) [ -z "$limit" ] || { say hung "$part $2"; exit 0; } ;; esac
+}
 
 # The file system that a directory is on, or will be on: asked of its nearest parent that is there.
 disk() {
   expand "$2"
   where=$path
+  say at "a look at $where"
   while [ ! -d "$where" ] && [ "$where" != / ] && [ "$where" != . ]; do where=$(dirname "$where"); done
-  df -Pk "$where" 2>/dev/null | {
+  [ -w "$where" ] || say "$1_unwritable" "$where"
+  say at "df -Pk $where"
+  said=$($limit df -Pk "$where" 2>/dev/null)
+  ended $? "df -Pk $where"
+  printf '%s\n' "$said" | {
     read -r _
     read -r source _ _ free _
     say "$1_disk" "${source:+$source $free}"
   }
-  [ -w "$where" ] || say "$1_unwritable" "$where"
 }
 
 # The interpreter that an environment is made from, and the environment: what is said begins with $1.
@@ -22,6 +38,7 @@ environment() {
   expand "$2"
   interpreter=$path version=
   expand "$3"
+  say at "a look at $path"
   # Python starts only where an environment is to be made: that takes as long as all the rest.
   if [ -x "$path/bin/python" ]; then
     say "$1env_present" yes
@@ -29,26 +46,86 @@ environment() {
       { while read -r name _ value && [ -z "$version" ]; do [ "$name" = version ] && version=$value; done < "$path/pyvenv.cfg"; } 2>/dev/null
     fi
   else
-    "$interpreter" -c 'import venv, ensurepip' 2>/dev/null && say "$1venv" yes
+    say at "$interpreter"
+    $limit "$interpreter" -c 'import venv, ensurepip' >/dev/null 2>&1
+    code=$?
+    ended $code "$interpreter"
+    [ $code != 0 ] || say "$1venv" yes
   fi
-  [ -n "$version" ] || version=$("$interpreter" -I -S -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
+  if [ -z "$version" ]; then
+    say at "$interpreter"
+    version=$($limit "$interpreter" -I -S -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
+    ended $? "$interpreter"
+  fi
   say "$1python" "$version"
   disk "$1env" "$3"
 }
 
-environment "" "$1" "$2"
+model() {
+  expand "$1"
+  say at "a look at $path"
+  [ -z "$path" ] || [ ! -d "$path" ] || say model_present yes
+}
+
+# What the driver lists, and the NVIDIA GPUs on the PCI bus that no other driver has taken.
+gpu() {
+  all=index,pci.bus_id,name,memory.total,driver_version,gpu_recovery_action
+  for fields in "$all" "${all%,gpu_recovery_action}"; do
+    say at nvidia-smi
+    listed=$($limit nvidia-smi --query-gpu="$fields" --format=csv,noheader,nounits 2>&1)
+    code=$?
+    ended $code nvidia-smi
+    # Drivers before 570 do not know the last one.
+    case $listed in *"not a valid field"*) ;; *) break ;; esac
+  done
+  say gpu_status $code
+  printf '%s\n' "$listed" | while IFS= read -r line; do say gpu "$line"; done
+  for device in "${PREFLIGHT_PCI:-/sys/bus/pci/devices}"/*; do
+    { read -r vendor < "$device/vendor" && read -r class < "$device/class"; } 2>/dev/null || continue
+    case $vendor,$class,$(readlink "$device/driver") in
+      *vfio*) ;;
+      0x10de,0x03*) say pci_gpu "${device##*/}" ;;
+    esac
+  done
+}
+
+# The name of a part, and what asks for it.
+part() {
+  part=$1
+  shift
+  if [ -z "$scratch" ]; then
+    "$@"
+    return
+  fi
+  "$@" > "$scratch/$part" 2>/dev/null < /dev/null &
+  parts="$parts $part:$!"
+}
+
+scratch=$(mktemp -d 2>/dev/null || mktemp -d /dev/shm/probe.XXXXXX 2>/dev/null)
+parts= late=
+part env environment "" "$1" "$2"
+part cache disk cache "$3"
+part model model "$4"
+[ $# -lt 6 ] || part vllm_env environment vllm_ "$6" "$7"
+[ "$5" != cuda ] || part gpu gpu
 if [ $# -gt 5 ]; then
   say machine "$(uname -m)"
   say libc "$(getconf GNU_LIBC_VERSION 2>/dev/null)"
-  environment vllm_ "$6" "$7"
 fi
-expand "$4"
-[ -n "$path" ] && [ -d "$path" ] && say model_present yes
-disk cache "$3"
 for program in timeout setsid tar; do command -v "$program" >/dev/null || say missing_program "$program"; done
-if [ "$5" = cuda ]; then
-  gpus=$(nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader,nounits 2>&1)
-  say gpu_status $?
-  printf '%s\n' "$gpus" | while IFS= read -r line; do say gpu "$line"; done
-fi
+
+# What even SIGKILL does not end is left where it is, a little after the limit of a command.
+trap 'late=yes' USR1
+{ sleep $((LIMIT_S + 5)) & trap 'kill $!; exit' TERM; wait $!; kill -USR1 $$; } > /dev/null 2>&1 < /dev/null &
+watch=$!
+for one in $parts; do
+  part=${one%%:*} pid=${one#*:}
+  [ -n "$late" ] || wait "$pid"
+  while IFS= read -r line; do
+    case $line in "at	"*) last=${line#at?} ;; *) printf '%s\n' "$line" ;; esac
+  done < "$scratch/$part"
+  if [ -n "$late" ] && kill -KILL "$pid" 2>/dev/null; then say hung "$part $last"; fi
+done
+kill "$watch" 2>/dev/null
+rm -rf "$scratch"
 exit 0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cluster.preflight import Needs, Probe, VllmNeeds, gpus, problems
+from benchmark.cluster.preflight import Needs, Probe, VllmNeeds, gpus, problems, warnings
 
 PROBE = Path(__file__).parents[3] / "roles/preflight/files/probe.sh"
 
@@ -15,7 +15,7 @@ FIT = {
     "env_disk": ["/dev/sda1 99999999"],
     "cache_disk": ["/dev/sdb1 99999999"],
     "gpu_status": ["0"],
-    "gpu": ["NVIDIA A30, 24576, 550.54.15"],
+    "gpu": ["0, 00000000:3B:00.0, NVIDIA A30, 24576, 550.54.15"],
 }
 
 
@@ -54,6 +54,34 @@ def test_one_disk_has_to_hold_both() -> None:
     shared = ["/dev/sda1 24000000"]  # 24.6 GB: enough for either
     (found,) = problems(probe(env_disk=shared, cache_disk=shared), NEEDS)
     assert "30.0 GB are needed for the environment in ~/env and the weights in ~/hf" in found
+
+
+@pytest.mark.parametrize(
+    ("hung", "said"),
+    [
+        ("gpu nvidia-smi", "there nvidia-smi gives no answer: the NVIDIA driver or a GPU hangs"),
+        ("cache df -Pk /data", "there df -Pk /data gives no answer: a disk does not answer there"),
+        ("env a look at /home/me", "there a look at /home/me gives no answer: a disk"),
+        ("env python3", "there python3 gives no answer: try it on the node, or set python_env_python"),
+    ],
+)
+def test_what_hung_is_named_and_hides_nothing_else(hung: str, said: str) -> None:
+    part = hung.split()[0]
+    keys = {"gpu": ("gpu", "gpu_status"), "cache": ("cache_disk",), "env": ("python", "venv", "env_disk")}[part]
+    lacking: dict[str, list[str] | None] = dict.fromkeys(keys)
+    (found,) = problems(probe(hung=[hung], **lacking), NEEDS)
+    assert said in found
+    assert "Not reachable" not in found
+    assert len(problems(probe(hung=[hung], missing_program=["tar"], **lacking), NEEDS)) == 2
+
+
+def test_whoever_chose_gpus_is_warned_of_the_others() -> None:
+    lost = ["Unable to determine the device handle for GPU0000:3C:00.0: GPU is lost."]
+    told = probe(gpu=[*FIT["gpu"], *lost])
+    assert len(problems(told, NEEDS)) == 1
+    chosen = Needs(**{**vars(NEEDS), "chosen": True})
+    assert problems(told, chosen) == []
+    assert "GPU is lost" in warnings(told, chosen)[0]
 
 
 def test_what_is_there_needs_no_room() -> None:

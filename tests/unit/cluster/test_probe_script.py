@@ -1,0 +1,102 @@
+"""roles/preflight/files/probe.sh with programs that hang, fail or say odd things: the rest is answered all the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmark.cluster.preflight import Needs, Probe, problems
+
+PROBE = Path(__file__).parents[3] / "roles/preflight/files/probe.sh"
+LIST = "0, 00000000:3B:00.0, NVIDIA A30, 24576, 550.54.15"
+# In the place of a command that hangs until it is killed; and of one that nothing can kill before the probe has ended.
+HANGS = "exec sleep 300"
+OLD_DRIVER = f"""case $* in
+  *gpu_recovery_action*) echo 'Field "gpu_recovery_action" is not a valid field to query.'; exit 2 ;;
+  *) echo '{LIST}' ;;
+esac"""
+
+
+def ask(tmp_path: Path, programs: dict[str, str], *shell: str, path: str | None = None) -> Probe:
+    """Return what the probe says on a node with these programs."""
+    place = tmp_path / "bin"
+    place.mkdir(exist_ok=True)
+    for name, script in programs.items():
+        (place / name).write_text(f"#!/bin/sh\n{script}\n")
+        (place / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{place}:{path or os.environ['PATH']}", "PREFLIGHT_LIMIT_S": "1"}
+    environment["PREFLIGHT_PCI"] = str(tmp_path / "pci")
+    words = ["python3", f"{tmp_path}/not/yet", str(tmp_path), "", "cuda"]
+    done = subprocess.run(
+        [*(shell or ("sh",)), str(PROBE), *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env=environment,
+    )
+    return Probe.parse(done.stdout)
+
+
+def found(probe: Probe, tmp_path: Path) -> list[str]:
+    return problems(probe, Needs("cuda", "python3", f"{tmp_path}/not/yet", 0.001, str(tmp_path), 0.001))
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [("nvidia-smi", "there nvidia-smi gives"), ("df", "there df -Pk"), ("python3", "there python3 gives no answer")],
+)
+def test_a_command_that_hangs_is_named_and_the_rest_answers(
+    program: str, said: str, shell: str, tmp_path: Path
+) -> None:
+    probe = ask(tmp_path, {"nvidia-smi": f"echo '{LIST}'", program: HANGS}, shell)
+    sentences = found(probe, tmp_path)
+    assert all(said in sentence for sentence in sentences)
+    assert len(sentences) == 1
+    assert ("gpu_status" in probe.values) == (program != "nvidia-smi")
+    assert ("python" in probe.values) == (program != "python3")
+
+
+def test_without_the_program_timeout_too(tmp_path: Path) -> None:
+    programs = ("mktemp", "sleep", "dirname", "df", "readlink", "rm", "sed", "tail")
+    few = tmp_path / "few"
+    few.mkdir()
+    for name in programs:
+        (few / name).symlink_to(f"/bin/{name}" if Path(f"/bin/{name}").exists() else f"/usr/bin/{name}")
+    probe = ask(tmp_path, {"nvidia-smi": "sleep 20", "python3": "echo 3.11.2"}, "/bin/sh", path=str(few))
+    assert probe.hung == {"gpu": "nvidia-smi"}
+    assert probe.values["python"] == "3.11.2"
+    assert "timeout" in probe.many["missing_program"]
+
+
+def test_a_driver_that_knows_no_recovery_action_is_asked_without(tmp_path: Path) -> None:
+    probe = ask(tmp_path, {"nvidia-smi": OLD_DRIVER})
+    assert found(probe, tmp_path) == []
+    assert probe.many["gpu"] == [LIST]
+
+
+def test_both_outputs_of_nvidia_smi_are_read(tmp_path: Path) -> None:
+    probe = ask(tmp_path, {"nvidia-smi": f"echo 'GPU is lost' >&2; echo '{LIST}'; exit 15"})
+    assert "nvidia-smi lists 1 GPUs and says: GPU is lost" in found(probe, tmp_path)[0]
+
+
+def test_the_gpus_of_the_pci_bus_are_listed_but_those_that_were_given_away(tmp_path: Path) -> None:
+    for number, (vendor, kind, driver) in enumerate(
+        [
+            ("0x10de", "0x030200", "nvidia"),
+            ("0x10de", "0x030200", "vfio-pci"),
+            ("0x10de", "0x040300", "snd_hda_intel"),
+            ("0x8086", "0x030000", "i915"),
+        ]
+    ):
+        device = tmp_path / "pci" / f"0000:0{number}:00.0"
+        device.mkdir(parents=True)
+        (device / "vendor").write_text(f"{vendor}\n")
+        (device / "class").write_text(f"{kind}\n")
+        (device / "driver").symlink_to(f"/sys/bus/pci/drivers/{driver}")
+    probe = ask(tmp_path, {"nvidia-smi": f"echo '{LIST}'"})
+    assert probe.many["pci_gpu"] == ["0000:00:00.0"]
