@@ -11,16 +11,20 @@ from itertools import chain
 import numpy as np
 
 from benchmark.columns import ABSENT, Columns, Flags, Floats, Ints
-from benchmark.records import AnswerCounts, Distribution, LoadGenResult, Metrics, QueryCounts
+from benchmark.records import (
+    MAX_UNSEEN,
+    TOKENS_PER_PIECE,
+    AnswerCounts,
+    Distribution,
+    LoadGenResult,
+    Metrics,
+    QueryCounts,
+)
 
 PERCENTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 CONFIDENCE = 0.99
 NS_PER_MS = 1e6
 NS_PER_S = 1e9
-# Of the completed answers, the share whose tokens may go unseen: the times of the others then stand for all.
-MAX_UNSEEN = 0.01
-# A stream is coarse where its pieces hold more tokens on average; a piece now and then holds two.
-TOKENS_PER_PIECE = 2
 
 
 def percentile(ordered: Sequence[float], fraction: float) -> float:

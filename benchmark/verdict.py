@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, get_args
 
-from benchmark.metrics import MAX_UNSEEN, TOKENS_PER_PIECE
 from benchmark.profiles import Limit, Profile
 from benchmark.records import (
+    MAX_UNSEEN,
+    TOKENS_PER_PIECE,
     Accuracy,
     AnswerCounts,
     Check,

@@ -4,7 +4,7 @@
     python3 -m benchmarks.pieces --url http://127.0.0.1:8000 --name served --rates 1,4 --seconds 30
 
 Starts vLLM through the engine `vllm`, or asks a server that runs. Each row is a run of LoadGen's Server scenario at a
-rate: prompts of 60 to 2,500 random tokens, 128 tokens out. Limits in benchmark/metrics.py rest on this table.
+rate: prompts of 60 to 2,500 random tokens, 128 tokens out. Limits in benchmark/records/sample.py rest on this.
 """
 
 from __future__ import annotations

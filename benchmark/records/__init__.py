@@ -39,13 +39,23 @@ from benchmark.records.node import (
     Window,
 )
 from benchmark.records.run import AgreedStart, Attempt, Controller, Failure, Interruption, ReadyNode, RunRecord
-from benchmark.records.sample import AnswerCounts, Distribution, Metrics, QueryCounts, Sample
+from benchmark.records.sample import (
+    MAX_UNSEEN,
+    TOKENS_PER_PIECE,
+    AnswerCounts,
+    Distribution,
+    Metrics,
+    QueryCounts,
+    Sample,
+)
 from benchmark.records.serving import PrefixCache, Serving
 from benchmark.records.telemetry import CpuTime, Energy, GpuTelemetry, GpuTick, Telemetry, Tick
 from benchmark.records.verdict import Check, Verdict
 
 __all__ = [
+    "MAX_UNSEEN",
     "SCHEMA_VERSION",
+    "TOKENS_PER_PIECE",
     "Accuracy",
     "AgreedStart",
     "Agreement",

@@ -76,6 +76,12 @@ class QueryCounts(Record):
     unfinished: Count = Field(description="never issued, or in flight when the run ended")
 
 
+# Of the completed answers, the share whose tokens may go unseen: the times of the others then stand for all.
+MAX_UNSEEN = 0.01
+# A stream is coarse where its pieces hold more tokens on average; a piece now and then holds two.
+TOKENS_PER_PIECE = 2
+
+
 class AnswerCounts(Record):
     """How many completed answers were other than they should be."""
 
