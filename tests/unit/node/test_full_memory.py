@@ -127,9 +127,8 @@ def test_weights_that_are_damaged_are_named_before_they_are_loaded(tmp_path: Pat
     ],
 )
 def test_the_memory_of_the_node_may_be_full_too(said: str, kept: str) -> None:
-    told = explain(
-        said, settings(benchmark_engine="sequential", benchmark_dtype="float32", benchmark_replicas=2), "sequential"
-    )
+    asked = settings(benchmark_engine="continuous", benchmark_dtype="float32", benchmark_replicas=2)
+    told = explain(said, asked, "continuous")
     assert told.startswith("The node's memory is full (")
     assert kept in told
     assert "Fewer benchmark_replicas" in told
