@@ -83,6 +83,8 @@ class RepositoryCache:
         self.blobs = self.root / "blobs"
         self.locks = self.hub / ".locks" / folder
         self.manifests = self.hub.parent / "llm-benchmark" / folder
+        self.apart = ""
+        """What tells this machine's partial files from another's, where no lock keeps the two from each other."""
 
     def snapshot(self, commit: str) -> Path:
         """Return the directory that a loader is given."""
@@ -94,7 +96,7 @@ class RepositoryCache:
 
     def partial(self, file: File) -> Path:
         """Return where a file's content is gathered until it is whole and verified."""
-        return self.blobs / f"{file.etag}.incomplete"
+        return self.blobs / f"{file.etag}{self.apart}.incomplete"
 
     def commit_of(self, revision: str) -> str | None:
         """Return the commit that a revision means as far as the cache knows."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import BenchmarkError, InputError, RunError, SetupError
@@ -85,7 +85,7 @@ class Hub:
                     raise
 
     def _bring(self, cache: RepositoryCache, commit: str, name: str, file: File) -> None:
-        with _locked(cache.locks / f"{file.etag}.lock"):
+        with _locked(cache, file):
             if cache.sound(file):
                 return
             resumed = cache.partial(file).exists()
@@ -214,29 +214,21 @@ def disk_error(error: OSError, cache: Path | None) -> BenchmarkError:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(cache: RepositoryCache, file: File) -> Iterator[None]:
     """Hold the lock that huggingface_hub itself takes: of several processes, on a shared home too, one downloads.
 
-    Where the file system has no locks nobody waits. Two that download the same file spoil it for each other, which its
-    hash shows.
+    Where the file system has no locks, each machine brings its own; what becomes a blob is whole whoever was first.
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(huggingface_hub_package().utils.WeakFileLock(path))
+            stack.enter_context(huggingface_hub_package().utils.WeakFileLock(cache.locks / f"{file.etag}.lock"))
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-            _say_no_locks(path.parent)
+            if not cache.apart:
+                print(f"{cache.hub} has no file locks: each machine downloads apart.", file=sys.stderr)
+            cache.apart = f".{socket.gethostname()}"
         yield
-
-
-@cache
-def _say_no_locks(directory: Path) -> None:
-    print(
-        f"{directory} is on a file system without file locks: downloads go on without. Let no other process download "
-        "the same there at the same time, or set hf_cache_dir to another disk.",
-        file=sys.stderr,
-    )
 
 
 def huggingface_hub_package() -> Any:

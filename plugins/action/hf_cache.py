@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 from node_action import ANSWER_S, CHECKOUT, NodeAction, NodeFailure
 
 from benchmark.errors import InputError, SetupError
+from benchmark.locks import take
 from benchmark.node.hub_cache import COMMIT, Manifest, RepositoryCache
 from benchmark.node.hub_files import DATASET, MODEL, Kind
 from benchmark.profiles import load_profile
@@ -204,7 +204,7 @@ class ActionModule(NodeAction):
         key = hashlib.sha256(json.dumps([words, bool(token)]).encode()).hexdigest()
         told = Path(constants.DEFAULT_LOCAL_TMP) / f"hf_cache_{key}.json"
         with told.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            take(lock.fileno(), wait=True)
             if not told.exists():
                 try:
                     answer = {"commit": self._download(part, words, token)["commit"]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from node_action import NodeAction, NodeFailure
 
 from benchmark.cluster.host_keys import read_confirmed
 from benchmark.errors import InputError
+from benchmark.locks import take
 
 CONFIRM = "yes"
 
@@ -56,7 +56,7 @@ def _append(path: Path, lines: list[str]) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        take(file.fileno(), wait=True)
         before = file.read()
         start = b"" if not before or before.endswith(b"\n") else b"\n"
         file.write(start + "".join(line + "\n" for line in lines).encode())

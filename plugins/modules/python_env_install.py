@@ -12,7 +12,9 @@ import signal
 import subprocess
 import tempfile
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,11 @@ WHEELS = ".llm-benchmark-wheels"
 FULL = "The disk is full: make room, or set {settings}_dir (and TMPDIR) to a larger disk."
 # Less than any package takes, in bytes.
 NOTHING_LEFT = 256 * 2**10
+
+
+# Where a file system has no locks, a file stands for one. How often its holder shows that it is there, and after how
+# long without that the file is taken for one that was left behind, in seconds.
+SHOW_S, GONE_S = 5, 60
 
 
 class InstallError(Exception):
@@ -222,6 +229,51 @@ def works(python: Path, interpreter: str) -> bool:
     return inside == outside.stdout
 
 
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Hold the lock, also against other nodes with the same home, and on a file system without locks."""
+    with lock.open("w") as file, ExitStack() as held:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            held.enter_context(only_maker(lock.with_name(lock.name + ".held")))
+        yield
+
+
+@contextmanager
+def only_maker(path: Path) -> Iterator[None]:
+    """Make a file, once it is not there, and remove it afterwards; in between show that somebody is here."""
+    seen: tuple[int, int] | None = None
+    since = time.monotonic()
+    while True:
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+            break
+        with suppress(FileNotFoundError):
+            # Clocks of nodes differ: what counts is whether its time changes while this one waits.
+            if (now := (path.stat().st_ino, path.stat().st_mtime_ns)) != seen:
+                seen, since = now, time.monotonic()
+            elif time.monotonic() - since > GONE_S:
+                path.unlink()
+                continue
+        time.sleep(SHOW_S / 5)
+    over = threading.Event()
+
+    def show() -> None:
+        while not over.wait(SHOW_S):
+            with suppress(OSError):
+                os.utime(path)
+
+    shows = threading.Thread(target=show, daemon=True)
+    shows.start()
+    try:
+        yield
+    finally:
+        over.set()
+        shows.join()
+        path.unlink(missing_ok=True)
+
+
 def end_with_reader() -> None:
     """From now on, end with pip and all once nobody reads what this prints: the connection is gone."""
 
@@ -254,8 +306,7 @@ def main() -> None:
     directory = Path(module.params["dir"]).expanduser()
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        with directory.with_name(f".{directory.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with alone(directory.with_name(f".{directory.name}.lock")):
             # Another node with the same home may have made it while this one waited.
             if changed := not is_made(directory, module.params["fingerprint"]):
                 install(directory, module.params)

@@ -20,6 +20,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from bounds import TooMuch, bounded
 from checkout import CHECKOUT as CHECKOUT  # for the actions
+from far_shell import plain
 from interruption import Interrupted, end_own_children, interrupted_by, interruptible
 
 from benchmark.files import read_record
@@ -172,11 +173,24 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
             )
         return done["rc"], done["stdout"], done["stderr"]
 
+    def _low_level_execute_command(self, cmd: str, *args: Any, **more: Any) -> dict[str, Any]:
+        """Run a command as ansible-core does, whatever the user's login shell on the node; its own commands too."""
+        done: dict[str, Any] = super()._low_level_execute_command(plain(cmd), *args, **more)
+        return done
+
     def module(self, name: str, within_s: float, **arguments: Any) -> dict[str, Any]:
-        """Run one of the project's modules on the node; raise NodeFailure with its message where it failed."""
+        """Run one of the project's modules on the node; raise NodeFailure with its message where it failed.
+
+        It runs with python_env_python, which preflight has looked at: the node's `python3` may be another, and too old.
+        """
+        python = str(self.setting("python_env_python"))
+        if python.startswith("~"):
+            python = str(self._remote_expand_user(python))
         with self.bounded(within_s + MODULE_S):
             done: dict[str, Any] = self._execute_module(
-                module_name=name, module_args=arguments, task_vars=self.task_vars
+                module_name=name,
+                module_args=arguments,
+                task_vars={**self.task_vars, "ansible_python_interpreter": python},
             )
         if done.get("failed"):
             raise NodeFailure(str(done.get("msg") or "the module failed without a message"))

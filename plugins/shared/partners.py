@@ -14,6 +14,7 @@ from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
 from connections import connect
+from far_shell import far_command
 from gathering import Partner, State
 from node_action import AFTER_S, ANSWER_S
 from preparation import Preparation
@@ -108,7 +109,7 @@ def _call(connection: Any, node: Gathered, every_s: int, state: State) -> Speake
         return session
 
     def execute(script: str, stdin: bytes | None = None) -> tuple[int, str, str]:
-        code, out, err = connection.exec_command(f"/bin/sh -c {shlex.quote(script)}", in_data=stdin, sudoable=False)
+        code, out, err = connection.exec_command(far_command(script), in_data=stdin, sudoable=False)
         return code, out.decode(errors="replace"), err.decode(errors="replace")
 
     def run(script: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
+
+from far_shell import far_command
 
 
 def session_command(connection: Any, far: str) -> list[Any] | None:
@@ -16,6 +17,6 @@ def session_command(connection: Any, far: str) -> list[Any] | None:
     if connection.transport != "ssh" or connection.get_option("password"):
         return None
     # This is how the connection's own exec_command makes its command.
-    build, shell = connection._build_command, f"/bin/sh -c {shlex.quote(far)}"
-    words: list[Any] = build(connection.get_option("ssh_executable"), "ssh", connection.host, shell)
+    build = connection._build_command
+    words: list[Any] = build(connection.get_option("ssh_executable"), "ssh", connection.host, far_command(far))
     return words

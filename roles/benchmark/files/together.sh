@@ -32,12 +32,15 @@ echo $$ > speaker
 
 # Until a file is there, for which the run lets go of a lock; see watch.sh.
 await() {
+  looks=0
   while [ ! -f exit_code ] && [ ! -f "$1" ]; do
-    told=
+    before=$told told=
     { read -r told < progress.json; } 2>/dev/null
-    printf 'running %.2000s\n' "$told"
+    # Without flock there are five looks a second: not each has something to say.
+    [ "$told" = "$before" ] && [ $((looks % 25)) -gt 0 ] || printf 'running %.2000s\n' "$told"
+    looks=$((looks + 1))
     { flock -s -E 99 -w "$seconds" 9; } 9< "$2"
-    [ $? = 99 ] && continue
+    [ $? = 99 ] && looks=0 && continue
     [ -f "$1" ] || sleep 0.2
     # A pid may have been given to another process since: only ours works in this directory.
     if read -r pid < pid && [ ! "/proc/$pid/cwd" -ef . ] && [ ! -f exit_code ]; then

@@ -1,3 +1,5 @@
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[3] / "plugins" / "modules"))
 
 import python_env_install as install
+
+from tests.no_flock import no_flock
 
 STATE = Path(__file__).parents[3] / "roles/python_env/files/state.sh"
 
@@ -93,3 +97,33 @@ def test_a_command_that_hangs_or_is_missing_is_told() -> None:
         install.run(["sh", "-c", "kill -9 $$"], 60, "python_env")
     with pytest.raises(install.InstallError, match="/nowhere/python does not start"):
         install.run(["/nowhere/python"], 1, "python_env")
+
+
+ALONE = """
+import sys, time
+from pathlib import Path
+import python_env_install as install
+
+from tests.no_flock import no_flock
+install.SHOW_S = 0.5
+log = Path(sys.argv[2])
+with install.alone(Path(sys.argv[1])):
+    with log.open("a") as file:
+        file.write("in\\n")
+    time.sleep(0.3)
+    with log.open("a") as file:
+        file.write("out\\n")
+"""
+
+
+@pytest.mark.parametrize("number", [0, errno.ENOLCK])
+def test_one_process_at_a_time_also_without_file_locks(number: int, tmp_path: Path) -> None:
+    lock, log = tmp_path / "lock", tmp_path / "log"
+    environment = {**os.environ, "PYTHONPATH": str(Path(install.__file__).parent)}
+    if number:
+        environment |= no_flock(tmp_path, tmp_path, number)
+    command = [sys.executable, "-c", ALONE, str(lock), str(log)]
+    running = [subprocess.Popen(command, env=environment) for _ in range(3)]
+    assert [process.wait(timeout=120) for process in running] == [0, 0, 0]
+    assert log.read_text().split() == ["in", "out"] * 3
+    assert not list(tmp_path.glob("*.held"))

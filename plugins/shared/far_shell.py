@@ -1,0 +1,29 @@
+"""A command line that every login shell passes on to /bin/sh as it is: sh, bash, zsh, csh, tcsh, fish."""
+
+from __future__ import annotations
+
+import shlex
+
+# Within single quotes csh still replaces `!` and ends a line, and fish reads `\\` and `\'`. A quote would end them.
+_UNSAFE = frozenset("!\\'")
+
+
+def plain(line: str) -> str:
+    """Return a line of /bin/sh that does what `line` does, and can stand between single quotes in every shell."""
+    if line.isascii() and line.isprintable() and _UNSAFE.isdisjoint(line):
+        return line
+    # printf's octal numbers: a backslash before a digit means nothing to any of them.
+    octal = "".join(_octal(character) for character in line)
+    return f'eval "$(printf "{octal}")"'
+
+
+def far_command(line: str) -> str:
+    """Return what is given to a node's login shell so that its /bin/sh runs `line`."""
+    return f"/bin/sh -c {shlex.quote(plain(line))}"
+
+
+def _octal(character: str) -> str:
+    # Those that mean something to printf, within double quotes, or to one of the shells.
+    if character.isascii() and character.isprintable() and character not in "!\\'\"$`%":
+        return character
+    return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "surrogateescape"))
