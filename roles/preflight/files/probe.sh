@@ -5,7 +5,7 @@
 # A driver or a disk that hangs must not hide what else there is to say. So each part is asked in a process of its own, all at
 # the same time, and writes into a file: a process that nobody can kill would keep a pipe to the controller open for ever.
 # A part says "at" before each command; the last one of a part that does not end has hung ("hung", the part, the command).
-LIMIT_S=${PREFLIGHT_LIMIT_S:-40}
+LIMIT_S=${PREFLIGHT_LIMIT_S:-25}
 limit=
 timeout -k 1 9 true 2>/dev/null && limit="timeout -k 2 $LIMIT_S"
 expand() { case $1 in "~") path=$HOME ;; "~/"*) path=$HOME/${1#"~/"} ;; *) path=$1 ;; esac; }
