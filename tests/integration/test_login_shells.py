@@ -66,8 +66,10 @@ def test_every_login_shell_works_and_an_old_python_beside_the_configured_one(
     done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts))
     assert done.code == 0, done.output
     assert [row["status"] for row in done.cluster["nodes"]] == ["complete"] * len(SHELLS)
-    # An environment that is to be made anew: by Ansible's module, with a fetch and a script.
-    again = playbooks.inventory(hosts, python_env_dir=str(tmp_path / "venv"), python_env_torch_index_url="")
-    done = playbooks.run("provision", "--limit", "tcsh", inventory=again)
+    # An environment that is to be made anew: by Ansible's module, with a file that is sent.
+    few = tmp_path / "requirements.txt"
+    few.write_text("Jinja2==3.1.6\n")
+    again = playbooks.inventory(hosts, python_env_dir=str(tmp_path / "venv"), python_env_requirements=str(few))
+    done = playbooks.run("provision", "--tags", "python_env", "--limit", "tcsh", inventory=again)
     assert done.code == 0, done.output
     assert (tmp_path / "venv" / "bin" / "python").exists()
