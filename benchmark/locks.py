@@ -9,8 +9,8 @@ import errno
 import fcntl
 from typing import Literal
 
-# What file systems without locks say.
-NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL})
+# What file systems without locks say; EBADF is what NFS says of a directory.
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EBADF})
 
 Taken = Literal["taken", "busy", "no locks"]
 

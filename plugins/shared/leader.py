@@ -41,8 +41,7 @@ def alone(place: Path) -> Iterator[None]:
     Where the file system has no locks, nobody does (`warn_without_locks`).
     """
     require_leader()
-    # A file beside it: of a directory NFS has no lock.
-    descriptor = os.open(place.with_name(f".{place.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(place, os.O_RDONLY)
     try:
         deadline = time.monotonic() + PATIENCE_S
         while take(descriptor) == "busy":
