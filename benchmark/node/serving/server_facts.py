@@ -20,27 +20,21 @@ ASK_S = 2.0
 MOST = 200
 """Characters of a value that are kept."""
 
+_SGLANG: dict[str, tuple[str, ...]] = {
+    "version": ("version",),
+    "dtype": ("dtype",),
+    "revision": ("revision",),
+    "quantization": ("quantization",),
+    "root": ("model_path",),
+    "max_model_len": ("context_length",),
+}
 # Route -> what is reported -> under which names. vLLM; Ollama; SGLang (its older and its newer route); Text Generation
 # Inference; llama.cpp. Nothing else of an answer is looked at: SGLang's holds its key.
 ROUTES: dict[str, dict[str, tuple[str, ...]]] = {
     "/version": {"version": ("version",)},
     "/api/version": {"version": ("version",)},
-    "/get_server_info": {
-        "version": ("version",),
-        "dtype": ("dtype",),
-        "revision": ("revision",),
-        "quantization": ("quantization",),
-        "root": ("model_path",),
-        "max_model_len": ("context_length",),
-    },
-    "/server_info": {
-        "version": ("version",),
-        "dtype": ("dtype",),
-        "revision": ("revision",),
-        "quantization": ("quantization",),
-        "root": ("model_path",),
-        "max_model_len": ("context_length",),
-    },
+    "/get_server_info": _SGLANG,
+    "/server_info": _SGLANG,
     "/info": {
         "version": ("version",),
         "dtype": ("model_dtype", "dtype"),
