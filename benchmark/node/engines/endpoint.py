@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import aiohttp
 from pydantic import JsonValue
 
-from benchmark.errors import InputError
+from benchmark.errors import InputError, SetupError
 from benchmark.node import interfaces
 from benchmark.node.environment import visible_gpus
 from benchmark.node.interfaces import Answer, Listener, Query
@@ -93,7 +93,13 @@ class Engine(interfaces.Engine):
                 settings.benchmark_endpoint_start, self.directory, name=self.called, secret=self._secrets.values
             )
             wait_until_ready(self._client, self._server, settings, self.generation)
-        self._found = discovery.discover(self._client, settings, self.generation)
+        try:
+            self._found = discovery.discover(self._client, settings, self.generation)
+        except SetupError as error:
+            if self._server is None:
+                raise
+            # A server whose engine has died answers that the cause is in its log.
+            raise SetupError(f"{error} {self._server.last_words()}") from None
         return EngineInfo(
             name=self.name,
             replicas=self._replicas(),

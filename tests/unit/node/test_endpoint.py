@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -445,6 +447,23 @@ def test_a_command_that_ends_early_is_a_setup_error_with_its_last_words(
         loaded(url, benchmark_endpoint_start="echo no such model; exit 3")
     with pytest.raises(SetupError, match=r"not ready within benchmark_endpoint_start_timeout_s = 1 s.*still loading"):
         loaded(url, benchmark_endpoint_start="echo still loading; sleep 600", benchmark_endpoint_start_timeout_s=1)
+
+
+def test_what_a_started_server_refuses_is_told_with_the_cause_in_its_log(
+    loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "directory", tmp_path)
+    with OpenAIServer() as gone:
+        port = gone.port
+    program = (
+        f"import time; from tests.openai_server import OpenAIServer, Refusal, parts\n"
+        f"with OpenAIServer(port={port}) as server:\n"
+        "    server.answer = parts(Refusal(500, 'EngineCore died. See stack trace (above) for the root cause.'))\n"
+        "    print('RuntimeError: head_dim=16 is not supported', flush=True); time.sleep(600)"
+    )
+    start = shlex.join([sys.executable, "-c", program])
+    with pytest.raises(SetupError, match=r"EngineCore died.*The end of endpoint\.log: RuntimeError: head_dim=16"):
+        loaded(f"http://127.0.0.1:{port}", benchmark_endpoint_start=start, benchmark_endpoint_model="served")
 
 
 def test_options_that_the_engine_does_not_have_are_refused() -> None:
