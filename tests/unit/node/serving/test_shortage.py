@@ -84,7 +84,8 @@ def test_more_queries_than_file_handles_wait_and_none_is_lost(server: RawServer)
     assert (found["answers"], found["failed"], found["broken"]) == (600, 0, None)
     assert found["soft"] == 256
     assert 100 < found["max_connections"] < 256
-    assert found["waited"] == 600 - found["max_connections"]
+    # Fewer wait where answers come before the last query is asked.
+    assert 0 < found["waited"] <= 600 - found["max_connections"]
     assert server.opened <= 600
 
 
