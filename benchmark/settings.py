@@ -31,7 +31,7 @@ DEFAULT_DATASET = "abisee/cnn_dailymail"
 DEFAULT_DATASET_REVISION = "96df5e686bee6baa90b8bee7c28b81fa3fa6223d"
 
 # The newest round of MLPerf Inference whose rules are known here; the first with llama3.1-8b was 5.1.
-DEFAULT_ROUND = "6.1"
+DEFAULT_ROUND: Literal["6.1"] = "6.1"
 
 # These belong to the run, not to a node: all nodes must have the same.
 RUN_WIDE = (

@@ -47,7 +47,7 @@ class Times:
         return {name: doubles(np.sort(getattr(self, name))) for name in ("latency_ms", "ttft_ms", "tpot_ms")}
 
     @classmethod
-    def of(cls, samples: Columns, metrics: Metrics | None) -> Times:
+    def of(cls, samples: Columns, metrics: Metrics | None = None) -> Times:
         """Return the times of the completed samples, seen from where the times of `metrics` are seen from."""
         done = samples.completed
         seen = heard(samples) if metrics is not None and metrics.times_of == LOADGENS else samples
