@@ -32,17 +32,23 @@ def missing(submission: Submission, division: Division) -> list[str]:
     """Return what is missing, in the order in which to do something about it; empty: nothing that is known here."""
     sentences: list[str] = []
     for benchmark, nodes in submission.benchmarks.items():
+        # What is missing -> the nodes that lack it, so that many nodes do not say the same.
+        lacks: dict[tuple[str, str], list[str]] = {}
         for node, scenarios in nodes.items():
-            where = f" on {node}" if len(submission.nodes) > 1 else ""
-            limit = f" --limit {node}" if len(submission.nodes) > 1 else ""
             for names in lacking(set(scenarios), benchmark, division):
-                command = f"{measure(benchmark, names[0], division)}{limit}"
-                sentences.append(f"{' or '.join(names)} of {benchmark.name}{where} was not measured: {command}")
+                words = f"{' or '.join(names)} of {benchmark.name}"
+                lacks.setdefault((words, "it was not measured"), []).append(node)
             for name, scenario in scenarios.items():
                 if faults := list(_of_scenario(benchmark, name, scenario, division)):
-                    what = "; ".join(faults)
-                    sentences.append(f"{name}{where}: {what}: {measure(benchmark, name, division)}{limit}")
-            sentences += _of_system(submission, node, where)
+                    lacks.setdefault((name, "; ".join(faults)), []).append(node)
+        for (name, what), those in lacks.items():
+            command = measure(benchmark, name.split(" ")[0], division)
+            if len(those) == len(submission.nodes):
+                sentences.append(f"{name}: {what}: {command}")
+            else:
+                sentences.append(f"{name} on {', '.join(those)}: {what}: {command} --limit {','.join(those)}")
+    for node in submission.nodes:
+        sentences += _of_system(submission, node, f" on {node}" if len(submission.nodes) > 1 else "")
     parts = [part for node in submission.nodes for part in submission.parts(node)]
     if any(part.result.engine and part.result.engine.simulated for part in parts):
         sentences.append(

@@ -66,7 +66,7 @@ def lacking(scenarios: set[str], benchmark: Benchmark, division: Division) -> li
     """Return the scenarios that the division asks for and that are not there; of several in one entry, one will do."""
     if division == "open":
         return [] if scenarios else [tuple(benchmark.profiles)]
-    absent = [(name,) for name in benchmark.required if name not in scenarios]
+    absent: list[tuple[str, ...]] = [(name,) for name in benchmark.required if name not in scenarios]
     if benchmark.one_of and not scenarios & set(benchmark.one_of):
         absent.append(benchmark.one_of)
     return absent

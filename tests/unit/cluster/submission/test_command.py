@@ -75,7 +75,7 @@ def test_the_closed_division_lacks_what_was_not_run(
     found = set(complaints(tmp_path / "tree"))
     assert {"llama3.1-8b lacks Server or Interactive", "Offline: TEST06", "Offline: samples per query"} <= found
     said = capsys.readouterr().out
-    assert "Server or Interactive of llama3.1-8b was not measured: ansible-playbook" in said
+    assert "Server or Interactive of llama3.1-8b: it was not measured: ansible-playbook" in said
     assert "there is no TEST06 run" in said
     assert "-e benchmark_audit=TEST06" in said
     assert (tmp_path / "tree/closed/Us/documentation/calibration.md").is_file()
