@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from benchmark.cli import main
+from tests.unit.building import asked as quick
+from tests.unit.building import closed_loop, make_run, result_of, write_node
 from tests.unit.cluster.submission.checker import complaints
+from tests.unit.cluster.submission.conftest import asked, measure
 
 SHORTNESS = {
     "Offline: sample count",
@@ -90,6 +93,20 @@ def test_performance_without_accuracy_is_written_and_told(
     assert "there is no accuracy run" in capsys.readouterr().out
 
 
+def test_accuracy_may_come_from_a_run_of_its_own(
+    tmp_path: Path, interactive: Path, inputs: Path, system: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accuracy = measure(tmp_path / "accuracy", asked(inputs, "mlperf-interactive", "only"))
+    call(tmp_path / "tree", interactive, accuracy, system=system)
+    scenario = tmp_path / "tree/open/Us/results/A_server/llama3.1-8b/Interactive"
+    assert (scenario / "user.conf").read_bytes() == (interactive / "nodes/jw2/user.conf").read_bytes()
+    assert "Interactive: no accuracy" not in complaints(tmp_path / "tree")
+    assert "there is no" not in capsys.readouterr().out
+    call(tmp_path / "alone", accuracy, system=system)
+    assert "Interactive: no performance" in complaints(tmp_path / "alone")
+    assert "there is no performance run" in capsys.readouterr().out
+
+
 def test_two_runs_of_the_same_are_refused(
     tmp_path: Path, offline: Path, system: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,11 +143,9 @@ def test_nothing_is_written_over_and_nothing_half(
 
 
 def test_a_profile_that_mlperf_does_not_have_is_refused(
-    tmp_path: Path, system: Path, inputs: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, system: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.unit.building import asked, closed_loop, make_run, result_of, write_node
-
-    resolved = asked(2)
+    resolved = quick(2)
     make_run(tmp_path / "run", {"jw2": resolved})
     samples = closed_loop([100, 100])
     write_node(tmp_path / "run", result_of("jw2", resolved, samples), samples)
