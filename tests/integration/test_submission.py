@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.integration.conftest import Playbooks
+from tests.integration.conftest import REAL, Playbooks
 from tests.integration.test_whole_job import articles
 from tests.unit.cluster.submission.checker import complaints
 from tests.unit.cluster.submission.conftest import ANSWERS
@@ -32,8 +32,12 @@ def short(directory: Path, scenario: str) -> str:
 
 
 @pytest.mark.timeout(580)
-def test_scenario_by_scenario_and_then_the_tree(whole: Playbooks, tiny_model: Path, tmp_path: Path) -> None:
-    whole.variables |= {
+def test_scenario_by_scenario_and_then_the_tree(
+    playbooks: Playbooks, full_venv: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    playbooks.venv = full_venv
+    playbooks.variables = {
+        **REAL,
         "benchmark_model": str(tiny_model),
         "hf_cache_source": "none",
         "benchmark_dataset_path": articles(tmp_path / "cnn_eval.json", 30),
@@ -50,24 +54,24 @@ def test_scenario_by_scenario_and_then_the_tree(whole: Playbooks, tiny_model: Pa
     words = ["-e", json.dumps(variables)]
 
     # The questions come before anything is touched.
-    asked = whole.run("submission", *words)
+    asked = playbooks.run("submission", *words)
     assert asked.code != 0
     assert "was written: answer what it asks of the system" in asked.output
     assert "Together about 30 min" in asked.output  # two scenarios of 11 min, and 13,368 articles twice at 60 a second
-    assert not whole.results.exists()
+    assert not playbooks.results.exists()
     (tmp_path / "system.yml").write_text(ANSWERS)
 
     # The first scenario alone, as where somebody stopped after it.
-    first = whole.run(
+    first = playbooks.run(
         "submission", *words, "-e", "submission_scenarios=Offline", "-e", f"submission_output={tmp_path}/one"
     )
     assert first.code == 0, first.output
-    offline = (whole.results / "submission-datacenter-open/offline/latest").resolve().name
+    offline = (playbooks.results / "submission-datacenter-open/offline/latest").resolve().name
 
-    done = whole.run("submission", *words)
+    done = playbooks.run("submission", *words)
     assert done.code == 0, done.output
     assert f"Offline: measured already in the run {offline}." in done.output
-    assert (whole.results / "submission-datacenter-open/offline/latest").resolve().name == offline
+    assert (playbooks.results / "submission-datacenter-open/offline/latest").resolve().name == offline
     systems = sorted(path.name for path in (tmp_path / "tree/open/Us/results").iterdir())
     assert systems == ["A_server-1", "A_server-2"]
     assert {path.name for path in (tmp_path / "tree/open/Us/results/A_server-1/llama3.1-8b").iterdir()} == set(profiles)
