@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from benchmark.errors import RunError, SetupError
+from benchmark.node import sentences
 from benchmark.node.accuracy import MEASURES, read_answers, require_scoring, score
 from benchmark.node.interfaces import Dataset, Prompt
 from benchmark.node.sentences import sentence_splitter
@@ -52,6 +53,37 @@ def tokenizer(model: Path) -> Any:
     return AutoTokenizer.from_pretrained(model)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "He called it “a mistake.” She agreed.",
+        "It was \u2018over.\u2019 They left.",
+        "«C'est fini.» Il part.",
+        "“Is it true?” “It is.” “Good!” They went on.",
+    ],
+)
+def test_curly_quotes_end_no_sentence_as_in_the_reference(text: str) -> None:
+    # What NLTK 3.8.1 gives, which MLPerf's evaluation names; 3.10.2 and later split after the quotes.
+    assert sentence_splitter()(text) == [text]
+
+
+def test_straight_quotes_and_brackets_do_as_in_the_reference() -> None:
+    assert sentence_splitter()('He said "no." She left (at once.) It rained.') == [
+        'He said "no."',
+        "She left (at once.)",
+        "It rained.",
+    ]
+
+
+def test_a_splitter_that_does_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As a later version of NLTK might: its own treatment of curly quotes, where ours does not reach it.
+    monkeypatch.setattr(sentences, "CURLY_QUOTES", "")
+    sentence_splitter.cache_clear()
+    with pytest.raises(SetupError, match="splits sentences otherwise than MLPerf's reference, after curly quotes"):
+        sentence_splitter()
+    sentence_splitter.cache_clear()
+
+
 @pytest.fixture
 def nltk_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The installed parameters in the form in which NLTK itself reads them: the directory punkt_tab/english."""
@@ -84,7 +116,7 @@ def log_of(path: Path, answers: list[tuple[int, list[int]]]) -> Path:
         {
             "seq_id": n,
             "qsl_idx": number,
-            "data": np.array(ids, np.int64).tobytes().hex().upper(),
+            "data": np.array(ids, np.int32).tobytes().hex().upper(),
             "token_count": len(ids),
         }
         for n, (number, ids) in enumerate(answers)
@@ -106,7 +138,7 @@ def test_the_score_is_that_of_the_reference_procedure(model: Path, tokenizer: An
     # MLPerf's evaluation, step by step. What transformers 4.46 cleans up by itself, 5 is told to.
     decoded = [
         tokenizer.clean_up_tokenization(
-            tokenizer.decode(np.frombuffer(np.array(ids, np.int64).tobytes(), np.int64), skip_special_tokens=True)
+            tokenizer.decode(np.frombuffer(np.array(ids, np.int32).tobytes(), np.int32), skip_special_tokens=True)
         )
         for _, ids in answers
     ]
@@ -127,7 +159,7 @@ def test_the_score_is_that_of_the_reference_procedure(model: Path, tokenizer: An
 
 @pytest.mark.usefixtures("nltk_data")
 @settings(max_examples=30)
-@given(st.lists(st.sampled_from([*" .?!\n", "Mr", "U.S", "The", "he", "9", "p.m", "“Yes”", "e.g", "Inc"]), max_size=40))
+@given(st.lists(st.sampled_from([*" .?!\n", "Mr", "U.S", "The", "he", "9", "p.m", "e.g", "Inc"]), max_size=40))
 def test_sentences_are_split_as_nltk_splits_them(parts: list[str]) -> None:
     from nltk import sent_tokenize
 
@@ -160,7 +192,7 @@ def test_answers_to_no_prompt_and_no_answers_are_refused(model: Path) -> None:
         score({}, dataset_of(REFERENCES), Settings(benchmark_model=str(model)))
 
 
-@given(st.lists(st.tuples(st.integers(0, 50), st.lists(st.integers(0, 2**63 - 1), max_size=5)), min_size=1, max_size=9))
+@given(st.lists(st.tuples(st.integers(0, 50), st.lists(st.integers(0, 2**31 - 1), max_size=5)), min_size=1, max_size=9))
 def test_the_first_answer_to_a_prompt_counts(
     tmp_path_factory: pytest.TempPathFactory, answers: list[tuple[int, list[int]]]
 ) -> None:
