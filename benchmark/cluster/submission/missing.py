@@ -143,6 +143,9 @@ def _audit(name: str, part: Part | None) -> Iterator[str]:
     verification = verify(part.directory / f"{AUDIT_PREFIX}{ANSWERS}", name)
     for fault in verification.faults:
         yield f"{AUDIT} found {fault}"
+    if verification.passed and part.result.audit is not None and not part.result.audit.passed:
+        # Judged with the model's own ends of a sequence too, which the reference's script is not told of.
+        yield f"{AUDIT} failed ({' '.join(part.result.audit.checks).rstrip('.')})"
     try:
         settings = read_result(part.directory, AUDIT_PREFIX).settings
     except InputError as error:

@@ -84,6 +84,21 @@ def test_the_closed_division_lacks_what_was_not_run(
     assert (tmp_path / "tree/closed/Us/documentation/calibration.md").is_file()
 
 
+def test_an_audited_run_lacks_no_test06(
+    tmp_path: Path, inputs: Path, system: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = measure(tmp_path / "run", asked(inputs, "mlperf-server", "with-performance", benchmark_audit="TEST06"))
+    call(tmp_path / "tree", run_dir, division="closed", system=system)
+    scenario = tmp_path / "tree/closed/Us/results/A_server/llama3.1-8b/Server"
+    log = run_dir / "nodes/jw2/TEST06_mlperf_log_accuracy.json"
+    assert (scenario / "TEST06/accuracy/mlperf_log_accuracy.json").read_bytes() == log.read_bytes()
+    assert "First token check pass: True\n" in (scenario / "TEST06/verify_accuracy.txt").read_text()
+    assert "Server: TEST06" not in complaints(tmp_path / "tree")
+    server = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("- Server"))
+    assert "TEST06 f" not in server  # neither found nor failed
+    assert "no TEST06" not in server
+
+
 def test_performance_without_accuracy_is_written_and_told(
     tmp_path: Path, interactive: Path, system: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
