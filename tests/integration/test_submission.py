@@ -77,7 +77,7 @@ def test_scenario_by_scenario_and_then_the_tree(
     assert {path.name for path in (tmp_path / "tree/closed/Us/results/A_server-1/llama3.1-8b").iterdir()} == set(
         profiles
     )
-    # Of Offline, Server and their audits nothing is absent: what is wrong comes of their length and of a model that is none.
+    # Nothing of Offline, Server and their audits is absent: what is wrong comes of their length and of the tiny model.
     kinds = {complaint.partition(": ")[2] for complaint in complaints(tmp_path / "tree")}
     short_ones = {"sample count", "samples per query", "duration", "articles", "early stopping", "gen_len"}
     assert kinds <= short_ones | {"rouge1", "rouge2", "rougeL", "rougeLsum"}
