@@ -175,7 +175,9 @@ def test_questions_before_the_measuring_have_connections_of_their_own(server: Ha
         client = opened(running.url)
         for _ in range(5):
             assert "served" in client.call(client.get(client.targets[0], "/v1/models"))
-            client.call(client.ask(client.targets[0], Request(CHAT, {}), lambda at, token_id: None, lambda reply: None, ALONE))
+            client.call(
+                client.ask(client.targets[0], Request(CHAT, {}), lambda at, token_id: None, lambda reply: None, ALONE)
+            )
         assert [asked.number for asked in running.asked] == [0] * 10
         assert running.opened == 10
 
