@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 from benchmark.cluster.names import some
 
-# A cell in which the driver says what is wrong in the place of a value; "[N/A]" only says that there is none.
-_WRONG = re.compile(r"\[(?!N/A\]|Not Supported\]|Not Available\]|Not Found\]).*\]|ERR!|Unknown Error", re.IGNORECASE)
-_ABSENT = ("", "none", "n/a", "[n/a]", "[not supported]", "[not available]", "[not found]")
+# A cell in which the driver says what is wrong in the place of a value; others only say that there is none for us.
+_ABSENT = r"\[?(N/A|None|Not (Supported|Available|Found)|Insufficient Permissions|.*deprecated.*|)\]?"
+_WRONG = re.compile(rf"(?!{_ABSENT}$)\[.*\]|ERR!|Unknown Error", re.IGNORECASE)
+_NO_ACTION = re.compile(_ABSENT, re.IGNORECASE)
 _VERSION = re.compile(r"\d+(\.\d+)+")
 _BUS = re.compile(r"(?:[0-9a-f]{4,8}:)?([0-9a-f]{2}:[0-9a-f]{2})(?:\.[0-9a-f])?$", re.IGNORECASE)
 # Of nvidia-smi: a warning about the board's configuration memory, with all GPUs listed.
 _WARNED = "14"
-_NO_GPUS = "No devices were found"
+# What the dynamic linker and the shell say of their own affairs.
+_OF_OTHERS = re.compile(r"\bld\.so:|setlocale|cannot set locale|cannot change locale", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,9 @@ class GpuLine:
     @property
     def wrong(self) -> str:
         """Why it cannot be measured, in words; empty where nothing speaks against it."""
-        if wrong := next((cell for cell in vars(self).values() if _WRONG.search(cell)), ""):
+        if wrong := next((cell for cell in vars(self).values() if _WRONG.match(cell)), ""):
             return f"nvidia-smi says {wrong!r} of it"
-        return "" if self.recovery.lower() in _ABSENT else f"the driver asks for a recovery action: {self.recovery}"
+        return "" if _NO_ACTION.fullmatch(self.recovery) else f"the driver asks for a recovery action: {self.recovery}"
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,12 @@ class Listing:
         gpus, warnings, rest = [], [], []
         for line in filter(None, map(str.strip, lines)):
             cells = [cell.strip() for cell in line.split(",")]
-            if len(cells) in (5, 6) and (cells[0].isdigit() or _WRONG.search(cells[0])) and _BUS.search(cells[1]):
+            if len(cells) in (5, 6) and (cells[0].isdigit() or _WRONG.match(cells[0])) and _BUS.search(cells[1]):
                 gpus.append(GpuLine(*cells))
-            elif line.upper().startswith("WARNING"):
+            elif len(cells) == 3 and _VERSION.fullmatch(cells[2]):
+                # A wrapper that always asks for these three.
+                gpus.append(GpuLine(str(len(gpus)), "", *cells))
+            elif line.upper().startswith("WARNING") or _OF_OTHERS.search(line):
                 warnings.append(line)
             else:
                 rest.append(line)
@@ -96,7 +101,7 @@ def gpu_warnings(lines: Sequence[str], on_pci: Sequence[str]) -> list[str]:
     found = [f"nvidia-smi: {line}" for line in listing.warnings]
     listed = {match[1].lower() for gpu in listing.gpus if (match := _BUS.search(gpu.bus))}
     missing = [one for one in on_pci if (match := _BUS.search(one)) and match[1].lower() not in listed]
-    if listing.gpus and missing:
+    if listed and missing:
         found.append(
             f"The PCI bus has {len(on_pci)} NVIDIA GPUs and nvidia-smi lists {len(listing.gpus)}: {some(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} lost, or not this user's (a container, another driver)."

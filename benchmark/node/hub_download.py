@@ -12,13 +12,14 @@ import errno
 import os
 import socket
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import BenchmarkError, InputError, RunError, SetupError
-from benchmark.locks import NO_LOCKS
+from benchmark.locks import take
 from benchmark.node.hub_cache import File, Manifest, RepositoryCache
 from benchmark.node.hub_files import MODEL, Kind
 
@@ -219,15 +220,17 @@ def _locked(cache: RepositoryCache, file: File) -> Iterator[None]:
 
     Where the file system has no locks, each machine brings its own; what becomes a blob is whole whoever was first.
     """
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(huggingface_hub_package().utils.WeakFileLock(cache.locks / f"{file.etag}.lock"))
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
+    with tempfile.TemporaryFile(dir=cache.locks) as tried:
+        # huggingface_hub's own way without locks would wait for ever for a lock file that is left over.
+        if take(tried.fileno()) == "no locks":
             if not cache.apart:
                 print(f"{cache.hub} has no file locks: each machine downloads apart.", file=sys.stderr)
             cache.apart = f".{socket.gethostname()}"
+    with (
+        nullcontext()
+        if cache.apart
+        else huggingface_hub_package().utils.WeakFileLock(cache.locks / f"{file.etag}.lock")
+    ):
         yield
 
 

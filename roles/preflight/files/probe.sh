@@ -7,7 +7,7 @@
 # A part says "at" before each command; the last one of a part that does not end has hung ("hung", the part, the command).
 LIMIT_S=${PREFLIGHT_LIMIT_S:-40}
 limit=
-command -v timeout >/dev/null && limit="timeout -k 2 $LIMIT_S"
+timeout -k 1 9 true 2>/dev/null && limit="timeout -k 2 $LIMIT_S"
 expand() { case $1 in "~") path=$HOME ;; "~/"*) path=$HOME/${1#"~/"} ;; *) path=$1 ;; esac; }
 say() { printf '%s\t%s\n' "$1" "$2"; }
 

@@ -26,6 +26,9 @@ def test_eight_good_gpus_are_fit() -> None:
         ["0, 00000000:01:00.0, NVIDIA GH200 480GB, [N/A], 570.86.15, [N/A]"],
         ["0, 0000000F:01:00.0, NVIDIA GB10, [Not Supported], 580.95, None"],
         ["", *GOOD, ""],
+        ["0, 00000000:01:00.0, NVIDIA A30, [Insufficient Permissions], 550.54.15, [deprecated]"],
+        ["ERROR: ld.so: object 'libx.so' from LD_PRELOAD cannot be preloaded: ignored.", *GOOD],
+        ["NVIDIA A30, 24576, 550.54.15"],
     ],
 )
 def test_what_a_driver_does_not_tell_is_no_fault(lines: list[str]) -> None:

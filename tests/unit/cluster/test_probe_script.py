@@ -20,18 +20,19 @@ OLD_DRIVER = f"""case $* in
 esac"""
 
 
-def ask(tmp_path: Path, programs: dict[str, str], *shell: str, path: str | None = None) -> Probe:
-    """Return what the probe says on a node with these programs."""
+def ask(tmp_path: Path, programs: dict[str, str], path: str | None = None, limit_s: int = 40) -> Probe:
+    """Return what the probe says on a node with these programs; its Python is one that starts at once."""
+    programs = {"python3": "echo 3.11.2", **programs}
     place = tmp_path / "bin"
     place.mkdir(exist_ok=True)
     for name, script in programs.items():
         (place / name).write_text(f"#!/bin/sh\n{script}\n")
         (place / name).chmod(0o755)
-    environment = {**os.environ, "PATH": f"{place}:{path or os.environ['PATH']}", "PREFLIGHT_LIMIT_S": "1"}
+    environment = {**os.environ, "PATH": f"{place}:{path or os.environ['PATH']}", "PREFLIGHT_LIMIT_S": str(limit_s)}
     environment["PREFLIGHT_PCI"] = str(tmp_path / "pci")
     words = ["python3", f"{tmp_path}/not/yet", str(tmp_path), "", "cuda"]
     done = subprocess.run(
-        [*(shell or ("sh",)), str(PROBE), *words],
+        ["/bin/sh", str(PROBE), *words],
         capture_output=True,
         text=True,
         check=True,
@@ -45,15 +46,12 @@ def found(probe: Probe, tmp_path: Path) -> list[str]:
     return problems(probe, Needs("cuda", "python3", f"{tmp_path}/not/yet", 0.001, str(tmp_path), 0.001))
 
 
-@pytest.mark.parametrize("shell", ["sh", "bash"])
 @pytest.mark.parametrize(
     ("program", "said"),
     [("nvidia-smi", "there nvidia-smi gives"), ("df", "there df -Pk"), ("python3", "there python3 gives no answer")],
 )
-def test_a_command_that_hangs_is_named_and_the_rest_answers(
-    program: str, said: str, shell: str, tmp_path: Path
-) -> None:
-    probe = ask(tmp_path, {"nvidia-smi": f"echo '{LIST}'", program: HANGS}, shell)
+def test_a_command_that_hangs_is_named_and_the_rest_answers(program: str, said: str, tmp_path: Path) -> None:
+    probe = ask(tmp_path, {"nvidia-smi": f"echo '{LIST}'", program: HANGS}, limit_s=5)
     sentences = found(probe, tmp_path)
     assert all(said in sentence for sentence in sentences)
     assert len(sentences) == 1
@@ -67,7 +65,7 @@ def test_without_the_program_timeout_too(tmp_path: Path) -> None:
     few.mkdir()
     for name in programs:
         (few / name).symlink_to(f"/bin/{name}" if Path(f"/bin/{name}").exists() else f"/usr/bin/{name}")
-    probe = ask(tmp_path, {"nvidia-smi": "sleep 20", "python3": "echo 3.11.2"}, "/bin/sh", path=str(few))
+    probe = ask(tmp_path, {"nvidia-smi": "sleep 30"}, path=str(few), limit_s=5)
     assert probe.hung == {"gpu": "nvidia-smi"}
     assert probe.values["python"] == "3.11.2"
     assert "timeout" in probe.many["missing_program"]
