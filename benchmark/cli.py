@@ -47,6 +47,7 @@ COMMANDS = {
     ),
     "baseline": ("benchmark.cluster.baseline_command", "set the run that later ones are held against"),
     "export": ("benchmark.cluster.export_command", "a run's nodes or samples as CSV, Parquet, Prometheus or Markdown"),
+    "submission": ("benchmark.cluster.submission_command", "the tree that MLCommons' submission checker reads"),
     "schema": ("benchmark.schema_command", "write the JSON schemas of every file that a run holds"),
     "ci": ("benchmark.cluster.ci_command", "run the playbook for a CI system: JUnit, Markdown, an exit code by policy"),
 }

@@ -27,6 +27,7 @@ class Columns:
     issued_ns: Ints
     first_token_ns: Ints
     completed_ns: Ints
+    first_reported_ns: Ints
     reported_ns: Ints
     input_tokens: Ints
     output_tokens: Ints
@@ -44,6 +45,7 @@ class Columns:
             issued_ns=_column([s.issued_ns for s in each]),
             first_token_ns=_optional([s.first_token_ns for s in each]),
             completed_ns=_optional([s.completed_ns for s in each]),
+            first_reported_ns=_optional([s.first_reported_ns for s in each]),
             reported_ns=_optional([s.reported_ns for s in each]),
             input_tokens=_column([s.input_tokens for s in each]),
             output_tokens=_column([s.output_tokens for s in each]),

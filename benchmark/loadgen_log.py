@@ -29,6 +29,17 @@ CONSTRAINTS = {
     "result_min_queries_met": "min queries satisfied",
     "early_stopping_met": "early stopping satisfied",
 }
+SCENARIOS = ("Server", "Offline", "SingleStream")
+# Labels of the summary, each the last of what the detailed log tells too, and the keys of that there.
+LAST_FIGURES = {
+    "99.90 percentile latency (ns)": "result_99.90_percentile_latency_ns",
+    "99.90 percentile first token latency (ns)": "result_first_token_99.90_percentile_latency_ns",
+    "99.90 percentile time to output token (ns)": "result_time_per_output_token_99.90_percentile_ns",
+    "Tokens per second": "result_tokens_per_second",
+    "Completed tokens per second": "result_completed_tokens_per_second",
+}
+# How many of LoadGen's errors are kept, in its words.
+KEPT_ERRORS = 100
 # LoadGen logs these only as they were asked for.
 LIMITS = ("requested_server_ttft_latency", "requested_server_tpot_latency")
 REASONS = ("result_invalid_reason", "early_stopping_result", "early_stopping_ttft_result", "early_stopping_tpot_result")
@@ -46,12 +57,15 @@ def read_result(directory: Path, prefix: str = "") -> LoadGenResult:
     for key, value, is_error in _entries(path):
         if is_error:
             errors.append(f"{key}: {value}"[:4000])
-        else:
-            values[key] = value
-    # In accuracy mode there is no result: the end of the queries is the last that it tells.
-    end = "power_end" if values.get("effective_test_mode") == "AccuracyOnly" else "num_errors"
-    if "effective_scenario" not in values or end not in values:
+        # Ordinary lines too may be marked as errors. Of several the first counts, as for MLCommons' own reader.
+        values.setdefault(key, value)
+    if "effective_scenario" not in values or not _has_ended(values, summary):
         raise InputError(f"{path}: LoadGen did not end its log.")
+    if values["effective_scenario"] not in SCENARIOS:
+        raise InputError(
+            f"{path}: it is of the scenario {str(values['effective_scenario'])[:100]}, and only {', '.join(SCENARIOS)} "
+            "can be read."
+        )
     validity = values.get("result_validity")
     invalid = validity == "INVALID"
     try:
@@ -67,10 +81,24 @@ def read_result(directory: Path, prefix: str = "") -> LoadGenResult:
             settings={
                 key.removeprefix("effective_"): value for key, value in values.items() if key.startswith("effective_")
             },
-            errors=tuple(errors[:100]),
+            errors=tuple(errors[:KEPT_ERRORS]),
+            error_count=len(errors),
         )
     except (KeyError, ValueError) as fault:
         raise InputError(f"{path}: not LoadGen's log: {' '.join(str(fault).split())[:300]}.") from None
+
+
+def _has_ended(values: dict[str, Any], summary: dict[str, str]) -> bool:
+    """Tell whether LoadGen wrote its log to the end.
+
+    In accuracy mode there is no result: the end of the queries is the last that it tells. Else the count of its errors
+    is the last; before April 2025 there was none, and the last figures had to be there.
+    """
+    if values.get("effective_test_mode") == "AccuracyOnly":
+        return "power_end" in values
+    if "num_errors" in values:
+        return True
+    return "result_validity" in values and all(key in values for label, key in LAST_FIGURES.items() if label in summary)
 
 
 def _summary(path: Path) -> dict[str, str]:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Purpose = Literal["performance", "accuracy", "probe", "burst"]
+Purpose = Literal["performance", "accuracy", "probe", "burst", "audit"]
+
+
+# What LoadGen asks for where a configuration does not say more.
+LEAST_QUERIES = 100
+# LoadGen plans twice the SingleStream queries that its least duration takes at the expected latency, and then issues
+# all. Of a latency that is set so much higher it plans a third more than are needed: queries differ, and a warm-up has
+# few of them.
+SINGLE_STREAM_ROOM = 1.5
 
 
 class Options(BaseModel):
@@ -35,17 +44,36 @@ class Options(BaseModel):
         elif purpose == "burst":
             count = self.burst_query_count
             changes = {"scenario": "Offline", "min_duration_ms": 0, "min_query_count": count, "max_query_count": count}
-        elif purpose == "accuracy":
-            # Answers do not depend on when they were asked for: at a Server's rate it would take hours for nothing.
-            changes = {"scenario": "Offline"}
         return self.model_copy(update=changes)
 
-    def user_conf(self, target_qps: float, prompts: int, performance_prompts: int) -> str:
-        """Return user.conf: `target_qps` in queries per second, `prompts` in the dataset."""
+    def expecting(self, expected_ms: float | None) -> Options:
+        """Return the options with the latency that SingleStream is planned by, where none is given."""
+        if self.scenario != "SingleStream" or self.target_latency_ms is not None or not expected_ms:
+            return self
+        return self.model_copy(update={"target_latency_ms": round(expected_ms * SINGLE_STREAM_ROOM, 3)})
+
+    def least_queries(self, target_qps: float, least_s: float) -> int | None:
+        """Return the least number of queries to ask for; None: LoadGen's own.
+
+        Of a Server it is what every submission asks for, where as many as the option says come in `least_s` anyway:
+        arrivals are random, their number is almost never below its mean by more than five standard deviations.
+        """
+        wanted = self.min_query_count
+        if wanted is None or self.scenario != "Server" or wanted <= LEAST_QUERIES:
+            return wanted
+        coming = target_qps * least_s
+        return LEAST_QUERIES if coming - 5 * math.sqrt(coming) >= wanted else wanted
+
+    def user_conf(self, target_qps: float, prompts: int, performance_prompts: int, least_s: float) -> str:
+        """Return user.conf: `target_qps` in queries per second, `prompts` in the dataset.
+
+        `least_s`: how long LoadGen measures at least, where the options do not say.
+        """
+        least_s = least_s if self.min_duration_ms is None else self.min_duration_ms / 1000
         given: dict[str, Any] = {
             "min_duration": self.min_duration_ms,
             "max_duration": self.max_duration_ms,
-            "min_query_count": self.min_query_count,
+            "min_query_count": self.least_queries(target_qps, least_s),
             "max_query_count": self.max_query_count,
             "ttft_latency": self.ttft_latency_ms,
             "tpot_latency": self.tpot_latency_ms,

@@ -6,7 +6,9 @@ import math
 import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import chain
+from typing import Literal
 
 import numpy as np
 
@@ -186,6 +188,15 @@ def _answers(samples: Columns, min_tokens: int) -> AnswerCounts:
     )
 
 
+def heard(samples: Columns) -> Columns:
+    """Return the samples as LoadGen saw them: a token was there when LoadGen had been told of it."""
+    return replace(
+        samples,
+        first_token_ns=np.where(samples.first_reported_ns == ABSENT, samples.first_token_ns, samples.first_reported_ns),
+        completed_ns=np.where(samples.reported_ns == ABSENT, samples.completed_ns, samples.reported_ns),
+    )
+
+
 def defined(values: Floats) -> Floats:
     """Return the values that are not NaN, in their order."""
     return values[~np.isnan(values)]
@@ -209,11 +220,30 @@ def issued(samples: Columns) -> int:
     return int(samples.index.max(initial=-1)) + 1
 
 
-def compute(samples: Columns, planned: int, loadgen: LoadGenResult | None = None, min_tokens: int = 0) -> Metrics:
+# LoadGen's own names for a distribution's parts, in nanoseconds, by metric. It reports the first token and the time per
+# token only in scenarios in which it hears of the first token.
+_LOADGEN_TIMES = {
+    "latency_ms": ("result_{}_percentile_latency_ns", "result_{}_latency_ns"),
+    "ttft_ms": ("result_first_token_{}_percentile_latency_ns", "result_first_token_{}_latency_ns"),
+    "tpot_ms": ("result_time_per_output_token_{}_percentile_ns", "result_time_to_output_token_{}"),
+}
+OWN: Literal["samples"] = "samples"
+LOADGENS: Literal["LoadGen"] = "LoadGen"
+TimesOf = Literal["samples", "LoadGen"]
+
+
+def compute(
+    samples: Columns,
+    planned: int,
+    loadgen: LoadGenResult | None = None,
+    min_tokens: int = 0,
+    times_of: TimesOf = LOADGENS,
+) -> Metrics:
     """Return the metrics of `samples`, of which `planned` were meant to be, each of `min_tokens` at least.
 
-    Queries and tokens per second are LoadGen's own where it drove the run. Raises ValueError where two samples have
-    the same index or one lies beyond what was planned.
+    Queries and tokens per second are LoadGen's own where it drove the run, and so are latency, TTFT and TPOT where it
+    reports them and `times_of` does not ask for the samples'. Raises ValueError where two samples have the same index
+    or one lies beyond what was planned.
     """
     if (np.diff(np.sort(samples.index)) == 0).any():
         raise ValueError("two samples have the same index")
@@ -236,7 +266,17 @@ def compute(samples: Columns, planned: int, loadgen: LoadGenResult | None = None
     def spread(values: Floats) -> Distribution | None:
         return distribution(defined(values))
 
+    times = {
+        "latency_ms": spread(latencies_ms(samples)),
+        "ttft_ms": spread(ttfts_ms(samples)),
+        "tpot_ms": spread(tpots_ms(samples)),
+    }
+    if loadgen is None:
+        times_of = OWN
+    if loadgen is not None and times_of == LOADGENS:
+        times = {name: _loadgens(loadgen, name, own) for name, own in times.items()}
     return Metrics(
+        times_of=times_of,
         queries=QueryCounts(
             planned=planned,
             completed=completed,
@@ -249,14 +289,29 @@ def compute(samples: Columns, planned: int, loadgen: LoadGenResult | None = None
         input_tokens=sum(samples.input_tokens[done].tolist()),
         output_tokens=output_tokens,
         tokens_per_s=tokens_per_s,
-        latency_ms=spread(latencies_ms(samples)),
         latency_from_issue_ms=spread(_between(samples.issued_ns, samples.completed_ns)),
-        ttft_ms=spread(ttfts_ms(samples)),
         ttft_from_issue_ms=spread(ttfts_from_issue_ms(samples)),
-        tpot_ms=spread(tpots_ms(samples)),
         issue_delay_ms=spread(_between(samples.scheduled_ns, samples.issued_ns)),
+        first_report_delay_ms=spread(_between(samples.first_token_ns, samples.first_reported_ns)),
         report_delay_ms=spread(_between(samples.completed_ns, samples.reported_ns)),
+        **times,
     )
+
+
+def _loadgens(loadgen: LoadGenResult, name: str, own: Distribution | None) -> Distribution | None:
+    """Return a time's distribution with LoadGen's figures in the place of ours.
+
+    Ours stays where LoadGen has not all of them, or has made the time per token of answers without a second one, which
+    it logs as errors. What is undefined stays so, for LoadGen knows of no token that was not seen.
+    """
+    if own is None or (name == "tpot_ms" and loadgen.errors):
+        return own
+    percentile_key, other_key = _LOADGEN_TIMES[name]
+    keys = {part: percentile_key.format(f"{100 * share:.2f}") for part, share in PERCENTILES.items()}
+    keys |= {part: other_key.format(part) for part in ("mean", "min", "max")}
+    found = {part: _figure(loadgen, key) for part, key in keys.items()}
+    theirs = {part: value / NS_PER_MS for part, value in found.items() if value is not None}
+    return own.model_copy(update=theirs) if len(theirs) == len(found) else own
 
 
 def _figure(loadgen: LoadGenResult, name: str) -> float | None:

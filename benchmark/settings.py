@@ -31,6 +31,9 @@ DEFAULT_DATASET = "abisee/cnn_dailymail"
 # The last commit of the dataset's repository: its files have been Parquet, without a loading script, since then.
 DEFAULT_DATASET_REVISION = "96df5e686bee6baa90b8bee7c28b81fa3fa6223d"
 
+# The newest round of MLPerf Inference whose rules are known here; the first with llama3.1-8b was 5.1.
+DEFAULT_ROUND: Literal["6.1"] = "6.1"
+
 # These belong to the run, not to a node: all nodes must have the same.
 RUN_WIDE = (
     "benchmark_results_dir",
@@ -41,6 +44,8 @@ RUN_WIDE = (
     "benchmark_repeats",
     "benchmark_min_nodes",
     "benchmark_drift",
+    "benchmark_mlperf_round",
+    "benchmark_audit",
 )
 
 # Of a URL's query string.
@@ -64,6 +69,11 @@ def _rate_or_auto(value: Any) -> Any:
     if not 0 < number < math.inf:
         raise ValueError("a number greater than 0, or auto, is needed")
     return number
+
+
+def _as_text(value: Any) -> Any:
+    """Return a number as YAML reads 6.0 as the text that was meant."""
+    return str(value) if type(value) is float else value
 
 
 def _count_or_auto(value: Any) -> Any:
@@ -110,6 +120,12 @@ class Settings(BaseModel):
     )
     benchmark_accuracy: Literal["profile", "off", "with-performance", "only"] = Field(
         "profile", description="whether the answers are judged too; profile: as it says"
+    )
+    benchmark_mlperf_round: Annotated[Literal["5.1", "6.0", "6.1"], BeforeValidator(_as_text)] = Field(
+        DEFAULT_ROUND, description="of MLPerf Inference, whose seeds LoadGen takes; its limits are those of all three"
+    )
+    benchmark_audit: Literal["", "TEST06"] = Field(
+        "", description="compliance test that is run after measuring and accuracy; empty: none"
     )
     benchmark_engine: str = Field("", description="engine in the profile's place; empty: the profile's")
     benchmark_engine_options: dict[str, Any] = Field({}, description="options of the engine, over those of the profile")
@@ -287,6 +303,11 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
         problems.append(
             f"benchmark_target_qps is auto, and profile {name} has no rate to search for: give a number, or take "
             "mlperf-server, mlperf-interactive or mlperf-offline."
+        )
+    if settings is not None and profile is not None and settings.benchmark_audit and profile.scenario != "loadgen":
+        problems.append(
+            f"benchmark_audit is {settings.benchmark_audit}, and LoadGen does not drive profile {name}: take one "
+            "of the mlperf- profiles."
         )
     if settings is not None and settings.python_env_wheelhouse and settings.python_env_torch_index_url:
         problems.append(

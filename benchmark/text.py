@@ -308,6 +308,7 @@ _TIMES = (
     "ttft_from_issue_ms",
     "tpot_ms",
     "issue_delay_ms",
+    "first_report_delay_ms",
     "report_delay_ms",
 )
 

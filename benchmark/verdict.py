@@ -15,6 +15,7 @@ from benchmark.records import (
     TOKENS_PER_PIECE,
     Accuracy,
     AnswerCounts,
+    Audit,
     Check,
     Distribution,
     LoadGenResult,
@@ -38,6 +39,7 @@ _LABELS = {
     "ttft_from_issue_ms": "TTFT from issue",
     "tpot_ms": "TPOT",
     "issue_delay_ms": "issue delay",
+    "first_report_delay_ms": "first token's report delay",
     "report_delay_ms": "report delay",
     "answers.one_piece": "answers in one piece",
     "answers.coarse": "answers in coarse pieces",
@@ -76,6 +78,8 @@ def metric_paths() -> tuple[str, ...]:
     """Return the dotted path of every number in Metrics: what a limit may name."""
     paths: list[str] = []
     for name, field in Metrics.model_fields.items():
+        if name == "times_of":
+            continue
         kinds = (Distribution, QueryCounts, AnswerCounts)
         records = [t for t in (field.annotation, *get_args(field.annotation)) if t in kinds]
         parts = [part for part in records[0].model_fields if part != "insufficient"] if records else []
@@ -114,6 +118,7 @@ class Findings:
     visitors: tuple[str, ...] = ()
     """Sentences, each about a process that came to a GPU that was to be the run's alone."""
     serving: Serving | None = None
+    audit: Audit | None = None
 
 
 def judge(profile: Profile, found: Findings, target_qps: float, status: Status) -> Verdict:
@@ -131,6 +136,9 @@ def judge(profile: Profile, found: Findings, target_qps: float, status: Status) 
     if profile.accuracy != "off":
         rouge = found.accuracy.rouge if found.accuracy else None
         checks += [_limit(limit, getattr(rouge, limit.metric, None), target_qps) for limit in profile.accuracy_limits]
+    if found.audit is not None:
+        note = " ".join(words for words in found.audit.checks if ": FAIL" in words)
+        checks.append(_holds(f"{found.audit.name}: passed", found.audit.passed, note))
     reasons = [] if status == "complete" else [f"The run is {status}."]
     reasons += [_reason(check) for check in checks if not check.passed]
     if found.metrics is not None and any(check.value is None and check.metric in _TOKEN_TIMES for check in checks):
@@ -246,7 +254,9 @@ def _loadgen_checks(loadgen: LoadGenResult) -> list[Check]:
     checks = [_holds(name, met, "") for name, met in told.items()]
     if loadgen.valid is not None:
         checks.append(_holds("LoadGen: result is valid", loadgen.valid, " ".join(loadgen.reasons)[:4000]))
-    errors = (f"{error} ({times} times)" if times > 1 else error for error, times in Counter(loadgen.errors).items())
+    errors = [f"{error} ({times} times)" if times > 1 else error for error, times in Counter(loadgen.errors).items()]
+    if loadgen.error_count > len(loadgen.errors):
+        errors.append(f"{loadgen.error_count} errors in all")
     checks.append(_holds("LoadGen: no errors", not loadgen.errors, "; ".join(errors)[:4000]))
     return checks
 

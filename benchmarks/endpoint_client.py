@@ -48,7 +48,7 @@ class Counter:
         self.failed_queries = 0
         self.room = threading.Semaphore(in_flight)
 
-    def first_token(self, query: Query, at_ns: int) -> None:
+    def first_token(self, query: Query, at_ns: int, token_id: int | None = None) -> None:
         """Nothing to count."""
 
     def completed(self, query: Query, at_ns: int, answer: Answer) -> None:

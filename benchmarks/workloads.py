@@ -96,7 +96,7 @@ class _Clock:
         self.measured = measured
         self.changed = threading.Condition()
 
-    def first_token(self, query: Query, at_ns: int) -> None:
+    def first_token(self, query: Query, at_ns: int, token_id: int | None = None) -> None:
         self.measured.first_ns[query.index] = at_ns
 
     def completed(self, query: Query, at_ns: int, answer: Answer) -> None:

@@ -131,7 +131,7 @@ class Answers:
         self.tokens: dict[int, tuple[int, ...]] = {}
         self.errors: list[str] = []
 
-    def first_token(self, query: Query, at_ns: int) -> None:
+    def first_token(self, query: Query, at_ns: int, token_id: int | None = None) -> None:
         """Nothing."""
 
     def completed(self, query: Query, at_ns: int, answer: Answer) -> None:

@@ -118,6 +118,8 @@ def _pooled(nodes: Sequence[LoadedNode], name: str) -> Distribution | None:
     """Return the distribution over all nodes' samples; None where it is undefined for one: it would be the others'."""
     if any(node.metrics and node.metrics.output_tokens and not getattr(node.metrics, name) for node in nodes):
         return None
+    if len(nodes) == 1:  # LoadGen's own figures, where it drove the run
+        return getattr(nodes[0].metrics, name, None)
     return pooled_distribution([node.times.ascending[name] for node in nodes])
 
 

@@ -19,8 +19,9 @@ from benchmark.records import NodeResult
 
 # The files of a run; anything else in the archive is left out.
 KNOWN = re.compile(
-    r"(mlperf_datacenter_[\w.-]+\.(json|txt)|((accuracy|solo|repeat\d+)_)?samples\.jsonl|(repeat\d+_)?telemetry\.jsonl|"
-    r"(benchmark|endpoint)\.log|oom_kills|((accuracy|solo|probe\d+|burst|repeat\d+)_)?(mlperf_log_[\w.-]+|user\.conf))"
+    r"(mlperf_datacenter_[\w.-]+\.(json|txt)|((accuracy|solo|TEST06|repeat\d+)_)?samples\.jsonl|"
+    r"(repeat\d+_)?telemetry\.jsonl|(benchmark|endpoint)\.log|oom_kills|TEST06_audit\.config|"
+    r"((accuracy|solo|TEST06|probe\d+|burst|repeat\d+)_)?(mlperf_log_[\w.-]+|user\.conf))"
 )
 MAX_FILES = 250
 # Every tar archive ends with two such blocks; one whose packer was killed does not, however whole its gzip stream is.

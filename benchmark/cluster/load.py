@@ -18,7 +18,7 @@ from benchmark.columns import Columns, doubles
 from benchmark.errors import InputError
 from benchmark.files import read_record, read_ticks
 from benchmark.loadgen_log import SOLO
-from benchmark.metrics import NS_PER_S, defined, latencies_ms, tpots_ms, ttfts_ms
+from benchmark.metrics import LOADGENS, NS_PER_S, defined, heard, latencies_ms, tpots_ms, ttfts_ms
 from benchmark.records import Failure, Metrics, NodeResult, ReadyNode, RunRecord
 from benchmark.repeats import repeat_of
 from benchmark.rundir import ATTEMPT, FAILURE, NODES, of_repeat
@@ -47,14 +47,15 @@ class Times:
         return {name: doubles(np.sort(getattr(self, name))) for name in ("latency_ms", "ttft_ms", "tpot_ms")}
 
     @classmethod
-    def of(cls, samples: Columns) -> Times:
-        """Return the times of the completed samples."""
+    def of(cls, samples: Columns, metrics: Metrics | None = None) -> Times:
+        """Return the times of the completed samples, seen from where the times of `metrics` are seen from."""
         done = samples.completed
+        seen = heard(samples) if metrics is not None and metrics.times_of == LOADGENS else samples
         began_ns = samples.issued_ns.min() if len(samples) else 0
         return cls(
-            latency_ms=doubles(defined(latencies_ms(samples))),
-            ttft_ms=doubles(defined(ttfts_ms(samples))),
-            tpot_ms=doubles(defined(tpots_ms(samples))),
+            latency_ms=doubles(defined(latencies_ms(seen))),
+            ttft_ms=doubles(defined(ttfts_ms(seen))),
+            tpot_ms=doubles(defined(tpots_ms(seen))),
             ended_s=doubles((samples.completed_ns[done] - began_ns) / NS_PER_S),
             tokens=doubles(samples.output_tokens[done].astype(np.float64)),
         )
@@ -133,7 +134,7 @@ def load_node(run_dir: Path, run: RunRecord, node: str) -> LoadedNode:
         node=node,
         result=result,
         metrics=metrics,
-        times=Times.of(samples),
+        times=Times.of(samples, metrics),
         course=course,
         failure=failure,
         clock=clock,
@@ -171,13 +172,13 @@ def _later(
         as_only = repeat_of(result, number)
         samples = read_columns(directory / of_repeat(SAMPLES, number))
         try:
-            metrics = measured(samples, run.nodes[node], as_only.loadgen)
+            metrics = measured(samples, run.nodes[node], as_only.loadgen, as_only.metrics)
             check_loadgen(as_only, directory, of_repeat("", number))
             check_claims(as_only, samples, metrics)
         except InputError as error:
             raise InputError(f"{node}, repeat {number}: {error}") from None
         course, clock = _context(directory, node, result.attempt, samples, number, tell)
-        yield Measurement(as_only, metrics, Times.of(samples), course, clock)
+        yield Measurement(as_only, metrics, Times.of(samples, metrics), course, clock)
 
 
 def one_line(failure: Failure) -> str:
@@ -224,7 +225,7 @@ def _read_result(directory: Path, run: RunRecord, node: str) -> tuple[NodeResult
         # A run for accuracy alone has no samples of a measurement.
         kept = kept and result.resolved.profile.accuracy != "only"
         samples = read_columns(directory / SAMPLES) if kept else Columns.of(())
-        metrics = measured(samples, run.nodes[node], result.loadgen)
+        metrics = measured(samples, run.nodes[node], result.loadgen, result.metrics)
         if result.status == "complete":
             check_loadgen(result, directory)
             check_claims(result, samples, metrics)

@@ -39,6 +39,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     scheduled_ns: _Count | None = None
     first_token_ns: _Count | None = None
     completed_ns: _Count | None = None
+    first_reported_ns: _Count | None = None
     reported_ns: _Count | None = None
     input_tokens: _Count = 0
     output_tokens: _Count = 0
@@ -116,6 +117,8 @@ def _consistent(samples: Columns, failed: Flags, ids: Ints) -> bool:
     ):
         in_order &= (moment == ABSENT) | (moment >= before)
         before = np.maximum(before, moment)
+    heard = samples.first_reported_ns
+    in_order &= (heard == ABSENT) | ((samples.first_token_ns != ABSENT) & (heard >= samples.first_token_ns))
     ended = samples.completed != failed
     timed = failed | (samples.output_tokens == 0) | (samples.first_token_ns != ABSENT)
     counted = (ids == 0) | (ids == samples.output_tokens)

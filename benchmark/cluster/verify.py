@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import metrics
+from benchmark.audit import AUDIT_PREFIX, judge_audit
 from benchmark.cluster.differences import differences
 from benchmark.columns import Columns
 from benchmark.errors import InputError
@@ -34,11 +35,17 @@ def check_origin(result: NodeResult, run: RunRecord, node: str) -> None:
         raise InputError(f"the engine {result.engine.name} answered where {asked.profile.engine} was asked for.")
 
 
-def measured(samples: Columns, asked: ResolvedSettings, loadgen: LoadGenResult | None) -> Metrics:
-    """Return what the samples amount to. Raises InputError where they cannot be one run's."""
+def measured(
+    samples: Columns, asked: ResolvedSettings, loadgen: LoadGenResult | None, claimed: Metrics | None = None
+) -> Metrics:
+    """Return what the samples amount to. Raises InputError where they cannot be one run's.
+
+    A node that `claimed` times of its samples in a run of LoadGen, as earlier versions did, is held against those.
+    """
+    times_of = metrics.LOADGENS if claimed is None else claimed.times_of
     try:
         planned = asked.profile.samples or metrics.issued(samples)
-        return metrics.compute(samples, planned, loadgen, asked.profile.generation.min_new_tokens)
+        return metrics.compute(samples, planned, loadgen, asked.profile.generation.min_new_tokens, times_of)
     except ValueError as error:
         raise InputError(f"samples.jsonl: {error}.") from None
 
@@ -51,12 +58,22 @@ def check_loadgen(result: NodeResult, directory: Path, prefix: str = "") -> None
     quotes = {prefix: result.loadgen}
     if not prefix:
         quotes[ACCURACY] = result.accuracy.loadgen if result.accuracy else None
+        quotes[AUDIT_PREFIX] = result.audit.loadgen if result.audit else None
         quotes[SOLO] = result.solo.loadgen if result.solo else None
     for of, quote in quotes.items():
         if quote is None:
             continue
-        for path, claimed, given in differences(quote.model_dump(), read_result(directory, of).model_dump()):
+        # Results of earlier versions do not count the errors.
+        later = {"error_count"} - quote.model_fields_set
+        told = read_result(directory, of).model_dump(exclude=later)
+        for path, claimed, given in differences(quote.model_dump(exclude=later), told):
             raise InputError(f"its {path} of LoadGen is {claimed!r}, {of}{DETAIL} and its summary say {given!r}.")
+    if not prefix and result.audit is not None:
+        judged = judge_audit(directory, result.audit.loadgen, result.audit.end_tokens)
+        for path, claimed, given in differences(
+            result.audit.model_dump(exclude={"checks", "loadgen"}), judged.model_dump(exclude={"checks", "loadgen"})
+        ):
+            raise InputError(f"its {path} of {judged.name} is {claimed!r}, its log gives {given!r}.")
     asked = result.resolved.profile
     if asked.scenario == "loadgen" and asked.accuracy != "only":
         if result.loadgen is None:
@@ -69,7 +86,7 @@ def check_solo(solo: Solo, samples: Columns, asked: ResolvedSettings) -> None:
     """Raise InputError where a node claims other figures of its turn alone than its samples give."""
     if asked.profile.scenario == "loadgen" and solo.loadgen is None:
         raise InputError("LoadGen was to drive it alone too, and it has no result of LoadGen of that.")
-    given = measured(samples, asked, solo.loadgen)
+    given = measured(samples, asked, solo.loadgen, solo.metrics)
     for path, claimed, value in differences(solo.metrics.model_dump(), given.model_dump()):
         raise InputError(f"alone, its metric {path} is {claimed}, its samples give {value}.")
     if samples.last_ns > solo.window.ended_unix_ns - solo.window.started_unix_ns:
@@ -92,6 +109,7 @@ def check_claims(result: NodeResult, samples: Columns, given: Metrics) -> None:
     performed = profile.accuracy != "only"
     parts = ["environment", "engine", "dataset", "verdict"]
     parts += ["target_qps", "window", "metrics"] if performed else []
+    parts += ["audit"] if settings.benchmark_audit else []
     parts += ["accuracy"] if profile.accuracy != "off" else []
     if missing := [name for name in parts if getattr(result, name) is None]:
         raise InputError(f"it claims to be complete and has no {' and no '.join(missing)}.")
@@ -103,7 +121,14 @@ def check_claims(result: NodeResult, samples: Columns, given: Metrics) -> None:
     if performed:
         _check_measurement(result, engine.replicas, samples, given)
     prompts = result.dataset.prompts if result.dataset else None
-    found = Findings(given if performed else None, result.loadgen, result.accuracy, prompts, serving=result.serving)
+    found = Findings(
+        given if performed else None,
+        result.loadgen,
+        result.accuracy,
+        prompts,
+        serving=result.serving,
+        audit=result.audit,
+    )
     judged = judge(profile, found, result.target_qps or 0, result.status)
     # Words may change between versions of this program; values, limits and outcomes may not.
     claims = [check.model_dump(exclude={"note"}) for check in verdict.checks]

@@ -19,7 +19,8 @@ from benchmark.records import Rouge, Sample
 from benchmark.settings import Settings
 
 MEASURES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-TOKEN_BYTES = 8
+# As LoadGen is given them (`loadgen_run.py`).
+TOKEN_BYTES = 4
 
 
 def has_references(dataset: Dataset) -> bool:
@@ -36,6 +37,19 @@ def require_scoring() -> None:
 def answers_of(samples: Iterable[Sample]) -> dict[int, tuple[int, ...]]:
     """Return the completed samples' token ids by the prompt's number, which is the query's in an accuracy run."""
     return {sample.index: sample.token_ids for sample in samples if sample.error is None}
+
+
+def model_ends(settings: Settings) -> tuple[int, ...]:
+    """Return the tokens that end the model's answers, as its own files say; nothing where it has none."""
+    for name in ("generation_config.json", "config.json"):
+        try:
+            found = json.loads((find_snapshot(settings) / name).read_text(encoding="utf-8")).get("eos_token_id")
+        except (SetupError, OSError, ValueError, AttributeError):
+            continue
+        ends = found if isinstance(found, list) else [found]
+        if ends and all(type(end) is int and end >= 0 for end in ends):
+            return tuple(ends)
+    return ()
 
 
 def read_answers(path: Path) -> dict[int, tuple[int, ...]]:
@@ -59,7 +73,7 @@ def read_answers(path: Path) -> dict[int, tuple[int, ...]]:
         except (KeyError, TypeError, ValueError, struct.error):
             raise RunError(
                 f"{path}: entry {position} (from 0) is not an answer with qsl_idx and, as data, the hexadecimal form "
-                "of 64-bit token ids."
+                "of 32-bit token ids."
             ) from None
         answers.setdefault(number, token_ids)
     return answers
@@ -67,7 +81,7 @@ def read_answers(path: Path) -> dict[int, tuple[int, ...]]:
 
 def _answer(entry: Any) -> tuple[int, tuple[int, ...]]:
     number, data = entry["qsl_idx"], bytes.fromhex(entry["data"])
-    token_ids = struct.unpack(f"<{len(data) // TOKEN_BYTES}q", data)
+    token_ids = struct.unpack(f"<{len(data) // TOKEN_BYTES}i", data)
     if type(number) is not int or min((number, *token_ids)) < 0:
         raise ValueError
     return number, token_ids

@@ -39,7 +39,8 @@ class _Event:
     token_ids: tuple[int, ...] | None = None
     """The whole answer; None: this is the first token, or an error."""
     error: str | None = None
-    first: bool = False
+    first: int | None = None
+    """The first token's id, where this is the first token."""
 
 
 class Router:
@@ -96,7 +97,7 @@ class Router:
             return
         if flight.streaming and output.generated_tokens:
             flight.streaming = False
-            self._events.put(_Event(flight, at_ns, first=True))
+            self._events.put(_Event(flight, at_ns, first=int(output.generated_tokens[0])))
             # One that has finished with its first token is not active any more.
             state = self._manager.batch_processor.scheduler.active_requests.get(output.request_id)
             if state is not None:
@@ -140,8 +141,8 @@ class Router:
     def _tell(self, event: _Event) -> None:
         flight = event.flight
         try:
-            if event.first:
-                flight.listener.first_token(flight.query, event.at_ns)
+            if event.first is not None:
+                flight.listener.first_token(flight.query, event.at_ns, event.first)
             elif event.token_ids is not None:
                 answer = Answer.of(flight.input_tokens, event.token_ids)
                 flight.listener.completed(flight.query, event.at_ns, answer)
@@ -170,7 +171,7 @@ class Waiting:
             raise SetupError(f"The engine failed at its first queries: {self._error}")
         return [self._answers[number] for number in sorted(self._answers)]
 
-    def first_token(self, query: Query, at_ns: int) -> None:
+    def first_token(self, query: Query, at_ns: int, token_id: int | None = None) -> None:
         """Note that there was one."""
         self.first.set()
 

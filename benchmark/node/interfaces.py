@@ -20,7 +20,7 @@ from benchmark.node.options import check_none
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo, LoadGenResult, Serving
 from benchmark.secret_settings import Secrets
-from benchmark.settings import Settings
+from benchmark.settings import DEFAULT_ROUND, Settings
 
 # The one clock of a run. Wall-clock time is read once, when the measuring window begins.
 now_ns = time.monotonic_ns
@@ -98,8 +98,8 @@ class Listener(Protocol):
     May be called from any thread; for each query `first_token` comes at most once, then exactly one of the others.
     """
 
-    def first_token(self, query: Query, at_ns: int) -> None:
-        """The first output token is there."""
+    def first_token(self, query: Query, at_ns: int, token_id: int | None = None) -> None:
+        """The first output token is there; `token_id` is None where a server does not tell it."""
 
     def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
         """The last output token is there."""
@@ -173,7 +173,7 @@ class Issuer(Protocol):
 class Watcher(Protocol):
     """What a scenario hears of its queries, after it was recorded; from any thread."""
 
-    def first_token(self, query: Query) -> None:
+    def first_token(self, query: Query, token_id: int | None) -> None:
         """The first output token is there."""
 
     def ended(self, query: Query, answer: Answer | None) -> None:
@@ -198,7 +198,8 @@ class Workload:
 class Conditions:
     """Under what a scenario runs.
 
-    For `accuracy` every prompt is answered once. A `probe` is a short performance run, a `burst` issues some queries at
+    For `accuracy` every prompt is answered once; for an `audit` some are, in the form that a compliance test asks for.
+    A `probe` is a short performance run, a `burst` issues some queries at
     once: both serve the peak search, which only LoadGen's scenarios have.
     """
 
@@ -208,6 +209,10 @@ class Conditions:
     """Queries per second for the whole node."""
     purpose: Purpose = "performance"
     prefix: str = ""
+    expected_ms: float | None = None
+    """What one query alone takes, as the warm-up saw it; None: not known."""
+    mlperf_round: str = DEFAULT_ROUND
+    """Whose seeds LoadGen takes."""
     begins: Callable[[float], None] = field(default=lambda least_s: None, compare=False)
     """Told before the first query, for those who watch: how long the run takes at least, in seconds."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,13 @@ from benchmark.node.interfaces import Answer, Issuer, Query, Workload, now_ns
 
 # How often the waiting thread looks whether the run can go on.
 LOOK_S = 0.2
+# Token ids as MLPerf's compliance tests read them out of the accuracy log: C's int, of 32 bits.
+ID_TYPE = "i"
+
+
+def _as_logged(token_ids: Iterable[int]) -> array.array[int]:
+    """Return the bytes that LoadGen is given, and writes to its accuracy log."""
+    return array.array(ID_TYPE, token_ids)
 
 
 class LoadGenRun:
@@ -22,7 +30,9 @@ class LoadGenRun:
     process ends without it (`benchmark.cli.entry`). It must never be told of a query again after it has ended.
     """
 
-    def __init__(self, workload: Workload, issuer: Issuer, settings: Any, directory: Path, prefix: str) -> None:
+    def __init__(
+        self, workload: Workload, issuer: Issuer, settings: Any, directory: Path, prefix: str, audit: str = ""
+    ) -> None:
         import mlperf_loadgen
 
         self._loadgen = mlperf_loadgen
@@ -31,6 +41,7 @@ class LoadGenRun:
         self._settings = settings
         self._directory = directory
         self._prefix = prefix
+        self._audit = audit
         self._response_ids: dict[int, int] = {}
         self._prompts: list[int] = []
         self._told_ns: dict[int, int] = {}
@@ -63,18 +74,22 @@ class LoadGenRun:
             if index in self._told_ns and self._prompts[index] == prompt
         }
 
-    def first_token(self, query: Query) -> None:
+    def first_token(self, query: Query, token_id: int | None) -> None:
         """Tell LoadGen, which takes the time itself."""
         if self._abandoned:
             return
-        response = self._loadgen.QuerySampleResponse(self._response_ids[query.index], 0, 0, 1)
+        tokens = _as_logged(() if token_id is None else (token_id,))
+        address, length = tokens.buffer_info()
+        response = self._loadgen.QuerySampleResponse(
+            self._response_ids[query.index], address, length * tokens.itemsize, 1
+        )
         self._loadgen.FirstTokenComplete([response])
 
     def ended(self, query: Query, answer: Answer | None) -> None:
         """Tell LoadGen; a failed query ends without a token, so that LoadGen does not wait for it."""
         if self._abandoned:
             return
-        token_ids = array.array("q", answer.token_ids if answer else ())
+        token_ids = _as_logged(answer.token_ids if answer else ())
         address, length = token_ids.buffer_info()
         tokens = answer.output_tokens if answer else 0
         response = self._loadgen.QuerySampleResponse(
@@ -109,7 +124,7 @@ class LoadGenRun:
             logs.log_output.copy_summary_to_stdout = False
             sut = loadgen.ConstructSUT(self._issue, lambda: None)
             qsl = loadgen.ConstructQSL(count, count, lambda indexes: None, lambda indexes: None)
-            loadgen.StartTestWithLogSettings(sut, qsl, self._settings, logs, "")
+            loadgen.StartTestWithLogSettings(sut, qsl, self._settings, logs, self._audit)
             loadgen.DestroyQSL(qsl)
             loadgen.DestroySUT(sut)
         except Exception as error:  # told to the waiting thread

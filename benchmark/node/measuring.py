@@ -8,20 +8,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmark import metrics
+from benchmark.audit import AUDIT_PREFIX, judge_audit
 from benchmark.columns import Columns
-from benchmark.errors import RunError
+from benchmark.errors import InputError, RunError
 from benchmark.files import rewrite_samples, sample_writer
 from benchmark.loadgen_log import ACCURACY, ANSWERS
+from benchmark.loadgen_options import Purpose
 from benchmark.node import cpu_time
-from benchmark.node.accuracy import answers_of, has_references, read_answers, score
+from benchmark.node.accuracy import answers_of, has_references, model_ends, read_answers, score
 from benchmark.node.interfaces import Conditions, Dataset, Engine, Query, Scenario, Workload, now_ns
 from benchmark.node.progress import Progress
 from benchmark.node.recorder import Recorder
 from benchmark.node.telemetry import NoWatch, Watch
 from benchmark.node.together import Start, sleep_until
 from benchmark.profiles import Profile
-from benchmark.records import Accuracy, CpuTime, LoadGenResult, Metrics, Sample, Serving, Window
-from benchmark.settings import Settings
+from benchmark.records import Accuracy, Audit, CpuTime, LoadGenResult, Metrics, Sample, Serving, Window
+from benchmark.settings import DEFAULT_ROUND, Settings
 
 SAMPLES = "samples.jsonl"
 ACCURACY_SAMPLES = ACCURACY + SAMPLES
@@ -37,6 +39,15 @@ class Bench:
     profile: Profile
     directory: Path
     progress: Progress
+    mlperf_round: str = DEFAULT_ROUND
+    expected_ms: float | None = None
+    """What one query alone takes, as the warm-up saw it."""
+
+    def conditions(self, target_qps: float, purpose: Purpose = "performance", prefix: str = "") -> Conditions:
+        """Return under what the scenario runs for that purpose."""
+        return Conditions(
+            self.directory, target_qps, purpose, prefix, self.expected_ms, self.mlperf_round, self.progress.begin
+        )
 
     def tell(self, sample: Sample, done: int) -> None:
         """Show how far the pass is."""
@@ -90,9 +101,7 @@ class Pass:
             self.recorder = Recorder(bench.engine, writer, began_ns, bench.tell)
             try:
                 bench.progress.begin(least_s=0)
-                conditions = Conditions(
-                    bench.directory, self.target_qps, prefix=self.prefix, begins=bench.progress.begin
-                )
+                conditions = bench.conditions(self.target_qps, prefix=self.prefix)
                 outcome = bench.scenario.run(bench.workload, self.recorder, conditions)
             finally:
                 self.recorder.close()
@@ -114,16 +123,20 @@ class Pass:
         return metrics.compute(Columns.of(self.recorder.samples), planned, self.loadgen, least)
 
 
-def judge_answers(bench: Bench, dataset: Dataset, replicas: int, settings: Settings) -> Accuracy:
-    """Return what the answers are worth: the tokens that like nodes must agree in, and scores where there are any."""
+def judge_answers(bench: Bench, dataset: Dataset, target_qps: float, settings: Settings) -> Accuracy:
+    """Return what the answers are worth: the tokens that like nodes must agree in, and scores where there are any.
+
+    `target_qps` is the whole node's: at a Server's rate the answers are asked for too.
+    """
     greedy = _greedy(bench)
     if not has_references(dataset):
         return Accuracy(greedy=greedy)
     with sample_writer(bench.directory / ACCURACY_SAMPLES) as writer:
         recorder = Recorder(bench.engine, writer, now_ns(), bench.tell)
-        conditions = Conditions(bench.directory, replicas, purpose="accuracy", prefix=ACCURACY)
         try:
-            outcome = bench.scenario.run(bench.workload, recorder, conditions)
+            outcome = bench.scenario.run(
+                bench.workload, recorder, bench.conditions(target_qps, "accuracy", prefix=ACCURACY)
+            )
         finally:
             recorder.close()
     if unknown := sum(sample.error is None and not sample.token_ids for sample in recorder.samples):
@@ -138,6 +151,27 @@ def judge_answers(bench: Bench, dataset: Dataset, replicas: int, settings: Setti
         loadgen=outcome.loadgen,
         errors=sum(sample.error is not None for sample in recorder.samples),
     )
+
+
+def run_audit(bench: Bench, target_qps: float, settings: Settings) -> Audit:
+    """Run the compliance test at the node's target, and return what it came to.
+
+    Raises RunError where LoadGen left nothing that could be judged.
+    """
+    with sample_writer(bench.directory / f"{AUDIT_PREFIX}{SAMPLES}") as writer:
+        recorder = Recorder(bench.engine, writer, now_ns(), bench.tell)
+        try:
+            outcome = bench.scenario.run(
+                bench.workload, recorder, bench.conditions(target_qps, "audit", prefix=AUDIT_PREFIX)
+            )
+        finally:
+            recorder.close()
+    if outcome.loadgen is None:
+        raise RunError("The audit run has no result of LoadGen.")
+    try:
+        return judge_audit(bench.directory, outcome.loadgen, model_ends(settings))
+    except InputError as error:
+        raise RunError(str(error)) from None
 
 
 def _greedy(bench: Bench) -> dict[str, tuple[int, ...]]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmark import metrics
 from benchmark.columns import Columns
 from benchmark.errors import RunError
 from benchmark.loadgen_log import CONSTRAINTS
 from benchmark.loadgen_options import Purpose
-from benchmark.node.interfaces import Conditions, now_ns
+from benchmark.node.interfaces import now_ns
 from benchmark.node.measuring import Bench
 from benchmark.node.recorder import Recorder
 from benchmark.records import LoadGenResult, Metrics, PeakSearch, Probe, Sample
@@ -71,7 +71,7 @@ class PeakFinder:
 
         Without a limit on times (Offline) it is what a burst reaches, with room above for LoadGen to have enough.
         """
-        burst = self._burst()
+        burst = self.burst()
         probes: list[Probe] = []
 
         def valid(rate: float) -> bool:
@@ -90,7 +90,7 @@ class PeakFinder:
         """Return what one run at that rate comes to."""
         return self._probe(rate, f"rate{rate:g}_")
 
-    def _burst(self) -> float:
+    def burst(self) -> float:
         """Return queries per second of a burst that is issued at once: what the engine can do without any limit."""
         self.bench.progress.stage("searching: a burst of queries")
         samples, loadgen = self._run(1, "burst")
@@ -121,7 +121,10 @@ class PeakFinder:
     def _run(self, rate: float, purpose: Purpose, prefix: str = "") -> tuple[list[Sample], LoadGenResult | None]:
         recorder = Recorder(self.bench.engine, None, now_ns(), lambda sample, done: None)
         try:
-            conditions = Conditions(self.bench.directory, rate, purpose, prefix or f"{purpose}_")
+            # A probe is short: how far the run is, is told of the run.
+            conditions = replace(
+                self.bench.conditions(rate, purpose, prefix or f"{purpose}_"), begins=lambda least_s: None
+            )
             outcome = self.bench.scenario.run(self.bench.workload, recorder, conditions)
         finally:
             recorder.close()

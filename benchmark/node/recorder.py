@@ -74,12 +74,13 @@ class Recorder:
         with self._lock:
             self._closed = True
 
-    def first_token(self, query: Query, at_ns: int) -> None:
+    def first_token(self, query: Query, at_ns: int, token_id: int | None = None) -> None:
         """Remember when the first token was there."""
         flight = self._in_flight[query.index]
         flight.first_token_ns = at_ns
         if flight.watcher is not None:
-            flight.watcher.first_token(query)
+            flight.watcher.first_token(query, token_id)
+            flight.first_reported_ns = now_ns()
 
     def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
         """Record the answer. No token at all is a failure: there is nothing whose time could be measured.
@@ -125,6 +126,7 @@ class Recorder:
             issued_ns=flight.issued_ns - self._started_ns,
             first_token_ns=self._relative(flight.first_token_ns),
             completed_ns=None if answer is None else ended_ns - self._started_ns,
+            first_reported_ns=self._relative(flight.first_reported_ns),
             reported_ns=self._relative(reported_ns),
             input_tokens=0 if answer is None else answer.input_tokens,
             output_tokens=0 if answer is None else answer.output_tokens,
@@ -163,5 +165,6 @@ class _InFlight:
         self.issued_ns = issued_ns
         self.watcher = watcher
         self.first_token_ns: int | None = None
+        self.first_reported_ns: int | None = None
         self.ended_ns = 0
         self.done = threading.Event()

@@ -59,6 +59,7 @@ class FirstToken:
 
     key: int
     at_ns: int
+    token_id: int | None
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,8 @@ class _Teller:
         self._pipe = pipe
         self._lock = threading.Lock()
 
-    def first_token(self, query: Query, at_ns: int) -> None:
-        self.send(FirstToken(self.keys[id(query)].key, at_ns))
+    def first_token(self, query: Query, at_ns: int, token_id: int | None = None) -> None:
+        self.send(FirstToken(self.keys[id(query)].key, at_ns, token_id))
 
     def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
         self.send(Ended(self.keys.pop(id(query)).key, at_ns, answer, ""))

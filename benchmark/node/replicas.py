@@ -205,7 +205,7 @@ class Replicated(Engine):
             replica.process.kill()
         elif isinstance(message, FirstToken):
             if flight := replica.flights.get(message.key):
-                flight.listener.first_token(flight.query, message.at_ns)
+                flight.listener.first_token(flight.query, message.at_ns, message.token_id)
         elif isinstance(message, Ended):
             with self._lock:
                 flight = replica.flights.pop(message.key, None)

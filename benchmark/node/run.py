@@ -9,7 +9,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType
@@ -28,8 +28,8 @@ from benchmark.node.interfaces import (
     make_scenario,
 )
 from benchmark.node.lock import ALONE, STARTING, Lock
-from benchmark.node.measuring import Bench, Pass, judge_answers
-from benchmark.node.peak import PeakFinder
+from benchmark.node.measuring import Bench, Pass, judge_answers, run_audit
+from benchmark.node.peak import FIRST_GUESS, PeakFinder
 from benchmark.node.progress import Progress
 from benchmark.node.telemetry import NoWatch, Watch, start_watch
 from benchmark.node.together import Start, end_turn, wait_for_start, wait_for_turn
@@ -158,9 +158,18 @@ class _Run:
                 engine.directory, engine.secrets = self.request.directory, self.request.secrets
                 stack.callback(engine.close)
                 self._update(engine=engine.load())
-            bench = Bench(engine, scenario, workload, profile, self.request.directory, self.progress)
+            bench = Bench(
+                engine,
+                scenario,
+                workload,
+                profile,
+                self.request.directory,
+                self.progress,
+                settings.benchmark_mlperf_round,
+            )
             with self._stage("warm-up", profile.warmup):
                 self._warm_up(bench)
+            bench = replace(bench, expected_ms=self.result.warmup_ms)
             if profile.accuracy != "only":
                 self._update(target_qps=self._target(bench))
                 if self.starting and self.turn is not None:
@@ -173,13 +182,19 @@ class _Run:
                     self._measure_again(bench, number)
             if profile.accuracy != "off":
                 with self._stage("accuracy", len(dataset.prompts) if has_references(dataset) else 0):
-                    self._update(accuracy=judge_answers(bench, dataset, self._replicas, settings))
+                    self._update(accuracy=judge_answers(bench, dataset, self._rate(bench), settings))
+            if settings.benchmark_audit:
+                with self._stage("audit"):
+                    self._update(audit=run_audit(bench, self._rate(bench), settings))
 
     def _warm_up(self, bench: Bench) -> None:
         samples = bench.in_turn([bench.workload.query(index) for index in range(self.profile.warmup)], shown=True)
         if errors := [sample.error for sample in samples if sample.error]:
             raise RunError(f"The warm-up failed: {errors[0]}")
-        self._set(warmup=self.profile.warmup)
+        taken_ms = sorted((s.completed_ns - s.issued_ns) / 1e6 for s in samples if s.completed_ns is not None)
+        # The lower of two middle ones: the first queries may be slow for reasons that do not come again.
+        median_ms = taken_ms[(len(taken_ms) - 1) // 2] if taken_ms else None
+        self._set(warmup=self.profile.warmup, warmup_ms=median_ms)
 
     def _target(self, bench: Bench) -> float:
         """Return the whole node's target in queries per second; search for it where it is to be found."""
@@ -195,6 +210,18 @@ class _Run:
                 f"too much ({' '.join(peak.probes[-1].reasons) or 'no reason was given'})."
             )
         return peak.target_qps
+
+    def _rate(self, bench: Bench) -> float:
+        """Return the node's target in queries per second also where nothing is measured.
+
+        Where it would be searched for, it is what the search would begin with: answers do not depend on it.
+        """
+        asked = self.request.resolved.settings.benchmark_target_qps
+        if self.result.target_qps is not None:
+            return self.result.target_qps
+        if asked != "auto":
+            return float(asked) * self._replicas
+        return PeakFinder(bench).burst() * FIRST_GUESS
 
     @property
     def _replicas(self) -> int:
@@ -293,7 +320,7 @@ class _Run:
         if status == "complete":
             fields["stage"] = "done"
         fields["finished_at"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        if (self.measured and self.measured.recorder) or self.result.accuracy is not None:
+        if (self.measured and self.measured.recorder) or self.result.accuracy or self.result.audit:
             with _not_in_the_way_of(status):
                 fields |= self._judged(status)
         try:
@@ -337,7 +364,14 @@ class _Run:
         prompts = self.result.dataset.prompts if self.result.dataset else None
         others = visitors(self.request.resolved.settings, self.profile.engine, watched)
         found = Findings(
-            measured, one.loadgen, self.result.accuracy, prompts, self._failures(measured), others, one.serving
+            measured,
+            one.loadgen,
+            self.result.accuracy,
+            prompts,
+            self._failures(measured),
+            others,
+            one.serving,
+            self.result.audit,
         )
         return judge(self.profile, found, self.result.target_qps or 0, status)
 

@@ -27,6 +27,7 @@ from benchmark.records.environment import Environment, Gpu, GpuProcess
 from benchmark.records.history import DriftAt, History, HistoryPoint, NodeHistory, Shift
 from benchmark.records.node import (
     Accuracy,
+    Audit,
     DatasetInfo,
     EngineInfo,
     LoadGenResult,
@@ -61,6 +62,7 @@ __all__ = [
     "Agreement",
     "AnswerCounts",
     "Attempt",
+    "Audit",
     "Check",
     "ClusterResult",
     "Comparison",

@@ -26,6 +26,7 @@ Stage = Literal[
     "measuring alone",
     "measuring",
     "accuracy",
+    "audit",
     "done",
     "fetch",
 ]

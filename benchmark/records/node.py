@@ -45,7 +45,8 @@ class LoadGenResult(Record):
     results: dict[Name, JsonValue] = Field(default_factory=dict, description="every figure of the detailed log")
     summary: dict[Name, Text] = Field(default_factory=dict, description="what LoadGen prints for people, as it does")
     settings: dict[Name, JsonValue] = Field(default_factory=dict, description="the settings in effect")
-    errors: tuple[Text, ...] = Field((), description="errors that LoadGen logged")
+    errors: tuple[Text, ...] = Field((), description="errors that LoadGen logged, the first hundred")
+    error_count: Count = Field(0, description="how many there were; 0 in results of earlier versions too")
 
     @field_validator("results")
     @classmethod
@@ -78,6 +79,17 @@ class Accuracy(Record):
     )
     loadgen: LoadGenResult | None = None
     errors: Count = Field(0, description="queries of the accuracy run that failed")
+
+
+class Audit(Record):
+    """What one of MLPerf's compliance tests came to."""
+
+    name: Literal["TEST06"]
+    passed: bool = Field(description="by the rules of the reference's own script")
+    checks: tuple[Text, ...] = Field(description="each rule and how many answers broke it, a sentence each")
+    answers: Count = Field(description="that LoadGen logged in the audit run")
+    end_tokens: tuple[Count, ...] = Field(description="what was taken for the end of a sequence")
+    loadgen: LoadGenResult = Field(description="of the audit run: too short for a verdict that says anything")
 
 
 class Probe(Record):
@@ -170,12 +182,16 @@ class NodeResult(Record):
     engine: EngineInfo | None = None
     dataset: DatasetInfo | None = None
     warmup: Count = Field(0, description="queries before the window, in no number")
+    warmup_ms: float | None = Field(
+        None, description="median latency of these, one at a time; LoadGen plans SingleStream by it; absent: none"
+    )
     target_qps: float | None = Field(None, description="the whole node's: per GPU times the GPUs that answered")
     peak: PeakSearch | None = Field(None, description="where benchmark_target_qps is auto")
     window: Window | None = None
     metrics: Metrics | None = None
     loadgen: LoadGenResult | None = None
     accuracy: Accuracy | None = None
+    audit: Audit | None = Field(None, description="where benchmark_audit asks for one")
     solo: Solo | None = Field(None, description="where benchmark_solo_first asks for it and there are several nodes")
     repeats: tuple[Repeat, ...] = Field((), description="from the second on, where benchmark_repeats asks for several")
     telemetry: Telemetry | None = Field(None, description="what was watched while measuring")

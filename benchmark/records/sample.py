@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,7 @@ class Sample(Record):
     issued_ns: Nanoseconds = Field(description="when it was given to the engine")
     first_token_ns: Nanoseconds | None = Field(None, description="when the first output token was there")
     completed_ns: Nanoseconds | None = Field(None, description="when the last output token was there; absent: failed")
+    first_reported_ns: Nanoseconds | None = Field(None, description="when LoadGen had been told of the first token")
     reported_ns: Nanoseconds | None = Field(None, description="when LoadGen was told of the completion")
     input_tokens: Count = Field(0, description="tokens of the prompt, chat template included")
     output_tokens: Count = Field(0, description="what tokens/s counts: from ids, or from the server's own usage")
@@ -44,6 +45,10 @@ class Sample(Record):
             if moment < before:
                 raise ValueError("scheduled, issued, first-token and completed times are not in order")
             before = moment
+        if self.first_reported_ns is not None and (
+            self.first_token_ns is None or self.first_reported_ns < self.first_token_ns
+        ):
+            raise ValueError("LoadGen was told of the first token before it was there")
         if (self.completed_ns is None) == (self.error is None):
             raise ValueError("a sample has either a completed time or an error")
         if self.error is None and self.output_tokens and self.first_token_ns is None:
@@ -95,6 +100,9 @@ class AnswerCounts(Record):
 class Metrics(Record):
     """What samples.jsonl amounts to; docs/metrics.md has every formula. None: undefined, never zero."""
 
+    times_of: Literal["samples", "LoadGen"] = Field(
+        "samples", description="whose figures latency_ms, ttft_ms and tpot_ms are; LoadGen's where it reports them"
+    )
     queries: QueryCounts
     answers: AnswerCounts = AnswerCounts()
     duration_s: float | None = Field(None, description="last completion minus first issue")
@@ -108,4 +116,7 @@ class Metrics(Record):
     ttft_from_issue_ms: Distribution | None = Field(None, description="first token minus issued")
     tpot_ms: Distribution | None = Field(None, description="(completed minus first token) / (tokens - 1)")
     issue_delay_ms: Distribution | None = Field(None, description="issued minus scheduled: how far the client lagged")
+    first_report_delay_ms: Distribution | None = Field(
+        None, description="from the first token until LoadGen had heard of it"
+    )
     report_delay_ms: Distribution | None = Field(None, description="from the last token until LoadGen heard of it")

@@ -25,8 +25,8 @@ DOCUMENTATION = """
         - enabled in configuration
 """
 
-# From here on there is something to stop, and a directory to fetch into.
-OPENS = "benchmark_open"
+# From here on there is something to stop, and a directory to fetch into: a run's, or one of a submission's.
+OPENS = ("benchmark_open", "submission")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -45,7 +45,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         """Stand between the user and ansible-core from the task that opens the run."""
-        if task.action == OPENS and not self._before:
+        if task.action in OPENS and not self._before:
             self._before = {number: signal.signal(number, self._interrupt) for number in SIGNALS}
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:

@@ -108,7 +108,9 @@ def test_what_is_undefined_is_not_zero() -> None:
     nothing = compute(Columns.of(()), planned=20)
     assert nothing.queries.unfinished == 20
     assert {name for name, value in nothing if value is None} == {
-        name for name in Metrics.model_fields if name not in ("queries", "answers", "input_tokens", "output_tokens")
+        name
+        for name in Metrics.model_fields
+        if name not in ("times_of", "queries", "answers", "input_tokens", "output_tokens")
     }
     assert compute(Columns.of([sample(0, tokens=1)]), 1).tpot_ms is None
     only_failed = compute(Columns.of([failed(0)]), 1)
@@ -135,6 +137,7 @@ def plain(samples: list[Sample]) -> dict[str, list[float]]:
             if s.completed_ns is not None and s.first_token_ns is not None and s.output_tokens > 1
         ],
         "issue_delay_ms": between(samples, "scheduled_ns", "issued_ns"),
+        "first_report_delay_ms": between(samples, "first_token_ns", "first_reported_ns"),
         "report_delay_ms": between(done, "completed_ns", "reported_ns"),
     }
 
@@ -152,6 +155,7 @@ def any_sample(draw: st.DrawFn, index: int) -> Sample:
         scheduled_ns=draw(st.sampled_from([None, times[0]])),
         issued_ns=times[1],
         first_token_ns=first,
+        first_reported_ns=None if first is None else draw(st.sampled_from([None, times[2], times[4]])),
         completed_ns=times[3] if error is None else None,
         reported_ns=draw(st.sampled_from([None, times[4]])),
         input_tokens=draw(counts),

@@ -65,3 +65,36 @@ def test_an_unknown_profile_and_an_absent_file(tmp_path: Path) -> None:
         load_profile("quack")
     with pytest.raises(InputError, match=r"cannot read .*No such file"):
         load_profile(str(tmp_path / "none.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("names", "rouge", "characters"),
+    [
+        (
+            ["mlperf-server", "mlperf-interactive", "mlperf-offline", "mlperf-singlestream"],
+            [38.7792, 15.9075, 24.4957, 35.793],
+            8167644,
+        ),
+        (["mlperf-edge-singlestream", "mlperf-edge-offline"], [39.06, 16.1147, 24.6375, 36.124], 3051113),
+    ],
+)
+def test_accuracy_limits_are_99_percent_of_the_references_figures(
+    names: list[str], rouge: list[float], characters: int
+) -> None:
+    for name in names:
+        limits = load_profile(name).accuracy_limits
+        least = [limit.at_least for limit in limits if limit.metric.startswith("rouge")]
+        assert least == pytest.approx([0.99 * each for each in rouge], rel=1e-12)
+        length = [(limit.at_least, limit.at_most) for limit in limits if limit.metric == "generated_characters"]
+        assert length == [(pytest.approx(0.9 * characters), None), (None, pytest.approx(1.1 * characters))]
+
+
+def test_the_edge_benchmark_has_5000_articles_and_two_scenarios() -> None:
+    for name, scenario in (("mlperf-edge-singlestream", "SingleStream"), ("mlperf-edge-offline", "Offline")):
+        profile = load_profile(name)
+        assert profile.scenario_options == {"scenario": scenario, "model": "llama3_1-8b-edge"}
+        assert (profile.dataset, profile.dataset_options, profile.min_prompts) == (
+            "cnn_dailymail",
+            {"edge": True},
+            5000,
+        )

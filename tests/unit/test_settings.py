@@ -36,7 +36,7 @@ def test_defaults() -> None:
         (
             "benchmark_profile",
             "quack",
-            "benchmark_profile is 'quack', which is not a profile: there are mlperf-interactive",
+            "benchmark_profile is 'quack', which is not a profile: there are mlperf-edge-offline",
         ),
         ("benchmark_profile", "", "benchmark_profile is '': string should have at least 1 character."),
         ("benchmark_profile", 7, "benchmark_profile is 7: input should be a valid string."),

@@ -2,6 +2,8 @@
 
 Read from a `cnn_eval.json`: a list of objects with `input` (the article), `tok_input` (the prompt's token ids) and
 `output` (the reference). MLPerf's own has 13,368 of them and a line for each token id, so the file is read in pieces.
+
+MLPerf's edge benchmark has 5,000 of them: not the first, but the first of a shuffle.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmark.errors import InputError, SetupError
 from benchmark.files import file_sha256
@@ -24,21 +28,27 @@ PIECE_BYTES = 4 * 2**20
 # No article is that long; what does not end by then is not such a list.
 MAX_ENTRY_CHARACTERS = 16 * 2**20
 WHITE_SPACE = " \t\r\n"
+# The articles of the edge benchmark, and the seed of the shuffle that they are the first of.
+EDGE_PROMPTS, EDGE_SEED = 5000, 42
 
 
 def load(settings: Settings, options: dict[str, Any]) -> Dataset:
     """Return the prompts in the file's order; option `prompts` takes the first so many.
 
+    With the option `edge` they are the edge benchmark's, in its order. A file of no more than it has (MLPerf's own
+    cnn_eval_5000.json) holds these already.
+
     Raises SetupError, naming file and fault, where the file is absent, malformed or not the one that was prepared.
     """
     most = _first(options)
+    edge = options.get("edge", False)
     own = settings.benchmark_dataset_path
     path = Path(own).expanduser() if own else prepared_path(settings)
     try:
         digest = file_sha256(path)
         if not own:
             _require_prepared(settings, path, digest)
-        prompts = tuple(_prompts(path, most))
+        prompts = _edge(tuple(_prompts(path, None)))[:most] if edge else tuple(_prompts(path, most))
     except FileNotFoundError:
         raise SetupError(
             f"benchmark_dataset_path is {path}, which is not there." if own
@@ -53,13 +63,25 @@ def load(settings: Settings, options: dict[str, Any]) -> Dataset:
 
 
 def _first(options: dict[str, Any]) -> int | None:
-    unknown = sorted(set(options) - {"prompts"})
+    unknown = sorted(set(options) - {"prompts", "edge"})
     if unknown:
-        raise InputError(f"The dataset cnn_dailymail has the option prompts; the profile gives {', '.join(unknown)}.")
+        raise InputError(
+            f"The dataset cnn_dailymail has the options prompts and edge; the profile gives {', '.join(unknown)}."
+        )
+    if type(options.get("edge", False)) is not bool:
+        raise InputError(f"The dataset's option edge is {options['edge']!r}: give true or false.")
     most = options.get("prompts")
     if most is not None and (type(most) is not int or most < 1):
         raise InputError(f"The dataset's option prompts is {most!r}: give a number from 1.")
     return most
+
+
+def _edge(prompts: tuple[Prompt, ...]) -> tuple[Prompt, ...]:
+    """Return what the reference's `shuffle(seed=42).take(5000)` leaves of all: a permutation by NumPy's generator."""
+    if len(prompts) <= EDGE_PROMPTS:
+        return prompts
+    chosen = np.random.default_rng(EDGE_SEED).permutation(len(prompts))[:EDGE_PROMPTS]
+    return tuple(prompts[number] for number in chosen)
 
 
 def _require_prepared(settings: Settings, path: Path, digest: str) -> None:

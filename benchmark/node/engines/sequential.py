@@ -67,9 +67,10 @@ class _TokenWatch:
             self._prompt_seen = True
             return
         self.last_ns = now_ns()
+        token_ids = value.flatten().tolist()
         if not self.token_ids:
-            self._listener.first_token(self._query, self.last_ns)
-        self.token_ids += value.flatten().tolist()
+            self._listener.first_token(self._query, self.last_ns, token_ids[0])
+        self.token_ids += token_ids
 
     def end(self) -> None:
         """Nothing is held back, so there is nothing to flush."""

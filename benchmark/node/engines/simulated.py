@@ -82,7 +82,7 @@ class Engine(interfaces.Engine):
         def first() -> None:
             _work(self.timing.work_ms)
             there_ns = now_ns()
-            listener.first_token(query, there_ns)
+            listener.first_token(query, there_ns, token_ids[0])
             self._timer.at((there_ns if self.timing.work_ms else first_ns) + generating_ns, last)
 
         def last() -> None:

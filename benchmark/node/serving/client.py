@@ -183,16 +183,16 @@ class Client:
         self,
         target: Target,
         request: Request,
-        first: Callable[[int], None],
+        first: Callable[[int, int | None], None],
         whole: Callable[[Reply], None],
         alone: bool = False,
     ) -> int:
         """Send one request, read its stream, and return when that ended.
 
-        `first` is called with the time of the first token, `whole` with the reply: it is whole with its last output,
-        and what the stream goes on with delays nobody. `alone`: on a connection of its own. What is sent more than
-        once: see `Connections.post`. Raises ReplyError where there is no whole reply, and what `first` and `whole`
-        raise.
+        `first` is called with the time of the first token and its id, where that is known, `whole` with the reply: it
+        is whole with its last output, and what the stream goes on with delays nobody. `alone`: on a connection of its
+        own. What is sent more than once: see `Connections.post`. Raises ReplyError where there is no whole reply, and
+        what `first` and `whole` raise.
         """
         reply, begun = Reply(), False
         with self._told(target, f"{self._timeout_s:g} s (benchmark_endpoint_query_timeout_s)"):
@@ -207,7 +207,7 @@ class Client:
                         reply.end(now_ns())
                     if not begun and reply.first_ns is not None:
                         begun = True
-                        first(reply.first_ns)
+                        first(reply.first_ns, reply.first_id)
                     if not received:
                         break
                 whole(reply)
@@ -312,14 +312,14 @@ class _Flight:
         self._ended = False
         self._first = False
 
-    def first(self, at_ns: int) -> None:
+    def first(self, at_ns: int, token_id: int | None) -> None:
         self._first = True
-        self._listener.first_token(self._query, at_ns)
+        self._listener.first_token(self._query, at_ns, token_id)
 
     def complete(self, reply: Reply, input_tokens: int | None) -> None:
         answer = reply.answer(input_tokens)
         if not self._first and answer.output_tokens:
-            self.first(reply.last_ns)
+            self.first(reply.last_ns, reply.first_id)
         self._listener.completed(self._query, reply.last_ns, answer)
         self._ended = True
 

@@ -88,7 +88,7 @@ class Probe:
         replies: list[Reply] = []
         fields = body(self._api, self._model, PROBE, self._generation, without, PROBE_TOKENS)
         request = Request(ROUTES[self._api], fields)
-        await self._client.ask(self.listing.target, request, lambda at_ns: None, replies.append, ALONE)
+        await self._client.ask(self.listing.target, request, lambda at_ns, token_id: None, replies.append, ALONE)
         self.counting = replies[0].counting
         self.answered_by = replies[0].model
 

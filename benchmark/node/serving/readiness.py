@@ -61,7 +61,7 @@ async def _not_yet(client: Client, target: Target, settings: Settings, generatio
         api: Api = "completions" if settings.benchmark_endpoint_api == "completions" else "chat"
         route = ROUTES[api]
         request = Request(route, body(api, model, PROBE, generation, OPTIONAL, PROBE_TOKENS))
-        await client.ask(target, request, lambda at_ns: None, lambda reply: None, ALONE)
+        await client.ask(target, request, lambda at_ns, token_id: None, lambda reply: None, ALONE)
     except HttpError as error:
         # What else is said to a query, or of a key, does not change with time: `discover` will judge it.
         if error.status in LOADING or (route not in ROUTES.values() and error.status not in (401, 403)):

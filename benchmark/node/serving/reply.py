@@ -197,6 +197,11 @@ class Reply:
                 self._usage[name] = max(count, self._usage.get(name, 0))
 
     @property
+    def first_id(self) -> int | None:
+        """The first token's id; None where the server sends none."""
+        return self._token_ids[0] if self._token_ids else None
+
+    @property
     def counting(self) -> str:
         """What this answer's tokens are counted from."""
         if self._token_ids:

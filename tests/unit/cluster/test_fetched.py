@@ -39,6 +39,12 @@ def test_the_files_of_further_repeats_come_out(tmp_path: Path) -> None:
     assert fetched.unpack(made, tmp_path) == names
 
 
+def test_the_files_of_an_audit_come_out(tmp_path: Path) -> None:
+    names = ["mlperf_log_accuracy.json", "mlperf_log_detail.txt", "user.conf", "samples.jsonl", "audit.config"]
+    made = archive(tmp_path / "a.tgz", *((f"TEST06_{name}", b"{}", tarfile.REGTYPE) for name in names))
+    assert fetched.unpack(made, tmp_path) == [f"TEST06_{name}" for name in names]
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [

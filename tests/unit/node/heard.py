@@ -22,7 +22,7 @@ class Heard:
         self.wrong: list[str] = []
         self._changed = threading.Condition()
 
-    def first_token(self, query: Query, at_ns: int) -> None:
+    def first_token(self, query: Query, at_ns: int, token_id: int | None = None) -> None:
         with self._changed:
             self._note(query.index in self.first or self._ended(query.index), f"{query.index}: first token too late")
             self.first[query.index] = at_ns

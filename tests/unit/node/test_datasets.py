@@ -139,6 +139,31 @@ def test_what_never_ends_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.M
         cnn(path)
 
 
+def test_the_edge_benchmark_has_the_references_choice_in_its_order(tmp_path: Path) -> None:
+    path = tmp_path / "cnn_eval.json"
+    path.write_text(json.dumps([{"input": str(n), "tok_input": [n], "output": "x"} for n in range(13_368)]))
+    prompts = cnn(path, edge=True).prompts
+    # What the datasets package's shuffle(seed=42).take(5000) leaves of 13,368 rows.
+    assert [int(prompt.text) for prompt in prompts[:8]] == [1517, 10554, 910, 12519, 158, 8562, 9769, 8270]
+    assert [int(prompt.text) for prompt in prompts[-3:]] == [8507, 7547, 6074]
+    assert len({prompt.id for prompt in prompts}) == 5000
+    assert all(prompt.id == f"cnn-{int(prompt.text):05}" for prompt in prompts)
+    assert cnn(path, edge=True, prompts=3).prompts == prompts[:3]
+    assert [prompt.text for prompt in cnn(path, edge=False, prompts=3).prompts] == ["0", "1", "2"]
+
+
+def test_a_file_with_the_edge_benchmarks_choice_is_not_chosen_from_again(tmp_path: Path) -> None:
+    path = tmp_path / "cnn_eval_5000.json"
+    path.write_text(json.dumps([{"input": str(n), "tok_input": [n], "output": "x"} for n in range(5000)]))
+    assert [int(prompt.text) for prompt in cnn(path, edge=True).prompts] == list(range(5000))
+
+
+@pytest.mark.parametrize("value", [1, "yes", None])
+def test_edge_is_a_yes_or_no(tmp_path: Path, value: object) -> None:
+    with pytest.raises(InputError, match=r"The dataset's option edge is .*: give true or false"):
+        cnn(tmp_path / "cnn_eval.json", edge=value)
+
+
 def test_a_file_that_is_not_there_is_told_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"benchmark_dataset_path is .*absent"):
         cnn(tmp_path / "absent.json")

@@ -43,7 +43,7 @@ class Heard:
         self.first_came = threading.Event()
         self._ended = threading.Semaphore(0)
 
-    def first_token(self, query: Query, at_ns: int) -> None:
+    def first_token(self, query: Query, at_ns: int, token_id: int | None = None) -> None:
         assert query.index not in self.first | self.answers | self.errors
         self.first[query.index] = at_ns
         self.first_came.set()

@@ -10,17 +10,24 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from benchmark.columns import Columns
 from benchmark.errors import InputError, RunError
 from benchmark.files import read_record, read_samples
+from benchmark.loadgen_log import read_result
+from benchmark.loadgen_options import Options
+from benchmark.metrics import compute
 from benchmark.node.accuracy import read_answers
 from benchmark.node.interfaces import Conditions, Workload, load_dataset, make_engine, make_scenario, now_ns
 from benchmark.node.recorder import Recorder
 from benchmark.node.run import RunRequest, run
+from benchmark.profiles import load_profile
 from benchmark.records import NodeResult
 from benchmark.rundir import RunOrder
 from benchmark.settings import ResolvedSettings, resolve
+from benchmark.text import figure, render_node
 
 SHORT = {"min_duration_ms": 500, "min_query_count": 40}
 PROFILE: dict[str, Any] = {
@@ -188,19 +195,22 @@ def test_a_stopped_run_keeps_what_it_measured(tmp_path: Path, scenario: str) -> 
     assert result.metrics.queries.unfinished > 0 or scenario == "Server"
 
 
-def test_for_accuracy_every_prompt_is_answered_once_and_all_are_issued_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scenario", LABELS)
+def test_for_accuracy_every_prompt_is_answered_once_in_the_scenarios_own_mode(tmp_path: Path, scenario: str) -> None:
     profile = asked()
     engine = make_engine("simulated", profile.settings, profile.profile.generation, {"ttft_ms": 1})
     engine.load()
     prompts = load_dataset("curated", profile.settings, {}).prompts
     recorder = Recorder(engine, None, now_ns(), lambda sample, done: None)
-    # At 0.01 queries/s twenty prompts would take half an hour.
-    conditions = Conditions(tmp_path, 0.01, purpose="accuracy", prefix="accuracy_")
-    outcome = make_scenario("loadgen", PROFILE["scenario_options"]).run(
+    told: list[float] = []
+    conditions = Conditions(tmp_path, 50, "accuracy", "accuracy_", expected_ms=4, begins=told.append)
+    outcome = make_scenario("loadgen", {"scenario": scenario, **SHORT}).run(
         Workload(prompts, None, 0), recorder, conditions
     )
     assert outcome.loadgen is not None
     assert (outcome.loadgen.mode, outcome.loadgen.valid) == ("AccuracyOnly", None)
+    assert outcome.loadgen.scenario == scenario
+    assert told == [{"Server": 20 / 50, "Offline": 0, "SingleStream": 20 * 4 / 1000}[scenario]]
     assert sorted(sample.prompt_id for sample in recorder.samples) == sorted(prompt.id for prompt in prompts)
     answers = read_answers(tmp_path / "accuracy_mlperf_log_accuracy.json")
     assert {prompts[number].id: ids for number, ids in answers.items()} == {
@@ -226,17 +236,120 @@ def test_a_full_disk_ends_the_run_and_there_is_room_to_say_so(tmp_path: Path) ->
 
 
 def test_a_log_that_loadgen_did_not_end_is_a_sentence(tmp_path: Path) -> None:
-    from benchmark.loadgen_log import read_result
-
     measure(tmp_path)
     path = tmp_path / "mlperf_log_detail.txt"
     text = path.read_text()
     path.write_text(text[: text.index("result_validity")])
     with pytest.raises(InputError, match="not an entry of LoadGen's log"):
         read_result(tmp_path)
-    path.write_text("\n".join(line for line in text.splitlines() if "num_errors" not in line))
+    kept = [line for line in text.splitlines() if "num_errors" not in line]
+    path.write_text("\n".join(line for line in kept if "result_completed_tokens_per_second" not in line))
     with pytest.raises(InputError, match="LoadGen did not end its log"):
         read_result(tmp_path)
+    # LoadGen counts its errors since April 2025.
+    path.write_text("\n".join(kept))
+    assert read_result(tmp_path).valid is False
+
+
+def marked(line: str, **changes: Any) -> str:
+    entry = json.loads(line.removeprefix(":::MLLOG "))
+    return ":::MLLOG " + json.dumps(entry | changes)
+
+
+def test_logs_of_others_are_read_as_mlcommons_reads_them(tmp_path: Path) -> None:
+    measure(tmp_path)
+    own = read_result(tmp_path)
+    path = tmp_path / "mlperf_log_detail.txt"
+    lines = path.read_text().splitlines()
+    (qps,) = (line for line in lines if "result_completed_samples_per_sec" in line)
+    # Of a key that comes twice the first counts.
+    path.write_text("\n".join([*lines, marked(qps, value=1e9)]))
+    assert read_result(tmp_path) == own
+    # An ordinary line that is marked as an error is one, and a figure all the same.
+    path.write_text("\n".join(line.replace('"is_error": false', '"is_error": true') for line in lines))
+    others = read_result(tmp_path)
+    assert others.results == own.results
+    assert others.settings == own.settings
+    assert others.error_count > len(others.errors) == 100
+    path.write_text(
+        "\n".join(marked(line, value="MultiStream") if '"effective_scenario"' in line else line for line in lines)
+    )
+    with pytest.raises(InputError, match="it is of the scenario MultiStream, and only Server, Offline, SingleStream"):
+        read_result(tmp_path)
+
+
+def test_every_error_of_loadgen_is_a_reason_however_many_there_are(tmp_path: Path) -> None:
+    # More answers of one token than errors are kept.
+    few = {"max_new_tokens": 1, "min_new_tokens": 0}
+    options = {"scenario": "Server", "min_duration_ms": 100, "min_query_count": 120}
+    result = measure(tmp_path, {"generation": few, "scenario_options": options}, benchmark_target_qps=400)
+    log = (tmp_path / "mlperf_log_detail.txt").read_text()
+    logged = re.search(r'"num_errors", "value": (\d+)', log)
+    assert logged is not None
+    assert result.loadgen is not None
+    assert result.loadgen.error_count == int(logged[1]) >= 120
+    assert result.verdict is not None
+    assert not result.verdict.valid
+    (reason,) = (reason for reason in result.verdict.reasons if reason.startswith("LoadGen: no errors: no."))
+    assert f"{logged[1]} errors in all" in reason
+    assert result.metrics is not None
+    assert result.metrics.tpot_ms is None
+
+
+def test_singlestream_is_planned_by_the_warm_ups_latency(tmp_path: Path) -> None:
+    # By LoadGen's own 10 ms it would plan four times as many as are needed.
+    options = {"scenario": "SingleStream", "min_duration_ms": 1600, "min_query_count": 10}
+    result = measure(
+        tmp_path, {"scenario_options": options, "engine_options": {"ttft_ms": 40, "tpot_ms": 0}, "warmup": 3}
+    )
+    assert result.warmup_ms is not None
+    assert result.warmup_ms >= 40
+    conf = (tmp_path / "user.conf").read_text()
+    target = re.search(r"^llama3_1-8b\.SingleStream\.target_latency = ([\d.]+)$", conf, re.M)
+    assert target is not None
+    assert float(target[1]) == pytest.approx(1.5 * result.warmup_ms, abs=0.001)
+    assert result.loadgen is not None
+    # Twice what the least duration takes at that, and every one of the twenty prompts equally often.
+    planned = 2 * 1600 / float(target[1])
+    issued = int(str(result.loadgen.results["result_query_count"]))
+    assert issued <= planned + 2 * 20
+    assert issued % 20 == 0
+
+
+def test_a_latency_that_the_profile_gives_is_not_replaced(tmp_path: Path) -> None:
+    measure(tmp_path, {"scenario_options": {"scenario": "SingleStream", **SHORT, "target_latency_ms": 12.5}})
+    assert "llama3_1-8b.SingleStream.target_latency = 12.5\n" in (tmp_path / "user.conf").read_text()
+
+
+@pytest.mark.parametrize(
+    ("target_qps", "least"),
+    # 662 queries at 600 s: they come at 2 queries/s, they may not at 1.2, they do not at 0.5.
+    [(2, 100), (1.2, 662), (0.5, 662)],
+)
+def test_a_server_asks_for_as_many_queries_as_submissions_do_where_that_changes_nothing(
+    target_qps: float, least: int
+) -> None:
+    options = Options.model_validate(load_profile("mlperf-server").scenario_options)
+    text = options.user_conf(target_qps, 13368, 13368, 600)
+    assert f"llama3_1-8b.Server.min_query_count = {least}\n" in text
+
+
+def test_seeds_are_those_of_the_round(tmp_path: Path) -> None:
+    seeds = {}
+    for number in ("6.1", "6.0", "5.1"):
+        (tmp_path / number).mkdir()
+        result = measure(tmp_path / number, benchmark_mlperf_round=number)
+        assert result.loadgen is not None
+        told = result.loadgen.settings
+        seeds[number] = [told[f"{name}_rng_seed"] for name in ("qsl", "sample_index", "schedule")]
+        assert result.resolved.settings.benchmark_mlperf_round == number
+    import mlperf_loadgen
+
+    own = mlperf_loadgen.TestSettings()
+    own.FromConfig("", "llama3_1-8b", "Server", 0)
+    assert seeds["6.1"] == [own.qsl_rng_seed, own.sample_index_rng_seed, own.schedule_rng_seed]
+    assert seeds["6.0"] == [2465351861681999779, 14276810075590677512, 3936089224930324775]
+    assert seeds["5.1"] == [1780908523862526354, 14771362308971278857, 18209322760996052031]
 
 
 def test_the_peak_search_finds_what_the_engine_can_do(tmp_path: Path) -> None:
@@ -276,3 +389,102 @@ def test_an_engine_that_fails_every_query_of_the_burst_ends_the_search(tmp_path:
             {"warmup": 0, "engine_options": {"fail_indexes": list(range(300))}},
             benchmark_target_qps="auto",
         )
+
+
+TIMES = {
+    "latency_ms": ("result_{}_percentile_latency_ns", "result_{}_latency_ns"),
+    "ttft_ms": ("result_first_token_{}_percentile_latency_ns", "result_first_token_{}_latency_ns"),
+    "tpot_ms": ("result_time_per_output_token_{}_percentile_ns", "result_time_to_output_token_{}"),
+}
+
+
+@pytest.mark.parametrize(
+    ("scenario", "reported"),
+    [("Server", list(TIMES)), ("SingleStream", list(TIMES)), ("Offline", ["latency_ms"])],
+)
+def test_the_times_shown_are_loadgens_where_it_reports_them(tmp_path: Path, scenario: str, reported: list[str]) -> None:
+    result = measure(tmp_path, {"scenario_options": {"scenario": scenario, **SHORT}})
+    metrics, loadgen = result.metrics, result.loadgen
+    assert metrics is not None
+    assert loadgen is not None
+    assert metrics.times_of == "LoadGen"
+    for name in reported:
+        percentile, other = TIMES[name]
+        keys = {f"p{rank}": percentile.format(f"{rank}.00") for rank in (50, 90, 95, 99)}
+        keys |= {part: other.format(part) for part in ("mean", "min", "max")}
+        for part, key in keys.items():
+            assert getattr(getattr(metrics, name), part) == float(str(loadgen.results[key])) / 1e6, (name, part)
+    # In Offline LoadGen tells nothing of first tokens: those that are shown are the samples'.
+    samples = Columns.of(read_samples(tmp_path / "samples.jsonl"))
+    own = compute(samples, metrics.queries.planned, loadgen, 0, "samples")
+    assert own.times_of == "samples"
+    for name in set(TIMES) - set(reported):
+        assert getattr(metrics, name) == getattr(own, name)
+    assert metrics.latency_ms is not None
+    (line,) = (line for line in render_node(result).splitlines() if line.startswith("latency  "))
+    assert figure(metrics.latency_ms.p90) in line.split()
+
+
+def test_the_delay_of_telling_loadgen_of_the_first_token_is_recorded_and_limited(tmp_path: Path) -> None:
+    result = measure(tmp_path, {"limits": [{"metric": "first_report_delay_ms.p99", "at_most": 0}]})
+    samples = read_samples(tmp_path / "samples.jsonl")
+    assert all(s.first_reported_ns and s.first_token_ns and s.first_reported_ns >= s.first_token_ns for s in samples)
+    metrics, verdict = result.metrics, result.verdict
+    assert metrics is not None
+    assert metrics.first_report_delay_ms is not None
+    assert metrics.first_report_delay_ms.count == len(samples)
+    assert verdict is not None
+    assert any(reason.startswith("P99 first token's report delay is") for reason in verdict.reasons)
+    for name in ("mlperf-server", "mlperf-interactive", "mlperf-singlestream", "mlperf-edge-singlestream"):
+        limits = {limit.metric: limit.at_most for limit in load_profile(name).limits}
+        assert limits["first_report_delay_ms.p99"] == limits["report_delay_ms.p99"]
+
+
+def test_answers_and_first_tokens_are_logged_as_the_compliance_tests_read_them(tmp_path: Path) -> None:
+    profile = asked()
+    engine = make_engine("simulated", profile.settings, profile.profile.generation, {"ttft_ms": 1})
+    engine.load()
+    recorder = Recorder(engine, None, now_ns(), lambda sample, done: None)
+    conditions = Conditions(tmp_path, 200, purpose="accuracy", prefix="accuracy_")
+    prompts = load_dataset("curated", profile.settings, {}).prompts
+    make_scenario("loadgen", PROFILE["scenario_options"]).run(Workload(prompts, None, 0), recorder, conditions)
+    entries = json.loads((tmp_path / "accuracy_mlperf_log_accuracy.json").read_text())
+    assert len(entries) == len(prompts)
+    answers = {sample.prompt_id: list(sample.token_ids) for sample in recorder.samples}
+    for entry in entries:
+        ids = np.frombuffer(bytes.fromhex(entry["data"]), np.int32).tolist()
+        assert ids == answers[prompts[entry["qsl_idx"]].id]
+        assert np.frombuffer(bytes.fromhex(entry["token_data"]), np.int32).tolist() == ids[:1]
+        assert entry["token_count"] == len(ids)
+
+
+@pytest.mark.parametrize("scenario", LABELS)
+def test_an_audit_run_follows_the_measurement_and_is_judged(tmp_path: Path, scenario: str) -> None:
+    options = {"scenario": scenario, **SHORT}
+    result = measure(
+        tmp_path,
+        {"scenario_options": options, "engine_options": {"ttft_ms": 2, "tpot_ms": 0.1}},
+        benchmark_audit="TEST06",
+        benchmark_target_qps=200,
+    )
+    audit = result.audit
+    assert audit is not None
+    assert audit.passed, audit.checks
+    assert audit.loadgen.settings["accuracy_log_rng_seed"] == 720381539243781796
+    assert audit.loadgen.settings["min_duration_ms"] == 0
+    assert audit.loadgen.mode == "PerformanceOnly"
+    assert audit.answers >= 50
+    names = ["mlperf_log_detail.txt", "mlperf_log_summary.txt", "mlperf_log_accuracy.json", "user.conf"]
+    assert all((tmp_path / f"TEST06_{name}").is_file() for name in [*names, "samples.jsonl", "audit.config"])
+    entries = json.loads((tmp_path / "TEST06_mlperf_log_accuracy.json").read_text())
+    assert all(entry.get("token_data") for entry in entries) is (scenario != "Offline")
+    assert result.verdict is not None
+    assert any(check.metric == "TEST06: passed" and check.passed for check in result.verdict.checks)
+    # The measurement itself is not the audit's.
+    assert result.loadgen is not None
+    assert result.loadgen.settings["accuracy_log_sampling_target"] == 0
+
+
+def test_an_audit_needs_loadgen() -> None:
+    with pytest.raises(InputError, match="benchmark_audit is TEST06, and LoadGen does not drive profile quick"):
+        resolve({"benchmark_audit": "TEST06"})

@@ -81,7 +81,7 @@ def test_an_error_in_a_replica_is_that_querys_error_and_names_the_replica(quick:
 
 def test_a_listener_that_breaks_fails_the_queries_and_not_the_process() -> None:
     class Breaking(Heard):
-        def first_token(self, query: Query, at_ns: int) -> None:
+        def first_token(self, query: Query, at_ns: int, token_id: int | None = None) -> None:
             raise ValueError("no")
 
     engine = replicated({}, count=1)

@@ -175,7 +175,9 @@ def test_questions_before_the_measuring_have_connections_of_their_own(server: Ha
         client = opened(running.url)
         for _ in range(5):
             assert "served" in client.call(client.get(client.targets[0], "/v1/models"))
-            client.call(client.ask(client.targets[0], Request(CHAT, {}), lambda at: None, lambda reply: None, ALONE))
+            client.call(
+                client.ask(client.targets[0], Request(CHAT, {}), lambda at, token_id: None, lambda reply: None, ALONE)
+            )
         assert [asked.number for asked in running.asked] == [0] * 10
         assert running.opened == 10
 
@@ -192,7 +194,7 @@ def test_a_question_is_asked_once_more_where_no_byte_comes_and_then_given_up(met
         target = client.targets[0]
         if method == "GET":
             return client.call(client.get(target, "/v1/models"))
-        return client.call(client.ask(target, Request(CHAT, {}), lambda at: None, lambda reply: None, ALONE))
+        return client.call(client.ask(target, Request(CHAT, {}), lambda at, token_id: None, lambda reply: None, ALONE))
 
     with RawServer(odd) as running:
         client = opened(running.url)

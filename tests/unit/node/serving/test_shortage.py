@@ -28,7 +28,7 @@ from tests.raw_server import RawServer, polite
 class Heard:
     def __init__(self):
         self.errors, self.answers, self.ended = [], 0, threading.Semaphore(0)
-    def first_token(self, query, at_ns): pass
+    def first_token(self, query, at_ns, token_id=None): pass
     def completed(self, query, at_ns, answer):
         self.answers += 1
         self.ended.release()

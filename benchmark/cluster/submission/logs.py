@@ -1,0 +1,41 @@
+"""LoadGen's log of answers as a submission holds it: its hash, and only its beginning and end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmark.files import file_sha256
+from benchmark.records import Rouge
+
+# Bytes at either end that a truncated log keeps; a shorter log is kept whole.
+KEPT = 4096
+GAP = b"\n\n...\n\n"
+
+
+def write_truncated(source: Path, target: Path) -> None:
+    """Write the log's first and last bytes; raise OSError where one of the files cannot be opened."""
+    with source.open("rb") as log:
+        size = log.seek(0, 2)
+        log.seek(0)
+        if size < KEPT:
+            target.write_bytes(log.read())
+            return
+        start = log.read(KEPT)
+        log.seek(size - KEPT)
+        target.write_bytes(start + GAP + log.read(KEPT))
+
+
+def accuracy_text(rouge: Rouge | None, log: Path) -> str:
+    """Return accuracy.txt: the scores as MLPerf's evaluation prints them, and the SHA-256 of the whole log."""
+    lines = ["Results", ""]
+    if rouge is not None:
+        scores = {
+            "rouge1": rouge.rouge1,
+            "rouge2": rouge.rouge2,
+            "rougeL": rouge.rougeL,
+            "rougeLsum": rouge.rougeLsum,
+            "gen_len": rouge.generated_characters,
+            "gen_num": rouge.answers,
+        }
+        lines.append(repr(scores))
+    return "\n".join([*lines, "", f"hash={file_sha256(log)}", ""])

@@ -1,0 +1,188 @@
+"""What the division asks for and the runs do not give: sentences, each with the command that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from benchmark.cluster.submission import readmes
+from benchmark.cluster.submission.audit import verify
+from benchmark.cluster.submission.parts import Part, Scenario, Submission
+from benchmark.cluster.submission.rules import (
+    AUDIT,
+    LATENCIES_MS,
+    MIN_DURATION_MS,
+    ROUND,
+    SEEDS,
+    Benchmark,
+    Division,
+    lacking,
+)
+from benchmark.errors import InputError
+from benchmark.loadgen_log import ANSWERS, read_result
+from benchmark.profiles import Limit
+from benchmark.records import LoadGenResult
+
+AUDIT_PREFIX = f"{AUDIT}_"
+# What audit.config asks for, as LoadGen's log shows it.
+AUDIT_SETTINGS = {"accuracy_log_sampling_target": 100, "accuracy_log_rng_seed": 720381539243781796}
+
+
+def missing(submission: Submission, division: Division) -> list[str]:
+    """Return what is missing, in the order in which to do something about it; empty: nothing that is known here."""
+    sentences: list[str] = []
+    for benchmark, nodes in submission.benchmarks.items():
+        # What is missing -> the nodes that lack it, so that many nodes do not say the same.
+        lacks: dict[tuple[str, str], list[str]] = {}
+        for node, scenarios in nodes.items():
+            for names in lacking(set(scenarios), benchmark, division):
+                words = f"{' or '.join(names)} of {benchmark.name}"
+                lacks.setdefault((words, "it was not measured"), []).append(node)
+            for name, scenario in scenarios.items():
+                if faults := list(_of_scenario(benchmark, name, scenario, division)):
+                    lacks.setdefault((name, "; ".join(faults)), []).append(node)
+        for (name, what), those in lacks.items():
+            command = measure(benchmark, name.split(" ")[0], division)
+            if len(those) == len(submission.nodes):
+                sentences.append(f"{name}: {what}: {command}")
+            else:
+                sentences.append(f"{name} on {', '.join(those)}: {what}: {command} --limit {','.join(those)}")
+    for node in submission.nodes:
+        sentences += _of_system(submission, node, f" on {node}" if len(submission.nodes) > 1 else "")
+    parts = [part for node in submission.nodes for part in submission.parts(node)]
+    if any(part.result.engine and part.result.engine.simulated for part in parts):
+        sentences.append(
+            "The engine is simulated and no model was run, so nothing of this may be submitted: measure with a real "
+            "engine (leave benchmark_engine empty)."
+        )
+    if division == "closed" and not all(readmes.is_reference_model(part) for part in parts):
+        sentences.append(
+            f"The model is {readmes.model(parts[0])}, and the closed division allows the reference's weights alone: "
+            "leave benchmark_model and benchmark_model_revision as they are, or take --division open."
+        )
+    return list(dict.fromkeys(sentences))
+
+
+def measure(benchmark: Benchmark, scenario: str, division: Division) -> str:
+    """Return the command that measures a scenario with all that the division asks for."""
+    audit = f" -e benchmark_audit={AUDIT}" if division == "closed" else ""
+    return (
+        f"ansible-playbook playbooks/benchmark.yml -e benchmark_profile={benchmark.profiles[scenario]} "
+        f"-e benchmark_accuracy=with-performance{audit}"
+    )
+
+
+def _of_scenario(benchmark: Benchmark, name: str, scenario: Scenario, division: Division) -> Iterator[str]:
+    if scenario.measured is None:
+        yield "there is no performance run"
+    else:
+        yield from _performance(benchmark, name, scenario.measured, division)
+    if scenario.accuracy is None:
+        yield "there is no accuracy run"
+    else:
+        yield from _accuracy(benchmark, scenario.accuracy, division)
+    if division == "closed":
+        yield from _audit(name, scenario.audit)
+
+
+def _performance(benchmark: Benchmark, name: str, measured: LoadGenResult, division: Division) -> Iterator[str]:
+    settings = measured.settings
+    if not measured.valid:
+        yield f"LoadGen says INVALID ({' '.join(measured.reasons).rstrip('.') or 'without a reason'})"
+    if measured.errors:
+        yield f"LoadGen logged an error ({measured.errors[0]})"
+    if _number(settings, "min_duration_ms") < MIN_DURATION_MS:
+        yield f"the run was allowed to be shorter than {MIN_DURATION_MS // 1000} s"
+    if _number(settings, "performance_sample_count") < benchmark.samples:
+        yield f"queries were drawn from fewer than {benchmark.samples:,} articles"
+    if division == "closed" and name == "Offline" and _number(settings, "samples_per_query") < benchmark.samples:
+        yield f"the query has fewer than {benchmark.samples:,} samples"
+    if any(settings.get(seed) != value for seed, value in SEEDS.items()):
+        yield f"the seeds are not those of round {ROUND}"
+    for (metric, key), limit_ms in zip(
+        {
+            "P99 TTFT": "result_first_token_99.00_percentile_latency_ns",
+            "P99 TPOT": "result_time_per_output_token_99.00_percentile_ns",
+        }.items(),
+        LATENCIES_MS.get(name, (0, 0)),
+        strict=True,
+    ):
+        value = measured.results.get(key)
+        if limit_ms and (not isinstance(value, (int, float)) or value >= limit_ms * 1e6):
+            shown = f"{value / 1e6:.1f} ms" if isinstance(value, (int, float)) else "not told"
+            yield f"{metric} is {shown}, and has to be below {limit_ms} ms"
+
+
+def _accuracy(benchmark: Benchmark, part: Part, division: Division) -> Iterator[str]:
+    accuracy = part.result.accuracy
+    if accuracy is None or accuracy.loadgen is None:
+        return
+    answered = accuracy.loadgen.settings.get(
+        "accuracy_sample_count", part.result.dataset and part.result.dataset.prompts
+    )
+    if answered != benchmark.samples:
+        yield f"the accuracy run has {answered} articles, and needs all {benchmark.samples:,}"
+    if accuracy.loadgen.errors:
+        yield f"LoadGen logged an error in the accuracy run ({accuracy.loadgen.errors[0]})"
+    if accuracy.rouge is None:
+        if division == "closed":
+            yield "the answers have no scores, for the dataset has no references"
+        return
+    if division == "closed":
+        for limit in benchmark.accuracy_limits:
+            value = getattr(accuracy.rouge, limit.metric)
+            if not _holds(limit, value):
+                bound = f"at least {limit.at_least}" if limit.at_least is not None else f"at most {limit.at_most}"
+                yield f"{limit.metric} is {value}, and has to be {bound}"
+
+
+def _audit(name: str, part: Part | None) -> Iterator[str]:
+    if part is None:
+        yield f"there is no {AUDIT} run"
+        return
+    verification = verify(part.directory / f"{AUDIT_PREFIX}{ANSWERS}", name)
+    for fault in verification.faults:
+        yield f"{AUDIT} found {fault}"
+    if verification.passed and part.result.audit is not None and not part.result.audit.passed:
+        # Judged with the model's own ends of a sequence too, which the reference's script is not told of.
+        yield f"{AUDIT} failed ({' '.join(part.result.audit.checks).rstrip('.')})"
+    try:
+        settings = read_result(part.directory, AUDIT_PREFIX).settings
+    except InputError as error:
+        yield f"the log of {AUDIT} cannot be read ({error})"
+        return
+    if any(settings.get(key, value) != value for key, value in AUDIT_SETTINGS.items()):
+        yield f"the {AUDIT} run was made without the official audit.config"
+
+
+def _of_system(submission: Submission, node: str, where: str) -> Iterator[str]:
+    """Yield in what the node differed between its runs: a system does not change within a submission."""
+    parts = submission.parts(node)
+    first = _facts(parts[0])
+    for part in parts[1:]:
+        for fact, value in _facts(part).items():
+            if value != first[fact]:
+                yield (
+                    f"{fact} was {value or 'not told'} in the run {part.run_id} and {first[fact] or 'not told'} in the "
+                    f"run {parts[0].run_id}{where}: measure both again with one of them."
+                )
+
+
+def _facts(part: Part) -> dict[str, str]:
+    seen = part.environment
+    packages = {f"package {name}": version for name, version in {**seen.packages, **seen.server_packages}.items()}
+    return {
+        "the driver": seen.driver or "",
+        "the kernel": seen.kernel,
+        "the weights' SHA-256": seen.model_sha256,
+        **{name: packages.get(name, "") for name in ("package torch", "package vllm", "package transformers")},
+    }
+
+
+def _number(settings: dict[str, Any], name: str) -> float:
+    value = settings.get(name)
+    return value if isinstance(value, (int, float)) else 0
+
+
+def _holds(limit: Limit, value: float) -> bool:
+    return (limit.at_least is None or value >= limit.at_least) and (limit.at_most is None or value <= limit.at_most)

@@ -1,0 +1,72 @@
+"""What MLPerf Inference asks of a submission, as far as this program can make one: benchmarks, scenarios, limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from benchmark.profiles import Limit, load_profile
+
+Division = Literal["open", "closed"]
+DIVISIONS: tuple[Division, ...] = ("open", "closed")
+ROUND = "6.1"
+MIN_DURATION_MS = 600_000
+AUDIT = "TEST06"
+# By LoadGen's names for them, in its log as effective_*.
+SEEDS = {
+    "qsl_rng_seed": 2085463073848966840,
+    "sample_index_rng_seed": 2747215439041700203,
+    "schedule_rng_seed": 16159082839903944936,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Benchmark:
+    """One benchmark of one suite, whose results stand in a directory of its `name`."""
+
+    name: str
+    suite: Literal["datacenter", "edge"]
+    samples: int
+    """Of the whole dataset: what a performance run draws from, an Offline run takes, and an accuracy run answers."""
+    profiles: dict[str, str]
+    """The profile of each scenario that there is, in the order in which they are measured."""
+    required: tuple[str, ...]
+    one_of: tuple[str, ...] = ()
+
+    @property
+    def accuracy_limits(self) -> tuple[Limit, ...]:
+        """What the answers are held against: the same in each of its profiles."""
+        return load_profile(next(iter(self.profiles.values()))).accuracy_limits
+
+
+DATACENTER = Benchmark(
+    "llama3.1-8b",
+    "datacenter",
+    13368,
+    {"Offline": "mlperf-offline", "Server": "mlperf-server", "Interactive": "mlperf-interactive"},
+    required=("Offline",),
+    one_of=("Server", "Interactive"),
+)
+EDGE = Benchmark(
+    "llama3.1-8b-edge",
+    "edge",
+    5000,
+    {"SingleStream": "mlperf-edge-singlestream", "Offline": "mlperf-edge-offline"},
+    required=("SingleStream", "Offline"),
+)
+BENCHMARKS = (DATACENTER, EDGE)
+INTERACTIVE = "llama3_1-8b-interactive"
+# LoadGen's name for a model -> the benchmark.
+OF_MODEL = {"llama3_1-8b": DATACENTER, INTERACTIVE: DATACENTER, "llama3_1-8b-edge": EDGE}
+# What of a run makes its scenario another one's: the P99 limits of TTFT and TPOT, in milliseconds.
+LATENCIES_MS = {"Server": (2000, 100), "Interactive": (500, 30)}
+
+
+def lacking(scenarios: set[str], benchmark: Benchmark, division: Division) -> list[tuple[str, ...]]:
+    """Return the scenarios that the division asks for and that are not there; of several in one entry, one will do."""
+    if division == "open":
+        return [] if scenarios else [tuple(benchmark.profiles)]
+    absent: list[tuple[str, ...]] = [(name,) for name in benchmark.required if name not in scenarios]
+    if benchmark.one_of and not scenarios & set(benchmark.one_of):
+        absent.append(benchmark.one_of)
+    return absent

@@ -1,0 +1,122 @@
+"""system.yml: what a submission says of a system and no program can see. Written as a template, then filled in."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from benchmark.errors import InputError
+from benchmark.files import first_fault, read_text, write_atomic
+
+MAX_BYTES = 2**20
+
+
+def _text(value: Any) -> Any:
+    """Return a number as the text that it was written as: 1 is a good answer to how many."""
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+Answer = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=4000, pattern=r"\S")]
+Optional = Annotated[str, BeforeValidator(lambda value: "" if value is None else _text(value)), Field(max_length=4000)]
+
+
+class SystemFile(BaseModel):
+    """The answers of a user, under the names that MLCommons' system description has for them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    system_name: Answer = Field(description="what the system is called, such as its maker's name for the server")
+    status: Literal["available", "preview", "rdi"] = Field(
+        description="available: it can be bought or rented; preview: it soon can; rdi: research, development, internal"
+    )
+    host_processors_per_node: int = Field(ge=1, description="sockets (lscpu: Socket(s))")
+    host_processor_core_count: int = Field(ge=1, description="cores of one processor (lscpu: Core(s) per socket)")
+    host_memory_configuration: Answer = Field(description="the memory's modules, such as 16x 32GB DDR4-3200")
+    host_storage_type: Answer = Field(description="such as NVMe SSD")
+    host_storage_capacity: Answer = Field(description="such as 2 TB")
+    host_networking: Answer = Field(description="the network's kind and speed, such as Ethernet 25GbE; N/A for none")
+    host_networking_topology: Answer = Field(description="how hosts are connected, such as a switch; N/A for one host")
+    host_network_card_count: Answer = Field(description="network cards, such as 1x 25GbE")
+    cooling: Answer = Field(description="air, liquid, passive, ...")
+    accelerator_memory_configuration: Optional = Field("", description="of a GPU: the memory's kind, such as HBM2")
+    accelerator_interconnect: Optional = Field("", description="between GPUs, such as NVLink or PCIe; N/A for one GPU")
+    accelerator_host_interconnect: Optional = Field(
+        "", description="between GPU and host, such as PCIe Gen4 x16; empty: what the run saw of it"
+    )
+    accelerator_interconnect_topology: Optional = ""
+    accelerator_on_chip_memories: Optional = Field("", alias="accelerator_on-chip_memories")
+    host_processor_frequency: Optional = ""
+    host_processor_caches: Optional = ""
+    host_processor_interconnect: Optional = ""
+    operating_system: Optional = Field("", description="such as Ubuntu 24.04; empty: what the run saw of it")
+    system_type_detail: Optional = ""
+    hw_notes: Optional = Field("", description="what else a reader has to know of the hardware")
+    sw_notes: Optional = Field("", description="and of the software")
+    system_id: Optional = Field(
+        "", description="the name of the system's directory and file; empty: made from system_name"
+    )
+
+    @property
+    def directory(self) -> str:
+        """A name for files: letters, digits, dot, underscore and hyphen."""
+        return re.sub(r"[^A-Za-z0-9._-]+", "_", self.system_id or self.system_name).strip("._-") or "system"
+
+
+# Without a GPU there is nothing to answer.
+OF_GPUS = ("accelerator_memory_configuration", "accelerator_interconnect")
+
+
+def read_system(path: Path, gpus: int, host_interconnect: bool) -> SystemFile:
+    """Return the answers. `host_interconnect`: whether the runs tell how GPUs are connected to the host.
+
+    Raises InputError, a sentence for each answer that is missing, unknown or not possible.
+    """
+    try:
+        content = yaml.safe_load(read_text(path.resolve(), MAX_BYTES))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no answers: each is a line such as cooling: air.")
+    names = [field.alias or name for name, field in SystemFile.model_fields.items()]
+    problems = []
+    for name in content:
+        if name not in names:
+            close = difflib.get_close_matches(str(name), names, n=1)
+            problems.append(f"{path}: {name} is not asked for" + (f": did you mean {close[0]}?" if close else "."))
+    needed = [name for name, field in SystemFile.model_fields.items() if field.is_required()]
+    if gpus:
+        needed += [*OF_GPUS, *(() if host_interconnect else ("accelerator_host_interconnect",))]
+    for name in needed:
+        if content.get(name) is None or not str(content[name]).strip():
+            problems.append(f"{path}: {name} has no answer: {SystemFile.model_fields[name].description}.")
+    known = {name: value for name, value in content.items() if name in names}
+    if not problems:
+        try:
+            return SystemFile.model_validate(known)
+        except ValidationError as error:
+            problems.append(f"{path}: {first_fault(error, 'the file')}.")
+    raise InputError("\n".join(problems))
+
+
+def write_template(path: Path) -> None:
+    """Write the questions, each with what it means. Raises InputError where that cannot be."""
+    lines = [
+        "# What a submission says of the system and no program can see. Answer each line; N/A is an answer.",
+        "# GPUs, memory, processor and software are taken from the runs.",
+    ]
+    optional = False
+    for name, field in SystemFile.model_fields.items():
+        if not field.is_required() and not optional:
+            optional = True
+            lines += ["", "# May stay empty; of a system with GPUs the first two may not."]
+        lines += ["", *([f"# {field.description}"] if field.description else []), f"{field.alias or name}:"]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, "\n".join(lines) + "\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}.") from error

@@ -1,0 +1,84 @@
+"""playbooks/submission.yml against real SSH nodes: scenario by scenario, resumed where it stopped, then the tree."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.integration.conftest import REAL, Playbooks
+from tests.integration.test_whole_job import articles
+from tests.unit.cluster.submission.checker import complaints
+from tests.unit.cluster.submission.conftest import ANSWERS
+
+
+def short(directory: Path, scenario: str) -> str:
+    """Write MLPerf's profile of a scenario, made so short that a test can wait for it; return its path."""
+    content = {
+        "name": f"short-{scenario.lower()}",
+        "version": 1,
+        "scenario": "loadgen",
+        "scenario_options": {"scenario": scenario, "min_duration_ms": 500, "min_query_count": 30},
+        "engine": "simulated",
+        "dataset": "cnn_dailymail",
+        "generation": {"max_new_tokens": 8, "min_new_tokens": 1},
+        "limits": [{"metric": "queries.failed", "at_most": 0}],
+    }
+    path = directory / f"{scenario}.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+@pytest.mark.timeout(580)
+def test_scenario_by_scenario_and_then_the_tree(
+    playbooks: Playbooks, full_venv: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    playbooks.venv = full_venv
+    playbooks.variables = {
+        **REAL,
+        "benchmark_model": str(tiny_model),
+        "hf_cache_source": "none",
+        "benchmark_dataset_path": articles(tmp_path / "cnn_eval.json", 30),
+        "benchmark_target_qps": 60,
+    }
+    profiles = {name: short(tmp_path, name) for name in ("Offline", "Server")}
+    variables = {
+        "submission_submitter": "Us",
+        "submission_division": "closed",
+        "submission_system": str(tmp_path / "system.yml"),
+        "submission_output": str(tmp_path / "tree"),
+        "submission_profiles": profiles,
+    }
+    words = ["-e", json.dumps(variables)]
+
+    # The questions come before anything is touched.
+    asked = playbooks.run("submission", *words)
+    assert asked.code != 0
+    assert "was written: answer what it asks of the system" in asked.output
+    assert "Together about 30 min" in asked.output  # two scenarios of 11 min, and 13,368 articles twice at 60 a second
+    assert not playbooks.results.exists()
+    (tmp_path / "system.yml").write_text(ANSWERS)
+
+    # The first scenario alone, as where somebody stopped after it.
+    first = playbooks.run(
+        "submission", *words, "-e", "submission_scenarios=Offline", "-e", f"submission_output={tmp_path}/one"
+    )
+    assert first.code == 0, first.output
+    offline = (playbooks.results / "submission-datacenter-closed/offline/latest").resolve().name
+
+    done = playbooks.run("submission", *words)
+    assert done.code == 0, done.output
+    assert f"Offline: measured already in the run {offline}." in done.output
+    assert (playbooks.results / "submission-datacenter-closed/offline/latest").resolve().name == offline
+    systems = sorted(path.name for path in (tmp_path / "tree/closed/Us/results").iterdir())
+    assert systems == ["A_server-1", "A_server-2"]
+    assert {path.name for path in (tmp_path / "tree/closed/Us/results/A_server-1/llama3.1-8b").iterdir()} == set(
+        profiles
+    )
+    # Nothing of Offline, Server and their audits is absent: what is wrong comes of their length and of the tiny model.
+    kinds = {complaint.partition(": ")[2] for complaint in complaints(tmp_path / "tree")}
+    short_ones = {"sample count", "samples per query", "duration", "articles", "early stopping", "gen_len"}
+    assert kinds <= short_ones | {"rouge1", "rouge2", "rougeL", "rougeLsum"}
+    assert "Missing:" in done.output
