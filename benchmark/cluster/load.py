@@ -12,11 +12,11 @@ import numpy as np
 
 from benchmark.cluster.course import Course, course_of
 from benchmark.cluster.read_columns import read_columns
-from benchmark.cluster.together import READY_FILE
 from benchmark.cluster.verify import check_claims, check_loadgen, check_origin, check_repeats, check_solo, measured
 from benchmark.columns import Columns, doubles
 from benchmark.errors import InputError
 from benchmark.files import read_record, read_ticks
+from benchmark.fleet.rendezvous import READY_FILE
 from benchmark.loadgen_log import SOLO
 from benchmark.metrics import LOADGENS, NS_PER_S, defined, heard, latencies_ms, tpots_ms, ttfts_ms
 from benchmark.records import Failure, Metrics, NodeResult, ReadyNode, RunRecord

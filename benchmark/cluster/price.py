@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from benchmark.cluster.together import measures, turns_s
+from benchmark.fleet.rendezvous import measures, turns_s
 from benchmark.settings import ResolvedSettings
 
 # What LoadGen's own configuration asks of every MLPerf run as long as a profile does not say otherwise.

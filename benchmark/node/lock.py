@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmark.locks import take
 
-# What the controller's scripts on the node wait for (roles/benchmark/files/): until the run is ready to measure, and
+# What the controller's scripts on the node wait for (benchmark/fleet/scripts/): until the run is ready to measure, and
 # until it has measured alone. For its end there is running.lock, which start.sh holds.
 STARTING = "starting.lock"
 ALONE = "alone.lock"

@@ -1,6 +1,6 @@
 """What the kernel has killed for want of memory: how a SIGKILL that nobody sent is told from one that somebody did.
 
-roles/benchmark/files/start.sh counts the same for the run as a whole, which cannot do so itself once it is killed.
+benchmark/fleet/scripts/start.sh counts the same for the run as a whole, which cannot do so itself once it is killed.
 """
 
 from __future__ import annotations

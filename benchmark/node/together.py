@@ -43,7 +43,7 @@ def wait_for_turn(directory: Path, wait_s: float, environment: Environment | Non
 
 
 def end_turn(directory: Path, turn: Lock) -> None:
-    """Tell that this node has measured alone; lets go of `turn`, for which `watch.sh` waits."""
+    """Tell that this node has measured alone; lets go of `turn`, for which `converse.sh` waits."""
     write_atomic(directory / TURN_OVER, "")
     turn.release()
 
@@ -55,7 +55,7 @@ def wait_for_start(
 
     What is to be done before it, and whatever touches the disk, is done in the time that is left.
 
-    Lets go of `starting`, for which `watch.sh` waits.
+    Lets go of `starting`, for which `converse.sh` waits.
 
     Raises RunError where it is not told within `wait_s` seconds.
     """

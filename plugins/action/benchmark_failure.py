@@ -12,7 +12,7 @@ from interruption import interrupted_by
 from node_action import NodeAction
 
 from benchmark.cluster.interruption import keep_interruption
-from benchmark.files import write_record
+from benchmark.files import read_record, write_record
 from benchmark.records import Failure
 from benchmark.rundir import FAILURE, NODES
 
@@ -34,7 +34,11 @@ class ActionModule(NodeAction):
         if directory:
             place = Path(directory) / NODES / self.node
             place.mkdir(exist_ok=True)
-            write_record(place / FAILURE, failure)
+            if (place / FAILURE).exists():
+                # Of its run: written when that failed.
+                failure = read_record(place / FAILURE, Failure)
+            else:
+                write_record(place / FAILURE, failure)
             if failed.get("interrupted"):
                 keep_interruption(Path(directory), interrupted_by())
         return {"changed": False, "failure": failure.model_dump()}

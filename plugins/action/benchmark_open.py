@@ -13,22 +13,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible import context, release
 from ansible.utils.display import Display
-from leader import warn_without_locks
 from node_action import CHECKOUT, NodeAction, NodeFailure
 from play_settings import SECRETS, Play, resolve_play
+from run_lock import warn_without_locks
 
 from benchmark.cluster.attempts import open_attempt
 from benchmark.cluster.price import prices
 from benchmark.cluster.resume import controller, remaining
-from benchmark.cluster.together import measures, patience_s, repeats_s, turns_s
 from benchmark.errors import InputError
 from benchmark.files import write_record
+from benchmark.fleet.rendezvous import measures, patience_s, repeats_s, turns_s
 from benchmark.records import RunRecord
 from benchmark.rundir import NODES, ORDER, RunOrder, open_run
 from benchmark.settings import ResolvedSettings
-
-# Of a play in which no node waits for another.
-ALONE = {"synchronized": False, "solo": False, "repeats": 1, "by_themselves": [], "at_once": False}
 
 
 class ActionModule(NodeAction):
@@ -42,8 +39,6 @@ class ActionModule(NodeAction):
     def act(self) -> dict[str, Any]:
         """Return `run_id` and `dir` (absolute), both empty in check mode.
 
-        `synchronized`: whether nodes wait; `solo` and `repeats`: what they do before the last measurement;
-        `by_themselves`: those that do not wait; `at_once`: whether one process may look at all nodes and start them.
         And of a run that is resumed: `settings_from`, its directory, and `done`, the nodes that nothing is asked of.
         """
         play = resolve_play(self.task_vars, self._loader)
@@ -52,7 +47,7 @@ class ActionModule(NodeAction):
         told = {"changed": not self.check_mode, "settings_from": "", "done": [], "fail_on_invalid": given}
         try:
             if play.run is None or play.run_dir is None:
-                return told | ({"run_id": "", "dir": "", **ALONE} if self.check_mode else self._new(play))
+                return told | ({"run_id": "", "dir": ""} if self.check_mode else self._new(play))
             return told | self._further(play, play.run_dir, play.run)
         except InputError as error:
             raise NodeFailure(str(error)) from error
@@ -74,10 +69,10 @@ class ActionModule(NodeAction):
         which = f"{_count(len(left.todo))} to measure, {_count(len(left.done))} complete and left alone"
         for sentence in (f"Resuming the run {run.run_id}: {which}.", *left.notes):
             Display().display(sentence)
-        told = {"settings_from": str(run_dir), "done": list(left.done), "at_once": False}
+        told = {"settings_from": str(run_dir), "done": list(left.done)}
         todo = {node: play.resolved[node] for node in left.todo}
         if self.check_mode or not todo:
-            known = {"run_id": run.run_id, "dir": "" if self.check_mode else str(run_dir), **ALONE}
+            known = {"run_id": run.run_id, "dir": "" if self.check_mode else str(run_dir)}
             return {**known, **told, "changed": False}
         number = open_attempt(
             run_dir,
@@ -96,7 +91,6 @@ class ActionModule(NodeAction):
         asked = list(resolved.values())
         wait_s, all_turns_s = patience_s(asked), turns_s(asked)
         more_s = all_turns_s + repeats_s(asked)
-        repeats = asked[0].settings.benchmark_repeats
         warn_without_locks(directory)
         for sentence in prices(asked):
             Display().display(sentence)
@@ -114,9 +108,7 @@ class ActionModule(NodeAction):
                 limit_s=settings.settings.benchmark_timeout_s + more_s if more_s else None,
             )
             write_record(place / ORDER, order)
-        together = {"synchronized": wait_s is not None, "solo": all_turns_s > 0, "repeats": repeats}
-        alone = [node for node, settings in resolved.items() if wait_s is None or not measures(settings)]
-        return {"run_id": run_id, "dir": str(directory), "by_themselves": alone, "at_once": not alone, **together}
+        return {"run_id": run_id, "dir": str(directory)}
 
 
 def _count(number: int) -> str:

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible import release
 from ansible.errors import AnsibleError
+from connections import SESSIONS, connection_kind
 from node_action import CHECKOUT, NodeAction, NodeFailure
 from play_settings import nodes, resolve_play
 
@@ -50,7 +51,10 @@ class ActionModule(NodeAction):
         }
 
     def _check_connections(self) -> None:
-        """Refuse a variable of Ansible's own (ansible_user: "{{ ... }}") that cannot be templated."""
+        """Refuse a variable of Ansible's own (ansible_user: "{{ ... }}") that cannot be templated.
+
+        And a connection other than those over which nodes are spoken with, in sessions that stay.
+        """
         found = []
         for node in nodes(self.task_vars):
             variables = self.task_vars["hostvars"][node]
@@ -59,6 +63,8 @@ class ActionModule(NodeAction):
                     variables[name]
                 except AnsibleError as error:
                     found.append(f"{node}: {name} has no value: {' '.join(str(error).split())}.")
+            if not found and (kind := connection_kind(self, variables)) not in SESSIONS:
+                found.append(f"{node}: ansible_connection is {kind}: only ssh and local can be used.")
         if found:
             raise NodeFailure("\n".join(found))
 

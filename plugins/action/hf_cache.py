@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,9 +21,10 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
-from node_action import ANSWER_S, CHECKOUT, NodeAction, NodeFailure
+from node_action import CHECKOUT, NodeAction, NodeFailure
 
 from benchmark.errors import InputError, SetupError
+from benchmark.fleet.session import ANSWER_S
 from benchmark.locks import take
 from benchmark.node.hub_cache import COMMIT, Manifest, RepositoryCache
 from benchmark.node.hub_files import DATASET, MODEL, Kind
@@ -64,13 +66,29 @@ _profile = cache(load_profile)
 class ActionModule(NodeAction):
     """Changes nothing where everything is there and verified. The token is in no argument, output or file."""
 
-    def looks(self) -> list[str]:
+    def questions(self) -> list[str]:
         """Return the commands that check a directory of the user's own, and what else the node alone can tell."""
         model = str(self.setting("benchmark_model"))
         directory = [_directory(model)] if is_directory_path(model) else []
-        parts = [] if directory else [self._model_part()]
-        parts += [self._dataset_part()] if self._needs_dataset() else []
-        return directory + [self._look_at(part) for part in parts if self._is_settled(part)]
+        return directory + [self._look_at(part) for part in self._parts() if self._is_settled(part)]
+
+    def settled(self, answers: Mapping[str, str]) -> dict[str, Any] | None:
+        """Return that all is there and verified, as the node alone can tell it."""
+        model = str(self.setting("benchmark_model"))
+        done: dict[str, Any] = {}
+        if is_directory_path(model):
+            if (said := answers.get(_directory(model))) is None:
+                return None
+            done = _own_directory(said)
+        for part in self._parts():
+            if not self._is_settled(part) or (seen := self._seen(part, answers)) is None:
+                return None
+            done |= {"dataset": seen.get("path")} if part.kind is DATASET else _told(seen)
+        return done
+
+    def _parts(self) -> list[Part]:
+        parts = [] if is_directory_path(str(self.setting("benchmark_model"))) else [self._model_part()]
+        return parts + ([self._dataset_part()] if self._needs_dataset() else [])
 
     def act(self) -> dict[str, Any]:
         """Return `changed`, the snapshot's directory, its commit (None for a directory of the user's own), `dataset`.
@@ -128,9 +146,7 @@ class ActionModule(NodeAction):
     def _provide(self, part: Part, token: str) -> dict[str, Any]:
         source = str(self.setting("hf_cache_source"))
         done: dict[str, Any] | None
-        if (seen := self._seen(part)) is not None:
-            done = seen
-        elif source == "controller" and not self.check_mode:
+        if source == "controller" and not self.check_mode:
             done = self._push(part, self._on_controller(part, token))
         else:
             words = [] if source == "hub" else ["--offline"]
@@ -143,7 +159,7 @@ class ActionModule(NodeAction):
                 f"{part.repository} is not complete in {self.setting('hf_cache_dir')} on the node, and hf_cache_source "
                 f"is none: set it to hub or controller, or put the {part.kind.name} there."
             )
-        return {name: done[name] for name in ("changed", "snapshot", "commit", "path") if name in done}
+        return _told(done)
 
     def _is_settled(self, part: Part) -> bool:
         """Tell whether the node alone can tell that nothing is to be done: a branch may have moved at the hub."""
@@ -153,19 +169,19 @@ class ActionModule(NodeAction):
         """Return the command that looks whether the part is there and verified; it has no time to verify much."""
         return self._command(part, LOOK_S, "--offline", "--check")
 
-    def _seen(self, part: Part) -> dict[str, Any] | None:
+    def _seen(self, part: Part, answers: Mapping[str, str]) -> dict[str, Any] | None:
         """Return the answer of a look that found everything in order."""
         try:
-            seen = _answer(part, 0, self.heard.get(self._look_at(part), ""), "", "")
+            seen = _answer(part, 0, answers.get(self._look_at(part), ""), "", "")
         except NodeFailure:
             return None
         return None if seen["changed"] else seen
 
     def _check_directory(self, model: str) -> dict[str, Any]:
-        code, out, err = self.look(_directory(model))
+        code, out, err = self.shell(_directory(model))
         if code != 0:
             raise NodeFailure(_last_line(err) or f"{model} could not be checked.")
-        return {"changed": False, "snapshot": out.strip(), "commit": None}
+        return _own_directory(out)
 
     def _fetch(self, part: Part, *options: str, stdin: str) -> dict[str, Any] | None:
         """Run the part's command on the node and return its answer; None with --check where it is not installed."""
@@ -275,6 +291,14 @@ class ActionModule(NodeAction):
 
 def _directory(model: str) -> str:
     return shlex.join(["sh", "-c", (FILES / "directory.sh").read_text(encoding="utf-8"), "directory", model])
+
+
+def _own_directory(said: str) -> dict[str, Any]:
+    return {"changed": False, "snapshot": said.strip(), "commit": None}
+
+
+def _told(done: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: done[name] for name in ("changed", "snapshot", "commit", "path") if name in done}
 
 
 def _answer(part: Part, code: int, out: str, err: str, limit: str) -> dict[str, Any]:

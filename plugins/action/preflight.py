@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +27,31 @@ class ActionModule(NodeAction):
 
     def act(self) -> dict[str, Any]:
         """Return the GPUs and the Python version that were found."""
+        probed = self.task_vars.get("preflight_probe") or {}
+        if reason := probed.get("failures", {}).get(self.node):
+            raise NodeFailure(reason)
         needs, command = self._needs()
-        code, out, err = self.look(command)
+        code, out, err = self.shell(command)
         if code != 0:
             raise NodeFailure(f"The node could not be examined: {' '.join((err or out).split())[-300:]}")
+        return self._judge(needs, out)
+
+    def questions(self) -> list[str]:
+        """Return the command that examines the node."""
+        return [self._needs()[1]]
+
+    def settled(self, answers: Mapping[str, str]) -> dict[str, Any] | None:
+        """Return what was found."""
+        needs, command = self._needs()
+        return self._judge(needs, answers[command]) if command in answers else None
+
+    def _judge(self, needs: Needs, out: str) -> dict[str, Any]:
         probe = Probe.parse(out)
         if found := problems(probe, needs):
             raise NodeFailure("\n".join(found))
         for sentence in warnings(probe, needs):
             Display().warning(f"{self.node}: {sentence}")
         return {"changed": False, "gpus": gpus(probe), "python": probe.values["python"]}
-
-    def looks(self) -> list[str]:
-        """Return the command that examines the node."""
-        return [self._needs()[1]]
 
     def _needs(self) -> tuple[Needs, str]:
         """Return what the node needs, and the command that tells what it has."""

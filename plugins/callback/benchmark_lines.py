@@ -28,7 +28,7 @@ DOCUMENTATION = """
 EACH = 8
 NAMES = 5
 # The action that runs once, for all nodes.
-TOGETHER = "benchmark_together"
+MEASURE = "benchmark_measure"
 
 
 class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
@@ -41,12 +41,12 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
     def __init__(self) -> None:
         super().__init__()
         self._well: dict[str, list[str]] = {}
-        self._home: set[str] = set()
+        self._fetched: set[str] = set()
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """Keep it for the task's line, unless there is more to show than that it went well."""
-        if result.task.action == TOGETHER:
-            self._together(result)
+        if result.task.action == MEASURE:
+            self._measured(result)
             return
         plain = not (result.task.loop or self._run_is_verbose(result) or result.result.get("warnings"))
         if not plain or result.task.delegate_to or result.task.run_once or "exception" in result.result:
@@ -58,12 +58,12 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
         if len(nodes) <= EACH:
             super().v2_runner_on_ok(result)
 
-    def _together(self, result: Any) -> None:
+    def _measured(self, result: Any) -> None:
         """Show it as the tasks of all nodes that it did."""
         super().v2_runner_on_ok(result)
         first = result.host.get_name()
-        nodes = self._well["changed"] = [first, *sorted(set(result.result.get("home", ())) - {first})]
-        self._home.update(nodes[1:])
+        nodes = self._well["changed"] = [first, *sorted(set(result.result.get("fetched", ())) - {first})]
+        self._fetched.update(nodes[1:])
         for node in nodes[1:EACH]:
             self._display.display(f"changed: [{node}]", color=constants.COLOR_CHANGED)
 
@@ -81,7 +81,7 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
         """Show the recap, in which nodes that had no task of their own share a line where they are many."""
         self._tell()
         # What was done for each is what a task of its own would have done, and the recap is where a node is looked for.
-        alone = sorted(self._home - set(stats.processed))
+        alone = sorted(self._fetched - set(stats.processed))
         for node in alone[:EACH]:
             stats.increment("ok", node)
             stats.increment("changed", node)

@@ -20,7 +20,7 @@ from ansible.plugins.callback import CallbackBase
 from live_channel import open_channel
 from terminal_block import Block, draws
 
-from benchmark.cluster.fleet import DONE, FAILED, WAITING, Fleet
+from benchmark.cluster.fleet import ENDED, FAILED, WAITING, Fleet
 
 DOCUMENTATION = """
     name: benchmark_live
@@ -36,11 +36,8 @@ DOCUMENTATION = """
 # The roles whose tasks take a node's time.
 BENCHMARK = "benchmark"
 ROLES = ("preflight", "python_env", "vllm", "hf_cache", BENCHMARK)
-# The action that ends a node's run, and the one that runs once and yet takes the time of all.
-COLLECT = "benchmark_collect"
-TOGETHER = "benchmark_together"
-# The action that does what roles do, and tells which one it is at.
-PREPARE = "node_prepare"
+# The actions that run once and yet take the time of all nodes; they say themselves how far each is.
+FOR_ALL = ("node_probe", "benchmark_measure")
 # How often the screen is drawn, and how often all nodes have a line where there is no screen.
 DRAW_S = 0.5
 LINE_S = 30.0
@@ -76,7 +73,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         """Begin with the first task that takes the nodes' time; step aside for the others."""
-        if _role(task) not in ROLES or (task.run_once and task.action != TOGETHER):
+        if _role(task) not in ROLES or (task.run_once and task.action not in FOR_ALL):
             self._rest()
         elif self._at_work is None:
             self._enough.clear()
@@ -95,10 +92,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
     def v2_runner_on_ok(self, result: Any) -> None:
         """A node is through with a task."""
         role = _role(result.task)
-        for node in result.result.get("home", ()) if result.task.action == TOGETHER else ():
-            self._put(node, DONE)
-        if role in ROLES and (role != BENCHMARK or result.task.action == COLLECT):
-            self._put(result.host.name, DONE if role == BENCHMARK else WAITING)
+        if role in ROLES and result.task.action not in FOR_ALL:
+            self._put(result.host.name, WAITING)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """A node has failed."""
@@ -127,7 +122,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
     def _hear(self) -> None:
         with self._lock:
             for node, told in self._channel.receive():
-                if told.state in ROLES:
+                if told.state in (*ROLES, *ENDED):
                     self._fleet.put(node, told.state, time.monotonic())
                 else:
                     self._fleet.tell(node, told, time.monotonic())
@@ -158,7 +153,5 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
 
 
 def _role(task: Any) -> str:
-    if task.action == PREPARE:
-        return ROLES[0]
     role = getattr(task, "_role", None)
     return str(role.get_name()) if role else ""

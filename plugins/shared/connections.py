@@ -1,19 +1,31 @@
-"""Connections to the other nodes of a play, from the one worker that speaks with all of them."""
+"""Ansible's connections to the nodes of a play as `benchmark.fleet` takes them: from one worker, to all of them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import checkout  # noqa: F401 # puts the checkout on the path
 from ansible import constants
+
+from benchmark.fleet.login_shell import far_command
+from benchmark.fleet.ssh import Ssh
+
+# The kinds of connection over which a program can be spoken with while it runs.
+SSH, LOCAL = "ssh", "local"
+SESSIONS = (SSH, "smart", LOCAL, "ansible.builtin.ssh", "ansible.builtin.local")
+OPTIONS = ("ssh_args", "ssh_common_args", "ssh_extra_args")
+# Words of ssh's options that send it by way of another host.
+JUMPS = ("proxyjump", "proxycommand", "-j")
 
 
 def connect(action: Any, node: str, variables: Mapping[str, Any]) -> Any:
     """Return a connection to the node that has these variables, as ansible-core makes one for a task there."""
     context = action._play_context.copy()
     context.remote_addr = str(variables.get("ansible_host", node))
-    kind = str(variables.get("ansible_connection") or action._task.connection)
+    kind = connection_kind(action, variables)
     connection, _ = action._shared_loader_obj.connection_loader.get_with_context(
         kind, context, new_stdin=None, task_uuid=action._task._uuid, ansible_playbook_pid=str(os.getppid())
     )
@@ -27,3 +39,54 @@ def connect(action: Any, node: str, variables: Mapping[str, Any]) -> Any:
         plugin.set_options(task_keys=keys, var_options={name: variables[name] for name in names if name in variables})
     connection.host = context.remote_addr  # ssh sets it when it first runs a command
     return connection
+
+
+def connection_kind(action: Any, variables: Mapping[str, Any]) -> str:
+    """Return the name of the node's connection plugin."""
+    return str(variables.get("ansible_connection") or action._task.connection)
+
+
+def ssh_to(action: Any, node: str, variables: Mapping[str, Any]) -> Ssh:
+    """Return the way to the node that has these variables."""
+    return way_of(connect(action, node, variables), lambda: connect(action, node, variables))
+
+
+def way_of(connection: Any, another: Any = None) -> Ssh:
+    """Return the way that a connection goes; `another` makes a connection like it."""
+    if connection.transport == LOCAL:
+        return Ssh("this machine", lambda line: ["/bin/sh", "-c", line])
+    words = " ".join(str(connection.get_option(name) or "") for name in OPTIONS)
+    through_jump = any(jump in words.lower() for jump in JUMPS)
+    login = None
+    if connection.get_option("password"):
+        login = partial(_log_in, another() if another else connection)
+        # Sessions share the connection that this opens, and are not to ask anybody.
+        connection.set_option("password", None)
+        connection._play_context.password = ""
+    return Ssh(
+        address=str(connection.host),
+        command=lambda line: session_words(connection, line),
+        login=login,
+        disconnect=lambda: _words(connection, "-O", "stop", connection.host),
+        through_jump=through_jump,
+    )
+
+
+def session_words(connection: Any, line: str) -> list[Any]:
+    """Return the words that run a command line of /bin/sh on the node, with which is spoken while it runs."""
+    if connection.transport == LOCAL:
+        return ["/bin/sh", "-c", line]
+    return _words(connection, connection.host, far_command(line))
+
+
+def _words(connection: Any, *more: str) -> list[Any]:
+    # This is how the connection's own exec_command makes its command.
+    words: list[Any] = connection._build_command(connection.get_option("ssh_executable"), "ssh", *more)
+    return words
+
+
+def _log_in(connection: Any) -> None:
+    """Open the connection that sessions share, unless it is open: Ansible knows how passwords are given to ssh."""
+    code, _, err = connection.exec_command(far_command("true"), in_data=None, sudoable=False)
+    if code:
+        raise OSError(err.decode(errors="replace"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,25 +44,20 @@ class EnvironmentAction(NodeAction):
         """The wheel that is installed beside the packages. Raises SetupError where it cannot be built."""
         return None
 
-    def looks(self) -> list[str]:
+    def questions(self) -> list[str]:
         """Return the command that tells whether the environment is there."""
         return [_state(str(self._own("dir")))]
 
+    def settled(self, answers: Mapping[str, str]) -> dict[str, Any] | None:
+        """Return that the environment is there."""
+        wanted, _, fingerprint = self._fingerprint()
+        there = _is_of(answers.get(_state(wanted.directory), ""), fingerprint)
+        return {"changed": False, "fingerprint": fingerprint} if there else None
+
     def act(self) -> dict[str, Any]:
         """Return `changed`, the environment's fingerprint, and the bytes of wheels that were `sent`."""
-        try:
-            wanted = self._wanted()
-            house = self._wheelhouse()
-            made_of = self._made_of(wanted)
-        except (SetupError, InputError) as error:
-            raise NodeFailure(str(error)) from error
-        except OSError as error:
-            told = f"{self.settings}_requirements: {error.filename} cannot be read: {error.strerror}."
-            raise NodeFailure(told) from error
-        if house:
-            made_of["wheelhouse"] = house.listing.sha256()
-        fingerprint = canonical_sha256(made_of)
-        if self._is_there(wanted.directory, fingerprint):
+        wanted, house, fingerprint = self._fingerprint()
+        if _is_of(self.shell(_state(wanted.directory))[1], fingerprint):
             return {"changed": False, "fingerprint": fingerprint}
         supply = house.supply(self, wanted) if house else None
         if self.check_mode:
@@ -84,6 +80,21 @@ class EnvironmentAction(NodeAction):
         result: dict[str, Any] = {"changed": bool(done["changed"]), "fingerprint": fingerprint}
         return result | ({"sent": supply.size} if supply else {})
 
+    def _fingerprint(self) -> tuple[Wanted, HouseOnController | None, str]:
+        """Return what is wanted, the wheelhouse that it comes from, and the fingerprint of both."""
+        try:
+            wanted = self._wanted()
+            house = self._wheelhouse()
+            made_of = self._made_of(wanted)
+        except (SetupError, InputError) as error:
+            raise NodeFailure(str(error)) from error
+        except OSError as error:
+            told = f"{self.settings}_requirements: {error.filename} cannot be read: {error.strerror}."
+            raise NodeFailure(told) from error
+        if house:
+            made_of["wheelhouse"] = house.listing.sha256()
+        return wanted, house, canonical_sha256(made_of)
+
     def _own(self, name: str) -> Any:
         return self.setting(f"{self.settings}_{name}")
 
@@ -105,12 +116,6 @@ class EnvironmentAction(NodeAction):
         given = str(self._own("wheelhouse"))
         return HouseOnController(on_controller(CHECKOUT, given)) if given else None
 
-    def _is_there(self, directory: str, fingerprint: str) -> bool:
-        _, out, _ = self.look(_state(directory))
-        lines = out.split()
-        # The marker holds the fingerprint and the sum of what was installed then; the last line is the sum now.
-        return len(lines) == 3 and lines[0] == fingerprint and lines[1] == lines[2]
-
     def _push(self, wheel: Path) -> str:
         place = self._make_tmp_path()
         return str(self._transfer_file(str(wheel), self._connection._shell.join_path(place, wheel.name)))
@@ -118,3 +123,10 @@ class EnvironmentAction(NodeAction):
 
 def _state(directory: str) -> str:
     return shlex.join(["sh", "-c", STATE.read_text(encoding="utf-8"), "state", directory])
+
+
+def _is_of(state: str, fingerprint: str) -> bool:
+    """Tell whether an environment was made with the fingerprint and nobody has changed it, by what state.sh printed."""
+    lines = state.split()
+    # The marker holds the fingerprint and the sum of what was installed then; the last line is the sum now.
+    return len(lines) == 3 and lines[0] == fingerprint and lines[1] == lines[2]

@@ -7,18 +7,22 @@ the summary in its usual way: every node that did not deliver is a failed one, w
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any, TypeVar
 
 from ansible import constants
 
 # Ansible-core and its workers have no other use for it.
 WAKE = signal.SIGUSR1
+
+T = TypeVar("T")
 
 
 class Interrupted(BaseException):
@@ -81,3 +85,34 @@ def end_own_children() -> None:
         before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.killpg(0, signal.SIGTERM)
         signal.signal(signal.SIGTERM, before)
+
+
+def run_interruptible(work: Coroutine[Any, Any, T], interrupt: Callable[[], None] | None = None) -> T:
+    """Run asyncio's work to its end; `interrupt` is called in its loop when this worker is woken, or was before.
+
+    Without it the work is cancelled, and Interrupted raised. A handler that raises, as `interruptible` has, would be
+    swallowed by asyncio in the middle of a callback.
+    """
+
+    async def main() -> T:
+        task = asyncio.ensure_future(work)
+        stop = interrupt or task.cancel
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(WAKE, stop)
+        if interrupted_by():
+            loop.call_soon(stop)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            raise Interrupted from None
+        finally:
+            # Without a moment in which being woken would end this worker.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {WAKE})
+            loop.remove_signal_handler(WAKE)
+
+    before = signal.getsignal(WAKE)
+    try:
+        return asyncio.run(main())
+    finally:
+        signal.signal(WAKE, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {WAKE})

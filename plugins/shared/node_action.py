@@ -5,14 +5,12 @@ Ansible's own UNREACHABLE cannot be rescued: the node would leave the play, and 
 
 from __future__ import annotations
 
-import math
 import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import before_forks  # noqa: F401 # loads what workers share
@@ -20,17 +18,17 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from bounds import TooMuch, bounded
 from checkout import CHECKOUT as CHECKOUT  # for the actions
-from far_shell import plain
-from interruption import Interrupted, end_own_children, interrupted_by, interruptible
+from connections import connect, way_of
+from interruption import Interrupted, end_own_children, interrupted_by, interruptible, run_interruptible
 
 from benchmark.files import read_record
+from benchmark.fleet.errors import Lost, NodeError
+from benchmark.fleet.login_shell import plain
+from benchmark.fleet.session import ANSWER_S, run_command
+from benchmark.fleet.ssh import Ssh, unreachable
 from benchmark.rundir import NODES, ORDER, RunOrder
 from benchmark.settings import Settings
 
-# For a command that answers in a second on a node that is well: a disk or a driver that hangs never answers.
-ANSWER_S = 60
-# The limit on the node itself comes after the controller's, which has the better sentence; then it kills.
-AFTER_S = 5
 # What modules are asked for besides their own time limits: to be sent, to start, to answer.
 MODULE_S = 120
 
@@ -48,8 +46,6 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
     # Whether Ctrl-C ends the action; one that only keeps what is known already is left to it.
     interruptible = True
     interrupted = False
-    heard: Mapping[str, str] = MappingProxyType({})
-    """What looks printed that succeeded, by the command; see `look`."""
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run `act` and return its result; every failure carries `stage` (the role) and `msg` (the reason)."""
@@ -62,8 +58,10 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
                 result.update(self._act() if self.interruptible else self.act())
         except NodeFailure as failure:
             result.update(failed=True, msg=str(failure))
-        except TooMuch as much:
-            result.update(failed=True, msg=str(much))
+        except Lost as lost:
+            result.update(failed=True, msg=unreachable(str(lost), self.address))
+        except (NodeError, TooMuch) as error:
+            result.update(failed=True, msg=str(error))
         except (AnsibleError, OSError) as error:
             result.update(failed=True, msg=self._broken(error))
         if result.get("failed"):
@@ -149,13 +147,16 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         order = Path(run_dir) / NODES / self.node / ORDER if run_dir else None
         return read_record(order, RunOrder).resolved.settings if order and order.exists() else None
 
-    def looks(self) -> list[str]:
-        """Return the commands that `look` will be asked for, as far as that is known before."""
+    def questions(self) -> list[str]:
+        """Return commands, which change nothing, whose answers may tell that there is nothing to do; see `settled`."""
         return []
 
-    def look(self, command: str) -> tuple[int, str, str]:
-        """Run a command as `shell` does that changes nothing: its answer may have been heard already."""
-        return (0, self.heard[command], "") if command in self.heard else self.shell(command)
+    def settled(self, answers: Mapping[str, str]) -> dict[str, Any] | None:
+        """Return the task's result where the answers to `questions` show that nothing is to be done; else None.
+
+        `answers`: what each command printed that succeeded. Raises NodeFailure where the node is not fit.
+        """
+        return None
 
     def shell(self, command: str, stdin: str | None = None, answer_s: float = ANSWER_S) -> tuple[int, str, str]:
         """Run a simple command of /bin/sh on the node (no list, no pipe), without starting a Python there.
@@ -163,15 +164,12 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         Returns exit code, stdout and stderr. `stdin` appears in no process list and in no output. A node that has not
         answered within `answer_s` seconds is taken for lost, and what it started for us is ended there.
         """
-        there_s = math.ceil(answer_s) + AFTER_S
-        limit = f"command -v timeout >/dev/null && limit='timeout -k {AFTER_S} {there_s}'"
-        with self.bounded(answer_s):
-            done = self._low_level_execute_command(
-                f"limit=; {limit}; exec $limit {command}",
-                in_data=None if stdin is None else stdin.encode(),
-                sudoable=False,
-            )
-        return done["rc"], done["stdout"], done["stderr"]
+        return run_interruptible(run_command(self.way, command, None if stdin is None else stdin.encode(), answer_s))
+
+    @cached_property
+    def way(self) -> Ssh:
+        """How the node is reached."""
+        return way_of(self._connection, lambda: connect(self, self.node, self.task_vars))
 
     def _low_level_execute_command(self, cmd: str, *args: Any, **more: Any) -> dict[str, Any]:
         """Run a command as ansible-core does, whatever the user's login shell on the node; its own commands too."""
@@ -200,33 +198,3 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         """Within, the node can cost the controller no more than that; see `bounds`."""
         # What is started on this very machine would inherit the limits.
         return nullcontext() if self._connection.transport == "local" else bounded(seconds)
-
-
-def unreachable(message: str, address: str) -> str:
-    """Return one sentence for a failed connection. ssh tells its reasons in text only, so its text is read."""
-    reasons = {
-        "REMOTE HOST IDENTIFICATION HAS CHANGED": (
-            f"The SSH host key of {address} has changed: if the node was reinstalled, remove the old key "
-            f"(ssh-keygen -R {address}) and accept the new one with ssh; if not, somebody may be in between."
-        ),
-        "Host key verification failed": (
-            f"The SSH host key of {address} is not known: connect once with ssh and compare the fingerprint, "
-            "or let playbooks/trust.yml show it."
-        ),
-        "Permission denied": (
-            f"SSH login to {address} was refused: check ansible_user and that the node's authorized_keys "
-            "holds this controller's public key (ssh-copy-id)."
-        ),
-        "Connection refused": f"Nothing answers SSH at {address}: is sshd running, and is ansible_port right?",
-        "gave no answer": (
-            f"{address} {' '.join(message.split())}: is it overloaded, or does a disk (NFS) or a driver hang there?"
-        ),
-        "timed out": f"{address} does not answer: is the node up, and is ansible_host right?",
-        "Could not resolve hostname": f"The name {address} is not known: set ansible_host to the node's address.",
-        "No route to host": f"There is no route to {address}: is the node up, and is ansible_host right?",
-        "sshpass": "A password was given but the program sshpass is missing on the controller: use SSH keys.",
-    }
-    for text, sentence in reasons.items():
-        if text in message:
-            return f"Not reachable: {sentence}"
-    return f"Not reachable: SSH to {address} failed: {' '.join(message.split())[-300:]}"

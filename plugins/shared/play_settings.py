@@ -24,7 +24,14 @@ SECRETS = ("hf_cache_token", *NAMES)
 # Which run is resumed; no setting of that run.
 RESUME = "benchmark_resume"
 # What the playbooks themselves set.
-OWN = ("benchmark_run", "benchmark_failure", "benchmark_gathered")
+OWN = (
+    "benchmark_run",
+    "benchmark_failure",
+    "benchmark_measured",
+    "python_env_made",
+    "vllm_made",
+    "hf_cache_provided",
+)
 
 
 @dataclass(frozen=True)

@@ -9,36 +9,32 @@ import subprocess
 import tarfile
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
+import checkout  # noqa: F401 # puts the checkout on the path
 from ansible.errors import AnsibleConnectionFailure
-from session import session_command
+
+from benchmark.fleet.ssh import Ssh
 
 SSH_FAILED = 255
 BUFFER = 2**20
-
-PutFile = Callable[[Path, str], object]
 
 
 class StreamError(Exception):
     """What the node's tar said, or that the time was up."""
 
 
-def send_files(connection: Any, files: Iterable[Path], directory: str, timeout_s: float, put: PutFile) -> None:
+def send_files(way: Ssh, files: Iterable[Path], directory: str, timeout_s: float) -> None:
     """Write `files` into `directory` on the node, which is made where it is not there; absolute, as the node names it.
 
-    Over OpenSSH and on this machine as one stream; over anything else (a password, another connection plugin) `put` is
-    called for each. Raises StreamError, and AnsibleConnectionFailure where the connection was lost.
+    Raises StreamError, and AnsibleConnectionFailure where the connection was lost.
     """
     far = f"mkdir -p {shlex.quote(directory)} && tar -x -o -f - -C {shlex.quote(directory)}"
-    command = session_command(connection, far)
-    if command is None:
-        for file in files:
-            put(file, f"{directory}/{file.name}")
-        return
+    if way.login is not None:
+        way.login()
+    command = way.command(far)
     with tempfile.TemporaryFile() as said:
         # A group of its own: on this machine the shell's tar has to end with it, or it would hold the pipe open.
         session = subprocess.Popen(

@@ -53,12 +53,8 @@ class Supply:
         """Send the wheels, and `more` to lie beside them, in one stream. Raises NodeFailure if they do not arrive."""
         action, limit = self.action, int(self.action.setting(f"{self.settings}_timeout_s"))
 
-        def put(file: Path, place: str) -> None:
-            action.shell(f"mkdir -p {shlex.quote(self.ready)}")
-            action._transfer_file(str(file), place)
-
         try:
-            send_files(action._connection, [*self.files, *more], self.ready, limit, put)
+            send_files(action.way, [*self.files, *more], self.ready, limit)
         except StreamError as error:
             full = "No space left" in str(error) or "Disk quota" in str(error)
             remedy = (

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from benchmark.cluster.together import READY_FILE
 from benchmark.files import read_record
+from benchmark.fleet.rendezvous import READY_FILE
 from benchmark.records import ReadyNode
 from benchmark.rundir import ORDER
 from tests.hub_server import Hub, small_model

@@ -1,4 +1,4 @@
-"""A run's lock, as the script waits for it that the controller starts on the node."""
+"""A run's lock, for which the script waits that the controller starts on the node."""
 
 import fcntl
 import os
@@ -8,17 +8,11 @@ from pathlib import Path
 
 from benchmark.node.lock import STARTING, Lock
 
-WATCH = Path(__file__).resolve().parents[3] / "roles/benchmark/files/watch.sh"
 HOLD = "import sys; from pathlib import Path; from benchmark.node.lock import Lock; Lock(Path(sys.argv[1])); {then}"
 
 
 def is_held(path: Path) -> bool:
     return subprocess.run(["flock", "-n", "-s", str(path), "true"], check=False).returncode != 0
-
-
-def watch(directory: Path, file: str, seconds: int) -> subprocess.Popen[str]:
-    words = ["sh", str(WATCH), str(directory.parent), directory.name, str(seconds), file, "", "1"]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
 
 
 def test_a_lock_is_held_until_it_is_released(tmp_path: Path) -> None:
@@ -61,21 +55,3 @@ def test_a_descriptor_of_something_else_is_no_lock(tmp_path: Path) -> None:
         lock.release()
         assert not other.closed
         other.write("still open")
-
-
-def test_the_script_waits_for_the_lock_and_tells_what_came(tmp_path: Path) -> None:
-    # Nobody asks for a longer wait than this test may take: it ends because the lock is released.
-    lock = Lock(tmp_path / STARTING)
-    waiting = watch(tmp_path, "ready", 600)
-    (tmp_path / "ready").write_text("facts")
-    lock.release()
-    assert waiting.communicate()[0] == "ready\nfacts"
-
-
-def test_the_script_tells_a_next_stage_before_its_time(tmp_path: Path) -> None:
-    held = Lock(tmp_path / "running.lock")
-    (tmp_path / "progress.json").write_text('{"state": "loading", "done": 0}')
-    words = ["sh", str(WATCH), str(tmp_path.parent), tmp_path.name, "600", "exit_code", "starting", "1"]
-    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert told == 'running\n{"state": "loading", "done": 0}'
-    held.release()

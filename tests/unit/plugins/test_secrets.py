@@ -10,8 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[3] / "plugins" / "shared"))
 
 from node_action import NodeFailure
-from play_settings import resolve_play
-from run_action import start_input
+from play_settings import resolve_play, secrets_of
 
 
 class Loader:
@@ -69,9 +68,8 @@ def test_a_command_line_is_kept_without_them(given: str, kept: bool, monkeypatch
     assert importlib.import_module("benchmark_open")._harmless(given) is kept
 
 
-def test_the_first_line_of_what_starts_a_run_holds_them(tmp_path: Path) -> None:
-    (tmp_path / "order.json").write_text("{\n}")
-    assert start_input(tmp_path, {}) == "\n{\n}"
-    assert start_input(tmp_path, {"benchmark_environment": {"A": "ü"}, "other": 1}) == (
-        '{"benchmark_environment": {"A": "\\u00fc"}}\n{\n}'
+def test_the_first_line_of_what_starts_a_run_holds_them() -> None:
+    assert secrets_of({}).line() == ""
+    assert secrets_of({"benchmark_environment": {"A": "ü"}, "other": 1}).line() == (
+        '{"benchmark_environment": {"A": "\\u00fc"}}'
     )

@@ -1,7 +1,6 @@
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -9,19 +8,9 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "plugins" / "shared"))
 
 from stream import StreamError, send_files
 
+from benchmark.fleet.ssh import Ssh
 
-class Local:
-    """What Ansible's local connection is to this."""
-
-    transport = "local"
-
-
-class Other:
-    transport = "paramiko"
-
-
-def no_put(file: Path, place: str) -> None:
-    raise AssertionError("one stream is enough")
+HERE = Ssh("here", lambda line: ["/bin/sh", "-c", line])
 
 
 @pytest.fixture
@@ -37,21 +26,14 @@ def test_files_arrive_whole_and_replace_what_was_cut_short(files: list[Path], tm
     there = tmp_path / "a 'place'" / "deeper"
     there.mkdir(parents=True)
     (there / "large-1.whl").write_bytes(b"half")
-    send_files(Local(), files, str(there), 60, no_put)
+    send_files(HERE, files, str(there), 60)
     assert {path.name: path.read_bytes() for path in there.iterdir()} == {f.name: f.read_bytes() for f in files}
-
-
-def test_a_connection_without_streams_takes_them_one_by_one(files: list[Path]) -> None:
-    put: list[tuple[Path, str]] = []
-    other: Any = Other()
-    send_files(other, files, "/there", 60, lambda file, place: put.append((file, place)))
-    assert put == [(files[0], "/there/small-1.whl"), (files[1], "/there/large-1.whl")]
 
 
 def test_a_place_that_cannot_be_written_is_told(files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StreamError, match="Not a directory"):
-        send_files(Local(), files, str(tmp_path / "file" / "below"), 60, no_put)
+        send_files(HERE, files, str(tmp_path / "file" / "below"), 60)
 
 
 def test_a_node_that_takes_nothing_more_is_given_up(
@@ -64,4 +46,4 @@ def test_a_node_that_takes_nothing_more_is_given_up(
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", f"{slow.parent}:{Path(str(shutil.which('sleep'))).parent}:/bin")
     with pytest.raises(StreamError, match=r"did not arrive within 0\.5 s"):
-        send_files(Local(), files, str(tmp_path / "there"), 0.5, no_put)
+        send_files(HERE, files, str(tmp_path / "there"), 0.5)

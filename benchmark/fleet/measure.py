@@ -1,0 +1,378 @@
+"""All nodes of a run: one coroutine for each, which reads from top to bottom, and a barrier between them.
+
+What goes wrong with a node is an exception in its coroutine, and becomes its `failure.json` at once; the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmark.cluster.drift import drift_reason
+from benchmark.errors import InputError
+from benchmark.files import read_record, write_record
+from benchmark.fleet.errors import ControllerGone, Ended, Excluded, Lost, NodeError, Refused
+from benchmark.fleet.remote_run import GRACE_S, Node, RemoteRun, Reports
+from benchmark.fleet.rendezvous import (
+    READY_FILE,
+    START_FILE,
+    agree,
+    clock_offset,
+    drift_of_ready,
+    read_facts,
+)
+from benchmark.fleet.session import ANSWER_S, calls_at_once
+from benchmark.fleet.ssh import unreachable
+from benchmark.records import AgreedStart, Drift, Failure, ReadyNode
+from benchmark.rundir import FAILURE, of_repeat
+
+# The role that failures are of.
+STAGE = "benchmark"
+# Clocks that are read at once: more would wait for each other here.
+CLOCKS_AT_ONCE = 8
+# How long telling all is tried out at most.
+TRIAL_S = 5.0
+# How long after the start a node that could not be told before is still looked for.
+LATE_S = 30.0
+# How often a run is to say how far it is: what that costs the controller does not grow with the nodes.
+PROGRESS_S_PER_NODE, PROGRESS_S = 0.05, (1, 10)
+
+
+@dataclass
+class Outcome:
+    """The nodes whose files were fetched and whose runs completed, and why others failed."""
+
+    fetched: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    interrupted: bool = False
+    """Whether one of them failed because the run was stopped."""
+
+
+class Barrier:
+    """Lets nobody pass before all that take part, and have not left, have come."""
+
+    def __init__(self, members: Iterable[str]) -> None:
+        self._members = set(members)
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+
+    async def wait(self, member: str) -> None:
+        """Return once all have come."""
+        self._waiting[member] = asyncio.get_running_loop().create_future()
+        passed = self._waiting[member]
+        self._open_where_all_are_here()
+        await passed
+
+    def leave(self, member: str) -> None:
+        """Take part no more; may be called again."""
+        self._members.discard(member)
+        self._waiting.pop(member, None)
+        self._open_where_all_are_here()
+
+    def has(self, member: str) -> bool:
+        """Tell whether somebody still takes part."""
+        return member in self._members
+
+    def _open_where_all_are_here(self) -> None:
+        if self._members <= self._waiting.keys():
+            waiting, self._waiting = self._waiting, {}
+            for passed in waiting.values():
+                if not passed.done():
+                    passed.set_result(None)
+
+
+class Measurement:
+    """The runs of all nodes that are to measure. `interruption`: how a sentence begins that says what stopped them."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        nodes: Sequence[Node],
+        reports: Reports,
+        *,
+        finished: Callable[[str, bool], None] = lambda node, succeeded: None,
+        interruption: Callable[[], str] = lambda: "Interrupted",
+    ) -> None:
+        self.run_dir, self.outcome = run_dir, Outcome()
+        self._reports, self._finished, self._interruption = reports, finished, interruption
+        self._order = [node.name for node in nodes]
+        together = [node.name for node in nodes if node.order.wait_s is not None]
+        self._barrier, self._together_count = Barrier(together), len(together)
+        self._clocks, self._turn = asyncio.Semaphore(CLOCKS_AT_ONCE), asyncio.Lock()
+        calls = calls_at_once()
+        progress_s = progress_every_s(len(nodes))
+        self._runs = [RemoteRun(node, reports, calls[node.ssh.through_jump], progress_s) for node in nodes]
+        self._abandoned = self._stopped = False
+        self._agreed: dict[int, AgreedStart] = {}
+        self._offsets: dict[str, int] = {}
+        self._trial_began = 0.0
+        self._drift: tuple[Drift, ...] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self, watch: Callable[[], Awaitable[None]] | None = None) -> Outcome:
+        """Return once every node has its files here or has failed.
+
+        `watch` returns when the controller's process is gone: then nothing more is done, and ControllerGone is raised.
+        """
+        self._tasks = [asyncio.ensure_future(self._one(run)) for run in self._runs]
+        watching = asyncio.ensure_future(watch()) if watch else None
+        nodes = asyncio.ensure_future(asyncio.wait(self._tasks)) if self._tasks else None
+        try:
+            # Each has begun before any can be stopped.
+            await asyncio.sleep(0)
+            if self._stopped:
+                self.interrupt()
+            if nodes is not None:
+                await asyncio.wait({nodes, *([watching] if watching else [])}, return_when=asyncio.FIRST_COMPLETED)
+                if not nodes.done():
+                    self._abandoned = True
+                    self.interrupt()
+                    await nodes
+                    raise ControllerGone
+            for task in self._tasks:
+                task.result()
+            return self.outcome
+        finally:
+            if watching:
+                watching.cancel()
+
+    def interrupt(self) -> None:
+        """Have every node that has not finished stopped, and what there is fetched."""
+        self._stopped = True
+        for task in self._tasks:
+            task.cancel()
+
+    async def _one(self, run: RemoteRun) -> None:
+        """Take a node through all, and keep what became of it."""
+        name, failure = run.node.name, ""
+        try:
+            await asyncio.sleep(0)
+            failure = await self._failure(run)
+        except asyncio.CancelledError:
+            if not self._abandoned:
+                failure = await self._stop_interrupted(run)
+                self.outcome.interrupted |= bool(failure)
+        finally:
+            self._barrier.leave(name)
+            run.close()
+        if self._abandoned:
+            return
+        if failure:
+            self.outcome.failures[name] = failure
+            write_record(run.node.place / FAILURE, Failure(node=name, stage=STAGE, reason=failure[:4000]))
+        else:
+            self.outcome.fetched.append(name)
+        self._finished(name, not failure)
+
+    async def _failure(self, run: RemoteRun) -> str:
+        """Measure on one node; return why it failed, or nothing."""
+        try:
+            await self._measure(run)
+        except (Excluded, Refused) as excluded:
+            self._barrier.leave(run.node.name)
+            return await self._exclude(run, str(excluded))
+        except Lost as lost:
+            return unreachable(str(lost), run.node.ssh.address)
+        except TimeoutError:
+            return unreachable(f"took a command and gave no answer within {ANSWER_S} s", run.node.ssh.address)
+        except (NodeError, OSError) as error:
+            return str(error) or type(error).__name__
+        return ""
+
+    async def _measure(self, run: RemoteRun) -> None:
+        """From the start of a node's run to its fetched files."""
+        order = run.node.order
+        try:
+            if not (order.attempt > 1 and await run.adopt()):
+                await run.start()
+                if order.wait_s is not None:
+                    for repeat in range(1, order.resolved.settings.benchmark_repeats + 1):
+                        await self._measure_together(run, repeat)
+            # It waits for nobody any more.
+            self._barrier.leave(run.node.name)
+            state = await self._until_end(run)
+        except Ended as ended:
+            state = ended.state
+        self._barrier.leave(run.node.name)
+        await run.finish(state)
+
+    async def _measure_together(self, run: RemoteRun, repeat: int) -> None:
+        """Have the node begin a repeat when all others do. Raises Excluded where it does not take part."""
+        name = run.node.name
+        facts = await self._until_ready(run, repeat)
+        await self._barrier.wait(name)
+        # Now, since nobody loads any more, whom a round trip would wait for.
+        async with self._clocks:
+            await self._read_clock(run, repeat, facts)
+        await self._barrier.wait(name)
+        if run.node.order.solo and repeat == 1:
+            self._require_no_drift(run)
+            await self._measure_alone(run)
+            await self._barrier.wait(name)
+        # How long it takes to speak to all, and to hear from each, is tried out just before the start is agreed on.
+        await self._try_out(run)
+        await self._barrier.wait(name)
+        start = self._agree(run, repeat)
+        if name not in start.nodes:
+            self._reports.message(name, "not alike, stopped")
+            raise Excluded(_drifted(name, start.drift))
+        unix_ns = start.start_unix_ns
+        within_s = max(0.0, (unix_ns - time.time_ns()) / 1e9) + LATE_S
+        try:
+            await run.go(repeat, unix_ns + self._offsets[name], within_s)
+        except TimeoutError:
+            why = run.lost or "took the word to start and gave no answer"
+            raise Excluded(unreachable(why, run.node.ssh.address)) from None
+
+    async def _until_ready(self, run: RemoteRun, repeat: int) -> str:
+        """Return what the node says it is."""
+        settings = run.node.order.resolved.settings
+        if repeat == 1:
+            limit, since_ns = "benchmark_sync_timeout_s", run.started_unix_ns
+        else:
+            limit, since_ns = "benchmark_timeout_s", self._agreed[repeat - 1].start_unix_ns
+        limit_s = int(getattr(settings, limit))
+        try:
+            return await run.until_ready(repeat, time.monotonic() + limit_s - (time.time_ns() - since_ns) / 1e9)
+        except TimeoutError:
+            self._reports.message(run.node.name, "not ready in time, left behind")
+            reason = f"Not ready to measure within {limit} = {limit_s} s"
+            if run.lost:
+                raise Excluded(f"{reason}, and the SSH connection is lost: {run.lost}.") from None
+            raise Excluded(f"{reason}: it was still {run.doing}.") from None
+
+    async def _read_clock(self, run: RemoteRun, repeat: int, facts: str) -> None:
+        """Keep what a node said that is ready."""
+        trips = await run.read_clock()
+        try:
+            environment, (offset_ns, uncertainty_ns) = read_facts(facts), clock_offset(trips)
+        except InputError as error:
+            raise Excluded(str(error)) from None
+        except ValueError:
+            raise Excluded("The node's clock could not be read: date +%s%N has to print nanoseconds.") from None
+        self._offsets[run.node.name] = offset_ns
+        found = ReadyNode(
+            node=run.node.name,
+            launched_unix_ns=run.started_unix_ns,
+            offset_ns=offset_ns,
+            uncertainty_ns=uncertainty_ns,
+            round_trips=len(trips),
+            environment=environment,
+            attempt=run.node.order.attempt,
+        )
+        write_record(run.node.place / of_repeat(READY_FILE, repeat), found)
+
+    async def _measure_alone(self, run: RemoteRun) -> None:
+        limit_s = run.node.order.resolved.settings.benchmark_timeout_s
+        try:
+            async with self._turn:
+                await run.measure_alone(limit_s)
+        except BaseException as error:
+            # It is not to be told a start.
+            (run.node.place / READY_FILE).unlink(missing_ok=True)
+            if isinstance(error, TimeoutError):
+                limit = f"benchmark_timeout_s = {limit_s} s"
+                raise Excluded(f"Measuring alone did not end within {limit}.") from None
+            raise
+
+    async def _try_out(self, run: RemoteRun) -> None:
+        # Each comes here at the same moment, let go by the barrier; the first one begins.
+        self._trial_began = self._trial_began or time.monotonic()
+        try:
+            async with asyncio.timeout(TRIAL_S):
+                await run.read_clock(trips=1)
+        except (TimeoutError, Lost):
+            run.close()
+
+    def _agree(self, run: RemoteRun, repeat: int) -> AgreedStart:
+        """Return the start of a repeat: who comes here first agrees on it for all that are ready, who are here too."""
+        if repeat not in self._agreed:
+            ready = [one.node.name for one in self._runs if self._is_ready(one, repeat)]
+            self._agreed[repeat] = agree(
+                self.run_dir,
+                ready,
+                time.monotonic() - self._trial_began,
+                # Before anything is measured: what nodes are does not change between their repeats.
+                drift_fails=repeat == 1 and self._drift_fails(run),
+                attempt=run.node.order.attempt,
+                repeat=repeat,
+            )
+            self._trial_began = 0.0
+        return self._agreed[repeat]
+
+    def _is_ready(self, run: RemoteRun, repeat: int) -> bool:
+        path = run.node.place / of_repeat(READY_FILE, repeat)
+        return self._barrier.has(run.node.name) and path.is_file()
+
+    def _drift_fails(self, run: RemoteRun) -> bool:
+        return run.node.order.resolved.settings.benchmark_drift == "fail"
+
+    def _require_no_drift(self, run: RemoteRun) -> None:
+        """Raise Excluded for a node that is not like the others, before the turns: those take long."""
+        if self._drift_fails(run):
+            if self._drift is None:
+                self._drift = drift_of_ready(self.run_dir)
+            if told := _drifted(run.node.name, self._drift):
+                self._reports.message(run.node.name, "not alike, stopped")
+                raise Excluded(told)
+
+    async def _until_end(self, run: RemoteRun) -> str:
+        """Return how the run ended. Raises NodeError where it does not."""
+        order = run.node.order
+        settings = order.resolved.settings
+        # Nodes that wait for each other are at their last repeat by now; one that does not is at its first.
+        limit_s = GRACE_S + (settings.benchmark_timeout_s if order.wait_s else run.node.limit_s)
+        try:
+            return await run.until_end(limit_s - self._since_start_s(run))
+        except TimeoutError:
+            pass
+        if order.limit_s and not run.lost:
+            # The limit on the node has room for the turns of all.
+            await run.stop()
+            raise NodeError(f"The benchmark hung: it was stopped {limit_s} s after the agreed start.")
+        lost = f", and no connection: {run.lost}" if run.lost else ": the node does not stop it."
+        raise NodeError(f"No end after {limit_s} s{lost.rstrip('.')}. {run.node.stays}")
+
+    def _since_start_s(self, run: RemoteRun) -> float:
+        """Return how long ago the last start was that the node was told, in seconds; 0 where there was none."""
+        path = self.run_dir / of_repeat(START_FILE, run.node.order.resolved.settings.benchmark_repeats)
+        start = read_record(path, AgreedStart) if path.is_file() and run.node.order.wait_s else None
+        if start is None or run.node.name not in start.nodes or start.attempt != run.node.order.attempt:
+            return 0
+        return max(0.0, (time.time_ns() - start.start_unix_ns) / 1e9)
+
+    async def _exclude(self, run: RemoteRun, reason: str) -> str:
+        """Stop a node's run, fetch what there is, and return why."""
+        try:
+            stopped = await run.stop()
+        except (Lost, TimeoutError) as error:
+            return (
+                f"{reason} It could not be asked to stop, the SSH connection is lost ({str(error)[-200:]}): it ends by "
+                f"itself, at the latest after benchmark_timeout_s. {run.node.stays}"
+            )
+        except NodeError as error:
+            return str(error)
+        return f"{reason} It was stopped; the others went on." if stopped else reason
+
+    async def _stop_interrupted(self, run: RemoteRun) -> str:
+        try:
+            await run.stop_interrupted(self._interruption())
+        except Ended:
+            return f"{self._interruption()}, and its run is gone from the node."
+        except (NodeError, OSError) as error:
+            return str(error) or type(error).__name__
+        return ""
+
+
+def progress_every_s(count: int) -> int:
+    """Return how often each of `count` nodes' runs is to say how far it is, in seconds."""
+    return min(max(PROGRESS_S[0], math.ceil(PROGRESS_S_PER_NODE * count)), PROGRESS_S[1])
+
+
+def _drifted(name: str, drift: Iterable[Drift]) -> str:
+    """Return what is said of a node that is not like the others; nothing where it is."""
+    own = [each for each in drift if any(name in names for names in each.values.values())]
+    return f"Drift, and benchmark_drift is fail: {drift_reason(own)} Nothing was measured." if own else ""

@@ -1,0 +1,383 @@
+"""One node's run, from its start to its fetched files: what `measure` asks of it, in the order in which it does."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.errors import InputError
+from benchmark.files import MAX_SAMPLES_BYTES
+from benchmark.fleet.errors import Ended, Lost, NodeError, Refused
+from benchmark.fleet.rendezvous import RoundTrip
+from benchmark.fleet.session import ANSWER_S, Session, call
+from benchmark.fleet.ssh import Ssh, unreachable
+from benchmark.fleet.unpack import KNOWN, unpack, why_failed
+from benchmark.progress import Told, describe, parse
+from benchmark.rundir import ATTEMPT, GO, READY, TURN, TURN_OVER, RunOrder, of_repeat
+
+SCRIPTS = Path(__file__).parent / "scripts"
+RETRY_S = 3
+# To pack, and to fetch, the most that a node may send: 2 GiB at 10 MB/s, and as long again.
+TRANSFER_S = 400
+FETCHES = 3
+# After the node's own time limit: 30 s until SIGKILL, and time to write the result.
+GRACE_S = 60
+# A run is stopped within ten seconds, and killed.
+STOP_S = 60
+# Round trips to a node's clock: the shortest tells.
+TRIPS = 5
+# Exit codes of a run that completed.
+COMPLETED = ("0", "1")
+REMOVED = "removed"
+# Beside a node's files on the controller: what it sent, until that is unpacked.
+ARCHIVE = "fetched.tar.gz"
+
+
+@dataclass(frozen=True)
+class Node:
+    """What is asked of a node, and how it is reached."""
+
+    name: str
+    ssh: Ssh
+    order: RunOrder
+    place: Path
+    """Its directory of the run on the controller."""
+    secrets: str
+    """The line that holds what may be secret; it may be empty."""
+
+    @property
+    def on_node(self) -> str:
+        """The directory on the node that holds its directory of this run."""
+        return f"{self.order.resolved.settings.benchmark_work_dir}/{self.order.run_id}"
+
+    @property
+    def stays(self) -> str:
+        """The sentence that says where on the node its files are, and how to get them."""
+        return (
+            f"Its files stay on {self.name} in {self.on_node}/{self.name}: -e benchmark_resume={self.order.run_id} "
+            "fetches them."
+        )
+
+    @property
+    def limit_s(self) -> int:
+        """The time limit of its run, on the node."""
+        return self.order.limit_s or self.order.resolved.settings.benchmark_timeout_s
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Who is told what: how far a node is (before, and now), and what a person should know."""
+
+    progress: Callable[[str, Told | None, Told], None]
+    message: Callable[[str, str], None]
+
+
+class RemoteRun:
+    """Speaks with one node. A lost connection is not a lost run: it is looked for again.
+
+    `calls` limits how many nodes are called at once, `progress_s` says how often a run is to say how far it is.
+    """
+
+    def __init__(self, node: Node, reports: Reports, calls: asyncio.Semaphore, progress_s: int) -> None:
+        self.node, self._reports, self._calls, self._progress_s = node, reports, calls, progress_s
+        self.started_unix_ns = 0
+        """When its run had been started, by the controller's clock; 0: not by this process."""
+        self.lost = ""
+        """What was said of the connection when it was lost; empty while it is there."""
+        self.last: Told | None = None
+        """What the run said last."""
+        self._session: Session | None = None
+        self._asked = False
+
+    # What `measure` asks, in this order.
+
+    async def adopt(self) -> bool:
+        """Tell whether what is on the node is this run's, complete or measuring; keep and remove what is neither."""
+        state, _, number = (await self._ask("earlier", ANSWER_S, tries=1))[1].strip().partition(" ")
+        if state == "nothing":
+            return False
+        if state in (*COMPLETED, "running"):
+            now = "still measures" if state == "running" else "completed here"
+            self._say(f"an earlier attempt {now}: not run again")
+            return True
+        if state == "waits":
+            self._say("an earlier attempt waits for a start that never comes: stopping it")
+            await self._ask("stop", STOP_S)
+        aside = self.node.place / f"{ATTEMPT}{int(number) if number.isdigit() else self.node.order.attempt - 1}"
+        aside.mkdir(exist_ok=True)
+        if not await self.fetch(into=aside):
+            where = f"{self.node.on_node}/{self.node.name}"
+            raise NodeError(f"What an earlier attempt left could not be brought back; look at it: {where}.")
+        await self.clean()
+        return False
+
+    async def start(self) -> None:
+        """Start the run: whoever finds its directory made has nothing to start."""
+        order = (self.node.place / "order.json").read_text(encoding="utf-8")
+        given = f"{self.node.secrets}\n{order}\n".encode()
+        # A moment ago it could be reached, and nothing is lost that was measured: the others need not wait for it.
+        word, why = await self._ask(f"start {len(given)}", ANSWER_S, given, tries=1)
+        if word == "refused":
+            raise NodeError(why_refused("start.sh", why, self.node.on_node))
+        self.started_unix_ns = time.time_ns()
+
+    async def until_ready(self, repeat: int, deadline: float) -> str:
+        """Return what the node says it is, once its run is ready for a repeat. Raises TimeoutError, Ended."""
+        ready = of_repeat(READY, repeat)
+        lock = f"{ready}.lock" if repeat > 1 else "starting.lock"
+        return (await self._ask(f"wait {ready} {lock}", deadline - time.monotonic()))[1]
+
+    async def read_clock(self, trips: int = TRIPS) -> list[RoundTrip]:
+        """Return so many round trips to the node's clock; of what is no time in nanoseconds there is none."""
+        found = []
+        for _ in range(trips):
+            # A session that has to be opened first would be part of the way.
+            await self._open()
+            sent_ns = time.time_ns()
+            word, told = await self._ask("clock", ANSWER_S)
+            received_ns = time.time_ns()
+            if word == "clock" and told.isdecimal() and len(told) <= 19:
+                found.append((sent_ns, int(told), received_ns))
+        return found
+
+    async def measure_alone(self, limit_s: float) -> None:
+        """Let the node measure alone, and return once it has. Raises TimeoutError, Ended."""
+        await self._ask(f"put {TURN}", ANSWER_S)
+        await self._ask(f"wait {TURN_OVER} alone.lock", limit_s)
+
+    async def go(self, repeat: int, unix_ns: int, within_s: float) -> None:
+        """Tell the node when to start, by its own clock. Raises TimeoutError, Ended."""
+        await self._ask(f"put {of_repeat(GO, repeat)} {unix_ns}", within_s)
+
+    async def until_end(self, limit_s: float) -> str:
+        """Return how the run ended: its exit code, or how it is gone. Raises TimeoutError."""
+        try:
+            await self._ask("end", limit_s)
+        except Ended as ended:
+            return ended.state
+        raise NodeError("The node said that the run ended, and not how.")
+
+    async def fetch(self, tries: int = FETCHES, into: Path | None = None) -> list[str]:
+        """Bring the files; a connection that breaks is tried again, for what was measured is on the node.
+
+        A failure says where on the node that is, and how to get it.
+        """
+        for left in reversed(range(tries)):
+            try:
+                return await self._fetch(into or self.node.place)
+            except Lost as lost:
+                await self._lose(lost)
+                if not left:
+                    raise NodeError(f"{unreachable(str(lost), self.node.ssh.address)} {self.node.stays}") from lost
+                self._say("SSH connection lost while fetching, trying again")
+                await asyncio.sleep(RETRY_S)
+            except NodeError as error:
+                raise NodeError(f"{error} {self.node.stays}") from error
+        return []
+
+    async def clean(self) -> None:
+        """Remove on the node what lies here; that it cannot be removed takes nothing from what was measured."""
+        try:
+            await self._ask("clean", ANSWER_S, tries=1)
+        except (NodeError, Ended, TimeoutError):
+            self._say("what it measured is here, and could not be removed there")
+
+    async def finish(self, state: str) -> None:
+        """Fetch the files of a run that ended so and remove them there; raise NodeError where it did not complete."""
+        if state == REMOVED:
+            raise NodeError(
+                f"{self.node.on_node} is gone from the node: did it restart, and does that not outlive a restart "
+                "(as /tmp), or was it removed? Nothing could be fetched; set benchmark_work_dir to a directory that "
+                "stays."
+            )
+        names = await self.fetch()
+        if names and state.isdigit():
+            await self.clean()
+        settings = self.node.order.resolved.settings
+        if reason := why_failed(state, self.node.place, settings.benchmark_timeout_s, settings.benchmark_repeats):
+            raise NodeError(reason)
+
+    async def stop(self) -> bool:
+        """Stop the run on the node, and bring its files; return whether there was one. Raises Lost."""
+        if (await self._ask("stop", STOP_S, tries=1))[0] == "nothing":
+            return False
+        if await self.fetch():
+            await self.clean()
+        return True
+
+    async def stop_interrupted(self, interruption: str) -> None:
+        """Stop the run and bring what it measured; raises NodeError unless it had completed by then."""
+        if not self._asked:
+            raise NodeError(f"{interruption} before it measured.")
+        self._say("stopping it")
+        try:
+            if (await self._ask("stop", STOP_S, tries=1))[0] == "nothing":
+                raise NodeError(f"{interruption} before it measured.")
+            ended = await self.until_end(STOP_S)
+            if await self.fetch(tries=1):
+                await self.clean()
+        except TimeoutError:
+            raise NodeError(f"{interruption}, and it did not end. {self.node.stays}") from None
+        except Lost as lost:
+            raise NodeError(
+                f"{interruption}, and the node could not be asked to stop ({str(lost)[-200:]}): it ends by itself, at "
+                f"the latest after benchmark_timeout_s. {self.node.stays}"
+            ) from None
+        if ended not in COMPLETED:
+            raise NodeError(f"{interruption}: it was stopped, and what it had measured was fetched.")
+
+    @property
+    def doing(self) -> str:
+        """In words, what the run said of itself last."""
+        return describe(self.last) if self.last else "starting"
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    # How it is asked.
+
+    async def _ask(self, request: str, within_s: float, payload: bytes = b"", tries: int = 0) -> tuple[str, str]:
+        """Send a request until it is answered, each time in a new session where the last was lost; return the answer.
+
+        All requests may be sent again. Raises TimeoutError after `within_s` seconds; Lost after so many `tries` (0: as
+        many as there is time for); Ended where the run has.
+        """
+        deadline, called = time.monotonic() + within_s, 0
+        try:
+            while True:
+                called += 1
+                try:
+                    # Not wait_for: before Python 3.12 it may take an interruption for an answer.
+                    async with asyncio.timeout(max(0.01, deadline - time.monotonic())):
+                        return await self._ask_once(request, payload)
+                except Lost as lost:
+                    known = self.lost
+                    await self._lose(lost)
+                    if called == tries:
+                        raise
+                    if time.monotonic() + RETRY_S > deadline:
+                        raise TimeoutError from lost
+                    if not known:
+                        self._say("SSH connection lost, looking for it again; the run goes on")
+                    await asyncio.sleep(RETRY_S)
+        except (TimeoutError, asyncio.CancelledError, Refused) as error:
+            # In the middle of an answer.
+            self.close()
+            if isinstance(error, TimeoutError) and tries:
+                raise Lost(f"took a command and gave no answer within {within_s:g} s") from None
+            raise
+
+    async def _ask_once(self, request: str, payload: bytes) -> tuple[str, str]:
+        session = await self._open()
+        session.send(request)
+        if payload:
+            session.send_bytes(payload)
+        while True:
+            word, rest = await session.receive(ANSWER_S)
+            self.lost = ""
+            if word == "progress":
+                before, self.last = self.last, parse(rest)
+                if self.last != before:
+                    self._reports.progress(self.node.name, before, self.last)
+            elif word == "ended":
+                raise Ended(rest.strip())
+            else:
+                return word, rest
+
+    async def _fetch(self, place: Path) -> list[str]:
+        """Bring what was packed. Whether it came whole is seen from the archive, not from what carried it."""
+        archive, expected, said, size, silence_s = place / ARCHIVE, [], "", 0, float(TRANSFER_S)
+        session = await self._open()
+        session.send("pack")
+        try:
+            while True:
+                word, rest = await session.receive(silence_s)
+                if word == "lies" and KNOWN.fullmatch(rest):
+                    expected.append(rest)
+                elif word == "said":
+                    said = " ".join(rest.split())
+                elif word == "ended":
+                    raise NodeError(why_refused("pack.sh", "there is no run", self.node.on_node))
+                elif word == "packed":
+                    break
+                elif word == "archive":
+                    size = int(rest) if rest.strip().isdecimal() and len(rest) < 19 else 0
+                    if not 0 < size <= MAX_SAMPLES_BYTES:
+                        break
+                    async with asyncio.timeout(TRANSFER_S):
+                        await session.save(size, archive, ANSWER_S)
+            if not 0 < size <= MAX_SAMPLES_BYTES:
+                raise NodeError(why_refused("pack.sh", said or "it packed nothing", self.node.on_node))
+            return await _in_thread(functools.partial(unpack, archive, place, expected=expected))
+        except TimeoutError:  # one of OSError's kinds
+            self.close()
+            raise Lost(f"took a command and gave no answer within {TRANSFER_S} s") from None
+        except (InputError, OSError) as error:
+            if "No space left on device" in said:
+                raise NodeError(why_refused("pack.sh", said, self.node.on_node)) from error
+            reasons = [f"{error}".rstrip("."), *([f"tar said: {said}"] if said else [])]
+            raise NodeError("; ".join(reasons) + ".") from error
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            archive.unlink(missing_ok=True)
+
+    async def _open(self) -> Session:
+        self._asked = True
+        if self._session is None:
+            node = self.node
+            words = ["converse", node.on_node, node.name, "{mark}", str(self._progress_s)]
+            words += [node.order.resolved.settings.python_env_dir, str(node.limit_s)]
+            # It ends with its standard input; should a disk hang there, with this.
+            limit_s = node.limit_s + (node.order.wait_s or 0) + GRACE_S + TRANSFER_S
+            self._session = await call(node.ssh, program(), words, limit_s, self._calls)
+        return self._session
+
+    async def _lose(self, lost: Lost) -> None:
+        self.close()
+        self.lost = str(lost)
+        await self.node.ssh.reset()
+
+    def _say(self, words: str) -> None:
+        self._reports.message(self.node.name, words)
+
+
+@functools.cache
+def program() -> str:
+    """Return converse.sh, and before it the scripts that it calls, each as a function with a shell of its own."""
+    functions = [f"{name}() (\n{_text(name)}\n)\n" for name in ("start", "earlier", "pack", "stop", "clean")]
+    return "".join([*functions, _text("converse")])
+
+
+def _text(name: str) -> str:
+    return (SCRIPTS / f"{name}.sh").read_text(encoding="utf-8")
+
+
+def why_refused(script: str, said: str, on_node: str) -> str:
+    """Return one sentence for what a script said that failed; `on_node`: the run's directory there."""
+    if "No space left on device" in said:
+        return (
+            f"No space left on device: {on_node} on the node cannot be written to. Make room, or set "
+            "benchmark_work_dir to a larger disk."
+        )
+    return f"{script} failed on the node: {' '.join(said.split())[-300:]}"
+
+
+async def _in_thread(work: Callable[[], list[str]]) -> list[str]:
+    """Wait for work that keeps a processor busy, and to its end also where that is interrupted."""
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        with suppress(Exception):
+            await working
+        raise

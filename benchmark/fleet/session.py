@@ -1,0 +1,316 @@
+"""Lines to and from one node over one ssh process, bounded in time and bytes.
+
+Whatever the user's shell prints around ours - a greeting, a terminal's title, a number - is told from it by a mark that
+each session makes anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shlex
+import subprocess
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from benchmark.fleet.errors import Lost, Refused
+from benchmark.fleet.ssh import Ssh
+
+# For what answers in a second on a node that is well: a disk or a driver that hangs never answers.
+ANSWER_S = 60
+# The limit on the node itself comes after the controller's, which has the better sentence; then it kills.
+AFTER_S = 5
+# What a node may say unasked: a run's facts, and then a line of its progress now and then.
+MOST_AT_ONCE = 400_000
+MOST_PER_S = 10_000
+# How long is waited for the end of an ssh whose output has ended.
+EXIT_S = 2.0
+# How often a connection that is refused before anybody listens is tried: a host in between may have too many at once.
+CALLS = 4
+# Nodes that are called at once: a handshake takes both ends a tenth of a second of processor time. Through a host in
+# between fewer, for sshd lets no more than ten be about to log in.
+CALLS_AT_ONCE, CALLS_THROUGH_JUMP = 64, 8
+_CHUNK = 1 << 16
+# ssh's own exit code where it found no way, or lost it.
+SSH_FAILED = 255
+FLOOD = "The node sends without end"
+# What a command may print that is asked for.
+MOST_PRINTED = 16 * 2**20
+_COMMAND = """mark=$1
+printf '%s begin\\n' "$mark"
+{{ {command}
+}}{stdin}
+code=$?
+printf '\\n%s end %s\\n' "$mark" "$code"
+"""
+
+
+class Session:
+    """A conversation with a program of /bin/sh on the node: see `open`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], mark: str) -> None:
+        self._process, self.mark = process, mark
+        self._said = self._errors = b""
+        self._began = time.monotonic()
+        self._received = 0
+        self._closed = False
+
+    @classmethod
+    async def open(cls, ssh: Ssh, program: str, arguments: list[str], limit_s: float) -> Session:
+        """Start the program on the node, with the mark in place of "{mark}" in its arguments; return once it is there.
+
+        It ends by itself after `limit_s` seconds. Raises Lost, and Refused where the login shell runs no command.
+        """
+        if ssh.login is not None:
+            await _in_thread(ssh.login)
+        first, second = secrets.token_hex(8), secrets.token_hex(8)
+        mark = first + second
+        sent = program.encode()
+        words = shlex.join([argument.replace("{mark}", mark) for argument in arguments])
+        # In two halves: whoever shows the command does not show the mark. The program comes through standard input once
+        # it is heard that somebody listens: nothing that a login shell reads before is lost, and only sh reads it.
+        line = (
+            f'echo {first}""{second} here; program=$(head -c {len(sent)}); limit=; '
+            f'command -v timeout > /dev/null && limit="timeout -k {AFTER_S} {int(limit_s) + AFTER_S}"; '
+            f'exec $limit sh -c "$program" {words}'
+        )
+        try:
+            process = subprocess.Popen(
+                ssh.command(line), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+            )
+        except OSError as error:
+            raise Lost(str(error)) from error
+        session = cls(process, mark)
+        try:
+            await session._connect_pipes()
+            await session._hear_first_word()
+            session.send_bytes(sent)
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    async def _connect_pipes(self) -> None:
+        loop, process = asyncio.get_running_loop(), self._process
+        assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018 # asked for
+        self._reader = asyncio.StreamReader(limit=MOST_AT_ONCE)
+        self._output, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(self._reader), process.stdout
+        )
+        self._input, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, process.stdin)
+        os.set_blocking(process.stderr.fileno(), False)
+        loop.add_reader(process.stderr.fileno(), self._read_errors)
+
+    async def _hear_first_word(self) -> None:
+        try:
+            word, _ = await self.receive(ANSWER_S)
+        except Lost as lost:
+            code = await self._exit_code()
+            if code in (None, SSH_FAILED):
+                raise
+            printed = f", and prints {self._noise!r}" if self._noise else ""
+            raise Refused(
+                f"The user's login shell on the node runs no command: it ends with exit code {code}{printed}. Set "
+                "ansible_user to a user whose shell does: bash, dash, zsh, fish, tcsh."
+            ) from lost
+        if word != "here":
+            raise Lost("the session answered what was not asked")
+
+    @property
+    def _noise(self) -> str:
+        return " ".join("".join(c if c.isprintable() else " " for c in self._said.decode(errors="replace")).split())[
+            :200
+        ]
+
+    def send(self, line: str) -> None:
+        """Send a line, which is lost where nobody listens any more."""
+        self.send_bytes(line.encode() + b"\n")
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send so many bytes."""
+        if not self._closed:
+            self._input.write(data)
+
+    def end_input(self) -> None:
+        """Let the node's side read to the end."""
+        self._input.write_eof()
+
+    async def receive(self, silence_s: float) -> tuple[str, str]:
+        """Return the first word and the rest of the next line of ours. Raises Lost and Refused."""
+        mark = self.mark.encode() + b" "
+        deadline = time.monotonic() + silence_s
+        while True:
+            line = await self._line(deadline, silence_s)
+            before, found, ours = line.partition(mark)
+            if found:
+                word, _, rest = ours.decode(errors="replace").rstrip("\n").partition(" ")
+                return word, rest
+            self._said = (self._said + before)[:_CHUNK]
+
+    async def receive_text(self, silence_s: float) -> tuple[str, str, str]:
+        """Return all that is printed until the next line of ours, without its last newline, and that line."""
+        mark, text = self.mark.encode() + b" ", bytearray()
+        while True:
+            line = await self._line(time.monotonic() + silence_s, silence_s, MOST_PRINTED)
+            before, found, ours = line.partition(mark)
+            text += before
+            if found:
+                word, _, rest = ours.decode(errors="replace").rstrip("\n").partition(" ")
+                return text.decode(errors="replace").removesuffix("\n"), word, rest
+
+    async def _line(self, deadline: float, silence_s: float, most: int = MOST_AT_ONCE) -> bytes:
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                line = await self._reader.readuntil(b"\n")
+        except TimeoutError:
+            raise Lost(f"took a command and gave no answer within {silence_s:g} s") from None
+        except asyncio.LimitOverrunError:
+            raise Refused(f"{FLOOD}: more than {MOST_AT_ONCE >> 10} KiB where a line was asked for.") from None
+        except asyncio.IncompleteReadError as end:
+            self._said = (self._said + end.partial)[:_CHUNK]
+            raise Lost(self._explain()) from None
+        except OSError as error:
+            raise Lost(str(error)) from None
+        self._received += len(line)
+        if self._received > most + MOST_PER_S * (time.monotonic() - self._began):
+            raise Refused(f"{FLOOD}: more than {most >> 10} KiB where some lines were asked for.")
+        return line
+
+    async def save(self, size: int, path: Path, silence_s: float) -> None:
+        """Write the next `size` bytes into a file, as they come. Raises Lost, and OSError for the file."""
+        with path.open("wb") as file:
+            await self._copy(size, file, silence_s)
+
+    async def _copy(self, size: int, file: BinaryIO, silence_s: float) -> None:
+        left = size
+        while left:
+            try:
+                async with asyncio.timeout(silence_s):
+                    data = await self._reader.read(min(left, _CHUNK))
+            except TimeoutError:
+                raise Lost(f"took a command and gave no answer within {silence_s:g} s") from None
+            except OSError as error:
+                raise Lost(str(error)) from None
+            if not data:
+                raise Lost(self._explain())
+            file.write(data)
+            left -= len(data)
+
+    def close(self) -> None:
+        """End the process; the node's side ends with its standard input. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._process.stderr is not None:
+            asyncio.get_running_loop().remove_reader(self._process.stderr.fileno())
+        for transport in (getattr(self, "_input", None), getattr(self, "_output", None)):
+            if transport is not None:
+                transport.close()
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+
+    def _explain(self) -> str:
+        # What has come: a master connection that ssh left behind holds it open.
+        return " ".join(self.errors().split())[-300:] or "the session ended"
+
+    def _read_errors(self) -> None:
+        """Keep the end of what is said on standard error: a full pipe would stop ssh."""
+        assert self._process.stderr  # noqa: S101 # asked for
+        descriptor = self._process.stderr.fileno()
+        try:
+            said = os.read(descriptor, _CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            said = b""
+        if not said:
+            asyncio.get_running_loop().remove_reader(descriptor)
+        self._errors = (self._errors + said)[-_CHUNK:]
+
+    def errors(self) -> str:
+        """Return what was said on standard error."""
+        if not self._closed:
+            self._read_errors()
+        return self._errors.decode(errors="replace")
+
+    async def _exit_code(self) -> int | None:
+        """Return how ssh ended; None where it did not, or was killed."""
+        deadline = time.monotonic() + EXIT_S
+        while (code := self._process.poll()) is None and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        return code if code is None or code >= 0 else None
+
+
+def calls_at_once() -> dict[bool, asyncio.Semaphore]:
+    """Return what limits how many nodes are called at once: those behind another host (True), and others."""
+    return {False: asyncio.Semaphore(CALLS_AT_ONCE), True: asyncio.Semaphore(CALLS_THROUGH_JUMP)}
+
+
+async def call(ssh: Ssh, program: str, arguments: list[str], limit_s: float, calls: asyncio.Semaphore) -> Session:
+    """Open a session as one of a few that are being opened; try again where a host in between lets too few in."""
+    for left in reversed(range(CALLS)):
+        try:
+            async with calls:
+                return await Session.open(ssh, program, arguments, limit_s)
+        except Lost as lost:
+            # What ssh says where a server drops who has not logged in yet.
+            if not left or not any(words in str(lost) for words in ("kex_exchange_identification", "banner exchange")):
+                raise
+            if "timed out" in str(lost) or "refused" in str(lost):
+                raise
+            await asyncio.sleep(1)
+    raise AssertionError
+
+
+async def run_command(ssh: Ssh, command: str, stdin: bytes | None, within_s: float) -> tuple[int, str, str]:
+    """Run a simple command of /bin/sh on the node; return its exit code, stdout and stderr. Raises Lost, Refused."""
+    program = _COMMAND.format(command=command, stdin=" < /dev/null" if stdin is None else "")
+    session = await Session.open(ssh, program, ["command", "{mark}"], within_s)
+    try:
+        if stdin is not None:
+            session.send_bytes(stdin)
+            session.end_input()
+        try:
+            async with asyncio.timeout(within_s):
+                await session.receive(within_s)
+                out, word, code = await session.receive_text(within_s)
+        except TimeoutError:
+            raise Lost(f"took a command and gave no answer within {within_s:.0f} s") from None
+        if word != "end" or not code.isdecimal():
+            raise Lost("the command ended without an exit code")
+        return int(code), out, session.errors()
+    finally:
+        session.close()
+
+
+async def _in_thread(work: object) -> None:
+    """Wait for what waits, in a thread that is left to itself when it takes too long."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[BaseException | None] = loop.create_future()
+
+    def run() -> None:
+        failure: BaseException | None = None
+        try:
+            work()  # type: ignore[operator]
+        except Exception as error:  # whatever a connection's plugin raises
+            failure = error
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(lambda: None if done.done() else done.set_result(failure))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            failure = await done
+    except TimeoutError:
+        raise Lost(f"took a command and gave no answer within {ANSWER_S} s") from None
+    if failure is not None:
+        raise Lost(" ".join(str(failure).split())[-300:]) from failure

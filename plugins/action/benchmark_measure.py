@@ -1,0 +1,104 @@
+"""Action `benchmark_measure`: start the nodes' runs, have all measure together, fetch what they measured.
+
+It runs once, for all nodes: what is done with them is in `benchmark.fleet`.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
+
+from connections import ssh_to
+from interruption import interrupted_by, run_interruptible
+from node_action import NodeAction, NodeFailure
+from play_settings import nodes, secrets_of
+from reports import finished, hand_on, show
+from run_lock import lock_node_dir, until_parent_is_gone
+
+from benchmark.cluster.interruption import keep_interruption
+from benchmark.files import read_record
+from benchmark.fleet.errors import ControllerGone
+from benchmark.fleet.measure import Measurement, Outcome
+from benchmark.fleet.remote_run import Node, Reports
+from benchmark.rundir import NODES, ORDER, RunOrder
+
+# Three descriptors for each node's session, one for its directory, and what ansible-core has open.
+DESCRIPTORS_PER_NODE, DESCRIPTORS = 6, 512
+# What the roles before it register of a node, by which it is told that one of them failed there.
+BEFORE = ("preflight_node", "python_env_made", "vllm_made", "hf_cache_provided")
+
+
+class ActionModule(NodeAction):
+    """Needs `dir`, the run's directory on the controller. Nodes that failed in a role before are passed over."""
+
+    _requires_connection = False
+    # It hears of Ctrl-C itself: the nodes have to be stopped.
+    interruptible = False
+
+    def act(self) -> dict[str, Any]:
+        """Return the nodes whose files were `fetched`, and the `failures` of others, by node.
+
+        Those are not failed, as this is one task for all: why is in their `failure.json`.
+        """
+        if self.check_mode:
+            return {"changed": True, "note": "The benchmark would be started.", "fetched": [], "failures": {}}
+        outcome = self._measure() if self._todo else Outcome()
+        if outcome.interrupted:
+            keep_interruption(self.run_dir, interrupted_by())
+        return {"changed": bool(self._todo), "fetched": sorted(outcome.fetched), "failures": outcome.failures}
+
+    def _measure(self) -> Outcome:
+        measurement = Measurement(
+            self.run_dir,
+            [self._node(name, variables) for name, variables in self._todo.items()],
+            Reports(hand_on, show),
+            finished=finished,
+            interruption=lambda: self.interruption,
+        )
+        try:
+            return run_interruptible(measurement.run(until_parent_is_gone), measurement.interrupt)
+        except ControllerGone:
+            raise NodeFailure("The ansible-playbook that this worker belongs to is gone.") from None
+
+    def _node(self, name: str, variables: Mapping[str, Any]) -> Node:
+        place = self.run_dir / NODES / name
+        order = read_record(place / ORDER, RunOrder)
+        return Node(name, ssh_to(self, name, variables), order, place, secrets_of(variables).line())
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's directory on the controller."""
+        return Path(str(self._task.args["dir"]))
+
+    def alone(self) -> AbstractContextManager[Any]:
+        """Keep others from all nodes' parts of the run; a worker of a controller that was killed may still be at it."""
+        stack = ExitStack()
+        self._todo: dict[str, Mapping[str, Any]] = {}
+        if self.check_mode:
+            return stack
+        _want_descriptors(len(nodes(self.task_vars)))
+        for name in nodes(self.task_vars):
+            variables = self.task_vars["hostvars"][name]
+            if name in self.task_vars["benchmark_run"]["done"] or _failed_before(variables):
+                continue
+            stack.enter_context(lock_node_dir(self.run_dir / NODES / name))
+            self._todo[name] = variables
+        return stack
+
+
+def _failed_before(variables: Mapping[str, Any]) -> bool:
+    return any((variables.get(name) or {}).get("failed") for name in BEFORE)
+
+
+def _want_descriptors(count: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS + DESCRIPTORS_PER_NODE * count
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

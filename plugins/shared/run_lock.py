@@ -1,0 +1,75 @@
+"""Who acts on a run: the worker of a task, and the ansible-playbook that it works for.
+
+A worker outlives an ansible-playbook that is killed. It would go on to fetch, and to clean up, what somebody who
+resumes the run is about to look at: it stops where it notices, and until then the other waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ansible.utils.display import Display
+from node_action import NodeFailure
+
+from benchmark.locks import take
+
+# A worker looks for its parent more often than this.
+PATIENCE_S = 60
+LOOK_S, PARENT_LOOK_S = 0.1, 1.0
+# Of this worker: the module is first imported by it, or by ansible-playbook itself before it forks.
+_PARENT = {"worker": 0, "pid": 0}
+
+
+def _parent_is_gone() -> bool:
+    worker, parent = os.getpid(), os.getppid()
+    if _PARENT["worker"] != worker:
+        _PARENT.update(worker=worker, pid=parent)
+    return _PARENT["pid"] != parent
+
+
+def require_parent() -> None:
+    """Raise NodeFailure where the process that started this worker is gone."""
+    if _parent_is_gone():
+        raise NodeFailure("The ansible-playbook that this worker belongs to is gone.")
+
+
+async def until_parent_is_gone() -> None:
+    """Return once the process that started this worker is gone."""
+    while not _parent_is_gone():
+        await asyncio.sleep(PARENT_LOOK_S)
+
+
+@contextmanager
+def lock_node_dir(place: Path) -> Iterator[None]:
+    """Hold a node's directory of the run on the controller. Raises NodeFailure where another process holds it.
+
+    Where the file system has no locks, nobody does (`warn_without_locks`).
+    """
+    require_parent()
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while take(descriptor) == "busy":
+            if time.monotonic() > deadline:
+                raise NodeFailure(f"Another process has been working on {place} for {PATIENCE_S} s: end it first.")
+            time.sleep(LOOK_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def warn_without_locks(run_dir: Path) -> None:
+    """Say, once a run, where its directory is on a file system without locks, and what that means."""
+    with tempfile.TemporaryFile(dir=run_dir) as file:
+        if take(file.fileno()) == "no locks":
+            Display().warning(
+                f"{run_dir} is on a file system without file locks: the run goes on without. End an ansible-playbook "
+                "that was killed, with its workers, before you resume its run, or set benchmark_results_dir to another "
+                "disk."
+            )

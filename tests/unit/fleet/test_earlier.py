@@ -1,0 +1,40 @@
+"""What an earlier attempt left on a node, as earlier.sh tells it: one that will wait for ever is not adopted."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+EARLIER = Path(__file__).parents[3] / "benchmark/fleet/scripts/earlier.sh"
+
+
+@pytest.mark.parametrize(
+    ("repeats", "waits", "there", "state"),
+    [
+        (1, True, ["go"], "running"),
+        (1, True, [], "waits"),
+        (3, True, ["go", "repeat2_go", "repeat3_go"], "running"),
+        (3, True, ["go", "repeat2_go"], "waits"),
+        (3, False, [], "running"),
+    ],
+)
+def test_a_run_that_will_wait_for_a_start_is_not_taken_for_one_that_measures(
+    tmp_path: Path, repeats: int, waits: bool, there: list[str], state: str
+) -> None:
+    run = tmp_path / "run" / "jw2"
+    run.mkdir(parents=True)
+    wait_s = 1080 if waits else "null"
+    (run / "order.json").write_text(
+        f'{{\n  "attempt": 1,\n  "settings": {{\n    "benchmark_repeats": {repeats}\n  }},\n  "wait_s": {wait_s}\n}}\n'
+    )
+    for name in there:
+        (run / name).touch()
+    # Only a process in the run's directory is the run.
+    with subprocess.Popen(["cat"], cwd=run, stdin=subprocess.PIPE) as process:
+        (run / "pid").write_text(f"{process.pid}\n")
+        told = subprocess.run(
+            ["sh", str(EARLIER), str(run.parent), "jw2"], env=os.environ, capture_output=True, text=True, check=True
+        ).stdout
+        process.communicate()
+    assert told.split() == [state, "1"]

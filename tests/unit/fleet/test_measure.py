@@ -1,0 +1,262 @@
+"""Nodes on this machine, each a directory and a shell, are measured together."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmark.fleet import measure, remote_run, session
+from benchmark.fleet.errors import ControllerGone
+from benchmark.fleet.measure import Barrier
+from benchmark.fleet.rendezvous import clock_offset
+from tests.unit.fleet.by_hand import FACTS, MEASURES, Fleet, noisy, run
+
+READY = f"echo '{FACTS}' > ready.tmp; mv ready.tmp ready; flock -u 8"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_run, "RETRY_S", 0)
+
+
+def failure(fleet: Fleet, name: str) -> str:
+    content: dict[str, str] = json.loads((fleet.nodes[name].place / "failure.json").read_text())
+    assert (content["node"], content["stage"]) == (name, "benchmark")
+    return content["reason"]
+
+
+def test_all_that_are_ready_begin_together_and_who_is_not_is_stopped(fleet: Fleet) -> None:
+    for name in ("jw2", "jw3"):
+        fleet.add(name)
+    fleet.add("ends", "echo no model >&2; exit 4")
+    fleet.add("late", "exec sleep 600", benchmark_sync_timeout_s=1)
+    outcome = fleet.measure()
+    assert sorted(outcome.fetched) == ["jw2", "jw3"]
+    for name in outcome.fetched:
+        assert (fleet.nodes[name].place / "samples.jsonl").read_text() == "measured\n"
+        assert not fleet.there(name).exists()
+        ready = json.loads((fleet.nodes[name].place / "ready.json").read_text())
+        assert abs(ready["offset_ns"]) <= ready["uncertainty_ns"], "one machine, one clock"
+    assert json.loads((fleet.run_dir / "start.json").read_text())["nodes"] == ["jw2", "jw3"]
+    assert set(outcome.failures) == {"ends", "late"}
+    assert failure(fleet, "ends") == "no model"
+    assert failure(fleet, "late") == (
+        "Not ready to measure within benchmark_sync_timeout_s = 1 s: it was still starting. It was stopped; the others "
+        "went on."
+    )
+    assert not fleet.there("late").exists()
+
+
+def test_a_node_that_is_not_there_or_refuses_costs_the_others_nothing(fleet: Fleet) -> None:
+    fleet.add("jw2")
+    fleet.add("gone", call=lambda line: ["sh", "-c", "echo Connection refused >&2; exit 255"])
+    fleet.add("shell", call=lambda line: ["sh", "-c", "echo This account is currently not available.; exit 1"])
+    fleet.add("env", python_env_dir="/nowhere")
+    outcome = fleet.measure()
+    assert outcome.fetched == ["jw2"]
+    assert failure(fleet, "gone").startswith("Not reachable: Nothing answers SSH at gone")
+    assert "runs no command: it ends with exit code 1, and prints 'This account is" in failure(fleet, "shell")
+    assert "there is no /nowhere/bin/python: run playbooks/provision.yml" in failure(fleet, "env")
+
+
+@pytest.mark.parametrize(
+    "before", [r"printf '\033]0;x\007'", "echo Welcome", "echo 0", "echo ended 0", "printf %70000s x", "set -v"]
+)
+def test_what_a_shell_prints_of_its_own_is_no_answer(before: str, fleet: Fleet) -> None:
+    # What was said before could pass for the end of a run that has still to measure.
+    fleet.add(
+        "jw2", MEASURES.replace("echo measured", "sleep 0.5; echo measured"), noisy(before, "echo 0; echo Goodbye")
+    )
+    outcome = fleet.measure()
+    assert outcome.fetched == ["jw2"], outcome.failures
+    assert (fleet.nodes["jw2"].place / "samples.jsonl").read_text() == "measured\n"
+
+
+def test_a_session_that_breaks_is_opened_again(fleet: Fleet) -> None:
+    # The first one after the run has said something of itself, in the middle of the wait.
+    says = """echo '{"state": "loading"}' > progress.json"""
+    fleet.add("jw2", f"{says}; sleep 1; read -r shell < speaker; kill -9 $shell; sleep 1; {MEASURES}")
+    outcome = fleet.measure()
+    assert outcome.fetched == ["jw2"], outcome.failures
+    assert fleet.messages == [("jw2", "SSH connection lost, looking for it again; the run goes on")]
+    assert ("jw2", "loading") in fleet.progress
+    assert len(fleet.calls) == 2
+
+
+def test_clocks_are_read_of_a_few_nodes_at_a_time_and_not_while_others_load(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "CLOCKS_AT_ONCE", 1)
+    spans: list[tuple[int, int]] = []
+
+    def offset(trips: list[tuple[int, int, int]]) -> tuple[int, int]:
+        spans.append((trips[0][0], trips[-1][2]))
+        assert len(trips) == remote_run.TRIPS
+        return clock_offset(trips)
+
+    monkeypatch.setattr(measure, "clock_offset", offset)
+    for name in ("jw2", "jw3", "jw4"):
+        fleet.add(name, f"sleep 0.{name[2]}; date +%s%N > ../../../../is_ready.{name}; {MEASURES}")
+    outcome = fleet.measure()
+    assert len(outcome.fetched) == 3, outcome.failures
+    last_ready = max(int(path.read_text()) for path in fleet.directory.glob("is_ready.*"))
+    spans.sort()
+    assert spans[0][0] >= last_ready
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans)), "one after the other"
+
+
+@pytest.mark.parametrize("date", ["echo %N", "echo", "echo -5", "echo 1e9", "echo 99999999999999999999999"])
+def test_a_clock_that_cannot_be_read_excludes_the_node(date: str, fleet: Fleet) -> None:
+    programs = fleet.directory / "programs"
+    programs.mkdir()
+    (programs / "date").write_text(f"#!/bin/sh\n{date}\n")
+    (programs / "date").chmod(0o755)
+    fleet.add("jw2", call=lambda line: ["env", f"PATH={programs}:/usr/bin:/bin", "/bin/sh", "-c", line])
+    assert "clock could not be read" in fleet.measure().failures["jw2"]
+
+
+def test_nodes_measure_alone_one_after_the_other(fleet: Fleet) -> None:
+    alone = "until [ -f turn ]; do sleep 0.02; done; date +%s%N > begins; sleep 0.3; date +%s%N > ends; : > turn_over"
+    together = "until [ -f go ]; do sleep 0.02; done; cp begins ends ../.."
+    for name in ("jw2", "jw3"):
+        fleet.add(name, f"{READY}; {alone}; {together}", order={"solo": True, "limit_s": 60})
+    fleet.add("hangs", f"{READY}; exec sleep 600", order={"solo": True, "limit_s": 60}, benchmark_timeout_s=2)
+    outcome = fleet.measure()
+    assert sorted(outcome.fetched) == ["jw2", "jw3"], outcome.failures
+    assert "Measuring alone did not end within benchmark_timeout_s = 2 s" in outcome.failures["hangs"]
+    spans = sorted(
+        (
+            int((fleet.directory / f"work/{name}/begins").read_text()),
+            int((fleet.directory / f"work/{name}/ends").read_text()),
+        )
+        for name in ("jw2", "jw3")
+    )
+    assert spans[0][1] <= spans[1][0]
+    assert json.loads((fleet.run_dir / "start.json").read_text())["nodes"] == ["jw2", "jw3"]
+
+
+def test_a_node_that_waits_for_nobody_does_not_wait(fleet: Fleet) -> None:
+    fleet.add("jw2", "echo measured > samples.jsonl", order={"wait_s": None})
+    outcome = fleet.measure()
+    assert outcome.fetched == ["jw2"], outcome.failures
+    assert not (fleet.run_dir / "start.json").exists()
+
+
+def test_an_interruption_stops_the_nodes_and_fetches_what_there_is(fleet: Fleet) -> None:
+    fleet.add("jw2", f"{READY}; until [ -f go ]; do sleep 0.02; done; echo one > samples.jsonl; exec sleep 600")
+    fleet.add("jw3", READY + "; until [ -f go ]; do sleep 0.02; done; echo two > samples.jsonl")
+
+    async def interrupted() -> measure.Outcome:
+        measurement = fleet.measurement()
+        running = asyncio.ensure_future(measurement.run())
+        while not (fleet.there("jw2") / "samples.jsonl").exists() or "jw3" not in measurement.outcome.fetched:
+            await asyncio.sleep(0.02)
+        measurement.interrupt()
+        return await running
+
+    outcome = run(interrupted())
+    assert (outcome.fetched, outcome.interrupted) == (["jw3"], True)
+    assert failure(fleet, "jw2") == "Interrupted: it was stopped, and what it had measured was fetched."
+    assert (fleet.nodes["jw2"].place / "samples.jsonl").read_text() == "one\n"
+    assert not fleet.there("jw2").exists()
+
+
+def test_where_the_controller_is_gone_nodes_are_left_as_they_are(fleet: Fleet) -> None:
+    fleet.add("jw2", f"{READY}; exec sleep 600", benchmark_timeout_s=5)
+
+    async def gone() -> None:
+        while not (fleet.there("jw2") / "ready").exists():
+            await asyncio.sleep(0.02)
+
+    with pytest.raises(ControllerGone):
+        run(fleet.measurement().run(gone))
+    assert fleet.there("jw2").exists()
+    assert not (fleet.nodes["jw2"].place / "failure.json").exists()
+
+
+def test_what_a_node_sends_without_end_is_not_taken(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "MOST_AT_ONCE", 50_000)
+    fleet.add("jw2", call=lambda line: ["sh", "-c", f"exec yes {'x' * 4000}"])
+    fleet.add("jw3")
+    outcome = fleet.measure()
+    assert outcome.fetched == ["jw3"]
+    assert outcome.failures["jw2"].startswith("The node sends without end")
+
+
+def test_a_large_archive_is_streamed_and_one_that_breaks_off_is_fetched_again(fleet: Fleet) -> None:
+    programs = fleet.directory / "programs"
+    programs.mkdir()
+    # Breaks off in the middle, the first time.
+    (programs / "head").write_text(
+        '#!/bin/sh\ncase $3 in *.tar.gz) if [ ! -e "$0.broken" ]; then : > "$0.broken"; /usr/bin/head -c 100000 "$3"; '
+        'kill -9 "$(cat speaker)"; exit; fi ;; esac\nexec /usr/bin/head "$@"\n'
+    )
+    (programs / "head").chmod(0o755)
+    fleet.add(
+        "jw2",
+        "head -c 3000000 /dev/urandom > telemetry.jsonl; cp telemetry.jsonl ../../../..",
+        call=lambda line: ["env", f"PATH={programs}:/usr/bin:/bin", "/bin/sh", "-c", line],
+        order={"wait_s": None},
+    )
+    outcome = fleet.measure()
+    assert outcome.fetched == ["jw2"], outcome.failures
+    sent = (fleet.directory / "telemetry.jsonl").read_bytes()
+    assert (fleet.nodes["jw2"].place / "telemetry.jsonl").read_bytes() == sent
+    assert ("jw2", "SSH connection lost while fetching, trying again") in fleet.messages
+    assert not list(fleet.nodes["jw2"].place.glob("*.tar.gz"))
+
+
+def test_what_an_earlier_attempt_left_is_adopted_or_brought_back(fleet: Fleet) -> None:
+    done = fleet.add("done", order={"attempt": 2})
+    waits = fleet.add("waits", order={"attempt": 2, "wait_s": None}, python="echo new > samples.jsonl")
+    for name, code in (("done", "0\n"), ("waits", "vanished")):
+        there = fleet.there(name)
+        there.mkdir(parents=True)
+        (there / "samples.jsonl").write_text("old\n")
+        (there / "order.json").write_text('{\n  "attempt": 1,\n  "wait_s": 60\n}\n')
+        (there / "pid").write_text("1\n")
+        if code.strip().isdigit():
+            (there / "exit_code").write_text(code)
+    outcome = fleet.measure()
+    assert sorted(outcome.fetched) == ["done", "waits"], outcome.failures
+    assert (done.place / "samples.jsonl").read_text() == "old\n"
+    assert (waits.place / "attempt-1/samples.jsonl").read_text() == "old\n"
+    assert (waits.place / "samples.jsonl").read_text() == "new\n"
+    assert ("done", "an earlier attempt completed here: not run again") in fleet.messages
+
+
+def test_a_barrier_opens_when_all_that_have_not_left_are_here() -> None:
+    async def passing() -> list[str]:
+        barrier, passed = Barrier("abc"), list[str]()
+
+        async def go(name: str) -> None:
+            await barrier.wait(name)
+            passed.append(name)
+
+        going = [asyncio.ensure_future(go(name)) for name in "ab"]
+        await asyncio.sleep(0.01)
+        assert passed == []
+        barrier.leave("c")
+        barrier.leave("c")
+        await asyncio.gather(*going)
+        going = [asyncio.ensure_future(go("a"))]
+        await asyncio.sleep(0.01)
+        going[0].cancel()
+        barrier.leave("a")
+        await go("b")
+        return passed
+
+    assert run(passing()) == ["a", "b", "b"]
+
+
+def test_it_takes_no_longer_than_the_slowest(fleet: Fleet, tmp_path: Path) -> None:
+    began = time.monotonic()
+    fleet.add("jw2", f"sleep 1; {MEASURES}")
+    fleet.add("jw3")
+    assert sorted(fleet.measure().fetched) == ["jw2", "jw3"]
+    assert time.monotonic() - began > 1
