@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import secrets
 import shlex
 import subprocess
@@ -29,8 +30,9 @@ MOST_AT_ONCE = 400_000
 MOST_PER_S = 10_000
 # How long is waited for the end of an ssh whose output has ended.
 EXIT_S = 2.0
-# How often a connection that is refused before anybody listens is tried: a host in between may have too many at once.
-CALLS = 4
+# What ssh says where a server drops connections because too many are about to log in, and how long they are made again.
+DROPPED = ("kex_exchange_identification: Connection closed", "kex_exchange_identification: read: Connection reset")
+DROPPED_S, DROPPED_PAUSE_S = 20, (0.5, 2.0)
 # Nodes that are called at once: a handshake takes both ends a tenth of a second of processor time. Through a host in
 # between fewer, for sshd lets no more than ten be about to log in.
 CALLS_AT_ONCE, CALLS_THROUGH_JUMP = 64, 8
@@ -256,19 +258,17 @@ def calls_at_once() -> dict[bool, asyncio.Semaphore]:
 
 
 async def call(ssh: Ssh, program: str, arguments: list[str], limit_s: float, calls: asyncio.Semaphore) -> Session:
-    """Open a session as one of a few that are being opened; try again where a host in between lets too few in."""
-    for left in reversed(range(CALLS)):
+    """Open a session as one of a few that are being opened; again where a server dropped it because too many are."""
+    until = time.monotonic() + DROPPED_S
+    while True:
         try:
             async with calls:
                 return await Session.open(ssh, program, arguments, limit_s)
         except Lost as lost:
-            # What ssh says where a server drops who has not logged in yet.
-            if not left or not any(words in str(lost) for words in ("kex_exchange_identification", "banner exchange")):
+            if time.monotonic() > until or not any(words in str(lost) for words in DROPPED):
                 raise
-            if "timed out" in str(lost) or "refused" in str(lost):
-                raise
-            await asyncio.sleep(1)
-    raise AssertionError
+        # Not all at the same moment.
+        await asyncio.sleep(random.uniform(*DROPPED_PAUSE_S))  # noqa: S311 # no secret
 
 
 async def run_command(ssh: Ssh, command: str, stdin: bytes | None, within_s: float) -> tuple[int, str, str]:

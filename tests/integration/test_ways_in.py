@@ -1,0 +1,155 @@
+"""Ways to a node other than a key and a direct connection: a password, a host in between; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import Playbooks, make_model_directory
+from tests.integration.ssh_nodes import PORT, Cluster, SshNode, loopback
+from tests.integration.test_login_shells import forget
+
+USER, PASSWORD = "bench-password", "it's a s3cret %d"
+# As many as sshd lets be about to log in, unless it is told otherwise.
+STARTUPS = 10
+
+
+@pytest.fixture
+def playbooks_of(light_venv: Path, tmp_path: Path) -> Iterator[Playbooks]:
+    """Playbooks without nodes yet."""
+    nodes = Cluster(tmp_path / "cluster")
+    nodes.directory.mkdir()
+    make_model_directory(tmp_path / "model")
+    (tmp_path / "cp").mkdir()
+    try:
+        yield Playbooks(nodes, tmp_path, light_venv, tmp_path / "cp")
+    finally:
+        nodes.stop()
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Iterator[str]:
+    """A user with a password: root under another name, as only root may read what tests make."""
+    home = tmp_path / "home"
+    home.mkdir()
+    forget([USER])
+    add = ["useradd", "--non-unique", "--uid", "0", "--gid", "0", "--no-create-home", "--home-dir", str(home)]
+    subprocess.run([*add, "--shell", "/bin/bash", USER], check=True, capture_output=True)
+    crypted = subprocess.run(
+        ["openssl", "passwd", "-6", "-stdin"], input=PASSWORD, capture_output=True, text=True, check=True
+    )
+    subprocess.run(["usermod", "-p", crypted.stdout.strip(), USER], check=True)
+    try:
+        yield USER
+    finally:
+        forget([USER])
+
+
+def test_with_a_password(playbooks_of: Playbooks, user: str) -> None:
+    config = "PasswordAuthentication yes\nPubkeyAuthentication no\nPermitRootLogin yes\n"
+    for number, name in enumerate(("pass1", "pass2", "wrong")):
+        playbooks_of.cluster.add(name, loopback(20 + number), config)
+    login = {"ansible_user": user, "ansible_password": PASSWORD}
+    hosts = {name: {**playbooks_of.cluster.host(name), **login} for name in playbooks_of.cluster.nodes}
+    hosts["wrong"]["ansible_password"] = "another"
+    done = playbooks_of.run("benchmark", inventory=playbooks_of.inventory(hosts))
+    assert done.code == 2, done.output
+    assert [done.row(name)["status"] for name in ("pass1", "pass2")] == ["complete", "complete"], done.output
+    assert done.cluster["overlap"]["together_s"] > 0
+    assert "Not reachable" in done.row("wrong")["reason"]
+    assert PASSWORD not in done.output
+    assert not list((playbooks_of.directory / "nodes").glob("*/runs/*"))
+
+
+@pytest.mark.parametrize("said", ["to Ansible", "in ssh's own settings"])
+def test_through_a_host_that_lets_few_in_at_once(playbooks_of: Playbooks, said: str) -> None:
+    cluster = playbooks_of.cluster
+    cluster.add("jump", loopback(40), f"MaxStartups {STARTUPS}:100:{STARTUPS}\n")
+    addresses = [loopback(41 + number) for number in range(STARTUPS + 4)]
+    cluster.join(SshNode("far", addresses[0], cluster.directory / "far", more=tuple(addresses[1:])))
+    settings = playbooks_of.directory / "ssh_config"
+    own = f"Host {' '.join(addresses)}\n  ProxyJump {loopback(40)}\n" if said.startswith("in") else ""
+    settings.write_text(
+        f"{own}Host *\n  Port {PORT}\n  User root\n  IdentityFile {cluster.key}\n  IdentitiesOnly yes\n"
+        f"  UserKnownHostsFile {cluster.known_hosts}\n"
+    )
+    jump = "" if own else f" -o ProxyJump={loopback(40)}"
+    hosts = {f"far{number:02}": {"ansible_host": address} for number, address in enumerate(addresses)}
+    # What is asked first, of all at once.
+    few: dict[str, Any] = {"ansible_ssh_common_args": f"-F {settings}{jump}", "benchmark_sync_timeout_s": 300}
+    done = playbooks_of.run("benchmark", inventory=playbooks_of.inventory(hosts, **few))
+    assert done.code == 0, done.output
+    assert {row["status"] for row in done.cluster["nodes"]} == {"complete"}
+    assert "Accepted publickey" in (cluster.directory / "jump" / "sshd.log").read_text(), "they went that way"
+
+
+def test_a_login_that_runs_no_command_is_refused_in_one_sentence(playbooks_of: Playbooks) -> None:
+    cluster = playbooks_of.cluster
+    cluster.add("fine", loopback(20))
+    cluster.add("forced", loopback(21), "ForceCommand echo 0; echo Use the portal instead; exit 3\n")
+    cluster.add("closed", loopback(22), "ForceCommand /usr/sbin/nologin\n")
+    done = playbooks_of.run("benchmark")
+    assert done.code == 2, done.output
+    assert done.row("fine")["status"] == "complete"
+    for name, said in (
+        ("forced", "exit code 3, and prints '0 Use the portal"),
+        ("closed", "exit code 1, and prints 'This"),
+    ):
+        reason = done.row(name)["reason"]
+        assert reason.startswith("preflight: The user's login shell on the node runs no command"), reason
+        assert said in reason
+
+
+def test_another_kind_of_connection_is_refused_before_any_node_is_touched(playbooks_of: Playbooks) -> None:
+    cluster = playbooks_of.cluster
+    cluster.add("fine", loopback(20))
+    hosts = {
+        "fine": cluster.host("fine"),
+        "other": {**cluster.host("fine"), "ansible_connection": "community.docker.docker"},
+    }
+    done = playbooks_of.run("benchmark", inventory=playbooks_of.inventory(hosts))
+    assert done.code != 0
+    said = " ".join(done.output.split())
+    assert "other: ansible_connection is community.docker.docker: only ssh and local can be used." in said
+    assert not playbooks_of.results.exists()
+
+
+OWN_PLAY = """\
+- hosts: gpu_nodes
+  gather_facts: false
+  tasks:
+    - {name: Settings, ansible.builtin.import_role: {name: preflight, tasks_from: controller.yml}}
+    - {name: Open, ansible.builtin.import_role: {name: benchmark, tasks_from: open.yml}}
+    - name: Measure
+      block:
+        - {name: Environment, ansible.builtin.import_role: {name: python_env}}
+        - {name: Run, ansible.builtin.import_role: {name: benchmark}}
+      rescue:
+        - {name: Say which, ansible.builtin.debug: {msg: "not measured: {{ inventory_hostname }}"}}
+    - {name: Go on, ansible.builtin.debug: {msg: "goes on: {{ inventory_hostname }}"}}
+"""
+
+
+def test_roles_in_a_play_of_somebodys_own_do_not_end_it(playbooks_of: Playbooks) -> None:
+    cluster = playbooks_of.cluster
+    for number, name in enumerate(("fine", "broken")):
+        cluster.add(name, loopback(20 + number))
+    hosts: dict[str, Any] = {name: cluster.host(name) for name in cluster.nodes}
+    hosts["broken"]["benchmark_work_dir"] = "/proc/no"
+    play = Path(playbooks_of.directory / "own.yml")
+    play.write_text(OWN_PLAY)
+    command = playbooks_of.command("benchmark", inventory=playbooks_of.inventory(hosts))
+    command[1] = str(play)
+    process = playbooks_of.start(command)
+    output, _ = process.communicate(timeout=200)
+    assert "goes on: fine" in output, output
+    assert "goes on: broken" in output
+    assert "not measured: broken" in output
+    assert "not measured: fine" not in output
+    failure = json.loads((playbooks_of.results / "latest/nodes/broken/failure.json").read_text())
+    assert failure["stage"] == "benchmark"
