@@ -128,6 +128,8 @@ class Measurement:
             if nodes is not None:
                 await asyncio.wait({nodes, *([watching] if watching else [])}, return_when=asyncio.FIRST_COMPLETED)
                 if not nodes.done():
+                    if watching:
+                        watching.result()
                     self._abandoned = True
                     self.interrupt()
                     await nodes

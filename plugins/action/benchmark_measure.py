@@ -5,7 +5,6 @@ It runs once, for all nodes: what is done with them is in `benchmark.fleet`.
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -15,10 +14,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from connections import ssh_to
+from descriptors import want_descriptors
 from interruption import interrupted_by, run_interruptible
 from node_action import NodeAction, NodeFailure
 from play_settings import nodes, secrets_of
-from reports import finished, hand_on, show
+from reports import at_stage, finished, hand_on, show
 from run_lock import lock_node_dir, until_parent_is_gone
 
 from benchmark.cluster.interruption import keep_interruption
@@ -28,8 +28,6 @@ from benchmark.fleet.measure import Measurement, Outcome
 from benchmark.fleet.remote_run import Node, Reports
 from benchmark.rundir import NODES, ORDER, RunOrder
 
-# Three descriptors for each node's session, one for its directory, and what ansible-core has open.
-DESCRIPTORS_PER_NODE, DESCRIPTORS = 6, 512
 # What the roles before it register of a node, by which it is told that one of them failed there.
 BEFORE = ("preflight_node", "python_env_made", "vllm_made", "hf_cache_provided")
 
@@ -82,23 +80,16 @@ class ActionModule(NodeAction):
         self._todo: dict[str, Mapping[str, Any]] = {}
         if self.check_mode:
             return stack
-        _want_descriptors(len(nodes(self.task_vars)))
+        want_descriptors(len(nodes(self.task_vars)))
         for name in nodes(self.task_vars):
             variables = self.task_vars["hostvars"][name]
             if name in self.task_vars["benchmark_run"]["done"] or _failed_before(variables):
                 continue
             stack.enter_context(lock_node_dir(self.run_dir / NODES / name))
             self._todo[name] = variables
+            at_stage(name, self.stage)
         return stack
 
 
 def _failed_before(variables: Mapping[str, Any]) -> bool:
     return any((variables.get(name) or {}).get("failed") for name in BEFORE)
-
-
-def _want_descriptors(count: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS + DESCRIPTORS_PER_NODE * count
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 from ansible.errors import AnsibleError
 from ansible.plugins.loader import action_loader
 from connections import ssh_to
+from descriptors import want_descriptors
 from interruption import run_interruptible
 from node_action import NodeAction, NodeFailure
 from play_settings import nodes
@@ -40,6 +41,7 @@ class ActionModule(NodeAction):
         """Return `settled`, by role the nodes where it has nothing to do, and `failures`, why nodes are not fit."""
         done = set(self.task_vars.get("benchmark_run", {}).get("done", ()))
         roles = {node: self._roles_of(node) for node in nodes(self.task_vars) if node not in done}
+        want_descriptors(len(roles))
         for node in roles:
             at_stage(node, PREFLIGHT)
         asked: dict[str, tuple[Ssh, tuple[str, ...]]] = {}

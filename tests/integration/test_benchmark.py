@@ -97,6 +97,25 @@ def test_a_third_node_is_one_entry_in_the_inventory(playbooks: Playbooks) -> Non
     assert done.cluster["counted"] == 3
 
 
+def test_what_one_node_lacks_costs_the_others_nothing(playbooks: Playbooks) -> None:
+    hosts = {
+        "jw2": {**playbooks.cluster.host("jw2"), "benchmark_model": "/no/such/model"},
+        "jw3": playbooks.cluster.host("jw3"),
+        "down": playbooks.cluster.host("jw3", loopback(99)),
+    }
+    done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts))
+    assert done.code == 2, done.output
+    assert done.row("jw3")["counted"], done.output
+    assert done.row("jw2")["reason"].startswith("hf_cache: The model directory /no/such/model does not exist")
+    assert done.row("down")["reason"].startswith("preflight: Not reachable: Nothing answers SSH at")
+    tasks = done.output.split("TASK [")
+    for role, name in (("preflight", "down"), ("hf_cache", "jw2")):
+        (own,) = [text for text in tasks if text.startswith(f"{role} : ") and "fatal: " in text]
+        assert f"fatal: [{name}]" in own
+        assert "[jw3]" not in own, "no worker of its own"
+    assert not [text for text in tasks if text.startswith("python_env : Install")]
+
+
 def test_a_down_node_alone_still_ends_with_a_summary(playbooks: Playbooks) -> None:
     hosts = {"jw2": playbooks.cluster.host("jw2", loopback(99))}
     done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts))

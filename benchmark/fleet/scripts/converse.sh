@@ -26,8 +26,8 @@ enter() {
   [ -z "$entered" ] || return 0
   entered=yes
   # One session at a time: of an earlier one the connection is lost, which this end may not have noticed. clean.sh ends it too.
-  { read -r other < speaker && [ "/proc/$other/cwd" -ef . ] && kill "$other"; } 2>/dev/null
-  { echo $$ > speaker; } 2>/dev/null
+  { read -r other < session && [ "/proc/$other/cwd" -ef . ] && kill "$other"; } 2>/dev/null
+  { echo $$ > session; } 2>/dev/null
   return 0
 }
 
@@ -92,7 +92,7 @@ while read -r word first second; do
     pack) if enter; then pack "$runs" "$2" "$mark" 2>/dev/null; say packed; fi ;;
     stop) say "$(stop "$runs" "$2")" ;;
     clean)
-      : 2>/dev/null > "$run/speaker"
+      : 2>/dev/null > "$run/session"
       cd /
       clean "$runs" "$2"
       say cleaned

@@ -80,7 +80,7 @@ def test_what_a_shell_prints_of_its_own_is_no_answer(before: str, fleet: Fleet) 
 def test_a_session_that_breaks_is_opened_again(fleet: Fleet) -> None:
     # The first one after the run has said something of itself, in the middle of the wait.
     says = """echo '{"state": "loading"}' > progress.json"""
-    fleet.add("jw2", f"{says}; sleep 1; read -r shell < speaker; kill -9 $shell; sleep 1; {MEASURES}")
+    fleet.add("jw2", f"{says}; sleep 1; read -r shell < session; kill -9 $shell; sleep 1; {MEASURES}")
     outcome = fleet.measure()
     assert outcome.fetched == ["jw2"], outcome.failures
     assert fleet.messages == [("jw2", "SSH connection lost, looking for it again; the run goes on")]
@@ -194,7 +194,7 @@ def test_a_large_archive_is_streamed_and_one_that_breaks_off_is_fetched_again(fl
     # Breaks off in the middle, the first time.
     (programs / "head").write_text(
         '#!/bin/sh\ncase $3 in *.tar.gz) if [ ! -e "$0.broken" ]; then : > "$0.broken"; /usr/bin/head -c 100000 "$3"; '
-        'kill -9 "$(cat speaker)"; exit; fi ;; esac\nexec /usr/bin/head "$@"\n'
+        'kill -9 "$(cat session)"; exit; fi ;; esac\nexec /usr/bin/head "$@"\n'
     )
     (programs / "head").chmod(0o755)
     fleet.add(
