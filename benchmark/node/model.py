@@ -82,7 +82,11 @@ def load_model(settings: Settings, readers: int | None = None) -> LoadedModel:
     try:
         with stages.stage("imports"), importing():
             import torch
-            from transformers import AutoTokenizer, modeling_utils  # noqa: F401 # else it comes with the tokenizer
+            from transformers import (
+                AutoTokenizer,
+                GenerationConfig,
+                modeling_utils,  # noqa: F401 # else it comes with the tokenizer
+            )
             from transformers.utils import logging
     except ImportError as error:
         raise SetupError(f"A package is missing ({error}): run playbooks/provision.yml.") from None
@@ -102,6 +106,8 @@ def load_model(settings: Settings, readers: int | None = None) -> LoadedModel:
     if not tokenizer.chat_template:
         raise SetupError(f"The model in {snapshot} has no chat template: an instruct model is needed.")
     model.eval()
+    # Of its file only what ends an answer counts: `generate` would take from it all that it is not told.
+    model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
     devices = sorted({str(parameter.device) for parameter in model.parameters()})
     if devices != [device]:
         raise SetupError(f"The model was to lie on {device} and lies on {', '.join(devices)}: it does not fit.")
