@@ -9,11 +9,12 @@ from benchmark.profiles import Generation
 
 
 def end_tokens(loaded: LoadedModel) -> list[int]:
-    """Return the tokens that end an answer: the model's own, or its tokenizer's."""
+    """Return the tokens that end an answer: the model's own, or its tokenizer's; few have none."""
     end = loaded.model.generation_config.eos_token_id
     if end is None:
         end = loaded.tokenizer.eos_token_id
-    return list(end) if isinstance(end, list) else [end]
+    ends = end if isinstance(end, list) else [end]
+    return [token for token in ends if token is not None]
 
 
 def generation_config(loaded: LoadedModel, wanted: Generation, temperature: float, **more: Any) -> Any:
@@ -31,7 +32,7 @@ def generation_config(loaded: LoadedModel, wanted: Generation, temperature: floa
         "repetition_penalty": 1.0,
         "num_beams": 1,
         "use_cache": True,
-        "eos_token_id": end,
-        "pad_token_id": end[0],
+        "eos_token_id": end or None,
+        "pad_token_id": end[0] if end else None,
     }
     return GenerationConfig(**{**settings, **more})

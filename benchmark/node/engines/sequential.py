@@ -27,7 +27,7 @@ class Engine(interfaces.Engine):
     def start(self, loaded: LoadedModel) -> EngineInfo:
         """Get ready with a model that is loaded already."""
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
-        least = {"min_new_tokens": self.generation.min_new_tokens}
+        least = {"min_new_tokens": self.generation.min_new_tokens or None}  # 0 would be looked at for every token
         self._config = generation_config(loaded, self.generation, self.generation.temperature, **least)
         self._greedy = generation_config(loaded, self.generation, 0, **least)
         before: Any = loaded.details.get("startup_s") or {}
