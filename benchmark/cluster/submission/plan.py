@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.cluster.load import load_node
 from benchmark.cluster.submission.rules import AUDIT, BENCHMARKS, MIN_DURATION_MS, Benchmark, Division
 from benchmark.errors import InputError
 from benchmark.rundir import NODES, RUN_FILE, read_run
@@ -139,6 +138,9 @@ def measured(directory: Path, nodes: Sequence[str], division: Division) -> tuple
     run_dir = (directory / "latest").resolve()
     if not (run_dir / RUN_FILE).is_file():
         return None
+    # It brings numpy: only where there is a run to read, not into ansible-playbook's own process.
+    from benchmark.cluster.load import load_node
+
     run = read_run(run_dir)
     rates = []
     for node in nodes:
