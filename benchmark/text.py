@@ -293,7 +293,7 @@ def _watched(telemetry: Telemetry) -> list[tuple[str, str]]:
             (
                 f"GPU {gpu.index}",
                 f"{figure(gpu.utilisation_percent)} % busy at {figure(gpu.sm_clock_mhz)} MHz, {figure(gpu.power_w)} W, "
-                f"at most {figure(gpu.temperature_c_max)} C" + (f"; held down: {held}" if held else ""),
+                f"at most {figure(gpu.temperature_c_max)} C" + (f"; throttled: {held}" if held else ""),
             )
         )
     if telemetry.note:

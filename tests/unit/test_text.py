@@ -119,7 +119,7 @@ def test_an_invalid_result_ends_with_its_reasons() -> None:
     samples = [*closed_loop([2500.0, 2500.0]), failed(2, 5000)]
     text = render_node(result_of("jw2", asked(3), samples))
     assert "  FAIL      failed queries: 1, at most 0" in text
-    assert "INVALID: failed queries is 1, at most 0 is asked. QPS is" in text
+    assert "INVALID: failed queries 1 is above the allowed 0. QPS " in text
 
 
 @pytest.mark.parametrize("status", ["failed", "interrupted"])

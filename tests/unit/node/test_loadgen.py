@@ -135,7 +135,7 @@ def test_a_failed_query_neither_hangs_loadgen_nor_is_softened(tmp_path: Path) ->
     assert result.metrics is not None
     assert result.metrics.queries.failed == 1
     assert result.verdict is not None
-    assert "failed queries is 1, at most 0 is asked." in result.verdict.reasons
+    assert "failed queries 1 is above the allowed 0." in result.verdict.reasons
 
 
 def test_an_answer_of_one_token_is_not_reported_as_if_it_were_fine(tmp_path: Path) -> None:
