@@ -69,7 +69,12 @@ def test_a_figure_has_at_most_five_characters(value: float | None) -> None:
         (45.26, "45.3"),
         (99.96, "100.0"),
         (1870.4, "1870"),
-        (99999.6, "1e+05"),
+        (99999.6, "100k"),
+        (287_431, "287k"),
+        (999_999, "1000k"),
+        (12_345_678, "12.3M"),
+        (5e12, "5000G"),
+        (5e15, "5e+15"),
     ],
 )
 def test_figures(value: float | None, text: str) -> None:
