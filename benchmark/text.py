@@ -43,6 +43,9 @@ STARTUP_STAGES = (
     *("attention", "cache", "warm_up", "capture", "cross_check", "since_process_start"),
 )
 
+# Of a figure: what follows it, and what it stands for.
+_SCALES = (("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9))
+
 _KINDS = {
     "health-check": "a health check, not a capacity figure",
     "self-test": "a self-test of the tool, not a figure of the hardware",
@@ -114,8 +117,14 @@ def figure(value: float | None) -> str:
     size = abs(value)
     if 0 < size < 0.01:
         return f"{value:.0e}"
-    text = f"{value:.2f}" if size < 10 else f"{value:.1f}" if size < 100 else f"{value:.0f}"
-    return text if len(text) <= 5 else f"{value:.0e}"
+    for suffix, scale in _SCALES:
+        scaled = value / scale
+        digits = 2 if abs(scaled) < 10 else 1 if abs(scaled) < 100 else 0
+        # 99,999.6 rounds to 100.0k, which is too long.
+        for text in (f"{scaled:.{digits}f}{suffix}", f"{scaled:.0f}{suffix}"):
+            if len(text) <= 5:
+                return text
+    return f"{value:.0e}"
 
 
 def moment(text: str) -> str:
@@ -293,7 +302,7 @@ def _watched(telemetry: Telemetry) -> list[tuple[str, str]]:
             (
                 f"GPU {gpu.index}",
                 f"{figure(gpu.utilisation_percent)} % busy at {figure(gpu.sm_clock_mhz)} MHz, {figure(gpu.power_w)} W, "
-                f"at most {figure(gpu.temperature_c_max)} C" + (f"; held down: {held}" if held else ""),
+                f"at most {figure(gpu.temperature_c_max)} C" + (f"; throttled: {held}" if held else ""),
             )
         )
     if telemetry.note:

@@ -1,20 +1,24 @@
-"""What measuring more than once costs in time, said before it begins."""
+"""How long a run takes, where that is long, said before it begins."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 from benchmark.cluster.together import measures, turns_s
+from benchmark.loadgen_options import EQUALLY, PLANNED, Options
+from benchmark.profiles import Profile
 from benchmark.settings import ResolvedSettings
 
 # What LoadGen's own configuration asks of every MLPerf run as long as a profile does not say otherwise.
 LOADGEN_LEAST_MS = 600_000
+# Of less nothing is said.
+LONG_S = 120
 
 
 def prices(nodes: Collection[ResolvedSettings]) -> list[str]:
-    """Return a sentence each on the turns alone and on the repeats, where there are any."""
+    """Return sentences on what takes long: LoadGen's schedule, turns alone and repeats, where there are any."""
+    found = list(dict.fromkeys(sentence for one in nodes if (sentence := _of_loadgen(one)) is not None))
     asked = [one for one in nodes if measures(one)]
-    found = []
     if turns_s(asked):
         found.append(
             f"benchmark_solo_first: {len(asked)} nodes measure alone, one after the other, before all do together. "
@@ -34,14 +38,59 @@ def measurement_s(asked: ResolvedSettings) -> float | None:
 
     None where that is open: without a number of queries, or without a rate.
     """
-    profile, rate = asked.profile, asked.settings.benchmark_target_qps
+    profile, rate = asked.profile, _rate(asked)
     if profile.scenario == "loadgen":
-        options = profile.scenario_options
-        given_ms = options.get("min_duration_ms")
-        least_s: float = (LOADGEN_LEAST_MS if given_ms is None else given_ms) / 1000
-        queries = options.get("min_query_count") or 0 if options.get("scenario") == "Server" else 0
-        return least_s if rate == "auto" else max(least_s, queries / rate)
-    return None if profile.samples is None or rate == "auto" else profile.samples / rate
+        return loadgen_s(profile, rate)
+    return None if profile.samples is None or rate is None else profile.samples / rate
+
+
+def loadgen_s(profile: Profile, rate: float | None) -> float:
+    """Return how long LoadGen measures at least, in seconds, where `rate` queries are answered in one.
+
+    Without a rate that is its least duration.
+    """
+    options = Options.model_validate(profile.scenario_options)
+    least_s = (LOADGEN_LEAST_MS if options.min_duration_ms is None else options.min_duration_ms) / 1000
+    if rate is None:
+        return least_s
+    queries = options.issued(PLANNED[options.scenario] * least_s * rate, profile.min_prompts, options.model in EQUALLY)
+    return max(least_s, queries / rate)
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people: "45 s", "12 min", "7 h 26 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _rate(asked: ResolvedSettings) -> float | None:
+    """Return the queries/s that one GPU is asked for; None: they are searched for, or one follows the other."""
+    target = asked.settings.benchmark_target_qps
+    return None if target == "auto" or asked.profile.scenario_options.get("scenario") == "SingleStream" else target
+
+
+def _of_loadgen(asked: ResolvedSettings) -> str | None:
+    """Return a sentence on the time that LoadGen's schedule takes; None where that is not long."""
+    profile, rate, limit_s = asked.profile, _rate(asked), asked.settings.benchmark_timeout_s
+    if profile.scenario != "loadgen" or (performance_s := loadgen_s(profile, rate)) < LONG_S:
+        return None
+    times = {"measuring": performance_s if profile.accuracy != "only" else 0.0}
+    if rate is not None and profile.accuracy != "off":
+        times["accuracy over all prompts"] = profile.min_prompts / rate
+    told = ", ".join(f"{what} {duration(seconds)}" for what, seconds in times.items() if seconds)
+    if rate is None:
+        told += " or more: how long is known, and shown, once it has begun"
+    else:
+        told += f" at {rate:g} queries/s, which benchmark_target_qps asks of a GPU"
+    words = f"{profile.name}: {told}."
+    if sum(times.values()) > limit_s:
+        words += (
+            f" benchmark_timeout_s ({limit_s}) ends a run that takes longer than {duration(limit_s)}: "
+            "raise it, or the target where the GPUs reach more."
+        )
+    return words
 
 
 def _each(asked: Collection[ResolvedSettings]) -> str:
@@ -50,5 +99,4 @@ def _each(asked: Collection[ResolvedSettings]) -> str:
     if not known:
         return "each as long as a whole run measures"
     seconds, scenario = max(known)
-    words = f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} s"
-    return f"each about {words}" + (" or more" if scenario == "loadgen" else " at the target's rate")
+    return f"each about {duration(seconds)}" + (" or more" if scenario == "loadgen" else " at the target's rate")

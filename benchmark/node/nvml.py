@@ -81,7 +81,7 @@ class Driver:
         return None if number is None else f"{number // 1000}.{number % 1000 // 10}"
 
     def throttle_mask(self, board: Any) -> int | None:
-        """Return the bits of why the clocks are held down."""
+        """Return the bits of why the clocks are throttled."""
         mask = self.ask("nvmlDeviceGetCurrentClocksEventReasons", board)
         if mask is None:  # its name before driver 535
             mask = self.ask("nvmlDeviceGetCurrentClocksThrottleReasons", board)

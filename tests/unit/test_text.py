@@ -69,7 +69,12 @@ def test_a_figure_has_at_most_five_characters(value: float | None) -> None:
         (45.26, "45.3"),
         (99.96, "100.0"),
         (1870.4, "1870"),
-        (99999.6, "1e+05"),
+        (99999.6, "100k"),
+        (287_431, "287k"),
+        (999_999, "1000k"),
+        (12_345_678, "12.3M"),
+        (5e12, "5000G"),
+        (5e15, "5e+15"),
     ],
 )
 def test_figures(value: float | None, text: str) -> None:
@@ -119,7 +124,7 @@ def test_an_invalid_result_ends_with_its_reasons() -> None:
     samples = [*closed_loop([2500.0, 2500.0]), failed(2, 5000)]
     text = render_node(result_of("jw2", asked(3), samples))
     assert "  FAIL      failed queries: 1, at most 0" in text
-    assert "INVALID: failed queries is 1, at most 0 is asked. QPS is" in text
+    assert "INVALID: failed queries 1 is above the allowed 0. QPS " in text
 
 
 @pytest.mark.parametrize("status", ["failed", "interrupted"])

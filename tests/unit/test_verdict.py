@@ -75,9 +75,9 @@ def test_accuracy_is_judged_only_where_it_is_measured_and_its_absence_fails_then
         )
     }
     assert judged["off"].valid
-    assert judged["only"].reasons == ("ROUGE-2 is 15, at least 15.7 is asked.",)
+    assert judged["only"].reasons == ("ROUGE-2 15 is below the required 15.7.",)
     assert judged["with-performance"].reasons == (
-        "ROUGE-2 is undefined, at least 15.7 is asked.",
+        "ROUGE-2 is undefined; at least 15.7 is required.",
         "2 queries of the accuracy run failed.",
     )
 
@@ -112,12 +112,12 @@ def test_profile_quick() -> None:
     healthy = compute(Columns.of(closed_loop([1800] * 20)), 20)
     assert judge(profile, Findings(healthy), 0.5, "complete").valid
     slow = judge(profile, Findings(compute(Columns.of(closed_loop([2500] * 20)), 20)), 0.5, "complete")
-    assert slow.reasons == ("QPS is 0.4, at least 0.45 is asked.",)
+    assert slow.reasons == ("QPS 0.4 is below the required 0.45.",)
     partly = Columns.of([*closed_loop([1800] * 18), failed(18, 32400)])
     broken = judge(profile, Findings(compute(partly, 20)), 0.5, "complete")
     assert broken.reasons == (
-        "failed queries is 1, at most 0 is asked.",
-        "unfinished queries is 1, at most 0 is asked.",
+        "failed queries 1 is above the allowed 0.",
+        "unfinished queries 1 is above the allowed 0.",
     )
 
 
@@ -125,7 +125,7 @@ def test_what_queries_failed_with_is_a_reason_only_where_that_is_held_against_th
     metrics = compute(Columns.of([*closed_loop([1800] * 18), failed(18, 32400)]), 19)
     found = Findings(metrics, failures="1 of them: The GPU's memory is full.")
     asked = judge(limits({"metric": "queries.failed", "at_most": 0}), found, 0.5, "complete")
-    assert asked.reasons == ("failed queries is 1, at most 0 is asked.", "1 of them: The GPU's memory is full.")
+    assert asked.reasons == ("failed queries 1 is above the allowed 0.", "1 of them: The GPU's memory is full.")
     assert judge(limits({"metric": "queries.failed", "at_most": 1}), found, 0.5, "complete").valid
 
 

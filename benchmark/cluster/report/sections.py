@@ -142,7 +142,7 @@ def gpus(nodes: Iterable[LoadedNode]) -> Table | None:
             cells = (amount(gpu.utilisation_percent), clock, power, amount(gpu.temperature_c_max), pcie, held)
             rows.append((node.node, str(gpu.index), *cells, ", ".join(faults) or "none"))
     heads = ("node", "GPU", "busy %", "MHz mean (lowest)", "W mean (highest)", "\N{DEGREE SIGN}C highest")
-    return Table("GPUs while measuring", (*heads, "PCIe", "clock held down", "errors"), rows) if rows else None
+    return Table("GPUs while measuring", (*heads, "PCIe", "clock throttled", "errors"), rows) if rows else None
 
 
 def starts(nodes: Iterable[LoadedNode]) -> Table | None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.cluster.load import load_node
-from benchmark.cluster.submission.rules import AUDIT, BENCHMARKS, MIN_DURATION_MS, Benchmark, Division
+from benchmark.cluster.price import duration, loadgen_s
+from benchmark.cluster.submission.rules import AUDIT, BENCHMARKS, Benchmark, Division
 from benchmark.errors import InputError
+from benchmark.profiles import load_profile
 from benchmark.rundir import NODES, RUN_FILE, read_run
 
-MIN_DURATION_S = MIN_DURATION_MS / 1000
-# LoadGen plans queries for so much more than its least duration at the expected rate: of an Offline query that is its
-# slack, and SingleStream's latency is told to it with room, because answers differ.
-PLANNED_S = {"Offline": 1.1 * MIN_DURATION_S, "SingleStream": 4 / 3 * MIN_DURATION_S}
 AUDIT_QUERIES = 100
 # Of the search for the highest valid target: so many probes of a minute, about.
 PROBES, PROBE_S = 10, 60
@@ -81,25 +77,22 @@ def plan_step(
     """Return the step for a scenario. `qps`: what a node answers in a second, as far as is known."""
     audit = [(AUDIT, _over(AUDIT_QUERIES, qps))] if division == "closed" else []
     search = [("search for the highest valid target", float(PROBES * PROBE_S))] if target == "auto" else []
+    chosen = profile or benchmark.profiles[scenario]
     parts = [
         *search,
-        ("performance", _performance_s(benchmark, scenario, qps)),
+        ("performance", loadgen_s(load_profile(chosen), qps) if qps else None),
         (f"accuracy over {benchmark.samples:,} articles", _over(benchmark.samples, qps)),
         *audit,
     ]
-    return Step(scenario, profile or benchmark.profiles[scenario], target, qps, tuple(parts))
-
-
-def _performance_s(benchmark: Benchmark, scenario: str, qps: float | None) -> float | None:
-    if qps is None:
-        return None
-    # LoadGen asks for every article equally often, so the least are all of them.
-    rounds = math.ceil(PLANNED_S.get(scenario, MIN_DURATION_S) * qps / benchmark.samples)
-    return max(MIN_DURATION_S, rounds * benchmark.samples / qps)
+    return Step(scenario, chosen, target, qps, tuple(parts))
 
 
 def _over(queries: int, qps: float | None) -> float | None:
     return None if qps is None else queries / qps
+
+
+def _words(seconds: float | None) -> str:
+    return "of unknown length" if seconds is None else duration(seconds)
 
 
 def plan_text(steps: Sequence[Step], done: Mapping[str, str]) -> list[str]:
@@ -110,7 +103,7 @@ def plan_text(steps: Sequence[Step], done: Mapping[str, str]) -> list[str]:
         if step.scenario in done:
             lines.append(f"{head}: measured already in the run {done[step.scenario]}.")
             continue
-        told = ", ".join(f"{what} {duration(seconds)}" for what, seconds in step.parts)
+        told = ", ".join(f"{what} {_words(seconds)}" for what, seconds in step.parts)
         rate = f"at {step.qps:g} queries/s a node" if step.qps else "at a rate that is not known yet"
         lines.append(f"{head}: {told} ({rate}).")
     left = [step for step in steps if step.scenario not in done]
@@ -121,16 +114,6 @@ def plan_text(steps: Sequence[Step], done: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def duration(seconds: float | None) -> str:
-    """Return a time for people: "45 s", "12 min", "7 h 26 min"."""
-    if seconds is None:
-        return "of unknown length"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def measured(directory: Path, nodes: Sequence[str], division: Division) -> tuple[str, float | None] | None:
     """Return the run id of the latest run in `directory` and its rate, where it has all that the step asks for.
 
@@ -139,6 +122,9 @@ def measured(directory: Path, nodes: Sequence[str], division: Division) -> tuple
     run_dir = (directory / "latest").resolve()
     if not (run_dir / RUN_FILE).is_file():
         return None
+    # It brings numpy: only where there is a run to read, not into ansible-playbook's own process.
+    from benchmark.cluster.load import load_node
+
     run = read_run(run_dir)
     rates = []
     for node in nodes:

@@ -6,7 +6,6 @@ is written to user.conf, its own file for that. All that it says goes into the r
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from benchmark.audit import AUDIT_CONFIG, audit_config
@@ -89,18 +88,15 @@ def _least_s(settings: Any, options: Options, conditions: Conditions, prompts: i
     That is its least duration, and the queries that it issues in any case: a Server's at their rate, SingleStream's one
     after the other. An accuracy run has no least duration and asks for every prompt once.
     """
-    duration_s, queries = settings.min_duration_ms / 1000, settings.min_query_count
-    if conditions.purpose == "accuracy":
-        duration_s, queries = 0.0, prompts
-    elif conditions.purpose == "audit":
-        duration_s, queries = 0.0, LEAST_QUERIES
-    elif options.scenario == "SingleStream":
-        planned = max(queries, 2 * duration_s * 1e9 / settings.single_stream_expected_latency_ns)
-        # Every prompt comes equally often.
-        queries = math.ceil(planned / prompts) * prompts if settings.sample_concatenate_permutation else planned
-    each_s = 0.0
+    duration_s, equally = settings.min_duration_ms / 1000, bool(settings.sample_concatenate_permutation)
+    queries, each_s = 0, 0.0
     if options.scenario == "Server" and conditions.target_qps > 0:
         each_s = 1 / conditions.target_qps
+        queries = options.issued(duration_s * conditions.target_qps, prompts, equally)
     elif options.scenario == "SingleStream":
         each_s = (conditions.expected_ms or 0) / 1000
+        planned = 2 * duration_s * 1e9 / settings.single_stream_expected_latency_ns
+        queries = options.issued(planned, prompts, equally)
+    if conditions.purpose in ("accuracy", "audit"):
+        duration_s, queries = 0.0, prompts if conditions.purpose == "accuracy" else LEAST_QUERIES
     return float(max(duration_s, queries * each_s))

@@ -5,14 +5,14 @@ from typing import Any
 import mlperf_loadgen
 import pytest
 
-from benchmark.cluster.price import LOADGEN_LEAST_MS, measurement_s, prices
+from benchmark.cluster.price import LOADGEN_LEAST_MS, duration, measurement_s, prices
 from benchmark.settings import resolve
 from tests.unit.building import asked
 
 SERVER: dict[str, Any] = {"benchmark_profile": "mlperf-server", "benchmark_target_qps": 2}
 
 
-def test_what_is_measured_once_has_no_price() -> None:
+def test_what_is_measured_once_in_a_short_time_has_no_price() -> None:
     assert prices([asked(), asked()]) == []
 
 
@@ -26,26 +26,46 @@ def test_turns_alone_cost_a_measurement_for_each_node() -> None:
 def test_repeats_cost_a_measurement_each() -> None:
     (told,) = prices([asked(20, benchmark_repeats=3)] * 2)
     assert "there are 3 measurements, each about 40 s at the target's rate." in told
-    (told,) = prices([resolve({**SERVER, "benchmark_repeats": 3})])
-    assert "there are 3 measurements, each about 10 minutes or more." in told
+    _, told = prices([resolve({**SERVER, "benchmark_repeats": 3})])
+    assert "there are 3 measurements, each about 1 h 51 min or more." in told
     both = prices([asked(benchmark_repeats=2, benchmark_solo_first=True)] * 2)
     assert [told.split(":")[0] for told in both] == ["benchmark_solo_first", "benchmark_repeats"]
+
+
+def test_what_loadgens_schedule_takes_is_said_and_a_limit_that_is_too_short_for_it() -> None:
+    (told,) = prices([resolve({**SERVER, "benchmark_accuracy": "with-performance"})] * 2)
+    assert told == (
+        "mlperf-server: measuring 1 h 51 min, accuracy over all prompts 1 h 51 min at 2 queries/s, which "
+        "benchmark_target_qps asks of a GPU. benchmark_timeout_s (1800) ends a run that takes longer than 30 min: "
+        "raise it, or the target where the GPUs reach more."
+    )
+    (told,) = prices([resolve({**SERVER, "benchmark_target_qps": 50})])
+    assert told == "mlperf-server: measuring 13 min at 50 queries/s, which benchmark_target_qps asks of a GPU."
+    (told,) = prices([resolve({**SERVER, "benchmark_accuracy": "only"})])
+    assert told.startswith("mlperf-server: accuracy over all prompts 1 h 51 min at 2 queries/s")
+    (told,) = prices([resolve({"benchmark_profile": "mlperf-edge-singlestream"})])
+    assert (
+        told == "mlperf-edge-singlestream: measuring 10 min or more: how long is known, and shown, once it has begun."
+    )
 
 
 def test_the_node_that_takes_longest_counts_and_one_that_only_judges_answers_does_not() -> None:
     slow = asked(60, benchmark_repeats=2, benchmark_target_qps=0.1)
     (told,) = prices([asked(20, benchmark_repeats=2), slow])
-    assert "each about 10 minutes at the target's rate" in told
+    assert "each about 10 min at the target's rate" in told
     assert prices([asked(benchmark_repeats=2, profile={"accuracy": "only"})]) == []
 
 
 @pytest.mark.parametrize(
     ("settings", "seconds"),
     [
-        (SERVER, 600),
-        ({**SERVER, "benchmark_target_qps": 0.5}, 1324),
+        # LoadGen asks for every article, and for each equally often.
+        (SERVER, 13368 / 2),
+        ({**SERVER, "benchmark_target_qps": 30}, 2 * 13368 / 30),
         ({**SERVER, "benchmark_target_qps": "auto"}, 600),
-        ({"benchmark_profile": "mlperf-offline", "benchmark_target_qps": 0.5}, 600),
+        ({"benchmark_profile": "mlperf-offline", "benchmark_target_qps": 0.5}, 26736),
+        ({"benchmark_profile": "mlperf-edge-offline", "benchmark_target_qps": 4}, 1250),
+        ({"benchmark_profile": "mlperf-edge-singlestream"}, 600),
         ({"benchmark_profile": "quick", "benchmark_target_qps": 4}, 5),
     ],
 )
@@ -62,3 +82,8 @@ def test_loadgens_own_least_duration_is_what_we_say() -> None:
     settings = mlperf_loadgen.TestSettings()
     settings.FromConfig("", "llama3_1-8b", "Server", 0)
     assert settings.min_duration_ms == LOADGEN_LEAST_MS
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(45, "45 s"), (720, "12 min"), (26760, "7 h 26 min")])
+def test_a_time_is_for_people(seconds: float, words: str) -> None:
+    assert duration(seconds) == words

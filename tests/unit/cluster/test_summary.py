@@ -121,7 +121,7 @@ def test_an_invalid_node_is_listed_with_its_reasons(tmp_path: Path) -> None:
     make_run(tmp_path, {"jw2": asked(3)})
     add_node(tmp_path, "jw2", asked(3), [4000.0] * 3)
     text = render(tmp_path)
-    assert "Invalid\n  jw2       QPS is 0.25, at least 0.45 is asked.\n            P99 latency is 4000 ms" in text
+    assert "Invalid\n  jw2       QPS 0.25 is below the required 0.45.\n            P99 latency 4000 ms" in text
     assert text.endswith("INVALID: 1 of 1 node is invalid: jw2.\n")
 
 

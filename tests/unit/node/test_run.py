@@ -85,7 +85,7 @@ def test_failed_queries_make_the_verdict_invalid(tmp_path: Path) -> None:
     assert result.verdict is not None
     assert not result.verdict.valid
     assert result.verdict.reasons == (
-        "failed queries is 1, at most 0 is asked.",
+        "failed queries 1 is above the allowed 0.",
         "1 of them: The simulated engine was told to fail this query.",
     )
 

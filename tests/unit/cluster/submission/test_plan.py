@@ -6,7 +6,6 @@ import pytest
 
 from benchmark.cluster.submission.plan import (
     benchmark_of,
-    duration,
     measured,
     plan_step,
     plan_text,
@@ -62,11 +61,6 @@ def test_what_is_not_known_is_said() -> None:
     assert lines[0] == "Step 1 of 2, Offline: measured already in the run r1."
     assert "accuracy over 13,368 articles of unknown length (at a rate that is not known yet)" in lines[1]
     assert lines[2].startswith("Together at least 10 min")
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(45, "45 s"), (720, "12 min"), (26760, "7 h 26 min")])
-def test_a_time_is_for_people(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
 
 
 def test_a_step_is_done_where_every_node_has_all_of_it(tmp_path: Path, offline: Path, interactive: Path) -> None:
