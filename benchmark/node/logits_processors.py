@@ -55,7 +55,15 @@ class MinNewTokens(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # t
 
     def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> torch.Tensor:
         """Return 1 for each query whose answer may not end with the next token."""
-        short = [int(self._is_short(one.state)) for one in requests_with_new_token]
+        short = []
+        for one in requests_with_new_token:
+            state = one.state
+            own = state.logit_processor_kwargs
+            least = own.get(MIN_NEW_TOKENS, self._least) if own else self._least
+            # Counted by what will be in the cache after the step, not by the tokens that are known: the last may still
+            # be being computed. A query that had to make room for others comes again with its tokens in its prompt.
+            tokens = state.position_offset - (state._true_initial_tokens or len(state.initial_tokens))
+            short.append(tokens < least)
         return torch.tensor(short, dtype=torch.int32)
 
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
@@ -66,13 +74,6 @@ class MinNewTokens(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # t
                 # In place, for nobody else reads them: a copy of all would cost more than everything else here.
                 scores[:, end].masked_fill_(short, -torch.inf)
         return scores
-
-    def _is_short(self, state: Any) -> bool:
-        # By what will be in the cache after the step, not by the tokens that are known: the last one may still be being
-        # computed. A query that had to make room for others comes again with its tokens in its prompt.
-        prompt_tokens = state._true_initial_tokens or len(state.initial_tokens)
-        least: int = state.logit_processor_kwargs.get(MIN_NEW_TOKENS, self._least)
-        return bool(state.position_offset - prompt_tokens < least)
 
 
 def insert(manager: Any, processor: ContinuousBatchingLogitsProcessor) -> None:
