@@ -15,8 +15,9 @@ from ansible.utils.display import Display
 from node_action import CHECKOUT, NodeAction, NodeFailure
 from play_settings import Play, resolve_play
 
+from benchmark.audit import TEST06
 from benchmark.cluster.submission.plan import Step, benchmark_of, measured, plan_step, plan_text, scenarios_of
-from benchmark.cluster.submission.rules import AUDIT, DIVISIONS, Benchmark, Division
+from benchmark.cluster.submission.rules import DIVISIONS, Benchmark, Division
 from benchmark.cluster.submission.system_file import read_system, write_template
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError
 from benchmark.settings import resolve_nodes
@@ -184,7 +185,7 @@ def _asked(step: Step, division: Division) -> dict[str, object]:
     """Return the settings that make a step's run."""
     asked: dict[str, object] = {"benchmark_profile": step.profile, "benchmark_accuracy": "with-performance"}
     asked |= {"benchmark_target_qps": step.target} if step.scenario != "SingleStream" else {}
-    return asked | ({"benchmark_audit": AUDIT} if division == "closed" else {})
+    return asked | ({"benchmark_audit": TEST06} if division == "closed" else {})
 
 
 def _rate(target: str, replicas: int) -> float | None:

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.audit import AUDIT_QUERIES, TEST06
 from benchmark.cluster.load import load_node
-from benchmark.cluster.submission.rules import AUDIT, BENCHMARKS, MIN_DURATION_MS, Benchmark, Division
+from benchmark.cluster.submission.rules import BENCHMARKS, MIN_DURATION_MS, Benchmark, Division
 from benchmark.errors import InputError
-from benchmark.rundir import NODES, RUN_FILE, read_run
+from benchmark.rundir import RUN_FILE, read_run
 
 MIN_DURATION_S = MIN_DURATION_MS / 1000
 # LoadGen plans queries for so much more than its least duration at the expected rate: of an Offline query that is its
 # slack, and SingleStream's latency is told to it with room, because answers differ.
 PLANNED_S = {"Offline": 1.1 * MIN_DURATION_S, "SingleStream": 4 / 3 * MIN_DURATION_S}
-AUDIT_QUERIES = 100
 # Of the search for the highest valid target: so many probes of a minute, about.
 PROBES, PROBE_S = 10, 60
 # A node that takes twice the time is slow; one that takes more hangs. Loading and warming up come before.
@@ -79,7 +79,7 @@ def plan_step(
     benchmark: Benchmark, scenario: str, division: Division, target: str, qps: float | None, profile: str = ""
 ) -> Step:
     """Return the step for a scenario. `qps`: what a node answers in a second, as far as is known."""
-    audit = [(AUDIT, _over(AUDIT_QUERIES, qps))] if division == "closed" else []
+    audit = [(TEST06, _over(AUDIT_QUERIES, qps))] if division == "closed" else []
     search = [("search for the highest valid target", float(PROBES * PROBE_S))] if target == "auto" else []
     parts = [
         *search,
@@ -146,7 +146,7 @@ def measured(directory: Path, nodes: Sequence[str], division: Division) -> tuple
         result = loaded.result if loaded is not None and loaded.counted else None
         if result is None or result.loadgen is None or result.accuracy is None:
             return None
-        if division == "closed" and not (run_dir / NODES / node / f"{AUDIT}_mlperf_log_accuracy.json").is_file():
+        if division == "closed" and result.audit is None:
             return None
         rates.append(loaded.metrics.qps if loaded and loaded.metrics else None)
     known = [rate for rate in rates if rate]

@@ -11,13 +11,6 @@ Division = Literal["open", "closed"]
 DIVISIONS: tuple[Division, ...] = ("open", "closed")
 ROUND = "6.1"
 MIN_DURATION_MS = 600_000
-AUDIT = "TEST06"
-# By LoadGen's names for them, in its log as effective_*.
-SEEDS = {
-    "qsl_rng_seed": 2085463073848966840,
-    "sample_index_rng_seed": 2747215439041700203,
-    "schedule_rng_seed": 16159082839903944936,
-}
 
 
 @dataclass(frozen=True, eq=False)
