@@ -175,12 +175,11 @@ def describe_rouge(rouge: Rouge) -> str:
 
 def describe_audit(audit: Audit) -> str:
     """Return what a compliance test came to, and each rule that it failed by."""
-    failing = [words for words in audit.checks if ": FAIL" in words]
     outcome = "passed" if audit.passed else "FAILED"
-    failed = f" {audit.errors} of its queries failed." if audit.errors else ""
-    return (
-        f"{audit.name} {outcome}: {audit.answers} answers looked at." + "".join(f" {one}" for one in failing) + failed
-    )
+    told = [f"{audit.name} {outcome}: {audit.answers} answers looked at."]
+    told += [words for words in audit.checks if ": FAIL" in words]
+    told += [f"{audit.errors} of its queries failed."] if audit.errors else []
+    return " ".join(told)
 
 
 def energy_words(joules: float, tokens_per_joule: float | None, joules_per_query: float | None) -> str:
