@@ -95,10 +95,16 @@ def test_a_run_under_other_settings_than_the_tests_is_told() -> None:
         "min_duration_ms": 0,
         "sample_concatenate_permutation": False,
     }
-    assert unlike_config(told) == []
-    assert unlike_config({**told, "min_duration_ms": 600_000}) == ["min_duration_ms 600000 instead of 0"]
+
+    def unlike(scenario: str = "Server", **changes: Any) -> list[str]:
+        fields = {"scenario": scenario, "mode": "PerformanceOnly", "settings": {**told, **changes}}
+        return unlike_config(LoadGenResult.model_validate(fields))
+
+    assert unlike() == unlike("Offline", min_query_count=1) == []
+    assert unlike(min_query_count=1) == ["min_query_count 1 instead of 100"]
+    assert unlike(min_duration_ms=600_000) == ["min_duration_ms 600000 instead of 0"]
     del told["accuracy_log_rng_seed"]
-    assert unlike_config(told) == ["accuracy_log_rng_seed not told instead of 720381539243781796"]
+    assert unlike() == ["accuracy_log_rng_seed not told instead of 720381539243781796"]
     assert "*.*.accuracy_log_rng_seed = 720381539243781796\n" in audit_config()
 
 

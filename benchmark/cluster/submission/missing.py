@@ -141,7 +141,7 @@ def _audit(part: Part | None) -> Iterator[str]:
         yield f"{audit.errors} queries of the {TEST06} run failed"
     if audit.loadgen.errors:
         yield f"LoadGen logged an error in the {TEST06} run ({audit.loadgen.errors[0]})"
-    if unlike := unlike_config(audit.loadgen.settings):
+    if unlike := unlike_config(audit.loadgen):
         yield f"the {TEST06} run was not made with the official audit.config ({', '.join(unlike)})"
 
 

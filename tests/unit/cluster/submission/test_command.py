@@ -99,6 +99,7 @@ def test_an_audited_run_lacks_no_test06(
     server = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("- Server"))
     assert "TEST06 f" not in server  # neither found nor failed
     assert "no TEST06" not in server
+    assert "TEST06 run was not" not in server
 
 
 def test_performance_without_accuracy_is_written_and_told(
