@@ -10,6 +10,25 @@ from pydantic import BaseModel, ConfigDict, Field
 Purpose = Literal["performance", "accuracy", "probe", "burst", "audit"]
 
 
+# Of each round of MLPerf Inference, by LoadGen's names: for the choice of samples, for their order, and for a Server's
+# arrivals.
+SEEDS = {
+    "5.1": {
+        "qsl_rng_seed": 1780908523862526354,
+        "sample_index_rng_seed": 14771362308971278857,
+        "schedule_rng_seed": 18209322760996052031,
+    },
+    "6.0": {
+        "qsl_rng_seed": 2465351861681999779,
+        "sample_index_rng_seed": 14276810075590677512,
+        "schedule_rng_seed": 3936089224930324775,
+    },
+    "6.1": {
+        "qsl_rng_seed": 2085463073848966840,
+        "sample_index_rng_seed": 2747215439041700203,
+        "schedule_rng_seed": 16159082839903944936,
+    },
+}
 # What LoadGen asks for where a configuration does not say more.
 LEAST_QUERIES = 100
 # LoadGen plans twice the SingleStream queries that its least duration takes at the expected latency, and then issues

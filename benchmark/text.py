@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.profiles import Profile
 from benchmark.records import (
+    Audit,
     Check,
     Distribution,
     EngineInfo,
@@ -181,6 +182,15 @@ def describe_rouge(rouge: Rouge) -> str:
     return f"{scores}; {rouge.answers} answers to {rouge.references} prompts, {rouge.generated_characters} characters"
 
 
+def describe_audit(audit: Audit) -> str:
+    """Return what a compliance test came to, and each rule that it failed by."""
+    outcome = "passed" if audit.passed else "FAILED"
+    told = [f"{audit.name} {outcome}: {audit.answers} answers looked at."]
+    told += [words for words in audit.checks if ": FAIL" in words]
+    told += [f"{audit.errors} of its queries failed."] if audit.errors else []
+    return " ".join(told)
+
+
 def energy_words(joules: float, tokens_per_joule: float | None, joules_per_query: float | None) -> str:
     """Return how much energy was used, and what for."""
     size, unit = (joules, "J") if joules < 1e4 else (joules / 1e3, "kJ") if joules < 1e7 else (joules / 1e6, "MJ")
@@ -214,7 +224,7 @@ def environment(templates: Path) -> Environment:
         autoescape=False,  # noqa: S701 # plain text: there is no markup to escape; `clean` guards the terminal
     )
     jinja.filters |= {"clean": clean, "entry": entry, "left": left, "right": right, "wrap": wrap, "figure": figure}
-    jinja.filters |= {"moment": moment, "at": _at, "above": above, "rouge": describe_rouge}
+    jinja.filters |= {"moment": moment, "at": _at, "above": above, "rouge": describe_rouge, "audit": describe_audit}
     return jinja
 
 

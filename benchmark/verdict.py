@@ -156,6 +156,8 @@ def judge(profile: Profile, found: Findings, target_qps: float, status: Status) 
         reasons.append(f"The dataset has {found.prompts} prompts, fewer than the required {profile.min_prompts}.")
     if found.accuracy is not None and found.accuracy.errors:
         reasons.append(f"{found.accuracy.errors} queries of the accuracy run failed.")
+    if found.audit is not None and found.audit.errors:
+        reasons.append(f"{found.audit.errors} queries of the {found.audit.name} run failed.")
     return Verdict(valid=not reasons, checks=tuple(checks), reasons=tuple(reasons))
 
 

@@ -30,7 +30,7 @@ from benchmark.records import ClusterResult, Drift, Group, NodeRow, Repeats, Run
 from benchmark.rundir import read_run
 from benchmark.served import describe_model, server_version
 from benchmark.settings import ResolvedSettings, Settings
-from benchmark.text import model_of
+from benchmark.text import describe_audit, model_of
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,7 @@ def _row(node: LoadedNode, asked: ResolvedSettings, group_of: Mapping[str, int],
             "prefix_cache": result.serving.prefix_cache if result and result.serving and node.counted else None,
             "rate": rate_of(result) if result and node.counted else "",
             "rouge": result.accuracy.rouge if result and result.accuracy else None,
+            "audit": describe_audit(result.audit)[:MAX_REASON] if result and result.audit else "",
             "host_vars": result.peak.host_vars if result and result.peak else "",
             "verdict": result.verdict if result and node.counted else None,
             "solo": solo_changes(result) if result and node.counted else (),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
@@ -11,13 +10,12 @@ from benchmark import DISCLAIMER
 from benchmark.cluster.comparison.side import find_run
 from benchmark.cluster.submission.missing import missing
 from benchmark.cluster.submission.parts import gather_parts
-from benchmark.cluster.submission.rules import DIVISIONS, ROUND
+from benchmark.cluster.submission.rules import DIVISIONS, ROUND, check_submitter
 from benchmark.cluster.submission.system_file import read_system, write_template
 from benchmark.cluster.submission.systems import host_interconnect
 from benchmark.cluster.submission.tree import write_tree
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError
-
-SUBMITTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+from benchmark.text import clean
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,10 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Write the tree and print what is missing. Raises InputError."""
-    if not SUBMITTER.fullmatch(arguments.submitter):
-        raise InputError(
-            f"--submitter: {arguments.submitter!r} becomes a directory: use letters, digits, '.', '_' and '-'."
-        )
+    check_submitter(arguments.submitter, "--submitter")
     if arguments.output.exists() or arguments.output.is_symlink():
         raise InputError(f"--output: {arguments.output} exists already; name a new directory.")
     submission = gather_parts([find_run(arguments.results, run) for run in arguments.runs], arguments.node)
@@ -60,11 +55,12 @@ def main(arguments: argparse.Namespace) -> int:
     lacks = missing(submission, arguments.division)
     output = write_tree(arguments.output, submission, answers, arguments.division, arguments.submitter)
     print(f"{output}: {arguments.division} division of MLPerf Inference v{ROUND}; {DISCLAIMER}.")
+    # Nodes' own words are among them.
     for sentence in submission.left_out:
-        print(sentence)
+        print(clean(sentence))
     if not lacks:
         print("Nothing is missing that is known here. MLCommons' own checker decides: docs/mlperf.md.")
         return EXIT_VALID
     sys.stdout.flush()
-    print("Missing:", *(f"- {sentence}" for sentence in lacks), sep="\n")
+    print("Missing:", *(f"- {clean(sentence)}" for sentence in lacks), sep="\n")
     return EXIT_INVALID

@@ -70,8 +70,9 @@ def check_loadgen(result: NodeResult, directory: Path, prefix: str = "") -> None
             raise InputError(f"its {path} of LoadGen is {claimed!r}, {of}{DETAIL} and its summary say {given!r}.")
     if not prefix and result.audit is not None:
         judged = judge_audit(directory, result.audit.loadgen, result.audit.end_tokens)
+        besides = {"checks", "errors", "loadgen"}
         for path, claimed, given in differences(
-            result.audit.model_dump(exclude={"checks", "loadgen"}), judged.model_dump(exclude={"checks", "loadgen"})
+            result.audit.model_dump(exclude=besides), judged.model_dump(exclude=besides)
         ):
             raise InputError(f"its {path} of {judged.name} is {claimed!r}, its log gives {given!r}.")
     asked = result.resolved.profile

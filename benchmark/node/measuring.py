@@ -169,9 +169,10 @@ def run_audit(bench: Bench, target_qps: float, settings: Settings) -> Audit:
     if outcome.loadgen is None:
         raise RunError("The audit run has no result of LoadGen.")
     try:
-        return judge_audit(bench.directory, outcome.loadgen, model_ends(settings))
+        audit = judge_audit(bench.directory, outcome.loadgen, model_ends(settings))
     except InputError as error:
         raise RunError(str(error)) from None
+    return audit.model_copy(update={"errors": sum(sample.error is not None for sample in recorder.samples)})
 
 
 def _greedy(bench: Bench) -> dict[str, tuple[int, ...]]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from benchmark.records import EngineInfo, NodeResult, Sample, Serving
+from benchmark.records import Audit, EngineInfo, LoadGenResult, NodeResult, Sample, Serving
 from benchmark.text import WIDTH, above, clean, columns, entry, figure, left, moment, render_node, wrap
 from tests.unit.building import GPU, HOST, asked, closed_loop, failed, result_of, sample_lists
 
@@ -118,6 +118,26 @@ def test_the_start_is_told_by_stage() -> None:
     assert "imports 3.2 s, warm up 1.0 s, 9.8 s since the process began" in " ".join(text.split())
     for odd in (None, "long", [1.0], {"imports": "long", "weights": None}):
         assert "Start-up" not in render(engine=EngineInfo(name="continuous", details={"startup_s": odd}))
+
+
+@pytest.mark.parametrize(
+    ("passed", "checks", "errors", "words"),
+    [
+        (True, ("Length: pass, 0 of 9 answers differ.",), 0, "Audit TEST06 passed: 9 answers looked at."),
+        (
+            False,
+            ("First token: pass.", "Length: FAIL, 2 of 9 answers differ."),
+            3,
+            "Audit TEST06 FAILED: 9 answers looked at. Length: FAIL, 2 of 9 answers differ. 3 of its queries failed.",
+        ),
+    ],
+)
+def test_what_an_audit_came_to_is_told(passed: bool, checks: tuple[str, ...], errors: int, words: str) -> None:
+    loadgen = LoadGenResult.model_validate({"scenario": "Server", "mode": "PerformanceOnly"})
+    audit = Audit(
+        name="TEST06", passed=passed, checks=checks, answers=9, end_tokens=(2,), errors=errors, loadgen=loadgen
+    )
+    assert words in " ".join(render(audit=audit).split())
 
 
 def test_an_invalid_result_ends_with_its_reasons() -> None:

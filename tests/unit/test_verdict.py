@@ -6,7 +6,7 @@ import pytest
 from benchmark.columns import Columns
 from benchmark.metrics import compute
 from benchmark.profiles import Limit, load_profile
-from benchmark.records import Accuracy, LoadGenResult, Rouge, Serving, Status
+from benchmark.records import Accuracy, Audit, LoadGenResult, Rouge, Serving, Status
 from benchmark.verdict import Findings, judge, label, metric_paths, shown, unit, value_of
 from tests.unit.building import asked, closed_loop, failed, sample
 
@@ -79,6 +79,17 @@ def test_accuracy_is_judged_only_where_it_is_measured_and_its_absence_fails_then
     assert judged["with-performance"].reasons == (
         "ROUGE-2 is undefined; at least 15.7 is required.",
         "2 queries of the accuracy run failed.",
+    )
+
+
+def test_a_failed_audit_is_a_reason_in_its_own_words_and_so_are_queries_that_failed_in_it() -> None:
+    loadgen = LoadGenResult.model_validate({"scenario": "Server", "mode": "PerformanceOnly"})
+    checks = ("First token: FAIL, 1 of 9 answers differ.", "Length: pass, 0 of 9 answers differ.")
+    audit = Audit(name="TEST06", passed=False, checks=checks, answers=9, end_tokens=(2,), errors=3, loadgen=loadgen)
+    verdict = judge(limits(), Findings(METRICS, audit=audit), 1, "complete")
+    assert verdict.reasons == (
+        "TEST06: passed: no. First token: FAIL, 1 of 9 answers differ.",
+        "3 queries of the TEST06 run failed.",
     )
 
 

@@ -279,6 +279,15 @@ def test_accuracy_and_found_targets_stand_in_the_summary(tmp_path: Path) -> None
     )
 
 
+def test_what_an_audit_came_to_stands_in_the_summary(tmp_path: Path) -> None:
+    make_run(tmp_path, {"jw2": asked(3)})
+    add_node(tmp_path, "jw2", asked(3), [1700.0] * 3)
+    result = aggregate(tmp_path)
+    row = result.nodes[0].model_copy(update={"audit": "TEST06 FAILED: 9 answers looked at."})
+    text = render_cluster(result.model_copy(update={"nodes": (row,)}), read_run(tmp_path))
+    assert "jw2: TEST06 FAILED: 9 answers looked at.\n\nCluster" in text
+
+
 def test_a_slow_node_is_told_with_its_cause(tmp_path: Path) -> None:
     make_run(tmp_path, {node: asked(20) for node in ("jw2", "jw3", "jw4")})
     for node, latency in (("jw2", 1800.0), ("jw3", 1810.0), ("jw4", 2400.0)):
