@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -10,6 +11,11 @@ from hypothesis import HealthCheck, settings
 # For this process and what it starts. A tiny model gains nothing from a second thread, and while other processes want
 # the cores too, torch's threads burn three times the processor by waiting for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# Playbooks start hundreds of Python processes: what they import is compiled once, also where a machine (an image of a
+# container, often) says that nothing compiled is to be kept.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A shell that starts the tests in the background has them ignore it, and all that they start with them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
