@@ -184,15 +184,27 @@ def test_a_refused_token_shows_nowhere_either(role: Role) -> None:
     assert files_with_the_token(role.directory) == []
 
 
-def test_a_second_run_asks_nobody_and_changes_nothing(role: Role) -> None:
+def test_a_second_run_asks_nobody_and_source_none_only_verifies_what_is_there(role: Role) -> None:
     model = role.hub.add(MODEL, small_model())
-    check = role.play("--check", benchmark_model_revision=model.commit)
-    assert (check.code, check.changed) == (0, (1, 1)), check.output
+    nodes: dict[str, dict[str, Any]] = {"node1": {}, "node2": {}, "absent": {"hf_cache_source": "none"}}
+    settings: dict[str, Any] = {"benchmark_model_revision": model.commit, "nodes": nodes}
+    check = role.play("--check", **settings)
+    assert check.changed == (1, 1), check.output
+    assert (check.recap("node1")["failed"], check.recap("absent")["failed"]) == (0, 1)
     assert not role.cache("node1").root.exists()
-    assert role.play(benchmark_model_revision=model.commit).changed == (1, 1)
+    first = role.play(**settings)
+    assert first.changed == (1, 1), first.output
+    assert (first.recap("node1")["failed"], first.recap("absent")["failed"]) == (0, 1)
+    assert "is not in" in first.failure("absent")
+    assert "hf_cache_source" in first.failure("absent")
+    assert not role.cache("absent").root.exists()
     role.hub.requests.clear()
-    assert role.play(benchmark_model_revision=model.commit).changed == (0, 0)
-    assert role.play("--check", benchmark_model_revision=model.commit).changed == (0, 0)
+    # Another that is to verify only, where the first node has it.
+    nodes["absent"]["hf_cache_dir"] = str(role.directory / "node1")
+    again = role.play(**settings)
+    assert (again.code, again.changed, again.recap("absent")["changed"]) == (0, (0, 0), 0), again.output
+    check = role.play("--check", **settings)
+    assert (check.code, check.changed, check.recap("absent")["changed"]) == (0, (0, 0), 0), check.output
     assert role.hub.requests == []
 
 
@@ -277,21 +289,6 @@ def test_each_node_is_told_what_it_lacks_and_what_fails_on_the_controller_is_tri
     assert "set hf_cache_source to controller" in done.failure("offline")
     assert "There is no Python in /nowhere on the node" in done.failure("bare")
     assert "did not arrive within hf_cache_timeout_s = 3 s" in done.failure("hung")
-
-
-def test_source_none_verifies_what_is_there(role: Role) -> None:
-    model = role.hub.add(MODEL, small_model())
-    settings: dict[str, Any] = {"benchmark_model_revision": model.commit, "hf_cache_source": "none"}
-    absent = role.play(**settings)
-    assert absent.code != 0
-    assert "is not in" in absent.words
-    assert "hf_cache_source" in absent.words
-    assert role.play("--check", **settings).code != 0
-    assert role.play(benchmark_model_revision=model.commit).code == 0
-    role.hub.requests.clear()
-    done = role.play(**settings)
-    assert (done.code, done.changed) == (0, (0, 0)), done.output
-    assert role.hub.requests == []
 
 
 def test_a_directory_is_checked_for_what_loading_needs(role: Role) -> None:
