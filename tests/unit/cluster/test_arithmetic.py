@@ -49,7 +49,7 @@ def test_totals_by_hand(tmp_path: Path) -> None:
     assert group.queries.model_dump() == {"planned": 6, "completed": 6, "failed": 0, "unfinished": 0}
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.lists(LATENCIES, min_size=2, max_size=4), st.data())
 def test_the_order_of_the_nodes_changes_nothing(latencies: list[list[float]], data: st.DataObject) -> None:
     names = [f"n{i}" for i in range(len(latencies))]
