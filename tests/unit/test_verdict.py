@@ -103,6 +103,9 @@ def test_a_failed_audit_is_a_reason_in_its_own_words_and_so_are_queries_that_fai
         ({"metric": "latency_ms.p99", "at_most": 2000}, True),
         ({"metric": "latency_ms.p50", "at_most": 1499.9}, False),
         ({"metric": "queries.failed", "at_most": 0}, True),
+        # What is exactly the limit keeps it.
+        ({"metric": "latency_ms.p50", "at_least": 1500}, True),
+        ({"metric": "latency_ms.p50", "at_most": 1500}, True),
     ],
 )
 def test_each_kind_of_limit(limit: dict[str, Any], passed: bool) -> None:

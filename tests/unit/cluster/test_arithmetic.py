@@ -211,6 +211,14 @@ def test_the_skew_is_wrong_by_no_more_than_it_says(drawn: list[tuple[int, int, f
     assert abs(seen.skew_ms - (max(starts) - min(starts)) / 1e6) <= seen.uncertainty_ms + 1e-9
 
 
+def test_the_two_least_certain_clocks_say_how_wrong_the_skew_may_be() -> None:
+    windows = {name: Window.of(10**9, 2 * 10**9) for name in "abc"}
+    clocks = {name: clock(name, 0, ms * 10**6) for name, ms in zip("abc", (5, 2, 3), strict=True)}
+    seen = overlap(windows, clocks)
+    assert seen is not None
+    assert seen.uncertainty_ms == 8
+
+
 def test_one_unmeasured_clock_leaves_all_as_they_are() -> None:
     windows = {"a": Window.of(10**9, 2 * 10**9), "b": Window.of(10**9, 2 * 10**9)}
     seen = overlap(windows, {"a": clock("a", 5 * 10**8)})

@@ -253,6 +253,18 @@ def test_a_run_that_still_goes_on_is_not_resumed(tmp_path: Path) -> None:
     require_ended(run)
 
 
+def test_a_leader_that_has_ended_and_whose_parent_has_not_noticed_leads_no_more(tmp_path: Path) -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    leader = controller(process.pid)
+    attempt = opened(tmp_path, "jw2").attempts[0].model_copy(update={"controller": leader})
+    going = opened(tmp_path, "jw2").model_copy(update={"attempts": (attempt,)})
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert Path(f"/proc/{process.pid}").exists()
+    require_ended(going)
+    process.wait()
+
+
 def test_a_pid_that_was_given_to_another_process_since_is_not_the_leader() -> None:
     me = controller(os.getpid())
     parent = controller(os.getppid())
