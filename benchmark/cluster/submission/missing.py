@@ -54,8 +54,8 @@ def missing(submission: Submission, division: Division) -> list[str]:
         models = " and ".join(dict.fromkeys(map(readmes.model, other)))
         sentences.append(
             f"The model is {models}, and the closed division allows the reference's weights alone, {DEFAULT_MODEL} at "
-            f"{DEFAULT_REVISION}: leave benchmark_model and benchmark_model_revision as they are (a server has to report "
-            "its revision), or take --division open."
+            f"{DEFAULT_REVISION}: leave benchmark_model and benchmark_model_revision as they are (a server has to "
+            "report its revision), or take --division open."
         )
     return list(dict.fromkeys(sentences))
 
