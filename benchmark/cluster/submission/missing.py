@@ -19,6 +19,7 @@ from benchmark.cluster.submission.rules import (
 from benchmark.loadgen_options import SEEDS
 from benchmark.profiles import Limit
 from benchmark.records import LoadGenResult
+from benchmark.settings import DEFAULT_MODEL, DEFAULT_REVISION
 
 
 def missing(submission: Submission, division: Division) -> list[str]:
@@ -48,10 +49,13 @@ def missing(submission: Submission, division: Division) -> list[str]:
             "The engine is simulated and no model was run, so nothing of this may be submitted: measure with a real "
             "engine (leave benchmark_engine empty)."
         )
-    if division == "closed" and not all(readmes.is_reference_model(part) for part in parts):
+    other = [part for part in parts if not readmes.is_reference_model(part)]
+    if division == "closed" and other:
+        models = " and ".join(dict.fromkeys(map(readmes.model, other)))
         sentences.append(
-            f"The model is {readmes.model(parts[0])}, and the closed division allows the reference's weights alone: "
-            "leave benchmark_model and benchmark_model_revision as they are, or take --division open."
+            f"The model is {models}, and the closed division allows the reference's weights alone, {DEFAULT_MODEL} at "
+            f"{DEFAULT_REVISION}: leave benchmark_model and benchmark_model_revision as they are (a server has to "
+            "report its revision), or take --division open."
         )
     return list(dict.fromkeys(sentences))
 
@@ -76,6 +80,18 @@ def _of_scenario(benchmark: Benchmark, name: str, scenario: Scenario, division: 
         yield from _accuracy(benchmark, scenario.accuracy, division)
     if division == "closed":
         yield from _audit(scenario.audit)
+    first = scenario.parts[0]
+    for part in scenario.parts[1:]:
+        if _asked(part) != _asked(first):
+            yield (
+                f"the runs {first.run_id} and {part.run_id} had other engine options or asked for other answers, and "
+                "performance, accuracy and audit are of one system"
+            )
+
+
+def _asked(part: Part) -> tuple[object, object, object]:
+    profile = part.result.resolved.profile
+    return profile.engine_options, profile.generation, part.result.resolved.settings.benchmark_replicas
 
 
 def _performance(benchmark: Benchmark, name: str, measured: LoadGenResult, division: Division) -> Iterator[str]:

@@ -52,9 +52,9 @@ def system_names(submission: Submission, answers: SystemFile) -> dict[str, str]:
 
 
 def _fill(root: Path, submission: Submission, answers: SystemFile, division: Division, submitter: str) -> None:
-    suites = [benchmark.suite for benchmark in submission.benchmarks]
     for node, system in system_names(submission, answers).items():
         part = submission.parts(node)[0]
+        suites = {benchmark.suite for benchmark, nodes in submission.benchmarks.items() if node in nodes}
         description = system_description(part, answers, division, submitter, ",".join(sorted(suites)))
         _write(root / "systems" / f"{system}.json", _json(description))
         for benchmark, nodes in submission.benchmarks.items():
@@ -65,7 +65,7 @@ def _fill(root: Path, submission: Submission, answers: SystemFile, division: Div
     _write(root / "src" / "README.md", source_readme(parts))
     if division == "closed":
         quantized = sorted({readmes.quantization(part) for part in parts} - {""})
-        dtypes = sorted({part.result.resolved.settings.benchmark_dtype for part in parts})
+        dtypes = sorted({readmes.dtype(part) for part in parts})
         text = readmes.render("calibration.md.j2", quantized=quantized, dtypes=dtypes)
         _write(root / "documentation" / "calibration.md", text)
 

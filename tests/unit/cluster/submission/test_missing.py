@@ -167,6 +167,19 @@ def test_scores_count_in_closed_alone(offline: Path, score: str, value: float, s
     assert said in " ".join(missing(submission, "closed"))
 
 
+def test_performance_and_accuracy_are_of_one_system(offline: Path) -> None:
+    submission = full(offline)
+    server = submission.benchmarks[DATACENTER]["jw2"]["Server"]
+    assert server.accuracy is not None
+    resolved = server.accuracy.result.resolved
+    profile = resolved.profile.model_copy(update={"engine_options": {"tpot_ms": 9.0}})
+    result = server.accuracy.result.model_copy(update={"resolved": resolved.model_copy(update={"profile": profile})})
+    other = replace(server, accuracy=replace(server.accuracy, result=result))
+    submission.benchmarks[DATACENTER]["jw2"]["Server"] = other
+    (sentence,) = missing(submission, "open")
+    assert "had other engine options or asked for other answers" in sentence
+
+
 def test_a_system_that_changed_between_its_runs_is_told(offline: Path) -> None:
     def newer(result: NodeResult) -> NodeResult:
         assert result.environment is not None
