@@ -37,7 +37,7 @@ def sections(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
 
 def test_the_docs_have_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["manifest"]) == 0
-    told = "make role-docs, or python3 -m benchmark manifest > docs/manifest.md"
+    told = "make generate, or python3 -m benchmark manifest > docs/manifest.md"
     assert capsys.readouterr().out == (CHECKOUT / "docs" / "manifest.md").read_text(), told
 
 
