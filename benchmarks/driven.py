@@ -13,11 +13,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from benchmark.node import attention as kernels
 from benchmark.node import interfaces, measuring
+from benchmark.node.continuous import attention as kernels
 from benchmark.node.engines import continuous
 from benchmark.node.interfaces import make_scenario
-from benchmark.node.model import load_model
+from benchmark.node.model.load import load_model
 from benchmark.node.peak import PeakFinder
 from benchmark.node.progress import Progress
 from benchmark.profiles import Generation, Profile

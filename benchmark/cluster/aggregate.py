@@ -21,10 +21,10 @@ from benchmark.cluster.drift import NodeFacts, find_drift
 from benchmark.cluster.history.earlier import earlier_runs
 from benchmark.cluster.history.read import likeness_key
 from benchmark.cluster.interruption import why_partial
-from benchmark.cluster.load import MAX_REASON, LoadedNode, one_line, strangers
-from benchmark.cluster.load_many import load_nodes
 from benchmark.cluster.names import natural
 from benchmark.cluster.repeats import at_repeat, median_of, node_spread, with_spread
+from benchmark.cluster.results.load import MAX_REASON, LoadedNode, one_line, strangers
+from benchmark.cluster.results.load_many import load_nodes
 from benchmark.cluster.solo import solo_changes
 from benchmark.records import ClusterResult, Drift, Group, NodeRow, Repeats, RunRecord, Spread
 from benchmark.rundir import read_run

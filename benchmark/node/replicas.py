@@ -18,9 +18,9 @@ from pydantic import JsonValue
 from benchmark.errors import InputError, SetupError
 from benchmark.node import interfaces
 from benchmark.node.interfaces import Engine, EngineBroken, Listener, Query
-from benchmark.node.oom import oom_kills
-from benchmark.node.present_gpus import left_out, visible
 from benchmark.node.replica_process import Ask, Assignment, Broken, Ended, FirstToken, Loaded, NotLoaded, serve
+from benchmark.node.watch.oom import oom_kills
+from benchmark.node.watch.present_gpus import left_out, visible
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo
 from benchmark.settings import Settings

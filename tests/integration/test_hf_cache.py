@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmark.node.hub_cache import RepositoryCache
-from benchmark.node.tiny_model import make_tiny_model
+from benchmark.node.hub.cache import RepositoryCache
+from benchmark.node.model.tiny import make_tiny_model
 from tests.hub_server import Hub, small_articles, small_model
 from tests.integration.ssh_nodes import Cluster
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from benchmark.cluster.diagnosis.suspect import Suspect, gpus_seen, gpus_watched, usual
-from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.results.load import LoadedNode
 
 # NVML's names of why clocks are throttled. A plain hardware slow-down is mostly heat; a power brake has its own name.
 THERMAL = ("sw_thermal_slowdown", "hw_thermal_slowdown", "hw_slowdown")

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.cluster.load import LoadedNode
 from benchmark.cluster.names import natural, some
+from benchmark.cluster.render.stability import MARK
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.report.parts import Like, Table
-from benchmark.cluster.stability import MARK
+from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import Check, ClusterResult, Group, NodeRow, RunRecord
 from benchmark.served import ENDPOINT, server_version
 from benchmark.settings import Settings

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmark.cluster.arithmetic import likeness
-from benchmark.cluster.load import load_node, one_line
 from benchmark.cluster.names import natural
+from benchmark.cluster.results.load import load_node, one_line
 from benchmark.cluster.submission.rules import INTERACTIVE, OF_MODEL, Benchmark
 from benchmark.errors import InputError
 from benchmark.records import Environment, LoadGenResult, NodeResult

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.audit import AUDIT_QUERIES, TEST06
+from benchmark.cluster.estimated_duration import duration, loadgen_s
 from benchmark.cluster.names import some
-from benchmark.cluster.price import duration, loadgen_s
 from benchmark.cluster.submission.rules import BENCHMARKS, Benchmark, Division
 from benchmark.errors import InputError
 from benchmark.profiles import load_profile
@@ -146,7 +146,7 @@ def begun(directory: Path, nodes: Sequence[str], division: Division) -> Begun | 
     if not (run_dir / RUN_FILE).is_file():
         return None
     # It brings numpy: only where there is a run to read, not into ansible-playbook's own process.
-    from benchmark.cluster.load import load_node
+    from benchmark.cluster.results.load import load_node
 
     run = read_run(run_dir)
     rates, left = [], []

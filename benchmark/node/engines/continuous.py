@@ -16,23 +16,24 @@ from pydantic import JsonValue
 
 from benchmark.continuous_options import Options
 from benchmark.errors import InputError, RunError, SetupError
-from benchmark.node import attention as kernels
-from benchmark.node import cross_check, fused, interfaces
-from benchmark.node.architecture import Look, read_config, require_batching, text_config
-from benchmark.node.continuous_router import Flight, Router, Waiting
-from benchmark.node.fused import Fused
-from benchmark.node.generation import end_tokens, generation_config
+from benchmark.node import interfaces
+from benchmark.node.continuous import attention as kernels
+from benchmark.node.continuous import cross_check, fused
+from benchmark.node.continuous.fused import Fused
+from benchmark.node.continuous.memory_plan import Plan, free_bytes, make_plan
+from benchmark.node.continuous.router import Flight, Router, Waiting
 from benchmark.node.interfaces import EngineBroken, Listener, Prompt, Query
-from benchmark.node.memory import Plan, free_bytes, make_plan
-from benchmark.node.model import (
+from benchmark.node.model.architecture import Look, read_config, require_batching, text_config
+from benchmark.node.model.files import check_files
+from benchmark.node.model.generation import end_tokens, generation_config
+from benchmark.node.model.load import (
     BYTES_PER_PARAMETER,
     LoadedModel,
     find_snapshot,
     load_model,
 )
-from benchmark.node.model_files import check_files
+from benchmark.node.model.prompting import encode
 from benchmark.node.options import check
-from benchmark.node.prompting import encode
 from benchmark.node.startup import Stages, process_age_s
 from benchmark.records import EngineInfo
 
@@ -119,7 +120,7 @@ class Engine(interfaces.Engine):
                     self._fused = Fused(self._model)
                     self._fused.on()
                 if self._attention == kernels.TORCH_FLASH:
-                    from benchmark.node import flash_kernels, step_runner
+                    from benchmark.node.continuous import flash_kernels, step_runner
 
                     self._kernels = flash_kernels.choose(
                         *self._device_and_dtype(), kernels.head_size(text_config(self._model.config))
@@ -335,7 +336,7 @@ class Engine(interfaces.Engine):
         if not least and not sampling:
             return
         try:
-            from benchmark.node import logits_processors
+            from benchmark.node.continuous import logits_processors
         except ImportError:  # transformers 5.17
             if least and not self._fixed_length:
                 raise SetupError(

@@ -7,11 +7,11 @@ from typing import Any
 from pydantic import JsonValue
 
 from benchmark.node import interfaces
-from benchmark.node.generation import generation_config
 from benchmark.node.interfaces import Answer, Listener, Query, now_ns
-from benchmark.node.model import LoadedModel, load_model
+from benchmark.node.model.generation import generation_config
+from benchmark.node.model.load import LoadedModel, load_model
+from benchmark.node.model.prompting import encode
 from benchmark.node.options import check_none
-from benchmark.node.prompting import encode
 from benchmark.node.startup import process_age_s
 from benchmark.records import EngineInfo
 

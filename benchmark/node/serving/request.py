@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any, Literal
 
 from benchmark.node.interfaces import Prompt, Query
-from benchmark.node.prompting import TEMPLATE_DATE
+from benchmark.node.model.prompting import TEMPLATE_DATE
 from benchmark.profiles import Generation
 
 Api = Literal["completions", "chat"]

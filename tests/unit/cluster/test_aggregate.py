@@ -10,7 +10,7 @@ import pytest
 
 from benchmark import files
 from benchmark.cluster.aggregate import aggregate
-from benchmark.cluster.summary import render_cluster
+from benchmark.cluster.render.summary import render_cluster
 from benchmark.errors import InputError
 from benchmark.files import write_record
 from benchmark.records import ClusterResult, DatasetInfo, EngineInfo, Failure, NodeRow, PrefixCache, Serving, Window

@@ -19,9 +19,9 @@ from benchmark.cluster.export.prometheus import prometheus_lines
 from benchmark.cluster.history import node_history
 from benchmark.cluster.history.show import render_history
 from benchmark.cluster.names import natural
-from benchmark.cluster.node_table import render_node_table
+from benchmark.cluster.render.node_table import render_node_table
+from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.report.page import render_report
-from benchmark.cluster.summary import render_cluster
 from benchmark.files import write_record
 from benchmark.metrics import distribution
 from benchmark.records import ClusterResult, Energy, EngineInfo, NodeRow, Overlap, ReadyNode, Telemetry, Verdict, Window

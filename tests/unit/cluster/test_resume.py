@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.attempts import open_attempt
+from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.resume import controller, find_run, remaining, require_ended, settings_to_resume
-from benchmark.cluster.summary import render_cluster
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
 from benchmark.records import Attempt, Failure, ReadyNode, RunRecord, Window

@@ -17,11 +17,11 @@ from transformers.generation.continuous_batching.model_runner import ModelRunner
 
 from benchmark.continuous_options import Options
 from benchmark.errors import InputError, RunError, SetupError
-from benchmark.node import attention, exact_attention, flash, flash_kernels, fused
+from benchmark.node.continuous import attention, exact_attention, flash, flash_kernels, fused
 from benchmark.node.engines import continuous, sequential
 from benchmark.node.interfaces import EngineBroken, Prompt, Query
-from benchmark.node.model import LoadedModel, load_model
-from benchmark.node.tiny_model import make_tiny_model
+from benchmark.node.model.load import LoadedModel, load_model
+from benchmark.node.model.tiny import make_tiny_model
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo
 from benchmark.settings import Settings

@@ -19,8 +19,8 @@ from aiohttp import web
 from benchmark.errors import InputError, SetupError
 from benchmark.node.engines.endpoint import Engine
 from benchmark.node.interfaces import Answer, EngineBroken, Prompt, Query, now_ns
+from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.serving.client import Client, Request
-from benchmark.node.tiny_model import make_tiny_model
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo
 from benchmark.secret_settings import Secrets

@@ -11,8 +11,8 @@ import pytest
 from benchmark.node.engines.endpoint import Engine
 from benchmark.node.engines.sequential import Engine as Sequential
 from benchmark.node.interfaces import Prompt, Query, now_ns
+from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.recorder import Recorder
-from benchmark.node.tiny_model import make_tiny_model
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo, Sample
 from benchmark.settings import Settings

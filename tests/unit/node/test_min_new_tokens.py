@@ -19,13 +19,13 @@ from transformers.generation.continuous_batching.requests import FutureRequestSt
 
 import benchmark.node
 from benchmark.errors import SetupError
-from benchmark.node import attention as kernels
+from benchmark.node.continuous import attention as kernels
+from benchmark.node.continuous.logits_processors import Greedy, MinNewTokens, insert
 from benchmark.node.engines import continuous, sequential
-from benchmark.node.generation import generation_config
 from benchmark.node.interfaces import Engine, Prompt, Query
-from benchmark.node.logits_processors import Greedy, MinNewTokens, insert
-from benchmark.node.model import LoadedModel, load_model
-from benchmark.node.tiny_model import make_tiny_model
+from benchmark.node.model.generation import generation_config
+from benchmark.node.model.load import LoadedModel, load_model
+from benchmark.node.model.tiny import make_tiny_model
 from benchmark.profiles import Generation
 from benchmark.settings import Settings
 from tests.unit.node.heard import Heard
@@ -161,7 +161,7 @@ def test_a_transformers_that_cannot_is_refused(
     settings: Settings, batched: LoadedModel, ends: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(benchmark.node, "logits_processors")
-    monkeypatch.setitem(sys.modules, "benchmark.node.logits_processors", None)
+    monkeypatch.setitem(sys.modules, "benchmark.node.continuous.logits_processors", None)
     some = continuous.Engine(settings, Generation(max_new_tokens=MOST, min_new_tokens=1), {})
     with pytest.raises(SetupError, match="set min_new_tokens to 0 or to max_new_tokens"), started(some, batched, ends):
         pass

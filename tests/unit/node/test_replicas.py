@@ -17,9 +17,9 @@ import pytest
 from benchmark.errors import InputError, SetupError
 from benchmark.node.engines import sequential
 from benchmark.node.interfaces import EngineBroken, Prompt, Query, make_engine, now_ns
-from benchmark.node.oom import oom_kills
+from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.replicas import Replicated, make_replicated_engine
-from benchmark.node.tiny_model import make_tiny_model
+from benchmark.node.watch.oom import oom_kills
 from benchmark.profiles import Generation
 from benchmark.settings import Settings
 from tests.unit.node.heard import PATIENCE_S, Heard

@@ -15,9 +15,9 @@ from benchmark.errors import InputError, RunError, SetupError
 from benchmark.files import read_record, read_samples, read_ticks
 from benchmark.node.engines import simulated
 from benchmark.node.interfaces import Listener, Query
+from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.run import RunRequest, run
-from benchmark.node.telemetry import Watch
-from benchmark.node.tiny_model import make_tiny_model
+from benchmark.node.watch.telemetry import Watch
 from benchmark.records import Environment, GpuProcess, GpuTelemetry, Metrics, NodeResult, Telemetry
 from benchmark.rundir import GO, READY, RunOrder
 from benchmark.settings import ResolvedSettings, Settings, resolve

@@ -10,7 +10,7 @@ import pytest
 from benchmark.errors import InputError, SetupError
 from benchmark.node.engines import sequential
 from benchmark.node.interfaces import Prompt, Query
-from benchmark.node.tiny_model import make_tiny_model
+from benchmark.node.model.tiny import make_tiny_model
 from benchmark.profiles import Generation
 from benchmark.settings import Settings
 from tests.unit.node.heard import Heard

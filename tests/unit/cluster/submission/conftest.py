@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.run import RunRequest, run
-from benchmark.node.tiny_model import make_tiny_model
 from benchmark.settings import ResolvedSettings, resolve
 from tests.unit.building import RUN_ID, make_run
 
