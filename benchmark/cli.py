@@ -23,15 +23,15 @@ from benchmark.importing import importing, one_blas_thread
 COMMANDS = {
     "run": ("benchmark.commands.run", "measure this node"),
     "fetch-model": (
-        "benchmark.node.hub.fetch",
+        "benchmark.commands.fetch_model",
         "bring a model's snapshot into the Hugging Face cache and verify it",
     ),
     "fetch-dataset": (
-        "benchmark.node.hub.dataset",
+        "benchmark.commands.fetch_dataset",
         "prepare CNN/DailyMail for a model, in the Hugging Face cache, and verify it",
     ),
     "tiny-model": (
-        "benchmark.node.model.tiny",
+        "benchmark.commands.tiny_model",
         "make a tiny Llama-architecture model to try the benchmark with",
     ),
     "wheelhouse": (

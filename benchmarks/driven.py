@@ -16,10 +16,10 @@ from typing import Any
 from benchmark.node import interfaces, measuring
 from benchmark.node.continuous import attention as kernels
 from benchmark.node.engines import continuous
-from benchmark.node.interfaces import make_scenario
 from benchmark.node.model.load import load_model
 from benchmark.node.peak import PeakFinder
 from benchmark.node.progress import Progress
+from benchmark.node.registry import make_scenario
 from benchmark.profiles import Generation, Profile
 from benchmark.settings import Settings
 from benchmarks import split, start, workloads

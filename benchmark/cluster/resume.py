@@ -15,8 +15,9 @@ from benchmark.cluster.names import natural, some
 from benchmark.cluster.results.differences import differences
 from benchmark.errors import InputError
 from benchmark.records import Controller, RunRecord
+from benchmark.resolve import resolve, resolve_nodes
 from benchmark.rundir import PROGRAM, RUN_FILE
-from benchmark.settings import RUN_WIDE, ResolvedSettings, check_settings, resolve, resolve_nodes
+from benchmark.settings import RUN_WIDE, ResolvedSettings, check_settings
 
 LATEST = "latest"
 # Where a run lies, and what its end is worth to the caller: neither is in any number, so both may differ.

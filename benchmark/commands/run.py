@@ -18,9 +18,9 @@ from benchmark.node.run import RunRequest, run
 from benchmark.node.serving.masking import MaskedStream
 from benchmark.records import NodeResult
 from benchmark.repeats import own_median, repeat_of
+from benchmark.resolve import from_environment, resolve_nodes
 from benchmark.rundir import RunOrder, open_run
 from benchmark.secret_settings import NAMES, Secrets, parse_secrets
-from benchmark.settings import from_environment, resolve_nodes
 from benchmark.text import render_node
 
 

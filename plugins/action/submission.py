@@ -21,7 +21,7 @@ from benchmark.cluster.submission.plan import Begun, Step, begun, benchmark_of, 
 from benchmark.cluster.submission.rules import DIVISIONS, Benchmark, Division, check_submitter
 from benchmark.cluster.submission.system_file import read_system, write_template
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError
-from benchmark.settings import resolve_nodes
+from benchmark.resolve import resolve_nodes
 
 # Engines whose node may have no GPU, whatever benchmark_device says.
 WITHOUT_GPUS = ("endpoint", "simulated")

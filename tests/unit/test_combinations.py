@@ -11,7 +11,7 @@ import yaml
 from benchmark.combinations import ENGINE_OPTIONS, SCENARIO_OPTIONS
 from benchmark.errors import InputError
 from benchmark.profiles import plugins
-from benchmark.settings import resolve
+from benchmark.resolve import resolve
 
 URL: dict[str, Any] = {"benchmark_endpoint_urls": ["http://127.0.0.1:8000"]}
 CPU_VLLM: dict[str, Any] = {"benchmark_device": "cpu", "vllm_requirements": "cpu.txt"}

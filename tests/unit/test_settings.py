@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from benchmark.errors import InputError
-from benchmark.settings import Settings, from_environment, needed_nodes, resolve, resolve_nodes
+from benchmark.resolve import from_environment, resolve, resolve_nodes
+from benchmark.settings import Settings, needed_nodes
 from tests.unit.test_profiles import OWN
 
 

@@ -1,39 +1,30 @@
-"""`python3 -m benchmark fetch-dataset`: CNN/DailyMail validation, prepared as MLPerf does it for Llama-3.1-8B.
+"""CNN/DailyMail validation, prepared as MLPerf does it for Llama-3.1-8B.
 
-The Parquet files come verified into the Hugging Face cache, as a model's files do (`hub.py`). Out of them and of the
+The Parquet files come verified into the Hugging Face cache, as a model's files do (`fetch.py`). Out of them and of the
 model's own tokenizer the prompts are made once; a run reads them from one file.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import EXIT_VALID, SetupError
+from benchmark.errors import SetupError
 from benchmark.files import write_record
 from benchmark.node.hub.cache import COMMIT, Manifest
 from benchmark.node.hub.download import disk_error, huggingface_hub_package
-from benchmark.node.hub.fetch import add_common_arguments, fetch, read_input
+from benchmark.node.hub.fetch import fetch
 from benchmark.node.hub.files import DATASET
 from benchmark.node.hub.prepared import TEMPLATE, PreparedRecord, prepared_path, record_path, sound, tokenizer_sha256
 from benchmark.node.model.load import find_snapshot
 from benchmark.node.model.tokenizer import load_tokenizer
-from benchmark.node.watch.abandoned import end_with_reader
-from benchmark.settings import (
-    DEFAULT_DATASET,
-    DEFAULT_DATASET_REVISION,
-    DEFAULT_MODEL,
-    DEFAULT_REVISION,
-    Settings,
-    resolve,
-)
+from benchmark.settings import Settings
 
 ARTICLE, SUMMARY = "article", "highlights"
 # Rows that are tokenised together: enough for the tokenizer's threads, few enough to need little memory.
@@ -184,43 +175,3 @@ def _rows(snapshot: Path) -> Iterator[tuple[list[str], list[str]]]:
                 f"{path} is no Parquet file with the columns {ARTICLE} and {SUMMARY} ({' '.join(str(error).split())}): "
                 "hf_cache_dataset is not CNN/DailyMail."
             ) from None
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `fetch-dataset`."""
-    parser.add_argument("--dataset", default=DEFAULT_DATASET, metavar="ID", help="hub id (default: %(default)s)")
-    parser.add_argument(
-        "--revision", default=DEFAULT_DATASET_REVISION, metavar="REV", help="commit, tag or branch of the dataset"
-    )
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, metavar="ID", help="whose tokenizer: hub id, or a directory on this machine"
-    )
-    parser.add_argument("--model-revision", default=DEFAULT_REVISION, metavar="REV", help="of a hub model")
-    parser.add_argument(
-        "--download-only", action="store_true", help="bring the dataset's files, prepare nothing: for a controller"
-    )
-    add_common_arguments(parser, "fetch-dataset")
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Fetch and prepare, print {changed, path, sha256, prompts, commit, snapshot, missing} as one line of JSON.
-
-    With --download-only the line is that of fetch-model.
-    """
-    end_with_reader()
-    token, listing = read_input(listed=arguments.listing)
-    options = {"check": arguments.check, "offline": arguments.offline, "listing": listing}
-    done: Any
-    if arguments.download_only:
-        done = fetch(arguments.dataset, arguments.revision, arguments.cache_dir, token, kind=DATASET, **options)
-    else:
-        given = {
-            "benchmark_model": arguments.model,
-            "benchmark_model_revision": arguments.model_revision,
-            "hf_cache_dataset": arguments.dataset,
-            "hf_cache_dataset_revision": arguments.revision,
-            "hf_cache_dir": str(arguments.cache_dir),
-        }
-        done = fetch_dataset(resolve(given).settings, token, **options)
-    print(json.dumps(asdict(done)))
-    return EXIT_VALID

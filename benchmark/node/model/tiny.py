@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
 
-from benchmark.errors import EXIT_VALID, InputError, SetupError
+from benchmark.errors import InputError, SetupError
 from benchmark.node.datasets import curated
 
 SEED = 20240723
@@ -21,18 +20,6 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
 )
 SPECIAL_TOKENS = ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `tiny-model`."""
-    parser.add_argument("directory", type=Path, help="where the model goes; must not exist yet")
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Make the model and say where it is."""
-    make_tiny_model(arguments.directory)
-    print(f"A tiny model lies in {arguments.directory}")
-    return EXIT_VALID
 
 
 def make_tiny_model(directory: Path) -> None:

@@ -6,7 +6,7 @@ import mlperf_loadgen
 import pytest
 
 from benchmark.cluster.estimated_duration import LOADGEN_LEAST_MS, duration, estimated_durations, measurement_s
-from benchmark.settings import resolve
+from benchmark.resolve import resolve
 from tests.unit.building import asked
 
 SERVER: dict[str, Any] = {"benchmark_profile": "mlperf-server", "benchmark_target_qps": 2}

@@ -16,8 +16,8 @@ from benchmark.cluster.resume import controller, find_run, remaining, require_en
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
 from benchmark.records import Attempt, Failure, ReadyNode, RunRecord, Window
+from benchmark.resolve import resolve
 from benchmark.rundir import NODES, ORDER, RUN_FILE, RunOrder, read_run
-from benchmark.settings import resolve
 from tests.unit.building import RUN_ID, START_NS, add_node, asked, make_run
 
 S = 10**9

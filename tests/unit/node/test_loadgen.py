@@ -21,13 +21,16 @@ from benchmark.loadgen_log import read_result
 from benchmark.loadgen_options import EQUALLY, PLANNED, Options
 from benchmark.metrics import compute
 from benchmark.node.accuracy import read_answers
-from benchmark.node.interfaces import Conditions, Workload, load_dataset, make_engine, make_scenario, now_ns
+from benchmark.node.interfaces import Conditions, Workload, now_ns
 from benchmark.node.recorder import Recorder
+from benchmark.node.registry import load_dataset, make_scenario
+from benchmark.node.replicas import make_engine
 from benchmark.node.run import RunRequest, run
 from benchmark.profiles import load_profile
 from benchmark.records import NodeResult
+from benchmark.resolve import resolve
 from benchmark.rundir import RunOrder
-from benchmark.settings import ResolvedSettings, resolve
+from benchmark.settings import ResolvedSettings
 from benchmark.text import figure, render_node
 
 SHORT = {"min_duration_ms": 500, "min_query_count": 40}

@@ -19,8 +19,9 @@ from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.run import RunRequest, run
 from benchmark.node.watch.telemetry import Watch
 from benchmark.records import Environment, GpuProcess, GpuTelemetry, Metrics, NodeResult, Telemetry
+from benchmark.resolve import resolve
 from benchmark.rundir import GO, READY, RunOrder
-from benchmark.settings import ResolvedSettings, Settings, resolve
+from benchmark.settings import ResolvedSettings, Settings
 from benchmark.text import render_node
 from tests.unit.node.led import put
 

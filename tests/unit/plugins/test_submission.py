@@ -18,7 +18,7 @@ from play_settings import Play
 from benchmark.cluster.submission.plan import Begun, plan_step
 from benchmark.cluster.submission.rules import DATACENTER
 from benchmark.errors import InputError
-from benchmark.settings import resolve_nodes
+from benchmark.resolve import resolve_nodes
 from tests.unit.cluster.submission.conftest import ANSWERS
 
 PLUGIN = Path(__file__).parents[3] / "plugins" / "action" / "submission.py"

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from benchmark.commands import fetch_dataset as command
 from benchmark.errors import BenchmarkError, InputError, RunError, SetupError
 from benchmark.node.datasets import cnn_dailymail
-from benchmark.node.hub import dataset as command
 from benchmark.node.hub.cache import RepositoryCache
 from benchmark.node.hub.dataset import fetch_dataset
 from benchmark.node.hub.fetch import fetch

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from huggingface_hub import scan_cache_dir, snapshot_download
 
+from benchmark.commands import fetch_model as command
 from benchmark.errors import BenchmarkError, InputError, RunError, SetupError
-from benchmark.node.hub import fetch as command
 from benchmark.node.hub.cache import Manifest, RepositoryCache
 from benchmark.node.hub.fetch import Fetched, fetch
 from benchmark.node.model.load import find_snapshot
@@ -366,8 +366,7 @@ def test_a_repository_cannot_write_outside_its_snapshot(hub: Hub, tmp_path: Path
 
 def test_two_processes_at_once_download_once(hub: Hub, tmp_path: Path) -> None:
     model = hub.add(MODEL, small_model(200_000))
-    words = [sys.executable, "-c", "import sys; from benchmark.node.hub.fetch import main, add_arguments; import argparse; "
-             "p = argparse.ArgumentParser(); add_arguments(p); sys.exit(main(p.parse_args()))",
+    words = [sys.executable, "-m", "benchmark", "fetch-model",
              "--model", MODEL, "--revision", model.commit, "--cache-dir", str(tmp_path)]  # fmt: skip
     running = [
         subprocess.Popen(words, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)

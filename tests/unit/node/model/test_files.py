@@ -17,7 +17,7 @@ from benchmark.errors import SetupError
 from benchmark.node.model.files import check_files
 from benchmark.node.model.load import load_model
 from benchmark.node.model.tiny import make_tiny_model
-from benchmark.settings import resolve
+from benchmark.resolve import resolve
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,9 @@ from benchmark.node.run import RunRequest, run
 from benchmark.node.serving.cache_counters import Reading, Tally, parse, prefix_cache
 from benchmark.node.serving.vllm import free_port
 from benchmark.records import NodeResult, PrefixCache
+from benchmark.resolve import resolve
 from benchmark.rundir import NODES
-from benchmark.settings import ResolvedSettings, resolve
+from benchmark.settings import ResolvedSettings
 from benchmark.text import render_node
 from tests.openai_server import Counters, OpenAIServer
 from tests.unit.building import RUN_ID, make_run

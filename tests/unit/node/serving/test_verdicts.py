@@ -14,7 +14,8 @@ from aiohttp import web
 from benchmark.files import read_samples
 from benchmark.node.run import RunRequest, run
 from benchmark.records import NodeResult
-from benchmark.settings import ResolvedSettings, resolve
+from benchmark.resolve import resolve
+from benchmark.settings import ResolvedSettings
 from benchmark.text import render_node
 from tests.openai_server import DONE, OpenAIServer, event, finish, token, usage, whole
 

@@ -13,7 +13,8 @@ from benchmark.node.model import load as model
 from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.run import RunRequest, run
 from benchmark.node.watch.full_memory import explain
-from benchmark.settings import Settings, resolve
+from benchmark.resolve import resolve
+from benchmark.settings import Settings
 
 # As torch 2.13 says it, on the GPU of a node.
 SAID = (
