@@ -15,7 +15,7 @@ NODE_PYTHON ?= $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_inf
 NODE_PLATFORM ?= manylinux_2_28_x86_64
 REQUIREMENTS ?= requirements-node.txt
 
-.PHONY: demo test lint format role-docs wheelhouse clean
+.PHONY: demo test lint format generate wheelhouse clean
 
 # The whole job on inventory/local: two nodes on this machine, CPU, a tiny model made on the spot.
 demo: $(VENV)/.controller .demo/tiny-llama
@@ -30,16 +30,15 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/yamllint --strict .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline
-	$(BIN)/python tools/role_docs.py --check
+	$(BIN)/python -m tools.generate --check
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# What is made from elsewhere: the tables in roles/*/README.md from meta/argument_specs.yml, and what is fetched from the pins.
-role-docs: $(VENV)/.dev
-	$(BIN)/python tools/role_docs.py
-	$(BIN)/python -m benchmark manifest > docs/manifest.md
+# What is made from elsewhere: the roles' defaults, specs and tables, docs/settings.md, docs/schema, docs/manifest.md.
+generate: $(VENV)/.dev
+	$(BIN)/python -m tools.generate
 
 # Everything that the nodes' Python needs, as wheels: then python_env_wheelhouse=wheelhouse. Again for another kind of node.
 wheelhouse: $(VENV)/.controller

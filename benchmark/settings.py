@@ -1,7 +1,7 @@
 """The settings a user edits, under the very names that they have in the inventory.
 
 One definition serves the inventory (checked on the controller before any host is touched), the node and the
-result files. `roles/*/defaults/main.yml` state the same defaults; a test holds the two together.
+result files. The roles' defaults, specs and tables and docs/settings.md are made from it: `make generate`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 from fractions import Fraction
 from typing import Annotated, Any, Literal
@@ -18,11 +17,9 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from benchmark.errors import InputError
-from benchmark.profiles import Profile, load_profile
+from benchmark.profiles import Profile
 from benchmark.secret_settings import NAMES as SECRETS
-from benchmark.vllm import ENGINE as VLLM
 from benchmark.vllm import LOCK as VLLM_LOCK
-from benchmark.vllm import vllm_problems
 
 DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 # The commit that MLPerf's reference implementation for llama3.1-8b pins.
@@ -106,95 +103,259 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
-    benchmark_profile: NonEmpty = Field("quick", description="profile name, or a path to a YAML file on the controller")
-    benchmark_model: NonEmpty = Field(DEFAULT_MODEL, description="hub id, or a directory on the node")
-    benchmark_model_revision: NonEmpty = Field(DEFAULT_REVISION, description="commit, tag or branch of a hub model")
-    benchmark_dataset_path: str = Field(
-        "", description="the user's own cnn_eval.json; empty: what hf_cache prepared, where the profile asks for it"
+    benchmark_profile: NonEmpty = Field(
+        "quick",
+        description=(
+            "a profile's name (benchmark/profiles/), or the path of a YAML file of your own on the controller"
+        ),
     )
-    benchmark_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="weights' precision")
-    benchmark_device: Literal["cuda", "cpu"] = Field("cuda", description="never falls back to the CPU by itself")
-    benchmark_require_idle_gpus: bool = Field(True, description="whether another process on a GPU fails the node")
+    benchmark_model: NonEmpty = Field(
+        DEFAULT_MODEL, description="hub id, or a directory on the node, which is only checked"
+    )
+    benchmark_model_revision: NonEmpty = Field(
+        DEFAULT_REVISION,
+        description=(
+            "commit, tag or branch of a hub model; the default is the commit that MLPerf's reference "
+            "pins. Only a commit is pinned, and only then a second run asks no network"
+        ),
+    )
+    benchmark_dataset_path: str = Field(
+        "",
+        description=(
+            "your own cnn_eval.json on the node; empty: what hf_cache prepared, where the profile asks for it"
+        ),
+    )
+    benchmark_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="the weights' precision")
+    benchmark_device: Literal["cuda", "cpu"] = Field(
+        "cuda", description="without a GPU a run on cuda fails: it never falls back to the CPU by itself"
+    )
+    benchmark_require_idle_gpus: bool = Field(
+        True,
+        description=(
+            "whether another process that computes on one of the GPUs fails the node before anything "
+            "is loaded; one that comes later makes the verdict invalid"
+        ),
+    )
     benchmark_target_qps: Annotated[float | Literal["auto"], BeforeValidator(_rate_or_auto)] = Field(
-        0.5, description="queries/s per GPU that the verdict is held against; auto: search the highest valid one"
+        0.5,
+        description=(
+            "queries per second per GPU that the verdict is held against; auto: the highest valid rate is searched for"
+        ),
     )
     benchmark_accuracy: Literal["profile", "off", "with-performance", "only"] = Field(
         "profile", description="whether the answers are judged too; profile: as it says"
     )
     benchmark_mlperf_round: Annotated[Literal["5.1", "6.0", "6.1"], BeforeValidator(_as_text)] = Field(
-        DEFAULT_ROUND, description="of MLPerf Inference, whose seeds LoadGen takes; its limits are those of all three"
+        DEFAULT_ROUND,
+        description="round of MLPerf Inference whose seeds LoadGen takes; its limits are those of all three",
     )
     benchmark_audit: Literal["", "TEST06"] = Field(
-        "", description="compliance test that is run after measuring and accuracy; empty: none"
+        "", description="MLPerf's compliance test that is run after measuring and accuracy; empty: none"
     )
-    benchmark_engine: str = Field("", description="engine in the profile's place; empty: the profile's")
+    benchmark_engine: str = Field(
+        "",
+        description=(
+            "sequential, continuous, vllm, endpoint or simulated in the profile's place; empty: the profile's"
+        ),
+    )
     benchmark_engine_options: dict[str, Any] = Field({}, description="options of the engine, over those of the profile")
     benchmark_replicas: Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)] = Field(
-        "auto", description="engines on a node, one GPU each; auto: the visible GPUs"
+        "auto", description="engines on a node, one GPU each; auto: the number of visible GPUs"
     )
     benchmark_endpoint_urls: list[NonEmpty] = Field(
-        [], description="OpenAI-compatible servers; empty with benchmark_endpoint_start: http://127.0.0.1:8000"
+        [],
+        description=(
+            "OpenAI-compatible servers for the engine endpoint; empty with benchmark_endpoint_start: "
+            "http://127.0.0.1:8000"
+        ),
     )
     benchmark_endpoint_api: Literal["auto", "completions", "chat"] = Field(
         "auto", description="auto: completions for prompts of token ids, chat for text"
     )
     benchmark_endpoint_model: str = Field(
-        "", description="the model's name at the server; empty: benchmark_model, which every server has to list then"
+        "", description=("the model's name at the server; empty: benchmark_model, which every server has to list then")
     )
-    benchmark_endpoint_start: str = Field("", description="command that starts the server on the node; empty: it runs")
+    benchmark_endpoint_start: str = Field(
+        "", description="command that starts the server on the node, in the foreground; empty: it runs already"
+    )
     benchmark_endpoint_health: str = Field(
         "/health", pattern=r"^/\S*$", description="route that answers 200 once the started server is ready"
     )
-    benchmark_endpoint_start_timeout_s: int = Field(600, ge=1, description="seconds until a start counts as hung")
-    benchmark_endpoint_query_timeout_s: float = Field(300, gt=0, description="seconds after which a query has failed")
+    benchmark_endpoint_start_timeout_s: int = Field(
+        600,
+        ge=1,
+        description=("seconds until a server's start counts as hung: large weights from a cold disk, then compiling"),
+    )
+    benchmark_endpoint_query_timeout_s: float = Field(
+        300, gt=0, description="seconds after which a query without its whole answer has failed"
+    )
     benchmark_endpoint_ca_file: str = Field(
         "",
-        description="certificates (PEM) on the node of the authorities that signed a server's own; empty: the system's",
+        description=(
+            "certificates (PEM) on the node of the authorities that signed a server's own; empty: the system's"
+        ),
     )
-    benchmark_timeout_s: int = Field(1800, ge=1, le=7 * 86400, description="seconds until a node counts as hung")
-    benchmark_sync_start: bool = Field(True, description="whether all nodes begin to measure at one agreed time")
+    benchmark_timeout_s: int = Field(
+        1800,
+        ge=1,
+        le=7 * 86400,
+        description=(
+            "seconds until a node counts as hung and its partial samples are fetched: half an hour is"
+            " enough for 8B weights from a cold disk and a run of MLPerf's ten minutes"
+        ),
+    )
+    benchmark_sync_start: bool = Field(
+        True,
+        description=("whether all nodes begin to measure at one agreed time, once every one has loaded and warmed up"),
+    )
     benchmark_sync_timeout_s: int = Field(
-        900, ge=1, le=7 * 86400, description="seconds after which a node that is not ready to measure is left behind"
+        900,
+        ge=1,
+        le=7 * 86400,
+        description=(
+            "seconds after its start within which a node must be ready to measure, a peak search "
+            "included; else it is left behind and the others go on"
+        ),
     )
-    benchmark_telemetry: bool = Field(True, description="whether GPUs and host are watched at 10 Hz while measuring")
-    benchmark_solo_first: bool = Field(False, description="whether each node measures alone before all do together")
+    benchmark_telemetry: bool = Field(
+        True,
+        description=(
+            "whether GPUs (through NVML) and host (through psutil) are watched ten times a second "
+            "while the node measures; also gives the energy"
+        ),
+    )
+    benchmark_solo_first: bool = Field(
+        False,
+        description=(
+            "whether each node measures alone first, one after the other: what they lose together is "
+            "shared power, cooling or storage"
+        ),
+    )
     benchmark_repeats: int = Field(
-        1, ge=1, le=20, description="measurements of the profile in one process, after one load; the median one counts"
+        1,
+        ge=1,
+        le=20,
+        description=(
+            "measurements of the profile in one process, after one load: their spread shows, and the "
+            "median one is the run's result"
+        ),
     )
     benchmark_min_nodes: Annotated[int | str, BeforeValidator(_number_or_share)] = Field(
-        "100%", description="nodes (a number, or a percentage of those asked) below which the run does not count"
+        "100%",
+        description=(
+            "nodes that must be counted for the run as a whole to count: a number, or a percentage of those asked"
+        ),
     )
     benchmark_drift: Literal["warn", "fail", "ignore"] = Field(
-        "warn", description="what like nodes that differ in driver, clocks, packages, ... mean for the run"
+        "warn",
+        description=(
+            "what it means that nodes with the same GPU differ in driver, clocks, packages, ...; fail"
+            " stops them before anything is measured"
+        ),
     )
     benchmark_fail_on_invalid: bool = Field(True, description="whether an invalid verdict fails the playbook")
-    benchmark_results_dir: NonEmpty = Field("results", description="on the controller: where runs are kept")
-    benchmark_work_dir: NonEmpty = Field("~/.local/share/llm-benchmark/runs", description="where a node keeps a run")
-
-    python_env_dir: NonEmpty = Field("~/.local/share/llm-benchmark/venv", description="the virtual environment")
-    python_env_python: NonEmpty = Field("python3", description="the interpreter that the environment is made from")
-    python_env_requirements: NonEmpty = Field("requirements-node.txt", description="on the controller: pinned packages")
-    python_env_torch_index_url: str = Field("", description="package index of torch builds for an older driver or CPU")
-    python_env_wheelhouse: str = Field(
-        "", description="on the controller: a directory of wheels, which the packages then come from alone"
+    benchmark_results_dir: NonEmpty = Field(
+        "results", description="on the controller, relative to the checkout: where runs are kept"
     )
-    python_env_min_free_gb: float = Field(10, ge=0, description="free disk that a new environment needs, in GB")
-    python_env_timeout_s: int = Field(1800, ge=1, description="seconds until an installation counts as hung")
+    benchmark_work_dir: NonEmpty = Field(
+        "~/.local/share/llm-benchmark/runs",
+        description=(
+            "on the node: where a run's files lie until they are fetched; with a shared home, name a local disk"
+        ),
+    )
 
-    vllm_dir: NonEmpty = Field("~/.local/share/llm-benchmark/vllm", description="vLLM's own virtual environment")
-    vllm_python: str = Field("", description="the interpreter that it is made from; empty: python_env_python")
-    vllm_requirements: NonEmpty = Field(VLLM_LOCK, description="on the controller: vLLM and all that it needs, locked")
-    vllm_wheelhouse: str = Field("", description="on the controller: a directory of wheels that it comes from alone")
-    vllm_min_free_gb: float = Field(20, ge=0, description="free disk that a new environment of it needs, in GB")
-    vllm_timeout_s: int = Field(3600, ge=1, description="seconds until its installation counts as hung")
+    python_env_dir: NonEmpty = Field(
+        "~/.local/share/llm-benchmark/venv", description="the virtual environment on the node"
+    )
+    python_env_python: NonEmpty = Field(
+        "python3", description="the interpreter that it is made from, 3.10 or newer, with its venv module"
+    )
+    python_env_requirements: NonEmpty = Field(
+        "requirements-node.txt", description="on the controller, relative to the checkout: the pinned packages"
+    )
+    python_env_torch_index_url: str = Field(
+        "",
+        description=("package index of torch builds for an older driver or for the CPU; empty: the node's usual index"),
+    )
+    python_env_wheelhouse: str = Field(
+        "",
+        description=(
+            "on the controller, relative to the checkout: a directory of wheels (make wheelhouse), from which alone "
+            "the packages then come, for nodes without internet; empty: none"
+        ),
+    )
+    python_env_min_free_gb: float = Field(
+        10,
+        ge=0,
+        description=(
+            "free disk in GB that a new environment needs (torch with CUDA is most of it); preflight checks it"
+        ),
+    )
+    python_env_timeout_s: int = Field(1800, ge=1, description="seconds until one installation counts as hung")
 
-    hf_cache_dir: NonEmpty = Field("~/.cache/huggingface", description="the Hugging Face cache (HF_HOME)")
-    hf_cache_source: Literal["hub", "controller", "none"] = Field("hub", description="where the weights come from")
-    hf_cache_controller_dir: str = Field("", description="on the controller: its cache; empty: its HF_HOME")
-    hf_cache_dataset: NonEmpty = Field(DEFAULT_DATASET, description="hub id of CNN/DailyMail")
-    hf_cache_dataset_revision: NonEmpty = Field(DEFAULT_DATASET_REVISION, description="its commit, tag or branch")
-    hf_cache_min_free_gb: float = Field(20, ge=0, description="free disk that absent weights need, in GB")
-    hf_cache_timeout_s: int = Field(7200, ge=1, description="seconds until a download counts as hung")
+    vllm_dir: NonEmpty = Field(
+        "~/.local/share/llm-benchmark/vllm",
+        description="vLLM's own virtual environment on the node: it pins its own torch",
+    )
+    vllm_python: str = Field(
+        "",
+        description=(
+            "the interpreter that it is made from, 3.11 to 3.14 for the version that is locked; "
+            "empty: python_env_python"
+        ),
+    )
+    vllm_requirements: NonEmpty = Field(
+        VLLM_LOCK,
+        description=(
+            "on the controller, relative to the checkout: vLLM and all that it needs, locked by version and checksum"
+        ),
+    )
+    vllm_wheelhouse: str = Field(
+        "",
+        description=(
+            "on the controller, relative to the checkout: a directory of wheels (make wheelhouse "
+            "REQUIREMENTS=requirements-vllm.txt), from which alone vLLM then comes; empty: none"
+        ),
+    )
+    vllm_min_free_gb: float = Field(
+        20,
+        ge=0,
+        description=(
+            "free disk in GB that a new environment of it needs (4.3 GB of wheels, unpacked about "
+            "10); preflight checks it"
+        ),
+    )
+    vllm_timeout_s: int = Field(3600, ge=1, description="seconds until one installation of it counts as hung")
+
+    hf_cache_dir: NonEmpty = Field("~/.cache/huggingface", description="the Hugging Face cache (HF_HOME) on the node")
+    hf_cache_source: Literal["hub", "controller", "none"] = Field(
+        "hub",
+        description=(
+            "hub: each node downloads; controller: it downloads once and pushes, so that nodes need "
+            "no internet; none: what is there is only verified"
+        ),
+    )
+    hf_cache_controller_dir: str = Field(
+        "",
+        description=(
+            "the cache on the controller for hf_cache_source controller; empty: its HF_HOME or ~/.cache/huggingface"
+        ),
+    )
+    hf_cache_dataset: NonEmpty = Field(
+        DEFAULT_DATASET,
+        description=(
+            "hub id of CNN/DailyMail, prepared where the profile asks for it and benchmark_dataset_path is empty"
+        ),
+    )
+    hf_cache_dataset_revision: NonEmpty = Field(
+        DEFAULT_DATASET_REVISION, description="commit, tag or branch of the dataset; only a commit is pinned"
+    )
+    hf_cache_min_free_gb: float = Field(
+        20, ge=0, description="disk in GB that the weights need at least; what is there already counts"
+    )
+    hf_cache_timeout_s: int = Field(
+        7200, ge=1, description="seconds until a download counts as hung: two hours are enough for 16 GB at 20 Mbit/s"
+    )
 
     @field_validator("benchmark_model")
     @classmethod
@@ -260,126 +421,6 @@ def check_settings(variables: dict[str, Any]) -> Settings:
         return Settings.model_validate(variables)
     except ValidationError as error:
         raise InputError("\n".join(_sentence(dict(item)) for item in error.errors())) from None
-
-
-def resolve(variables: dict[str, Any]) -> ResolvedSettings:
-    """Fill in defaults, check types and ranges and load the profile.
-
-    Raises InputError with every problem, one sentence a line.
-    """
-    problems: list[str] = []
-    settings: Settings | None = None
-    try:
-        settings = check_settings(variables)
-    except InputError as error:
-        problems += str(error).splitlines()
-    profile: Profile | None = None
-    name = variables.get("benchmark_profile", "quick")
-    if isinstance(name, str) and name:
-        try:
-            profile = load_profile(name)
-        except InputError as error:
-            problems.append(str(error))
-    if profile is not None:
-        # Here and not above: these need the records, and the records need these settings.
-        from benchmark.verdict import accuracy_paths, metric_paths
-
-        for limits, known in ((profile.limits, metric_paths()), (profile.accuracy_limits, accuracy_paths())):
-            unknown = [limit.metric for limit in limits if limit.metric not in known]
-            problems += [f"Profile {name}: limits name {metric}, which is not a metric." for metric in unknown]
-    if settings is not None and profile is not None:
-        try:
-            profile = _in_effect(profile, settings)
-        except ValidationError as error:
-            problems += [f"benchmark_engine is {settings.benchmark_engine!r}: {e['msg']}." for e in error.errors()]
-    if settings is not None and profile is not None and profile.engine == VLLM:
-        problems += vllm_problems(settings, dict(profile.engine_options), profile.prefix_caching)
-    if settings is not None and profile is not None:
-        from benchmark.combinations import combination_problems
-
-        problems += combination_problems(settings, profile)
-    searchable = profile is not None and profile.scenario_options.get("scenario") in ("Server", "Offline")
-    if settings is not None and settings.benchmark_target_qps == "auto" and not searchable:
-        problems.append(
-            f"benchmark_target_qps is auto, and profile {name} has no rate to search for: give a number, or take "
-            "mlperf-server, mlperf-interactive or mlperf-offline."
-        )
-    if settings is not None and profile is not None and settings.benchmark_audit and profile.scenario != "loadgen":
-        problems.append(
-            f"benchmark_audit is {settings.benchmark_audit}, and LoadGen does not drive profile {name}: take one "
-            "of the mlperf- profiles."
-        )
-    if settings is not None and settings.python_env_wheelhouse and settings.python_env_torch_index_url:
-        problems.append(
-            "python_env_wheelhouse is set, so no node asks an index: leave python_env_torch_index_url empty, and give "
-            "it to make wheelhouse (TORCH_INDEX_URL)."
-        )
-    if settings is not None and settings.benchmark_solo_first and not settings.benchmark_sync_start:
-        problems.append("benchmark_solo_first needs benchmark_sync_start: nodes that do not wait are never alone.")
-    if problems or settings is None or profile is None:
-        raise InputError("\n".join(problems))
-    return ResolvedSettings(settings=settings, profile=profile)
-
-
-def _in_effect(profile: Profile, settings: Settings) -> Profile:
-    """Return the profile with what the settings put in its place: nodes with unlike profiles are not summed."""
-    changes: dict[str, Any] = {}
-    if settings.benchmark_accuracy != "profile":
-        changes["accuracy"] = settings.benchmark_accuracy
-    if settings.benchmark_engine not in ("", profile.engine):
-        # The profile's options are another engine's.
-        changes |= {"engine": settings.benchmark_engine, "engine_options": {}}
-    if settings.benchmark_engine_options:
-        own = changes.get("engine_options", profile.engine_options)
-        changes["engine_options"] = {**own, **settings.benchmark_engine_options}
-    return Profile.model_validate({**profile.model_dump(), **changes}) if changes else profile
-
-
-def resolve_nodes(variables_by_node: dict[str, dict[str, Any]]) -> dict[str, ResolvedSettings]:
-    """Resolve every node's settings; one InputError lists each problem once, with the nodes that have it."""
-    if not variables_by_node:
-        raise InputError("The group gpu_nodes is empty: add at least one host to the inventory.")
-    resolved: dict[str, ResolvedSettings] = {}
-    nodes_by_problem: dict[str, list[str]] = {}
-    for node, variables in variables_by_node.items():
-        if not NODE_NAME.fullmatch(node):
-            nodes_by_problem.setdefault(
-                "A node's name becomes a directory: use letters, digits, '.', '_' and '-' "
-                "(give the host an alias and put its address into ansible_host).",
-                [],
-            ).append(node)
-            continue
-        try:
-            resolved[node] = resolve(variables)
-        except InputError as error:
-            for problem in str(error).splitlines():
-                nodes_by_problem.setdefault(problem, []).append(node)
-    problems = [f"{problem} [{_some(nodes)}]" for problem, nodes in nodes_by_problem.items()]
-    problems += [p for name in RUN_WIDE if (p := _disagreement(name, resolved))]
-    if problems:
-        raise InputError("\n".join(problems))
-    return resolved
-
-
-def from_environment() -> dict[str, Any]:
-    """Return the settings that environment variables give to a run by hand (SERVER_TARGET_QPS, HF_HOME)."""
-    names = {"SERVER_TARGET_QPS": "benchmark_target_qps", "HF_HOME": "hf_cache_dir"}
-    return {setting: os.environ[name] for name, setting in names.items() if os.environ.get(name)}
-
-
-def _disagreement(name: str, resolved: dict[str, ResolvedSettings]) -> str | None:
-    nodes_by_value: dict[Any, list[str]] = {}
-    for node, one in resolved.items():
-        nodes_by_value.setdefault(getattr(one.settings, name), []).append(node)
-    if len(nodes_by_value) < 2:
-        return None
-    values = "; ".join(f"{value!r} [{_some(nodes)}]" for value, nodes in nodes_by_value.items())
-    return f"{name} belongs to the whole run and differs between nodes: {values}. Set it once, for all of gpu_nodes."
-
-
-def _some(nodes: list[str], most: int = 5) -> str:
-    rest = len(nodes) - most
-    return ", ".join(nodes[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _sentence(error: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from play_settings import SECRETS, Play, resolve_play
 from run_lock import warn_without_locks
 
 from benchmark.cluster.attempts import open_attempt
-from benchmark.cluster.price import prices
+from benchmark.cluster.estimated_duration import estimated_durations
 from benchmark.cluster.resume import controller, remaining
 from benchmark.errors import InputError
 from benchmark.files import write_record
@@ -92,7 +92,7 @@ class ActionModule(NodeAction):
         wait_s, all_turns_s = patience_s(asked), turns_s(asked)
         more_s = all_turns_s + repeats_s(asked)
         warn_without_locks(directory)
-        for sentence in prices(asked):
+        for sentence in estimated_durations(asked):
             Display().display(sentence)
         for node, settings in resolved.items():
             place = directory / NODES / node

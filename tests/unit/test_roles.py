@@ -1,4 +1,4 @@
-"""The inventory's names and defaults are stated in three places for three readers: they must say the same."""
+"""The roles say what `benchmark.settings` says, and ask for no more than they need."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -9,55 +9,65 @@ import yaml
 
 from benchmark.secret_settings import NAMES
 from benchmark.settings import Settings
-from tools import role_docs
+from benchmark.variables import VARIABLES
+from tools import generate
 
-ROLES = sorted(role_docs.ROLES.iterdir())
-# Its default is the controller's environment.
-SECRET = "hf_cache_token"
-# Variables that are no settings of a run: secrets, and which run is resumed.
-NO_SETTINGS = (SECRET, *NAMES, "benchmark_resume")
+ROLES = sorted(generate.ROLES.iterdir())
+PROVISION = yaml.safe_load((generate.CHECKOUT / "playbooks" / "provision.yml").read_text())[0]["roles"]
 
 
 def load(path: Path) -> Any:
-    return yaml.safe_load(path.read_text()) or {}
+    return (yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
 
 
-@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-def test_the_readme_has_the_argument_specs_table(role: Path) -> None:
-    assert role_docs.current(role) == (role / "README.md").read_text()
+def defaults(role: Path) -> dict[str, Any]:
+    found: dict[str, Any] = load(role / "defaults" / "main.yml")
+    return found
 
 
-@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-def test_a_role_states_its_defaults_as_its_specs_do(role: Path) -> None:
-    options = load(role / "meta" / "argument_specs.yml")["argument_specs"]["main"].get("options") or {}
-    for name, value in load(role / "defaults" / "main.yml").items():
-        if name != SECRET:
-            assert options[name].get("default") == value, name
+def specs(role: Path) -> generate.Options:
+    return generate.options_of((role / "meta" / "argument_specs.yml").read_text())
 
 
-def test_settings_and_roles_agree() -> None:
+def test_a_role_by_itself_does_what_the_whole_job_does() -> None:
+    """provision.yml takes a role's defaults where benchmark.yml takes those of Settings: read, they are equal."""
     stated: dict[str, Any] = {}
-    for role in ROLES:
-        for name, value in load(role / "defaults" / "main.yml").items():
-            if not name.startswith(("__", "cluster_summary_")) and name not in NO_SETTINGS:
-                stated[name] = value
-    settings = {name: field.default for name, field in Settings.model_fields.items()}
-    assert stated == settings
+    for name in [one["role"] for one in PROVISION] + ["benchmark"]:
+        stated |= defaults(generate.ROLES / name)
+    beside = {variable.name for variable in VARIABLES}
+    assert beside <= set(stated)
+    settings = {name: value for name, value in stated.items() if name not in beside}
+    assert Settings.model_validate(settings) == Settings()
+    assert set(settings) == set(Settings.model_fields)
+    assert settings == {name: field.default for name, field in Settings.model_fields.items()}
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_a_role_has_the_same_defaults_in_both_of_its_files(role: Path) -> None:
+    for name, value in defaults(role).items():
+        if name not in generate.COMPUTED:
+            assert specs(role)[name].get("default") == value, name
 
 
 def test_what_may_be_secret_is_in_no_output_of_ansible() -> None:
-    options: dict[str, Any] = {}
+    options: generate.Options = {}
     for role in ROLES:
-        options |= load(role / "meta" / "argument_specs.yml")["argument_specs"]["main"].get("options") or {}
-    assert all(options[name].get("no_log") for name in (SECRET, *NAMES))
+        options |= specs(role)
+    assert all(options[name].get("no_log") for name in ("hf_cache_token", *NAMES))
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_nothing_in_the_specs_is_a_template(role: Path) -> None:
+    """Ansible gives the specs to a task as arguments, templated: with -vvv it would print what comes of it."""
+    assert "{{" not in (role / "meta" / "argument_specs.yml").read_text()
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_every_default_has_a_comment(role: Path) -> None:
-    lines = (role / "defaults" / "main.yml").read_text().splitlines()
-    for before, line in pairwise(lines):
-        if line[:1].isalpha():
-            assert before.startswith("#") or "#" in line, line
+    if defaults(role):
+        for before, line in pairwise((role / "defaults" / "main.yml").read_text().splitlines()):
+            if line[:1].isalpha():
+                assert before.startswith("#"), line
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)

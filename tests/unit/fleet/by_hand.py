@@ -15,8 +15,8 @@ from benchmark.fleet.remote_run import Node, RemoteRun, Reports
 from benchmark.fleet.ssh import Ssh
 from benchmark.progress import Told
 from benchmark.records import RunRecord
+from benchmark.resolve import resolve
 from benchmark.rundir import NODES, RUN_FILE, RunOrder
-from benchmark.settings import resolve
 from tests.unit.building import HOST, RUN_ID
 
 T = TypeVar("T")

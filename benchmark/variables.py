@@ -1,0 +1,60 @@
+"""What a user may set beside the settings: it is in no record of a run, so `benchmark.settings` does not have it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.secret_settings import API_KEY, ENVIRONMENT, HEADERS
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable of the inventory, as a role's argument_specs.yml describes one."""
+
+    name: str
+    type: str
+    default: Any
+    description: str
+    secret: bool = False
+
+
+VARIABLES = (
+    Variable(
+        API_KEY,
+        "str",
+        "",
+        "the key that servers are asked with, by Vault or from the controller's environment; it is kept in no file",
+        secret=True,
+    ),
+    Variable(
+        HEADERS,
+        "dict",
+        {},
+        "headers that go to servers with every request; only their names are kept",
+        secret=True,
+    ),
+    Variable(
+        ENVIRONMENT,
+        "dict",
+        {},
+        "environment variables of the run and of the server that it starts (CUDA_VISIBLE_DEVICES, HTTPS_PROXY); only "
+        "their names are kept",
+        secret=True,
+    ),
+    Variable(
+        "benchmark_resume",
+        "str",
+        "",
+        "a run to go on with, its id or latest, where nodes have no complete result; empty: a new run",
+    ),
+    # Its default is the controller's environment: what a task is given as an argument would be printed with -vvv.
+    Variable(
+        "hf_cache_token",
+        "str",
+        None,
+        "token for a gated model: HF_TOKEN of the controller's environment unless it is set, best by Vault, never in "
+        "plain text",
+        secret=True,
+    ),
+)
