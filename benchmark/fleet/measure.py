@@ -98,9 +98,7 @@ class Measurement:
     ) -> None:
         self.run_dir, self.outcome = run_dir, Outcome()
         self._reports, self._finished, self._interruption = reports, finished, interruption
-        self._order = [node.name for node in nodes]
-        together = [node.name for node in nodes if node.order.wait_s is not None]
-        self._barrier, self._together_count = Barrier(together), len(together)
+        self._barrier = Barrier(node.name for node in nodes if node.order.wait_s is not None)
         self._clocks, self._turn = asyncio.Semaphore(CLOCKS_AT_ONCE), asyncio.Lock()
         calls = calls_at_once()
         progress_s = progress_every_s(len(nodes))
@@ -151,7 +149,6 @@ class Measurement:
         """Take a node through all, and keep what became of it."""
         name, failure = run.node.name, ""
         try:
-            await asyncio.sleep(0)
             failure = await self._failure(run)
         except asyncio.CancelledError:
             if not self._abandoned:
@@ -180,7 +177,7 @@ class Measurement:
             return unreachable(str(lost), run.node.ssh.address)
         except TimeoutError:
             return unreachable(f"took a command and gave no answer within {ANSWER_S} s", run.node.ssh.address)
-        except (NodeError, OSError) as error:
+        except (NodeError, InputError, OSError) as error:
             return str(error) or type(error).__name__
         return ""
 
@@ -364,7 +361,7 @@ class Measurement:
             await run.stop_interrupted(self._interruption())
         except Ended:
             return f"{self._interruption()}, and its run is gone from the node."
-        except (NodeError, OSError) as error:
+        except (NodeError, InputError, OSError) as error:
             return str(error) or type(error).__name__
         return ""
 
