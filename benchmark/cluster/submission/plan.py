@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.audit import AUDIT_QUERIES, TEST06
-from benchmark.cluster.load import load_node
 from benchmark.cluster.names import some
 from benchmark.cluster.submission.rules import BENCHMARKS, MIN_DURATION_MS, Benchmark, Division
 from benchmark.errors import InputError
@@ -159,6 +158,9 @@ class Begun:
 
 def begun(directory: Path, nodes: Sequence[str], division: Division) -> Begun | None:
     """Return how far the latest run in `directory` is for these nodes; None: there is none."""
+    # Here and not above: what reads samples (numpy) is not to be loaded with the plugins.
+    from benchmark.cluster.load import load_node
+
     run_dir = (directory / "latest").resolve()
     if not (run_dir / RUN_FILE).is_file():
         return None
