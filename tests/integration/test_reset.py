@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from tests.integration.conftest import Done, Playbooks
@@ -115,6 +116,26 @@ def test_what_was_confirmed_is_gone_and_all_else_stays_and_is_named(reset: Playb
     again = reset.run("reset", "-e", "reset_confirm=yes")
     assert again.code == 0, again.output
     assert (again.recap("jw2")["changed"], "nothing to remove" in again.output) == (0, True)
+
+
+def test_a_person_is_asked_once_for_all_nodes_and_no_means_no(reset: Playbooks) -> None:
+    command, before = reset.command("reset"), files(node(reset, "jw3"))
+    for answer, code in (("no", 2), ("yes", 0)):
+        child = pexpect.spawn(
+            command[0], command[1:], cwd=str(CHECKOUT), env=reset.environment(), encoding="utf-8", timeout=60
+        )
+        child.expect_exact("(yes/no)")
+        assert str(child.before).count("would be removed") == 2
+        child.sendline(answer)
+        child.expect(pexpect.EOF)
+        child.close()
+        assert child.exitstatus == code, child.before
+        if answer == "no":
+            assert files(node(reset, "jw3")) == before
+    assert {one for one in files(node(reset, "jw3")) if one.startswith("llm-benchmark/")} == {
+        "llm-benchmark/vllm/pyvenv.cfg",
+        "llm-benchmark/.vllm.lock",
+    }
 
 
 def test_the_cache_goes_where_it_is_asked_for_as_far_as_hf_cache_knows_it(reset: Playbooks) -> None:
