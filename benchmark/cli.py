@@ -21,35 +21,35 @@ from benchmark.importing import importing, one_blas_thread
 # Each command's module has add_arguments(parser) and main(arguments) -> exit code. Only the one asked for is
 # imported: a controller has no torch, a node no Ansible.
 COMMANDS = {
-    "run": ("benchmark.node.command", "measure this node"),
+    "run": ("benchmark.commands.run", "measure this node"),
     "fetch-model": (
-        "benchmark.node.hub",
+        "benchmark.commands.fetch_model",
         "bring a model's snapshot into the Hugging Face cache and verify it",
     ),
     "fetch-dataset": (
-        "benchmark.node.dataset_fetch",
+        "benchmark.commands.fetch_dataset",
         "prepare CNN/DailyMail for a model, in the Hugging Face cache, and verify it",
     ),
     "tiny-model": (
-        "benchmark.node.tiny_model",
+        "benchmark.commands.tiny_model",
         "make a tiny Llama-architecture model to try the benchmark with",
     ),
     "wheelhouse": (
-        "benchmark.cluster.wheelhouse_command",
+        "benchmark.commands.wheelhouse",
         "fill a directory with the wheels that nodes without internet need",
     ),
-    "manifest": ("benchmark.manifest_command", "list everything that is ever fetched, with what vouches for it"),
-    "aggregate": ("benchmark.cluster.aggregate_command", "make the cluster summary from a run's files"),
-    "compare": ("benchmark.cluster.compare_command", "what became better or worse between two runs, or two nodes"),
+    "manifest": ("benchmark.commands.manifest", "list everything that is ever fetched, with what vouches for it"),
+    "aggregate": ("benchmark.commands.aggregate", "make the cluster summary from a run's files"),
+    "compare": ("benchmark.commands.compare", "what became better or worse between two runs, or two nodes"),
     "history": (
-        "benchmark.cluster.history_command",
+        "benchmark.commands.history",
         "every node over all stored runs, and when it changed",
     ),
-    "baseline": ("benchmark.cluster.baseline_command", "set the run that later ones are held against"),
-    "export": ("benchmark.cluster.export_command", "a run's nodes or samples as CSV, Parquet, Prometheus or Markdown"),
-    "submission": ("benchmark.cluster.submission_command", "the tree that MLCommons' submission checker reads"),
-    "schema": ("benchmark.schema_command", "write the JSON schemas of every file that a run holds"),
-    "ci": ("benchmark.cluster.ci_command", "run the playbook for a CI system: JUnit, Markdown, an exit code by policy"),
+    "baseline": ("benchmark.commands.baseline", "set the run that later ones are held against"),
+    "export": ("benchmark.commands.export", "a run's nodes or samples as CSV, Parquet, Prometheus or Markdown"),
+    "submission": ("benchmark.commands.submission", "the tree that MLCommons' submission checker reads"),
+    "schema": ("benchmark.commands.schema", "write the JSON schemas of every file that a run holds"),
+    "ci": ("benchmark.commands.ci", "run the playbook for a CI system: JUnit, Markdown, an exit code by policy"),
 }
 
 

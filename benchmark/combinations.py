@@ -86,12 +86,6 @@ def _replicas(settings: Settings, profile: Profile) -> Iterator[str]:
 def _continuous(settings: Settings, profile: Profile) -> Iterator[str]:
     if profile.engine != CONTINUOUS:
         return
-    least, most = profile.generation.min_new_tokens, profile.generation.max_new_tokens
-    if least > 1 and least != most:
-        yield (
-            f"The engine continuous cannot keep answers from ending between {least} and {most} tokens: set the "
-            "profile's min_new_tokens to 0, or to max_new_tokens."
-        )
     try:
         options = continuous_options.Options.model_validate(dict(profile.engine_options))
     except ValidationError:
@@ -102,6 +96,7 @@ def _continuous(settings: Settings, profile: Profile) -> Iterator[str]:
     if "flash" in options.attention and (on_cpu or settings.benchmark_dtype == "float32"):
         needed = "a GPU, and benchmark_device is cpu" if on_cpu else "benchmark_dtype float16 or bfloat16"
         yield f"The engine continuous: attention {options.attention} needs {needed}."
+    most = profile.generation.max_new_tokens
     if options.num_blocks is not None and options.num_blocks * options.page_size <= most:
         yield (
             f"The engine continuous: {options.num_blocks} pages (num_blocks) of {options.page_size} tokens (page_size) "

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# Beside transformers' own, `torch_flash`: see `node/attention.py`.
+# Beside transformers' own, `torch_flash`: see `node/continuous/attention.py`.
 Choice = Literal["auto", "sdpa", "paged|eager", "torch_flash", "flash_attention_2", "flash_attention_3"]
 
 

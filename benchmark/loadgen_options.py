@@ -10,12 +10,35 @@ from pydantic import BaseModel, ConfigDict, Field
 Purpose = Literal["performance", "accuracy", "probe", "burst", "audit"]
 
 
+# Of each round of MLPerf Inference, by LoadGen's names: for the choice of samples, for their order, and for a Server's
+# arrivals.
+SEEDS = {
+    "5.1": {
+        "qsl_rng_seed": 1780908523862526354,
+        "sample_index_rng_seed": 14771362308971278857,
+        "schedule_rng_seed": 18209322760996052031,
+    },
+    "6.0": {
+        "qsl_rng_seed": 2465351861681999779,
+        "sample_index_rng_seed": 14276810075590677512,
+        "schedule_rng_seed": 3936089224930324775,
+    },
+    "6.1": {
+        "qsl_rng_seed": 2085463073848966840,
+        "sample_index_rng_seed": 2747215439041700203,
+        "schedule_rng_seed": 16159082839903944936,
+    },
+}
 # What LoadGen asks for where a configuration does not say more.
 LEAST_QUERIES = 100
 # LoadGen plans twice the SingleStream queries that its least duration takes at the expected latency, and then issues
 # all. Of a latency that is set so much higher it plans a third more than are needed: queries differ, and a warm-up has
 # few of them.
 SINGLE_STREAM_ROOM = 1.5
+# LoadGen plans queries for so much more than its least duration, at the rate that is expected.
+PLANNED = {"Server": 1.0, "Offline": 1.1, "SingleStream": 2 / SINGLE_STREAM_ROOM}
+# The models whose prompts LoadGen's own configuration has it ask for equally often.
+EQUALLY = frozenset({"llama3_1-8b", "llama3_1-8b-interactive", "llama3_1-8b-edge"})
 
 
 class Options(BaseModel):
@@ -63,6 +86,15 @@ class Options(BaseModel):
             return wanted
         coming = target_qps * least_s
         return LEAST_QUERIES if coming - 5 * math.sqrt(coming) >= wanted else wanted
+
+    def issued(self, expected: float, prompts: int, equally: bool) -> int:
+        """Return how many queries LoadGen issues, of the `expected` number that comes in the time that it plans for.
+
+        `equally`: it asks for each of the `prompts` as often as for any other, so that the least are all of them.
+        """
+        least = max(self.min_query_count or LEAST_QUERIES, math.ceil(expected))
+        planned = math.ceil(least / prompts) * prompts if equally else least
+        return planned if self.max_query_count is None else min(planned, self.max_query_count)
 
     def user_conf(self, target_qps: float, prompts: int, performance_prompts: int, least_s: float) -> str:
         """Return user.conf: `target_qps` in queries per second, `prompts` in the dataset.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.profiles import Profile
 from benchmark.records import (
+    Audit,
     Check,
     Distribution,
     EngineInfo,
@@ -42,6 +43,9 @@ STARTUP_STAGES = (
     *("imports", "device", "tokenizer", "weights", "weights_from_disk", "device_transfer", "model"),
     *("attention", "cache", "warm_up", "capture", "cross_check", "since_process_start"),
 )
+
+# Of a figure: what follows it, and what it stands for.
+_SCALES = (("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9))
 
 _KINDS = {
     "health-check": "a health check, not a capacity figure",
@@ -114,8 +118,14 @@ def figure(value: float | None) -> str:
     size = abs(value)
     if 0 < size < 0.01:
         return f"{value:.0e}"
-    text = f"{value:.2f}" if size < 10 else f"{value:.1f}" if size < 100 else f"{value:.0f}"
-    return text if len(text) <= 5 else f"{value:.0e}"
+    for suffix, scale in _SCALES:
+        scaled = value / scale
+        digits = 2 if abs(scaled) < 10 else 1 if abs(scaled) < 100 else 0
+        # 99,999.6 rounds to 100.0k, which is too long.
+        for text in (f"{scaled:.{digits}f}{suffix}", f"{scaled:.0f}{suffix}"):
+            if len(text) <= 5:
+                return text
+    return f"{value:.0e}"
 
 
 def moment(text: str) -> str:
@@ -172,6 +182,15 @@ def describe_rouge(rouge: Rouge) -> str:
     return f"{scores}; {rouge.answers} answers to {rouge.references} prompts, {rouge.generated_characters} characters"
 
 
+def describe_audit(audit: Audit) -> str:
+    """Return what a compliance test came to, and each rule that it failed by."""
+    outcome = "passed" if audit.passed else "FAILED"
+    told = [f"{audit.name} {outcome}: {audit.answers} answers looked at."]
+    told += [words for words in audit.checks if ": FAIL" in words]
+    told += [f"{audit.errors} of its queries failed."] if audit.errors else []
+    return " ".join(told)
+
+
 def energy_words(joules: float, tokens_per_joule: float | None, joules_per_query: float | None) -> str:
     """Return how much energy was used, and what for."""
     size, unit = (joules, "J") if joules < 1e4 else (joules / 1e3, "kJ") if joules < 1e7 else (joules / 1e6, "MJ")
@@ -205,7 +224,7 @@ def environment(templates: Path) -> Environment:
         autoescape=False,  # noqa: S701 # plain text: there is no markup to escape; `clean` guards the terminal
     )
     jinja.filters |= {"clean": clean, "entry": entry, "left": left, "right": right, "wrap": wrap, "figure": figure}
-    jinja.filters |= {"moment": moment, "at": _at, "above": above, "rouge": describe_rouge}
+    jinja.filters |= {"moment": moment, "at": _at, "above": above, "rouge": describe_rouge, "audit": describe_audit}
     return jinja
 
 
@@ -293,7 +312,7 @@ def _watched(telemetry: Telemetry) -> list[tuple[str, str]]:
             (
                 f"GPU {gpu.index}",
                 f"{figure(gpu.utilisation_percent)} % busy at {figure(gpu.sm_clock_mhz)} MHz, {figure(gpu.power_w)} W, "
-                f"at most {figure(gpu.temperature_c_max)} C" + (f"; held down: {held}" if held else ""),
+                f"at most {figure(gpu.temperature_c_max)} C" + (f"; throttled: {held}" if held else ""),
             )
         )
     if telemetry.note:

@@ -153,9 +153,11 @@ def judge(profile: Profile, found: Findings, target_qps: float, status: Status) 
     if found.serving is not None:
         reasons += _throttled(found.serving)
     if found.prompts is not None and found.prompts < profile.min_prompts:
-        reasons.append(f"The dataset has {found.prompts} prompts, {profile.min_prompts} are asked.")
+        reasons.append(f"The dataset has {found.prompts} prompts, fewer than the required {profile.min_prompts}.")
     if found.accuracy is not None and found.accuracy.errors:
         reasons.append(f"{found.accuracy.errors} queries of the accuracy run failed.")
+    if found.audit is not None and found.audit.errors:
+        reasons.append(f"{found.audit.errors} queries of the {found.audit.name} run failed.")
     return Verdict(valid=not reasons, checks=tuple(checks), reasons=tuple(reasons))
 
 
@@ -292,9 +294,12 @@ def _reason(check: Check) -> str:
     if check.comparison == "holds":
         return f"{check.metric}: no." + (f" {check.note}" if check.note else "")
     name, suffix = label(check.metric), unit(check.metric)
-    words = "at most" if check.comparison == "at_most" else "at least"
-    value = "undefined" if check.value is None else shown(check.value, check.limit) + suffix
-    return f"{name} is {value}, {words} {shown(check.limit, check.value)}{suffix} is asked."
+    most = check.comparison == "at_most"
+    limit = shown(check.limit, check.value) + suffix
+    if check.value is None:
+        return f"{name} is undefined; {'at most' if most else 'at least'} {limit} is required."
+    value = shown(check.value, check.limit) + suffix
+    return f"{name} {value} is {'above the allowed' if most else 'below the required'} {limit}."
 
 
 def shown(value: float, beside: float | None = None) -> str:

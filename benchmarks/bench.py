@@ -10,10 +10,10 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
-from benchmark.node import attention as kernels
+from benchmark.node.continuous import attention as kernels
 from benchmark.node.engines import continuous, sequential
-from benchmark.node.generation import generation_config
 from benchmark.node.interfaces import Query, now_ns
+from benchmark.node.model.generation import generation_config
 from benchmark.profiles import Generation
 from benchmark.settings import Settings
 from benchmarks import floor, workloads

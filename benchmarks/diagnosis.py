@@ -18,10 +18,10 @@ from collections.abc import Callable
 
 from benchmark.cluster.diagnosis import no_history
 from benchmark.cluster.diagnosis.slow import slow_nodes
-from benchmark.cluster.load import LoadedNode, Times
+from benchmark.cluster.results.load import LoadedNode, Times
 from benchmark.metrics import distribution
 from benchmark.records import Energy, Metrics, NodeResult, QueryCounts, Telemetry
-from benchmark.settings import resolve
+from benchmark.resolve import resolve
 
 SEED = 20261124
 TOKENS = 64

@@ -13,14 +13,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from benchmark.node import attention as kernels
 from benchmark.node import interfaces, measuring
+from benchmark.node.continuous import attention as kernels
 from benchmark.node.engines import continuous
-from benchmark.node.interfaces import make_scenario
-from benchmark.node.model import load_model
+from benchmark.node.model.load import load_model
 from benchmark.node.peak import PeakFinder
 from benchmark.node.progress import Progress
-from benchmark.profiles import Profile
+from benchmark.node.registry import make_scenario
+from benchmark.profiles import Generation, Profile
 from benchmark.settings import Settings
 from benchmarks import split, start, workloads
 from benchmarks.bench import Bench, fixed
@@ -111,6 +111,42 @@ class DrivenBench(Bench):
             + ")",
             harness={"through_loadgen": through, "bare": bare},
         )
+
+    def run_least(self) -> None:
+        """Hold answers to min_new_tokens where the model would end all of them at once; then what that costs in B."""
+        config = self.loaded.model.generation_config
+        own = config.eos_token_id
+        config.eos_token_id = sorted({answer[0] for answer in self._answers(0).values()})
+        for least in (0, 1, 4):
+            answers = self._answers(least).values()
+            early = sum(bool(set(answer[:least]) & set(config.eos_token_id)) for answer in answers)
+            lengths = sorted({len(answer) for answer in answers})
+            self.table.say(
+                f"min_new_tokens {least}: {early} of {len(answers)} answers ended too soon; of {lengths} tokens",
+                **{f"min_new_tokens {least}": {"too soon": early, "lengths": lengths}},
+            )
+        config.eos_token_id = own
+        rates: dict[int, list[float]] = {0: [], 1: []}
+        for least in [*rates] * self.arguments.rounds:
+            generation = Generation(max_new_tokens=self.b.output_tokens, min_new_tokens=least)
+            rates[least].append(self._least(self.b, generation).tokens_per_s)
+        ratio = sum(rates[1]) / sum(rates[0])
+        self.table.say(
+            f"min_new_tokens 1 in B: {ratio:.1%} of the tokens/s of 0 ({self.arguments.rounds} rounds in turn: "
+            + ", ".join(f"{one:.0f} and {none:.0f}" for none, one in zip(*rates.values(), strict=True))
+            + ")",
+            least={"tokens/s": rates, "ratio": ratio},
+        )
+
+    def _answers(self, least: int) -> dict[int, tuple[int, ...]]:
+        return self._least(self.a, Generation(max_new_tokens=self.a.output_tokens, min_new_tokens=least)).token_ids
+
+    def _least(self, work: workloads.Workload, generation: Generation) -> workloads.Measured:
+        self.forget()
+        with closing(continuous.Engine(self.settings, generation, self.options())) as engine:
+            engine.start(self.loaded)
+            workloads.run(engine, work.warm_up(max(1, len(work.lengths) // 4)), self.until, at_once=True)
+            return workloads.run(engine, work.queries(), self.until, at_once=True)
 
     def run_server(self) -> None:
         """Search the highest Server rate in workload B, as benchmark_target_qps: auto does, with shorter probes.

@@ -6,8 +6,8 @@ Prints one table, a row as soon as it is known: first what the device can do at 
      once through one static batch and through `continuous`
   B  prompts as long as CNN/DailyMail's, 128 out: all at once through `continuous`, with each attention there is, with
      and without CUDA graphs, asynchronous batching and compiled small operations; where the time of a step goes; what
-     LoadGen and the adapter cost; and the highest Server QPS at which runs of LoadGen keep P99 TTFT and TPOT within
-     MLPerf's limits (in ms, as "2000/100")
+     LoadGen and the adapter cost; whether answers keep to min_new_tokens, and what that costs; and the highest Server
+     QPS at which runs of LoadGen keep P99 TTFT and TPOT within MLPerf's limits (in ms, as "2000/100")
 
 Asked for by name, `load` writes the model to the disk (16 GB), reads it in every way, from the disk and cached, and
 starts both engines on it.
@@ -42,6 +42,7 @@ PARTS = (
     "continuous",
     "split",
     "harness",
+    "least",
     "server",
     "compiled",
     "load",

@@ -25,12 +25,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark.files import sample_writer
 from benchmark.node.engines import continuous
-from benchmark.node.interfaces import Conditions, Workload, make_scenario, now_ns
+from benchmark.node.interfaces import Conditions, Workload, now_ns
 from benchmark.node.recorder import Recorder
+from benchmark.node.registry import make_scenario
 from benchmark.node.run import RunRequest, run
 from benchmark.profiles import Generation, load_profile
 from benchmark.records import NodeResult
-from benchmark.settings import ResolvedSettings, Settings, resolve
+from benchmark.resolve import resolve
+from benchmark.settings import ResolvedSettings, Settings
 from benchmarks import workloads
 from benchmarks.shapes import SHAPES, make_on_device
 

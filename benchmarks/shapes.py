@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmark.node.model import LoadedModel
+from benchmark.node.model.load import LoadedModel
 
 # config.json of meta-llama/Llama-3.1-8B-Instruct
 LLAMA_3_1_8B: dict[str, Any] = {

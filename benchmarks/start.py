@@ -17,9 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmark.node.interfaces import plain_engine
+from benchmark.node.model.tiny import make_tiny_model
+from benchmark.node.registry import plain_engine
 from benchmark.node.startup import process_age_s
-from benchmark.node.tiny_model import make_tiny_model
 from benchmark.profiles import Generation
 from benchmark.settings import Settings
 

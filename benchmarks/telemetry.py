@@ -19,8 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark.node.engines import continuous
-from benchmark.node.environment import validate_environment
-from benchmark.node.telemetry import Watch
+from benchmark.node.watch.environment import validate_environment
+from benchmark.node.watch.telemetry import Watch
 from benchmark.profiles import Generation
 from benchmark.records import Environment, Telemetry
 from benchmark.settings import Settings

@@ -60,6 +60,7 @@ class Measured:
     first_ns: dict[int, int] = field(default_factory=dict)
     last_ns: dict[int, int] = field(default_factory=dict)
     tokens: dict[int, int] = field(default_factory=dict)
+    token_ids: dict[int, tuple[int, ...]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     asked: int = 0
 
@@ -103,6 +104,7 @@ class _Clock:
         with self.changed:
             self.measured.last_ns[query.index] = at_ns
             self.measured.tokens[query.index] = answer.output_tokens
+            self.measured.token_ids[query.index] = tuple(answer.token_ids)
             self.changed.notify_all()
 
     def failed(self, query: Query, error: str) -> None:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchmarkError
-from benchmark.node.architecture import model_class
 from benchmark.node.engines import continuous, sequential
 from benchmark.node.interfaces import Answer, Engine, Prompt, Query
-from benchmark.node.tiny_model import make_tiny_model
+from benchmark.node.model.architecture import model_class
+from benchmark.node.model.tiny import make_tiny_model
 from benchmark.profiles import Generation
 from benchmark.settings import Settings
 

@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -10,6 +11,11 @@ from hypothesis import HealthCheck, settings
 # For this process and what it starts. A tiny model gains nothing from a second thread, and while other processes want
 # the cores too, torch's threads burn three times the processor by waiting for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# Playbooks start hundreds of Python processes: what they import is compiled once, also where a machine (an image of a
+# container, often) says that nothing compiled is to be kept.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A shell that starts the tests in the background has them ignore it, and all that they start with them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -28,6 +34,22 @@ def pytest_collectstart() -> None:
     """
     gc.disable()  # until all is imported
     import torch._dynamo  # noqa: F401
+
+
+# The first file makes the environment that most of the others wait for; the two beside it meanwhile do not need it.
+FIRST = tuple(
+    f"tests/integration/{name}.py" for name in ("faults/test_one_bad_node", "faults/test_bad_models", "test_airgap")
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that are to start first at the front; of the others the order stays."""
+
+    def place(item: pytest.Item) -> int:
+        file = item.nodeid.partition("::")[0]
+        return FIRST.index(file) if file in FIRST else len(FIRST)
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:

@@ -25,7 +25,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 
-from benchmark import cli, schema_command
+from benchmark import cli
+from benchmark.commands import schema as schema_command
 from benchmark.settings import Settings
 from benchmark.variables import VARIABLES
 

@@ -21,7 +21,7 @@ import tomllib
 from packaging.markers import Marker
 from packaging.utils import parse_wheel_filename
 
-from benchmark.cluster.wheels import Target
+from benchmark.cluster.packages.resolver import Target
 from benchmark.vllm import BELOW_PYTHON, GLIBC, LOCK, MACHINE, OLDEST_PYTHON
 
 FILE = Path(__file__).resolve().parents[1] / LOCK

@@ -21,16 +21,16 @@ from benchmark.cluster.drift import NodeFacts, find_drift
 from benchmark.cluster.history.earlier import earlier_runs
 from benchmark.cluster.history.read import likeness_key
 from benchmark.cluster.interruption import why_partial
-from benchmark.cluster.load import MAX_REASON, LoadedNode, one_line, strangers
-from benchmark.cluster.load_many import load_nodes
 from benchmark.cluster.names import natural
 from benchmark.cluster.repeats import at_repeat, median_of, node_spread, with_spread
+from benchmark.cluster.results.load import MAX_REASON, LoadedNode, one_line, strangers
+from benchmark.cluster.results.load_many import load_nodes
 from benchmark.cluster.solo import solo_changes
 from benchmark.records import ClusterResult, Drift, Group, NodeRow, Repeats, RunRecord, Spread
 from benchmark.rundir import read_run
 from benchmark.served import describe_model, server_version
 from benchmark.settings import ResolvedSettings, Settings
-from benchmark.text import model_of
+from benchmark.text import describe_audit, model_of
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,7 @@ def _row(node: LoadedNode, asked: ResolvedSettings, group_of: Mapping[str, int],
             "prefix_cache": result.serving.prefix_cache if result and result.serving and node.counted else None,
             "rate": rate_of(result) if result and node.counted else "",
             "rouge": result.accuracy.rouge if result and result.accuracy else None,
+            "audit": describe_audit(result.audit)[:MAX_REASON] if result and result.audit else "",
             "host_vars": result.peak.host_vars if result and result.peak else "",
             "verdict": result.verdict if result and node.counted else None,
             "solo": solo_changes(result) if result and node.counted else (),

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from benchmark.cluster.arithmetic import likeness
-from benchmark.cluster.load import LoadedNode
 from benchmark.cluster.names import natural
+from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import Agreement, Disagreement
 
 # Packages whose version may change which token is likeliest.

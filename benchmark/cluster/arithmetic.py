@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmark.cluster.drift import drift_reason, hardware
-from benchmark.cluster.load import LoadedNode
 from benchmark.cluster.names import natural, some
+from benchmark.cluster.results.load import LoadedNode
 from benchmark.metrics import NS_PER_MS, NS_PER_S, per_joule, pooled_distribution
 from benchmark.records import (
     Agreement,

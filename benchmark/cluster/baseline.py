@@ -11,7 +11,7 @@ from pydantic import Field
 
 from benchmark.cluster.comparison import compare
 from benchmark.cluster.comparison.side import Likeness, Side, by_likeness, load_side
-from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.results.load import LoadedNode
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
 from benchmark.records import SCHEMA_VERSION, Comparison, Name, Record, Text

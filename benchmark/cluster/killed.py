@@ -36,7 +36,7 @@ def why_killed(directory: Path) -> str:
     kills = read_kills(directory / OOM_KILLS)
     if kills.cgroup:
         limit = f": its cgroup may take {kills.limit / 2**20:.0f} MiB" if kills.limit else ""
-        return f"The benchmark was killed by the kernel's OOM killer, for memory ran out{limit}. {REMEDY}"
+        return f"The benchmark was killed by the kernel's OOM killer, because memory ran out{limit}. {REMEDY}"
     if kills.cgroup is None and kills.node:
         return (
             f"The benchmark was killed (SIGKILL), and the kernel's OOM killer was at work on the node meanwhile "

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchmark.cluster.arithmetic import group_nodes
-from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.results.load import LoadedNode
 from benchmark.metrics import pooled_distribution
 from benchmark.records import Group, RepeatRow, Repeats, Spread
 from benchmark.repeats import deciding_metric, median_repeat, spreads
@@ -33,7 +33,7 @@ def at_repeat(node: LoadedNode, number: int) -> LoadedNode:
         result=chosen.result,
         metrics=chosen.metrics,
         times=chosen.times,
-        course=chosen.course,
+        time_series=chosen.time_series,
         clock=chosen.clock,
         later=(),
     )

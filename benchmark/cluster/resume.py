@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import __version__
-from benchmark.cluster.differences import differences
 from benchmark.cluster.names import natural, some
+from benchmark.cluster.results.differences import differences
 from benchmark.errors import InputError
 from benchmark.records import Controller, RunRecord
+from benchmark.resolve import resolve, resolve_nodes
 from benchmark.rundir import PROGRAM, RUN_FILE
-from benchmark.settings import RUN_WIDE, ResolvedSettings, check_settings, resolve, resolve_nodes
+from benchmark.settings import RUN_WIDE, ResolvedSettings, check_settings
 
 LATEST = "latest"
 # Where a run lies, and what its end is worth to the caller: neither is in any number, so both may differ.
@@ -106,7 +107,7 @@ def settings_to_resume(run: RunRecord, given: Given, on_command_line: Collection
 def remaining(run_dir: Path, run: RunRecord, play: Iterable[str], inventory: Collection[str]) -> Remaining:
     """Return which nodes of the play are to be measured: those without a complete result that can be believed."""
     # Here and not above: no other run needs what reads samples (numpy), and every one loads this module.
-    from benchmark.cluster.load import load_node
+    from benchmark.cluster.results.load import load_node
 
     nodes = sorted(play, key=natural)
     done = [node for node in nodes if node in run.nodes and load_node(run_dir, run, node).counted]

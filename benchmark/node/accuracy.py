@@ -12,9 +12,9 @@ from typing import Any
 
 from benchmark.errors import RunError, SetupError
 from benchmark.node.interfaces import Dataset
-from benchmark.node.model import find_snapshot
+from benchmark.node.model.load import find_snapshot
+from benchmark.node.model.tokenizer import decode, load_tokenizer
 from benchmark.node.sentences import REMEDY, sentence_splitter
-from benchmark.node.tokenizer import decode, load_tokenizer
 from benchmark.records import Rouge, Sample
 from benchmark.settings import Settings
 

@@ -6,7 +6,6 @@ A new engine, scenario or dataset is one new file in `engines/`, `scenarios/` or
 
 from __future__ import annotations
 
-import importlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -236,34 +235,3 @@ class Scenario(ABC):
     @abstractmethod
     def run(self, workload: Workload, issuer: Issuer, conditions: Conditions) -> Outcome:
         """Issue the queries and return when all have completed or failed."""
-
-
-def make_engine(name: str, settings: Settings, generation: Generation, options: dict[str, Any]) -> Engine:
-    """Return the engine of that file name, not yet loaded; on several GPUs it may be one that hosts several of it.
-
-    Raises InputError or SetupError where the replicas asked for cannot be.
-    """
-    from benchmark.node.replicas import make_replicated_engine
-
-    return make_replicated_engine(name, settings, generation, options)
-
-
-def plain_engine(name: str, settings: Settings, generation: Generation, options: dict[str, Any]) -> Engine:
-    """Return the engine of that file name for this process, not yet loaded."""
-    engine: Engine = importlib.import_module(f"benchmark.node.engines.{name}").Engine(settings, generation, options)
-    return engine
-
-
-def make_scenario(name: str, options: dict[str, Any]) -> Scenario:
-    """Return the scenario of that file name."""
-    scenario: Scenario = importlib.import_module(f"benchmark.node.scenarios.{name}").Scenario(options)
-    return scenario
-
-
-def load_dataset(name: str, settings: Settings, options: dict[str, Any]) -> Dataset:
-    """Return the dataset of that file name.
-
-    Raises InputError for options that it does not have, SetupError where it is not there.
-    """
-    dataset: Dataset = importlib.import_module(f"benchmark.node.datasets.{name}").load(settings, options)
-    return dataset

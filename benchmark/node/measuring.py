@@ -14,13 +14,13 @@ from benchmark.errors import InputError, RunError
 from benchmark.files import rewrite_samples, sample_writer
 from benchmark.loadgen_log import ACCURACY, ANSWERS
 from benchmark.loadgen_options import Purpose
-from benchmark.node import cpu_time
 from benchmark.node.accuracy import answers_of, has_references, model_ends, read_answers, score
 from benchmark.node.interfaces import Conditions, Dataset, Engine, Query, Scenario, Workload, now_ns
 from benchmark.node.progress import Progress
 from benchmark.node.recorder import Recorder
-from benchmark.node.telemetry import NoWatch, Watch
 from benchmark.node.together import Start, sleep_until
+from benchmark.node.watch import cpu_time
+from benchmark.node.watch.telemetry import NoWatch, Watch
 from benchmark.profiles import Profile
 from benchmark.records import Accuracy, Audit, CpuTime, LoadGenResult, Metrics, Sample, Serving, Window
 from benchmark.settings import DEFAULT_ROUND, Settings
@@ -169,9 +169,10 @@ def run_audit(bench: Bench, target_qps: float, settings: Settings) -> Audit:
     if outcome.loadgen is None:
         raise RunError("The audit run has no result of LoadGen.")
     try:
-        return judge_audit(bench.directory, outcome.loadgen, model_ends(settings))
+        audit = judge_audit(bench.directory, outcome.loadgen, model_ends(settings))
     except InputError as error:
         raise RunError(str(error)) from None
+    return audit.model_copy(update={"errors": sum(sample.error is not None for sample in recorder.samples)})
 
 
 def _greedy(bench: Bench) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from benchmark.errors import BenchmarkError, InputError
-from benchmark.node.interfaces import Answer, Engine, EngineBroken, Query, plain_engine
+from benchmark.node.interfaces import Answer, Engine, EngineBroken, Query
+from benchmark.node.registry import plain_engine
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo
 from benchmark.settings import Settings

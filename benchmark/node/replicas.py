@@ -16,11 +16,11 @@ from typing import Any
 from pydantic import JsonValue
 
 from benchmark.errors import InputError, SetupError
-from benchmark.node import interfaces
 from benchmark.node.interfaces import Engine, EngineBroken, Listener, Query
-from benchmark.node.oom import oom_kills
-from benchmark.node.present_gpus import left_out, visible
+from benchmark.node.registry import plain_engine
 from benchmark.node.replica_process import Ask, Assignment, Broken, Ended, FirstToken, Loaded, NotLoaded, serve
+from benchmark.node.watch.oom import oom_kills
+from benchmark.node.watch.present_gpus import left_out, visible
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo
 from benchmark.settings import Settings
@@ -29,12 +29,12 @@ from benchmark.settings import Settings
 CLOSE_S = 5.0
 
 
-def make_replicated_engine(name: str, settings: Settings, generation: Generation, options: dict[str, Any]) -> Engine:
+def make_engine(name: str, settings: Settings, generation: Generation, options: dict[str, Any]) -> Engine:
     """Return the engine of that file name in this process, or one that hosts several where several are wanted.
 
     Raises InputError where several are asked of an engine that cannot be hosted, SetupError where GPUs are too few.
     """
-    single = interfaces.plain_engine(name, settings, generation, options)
+    single = plain_engine(name, settings, generation, options)
     asked = settings.benchmark_replicas
     if not single.replicable:
         if asked not in ("auto", 1) and not single.counts_gpus:

@@ -19,20 +19,17 @@ from benchmark.errors import BenchmarkError, RunError
 from benchmark.files import write_atomic, write_record
 from benchmark.loadgen_log import SOLO
 from benchmark.node.accuracy import has_references, require_scoring
-from benchmark.node.environment import require_idle, validate_environment, visitors
-from benchmark.node.full_memory import explain, is_full
-from benchmark.node.interfaces import (
-    Workload,
-    load_dataset,
-    make_engine,
-    make_scenario,
-)
+from benchmark.node.interfaces import Workload
 from benchmark.node.lock import ALONE, STARTING, Lock
 from benchmark.node.measuring import Bench, Pass, judge_answers, run_audit
 from benchmark.node.peak import FIRST_GUESS, PeakFinder
 from benchmark.node.progress import Progress
-from benchmark.node.telemetry import NoWatch, Watch, start_watch
+from benchmark.node.registry import load_dataset, make_scenario
+from benchmark.node.replicas import make_engine
 from benchmark.node.together import Start, end_turn, wait_for_start, wait_for_turn
+from benchmark.node.watch.environment import require_idle, validate_environment, visitors
+from benchmark.node.watch.full_memory import explain, is_full
+from benchmark.node.watch.telemetry import NoWatch, Watch, start_watch
 from benchmark.records import DatasetInfo, Metrics, NodeResult, Repeat, Solo, Stage, Status, Telemetry, Verdict
 from benchmark.rundir import READY, of_repeat
 from benchmark.secret_settings import Secrets

@@ -26,7 +26,9 @@ class Generation(_Part):
     """How tokens are chosen. `temperature` 0 is greedy."""
 
     max_new_tokens: int = Field(64, ge=1)
-    min_new_tokens: int = Field(0, ge=0, description="equal to max_new_tokens: every answer has that length")
+    min_new_tokens: int = Field(
+        0, ge=0, description="so many tokens of an answer do not end it; as max_new_tokens: all have that length"
+    )
     temperature: float = Field(0.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0, description="0: off")

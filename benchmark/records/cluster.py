@@ -54,6 +54,7 @@ class NodeRow(Record):
     prefix_cache: PrefixCache | None = Field(None, description="absent: the engine is no server, or nothing is kept")
     rate: Text = Field("", description="queries per second, where a schedule sets it; or searched")
     rouge: Rouge | None = None
+    audit: Text = Field("", description="what the compliance test came to, where one was run")
     host_vars: Text = Field("", description="where the target was searched: what to set to measure at it again")
     verdict: Verdict | None = None
     solo: tuple[SoloChange, ...] = Field((), description="where it was measured alone too")

@@ -41,7 +41,7 @@ THROTTLE_REASONS = {
     0x200: "board_limit",
     0x400: "reliability",
 }
-"""NVML's bits of why the clocks are held down, by the names that nvidia-smi gives them."""
+"""NVML's bits of why the clocks are throttled, by the names that nvidia-smi gives them."""
 
 
 def throttle_reasons(mask: int) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ class Gpu(Record):
     sm_clock_max_mhz: Count | None = None
     sm_clock_set_mhz: Count | None = Field(None, description="application clock; absent: none is set, or none can be")
     memory_clock_max_mhz: Count | None = None
-    throttle_reasons: tuple[Name, ...] = Field((), description="why the clocks are held down, before the run")
+    throttle_reasons: tuple[Name, ...] = Field((), description="why the clocks are throttled, before the run")
     ecc: bool | None = Field(None, description="whether ECC is on; absent: the GPU has none")
     ecc_corrected: Count | None = Field(None, description="errors since the driver was loaded")
     ecc_uncorrected: Count | None = None

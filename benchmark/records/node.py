@@ -85,10 +85,11 @@ class Audit(Record):
     """What one of MLPerf's compliance tests came to."""
 
     name: Literal["TEST06"]
-    passed: bool = Field(description="by the rules of the reference's own script")
+    passed: bool = Field(description="by the reference's rules, and ours where they are stricter")
     checks: tuple[Text, ...] = Field(description="each rule and how many answers broke it, a sentence each")
     answers: Count = Field(description="that LoadGen logged in the audit run")
     end_tokens: tuple[Count, ...] = Field(description="what was taken for the end of a sequence")
+    errors: Count = Field(0, description="queries of the audit run that failed, logged or not")
     loadgen: LoadGenResult = Field(description="of the audit run: too short for a verdict that says anything")
 
 

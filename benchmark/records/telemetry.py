@@ -23,7 +23,7 @@ class GpuTick(Record):
     energy_mj: Count | None = Field(None, description="the GPU's own counter since the driver's start, read every 5 s")
     temperature_c: float | None = None
     memory_temperature_c: float | None = Field(None, description="every 6 s")
-    throttle_reasons: Count | None = Field(None, description="NVML's bit mask of why the clocks are held down")
+    throttle_reasons: Count | None = Field(None, description="NVML's bit mask of why the clocks are throttled")
     pcie_tx_kib_s: Count | None = Field(None, description="every 2 s")
     pcie_rx_kib_s: Count | None = None
 

@@ -18,7 +18,7 @@ from node_action import CHECKOUT, NodeAction, NodeFailure
 from play_settings import SECRETS, Play, resolve_play
 
 from benchmark.cluster.attempts import open_attempt
-from benchmark.cluster.price import prices
+from benchmark.cluster.estimated_duration import estimated_durations
 from benchmark.cluster.resume import controller, remaining
 from benchmark.cluster.together import measures, patience_s, repeats_s, turns_s
 from benchmark.errors import InputError
@@ -98,7 +98,7 @@ class ActionModule(NodeAction):
         more_s = all_turns_s + repeats_s(asked)
         repeats = asked[0].settings.benchmark_repeats
         warn_without_locks(directory)
-        for sentence in prices(asked):
+        for sentence in estimated_durations(asked):
             Display().display(sentence)
         for node, settings in resolved.items():
             place = directory / NODES / node

@@ -14,7 +14,7 @@ from ansible.errors import AnsibleError
 from node_action import CHECKOUT, NodeAction, NodeFailure
 from play_settings import nodes, resolve_play
 
-from benchmark.cluster.wheelhouse import on_controller, require_pins
+from benchmark.cluster.packages.wheelhouse import on_controller, require_pins
 from benchmark.errors import InputError
 from benchmark.settings import ResolvedSettings
 from benchmark.vllm import ENGINE as VLLM

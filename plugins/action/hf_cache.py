@@ -24,8 +24,8 @@ from node_action import ANSWER_S, CHECKOUT, NodeAction, NodeFailure
 
 from benchmark.errors import InputError, SetupError
 from benchmark.locks import take
-from benchmark.node.hub_cache import COMMIT, Manifest, RepositoryCache
-from benchmark.node.hub_files import DATASET, MODEL, Kind
+from benchmark.node.hub.cache import COMMIT, Manifest, RepositoryCache
+from benchmark.node.hub.files import DATASET, MODEL, Kind
 from benchmark.profiles import load_profile
 from benchmark.settings import is_directory_path
 

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 from ansible.utils.display import Display
 from node_action import CHECKOUT, NodeAction, NodeFailure
 
+from benchmark.cluster.packages.wheelhouse import load, on_controller
 from benchmark.cluster.preflight import Needs, Probe, VllmNeeds, gpus, problems, warnings
-from benchmark.cluster.wheelhouse import load, on_controller
 from benchmark.errors import InputError
 from benchmark.settings import is_directory_path
 from benchmark.vllm import LOCK

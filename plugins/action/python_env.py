@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 from environment_action import EnvironmentAction
 from node_action import CHECKOUT
 
-from benchmark.cluster.wheel import build_wheel
+from benchmark.cluster.packages.own_wheel import build_wheel
 
 # One process may look at many nodes.
 _wheel = cache(build_wheel)

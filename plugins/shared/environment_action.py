@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from node_action import CHECKOUT, NodeAction, NodeFailure
 from wheel_supply import HouseOnController, Wanted
 
-from benchmark.cluster.wheelhouse import on_controller
+from benchmark.cluster.packages.wheelhouse import on_controller
 from benchmark.errors import InputError, SetupError
 from benchmark.files import file_sha256
 from benchmark.settings import canonical_sha256

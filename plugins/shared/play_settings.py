@@ -14,9 +14,10 @@ from benchmark.cluster.names import some
 from benchmark.cluster.resume import find_run, require_ended, settings_to_resume
 from benchmark.errors import InputError
 from benchmark.records import RunRecord
+from benchmark.resolve import resolve_nodes
 from benchmark.rundir import read_run
 from benchmark.secret_settings import NAMES, Secrets, check_secrets
-from benchmark.settings import ResolvedSettings, Settings, resolve_nodes
+from benchmark.settings import ResolvedSettings, Settings
 
 PREFIXES = ("benchmark_", "python_env_", "vllm_", "hf_cache_")
 # Secrets are no settings: they are in no result and in no run.json.

@@ -11,8 +11,8 @@ from typing import Any
 from node_action import CHECKOUT, NodeAction, NodeFailure
 from stream import StreamError, send_files
 
-from benchmark.cluster.wheelhouse import incomplete, load, require_checksums
-from benchmark.cluster.wheels import Target, Wheel, choose, parse_requirements
+from benchmark.cluster.packages.resolver import Target, Wheel, choose, parse_requirements
+from benchmark.cluster.packages.wheelhouse import incomplete, load, require_checksums
 from benchmark.errors import InputError
 
 WHEELS = CHECKOUT / "roles/python_env/files/wheels.sh"

@@ -25,6 +25,8 @@ REAL: dict[str, Any] = {
     "python_env_requirements": "requirements-node.txt",
     "python_env_torch_index_url": os.environ.get("TORCH_INDEX_URL", ""),
 }
+# For an environment of the tests: most of what pip would compile is never imported.
+UNCOMPILED: dict[str, Any] = {"node_environment": {"PIP_COMPILE": "0"}}
 
 
 @dataclass
@@ -149,7 +151,7 @@ def light_venv(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, worke
     """An environment without torch, made by the real provisioning from nothing: one for all test processes."""
     place = tmp_path_factory.getbasetemp()
     venv = (place if worker_id == "master" else place.parent) / "light" / "venv"
-    provide(venv, cluster, tmp_path_factory.mktemp("light"), {})
+    provide(venv, cluster, tmp_path_factory.mktemp("light"), UNCOMPILED)
     return venv
 
 
@@ -157,8 +159,7 @@ def light_venv(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, worke
 def full_venv(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The nodes' real environment, torch included; kept between runs of the tests, the role renews what is stale."""
     venv = CHECKOUT / ".build" / "tests" / "venv"
-    # Most of what pip would compile is never imported.
-    provide(venv, cluster, tmp_path_factory.mktemp("full"), {**REAL, "node_environment": {"PIP_COMPILE": "0"}})
+    provide(venv, cluster, tmp_path_factory.mktemp("full"), {**REAL, **UNCOMPILED})
     return venv
 
 

@@ -21,11 +21,13 @@ from benchmark.files import read_record
 from benchmark.records import ReadyNode
 from benchmark.rundir import ORDER
 from tests.hub_server import Hub, small_model
-from tests.integration.conftest import BIN, Done, Playbooks
+from tests.integration.conftest import BIN, DATA, Done, Playbooks
 from tests.integration.isolated_nodes import HOME, IsolatedNode, isolated_cluster, why_not
 from tests.integration.ssh_nodes import CHECKOUT, PORT, Cluster
 
-REQUIREMENTS = "tests/data/requirements-light.txt"
+# Without what only a client of the hub or of servers needs, which is most of what there is to install.
+REQUIREMENTS = CHECKOUT / ".build" / "tests" / "requirements-airgap.txt"
+CLIENTS = ("aiohttp==", "huggingface_hub==")
 MODEL = "org/small"
 # The task of the whole job that does what python_env and hf_cache do.
 PROVIDE = "Check the node, and provide its Python environment and the model"
@@ -45,6 +47,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def wheelhouse() -> Path:
     """What `make wheelhouse` makes, kept between runs of the tests; what is there already is not brought again."""
     directory = CHECKOUT / ".build" / "tests" / "wheelhouse"
+    directory.mkdir(parents=True, exist_ok=True)
+    light = (DATA / "requirements-light.txt").read_text().splitlines(keepends=True)
+    REQUIREMENTS.write_text("".join(line for line in light if not line.startswith(CLIENTS)))
     asked = [NODE_PYTHON, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
     version = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     # As a user calls it, with this very environment, which needs no making.
@@ -69,6 +74,7 @@ def gap(nodes: Cluster, wheelhouse: Path, tmp_path: Path) -> Iterator[Playbooks]
         "benchmark_work_dir": "~/.local/share/llm-benchmark/runs",
         "python_env_dir": "~/.local/share/llm-benchmark/venv",
         "python_env_python": NODE_PYTHON,
+        "python_env_requirements": str(REQUIREMENTS),
         "python_env_wheelhouse": str(wheelhouse),
         "hf_cache_dir": "~/.cache/huggingface",
         "hf_cache_source": "controller",

@@ -12,7 +12,8 @@ import pytest
 from benchmark.records import Finding
 from tests.integration.conftest import Playbooks, make_model_directory
 from tests.integration.cpu_quota import CpuQuota
-from tests.integration.ssh_nodes import CHECKOUT, Cluster, loopback
+from tests.integration.ssh_nodes import Cluster, loopback
+from tests.integration.test_drift import with_another_version
 
 HEALTHY = ("gpu1", "gpu2", "gpu3", "gpu4")
 STARVED, DELAYED, OTHER = "starved", "delayed", "other"
@@ -63,17 +64,12 @@ def starve_while_measuring(quota: CpuQuota, runs: Path, over: threading.Event) -
 def test_injected_faults_are_found_by_name(nodes: Cluster, quota: CpuQuota, light_venv: Path, tmp_path: Path) -> None:
     make_model_directory(tmp_path / "model")
     (tmp_path / "profile.yaml").write_text(PROFILE)
-    # Another version of one package, in an environment of the node's own.
-    pins = (CHECKOUT / "tests/data/requirements-light.txt").read_text()
-    other_pins = tmp_path / "requirements-other.txt"
-    other_pins.write_text(pins.replace("huggingface_hub==2.4.0", "huggingface_hub==2.3.0"))
-    shutil.copytree(light_venv, tmp_path / "venv", symlinks=True)
     control_path = Path(tempfile.mkdtemp(prefix="cp"))
     playbooks = Playbooks(
         nodes, tmp_path, light_venv, control_path, {"benchmark_profile": str(tmp_path / "profile.yaml")}
     )
     hosts = {name: nodes.host(name) for name in nodes.nodes}
-    hosts[OTHER] |= {"python_env_dir": str(tmp_path / "venv"), "python_env_requirements": str(other_pins)}
+    hosts[OTHER]["python_env_dir"] = str(with_another_version(light_venv, tmp_path / "venv"))
     sshd = nodes.nodes[STARVED].process
     assert sshd is not None
     quota.put(sshd.pid)

@@ -1,6 +1,7 @@
 """Two nodes that should be alike and are not: one has another package. Told, or stopped before anything is measured."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -9,14 +10,20 @@ import pytest
 from tests.integration.conftest import Playbooks
 
 
+def with_another_version(venv: Path, place: Path) -> Path:
+    """Copy an environment to `place`, and let one package there be of another version."""
+    shutil.copytree(venv, place, symlinks=True, copy_function=os.link)
+    (metadata,) = place.glob("lib/python3*/site-packages/huggingface_hub-*.dist-info/METADATA")
+    text = metadata.read_text().replace("\nVersion: 2.4.0\n", "\nVersion: 2.3.0\n")
+    metadata.unlink()  # it is a link to the other one's
+    metadata.write_text(text)
+    return place
+
+
 def unlike(playbooks: Playbooks, **settings: str | bool) -> Path:
     """Return an inventory in which jw3 has an environment of its own, with another version of one package."""
-    other = playbooks.directory / "other"
-    shutil.copytree(playbooks.venv, other, symlinks=True)
-    (metadata,) = other.glob("lib/python3*/site-packages/huggingface_hub-*.dist-info/METADATA")
-    metadata.write_text(metadata.read_text().replace("\nVersion: 2.4.0\n", "\nVersion: 2.3.0\n"))
     hosts = {node: playbooks.cluster.host(node) for node in ("jw2", "jw3")}
-    hosts["jw3"]["python_env_dir"] = str(other)
+    hosts["jw3"]["python_env_dir"] = str(with_another_version(playbooks.venv, playbooks.directory / "other"))
     return playbooks.inventory(hosts, **settings)
 
 

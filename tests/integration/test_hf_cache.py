@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmark.node.hub_cache import RepositoryCache
-from benchmark.node.tiny_model import make_tiny_model
+from benchmark.node.hub.cache import RepositoryCache
+from benchmark.node.model.tiny import make_tiny_model
 from tests.hub_server import Hub, small_articles, small_model
 from tests.integration.ssh_nodes import Cluster
 
@@ -78,6 +78,7 @@ class Role:
             "hf_cache_controller_dir": str(self.directory / "controller"),
             "hf_cache_min_free_gb": 0,
             "python_env_dir": sys.prefix,
+            "node_environment": environment or {},
             **variables,
         }
         inputs = self.directory / "inputs"
@@ -88,7 +89,12 @@ class Role:
             hosts = nodes or {"node1": {}, "node2": {}}
             group = {"hosts": hosts, "vars": {"ansible_connection": "local", **every}}
             (inputs / "hosts.yml").write_text(yaml.safe_dump({"gpu_nodes": group}))
-        play = {"hosts": "gpu_nodes", "gather_facts": False, "roles": ["hf_cache"], "environment": environment or {}}
+        play = {
+            "hosts": "gpu_nodes",
+            "gather_facts": False,
+            "roles": ["hf_cache"],
+            "environment": "{{ node_environment }}",
+        }
         (inputs / "play.yml").write_text(yaml.safe_dump([play]))
         done = subprocess.run(
             [
@@ -146,26 +152,20 @@ def files_with_the_token(directory: Path) -> list[Path]:
     return [path for path in files if TOKEN.encode() in path.read_bytes()]
 
 
-@pytest.mark.parametrize("source", ["hub", "controller"])
-def test_a_gated_model_arrives_and_the_token_shows_nowhere(role: Role, source: str) -> None:
+def test_a_gated_model_arrives_from_either_source_and_the_token_shows_nowhere(role: Role) -> None:
     model = role.hub.add(MODEL, small_model(), needs_token=TOKEN)
-    seen: list[str] = []
-    looked = threading.Event()
-
-    def look() -> None:
-        seen.extend(holders_of_the_token())
-        looked.set()
-
-    role.hub.while_sending = look
-    done = role.play("-vvvvv", benchmark_model_revision=model.commit, hf_cache_source=source, hf_cache_token=TOKEN)
+    looks: list[list[str]] = []
+    role.hub.while_sending = lambda: looks.append(holders_of_the_token())
+    sources = {"node1": "hub", "node2": "hub", "node3": "controller", "node4": "controller"}
+    nodes = {node: {"hf_cache_source": source} for node, source in sources.items()}
+    done = role.play("-vvvvv", nodes=nodes, benchmark_model_revision=model.commit, hf_cache_token=TOKEN)
     assert done.code == 0, done.output
-    assert done.changed == (1, 1)
-    assert looked.is_set()
-    assert seen == []
+    assert looks == [[]] * 6, "while two nodes and the controller get two large files each"
     assert TOKEN not in done.output
     assert (role.directory / "ansible.log").stat().st_size > 1000
     assert files_with_the_token(role.directory) == []
-    for node in ("node1", "node2"):
+    for node in nodes:
+        assert done.recap(node)["changed"] == 1
         assert (role.cache(node).snapshot(model.commit) / WEIGHTS).read_bytes() == model.files[WEIGHTS]
 
 
@@ -184,15 +184,27 @@ def test_a_refused_token_shows_nowhere_either(role: Role) -> None:
     assert files_with_the_token(role.directory) == []
 
 
-def test_a_second_run_asks_nobody_and_changes_nothing(role: Role) -> None:
+def test_a_second_run_asks_nobody_and_source_none_only_verifies_what_is_there(role: Role) -> None:
     model = role.hub.add(MODEL, small_model())
-    check = role.play("--check", benchmark_model_revision=model.commit)
-    assert (check.code, check.changed) == (0, (1, 1)), check.output
+    nodes: dict[str, dict[str, Any]] = {"node1": {}, "node2": {}, "absent": {"hf_cache_source": "none"}}
+    settings: dict[str, Any] = {"benchmark_model_revision": model.commit, "nodes": nodes}
+    check = role.play("--check", **settings)
+    assert check.changed == (1, 1), check.output
+    assert (check.recap("node1")["failed"], check.recap("absent")["failed"]) == (0, 1)
     assert not role.cache("node1").root.exists()
-    assert role.play(benchmark_model_revision=model.commit).changed == (1, 1)
+    first = role.play(**settings)
+    assert first.changed == (1, 1), first.output
+    assert (first.recap("node1")["failed"], first.recap("absent")["failed"]) == (0, 1)
+    assert "is not in" in first.failure("absent")
+    assert "hf_cache_source" in first.failure("absent")
+    assert not role.cache("absent").root.exists()
     role.hub.requests.clear()
-    assert role.play(benchmark_model_revision=model.commit).changed == (0, 0)
-    assert role.play("--check", benchmark_model_revision=model.commit).changed == (0, 0)
+    # Another that is to verify only, where the first node has it.
+    nodes["absent"]["hf_cache_dir"] = str(role.directory / "node1")
+    again = role.play(**settings)
+    assert (again.code, again.changed, again.recap("absent")["changed"]) == (0, (0, 0), 0), again.output
+    check = role.play("--check", **settings)
+    assert (check.code, check.changed, check.recap("absent")["changed"]) == (0, (0, 0), 0), check.output
     assert role.hub.requests == []
 
 
@@ -245,37 +257,38 @@ def test_the_controller_pushes_over_ssh(role: Role, cluster: Cluster) -> None:
     assert files_with_the_token(role.directory) == []
 
 
-def test_what_fails_on_the_controller_is_tried_once_and_told_to_every_node(role: Role) -> None:
+def test_each_node_is_told_what_it_lacks_and_what_fails_on_the_controller_is_tried_once(role: Role) -> None:
     role.hub.add(MODEL, small_model(), needs_token=TOKEN)
-    done = role.play(benchmark_model_revision="main", hf_cache_source="controller")
-    assert done.code != 0
-    assert done.words.count("On the controller: org/small is gated") >= 2
-    assert len([request for request in role.hub.requests if request.path.startswith("/api/")]) == 1
+    ended = threading.Event()
 
+    def hang() -> None:
+        ended.wait()
 
-def test_nodes_without_network_are_told_of_the_other_way(role: Role) -> None:
     with Hub() as closed:
         pass
-    done = role.play(benchmark_model_revision="main", environment={"HF_ENDPOINT": closed.url})
+    with Hub() as hanging:
+        hanging.add(MODEL, small_model())
+        hanging.while_sending = hang
+        nodes: dict[str, dict[str, Any]] = {
+            "gated1": {"hf_cache_source": "controller"},
+            "gated2": {"hf_cache_source": "controller"},
+            "offline": {"node_environment": {"HF_ENDPOINT": closed.url}},
+            "bare": {"python_env_dir": "/nowhere"},
+            "hung": {"node_environment": {"HF_ENDPOINT": hanging.url}, "hf_cache_timeout_s": 3},
+        }
+        try:
+            done = role.play(nodes=nodes, benchmark_model_revision="main")
+        finally:
+            ended.set()
     assert done.code != 0
-    assert f"{closed.url} is out of reach" in done.words
-    assert "set hf_cache_source to controller" in done.words
-    assert role.hub.requests == []
-
-
-def test_source_none_verifies_what_is_there(role: Role) -> None:
-    model = role.hub.add(MODEL, small_model())
-    settings: dict[str, Any] = {"benchmark_model_revision": model.commit, "hf_cache_source": "none"}
-    absent = role.play(**settings)
-    assert absent.code != 0
-    assert "is not in" in absent.words
-    assert "hf_cache_source" in absent.words
-    assert role.play("--check", **settings).code != 0
-    assert role.play(benchmark_model_revision=model.commit).code == 0
-    role.hub.requests.clear()
-    done = role.play(**settings)
-    assert (done.code, done.changed) == (0, (0, 0)), done.output
-    assert role.hub.requests == []
+    for node in ("gated1", "gated2"):
+        assert "On the controller: org/small is gated" in done.failure(node)
+    # By the controller, once: of the others nobody asks this hub.
+    assert len([request for request in role.hub.requests if request.path.startswith("/api/")]) == 1
+    assert f"{closed.url} is out of reach" in done.failure("offline")
+    assert "set hf_cache_source to controller" in done.failure("offline")
+    assert "There is no Python in /nowhere on the node" in done.failure("bare")
+    assert "did not arrive within hf_cache_timeout_s = 3 s" in done.failure("hung")
 
 
 def test_a_directory_is_checked_for_what_loading_needs(role: Role) -> None:
@@ -305,28 +318,9 @@ def test_a_directory_is_checked_for_what_loading_needs(role: Role) -> None:
         assert ("benchmark_model" in failure) == (lacking != "nothing")
 
 
-def test_without_an_environment(role: Role) -> None:
+def test_check_mode_needs_no_environment(role: Role) -> None:
     done = role.play("--check", benchmark_model_revision="main", python_env_dir="/nowhere")
     assert (done.code, done.changed) == (0, (1, 1)), done.output
-    done = role.play(benchmark_model_revision="main", python_env_dir="/nowhere")
-    assert done.code != 0
-    assert "There is no Python in /nowhere on the node" in done.words
-
-
-def test_a_download_that_hangs_is_ended(role: Role) -> None:
-    role.hub.add(MODEL, small_model())
-    ended = threading.Event()
-
-    def hang() -> None:
-        ended.wait()
-
-    role.hub.while_sending = hang
-    try:
-        done = role.play(benchmark_model_revision="main", hf_cache_timeout_s=3)
-    finally:
-        ended.set()
-    assert done.code != 0
-    assert "did not arrive within hf_cache_timeout_s = 3 s" in done.words
 
 
 ARTICLES = [("A café opened.", "It opened ."), ("Rain fell in {London}.", "It rained .")]

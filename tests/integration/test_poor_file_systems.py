@@ -15,9 +15,16 @@ from tests.integration.ssh_nodes import Cluster, loopback
 from tests.no_flock import no_flock
 
 # As tar does where a file changed as it was read, and as one does that cannot read the file that counts.
-CHANGED = 'case $* in *-c*) {tar} "$@"; exit 1 ;; esac; exec {tar} "$@"'
+CHANGED = (
+    'case $* in *-c*) {tar} "$@"; echo "tar: ./benchmark.log: file changed as we read it" >&2; exit 1 ;; esac; '
+    'exec {tar} "$@"'
+)
 UNREADABLE = 'case $* in *-c*) {tar} --exclude=\'mlperf_datacenter_*\' "$@"; exit 1 ;; esac; exec {tar} "$@"'
 CUT = 'case $* in *-c*) {tar} "$@"; truncate -s -200 "$2"; exit 2 ;; esac; exec {tar} "$@"'
+# And as one that does not notice.
+UNNOTICED = 'case $* in *-c*) {tar} "$@"; truncate -s -20 "$2"; exit 0 ;; esac; exec {tar} "$@"'
+TARS = {"changed": CHANGED, "unreadable": UNREADABLE, "cut": CUT, "unnoticed": UNNOTICED}
+STAYED = ("unreadable", "cut", "unnoticed")
 
 
 def with_tar(directory: Path, script: str) -> str:
@@ -37,7 +44,7 @@ def ended(light_venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     missing = no_flock(place, place, errno.ENOLCK)
     settings = " ".join(f"{name}={value}" for name, value in missing.items())
     nodes.add("jw2", loopback(12), config=f"SetEnv {settings}\n")
-    for number, (name, script) in enumerate({"changed": CHANGED, "unreadable": UNREADABLE, "cut": CUT}.items()):
+    for number, (name, script) in enumerate(TARS.items()):
         nodes.add(name, loopback(13 + number), config=with_tar(place / "bin" / name, script))
     make_model_directory(place / "model")
     playbooks = Playbooks(nodes, place, light_venv, place / "cp")
@@ -57,24 +64,37 @@ def test_without_locks_the_run_goes_on_and_says_so_once(ended: tuple[Playbooks, 
 
 def test_a_whole_archive_counts_whatever_tar_said(ended: tuple[Playbooks, Done]) -> None:
     _, done = ended
-    assert done.row("changed")["status"] == "complete", done.output
+    assert (done.row("changed")["status"], done.row("changed")["counted"]) == ("complete", True), done.output
+    assert done.code == 2, "the others' files stayed where they are"
 
 
-@pytest.mark.parametrize("node", ["unreadable", "cut"])
+@pytest.mark.parametrize("node", STAYED)
 def test_what_cannot_be_fetched_stays_and_the_message_says_where(ended: tuple[Playbooks, Done], node: str) -> None:
     playbooks, done = ended
-    left = playbooks.directory / "nodes" / node / "runs" / done.run_dir.name / node
+    left = runs(playbooks, node) / done.run_dir.name / node
     assert list(left.glob("mlperf_datacenter_*.json"))
     reason = done.row(node)["reason"]
     assert f"Its files stay on {node} in {left}" in reason
     assert f"-e benchmark_resume={done.run_dir.name} fetches them" in reason
+    if node == "unnoticed":
+        assert "fetched.tar.gz: cannot be unpacked" in reason
 
 
 def test_and_is_fetched_by_resuming_once_that_is_mended(ended: tuple[Playbooks, Done]) -> None:
     playbooks, done = ended
-    for node in ("unreadable", "cut"):
+    run_id = done.run_dir.name
+    measured = {node: (runs(playbooks, node) / run_id / node / "samples.jsonl").read_text() for node in STAYED}
+    for node in STAYED:
         (playbooks.directory / "bin" / node / "tar").unlink()
-    again = playbooks.run("benchmark", "-e", f"benchmark_resume={done.run_dir.name}")
+    again = playbooks.run("benchmark", "-e", f"benchmark_resume={run_id}")
     assert again.code == 0, again.output
-    assert [row["status"] for row in again.cluster["nodes"]] == ["complete"] * 4
-    assert again.row("cut")["attempt"] == 1, "it was measured then"
+    assert [row["status"] for row in again.cluster["nodes"]] == ["complete"] * (len(TARS) + 1)
+    assert again.cluster["counted"] == len(TARS) + 1
+    for node in STAYED:
+        assert again.row(node)["attempt"] == 1, "it was measured then"
+        assert (again.run_dir / "nodes" / node / "samples.jsonl").read_text() == measured[node], "not measured again"
+        assert not (runs(playbooks, node) / run_id).exists()
+
+
+def runs(playbooks: Playbooks, node: str) -> Path:
+    return playbooks.directory / "nodes" / node / "runs"

@@ -53,25 +53,30 @@ def test_scenario_by_scenario_and_then_the_tree(
     }
     words = ["-e", json.dumps(variables)]
 
-    # The questions come before anything is touched.
-    asked = playbooks.run("submission", *words)
-    assert asked.code != 0
-    assert "was written: answer what it asks of the system" in asked.output
-    assert "Together about 30 min" in asked.output  # two scenarios of 11 min, and 13,368 articles twice at 60 a second
+    # The plan is told, and nothing is touched.
+    plan = playbooks.run("submission", *words, "--check")
+    assert plan.code == 0, plan.output
+    assert "Together about 30 min" in plan.output  # two scenarios of 11 min, and 13,368 articles twice at 60 a second
     assert not playbooks.results.exists()
+    assert not (tmp_path / "system.yml").exists()
     (tmp_path / "system.yml").write_text(ANSWERS)
 
-    # The first scenario alone, as where somebody stopped after it.
-    first = playbooks.run(
-        "submission", *words, "-e", "submission_scenarios=Offline", "-e", f"submission_output={tmp_path}/one"
-    )
+    # The first scenario of the first node alone, as where the other was lost and somebody stopped there.
+    begun = ["--limit", "jw2", "-e", "submission_scenarios=Offline", "-e", f"submission_output={tmp_path}/one"]
+    first = playbooks.run("submission", *words, *begun)
     assert first.code == 0, first.output
-    offline = (playbooks.results / "submission-datacenter-closed/offline/latest").resolve().name
+    latest = playbooks.results / "submission-datacenter-closed/offline/latest"
+    offline = latest.resolve()
+    (alone,) = (tmp_path / "one/closed/Us/systems").iterdir()
+    assert alone.name == "A_server.json"
+    samples = (offline / "nodes/jw2/samples.jsonl").read_bytes()
 
     done = playbooks.run("submission", *words)
     assert done.code == 0, done.output
-    assert f"Offline: measured already in the run {offline}." in done.output
-    assert (playbooks.results / "submission-datacenter-closed/offline/latest").resolve().name == offline
+    plan_line = f"Step 1 of 2, Offline, goes on in the run {offline.name} (short-offline, target 60.0) with jw3: "
+    assert plan_line in done.output
+    assert latest.resolve() == offline
+    assert (offline / "nodes/jw2/samples.jsonl").read_bytes() == samples
     systems = sorted(path.name for path in (tmp_path / "tree/closed/Us/results").iterdir())
     assert systems == ["A_server-1", "A_server-2"]
     assert {path.name for path in (tmp_path / "tree/closed/Us/results/A_server-1/llama3.1-8b").iterdir()} == set(

@@ -14,7 +14,7 @@ import yaml
 
 from tests.hub_server import Hub
 from tests.integration.conftest import BIN, REAL, Playbooks
-from tests.integration.ssh_nodes import CHECKOUT
+from tests.integration.ssh_nodes import CHECKOUT, loopback
 
 TOKEN = "hf_" + "ThisMustBeNowhere" * 2
 MODEL = "org/tiny-llama"
@@ -128,32 +128,34 @@ def test_loadgen_drives_continuous_batching_on_two_nodes(whole: Playbooks, tiny_
         "benchmark_dataset_path": articles(tmp_path / "cnn_eval.json", 30),
         "benchmark_target_qps": 20,
     }
-    done = whole.run("benchmark", "-e", f"benchmark_profile={short(tmp_path, 'Server')}")
+    # And another scenario on each of two more: two replicas at once, and one query at a time with the answers judged.
+    further = [whole.cluster.add(name, loopback(number)) for name, number in (("jw4", 4), ("jw5", 5))]
+    hosts = {name: whole.cluster.host(name) for name in ("jw2", "jw3", "jw4", "jw5")}
+    for name in ("jw2", "jw3"):
+        hosts[name]["benchmark_profile"] = short(tmp_path, "Server")
+    hosts["jw4"] |= {"benchmark_profile": short(tmp_path, "Offline"), "benchmark_replicas": 2}
+    hosts["jw5"] |= {
+        "benchmark_profile": short(tmp_path, "SingleStream"),
+        "benchmark_engine": "sequential",
+        "benchmark_accuracy": "with-performance",
+    }
+    try:
+        done = whole.run("benchmark", inventory=whole.inventory(hosts))
+    finally:
+        for node in further:
+            node.stop()
+            del whole.cluster.nodes[node.name]
     assert done.code == 0, done.output
-    assert done.cluster["counted"] == 2, done.summary
-    for node in ("jw2", "jw3"):
-        result = check_against_loadgen(done.run_dir, node, "Server")
+    assert done.cluster["counted"] == 4, done.summary
+    assert len(done.cluster["groups"]) == 3, "unlike runs are not summed"
+    for name in ("jw2", "jw3"):
+        result = check_against_loadgen(done.run_dir, name, "Server")
         assert result["engine"]["name"] == "continuous"
         assert result["metrics"]["qps"] == result["loadgen"]["results"]["result_completed_samples_per_sec"]
-        assert done.row(node)["metrics"] == result["metrics"]
-
-    # Another scenario on each node: two replicas at once, and one query at a time with the answers judged.
-    hosts = {
-        "jw2": {**whole.cluster.host("jw2"), "benchmark_profile": short(tmp_path, "Offline"), "benchmark_replicas": 2},
-        "jw3": {
-            **whole.cluster.host("jw3"),
-            "benchmark_profile": short(tmp_path, "SingleStream"),
-            "benchmark_engine": "sequential",
-            "benchmark_accuracy": "with-performance",
-        },
-    }
-    done = whole.run("benchmark", inventory=whole.inventory(hosts))
-    assert done.code == 0, done.output
-    assert done.cluster["counted"] == 2, done.summary
-    assert len(done.cluster["groups"]) == 2, "unlike runs are not summed"
-    offline = check_against_loadgen(done.run_dir, "jw2", "Offline")
+        assert done.row(name)["metrics"] == result["metrics"]
+    offline = check_against_loadgen(done.run_dir, "jw4", "Offline")
     assert offline["engine"]["replicas"] == 2
-    single = check_against_loadgen(done.run_dir, "jw3", "SingleStream")
+    single = check_against_loadgen(done.run_dir, "jw5", "SingleStream")
     assert single["engine"]["name"] == "sequential"
     assert single["accuracy"]["rouge"]["answers"] == 30
     assert single["accuracy"]["loadgen"]["mode"] == "AccuracyOnly"
@@ -173,15 +175,6 @@ def test_the_same_through_ansible_runner(playbooks: Playbooks, tmp_path: Path) -
     assert "STATUS successful 0 []" in done.stdout, done.stdout
     made = {path.name for path in (playbooks.results / "latest").iterdir()}
     assert {"benchmark_summary.txt", "benchmark_summary.md", "nodes.csv", "report.html"} <= made
-
-    invalid = playbooks.inventory(benchmark_target_qps=100000, benchmark_fail_on_invalid=True)
-    command = ["ansible-runner", "run", ".", "-p", "playbooks/benchmark.yml", "--inventory", str(invalid)]
-    command += ["--artifact-dir", str(tmp_path / "artifacts")]
-    verdict = subprocess.run(
-        command, cwd=CHECKOUT, env=playbooks.environment(), capture_output=True, text=True, check=False
-    )
-    assert verdict.returncode != 0
-    assert "INVALID" in verdict.stdout
 
 
 def test_ansible_runner_keeps_host_key_checking(playbooks: Playbooks, tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ from benchmark.records import (
     Solo,
     Window,
 )
+from benchmark.resolve import resolve
 from benchmark.rundir import NODES, RUN_FILE, of_repeat
-from benchmark.settings import ResolvedSettings, resolve
+from benchmark.settings import ResolvedSettings
 from benchmark.verdict import Findings, judge
 
 RUN_ID = "20250102T030405Z-0123abcd"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark.audit import judge_audit
+from benchmark.audit import audit_config, judge_audit, unlike_config, verify_audit
 from benchmark.errors import InputError
 from benchmark.records import LoadGenResult
 
@@ -46,7 +46,10 @@ SOUND = [5, 6, 7, 8]
         (logged(SOUND, first=[6]), "SingleStream", "First token"),
         (logged(SOUND, first=[6]), "Offline", None),
         (logged(SOUND, count=3), "Offline", "Length"),
-        (logged([], first=[], count=1), "Server", "Length"),
+        # The reference passes the three that follow.
+        (logged(SOUND, first=[]), "Server", "First token"),
+        (logged(SOUND, first=[*SOUND, 9]), "Server", "First token"),
+        (logged([], count=0), "Offline", "Length"),
         # LoadGen writes nothing of the first token where it was told of none.
         ({key: value for key, value in logged(SOUND).items() if key != "token_data"}, "Offline", None),
         ({key: value for key, value in logged(SOUND).items() if key != "token_data"}, "Server", "First token"),
@@ -57,15 +60,52 @@ def test_an_answer_breaks_the_rule_that_it_breaks(
 ) -> None:
     passed, checks = judged(tmp_path, [logged(SOUND), entry], scenario)
     assert passed is (failing is None)
-    assert [check.partition(":")[0] for check in checks if ": FAIL, 1 of 2 answers" in check] == (
-        [failing] if failing else []
+    assert [check.partition(":")[0] for check in checks if ": FAIL" in check] == ([failing] if failing else [])
+
+
+def test_a_first_token_that_loadgen_was_not_told_of_fails_and_is_told_from_a_wrong_one(tmp_path: Path) -> None:
+    passed, checks = judged(tmp_path, [logged(SOUND), logged(SOUND, first=[]), logged(SOUND, first=[6])])
+    assert not passed
+    assert checks[0] == (
+        "First token: FAIL, 1 of 3 answers begin with another token than LoadGen was told of; of 1 LoadGen was told no "
+        "first token, which the reference lets pass."
     )
 
 
-def test_a_first_token_of_which_nothing_was_told_is_said_though_the_reference_lets_it_pass(tmp_path: Path) -> None:
-    passed, checks = judged(tmp_path, [logged(SOUND, first=[])])
-    assert passed
-    assert "Of 1 LoadGen was told no first token's id, so there was nothing to compare." in checks[0]
+def test_a_failed_query_breaks_two_rules(tmp_path: Path) -> None:
+    _, checks = judged(tmp_path, [logged(SOUND), logged([], first=[], count=0)])
+    assert [": FAIL" in check for check in checks] == [True, False, True]
+
+
+def test_the_result_says_what_was_verified(tmp_path: Path) -> None:
+    (tmp_path / "TEST06_mlperf_log_accuracy.json").write_text(json.dumps([logged([5, 9, 9]), logged(SOUND)]))
+    loadgen = LoadGenResult.model_validate({"scenario": "Server", "mode": "PerformanceOnly"})
+    found, audit = verify_audit(tmp_path, loadgen, [9]), judge_audit(tmp_path, loadgen, [9])
+    assert (found.first_token, found.end, found.length) == (True, False, True)
+    assert (audit.passed, audit.checks, audit.answers) == (found.passed, found.checks, 2)
+    assert audit.end_tokens == found.end_tokens == (2, 9)
+
+
+def test_a_run_under_other_settings_than_the_tests_is_told() -> None:
+    told = {
+        "test_mode": "PerformanceOnly",
+        "accuracy_log_rng_seed": 720381539243781796,
+        "accuracy_log_sampling_target": 100,
+        "min_query_count": 100,
+        "min_duration_ms": 0,
+        "sample_concatenate_permutation": False,
+    }
+
+    def unlike(scenario: str = "Server", **changes: Any) -> list[str]:
+        fields = {"scenario": scenario, "mode": "PerformanceOnly", "settings": {**told, **changes}}
+        return unlike_config(LoadGenResult.model_validate(fields))
+
+    assert unlike() == unlike("Offline", min_query_count=1) == []
+    assert unlike(min_query_count=1) == ["min_query_count 1 instead of 100"]
+    assert unlike(min_duration_ms=600_000) == ["min_duration_ms 600000 instead of 0"]
+    del told["accuracy_log_rng_seed"]
+    assert unlike() == ["accuracy_log_rng_seed not told instead of 720381539243781796"]
+    assert "*.*.accuracy_log_rng_seed = 720381539243781796\n" in audit_config()
 
 
 @pytest.mark.parametrize("content", ["", "[", "[]", "{}", "[1]", '[{"data": "0"}]', '[{"qsl_idx": 0, "data": "05"}]'])

@@ -11,7 +11,7 @@ import yaml
 from benchmark.combinations import ENGINE_OPTIONS, SCENARIO_OPTIONS
 from benchmark.errors import InputError
 from benchmark.profiles import plugins
-from benchmark.settings import resolve
+from benchmark.resolve import resolve
 
 URL: dict[str, Any] = {"benchmark_endpoint_urls": ["http://127.0.0.1:8000"]}
 CPU_VLLM: dict[str, Any] = {"benchmark_device": "cpu", "vllm_requirements": "cpu.txt"}
@@ -54,7 +54,6 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (options("vllm", page_size=16), None, "The engine vllm: page_size: Extra inputs are not permitted"),
         ({"benchmark_engine_options": {"page_size": 16}}, None, "page_size is an option of continuous."),
         # What an engine cannot do at all
-        (asked("continuous"), {**CLOSED, "generation": {"max_new_tokens": 8, "min_new_tokens": 4}}, "between 4 and 8"),
         (
             options("continuous", use_cuda_graph=True) | {"benchmark_device": "cpu"},
             None,

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from benchmark.cli import main
-from benchmark.schema_command import DIRECTORY, SCHEMAS, schemas
+from benchmark.commands.schema import DIRECTORY, SCHEMAS, schemas
 
 
 def schema(name: str) -> Any:

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from benchmark.errors import InputError
-from benchmark.settings import Settings, from_environment, needed_nodes, resolve, resolve_nodes
+from benchmark.resolve import from_environment, resolve, resolve_nodes
+from benchmark.settings import Settings, needed_nodes
 from tests.unit.test_profiles import OWN
 
 
@@ -164,6 +165,9 @@ def test_a_node_name_must_be_able_to_be_a_directory(name: str) -> None:
         ("benchmark_sync_start", True, False),
         ("benchmark_sync_timeout_s", 60, 61),
         ("benchmark_min_nodes", 2, "50%"),
+        ("benchmark_repeats", 2, 3),
+        ("benchmark_drift", "fail", "warn"),
+        ("benchmark_mlperf_round", "6.1", "6.0"),
     ],
 )
 def test_what_belongs_to_the_run_is_the_same_on_all_nodes(setting: str, one: Any, other: Any) -> None:

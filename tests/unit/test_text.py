@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from benchmark.records import EngineInfo, NodeResult, Sample, Serving
+from benchmark.records import Audit, EngineInfo, LoadGenResult, NodeResult, Sample, Serving
 from benchmark.text import WIDTH, above, clean, columns, entry, figure, left, moment, render_node, wrap
 from tests.unit.building import GPU, HOST, asked, closed_loop, failed, result_of, sample_lists
 
@@ -69,7 +69,12 @@ def test_a_figure_has_at_most_five_characters(value: float | None) -> None:
         (45.26, "45.3"),
         (99.96, "100.0"),
         (1870.4, "1870"),
-        (99999.6, "1e+05"),
+        (99999.6, "100k"),
+        (287_431, "287k"),
+        (999_999, "1000k"),
+        (12_345_678, "12.3M"),
+        (5e12, "5000G"),
+        (5e15, "5e+15"),
     ],
 )
 def test_figures(value: float | None, text: str) -> None:
@@ -115,11 +120,31 @@ def test_the_start_is_told_by_stage() -> None:
         assert "Start-up" not in render(engine=EngineInfo(name="continuous", details={"startup_s": odd}))
 
 
+@pytest.mark.parametrize(
+    ("passed", "checks", "errors", "words"),
+    [
+        (True, ("Length: pass, 0 of 9 answers differ.",), 0, "Audit TEST06 passed: 9 answers looked at."),
+        (
+            False,
+            ("First token: pass.", "Length: FAIL, 2 of 9 answers differ."),
+            3,
+            "Audit TEST06 FAILED: 9 answers looked at. Length: FAIL, 2 of 9 answers differ. 3 of its queries failed.",
+        ),
+    ],
+)
+def test_what_an_audit_came_to_is_told(passed: bool, checks: tuple[str, ...], errors: int, words: str) -> None:
+    loadgen = LoadGenResult.model_validate({"scenario": "Server", "mode": "PerformanceOnly"})
+    audit = Audit(
+        name="TEST06", passed=passed, checks=checks, answers=9, end_tokens=(2,), errors=errors, loadgen=loadgen
+    )
+    assert words in " ".join(render(audit=audit).split())
+
+
 def test_an_invalid_result_ends_with_its_reasons() -> None:
     samples = [*closed_loop([2500.0, 2500.0]), failed(2, 5000)]
     text = render_node(result_of("jw2", asked(3), samples))
     assert "  FAIL      failed queries: 1, at most 0" in text
-    assert "INVALID: failed queries is 1, at most 0 is asked. QPS is" in text
+    assert "INVALID: failed queries 1 is above the allowed 0. QPS " in text
 
 
 @pytest.mark.parametrize("status", ["failed", "interrupted"])

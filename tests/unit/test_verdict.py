@@ -6,7 +6,7 @@ import pytest
 from benchmark.columns import Columns
 from benchmark.metrics import compute
 from benchmark.profiles import Limit, load_profile
-from benchmark.records import Accuracy, LoadGenResult, Rouge, Serving, Status
+from benchmark.records import Accuracy, Audit, LoadGenResult, Rouge, Serving, Status
 from benchmark.verdict import Findings, judge, label, metric_paths, shown, unit, value_of
 from tests.unit.building import asked, closed_loop, failed, sample
 
@@ -75,10 +75,21 @@ def test_accuracy_is_judged_only_where_it_is_measured_and_its_absence_fails_then
         )
     }
     assert judged["off"].valid
-    assert judged["only"].reasons == ("ROUGE-2 is 15, at least 15.7 is asked.",)
+    assert judged["only"].reasons == ("ROUGE-2 15 is below the required 15.7.",)
     assert judged["with-performance"].reasons == (
-        "ROUGE-2 is undefined, at least 15.7 is asked.",
+        "ROUGE-2 is undefined; at least 15.7 is required.",
         "2 queries of the accuracy run failed.",
+    )
+
+
+def test_a_failed_audit_is_a_reason_in_its_own_words_and_so_are_queries_that_failed_in_it() -> None:
+    loadgen = LoadGenResult.model_validate({"scenario": "Server", "mode": "PerformanceOnly"})
+    checks = ("First token: FAIL, 1 of 9 answers differ.", "Length: pass, 0 of 9 answers differ.")
+    audit = Audit(name="TEST06", passed=False, checks=checks, answers=9, end_tokens=(2,), errors=3, loadgen=loadgen)
+    verdict = judge(limits(), Findings(METRICS, audit=audit), 1, "complete")
+    assert verdict.reasons == (
+        "TEST06: passed: no. First token: FAIL, 1 of 9 answers differ.",
+        "3 queries of the TEST06 run failed.",
     )
 
 
@@ -92,6 +103,9 @@ def test_accuracy_is_judged_only_where_it_is_measured_and_its_absence_fails_then
         ({"metric": "latency_ms.p99", "at_most": 2000}, True),
         ({"metric": "latency_ms.p50", "at_most": 1499.9}, False),
         ({"metric": "queries.failed", "at_most": 0}, True),
+        # What is exactly the limit keeps it.
+        ({"metric": "latency_ms.p50", "at_least": 1500}, True),
+        ({"metric": "latency_ms.p50", "at_most": 1500}, True),
     ],
 )
 def test_each_kind_of_limit(limit: dict[str, Any], passed: bool) -> None:
@@ -112,12 +126,12 @@ def test_profile_quick() -> None:
     healthy = compute(Columns.of(closed_loop([1800] * 20)), 20)
     assert judge(profile, Findings(healthy), 0.5, "complete").valid
     slow = judge(profile, Findings(compute(Columns.of(closed_loop([2500] * 20)), 20)), 0.5, "complete")
-    assert slow.reasons == ("QPS is 0.4, at least 0.45 is asked.",)
+    assert slow.reasons == ("QPS 0.4 is below the required 0.45.",)
     partly = Columns.of([*closed_loop([1800] * 18), failed(18, 32400)])
     broken = judge(profile, Findings(compute(partly, 20)), 0.5, "complete")
     assert broken.reasons == (
-        "failed queries is 1, at most 0 is asked.",
-        "unfinished queries is 1, at most 0 is asked.",
+        "failed queries 1 is above the allowed 0.",
+        "unfinished queries 1 is above the allowed 0.",
     )
 
 
@@ -125,7 +139,7 @@ def test_what_queries_failed_with_is_a_reason_only_where_that_is_held_against_th
     metrics = compute(Columns.of([*closed_loop([1800] * 18), failed(18, 32400)]), 19)
     found = Findings(metrics, failures="1 of them: The GPU's memory is full.")
     asked = judge(limits({"metric": "queries.failed", "at_most": 0}), found, 0.5, "complete")
-    assert asked.reasons == ("failed queries is 1, at most 0 is asked.", "1 of them: The GPU's memory is full.")
+    assert asked.reasons == ("failed queries 1 is above the allowed 0.", "1 of them: The GPU's memory is full.")
     assert judge(limits({"metric": "queries.failed", "at_most": 1}), found, 0.5, "complete").valid
 
 

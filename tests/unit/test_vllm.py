@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from benchmark.errors import InputError
-from benchmark.settings import resolve
+from benchmark.resolve import resolve
 from benchmark.vllm import check_vllm_options
 
 VLLM = {"benchmark_engine": "vllm"}

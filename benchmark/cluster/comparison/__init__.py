@@ -9,7 +9,7 @@ from benchmark.cluster.comparison.bootstrap import CONFIDENCE, REPLICATES, inter
 from benchmark.cluster.comparison.each import node_changes
 from benchmark.cluster.comparison.measured import HIGHER_IS_BETTER, METRICS, Figure, figure_of
 from benchmark.cluster.comparison.side import Likeness, Side
-from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import Comparison, GroupChange, MetricChange
 from benchmark.records.comparison import Outcome
 from benchmark.text import figure

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from benchmark.cluster.comparison.bootstrap import CONFIDENCE, SEED
 from benchmark.cluster.comparison.measured import HIGHER_IS_BETTER, figure_of_samples
 from benchmark.cluster.diagnosis.spread import NATURAL_SPREAD
-from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import NodeChange
 
 METRICS = ("qps", "latency_ms.p50", "ttft_ms.p50", "tpot_ms.p50")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from benchmark.cluster.comparison.bootstrap import Draw, inflation, percentile_draw, rate_draw, repeats_draw
 from benchmark.cluster.diagnosis.aspects import ENERGY, rate_of, scenario_of
-from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.results.load import LoadedNode
 from benchmark.metrics import PERCENTILES, SAMPLES_NEEDED, percentile
 
 RATES = ("qps", "tokens_per_s")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from benchmark.cluster.diagnosis.aspects import ENERGY
-from benchmark.cluster.markdown import escape
 from benchmark.cluster.names import some
+from benchmark.cluster.render.markdown import escape
 from benchmark.records import Comparison, GroupChange, MetricChange, NodeChange
 from benchmark.text import WIDTH, entry, figure, left, right, wrap
 from benchmark.verdict import label, unit

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from benchmark.cluster.arithmetic import gpus_of, likeness
 from benchmark.cluster.diagnosis.aspects import rate_of
-from benchmark.cluster.load import LoadedNode, load_node
 from benchmark.cluster.names import natural
 from benchmark.cluster.repeats import at_repeat, median_of, repeats_of
+from benchmark.cluster.results.load import LoadedNode, load_node
 from benchmark.errors import InputError
 from benchmark.records import RunRecord
 from benchmark.rundir import RUN_FILE, read_run

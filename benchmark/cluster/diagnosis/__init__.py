@@ -19,7 +19,7 @@ from benchmark.cluster.diagnosis.software import other_configuration, other_soft
 from benchmark.cluster.diagnosis.suspect import Rule, Suspect
 from benchmark.cluster.diagnosis.tenants import co_tenant
 from benchmark.cluster.diagnosis.throttling import power, thermal
-from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import Drift, Finding, Group
 from benchmark.text import figure
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.cluster.diagnosis.spread import MEDIAN_VARIANCE, NATURAL_SPREAD, Reading, mad
-from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import NodeResult
 from benchmark.verdict import label, unit, value_of
 

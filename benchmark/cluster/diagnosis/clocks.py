@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from benchmark.cluster.diagnosis.suspect import Suspect, gpus_seen, gpus_watched, lowest, usual
-from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.results.load import LoadedNode
 
 # Boost clocks of like GPUs differ by a few steps of 15 MHz of themselves.
 LOWER = 0.97

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from benchmark.cluster.diagnosis.suspect import Suspect, environment_of, telemetry_of, usual
-from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import CpuTime
 
 # Threads that could run and had no core, in percent of the window. Above 100: more than one at a time.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from benchmark.cluster.diagnosis.suspect import Suspect, usual
-from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.results.load import LoadedNode
 
 # Loading once from the page cache and once from the disk differs by less than this on a disk that is fit.
 SLOWER = 2.0

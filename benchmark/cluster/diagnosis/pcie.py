@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from benchmark.cluster.diagnosis.suspect import Suspect, gpus_seen, gpus_watched, lowest, usual
-from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.results.load import LoadedNode
 
 
 def lower_pcie(suspect: Suspect) -> Iterator[str]:

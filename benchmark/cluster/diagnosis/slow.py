@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmark.cluster.diagnosis.aspects import Aspect, aspects_of, rate_of, reading
 from benchmark.cluster.diagnosis.spread import Deviation, Reading, deviations
-from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.results.load import LoadedNode
 
 # How often a run of nodes that are all alike may name one of them: by the most telling metric, by all others together.
 ALPHA_FIRST = 0.006

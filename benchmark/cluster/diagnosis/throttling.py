@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from benchmark.cluster.diagnosis.suspect import Suspect, gpus_seen, gpus_watched, usual
-from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.results.load import LoadedNode
 
-# NVML's names of why clocks are held down. A plain hardware slow-down is mostly heat; a power brake has its own name.
+# NVML's names of why clocks are throttled. A plain hardware slow-down is mostly heat; a power brake has its own name.
 THERMAL = ("sw_thermal_slowdown", "hw_thermal_slowdown", "hw_slowdown")
 POWER = ("sw_power_cap", "hw_power_brake_slowdown", "board_limit")
 # Throttled for so much more of the measuring window than like nodes are.
@@ -34,10 +34,10 @@ def _throttled(suspect: Suspect, reasons: Collection[str], why: str) -> Iterator
         if own >= others + MORE_SHARE:
             hot = max((gpu.temperature_c_max or 0 for gpu in gpus_watched(suspect.node)), default=0)
             heat = f", at up to {hot:.0f} °C" if hot and why == "heat" else ""
-            yield f"A GPU was held down by {why} for {own:.0%} of the time, like nodes for {others:.0%}{heat}."
+            yield f"A GPU was throttled by {why} for {own:.0%} of the time, like nodes for {others:.0%}{heat}."
         return
     # Nothing was watched while measuring: what was so before the run is what there is.
     before = {name for gpu in gpus_seen(suspect.node) for name in gpu.throttle_reasons if name in reasons}
     theirs = {name for peer in suspect.peers for gpu in gpus_seen(peer) for name in gpu.throttle_reasons}
     if before - theirs:
-        yield f"A GPU was held down by {why} before the run ({', '.join(sorted(before - theirs))}), no like node was."
+        yield f"A GPU was throttled by {why} before the run ({', '.join(sorted(before - theirs))}), no like node was."

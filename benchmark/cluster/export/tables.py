@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cluster.aggregate import Gathered
-from benchmark.cluster.load import SAMPLES
-from benchmark.cluster.node_table import HEADS, node_rows
+from benchmark.cluster.render.node_table import HEADS, node_rows
+from benchmark.cluster.results.load import SAMPLES
 from benchmark.columns import Columns
 from benchmark.files import read_samples
 from benchmark.metrics import latencies_ms, tpots_ms, ttfts_ms

@@ -9,8 +9,8 @@ from io import StringIO
 from itertools import zip_longest
 
 from benchmark.cluster.export.tables import Rows
-from benchmark.cluster.markdown import escape
-from benchmark.cluster.node_table import cell
+from benchmark.cluster.render.markdown import escape
+from benchmark.cluster.render.node_table import cell
 
 
 def csv_lines(table: Rows) -> Iterator[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmark.cluster.load import LoadedNode
 from benchmark.cluster.report.amounts import amount, tick
 from benchmark.cluster.report.drawing import BEHIND, COLOURS, DASHES, SERIES, Canvas, Margins, series
 from benchmark.cluster.report.parts import Chart, Like, Table
+from benchmark.cluster.results.load import LoadedNode
 from benchmark.metrics import PERCENTILES
 from benchmark.records import Distribution
 

@@ -14,8 +14,10 @@ from markupsafe import Markup
 
 from benchmark import __version__
 from benchmark.cluster.aggregate import Gathered
-from benchmark.cluster.job_summary import baseline_view
 from benchmark.cluster.names import some
+from benchmark.cluster.render.job_summary import baseline_view
+from benchmark.cluster.render.stability import beside
+from benchmark.cluster.render.summary import view
 from benchmark.cluster.report import sections
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.report.distributions import distributions
@@ -27,8 +29,6 @@ from benchmark.cluster.report.sharing import sharing
 from benchmark.cluster.report.timeline import timeline
 from benchmark.cluster.report.trend import histories, trend
 from benchmark.cluster.solo import losers
-from benchmark.cluster.stability import beside
-from benchmark.cluster.summary import view
 from benchmark.records import Comparison
 from benchmark.text import clean, environment, floor_note
 

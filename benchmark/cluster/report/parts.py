@@ -9,8 +9,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from benchmark.cluster.load import LoadedNode
 from benchmark.cluster.report.amounts import median
+from benchmark.cluster.results.load import LoadedNode
 from benchmark.errors import InputError
 from benchmark.loadgen_log import read_limits
 from benchmark.records import ClusterResult, Finding, Group, NodeRow

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from benchmark.cluster.render.stability import SHOWN
 from benchmark.cluster.report.amounts import amount, median
 from benchmark.cluster.report.dots import Axis, Dot, Strip, at_right, dot_charts
 from benchmark.cluster.report.parts import Chart, Like, Table
 from benchmark.cluster.report.ranking import axis_label
-from benchmark.cluster.stability import SHOWN
 from benchmark.records import Repeats, Spread
 from benchmark.verdict import label, unit
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.cluster.load import LoadedNode
 from benchmark.cluster.names import natural, some
+from benchmark.cluster.render.stability import MARK
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.report.parts import Like, Table
-from benchmark.cluster.stability import MARK
+from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import Check, ClusterResult, Group, NodeRow, RunRecord
 from benchmark.served import ENDPOINT, server_version
 from benchmark.settings import Settings
@@ -142,7 +142,7 @@ def gpus(nodes: Iterable[LoadedNode]) -> Table | None:
             cells = (amount(gpu.utilisation_percent), clock, power, amount(gpu.temperature_c_max), pcie, held)
             rows.append((node.node, str(gpu.index), *cells, ", ".join(faults) or "none"))
     heads = ("node", "GPU", "busy %", "MHz mean (lowest)", "W mean (highest)", "\N{DEGREE SIGN}C highest")
-    return Table("GPUs while measuring", (*heads, "PCIe", "clock held down", "errors"), rows) if rows else None
+    return Table("GPUs while measuring", (*heads, "PCIe", "clock throttled", "errors"), rows) if rows else None
 
 
 def starts(nodes: Iterable[LoadedNode]) -> Table | None:

@@ -9,11 +9,11 @@ from functools import partial
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from benchmark.cluster.course import Course
-from benchmark.cluster.load import LoadedNode
 from benchmark.cluster.report.amounts import amount, median, tick
 from benchmark.cluster.report.drawing import COLOURS, DASHES, SERIES, Canvas, Margins, series
 from benchmark.cluster.report.parts import Chart, Like, Table
+from benchmark.cluster.results.load import LoadedNode
+from benchmark.cluster.results.time_series import TimeSeries
 from benchmark.metrics import NS_PER_S
 
 CROWD = "other nodes"
@@ -39,22 +39,22 @@ class Quantity:
     title: str
     unit: str
     from_zero: bool
-    value: Callable[[Course, int], tuple[float, float, float] | None]
+    value: Callable[[TimeSeries, int], tuple[float, float, float] | None]
 
 
-def _in_flight(course: Course, number: int) -> tuple[float, float, float] | None:
-    mean = course.in_flight.mean(number)
+def _in_flight(series: TimeSeries, number: int) -> tuple[float, float, float] | None:
+    mean = series.in_flight.mean(number)
     # The lowest says little: between two queries of a closed loop there is none for an instant.
-    return None if mean is None else (mean, mean, course.in_flight.high[number])
+    return None if mean is None else (mean, mean, series.in_flight.high[number])
 
 
-def _tokens(course: Course, number: int) -> tuple[float, float, float] | None:
-    rate = course.tokens_per_s(number)
+def _tokens(series: TimeSeries, number: int) -> tuple[float, float, float] | None:
+    rate = series.tokens_per_s(number)
     return rate, rate, rate
 
 
-def _watched(name: str, course: Course, number: int) -> tuple[float, float, float] | None:
-    seen = course.watched.get(name)
+def _watched(name: str, series: TimeSeries, number: int) -> tuple[float, float, float] | None:
+    seen = series.watched.get(name)
     mean = seen.mean(number) if seen else None
     return None if seen is None or mean is None else (seen.low[number], mean, seen.high[number])
 
@@ -71,18 +71,18 @@ QUANTITIES = (
 
 def timeline(like: Like) -> Chart | None:
     """Return the group's timeline; None where no query of it completed."""
-    courses = aligned(like.nodes)
-    if not courses:
+    by_node = aligned(like.nodes)
+    if not by_node:
         return None
-    shown = [(quantity, lines) for quantity in QUANTITIES if (lines := lines_of(quantity, like, courses))]
-    width_s = next(iter(courses.values()))[0].width_ns / NS_PER_S
+    shown = [(quantity, lines) for quantity in QUANTITIES if (lines := lines_of(quantity, like, by_node))]
+    width_s = next(iter(by_node.values()))[0].width_ns / NS_PER_S
     note = f"Every point is {amount(width_s)} s wide"
     if like.crowd:
         note += "; grey: the median node, lowest and highest of the other nodes"
     if any(quantity.name not in ("in_flight", "tokens_per_s") for quantity, _ in shown):
         note += "; shaded: lowest and highest within a point"
     label = (
-        f"{', '.join(q.title for q, _ in shown)} of {len(courses)} nodes over time. The tables below have the values."
+        f"{', '.join(q.title for q, _ in shown)} of {len(by_node)} nodes over time. The tables below have the values."
     )
     return Chart(
         title="",
@@ -93,12 +93,12 @@ def timeline(like: Like) -> Chart | None:
     )
 
 
-def aligned(nodes: Sequence[LoadedNode]) -> dict[str, tuple[Course, int]]:
-    """Return each node's course in bins of one width, and the number of its first bin: 0 where the first node began.
+def aligned(nodes: Sequence[LoadedNode]) -> dict[str, tuple[TimeSeries, int]]:
+    """Return each node's series in bins of one width, and the number of its first bin: 0 where the first node began.
 
     By the controller's clock where every node's offset to it is known, else by their own, as the summary's overlap.
     """
-    begun = [(n, n.course, n.result.window) for n in nodes if n.course and n.result and n.result.window]
+    begun = [(n, n.time_series, n.result.window) for n in nodes if n.time_series and n.result and n.result.window]
     if not begun:
         return {}
     known = all(node.clock for node, _, _ in begun)
@@ -106,45 +106,45 @@ def aligned(nodes: Sequence[LoadedNode]) -> dict[str, tuple[Course, int]]:
         node.node: window.started_unix_ns - (node.clock.offset_ns if known and node.clock else 0)
         for node, _, window in begun
     }
-    first, width_ns = min(starts.values()), max(_width_ns(course) for _, course, _ in begun)
+    first, width_ns = min(starts.values()), max(_width_ns(series) for _, series, _ in begun)
     return {
-        node.node: (course.merged(width_ns), round((starts[node.node] - first) / width_ns)) for node, course, _ in begun
+        node.node: (series.merged(width_ns), round((starts[node.node] - first) / width_ns)) for node, series, _ in begun
     }
 
 
-def _width_ns(course: Course) -> int:
+def _width_ns(series: TimeSeries) -> int:
     """Return a width at which nearly every bin has seen the host: it is not asked as often as queries come."""
-    while course.bins > FEWEST_BINS and any(
-        sum(weight > 0 for weight in seen.weight) < 0.9 * course.bins for seen in course.watched.values()
+    while series.bins > FEWEST_BINS and any(
+        sum(weight > 0 for weight in seen.weight) < 0.9 * series.bins for seen in series.watched.values()
     ):
-        course = course.merged(2 * course.width_ns)
-    return course.width_ns
+        series = series.merged(2 * series.width_ns)
+    return series.width_ns
 
 
-def lines_of(quantity: Quantity, like: Like, courses: dict[str, tuple[Course, int]]) -> list[Line]:
+def lines_of(quantity: Quantity, like: Like, by_node: dict[str, tuple[TimeSeries, int]]) -> list[Line]:
     """Return a line for the nodes that are shown together, and one for each that is marked."""
     lines = []
-    crowd = [node.node for node in like.crowd if node.node in courses]
-    if crowd and (line := _crowd(quantity, [courses[node] for node in crowd])):
+    crowd = [node.node for node in like.crowd if node.node in by_node]
+    if crowd and (line := _crowd(quantity, [by_node[node] for node in crowd])):
         lines.append(line)
     for node in like.marked:
-        if node in courses and (line := _line(quantity, node, *courses[node])):
+        if node in by_node and (line := _line(quantity, node, *by_node[node])):
             lines.append(line)
     return lines
 
 
-def _line(quantity: Quantity, name: str, course: Course, shift: int) -> Line | None:
-    points = [(n + shift, found) for n in range(course.bins) if (found := quantity.value(course, n))]
-    return _joined(name, course.width_ns, points) if points else None
+def _line(quantity: Quantity, name: str, series: TimeSeries, shift: int) -> Line | None:
+    points = [(n + shift, found) for n in range(series.bins) if (found := quantity.value(series, n))]
+    return _joined(name, series.width_ns, points) if points else None
 
 
-def _crowd(quantity: Quantity, courses: Iterable[tuple[Course, int]]) -> Line | None:
+def _crowd(quantity: Quantity, by_node: Iterable[tuple[TimeSeries, int]]) -> Line | None:
     at: dict[int, list[tuple[float, float, float]]] = {}
     width_ns = 0
-    for course, shift in courses:
-        width_ns = course.width_ns
-        for number in range(course.bins):
-            if found := quantity.value(course, number):
+    for one, shift in by_node:
+        width_ns = one.width_ns
+        for number in range(one.bins):
+            if found := quantity.value(one, number):
                 at.setdefault(number + shift, []).append(found)
     points = [
         (number, (min(f[0] for f in found), median(f[1] for f in found) or 0.0, max(f[2] for f in found)))

@@ -1,9 +1,10 @@
-"""LoadGen's log of answers as a submission holds it: its hash, and only its beginning and end."""
+"""LoadGen's logs of answers as a submission holds them: what they came to, and of a long one only its ends."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from benchmark.audit import Verification
 from benchmark.files import file_sha256
 from benchmark.records import Rouge
 
@@ -39,3 +40,14 @@ def accuracy_text(rouge: Rouge | None, log: Path) -> str:
         }
         lines.append(repr(scores))
     return "\n".join([*lines, "", f"hash={file_sha256(log)}", ""])
+
+
+def verification_text(found: Verification) -> str:
+    """Return verify_accuracy.txt: the lines that the submission checker looks for."""
+    first = "Skipped" if found.first_token is None else found.first_token
+    return (
+        f"First token check pass: {first}\n"
+        f"EOS check pass: {found.end}\n"
+        f"Sample length check pass: {found.length}\n"
+        f"TEST06 verification {'complete' if found.passed else 'failed'}\n"
+    )

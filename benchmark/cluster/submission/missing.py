@@ -5,27 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from benchmark.audit import TEST06, unlike_config
 from benchmark.cluster.submission import readmes
-from benchmark.cluster.submission.audit import verify
 from benchmark.cluster.submission.parts import Part, Scenario, Submission
 from benchmark.cluster.submission.rules import (
-    AUDIT,
     LATENCIES_MS,
     MIN_DURATION_MS,
     ROUND,
-    SEEDS,
     Benchmark,
     Division,
     lacking,
 )
-from benchmark.errors import InputError
-from benchmark.loadgen_log import ANSWERS, read_result
+from benchmark.loadgen_options import SEEDS
 from benchmark.profiles import Limit
 from benchmark.records import LoadGenResult
-
-AUDIT_PREFIX = f"{AUDIT}_"
-# What audit.config asks for, as LoadGen's log shows it.
-AUDIT_SETTINGS = {"accuracy_log_sampling_target": 100, "accuracy_log_rng_seed": 720381539243781796}
+from benchmark.settings import DEFAULT_MODEL, DEFAULT_REVISION
 
 
 def missing(submission: Submission, division: Division) -> list[str]:
@@ -55,17 +49,20 @@ def missing(submission: Submission, division: Division) -> list[str]:
             "The engine is simulated and no model was run, so nothing of this may be submitted: measure with a real "
             "engine (leave benchmark_engine empty)."
         )
-    if division == "closed" and not all(readmes.is_reference_model(part) for part in parts):
+    other = [part for part in parts if not readmes.is_reference_model(part)]
+    if division == "closed" and other:
+        models = " and ".join(dict.fromkeys(map(readmes.model, other)))
         sentences.append(
-            f"The model is {readmes.model(parts[0])}, and the closed division allows the reference's weights alone: "
-            "leave benchmark_model and benchmark_model_revision as they are, or take --division open."
+            f"The model is {models}, and the closed division allows the reference's weights alone, {DEFAULT_MODEL} at "
+            f"{DEFAULT_REVISION}: leave benchmark_model and benchmark_model_revision as they are (a server has to "
+            "report its revision), or take --division open."
         )
     return list(dict.fromkeys(sentences))
 
 
 def measure(benchmark: Benchmark, scenario: str, division: Division) -> str:
     """Return the command that measures a scenario with all that the division asks for."""
-    audit = f" -e benchmark_audit={AUDIT}" if division == "closed" else ""
+    audit = f" -e benchmark_audit={TEST06}" if division == "closed" else ""
     return (
         f"ansible-playbook playbooks/benchmark.yml -e benchmark_profile={benchmark.profiles[scenario]} "
         f"-e benchmark_accuracy=with-performance{audit}"
@@ -82,7 +79,19 @@ def _of_scenario(benchmark: Benchmark, name: str, scenario: Scenario, division: 
     else:
         yield from _accuracy(benchmark, scenario.accuracy, division)
     if division == "closed":
-        yield from _audit(name, scenario.audit)
+        yield from _audit(scenario.audit)
+    first = scenario.parts[0]
+    for part in scenario.parts[1:]:
+        if _asked(part) != _asked(first):
+            yield (
+                f"the runs {first.run_id} and {part.run_id} had other engine options or asked for other answers, and "
+                "performance, accuracy and audit are of one system"
+            )
+
+
+def _asked(part: Part) -> tuple[object, object, object]:
+    profile = part.result.resolved.profile
+    return profile.engine_options, profile.generation, part.result.resolved.settings.benchmark_replicas
 
 
 def _performance(benchmark: Benchmark, name: str, measured: LoadGenResult, division: Division) -> Iterator[str]:
@@ -97,7 +106,7 @@ def _performance(benchmark: Benchmark, name: str, measured: LoadGenResult, divis
         yield f"queries were drawn from fewer than {benchmark.samples:,} articles"
     if division == "closed" and name == "Offline" and _number(settings, "samples_per_query") < benchmark.samples:
         yield f"the query has fewer than {benchmark.samples:,} samples"
-    if any(settings.get(seed) != value for seed, value in SEEDS.items()):
+    if any(settings.get(seed) != value for seed, value in SEEDS[ROUND].items()):
         yield f"the seeds are not those of round {ROUND}"
     for (metric, key), limit_ms in zip(
         {
@@ -136,23 +145,20 @@ def _accuracy(benchmark: Benchmark, part: Part, division: Division) -> Iterator[
                 yield f"{limit.metric} is {value}, and has to be {bound}"
 
 
-def _audit(name: str, part: Part | None) -> Iterator[str]:
-    if part is None:
-        yield f"there is no {AUDIT} run"
+def _audit(part: Part | None) -> Iterator[str]:
+    audit = part.result.audit if part is not None else None
+    if audit is None:
+        yield f"there is no {TEST06} run"
         return
-    verification = verify(part.directory / f"{AUDIT_PREFIX}{ANSWERS}", name)
-    for fault in verification.faults:
-        yield f"{AUDIT} found {fault}"
-    if verification.passed and part.result.audit is not None and not part.result.audit.passed:
-        # Judged with the model's own ends of a sequence too, which the reference's script is not told of.
-        yield f"{AUDIT} failed ({' '.join(part.result.audit.checks).rstrip('.')})"
-    try:
-        settings = read_result(part.directory, AUDIT_PREFIX).settings
-    except InputError as error:
-        yield f"the log of {AUDIT} cannot be read ({error})"
-        return
-    if any(settings.get(key, value) != value for key, value in AUDIT_SETTINGS.items()):
-        yield f"the {AUDIT} run was made without the official audit.config"
+    if not audit.passed:
+        # The same sentences as in the node's own result, which was held against the log.
+        yield f"{TEST06} failed ({' '.join(check for check in audit.checks if ': FAIL' in check).rstrip('.')})"
+    if audit.errors:
+        yield f"{audit.errors} queries of the {TEST06} run failed"
+    if audit.loadgen.errors:
+        yield f"LoadGen logged an error in the {TEST06} run ({audit.loadgen.errors[0]})"
+    if unlike := unlike_config(audit.loadgen):
+        yield f"the {TEST06} run was not made with the official audit.config ({', '.join(unlike)})"
 
 
 def _of_system(submission: Submission, node: str, where: str) -> Iterator[str]:

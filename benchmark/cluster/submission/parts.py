@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmark.cluster.arithmetic import likeness
-from benchmark.cluster.load import load_node, one_line
 from benchmark.cluster.names import natural
-from benchmark.cluster.submission.rules import AUDIT, INTERACTIVE, OF_MODEL, Benchmark
+from benchmark.cluster.results.load import load_node, one_line
+from benchmark.cluster.submission.rules import INTERACTIVE, OF_MODEL, Benchmark
 from benchmark.errors import InputError
 from benchmark.records import Environment, LoadGenResult, NodeResult
 from benchmark.rundir import NODES, read_run
@@ -142,7 +142,7 @@ def _with(scenario: Scenario, part: Part) -> Scenario:
     given = {
         "performance": result.loadgen is not None,
         "accuracy": result.accuracy is not None and result.accuracy.loadgen is not None,
-        "audit": (part.directory / f"{AUDIT}_mlperf_log_accuracy.json").is_file(),
+        "audit": result.audit is not None,
     }
     for name, there in given.items():
         if not there:

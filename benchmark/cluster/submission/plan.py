@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.cluster.load import load_node
-from benchmark.cluster.submission.rules import AUDIT, BENCHMARKS, MIN_DURATION_MS, Benchmark, Division
+from benchmark.audit import AUDIT_QUERIES, TEST06
+from benchmark.cluster.estimated_duration import duration, loadgen_s
+from benchmark.cluster.names import some
+from benchmark.cluster.submission.rules import BENCHMARKS, Benchmark, Division
 from benchmark.errors import InputError
-from benchmark.rundir import NODES, RUN_FILE, read_run
+from benchmark.profiles import load_profile
+from benchmark.rundir import RUN_FILE, read_run
 
-MIN_DURATION_S = MIN_DURATION_MS / 1000
-# LoadGen plans queries for so much more than its least duration at the expected rate: of an Offline query that is its
-# slack, and SingleStream's latency is told to it with room, because answers differ.
-PLANNED_S = {"Offline": 1.1 * MIN_DURATION_S, "SingleStream": 4 / 3 * MIN_DURATION_S}
-AUDIT_QUERIES = 100
 # Of the search for the highest valid target: so many probes of a minute, about.
 PROBES, PROBE_S = 10, 60
 # A node that takes twice the time is slow; one that takes more hangs. Loading and warming up come before.
@@ -31,7 +28,7 @@ class Step:
     scenario: str
     profile: str
     target: str
-    """benchmark_target_qps, as it is given."""
+    """benchmark_target_qps, where the step is given one of its own; else empty, and each node has the inventory's."""
     qps: float | None
     """Queries per second of a node that the times are reckoned with; None: not known."""
     parts: tuple[tuple[str, float | None], ...]
@@ -76,44 +73,53 @@ def scenarios_of(benchmark: Benchmark, wanted: Sequence[str]) -> tuple[str, ...]
 
 
 def plan_step(
-    benchmark: Benchmark, scenario: str, division: Division, target: str, qps: float | None, profile: str = ""
+    benchmark: Benchmark,
+    scenario: str,
+    division: Division,
+    target: str,
+    qps: float | None,
+    profile: str = "",
+    search: bool = False,
 ) -> Step:
-    """Return the step for a scenario. `qps`: what a node answers in a second, as far as is known."""
-    audit = [(AUDIT, _over(AUDIT_QUERIES, qps))] if division == "closed" else []
-    search = [("search for the highest valid target", float(PROBES * PROBE_S))] if target == "auto" else []
+    """Return the step for a scenario. `qps`: what a node answers in a second, as far as is known.
+
+    `search`: whether a node looks for its highest valid target first.
+    """
+    audit = [(TEST06, _over(AUDIT_QUERIES, qps))] if division == "closed" else []
+    searched = [("search for the highest valid target", float(PROBES * PROBE_S))] if search else []
+    chosen = profile or benchmark.profiles[scenario]
     parts = [
-        *search,
-        ("performance", _performance_s(benchmark, scenario, qps)),
+        *searched,
+        ("performance", loadgen_s(load_profile(chosen), qps) if qps else None),
         (f"accuracy over {benchmark.samples:,} articles", _over(benchmark.samples, qps)),
         *audit,
     ]
-    return Step(scenario, profile or benchmark.profiles[scenario], target, qps, tuple(parts))
-
-
-def _performance_s(benchmark: Benchmark, scenario: str, qps: float | None) -> float | None:
-    if qps is None:
-        return None
-    # LoadGen asks for every article equally often, so the least are all of them.
-    rounds = math.ceil(PLANNED_S.get(scenario, MIN_DURATION_S) * qps / benchmark.samples)
-    return max(MIN_DURATION_S, rounds * benchmark.samples / qps)
+    return Step(scenario, chosen, target, qps, tuple(parts))
 
 
 def _over(queries: int, qps: float | None) -> float | None:
     return None if qps is None else queries / qps
 
 
-def plan_text(steps: Sequence[Step], done: Mapping[str, str]) -> list[str]:
-    """Return the plan in lines: each step, what it consists of and how long it takes. `done`: scenario -> its run."""
+def _words(seconds: float | None) -> str:
+    return "of unknown length" if seconds is None else duration(seconds)
+
+
+def plan_text(steps: Sequence[Step], begun: Mapping[str, Begun]) -> list[str]:
+    """Return the plan in lines: each step, what it consists of and how long it takes. `begun`: scenario -> its run."""
     lines = []
     for number, step in enumerate(steps, start=1):
         head = f"Step {number} of {len(steps)}, {step.scenario}"
-        if step.scenario in done:
-            lines.append(f"{head}: measured already in the run {done[step.scenario]}.")
+        known = begun.get(step.scenario)
+        if known is not None and not known.left:
+            lines.append(f"{head}: measured already in the run {known.run_id} ({known.asked}).")
             continue
-        told = ", ".join(f"{what} {duration(seconds)}" for what, seconds in step.parts)
+        if known is not None:
+            head += f", goes on in the run {known.run_id} ({known.asked}) with {some(known.left)}"
+        told = ", ".join(f"{what} {_words(seconds)}" for what, seconds in step.parts)
         rate = f"at {step.qps:g} queries/s a node" if step.qps else "at a rate that is not known yet"
         lines.append(f"{head}: {told} ({rate}).")
-    left = [step for step in steps if step.scenario not in done]
+    left = [step for step in steps if step.scenario not in begun or begun[step.scenario].left]
     unknown = any(step.whole_s is None for step in left)
     total = duration(sum(step.known_s for step in left))
     about = "at least" if unknown else "about"
@@ -121,33 +127,36 @@ def plan_text(steps: Sequence[Step], done: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def duration(seconds: float | None) -> str:
-    """Return a time for people: "45 s", "12 min", "7 h 26 min"."""
-    if seconds is None:
-        return "of unknown length"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+@dataclass(frozen=True)
+class Begun:
+    """A step that a run was made for. It keeps what it was asked with, whatever is asked for now."""
+
+    run_id: str
+    asked: str
+    """Profile and target, in words."""
+    qps: float | None
+    """The slowest node's queries per second; None: no node has told any."""
+    left: tuple[str, ...]
+    """Nodes that lack something of the step."""
 
 
-def measured(directory: Path, nodes: Sequence[str], division: Division) -> tuple[str, float | None] | None:
-    """Return the run id of the latest run in `directory` and its rate, where it has all that the step asks for.
-
-    The rate is the slowest node's, in queries per second. None: there is no such run, or a node lacks something.
-    """
+def begun(directory: Path, nodes: Sequence[str], division: Division) -> Begun | None:
+    """Return how far the latest run in `directory` is for these nodes; None: there is none."""
     run_dir = (directory / "latest").resolve()
     if not (run_dir / RUN_FILE).is_file():
         return None
+    # It brings numpy: only where there is a run to read, not into ansible-playbook's own process.
+    from benchmark.cluster.results.load import load_node
+
     run = read_run(run_dir)
-    rates = []
+    rates, left = [], []
     for node in nodes:
         loaded = load_node(run_dir, run, node) if node in run.nodes else None
         result = loaded.result if loaded is not None and loaded.counted else None
-        if result is None or result.loadgen is None or result.accuracy is None:
-            return None
-        if division == "closed" and not (run_dir / NODES / node / f"{AUDIT}_mlperf_log_accuracy.json").is_file():
-            return None
-        rates.append(loaded.metrics.qps if loaded and loaded.metrics else None)
-    known = [rate for rate in rates if rate]
-    return run.run_id, min(known) if known else None
+        has_audit = division == "open" or (result is not None and result.audit is not None)
+        if result is None or result.loadgen is None or result.accuracy is None or not has_audit:
+            left.append(node)
+        elif loaded and loaded.metrics and loaded.metrics.qps:
+            rates.append(loaded.metrics.qps)
+    asked = {f"{one.profile.name}, target {one.settings.benchmark_target_qps}" for one in run.nodes.values()}
+    return Begun(run.run_id, " and ".join(sorted(asked)), min(rates, default=None), tuple(left))

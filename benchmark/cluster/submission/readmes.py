@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from benchmark.cluster.submission.parts import Part, Scenario
 from benchmark.cluster.submission.rules import ROUND, Division
+from benchmark.served import ENDPOINT, NOT_REPORTED, ModelFacts, hub_name, model_facts
 from benchmark.settings import DEFAULT_MODEL, DEFAULT_REVISION, Settings, is_directory_path
 from benchmark.text import environment
 
@@ -26,8 +28,8 @@ TOLD = (
     "benchmark_mlperf_round",
 )
 DTYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
-# Where an engine's options say that weights are changed.
-QUANTIZATION = "quantization"
+# Words of vLLM's command line after which it says how weights are changed.
+QUANTIZATION = ("--quantization", "-q")
 
 
 def render(template: str, **facts: Any) -> str:
@@ -50,36 +52,66 @@ def command(part: Part) -> str:
 
 
 def model(part: Part) -> str:
-    """Return which weights: a hub id with its commit, or a directory's last name with the hash of its weights."""
-    settings, seen = part.result.resolved.settings, part.environment
-    if is_directory_path(settings.benchmark_model):
-        return f"{Path(settings.benchmark_model).name} (SHA-256 of the weights {seen.model_sha256 or 'not known'})"
-    return f"{settings.benchmark_model} at {settings.benchmark_model_revision}"
+    """Return which weights: a hub id with its commit, or a directory's last name with the hash of its weights.
+
+    Of a server, what it reports: the settings choose nothing there.
+    """
+    facts = _facts(part)
+    if is_directory_path(facts.name) and not _is_served(part):
+        return f"{Path(facts.name).name} (SHA-256 of the weights {part.environment.model_sha256 or 'not known'})"
+    name = hub_name(facts.name)
+    name = Path(name).name if is_directory_path(name) else name
+    return f"{name} (revision {NOT_REPORTED})" if facts.revision == NOT_REPORTED else f"{name} at {facts.revision}"
 
 
 def is_reference_model(part: Part) -> bool:
-    """Tell whether the weights are those that MLPerf's reference names."""
-    settings = part.result.resolved.settings
-    return (settings.benchmark_model, settings.benchmark_model_revision) == (DEFAULT_MODEL, DEFAULT_REVISION)
+    """Tell whether the weights are those that MLPerf's reference names, as far as can be shown."""
+    facts = _facts(part)
+    return (hub_name(facts.name), facts.revision) == (DEFAULT_MODEL, DEFAULT_REVISION)
 
 
 def quantization(part: Part) -> str:
-    """Return how the weights were quantized; empty: they were not, as far as the settings say."""
-    options = part.result.resolved.profile.engine_options
-    return str(options.get(QUANTIZATION) or "")
+    """Return how the weights were quantized; empty: they were not, as far as settings and server say."""
+    if _is_served(part):
+        reported = _details(part).get("reported")
+        return str(reported.get("quantization") or "") if isinstance(reported, dict) else ""
+    words = part.result.resolved.profile.engine_options.get("arguments") or []
+    for word, following in zip_longest(map(str, words), map(str, words[1:]), fillvalue=""):
+        name, _, value = word.partition("=")
+        if name.replace("_", "-") in QUANTIZATION:
+            return value or following
+    return ""
+
+
+def dtype(part: Part) -> str:
+    """Return the precision that the weights were loaded in, "float16"; or that a server does not report it."""
+    return _facts(part).dtype
 
 
 def measurements(part: Part) -> dict[str, str]:
     """Return measurements.json: what went in, which weights, and what was done to them."""
-    dtype = part.result.resolved.settings.benchmark_dtype
-    quantized = quantization(part)
+    loaded, quantized = dtype(part), quantization(part)
     return {
         "input_data_types": "int32",
         "retraining": "No",
         "starting_weights_filename": model(part),
-        "weight_data_types": quantized or DTYPES[dtype],
-        "weight_transformations": f"quantized: {quantized}" if quantized else f"none; loaded as {dtype}",
+        "weight_data_types": quantized or DTYPES.get(loaded, loaded),
+        "weight_transformations": f"quantized: {quantized}" if quantized else f"none; loaded as {loaded}",
     }
+
+
+def _facts(part: Part) -> ModelFacts:
+    engine = part.result.resolved.profile.engine
+    return model_facts(part.result.resolved.settings, engine, _details(part))
+
+
+def _details(part: Part) -> dict[str, Any]:
+    return dict(part.result.engine.details) if part.result.engine else {}
+
+
+def _is_served(part: Part) -> bool:
+    """Tell whether somebody else chose what the server serves."""
+    return part.result.resolved.profile.engine == ENDPOINT
 
 
 def scenario_readme(name: str, scenario: Scenario, division: Division) -> str:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
+from benchmark.errors import InputError
 from benchmark.profiles import Limit, load_profile
 
 Division = Literal["open", "closed"]
 DIVISIONS: tuple[Division, ...] = ("open", "closed")
 ROUND = "6.1"
 MIN_DURATION_MS = 600_000
-AUDIT = "TEST06"
-# By LoadGen's names for them, in its log as effective_*.
-SEEDS = {
-    "qsl_rng_seed": 2085463073848966840,
-    "sample_index_rng_seed": 2747215439041700203,
-    "schedule_rng_seed": 16159082839903944936,
-}
+SUBMITTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +56,12 @@ INTERACTIVE = "llama3_1-8b-interactive"
 OF_MODEL = {"llama3_1-8b": DATACENTER, INTERACTIVE: DATACENTER, "llama3_1-8b-edge": EDGE}
 # What of a run makes its scenario another one's: the P99 limits of TTFT and TPOT, in milliseconds.
 LATENCIES_MS = {"Server": (2000, 100), "Interactive": (500, 30)}
+
+
+def check_submitter(name: str, given_as: str) -> None:
+    """Raise InputError for a name that cannot be a directory of the tree; `given_as`: which option it is."""
+    if not SUBMITTER.fullmatch(name):
+        raise InputError(f"{given_as}: {name!r} becomes a directory: use letters, digits, '.', '_' and '-'.")
 
 
 def lacking(scenarios: set[str], benchmark: Benchmark, division: Division) -> list[tuple[str, ...]]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import __version__
+from benchmark.cluster.packages.own_wheel import EPOCH, build_wheel
 from benchmark.cluster.submission.parts import Part
 from benchmark.cluster.submission.readmes import render
-from benchmark.cluster.wheel import EPOCH, build_wheel
 from benchmark.errors import SetupError
 from benchmark.files import file_sha256
 from benchmark.rundir import PROGRAM

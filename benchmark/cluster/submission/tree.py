@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmark.audit import AUDIT_PREFIX, TEST06, verify_audit
 from benchmark.cluster.submission import readmes
-from benchmark.cluster.submission.audit import verify
-from benchmark.cluster.submission.logs import accuracy_text, write_truncated
+from benchmark.cluster.submission.logs import accuracy_text, verification_text, write_truncated
 from benchmark.cluster.submission.parts import Part, Scenario, Submission
-from benchmark.cluster.submission.rules import AUDIT, Division
+from benchmark.cluster.submission.rules import Division
 from benchmark.cluster.submission.source import source_readme
 from benchmark.cluster.submission.system_file import SystemFile
 from benchmark.cluster.submission.systems import system_description
@@ -52,9 +52,9 @@ def system_names(submission: Submission, answers: SystemFile) -> dict[str, str]:
 
 
 def _fill(root: Path, submission: Submission, answers: SystemFile, division: Division, submitter: str) -> None:
-    suites = [benchmark.suite for benchmark in submission.benchmarks]
     for node, system in system_names(submission, answers).items():
         part = submission.parts(node)[0]
+        suites = {benchmark.suite for benchmark, nodes in submission.benchmarks.items() if node in nodes}
         description = system_description(part, answers, division, submitter, ",".join(sorted(suites)))
         _write(root / "systems" / f"{system}.json", _json(description))
         for benchmark, nodes in submission.benchmarks.items():
@@ -65,7 +65,7 @@ def _fill(root: Path, submission: Submission, answers: SystemFile, division: Div
     _write(root / "src" / "README.md", source_readme(parts))
     if division == "closed":
         quantized = sorted({readmes.quantization(part) for part in parts} - {""})
-        dtypes = sorted({part.result.resolved.settings.benchmark_dtype for part in parts})
+        dtypes = sorted({readmes.dtype(part) for part in parts})
         text = readmes.render("calibration.md.j2", quantized=quantized, dtypes=dtypes)
         _write(root / "documentation" / "calibration.md", text)
 
@@ -87,12 +87,13 @@ def _write_scenario(directory: Path, name: str, scenario: Scenario, division: Di
         _write(directory / "accuracy" / "accuracy.txt", accuracy_text(scenario.accuracy.result.accuracy.rouge, log))
         if scenario.performance is None:
             _copy(scenario.accuracy.directory / f"{ACCURACY}{USER_CONF}", directory / USER_CONF)
-    if scenario.audit is not None:
-        log = _regular(scenario.audit.directory / f"{AUDIT}_{ANSWERS}")
-        _write(directory / AUDIT / "verify_accuracy.txt", verify(log, name).text)
+    if scenario.audit is not None and (audit := scenario.audit.result.audit) is not None:
+        log = _regular(scenario.audit.directory / f"{AUDIT_PREFIX}{ANSWERS}")
+        found = verify_audit(log.parent, audit.loadgen, audit.end_tokens)
+        _write(directory / TEST06 / "verify_accuracy.txt", verification_text(found))
         # Whole: the audit's answers are what a reviewer checks again.
-        _copy(log, directory / AUDIT / "accuracy" / ANSWERS)
-        _copy_logs(scenario.audit, f"{AUDIT}_", directory / AUDIT / "performance" / "run_1")
+        _copy(log, directory / TEST06 / "accuracy" / ANSWERS)
+        _copy_logs(scenario.audit, AUDIT_PREFIX, directory / TEST06 / "performance" / "run_1")
 
 
 def _copy_logs(part: Part, prefix: str, directory: Path) -> None:

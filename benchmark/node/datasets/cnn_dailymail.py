@@ -18,9 +18,9 @@ import numpy as np
 
 from benchmark.errors import InputError, SetupError
 from benchmark.files import file_sha256
+from benchmark.node.hub.prepared import prepared_path, read_record, tokenizer_sha256
 from benchmark.node.interfaces import Dataset, Prompt
-from benchmark.node.model import find_snapshot
-from benchmark.node.prepared import prepared_path, read_record, tokenizer_sha256
+from benchmark.node.model.load import find_snapshot
 from benchmark.settings import Settings
 
 KEYS = {"input": str, "tok_input": list, "output": str}

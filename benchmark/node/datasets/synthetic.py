@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from benchmark.errors import SetupError
 from benchmark.node.interfaces import Dataset, Prompt
-from benchmark.node.model import find_snapshot
+from benchmark.node.model.load import find_snapshot
 from benchmark.node.options import check
 from benchmark.settings import Settings, canonical_sha256
 

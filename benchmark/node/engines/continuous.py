@@ -8,7 +8,7 @@ import gc
 import itertools
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,23 +16,24 @@ from pydantic import JsonValue
 
 from benchmark.continuous_options import Options
 from benchmark.errors import InputError, RunError, SetupError
-from benchmark.node import attention as kernels
-from benchmark.node import cross_check, fused, greedy_queries, interfaces
-from benchmark.node.architecture import Look, read_config, require_batching, text_config
-from benchmark.node.continuous_router import Flight, Router, Waiting
-from benchmark.node.fused import Fused
-from benchmark.node.generation import end_tokens, generation_config
+from benchmark.node import interfaces
+from benchmark.node.continuous import attention as kernels
+from benchmark.node.continuous import cross_check, fused
+from benchmark.node.continuous.fused import Fused
+from benchmark.node.continuous.memory_plan import Plan, free_bytes, make_plan
+from benchmark.node.continuous.router import Flight, Router, Waiting
 from benchmark.node.interfaces import EngineBroken, Listener, Prompt, Query
-from benchmark.node.memory import Plan, free_bytes, make_plan
-from benchmark.node.model import (
+from benchmark.node.model.architecture import Look, read_config, require_batching, text_config
+from benchmark.node.model.files import check_files
+from benchmark.node.model.generation import end_tokens, generation_config
+from benchmark.node.model.load import (
     BYTES_PER_PARAMETER,
     LoadedModel,
     find_snapshot,
     load_model,
 )
-from benchmark.node.model_files import check_files
+from benchmark.node.model.prompting import encode
 from benchmark.node.options import check
-from benchmark.node.prompting import encode
 from benchmark.node.startup import Stages, process_age_s
 from benchmark.records import EngineInfo
 
@@ -72,7 +73,10 @@ class Engine(interfaces.Engine):
     _fused: Fused | None = None
     _memory: Plan | None = None
     _look: Look | None = None
-    _takes_greedy = False
+    _greedily: Mapping[str, bool] | None = None
+    """What to say with a query that is to be answered without sampling; None: there is no way."""
+    _freely: Mapping[str, int] | None = None
+    """What to say with a query whose answer may end at once; None: that holds for all."""
 
     def load(self) -> EngineInfo:
         """Load the model and start the generation thread; raises as `start` does."""
@@ -109,13 +113,14 @@ class Engine(interfaces.Engine):
         try:
             with stages.stage("cache"):
                 self._manager = self._make_manager(config, options)
+                self._insert_processors(end_tokens(loaded))
                 self._router = Router(self._manager)
                 self._manager.output_router = self._router
                 if self._is_fusing(options):
                     self._fused = Fused(self._model)
                     self._fused.on()
                 if self._attention == kernels.TORCH_FLASH:
-                    from benchmark.node import flash_kernels, step_runner
+                    from benchmark.node.continuous import flash_kernels, step_runner
 
                     self._kernels = flash_kernels.choose(
                         *self._device_and_dtype(), kernels.head_size(text_config(self._model.config))
@@ -161,13 +166,13 @@ class Engine(interfaces.Engine):
         """
         if self._router.broken is not None:
             raise EngineBroken(self._router.broken)
-        more = {}
+        more: Mapping[str, bool] = {}
         if query.greedy and self.generation.temperature > 0:
-            if not self._takes_greedy:
+            if self._greedily is None:
                 raise RunError(
                     "This transformers samples all queries or none: for a greedy query set temperature to 0."
                 )
-            more = {greedy_queries.WORD: True}
+            more = self._greedily
         token_ids = encode(self._tokenizer, query.prompt)
         self._check_prompt(token_ids)
         request_id = str(next(self._requests))
@@ -234,18 +239,17 @@ class Engine(interfaces.Engine):
             query = Query(number, Prompt(request_id, "", probe.token_ids), 0)
             self._router.add(request_id, Flight(query, waiting, len(probe.token_ids)))
             self._manager.add_request(
-                list(probe.token_ids), request_id, max_new_tokens=probe.output_tokens, eos_token_id=-1, streaming=True
+                list(probe.token_ids),
+                request_id,
+                max_new_tokens=probe.output_tokens,
+                eos_token_id=-1,
+                streaming=True,
+                **(self._freely or {}),  # as the plain model does, against which they are held
             )
         return waiting.answers()
 
     def _check(self) -> Options:
         options = check(Options, self.options, "engine_options of the continuous engine")
-        least, most = self.generation.min_new_tokens, self.generation.max_new_tokens
-        if least > 1 and least != most:
-            raise InputError(
-                f"The continuous engine cannot keep answers from ending between {least} and {most} tokens: set "
-                "min_new_tokens to 0, or to max_new_tokens."
-            )
         if self.settings.benchmark_device == "cpu" and (options.use_cuda_graph or options.use_async_batching):
             raise InputError("engine_options: use_cuda_graph and use_async_batching need a GPU; this is the CPU.")
         return options
@@ -324,10 +328,29 @@ class Engine(interfaces.Engine):
         self._used_attention = f"paged|{name}" if older else self._attention
         kernels.use(self._model, self._used_attention)
         batching = ContinuousBatchingConfig(**{key: value for key, value in asked.items() if key in known})
-        manager = self._model.init_continuous_batching(config, batching)
-        if self.generation.temperature > 0:
-            self._takes_greedy = greedy_queries.allow(manager)
-        return manager
+        return self._model.init_continuous_batching(config, batching)
+
+    def _insert_processors(self, ends: Sequence[int]) -> None:
+        """Have tokens chosen as the profile asks where transformers cannot by itself."""
+        least, sampling = self.generation.min_new_tokens, self.generation.temperature > 0
+        if not least and not sampling:
+            return
+        try:
+            from benchmark.node.continuous import logits_processors
+        except ImportError:  # transformers 5.17
+            if least and not self._fixed_length:
+                raise SetupError(
+                    f"This transformers cannot keep answers from ending before they have {least} tokens: install the "
+                    "one in requirements-node.txt, or set min_new_tokens to 0 or to max_new_tokens."
+                ) from None
+            return
+        # The last comes first: of a greedy query one token is left, and that must not be struck out after it.
+        if sampling:
+            logits_processors.insert(self._manager, logits_processors.Greedy())
+            self._greedily = {logits_processors.GREEDY: True}
+        if least:
+            logits_processors.insert(self._manager, logits_processors.MinNewTokens(least, ends))
+            self._freely = {logits_processors.MIN_NEW_TOKENS: 0}
 
     def _check_prompt(self, token_ids: list[int]) -> None:
         """Raise RunError for a query that could never be scheduled, or would break the device for all others."""

@@ -15,11 +15,10 @@ from pydantic import JsonValue
 
 from benchmark.errors import InputError, SetupError
 from benchmark.node import interfaces
-from benchmark.node.environment import visible_gpus
 from benchmark.node.interfaces import Answer, Listener, Query
-from benchmark.node.model import find_snapshot
+from benchmark.node.model.load import find_snapshot
+from benchmark.node.model.prompting import encode
 from benchmark.node.options import check_none
-from benchmark.node.prompting import encode
 from benchmark.node.serving import discovery
 from benchmark.node.serving.cache_counters import PrefixCacheCount, Tally
 from benchmark.node.serving.client import Client, Request
@@ -27,6 +26,7 @@ from benchmark.node.serving.process import SERVER, ServerProcess
 from benchmark.node.serving.readiness import wait_until_ready
 from benchmark.node.serving.request import ROUTES, Api, body
 from benchmark.node.serving.slots import raise_handle_limit
+from benchmark.node.watch.environment import visible_gpus
 from benchmark.records import EngineInfo, Serving
 from benchmark.secret_settings import Secrets
 from benchmark.served import same_model

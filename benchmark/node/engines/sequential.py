@@ -7,11 +7,11 @@ from typing import Any
 from pydantic import JsonValue
 
 from benchmark.node import interfaces
-from benchmark.node.generation import generation_config
 from benchmark.node.interfaces import Answer, Listener, Query, now_ns
-from benchmark.node.model import LoadedModel, load_model
+from benchmark.node.model.generation import generation_config
+from benchmark.node.model.load import LoadedModel, load_model
+from benchmark.node.model.prompting import encode
 from benchmark.node.options import check_none
-from benchmark.node.prompting import encode
 from benchmark.node.startup import process_age_s
 from benchmark.records import EngineInfo
 
@@ -27,7 +27,7 @@ class Engine(interfaces.Engine):
     def start(self, loaded: LoadedModel) -> EngineInfo:
         """Get ready with a model that is loaded already."""
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
-        least = {"min_new_tokens": self.generation.min_new_tokens}
+        least = {"min_new_tokens": self.generation.min_new_tokens or None}  # 0 would be looked at for every token
         self._config = generation_config(loaded, self.generation, self.generation.temperature, **least)
         self._greedy = generation_config(loaded, self.generation, 0, **least)
         before: Any = loaded.details.get("startup_s") or {}

@@ -6,8 +6,8 @@ from pydantic import JsonValue
 
 from benchmark.errors import SetupError
 from benchmark.node.engines import endpoint
-from benchmark.node.environment import visible_gpus
 from benchmark.node.serving import vllm
+from benchmark.node.watch.environment import visible_gpus
 from benchmark.records import EngineInfo
 from benchmark.vllm import ENGINE, check_vllm_options
 

@@ -6,25 +6,18 @@ is written to user.conf, its own file for that. All that it says goes into the r
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from benchmark.audit import AUDIT_CONFIG, audit_config
+from benchmark.audit import AUDIT_CONFIG, AUDIT_QUERIES, audit_config
 from benchmark.errors import InputError, RunError, SetupError
 from benchmark.loadgen_log import LOG_PREFIX, read_result
-from benchmark.loadgen_options import LEAST_QUERIES, Options
+from benchmark.loadgen_options import SEEDS, Options
 from benchmark.node import interfaces
 from benchmark.node.interfaces import Conditions, Issuer, Outcome, Workload
 from benchmark.node.loadgen_run import LoadGenRun
 from benchmark.node.options import check
 
 USER_CONF = "user.conf"
-# Of each round of MLPerf Inference: for the choice of samples, for their order, and for a Server's arrivals.
-SEEDS = {
-    "5.1": (1780908523862526354, 14771362308971278857, 18209322760996052031),
-    "6.0": (2465351861681999779, 14276810075590677512, 3936089224930324775),
-    "6.1": (2085463073848966840, 2747215439041700203, 16159082839903944936),
-}
 # LoadGen's ways to read a configuration. Its "user" way (1) does these two after one another, once in a process: at the
 # second time it leaves its own limits out. A process of ours has several runs: the peak search, measuring, accuracy.
 OWN_CONFIGURATION, MORE_CONFIGURATION = 0, 2
@@ -77,8 +70,8 @@ class Scenario(interfaces.Scenario):
             raise InputError(f"LoadGen does not accept {path}.")
         modes = mlperf_loadgen.TestMode
         settings.scenario = getattr(mlperf_loadgen.TestScenario, options.scenario)
-        seeds = SEEDS[conditions.mlperf_round]
-        settings.qsl_rng_seed, settings.sample_index_rng_seed, settings.schedule_rng_seed = seeds
+        for name, seed in SEEDS[conditions.mlperf_round].items():
+            setattr(settings, name, seed)
         settings.mode = modes.AccuracyOnly if conditions.purpose == "accuracy" else modes.PerformanceOnly
         return settings
 
@@ -89,18 +82,15 @@ def _least_s(settings: Any, options: Options, conditions: Conditions, prompts: i
     That is its least duration, and the queries that it issues in any case: a Server's at their rate, SingleStream's one
     after the other. An accuracy run has no least duration and asks for every prompt once.
     """
-    duration_s, queries = settings.min_duration_ms / 1000, settings.min_query_count
-    if conditions.purpose == "accuracy":
-        duration_s, queries = 0.0, prompts
-    elif conditions.purpose == "audit":
-        duration_s, queries = 0.0, LEAST_QUERIES
-    elif options.scenario == "SingleStream":
-        planned = max(queries, 2 * duration_s * 1e9 / settings.single_stream_expected_latency_ns)
-        # Every prompt comes equally often.
-        queries = math.ceil(planned / prompts) * prompts if settings.sample_concatenate_permutation else planned
-    each_s = 0.0
+    duration_s, equally = settings.min_duration_ms / 1000, bool(settings.sample_concatenate_permutation)
+    queries, each_s = 0, 0.0
     if options.scenario == "Server" and conditions.target_qps > 0:
         each_s = 1 / conditions.target_qps
+        queries = options.issued(duration_s * conditions.target_qps, prompts, equally)
     elif options.scenario == "SingleStream":
         each_s = (conditions.expected_ms or 0) / 1000
+        planned = 2 * duration_s * 1e9 / settings.single_stream_expected_latency_ns
+        queries = options.issued(planned, prompts, equally)
+    if conditions.purpose in ("accuracy", "audit"):
+        duration_s, queries = 0.0, prompts if conditions.purpose == "accuracy" else AUDIT_QUERIES
     return float(max(duration_s, queries * each_s))

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any, Literal
 
 from benchmark.node.interfaces import Prompt, Query
-from benchmark.node.prompting import TEMPLATE_DATE
+from benchmark.node.model.prompting import TEMPLATE_DATE
 from benchmark.profiles import Generation
 
 Api = Literal["completions", "chat"]
@@ -22,6 +22,7 @@ OPTIONAL = {
     "temperature": "only where the profile asks for 1, which is then the server's fixed one",
     "top_p": "only where the profile asks for 1 (off), or for no sampling",
     "top_k": "only where the profile asks for 0 (off), or for no sampling",
+    "min_p": "it is sent as 0 (off); a server without it has none",
     "repetition_penalty": "it is sent as 1 (off); a server without it has none",
     "seed": "tokens are drawn by another seed: two runs give other answers",
     "ignore_eos": "answers may be shorter than the profile asks for; their length is checked",
@@ -46,7 +47,7 @@ def body(
     `max_tokens` among these is not left out: `max_completion_tokens` is sent instead.
 
     Everything that decides how tokens are chosen is explicit: what is left out would come from the server's defaults,
-    which vLLM takes from the model's own generation_config.json.
+    which vLLM takes from the model's own generation_config.json, and of which llama.cpp has some that are not off.
     """
     length = generation.max_new_tokens if most is None else min(most, generation.max_new_tokens)
     shortest = min(generation.min_new_tokens, length)
@@ -58,6 +59,7 @@ def body(
         "temperature": 0.0 if query.greedy else generation.temperature,
         "top_p": generation.top_p,
         "top_k": generation.top_k or -1,  # -1: off, for vLLM and SGLang alike
+        "min_p": 0.0,
         "repetition_penalty": 1.0,
         "seed": query.seed,
         "return_token_ids": True,

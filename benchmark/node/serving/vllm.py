@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmark.errors import SetupError
-from benchmark.node.model import find_snapshot
+from benchmark.node.model.load import find_snapshot
 from benchmark.records.environment import SERVER_PACKAGES
 from benchmark.settings import Settings
 from benchmark.vllm import VllmOptions

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmark.node.hub import fetch
-from benchmark.node.hub_cache import RepositoryCache
+from benchmark.node.hub.cache import RepositoryCache
+from benchmark.node.hub.fetch import fetch
 from tests.hub_server import Hub, small_model
 from tests.integration.faults import full
 from tests.integration.faults.fleet import Fleet, send, small_disk

@@ -110,7 +110,10 @@ EXPECTED = {
     "results-full": ("failed", "Make room, or set benchmark_work_dir to a larger disk"),
     "no-model": ("failed", "hf_cache: The model directory /no/such/model does not exist"),
     "killed": ("interrupted", "benchmark: The benchmark was killed (SIGKILL), and not by the kernel's OOM killer"),
-    "oom": ("interrupted", "benchmark: The benchmark was killed by the kernel's OOM killer, for memory ran out: its"),
+    "oom": (
+        "interrupted",
+        "benchmark: The benchmark was killed by the kernel's OOM killer, because memory ran out: its",
+    ),
     "hung": ("interrupted", "benchmark: The benchmark hung: it was stopped after benchmark_timeout_s = 40 s"),
     "rebooted": ("interrupted", "benchmark: The node was restarted while the benchmark ran"),
     "tmp-lost": ("failed", "does that not outlive a restart (as /tmp), or was it removed? Nothing could be fetched"),

@@ -10,7 +10,7 @@ from benchmark.columns import Columns
 from benchmark.metrics import compute
 from benchmark.profiles import Profile
 from benchmark.records import NodeResult
-from benchmark.settings import resolve
+from benchmark.resolve import resolve
 from benchmarks.whole_run import bore, profile
 
 

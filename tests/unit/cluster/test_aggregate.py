@@ -10,7 +10,7 @@ import pytest
 
 from benchmark import files
 from benchmark.cluster.aggregate import aggregate
-from benchmark.cluster.summary import render_cluster
+from benchmark.cluster.render.summary import render_cluster
 from benchmark.errors import InputError
 from benchmark.files import write_record
 from benchmark.records import ClusterResult, DatasetInfo, EngineInfo, Failure, NodeRow, PrefixCache, Serving, Window
@@ -75,7 +75,7 @@ def test_an_invalid_node_counts_and_makes_the_cluster_invalid(run_dir: Path) -> 
     add_node(run_dir, "jw3", asked(3), SLOW)
     result = aggregate(run_dir)
     assert result.counted == 2
-    assert row(result, "jw3").reason == "QPS is 0.4, at least 0.45 is asked."
+    assert row(result, "jw3").reason == "QPS 0.4 is below the required 0.45."
     assert result.verdict.reasons == ("1 of 2 nodes is invalid: jw3.",)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.agreement import first_difference
-from benchmark.cluster.summary import render_cluster
+from benchmark.cluster.render.summary import render_cluster
 from benchmark.records import Accuracy, ClusterResult, DatasetInfo
 from benchmark.rundir import read_run
 from tests.unit.building import HOST, add_node, asked, make_run

@@ -19,9 +19,9 @@ from benchmark.cluster.export.prometheus import prometheus_lines
 from benchmark.cluster.history import node_history
 from benchmark.cluster.history.show import render_history
 from benchmark.cluster.names import natural
-from benchmark.cluster.node_table import render_node_table
+from benchmark.cluster.render.node_table import render_node_table
+from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.report.page import render_report
-from benchmark.cluster.summary import render_cluster
 from benchmark.files import write_record
 from benchmark.metrics import distribution
 from benchmark.records import ClusterResult, Energy, EngineInfo, NodeRow, Overlap, ReadyNode, Telemetry, Verdict, Window
@@ -49,7 +49,7 @@ def test_totals_by_hand(tmp_path: Path) -> None:
     assert group.queries.model_dump() == {"planned": 6, "completed": 6, "failed": 0, "unfinished": 0}
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.lists(LATENCIES, min_size=2, max_size=4), st.data())
 def test_the_order_of_the_nodes_changes_nothing(latencies: list[list[float]], data: st.DataObject) -> None:
     names = [f"n{i}" for i in range(len(latencies))]
@@ -209,6 +209,14 @@ def test_the_skew_is_wrong_by_no_more_than_it_says(drawn: list[tuple[int, int, f
     assert seen.uncertainty_ms is not None
     starts = [start for start, _, _ in drawn]
     assert abs(seen.skew_ms - (max(starts) - min(starts)) / 1e6) <= seen.uncertainty_ms + 1e-9
+
+
+def test_the_two_least_certain_clocks_say_how_wrong_the_skew_may_be() -> None:
+    windows = {name: Window.of(10**9, 2 * 10**9) for name in "abc"}
+    clocks = {name: clock(name, 0, ms * 10**6) for name, ms in zip("abc", (5, 2, 3), strict=True)}
+    seen = overlap(windows, clocks)
+    assert seen is not None
+    assert seen.uncertainty_ms == 8
 
 
 def test_one_unmeasured_clock_leaves_all_as_they_are() -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.cluster.drift import FACTS, QUANTITIES, NodeFacts, drift_reason, find_drift
@@ -222,6 +222,7 @@ clusters = st.dictionaries(
 )
 
 
+@settings(max_examples=40)
 @given(clusters)
 def test_whatever_nodes_say_each_is_told_once_per_fact_and_values_differ(nodes: dict[str, NodeFacts]) -> None:
     for one in find_drift(nodes):
@@ -234,6 +235,7 @@ def test_whatever_nodes_say_each_is_told_once_per_fact_and_values_differ(nodes: 
         assert len(drift_reason([one])) <= 4000
 
 
+@settings(max_examples=40)
 @given(clusters, st.randoms(use_true_random=False))
 def test_the_order_of_the_nodes_does_not_matter(nodes: dict[str, NodeFacts], random: Any) -> None:
     names = list(nodes)
@@ -241,6 +243,7 @@ def test_the_order_of_the_nodes_does_not_matter(nodes: dict[str, NodeFacts], ran
     assert find_drift({name: nodes[name] for name in names}) == find_drift(nodes)
 
 
+@settings(max_examples=40)
 @given(clusters)
 def test_a_node_does_not_differ_from_its_twin(nodes: dict[str, NodeFacts]) -> None:
     for one in nodes.values():

@@ -78,6 +78,16 @@ def test_a_damaged_archive_is_refused_and_leaves_nothing(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["a.tgz"]
 
 
+def test_an_archive_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetched, "MAX_FILES", 3)
+    names = [f"repeat{number}_samples.jsonl" for number in (2, 3, 4, 5)]
+    fits = archive(tmp_path / "a.tgz", *((name, b"{}", tarfile.REGTYPE) for name in names[:3]))
+    assert fetched.unpack(fits, tmp_path) == names[:3]
+    more = archive(tmp_path / "b.tgz", *((name, b"{}", tarfile.REGTYPE) for name in names))
+    with pytest.raises(InputError, match="or 3 files"):
+        fetched.unpack(more, tmp_path)
+
+
 def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
     made = archive(tmp_path / "a.tgz", ("samples.jsonl", b"x" * 1001, tarfile.REGTYPE))
     with pytest.raises(InputError, match="more than"):

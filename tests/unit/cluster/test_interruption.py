@@ -6,10 +6,10 @@ import pytest
 
 from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.interruption import INTERRUPTED, keep_interruption
-from benchmark.cluster.job_summary import render_job_summary
-from benchmark.cluster.junit import render_junit
 from benchmark.cluster.outcome import Outcome
-from benchmark.cluster.summary import render_cluster
+from benchmark.cluster.render.job_summary import render_job_summary
+from benchmark.cluster.render.junit import render_junit
+from benchmark.cluster.render.summary import render_cluster
 from benchmark.rundir import read_run
 from tests.unit.building import add_node, asked, make_run
 

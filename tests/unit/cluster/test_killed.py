@@ -18,10 +18,13 @@ NO_V1_LIMIT = 9223372036854771712
     [
         (
             "cgroup 0 1\nnode 4 5\nlimit 67108864\n",
-            "for memory ran out: its cgroup may take 64 MiB. Free memory",
+            "because memory ran out: its cgroup may take 64 MiB. Free memory",
         ),
-        (f"cgroup 2 4\nnode 4 6\nlimit {NO_V1_LIMIT}\n", "the kernel's OOM killer, for memory ran out. Free memory"),
-        ("cgroup 2 3\nnode 4 6\nlimit max\n", "the kernel's OOM killer, for memory ran out. Free memory"),
+        (
+            f"cgroup 2 4\nnode 4 6\nlimit {NO_V1_LIMIT}\n",
+            "OOM killer, because memory ran out. Free memory",
+        ),
+        ("cgroup 2 3\nnode 4 6\nlimit max\n", "OOM killer, because memory ran out. Free memory"),
         ("cgroup  \nnode 4 6\nlimit\n", "the kernel's OOM killer was at work on the node meanwhile (2 killed)"),
         ("cgroup 1 1\nnode 4 6\nlimit 67108864\n", "and not by the kernel's OOM killer"),
         ("cgroup  \nnode 4 4\nlimit\n", "and not by the kernel's OOM killer"),

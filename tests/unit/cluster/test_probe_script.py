@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ PROBE = Path(__file__).parents[3] / "roles/preflight/files/probe.sh"
 LIST = "0, 00000000:3B:00.0, NVIDIA A30, 24576, 550.54.15"
 # In the place of a command that hangs until it is killed; and of one that nothing can kill before the probe has ended.
 HANGS = "exec sleep 300"
+# A node with nothing but a few programs, among which `timeout` is not; nvidia-smi hangs there.
+NO_TIMEOUT = "no-timeout"
 OLD_DRIVER = f"""case $* in
   *gpu_recovery_action*) echo 'Field "gpu_recovery_action" is not a valid field to query.'; exit 2 ;;
   *) echo '{LIST}' ;;
@@ -46,26 +49,41 @@ def found(probe: Probe, tmp_path: Path) -> list[str]:
     return problems(probe, Needs("cuda", "python3", f"{tmp_path}/not/yet", 0.001, str(tmp_path), 0.001))
 
 
+@pytest.fixture(scope="module")
+def hanging(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Probe, Path]]:
+    """What the probe says on nodes where one program hangs each, by the program: they are waited for all at once."""
+    places = {name: tmp_path_factory.mktemp(name) for name in ("nvidia-smi", "df", "python3", NO_TIMEOUT)}
+    few = places[NO_TIMEOUT] / "few"
+    few.mkdir()
+    for name in ("mktemp", "sleep", "dirname", "df", "readlink", "rm", "sed", "tail"):
+        (few / name).symlink_to(f"/bin/{name}" if Path(f"/bin/{name}").exists() else f"/usr/bin/{name}")
+
+    def told(name: str) -> tuple[Probe, Path]:
+        if name == NO_TIMEOUT:
+            return ask(places[name], {"nvidia-smi": "sleep 30"}, path=str(few), limit_s=5), places[name]
+        return ask(places[name], {"nvidia-smi": f"echo '{LIST}'", name: HANGS}, limit_s=5), places[name]
+
+    with ThreadPoolExecutor(len(places)) as pool:
+        return dict(zip(places, pool.map(told, places), strict=True))
+
+
 @pytest.mark.parametrize(
     ("program", "said"),
     [("nvidia-smi", "there nvidia-smi gives"), ("df", "there df -Pk"), ("python3", "there python3 gives no answer")],
 )
-def test_a_command_that_hangs_is_named_and_the_rest_answers(program: str, said: str, tmp_path: Path) -> None:
-    probe = ask(tmp_path, {"nvidia-smi": f"echo '{LIST}'", program: HANGS}, limit_s=5)
-    sentences = found(probe, tmp_path)
+def test_a_command_that_hangs_is_named_and_the_rest_answers(
+    program: str, said: str, hanging: dict[str, tuple[Probe, Path]]
+) -> None:
+    probe, place = hanging[program]
+    sentences = found(probe, place)
     assert all(said in sentence for sentence in sentences)
     assert len(sentences) == 1
     assert ("gpu_status" in probe.values) == (program != "nvidia-smi")
     assert ("python" in probe.values) == (program != "python3")
 
 
-def test_without_the_program_timeout_too(tmp_path: Path) -> None:
-    programs = ("mktemp", "sleep", "dirname", "df", "readlink", "rm", "sed", "tail")
-    few = tmp_path / "few"
-    few.mkdir()
-    for name in programs:
-        (few / name).symlink_to(f"/bin/{name}" if Path(f"/bin/{name}").exists() else f"/usr/bin/{name}")
-    probe = ask(tmp_path, {"nvidia-smi": "sleep 30"}, path=str(few), limit_s=5)
+def test_without_the_program_timeout_too(hanging: dict[str, tuple[Probe, Path]]) -> None:
+    probe, _ = hanging[NO_TIMEOUT]
     assert probe.hung == {"gpu": "nvidia-smi"}
     assert probe.values["python"] == "3.11.2"
     assert "timeout" in probe.many["missing_program"]

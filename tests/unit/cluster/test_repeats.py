@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from benchmark.cluster.aggregate import aggregate, gather
 from benchmark.cluster.comparison.side import load_side
 from benchmark.cluster.export.tables import SAMPLE_HEADS, samples_of
-from benchmark.cluster.job_summary import render_job_summary
 from benchmark.cluster.outcome import Outcome
+from benchmark.cluster.render.job_summary import render_job_summary
+from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.report.page import render_report
-from benchmark.cluster.summary import render_cluster
 from benchmark.files import rewrite_samples
 from benchmark.records import ClusterResult, NodeResult
 from benchmark.text import WIDTH

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.attempts import open_attempt
+from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.resume import controller, find_run, remaining, require_ended, settings_to_resume
-from benchmark.cluster.summary import render_cluster
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
 from benchmark.records import Attempt, Failure, ReadyNode, RunRecord, Window
+from benchmark.resolve import resolve
 from benchmark.rundir import NODES, ORDER, RUN_FILE, RunOrder, read_run
-from benchmark.settings import resolve
 from tests.unit.building import RUN_ID, START_NS, add_node, asked, make_run
 
 S = 10**9
@@ -251,6 +251,18 @@ def test_a_run_that_still_goes_on_is_not_resumed(tmp_path: Path) -> None:
         process.wait()
     require_ended(going)
     require_ended(run)
+
+
+def test_a_leader_that_has_ended_and_whose_parent_has_not_noticed_leads_no_more(tmp_path: Path) -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    leader = controller(process.pid)
+    attempt = opened(tmp_path, "jw2").attempts[0].model_copy(update={"controller": leader})
+    going = opened(tmp_path, "jw2").model_copy(update={"attempts": (attempt,)})
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert Path(f"/proc/{process.pid}").exists()
+    require_ended(going)
+    process.wait()
 
 
 def test_a_pid_that_was_given_to_another_process_since_is_not_the_leader() -> None:

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmark.cluster.wheels import Wheel
+from benchmark.cluster.packages.resolver import Wheel
 
 TAG = "py3-none-any"
 

@@ -18,8 +18,8 @@ from benchmark.errors import RunError, SetupError
 from benchmark.node import sentences
 from benchmark.node.accuracy import MEASURES, read_answers, require_scoring, score
 from benchmark.node.interfaces import Dataset, Prompt
+from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.sentences import sentence_splitter
-from benchmark.node.tiny_model import make_tiny_model
 from benchmark.settings import Settings
 
 REFERENCES = (

@@ -17,11 +17,11 @@ from transformers.generation.continuous_batching.model_runner import ModelRunner
 
 from benchmark.continuous_options import Options
 from benchmark.errors import InputError, RunError, SetupError
-from benchmark.node import attention, exact_attention, flash, flash_kernels, fused
+from benchmark.node.continuous import attention, exact_attention, flash, flash_kernels, fused
 from benchmark.node.engines import continuous, sequential
 from benchmark.node.interfaces import EngineBroken, Prompt, Query
-from benchmark.node.model import LoadedModel, load_model
-from benchmark.node.tiny_model import make_tiny_model
+from benchmark.node.model.load import LoadedModel, load_model
+from benchmark.node.model.tiny import make_tiny_model
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo
 from benchmark.settings import Settings
@@ -350,7 +350,6 @@ def test_closing_fails_what_is_in_flight_and_leaves_no_thread(make: Make) -> Non
         (GREEDY, {"attention": "magic"}, InputError, "engine_options of the continuous engine: attention"),
         (GREEDY, {"page_size": 1}, InputError, "page_size"),
         (GREEDY, {"use_cuda_graph": True}, InputError, "need a GPU"),
-        (Generation(max_new_tokens=8, min_new_tokens=4), {}, InputError, "between 4 and 8 tokens"),
         (GREEDY, {"attention": "flash_attention_2"}, SetupError, "flash_attention_2 is not to be had: it needs a GPU"),
         (GREEDY, {"num_blocks": 10**9}, SetupError, "cannot start: Memory footprint"),
     ],

@@ -13,7 +13,8 @@ from benchmark.errors import InputError, SetupError
 from benchmark.node.accuracy import has_references
 from benchmark.node.datasets import cnn_dailymail
 from benchmark.node.datasets.synthetic import ordinary_tokens
-from benchmark.node.interfaces import Dataset, load_dataset
+from benchmark.node.interfaces import Dataset
+from benchmark.node.registry import load_dataset
 from benchmark.profiles import load_profile, profile_names
 from benchmark.settings import Settings
 

@@ -19,8 +19,8 @@ from aiohttp import web
 from benchmark.errors import InputError, SetupError
 from benchmark.node.engines.endpoint import Engine
 from benchmark.node.interfaces import Answer, EngineBroken, Prompt, Query, now_ns
+from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.serving.client import Client, Request
-from benchmark.node.tiny_model import make_tiny_model
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo
 from benchmark.secret_settings import Secrets
@@ -120,7 +120,7 @@ def test_ids_go_out_and_come_back(server: OpenAIServer, loaded: Loaded) -> None:
     assert sent["route"] == "/v1/completions"
     assert sent["prompt"] == [11, 12, 13]
     assert (sent["temperature"], sent["seed"], sent["max_tokens"], sent["min_tokens"]) == (0.7, 5, 6, 6)
-    assert (sent["ignore_eos"], sent["top_k"], sent["top_p"]) == (True, -1, 1.0)
+    assert (sent["ignore_eos"], sent["top_k"], sent["top_p"], sent["min_p"]) == (True, -1, 1.0, 0.0)
 
 
 def test_text_goes_through_the_servers_chat_template(server: OpenAIServer, loaded: Loaded) -> None:

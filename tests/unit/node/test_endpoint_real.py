@@ -11,8 +11,8 @@ import pytest
 from benchmark.node.engines.endpoint import Engine
 from benchmark.node.engines.sequential import Engine as Sequential
 from benchmark.node.interfaces import Prompt, Query, now_ns
+from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.recorder import Recorder
-from benchmark.node.tiny_model import make_tiny_model
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo, Sample
 from benchmark.settings import Settings
@@ -93,7 +93,7 @@ def test_what_it_takes_was_found_out(served: Served) -> None:
     assert details["counting"] == {"chat": "usage"}
     refused = details["refused_fields"]
     assert isinstance(refused, dict)
-    assert refused["chat"] == ["repetition_penalty", "return_token_ids", "top_k"]
+    assert refused["chat"] == ["min_p", "repetition_penalty", "return_token_ids", "top_k"]
 
 
 def test_answers_are_those_of_the_same_model_without_a_server(served: Served) -> None:

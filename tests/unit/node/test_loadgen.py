@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import mlperf_loadgen
 import numpy as np
 import pytest
 
@@ -17,16 +18,19 @@ from benchmark.columns import Columns
 from benchmark.errors import InputError, RunError
 from benchmark.files import read_record, read_samples
 from benchmark.loadgen_log import read_result
-from benchmark.loadgen_options import Options
+from benchmark.loadgen_options import EQUALLY, PLANNED, Options
 from benchmark.metrics import compute
 from benchmark.node.accuracy import read_answers
-from benchmark.node.interfaces import Conditions, Workload, load_dataset, make_engine, make_scenario, now_ns
+from benchmark.node.interfaces import Conditions, Workload, now_ns
 from benchmark.node.recorder import Recorder
+from benchmark.node.registry import load_dataset, make_scenario
+from benchmark.node.replicas import make_engine
 from benchmark.node.run import RunRequest, run
 from benchmark.profiles import load_profile
 from benchmark.records import NodeResult
+from benchmark.resolve import resolve
 from benchmark.rundir import RunOrder
-from benchmark.settings import ResolvedSettings, resolve
+from benchmark.settings import ResolvedSettings
 from benchmark.text import figure, render_node
 
 SHORT = {"min_duration_ms": 500, "min_query_count": 40}
@@ -134,7 +138,7 @@ def test_a_failed_query_neither_hangs_loadgen_nor_is_softened(tmp_path: Path) ->
     assert result.metrics is not None
     assert result.metrics.queries.failed == 1
     assert result.verdict is not None
-    assert "failed queries is 1, at most 0 is asked." in result.verdict.reasons
+    assert "failed queries 1 is above the allowed 0." in result.verdict.reasons
 
 
 def test_an_answer_of_one_token_is_not_reported_as_if_it_were_fine(tmp_path: Path) -> None:
@@ -216,6 +220,28 @@ def test_for_accuracy_every_prompt_is_answered_once_in_the_scenarios_own_mode(tm
     assert {prompts[number].id: ids for number, ids in answers.items()} == {
         sample.prompt_id: sample.token_ids for sample in recorder.samples
     }
+
+
+@pytest.mark.parametrize(("scenario", "queries"), [("Server", 140), ("Offline", 140), ("SingleStream", 180)])
+def test_as_many_queries_are_issued_as_a_plan_reckons_with(tmp_path: Path, scenario: str, queries: int) -> None:
+    profile, rate, seconds = asked(), 610, 0.2
+    engine = make_engine("simulated", profile.settings, profile.profile.generation, {"ttft_ms": 1, "tpot_ms": 0})
+    engine.load()
+    prompts = load_dataset("curated", profile.settings, {}).prompts
+    given = {"scenario": scenario, "min_duration_ms": 1000 * seconds, "min_query_count": 1}
+    recorder = Recorder(engine, None, now_ns(), lambda sample, done: None)
+    conditions = Conditions(tmp_path, rate, "performance", "", expected_ms=1000 / rate)
+    make_scenario("loadgen", given).run(Workload(prompts, None, 0), recorder, conditions)
+    options = Options.model_validate(given)
+    planned = options.issued(PLANNED[scenario] * seconds * rate, len(prompts), options.model in EQUALLY)
+    assert (len(prompts), planned, len(recorder.samples)) == (20, queries, queries)
+
+
+@pytest.mark.parametrize("model", ["llama3_1-8b", "llama3_1-8b-interactive", "llama3_1-8b-edge", "llama2-7b"])
+def test_which_models_prompts_come_equally_often_is_loadgens_own_configuration(model: str) -> None:
+    settings = mlperf_loadgen.TestSettings()
+    settings.FromConfig("", model, "Offline", 0)
+    assert bool(settings.sample_concatenate_permutation) == (model in EQUALLY)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a file system of a few kilobytes takes root to mount")

@@ -8,7 +8,7 @@ import pytest
 
 from benchmark import profiles
 from benchmark.node.run import RunRequest, run
-from benchmark.settings import resolve
+from benchmark.resolve import resolve
 
 ENGINE = """
 from benchmark.node import interfaces

@@ -11,8 +11,9 @@ from benchmark.errors import RunError
 from benchmark.files import read_record, read_samples, write_record
 from benchmark.node.run import RunRequest, run
 from benchmark.records import NodeResult, RunRecord
+from benchmark.resolve import resolve
 from benchmark.rundir import NODES, RUN_FILE, of_repeat
-from benchmark.settings import ResolvedSettings, resolve
+from benchmark.settings import ResolvedSettings
 from benchmark.text import render_node
 from tests.unit.node.led import led
 from tests.unit.node.test_solo import LOADGEN

@@ -16,10 +16,10 @@ import pytest
 
 from benchmark.errors import InputError, SetupError
 from benchmark.node.engines import sequential
-from benchmark.node.interfaces import EngineBroken, Prompt, Query, make_engine, now_ns
-from benchmark.node.oom import oom_kills
-from benchmark.node.replicas import Replicated, make_replicated_engine
-from benchmark.node.tiny_model import make_tiny_model
+from benchmark.node.interfaces import EngineBroken, Prompt, Query, now_ns
+from benchmark.node.model.tiny import make_tiny_model
+from benchmark.node.replicas import Replicated, make_engine
+from benchmark.node.watch.oom import oom_kills
 from benchmark.profiles import Generation
 from benchmark.settings import Settings
 from tests.unit.node.heard import PATIENCE_S, Heard
@@ -213,10 +213,10 @@ def test_one_replica_per_visible_gpu_where_the_engine_can(
 
 def test_what_cannot_be_replicated_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="simulated runs once"):
-        make_replicated_engine("simulated", Settings(benchmark_replicas=2), GENERATION, {})
+        make_engine("simulated", Settings(benchmark_replicas=2), GENERATION, {})
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(SetupError, match="1 GPUs are visible"):
-        make_replicated_engine("continuous", Settings(benchmark_replicas=2), GENERATION, {})
+        make_engine("continuous", Settings(benchmark_replicas=2), GENERATION, {})
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_gpus_that_cuda_leaves_out_are_named(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
     with pytest.raises(SetupError, match=said):
-        make_replicated_engine("continuous", Settings(benchmark_replicas=asked), GENERATION, {})
+        make_engine("continuous", Settings(benchmark_replicas=asked), GENERATION, {})
 
 
 @pytest.mark.parametrize("engine", ["endpoint", "vllm"])

@@ -15,12 +15,13 @@ from benchmark.errors import InputError, RunError, SetupError
 from benchmark.files import read_record, read_samples, read_ticks
 from benchmark.node.engines import simulated
 from benchmark.node.interfaces import Listener, Query
+from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.run import RunRequest, run
-from benchmark.node.telemetry import Watch
-from benchmark.node.tiny_model import make_tiny_model
+from benchmark.node.watch.telemetry import Watch
 from benchmark.records import Environment, GpuProcess, GpuTelemetry, Metrics, NodeResult, Telemetry
+from benchmark.resolve import resolve
 from benchmark.rundir import GO, READY, RunOrder
-from benchmark.settings import ResolvedSettings, Settings, resolve
+from benchmark.settings import ResolvedSettings, Settings
 from benchmark.text import render_node
 from tests.unit.node.led import put
 
@@ -85,7 +86,7 @@ def test_failed_queries_make_the_verdict_invalid(tmp_path: Path) -> None:
     assert result.verdict is not None
     assert not result.verdict.valid
     assert result.verdict.reasons == (
-        "failed queries is 1, at most 0 is asked.",
+        "failed queries 1 is above the allowed 0.",
         "1 of them: The simulated engine was told to fail this query.",
     )
 

@@ -1,5 +1,6 @@
 """The real loading code and the real `generate` on a tiny Llama."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from benchmark.errors import InputError, SetupError
 from benchmark.node.engines import sequential
 from benchmark.node.interfaces import Prompt, Query
-from benchmark.node.tiny_model import make_tiny_model
+from benchmark.node.model.tiny import make_tiny_model
 from benchmark.profiles import Generation
 from benchmark.settings import Settings
 from tests.unit.node.heard import Heard
@@ -70,6 +71,17 @@ def test_a_query_can_ask_for_no_sampling(model: Path) -> None:
     asked = [replace(query(0, seed=5), greedy=True), replace(query(1, seed=6), greedy=True)]
     heard = answers(model, SAMPLING, asked)
     assert heard.tokens[0] == heard.tokens[1]
+
+
+def test_what_the_models_own_file_says_of_choosing_tokens_does_not_count(tmp_path: Path, model: Path) -> None:
+    greedy = Generation(max_new_tokens=8)
+    plain = answers(model, greedy, [query(0)])
+    other = tmp_path / "other"
+    make_tiny_model(other)
+    own = other / "generation_config.json"
+    said = {**json.loads(own.read_text()), "suppress_tokens": [plain.tokens[0][0]], "no_repeat_ngram_size": 1}
+    own.write_text(json.dumps(said))
+    assert answers(other, greedy, [query(0)]).tokens == plain.tokens
 
 
 def test_ids_of_the_datasets_own_go_to_the_model_as_they_are(model: Path) -> None:

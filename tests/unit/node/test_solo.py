@@ -10,8 +10,9 @@ from benchmark.errors import RunError
 from benchmark.files import read_record, read_samples, rewrite_samples, write_record
 from benchmark.node.run import RunRequest, run
 from benchmark.records import NodeResult, RunRecord
+from benchmark.resolve import resolve
 from benchmark.rundir import NODES, RUN_FILE
-from benchmark.settings import ResolvedSettings, resolve
+from benchmark.settings import ResolvedSettings
 from tests.unit.node.led import led
 
 # What the run says, and what it is then told.

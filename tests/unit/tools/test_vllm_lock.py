@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from packaging.markers import Marker
 
-from benchmark.cluster.wheels import checksums, parse_requirements
+from benchmark.cluster.packages.resolver import checksums, parse_requirements
 from benchmark.settings import Settings
 from tools import vllm_lock
 

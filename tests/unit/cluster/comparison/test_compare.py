@@ -13,14 +13,14 @@ from benchmark.cli import main
 from benchmark.cluster.comparison import compare, compare_nodes
 from benchmark.cluster.comparison.show import HEADS, render_markdown, render_text
 from benchmark.cluster.comparison.side import load_side
-from benchmark.cluster.load import LoadedNode, Times
+from benchmark.cluster.results.load import LoadedNode, Times
 from benchmark.columns import Columns
 from benchmark.errors import InputError
 from benchmark.records import GroupChange, Sample
 from benchmark.text import WIDTH, columns
 from tests.unit.building import GPU, HOST, asked, result_of
 from tests.unit.cluster.comparison.virtual import add_run, samples
-from tests.unit.cluster.test_job_summary import cells
+from tests.unit.cluster.render.test_job_summary import cells
 
 ENGINE = {"ttft_ms": 20, "tpot_ms": 5, "spread": 0.02}
 A30 = HOST

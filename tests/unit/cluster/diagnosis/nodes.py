@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmark import metrics
-from benchmark.cluster.load import LoadedNode, Times
+from benchmark.cluster.results.load import LoadedNode, Times
 from benchmark.columns import Columns
 from benchmark.records import Gpu, GpuTelemetry, Telemetry
 from tests.unit.building import GPU, HOST, asked, closed_loop, result_of

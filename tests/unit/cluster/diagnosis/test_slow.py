@@ -9,9 +9,9 @@ from benchmark.cluster.arithmetic import group_nodes
 from benchmark.cluster.diagnosis import diagnose, no_history
 from benchmark.cluster.diagnosis.aspects import aspects_of, rate_of, reading
 from benchmark.cluster.diagnosis.slow import Earlier
-from benchmark.cluster.load import LoadedNode
+from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import CpuTime, Energy, Finding
-from benchmark.settings import resolve
+from benchmark.resolve import resolve
 from tests.unit.cluster.diagnosis.nodes import node, watched
 
 

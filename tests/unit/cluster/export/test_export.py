@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmark.cli import main
 from benchmark.cluster.aggregate import gather
 from benchmark.cluster.export import prometheus
-from benchmark.cluster.node_table import HEADS
+from benchmark.cluster.render.node_table import HEADS
 from benchmark.files import write_record
 from benchmark.records import Energy, Failure
 from benchmark.text import clean
@@ -31,7 +31,7 @@ from tests.unit.building import (
     write_node,
 )
 from tests.unit.cluster.diagnosis.nodes import watched
-from tests.unit.cluster.test_job_summary import cells
+from tests.unit.cluster.render.test_job_summary import cells
 
 HOSTILE = 'a "GPU"\\ {x="1"}'
 

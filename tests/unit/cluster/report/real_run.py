@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 from benchmark.files import write_record
+from benchmark.resolve import resolve
 from benchmark.rundir import GO, ORDER, READY, RunOrder, open_run
-from benchmark.settings import ResolvedSettings, resolve
+from benchmark.settings import ResolvedSettings
 from tests.unit.node.led import put
 
 NODES = ("gpu-01", "gpu-02", "gpu-03", "gpu-04")

@@ -106,7 +106,7 @@ def test_nodes_stand_on_one_time_axis_by_the_controllers_clock(tmp_path: Path) -
         place = add_node(tmp_path, node, asked(3), [1700.0] * 3, window=window)
         write = ReadyNode(node=node, launched_unix_ns=0, offset_ns=offset_ms * MS, uncertainty_ns=1, round_trips=7)
         (place / "ready.json").write_text(write.model_dump_json())
-    shifts = {node: shift * course.width_ns for node, (course, shift) in aligned(gather(tmp_path).nodes).items()}
+    shifts = {node: shift * series.width_ns for node, (series, shift) in aligned(gather(tmp_path).nodes).items()}
     assert shifts == {"jw2": 0, "jw3": 640 * MS}
 
 

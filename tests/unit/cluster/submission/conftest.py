@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.run import RunRequest, run
-from benchmark.node.tiny_model import make_tiny_model
-from benchmark.settings import ResolvedSettings, resolve
+from benchmark.resolve import resolve
+from benchmark.settings import ResolvedSettings
 from tests.unit.building import RUN_ID, make_run
 
 ARTICLES = [{"input": "Rain.", "tok_input": [1, 2, 3], "output": "It rained all day."}] * 12

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.cli import main
+from benchmark.cluster.aggregate import aggregate
 from tests.unit.building import asked as quick
 from tests.unit.building import closed_loop, make_run, result_of, write_node
 from tests.unit.cluster.submission.checker import complaints
@@ -89,6 +90,7 @@ def test_an_audited_run_lacks_no_test06(
 ) -> None:
     run_dir = measure(tmp_path / "run", asked(inputs, "mlperf-server", "with-performance", benchmark_audit="TEST06"))
     call(tmp_path / "tree", run_dir, division="closed", system=system)
+    assert aggregate(run_dir).nodes[0].audit.startswith("TEST06 passed: ")
     scenario = tmp_path / "tree/closed/Us/results/A_server/llama3.1-8b/Server"
     log = run_dir / "nodes/jw2/TEST06_mlperf_log_accuracy.json"
     assert (scenario / "TEST06/accuracy/mlperf_log_accuracy.json").read_bytes() == log.read_bytes()
@@ -97,6 +99,7 @@ def test_an_audited_run_lacks_no_test06(
     server = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("- Server"))
     assert "TEST06 f" not in server  # neither found nor failed
     assert "no TEST06" not in server
+    assert "TEST06 run was not" not in server
 
 
 def test_performance_without_accuracy_is_written_and_told(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cluster.submission.logs import accuracy_text, write_truncated
+from benchmark.audit import Verification
+from benchmark.cluster.submission.logs import accuracy_text, verification_text, write_truncated
 from benchmark.records import Rouge
 
 
@@ -35,4 +36,26 @@ def test_accuracy_txt_is_what_the_checkers_patterns_find(tmp_path: Path) -> None
         "'gen_num': 13368}",
         "",
         f"hash={hashlib.sha256(b'[]').hexdigest()}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("other_first", "untold", "twice", "length", "lines"),
+    [
+        (0, 0, 0, 0, ("True", "True", "True", "complete")),
+        (None, 0, 0, 0, ("Skipped", "True", "True", "complete")),
+        (1, 0, 0, 0, ("False", "True", "True", "failed")),
+        (0, 1, 0, 0, ("False", "True", "True", "failed")),
+        (0, 0, 2, 0, ("True", "False", "True", "failed")),
+        (None, 0, 0, 1, ("Skipped", "True", "False", "failed")),
+    ],
+)
+def test_an_audit_is_told_in_the_lines_that_the_checker_looks_for(
+    other_first: int | None, untold: int, twice: int, length: int, lines: tuple[str, ...]
+) -> None:
+    assert verification_text(Verification(3, (2,), other_first, untold, twice, length)).splitlines() == [
+        f"First token check pass: {lines[0]}",
+        f"EOS check pass: {lines[1]}",
+        f"Sample length check pass: {lines[2]}",
+        f"TEST06 verification {lines[3]}",
     ]

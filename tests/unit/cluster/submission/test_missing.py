@@ -9,8 +9,9 @@ import pytest
 
 from benchmark.cluster.submission.missing import measure, missing
 from benchmark.cluster.submission.parts import Part, Scenario, Submission, gather_parts
-from benchmark.cluster.submission.rules import DATACENTER, EDGE, SEEDS, lacking
-from benchmark.records import LoadGenResult, NodeResult, Rouge
+from benchmark.cluster.submission.rules import DATACENTER, EDGE, lacking
+from benchmark.loadgen_options import SEEDS
+from benchmark.records import Audit, LoadGenResult, NodeResult, Rouge
 from benchmark.settings import DEFAULT_MODEL, DEFAULT_REVISION
 
 FULL = {
@@ -18,7 +19,7 @@ FULL = {
     "performance_sample_count": 13368,
     "samples_per_query": 13368,
     "accuracy_sample_count": 13368,
-    **SEEDS,
+    **SEEDS["6.1"],
 }
 RESULTS = {
     "result_first_token_99.00_percentile_latency_ns": 300_000_000,
@@ -102,6 +103,57 @@ def test_each_fault_of_a_run_is_named_with_its_command(offline: Path, change: An
                              "-e benchmark_accuracy=with-performance")  # fmt: skip
 
 
+AUDIT_SETTINGS = {
+    "test_mode": "PerformanceOnly",
+    "accuracy_log_rng_seed": 720381539243781796,
+    "accuracy_log_sampling_target": 100,
+    "min_query_count": 100,
+    "min_duration_ms": 0,
+    "sample_concatenate_permutation": False,
+}
+AUDIT = {
+    "name": "TEST06",
+    "passed": True,
+    "checks": ("Length: pass, 0 of 100 answers differ.",),
+    "answers": 100,
+    "end_tokens": (2,),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "said"),
+    [
+        ({}, {}, ""),
+        (
+            {"passed": False, "checks": ("Length: FAIL, 1 of 100 answers differ.", "End: pass.")},
+            {},
+            "Server: TEST06 failed (Length: FAIL, 1 of 100 answers differ): ",
+        ),
+        ({"errors": 2}, {}, "Server: 2 queries of the TEST06 run failed: "),
+        (
+            {},
+            {"accuracy_log_sampling_target": 4},
+            "Server: the TEST06 run was not made with the official audit.config "
+            "(accuracy_log_sampling_target 4 instead of 100): ",
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_audit_is_told_in_the_results_words(
+    offline: Path, changes: dict[str, Any], settings: dict[str, Any], said: str
+) -> None:
+    audit = Audit.model_validate({**AUDIT, **changes, "loadgen": loadgen(settings={**AUDIT_SETTINGS, **settings})})
+
+    def audited(result: NodeResult) -> NodeResult:
+        return result.model_copy(update={"audit": audit})
+
+    submission = full(offline, audited)
+    server = submission.benchmarks[DATACENTER]["jw2"]["Server"]
+    submission.benchmarks[DATACENTER]["jw2"]["Server"] = replace(server, audit=server.performance)
+    found = [sentence for sentence in missing(submission, "closed") if sentence.startswith("Server")]
+    assert len(found) == bool(said)
+    assert all(sentence.startswith(said) for sentence in found)
+
+
 @pytest.mark.parametrize(
     ("score", "value", "said"),
     [
@@ -113,6 +165,19 @@ def test_scores_count_in_closed_alone(offline: Path, score: str, value: float, s
     submission = full(offline, with_accuracy(rouge=ROUGE.model_copy(update={score: value})))
     assert missing(submission, "open") == []
     assert said in " ".join(missing(submission, "closed"))
+
+
+def test_performance_and_accuracy_are_of_one_system(offline: Path) -> None:
+    submission = full(offline)
+    server = submission.benchmarks[DATACENTER]["jw2"]["Server"]
+    assert server.accuracy is not None
+    resolved = server.accuracy.result.resolved
+    profile = resolved.profile.model_copy(update={"engine_options": {"tpot_ms": 9.0}})
+    result = server.accuracy.result.model_copy(update={"resolved": resolved.model_copy(update={"profile": profile})})
+    other = replace(server, accuracy=replace(server.accuracy, result=result))
+    submission.benchmarks[DATACENTER]["jw2"]["Server"] = other
+    (sentence,) = missing(submission, "open")
+    assert "had other engine options or asked for other answers" in sentence
 
 
 def test_a_system_that_changed_between_its_runs_is_told(offline: Path) -> None:

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from benchmark.cluster.submission.plan import (
+    Begun,
+    begun,
     benchmark_of,
-    duration,
-    measured,
     plan_step,
     plan_text,
     scenarios_of,
 )
-from benchmark.cluster.submission.rules import DATACENTER, EDGE
+from benchmark.cluster.submission.rules import DATACENTER, EDGE, Division
 from benchmark.errors import InputError
 
 
@@ -51,33 +51,44 @@ def test_edge_has_5000_articles_and_a_search_takes_its_probes() -> None:
     assert [taken for _, taken in single.parts] == [1000, 1000]
     # As LoadGen did: 30,000 queries of 30.4 ms.
     assert plan_step(EDGE, "SingleStream", "open", "1", 1 / 0.0304).parts[0][1] == pytest.approx(912)
-    assert plan_step(DATACENTER, "Server", "open", "auto", 20).parts[0] == ("search for the highest valid target", 600)
+    assert plan_step(DATACENTER, "Server", "open", "auto", 20, search=True).parts[0] == (
+        "search for the highest valid target",
+        600,
+    )
 
 
 def test_what_is_not_known_is_said() -> None:
-    step = plan_step(DATACENTER, "Server", "open", "auto", None)
+    step = plan_step(DATACENTER, "Server", "open", "auto", None, search=True)
     assert step.whole_s is None
     assert step.timeout_s(1800) == 7 * 86400
-    lines = plan_text([plan_step(DATACENTER, "Offline", "open", "9", 9.0), step], {"Offline": "r1"})
-    assert lines[0] == "Step 1 of 2, Offline: measured already in the run r1."
+    runs = {
+        "Offline": Begun("r1", "mlperf-offline, target 9.0", 9.0, ()),
+        "Interactive": Begun("r2", "mlperf-interactive, target 4.0", None, ("jw3",)),
+    }
+    steps = [plan_step(DATACENTER, "Offline", "open", "9", 9.0), step]
+    lines = plan_text([*steps, plan_step(DATACENTER, "Interactive", "open", "4", 4.0)], runs)
+    assert lines[0] == "Step 1 of 3, Offline: measured already in the run r1 (mlperf-offline, target 9.0)."
     assert "accuracy over 13,368 articles of unknown length (at a rate that is not known yet)" in lines[1]
-    assert lines[2].startswith("Together at least 10 min")
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(45, "45 s"), (720, "12 min"), (26760, "7 h 26 min")])
-def test_a_time_is_for_people(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+    begins = "Step 3 of 3, Interactive, goes on in the run r2 (mlperf-interactive, target 4.0) with jw3: performance"
+    assert lines[2].startswith(begins)
+    assert lines[3].startswith("Together at least 2 h")
 
 
 def test_a_step_is_done_where_every_node_has_all_of_it(tmp_path: Path, offline: Path, interactive: Path) -> None:
     (tmp_path / "latest").symlink_to(offline)
-    run_id, qps = measured(tmp_path, ["jw2", "jw3"], "open") or ("", None)
-    assert run_id
-    assert qps is not None
-    assert qps > 0
-    assert measured(tmp_path, ["jw2", "jw4"], "open") is None, "a node is new"
-    assert measured(tmp_path, ["jw2"], "closed") is None, "there is no audit"
+    run = begun(tmp_path, ["jw2", "jw3"], "open")
+    assert run is not None
+    assert run.qps
+    assert (run.asked, run.left) == ("mlperf-offline, target 100.0", ())
+
+    def left(nodes: list[str], division: Division) -> tuple[str, ...]:
+        found = begun(tmp_path, nodes, division)
+        assert found is not None
+        return found.left
+
+    assert left(["jw2", "jw4"], "open") == ("jw4",), "a node is new"
+    assert left(["jw2"], "closed") == ("jw2",), "there is no audit"
     (tmp_path / "latest").unlink()
     (tmp_path / "latest").symlink_to(interactive)
-    assert measured(tmp_path, ["jw2"], "open") is None, "there is no accuracy"
-    assert measured(tmp_path / "nowhere", ["jw2"], "open") is None
+    assert left(["jw2"], "open") == ("jw2",), "there is no accuracy"
+    assert begun(tmp_path / "nowhere", ["jw2"], "open") is None

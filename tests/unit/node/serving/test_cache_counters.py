@@ -12,16 +12,17 @@ from aiohttp import web
 
 from benchmark.cluster.aggregate import gather
 from benchmark.cluster.export.prometheus import prometheus_lines
+from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.report.page import render_report
-from benchmark.cluster.summary import render_cluster
 from benchmark.node.interfaces import Answer, Prompt, Query
+from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.run import RunRequest, run
 from benchmark.node.serving.cache_counters import Reading, Tally, parse, prefix_cache
 from benchmark.node.serving.vllm import free_port
-from benchmark.node.tiny_model import make_tiny_model
 from benchmark.records import NodeResult, PrefixCache
+from benchmark.resolve import resolve
 from benchmark.rundir import NODES
-from benchmark.settings import ResolvedSettings, resolve
+from benchmark.settings import ResolvedSettings
 from benchmark.text import render_node
 from tests.openai_server import Counters, OpenAIServer
 from tests.unit.building import RUN_ID, make_run

@@ -14,7 +14,8 @@ from aiohttp import web
 from benchmark.files import read_samples
 from benchmark.node.run import RunRequest, run
 from benchmark.records import NodeResult
-from benchmark.settings import ResolvedSettings, resolve
+from benchmark.resolve import resolve
+from benchmark.settings import ResolvedSettings
 from benchmark.text import render_node
 from tests.openai_server import DONE, OpenAIServer, event, finish, token, usage, whole
 
@@ -42,7 +43,9 @@ async def held_back(request: web.Request, body: dict[str, Any]) -> AsyncIterator
     yield b"".join([part async for part in steady(request, body)])
 
 
-def measure(server: OpenAIServer, directory: Path, profile: dict[str, Any] | None = None) -> NodeResult:
+def measure(
+    server: OpenAIServer, directory: Path, profile: dict[str, Any] | None = None, **settings: Any
+) -> NodeResult:
     base = resolve(
         {
             "benchmark_device": "cpu",
@@ -50,6 +53,7 @@ def measure(server: OpenAIServer, directory: Path, profile: dict[str, Any] | Non
             "benchmark_endpoint_urls": [server.url],
             "benchmark_endpoint_model": "served",
             "benchmark_telemetry": False,
+            **settings,
         }
     )
     changed = {
@@ -94,12 +98,13 @@ def test_loadgens_limits_on_times_that_were_not_seen_are_not_passed(server: Open
     server.answer = held_back
     options = {"scenario": "Server", "min_duration_ms": 300, "min_query_count": 20}
     profile: dict[str, Any] = {"scenario": "loadgen", "scenario_options": options, "samples": None, "limits": []}
-    result = measure(server, tmp_path, profile)
+    result = measure(server, tmp_path, profile, benchmark_target_qps=40)
     assert result.loadgen is not None
     assert "LoadGen's TTFT and TPOT are not those of tokens." in reasons(result)
     offline = {**profile, "scenario_options": {**options, "scenario": "Offline"}}
     (tmp_path / "offline").mkdir()
-    assert "one piece" not in reasons(measure(server, tmp_path / "offline", offline)), "there they decide nothing"
+    told = reasons(measure(server, tmp_path / "offline", offline, benchmark_target_qps=40))
+    assert "one piece" not in told, "there they decide nothing"
 
 
 def test_a_query_ends_with_its_last_output_however_late_the_stream_does(server: OpenAIServer, tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""How long a run takes, where that is long, said before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from benchmark.cluster.together import measures, turns_s
+from benchmark.loadgen_options import EQUALLY, PLANNED, Options
+from benchmark.profiles import Profile
+from benchmark.settings import ResolvedSettings
+
+# What LoadGen's own configuration asks of every MLPerf run as long as a profile does not say otherwise.
+LOADGEN_LEAST_MS = 600_000
+# Of less nothing is said.
+LONG_S = 120
+
+
+def estimated_durations(nodes: Collection[ResolvedSettings]) -> list[str]:
+    """Return sentences on what takes long: LoadGen's schedule, turns alone and repeats, where there are any."""
+    found = list(dict.fromkeys(sentence for one in nodes if (sentence := _of_loadgen(one)) is not None))
+    asked = [one for one in nodes if measures(one)]
+    if turns_s(asked):
+        found.append(
+            f"benchmark_solo_first: {len(asked)} nodes measure alone, one after the other, before all do together. "
+            f"That is {len(asked)} measurements more, {_each(asked)}. A turn may take benchmark_timeout_s."
+        )
+    repeats = max((one.settings.benchmark_repeats for one in asked), default=1)
+    if repeats > 1:
+        found.append(
+            f"benchmark_repeats: after one load there are {repeats} measurements, {_each(asked)}. Each may take "
+            "benchmark_timeout_s."
+        )
+    return found
+
+
+def measurement_s(asked: ResolvedSettings) -> float | None:
+    """Return how long one measurement takes at least by LoadGen's schedule, or else at the target's rate on one GPU.
+
+    None where that is open: without a number of queries, or without a rate.
+    """
+    profile, rate = asked.profile, _rate(asked)
+    if profile.scenario == "loadgen":
+        return loadgen_s(profile, rate)
+    return None if profile.samples is None or rate is None else profile.samples / rate
+
+
+def loadgen_s(profile: Profile, rate: float | None) -> float:
+    """Return how long LoadGen measures at least, in seconds, where `rate` queries are answered in one.
+
+    Without a rate that is its least duration.
+    """
+    options = Options.model_validate(profile.scenario_options)
+    least_s = (LOADGEN_LEAST_MS if options.min_duration_ms is None else options.min_duration_ms) / 1000
+    if rate is None:
+        return least_s
+    queries = options.issued(PLANNED[options.scenario] * least_s * rate, profile.min_prompts, options.model in EQUALLY)
+    return max(least_s, queries / rate)
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people: "45 s", "12 min", "7 h 26 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _rate(asked: ResolvedSettings) -> float | None:
+    """Return the queries/s that one GPU is asked for; None: they are searched for, or one follows the other."""
+    target = asked.settings.benchmark_target_qps
+    return None if target == "auto" or asked.profile.scenario_options.get("scenario") == "SingleStream" else target
+
+
+def _of_loadgen(asked: ResolvedSettings) -> str | None:
+    """Return a sentence on the time that LoadGen's schedule takes; None where that is not long."""
+    profile, rate, limit_s = asked.profile, _rate(asked), asked.settings.benchmark_timeout_s
+    if profile.scenario != "loadgen" or (performance_s := loadgen_s(profile, rate)) < LONG_S:
+        return None
+    times = {"measuring": performance_s if profile.accuracy != "only" else 0.0}
+    if rate is not None and profile.accuracy != "off":
+        times["accuracy over all prompts"] = profile.min_prompts / rate
+    told = ", ".join(f"{what} {duration(seconds)}" for what, seconds in times.items() if seconds)
+    if rate is None:
+        told += " or more: how long is known, and shown, once it has begun"
+    else:
+        told += f" at {rate:g} queries/s, which benchmark_target_qps asks of a GPU"
+    words = f"{profile.name}: {told}."
+    if sum(times.values()) > limit_s:
+        words += (
+            f" benchmark_timeout_s ({limit_s}) ends a run that takes longer than {duration(limit_s)}: "
+            "raise it, or the target where the GPUs reach more."
+        )
+    return words
+
+
+def _each(asked: Collection[ResolvedSettings]) -> str:
+    """Return how long each takes, by the node that takes longest."""
+    known = [(seconds, one.profile.scenario) for one in asked if (seconds := measurement_s(one)) is not None]
+    if not known:
+        return "each as long as a whole run measures"
+    seconds, scenario = max(known)
+    return f"each about {duration(seconds)}" + (" or more" if scenario == "loadgen" else " at the target's rate")

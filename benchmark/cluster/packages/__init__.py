@@ -1,0 +1,1 @@
+"""The wheels that nodes install."""

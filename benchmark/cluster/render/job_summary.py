@@ -1,0 +1,69 @@
+"""A run as Markdown for the page of a CI job. Values are escaped by default: no node can add markup to the page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TypeVar
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from benchmark import DISCLAIMER
+from benchmark.cluster.comparison.show import HEADS, cells, defined, title, verdict_words
+from benchmark.cluster.outcome import Outcome
+from benchmark.cluster.render.markdown import escape
+from benchmark.cluster.render.summary import TEMPLATES, view
+from benchmark.records import Comparison
+from benchmark.text import environment
+
+TEMPLATE = "job_summary.md.j2"
+# GitHub takes 1 MiB for a page; the cluster summary has everything.
+MAX_LISTED = 100
+MAX_CHARACTERS = 300
+Item = TypeVar("Item")
+
+
+def render_job_summary(outcome: Outcome) -> str:
+    """Return the page."""
+    shown = view(outcome.result, outcome.run) if outcome.result and outcome.run else {"result": None}
+    page = (
+        _environment()
+        .get_template(TEMPLATE)
+        .render(outcome=outcome, disclaimer=DISCLAIMER, baseline=baseline_view(outcome.against_baseline), **shown)
+    )
+    return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
+
+
+def baseline_view(told: Comparison | str) -> dict[str, object]:
+    """Return the change against the baseline as templates show it: words, and a table for each group."""
+    if not isinstance(told, Comparison):
+        return {"words": told, "tables": []}
+    tables = [{"title": title(group), "rows": [cells(one) for one in defined(group)]} for group in told.groups]
+    return {"words": f"{verdict_words(told)} (from {told.before})", "heads": HEADS, "tables": tables}
+
+
+def _environment() -> Environment:
+    text = environment(TEMPLATES)
+    jinja = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 # escaped as Markdown, which takes care of HTML
+        finalize=escape,
+    )
+    jinja.filters |= {name: text.filters[name] for name in ("figure", "moment", "at")}
+    jinja.filters |= {"brief": _brief, "first_few": _first_few, "rest": _rest}
+    return jinja
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]} ..."
+
+
+def _first_few(items: Sequence[Item]) -> Sequence[Item]:
+    return items[:MAX_LISTED]
+
+
+def _rest(items: Sequence[Item]) -> int:
+    return max(0, len(items) - MAX_LISTED)

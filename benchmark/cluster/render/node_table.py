@@ -1,0 +1,95 @@
+"""One line for each node, for spreadsheets and notebooks: `nodes.csv`. Values are not rounded; empty is undefined.
+
+Every file has every column, so that those of many runs can be put below each other.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+
+from benchmark.cluster.aggregate import Gathered
+from benchmark.cluster.results.load import LoadedNode
+from benchmark.cluster.solo import FIGURES
+from benchmark.records import AnswerCounts, Distribution, Metrics, NodeRow, QueryCounts
+from benchmark.repeats import SPREAD_OF
+from benchmark.text import clean
+
+
+def _column(metric: str) -> str:
+    return metric.replace(".", "_")
+
+
+_COUNTS = tuple(QueryCounts.model_fields)
+_ANSWERS = tuple(AnswerCounts.model_fields)
+_SPREAD = tuple(name for name in Distribution.model_fields if name != "insufficient")
+_SPREADS = tuple(name for name in Metrics.model_fields if name.endswith("_ms"))
+_PLAIN = ("duration_s", "qps", "tokens_per_s", "input_tokens", "output_tokens")
+_ENERGY = ("joules", "idle_w", "tokens_per_joule", "joules_per_query")
+_OVER_REPEATS = ("median", "lowest", "highest", "cv", "stable")
+_OF_SOLO = ("alone", "together", "change")
+HEADS = (
+    *("run_id", "node", "status", "counted", "valid", "group", "hardware", "gpus", "simulated"),
+    *(f"queries_{name}" for name in _COUNTS),
+    *(f"answers_{name}" for name in _ANSWERS),
+    *_PLAIN,
+    *(f"{spread}_{part}" for spread in _SPREADS for part in _SPREAD),
+    *_ENERGY,
+    "cached_prompt_tokens",
+    *("repeats", "repeat"),
+    *(f"repeats_{_column(metric)}_{part}" for metric in SPREAD_OF for part in _OVER_REPEATS),
+    *(f"solo_{_column(metric)}_{part}" for metric in FIGURES for part in _OF_SOLO),
+    "reason",
+)
+
+
+def render_node_table(gathered: Gathered) -> str:
+    """Return the table as CSV with a line of headings."""
+    target = io.StringIO()
+    writer = csv.writer(target, lineterminator="\n")
+    writer.writerow(HEADS)
+    for row in node_rows(gathered):
+        writer.writerow([cell(value) for value in row])
+    return target.getvalue()
+
+
+def node_rows(gathered: Gathered) -> Iterator[list[object]]:
+    """Yield the values of every node in the order of HEADS; None is undefined."""
+    nodes = {node.node: node for node in gathered.nodes}
+    repeats = gathered.result.repeats
+    for row in gathered.result.nodes:
+        of = (len(repeats.rows), repeats.chosen) if repeats and row.counted else (None, None)
+        yield _values(gathered.result.run_id, row, nodes[row.node], of)
+
+
+def _values(run_id: str, row: NodeRow, node: LoadedNode, repeats: tuple[int | None, int | None]) -> list[object]:
+    metrics = row.metrics
+    telemetry = node.result.telemetry if node.result else None
+    energy = telemetry.energy if telemetry else None
+    cells: list[object] = [run_id, row.node, row.status, row.counted, row.verdict.valid if row.verdict else None]
+    cells += [row.group, row.gpu, row.gpus, row.simulated]
+    cells += [getattr(metrics.queries, name) if metrics else None for name in _COUNTS]
+    cells += [getattr(metrics.answers, name) if metrics else None for name in _ANSWERS]
+    cells += [getattr(metrics, name, None) for name in _PLAIN]
+    for name in _SPREADS:
+        spread = getattr(metrics, name, None)
+        cells += [getattr(spread, part, None) for part in _SPREAD]
+    cells += [getattr(energy, name, None) for name in _ENERGY]
+    cells.append(row.prefix_cache.cached_tokens if row.prefix_cache else None)
+    cells += repeats
+    over, solo = {one.metric: one for one in row.spread}, {one.metric: one for one in row.solo}
+    cells += [getattr(over.get(metric), part, None) for metric in SPREAD_OF for part in _OVER_REPEATS]
+    cells += [getattr(solo.get(metric), part, None) for metric in FIGURES for part in _OF_SOLO]
+    cells.append(" ".join(row.reason.splitlines()))
+    return cells
+
+
+def cell(value: object) -> object:
+    """Return what a spreadsheet takes for a value: text of a node must not become a formula there."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        text = clean(value)
+        return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    return value

@@ -1,0 +1,45 @@
+"""Where a CI system finds a run: the options `--junit` and `--markdown`, and the files that they name."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmark.cluster.outcome import Outcome
+from benchmark.cluster.render.job_summary import render_job_summary
+from benchmark.cluster.render.junit import render_junit
+from benchmark.errors import InputError
+from benchmark.files import write_atomic
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the two options."""
+    parser.add_argument("--junit", type=Path, metavar="PATH", help="write JUnit XML: a suite per node")
+    parser.add_argument("--markdown", type=Path, metavar="PATH", help="write a summary for a CI job's page")
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    """Make the files' directories. Raises InputError where one cannot be: better before a run than after it."""
+    for path in _wanted(arguments):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{path.parent}: cannot be made: {error.strerror}.") from error
+
+
+def write(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """Write what was asked for. Raises InputError where a file cannot be written."""
+    for path, render in ((arguments.junit, render_junit), (arguments.markdown, render_job_summary)):
+        if path is None:
+            continue
+        try:
+            if path.exists() and not path.is_file():
+                path.write_text(render(outcome), encoding="utf-8")  # a pipe or a terminal is not to be replaced
+            else:
+                write_atomic(path, render(outcome))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror}.") from error
+
+
+def _wanted(arguments: argparse.Namespace) -> list[Path]:
+    return [path for path in (arguments.junit, arguments.markdown) if path is not None]

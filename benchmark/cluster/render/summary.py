@@ -1,0 +1,249 @@
+"""The cluster's result as text for people: `benchmark_summary.txt`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.cluster.diagnosis.aspects import ENERGY
+from benchmark.cluster.names import some
+from benchmark.cluster.render.stability import beside, cell, headline, note, table
+from benchmark.cluster.solo import losers, solo_table
+from benchmark.records import ClusterResult, Distribution, Finding, Group, MeasuredAttempt, NodeRow, Overlap, RunRecord
+from benchmark.text import (
+    describe_prefix_cache,
+    describe_profile,
+    energy_words,
+    environment,
+    figure,
+    finish,
+    floor_note,
+    moment,
+)
+from benchmark.verdict import answer_words, label, unit
+
+TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATE = "benchmark_summary.txt.j2"
+# The percentiles that the table shows.
+PERCENTILES = ("p50", "p90", "p99")
+# Different profiles or models that the header names; more are counted.
+MAX_NAMED = 3
+# Different values of a fact that are shown.
+MAX_VALUES = 5
+
+
+@dataclass(frozen=True)
+class Section:
+    """One group as the template shows it. `heads` are the percentiles' headings: starred where samples are too few."""
+
+    title: str
+    rows: tuple[NodeRow, ...]
+    heads: dict[str, str]
+    note: str
+    unstable: str
+    totals: tuple[tuple[str, str], ...]
+
+
+def render_cluster(result: ClusterResult, run: RunRecord) -> str:
+    """Return the cluster summary, at most `benchmark.text.WIDTH` columns wide."""
+    template = environment(TEMPLATES).get_template(TEMPLATE)
+    return finish(template.render(view(result, run)))
+
+
+def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
+    """Return what the templates of the cluster's result show, under the names that they use."""
+    drift = _drift(result)
+    return {
+        "result": result,
+        "run": run,
+        "profiles": _distinct(describe_profile(asked.profile) for asked in run.nodes.values()),
+        "models": _distinct(row.model for row in result.nodes),
+        "simulated": any(row.simulated for row in result.nodes),
+        "sections": [_section(group, result.nodes) for group in result.groups],
+        "together": _together(result),
+        "agreed": _agreed(result),
+        "enough": _enough(result),
+        "findings": [(finding.node, finding_words(finding)) for finding in result.findings],
+        "drift": drift,
+        "drift_rows": [
+            (hardware, fact, *pair) for hardware, facts in drift.items() for fact, values in facts for pair in values
+        ],
+        "repeats": headline(result),
+        "spread": table(result),
+        "cell": cell,
+        "solo": solo_table(result),
+        "lost": some([node for node, _ in losers(result.nodes)]),
+        "not_counted": [row for row in result.nodes if not row.counted],
+        "invalid": [row for row in result.nodes if row.counted and not (row.verdict and row.verdict.valid)],
+    }
+
+
+def _section(group: Group, rows: Sequence[NodeRow]) -> Section:
+    members = tuple(row for row in rows if row.node in set(group.nodes))
+    shown = [
+        spread
+        for row in members
+        if row.metrics
+        for spread in (row.metrics.latency_ms, row.metrics.ttft_ms, row.metrics.tpot_ms)
+        if spread is not None
+    ]
+    starred = {name for spread in shown for name in PERCENTILES if name in spread.insufficient}
+    return Section(
+        title=f"{group.label}: {_count(len(members), 'node')}, {_count(group.gpus, 'GPU')}",
+        rows=members,
+        heads={name: name.upper() + ("*" if name in starred else "") for name in PERCENTILES},
+        note=floor_note(shown, PERCENTILES),
+        unstable=note(members),
+        totals=(
+            *_totals(group, len({row.attempt for row in members})),
+            *_answers(members),
+            *_prefix_cache(members),
+        ),
+    )
+
+
+def _totals(group: Group, attempts: int) -> Iterable[tuple[str, str]]:
+    apart = f", measured in {attempts} attempts and never all at once" if attempts > 1 else ""
+    fleet = "" if len(group.nodes) == 1 else f" (the sum over {len(group.nodes)} nodes{apart}: a fleet figure)"
+    tokens = f"{figure(group.tokens_per_s)} tokens/s{beside(group, 'tokens_per_s')}"
+    yield "Cluster", f"{figure(group.qps)} QPS{beside(group, 'qps')}, {tokens}{fleet}"
+    if group.gpus:
+        yield "Per GPU", f"{figure(group.qps_per_gpu)} QPS, {figure(group.tokens_per_s_per_gpu)} tokens/s on average"
+    else:
+        yield "Per GPU", "undefined: no GPU took part"
+    queries = group.queries
+    yield (
+        "Queries",
+        f"{queries.completed} of {queries.planned} completed, {queries.failed} failed, {queries.unfinished} unfinished",
+    )
+    if group.latency_ms is not None:
+        spreads = (("latency", group.latency_ms), ("TTFT", group.ttft_ms), ("TPOT", group.tpot_ms))
+        told = [(name, spread, beside(group, f"{name.lower()}_ms.p99")) for name, spread in spreads if spread]
+        yield "Pooled P99", _pooled(told)
+    if group.energy_joules is not None:
+        of = "" if group.energy_nodes == len(group.nodes) else f" of {group.energy_nodes} of {len(group.nodes)} nodes"
+        yield (
+            "Energy",
+            f"{energy_words(group.energy_joules, group.tokens_per_joule, group.joules_per_query)}{of}, by the GPUs' "
+            "own counters, not the wall",
+        )
+    if group.worst_p99_node is not None:
+        yield "Worst node", f"{group.worst_p99_node}: P99 latency {figure(group.worst_p99_latency_ms)} ms"
+
+
+def _answers(rows: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
+    """Yield what is to be known of the answers of nodes, where an invalid node's reason does not say it already."""
+    nodes: dict[str, list[str]] = {}
+    for row in rows:
+        if row.metrics and row.verdict and row.verdict.valid:
+            for words in answer_words(row.metrics):
+                nodes.setdefault(words, []).append(row.node)
+    if nodes:
+        yield "Answers", "\n".join(f"{some(names)}: {words}" for words, names in nodes.items())
+
+
+def _prefix_cache(members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
+    """Yield how many prompt tokens came from servers' caches, a line for each that differs; nothing without servers."""
+    nodes: dict[str, list[str]] = {}
+    for row in members:
+        if words := describe_prefix_cache(row.prefix_cache):
+            nodes.setdefault(words, []).append(row.node)
+    lines = [words if len(names) == len(members) else f"{some(names)}: {words}" for words, names in nodes.items()]
+    more = [f"and {len(lines) - MAX_VALUES} more"] if len(lines) > MAX_VALUES else []
+    if lines:
+        yield "Cache", "; ".join([*(brief(line, 400) for line in lines[:MAX_VALUES]), *more])
+
+
+def _pooled(spreads: Sequence[tuple[str, Distribution, str]]) -> str:
+    words = ", ".join(f"{name} {figure(spread.p99)} ms{unstable}" for name, spread, unstable in spreads)
+    few = floor_note([spread for _, spread, _ in spreads], ["p99"])
+    return f"{words}; {few}" if few else words
+
+
+def _together(result: ClusterResult) -> str:
+    if result.attempts:
+        return "\n".join([*(_attempt(one) for one in result.attempts), "never all at once"])
+    return _overlap(result.overlap, "all counted nodes") if result.overlap and result.counted > 1 else ""
+
+
+def _attempt(one: MeasuredAttempt) -> str:
+    """Return when an attempt was made and whom it measured, and how nearly together where it was several nodes."""
+    head = f"attempt {one.number}, {moment(one.at)}: {some(one.nodes)}"
+    return f"{head}; {_overlap(one.overlap, 'these')}" if one.overlap and len(one.nodes) > 1 else head
+
+
+def _overlap(seen: Overlap, who: str) -> str:
+    share = f" ({seen.together_s / seen.any_s:.0%})" if seen.any_s else ""
+    words = f"{who} together for {seen.together_s:.1f} s of {seen.any_s:.1f} s{share}"
+    if seen.skew_ms is not None:
+        own = " by their own clocks" if seen.uncertainty_ms is None else f" (+- {_ms(seen.uncertainty_ms)})"
+        words += f", started within {_ms(seen.skew_ms)}{own}"
+    late = [f"{node} started {_ms(late_ms)} after the agreed time" for node, late_ms in seen.late_ms.items()]
+    more = [f"and {len(late) - MAX_NAMED} more were late"] if len(late) > MAX_NAMED else []
+    return "\n".join([words, *late[:MAX_NAMED], *more])
+
+
+def _ms(value: float) -> str:
+    return f"{figure(round(value, 2))} ms"
+
+
+def _enough(result: ClusterResult) -> str:
+    apart = f" They were measured in {len(result.attempts)} attempts, never all at once." if result.attempts else ""
+    if result.counted == result.asked:
+        return f"every node that was asked is counted and valid.{apart}"
+    counted = f"{result.counted} of {_count(result.asked, 'node')} are counted and valid"
+    return f"{counted}, which is enough for benchmark_min_nodes; the others are named above.{apart}"
+
+
+def _agreed(result: ClusterResult) -> str:
+    """Return, a line for each set of like nodes, how many of them give the same greedy tokens."""
+    lines = []
+    for agreement in result.agreements:
+        nodes, differ = len(agreement.nodes), len(agreement.disagreements)
+        lines.append(
+            f"{nodes - differ} of {nodes} like nodes give the same greedy tokens ({agreement.prompts} prompts)"
+        )
+    return "\n".join(lines)
+
+
+def finding_words(finding: Finding) -> str:
+    """Return what is wrong with a slow node and why, a line each."""
+    aspect = finding.metric
+    name, suffix = ("tokens/J", "") if aspect == ENERGY else (label(aspect), unit(aspect))
+    lines = [
+        f"{name} is {figure(finding.value)}{suffix}, {finding.change:+.0%} against {figure(finding.expected)}{suffix}, "
+        f"{finding.against}"
+    ]
+    if finding.also:
+        lines.append(f"also {'; '.join(finding.also)}")
+    lines.append(f"probable cause: {finding.cause}" if finding.cause else "no cause seen")
+    return "\n".join([*lines, *finding.evidence])
+
+
+def _drift(result: ClusterResult) -> dict[str, list[tuple[str, list[tuple[str, str]]]]]:
+    """Return for each hardware the facts in which its nodes differ, and who has which value."""
+    shown: dict[str, list[tuple[str, list[tuple[str, str]]]]] = {}
+    for one in result.drift:
+        values = [(brief(value), some(nodes)) for value, nodes in list(one.values.items())[:MAX_VALUES]]
+        rest = len(one.values) - len(values)
+        values += [(f"and {rest} more values", "")] if rest > 0 else []
+        shown.setdefault(brief(one.hardware), []).append((one.fact, values))
+    return shown
+
+
+def brief(text: str, most: int = 100) -> str:
+    """Return text that is no longer than a reader can use."""
+    return text if len(text) <= most else f"{text[:most]} ..."
+
+
+def _distinct(texts: Iterable[str]) -> str:
+    """Return the different texts, one a line."""
+    different = sorted(set(texts))
+    more = [f"and {len(different) - MAX_NAMED} more"] if len(different) > MAX_NAMED else []
+    return "\n".join([*different[:MAX_NAMED], *more])
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number or 'no'} {what}s"

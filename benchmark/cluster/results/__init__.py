@@ -1,0 +1,1 @@
+"""What came back from nodes: read, held against itself, and compared."""

@@ -1,0 +1,125 @@
+"""`python3 -m benchmark aggregate`: the cluster summary, from a run's files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from benchmark.cluster.aggregate import Gathered, gather
+from benchmark.cluster.baseline import against_baseline
+from benchmark.cluster.outcome import Outcome
+from benchmark.cluster.render import reports
+from benchmark.cluster.render.job_summary import render_job_summary
+from benchmark.cluster.render.node_table import render_node_table
+from benchmark.cluster.render.summary import render_cluster
+from benchmark.cluster.results.load import MAX_REASON
+from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, SetupError
+from benchmark.files import write_atomic, write_record
+from benchmark.records import Failure, RunRecord
+from benchmark.rundir import FAILURE, NODES, RESULT_FILE, read_run
+from benchmark.text import render_node
+
+SUMMARY_FILE = "benchmark_summary.txt"
+MARKDOWN_FILE = "benchmark_summary.md"
+TABLE_FILE = "nodes.csv"
+REPORT_FILE = "report.html"
+
+_FAILURES: TypeAdapter[dict[str, dict[str, str]]] = TypeAdapter(dict[str, dict[str, str]])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `aggregate`."""
+    parser.epilog = (
+        f"Writes {RESULT_FILE}, {SUMMARY_FILE}, {MARKDOWN_FILE}, {TABLE_FILE} and {REPORT_FILE} into the run's "
+        "directory and prints the summary."
+    )
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="results/<run id>, or results/latest")
+    parser.add_argument(
+        "--failures-from-stdin",
+        action="store_true",
+        help='first keep why nodes failed: {"node": {"stage": "...", "reason": "..."}}',
+    )
+    reports.add_arguments(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Write and print the summary; return 0 for a valid verdict and 1 for an invalid one."""
+    run_dir = arguments.run_dir.resolve()
+    run = read_run(run_dir)
+    if arguments.failures_from_stdin:
+        keep_failures(run_dir, run, sys.stdin.read())
+    gathered = gather(run_dir)
+    result = gathered.result
+    outcome = Outcome(run, result, against_baseline=against_baseline(run_dir, gathered.nodes))
+    try:
+        print(_write(run_dir, gathered, outcome), end="")
+    except OSError as error:
+        raise InputError(f"{run_dir}: the summary cannot be written: {error.strerror}.") from error
+    reports.prepare(arguments)
+    reports.write(arguments, outcome)
+    return EXIT_VALID if result.verdict.valid else EXIT_INVALID
+
+
+def _write(run_dir: Path, gathered: Gathered, outcome: Outcome) -> str:
+    """Write the result in all its forms and return the one for a terminal. Raises OSError where it cannot."""
+    summary = render_cluster(gathered.result, gathered.run)
+    write_record(run_dir / RESULT_FILE, gathered.result)
+    write_atomic(run_dir / SUMMARY_FILE, summary)
+    write_atomic(run_dir / MARKDOWN_FILE, render_job_summary(outcome))
+    write_atomic(run_dir / TABLE_FILE, render_node_table(gathered))
+    write_atomic(run_dir / REPORT_FILE, _report(run_dir, gathered, outcome))
+    _write_texts(run_dir, gathered)
+    return summary
+
+
+def _write_texts(run_dir: Path, gathered: Gathered) -> None:
+    """Write each node's result as text beside it; a node that was sent an order has not done that itself."""
+    for node in gathered.originals:
+        if node.result is not None:
+            try:
+                text = render_node(node.result)
+            except Exception as error:  # whatever a node claims, the others' summary is not to break on it
+                text = (
+                    f"This result cannot be shown as text ({type(error).__name__}: {error}): see the JSON beside it.\n"
+                )
+            for path in (run_dir / NODES / node.node).glob("mlperf_datacenter_*.json"):
+                write_atomic(path.with_suffix(".txt"), text, synced=False)
+
+
+def _report(run_dir: Path, gathered: Gathered, outcome: Outcome) -> str:
+    try:
+        # Here and not above: of all that is imported it alone takes most of a second, and only this command draws.
+        from benchmark.cluster.report.page import render_report
+    except ModuleNotFoundError as missing:
+        raise SetupError(
+            f"{REPORT_FILE} cannot be made: the package {missing.name} is missing. Install requirements.txt into this "
+            f"Python; the other files are in {run_dir}."
+        ) from None
+    return render_report(gathered, run_dir, outcome.against_baseline)
+
+
+def keep_failures(run_dir: Path, run: RunRecord, text: str) -> None:
+    """Write `nodes/<node>/failure.json` for every failure in the JSON `text`; nothing else of a node is touched.
+
+    Raises InputError, before anything is written, where the text is not failures of the run's nodes.
+    """
+    try:
+        given = _FAILURES.validate_json(text or "{}")
+        failures = [
+            Failure(node=node, stage=told.get("stage", "")[:200], reason=told.get("reason", "")[:MAX_REASON])
+            for node, told in given.items()
+        ]
+    except ValidationError as error:
+        raise InputError(f"The failures on stdin cannot be read: {error.errors()[0]['msg']}.") from None
+    if unknown := sorted(given.keys() - run.nodes.keys()):
+        raise InputError(f"The failures on stdin tell of nodes that were not asked: {', '.join(unknown)}.")
+    for failure in failures:
+        directory = run_dir / NODES / failure.node
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            write_record(directory / FAILURE, failure)
+        except OSError as error:
+            raise InputError(f"{directory}: cannot be written: {error.strerror}.") from error

@@ -1,0 +1,87 @@
+"""`python3 -m benchmark fetch-model`: a model's snapshot in the Hugging Face cache, complete and verified."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from benchmark.errors import EXIT_VALID, InputError
+from benchmark.node.hub.cache import Manifest
+from benchmark.node.hub.fetch import fetch
+from benchmark.node.watch.abandoned import end_with_reader
+from benchmark.resolve import from_environment
+from benchmark.settings import DEFAULT_MODEL, DEFAULT_REVISION, Settings, is_directory_path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `fetch-model`."""
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="ID", help="hub id (default: %(default)s)")
+    parser.add_argument(
+        "--revision", default=DEFAULT_REVISION, metavar="REV", help="commit, tag or branch; only a commit is pinned"
+    )
+    parser.add_argument(
+        "--min-free-gb", type=float, default=0, metavar="N", help="disk that the weights need at least, in GB"
+    )
+    add_common_arguments(parser, "fetch-model")
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, command: str) -> None:
+    """Add what every command that fetches from the hub takes."""
+    home = from_environment().get("hf_cache_dir") or Settings.model_fields["hf_cache_dir"].default
+    parser.epilog = (
+        "A token for a gated repository is read from the first line of standard input, so that it stands in no process "
+        f"list: printenv HF_TOKEN | python3 -m benchmark {command}. Prints one line of JSON. "
+        "Honours HF_HOME and HF_ENDPOINT."
+    )
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        default=Path(home),
+        metavar="DIR",
+        help="the Hugging Face cache, HF_HOME (default: %(default)s)",
+    )
+    parser.add_argument("--check", action="store_true", help="change nothing, only tell whether something would change")
+    parser.add_argument("--offline", action="store_true", help="download nothing, only verify what is there")
+    parser.add_argument(
+        "--listing",
+        action="store_true",
+        help="the lines after the token's are the snapshot's manifest, from a controller that has it",
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Fetch, print {changed, snapshot, commit, bytes, files, missing} as one line of JSON, return the exit code."""
+    end_with_reader()
+    if is_directory_path(arguments.model):
+        raise InputError(f"{arguments.model} is a directory: there is nothing to fetch.")
+    token, listing = read_input(listed=arguments.listing)
+    fetched = fetch(
+        arguments.model,
+        arguments.revision,
+        arguments.cache_dir,
+        token,
+        check=arguments.check,
+        offline=arguments.offline,
+        min_free_gb=arguments.min_free_gb,
+        listing=listing,
+    )
+    print(json.dumps(asdict(fetched)))
+    return EXIT_VALID
+
+
+def read_input(*, listed: bool) -> tuple[str | None, Manifest | None]:
+    """Return the token, and with `listed` the manifest, that come on standard input; nobody types them."""
+    if sys.stdin.isatty():
+        return None, None
+    token = sys.stdin.readline().strip() or None
+    if not listed:
+        return token, None
+    try:
+        return token, Manifest.model_validate_json(sys.stdin.read()).unverified()
+    except ValidationError:
+        raise InputError("--listing: what came on standard input is not a snapshot's manifest.") from None

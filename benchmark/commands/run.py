@@ -1,0 +1,150 @@
+"""`python3 -m benchmark run`: one node, by hand or started by Ansible."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, RunError
+from benchmark.files import read_record
+from benchmark.node.run import RunRequest, run
+from benchmark.node.serving.masking import MaskedStream
+from benchmark.records import NodeResult
+from benchmark.repeats import own_median, repeat_of
+from benchmark.resolve import from_environment, resolve_nodes
+from benchmark.rundir import RunOrder, open_run
+from benchmark.secret_settings import NAMES, Secrets, parse_secrets
+from benchmark.text import render_node
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `run`."""
+    parser.epilog = (
+        "Honours NODE_NAME (default: the host name), SERVER_TARGET_QPS, CUDA_VISIBLE_DEVICES, HF_HOME, OPENAI_API_KEY "
+        "and the variables of a proxy. "
+        "The results go to results/<run id>/."
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting under the name that it has in the inventory, such as benchmark_device=cpu; may be repeated",
+    )
+    parser.add_argument(
+        "--order",
+        type=Path,
+        metavar="FILE",
+        help="an order that the controller wrote; nothing else is then honoured",
+    )
+    parser.add_argument(
+        "--secrets",
+        metavar="FILE",
+        help=f"a line of JSON with any of {', '.join(NAMES)}, by a file or (-) on standard input",
+    )
+    parser.add_argument(
+        "--starting-lock",
+        type=int,
+        metavar="DESCRIPTOR",
+        help="with --order: starting.lock beside it is open and locked as this; let go of when ready to measure",
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run, print the result for whoever started it by hand, return the exit code."""
+    secrets = _read_secrets(arguments.secrets) if arguments.secrets else Secrets()
+    request = _from_order(arguments.order, arguments.starting_lock) if arguments.order else _by_hand(arguments.set)
+    settings = request.resolved.settings
+    # Before transformers is imported: it reads HF_HOME then.
+    os.environ["HF_HOME"] = str(Path(settings.hf_cache_dir).expanduser())
+    with _masked_output(secrets):
+        result = run(replace(request, secrets=secrets))
+    if request.text:
+        print(render_node(result))
+        print(f"Files: {request.directory}", file=sys.stderr)
+    return _exit_code(result)
+
+
+def _read_secrets(source: str) -> Secrets:
+    """Return the secrets, in a process that has the environment which they ask for from its very beginning.
+
+    Much is read once only: by the dynamic linker (LD_LIBRARY_PATH), by Python, by libraries when they are imported.
+    """
+    try:
+        line = sys.stdin.readline() if source == "-" else Path(source).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--secrets: {source} cannot be read: {error.strerror}.") from None
+    secrets = parse_secrets(line)
+    if any(os.environ.get(name) != value for name, value in secrets.environment.items()):
+        if source == "-":
+            read, write = os.pipe()  # which holds more than the line may have
+            os.write(write, line.encode())
+            os.close(write)
+            os.dup2(read, sys.stdin.fileno())
+        words = [sys.executable, *sys.orig_argv[1:]]
+        sys.stdout.flush()
+        os.execve(sys.executable, words, {**os.environ, **secrets.environment})  # noqa: S606 # this very command
+    return secrets
+
+
+@contextmanager
+def _masked_output(secrets: Secrets) -> Iterator[None]:
+    """Within, nothing that Python prints holds a secret."""
+    if not secrets.values:
+        yield
+        return
+    out, err = MaskedStream(sys.stdout, secrets.mask), MaskedStream(sys.stderr, secrets.mask)
+    with redirect_stdout(cast("TextIO", out)), redirect_stderr(cast("TextIO", err)):
+        yield
+
+
+def _exit_code(result: NodeResult) -> int:
+    if result.status != "complete" or result.verdict is None:
+        raise RunError(result.error or "The run did not complete.")
+    verdict = repeat_of(result, own_median(result)).verdict
+    return EXIT_VALID if verdict and verdict.valid else EXIT_INVALID
+
+
+def _from_order(path: Path, starting_lock: int | None) -> RunRequest:
+    order = read_record(path, RunOrder)
+    return RunRequest(
+        order.run_id,
+        order.node,
+        order.resolved,
+        path.parent,
+        order.wait_s,
+        order.attempt,
+        order.solo,
+        starting_lock,
+        text=False,
+    )
+
+
+def _by_hand(assignments: list[str]) -> RunRequest:
+    # Here alone: a node that was given an order has no use for it, and loading it takes as long as a tenth of the rest.
+    from yaml import safe_load as load
+
+    node = os.environ.get("NODE_NAME") or socket.gethostname()
+    variables: dict[str, Any] = from_environment()
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise InputError(f"--set {assignment}: give NAME=VALUE.")
+        variables[name] = load(value)
+    resolved = resolve_nodes({node: variables})
+    run_id, run_dir = open_run(resolved, command=_command_line(node, assignments))
+    directory = run_dir / "nodes" / node
+    directory.mkdir(parents=True)
+    return RunRequest(run_id=run_id, node=node, resolved=resolved[node], directory=directory)
+
+
+def _command_line(node: str, assignments: list[str]) -> str:
+    words = [f"NODE_NAME={node}", "python3 -m benchmark run", *(f"--set {a}" for a in assignments)]
+    return " ".join(words)

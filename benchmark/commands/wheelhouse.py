@@ -1,0 +1,174 @@
+"""`python3 -m benchmark wheelhouse`: fill a wheelhouse with exactly what the requirements need for a kind of node."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from benchmark.cluster.packages.own_wheel import EPOCH
+from benchmark.cluster.packages.resolver import Choice, Missing, Target, Wheel, choose, parse_requirements
+from benchmark.cluster.packages.wheelhouse import MANIFEST, Wheelhouse, read_wheel, require_checksums
+from benchmark.errors import EXIT_VALID, InputError, SetupError
+from benchmark.files import file_sha256, read_record, write_record
+
+INDEX, TORCH_INDEX, GIVEN = "package index", "torch index", "was in the directory"
+# Each round brings what the wheels of the last one ask for.
+MAX_ROUNDS = 20
+PIP = (sys.executable, "-m", "pip", "--quiet", "--no-color", "--disable-pip-version-check", "--no-input")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `wheelhouse`."""
+    parser.epilog = (
+        f"Writes {MANIFEST} beside the wheels, with every checksum. May be run again into the same directory for "
+        "another kind of node; what is there already is not brought again, and wheels of old pins are removed. pip's "
+        "own configuration (mirrors, proxies) holds."
+    )
+    parser.add_argument("directory", type=Path, metavar="DIR")
+    parser.add_argument("--requirements", type=Path, default=Path("requirements-node.txt"), metavar="FILE")
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    parser.add_argument("--python", default=own, metavar="3.N", help="of the nodes (default: %(default)s, this one's)")
+    parser.add_argument(
+        "--platform",
+        default="manylinux_2_28_x86_64",
+        metavar="TAG",
+        help="of the nodes: glibc and machine (default: %(default)s, which glibc 2.28 or newer on x86-64 takes)",
+    )
+    parser.add_argument("--torch-index-url", default="", metavar="URL", help="package index of torch builds")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Fill the wheelhouse, print what it holds, return the exit code."""
+    directory: Path = arguments.directory.expanduser().absolute()
+    try:
+        target = Target(python=arguments.python, platform=arguments.platform)
+    except ValidationError as error:
+        told = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise InputError(f"--python {arguments.python} --platform {arguments.platform}: {told}.") from None
+    try:
+        requirements = arguments.requirements.read_text(encoding="utf-8")
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{error.filename} cannot be used: {error.strerror}.") from None
+    house, brought, unneeded = Filling(directory, target, arguments.torch_index_url).fill(requirements)
+    made_for = "; ".join(map(str, house.made_for))
+    print(
+        f"{directory}: {len(house.wheels)} wheels, {house.size / 1e6:,.0f} MB, {brought} brought now, for {made_for}."
+    )
+    if unneeded:
+        print(f"Not needed, and left where they are: {', '.join(unneeded)}.")
+    return EXIT_VALID
+
+
+class Filling:
+    """The state of one call: the directory, and where the wheels that came into it are from."""
+
+    def __init__(self, directory: Path, target: Target, torch_index_url: str) -> None:
+        self.directory, self.target, self.torch_index_url = directory, target, torch_index_url
+        manifest = directory / MANIFEST
+        self.before = read_record(manifest, Wheelhouse) if manifest.exists() else Wheelhouse(made_for=[], wheels=[])
+        self.sources = {wheel.file: wheel.source for wheel in self.before.wheels}
+        self.known: dict[tuple[str, int], Wheel] = {}
+
+    def fill(self, text: str) -> tuple[Wheelhouse, int, list[str]]:
+        """Return what the manifest says now, how many wheels this call brought, and the files that nothing needs.
+
+        Raises InputError (a line or wheel that cannot be used) and SetupError (pip failed).
+        """
+        requirements = parse_requirements(text)
+        ours = set(self.sources)
+        for _ in range(MAX_ROUNDS):
+            wheels = self._scan()
+            choice = choose(requirements, wheels, self.target)
+            if not choice.missing:
+                break
+            self._bring(choice.missing)
+        else:
+            raise SetupError(
+                f"There is still no wheel of {choice.missing[0]} after {MAX_ROUNDS} rounds: change its pin."
+            )
+        require_checksums(self.directory, text, choice)
+        choices = {self.target: choice}
+        for other in self.before.made_for:
+            again = choose(requirements, wheels, other)
+            # With other pins it is not made for that target any more.
+            choices |= {} if again.missing or other == self.target else {other: again}
+        return self._finish(choices, len(set(self.sources) - ours))
+
+    def _finish(self, choices: dict[Target, Choice], brought: int) -> tuple[Wheelhouse, int, list[str]]:
+        needed = {wheel.file: wheel for choice in choices.values() for wheel in choice.wheels}
+        for path in self.directory.glob("*.whl"):
+            if path.name not in needed and self.sources.get(path.name, GIVEN) != GIVEN:
+                path.unlink()
+        made_for = sorted(choices, key=lambda target: (int(target.python[2:]), target.platform))
+        house = Wheelhouse(made_for=made_for, wheels=[needed[file] for file in sorted(needed)])
+        write_record(self.directory / MANIFEST, house)
+        left = sorted(path.name for path in self.directory.glob("*.whl") if path.name not in needed)
+        return house, brought, left
+
+    def _scan(self) -> list[Wheel]:
+        found = []
+        for path in sorted(self.directory.glob("*.whl")):
+            key = (path.name, path.stat().st_mtime_ns)
+            if key not in self.known:
+                self.known[key] = read_wheel(path, self.sources.get(path.name, GIVEN))
+            found.append(self.known[key])
+        return found
+
+    def _bring(self, missing: Sequence[Missing]) -> None:
+        torch = [one.requirement for one in missing if self.torch_index_url and one.name == "torch"]
+        rest = [one.requirement for one in missing if one.requirement not in torch]
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=self.directory) as place:
+            if torch:
+                # From that index alone, as the role does it: what comes after finds torch here and takes no other.
+                self._download(Path(place), torch, TORCH_INDEX, "--index-url", self.torch_index_url)
+            if rest:
+                self._download(Path(place), rest, INDEX)
+
+    def _download(self, place: Path, requirements: list[str], source: str, *options: str) -> None:
+        python = self.target.python.replace(".", "")
+        words = ["--no-deps", "--prefer-binary", "--dest", str(place), "--python-version", self.target.python]
+        words += ["--implementation", "cp", "--abi", f"cp{python}", "--abi", "abi3", "--abi", "none"]
+        words += [word for platform in self.target.platforms() for word in ("--platform", platform)]
+        remedy = f"is there such a version for {self.target}, and does pip reach an index that has it?"
+        _pip("download", *words, *options, *requirements, remedy=remedy)
+        for path in sorted(place.iterdir()):
+            if path.suffix == ".whl":
+                self._adopt(path, source)
+            else:
+                self._build(path, source)
+
+    def _build(self, archive: Path, source: str) -> None:
+        """Build the wheel of a package that is published as source alone."""
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=self.directory) as place:
+            _pip("wheel", "--no-deps", "--wheel-dir", place, str(archive), remedy="build it by hand, and put it there.")
+            (wheel,) = Path(place).glob("*.whl")
+            made = read_wheel(wheel, "")
+            if not choose(parse_requirements(f"{made.name}=={made.version}"), [made], self.target).wheels:
+                raise SetupError(
+                    f"{archive.name} is published as source alone and builds into {wheel.name}, which is not for "
+                    f"{self.target}: build it on a machine of that kind (pip wheel) and put it into {self.directory}."
+                )
+            self._adopt(wheel, f"built here from {archive.name} of the {source}, SHA-256 {file_sha256(archive)}")
+        archive.unlink()
+
+    def _adopt(self, path: Path, source: str) -> None:
+        path.replace(self.directory / path.name)
+        self.sources[path.name] = source
+
+
+def _pip(command: str, *words: str, remedy: str) -> None:
+    """Run pip with its usual configuration; raise SetupError with what it said, and `remedy`."""
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
+    done = subprocess.run([*PIP, command, *words], capture_output=True, text=True, env=environment, check=False)
+    if done.returncode != 0:
+        # Its last word; the one before may list a hundred versions.
+        told = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        raise SetupError(f"pip {command} failed: {' '.join(told[-1:]).removeprefix('ERROR: ')[:500]}: {remedy}")

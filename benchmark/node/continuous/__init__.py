@@ -1,0 +1,1 @@
+"""The engine `continuous`: transformers' continuous batching, its attention, memory plan and steps."""

@@ -1,0 +1,92 @@
+"""Which attention the continuous engine computes with: what this machine has, without asking any network.
+
+Beside transformers' own there is `torch_flash`: the flash attention that comes with torch, and a kernel of ours, on the
+paged cache. It is what was measured, and so what a GPU gets. sdpa and eager attend over the packed requests with one
+dense mask, which costs as much as if every request could see all others.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection
+from typing import Any
+
+from benchmark.node.continuous import flash, flash_kernels, paged_eager
+
+# In the name, "flash" makes transformers pack the requests without a mask; a digit would promise the flash-attn
+# package's own decoding kernel.
+TORCH_FLASH = "torch_flash"
+EAGER = paged_eager.NAME
+
+
+def automatic(config: Any, device: str, dtype: str, needs: Collection[str] = ()) -> str:
+    """Return the fastest attention that is known. On a CPU that is eager: 1.7 times sdpa, which has a mask to expand.
+
+    `config` is that of the language model; `needs` is what its attention asks for beyond the usual, as in `Look`.
+
+    The flash-attn package, of which benchmarks/engine.py has no figures yet, comes where `torch_flash` does not run.
+    """
+    if device == "cpu":
+        return EAGER
+    best_first = (TORCH_FLASH, "flash_attention_3", "flash_attention_2")
+    return next(
+        (name for name in best_first if missing(name, config, device, dtype, needs) is None), EAGER if needs else "sdpa"
+    )
+
+
+def missing(name: str, config: Any, device: str, dtype: str, needs: Collection[str] = ()) -> str | None:
+    """Return why this machine and model cannot do attention `name`, as the end of a sentence; None: it can."""
+    if needs and name in ("sdpa", TORCH_FLASH):
+        return f"it does not know the model's {' and '.join(sorted(needs))}"
+    if "flash" not in name:
+        return None
+    if device == "cpu":
+        return "it needs a GPU"
+    if dtype == "float32":
+        return "it needs benchmark_dtype float16 or bfloat16"
+    if name == TORCH_FLASH:
+        return _torch_flash_missing(config, device, dtype)
+    from transformers.utils import import_utils
+
+    version = name[-1]
+    # Without the fallback: it would download a kernel from the hub.
+    available = getattr(import_utils, f"is_flash_attn_{version}_available", lambda: False)()
+    return None if available else f"the package flash-attn (version {version}) is not installed"
+
+
+def use(model: Any, name: str) -> None:
+    """Make the model attend that way."""
+    if name == TORCH_FLASH:
+        from transformers import AttentionInterface
+
+        AttentionInterface.register(TORCH_FLASH, flash.forward)
+        # Not set_attn_implementation: it looks for a package behind every name with "flash" in it.
+        model.config._attn_implementation = TORCH_FLASH
+    else:
+        if name == EAGER:
+            paged_eager.register()
+        model.set_attn_implementation(name)
+
+
+def plain(needs: Collection[str]) -> str:
+    """Return the attention of the model by itself, without pages, that is held to be right."""
+    return "eager" if needs else "sdpa"
+
+
+def _torch_flash_missing(config: Any, device: str, dtype: str) -> str | None:
+    from transformers.generation.continuous_batching.cache import PagedAttentionCache
+
+    if getattr(config, "sliding_window", None) or set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
+        return "the model has layers of another kind than full attention"
+    if "kwargs" not in inspect.signature(PagedAttentionCache.update).parameters:
+        return "it needs transformers 5.23"
+    try:
+        flash_kernels.choose(device, dtype, head_size(config))
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def head_size(config: Any) -> int:
+    """Return the size of one head of attention."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)

@@ -1,0 +1,86 @@
+"""transformers' way to run a step of continuous batching, changed where it costs a GPU time.
+
+- What a step holds is worked out once, not in every layer (`flash.make_step`), from pages rather than tokens
+  (`flash.Places`).
+- Only what a CUDA graph holds is padded: without that, one graph for decoding would pad every other step too, to the
+  largest number of requests, each as long as the whole step.
+- Graphs are captured for every number of answering requests before anything is measured, and for nothing else.
+- A step of the warm-up ends before the next is prepared.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from transformers.generation.continuous_batching.model_runner import ModelRunner
+
+from benchmark.node.continuous import flash
+
+# Pages of the longest request that is read where it lies; longer ones take transformers' slower way.
+MOST_PAGES = 32
+
+
+class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types here
+    """A runner for `torch_flash`."""
+
+    kernels: flash.Kernels
+    places: flash.Places
+    """Of the step that was prepared last, which is the next to run."""
+    capture_s = 0.0
+    """Seconds in which the model was put into CUDA graphs; transformers runs it once before, which compiles."""
+
+    def maybe_pad_inputs(self, num_q_tokens: int, max_kv_read: int, use_decode_fast_path: bool) -> tuple[int, int]:
+        """Say what the next step is to be padded to, and remember whether it is."""
+        self.pad_inputs = use_decode_fast_path and self.use_cuda_graph_decode
+        sizes: tuple[int, int] = super().maybe_pad_inputs(num_q_tokens, max_kv_read, use_decode_fast_path)
+        return sizes
+
+    def warmup(self, model: Any) -> None:
+        """Run a step of every kind, and capture the graphs; transformers would do it for graphs alone."""
+        self.pad_inputs = self.cache.device.type != "cpu"
+        if self.pad_inputs:
+            # What is compiled is laid out for the first number of tokens that it sees: a large one. And not one that
+            # another size of the model may equal, or torch takes the two for one, which then does not vary.
+            self.run_one_warmup(model, self.cache.max_batch_tokens - 1, 0)
+            self.pad_inputs = True
+        super().warmup(model)
+
+    def run_one_warmup(self, model: Any, num_q_tokens: int, max_kv_read: int | None) -> float:
+        """Run one step, and wait for it.
+
+        transformers prepares the next one in the very tensors from which the GPU still reads: with longer requests in
+        them than it has tokens, the kernels read past the end of their inputs.
+        """
+        duration: float = super().run_one_warmup(model, num_q_tokens, max_kv_read)
+        if self.cache.device.type == "cuda":
+            torch.cuda.synchronize()
+        return duration
+
+    def _forward_process_and_sample(self, model: Any, batch_data: dict[str, Any], *rest: Any) -> None:
+        batch_data["step"] = flash.make_step(batch_data, self.places.lengths, self.kernels)
+        began = time.monotonic()
+        super()._forward_process_and_sample(model, batch_data, *rest)
+        if self.cache.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            self.capture_s += time.monotonic() - began
+
+
+def prepare(manager: Any, kernels: flash.Kernels, max_blocks: int | None) -> None:
+    """Make the manager's cache, and have its steps run here; before `warmup`.
+
+    Raises ValueError where the pages are of a size that the kernels cannot read.
+    """
+    config = manager.continuous_batching_config
+    if config.page_size % kernels.page_multiple:
+        raise ValueError(f"torch_flash needs a page_size that is a multiple of {kernels.page_multiple}")
+    # transformers has set it to 0: it knows of no kernel of that kind but those of the flash-attn packages.
+    config.max_blocks_per_request = MOST_PAGES if max_blocks is None else max_blocks
+    processor = manager.batch_processor = manager._create_batch_processor()
+    cache = processor.cache
+    if not kernels.any_pages:
+        cache.max_decode_fast_path_length = min(cache.max_decode_fast_path_length, config.page_size)
+    runner = processor.model_runner
+    runner.__class__ = StepRunner
+    runner.kernels, runner.places = kernels, flash.Places(cache, kernels)
+    cache.extend_read_and_write_indices = runner.places.extend

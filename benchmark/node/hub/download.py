@@ -1,0 +1,252 @@
+"""What is asked of the hub over the network, and what is said where it refuses.
+
+huggingface_hub speaks with the hub; its `snapshot_download` is not used, because since 1.x it throws away what an
+interrupted download has brought (each call writes to a file of its own and removes it). Here every file is gathered in
+`<etag>.incomplete` under huggingface_hub's own lock, goes on where it stopped, and becomes a blob only when its hash
+is right.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from benchmark.errors import BenchmarkError, InputError, RunError, SetupError
+from benchmark.locks import take
+from benchmark.node.hub.cache import File, Manifest, RepositoryCache
+from benchmark.node.hub.files import MODEL, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# One connection seldom fills a fast line; more than this only annoys the hub.
+CONNECTIONS = 4
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Hub:
+    """The hub as one user sees it. The token is sent in a header and is in no message."""
+
+    repository: str
+    revision: str
+    token: str | None = field(repr=False)
+    kind: Kind = MODEL
+
+    @property
+    def endpoint(self) -> str:
+        """Where the hub is: HF_ENDPOINT, or the public one."""
+        return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+    def listing(self) -> Manifest:
+        """Ask which commit the revision is and which of its files loading needs.
+
+        Raises InputError (unknown model or revision, token refused), SetupError (gated, no network) or RunError.
+        """
+        hub = huggingface_hub_package()
+        with self._told():
+            info = hub.HfApi(endpoint=self.endpoint, token=self.token or False).repo_info(
+                self.repository, revision=self.revision, repo_type=self.kind.name, files_metadata=True, timeout=30
+            )
+        siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
+        files = {
+            name: File(
+                etag=siblings[name].lfs.sha256 if siblings[name].lfs else siblings[name].blob_id,
+                size=siblings[name].size,
+            )
+            for name in self.kind.wanted(siblings)
+        }
+        return Manifest(repository=self.repository, commit=info.sha, files=files)
+
+    def download(self, cache: RepositoryCache, commit: str, files: dict[str, File]) -> None:
+        """Bring `files` into the cache, each verified by its hash.
+
+        What an earlier call brought is kept. Raises as `listing` does; a file that stays wrong is a RunError.
+        """
+        with self._told(cache.hub):
+            cache.blobs.mkdir(parents=True, exist_ok=True)
+            cache.locks.mkdir(parents=True, exist_ok=True)
+            # A name per blob: the same content may occur under two names.
+            names = {file.etag: name for name, file in files.items()}
+            with ThreadPoolExecutor(CONNECTIONS) as pool:
+                jobs = [pool.submit(self._bring, cache, commit, name, files[name]) for name in names.values()]
+                try:
+                    for job in jobs:
+                        job.result()
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+
+    def _bring(self, cache: RepositoryCache, commit: str, name: str, file: File) -> None:
+        with _locked(cache, file):
+            if cache.sound(file):
+                return
+            resumed = cache.partial(file).exists()
+            self._get(cache, commit, name, file)
+            if cache.adopt(file):
+                return
+            if resumed:  # What was there already may have been the damaged part: once more, from nothing.
+                self._get(cache, commit, name, file)
+                if cache.adopt(file):
+                    return
+        raise RunError(
+            f"{name} of {self.repository} arrived damaged: its hash is not the one that {self.endpoint} states. "
+            "Run again; if it stays so, a proxy or the disk alters it."
+        )
+
+    def _get(self, cache: RepositoryCache, commit: str, name: str, file: File) -> None:
+        hub = huggingface_hub_package()
+        partial = cache.partial(file)
+        if partial.exists() and partial.stat().st_size > file.size:
+            partial.unlink()
+        with partial.open("ab") as gathered:
+            hub.file_download.http_get(
+                hub.hf_hub_url(
+                    self.repository, name, repo_type=self.kind.name, revision=commit, endpoint=self.endpoint
+                ),
+                gathered,
+                resume_size=gathered.tell(),
+                # Storage on another host never sees the token: the client drops it when it is redirected there.
+                headers=hub.utils.build_hf_headers(token=self.token or False, headers={"Accept-Encoding": "identity"}),
+                expected_size=file.size,
+                displayed_filename=name,
+            )
+
+    @contextmanager
+    def _told(self, place: Path | None = None) -> Iterator[None]:
+        """Turn what huggingface_hub raises into the project's errors; nothing of the request stays in them."""
+        try:
+            yield
+        except BenchmarkError:
+            raise
+        except Exception as error:
+            told = self._sentence(error, place)
+            if told is None:
+                raise
+            raise told from None
+
+    def _sentence(self, error: Exception, place: Path | None) -> BenchmarkError | None:
+        import httpx2
+        from huggingface_hub import errors
+
+        what, page = self.repository, f"{self.endpoint}/{self.kind.page(self.repository)}"
+        match error:
+            case errors.GatedRepoError() if not self.token:
+                return SetupError(
+                    f"{what} is gated: accept the licence at {page} and set HF_TOKEN (or hf_cache_token) to a "
+                    "token of that account."
+                )
+            case errors.GatedRepoError():
+                return SetupError(
+                    f"{what} is gated and the token's account has no access: accept the licence at {page} with "
+                    "that account, or set HF_TOKEN (or hf_cache_token) to a token of one that has."
+                )
+            case errors.RevisionNotFoundError():
+                return InputError(
+                    f"{what} has no revision {self.revision}: set {self.kind.revision_setting} to a commit, tag or "
+                    f"branch listed at {page}."
+                )
+            case errors.RepositoryNotFoundError():
+                remedy = "the token's account may not see it" if self.token else "it is private and HF_TOKEN is not set"
+                return InputError(
+                    f"{what} was not found at {self.endpoint}: {self.kind.setting} is misspelt, or {remedy}."
+                )
+            case errors.HfHubHTTPError():
+                return self._refused(error.response.status_code, page)
+            case errors.OfflineModeIsEnabled():
+                return SetupError(f"HF_HUB_OFFLINE is set on this machine and {what} is not there: unset it.")
+            case httpx2.ConnectError() | httpx2.ConnectTimeout() | httpx2.ProxyError():
+                return SetupError(
+                    f"{self.endpoint} is out of reach from this machine: check its network and proxy (HTTPS_PROXY), "
+                    "or set hf_cache_source to controller, which needs no internet on the nodes."
+                )
+            case httpx2.HTTPError() | httpx2.InvalidURL():
+                return RunError(
+                    f"The connection to {self.endpoint} broke off ({type(error).__name__}): run again, the download "
+                    "goes on where it stopped."
+                )
+            case OSError() if error.errno is None:  # http_get: fewer bytes came than were announced
+                return RunError("The download broke off: run again, it goes on where it stopped.")
+            case OSError():
+                return disk_error(error, place)
+            case ValueError() if "too large" in str(error):
+                return SetupError(
+                    f"{what} has a file over 50 GB, which the hub serves to hf_xet only: put the model into a "
+                    "directory on the node and set benchmark_model to it (hf_cache_source: none)."
+                )
+        return None
+
+    def _refused(self, status: int, page: str) -> BenchmarkError:
+        if status == 401:
+            return InputError(
+                f"{self.endpoint} refuses the token (401): it is mistyped, revoked or expired; make a new one at "
+                f"{self.endpoint}/settings/tokens and set HF_TOKEN (or hf_cache_token)."
+            )
+        if status == 403:
+            return SetupError(
+                f"The token may not read {self.repository} (403): give it the permission to read gated repositories at "
+                f"{self.endpoint}/settings/tokens, and accept the licence at {page}."
+            )
+        if status == 429:
+            return RunError(
+                f"{self.endpoint} refuses more requests (429): run again in some minutes; what has come is kept. "
+                "A token (hf_cache_token) is allowed more; with hf_cache_source: controller one machine asks for all."
+            )
+        return RunError(f"{self.endpoint} answers with status {status}: run again later; what has come is kept.")
+
+
+def disk_error(error: OSError, cache: Path | None) -> BenchmarkError:
+    """Return one sentence for a failure of the disk under the cache."""
+    place = error.filename or cache or "the cache"
+    if error.errno in OUT_OF_SPACE:
+        return SetupError(
+            f"The disk (or quota) is full at {place}: make room or set hf_cache_dir to a larger disk; what has come "
+            "is kept."
+        )
+    return SetupError(f"{place} cannot be used: {error.strerror}: check its owner, or set hf_cache_dir elsewhere.")
+
+
+@contextmanager
+def _locked(cache: RepositoryCache, file: File) -> Iterator[None]:
+    """Hold the lock that huggingface_hub itself takes: of several processes, on a shared home too, one downloads.
+
+    Where the file system has no locks, each machine brings its own; what becomes a blob is whole whoever was first.
+    """
+    with tempfile.TemporaryFile(dir=cache.locks) as tried:
+        # huggingface_hub's own way without locks would wait for ever for a lock file that is left over.
+        if take(tried.fileno()) == "no locks":
+            if not cache.apart:
+                print(f"{cache.hub} has no file locks: each machine downloads apart.", file=sys.stderr)
+            cache.apart = f".{socket.gethostname()}"
+    with (
+        nullcontext()
+        if cache.apart
+        else huggingface_hub_package().utils.WeakFileLock(cache.locks / f"{file.etag}.lock")
+    ):
+        yield
+
+
+def huggingface_hub_package() -> Any:
+    """Return the package, set up before its import, when it reads the environment.
+
+    Only the token that was given is used, nothing is reported to anyone, and files come over plain HTTP: Xet cannot
+    resume a file across calls and keeps a second cache of its own.
+    """
+    os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_IMPLICIT_TOKEN="1", HF_HUB_DISABLE_XET="1")  # noqa: S106 # a switch
+    if not sys.stderr.isatty():
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    import huggingface_hub
+    import huggingface_hub.file_download
+    import huggingface_hub.utils
+
+    # Its warnings name storage addresses that hold signatures; what matters is told in our errors.
+    huggingface_hub.utils.logging.set_verbosity_error()
+    return huggingface_hub

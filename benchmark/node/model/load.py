@@ -1,0 +1,193 @@
+"""Load tokenizer and model with transformers: pinned revision, safetensors only, no remote code, nothing offloaded."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from benchmark.errors import SetupError
+from benchmark.importing import importing
+from benchmark.node.continuous.memory_plan import free_bytes
+from benchmark.node.hub.files import ALLOW_PATTERNS, IGNORE_PATTERNS
+from benchmark.node.model import weights
+from benchmark.node.model.architecture import model_class, read_config
+from benchmark.node.model.architecture import name as architecture_name
+from benchmark.node.model.files import REMEDY, check_files
+from benchmark.node.startup import Stages
+from benchmark.settings import Settings, is_directory_path
+
+BYTES_PER_PARAMETER = {"float16": 2, "bfloat16": 2, "float32": 4}
+# Room for activations and the CUDA context, and for a KV cache whose size nobody gave.
+HEADROOM_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to generate, its tokenizer, and how it was really loaded."""
+
+    model: Any
+    tokenizer: Any
+    details: dict[str, JsonValue]
+
+
+def find_snapshot(settings: Settings) -> Path:
+    """Return the directory that holds the weights, without asking the network.
+
+    Raises SetupError where it is not there.
+    """
+    if is_directory_path(settings.benchmark_model):
+        directory = Path(settings.benchmark_model).expanduser().resolve()
+        if not (directory / "config.json").is_file():
+            raise SetupError(f"{directory} holds no model: there is no config.json in it.")
+        return directory
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    cache = Path(settings.hf_cache_dir).expanduser() / "hub"
+    try:
+        snapshot = snapshot_download(
+            settings.benchmark_model,
+            revision=settings.benchmark_model_revision,
+            cache_dir=cache,
+            local_files_only=True,
+            # A listing of the whole repository may lie there: only these files are asked for.
+            allow_patterns=ALLOW_PATTERNS,
+            ignore_patterns=IGNORE_PATTERNS,
+        )
+    except LocalEntryNotFoundError:
+        raise SetupError(
+            f"{settings.benchmark_model} at revision {settings.benchmark_model_revision} is not in {cache}: "
+            "run playbooks/provision.yml, or python3 -m benchmark fetch-model."
+        ) from None
+    return Path(snapshot)
+
+
+def load_model(settings: Settings, readers: int | None = None) -> LoadedModel:
+    """Load the model onto one device: the first visible GPU, or the CPU.
+
+    So many threads read the weights; 0: transformers maps the files; None: as is faster on the device.
+
+    Raises SetupError where it is not there, does not fit, or is not an instruct model.
+    """
+    stages = Stages()
+    os.environ["HF_HUB_OFFLINE"] = "1"  # what is measured is what was provisioned, never a fresh download
+    snapshot = find_snapshot(settings)
+    parameters = check_files(snapshot)
+    try:
+        with stages.stage("imports"), importing():
+            import torch
+            from transformers import (
+                AutoTokenizer,
+                GenerationConfig,
+                modeling_utils,  # noqa: F401 # else it comes with the tokenizer
+            )
+            from transformers.utils import logging
+    except ImportError as error:
+        raise SetupError(f"A package is missing ({error}): run playbooks/provision.yml.") from None
+    logging.disable_progress_bar()
+    device = "cuda:0" if settings.benchmark_device == "cuda" else "cpu"
+    if device != "cpu":
+        with stages.stage("device"):
+            _check_memory(parameters * BYTES_PER_PARAMETER[settings.benchmark_dtype], settings.benchmark_dtype)
+    started = time.monotonic()
+    try:
+        with stages.stage("tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(snapshot, local_files_only=True, trust_remote_code=False)
+        model = _read(snapshot, getattr(torch, settings.benchmark_dtype), device, readers, stages)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError: torch's own, full memory among them
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise SetupError(f"The model in {snapshot} cannot be loaded: {told}") from error
+    if not tokenizer.chat_template:
+        raise SetupError(f"The model in {snapshot} has no chat template: an instruct model is needed.")
+    model.eval()
+    # Of its file only what ends an answer counts: `generate` would take from it all that it is not told.
+    model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
+    devices = sorted({str(parameter.device) for parameter in model.parameters()})
+    if devices != [device]:
+        raise SetupError(f"The model was to lie on {device} and lies on {', '.join(devices)}: it does not fit.")
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        details={
+            "architecture": type(model).__name__,
+            "parameters": parameters,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": device,
+            "attention": model.config._attn_implementation,
+            "commit": None if is_directory_path(settings.benchmark_model) else snapshot.name,
+            "trust_remote_code": False,
+            "load_s": round(time.monotonic() - started, 3),
+            "startup_s": dict(stages.seconds),
+        },
+    )
+
+
+def _read(snapshot: Path, dtype: Any, device: str, readers: int | None, stages: Stages) -> Any:
+    """Return the model with its weights on the device; it is made without memory of its own."""
+    config = read_config(snapshot)
+    if config.is_encoder_decoder:
+        raise SetupError(
+            f"The model in {snapshot} ({architecture_name(config)}) has an encoder; sequential and continuous take "
+            "models that continue their prompt: take vllm or endpoint."
+        )
+    kind = model_class(config)
+
+    def load() -> Any:
+        model, found = kind.from_pretrained(
+            snapshot,
+            dtype=dtype,
+            device_map={"": device},
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are told below, by name
+            output_loading_info=True,
+        )
+        _require_all(snapshot, found)
+        return model
+
+    if readers is None:
+        readers = 0 if device == "cpu" else weights.READERS
+    if readers == 0:
+        with stages.stage("weights"):
+            return load()
+    began = time.monotonic()
+    with weights.reading(device, readers) as reader:
+        model = load()
+    disk_s, transfer_s = reader.seconds()
+    stages.add("weights_from_disk", disk_s)
+    stages.add("device_transfer", transfer_s)
+    stages.add("model", time.monotonic() - began - disk_s - transfer_s)
+    return model
+
+
+def _require_all(snapshot: Path, found: Mapping[str, Any]) -> None:
+    """Raise SetupError where weights are not in the files, or of another shape: transformers would make them up."""
+    unfit = {
+        "are missing": sorted(found["missing_keys"]),
+        "have another shape than config.json says": sorted(name for name, *_ in found["mismatched_keys"]),
+    }
+    for how, names in unfit.items():
+        if names:
+            raise SetupError(
+                f"The weights in {snapshot} do not fit its config.json: {len(names)} {how} ({names[0]}). {REMEDY}"
+            )
+
+
+def _check_memory(weights: int, dtype: str) -> None:
+    import torch
+
+    free, total = free_bytes(), torch.cuda.mem_get_info(0)[1]
+    needed = weights + HEADROOM_BYTES
+    if needed > free:
+        raise SetupError(
+            f"The model needs {needed / 1e9:.1f} GB ({weights / 1e9:.1f} GB of weights in {dtype} among them) and the "
+            f"GPU has {free / 1e9:.1f} GB free of {total / 1e9:.1f}: end what else uses it (nvidia-smi), or take a "
+            "smaller model."
+        )

@@ -1,0 +1,207 @@
+"""What the node is, and whether it is fit to run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import sys
+import sysconfig
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from benchmark.errors import SetupError
+from benchmark.importing import importing
+from benchmark.node.hub.prepared import tokenizer_sha256
+from benchmark.node.model.hash import weights_sha256
+from benchmark.node.model.load import find_snapshot
+from benchmark.node.serving.vllm import packages
+from benchmark.node.watch.gpu_facts import describe, processes
+from benchmark.node.watch.nvml import NoDriver, driver
+from benchmark.node.watch.present_gpus import REMEDY, left_out, listed, require_all, visible
+from benchmark.records import Environment, Gpu, GpuProcess, Telemetry
+from benchmark.records.environment import PACKAGES
+from benchmark.settings import Settings
+from benchmark.vllm import ENGINE as VLLM
+
+CPUS = Path("/sys/devices/system/cpu")
+SERVED = "endpoint"
+
+
+def validate_environment(settings: Settings, engine: str) -> Environment:
+    """Return what the node is, as far as it can change a number; `engine` is what the profile names.
+
+    Raises SetupError, one sentence a line, where `benchmark_device` is "cuda" and torch sees no GPU: a run never
+    falls back to the CPU by itself.
+    """
+    seen = _gpus() if settings.benchmark_device == "cuda" else _Gpus()
+    # What a server has loaded, it alone knows.
+    weights, tokenizer = ("", "") if engine == SERVED else _hashes(settings)
+    return Environment(
+        hostname=socket.gethostname(),
+        platform=platform.platform(),
+        cpu=_cpu_model(),
+        cpu_count=len(os.sched_getaffinity(0)),
+        memory_mib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
+        python=platform.python_version(),
+        gpus=seen.gpus,
+        driver=seen.driver,
+        cuda=seen.cuda,
+        cuda_driver=seen.cuda_driver,
+        kernel=platform.release(),
+        cpu_governor=_governor(),
+        compiler=_compiler(),
+        nvml=seen.untold,
+        model_sha256=weights,
+        tokenizer_sha256=tokenizer,
+        packages={name: version for name in PACKAGES if (version := _version(name))},
+        server_packages=packages(settings) if engine == VLLM else {},
+    )
+
+
+def require_idle(settings: Settings, engine: str, seen: Environment) -> None:
+    """Raise SetupError, a sentence for each, where another process computes on a GPU that the run would use.
+
+    What only draws there (an X server, a desktop) is recorded and let be. So is a server that runs already: it is what
+    is measured.
+    """
+    others = [(gpu, one) for gpu in seen.gpus for one in gpu.processes if one.kind == "compute"]
+    if not others or engine == SERVED or not settings.benchmark_require_idle_gpus:
+        return
+    told = [f"GPU {gpu.index} ({gpu.name}) is used by {_process_words(one)}." for gpu, one in others]
+    advice = (
+        "A number that is measured beside it would not be the GPU's: end it, take other GPUs (CUDA_VISIBLE_DEVICES in "
+        "benchmark_environment), or set benchmark_require_idle_gpus: false."
+    )
+    raise SetupError("\n".join([*told, advice]))
+
+
+def visitors(settings: Settings, engine: str, watched: Telemetry | None) -> tuple[str, ...]:
+    """Return a sentence for each process that came to a GPU while the node measured; none where GPUs may be shared."""
+    if watched is None or engine == SERVED or not settings.benchmark_require_idle_gpus:
+        return ()
+    return tuple(
+        f"GPU {gpu.index} was used by {_process_words(one)}, which had come while the node measured: the numbers are "
+        "not the GPU's alone."
+        for gpu in watched.gpus
+        for one in gpu.visitors
+    )
+
+
+def _process_words(process: GpuProcess) -> str:
+    name = process.name or "a program that may not be seen"
+    user = f" of {process.user}" if process.user else ""
+    memory = "" if process.memory_mib is None else f", {process.memory_mib} MiB"
+    return f"another process: {name}{user}, pid {process.pid}{memory}"
+
+
+@dataclass(frozen=True)
+class _Gpus:
+    gpus: tuple[Gpu, ...] = ()
+    driver: str | None = None
+    cuda: str | None = None
+    cuda_driver: str | None = None
+    untold: str | None = None
+    """Why the driver could not be asked."""
+
+
+def _gpus() -> _Gpus:
+    try:
+        with driver() as asked:
+            # First, for from here on this process may be among them.
+            others = processes(asked)
+            boards, found = listed(asked), visible()
+            gpus, cuda = visible_gpus(asked.version)
+            require_all(boards, gpus, found)
+            if found is not None and found.left_out:
+                print(found.left_out, file=sys.stderr, flush=True)
+            told = tuple(_with_processes(describe(asked, gpu), others) for gpu in gpus)
+            return _Gpus(told, asked.version, cuda, asked.cuda)
+    except NoDriver as reason:
+        gpus, cuda = visible_gpus()
+        require_all((), gpus, visible())
+        return _Gpus(gpus, None, cuda, None, str(reason))
+
+
+def _with_processes(gpu: Gpu, others: dict[str, tuple[GpuProcess, ...]]) -> Gpu:
+    return gpu.model_copy(update={"processes": next((p for u, p in others.items() if u.endswith(gpu.uuid)), ())})
+
+
+def visible_gpus(driver_version: str | None = None) -> tuple[tuple[Gpu, ...], str]:
+    """Return the GPUs that torch may use, and the CUDA version that it was built for. Raises SetupError for none."""
+    try:
+        with importing():
+            import torch
+    except ImportError as error:
+        raise SetupError(f"torch is not installed here ({error}): run playbooks/provision.yml.") from None
+    if torch.version.cuda is None:
+        raise SetupError(
+            f"torch {torch.__version__} is a build without CUDA: set python_env_torch_index_url to an index of CUDA "
+            "builds, or benchmark_device to cpu if that is what you mean."
+        )
+    if not torch.cuda.is_available():
+        value = os.environ.get("CUDA_VISIBLE_DEVICES")
+        hidden = "" if value is None else f" {left_out() or f'CUDA_VISIBLE_DEVICES is {value!r}.'}"
+        raise SetupError(
+            f"No GPU is usable: the driver is {driver_version or 'not found'}, torch {torch.__version__} is built for "
+            f"CUDA {torch.version.cuda}.{hidden} Try nvidia-smi; for an older driver set python_env_torch_index_url to "
+            "an index of builds for its CUDA version."
+        )
+    gpus = []
+    for index in range(torch.cuda.device_count()):
+        try:
+            properties = torch.cuda.get_device_properties(index)
+        except (RuntimeError, AssertionError) as error:
+            raise SetupError(f"GPU {index} of {torch.cuda.device_count()} does not answer: {error}. {REMEDY}") from None
+        memory_mib = properties.total_memory >> 20
+        uuid = str(getattr(properties, "uuid", ""))
+        gpus.append(Gpu(index=index, name=properties.name, memory_mib=memory_mib, uuid=uuid))
+    return tuple(gpus), str(torch.version.cuda)
+
+
+def _hashes(settings: Settings) -> tuple[str, str]:
+    """Return the hashes of weights and tokenizer; empty where no model lies there: loading says so better."""
+    try:
+        snapshot = find_snapshot(settings)
+        return weights_sha256(snapshot), tokenizer_sha256(snapshot)
+    except (SetupError, ImportError, OSError):
+        return "", ""
+
+
+def _compiler() -> str:
+    """Return what torch and Triton build kernels with: "gcc", "gcc without Python's headers" or "none"."""
+    name = next((name for name in (os.environ.get("CC"), "gcc", "clang") if name and shutil.which(name)), None)
+    if name is None:
+        return "none"
+    headers = Path(sysconfig.get_path("include"), "Python.h").is_file()
+    return name if headers else f"{name} without Python's headers"
+
+
+def _governor() -> str:
+    """Return the CPUs' frequency governors, "performance" or "performance, powersave"; empty in most containers."""
+    names = set()
+    for cpu in os.sched_getaffinity(0):
+        try:
+            names.add((CPUS / f"cpu{cpu}/cpufreq/scaling_governor").read_text(encoding="utf-8").strip())
+        except OSError:
+            continue
+    return ", ".join(sorted(names))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

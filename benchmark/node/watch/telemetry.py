@@ -1,0 +1,124 @@
+"""Watch the node while it measures, and say what that amounts to. The watching itself is `sampler.py`, a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import benchmark
+from benchmark.errors import InputError
+from benchmark.files import read_ticks
+from benchmark.node.watch.summary import Told, energy_of, sum_up
+from benchmark.records import Environment, Metrics, Telemetry
+
+TELEMETRY = "telemetry.jsonl"
+# How long the run waits for the last tick of a driver that is stuck.
+PATIENCE_S = 5.0
+# What the process starts with is where this package lies, installed or not.
+ROOT = Path(benchmark.__file__).parents[1]
+
+
+class Watch:
+    """Watches from `idle` on; the window lies between `start` and `end`. Nothing that goes wrong here ends a run."""
+
+    def __init__(self, directory: Path, seen: Environment | None, prefix: str = "") -> None:
+        """Start the process, which does nothing yet: on a busy machine starting takes half a second."""
+        self.path = directory / f"{prefix}{TELEMETRY}"
+        self.told: Told | None = None
+        self.note = ""
+        self._window_ns = 0
+        gpus = [(gpu.index, gpu.uuid) for gpu in seen.gpus] if seen else []
+        self.gpus = len(gpus) if seen and seen.nvml is None else 0
+        """How many GPUs are watched."""
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmark.node.watch.sampler", str(self.path), json.dumps(gpus)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            text=True,
+        )
+
+    def idle(self) -> None:
+        """Begin: from here to the window no query is in flight. With GPUs, return once a first reading is there."""
+        self._say("idle")
+        if self.gpus and self._process.stdout:
+            select.select([self._process.stdout], [], [], PATIENCE_S)
+
+    def start(self, at_ns: int) -> None:
+        """Take the window's beginning, on the clock of the samples."""
+        self._say(f"start {at_ns}")
+
+    def end(self, started_ns: int, ended_ns: int) -> None:
+        """Take the window's end; returns once the last tick is there."""
+        self._window_ns = ended_ns - started_ns
+        try:
+            out, _ = self._process.communicate(f"end {ended_ns}\n", timeout=PATIENCE_S)
+            self.told = Told.model_validate_json(out.strip().split("\n")[-1])
+        except (OSError, ValueError, subprocess.TimeoutExpired):
+            self.note = "the process that watches the node did not come to its end"
+        self.close()
+
+    def close(self) -> None:
+        """End the process, which may have ended already."""
+        with suppress(OSError):
+            if self._process.stdin:
+                self._process.stdin.close()
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+
+    def telemetry(self, metrics: Metrics | None) -> Telemetry | None:
+        """Return what was watched in the window; None where it was too short for two ticks."""
+        told = self.told or Told(notes=(self.note,) if self.note else ())
+        try:
+            ticks = list(read_ticks(self.path)) if self.path.is_file() else []
+        except InputError as error:
+            return sum_up([], self._window_ns, told.model_copy(update={"notes": (*told.notes, str(error))}))
+        watched = sum_up(ticks, self._window_ns, told)
+        if watched is None:
+            return None
+        return watched.model_copy(update={"energy": energy_of(ticks, self._window_ns, metrics)})
+
+    def _say(self, line: str) -> None:
+        with suppress(OSError):
+            if self._process.stdin:
+                self._process.stdin.write(line + "\n")
+                self._process.stdin.flush()
+
+
+def start_watch(directory: Path, seen: Environment | None, prefix: str = "") -> Watch | NoWatch:
+    """Start to watch, into a file with `prefix`; a machine that can start no process is not watched."""
+    try:
+        return Watch(directory, seen, prefix)
+    except OSError as error:
+        print(f"The node is not watched: {error.strerror}.", file=sys.stderr)
+        return NoWatch()
+
+
+class NoWatch:
+    """In the place of Watch where benchmark_telemetry is off."""
+
+    gpus = 0
+
+    def idle(self) -> None:
+        """Nothing."""
+
+    def start(self, at_ns: int) -> None:
+        """Nothing."""
+
+    def end(self, started_ns: int, ended_ns: int) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+    def telemetry(self, metrics: Metrics | None) -> Telemetry | None:
+        """Nothing was watched."""
+        return None

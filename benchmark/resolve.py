@@ -1,0 +1,134 @@
+"""From what a user gives to what a node is given: settings with their defaults, and the profile that they make.
+
+Every problem is found before any host is touched.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pydantic import ValidationError
+
+from benchmark.combinations import combination_problems
+from benchmark.errors import InputError
+from benchmark.profiles import Profile, load_profile
+from benchmark.settings import NODE_NAME, RUN_WIDE, ResolvedSettings, Settings, check_settings
+from benchmark.verdict import accuracy_paths, metric_paths
+from benchmark.vllm import ENGINE as VLLM
+from benchmark.vllm import vllm_problems
+
+
+def resolve(variables: dict[str, Any]) -> ResolvedSettings:
+    """Fill in defaults, check types and ranges and load the profile.
+
+    Raises InputError with every problem, one sentence a line.
+    """
+    problems: list[str] = []
+    settings: Settings | None = None
+    try:
+        settings = check_settings(variables)
+    except InputError as error:
+        problems += str(error).splitlines()
+    profile: Profile | None = None
+    name = variables.get("benchmark_profile", "quick")
+    if isinstance(name, str) and name:
+        try:
+            profile = load_profile(name)
+        except InputError as error:
+            problems.append(str(error))
+    if profile is not None:
+        for limits, known in ((profile.limits, metric_paths()), (profile.accuracy_limits, accuracy_paths())):
+            unknown = [limit.metric for limit in limits if limit.metric not in known]
+            problems += [f"Profile {name}: limits name {metric}, which is not a metric." for metric in unknown]
+    if settings is not None and profile is not None:
+        try:
+            profile = _in_effect(profile, settings)
+        except ValidationError as error:
+            problems += [f"benchmark_engine is {settings.benchmark_engine!r}: {e['msg']}." for e in error.errors()]
+    if settings is not None and profile is not None and profile.engine == VLLM:
+        problems += vllm_problems(settings, dict(profile.engine_options), profile.prefix_caching)
+    if settings is not None and profile is not None:
+        problems += combination_problems(settings, profile)
+    searchable = profile is not None and profile.scenario_options.get("scenario") in ("Server", "Offline")
+    if settings is not None and settings.benchmark_target_qps == "auto" and not searchable:
+        problems.append(
+            f"benchmark_target_qps is auto, and profile {name} has no rate to search for: give a number, or take "
+            "mlperf-server, mlperf-interactive or mlperf-offline."
+        )
+    if settings is not None and profile is not None and settings.benchmark_audit and profile.scenario != "loadgen":
+        problems.append(
+            f"benchmark_audit is {settings.benchmark_audit}, and LoadGen does not drive profile {name}: take one "
+            "of the mlperf- profiles."
+        )
+    if settings is not None and settings.python_env_wheelhouse and settings.python_env_torch_index_url:
+        problems.append(
+            "python_env_wheelhouse is set, so no node asks an index: leave python_env_torch_index_url empty, and give "
+            "it to make wheelhouse (TORCH_INDEX_URL)."
+        )
+    if settings is not None and settings.benchmark_solo_first and not settings.benchmark_sync_start:
+        problems.append("benchmark_solo_first needs benchmark_sync_start: nodes that do not wait are never alone.")
+    if problems or settings is None or profile is None:
+        raise InputError("\n".join(problems))
+    return ResolvedSettings(settings=settings, profile=profile)
+
+
+def _in_effect(profile: Profile, settings: Settings) -> Profile:
+    """Return the profile with what the settings put in its place: nodes with unlike profiles are not summed."""
+    changes: dict[str, Any] = {}
+    if settings.benchmark_accuracy != "profile":
+        changes["accuracy"] = settings.benchmark_accuracy
+    if settings.benchmark_engine not in ("", profile.engine):
+        # The profile's options are another engine's.
+        changes |= {"engine": settings.benchmark_engine, "engine_options": {}}
+    if settings.benchmark_engine_options:
+        own = changes.get("engine_options", profile.engine_options)
+        changes["engine_options"] = {**own, **settings.benchmark_engine_options}
+    return Profile.model_validate({**profile.model_dump(), **changes}) if changes else profile
+
+
+def resolve_nodes(variables_by_node: dict[str, dict[str, Any]]) -> dict[str, ResolvedSettings]:
+    """Resolve every node's settings; one InputError lists each problem once, with the nodes that have it."""
+    if not variables_by_node:
+        raise InputError("The group gpu_nodes is empty: add at least one host to the inventory.")
+    resolved: dict[str, ResolvedSettings] = {}
+    nodes_by_problem: dict[str, list[str]] = {}
+    for node, variables in variables_by_node.items():
+        if not NODE_NAME.fullmatch(node):
+            nodes_by_problem.setdefault(
+                "A node's name becomes a directory: use letters, digits, '.', '_' and '-' "
+                "(give the host an alias and put its address into ansible_host).",
+                [],
+            ).append(node)
+            continue
+        try:
+            resolved[node] = resolve(variables)
+        except InputError as error:
+            for problem in str(error).splitlines():
+                nodes_by_problem.setdefault(problem, []).append(node)
+    problems = [f"{problem} [{_some(nodes)}]" for problem, nodes in nodes_by_problem.items()]
+    problems += [p for name in RUN_WIDE if (p := _disagreement(name, resolved))]
+    if problems:
+        raise InputError("\n".join(problems))
+    return resolved
+
+
+def from_environment() -> dict[str, Any]:
+    """Return the settings that environment variables give to a run by hand (SERVER_TARGET_QPS, HF_HOME)."""
+    names = {"SERVER_TARGET_QPS": "benchmark_target_qps", "HF_HOME": "hf_cache_dir"}
+    return {setting: os.environ[name] for name, setting in names.items() if os.environ.get(name)}
+
+
+def _disagreement(name: str, resolved: dict[str, ResolvedSettings]) -> str | None:
+    nodes_by_value: dict[Any, list[str]] = {}
+    for node, one in resolved.items():
+        nodes_by_value.setdefault(getattr(one.settings, name), []).append(node)
+    if len(nodes_by_value) < 2:
+        return None
+    values = "; ".join(f"{value!r} [{_some(nodes)}]" for value, nodes in nodes_by_value.items())
+    return f"{name} belongs to the whole run and differs between nodes: {values}. Set it once, for all of gpu_nodes."
+
+
+def _some(nodes: list[str], most: int = 5) -> str:
+    rest = len(nodes) - most
+    return ", ".join(nodes[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,89 @@
+"""What the playbook says of the time before it measures more than once."""
+
+from typing import Any
+
+import mlperf_loadgen
+import pytest
+
+from benchmark.cluster.estimated_duration import LOADGEN_LEAST_MS, duration, estimated_durations, measurement_s
+from benchmark.resolve import resolve
+from tests.unit.building import asked
+
+SERVER: dict[str, Any] = {"benchmark_profile": "mlperf-server", "benchmark_target_qps": 2}
+
+
+def test_what_is_measured_once_in_a_short_time_has_no_price() -> None:
+    assert estimated_durations([asked(), asked()]) == []
+
+
+def test_turns_alone_cost_a_measurement_for_each_node() -> None:
+    (told,) = estimated_durations([asked(20, benchmark_solo_first=True)] * 3)
+    assert "3 nodes measure alone, one after the other, before all do together." in told
+    assert "3 measurements more, each about 40 s at the target's rate." in told
+    assert estimated_durations([asked(20, benchmark_solo_first=True)]) == [], "one node is alone anyway"
+
+
+def test_repeats_cost_a_measurement_each() -> None:
+    (told,) = estimated_durations([asked(20, benchmark_repeats=3)] * 2)
+    assert "there are 3 measurements, each about 40 s at the target's rate." in told
+    _, told = estimated_durations([resolve({**SERVER, "benchmark_repeats": 3})])
+    assert "there are 3 measurements, each about 1 h 51 min or more." in told
+    both = estimated_durations([asked(benchmark_repeats=2, benchmark_solo_first=True)] * 2)
+    assert [told.split(":")[0] for told in both] == ["benchmark_solo_first", "benchmark_repeats"]
+
+
+def test_what_loadgens_schedule_takes_is_said_and_a_limit_that_is_too_short_for_it() -> None:
+    (told,) = estimated_durations([resolve({**SERVER, "benchmark_accuracy": "with-performance"})] * 2)
+    assert told == (
+        "mlperf-server: measuring 1 h 51 min, accuracy over all prompts 1 h 51 min at 2 queries/s, which "
+        "benchmark_target_qps asks of a GPU. benchmark_timeout_s (1800) ends a run that takes longer than 30 min: "
+        "raise it, or the target where the GPUs reach more."
+    )
+    (told,) = estimated_durations([resolve({**SERVER, "benchmark_target_qps": 50})])
+    assert told == "mlperf-server: measuring 13 min at 50 queries/s, which benchmark_target_qps asks of a GPU."
+    (told,) = estimated_durations([resolve({**SERVER, "benchmark_accuracy": "only"})])
+    assert told.startswith("mlperf-server: accuracy over all prompts 1 h 51 min at 2 queries/s")
+    (told,) = estimated_durations([resolve({"benchmark_profile": "mlperf-edge-singlestream"})])
+    assert (
+        told == "mlperf-edge-singlestream: measuring 10 min or more: how long is known, and shown, once it has begun."
+    )
+
+
+def test_the_node_that_takes_longest_counts_and_one_that_only_judges_answers_does_not() -> None:
+    slow = asked(60, benchmark_repeats=2, benchmark_target_qps=0.1)
+    (told,) = estimated_durations([asked(20, benchmark_repeats=2), slow])
+    assert "each about 10 min at the target's rate" in told
+    assert estimated_durations([asked(benchmark_repeats=2, profile={"accuracy": "only"})]) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "seconds"),
+    [
+        # LoadGen asks for every article, and for each equally often.
+        (SERVER, 13368 / 2),
+        ({**SERVER, "benchmark_target_qps": 30}, 2 * 13368 / 30),
+        ({**SERVER, "benchmark_target_qps": "auto"}, 600),
+        ({"benchmark_profile": "mlperf-offline", "benchmark_target_qps": 0.5}, 26736),
+        ({"benchmark_profile": "mlperf-edge-offline", "benchmark_target_qps": 4}, 1250),
+        ({"benchmark_profile": "mlperf-edge-singlestream"}, 600),
+        ({"benchmark_profile": "quick", "benchmark_target_qps": 4}, 5),
+    ],
+)
+def test_a_measurement_takes_as_long_as_its_schedule(settings: dict[str, Any], seconds: float) -> None:
+    assert measurement_s(resolve(settings)) == seconds
+
+
+def test_where_nothing_is_known_it_says_so() -> None:
+    (told,) = estimated_durations([asked(profile={"samples": None}, benchmark_repeats=2)])
+    assert "each as long as a whole run measures" in told
+
+
+def test_loadgens_own_least_duration_is_what_we_say() -> None:
+    settings = mlperf_loadgen.TestSettings()
+    settings.FromConfig("", "llama3_1-8b", "Server", 0)
+    assert settings.min_duration_ms == LOADGEN_LEAST_MS
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(45, "45 s"), (720, "12 min"), (26760, "7 h 26 min")])
+def test_a_time_is_for_people(seconds: float, words: str) -> None:
+    assert duration(seconds) == words

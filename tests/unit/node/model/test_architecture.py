@@ -1,0 +1,189 @@
+"""What a model is, by one step of it without weights, held against the real model of each family."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmark.errors import SetupError
+from benchmark.node.continuous import memory_plan as memory
+from benchmark.node.engines import continuous, sequential
+from benchmark.node.model.architecture import look, name, read_config
+from benchmark.node.model.load import load_model
+from benchmark.node.model.tiny import make_tiny_model
+from benchmark.profiles import Generation
+from benchmark.settings import Settings
+from tests import architectures
+
+# Some of each kind; `python -m tests.architectures` runs all.
+SIZED = (
+    "llama",
+    "qwen2",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "gpt2",
+    "opt",
+    "gpt_neox",
+    "mixtral",
+    "olmo2",
+    "cohere",
+    "gpt_oss",
+)
+REFUSED = {
+    "falcon": "its attention is its own and cannot be changed",
+    "bloom": "its attention is its own and cannot be changed",
+    "nemotron": "the paged cache does not reach its attention",
+    "doge": "its attention makes a mask of its own",
+    "diffllama": "its layers ask the attention more than once",
+    "deepseek_v3": "its layers keep keys and values of another shape than the paged cache has",
+    "gemma4_text": "its layers keep keys and values of another shape than the paged cache has",
+    "llama4": "it has layers of 'chunked_attention'",
+    "mamba2": "it has layers of 'linear_attention'",
+    "qwen3_next": "it has layers of 'linear_attention'",
+    "rwkv": "it keeps a state from token to token",
+    "bart": "it has an encoder",
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("tokenizer") / "tiny"
+    make_tiny_model(directory)
+    return directory
+
+
+@pytest.mark.parametrize("family", SIZED)
+def test_sizes_are_those_of_the_real_model(family: str) -> None:
+    found = look(architectures.config(family)).sizes
+    assert found is not None
+    model = architectures.model(family)
+    tokens = 5
+    with torch.inference_mode():
+        answer = model(torch.arange(3, 3 + tokens)[None], use_cache=True)
+    kept = [part.numel() * 4 for layer in answer.past_key_values.layers for part in (layer.keys, layer.values)]
+    assert memory.cache_bytes(found, 4) == sum(kept) / tokens
+    assert found.vocabulary == answer.logits.shape[-1]
+    assert found.hidden == model.get_input_embeddings().weight.shape[-1]
+    assert found.widest >= 96  # the MLP's, or of what is chosen of its experts
+
+
+@pytest.mark.parametrize(("family", "why"), REFUSED.items())
+def test_what_continuous_batching_cannot_serve_is_refused_with_the_reason(family: str, why: str) -> None:
+    config = architectures.config(family) if family != "bart" else _bart()
+    found = look(config)
+    assert found.sizes is None
+    assert why in (found.unfit or "")
+
+
+def _bart() -> Any:
+    from transformers import BartConfig
+
+    return BartConfig(d_model=32, encoder_layers=1, decoder_layers=1)
+
+
+def test_what_its_attention_needs_is_known() -> None:
+    assert look(architectures.config("gemma2")).needs == {"softcap"}
+    assert look(architectures.config("gpt_oss")).needs == {"sinks"}
+    assert look(architectures.config("llama")).needs == set()
+
+
+def test_looking_leaves_the_configuration_as_it_was() -> None:
+    config = architectures.config("gemma3")
+    before = config.to_dict()
+    look(config)
+    assert config.to_dict() == before
+
+
+def test_a_large_model_is_looked_at_without_memory_for_its_weights() -> None:
+    from transformers import LlamaConfig
+
+    llama = LlamaConfig(
+        **{"hidden_size": 4096, "intermediate_size": 14336, "vocab_size": 128256},
+        **{"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8},
+    )
+    found = look(llama).sizes
+    assert found is not None
+    assert memory.cache_bytes(found, 2) == 128 * 1024
+    assert (found.hidden, found.widest, found.layers) == (4096, 14336, 32)
+
+
+# Gemma 2: a soft cap, which transformers' paged attention leaves out; gpt-oss: sinks; neither takes sdpa.
+@pytest.mark.parametrize("family", ["gemma2", "gpt_oss"])
+def test_continuous_answers_as_one_at_a_time(family: str, tmp_path: Path, tokenizer: Path) -> None:
+    settings = architectures.save(family, tmp_path / family, tokenizer)
+    together = architectures.answers(settings, "continuous")
+    assert together == architectures.answers(settings, "sequential")
+
+
+@pytest.mark.parametrize("family", ["mamba2", "qwen3_next", "deepseek_v3", "llama4", "falcon"])
+def test_the_others_are_refused_before_loading_and_answered_one_at_a_time(
+    family: str, tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = architectures.save(family, tmp_path / family, tokenizer)
+    assert all(len(tokens) == 12 for tokens in architectures.answers(settings, "sequential").values())
+
+    def load(settings: Settings) -> Any:
+        raise AssertionError("The weights were loaded.")
+
+    monkeypatch.setattr(continuous, "load_model", load)
+    engine = continuous.Engine(settings, Generation(max_new_tokens=4), {})
+    called = name(read_config(tmp_path / family))
+    assert called[0].isupper()
+    with pytest.raises(SetupError) as caught:
+        engine.load()
+    assert f"This architecture ({called}) is not for the engine continuous; take vllm or sequential." in str(
+        caught.value
+    )
+    assert "memory" not in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["gemma3", "mistral3", "opt", "gpt2"])
+def test_a_model_of_any_family_is_loaded_whole(family: str, tmp_path: Path, tokenizer: Path) -> None:
+    settings = architectures.save(family, tmp_path / family, tokenizer)
+    loaded = load_model(settings)
+    assert loaded.details["architecture"] == name(read_config(tmp_path / family))
+    expected = architectures.model(family).state_dict()
+    for key, weights in loaded.model.state_dict().items():
+        torch.testing.assert_close(weights, expected[key])
+
+
+def test_a_model_with_an_encoder_is_refused_by_both_engines(tmp_path: Path, tokenizer: Path) -> None:
+    from transformers import BartForConditionalGeneration
+
+    settings = architectures.save("gpt2", tmp_path / "bart", tokenizer)
+    BartForConditionalGeneration(_bart()).save_pretrained(tmp_path / "bart")
+    with pytest.raises(SetupError, match=r"\(BartForConditionalGeneration\) has an encoder"):
+        sequential.Engine(settings, Generation(), {}).load()
+    with pytest.raises(SetupError, match=r"\(BartForConditionalGeneration\) is not for the engine continuous"):
+        continuous.Engine(settings, Generation(), {}).load()
+
+
+def test_a_model_without_a_chat_template_gets_its_sentence(tmp_path: Path, tokenizer: Path) -> None:
+    settings = architectures.save("gpt2", tmp_path / "gpt2", tokenizer)
+    (tmp_path / "gpt2" / "chat_template.jinja").unlink()
+    with pytest.raises(SetupError, match="has no chat template: an instruct model is needed"):
+        sequential.Engine(settings, Generation(), {}).load()
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({}, "does not describe a model that transformers .* knows"),
+        (
+            {"model_type": "of tomorrow"},
+            "of tomorrow.* The engines vllm and endpoint do not need transformers to know it",
+        ),
+        ({"model_type": "llama", "num_attention_heads": "many"}, "does not describe a model"),
+    ],
+)
+def test_a_configuration_that_transformers_does_not_know_is_a_setup_error(
+    config: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SetupError, match=said):
+        read_config(tmp_path)

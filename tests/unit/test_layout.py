@@ -1,0 +1,80 @@
+"""What imports what: one way, and never in a circle."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def _modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted((CHECKOUT / "benchmark").rglob("*.py")):
+        words = path.relative_to(CHECKOUT).with_suffix("").parts
+        found[".".join(words[:-1] if words[-1] == "__init__" else words)] = path
+    return found
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what runs, also within functions; what only a type checker reads is no import."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+            continue
+        yield child
+        yield from _statements(child)
+
+
+def _imports(path: Path, modules: dict[str, Path]) -> set[str]:
+    found = set()
+    for statement in _statements(ast.parse(path.read_text())):
+        if isinstance(statement, ast.ImportFrom) and statement.module:
+            names = [f"{statement.module}.{alias.name}" for alias in statement.names]
+            found |= {name if name in modules else statement.module for name in names}
+        elif isinstance(statement, ast.Import):
+            found |= {alias.name for alias in statement.names}
+    return found & set(modules)
+
+
+MODULES = _modules()
+IMPORTS = {name: _imports(path, MODULES) - {name} for name, path in MODULES.items()}
+
+
+def _circle(imports: dict[str, set[str]]) -> list[str]:
+    """Return modules that import each other in a circle; none: an empty list."""
+    left = {name: set(others) for name, others in imports.items()}
+    while leaves := [name for name, others in left.items() if not others & set(left)]:
+        for name in leaves:
+            del left[name]
+    path = sorted(left)[:1]
+    while path:
+        following = min(left[path[-1]] & set(left))
+        if following in path:
+            return path[path.index(following) :]
+        path.append(following)
+    return path
+
+
+def test_there_is_no_circle_of_imports() -> None:
+    assert len(IMPORTS) > 150
+    assert _circle(IMPORTS) == []
+    assert _circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == ["b", "c"]
+
+
+@pytest.mark.parametrize(("part", "never"), [("node", "cluster"), ("cluster", "node")])
+def test_the_two_halves_do_not_import_each_other(part: str, never: str) -> None:
+    inside = {name: others for name, others in IMPORTS.items() if name.startswith(f"benchmark.{part}.")}
+    assert inside
+    assert {name: bad for name, others in inside.items() if (bad := _under(f"benchmark.{never}", others))} == {}
+
+
+def test_commands_are_imported_by_the_command_line_alone() -> None:
+    outside = {name: others for name, others in IMPORTS.items() if not name.startswith("benchmark.commands")}
+    assert {name: bad for name, others in outside.items() if (bad := _under("benchmark.commands", others))} == {}
+
+
+def _under(package: str, names: set[str]) -> set[str]:
+    return {name for name in names if name == package or name.startswith(f"{package}.")}
