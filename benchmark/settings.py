@@ -236,7 +236,7 @@ class Settings(BaseModel):
         ge=1,
         le=20,
         description=(
-            "measurements of the profile in one process, after one load: their spread shows, and the "
+            "measurements of the profile in one process, after one load, up to 20: their spread shows, and the "
             "median one is the run's result"
         ),
     )

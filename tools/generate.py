@@ -66,7 +66,7 @@ PARTS = {
     "benchmark_target_qps": "What it is held against",
     "benchmark_engine": "Engine",
     "benchmark_endpoint_urls": "Servers, for the engine endpoint",
-    "benchmark_timeout_s": "Nodes together",
+    "benchmark_timeout_s": "Measuring, and nodes together",
     "benchmark_fail_on_invalid": "The run and its files",
     "benchmark_endpoint_api_key": "Secrets, and which run",
     "python_env_dir": "The Python environment on a node",
@@ -162,7 +162,7 @@ def table(options: Options) -> str:
         kind = "number or word" if option["type"] == "raw" else option["type"]
         if choices := option.get("choices"):
             kind += ": " + ", ".join(f"`{choice}`" if choice else "empty" for choice in choices)
-        default = "required" if option.get("required") else _shown(option.get("default"))
+        default = "required" if option.get("required") else _shown(COMPUTED.get(name, option.get("default")))
         lines.append(f"| `{name}` | {kind} | {default} | {option['description']} |")
     return "\n".join(lines)
 

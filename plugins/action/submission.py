@@ -179,8 +179,8 @@ class ActionModule(NodeAction):
         self._relay(self._child)
         if self._child.wait() != 0:
             raise NodeFailure(
-                f"{step.scenario} was not measured on every node: see above. The same command goes on with this step; "
-                f"-e submission_again={step.scenario} begins it anew."
+                f"{step.scenario} was not measured on every node: see above. The same command without submission_again "
+                f"goes on with this step; -e submission_again={step.scenario} begins it anew."
             )
 
     def _relay(self, child: subprocess.Popen[str]) -> None:

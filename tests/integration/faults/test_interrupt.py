@@ -108,7 +108,12 @@ def test_before_anything_is_measured_nothing_is_left(long_run: Playbooks) -> Non
     (long_run.directory / "long.yaml").write_text(yaml.safe_dump(slow))
     process = long_run.start(long_run.command("benchmark"))
     orders = long_run.directory / "nodes"
-    wait_until("the nodes load", lambda: len(list(orders.glob("*/runs/*/*/progress.json"))) == 2, process)
+
+    def loading() -> bool:
+        written = [path.read_text() for path in orders.glob("*/runs/*/*/progress.json")]
+        return ["loading" in each for each in written] == [True, True]
+
+    wait_until("the nodes load", loading, process)
     os.killpg(process.pid, signal.SIGINT)
     output = end_of(process)
     assert process.returncode == 2, output

@@ -101,6 +101,12 @@ def test_an_audited_run_lacks_no_test06(
     assert "no TEST06" not in server
     assert "TEST06 run was not" not in server
 
+    # A log that does not give what the node claims: the node is not believed, and there is no tree.
+    entries = json.loads(log.read_text())
+    log.write_text(json.dumps([{**entries[0], "token_count": 1}, *entries[1:]]))
+    assert call(tmp_path / "again", run_dir, division="closed", system=system) == 2
+    assert "its passed of TEST06 is True, its log gives False" in capsys.readouterr().err
+
 
 def test_performance_without_accuracy_is_written_and_told(
     tmp_path: Path, interactive: Path, system: Path, capsys: pytest.CaptureFixture[str]

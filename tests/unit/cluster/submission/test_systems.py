@@ -1,19 +1,22 @@
 """The 35 fields of a system with GPUs, from what the run saw."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
-from benchmark.cluster.submission.parts import gather_parts
+import yaml
+
+from benchmark.cluster.submission.parts import Submission, gather_parts
+from benchmark.cluster.submission.rules import DATACENTER, EDGE
 from benchmark.cluster.submission.system_file import SystemFile
 from benchmark.cluster.submission.systems import system_description
+from benchmark.cluster.submission.tree import write_tree
 from benchmark.records import Gpu
 from tests.unit.cluster.submission.checker import FIELDS
 from tests.unit.cluster.submission.conftest import ANSWERS
 
 
 def test_what_the_run_saw_stands_in_the_fields(offline: Path) -> None:
-    import yaml
-
     part = gather_parts([offline], ["jw2"]).parts("jw2")[0]
     gpu = Gpu(
         index=0,
@@ -50,3 +53,13 @@ def test_what_the_run_saw_stands_in_the_fields(offline: Path) -> None:
     # An answer of the user's is better than what was seen.
     stated = answers.model_copy(update={"accelerator_host_interconnect": "NVLink-C2C"})
     assert system_description(part, stated, "open", "Us", "edge")["accelerator_host_interconnect"] == "NVLink-C2C"
+
+
+def test_a_system_is_of_the_suites_that_it_was_measured_in(offline: Path, tmp_path: Path) -> None:
+    parts = gather_parts([offline])
+    scenarios = parts.benchmarks[DATACENTER]
+    submission = Submission({DATACENTER: {"jw2": scenarios["jw2"]}, EDGE: {"jw3": scenarios["jw3"]}}, ())
+    answers = SystemFile.model_validate(yaml.safe_load(ANSWERS))
+    systems = write_tree(tmp_path / "tree", submission, answers, "open", "Us") / "open" / "Us" / "systems"
+    told = {path.stem: json.loads(path.read_text())["system_type"] for path in systems.iterdir()}
+    assert told == {"A_server-1": "datacenter", "A_server-2": "edge"}
