@@ -154,6 +154,8 @@ class Measurement:
             if not self._abandoned:
                 failure = await self._stop_interrupted(run)
                 self.outcome.interrupted |= bool(failure)
+        except Exception as error:  # a fault of this program's own is to cost no other node its result
+            failure = f"{type(error).__name__}: {error}"
         finally:
             self._barrier.leave(name)
             run.close()

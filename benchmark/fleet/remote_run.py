@@ -108,7 +108,8 @@ class RemoteRun:
         if state == "waits":
             self._say("an earlier attempt waits for a start that never comes: stopping it")
             await self._ask("stop", STOP_S)
-        aside = self.node.place / f"{ATTEMPT}{int(number) if number.isdigit() else self.node.order.attempt - 1}"
+        known = number.isdecimal() and len(number) < 6
+        aside = self.node.place / f"{ATTEMPT}{int(number) if known else self.node.order.attempt - 1}"
         aside.mkdir(exist_ok=True)
         if not await self.fetch(into=aside):
             where = f"{self.node.on_node}/{self.node.name}"

@@ -285,7 +285,7 @@ async def run_command(ssh: Ssh, command: str, stdin: bytes | None, within_s: flo
                 out, word, code = await session.receive_text(within_s)
         except TimeoutError:
             raise Lost(f"took a command and gave no answer within {within_s:.0f} s") from None
-        if word != "end" or not code.isdecimal():
+        if word != "end" or not code.isdecimal() or len(code) > 3:
             raise Lost("the command ended without an exit code")
         return int(code), out, session.errors()
     finally:
