@@ -16,9 +16,10 @@ from tests import vllm_stand_in
 from tests.integration.conftest import BIN, Done, Playbooks
 from tests.integration.faults.left_over import assert_nothing_runs
 from tests.integration.ssh_nodes import CHECKOUT
-from tests.integration.test_airgap import PROVIDE, changed
+from tests.integration.test_airgap import changed
 from tests.integration.test_benchmark import measuring_pid, profile, start, wait_until
 
+INSTALL = "Install vLLM"
 MODEL = {
     "hidden_size": 8,
     "intermediate_size": 8,
@@ -70,7 +71,7 @@ def result(done: Done) -> dict[str, Any]:
 def test_it_is_installed_started_measured_recorded_and_ended(served: Playbooks) -> None:
     done = served.run("benchmark", "--limit", "jw2")
     assert done.code == 0, done.output
-    assert changed(done, PROVIDE) == ["jw2"]
+    assert changed(done, INSTALL) == ["jw2"]
     assert_measured(result(done), served.directory)
     log = (done.run_dir / "nodes" / "jw2" / "endpoint.log").read_text()
     assert log.startswith("serving Namespace(")
@@ -81,7 +82,7 @@ def test_it_is_installed_started_measured_recorded_and_ended(served: Playbooks) 
         "benchmark", "--limit", "jw2", "-e", '{"benchmark_engine_options": {"arguments": ["--no-such-word"]}}'
     )
     assert refused.code != 0
-    assert changed(refused, PROVIDE) == []
+    assert changed(refused, INSTALL) == []
     reason = refused.row("jw2")["reason"]
     assert "vLLM ended with exit code 2. The end of endpoint.log: " in reason
     assert "error: unrecognized arguments: --no-such-word" in reason
