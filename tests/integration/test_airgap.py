@@ -29,7 +29,7 @@ from tests.integration.ssh_nodes import CHECKOUT, PORT, Cluster
 REQUIREMENTS = CHECKOUT / ".build" / "tests" / "requirements-airgap.txt"
 CLIENTS = ("aiohttp==", "huggingface_hub==")
 MODEL = "org/small"
-# The task of the whole job that does what python_env and hf_cache do.
+# The tasks of python_env and hf_cache.
 PROVIDE = (
     "Install the pinned packages and the benchmark",
     "Bring the model, and the dataset that the profile needs, into the cache and verify them",
