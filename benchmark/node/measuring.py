@@ -15,7 +15,7 @@ from benchmark.files import rewrite_samples, sample_writer
 from benchmark.loadgen_log import ACCURACY, ANSWERS
 from benchmark.loadgen_options import Purpose
 from benchmark.node.accuracy import answers_of, has_references, model_ends, read_answers, score
-from benchmark.node.interfaces import Conditions, Dataset, Engine, Query, Scenario, Workload, now_ns
+from benchmark.node.interfaces import Conditions, Dataset, Engine, Outcome, Query, Scenario, Workload, now_ns
 from benchmark.node.progress import Progress
 from benchmark.node.recorder import Recorder
 from benchmark.node.together import Start, sleep_until
@@ -123,6 +123,16 @@ class Pass:
         return metrics.compute(Columns.of(self.recorder.samples), planned, self.loadgen, least)
 
 
+def _record(bench: Bench, conditions: Conditions, samples: str) -> tuple[Outcome, Recorder]:
+    """Run the scenario beside the measurement, and keep its samples in the file of that name."""
+    with sample_writer(bench.directory / samples) as writer:
+        recorder = Recorder(bench.engine, writer, now_ns(), bench.tell)
+        try:
+            return bench.scenario.run(bench.workload, recorder, conditions), recorder
+        finally:
+            recorder.close()
+
+
 def judge_answers(bench: Bench, dataset: Dataset, target_qps: float, settings: Settings) -> Accuracy:
     """Return what the answers are worth: the tokens that like nodes must agree in, and scores where there are any.
 
@@ -131,14 +141,7 @@ def judge_answers(bench: Bench, dataset: Dataset, target_qps: float, settings: S
     greedy = _greedy(bench)
     if not has_references(dataset):
         return Accuracy(greedy=greedy)
-    with sample_writer(bench.directory / ACCURACY_SAMPLES) as writer:
-        recorder = Recorder(bench.engine, writer, now_ns(), bench.tell)
-        try:
-            outcome = bench.scenario.run(
-                bench.workload, recorder, bench.conditions(target_qps, "accuracy", prefix=ACCURACY)
-            )
-        finally:
-            recorder.close()
+    outcome, recorder = _record(bench, bench.conditions(target_qps, "accuracy", prefix=ACCURACY), ACCURACY_SAMPLES)
     if unknown := sum(sample.error is None and not sample.token_ids for sample in recorder.samples):
         raise RunError(
             f"The engine tells no token ids of {unknown} answers, and answers are scored from their ids: take "
@@ -158,14 +161,8 @@ def run_audit(bench: Bench, target_qps: float, settings: Settings) -> Audit:
 
     Raises RunError where LoadGen left nothing that could be judged.
     """
-    with sample_writer(bench.directory / f"{AUDIT_PREFIX}{SAMPLES}") as writer:
-        recorder = Recorder(bench.engine, writer, now_ns(), bench.tell)
-        try:
-            outcome = bench.scenario.run(
-                bench.workload, recorder, bench.conditions(target_qps, "audit", prefix=AUDIT_PREFIX)
-            )
-        finally:
-            recorder.close()
+    conditions = bench.conditions(target_qps, "audit", prefix=AUDIT_PREFIX)
+    outcome, recorder = _record(bench, conditions, f"{AUDIT_PREFIX}{SAMPLES}")
     if outcome.loadgen is None:
         raise RunError("The audit run has no result of LoadGen.")
     try:

@@ -56,7 +56,7 @@ def test_scenario_by_scenario_and_then_the_tree(
     # The plan is told, and nothing is touched.
     plan = playbooks.run("submission", *words, "--check")
     assert plan.code == 0, plan.output
-    assert "Together about 8 min" in plan.output  # 13,368 articles twice at 60 a second, the rest is short
+    assert "Together about 7 min" in plan.output  # 13,368 articles twice at 60 a second, the rest is short
     assert not playbooks.results.exists()
     assert not (tmp_path / "system.yml").exists()
     (tmp_path / "system.yml").write_text(ANSWERS)

@@ -272,9 +272,13 @@ class Client:
             target.refused = 0
         except NotConnected as error:
             target.refused += 1
+            broken = self.broken
+            if not self._fit() and not broken:
+                # Before its listener hears, and may ask again.
+                self.broken = f"No server can be reached any more. {error}"
             flight.fail(str(error))
-            if not self._fit() and not self.broken:
-                self._break(f"No server can be reached any more. {error}")
+            if self.broken and not broken:
+                self._break(self.broken)
         except ClientShortage as error:
             flight.fail(str(error))
         except ReplyError as error:

@@ -12,7 +12,7 @@ from tests.unit.building import asked
 SERVER: dict[str, Any] = {"benchmark_profile": "mlperf-server", "benchmark_target_qps": 2}
 
 
-def test_what_is_measured_once_in_a_short_time_has_no_price() -> None:
+def test_nothing_is_said_of_what_is_measured_once_in_a_short_time() -> None:
     assert estimated_durations([asked(), asked()]) == []
 
 

@@ -17,7 +17,7 @@ from transformers import ContinuousBatchingConfig, LogitsProcessorList, MinNewTo
 from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessorList
 from transformers.generation.continuous_batching.requests import FutureRequestState, RequestState, RequestStatus
 
-import benchmark.node
+import benchmark.node.continuous
 from benchmark.errors import SetupError
 from benchmark.node.continuous import attention as kernels
 from benchmark.node.continuous.logits_processors import Greedy, MinNewTokens, insert
@@ -160,7 +160,7 @@ def test_without_a_least_length_no_step_looks_at_it(settings: Settings, batched:
 def test_a_transformers_that_cannot_is_refused(
     settings: Settings, batched: LoadedModel, ends: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(benchmark.node, "logits_processors")
+    monkeypatch.delattr(benchmark.node.continuous, "logits_processors")
     monkeypatch.setitem(sys.modules, "benchmark.node.continuous.logits_processors", None)
     some = continuous.Engine(settings, Generation(max_new_tokens=MOST, min_new_tokens=1), {})
     with pytest.raises(SetupError, match="set min_new_tokens to 0 or to max_new_tokens"), started(some, batched, ends):
