@@ -25,7 +25,7 @@ TEST06 = "TEST06"
 # Before the names of the audit run's files.
 AUDIT_PREFIX = f"{TEST06}_"
 AUDIT_QUERIES = 100
-# What the reference's script takes for the end of a sequence where it is not told: Llama 2's.
+# What the reference's script takes for the end of a sequence where it is not reported: Llama 2's.
 DEFAULT_END = 2
 _TOKEN_BYTES = 4
 _PERFORMANCE = 2
@@ -55,7 +55,7 @@ def unlike_config(loadgen: LoadGenResult) -> list[str]:
     if loadgen.scenario == "Offline":
         del expected["min_query_count"]  # one query there, whatever a configuration says
     return [
-        f"{name} {settings.get(name, 'not told')} instead of {value}"
+        f"{name} {settings.get(name, 'not reported')} instead of {value}"
         for name, value in expected.items()
         if settings.get(name) != value
     ]
@@ -70,7 +70,7 @@ class Verification:
     """What was taken for the end of a sequence."""
     other_first: int | None
     """That begin with another token than LoadGen was told of; None: LoadGen is not told of it in Offline."""
-    untold_first: int
+    unreported_first: int
     """Of whose first token LoadGen was told nothing, where it is to be."""
     ended_twice: int
     other_length: int
@@ -79,7 +79,7 @@ class Verification:
     @property
     def first_token(self) -> bool | None:
         """Whether every answer begins as LoadGen was told; None where there is nothing to check."""
-        return None if self.other_first is None else not self.other_first + self.untold_first
+        return None if self.other_first is None else not self.other_first + self.unreported_first
 
     @property
     def end(self) -> bool:
@@ -103,8 +103,8 @@ class Verification:
             first = "First token: skipped, LoadGen is not told of it in Offline."
         else:
             fault = "begin with another token than LoadGen was told of"
-            if self.untold_first:
-                fault += f"; of {self.untold_first} LoadGen was told no first token, which the reference lets pass"
+            if self.unreported_first:
+                fault += f"; of {self.unreported_first} LoadGen was told no first token, which the reference lets pass"
             first = self._sentence("First token", self.first_token is True, self.other_first, fault)
         return (
             first,
@@ -137,7 +137,7 @@ def verify_audit(directory: Path, loadgen: LoadGenResult, ends: Iterable[int]) -
         answers=len(answers),
         end_tokens=end_tokens,
         other_first=None if offline else other,
-        untold_first=0 if offline else sum(one.first == () for one in answers),
+        unreported_first=0 if offline else sum(one.first == () for one in answers),
         ended_twice=sum(any(_ends_twice(one.token_ids, end) for end in end_tokens) for one in answers),
         other_length=sum(len(one.token_ids) != one.count or not one.count for one in answers),
     )

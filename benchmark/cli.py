@@ -71,7 +71,7 @@ def entry() -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; a failure is told in sentences on stderr."""
+    """Run one command and return its exit code; a failure is reported in sentences on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="python3 -m benchmark", description=f"LLM inference benchmark ({DISCLAIMER})."

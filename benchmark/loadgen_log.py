@@ -89,7 +89,7 @@ def read_result(directory: Path, prefix: str = "") -> LoadGenResult:
 
 
 def _has_ended(values: dict[str, Any], summary: dict[str, str]) -> bool:
-    """Tell whether LoadGen wrote its log to the end.
+    """Return whether LoadGen wrote its log to the end.
 
     In accuracy mode there is no result: the end of the queries is the last that it tells. Else the count of its errors
     is the last; before April 2025 there was none, and the last figures had to be there.
@@ -103,14 +103,14 @@ def _has_ended(values: dict[str, Any], summary: dict[str, str]) -> bool:
 
 def _summary(path: Path) -> dict[str, str]:
     """Return the labels and values of the summary, up to where it repeats the settings."""
-    told: dict[str, str] = {}
+    reported: dict[str, str] = {}
     for line in read_text(path, MAX_LOG_BYTES).splitlines():
         if line.strip() == "Test Parameters Used":
             break
         label, colon, value = line.partition(":")
         if colon and value.strip() and not line.lstrip().startswith("*"):
-            told[label.strip()[:200]] = value.strip()[:4000]
-    return told
+            reported[label.strip()[:200]] = value.strip()[:4000]
+    return reported
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Any, bool]]:
@@ -145,8 +145,8 @@ def read_schedule(path: Path) -> dict[int, tuple[int, int]]:
             if not line.startswith('{"name":"Sample"') or '"ph":"b"' not in line:
                 continue
             try:
-                told = json.loads(line.rstrip().rstrip(","))["args"]
-                found[int(told["sample_seq"])] = (int(told["sample_idx"]), int(told["complete_ns"]))
+                reported = json.loads(line.rstrip().rstrip(","))["args"]
+                found[int(reported["sample_seq"])] = (int(reported["sample_idx"]), int(reported["complete_ns"]))
             except (ValueError, KeyError, TypeError):
                 continue
     return found

@@ -140,14 +140,14 @@ def tpots_ms(samples: Columns) -> Floats:
     NaN also where the tokens were not seen one by one, and for all where that is so for too many.
     """
     unseen = in_one_piece(samples) | coarse(samples)
-    told = samples.completed & (samples.first_token_ns != ABSENT) & (samples.output_tokens > 1) & ~unseen
+    reported = samples.completed & (samples.first_token_ns != ABSENT) & (samples.output_tokens > 1) & ~unseen
     if _too_many(samples, unseen):
-        told = np.zeros_like(told)
+        reported = np.zeros_like(reported)
     spans_ns = samples.completed_ns - samples.first_token_ns
     each = np.full(len(samples), np.nan)
     # Whole numbers of any size are divided exactly by Python alone.
-    pairs = zip(spans_ns[told].tolist(), samples.output_tokens[told].tolist(), strict=True)
-    each[told] = [span_ns / (tokens - 1) / NS_PER_MS for span_ns, tokens in pairs]
+    pairs = zip(spans_ns[reported].tolist(), samples.output_tokens[reported].tolist(), strict=True)
+    each[reported] = [span_ns / (tokens - 1) / NS_PER_MS for span_ns, tokens in pairs]
     return each
 
 
@@ -203,8 +203,8 @@ def defined(values: Floats) -> Floats:
 
 
 def _between(earlier_ns: Ints, later_ns: Ints) -> Floats:
-    told = (earlier_ns != ABSENT) & (later_ns != ABSENT)
-    return np.where(told, (later_ns - earlier_ns) / NS_PER_MS, np.nan)
+    reported = (earlier_ns != ABSENT) & (later_ns != ABSENT)
+    return np.where(reported, (later_ns - earlier_ns) / NS_PER_MS, np.nan)
 
 
 # LoadGen's own names for its queries and tokens per second, by scenario.

@@ -18,7 +18,7 @@ MOST = 1e12
 
 
 @dataclass(frozen=True)
-class Told:
+class Progress:
     """What a run says of the stage that it is in. `left_s` is an estimate; None: there is no honest one."""
 
     state: str
@@ -54,7 +54,7 @@ def time_left_s(done: int, total: int, elapsed_s: float, least_s: float = 0.0) -
     return max(paced, least)
 
 
-def parse(text: str) -> Told:
+def parse(text: str) -> Progress:
     """Return what a progress file tells; whatever in it is missing, odd or a lie in kind is left out."""
     try:
         content = json.loads(text[:MOST_CHARACTERS])
@@ -63,7 +63,7 @@ def parse(text: str) -> Told:
     if not isinstance(content, dict):
         content = {}
     words = "".join(c for c in str(content.get("state", ""))[:MOST_STATE] if c.isprintable()).strip()
-    return Told(
+    return Progress(
         state=words or "starting",
         done=int(_number(content.get("done")) or 0),
         total=int(_number(content.get("total")) or 0),
@@ -73,19 +73,19 @@ def parse(text: str) -> Told:
     )
 
 
-def describe(told: Told) -> str:
+def describe(progress: Progress) -> str:
     """Return one line."""
-    words = told.state
-    if told.total:
-        words += f" {told.done}/{told.total}"
-    elif told.done:
-        words += f" {told.done} queries"
-    if told.qps is not None:
-        words += f", {told.qps:.2f} QPS"
-    if told.latency_ms is not None:
-        words += f", last answer {told.latency_ms / 1000:.2f} s"
-    if told.left_s is not None:
-        words += f", {clock(told.left_s)} left"
+    words = progress.state
+    if progress.total:
+        words += f" {progress.done}/{progress.total}"
+    elif progress.done:
+        words += f" {progress.done} queries"
+    if progress.qps is not None:
+        words += f", {progress.qps:.2f} QPS"
+    if progress.latency_ms is not None:
+        words += f", last answer {progress.latency_ms / 1000:.2f} s"
+    if progress.left_s is not None:
+        words += f", {clock(progress.left_s)} left"
     return words
 
 

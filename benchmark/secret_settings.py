@@ -124,8 +124,8 @@ def _texts(setting: str, given: Any, problem: Callable[[str, str], str], problem
             problems.append(f"{setting}.{name} has to be a text or a number: write it in quotes.")
         elif _CONTROL.search(text):
             problems.append(f"{setting}.{name} has to be one line without control characters.")
-        elif told := problem(name, text):
-            problems.append(f"{setting}.{name} {told}.")
+        elif reported := problem(name, text):
+            problems.append(f"{setting}.{name} {reported}.")
         else:
             texts[name] = text
     return texts

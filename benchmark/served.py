@@ -83,7 +83,7 @@ def describe_model(settings: Settings, engine: str, details: Mapping[str, Any] |
 
 
 def in_label(name: str, value: str) -> str:
-    """Return a value of a likeness as part of a label: what is not known says of what."""
+    """Return a value of a comparison key as part of a label: what is not known says of what."""
     return f"{'precision' if name == 'dtype' else name} {value}" if value == NOT_REPORTED else value
 
 
@@ -94,7 +94,7 @@ def server_version(engine: EngineInfo | None) -> str | None:
 
 
 def same_model(one: str, other: str) -> bool:
-    """Tell whether two names can only mean one model.
+    """Return whether two names can only mean one model.
 
     Hub ids have to be equal: another owner's upload is another model. A path in the hub's cache is the hub id that it
     spells. Of any other path, and of a name without an owner, the last part is compared.

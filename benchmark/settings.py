@@ -406,7 +406,7 @@ def _url_problem(url: str) -> str | None:
 
 
 def is_directory_path(model: str) -> bool:
-    """Tell whether `benchmark_model` names a directory on the node rather than a hub id."""
+    """Return whether `benchmark_model` names a directory on the node rather than a hub id."""
     return model.startswith(("/", "~/", "./", "../"))
 
 

@@ -161,8 +161,8 @@ def describe_engine(engine: EngineInfo) -> str:
 
 def startup_seconds(details: Mapping[str, Any]) -> dict[str, float]:
     """Return the seconds of each stage of an engine's start that its details tell of, in their order."""
-    told = details.get("startup_s")
-    given = told if isinstance(told, dict) else {}
+    reported = details.get("startup_s")
+    given = reported if isinstance(reported, dict) else {}
     return {name: given[name] for name in STARTUP_STAGES if type(given.get(name)) is float}
 
 
@@ -185,10 +185,10 @@ def describe_rouge(rouge: Rouge) -> str:
 def describe_audit(audit: Audit) -> str:
     """Return what a compliance test came to, and each rule that it failed by."""
     outcome = "passed" if audit.passed else "FAILED"
-    told = [f"{audit.name} {outcome}: {audit.answers} answers looked at."]
-    told += [words for words in audit.checks if ": FAIL" in words]
-    told += [f"{audit.errors} of its queries failed."] if audit.errors else []
-    return " ".join(told)
+    reported = [f"{audit.name} {outcome}: {audit.answers} answers looked at."]
+    reported += [words for words in audit.checks if ": FAIL" in words]
+    reported += [f"{audit.errors} of its queries failed."] if audit.errors else []
+    return " ".join(reported)
 
 
 def energy_words(joules: float, tokens_per_joule: float | None, joules_per_query: float | None) -> str:
@@ -278,12 +278,14 @@ def spread_words(spread: Spread) -> str:
 
 def connections_words(serving: Serving) -> str:
     """Return how many queries lacked a connection, or had one that the server had closed; empty where none did."""
-    told = []
+    reported = []
     if serving.waited:
-        told.append(f"{serving.waited} queries waited for one of {serving.max_connections}")
+        reported.append(f"{serving.waited} queries waited for one of {serving.max_connections}")
     if serving.resent:
-        told.append(f"{serving.resent} queries were sent once more: the server had closed the connection while idle")
-    return "; ".join(told)
+        reported.append(
+            f"{serving.resent} queries were sent once more: the server had closed the connection while idle"
+        )
+    return "; ".join(reported)
 
 
 def _repeats(result: NodeResult) -> str:

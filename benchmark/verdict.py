@@ -115,7 +115,7 @@ class Findings:
     """Of the dataset; None: not known."""
     failures: str = ""
     """What queries failed with, in a sentence, where some did."""
-    visitors: tuple[str, ...] = ()
+    foreign_processes: tuple[str, ...] = ()
     """Sentences, each about a process that came to a GPU that was to be the run's alone."""
     serving: Serving | None = None
     audit: Audit | None = None
@@ -147,7 +147,7 @@ def judge(profile: Profile, found: Findings, target_qps: float, status: Status) 
     reasons += [reason for _, reason in faults]
     if found.failures and any(check.metric == "queries.failed" and not check.passed for check in checks):
         reasons.append(found.failures)
-    reasons += found.visitors
+    reasons += found.foreign_processes
     if found.serving is not None and not profile.prefix_caching:
         reasons += _cached(found.serving)
     if found.serving is not None:
@@ -252,8 +252,8 @@ def _throttled(serving: Serving) -> list[str]:
 
 def _loadgen_checks(loadgen: LoadGenResult) -> list[Check]:
     """Return LoadGen's verdict and what it rests on as checks: never derived again, never softened."""
-    told = {f"LoadGen: {name}": met for name, met in loadgen.constraints.items()}
-    checks = [_holds(name, met, "") for name, met in told.items()]
+    reported = {f"LoadGen: {name}": met for name, met in loadgen.constraints.items()}
+    checks = [_holds(name, met, "") for name, met in reported.items()]
     if loadgen.valid is not None:
         checks.append(_holds("LoadGen: result is valid", loadgen.valid, " ".join(loadgen.reasons)[:4000]))
     errors = [f"{error} ({times} times)" if times > 1 else error for error, times in Counter(loadgen.errors).items()]

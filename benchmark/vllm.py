@@ -54,9 +54,9 @@ def check_vllm_options(given: dict[str, Any]) -> VllmOptions:
         return VllmOptions.model_validate(given)
     except ValidationError as error:
         fault = error.errors()[0]
-        told = str(fault["msg"]).removeprefix("Value error, ")
+        reported = str(fault["msg"]).removeprefix("Value error, ")
         raise InputError(
-            f"The engine vllm: {'.'.join(map(str, fault['loc']))}: {told}; its options are "
+            f"The engine vllm: {'.'.join(map(str, fault['loc']))}: {reported}; its options are "
             f"{', '.join(VllmOptions.model_fields)}."
         ) from None
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.diagnosis
 
-Every node's prefill speed, decode speed and tokens per joule differ from its like's by chance, each on its own
+Every node's prefill speed, decode speed and tokens per joule differ from its peers's by chance, each on its own
 (normal, one standard deviation of 2 %); QPS, tokens/s, TTFT and TPOT follow from them as in a closed loop. "together":
 one chance for all of a node's metrics, the hardest case for finding anything. "few queries": 20, each of which differs
 by 5 % more, so that what is measured of a node is uncertain too. The slow node takes 10 % longer for every query.

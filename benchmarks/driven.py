@@ -18,7 +18,7 @@ from benchmark.node.continuous import attention as kernels
 from benchmark.node.engines import continuous
 from benchmark.node.model.load import load_model
 from benchmark.node.peak import PeakFinder
-from benchmark.node.progress import Progress
+from benchmark.node.progress import ProgressWriter
 from benchmark.node.registry import make_scenario
 from benchmark.profiles import Generation, Profile
 from benchmark.settings import Settings
@@ -78,8 +78,8 @@ class DrivenBench(Bench):
                 self.forget()
                 options = self.options() if engine == "continuous" else {}
                 details = start.start_apart(settings, engine, options)
-                told = {**details["startup_s"], "age_s": details["age_s"]}
-                self.table.say(f"start of {engine}: {told}", **{f"start of {engine}": told})
+                reported = {**details["startup_s"], "age_s": details["age_s"]}
+                self.table.say(f"start of {engine}: {reported}", **{f"start of {engine}": reported})
 
     def run_split(self) -> None:
         """What a step of workload B is made of, of A, and of a query alone."""
@@ -180,7 +180,7 @@ class DrivenBench(Bench):
         with tempfile.TemporaryDirectory() as directory:
             place = Path(directory)
             workload, scenario = interfaces.Workload(prompts, None, 0), make_scenario("loadgen", options)
-            bench = measuring.Bench(engine, scenario, workload, profile, place, Progress("engine", place))
+            bench = measuring.Bench(engine, scenario, workload, profile, place, ProgressWriter("engine", place))
             finder = PeakFinder(bench, self.arguments.probes)
             if self.arguments.rates:
                 probes = []

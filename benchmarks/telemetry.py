@@ -50,7 +50,7 @@ def watched(engine: continuous.Engine, work: workloads.Workload, seen: Environme
 
 def compare(engine: continuous.Engine, work: workloads.Workload, seen: Environment, rounds: int) -> None:
     """Print each round's throughput with and without, the cost of watching, and the medians."""
-    ratios, told = [], []
+    ratios, reported = [], []
     for number in range(1, rounds + 1):
         # Which comes first changes: what warms up or wears off favours neither.
         bare, rate, telemetry = 0.0, 0.0, None
@@ -63,19 +63,19 @@ def compare(engine: continuous.Engine, work: workloads.Workload, seen: Environme
         ratios.append(rate / bare)
         line = f"round {number}: bare {bare:.0f} tokens/s, watched {rate:.0f} ({ratios[-1]:.1%})"
         if telemetry is not None:
-            told.append(telemetry)
+            reported.append(telemetry)
             line += f"; cost {telemetry.cost_percent:.2f} % of a core, a tick every {telemetry.interval_ms:.0f} ms"
         print(line, flush=True)
     print(f"watched: median {statistics.median(ratios):.1%} of the throughput without "
           f"({min(ratios):.1%} to {max(ratios):.1%})")  # fmt: skip
-    if told:
-        costs = [one.cost_percent for one in told]
+    if reported:
+        costs = [one.cost_percent for one in reported]
         print(f"cost: median {statistics.median(costs):.2f} % of a core ({min(costs):.2f} to {max(costs):.2f})")
-        print(f"GPUs: {len(told[-1].gpus)}; not watched: {told[-1].note or 'nothing'}")
-        for gpu in told[-1].gpus:
+        print(f"GPUs: {len(reported[-1].gpus)}; not watched: {reported[-1].note or 'nothing'}")
+        for gpu in reported[-1].gpus:
             print(gpu.model_dump_json())
-        if told[-1].energy:
-            print(told[-1].energy.model_dump_json())
+        if reported[-1].energy:
+            print(reported[-1].energy.model_dump_json())
 
 
 def main() -> None:

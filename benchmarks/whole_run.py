@@ -135,8 +135,10 @@ def bore(result: NodeResult, code: int) -> bool:
     if result.status == "complete" and result.metrics and not result.metrics.queries.failed:
         return True
     reasons = result.verdict.reasons if result.verdict else ()
-    told = " ".join([result.error or "", *reasons])
-    return code != EXIT_VALID and "The GPU's memory is full" in told and not (result.verdict and result.verdict.valid)
+    reported = " ".join([result.error or "", *reasons])
+    return (
+        code != EXIT_VALID and "The GPU's memory is full" in reported and not (result.verdict and result.verdict.valid)
+    )
 
 
 def left_in(place: Path) -> list[list[str]]:
@@ -191,8 +193,8 @@ def main() -> int:
             )
             print(f"{name}: {ended}. {result.error or ''}", flush=True)
             failed += bool(left) or bool(moment and not bore(result, code))
-            seen, told = result.environment, result.telemetry
-            for title, record in (("environment", seen), ("telemetry", told)):
+            seen, reported = result.environment, result.telemetry
+            for title, record in (("environment", seen), ("telemetry", reported)):
                 print(f"{title}: {json.dumps(record.model_dump(mode='json') if record else None)}", flush=True)
             if given.keep:
                 given.keep.mkdir(parents=True, exist_ok=True)

@@ -79,7 +79,7 @@ def render(requirements: str, lock: dict[str, Any]) -> str:
                 raise SystemExit(f"{pin} has no wheel for {target}: it would be built on the node.")
             hashes.add(f"--hash={wheel['hash']}")
             sizes[target.python] += wheel["size"]
-        rest = " and ".join(part for part in marker.split(" and ") if part and not is_told(part))
+        rest = " and ".join(part for part in marker.split(" and ") if part and not is_reported(part))
         lines.append(" \\\n    ".join([f"{pin} ; {rest}" if rest else pin, *sorted(hashes)]))
     head = HEAD.format(
         count=len({line.split("==")[0] for line in lines}),
@@ -102,8 +102,8 @@ def best(wheels: Iterable[dict[str, Any]], target: Target) -> dict[str, Any] | N
     return min(found, key=lambda one: one[0])[1] if found else None
 
 
-def is_told(marker: str) -> bool:
-    """Tell whether a part of a marker says no more than what the whole file is for."""
+def is_reported(marker: str) -> bool:
+    """Return whether a part of a marker says no more than what the whole file is for."""
     return marker in (*EVERYWHERE, "platform_python_implementation != 'PyPy'")
 
 

@@ -9,21 +9,21 @@ from pathlib import Path
 from benchmark.cluster.agreement import agreements
 from benchmark.cluster.arithmetic import (
     cluster_verdict,
+    comparison_key,
     gpus_of,
     group_nodes,
     least_together,
-    likeness,
     measured_attempts,
 )
 from benchmark.cluster.diagnosis import diagnose
 from benchmark.cluster.diagnosis.aspects import rate_of
 from benchmark.cluster.drift import NodeFacts, find_drift
 from benchmark.cluster.history.earlier import earlier_runs
-from benchmark.cluster.history.read import likeness_key
+from benchmark.cluster.history.read import history_key
 from benchmark.cluster.interruption import why_partial
 from benchmark.cluster.names import natural
 from benchmark.cluster.repeats import at_repeat, median_of, node_spread, with_spread
-from benchmark.cluster.results.load import MAX_REASON, LoadedNode, one_line, strangers
+from benchmark.cluster.results.load import MAX_REASON, LoadedNode, one_line, unknown_dirs
 from benchmark.cluster.results.load_many import load_nodes
 from benchmark.cluster.solo import solo_changes
 from benchmark.records import ClusterResult, Drift, Group, NodeRow, Repeats, RunRecord, Spread
@@ -89,10 +89,10 @@ def _result(run_dir: Path, run: RunRecord, loaded: Sequence[LoadedNode]) -> Clus
         repeats=_with_overlap(repeats, run, loaded) if repeats else None,
         agreements=compared,
         partial=partial,
-        findings=diagnose(counted, groups, drift, earlier_runs(run_dir, _likenesses(groups, rows))),
+        findings=diagnose(counted, groups, drift, earlier_runs(run_dir, _comparison_keys(groups, rows))),
         drift=drift,
         problems=tuple(
-            problem[:MAX_REASON] for problem in (*(p for n in nodes for p in n.problems), *strangers(run_dir, run))
+            problem[:MAX_REASON] for problem in (*(p for n in nodes for p in n.problems), *unknown_dirs(run_dir, run))
         ),
         verdict=cluster_verdict(
             rows,
@@ -133,9 +133,9 @@ def _drift(run: RunRecord, nodes: Sequence[LoadedNode]) -> tuple[Drift, ...]:
     )
 
 
-def _likenesses(groups: Sequence[Group], rows: Sequence[NodeRow]) -> dict[str, str]:
+def _comparison_keys(groups: Sequence[Group], rows: Sequence[NodeRow]) -> dict[str, str]:
     """Return what a counted node's earlier runs must be like to be its history."""
-    return {row.node: likeness_key(groups[row.group], row) for row in rows if row.group is not None}
+    return {row.node: history_key(groups[row.group], row) for row in rows if row.group is not None}
 
 
 def _row(node: LoadedNode, asked: ResolvedSettings, group_of: Mapping[str, int], spread: Sequence[Spread]) -> NodeRow:
@@ -151,7 +151,7 @@ def _row(node: LoadedNode, asked: ResolvedSettings, group_of: Mapping[str, int],
             "reason": _reason(node)[:MAX_REASON],
             "group": group_of.get(node.node),
             "model": _model(node, asked)[:MAX_REASON],
-            "gpu": likeness(node)["hardware"][:MAX_REASON] if node.counted else None,
+            "gpu": comparison_key(node)["hardware"][:MAX_REASON] if node.counted else None,
             "gpus": gpus_of(node),
             "simulated": result is not None and result.engine is not None and result.engine.simulated,
             "metrics": node.metrics,
@@ -186,6 +186,6 @@ def _reason(node: LoadedNode) -> str:
     planned = result.resolved.profile.samples or (queries.planned if queries else 0)
     done = queries.completed if queries else 0
     first = " of the first repeat" if result.resolved.settings.benchmark_repeats > 1 else ""
-    told = f"{result.status} while {result.stage}, after {done} of {planned} queries{first}"
+    reported = f"{result.status} while {result.stage}, after {done} of {planned} queries{first}"
     error = [result.error] if result.error and not any(result.error in reason for reason in failure) else []
-    return "\n".join([f"{told[0].upper()}{told[1:]}.", *error, *failure])
+    return "\n".join([f"{reported[0].upper()}{reported[1:]}.", *error, *failure])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from benchmark.cluster.arithmetic import likeness
+from benchmark.cluster.arithmetic import comparison_key
 from benchmark.cluster.names import natural
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import Agreement, Disagreement
@@ -31,8 +31,8 @@ def _alike(node: LoadedNode) -> dict[str, str]:
     seen = node.result.environment if node.result else None
     packages = seen.packages if seen else {}
     server = seen.server_packages if seen else {}
-    told = {name: packages.get(name, "") for name in SOFTWARE} | {f"server {name}": server[name] for name in server}
-    return {**likeness(node), **told}
+    reported = {name: packages.get(name, "") for name in SOFTWARE} | {f"server {name}": server[name] for name in server}
+    return {**comparison_key(node), **reported}
 
 
 def _greedy(node: LoadedNode) -> Mapping[str, Tokens]:

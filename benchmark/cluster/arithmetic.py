@@ -41,7 +41,7 @@ SHORT = 12
 _ALWAYS = ("hardware", "dtype")
 
 
-def likeness(node: LoadedNode) -> dict[str, str]:
+def comparison_key(node: LoadedNode) -> dict[str, str]:
     """Return what must be equal for two counted nodes to be summed."""
     result = node.result
     if result is None or result.environment is None or result.engine is None or result.dataset is None:
@@ -74,7 +74,7 @@ def group_nodes(counted: Iterable[LoadedNode]) -> tuple[Group, ...]:
     """Return the sums over like nodes, in the order of what makes them alike."""
     members: dict[tuple[tuple[str, str], ...], list[LoadedNode]] = {}
     for node in sorted(counted, key=lambda node: natural(node.node)):
-        members.setdefault(tuple(likeness(node).items()), []).append(node)
+        members.setdefault(tuple(comparison_key(node).items()), []).append(node)
     keys = sorted(members)
     differing = {name for key in keys for name, value in key if value != dict(keys[0])[name]}
     return tuple(_group(dict(key), members[key], differing) for key in keys)
@@ -125,16 +125,16 @@ def _pooled(nodes: Sequence[LoadedNode], name: str) -> Distribution | None:
 
 def _energy(nodes: Sequence[LoadedNode]) -> dict[str, Any]:
     """Return the joules of the nodes that tell theirs, and those nodes' tokens and queries over them."""
-    told = [
+    reported = [
         (node.result.telemetry.energy.joules, node.metrics)
         for node in nodes
         if node.metrics and node.result and node.result.telemetry and node.result.telemetry.energy
     ]
-    if not told:
+    if not reported:
         return {}
-    joules = math.fsum(used for used, _ in told)
-    ratios = per_joule(joules, (metrics for _, metrics in told))
-    return {"energy_nodes": len(told), "energy_joules": joules, **ratios}
+    joules = math.fsum(used for used, _ in reported)
+    ratios = per_joule(joules, (metrics for _, metrics in reported))
+    return {"energy_nodes": len(reported), "energy_joules": joules, **ratios}
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
@@ -225,11 +225,11 @@ def cluster_verdict(
     ]
     reasons = [partial] if partial else []
     if len(counted) < needed:
-        told = "All that were asked are counted"
+        reported = "All that were asked are counted"
         if missing:
-            told = f"{_share(missing, rows)} not counted: {some(missing)}"
+            reported = f"{_share(missing, rows)} not counted: {some(missing)}"
         least = "" if needed == len(rows) else f"; benchmark_min_nodes asks for {needed}"
-        reasons.append(f"{told}{least}.")
+        reasons.append(f"{reported}{least}.")
     if invalid:
         reasons.append(f"{_share(invalid, rows)} invalid: {some(invalid)}.")
     if len(counted) > 1 and measured_together is not None:

@@ -1,4 +1,4 @@
-"""Named runs that later ones are held against: `results/baselines.json`, one run for each likeness under each name."""
+"""Named runs that later ones are held against: `results/baselines.json`, one for each comparison key and name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from benchmark.cluster.comparison import compare
-from benchmark.cluster.comparison.side import Likeness, Side, by_likeness, load_side
+from benchmark.cluster.comparison.side import ComparisonKey, Side, by_comparison_key, load_side
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
@@ -22,15 +22,15 @@ DEFAULT = "default"
 
 
 class Baseline(Record):
-    """The run that is held to be normal for one likeness."""
+    """The run that is held to be normal for one comparison key."""
 
     run_id: Name
-    label: Text = Field(description="the likeness for people")
+    label: Text = Field(description="the comparison key for people")
     set_at: Name = Field(description="UTC, ISO 8601")
 
 
 class Baselines(Record):
-    """`baselines.json`: name -> hash of the likeness -> baseline."""
+    """`baselines.json`: name -> hash of the comparison key -> baseline."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     names: dict[Name, dict[Name, Baseline]] = Field(default_factory=dict)
@@ -42,13 +42,13 @@ def read_baselines(results: Path) -> Baselines:
     return read_record(path, Baselines) if path.exists() or path.is_symlink() else Baselines()
 
 
-def key_of(like: Likeness) -> str:
-    """Return the hash under which a likeness is kept."""
+def key_of(like: ComparisonKey) -> str:
+    """Return the hash under which a comparison key is kept."""
     return canonical_sha256([like.settings, like.hardware])[:16]
 
 
 def set_baseline(results: Path, run: str, name: str = DEFAULT) -> list[Baseline]:
-    """Make a run the baseline for every likeness in it; return what was set. Raises InputError."""
+    """Make a run the baseline for every comparison key in it; return what was set. Raises InputError."""
     side = load_side(results, run)
     if "/" in side.name:
         raise InputError(f"{run}: a baseline is a whole run.")
@@ -70,7 +70,7 @@ def clear_baseline(results: Path, name: str = DEFAULT) -> int:
 
 
 def baseline_of(results: Path, after: Side, name: str = DEFAULT) -> Side | None:
-    """Return the baselines that there are for the likenesses of `after` as one side; None where there is none."""
+    """Return the baselines that there are for the comparison keys of `after` as one side; None where there is none."""
     known = read_baselines(results).names.get(name, {})
     wanted = {like: known[key_of(like)].run_id for like in after.groups if key_of(like) in known}
     sides = {run_id: load_side(results, run_id) for run_id in sorted(set(wanted.values()))}
@@ -79,9 +79,11 @@ def baseline_of(results: Path, after: Side, name: str = DEFAULT) -> Side | None:
 
 
 def against_baseline(run_dir: Path, nodes: Iterable[LoadedNode]) -> Comparison | str:
-    """Return what changed against the default baseline, or why that cannot be told; nothing where there is none."""
+    """Return what changed against the default baseline, or why that cannot be known; nothing where there is none."""
     try:
-        after = Side(run_dir.name, by_likeness([node for node in nodes if node.counted and node.metrics is not None]))
+        after = Side(
+            run_dir.name, by_comparison_key([node for node in nodes if node.counted and node.metrics is not None])
+        )
         before = baseline_of(run_dir.parent, after)
         return compare(before, after) if before is not None and before.name != after.name else ""
     except InputError as error:

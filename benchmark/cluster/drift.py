@@ -40,11 +40,11 @@ def hardware(settings: Settings, seen: Environment) -> str:
 
 
 def _each(value: Callable[[Gpu], object]) -> Callable[[NodeFacts], str | None]:
-    """Return the values of a node's GPUs in words, each once; None where no GPU tells."""
+    """Return the values of a node's GPUs in words, each once; None where no GPU reports."""
 
     def words(node: NodeFacts) -> str | None:
-        told = {value(gpu) for gpu in node.environment.gpus}
-        return ", ".join(sorted(_words(one) for one in told if one not in (None, ""))) or None
+        reported = {value(gpu) for gpu in node.environment.gpus}
+        return ", ".join(sorted(_words(one) for one in reported if one not in (None, ""))) or None
 
     return words
 
@@ -153,17 +153,17 @@ def _values(nodes: Mapping[str, NodeFacts]) -> Iterable[tuple[str, dict[str, str
     for fact, value in FACTS.items():
         among: dict[str, dict[str, str]] = {}
         for name, node in nodes.items():
-            if (told := value(node)) is not None:
-                among.setdefault(AMONG[fact](node) if fact in AMONG else "", {})[name] = told[:MAX_TEXT]
+            if (reported := value(node)) is not None:
+                among.setdefault(AMONG[fact](node) if fact in AMONG else "", {})[name] = reported[:MAX_TEXT]
         yield from ((fact, values) for values in among.values())
     for fact, quantity in QUANTITIES.items():
         yield fact, _in_words(quantity, nodes)
 
 
 def _in_words(quantity: Quantity, nodes: Mapping[str, NodeFacts]) -> dict[str, str]:
-    told = {name: {n for n in quantity.numbers(node) if n is not None} for name, node in nodes.items()}
-    words = _clusters(sorted(set().union(*told.values())), quantity)
-    values = {name: ", ".join(sorted({words[n] for n in numbers})) for name, numbers in told.items() if numbers}
+    reported = {name: {n for n in quantity.numbers(node) if n is not None} for name, node in nodes.items()}
+    words = _clusters(sorted(set().union(*reported.values())), quantity)
+    values = {name: ", ".join(sorted({words[n] for n in numbers})) for name, numbers in reported.items() if numbers}
     return {name: value[:MAX_TEXT] for name, value in values.items()}
 
 
@@ -192,14 +192,14 @@ def _by_frequency(values: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
 
 def drift_words(one: Drift, most: int = 3) -> str:
     """Return the fact and who has which value, the most frequent first, as part of a sentence."""
-    told = [f"{value[:100]} ({some(names)})" for value, names in list(one.values.items())[:most]]
+    reported = [f"{value[:100]} ({some(names)})" for value, names in list(one.values.items())[:most]]
     more = [f"and {len(one.values) - most} more values"] if len(one.values) > most else []
-    return f"{one.fact}: {', '.join([*told, *more])}"
+    return f"{one.fact}: {', '.join([*reported, *more])}"
 
 
 def drift_reason(found: Sequence[Drift], most: int = 5) -> str:
     """Return what nodes with the same hardware differ in, in a sentence."""
-    told = [drift_words(one) for one in found[:most]]
+    reported = [drift_words(one) for one in found[:most]]
     more = [f"and {len(found) - most} more facts"] if len(found) > most else []
     kinds = some(list(dict.fromkeys(one.hardware[:100] for one in found)), 2)
-    return f"Nodes with the same hardware ({kinds}) differ in {'; '.join([*told, *more])}."[:MAX_TEXT]
+    return f"Nodes with the same hardware ({kinds}) differ in {'; '.join([*reported, *more])}."[:MAX_TEXT]

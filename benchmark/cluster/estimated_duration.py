@@ -79,12 +79,12 @@ def _of_loadgen(asked: ResolvedSettings) -> str | None:
     times = {"measuring": performance_s if profile.accuracy != "only" else 0.0}
     if rate is not None and profile.accuracy != "off":
         times["accuracy over all prompts"] = profile.min_prompts / rate
-    told = ", ".join(f"{what} {duration(seconds)}" for what, seconds in times.items() if seconds)
+    reported = ", ".join(f"{what} {duration(seconds)}" for what, seconds in times.items() if seconds)
     if rate is None:
-        told += " or more: how long is known, and shown, once it has begun"
+        reported += " or more: how long is known, and shown, once it has begun"
     else:
-        told += f" at {rate:g} queries/s, which benchmark_target_qps asks of a GPU"
-    words = f"{profile.name}: {told}."
+        reported += f" at {rate:g} queries/s, which benchmark_target_qps asks of a GPU"
+    words = f"{profile.name}: {reported}."
     if sum(times.values()) > limit_s:
         words += (
             f" benchmark_timeout_s ({limit_s}) ends a run that takes longer than {duration(limit_s)}: "

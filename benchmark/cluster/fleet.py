@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmark.cluster.names import natural
-from benchmark.progress import Told, clock
+from benchmark.progress import Progress, clock
 from benchmark.text import clean, columns, left
 
 WAITING, DONE, FAILED = "waiting", "done", "failed"
@@ -31,16 +31,16 @@ STAGES = (12, 28)
 class Seen:
     """What was last told of a node, and when, by `time.monotonic`."""
 
-    told: Told
+    progress: Progress
     at: float
     own: bool = False
     """Whether its run said it."""
 
     def left_s(self, now: float) -> float | None:
         """Return what is left of the stage now; None where it is not known, or should have passed."""
-        if self.told.left_s is None:
+        if self.progress.left_s is None:
             return None
-        left_s = self.told.left_s - (now - self.at)
+        left_s = self.progress.left_s - (now - self.at)
         return left_s if left_s >= 0 else None
 
 
@@ -57,28 +57,28 @@ class Fleet:
 
     def put(self, node: str, state: str, now: float) -> None:
         """Take in what the controller knows of a node, which may be one more."""
-        self._take(node, Seen(Told(state), now))
+        self._take(node, Seen(Progress(state), now))
 
-    def tell(self, node: str, told: Told, now: float) -> None:
+    def report(self, node: str, progress: Progress, now: float) -> None:
         """Take in what a node's run says of itself; what is heard after its end is old."""
         before = self._seen.get(node)
-        if before is not None and before.told.state in ENDED:
+        if before is not None and before.progress.state in ENDED:
             return
-        if before is None or before.told.state != told.state:
-            self._changed[node] = told.state
-        self._take(node, Seen(told, now, own=True))
+        if before is None or before.progress.state != progress.state:
+            self._changed[node] = progress.state
+        self._take(node, Seen(progress, now, own=True))
 
     def runs(self, node: str) -> bool:
-        """Tell whether the node has a run that said something of itself and has not ended."""
+        """Return whether the node has a run that said something of itself and has not ended."""
         seen = self._seen.get(node)
-        return seen is not None and seen.own and seen.told.state not in ENDED
+        return seen is not None and seen.own and seen.progress.state not in ENDED
 
     def _take(self, node: str, seen: Seen) -> None:
         if node not in self._seen:
             insort(self.nodes, node, key=natural)
         self._seen[node] = seen
         if len(self._rank) < MOST_STAGES:
-            self._rank.setdefault(seen.told.stage, len(self._rank))
+            self._rank.setdefault(seen.progress.stage, len(self._rank))
 
     def changes(self) -> list[str]:
         """Return a line for every node that changed its stage since the last call; many in one line."""
@@ -98,17 +98,17 @@ class Fleet:
     def summary(self, now: float) -> str:
         """Return one line for all nodes: how many in which stage, their queries, their rate, the longest time left."""
         each = [self._seen[node] for node in self.nodes]
-        counts = Counter(seen.told.stage for seen in each)
+        counts = Counter(seen.progress.stage for seen in each)
         stages = sorted(counts, key=lambda stage: (self._rank.get(stage, MOST_STAGES), stage))
         text = f"{_count(len(self.nodes))}: {', '.join(f'{counts[stage]} {stage}' for stage in stages)}"
-        at_it = [seen for seen in each if seen.told.total]
+        at_it = [seen for seen in each if seen.progress.total]
         if at_it:
-            text += f"; {sum(s.told.done for s in at_it):,}/{sum(s.told.total for s in at_it):,} queries"
-        elif done := sum(seen.told.done for seen in each):
+            text += f"; {sum(s.progress.done for s in at_it):,}/{sum(s.progress.total for s in at_it):,} queries"
+        elif done := sum(seen.progress.done for seen in each):
             text += f"; {done:,} queries"
-        if rates := [seen.told.qps for seen in each if seen.told.qps is not None]:
+        if rates := [seen.progress.qps for seen in each if seen.progress.qps is not None]:
             text += f"; {math.fsum(rates):.2f} QPS"
-        lefts = [seen.left_s(now) for seen in each if seen.told.state not in _AT_REST and seen.told.done]
+        lefts = [seen.left_s(now) for seen in each if seen.progress.state not in _AT_REST and seen.progress.done]
         known = [left_s for left_s in lefts if left_s is not None]
         if known and len(known) == len(lefts):
             text += f"; {clock(max(known))} left"
@@ -135,18 +135,20 @@ class Fleet:
 
     def _cells(self, node: str, now: float) -> tuple[str, str, str, str, str]:
         seen = self._seen[node]
-        told, left_s = seen.told, seen.left_s(now)
-        queries = f"{told.done:,}/{told.total:,}" if told.total else f"{told.done:,}" if told.done else ""
-        rate = "" if told.qps is None else f"{told.qps:.2f}"
-        return node, told.state, queries, rate, "" if left_s is None else clock(left_s)
+        progress, left_s = seen.progress, seen.left_s(now)
+        queries = (
+            f"{progress.done:,}/{progress.total:,}" if progress.total else f"{progress.done:,}" if progress.done else ""
+        )
+        rate = "" if progress.qps is None else f"{progress.qps:.2f}"
+        return node, progress.state, queries, rate, "" if left_s is None else clock(left_s)
 
     def _slowness(self, node: str, now: float) -> tuple[bool, int, float, float]:
         """Return a key that puts first who is furthest behind."""
         seen = self._seen[node]
-        share = seen.told.done / seen.told.total if seen.told.total else float(seen.told.done)
+        share = seen.progress.done / seen.progress.total if seen.progress.total else float(seen.progress.done)
         return (
-            seen.told.state in _AT_REST,
-            self._rank.get(seen.told.stage, MOST_STAGES),
+            seen.progress.state in _AT_REST,
+            self._rank.get(seen.progress.stage, MOST_STAGES),
             share,
             -(seen.left_s(now) or 0.0),
         )

@@ -23,8 +23,8 @@ def why_partial(run_dir: Path) -> str:
     if not (run_dir / INTERRUPTED).exists():
         return ""
     try:
-        told = read_record(run_dir / INTERRUPTED, Interruption)
+        reported = read_record(run_dir / INTERRUPTED, Interruption)
     except InputError as error:
         return f"Interrupted: {error}"
-    how = "Ctrl-C" if told.by == "SIGINT" else told.by
+    how = "Ctrl-C" if reported.by == "SIGINT" else reported.by
     return f"Interrupted by {how}: the nodes were stopped, and what they had measured by then was fetched."

@@ -78,7 +78,7 @@ class Played:
 
     code: int
     run_dir: Path | None
-    told: tuple[str, ...]
+    reported: tuple[str, ...]
     """What failed tasks said; else the output's last lines."""
     interrupted: bool
 
@@ -104,9 +104,9 @@ def play(words: Sequence[str], artifacts: Path | None = None) -> Played:
             status_handler=_forget_the_environment,
             cancel_callback=listener.give_up,
         )
-    told = listener.failures or list(listener.tail)
+    reported = listener.failures or list(listener.tail)
     code = ended.rc if isinstance(ended.rc, int) else 254
-    return Played(code, listener.run_dir, tuple(told), bool(listener.interrupts))
+    return Played(code, listener.run_dir, tuple(reported), bool(listener.interrupts))
 
 
 def _environment() -> dict[str, str]:

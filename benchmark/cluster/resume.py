@@ -91,12 +91,12 @@ def settings_to_resume(run: RunRecord, given: Given, on_command_line: Collection
             problems.setdefault(problem, []).append(node)
     resolved |= _fitting(run, new, problems)
     if problems:
-        told = [problem + (f" [{some(nodes)}]" if nodes else "") for problem, nodes in problems.items()]
+        reported = [problem + (f" [{some(nodes)}]" if nodes else "") for problem, nodes in problems.items()]
         raise InputError(
             "\n".join(
                 [
                     f"benchmark_resume: the settings differ from those that the run {run.run_id} was made with:",
-                    *told,
+                    *reported,
                     "Set them back, or start a new run without benchmark_resume. Nothing was touched.",
                 ]
             )

@@ -109,8 +109,8 @@ def keep_failures(run_dir: Path, run: RunRecord, text: str) -> None:
     try:
         given = _FAILURES.validate_json(text or "{}")
         failures = [
-            Failure(node=node, stage=told.get("stage", "")[:200], reason=told.get("reason", "")[:MAX_REASON])
-            for node, told in given.items()
+            Failure(node=node, stage=reported.get("stage", "")[:200], reason=reported.get("reason", "")[:MAX_REASON])
+            for node, reported in given.items()
         ]
     except ValidationError as error:
         raise InputError(f"The failures on stdin cannot be read: {error.errors()[0]['msg']}.") from None

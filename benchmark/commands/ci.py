@@ -79,7 +79,7 @@ def outcome_of(played: Played) -> Outcome:
     stopped = ["The run was interrupted."] if played.interrupted else []
     if played.run_dir is None:
         refused = played.code in REFUSALS and not played.interrupted
-        what = [*stopped, f"No run was opened: {ended}.", *played.told]
+        what = [*stopped, f"No run was opened: {ended}.", *played.reported]
         return Outcome(broke="\n".join(what), refused=refused)
     try:
         gathered = gather(played.run_dir)
@@ -92,6 +92,6 @@ def outcome_of(played: Played) -> Outcome:
     elif result.partial:
         stopped = []  # the summary says it
     elif played.code != 0 and delivered:
-        stopped += [f"{ended}, though every node delivered and the verdict is valid.", *played.told]
+        stopped += [f"{ended}, though every node delivered and the verdict is valid.", *played.reported]
     changed = against_baseline(played.run_dir, gathered.nodes)
     return Outcome(run, result, "\n".join(stopped), against_baseline=changed)

@@ -50,8 +50,8 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         target = Target(python=arguments.python, platform=arguments.platform)
     except ValidationError as error:
-        told = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        raise InputError(f"--python {arguments.python} --platform {arguments.platform}: {told}.") from None
+        reported = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise InputError(f"--python {arguments.python} --platform {arguments.platform}: {reported}.") from None
     try:
         requirements = arguments.requirements.read_text(encoding="utf-8")
         directory.mkdir(parents=True, exist_ok=True)
@@ -170,5 +170,5 @@ def _pip(command: str, *words: str, remedy: str) -> None:
     done = subprocess.run([*PIP, command, *words], capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
         # Its last word; the one before may list a hundred versions.
-        told = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        raise SetupError(f"pip {command} failed: {' '.join(told[-1:]).removeprefix('ERROR: ')[:500]}: {remedy}")
+        reported = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        raise SetupError(f"pip {command} failed: {' '.join(reported[-1:]).removeprefix('ERROR: ')[:500]}: {remedy}")

@@ -73,7 +73,7 @@ class Barrier:
         self._open_where_all_are_here()
 
     def has(self, member: str) -> bool:
-        """Tell whether somebody still takes part."""
+        """Return whether somebody still takes part."""
         return member in self._members
 
     def _open_where_all_are_here(self) -> None:
@@ -316,9 +316,9 @@ class Measurement:
         if self._drift_fails(run):
             if self._drift is None:
                 self._drift = drift_of_ready(self.run_dir)
-            if told := _drifted(run.node.name, self._drift):
+            if reported := _drifted(run.node.name, self._drift):
                 self._reports.message(run.node.name, "not alike, stopped")
-                raise Excluded(told)
+                raise Excluded(reported)
 
     async def _until_end(self, run: RemoteRun) -> str:
         """Return how the run ended. Raises NodeError where it does not."""

@@ -17,7 +17,7 @@ from benchmark.fleet.rendezvous import RoundTrip
 from benchmark.fleet.session import ANSWER_S, Session, call
 from benchmark.fleet.ssh import Ssh, unreachable
 from benchmark.fleet.unpack import KNOWN, unpack, why_failed
-from benchmark.progress import Told, describe, parse
+from benchmark.progress import Progress, describe, parse
 from benchmark.rundir import ATTEMPT, GO, READY, TURN, TURN_OVER, RunOrder, of_repeat
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -73,7 +73,7 @@ class Node:
 class Reports:
     """Who is told what: how far a node is (before, and now), and what a person should know."""
 
-    progress: Callable[[str, Told | None, Told], None]
+    progress: Callable[[str, Progress | None, Progress], None]
     message: Callable[[str, str], None]
 
 
@@ -89,7 +89,7 @@ class RemoteRun:
         """When its run had been started, by the controller's clock; 0: not by this process."""
         self.lost = ""
         """What was said of the connection when it was lost; empty while it is there."""
-        self.last: Told | None = None
+        self.last: Progress | None = None
         """What the run said last."""
         self._session: Session | None = None
         self._asked = False
@@ -97,7 +97,7 @@ class RemoteRun:
     # What `measure` asks, in this order.
 
     async def adopt(self) -> bool:
-        """Tell whether what is on the node is this run's, complete or measuring; keep and remove what is neither."""
+        """Return whether what is on the node is this run's, complete or measuring; keep and remove what is neither."""
         state, _, number = (await self._ask("earlier", ANSWER_S, tries=1))[1].strip().partition(" ")
         if state == "nothing":
             return False
@@ -140,10 +140,10 @@ class RemoteRun:
             # A session that has to be opened first would be part of the way.
             await self._open()
             sent_ns = time.time_ns()
-            word, told = await self._ask("clock", ANSWER_S)
+            word, reading = await self._ask("clock", ANSWER_S)
             received_ns = time.time_ns()
-            if word == "clock" and told.isdecimal() and len(told) <= 19:
-                found.append((sent_ns, int(told), received_ns))
+            if word == "clock" and reading.isdecimal() and len(reading) <= 19:
+                found.append((sent_ns, int(reading), received_ns))
         return found
 
     async def measure_alone(self, limit_s: float) -> None:

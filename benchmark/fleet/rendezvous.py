@@ -33,7 +33,7 @@ RoundTrip = tuple[int, int, int]
 
 
 def measures(asked: ResolvedSettings) -> bool:
-    """Tell whether the node measures at all: one that only judges answers has no window that could be shared."""
+    """Return whether the node measures at all: one that only judges answers has no window that could be shared."""
     return asked.profile.accuracy != "only"
 
 

@@ -116,5 +116,5 @@ def _own_words(directory: Path) -> str | None:
         lines = (directory / "benchmark.log").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
-    told = [line.strip() for line in lines if line.strip()]
-    return told[-1][:500] if told else None
+    reported = [line.strip() for line in lines if line.strip()]
+    return reported[-1][:500] if reported else None

@@ -24,7 +24,7 @@ TOKEN_BYTES = 4
 
 
 def has_references(dataset: Dataset) -> bool:
-    """Tell whether every prompt has an answer to hold the model's against."""
+    """Return whether every prompt has an answer to hold the model's against."""
     return all(prompt.reference is not None for prompt in dataset.prompts)
 
 

@@ -71,7 +71,7 @@ class Answer:
     input_tokens: int
     output_tokens: int
     token_ids: tuple[int, ...] = ()
-    """Empty where a server tells only how many there were."""
+    """Empty where a server reports only how many there were."""
     text: str | None = None
     """What a server sent, where it sends text; needed for accuracy where there are no ids."""
     pieces: int | None = None
@@ -92,13 +92,13 @@ class Answer:
 
 
 class Listener(Protocol):
-    """What an engine tells about a query. The times are the engine's own reading of `now_ns`.
+    """What an engine reports about a query. The times are the engine's own reading of `now_ns`.
 
     May be called from any thread; for each query `first_token` comes at most once, then exactly one of the others.
     """
 
     def first_token(self, query: Query, at_ns: int, token_id: int | None = None) -> None:
-        """The first output token is there; `token_id` is None where a server does not tell it."""
+        """The first output token is there; `token_id` is None where a server does not report it."""
 
     def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
         """The last output token is there."""

@@ -44,7 +44,7 @@ class LoadGenRun:
         self._audit = audit
         self._response_ids: dict[int, int] = {}
         self._prompts: list[int] = []
-        self._told_ns: dict[int, int] = {}
+        self._reported_ns: dict[int, int] = {}
         self._ended = threading.Event()
         self._error: BaseException | None = None
         self._abandoned = False
@@ -69,9 +69,9 @@ class LoadGenRun:
         """
         trace = self._directory / f"{self._prefix}trace.json"
         return {
-            index: self._told_ns[index] - taken_ns
+            index: self._reported_ns[index] - taken_ns
             for index, (prompt, taken_ns) in read_schedule(trace).items()
-            if index in self._told_ns and self._prompts[index] == prompt
+            if index in self._reported_ns and self._prompts[index] == prompt
         }
 
     def first_token(self, query: Query, token_id: int | None) -> None:
@@ -95,7 +95,7 @@ class LoadGenRun:
         response = self._loadgen.QuerySampleResponse(
             self._response_ids.pop(query.index), address, length * token_ids.itemsize, tokens
         )
-        self._told_ns[query.index] = now_ns()
+        self._reported_ns[query.index] = now_ns()
         self._loadgen.QuerySamplesComplete([response])
 
     def _issue(self, samples: Any) -> None:

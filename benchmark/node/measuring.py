@@ -16,7 +16,7 @@ from benchmark.loadgen_log import ACCURACY, ANSWERS
 from benchmark.loadgen_options import Purpose
 from benchmark.node.accuracy import answers_of, has_references, model_ends, read_answers, score
 from benchmark.node.interfaces import Conditions, Dataset, Engine, Outcome, Query, Scenario, Workload, now_ns
-from benchmark.node.progress import Progress
+from benchmark.node.progress import ProgressWriter
 from benchmark.node.recorder import Recorder
 from benchmark.node.together import Start, sleep_until
 from benchmark.node.watch import cpu_time
@@ -38,7 +38,7 @@ class Bench:
     workload: Workload
     profile: Profile
     directory: Path
-    progress: Progress
+    progress: ProgressWriter
     mlperf_round: str = DEFAULT_ROUND
     expected_ms: float | None = None
     """What one query alone takes, as the warm-up saw it."""
@@ -144,7 +144,7 @@ def judge_answers(bench: Bench, dataset: Dataset, target_qps: float, settings: S
     outcome, recorder = _record(bench, bench.conditions(target_qps, "accuracy", prefix=ACCURACY), ACCURACY_SAMPLES)
     if unknown := sum(sample.error is None and not sample.token_ids for sample in recorder.samples):
         raise RunError(
-            f"The engine tells no token ids of {unknown} answers, and answers are scored from their ids: take "
+            f"The engine reports no token ids of {unknown} answers, and answers are scored from their ids: take "
             "a server that returns them (vLLM does), or set benchmark_accuracy: off."
         )
     answers = read_answers(bench.directory / f"{ACCURACY}{ANSWERS}") if outcome.loadgen else None
@@ -178,5 +178,5 @@ def _greedy(bench: Bench) -> dict[str, tuple[int, ...]]:
     samples = bench.in_turn(queries, shown=False)
     if errors := [sample.error for sample in samples if sample.error]:
         raise RunError(f"A query without sampling failed: {errors[0]}")
-    # A server that does not tell its tokens has none to compare.
+    # A server that does not report its tokens has none to compare.
     return {sample.prompt_id: sample.token_ids for sample in samples if sample.token_ids}

@@ -1,4 +1,4 @@
-"""Tell how far the run is: on a terminal, and in `progress.json` for whoever waits elsewhere."""
+"""Report how far the run is: on a terminal, and in `progress.json` for whoever waits elsewhere."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import sys
 import time
 from pathlib import Path
 
-from benchmark.progress import Told, describe, time_left_s
+from benchmark.progress import Progress, describe, time_left_s
 
 FILE = "progress.json"
 # Writing takes time between queries; a person needs no more than this.
 INTERVAL_S = 0.5
 
 
-class Progress:
+class ProgressWriter:
     """`stage` says what is being done, `advance` how many queries are done."""
 
     def __init__(self, node: str, directory: Path) -> None:
@@ -35,24 +35,24 @@ class Progress:
             print(f"{time.strftime('%H:%M:%S')} {self._node}: {state}", file=sys.stderr, flush=True)
 
     def begin(self, least_s: float) -> None:
-        """Tell that the stage's queries begin now, and how long they take at least, in seconds (0: nobody knows)."""
+        """Report that the stage's queries begin now, and how long they take at least, in seconds (0: nobody knows)."""
         self._least_s, self._began = least_s, time.monotonic()
         # Not written: nothing that touches the disk comes between an agreed start and the first query.
 
     def advance(self, done: int, latency_ms: float | None = None) -> None:
-        """Tell that `done` of the stage's queries are done; most calls do nothing, so that they cost nothing."""
+        """Report that `done` of the stage's queries are done; most calls do nothing, so that they cost nothing."""
         now = time.monotonic()
         if now - self._written >= INTERVAL_S or done == self._total:
             self._write(done, now, latency_ms)
 
     def finish(self, state: str) -> None:
-        """Tell that the run has ended."""
+        """Report that the run has ended."""
         self.stage(state)
 
     def _write(self, done: int, now: float, latency_ms: float | None = None) -> None:
         self._written = now
         elapsed = now - self._began
-        told = Told(
+        progress = Progress(
             state=self._state,
             done=done,
             total=self._total,
@@ -62,12 +62,12 @@ class Progress:
         )
         beside = self._path.with_suffix(".tmp")
         try:
-            beside.write_text(told.text(), encoding="utf-8")
+            beside.write_text(progress.text(), encoding="utf-8")
             beside.replace(self._path)
         except OSError:
             pass  # a full disk must not end a run by its progress; the samples' own write tells it
         if self._terminal:
-            print(f"\r\033[K[{self._node}] {describe(told)}", end="", file=sys.stderr, flush=True)
+            print(f"\r\033[K[{self._node}] {describe(progress)}", end="", file=sys.stderr, flush=True)
 
     def _end_line(self) -> None:
         if self._terminal and self._state:

@@ -45,8 +45,8 @@ def make_engine(name: str, settings: Settings, generation: Generation, options: 
         raise SetupError(" ".join(["No GPU is visible to this process.", left_out() or "Try nvidia-smi."]))
     count = (len(gpus) if gpus else 1) if asked == "auto" else asked
     if gpus is not None and count > len(gpus):
-        told = f"benchmark_replicas is {count} and {len(gpus)} GPUs are visible: each replica needs its own."
-        raise SetupError(" ".join(filter(None, [told, left_out()])))
+        reported = f"benchmark_replicas is {count} and {len(gpus)} GPUs are visible: each replica needs its own."
+        raise SetupError(" ".join(filter(None, [reported, left_out()])))
     return single if count == 1 else Replicated(name, settings, generation, options, count, gpus)
 
 

@@ -23,11 +23,11 @@ from benchmark.node.interfaces import Workload
 from benchmark.node.lock import ALONE, STARTING, Lock
 from benchmark.node.measuring import Bench, Pass, judge_answers, run_audit
 from benchmark.node.peak import FIRST_GUESS, PeakFinder
-from benchmark.node.progress import Progress
+from benchmark.node.progress import ProgressWriter
 from benchmark.node.registry import load_dataset, make_scenario
 from benchmark.node.replicas import make_engine
 from benchmark.node.together import Start, end_turn, wait_for_start, wait_for_turn
-from benchmark.node.watch.environment import require_idle, validate_environment, visitors
+from benchmark.node.watch.environment import foreign_processes, require_idle, validate_environment
 from benchmark.node.watch.full_memory import explain, is_full
 from benchmark.node.watch.telemetry import NoWatch, Watch, start_watch
 from benchmark.records import DatasetInfo, Metrics, NodeResult, Repeat, Solo, Stage, Status, Telemetry, Verdict
@@ -82,7 +82,7 @@ class _Run:
     def __init__(self, request: RunRequest) -> None:
         self.request = request
         self.profile = request.resolved.profile
-        self.progress = Progress(request.node, request.directory)
+        self.progress = ProgressWriter(request.node, request.directory)
         self.repeats = request.resolved.settings.benchmark_repeats
         # Of each repeat: it is held until the node is ready for that.
         self.starting = [] if request.wait_s is None else [*self._locks()]
@@ -109,10 +109,10 @@ class _Run:
         except Interrupted as stop:
             self._finish("interrupted", f"The run was stopped by {stop}.")
         except BenchmarkError as error:
-            told = self._explain(str(error))
-            self._finish("failed", told)
-            if told != str(error):
-                raise RunError(told) from error
+            reported = self._explain(str(error))
+            self._finish("failed", reported)
+            if reported != str(error):
+                raise RunError(reported) from error
             raise
         except OSError as error:
             full = error.errno == errno.ENOSPC
@@ -227,7 +227,7 @@ class _Run:
     def _measure_alone(self, bench: Bench, starting: Lock, turn: Lock) -> None:
         alone = Pass(bench, self.result.target_qps or 0, prefix=SOLO)
         alone.prepare()
-        with self._stage("ready", told="ready, waiting for its turn alone"):
+        with self._stage("ready", reported="ready, waiting for its turn alone"):
             wait_for_turn(bench.directory, self.request.wait_s or 0, self.result.environment, starting)
         with self._stage("measuring alone", self.profile.samples or 0):
             alone.run()
@@ -249,13 +249,13 @@ class _Run:
             if measured.watch.gpus:
                 time.sleep(IDLE_S)
             return None
-        with self._stage("ready", told="ready, waiting for the others"):
+        with self._stage("ready", reported="ready, waiting for the others"):
             request, environment, lock = self.request, self.result.environment, self.starting[number - 1]
             return wait_for_start(request.directory, request.wait_s or 0, environment, lock, number)
 
     def _measuring(self, number: int) -> AbstractContextManager[None]:
         which = f", repeat {number} of {self.repeats}" if self.repeats > 1 else ""
-        return self._stage("measuring", self.profile.samples or 0, told=f"measuring{which}")
+        return self._stage("measuring", self.profile.samples or 0, reported=f"measuring{which}")
 
     def _measure(self, measured: Pass, start: Start | None) -> None:
         try:
@@ -290,12 +290,12 @@ class _Run:
         self._update(repeats=(*self.result.repeats, repeat))
 
     @contextmanager
-    def _stage(self, stage: Stage, total: int = 0, told: str = "") -> Iterator[None]:
+    def _stage(self, stage: Stage, total: int = 0, reported: str = "") -> Iterator[None]:
         if stage == "measuring":
             self._set(stage=stage)  # written with the window's beginning: little is done between the word and the start
         else:
             self._update(stage=stage)
-        self.progress.stage(told or stage, total)
+        self.progress.stage(reported or stage, total)
         began = time.monotonic()
         try:
             yield
@@ -359,7 +359,7 @@ class _Run:
         self, one: NodeResult | Repeat, measured: Metrics | None, watched: Telemetry | None, status: Status
     ) -> Verdict:
         prompts = self.result.dataset.prompts if self.result.dataset else None
-        others = visitors(self.request.resolved.settings, self.profile.engine, watched)
+        others = foreign_processes(self.request.resolved.settings, self.profile.engine, watched)
         found = Findings(
             measured,
             one.loadgen,
@@ -377,7 +377,7 @@ class _Run:
 def _not_in_the_way_of(status: Status) -> Iterator[None]:
     """Print what breaks within, unless the run is complete.
 
-    What broke the run (full memory, say) may break this too, and why it did is to be told all the same.
+    What broke the run (full memory, say) may break this too, and why it did is to be reported all the same.
     """
     try:
         yield

@@ -33,7 +33,7 @@ class Start:
 
 
 def wait_for_turn(directory: Path, wait_s: float, environment: Environment | None, starting: Lock) -> None:
-    """Tell that this node is ready, and what it is; return once it is this node's turn to measure alone.
+    """Report that this node is ready, and what it is; return once it is this node's turn to measure alone.
 
     Lets go of `starting`. Raises RunError where it is not told within `wait_s` seconds.
     """
@@ -43,7 +43,7 @@ def wait_for_turn(directory: Path, wait_s: float, environment: Environment | Non
 
 
 def end_turn(directory: Path, turn: Lock) -> None:
-    """Tell that this node has measured alone; lets go of `turn`, for which `converse.sh` waits."""
+    """Report that this node has measured alone; lets go of `turn`, for which `converse.sh` waits."""
     write_atomic(directory / TURN_OVER, "")
     turn.release()
 
@@ -51,7 +51,7 @@ def end_turn(directory: Path, turn: Lock) -> None:
 def wait_for_start(
     directory: Path, wait_s: float, environment: Environment | None, starting: Lock, repeat: int = 1
 ) -> Start:
-    """Tell that this node is ready for a repeat, and what it is; return the start once it is told.
+    """Report that this node is ready for a repeat, and what it is; return the start once it is told.
 
     What is to be done before it, and whatever touches the disk, is done in the time that is left.
 

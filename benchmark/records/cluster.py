@@ -151,7 +151,7 @@ class Drift(Record):
 
 
 class Finding(Record):
-    """A node that is slow among its like, or against its own history, and the probable cause."""
+    """A node that is slow among its peers, or against its own history, and the probable cause."""
 
     node: Name
     metric: Name = Field(description="the most telling one in which it is slow; tokens_per_joule: energy")

@@ -44,7 +44,7 @@ class NodeHistory(Record):
 
     node: Name
     label: Text
-    likeness: Name = Field(description="hash of settings and hardware: equal for nodes that may be compared")
+    comparison_key: Name = Field(description="hash of settings and hardware: equal for nodes that may be compared")
     points: tuple[HistoryPoint, ...]
     shifts: tuple[Shift, ...] = ()
     drift: tuple[DriftAt, ...] = Field((), description="one for each run at which something shifted")

@@ -59,7 +59,7 @@ class RunRecord(Record):
     attempts: tuple[Attempt, ...] = Field((), description="the first one first; empty: one, by hand")
 
     def took_part(self, node: str, attempt: int) -> bool:
-        """Tell whether that attempt, counted from 1, was to measure the node."""
+        """Return whether that attempt, counted from 1, was to measure the node."""
         if not self.attempts:
             return attempt == 1 and node in self.nodes
         return 1 <= attempt <= len(self.attempts) and node in self.attempts[attempt - 1].nodes

@@ -33,7 +33,9 @@ class Sample(Record):
     cached_tokens: Count | None = Field(
         None, description="prompt tokens from the server's prefix cache, by its usage; absent: not reported"
     )
-    token_ids: tuple[int, ...] = Field((), description="the output's tokens; absent where a server does not tell them")
+    token_ids: tuple[int, ...] = Field(
+        (), description="the output's tokens; absent where a server does not report them"
+    )
     error: Text | None = Field(None, description="why the query failed")
 
     @model_validator(mode="after")

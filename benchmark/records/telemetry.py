@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from benchmark.records.base import Count, Name, Record, Text
 from benchmark.records.environment import GpuProcess
 
 
 class GpuTick(Record):
-    """One GPU at one moment, as the driver tells it. Absent: this GPU does not tell."""
+    """One GPU at one moment, as the driver reports it. Absent: this GPU does not tell."""
 
     index: Count
     utilisation_percent: float | None = Field(None, description="share of time in which a kernel ran")
@@ -67,8 +67,10 @@ class GpuTelemetry(Record):
     ecc_corrected: Count | None = Field(None, description="new errors in the window")
     ecc_uncorrected: Count | None = None
     xid: tuple[Count, ...] = Field((), description="XID errors that the driver reported in the window")
-    visitors: tuple[GpuProcess, ...] = Field(
-        (), description="of others, that came after the node was ready and computed on it when the window ended"
+    foreign_processes: tuple[GpuProcess, ...] = Field(
+        (),
+        validation_alias=AliasChoices("foreign_processes", "visitors"),  # its name before 0.2.0
+        description="of others, that came after the node was ready and computed on it when the window ended",
     )
     pcie_generation: Count | None = Field(None, description="under load")
     pcie_width: Count | None = None
@@ -94,9 +96,9 @@ class CpuTime(Record):
     wall_s: Annotated[float, Field(ge=0)]
     used_s: Annotated[float, Field(ge=0)] = Field(description="of all cores together")
     waited_s: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="threads of the run's process that could run and had no core, added up; absent: not told"
+        None, description="threads of the run's process that could run and had no core, added up; absent: not reported"
     )
     held_s: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="in which the control group's quota kept it from running; absent: not told"
+        None, description="in which the control group's quota kept it from running; absent: not reported"
     )
     quota_cpus: Annotated[float, Field(gt=0)] | None = Field(None, description="CPUs that the control group may use")

@@ -44,11 +44,11 @@ class ActionModule(NodeAction):
         play = resolve_play(self.task_vars, self._loader)
         asked = next(iter(play.resolved.values())).settings.benchmark_fail_on_invalid
         given = next(iter(play.given.values())).get("benchmark_fail_on_invalid", asked)
-        told = {"changed": not self.check_mode, "settings_from": "", "done": [], "fail_on_invalid": given}
+        reported = {"changed": not self.check_mode, "settings_from": "", "done": [], "fail_on_invalid": given}
         try:
             if play.run is None or play.run_dir is None:
-                return told | ({"run_id": "", "dir": ""} if self.check_mode else self._new(play))
-            return told | self._further(play, play.run_dir, play.run)
+                return reported | ({"run_id": "", "dir": ""} if self.check_mode else self._new(play))
+            return reported | self._further(play, play.run_dir, play.run)
         except InputError as error:
             raise NodeFailure(str(error)) from error
 
@@ -69,11 +69,11 @@ class ActionModule(NodeAction):
         which = f"{_count(len(left.todo))} to measure, {_count(len(left.done))} complete and left alone"
         for sentence in (f"Resuming the run {run.run_id}: {which}.", *left.notes):
             Display().display(sentence)
-        told = {"settings_from": str(run_dir), "done": list(left.done)}
+        reported = {"settings_from": str(run_dir), "done": list(left.done)}
         todo = {node: play.resolved[node] for node in left.todo}
         if self.check_mode or not todo:
             known = {"run_id": run.run_id, "dir": "" if self.check_mode else str(run_dir)}
-            return {**known, **told, "changed": False}
+            return {**known, **reported, "changed": False}
         number = open_attempt(
             run_dir,
             run,
@@ -83,7 +83,7 @@ class ActionModule(NodeAction):
             hosts={node: play.hosts[node] for node in todo},
             leader=controller(os.getppid()),
         )
-        return self._order(run.run_id, run_dir, todo, number) | told
+        return self._order(run.run_id, run_dir, todo, number) | reported
 
     def _order(
         self, run_id: str, directory: Path, resolved: Mapping[str, ResolvedSettings], attempt: int
@@ -129,7 +129,7 @@ def _command_line() -> str:
 
 
 def _harmless(extra: str) -> bool:
-    """Tell whether a word of -e sets benchmark_* variables only (or names a file): nothing else is written down."""
+    """Return whether a word of -e sets benchmark_* variables only (or names a file): nothing else is written down."""
     names = [word.partition("=")[0] for word in shlex.split(extra) if "=" in word]
     settings = all(name.startswith("benchmark_") and name not in SECRETS for name in names)
     return extra.startswith("@") or (settings and len(names) == len(shlex.split(extra)))

@@ -83,7 +83,7 @@ class ActionModule(NodeAction):
         for part in self._parts():
             if not self._is_settled(part) or (seen := self._seen(part, answers)) is None:
                 return None
-            done |= {"dataset": seen.get("path")} if part.kind is DATASET else _told(seen)
+            done |= {"dataset": seen.get("path")} if part.kind is DATASET else _reported(seen)
         return done
 
     def _parts(self) -> list[Part]:
@@ -159,7 +159,7 @@ class ActionModule(NodeAction):
                 f"{part.repository} is not complete in {self.setting('hf_cache_dir')} on the node, and hf_cache_source "
                 f"is none: set it to hub or controller, or put the {part.kind.name} there."
             )
-        return _told(done)
+        return _reported(done)
 
     def _is_settled(self, part: Part) -> bool:
         """Tell whether the node alone can tell that nothing is to be done: a branch may have moved at the hub."""
@@ -218,18 +218,18 @@ class ActionModule(NodeAction):
         cache = self._controller_cache(part)
         words = [part.command, *part.options, *part.on_controller, "--cache-dir", str(cache.hub.parent)]
         key = hashlib.sha256(json.dumps([words, bool(token)]).encode()).hexdigest()
-        told = Path(constants.DEFAULT_LOCAL_TMP) / f"hf_cache_{key}.json"
-        with told.with_suffix(".lock").open("w") as lock:
+        reported = Path(constants.DEFAULT_LOCAL_TMP) / f"hf_cache_{key}.json"
+        with reported.with_suffix(".lock").open("w") as lock:
             take(lock.fileno(), wait=True)
-            if not told.exists():
+            if not reported.exists():
                 try:
                     answer = {"commit": self._download(part, words, token)["commit"]}
                 except NodeFailure as failure:
                     answer = {"failure": f"On the controller: {failure}"}
-                beside = told.with_suffix(".part")
+                beside = reported.with_suffix(".part")
                 beside.write_text(json.dumps(answer))
-                beside.replace(told)
-            answer = json.loads(told.read_text())
+                beside.replace(reported)
+            answer = json.loads(reported.read_text())
         if "failure" in answer:
             raise NodeFailure(answer["failure"])
         try:
@@ -297,7 +297,7 @@ def _own_directory(said: str) -> dict[str, Any]:
     return {"changed": False, "snapshot": said.strip(), "commit": None}
 
 
-def _told(done: Mapping[str, Any]) -> dict[str, Any]:
+def _reported(done: Mapping[str, Any]) -> dict[str, Any]:
     return {name: done[name] for name in ("changed", "snapshot", "commit", "path") if name in done}
 
 

@@ -33,7 +33,7 @@ for _role in ROLES:
 
 
 class ActionModule(NodeAction):
-    """Changes nothing, and fails for no node: what is wrong with one is told by the role that it concerns."""
+    """Changes nothing, and fails for no node: what is wrong with one is reported by the role that it concerns."""
 
     _requires_connection = False
 

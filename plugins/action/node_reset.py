@@ -28,14 +28,14 @@ class ActionModule(NodeAction):
         """Return `changed`, the `paths` that would go or are gone, and what to show of it (`told`)."""
         if "paths" not in self._task.args:
             lines = self._ask("look", [])
-            return self._told("would be removed", "remove", lines) | {"changed": self.check_mode and _any(lines)}
+            return self._reported("would be removed", "remove", lines) | {"changed": self.check_mode and _any(lines)}
         if str(self._task.args.get("answer") or "").strip().lower() != CONFIRM:
             raise NodeFailure(
                 "Nothing was removed, for nobody confirmed it: answer yes, or give -e reset_confirm=yes once you have "
                 "seen the list (--check shows it alone)."
             )
         lines = self._ask("remove", [str(path) for path in self._task.args["paths"]])
-        return self._told("removed", "removed", lines) | {"changed": True}
+        return self._reported("removed", "removed", lines) | {"changed": True}
 
     def _ask(self, mode: str, paths: list[str]) -> list[list[str]]:
         with_cache = boolean(self.setting("reset_hf_cache", False), strict=False)
@@ -56,13 +56,13 @@ class ActionModule(NodeAction):
                 )
         return lines
 
-    def _told(self, how: str, word: str, lines: list[list[str]]) -> dict[str, Any]:
+    def _reported(self, how: str, word: str, lines: list[list[str]]) -> dict[str, Any]:
         taken = [line for line in lines if line[0] == word]
         total = sum(int(line[1]) for line in taken)
-        told = [f"{_size(total)} {how}"] if taken else ["nothing to remove"]
-        told += [f"{_size(int(kib)):>9}  {path} ({what})" for _, kib, path, what in taken]
-        told += [f"    stays  {line[1]}: {line[2]}" for line in lines if line[0] == "leave"]
-        return {"paths": [line[2] for line in taken], "told": told}
+        reported = [f"{_size(total)} {how}"] if taken else ["nothing to remove"]
+        reported += [f"{_size(int(kib)):>9}  {path} ({what})" for _, kib, path, what in taken]
+        reported += [f"    stays  {line[1]}: {line[2]}" for line in lines if line[0] == "leave"]
+        return {"paths": [line[2] for line in taken], "reported": reported}
 
 
 def _any(lines: list[list[str]]) -> bool:

@@ -45,7 +45,7 @@ class ActionModule(NodeAction):
             "file": str(Path(address.files[0]).expanduser()),
             "lines": [key.line(address.name) for key in given],
             "fingerprints": [words.split()[1] for words in prints],
-            "told": [f"{address.host}, port {address.port}", *prints],
+            "reported": [f"{address.host}, port {address.port}", *prints],
         }
 
     def _address(self) -> Address:
@@ -85,13 +85,13 @@ class ActionModule(NodeAction):
 
     @staticmethod
     def _fingerprints(keys: tuple[HostKey, ...]) -> list[str]:
-        """Return bits, fingerprint and kind of every key, as ssh-keygen tells them."""
+        """Return bits, fingerprint and kind of every key, as ssh-keygen reports them."""
         lines = "".join(key.line("key") + "\n" for key in keys)
         _, out, err = _run(["ssh-keygen", "-l", "-E", "sha256", "-f", "-"], lines)
-        told = [line.replace(" key (", " (") for line in out.splitlines()]
-        if len(told) != len(keys):
+        reported = [line.replace(" key (", " (") for line in out.splitlines()]
+        if len(reported) != len(keys):
             raise NodeFailure(f"ssh-keygen does not take the node's host keys: {' '.join(err.split())[-300:]}")
-        return told
+        return reported
 
     def _refusal(self, state: str, address: Address, given: tuple[HostKey, ...], held: list[HostKey]) -> str:
         now = ", ".join(self._fingerprints(given))

@@ -29,7 +29,7 @@ PLAYBOOK = CHECKOUT / "playbooks" / "benchmark.yml"
 
 
 class ActionModule(NodeAction):
-    """Runs once. In check mode the plan is told and nothing else is done."""
+    """Runs once. In check mode the plan is reported and nothing else is done."""
 
     _requires_connection = False
     _child: subprocess.Popen[str] | None = None
@@ -102,7 +102,7 @@ class ActionModule(NodeAction):
         return CHECKOUT / Path(settings.benchmark_results_dir).expanduser()
 
     def _given(self, play: Play) -> tuple[Path, Path]:
-        """Return where system.yml is and where the tree goes; what is wrong with them is told before hours of work."""
+        """Return where system.yml is and where the tree goes; refuse them before hours of work."""
         if not self._word("submitter"):
             raise InputError(
                 "submission_submitter is not set: give the organization's name, -e submission_submitter=NAME."

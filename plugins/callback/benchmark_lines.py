@@ -15,7 +15,7 @@ DOCUMENTATION = """
     type: stdout
     short_description: the default output, with one line per task for all nodes that went well
     description:
-        - As the default, but nodes that went well are told in one line per task, and in one line of the recap, where
+        - As the default, but nodes that went well share one line per task, and one line of the recap, where
           they are many.
     extends_documentation_fragment:
         - default_callback
@@ -52,8 +52,8 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
         if not plain or result.task.delegate_to or result.task.run_once or "exception" in result.result:
             super().v2_runner_on_ok(result)
             return
-        told = "changed" if result.result.get("changed") else "ok"
-        nodes = self._well.setdefault(told, [])
+        reported = "changed" if result.result.get("changed") else "ok"
+        nodes = self._well.setdefault(reported, [])
         nodes.append(result.host.get_name())
         if len(nodes) <= EACH:
             super().v2_runner_on_ok(result)
@@ -68,12 +68,12 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
             self._display.display(f"changed: [{node}]", color=constants.COLOR_CHANGED)
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        """Tell how the last task went, and begin another."""
+        """Report how the last task went, and begin another."""
         self._tell()
         super().v2_playbook_on_task_start(task, is_conditional)
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        """Tell how the last play's last task went."""
+        """Report how the last play's last task went."""
         self._tell()
         super().v2_playbook_on_play_start(play)
 
@@ -90,10 +90,10 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
             self._display.display(f"{_and_more(more)}: ok=1 changed=1, each\n", color=constants.COLOR_CHANGED)
 
     def _tell(self) -> None:
-        for told, nodes in self._well.items():
+        for reported, nodes in self._well.items():
             if rest := nodes[EACH:]:
-                color = constants.COLOR_CHANGED if told == "changed" else constants.COLOR_OK
-                self._display.display(f"{told}: {_and_more(rest)}", color=color)
+                color = constants.COLOR_CHANGED if reported == "changed" else constants.COLOR_OK
+                self._display.display(f"{reported}: {_and_more(rest)}", color=color)
         self._well = {}
 
 

@@ -106,12 +106,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
                 self._fleet.put(node, state, time.monotonic())
 
     def _watch(self) -> None:
-        began = told = time.monotonic()
+        began = last_line = time.monotonic()
         while not self._enough.wait(DRAW_S):
             self._hear()
             now = time.monotonic()
             if self._block is None:
-                told = self._say(now, told)
+                last_line = self._say(now, last_line)
             elif now - began >= PATIENCE_S:
                 columns, lines = shutil.get_terminal_size()
                 with self._lock:
@@ -121,22 +121,22 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
 
     def _hear(self) -> None:
         with self._lock:
-            for node, told in self._channel.receive():
-                if told.state in (*ROLES, *ENDED):
-                    self._fleet.put(node, told.state, time.monotonic())
+            for node, progress in self._channel.receive():
+                if progress.state in (*ROLES, *ENDED):
+                    self._fleet.put(node, progress.state, time.monotonic())
                 else:
-                    self._fleet.tell(node, told, time.monotonic())
+                    self._fleet.report(node, progress, time.monotonic())
 
-    def _say(self, now: float, told: float) -> float:
+    def _say(self, now: float, last_line: float) -> float:
         """Print what changed, and all LINE_S seconds a line for all nodes; return when the last one was."""
         with self._lock:
             lines = self._fleet.changes()
-            if now - told >= LINE_S:
+            if now - last_line >= LINE_S:
                 lines.append(self._fleet.summary(now))
-                told = now
+                last_line = now
         for line in lines:
             self._display.display(f"{time.strftime('%H:%M:%S')} {line}")
-        return told
+        return last_line
 
     def _rest(self) -> None:
         """End the thread, and leave the terminal as it would be without it."""

@@ -74,7 +74,7 @@ def installed_sum(directory: Path) -> str:
 
 
 def is_made(directory: Path, fingerprint: str) -> bool:
-    """Tell whether the environment was made with this fingerprint and has not been changed since."""
+    """Return whether the environment was made with this fingerprint and has not been changed since."""
     try:
         lines = (directory / MARKER).read_text().split()
     except OSError:
@@ -93,7 +93,7 @@ def installed_wheels(directory: Path) -> list[str]:
 
 
 def is_full(*places: Path) -> bool:
-    """Tell whether a disk that something was to be written to has next to nothing left."""
+    """Return whether a disk that something was to be written to has next to nothing left."""
     try:
         return any(shutil.disk_usage(place).free < NOTHING_LEFT for place in places)
     except OSError:
@@ -150,8 +150,8 @@ def sentence(output: str, settings: str, *, wheelhouse: bool = False) -> str:
     if match := re.search(r"(Temporary failure in name resolution|Connection refused|Network is unreachable|"
                           r"Failed to establish a new connection|timed out)", output):  # fmt: skip
         return f"The package index is out of reach ({match[1]}): check the node's network and pip configuration."
-    told = [line for line in output.splitlines() if line.strip()]
-    errors = [line for line in told if "error" in line.lower()] or told
+    reported = [line for line in output.splitlines() if line.strip()]
+    errors = [line for line in reported if "error" in line.lower()] or reported
     return " ".join((errors or ["no word of why"])[-1].split())[:500]
 
 
@@ -200,26 +200,26 @@ def install_from_index(python: Path, requirements: Path, parameters: dict[str, A
 
 def install_from_wheels(directory: Path, have: list[str], parameters: dict[str, Any]) -> None:
     """Install what is locked and not there yet, each wheel against its hash, and from nowhere else."""
-    locked, told = parameters["locked"], (parameters["timeout_s"], parameters["settings"])
+    locked, reported = parameters["locked"], (parameters["timeout_s"], parameters["settings"])
     pip = [str(directory / "bin" / "python"), "-m", "pip"]
     gone = {line.split("==")[0] for line in have} - {line.split("==")[0] for line in locked}
     if gone:
-        run([*pip, "uninstall", "--quiet", "--yes", *sorted(gone)], *told, wheelhouse=True)
+        run([*pip, "uninstall", "--quiet", "--yes", *sorted(gone)], *reported, wheelhouse=True)
     words = ["install", "--quiet", "--no-color", "--no-index", "--no-deps", "--force-reinstall"]
     if new := [line for line in locked if line not in have]:
         listing = directory / "wheels.txt"
         listing.write_text("\n".join(new) + "\n")
         offered = ["--find-links", parameters["wheels_dir"], "--only-binary", ":all:", "--require-hashes"]
-        run([*pip, *words, *offered, "--requirement", str(listing)], *told, wheelhouse=True)
+        run([*pip, *words, *offered, "--requirement", str(listing)], *reported, wheelhouse=True)
     if parameters["wheel"]:
-        run([*pip, *words, parameters["wheel"]], *told, wheelhouse=True)
+        run([*pip, *words, parameters["wheel"]], *reported, wheelhouse=True)
     # The wheels were chosen on the controller: that nothing is lacking is asked of pip here.
-    run([*pip, "check"], *told, wheelhouse=True)
+    run([*pip, "check"], *reported, wheelhouse=True)
     (directory / WHEELS).write_text("\n".join(locked) + "\n")
 
 
 def works(python: Path, interpreter: str) -> bool:
-    """Tell whether the environment's Python starts, has pip, and is of the interpreter's version."""
+    """Return whether the environment's Python starts, has pip, and is of the interpreter's version."""
     ask = ["-c", "import pip, sys; print(sys.version)"]
     try:
         inside = subprocess.run([str(python), *ask], capture_output=True, check=True).stdout
@@ -279,7 +279,7 @@ def end_with_reader() -> None:
 
     def watch() -> None:
         hung_up = select.poll()
-        hung_up.register(1, 0)  # errors and hang-ups are told without being asked for
+        hung_up.register(1, 0)  # errors and hang-ups are reported without being asked for
         hung_up.poll()
         os.killpg(0, signal.SIGTERM)
 

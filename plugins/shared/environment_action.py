@@ -89,8 +89,8 @@ class EnvironmentAction(NodeAction):
         except (SetupError, InputError) as error:
             raise NodeFailure(str(error)) from error
         except OSError as error:
-            told = f"{self.settings}_requirements: {error.filename} cannot be read: {error.strerror}."
-            raise NodeFailure(told) from error
+            reported = f"{self.settings}_requirements: {error.filename} cannot be read: {error.strerror}."
+            raise NodeFailure(reported) from error
         if house:
             made_of["wheelhouse"] = house.listing.sha256()
         return wanted, house, canonical_sha256(made_of)
@@ -126,7 +126,7 @@ def _state(directory: str) -> str:
 
 
 def _is_of(state: str, fingerprint: str) -> bool:
-    """Tell whether an environment was made with the fingerprint and nobody has changed it, by what state.sh printed."""
+    """Return whether an environment was made with the fingerprint and is unchanged, by what state.sh printed."""
     lines = state.split()
     # The marker holds the fingerprint and the sum of what was installed then; the last line is the sum now.
     return len(lines) == 3 and lines[0] == fingerprint and lines[1] == lines[2]

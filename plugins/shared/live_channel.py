@@ -12,7 +12,7 @@ from dataclasses import astuple
 
 import checkout  # noqa: F401 # puts the checkout on the path
 
-from benchmark.progress import Told
+from benchmark.progress import Progress
 
 # What a pipe takes at once, so that messages of many workers never mix.
 PIPE_BUF = 4096
@@ -28,16 +28,16 @@ class Channel:
         os.set_blocking(self._writer, False)
         self._rest = b""
 
-    def send(self, node: str, told: Told) -> None:
-        """Tell how far a node is. A message that finds the pipe full is lost; the next look sends another."""
-        message = json.dumps([node, *astuple(told)]).encode() + b"\n"
+    def send(self, node: str, progress: Progress) -> None:
+        """Report how far a node is. A message that finds the pipe full is lost; the next look sends another."""
+        message = json.dumps([node, *astuple(progress)]).encode() + b"\n"
         if len(message) <= PIPE_BUF:
             try:
                 os.write(self._writer, message)
             except OSError:
                 return
 
-    def receive(self) -> Iterator[tuple[str, Told]]:
+    def receive(self) -> Iterator[tuple[str, Progress]]:
         """Yield what has come since the last call, without waiting."""
         while True:
             try:
@@ -46,8 +46,8 @@ class Channel:
                 return
             *lines, self._rest = (self._rest + read).split(b"\n")
             for line in lines:
-                node, *told = json.loads(line)
-                yield str(node), Told(*told)
+                node, *progress = json.loads(line)
+                yield str(node), Progress(*progress)
 
 
 # Opened by the callback `benchmark_live`, before any worker is there; None: nobody listens.

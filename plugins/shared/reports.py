@@ -8,21 +8,21 @@ import live_channel
 from ansible.utils.display import Display
 
 from benchmark.cluster.fleet import DONE, FAILED
-from benchmark.progress import Told, describe
+from benchmark.progress import Progress, describe
 
 
-def hand_on(node: str, before: Told | None, told: Told) -> None:
+def hand_on(node: str, before: Progress | None, progress: Progress) -> None:
     """Hand on what a node's run says of itself; where nobody listens, show it when the stage changes."""
     if live_channel.channel is not None:
-        live_channel.channel.send(node, told)
-    elif before is None or before.state != told.state:
-        show(node, describe(told))
+        live_channel.channel.send(node, progress)
+    elif before is None or before.state != progress.state:
+        show(node, describe(progress))
 
 
 def at_stage(node: str, stage: str) -> None:
     """Say which role is at a node."""
     if live_channel.channel is not None:
-        live_channel.channel.send(node, Told(stage))
+        live_channel.channel.send(node, Progress(stage))
 
 
 def finished(node: str, succeeded: bool) -> None:

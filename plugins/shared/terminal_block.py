@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 
 def draws(environment: Mapping[str, str], terminal: bool) -> bool:
-    """Tell whether a block may be drawn. ansible-runner gives its playbook a terminal that nobody looks at."""
+    """Return whether a block may be drawn. ansible-runner gives its playbook a terminal that nobody looks at."""
     return terminal and environment.get("TERM", "dumb") != "dumb" and "AWX_ISOLATED_DATA_DIR" not in environment
 
 

@@ -84,10 +84,10 @@ class HouseOnController:
         words = [wanted.directory, wanted.python, place]
         script = shlex.quote(WHEELS.read_text(encoding="utf-8"))
         code, out, err = action.shell(f"sh -c {script} wheels {shlex.join(words)}")
-        told, _, rest = out.partition("\ninstalled\n")
+        reported, _, rest = out.partition("\ninstalled\n")
         installed, _, ready = rest.partition("ready\n")
         try:
-            facts = json.loads(told.splitlines()[-1])
+            facts = json.loads(reported.splitlines()[-1])
         except (ValueError, IndexError):
             raise NodeFailure(
                 f"The node's Python could not be asked ({code}): {' '.join(err.split())[-300:]}"

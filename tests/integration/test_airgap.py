@@ -121,8 +121,8 @@ def test_a_node_reaches_nothing_and_shares_nothing(nodes: Cluster) -> None:
             assert [line for line in routes if "eth0" not in line or "default" in line or "via" in line] == []
             # An address of the internet, the other node, and what only the controller's own loopback has.
             targets = [("192.0.2.1", 443), (nodes.nodes[other].address, PORT), ("127.0.0.1", port)]
-            told = on(nodes, node, CONNECT.format(targets=targets)).splitlines()
-            assert told == [
+            reported = on(nodes, node, CONNECT.format(targets=targets)).splitlines()
+            assert reported == [
                 "192.0.2.1 ENETUNREACH",
                 f"{nodes.nodes[other].address} ENETUNREACH",
                 "127.0.0.1 ECONNREFUSED",
@@ -189,8 +189,8 @@ def changed(done: Done, task: str) -> list[str]:
     for line in done.output.splitlines():
         if line.startswith("TASK ["):
             at = line
-        if task in at and (told := re.match(r"changed: \[(\w+)\]", line)):
-            found.append(told[1])
+        if task in at and (reported := re.match(r"changed: \[(\w+)\]", line)):
+            found.append(reported[1])
     return sorted(found)
 
 

@@ -141,8 +141,8 @@ def refuse(playbooks: Playbooks, inventory: Path, *said: str, words: Sequence[st
     """Assert that the playbook refuses what was asked, says all that, and asks no node."""
     done = playbooks.run("benchmark", *words, inventory=inventory)
     assert done.code != 0
-    told = " ".join(done.output.split())
-    assert [one for one in said if one not in told] == []
+    reported = " ".join(done.output.split())
+    assert [one for one in said if one not in reported] == []
     assert "Not reachable" not in done.output
     assert not playbooks.results.exists()
 

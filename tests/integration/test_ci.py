@@ -29,11 +29,11 @@ def cases(path: Path, suite: str) -> dict[str, str]:
     """Return what became of each case of a suite: passed, failure or error, with its message."""
     root = ElementTree.parse(path).getroot()
     (found,) = [one for one in root if one.get("name") == suite]
-    told = {}
+    reported = {}
     for case in found.iter("testcase"):
         bad = [one for one in case if one.tag in ("failure", "error")]
-        told[str(case.get("name"))] = f"{bad[0].tag} {bad[0].get('message')}" if bad else "passed"
-    return told
+        reported[str(case.get("name"))] = f"{bad[0].tag} {bad[0].get('message')}" if bad else "passed"
+    return reported
 
 
 def test_a_valid_run_is_0_and_keeps_no_secret(playbooks: Playbooks, tmp_path: Path) -> None:
@@ -55,9 +55,9 @@ def test_a_valid_run_is_0_and_keeps_no_secret(playbooks: Playbooks, tmp_path: Pa
     assert page.read_text().startswith("## LLM inference benchmark: VALID\n")
     kept = [path for path in artifacts.rglob("*") if path.is_file()]
     events = [json.loads(path.read_text()) for path in kept if path.parent.name == "job_events"]
-    told = [line for event in events if event["event"] == "verbose" for line in event["stdout"].splitlines()]
+    reported = [line for event in events if event["event"] == "verbose" for line in event["stdout"].splitlines()]
     for node in ("jw2", "jw3"):
-        assert [line for line in told if line.endswith(f"{node}: measuring")], (
+        assert [line for line in reported if line.endswith(f"{node}: measuring")], (
             "progress is events, and nothing is drawn"
         )
     assert [path for path in kept if TOKEN in path.read_text(errors="replace")] == []
@@ -96,8 +96,8 @@ def test_a_bad_setting_is_2_and_reported(playbooks: Playbooks, tmp_path: Path) -
 
 
 def fingerprint(node: SshNode) -> str:
-    told = subprocess.run(["ssh-keygen", "-lf", str(node.host_key)], capture_output=True, text=True, check=True)
-    return told.stdout.split()[1]
+    reported = subprocess.run(["ssh-keygen", "-lf", str(node.host_key)], capture_output=True, text=True, check=True)
+    return reported.stdout.split()[1]
 
 
 def test_host_keys_are_trusted_when_confirmed_and_only_then(playbooks: Playbooks, tmp_path: Path) -> None:
@@ -131,8 +131,8 @@ def test_host_keys_are_trusted_when_confirmed_and_only_then(playbooks: Playbooks
     confirmed = f"trust_fingerprints={fingerprint(jw2)},{fingerprint(jw3)}"
     changed = playbooks.run("trust", "-e", confirmed, inventory=inventory)
     assert changed.code != 0
-    told = " ".join(changed.output.split())
-    assert f"The SSH host key of [{jw3.address}]:2222 has changed. It gives 256 {fingerprint(jw3)}" in told
+    reported = " ".join(changed.output.split())
+    assert f"The SSH host key of [{jw3.address}]:2222 has changed. It gives 256 {fingerprint(jw3)}" in reported
     assert (changed.recap("jw2")["changed"], changed.recap("jw3")["failed"]) == (1, 1)
     assert known.read_text() == f"{before}\n{jw2.known_hosts_line()}"
 

@@ -31,7 +31,7 @@ def words(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_a_node_with_another_model_is_told_and_the_run_counts(playbooks: Playbooks) -> None:
+def test_a_node_with_another_model_is_reported_and_the_run_counts(playbooks: Playbooks) -> None:
     done = playbooks.run("benchmark", inventory=unlike(playbooks))
     assert done.code == 0, done.output
     assert done.cluster["counted"] == 2

@@ -81,12 +81,12 @@ def test_a_person_sees_every_node_live_and_afterwards_only_what_was_printed(play
     assert screen.end() == 0, "\n".join(screen.whole())
     left = screen.whole()
     assert not [line for line in left if line.startswith(("NODE  ", "2 nodes: "))], "nothing of it is left"
-    told = " ".join(" ".join(left).split())
+    reported = " ".join(" ".join(left).split())
     for task in (
         "Probe the nodes",
         "Measure on all nodes, from the start of their runs to the fetched files",
         "Make the cluster summary",
     ):
-        assert told.count(f"{task}") == 1, told
-    assert all(f"changed: [{node}]" in told.partition("Measure on all nodes")[2] for node in ("jw2", "jw3"))
-    assert "VALID: every node that was asked is counted and valid." in told
+        assert reported.count(f"{task}") == 1, reported
+    assert all(f"changed: [{node}]" in reported.partition("Measure on all nodes")[2] for node in ("jw2", "jw3"))
+    assert "VALID: every node that was asked is counted and valid." in reported

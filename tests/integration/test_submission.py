@@ -53,7 +53,7 @@ def test_scenario_by_scenario_and_then_the_tree(
     }
     words = ["-e", json.dumps(variables)]
 
-    # The plan is told, and nothing is touched.
+    # The plan is reported, and nothing is touched.
     plan = playbooks.run("submission", *words, "--check")
     assert plan.code == 0, plan.output
     assert "Together about 7 min" in plan.output  # 13,368 articles twice at 60 a second, the rest is short

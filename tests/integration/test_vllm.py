@@ -99,19 +99,19 @@ def test_it_is_installed_started_measured_recorded_and_ended(served: Playbooks) 
     assert_nothing_runs(served.directory)
 
 
-def assert_measured(told: dict[str, Any], directory: Path) -> None:
+def assert_measured(reported: dict[str, Any], directory: Path) -> None:
     """Hold a node's result against what was asked."""
-    assert told["metrics"]["queries"]["completed"] == 8
-    assert told["metrics"]["output_tokens"] == 8 * 8
-    assert told["environment"]["server_packages"] == {"vllm": vllm_stand_in.VERSION}
-    engine = told["engine"]
+    assert reported["metrics"]["queries"]["completed"] == 8
+    assert reported["metrics"]["output_tokens"] == 8 * 8
+    assert reported["environment"]["server_packages"] == {"vllm": vllm_stand_in.VERSION}
+    engine = reported["engine"]
     assert engine["name"] == "vllm"
     details = engine["details"]
     assert details["version"] == vllm_stand_in.VERSION
     assert details["model"] == f"{directory}/model"
     assert details["refused_fields"] == {"completions": [], "chat": []}
     assert details["counting"]["chat"] == "token ids"
-    cache = told["serving"]["prefix_cache"]
+    cache = reported["serving"]["prefix_cache"]
     assert (cache["cached_tokens"], cache["source"]) == (0, "vllm:prefix_cache_hits_total")
     asked = details["start"]
     for words in (

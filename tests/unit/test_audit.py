@@ -38,7 +38,7 @@ SOUND = [5, 6, 7, 8]
         (logged(SOUND), "Server", None),
         (logged([5, 6, 128009]), "Server", None),
         (logged([5, 6, 128009, 128009]), "Server", "End of sequence"),
-        # What the reference's script takes for the end where it is not told.
+        # What the reference's script takes for the end where it is not reported.
         (logged([5, 6, 2, 2]), "Server", "End of sequence"),
         # It never looks at the first token.
         (logged([2, 2]), "Server", None),
@@ -63,7 +63,7 @@ def test_an_answer_breaks_the_rule_that_it_breaks(
     assert [check.partition(":")[0] for check in checks if ": FAIL" in check] == ([failing] if failing else [])
 
 
-def test_a_first_token_that_loadgen_was_not_told_of_fails_and_is_told_from_a_wrong_one(tmp_path: Path) -> None:
+def test_a_first_token_that_loadgen_was_not_told_of_fails_and_is_distinguished_from_a_wrong_one(tmp_path: Path) -> None:
     passed, checks = judged(tmp_path, [logged(SOUND), logged(SOUND, first=[]), logged(SOUND, first=[6])])
     assert not passed
     assert checks[0] == (
@@ -86,8 +86,8 @@ def test_the_result_says_what_was_verified(tmp_path: Path) -> None:
     assert audit.end_tokens == found.end_tokens == (2, 9)
 
 
-def test_a_run_under_other_settings_than_the_tests_is_told() -> None:
-    told = {
+def test_a_run_under_other_settings_than_the_tests_is_reported() -> None:
+    reported = {
         "test_mode": "PerformanceOnly",
         "accuracy_log_rng_seed": 720381539243781796,
         "accuracy_log_sampling_target": 100,
@@ -97,14 +97,14 @@ def test_a_run_under_other_settings_than_the_tests_is_told() -> None:
     }
 
     def unlike(scenario: str = "Server", **changes: Any) -> list[str]:
-        fields = {"scenario": scenario, "mode": "PerformanceOnly", "settings": {**told, **changes}}
+        fields = {"scenario": scenario, "mode": "PerformanceOnly", "settings": {**reported, **changes}}
         return unlike_config(LoadGenResult.model_validate(fields))
 
     assert unlike() == unlike("Offline", min_query_count=1) == []
     assert unlike(min_query_count=1) == ["min_query_count 1 instead of 100"]
     assert unlike(min_duration_ms=600_000) == ["min_duration_ms 600000 instead of 0"]
-    del told["accuracy_log_rng_seed"]
-    assert unlike() == ["accuracy_log_rng_seed not told instead of 720381539243781796"]
+    del reported["accuracy_log_rng_seed"]
+    assert unlike() == ["accuracy_log_rng_seed not reported instead of 720381539243781796"]
     assert "*.*.accuracy_log_rng_seed = 720381539243781796\n" in audit_config()
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.progress import Told, clock, describe, parse, time_left_s
+from benchmark.progress import Progress, clock, describe, parse, time_left_s
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=300),
@@ -18,12 +18,12 @@ FIELDS = ("state", "done", "total", "qps", "latency_ms", "left_s")
 
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON) | JSON)
 def test_whatever_a_node_says_is_one_harmless_line(content: object) -> None:
-    told = parse(json.dumps(content))
-    line = describe(told)
+    progress = parse(json.dumps(content))
+    line = describe(progress)
     assert line.isprintable()
     assert len(line) < 250
-    assert told.done >= 0
-    assert told.total >= 0
+    assert progress.done >= 0
+    assert progress.total >= 0
 
 
 @given(st.text(max_size=3000))
@@ -31,21 +31,21 @@ def test_what_is_no_progress_says_that_the_run_is_starting(text: str) -> None:
     assert parse(text).state
 
 
-def test_what_was_told_is_what_is_read() -> None:
-    told = Told("measuring", 20, 100, 4.5, 220.0, 17.8)
-    assert parse(told.text()) == told
-    assert describe(told) == "measuring 20/100, 4.50 QPS, last answer 0.22 s, 0:18 left"
-    assert describe(Told("measuring", 20, left_s=3700)) == "measuring 20 queries, 1:01:40 left"
+def test_what_was_reported_is_what_is_read() -> None:
+    progress = Progress("measuring", 20, 100, 4.5, 220.0, 17.8)
+    assert parse(progress.text()) == progress
+    assert describe(progress) == "measuring 20/100, 4.50 QPS, last answer 0.22 s, 0:18 left"
+    assert describe(Progress("measuring", 20, left_s=3700)) == "measuring 20 queries, 1:01:40 left"
 
 
 def test_control_characters_never_reach_a_terminal() -> None:
-    told = parse(json.dumps({"state": "mea\x1b[2Jsuring\r\n\x07\u202e"}))
-    assert told.state == "mea[2Jsuring"
+    progress = parse(json.dumps({"state": "mea\x1b[2Jsuring\r\n\x07\u202e"}))
+    assert progress.state == "mea[2Jsuring"
 
 
 def test_a_stage_is_the_state_without_its_particulars() -> None:
-    assert Told("searching: probe 3 at 4 queries/s").stage == "searching"
-    assert Told("ready, waiting for the others").stage == "ready"
+    assert Progress("searching: probe 3 at 4 queries/s").stage == "searching"
+    assert Progress("ready, waiting for the others").stage == "ready"
 
 
 @given(

@@ -81,9 +81,9 @@ def test_where_a_schedule_sets_the_rate_latency_decides() -> None:
 
 
 def test_spreads_leave_out_what_a_repeat_lacks() -> None:
-    told: dict[str, list[float | None]] = {"qps": [1.0, 2.0], "ttft_ms.p50": [5.0, None]}
+    reported: dict[str, list[float | None]] = {"qps": [1.0, 2.0], "ttft_ms.p50": [5.0, None]}
     neither: list[float | None] = [None, None]
-    found = spreads(lambda number, metric: told.get(metric, neither)[number - 1], 2)
+    found = spreads(lambda number, metric: reported.get(metric, neither)[number - 1], 2)
     assert [one.metric for one in found] == ["qps"]
 
 

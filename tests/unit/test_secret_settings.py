@@ -1,4 +1,4 @@
-"""What may be secret: checked before anything is touched, one line on its way, and masked in what is told."""
+"""What may be secret: checked before anything is touched, one line on its way, and masked in what is reported."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("given", "said"), BAD)
 def test_what_is_wrong_is_said_without_the_value(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as reported:
         check_secrets(given)
-    assert said in str(told.value)
-    assert "hidden" not in str(told.value)
+    assert said in str(reported.value)
+    assert "hidden" not in str(reported.value)
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as reported:
         check_secrets({ENVIRONMENT: {"A B": "1", "C": True}, API_KEY: "ü", HEADERS: {"": "x"}})
-    assert len(str(told.value).splitlines()) == 4
+    assert len(str(reported.value).splitlines()) == 4
 
 
 @pytest.mark.parametrize("line", ["[]", "{", '{"benchmark_profile": "quick"}', "5"])
@@ -78,26 +78,26 @@ def test_a_line_that_is_something_else_is_refused(line: str) -> None:
 
 def test_they_are_masked_whole_and_in_their_parts() -> None:
     secrets = check_secrets(GIVEN)
-    told = (
+    reported = (
         'http://me:p%40ss-word@proxy:3128, p@ss-word, sk-0123456789, Basic c2VjcmV0, c2VjcmV0, it\'s "ü" \\, device 0'
     )
-    assert secrets.mask(told) == "***, ***, ***, ***, ***, ***, device 0"
+    assert secrets.mask(reported) == "***, ***, ***, ***, ***, ***, device 0"
     assert secrets.mask('{"key": "it\'s \\"\\u00fc\\" \\\\"}') == '{"key": "***"}'
 
 
 def test_they_are_no_settings() -> None:
     with pytest.raises(InputError, match="benchmark_environment may be secret and is no part of the settings"):
         check_settings({ENVIRONMENT: {"A": "hidden"}})
-    with pytest.raises(InputError, match="did you mean benchmark_endpoint_api_key") as told:
+    with pytest.raises(InputError, match="did you mean benchmark_endpoint_api_key") as reported:
         check_settings({"benchmark_endpoint_api_keys": "hidden"})
-    assert "hidden" not in str(told.value)
+    assert "hidden" not in str(reported.value)
 
 
 @pytest.mark.parametrize(
     "query", ["key=hidden", "api-key=hidden", "apikey=hidden", "sig=hidden", "access_token=hidden"]
 )
 def test_a_secret_in_the_query_of_a_url_is_refused_and_not_repeated(query: str) -> None:
-    with pytest.raises(InputError, match="give it as a header, by benchmark_endpoint_headers") as told:
+    with pytest.raises(InputError, match="give it as a header, by benchmark_endpoint_headers") as reported:
         check_settings({"benchmark_endpoint_urls": [f"https://host/v1?api-version=1&{query}"]})
-    assert "hidden" not in str(told.value)
+    assert "hidden" not in str(reported.value)
     check_settings({"benchmark_endpoint_urls": ["https://host/openai/v1?api-version=preview&tokenizer=x"]})

@@ -97,7 +97,7 @@ def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
     assert "hidden" not in sentence
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     assert len(problems({"benchmark_dtype": "x", "benchmark_device": "y", "benchmark_profile": "z"})) == 3
 
 
@@ -144,7 +144,7 @@ def test_no_node_is_an_error() -> None:
         resolve_nodes({})
 
 
-def test_a_problem_of_many_nodes_is_told_once_with_their_names() -> None:
+def test_a_problem_of_many_nodes_is_reported_once_with_their_names() -> None:
     with pytest.raises(InputError) as caught:
         resolve_nodes({f"n{i}": {"benchmark_dtype": "int4"} for i in range(8)} | {"ok": {}})
     (line,) = str(caught.value).splitlines()

@@ -112,7 +112,7 @@ def test_a_simulated_result_says_so_loudly() -> None:
     assert "*** SIMULATED" in render(engine=EngineInfo(name="sequential", simulated=True))
 
 
-def test_the_start_is_told_by_stage() -> None:
+def test_the_start_is_reported_by_stage() -> None:
     stages: dict[str, JsonValue] = {"imports": 3.25, "warm_up": 1.0, "since_process_start": 9.81}
     text = render(engine=EngineInfo(name="continuous", details={"startup_s": stages}))
     assert "imports 3.2 s, warm up 1.0 s, 9.8 s since the process began" in " ".join(text.split())
@@ -132,7 +132,7 @@ def test_the_start_is_told_by_stage() -> None:
         ),
     ],
 )
-def test_what_an_audit_came_to_is_told(passed: bool, checks: tuple[str, ...], errors: int, words: str) -> None:
+def test_what_an_audit_came_to_is_reported(passed: bool, checks: tuple[str, ...], errors: int, words: str) -> None:
     loadgen = LoadGenResult.model_validate({"scenario": "Server", "mode": "PerformanceOnly"})
     audit = Audit(
         name="TEST06", passed=passed, checks=checks, answers=9, end_tokens=(2,), errors=errors, loadgen=loadgen
@@ -174,7 +174,7 @@ def test_the_template_is_in_the_package() -> None:
     assert NodeResult.model_fields["disclaimer"].default == benchmark.DISCLAIMER
 
 
-def test_queries_that_waited_for_a_connection_or_were_sent_once_more_are_told() -> None:
-    told = " ".join(render(serving=Serving(waited=7, resent=3, max_connections=90)).split())
-    assert "Connections 7 queries waited for one of 90; 3 queries were sent once more" in told
+def test_queries_that_waited_for_a_connection_or_were_sent_once_more_are_reported() -> None:
+    reported = " ".join(render(serving=Serving(waited=7, resent=3, max_connections=90)).split())
+    assert "Connections 7 queries waited for one of 90; 3 queries were sent once more" in reported
     assert "Connections" not in render(serving=Serving(max_connections=90))

@@ -52,7 +52,7 @@ def test_loadgens_verdict_becomes_checks_with_its_own_words() -> None:
     assert checks[2].note == "Run unsuccessful."
 
 
-def test_an_error_that_loadgen_repeats_is_told_once() -> None:
+def test_an_error_that_loadgen_repeats_is_reported_once() -> None:
     repeated = LOADGEN.model_copy(update={"errors": ("too few tokens", "bad", "too few tokens")})
     assert (
         judge(limits(), Findings(METRICS, repeated), 0.5, "complete").checks[3].note == "too few tokens (2 times); bad"
@@ -161,7 +161,7 @@ def test_a_check_on_too_few_samples_says_so() -> None:
         (0.45, 0.45, "0.45"),
     ],
 )
-def test_a_value_is_told_from_its_limit(value: float, beside: float | None, text: str) -> None:
+def test_a_value_is_distinguished_from_its_limit(value: float, beside: float | None, text: str) -> None:
     assert shown(value, beside) == text
 
 

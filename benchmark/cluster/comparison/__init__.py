@@ -8,7 +8,7 @@ from typing import Any
 from benchmark.cluster.comparison.bootstrap import CONFIDENCE, REPLICATES, interval_of_change
 from benchmark.cluster.comparison.each import node_changes
 from benchmark.cluster.comparison.measured import HIGHER_IS_BETTER, METRICS, Figure, figure_of
-from benchmark.cluster.comparison.side import Likeness, Side
+from benchmark.cluster.comparison.side import ComparisonKey, Side
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import Comparison, GroupChange, MetricChange
 from benchmark.records.comparison import Outcome
@@ -31,8 +31,8 @@ def compare(before: Side, after: Side, floor: float = FLOOR) -> Comparison:
             groups.append(compare_nodes(like.label, before.groups[like], nodes, floor))
         elif others := [other for other in before.groups if other.settings == like.settings]:
             apart += [
-                f"{_told(before.name, other, before.groups[other])}; {_told(after.name, like, nodes)}: equal settings, "
-                "other hardware"
+                f"{_named(before.name, other, before.groups[other])}; {_named(after.name, like, nodes)}: equal "
+                "settings, other hardware"
                 for other in others
             ]
         else:
@@ -109,6 +109,6 @@ def _judge(metric: str, change: float, low: float, high: float, floor: float) ->
     return "better" if (change > 0) == (metric in HIGHER_IS_BETTER) else "worse"
 
 
-def _told(name: str, like: Likeness, nodes: Sequence[LoadedNode]) -> str:
+def _named(name: str, like: ComparisonKey, nodes: Sequence[LoadedNode]) -> str:
     qps, tokens = (figure(figure_of(nodes, metric).value) for metric in ("qps", "tokens_per_s"))
     return f"{name}, {like.label}: {qps} QPS and {tokens} tokens/s per node"

@@ -1,4 +1,4 @@
-"""One side of a comparison: a run, or one node of it, as likenesses that can be found again on the other side."""
+"""One side of a comparison: a run, or one node of it, as comparison keys that can be found again on the other side."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmark.cluster.arithmetic import gpus_of, likeness
+from benchmark.cluster.arithmetic import comparison_key, gpus_of
 from benchmark.cluster.diagnosis.aspects import rate_of
 from benchmark.cluster.names import natural
 from benchmark.cluster.repeats import at_repeat, median_of, repeats_of
@@ -18,16 +18,16 @@ from benchmark.served import in_label
 
 
 @dataclass(frozen=True)
-class Likeness:
+class ComparisonKey:
     """What two figures must share to be compared: settings, and hardware."""
 
     settings: tuple[tuple[str, str], ...]
     hardware: str
 
     @classmethod
-    def of(cls, node: LoadedNode) -> Likeness:
-        """Return the likeness of a node that counts."""
-        key = likeness(node)
+    def of(cls, node: LoadedNode) -> ComparisonKey:
+        """Return the comparison key of a node that counts."""
+        key = comparison_key(node)
         hardware = key.pop("hardware")
         if node.result is not None:
             # A schedule's rate decides how long queries wait.
@@ -37,11 +37,11 @@ class Likeness:
 
     @property
     def label(self) -> str:
-        """The likeness for people: what it is called, and on what."""
+        """The comparison key for people: what it is called, and on what."""
         key = dict(self.settings)
         return f"{key['profile']}, {in_label('dtype', key['dtype'])}, {key['engine']}, {self.hardware}"
 
-    def differences(self, other: Likeness) -> list[str]:
+    def differences(self, other: ComparisonKey) -> list[str]:
         """Return in which settings the two differ, in words."""
         theirs = dict(other.settings)
         return [
@@ -53,10 +53,10 @@ class Likeness:
 
 @dataclass(frozen=True)
 class Side:
-    """The counted nodes of a run, or one of them, by likeness."""
+    """The counted nodes of a run, or one of them, by comparison key."""
 
     name: str
-    groups: dict[Likeness, tuple[LoadedNode, ...]]
+    groups: dict[ComparisonKey, tuple[LoadedNode, ...]]
 
 
 def find_run(results: Path, name: str) -> Path:
@@ -90,22 +90,22 @@ def load_side(results: Path, name: str) -> Side:
         for one, chosen in zip(whole, nodes, strict=True)
         if node in ("", chosen.node)
     ]
-    told = f"{run.run_id}/{node}" if node else run.run_id
+    reported = f"{run.run_id}/{node}" if node else run.run_id
     counted = [one for one in loaded if one.counted and one.metrics is not None]
     if not counted:
         why = next((problem for one in loaded for problem in one.problems), "")
-        raise InputError(f"{told}: no node of it counts, there is nothing to compare. {why}".rstrip())
-    return Side(told, by_likeness(counted))
+        raise InputError(f"{reported}: no node of it counts, there is nothing to compare. {why}".rstrip())
+    return Side(reported, by_comparison_key(counted))
 
 
 def _repeats(run: RunRecord) -> int:
     return max((asked.settings.benchmark_repeats for asked in run.nodes.values()), default=1)
 
 
-def by_likeness(counted: Sequence[LoadedNode]) -> dict[Likeness, tuple[LoadedNode, ...]]:
+def by_comparison_key(counted: Sequence[LoadedNode]) -> dict[ComparisonKey, tuple[LoadedNode, ...]]:
     """Return like nodes together."""
-    groups: dict[Likeness, tuple[LoadedNode, ...]] = {}
+    groups: dict[ComparisonKey, tuple[LoadedNode, ...]] = {}
     for node in counted:
-        like = Likeness.of(node)
+        like = ComparisonKey.of(node)
         groups[like] = (*groups.get(like, ()), node)
     return groups

@@ -66,12 +66,12 @@ def diagnose(
 
 def _finding(slow: Slow, suspect: Suspect) -> Finding:
     first, *others = slow.shifts
-    evidence = {cause: told for cause, rule in CAUSES.items() if (told := list(rule(suspect)))}
+    evidence = {cause: reported for cause, rule in CAUSES.items() if (reported := list(rule(suspect)))}
     cause = next(iter(evidence), "")
     sentences = [
         sentence if name == cause else f"Also {name}: {sentence}"
-        for name, told in evidence.items()
-        for sentence in told
+        for name, reported in evidence.items()
+        for sentence in reported
     ]
     return Finding(
         node=slow.node.node,

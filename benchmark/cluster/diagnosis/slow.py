@@ -92,7 +92,7 @@ def _peers(node: LoadedNode, nodes: Sequence[LoadedNode], earlier: Earlier) -> s
     other = next(peer.node for peer in nodes if peer is not node)
     if all(len(earlier(peer.node)) >= LEAST_EARLIER for peer in nodes):
         return f"{other}, the only like node; neither differs from its own earlier runs"
-    return f"{other}, the only like node: which of the two is off cannot be told without history"
+    return f"{other}, the only like node: which of the two is off cannot be known without history"
 
 
 def _against_history(node: LoadedNode, earlier: Earlier) -> Slow | None:

@@ -1,4 +1,4 @@
-"""The node has other software, or is set up otherwise, than most of its like."""
+"""The node has other software, or is set up otherwise, than most of its peers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ELSEWHERE = (
 
 
 def other_software(suspect: Suspect) -> Iterator[str]:
-    """Evidence: a version that fewer of its like have than have another one (see Drift)."""
+    """Evidence: a version that fewer of its peers have than have another one (see Drift)."""
     yield from (_words(suspect, drift) for drift in suspect.drift if _software(drift) and _odd(suspect, drift))
 
 
 def other_configuration(suspect: Suspect) -> Iterator[str]:
-    """Evidence: another fact that fewer of its like have than have another one (see Drift)."""
+    """Evidence: another fact that fewer of its peers have than have another one (see Drift)."""
     yield from (_words(suspect, drift) for drift in suspect.drift if _configuration(drift) and _odd(suspect, drift))
 
 

@@ -1,4 +1,4 @@
-"""A node that is slow, and what its like are: what a rule that looks for the cause is given."""
+"""A node that is slow, and what its peers are: what a rule that looks for the cause is given."""
 
 from __future__ import annotations
 

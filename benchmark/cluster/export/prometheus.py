@@ -79,7 +79,7 @@ def prometheus_lines(gathered: Gathered) -> Iterator[str]:
         yield from _metric(name, meaning, [one for row, spread in spreads if spread for one in _spread(row, spread)])
     yield from _repeats(gathered)
     yield from _alone(rows)
-    yield from _metric("slow_node_change_ratio", "how far a slow node is from its like: value / expected - 1", [
+    yield from _metric("slow_node_change_ratio", "how far a slow node is from its peers: value / expected - 1", [
         ({"node": one.node, "metric": one.metric, "cause": one.cause or "none seen"}, one.change)
         for one in gathered.result.findings
     ])  # fmt: skip
@@ -87,11 +87,11 @@ def prometheus_lines(gathered: Gathered) -> Iterator[str]:
 
 def _repeats(gathered: Gathered) -> Iterator[str]:
     """Yield how far the repeats of the run differ; nothing where there is one."""
-    told, rows = gathered.result.repeats, gathered.result.nodes
-    if told is None:
+    reported, rows = gathered.result.repeats, gathered.result.nodes
+    if reported is None:
         return
-    yield from _metric("repeats", "measurements after one load", [({}, float(len(told.rows)))])
-    yield from _metric("repeat", "number of the one that all other values are of", [({}, float(told.chosen))])
+    yield from _metric("repeats", "measurements after one load", [({}, float(len(reported.rows)))])
+    yield from _metric("repeat", "number of the one that all other values are of", [({}, float(reported.chosen))])
     spreads = [(row, one) for row in rows for one in row.spread]
     meaning = "over the repeats: median, lowest and highest"
     yield from _by_unit("repeats_", meaning, [

@@ -29,10 +29,12 @@ def csv_lines(table: Rows) -> Iterator[str]:
 def markdown_lines(table: Rows) -> Iterator[str]:
     """Yield the lines of a Markdown table, without columns that are all empty; numbers are set to the right."""
     values = [[_shown(value) for value in column] for column in zip(*table.rows, strict=True)]
-    told = [(head, cells) for head, cells in zip_longest(table.heads, values, fillvalue=()) if any(cells) or not values]
-    yield f"| {' | '.join(escape(head) for head, _ in told)} |\n"
-    yield f"| {' | '.join('---:' if all(map(_number, cells)) else '---' for _, cells in told)} |\n"
-    yield from (f"| {' | '.join(row)} |\n" for row in zip(*(cells for _, cells in told), strict=True))
+    reported = [
+        (head, cells) for head, cells in zip_longest(table.heads, values, fillvalue=()) if any(cells) or not values
+    ]
+    yield f"| {' | '.join(escape(head) for head, _ in reported)} |\n"
+    yield f"| {' | '.join('---:' if all(map(_number, cells)) else '---' for _, cells in reported)} |\n"
+    yield from (f"| {' | '.join(row)} |\n" for row in zip(*(cells for _, cells in reported), strict=True))
 
 
 def _shown(value: object) -> str:

@@ -36,7 +36,7 @@ def node_history(results: Path, node: str = "", until: str = "", most: int = 0) 
             continue
         for run in runs:
             if node in ("", run.node):
-                series.setdefault((run.node, run.likeness), []).append(run)
+                series.setdefault((run.node, run.comparison_key), []).append(run)
     ordered = sorted(series, key=lambda key: (natural(key[0]), series[key][0].run_id))
     return History(
         nodes=tuple(_history(results, series[key]) for key in ordered),
@@ -51,7 +51,7 @@ def _history(results: Path, runs: Sequence[NodeRun]) -> NodeHistory:
     return NodeHistory(
         node=first.node,
         label=first.label,
-        likeness=first.likeness,
+        comparison_key=first.comparison_key,
         points=tuple(HistoryPoint(run_id=run.run_id, valid=run.valid, values=run.values) for run in runs),
         shifts=tuple(shifts),
         drift=tuple(
@@ -90,14 +90,16 @@ def _drifted(results: Path, node: str, before: str, after: str) -> tuple[str, ..
     """Return which facts of the node differ between two runs, a sentence each."""
     facts = {}
     for when, run_id in (("before", before), ("after", after)):
-        told = _facts(results / run_id / NODES / node)
-        if told is None:
+        reported = _facts(results / run_id / NODES / node)
+        if reported is None:
             return (f"nothing is known: the node's result in {run_id} cannot be read",)
-        facts[when] = told
+        facts[when] = reported
     if facts["before"].settings.benchmark_device != facts["after"].settings.benchmark_device:
         return ()
-    told_by = ((drift.fact, {names[0]: value for value, names in drift.values.items()}) for drift in find_drift(facts))
-    return tuple(f"{fact}: {values.get('before')} -> {values.get('after')}"[:4000] for fact, values in told_by)
+    reported_by = (
+        (drift.fact, {names[0]: value for value, names in drift.values.items()}) for drift in find_drift(facts)
+    )
+    return tuple(f"{fact}: {values.get('before')} -> {values.get('after')}"[:4000] for fact, values in reported_by)
 
 
 def _facts(directory: Path) -> NodeFacts | None:

@@ -13,8 +13,8 @@ from benchmark.errors import InputError
 MOST_READ = 3 * MOST_EARLIER
 
 
-def earlier_runs(run_dir: Path, likeness: Mapping[str, str]) -> Earlier:
-    """Return what gives a node's values in runs before the one in `run_dir`; `likeness` is what each node's must be.
+def earlier_runs(run_dir: Path, comparison_key: Mapping[str, str]) -> Earlier:
+    """Return what gives a node's values in runs before the one in `run_dir`, of each node's `comparison_key` alone.
 
     Nothing is read before it is asked for. Runs that cannot be read are none.
     """
@@ -25,13 +25,13 @@ def earlier_runs(run_dir: Path, likeness: Mapping[str, str]) -> Earlier:
         nonlocal looked
         if not looked:
             looked = True
-            known.update(_read(run_dir, likeness))
+            known.update(_read(run_dir, comparison_key))
         return known.get(node, ())
 
     return of
 
 
-def _read(run_dir: Path, likeness: Mapping[str, str]) -> dict[str, list[Mapping[str, float]]]:
+def _read(run_dir: Path, comparison_key: Mapping[str, str]) -> dict[str, list[Mapping[str, float]]]:
     found: dict[str, list[Mapping[str, float]]] = {}
     before = [run_id for run_id in run_ids(run_dir.parent) if run_id < run_dir.name]
     for run_id in before[-MOST_READ:]:
@@ -40,6 +40,6 @@ def _read(run_dir: Path, likeness: Mapping[str, str]) -> dict[str, list[Mapping[
         except InputError:
             continue
         for run in runs:
-            if likeness.get(run.node) == run.likeness:
+            if comparison_key.get(run.node) == run.comparison_key:
                 found.setdefault(run.node, []).append(run.values)
     return found

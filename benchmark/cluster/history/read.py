@@ -24,7 +24,7 @@ class NodeRun:
 
     run_id: str
     node: str
-    likeness: str
+    comparison_key: str
     label: str
     rate: str
     valid: bool
@@ -50,7 +50,7 @@ def node_runs(results: Path, run_id: str) -> Iterator[NodeRun]:
             yield _node_run(run_id, row, result.groups[row.group])
 
 
-def likeness_key(group: Group, row: NodeRow) -> str:
+def history_key(group: Group, row: NodeRow) -> str:
     """Return the hash of what must be equal for a node's runs to be one series."""
     return canonical_sha256([sorted(group.key.items()), row.gpus, row.rate])[:16]
 
@@ -69,7 +69,7 @@ def _node_run(run_id: str, row: NodeRow, group: Group) -> NodeRun:
     return NodeRun(
         run_id=run_id,
         node=row.node,
-        likeness=likeness_key(group, row),
+        comparison_key=history_key(group, row),
         label=", ".join(part for part in (*parts, rate) if part)[:4000],
         rate=row.rate,
         valid=row.verdict is not None and row.verdict.valid,

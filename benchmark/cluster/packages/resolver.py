@@ -95,7 +95,7 @@ class Target(BaseModel):
     def environment(self, extra: str = "") -> dict[str, str]:
         """Return what markers are evaluated with."""
         _, _, machine = self._parts()
-        told: Environment = {
+        reported: Environment = {
             "implementation_name": "cpython",
             "implementation_version": f"{self.python}.0",
             "os_name": "posix",
@@ -108,7 +108,7 @@ class Target(BaseModel):
             "python_version": self.python,
             "sys_platform": "linux",
         }
-        return {**{str(name): str(value) for name, value in told.items()}, "extra": extra}
+        return {**{str(name): str(value) for name, value in reported.items()}, "extra": extra}
 
 
 @dataclass

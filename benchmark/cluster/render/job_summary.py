@@ -34,12 +34,12 @@ def render_job_summary(outcome: Outcome) -> str:
     return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
 
 
-def baseline_view(told: Comparison | str) -> dict[str, object]:
+def baseline_view(reported: Comparison | str) -> dict[str, object]:
     """Return the change against the baseline as templates show it: words, and a table for each group."""
-    if not isinstance(told, Comparison):
-        return {"words": told, "tables": []}
-    tables = [{"title": title(group), "rows": [cells(one) for one in defined(group)]} for group in told.groups]
-    return {"words": f"{verdict_words(told)} (from {told.before})", "heads": HEADS, "tables": tables}
+    if not isinstance(reported, Comparison):
+        return {"words": reported, "tables": []}
+    tables = [{"title": title(group), "rows": [cells(one) for one in defined(group)]} for group in reported.groups]
+    return {"words": f"{verdict_words(reported)} (from {reported.before})", "heads": HEADS, "tables": tables}
 
 
 def _environment() -> Environment:

@@ -37,16 +37,15 @@ def note(rows: Sequence[NodeRow]) -> str:
 
 def headline(result: ClusterResult) -> str:
     """Return which repeat all figures are of, and what each came to, a line each; nothing where there is one."""
-    told = result.repeats
-    if told is None:
+    found = result.repeats
+    if found is None:
         return ""
-    lines = [
-        f"{len(told.rows)} after one load; every figure is of repeat {told.chosen}, the median by {label(told.metric)}"
-    ]
-    for row in told.rows:
+    by = label(found.metric)
+    lines = [f"{len(found.rows)} after one load; every figure is of repeat {found.chosen}, the median by {by}"]
+    for row in found.rows:
         together = f", together for {row.overlap.together_s:.1f} s" if row.overlap and result.counted > 1 else ""
         lines.append(
-            f"repeat {row.number}: {label(told.metric)} {figure(row.value)}{unit(told.metric)}, {row.valid} of "
+            f"repeat {row.number}: {label(found.metric)} {figure(row.value)}{unit(found.metric)}, {row.valid} of "
             f"{result.counted} valid{together}"
         )
     return "\n".join(lines)

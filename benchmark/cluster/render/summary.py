@@ -120,8 +120,8 @@ def _totals(group: Group, attempts: int) -> Iterable[tuple[str, str]]:
     )
     if group.latency_ms is not None:
         spreads = (("latency", group.latency_ms), ("TTFT", group.ttft_ms), ("TPOT", group.tpot_ms))
-        told = [(name, spread, beside(group, f"{name.lower()}_ms.p99")) for name, spread in spreads if spread]
-        yield "Pooled P99", _pooled(told)
+        reported = [(name, spread, beside(group, f"{name.lower()}_ms.p99")) for name, spread in spreads if spread]
+        yield "Pooled P99", _pooled(reported)
     if group.energy_joules is not None:
         of = "" if group.energy_nodes == len(group.nodes) else f" of {group.energy_nodes} of {len(group.nodes)} nodes"
         yield (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmark.cluster.report.amounts import amount, tick
 from benchmark.cluster.report.drawing import BEHIND, COLOURS, DASHES, SERIES, Canvas, Margins, series
-from benchmark.cluster.report.parts import Chart, Like, Table
+from benchmark.cluster.report.parts import Chart, NodeGroup, Table
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.metrics import PERCENTILES
 from benchmark.records import Distribution
@@ -62,12 +62,12 @@ def ecdf(ordered: Sequence[float], most: int) -> list[tuple[float, float]]:
     return [(ordered[place], (place + 1) / count) for place in places]
 
 
-def distributions(like: Like) -> list[Chart]:
+def distributions(like: NodeGroup) -> list[Chart]:
     """Return a chart for each time that a node of the group has."""
     return [_chart(like, measure) for measure in MEASURES if any(measure.times(node) for node in like.nodes)]
 
 
-def _chart(like: Like, measure: Measure) -> Chart:
+def _chart(like: NodeGroup, measure: Measure) -> Chart:
     most = min(MOST_POINTS, max(LEAST_POINTS, ALL_POINTS // len(like.nodes)))
     curves = {node.node: ecdf(measure.times(node), most) for node in like.nodes if measure.times(node)}
     limits = like.limits.get(measure.metric, ())
@@ -144,7 +144,7 @@ def _limit(canvas: Canvas, percentile: str, limit: float, metric: str) -> None:
     )
 
 
-def _table(like: Like, measure: Measure) -> Table:
+def _table(like: NodeGroup, measure: Measure) -> Table:
     rows = []
     for node in like.nodes:
         spread = measure.spread(node)

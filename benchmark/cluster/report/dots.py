@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from benchmark.cluster.report.amounts import tick
 from benchmark.cluster.report.drawing import COLOURS, SERIES, Canvas, Margins, brief, series
-from benchmark.cluster.report.parts import Like
+from benchmark.cluster.report.parts import NodeGroup
 from benchmark.text import columns
 
 # With more there is no room for each one's name.
@@ -63,7 +63,7 @@ def at_right(strips: Sequence[Strip], what: str) -> str:
     return f"; at the right {what}" if len(strips) <= MOST_NAMED else ""
 
 
-def dot_charts(name: str, like: Like, strips: Sequence[Strip], axis: Axis, words: str) -> tuple[Markup, Markup]:
+def dot_charts(name: str, like: NodeGroup, strips: Sequence[Strip], axis: Axis, words: str) -> tuple[Markup, Markup]:
     """Return the chart for a desk and for a phone; `words` is what a screen reader says of it."""
     draw = _named if len(strips) <= MOST_NAMED else _many
     return (
@@ -72,7 +72,7 @@ def dot_charts(name: str, like: Like, strips: Sequence[Strip], axis: Axis, words
     )
 
 
-def _named(name: str, width: int, like: Like, strips: Sequence[Strip], axis: Axis, words: str) -> Markup:
+def _named(name: str, width: int, like: NodeGroup, strips: Sequence[Strip], axis: Axis, words: str) -> Markup:
     left = 24 + 7 * max(columns(brief(strip.node)) for strip in strips)
     margins = Margins(left=min(left, 150), right=64, top=8, bottom=38)
     with Canvas(name, width, 46 + 20 * len(strips), margins=margins) as canvas:
@@ -97,7 +97,7 @@ def _named(name: str, width: int, like: Like, strips: Sequence[Strip], axis: Axi
         return canvas.svg(words)
 
 
-def _many(name: str, width: int, like: Like, strips: Sequence[Strip], axis: Axis, words: str) -> Markup:
+def _many(name: str, width: int, like: NodeGroup, strips: Sequence[Strip], axis: Axis, words: str) -> Markup:
     with Canvas(name, width, 260, margins=Margins(left=50, right=16)) as canvas:
         (axes,) = canvas.axes
         if axis.line:
@@ -135,6 +135,6 @@ def _look(dot: Dot, colour: str, size: int) -> dict[str, Any]:
     return {"color": colour, "markersize": size, "markerfacecolor": inside, "markeredgewidth": 1.4}
 
 
-def _colour(like: Like, node: str) -> str:
+def _colour(like: NodeGroup, node: str) -> str:
     mark = like.marked.get(node)
     return COLOURS["soft"] if mark is None else SERIES[mark.colour]

@@ -45,7 +45,7 @@ def _advice(result: ClusterResult) -> Iterator[Advice]:
     for agreement in result.agreements:
         for one in agreement.disagreements[:1]:
             text = f"{disagreement_words(one)} Nodes that are alike have to agree: this one computes otherwise."
-            yield Advice(BAD, f"{one.node} gives other answers than its like", text, "findings")
+            yield Advice(BAD, f"{one.node} gives other answers than its peers", text, "findings")
     invalid = [row for row in result.nodes if row.counted and not (row.verdict and row.verdict.valid)]
     slow = {finding.node: finding for finding in reversed(result.findings)}
     if invalid:

@@ -22,7 +22,7 @@ from benchmark.cluster.report import sections
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.report.distributions import distributions
 from benchmark.cluster.report.headline import advice, finding_words, verdict_words
-from benchmark.cluster.report.parts import Like, likes
+from benchmark.cluster.report.parts import NodeGroup, node_groups
 from benchmark.cluster.report.ranking import ranking
 from benchmark.cluster.report.repeating import repeating
 from benchmark.cluster.report.sharing import sharing
@@ -42,7 +42,7 @@ MOST_TILES = 9
 def render_report(gathered: Gathered, run_dir: Path, against_baseline: Comparison | str = "") -> str:
     """Return the page of the run in `run_dir`; `against_baseline`: what changed, where there is a baseline."""
     run, nodes, result = gathered.run, gathered.nodes, gathered.result
-    groups = likes(run_dir, result, nodes)
+    groups = node_groups(run_dir, result, nodes)
     notes = advice(result)
     changed, every = sections.settings(run)
     counted = [node for node in nodes if node.counted]
@@ -59,7 +59,7 @@ def render_report(gathered: Gathered, run_dir: Path, against_baseline: Compariso
         tiles=_tiles(gathered),
         groups=[_group(like, charted=like.number <= MOST_CHARTED) for like in groups],
         baseline=baseline_view(against_baseline),
-        repeated=[told for like in groups if (told := repeating(like, result.repeats))][:MOST_CHARTED],
+        repeated=[reported for like in groups if (reported := repeating(like, result.repeats))][:MOST_CHARTED],
         shared=[both for like in groups if (both := sharing(like, lost))][:MOST_CHARTED],
         trends=[(like, found) for like in groups[:MOST_CHARTED] if (found := trend(like, known))],
         checks=sections.checks(result),
@@ -90,7 +90,7 @@ def _tiles(gathered: Gathered) -> list[tuple[str, str, str]]:
     return tiles
 
 
-def _group(like: Like, charted: bool) -> dict[str, Any]:
+def _group(like: NodeGroup, charted: bool) -> dict[str, Any]:
     rows = [sections.node_cells(like, like.rows[node.node], place) for place, node in enumerate(like.nodes, start=1)]
     out = [row for row in rows if row["slow"] or not row["valid"] or row["marked"]]
     spreads = [s for n in like.nodes if n.metrics for s in (n.metrics.latency_ms, n.metrics.ttft_ms) if s]

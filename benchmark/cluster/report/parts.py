@@ -50,7 +50,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Like:
+class NodeGroup:
     """A group with its nodes, best first. `marked`: the nodes that have a colour of their own, and which."""
 
     number: int
@@ -75,7 +75,7 @@ class Like:
         return median(n.metrics.qps for n in self.nodes if n.metrics and n.metrics.qps is not None)
 
 
-def likes(run_dir: Path, result: ClusterResult, nodes: Sequence[LoadedNode]) -> list[Like]:
+def node_groups(run_dir: Path, result: ClusterResult, nodes: Sequence[LoadedNode]) -> list[NodeGroup]:
     """Return the result's groups with their nodes."""
     by_name = {node.node: node for node in nodes}
     rows = {row.node: row for row in result.nodes}
@@ -95,14 +95,14 @@ def _like(
     nodes: Sequence[LoadedNode],
     rows: Mapping[str, NodeRow],
     findings: Mapping[str, tuple[Finding, ...]],
-) -> Like:
+) -> NodeGroup:
     server = all(node.result and node.result.loadgen and node.result.loadgen.scenario == "Server" for node in nodes)
     names = [node.node for node in nodes]
     outstanding = [name for name in findings if name in names]
     if group.worst_p99_node is not None and len(nodes) > MOST_COLOURED and group.worst_p99_node not in outstanding:
         outstanding.append(group.worst_p99_node)
     marked = names if len(nodes) <= MOST_COLOURED else outstanding[:MOST_OUTSTANDING]
-    return Like(
+    return NodeGroup(
         number=number,
         group=group,
         nodes=tuple(sorted(nodes, key=lambda node: _rank(node, server))),

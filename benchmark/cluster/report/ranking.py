@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from benchmark.cluster.report.amounts import amount, median, share
 from benchmark.cluster.report.dots import Axis, Dot, Strip, dot_charts
-from benchmark.cluster.report.parts import Chart, Like
+from benchmark.cluster.report.parts import Chart, NodeGroup
 from benchmark.verdict import label, value_of
 
 # With fewer the table says it all.
 FEWEST = 4
 
 
-def ranking(like: Like) -> Chart | None:
+def ranking(like: NodeGroup) -> Chart | None:
     """Return the nodes' figures as dots, with their median; None for few nodes."""
     ranked = values_of(like)
     if len(ranked) < FEWEST:
@@ -34,7 +34,7 @@ def ranking(like: Like) -> Chart | None:
     )
 
 
-def values_of(like: Like) -> list[tuple[str, float]]:
+def values_of(like: NodeGroup) -> list[tuple[str, float]]:
     """Return node and value, best first; nodes without one are left out."""
     found = [(node.node, value_of(node.metrics, like.ranked_by)) for node in like.nodes if node.metrics]
     return [(node, value) for node, value in found if value is not None]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmark.cluster.render.stability import SHOWN
 from benchmark.cluster.report.amounts import amount, median
 from benchmark.cluster.report.dots import Axis, Dot, Strip, at_right, dot_charts
-from benchmark.cluster.report.parts import Chart, Like, Table
+from benchmark.cluster.report.parts import Chart, NodeGroup, Table
 from benchmark.cluster.report.ranking import axis_label
 from benchmark.records import Repeats, Spread
 from benchmark.verdict import label, unit
@@ -21,12 +21,12 @@ MOST_DOTS = 1000
 class Repeated:
     """A group's repeats: the metric that decides as a chart and a table, the others as tables."""
 
-    like: Like
+    like: NodeGroup
     chart: Chart
     deciding: Table
 
 
-def repeating(like: Like, repeats: Repeats | None) -> Repeated | None:
+def repeating(like: NodeGroup, repeats: Repeats | None) -> Repeated | None:
     """Return what the page shows of a group's repeats; None where there is one, or a node lacks the figure."""
     if repeats is None or not (strips := list(_strips(like, repeats))):
         return None
@@ -47,11 +47,11 @@ def repeating(like: Like, repeats: Repeats | None) -> Repeated | None:
     return Repeated(like, chart, _table(like, repeats.metric, repeats))
 
 
-def _every(like: Like, repeats: Repeats) -> bool:
+def _every(like: NodeGroup, repeats: Repeats) -> bool:
     return len(like.nodes) * len(repeats.rows) <= MOST_DOTS
 
 
-def _strips(like: Like, repeats: Repeats) -> Iterator[Strip]:
+def _strips(like: NodeGroup, repeats: Repeats) -> Iterator[Strip]:
     every = _every(like, repeats)
     for node in like.nodes:
         one = _of(like.rows[node.node].spread, repeats.metric)
@@ -66,7 +66,7 @@ def _strips(like: Like, repeats: Repeats) -> Iterator[Strip]:
             yield Strip(node.node, dots, f"{one.cv:.1%}", alarm=not one.stable)
 
 
-def _table(like: Like, metric: str, repeats: Repeats) -> Table:
+def _table(like: NodeGroup, metric: str, repeats: Repeats) -> Table:
     spreads = [(node.node, _of(like.rows[node.node].spread, metric)) for node in like.nodes]
     if len(like.nodes) > 1:
         together = "all nodes: sum" if metric in ("qps", "tokens_per_s") else "all nodes: pooled"

@@ -10,7 +10,7 @@ from typing import Any
 from benchmark.cluster.names import natural, some
 from benchmark.cluster.render.stability import MARK
 from benchmark.cluster.report.amounts import amount, share
-from benchmark.cluster.report.parts import Like, Table
+from benchmark.cluster.report.parts import NodeGroup, Table
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import Check, ClusterResult, Group, NodeRow, RunRecord
 from benchmark.served import ENDPOINT, server_version
@@ -27,7 +27,7 @@ UNUSED = " (of no effect: the engine is endpoint)"
 MAX_NAMED = 6
 
 
-def node_cells(like: Like, row: NodeRow, place: int) -> dict[str, Any]:
+def node_cells(like: NodeGroup, row: NodeRow, place: int) -> dict[str, Any]:
     """Return what the page says of one node in a line."""
     metrics, middle = row.metrics, like.median_qps
     qps = metrics.qps if metrics else None
@@ -66,17 +66,17 @@ def checks(result: ClusterResult) -> list[tuple[str, str, str, str]]:
         for check in row.verdict.checks if row.verdict else ():
             seen.setdefault((check.metric, check.comparison), []).append((row.node, check))
     lines = []
-    for (metric, comparison), told in seen.items():
-        passed = sum(check.passed for _, check in told)
-        node, worst = max(told, key=lambda pair: _badness(pair[1]))
-        limits = {check.limit for _, check in told}
+    for (metric, comparison), reported in seen.items():
+        passed = sum(check.passed for _, check in reported)
+        node, worst = max(reported, key=lambda pair: _badness(pair[1]))
+        limits = {check.limit for _, check in reported}
         suffix = unit(metric)
         words = f"{label(metric)} {comparison.replace('_', ' ')}"
         bound = shown(worst.limit, worst.value) + suffix if len(limits) == 1 else "each node's own limit"
         what = metric if comparison == "holds" else f"{words} {bound}"
         value = "undefined" if worst.value is None else shown(worst.value, worst.limit) + suffix
         value = ("yes" if worst.passed else "no") if comparison == "holds" else value
-        lines.append((what, f"{passed} of {len(told)}", value, node if len(told) > 1 else ""))
+        lines.append((what, f"{passed} of {len(reported)}", value, node if len(reported) > 1 else ""))
     return lines
 
 
@@ -147,23 +147,23 @@ def gpus(nodes: Iterable[LoadedNode]) -> Table | None:
 
 def starts(nodes: Iterable[LoadedNode]) -> Table | None:
     """Return how long the engines' start took, by stage; None where none tells."""
-    told = {
+    reported = {
         node.node: startup_seconds(node.result.engine.details) for node in nodes if node.result and node.result.engine
     }
-    stages = [stage for stage in STARTUP_STAGES if any(stage in seconds for seconds in told.values())]
+    stages = [stage for stage in STARTUP_STAGES if any(stage in seconds for seconds in reported.values())]
     if not stages:
         return None
-    rows = [(node, *(amount(seconds.get(stage)) for stage in stages)) for node, seconds in told.items() if seconds]
+    rows = [(node, *(amount(seconds.get(stage)) for stage in stages)) for node, seconds in reported.items() if seconds]
     return Table("Start of the engine, seconds", ("node", *(stage.replace("_", " ") for stage in stages)), rows)
 
 
 def notes_of_watching(nodes: Iterable[LoadedNode]) -> list[str]:
     """Return what could not be watched, and on which nodes."""
-    told: dict[str, list[str]] = {}
+    reported: dict[str, list[str]] = {}
     for node in nodes:
         if node.result and node.result.telemetry and node.result.telemetry.note:
-            told.setdefault(node.result.telemetry.note, []).append(node.node)
-    return [f"{some(names)}: {note}" for note, names in told.items()]
+            reported.setdefault(node.result.telemetry.note, []).append(node.node)
+    return [f"{some(names)}: {note}" for note, names in reported.items()]
 
 
 def settings(run: RunRecord) -> tuple[Table, Table]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmark.cluster.report.amounts import amount, median, share
 from benchmark.cluster.report.dots import Axis, Dot, Strip, at_right, dot_charts
-from benchmark.cluster.report.parts import Chart, Like
+from benchmark.cluster.report.parts import Chart, NodeGroup
 from benchmark.cluster.report.ranking import axis_label
 from benchmark.cluster.solo import FIGURES
 from benchmark.records import SoloChange
@@ -18,20 +18,20 @@ from benchmark.verdict import label, unit
 class Shared:
     """A group's nodes alone and together, who lost most first. `heads`: the figures, three cells of a row each."""
 
-    like: Like
+    like: NodeGroup
     chart: Chart | None
     heads: Sequence[str]
     rows: Sequence[tuple[str, Sequence[str], bool]]
     """Node, cells, whether it lost more than two measurements of one node differ by."""
 
 
-def sharing(like: Like, lost: Container[str]) -> Shared | None:
+def sharing(like: NodeGroup, lost: Container[str]) -> Shared | None:
     """Return what the page shows of a group whose nodes were measured alone too; None where none was.
 
     `lost`: who lost more than two measurements of one node differ by.
     """
-    told = {node.node: {one.metric: one for one in like.rows[node.node].solo} for node in like.nodes}
-    known = {node: by_metric for node, by_metric in told.items() if by_metric}
+    reported = {node.node: {one.metric: one for one in like.rows[node.node].solo} for node in like.nodes}
+    known = {node: by_metric for node, by_metric in reported.items() if by_metric}
     if not known:
         return None
     metric = like.ranked_by
@@ -56,7 +56,7 @@ def _cells(one: SoloChange | None) -> tuple[str, str, str]:
     return ("-", "-", "-") if one is None else (amount(one.alone), amount(one.together), share(one.change))
 
 
-def _chart(like: Like, metric: str, pairs: Sequence[tuple[str, SoloChange]], lost: Container[str]) -> Chart | None:
+def _chart(like: NodeGroup, metric: str, pairs: Sequence[tuple[str, SoloChange]], lost: Container[str]) -> Chart | None:
     if not pairs:
         return None
     strips = [

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from benchmark.cluster.report.amounts import amount, median, tick
 from benchmark.cluster.report.drawing import COLOURS, DASHES, SERIES, Canvas, Margins, series
-from benchmark.cluster.report.parts import Chart, Like, Table
+from benchmark.cluster.report.parts import Chart, NodeGroup, Table
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.cluster.results.time_series import TimeSeries
 from benchmark.metrics import NS_PER_S
@@ -69,7 +69,7 @@ QUANTITIES = (
 )
 
 
-def timeline(like: Like) -> Chart | None:
+def timeline(like: NodeGroup) -> Chart | None:
     """Return the group's timeline; None where no query of it completed."""
     by_node = aligned(like.nodes)
     if not by_node:
@@ -121,7 +121,7 @@ def _width_ns(series: TimeSeries) -> int:
     return series.width_ns
 
 
-def lines_of(quantity: Quantity, like: Like, by_node: dict[str, tuple[TimeSeries, int]]) -> list[Line]:
+def lines_of(quantity: Quantity, like: NodeGroup, by_node: dict[str, tuple[TimeSeries, int]]) -> list[Line]:
     """Return a line for the nodes that are shown together, and one for each that is marked."""
     lines = []
     crowd = [node.node for node in like.crowd if node.node in by_node]
@@ -164,7 +164,7 @@ def _joined(name: str, width_ns: int, points: Sequence[tuple[int, tuple[float, f
 
 
 def _draw(
-    name: str, width: int, row: int, like: Like, shown: Sequence[tuple[Quantity, list[Line]]], label: str
+    name: str, width: int, row: int, like: NodeGroup, shown: Sequence[tuple[Quantity, list[Line]]], label: str
 ) -> Markup:
     margins = Margins(left=46, right=10, top=24, bottom=36, between=0.5)
     with Canvas(name, width, 60 + row * len(shown), len(shown), margins) as canvas:

@@ -14,7 +14,7 @@ from benchmark.cluster.history import node_history
 from benchmark.cluster.history.show import day
 from benchmark.cluster.report.amounts import amount, median, share, tick
 from benchmark.cluster.report.drawing import COLOURS, DASHES, SERIES, Canvas, Margins, series
-from benchmark.cluster.report.parts import Chart, Like, Table
+from benchmark.cluster.report.parts import Chart, NodeGroup, Table
 from benchmark.errors import InputError
 from benchmark.records import NodeHistory, Shift
 
@@ -51,7 +51,7 @@ def histories(run_dir: Path) -> dict[str, NodeHistory]:
     return {one.node: one for one in own if len(one.points) > 1}
 
 
-def trend(like: Like, known: Mapping[str, NodeHistory]) -> Trend | None:
+def trend(like: NodeGroup, known: Mapping[str, NodeHistory]) -> Trend | None:
     """Return the group's trend; None where no node of it has an earlier run."""
     nodes = [known[node.node] for node in like.nodes if node.node in known]
     metric = "qps" if like.ranked_by == "qps" else "ttft_ms.p50"
@@ -93,7 +93,7 @@ def _words(shift: Shift) -> str:
 def _draw(
     name: str,
     width: int,
-    like: Like,
+    like: NodeGroup,
     values: Mapping[str, Mapping[str, float]],
     runs: Sequence[str],
     shifted: Mapping[str, Sequence[str]],
@@ -131,7 +131,7 @@ def _draw(
         return canvas.svg(words)
 
 
-def _table(like: Like, values: Mapping[str, Mapping[str, float]], runs: Sequence[str], title: str) -> Table:
+def _table(like: NodeGroup, values: Mapping[str, Mapping[str, float]], runs: Sequence[str], title: str) -> Table:
     columns = [node for node in like.marked if node in values]
     heads = ["run", *columns, *(["median"] if len(values) > 1 else [])]
     rows = []

@@ -103,7 +103,7 @@ class LoadedNode:
         return self.result is not None and self.result.status == "complete"
 
 
-def strangers(run_dir: Path, run: RunRecord) -> list[str]:
+def unknown_dirs(run_dir: Path, run: RunRecord) -> list[str]:
     """Return a sentence for everything under nodes/ that belongs to no node of the run."""
     found = (run_dir / NODES).iterdir() if (run_dir / NODES).is_dir() else ()
     names = sorted(path.name for path in found if path.name not in run.nodes and not path.name.startswith("."))
@@ -111,7 +111,7 @@ def strangers(run_dir: Path, run: RunRecord) -> list[str]:
 
 
 def load_node(run_dir: Path, run: RunRecord, node: str) -> LoadedNode:
-    """Return what the node's files say. Never raises for their content: what is wrong is told in the result."""
+    """Return what the node's files say. Never raises for their content: what is wrong is reported in the result."""
     directory = run_dir / NODES / node
     problems: list[str] = []
 
@@ -153,7 +153,7 @@ def load_node(run_dir: Path, run: RunRecord, node: str) -> LoadedNode:
 def _context(
     directory: Path, node: str, attempt: int, samples: Columns, repeat: int, tell: Callable[[InputError], str]
 ) -> tuple[TimeSeries | None, ReadyNode | None]:
-    """Return the series and the clock of a measurement; what is wrong with them is told, and in no total."""
+    """Return the series and the clock of a measurement; what is wrong with them is reported, and in no total."""
     watched = directory / of_repeat(TELEMETRY, repeat)
     try:
         series = time_series_of(samples, read_ticks(watched) if _exists(watched) else ())

@@ -122,9 +122,9 @@ def time_series_of(samples: Columns, ticks: Iterable[Tick] = ()) -> TimeSeries |
 
 def _tokens(samples: Columns, width_ns: int, bins: int) -> array[float]:
     """Return the tokens in each bin. A rate that begins in a bin adds in part to it, in full to later ones."""
-    told = (samples.completed_ns > 0) & (samples.first_token_ns != ABSENT) & (samples.output_tokens > 0)
-    first_ns, last_ns = samples.first_token_ns[told], samples.completed_ns[told]
-    tokens = samples.output_tokens[told]
+    reported = (samples.completed_ns > 0) & (samples.first_token_ns != ABSENT) & (samples.output_tokens > 0)
+    first_ns, last_ns = samples.first_token_ns[reported], samples.completed_ns[reported]
+    tokens = samples.output_tokens[reported]
     at_once = first_ns == last_ns
     # All at once: all of them in the last one's bin, and no rate.
     each = np.where(at_once, 0.0, (tokens - 1) / np.where(at_once, 1, last_ns - first_ns))

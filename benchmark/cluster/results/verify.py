@@ -65,8 +65,8 @@ def check_loadgen(result: NodeResult, directory: Path, prefix: str = "") -> None
             continue
         # Results of earlier versions do not count the errors.
         later = {"error_count"} - quote.model_fields_set
-        told = read_result(directory, of).model_dump(exclude=later)
-        for path, claimed, given in differences(quote.model_dump(exclude=later), told):
+        reported = read_result(directory, of).model_dump(exclude=later)
+        for path, claimed, given in differences(quote.model_dump(exclude=later), reported):
             raise InputError(f"its {path} of LoadGen is {claimed!r}, {of}{DETAIL} and its summary say {given!r}.")
     if not prefix and result.audit is not None:
         judged = judge_audit(directory, result.audit.loadgen, result.audit.end_tokens)

@@ -118,7 +118,7 @@ def _performance(benchmark: Benchmark, name: str, measured: LoadGenResult, divis
     ):
         value = measured.results.get(key)
         if limit_ms and (not isinstance(value, (int, float)) or value >= limit_ms * 1e6):
-            shown = f"{value / 1e6:.1f} ms" if isinstance(value, (int, float)) else "not told"
+            shown = f"{value / 1e6:.1f} ms" if isinstance(value, (int, float)) else "not reported"
             yield f"{metric} is {shown}, and has to be below {limit_ms} ms"
 
 
@@ -169,8 +169,8 @@ def _of_system(submission: Submission, node: str, where: str) -> Iterator[str]:
         for fact, value in _facts(part).items():
             if value != first[fact]:
                 yield (
-                    f"{fact} was {value or 'not told'} in the run {part.run_id} and {first[fact] or 'not told'} in the "
-                    f"run {parts[0].run_id}{where}: measure both again with one of them."
+                    f"{fact} was {value or 'not reported'} in the run {part.run_id} and {first[fact] or 'not reported'} "
+                    f"in the run {parts[0].run_id}{where}: measure both again with one of them."
                 )
 
 

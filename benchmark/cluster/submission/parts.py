@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmark.cluster.arithmetic import likeness
+from benchmark.cluster.arithmetic import comparison_key
 from benchmark.cluster.names import natural
 from benchmark.cluster.results.load import load_node, one_line
 from benchmark.cluster.submission.rules import INTERACTIVE, OF_MODEL, Benchmark
@@ -129,7 +129,7 @@ def _parts(run_dir: Path, only: Collection[str]) -> tuple[list[Part], list[str]]
                 f"The run {run.run_id} is of {scenario}, which {benchmark.name} does not have in MLPerf: "
                 f"it has {', '.join(benchmark.profiles)}."
             )
-        like = likeness(loaded)
+        like = comparison_key(loaded)
         same = {name: like[name] for name in SAME}
         parts.append(Part(run.run_id, node, benchmark, scenario, run_dir / NODES / node, loaded.result, same))
     if not parts and not only:

@@ -116,9 +116,9 @@ def plan_text(steps: Sequence[Step], begun: Mapping[str, Begun]) -> list[str]:
             continue
         if known is not None:
             head += f", goes on in the run {known.run_id} ({known.asked}) with {some(known.left)}"
-        told = ", ".join(f"{what} {_words(seconds)}" for what, seconds in step.parts)
+        reported = ", ".join(f"{what} {_words(seconds)}" for what, seconds in step.parts)
         rate = f"at {step.qps:g} queries/s a node" if step.qps else "at a rate that is not known yet"
-        lines.append(f"{head}: {told} ({rate}).")
+        lines.append(f"{head}: {reported} ({rate}).")
     left = [step for step in steps if step.scenario not in begun or begun[step.scenario].left]
     unknown = any(step.whole_s is None for step in left)
     total = duration(sum(step.known_s for step in left))

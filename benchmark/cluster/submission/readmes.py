@@ -65,7 +65,7 @@ def model(part: Part) -> str:
 
 
 def is_reference_model(part: Part) -> bool:
-    """Tell whether the weights are those that MLPerf's reference names, as far as can be shown."""
+    """Return whether the weights are those that MLPerf's reference names, as far as can be shown."""
     facts = _facts(part)
     return (hub_name(facts.name), facts.revision) == (DEFAULT_MODEL, DEFAULT_REVISION)
 
@@ -110,7 +110,7 @@ def _details(part: Part) -> dict[str, Any]:
 
 
 def _is_served(part: Part) -> bool:
-    """Tell whether somebody else chose what the server serves."""
+    """Return whether somebody else chose what the server serves."""
     return part.result.resolved.profile.engine == ENDPOINT
 
 

@@ -19,7 +19,7 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 def source_readme(parts: Iterable[Part]) -> str:
-    """Return src/README.md; of an installed package that is no checkout, only versions can be told."""
+    """Return src/README.md; of an installed package that is no checkout, only versions can be reported."""
     installed = sorted({part.environment.packages.get(PROGRAM, __version__) for part in parts})
     commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
     return render(

@@ -73,7 +73,7 @@ class Step:
 class Places:
     """Where the requests of a step read and write, as transformers asks its cache for it while it prepares the step.
 
-    Of a request that answers only its pages are told. transformers would tell every one of its tokens, in a list of
+    Of a request that answers only its pages are reported. transformers would tell every one of its tokens, in a list of
     all tokens of all requests: with 400 requests of 800 tokens that took the CPU longer than the step took the GPU.
     """
 
@@ -151,7 +151,7 @@ def _answering_step(tables: Any, starts_k: Any, allocator: Any, kernels: Kernels
 
 
 def _answering(lengths: Any, page_rows: Any, most_pages: int, page_size: int) -> Answering:
-    """Make tables of the pages whose first rows were told one after the other."""
+    """Make tables of the pages whose first rows were reported one after the other."""
     import torch
 
     ends = ((lengths + page_size - 1) // page_size).cumsum(0)

@@ -88,7 +88,7 @@ class Engine(interfaces.Engine):
         self._counted = [self._client, self._cache]
         started = {"start": settings.benchmark_endpoint_start} if settings.benchmark_endpoint_start else {}
         if started:
-            discovery.refuse_strangers(self._client)
+            discovery.refuse_foreign_server(self._client)
             self._server = ServerProcess(
                 settings.benchmark_endpoint_start, self.directory, name=self.called, secret=self._secrets.values
             )

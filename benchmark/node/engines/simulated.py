@@ -1,6 +1,6 @@
 """An engine that only waits: for trying the orchestration and the arithmetic. Its results say SIMULATED.
 
-What makes one node slower than its like is no setting, or they would not be alike: SIMULATED_SLOWDOWN in the node's
+What makes one node slower than its peers is no setting, or they would not be alike: SIMULATED_SLOWDOWN in the node's
 environment (1.05: 5 % slower), recorded in the engine's details; SIMULATED_SEED makes the natural spread repeatable.
 """
 

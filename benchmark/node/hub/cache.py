@@ -142,11 +142,11 @@ class RepositoryCache:
         return Manifest(repository=self.repository, commit=commit, files=files)
 
     def sound(self, file: File) -> bool:
-        """Tell whether a blob is whole: vouched for by size and time, or by its hash."""
+        """Return whether a blob is whole: vouched for by size and time, or by its hash."""
         return self.vouched(file) or verify(self.blob(file), file)
 
     def vouched(self, file: File) -> bool:
-        """Tell whether a blob is as it was when it was verified."""
+        """Return whether a blob is as it was when it was verified."""
         try:
             stat = self.blob(file).stat()
         except OSError:
@@ -154,7 +154,7 @@ class RepositoryCache:
         return (stat.st_size, stat.st_mtime_ns) == (file.size, file.mtime_ns)
 
     def linked(self, manifest: Manifest) -> bool:
-        """Tell whether every file of the snapshot leads to its blob."""
+        """Return whether every file of the snapshot leads to its blob."""
         snapshot = self.snapshot(manifest.commit)
         with suppress(OSError):
             return all((snapshot / name).samefile(self.blob(file)) for name, file in manifest.files.items())
@@ -213,7 +213,7 @@ class RepositoryCache:
 
 
 def verify(path: Path, file: File) -> bool:
-    """Tell whether a file's content is what its etag says; nothing is read where the size is wrong already."""
+    """Return whether a file's content is what its etag says; nothing is read where the size is wrong already."""
     try:
         if path.stat().st_size != file.size:
             return False

@@ -52,7 +52,7 @@ class Hub:
         Raises InputError (unknown model or revision, token refused), SetupError (gated, no network) or RunError.
         """
         hub = huggingface_hub_package()
-        with self._told():
+        with self._reported():
             info = hub.HfApi(endpoint=self.endpoint, token=self.token or False).repo_info(
                 self.repository, revision=self.revision, repo_type=self.kind.name, files_metadata=True, timeout=30
             )
@@ -71,7 +71,7 @@ class Hub:
 
         What an earlier call brought is kept. Raises as `listing` does; a file that stays wrong is a RunError.
         """
-        with self._told(cache.hub):
+        with self._reported(cache.hub):
             cache.blobs.mkdir(parents=True, exist_ok=True)
             cache.locks.mkdir(parents=True, exist_ok=True)
             # A name per blob: the same content may occur under two names.
@@ -121,17 +121,17 @@ class Hub:
             )
 
     @contextmanager
-    def _told(self, place: Path | None = None) -> Iterator[None]:
+    def _reported(self, place: Path | None = None) -> Iterator[None]:
         """Turn what huggingface_hub raises into the project's errors; nothing of the request stays in them."""
         try:
             yield
         except BenchmarkError:
             raise
         except Exception as error:
-            told = self._sentence(error, place)
-            if told is None:
+            reported = self._sentence(error, place)
+            if reported is None:
                 raise
-            raise told from None
+            raise reported from None
 
     def _sentence(self, error: Exception, place: Path | None) -> BenchmarkError | None:
         import httpx2
@@ -247,6 +247,6 @@ def huggingface_hub_package() -> Any:
     import huggingface_hub.file_download
     import huggingface_hub.utils
 
-    # Its warnings name storage addresses that hold signatures; what matters is told in our errors.
+    # Its warnings name storage addresses that hold signatures; what matters is reported in our errors.
     huggingface_hub.utils.logging.set_verbosity_error()
     return huggingface_hub

@@ -43,7 +43,7 @@ class Look:
     """What one step showed."""
 
     sizes: Sizes | None = None
-    """None: they cannot be told."""
+    """None: they cannot be known."""
     unfit: str | None = None
     """Why continuous batching cannot serve it, as the end of a sentence; None: it can."""
     needs: frozenset[str] = frozenset()
@@ -67,10 +67,10 @@ def read_config(snapshot: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(snapshot, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the configuration classes check themselves, each in its own way
-        told = " ".join(str(error).split())[:300]
+        reported = " ".join(str(error).split())[:300]
         raise SetupError(
-            f"{snapshot / 'config.json'} does not describe a model that transformers {__version__} knows: {told} The "
-            "engines vllm and endpoint do not need transformers to know it."
+            f"{snapshot / 'config.json'} does not describe a model that transformers {__version__} knows: {reported} "
+            "The engines vllm and endpoint do not need transformers to know it."
         ) from None
 
 
@@ -146,7 +146,7 @@ def _not_by_its_kind(config: Any) -> str | None:
         text = text_config(config)
         kinds = layer_kinds(text)
     except Exception as error:
-        return f"its layers are not told ({_words(error)})"
+        return f"its layers are not reported ({_words(error)})"
     if unknown := sorted(set(kinds) - {FULL, SLIDING}):
         return (
             f"it has layers of {', '.join(map(repr, unknown))}, and the paged cache is for full and sliding attention"
@@ -269,7 +269,7 @@ def _sizes(model: Any, seen: _Seen) -> Sizes | None:
 
 
 def _widest(model: Any, output: Any, hidden: int) -> int | None:
-    """Return the most values that a layer computes of a token, by the largest of its matrices; None: it is not told.
+    """Return the most values that a layer computes of a token, by the largest of its matrices; None: not known.
 
     Of the experts those that are chosen compute, each in the same width.
     """
@@ -280,7 +280,7 @@ def _widest(model: Any, output: Any, hidden: int) -> int | None:
         if module is output or kind.endswith("Embedding") or not weights:
             continue
         if kind.endswith("Experts"):
-            chosen = next((count for name in CHOSEN if isinstance(count := _told(model.config, name), int)), None)
+            chosen = next((count for name in CHOSEN if isinstance(count := _reported(model.config, name), int)), None)
             if chosen is None:
                 return None
             own = [size for one in weights if one.dim() > 2 for size in one.shape[-2:] if size != hidden]
@@ -290,7 +290,7 @@ def _widest(model: Any, output: Any, hidden: int) -> int | None:
     return int(max(widths))
 
 
-def _told(config: Any, name: str) -> Any:
+def _reported(config: Any, name: str) -> Any:
     places = (text_config(config), getattr(config, "ffn_config", None))
     return next((found for place in places if (found := getattr(place, name, None)) is not None), None)
 

@@ -32,14 +32,14 @@ def check_files(snapshot: Path) -> int:
     for path in sorted(snapshot.iterdir()):
         if path.is_symlink() and not path.exists():
             raise _missing(path)
-    told = {name: _read_json(snapshot / name) for name in JSON_FILES if (snapshot / name).exists()}
-    if CONFIG not in told:
+    reported = {name: _read_json(snapshot / name) for name in JSON_FILES if (snapshot / name).exists()}
+    if CONFIG not in reported:
         raise _missing(snapshot / CONFIG)
-    if not isinstance(told[CONFIG].get("model_type"), str):
+    if not isinstance(reported[CONFIG].get("model_type"), str):
         raise _damaged(snapshot / CONFIG, "it names no model_type")
     if not any(any(snapshot.glob(pattern)) for pattern in TOKENIZERS):
         raise _missing(snapshot / TOKENIZERS[0])
-    for shard in sorted(set(_shards(told[INDEX], snapshot / INDEX))) if INDEX in told else ():
+    for shard in sorted(set(_shards(reported[INDEX], snapshot / INDEX))) if INDEX in reported else ():
         if not (snapshot / shard).is_file():
             raise _missing(snapshot / shard)
     return count_parameters(snapshot)

@@ -101,8 +101,8 @@ def load_model(settings: Settings, readers: int | None = None) -> LoadedModel:
             tokenizer = AutoTokenizer.from_pretrained(snapshot, local_files_only=True, trust_remote_code=False)
         model = _read(snapshot, getattr(torch, settings.benchmark_dtype), device, readers, stages)
     except (OSError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError: torch's own, full memory among them
-        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise SetupError(f"The model in {snapshot} cannot be loaded: {told}") from error
+        reported = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise SetupError(f"The model in {snapshot} cannot be loaded: {reported}") from error
     if not tokenizer.chat_template:
         raise SetupError(f"The model in {snapshot} has no chat template: an instruct model is needed.")
     model.eval()
@@ -146,7 +146,7 @@ def _read(snapshot: Path, dtype: Any, device: str, readers: int | None, stages: 
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
-            ignore_mismatched_sizes=True,  # they are told below, by name
+            ignore_mismatched_sizes=True,  # they are reported below, by name
             output_loading_info=True,
         )
         _require_all(snapshot, found)

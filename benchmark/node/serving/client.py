@@ -86,7 +86,7 @@ class Request:
 
 
 class Client:
-    """Asks the servers at `urls`. Every failure is told as one, in a sentence, and nothing is redirected.
+    """Asks the servers at `urls`. Every failure is reported as one, in a sentence, and nothing is redirected.
 
     A query waits here only where as many connections are open as this process may have; see `Slots`. What is sent more
     than once: see `Connections`. A URL that refuses connections is left alone after some: failing at once, it would
@@ -166,7 +166,7 @@ class Client:
     async def get(self, target: Target, route: str) -> str:
         """Return what a route answers. Raises ReplyError unless its status is 200."""
         try:
-            with self._told(target, f"{GET_TIMEOUT_S:g} s"):
+            with self._reported(target, f"{GET_TIMEOUT_S:g} s"):
                 async with self._connections.get(target.address, route, GET_TIMEOUT_S) as response:
                     target.reached = True
                     target.software = self._secrets.mask_key(response.headers.get("Server", ""))
@@ -195,7 +195,7 @@ class Client:
         what `first` and `whole` raise.
         """
         reply, begun = Reply(), False
-        with self._told(target, f"{self._timeout_s:g} s (benchmark_endpoint_query_timeout_s)"):
+        with self._reported(target, f"{self._timeout_s:g} s (benchmark_endpoint_query_timeout_s)"):
             sent = self._connections.post(target.address, request.route, to_json(request.body), alone)
             async with sent as response:
                 target.reached = True
@@ -292,7 +292,7 @@ class Client:
             self._slots.release(target)
 
     @contextmanager
-    def _told(self, target: Target, limit: str) -> Iterator[None]:
+    def _reported(self, target: Target, limit: str) -> Iterator[None]:
         """Turn what the connection raises into a ReplyError, a sentence without any secret."""
         try:
             yield
@@ -300,11 +300,11 @@ class Client:
             error.args = (self._secrets.mask(str(error)),)
             raise
         except Exception as error:
-            told = explained(error, target.url, limit, target.address.through, target.reached)
-            if told is None:
+            reported = explained(error, target.url, limit, target.address.through, target.reached)
+            if reported is None:
                 raise
-            told.args = (self._secrets.mask(str(told)),)
-            raise told from None
+            reported.args = (self._secrets.mask(str(reported)),)
+            raise reported from None
 
 
 class _Flight:

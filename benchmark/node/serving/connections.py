@@ -152,7 +152,7 @@ def _opened_for_its_query(address: Any) -> socket.socket:
 
 
 def _came_to_nothing(error: Exception) -> bool:
-    """Tell whether a connection was there, and ended before a byte came."""
+    """Return whether a connection was there, and ended before a byte came."""
     if isinstance(error, aiohttp.ClientConnectorError):
         return False
     # In the place of a text it has the beginning of an answer.

@@ -39,7 +39,7 @@ class Found:
     details: dict[str, JsonValue] = field(default_factory=dict)
 
 
-def refuse_strangers(client: Client) -> None:
+def refuse_foreign_server(client: Client) -> None:
     """Raise SetupError where something answers already at the address of a server that is yet to be started."""
     for target in client.targets:
         try:

@@ -86,8 +86,8 @@ def explained(error: Exception, url: str, limit: str, proxy: str = "", reached: 
     if (cause := _tls_error(error)) is not None:
         return TlsFailure(_tls(cause, url))
     if isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.ClientConnectorError):
-        told = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-        return Unreachable(f"{url} cannot be reached: {shown(str(told))}.")
+        reported = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+        return Unreachable(f"{url} cannot be reached: {shown(str(reported))}.")
     if isinstance(error, asyncio.TimeoutError):
         return ReplyError(f"{url} gave no whole answer within {limit}.")
     if isinstance(error, aiohttp.ClientError):
@@ -96,7 +96,7 @@ def explained(error: Exception, url: str, limit: str, proxy: str = "", reached: 
 
 
 async def speaks_tls(url: str) -> bool:
-    """Tell whether something at the address of a plain http:// URL takes TLS."""
+    """Return whether something at the address of a plain http:// URL takes TLS."""
     parts = urlsplit(url)
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent
@@ -122,11 +122,15 @@ def _shortage(error: Exception, reached: bool) -> tuple[str, str] | None:
         return _SHORT[errno.ENOMEM]
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return _THREADS
-    told = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if not isinstance(told, OSError):
+    reported = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if not isinstance(reported, OSError):
         return None
     # Several addresses of one name: their errors come as one text.
-    numbers = {told.errno} if told.errno else {int(number) for number in re.findall(r"\[Errno (\d+)\]", str(told))}
+    numbers = (
+        {reported.errno}
+        if reported.errno
+        else {int(number) for number in re.findall(r"\[Errno (\d+)\]", str(reported))}
+    )
     found = next((number for number in _SHORT if number in numbers), None)
     if found == errno.EADDRNOTAVAIL and (not reached or (len(numbers) > 1 and not _has_ipv6_loopback())):
         return None  # an address that this node has no way to: IPv6 that is switched off, say

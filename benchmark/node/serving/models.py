@@ -102,10 +102,10 @@ def choose(listings: Sequence[Listing], settings: Settings) -> str:
             )
         found.setdefault(matches[0].id, listing)
     if len(found) > 1:
-        told = "; ".join(f"{one.target.url} calls it {name}" for name, one in found.items())
+        reported = "; ".join(f"{one.target.url} calls it {name}" for name, one in found.items())
         raise SetupError(
-            f"The servers have different names for {wanted} ({told}): one name is asked of all. Start them with the "
-            "same name, or set benchmark_endpoint_model to one that all answer to."
+            f"The servers have different names for {wanted} ({reported}): one name is asked of all. Start them with "
+            "the same name, or set benchmark_endpoint_model to one that all answer to."
         )
     return next(iter(found))
 

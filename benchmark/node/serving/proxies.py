@@ -14,7 +14,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Proxy:
-    """A proxy, and the variable that named it: its address and password are kept out of what is told."""
+    """A proxy, and the variable that named it: its address and password are kept out of what is reported."""
 
     variable: str
     url: str = field(repr=False)
@@ -68,7 +68,7 @@ def _is_excepted(host: str, port: int, environment: Mapping[str, str]) -> bool:
 
 
 def _covers(entry: str, host: str, port: int) -> bool:
-    """Tell whether an entry of NO_PROXY means a server: a name, a domain, an address, a network, `*`; with its port."""
+    """Return whether an entry of NO_PROXY covers a server: name, domain, address, network or `*`, with its port."""
     name, colon, number = entry.rpartition(":")
     if colon and number.isdecimal() and (":" not in name or name.startswith("[")):
         return int(number) == port and _covers(name, host, port)

@@ -242,7 +242,7 @@ class Reply:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Tell whether what the stream ended with is an event, or was cut."""
+    """Return whether what the stream ended with is an event, or was cut."""
     try:
         from_json(data)
     except ValueError:

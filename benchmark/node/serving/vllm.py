@@ -98,5 +98,5 @@ def _longest(snapshot: Path) -> int:
     except (OSError, ValueError):
         return MAX_MODEL_LEN  # vLLM says better what is wrong with it
     places = [config, *(config.get(part) for part in TEXT_PARTS)] if isinstance(config, dict) else []
-    told = [one[name] for one in places if isinstance(one, dict) for name in LENGTHS if name in one]
-    return min([MAX_MODEL_LEN, *(one for one in told if type(one) is int and one > 0)])
+    reported = [one[name] for one in places if isinstance(one, dict) for name in LENGTHS if name in one]
+    return min([MAX_MODEL_LEN, *(one for one in reported if type(one) is int and one > 0)])

@@ -24,6 +24,6 @@ def end_with_reader() -> None:
 
 def _watch(out: int) -> None:
     hung_up = select.poll()
-    hung_up.register(out, 0)  # errors and hang-ups are told without being asked for
+    hung_up.register(out, 0)  # errors and hang-ups are reported without being asked for
     hung_up.poll()
     os.kill(os.getpid(), signal.SIGTERM)

@@ -93,11 +93,11 @@ def held_s(proc: Path = PROC, cgroup: Path = CGROUP) -> float | None:
     """Return for how long quotas have kept this process' control groups from running; the largest of them."""
     held = []
     for path in groups(proc, cgroup):
-        told = dict(line.split(maxsplit=1) for line in _text(path / "cpu.stat").splitlines() if " " in line)
-        if told.get("throttled_usec", "").isdecimal():
-            held.append(int(told["throttled_usec"]) / 1e6)
-        elif told.get("throttled_time", "").isdecimal():
-            held.append(int(told["throttled_time"]) / NS)
+        reported = dict(line.split(maxsplit=1) for line in _text(path / "cpu.stat").splitlines() if " " in line)
+        if reported.get("throttled_usec", "").isdecimal():
+            held.append(int(reported["throttled_usec"]) / 1e6)
+        elif reported.get("throttled_time", "").isdecimal():
+            held.append(int(reported["throttled_time"]) / NS)
     return max(held, default=None)
 
 

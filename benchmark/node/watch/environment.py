@@ -53,7 +53,7 @@ def validate_environment(settings: Settings, engine: str) -> Environment:
         kernel=platform.release(),
         cpu_governor=_governor(),
         compiler=_compiler(),
-        nvml=seen.untold,
+        nvml=seen.unreported,
         model_sha256=weights,
         tokenizer_sha256=tokenizer,
         packages={name: version for name in PACKAGES if (version := _version(name))},
@@ -70,15 +70,15 @@ def require_idle(settings: Settings, engine: str, seen: Environment) -> None:
     others = [(gpu, one) for gpu in seen.gpus for one in gpu.processes if one.kind == "compute"]
     if not others or engine == SERVED or not settings.benchmark_require_idle_gpus:
         return
-    told = [f"GPU {gpu.index} ({gpu.name}) is used by {_process_words(one)}." for gpu, one in others]
+    reported = [f"GPU {gpu.index} ({gpu.name}) is used by {_process_words(one)}." for gpu, one in others]
     advice = (
         "A number that is measured beside it would not be the GPU's: end it, take other GPUs (CUDA_VISIBLE_DEVICES in "
         "benchmark_environment), or set benchmark_require_idle_gpus: false."
     )
-    raise SetupError("\n".join([*told, advice]))
+    raise SetupError("\n".join([*reported, advice]))
 
 
-def visitors(settings: Settings, engine: str, watched: Telemetry | None) -> tuple[str, ...]:
+def foreign_processes(settings: Settings, engine: str, watched: Telemetry | None) -> tuple[str, ...]:
     """Return a sentence for each process that came to a GPU while the node measured; none where GPUs may be shared."""
     if watched is None or engine == SERVED or not settings.benchmark_require_idle_gpus:
         return ()
@@ -86,7 +86,7 @@ def visitors(settings: Settings, engine: str, watched: Telemetry | None) -> tupl
         f"GPU {gpu.index} was used by {_process_words(one)}, which had come while the node measured: the numbers are "
         "not the GPU's alone."
         for gpu in watched.gpus
-        for one in gpu.visitors
+        for one in gpu.foreign_processes
     )
 
 
@@ -103,7 +103,7 @@ class _Gpus:
     driver: str | None = None
     cuda: str | None = None
     cuda_driver: str | None = None
-    untold: str | None = None
+    unreported: str | None = None
     """Why the driver could not be asked."""
 
 
@@ -117,8 +117,8 @@ def _gpus() -> _Gpus:
             require_all(boards, gpus, found)
             if found is not None and found.left_out:
                 print(found.left_out, file=sys.stderr, flush=True)
-            told = tuple(_with_processes(describe(asked, gpu), others) for gpu in gpus)
-            return _Gpus(told, asked.version, cuda, asked.cuda)
+            reported = tuple(_with_processes(describe(asked, gpu), others) for gpu in gpus)
+            return _Gpus(reported, asked.version, cuda, asked.cuda)
     except NoDriver as reason:
         gpus, cuda = visible_gpus()
         require_all((), gpus, visible())

@@ -46,11 +46,11 @@ class Driver:
             return None, error
 
     def is_lost(self, error: Exception) -> bool:
-        """Tell whether the error says that the GPU itself is broken, not that it does not know the question."""
+        """Return whether the error says that the GPU itself is broken, not that it does not know the question."""
         return getattr(error, "value", None) in LOST
 
     def is_forbidden(self, error: Exception | None) -> bool:
-        """Tell whether the error says that this user may not use the GPU."""
+        """Return whether the error says that this user may not use the GPU."""
         return getattr(error, "value", None) == NO_PERMISSION
 
     def count(self) -> int:

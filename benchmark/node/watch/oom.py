@@ -1,4 +1,4 @@
-"""What the kernel has killed for want of memory: how a SIGKILL that nobody sent is told from one that somebody did.
+"""What the kernel has killed for want of memory: what a SIGKILL was for that nobody sent.
 
 benchmark/fleet/scripts/start.sh counts the same for the run as a whole, which cannot do so itself once it is killed.
 """

@@ -76,16 +76,16 @@ def require_all(boards: Sequence[Listed], seen: Sequence[Gpu], found: Visible | 
         boards = [board for board in boards if board.error is not None]  # which slices torch sees, CUDA decides
     lost = [board for board in boards if board.error is not None or not _is_seen(board.uuid, seen)]
     if lost:
-        told = [f"{board} is not usable: {board.error or 'torch does not see it'}." for board in lost]
+        reported = [f"{board} is not usable: {board.error or 'torch does not see it'}." for board in lost]
         total = len(seen) + len(lost)
-        raise SetupError("\n".join([*told, f"The driver lists {total} GPUs and torch sees {len(seen)}. {REMEDY}"]))
+        raise SetupError("\n".join([*reported, f"The driver lists {total} GPUs and torch sees {len(seen)}. {REMEDY}"]))
 
 
 def _require_listed(boards: Sequence[Listed], seen: Sequence[Gpu], found: Visible) -> None:
     if len(seen) < len(found.entries):
         errors = [f"{board} is in error: {board.error}." for board in boards if board.error is not None]
-        told = f"{NAME} asks for {len(found.entries)} GPUs ({', '.join(found.entries)}) and torch sees {len(seen)}."
-        raise SetupError("\n".join([*errors, f"{told} {REMEDY}"]))
+        reported = f"{NAME} asks for {len(found.entries)} GPUs ({', '.join(found.entries)}) and torch sees {len(seen)}."
+        raise SetupError("\n".join([*errors, f"{reported} {REMEDY}"]))
 
 
 def _is_seen(uuid: str, seen: Sequence[Gpu]) -> bool:

@@ -99,7 +99,7 @@ class Board:
         }
 
     def look_seldom(self, busy: bool) -> None:
-        """Note what is told once, at the end: the PCIe link of a busy GPU, and errors."""
+        """Note what is reported once, at the end: the PCIe link of a busy GPU, and errors."""
         nvml = self.asked.nvml
         for kind in ("CORRECTED", "UNCORRECTED"):
             count = self.ask(
@@ -130,20 +130,20 @@ class Board:
         found = self.ask("nvmlDeviceGetComputeRunningProcesses", whole=False)
         return {process.pid: process for process in found or ()}
 
-    def _visitors(self) -> list[dict[str, Any]]:
+    def _foreign_processes(self) -> list[dict[str, Any]]:
         """Return who has come since and computes on it, and is not of this run."""
         new = [process for pid, process in self._computing().items() if pid not in self.tenants]
         return [self.asked.describe_process(one) for one in new if not descends(one.pid, os.getppid())][:MAX_VISITORS]
 
     def end(self) -> dict[str, Any]:
-        """Return what is told once."""
+        """Return what is reported once."""
         new = {f"ecc_{kind}": last - first for kind, (first, last) in self.errors.items() if last >= first}
         link = {"pcie_generation": self.pcie_generation, "pcie_width": self.pcie_width}
-        return {"index": self.index, "xid": self.xid, "visitors": self._visitors(), **link, **new}
+        return {"index": self.index, "xid": self.xid, "foreign_processes": self._foreign_processes(), **link, **new}
 
 
 def descends(pid: int, ancestor: int) -> bool:
-    """Tell whether a process is another or was started by it, or by one that it started; False where it is gone."""
+    """Return whether a process is another or was started by it, or by one that it started; False where it is gone."""
     while pid > 1 and pid != ancestor:
         try:
             stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
@@ -234,9 +234,11 @@ class Sampler:
         lines = b""
         for tick in self.kept:
             tick["t_ns"] -= self.start_ns
-            told = {name: value for name, value in tick.items() if value is not None}
-            told["gpus"] = [{name: value for name, value in gpu.items() if value is not None} for gpu in tick["gpus"]]
-            lines += json.dumps(told, separators=(",", ":")).encode() + b"\n"
+            reported = {name: value for name, value in tick.items() if value is not None}
+            reported["gpus"] = [
+                {name: value for name, value in gpu.items() if value is not None} for gpu in tick["gpus"]
+            ]
+            lines += json.dumps(reported, separators=(",", ":")).encode() + b"\n"
         self.kept = []
         self.left -= len(lines)
         if self.left <= 0:
@@ -287,11 +289,11 @@ def watch(path: str, boards: list[Board], notes: list[str], asked: Driver | None
     except ImportError:
         notes.append("psutil is not installed: processor, memory and network were not watched")
     # Unbuffered: what was read ahead would not be seen by select.
-    told = FileIO(sys.stdin.fileno(), closefd=False)
+    reported = FileIO(sys.stdin.fileno(), closefd=False)
     sampler = Sampler(path, boards, host, notes)
     due_ns: int | None = None
     while True:
-        word, _, number = wait(told, due_ns).partition(" ")
+        word, _, number = wait(reported, due_ns).partition(" ")
         if word == "closed":
             return
         if word == "end":
@@ -310,12 +312,12 @@ def watch(path: str, boards: list[Board], notes: list[str], asked: Driver | None
         due_ns = max((due_ns or 0) + INTERVAL_NS, time.monotonic_ns())
 
 
-def wait(told: FileIO, due_ns: int | None) -> str:
+def wait(reported: FileIO, due_ns: int | None) -> str:
     """Return the next line that comes before a time (None: whenever), nothing where none does, or "closed"."""
     patience_s = None if due_ns is None else max(0, due_ns - time.monotonic_ns()) / 1e9
-    if not select.select([told], [], [], patience_s)[0]:
+    if not select.select([reported], [], [], patience_s)[0]:
         return ""
-    return told.readline().decode().strip() or "closed"
+    return reported.readline().decode().strip() or "closed"
 
 
 def main() -> None:

@@ -18,45 +18,45 @@ MIN_IDLE_NS = 500_000_000
 NO_THROTTLING = ("gpu_idle", "applications_clocks_setting", "display_clock_setting")
 
 
-class ToldOfGpu(Record):
+class GpuReport(Record):
     """What the process that watches tells of a GPU once, at the end."""
 
     index: Count
     xid: tuple[Count, ...] = ()
-    visitors: tuple[GpuProcess, ...] = ()
+    foreign_processes: tuple[GpuProcess, ...] = ()
     ecc_corrected: Count | None = None
     ecc_uncorrected: Count | None = None
     pcie_generation: Count | None = None
     pcie_width: Count | None = None
 
 
-class Told(Record):
+class SamplerReport(Record):
     """What the process that watches tells at the end. Its own processor time, and for how long it watched."""
 
     cpu_s: float = 0
     span_s: float = 0
-    gpus: tuple[ToldOfGpu, ...] = ()
+    gpus: tuple[GpuReport, ...] = ()
     notes: tuple[Text, ...] = ()
 
 
-def sum_up(ticks: Sequence[Tick], window_ns: int, told: Told) -> Telemetry | None:
+def sum_up(ticks: Sequence[Tick], window_ns: int, reported: SamplerReport) -> Telemetry | None:
     """Return what the ticks in the window amount to, without the energy; None where there are not two."""
     within = [tick for tick in ticks if 0 <= tick.t_ns <= window_ns]
     if len(within) < 2 or within[-1].t_ns <= within[0].t_ns:
         return None
     weights = _weights([tick.t_ns for tick in within], window_ns)
     indexes = sorted({gpu.index for tick in within for gpu in tick.gpus})
-    known = {gpu.index: gpu for gpu in told.gpus}
+    known = {gpu.index: gpu for gpu in reported.gpus}
     cpu = [tick.cpu_percent for tick in within]
     return Telemetry(
         ticks=len(within),
         interval_ms=(within[-1].t_ns - within[0].t_ns) / (len(within) - 1) / 1e6,
-        cost_percent=100 * told.cpu_s / told.span_s if told.span_s else 0,
+        cost_percent=100 * reported.cpu_s / reported.span_s if reported.span_s else 0,
         cpu_percent=_mean(cpu, weights),
         cpu_percent_max=_most(cpu),
         memory_mib_max=_most(tick.memory_mib for tick in within),
         gpus=tuple(_gpu(index, within, weights, ticks, window_ns, known.get(index)) for index in indexes),
-        note="; ".join(told.notes)[:4000],
+        note="; ".join(reported.notes)[:4000],
     )
 
 
@@ -66,7 +66,7 @@ def _gpu(
     weights: Sequence[float],
     ticks: Sequence[Tick],
     window_ns: int,
-    told: ToldOfGpu | None,
+    reported: GpuReport | None,
 ) -> GpuTelemetry:
     seen = [next((gpu for gpu in tick.gpus if gpu.index == index), GpuTick(index=index)) for tick in within]
     busy = [gpu.sm_clock_mhz if gpu.utilisation_percent else None for gpu in seen]
@@ -82,12 +82,12 @@ def _gpu(
         temperature_c_max=_most(gpu.temperature_c for gpu in seen),
         throttled=_throttled([gpu.throttle_reasons for gpu in seen], weights),
         joules=joules(ticks, index, 0, window_ns),
-        ecc_corrected=told.ecc_corrected if told else None,
-        ecc_uncorrected=told.ecc_uncorrected if told else None,
-        xid=told.xid if told else (),
-        visitors=told.visitors if told else (),
-        pcie_generation=told.pcie_generation if told else None,
-        pcie_width=told.pcie_width if told else None,
+        ecc_corrected=reported.ecc_corrected if reported else None,
+        ecc_uncorrected=reported.ecc_uncorrected if reported else None,
+        xid=reported.xid if reported else (),
+        foreign_processes=reported.foreign_processes if reported else (),
+        pcie_generation=reported.pcie_generation if reported else None,
+        pcie_width=reported.pcie_width if reported else None,
     )
 
 
@@ -98,9 +98,9 @@ def _weights(times: Sequence[int], window_ns: int) -> list[float]:
 
 
 def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
-    told = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
-    whole = sum(weight for _, weight in told)
-    return sum(value * weight for value, weight in told) / whole if whole else None
+    reported = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
+    whole = sum(weight for _, weight in reported)
+    return sum(value * weight for value, weight in reported) / whole if whole else None
 
 
 def _most(values: Iterable[Number | None]) -> Number | None:
@@ -109,9 +109,9 @@ def _most(values: Iterable[Number | None]) -> Number | None:
 
 def _throttled(masks: Sequence[int | None], weights: Sequence[float]) -> dict[str, float]:
     reasons = [None if mask is None else throttle_reasons(mask) for mask in masks]
-    names = {name for told in reasons for name in told or ()} - set(NO_THROTTLING)
+    names = {name for reported in reasons for name in reported or ()} - set(NO_THROTTLING)
     return {
-        name: _mean([None if told is None else float(name in told) for told in reasons], weights) or 0.0
+        name: _mean([None if reported is None else float(name in reported) for reported in reasons], weights) or 0.0
         for name in sorted(names)
     }
 

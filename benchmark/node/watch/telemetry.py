@@ -13,7 +13,7 @@ from pathlib import Path
 import benchmark
 from benchmark.errors import InputError
 from benchmark.files import read_ticks
-from benchmark.node.watch.summary import Told, energy_of, sum_up
+from benchmark.node.watch.summary import SamplerReport, energy_of, sum_up
 from benchmark.records import Environment, Metrics, Telemetry
 
 TELEMETRY = "telemetry.jsonl"
@@ -29,7 +29,7 @@ class Watch:
     def __init__(self, directory: Path, seen: Environment | None, prefix: str = "") -> None:
         """Start the process, which does nothing yet: on a busy machine starting takes half a second."""
         self.path = directory / f"{prefix}{TELEMETRY}"
-        self.told: Told | None = None
+        self.reported: SamplerReport | None = None
         self.note = ""
         self._window_ns = 0
         gpus = [(gpu.index, gpu.uuid) for gpu in seen.gpus] if seen else []
@@ -59,7 +59,7 @@ class Watch:
         self._window_ns = ended_ns - started_ns
         try:
             out, _ = self._process.communicate(f"end {ended_ns}\n", timeout=PATIENCE_S)
-            self.told = Told.model_validate_json(out.strip().split("\n")[-1])
+            self.reported = SamplerReport.model_validate_json(out.strip().split("\n")[-1])
         except (OSError, ValueError, subprocess.TimeoutExpired):
             self.note = "the process that watches the node did not come to its end"
         self.close()
@@ -76,12 +76,12 @@ class Watch:
 
     def telemetry(self, metrics: Metrics | None) -> Telemetry | None:
         """Return what was watched in the window; None where it was too short for two ticks."""
-        told = self.told or Told(notes=(self.note,) if self.note else ())
+        reported = self.reported or SamplerReport(notes=(self.note,) if self.note else ())
         try:
             ticks = list(read_ticks(self.path)) if self.path.is_file() else []
         except InputError as error:
-            return sum_up([], self._window_ns, told.model_copy(update={"notes": (*told.notes, str(error))}))
-        watched = sum_up(ticks, self._window_ns, told)
+            return sum_up([], self._window_ns, reported.model_copy(update={"notes": (*reported.notes, str(error))}))
+        watched = sum_up(ticks, self._window_ns, reported)
         if watched is None:
             return None
         return watched.model_copy(update={"energy": energy_of(ticks, self._window_ns, metrics)})

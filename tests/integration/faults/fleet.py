@@ -49,10 +49,10 @@ class Fleet:
         for samples in self.place(name).glob("*/*/*/samples.jsonl"):
             limit = samples.parent / "limit"
             if samples.stat().st_size and limit.exists():
-                told = subprocess.run(
+                reported = subprocess.run(
                     ["pgrep", "-P", limit.read_text().strip()], capture_output=True, text=True, check=False
                 )
-                return int(told.stdout) if told.stdout else None
+                return int(reported.stdout) if reported.stdout else None
         return None
 
     def power_off(self, name: str) -> None:
@@ -84,8 +84,8 @@ def send(pid: int, number: signal.Signals) -> None:
 def children(node: SshNode) -> list[int]:
     """Return the processes of the node's SSH sessions."""
     assert node.process is not None
-    told = subprocess.run(["pgrep", "-P", str(node.process.pid)], capture_output=True, text=True, check=True)
-    return [int(pid) for pid in told.stdout.split()]
+    reported = subprocess.run(["pgrep", "-P", str(node.process.pid)], capture_output=True, text=True, check=True)
+    return [int(pid) for pid in reported.stdout.split()]
 
 
 @contextmanager

@@ -152,7 +152,7 @@ def provision(hub: Hub, files: dict[str, bytes], cache: Path) -> str:
 
 
 def whole(fleet: Fleet, name: str) -> bool:
-    """Tell whether what lies in the node's cache is a whole snapshot, by its hashes."""
+    """Return whether what lies in the node's cache is a whole snapshot, by its hashes."""
     cache = RepositoryCache(Path(fleet.hosts[name].get("hf_cache_dir", fleet.place(name) / "huggingface")), LARGE)
     manifest = cache.manifest(fleet.hosts[name]["benchmark_model_revision"])
     return manifest is not None and all(cache.sound(file) for file in manifest.unverified().files.values())

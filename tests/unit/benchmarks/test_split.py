@@ -25,7 +25,7 @@ def test_a_kernel_is_known_by_its_name(kernel: str, does: str) -> None:
     assert kind(kernel) == does
 
 
-def test_a_step_is_told_in_milliseconds() -> None:
+def test_a_step_is_reported_in_milliseconds() -> None:
     split = Split(wall_s=0.4, steps=10, cpu_s={"scheduling": 0.05}, gpu_s={"attention": 0.1}, busy_s=0.3)
     assert split.sentence() == (
         "10 steps of 40.0 ms; ms a step on the CPU: scheduling 5.00; on the GPU: attention 10.00; it was busy 75% of "

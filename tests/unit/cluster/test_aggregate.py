@@ -319,8 +319,8 @@ def test_what_drift_means_is_a_setting(tmp_path: Path, policy: str, valid: bool,
     result = aggregate(tmp_path)
     assert result.verdict.valid is valid
     assert [one.fact for one in result.drift] == facts
-    told = "Drift: Nodes with the same hardware (NVIDIA A30) differ in driver: 535 (jw3), 550 (jw2)."
-    assert result.verdict.reasons == (() if valid else (told,))
+    reported = "Drift: Nodes with the same hardware (NVIDIA A30) differ in driver: 535 (jw3), 550 (jw2)."
+    assert result.verdict.reasons == (() if valid else (reported,))
     checked = [check.passed for check in result.verdict.checks if "same hardware differ" in check.metric]
     assert checked == ([False] if policy == "fail" else [])
 

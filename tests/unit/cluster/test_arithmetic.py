@@ -187,11 +187,11 @@ def test_clocks_that_are_off_change_nothing_once_they_are_measured(
         for i, (start, length) in enumerate(spans)
     }
     offsets = {node: data.draw(st.integers(-100 * tick, 100 * tick)) for node in true}
-    told = {
+    reported = {
         node: Window.of(window.started_unix_ns + offsets[node], window.ended_unix_ns + offsets[node])
         for node, window in true.items()
     }
-    right, corrected = overlap(true, {}), overlap(told, {node: clock(node, offsets[node]) for node in true})
+    right, corrected = overlap(true, {}), overlap(reported, {node: clock(node, offsets[node]) for node in true})
     assert right is not None
     assert corrected is not None
     assert corrected.uncertainty_ms == (0 if len(true) > 1 else None)
@@ -286,7 +286,7 @@ def test_enough_nodes_do_not_excuse_an_invalid_one() -> None:
     assert verdict.reasons == ("1 of 3 nodes is invalid: b.",)
 
 
-def test_too_few_nodes_are_told_with_what_was_asked() -> None:
+def test_too_few_nodes_are_reported_with_what_was_asked() -> None:
     rows = [row(f"n{i}", "failed" if i else "valid") for i in range(4)]
     verdict = cluster_verdict(rows, None, (), "30%")
     assert verdict.reasons == ("3 of 4 nodes are not counted: n1, n2, n3; benchmark_min_nodes asks for 2.",)
@@ -311,8 +311,8 @@ def watched(joules: float, window_s: float) -> Telemetry:
 def test_the_clusters_energy_is_of_the_nodes_that_tell_theirs(tmp_path: Path) -> None:
     make_run(tmp_path, {node: asked(3) for node in ("jw2", "jw3", "jw4")})
     for node, joules in (("jw2", 600.0), ("jw3", 400.0), ("jw4", None)):
-        told = {} if joules is None else {"telemetry": watched(joules, 5.4)}
-        add_node(tmp_path, node, asked(3), [1800.0] * 3, **told)
+        reported = {} if joules is None else {"telemetry": watched(joules, 5.4)}
+        add_node(tmp_path, node, asked(3), [1800.0] * 3, **reported)
     (group,) = aggregate(tmp_path).groups
     assert (group.energy_nodes, group.energy_joules) == (2, 1000)
     # Six queries of 64 tokens: jw4's are not divided by joules that it never told.

@@ -164,13 +164,13 @@ def test_hashes_of_models_that_are_meant_to_differ_are_no_drift() -> None:
     assert set(facts(node(), node(settings=other), node(model_sha256="12" * 32))) == {"model_sha256"}
 
 
-def test_unlike_gpus_within_a_node_are_told() -> None:
+def test_unlike_gpus_within_a_node_are_reported() -> None:
     capped = TOLD.model_copy(update={"power_limit_w": 120.0})
     found = facts(node(gpus=(TOLD, TOLD)), node(gpus=(TOLD, capped)), node(gpus=(TOLD, TOLD)))
     assert found == {"gpu.power_limit_w": {"165.0": ("jw2", "jw4"), "120.0, 165.0": ("jw3",)}}
 
 
-def test_a_clock_that_is_far_off_is_told() -> None:
+def test_a_clock_that_is_far_off_is_reported() -> None:
     def at(offset_ms: float) -> NodeFacts:
         return NodeFacts(NODE, CUDA, clock(offset_ms))
 
@@ -224,13 +224,13 @@ clusters = st.dictionaries(
 
 @settings(max_examples=40)
 @given(clusters)
-def test_whatever_nodes_say_each_is_told_once_per_fact_and_values_differ(nodes: dict[str, NodeFacts]) -> None:
+def test_whatever_nodes_say_each_is_reported_once_per_fact_and_values_differ(nodes: dict[str, NodeFacts]) -> None:
     for one in find_drift(nodes):
-        names = [name for told in one.values.values() for name in told]
+        names = [name for reported in one.values.values() for name in reported]
         assert len(one.values) > 1
         assert len(names) == len(set(names))
         assert set(names) <= set(nodes)
-        counts = [len(told) for told in one.values.values()]
+        counts = [len(reported) for reported in one.values.values()]
         assert counts == sorted(counts, reverse=True)
         assert len(drift_reason([one])) <= 4000
 

@@ -17,42 +17,43 @@ def test_nothing_is_said_of_what_is_measured_once_in_a_short_time() -> None:
 
 
 def test_turns_alone_cost_a_measurement_for_each_node() -> None:
-    (told,) = estimated_durations([asked(20, benchmark_solo_first=True)] * 3)
-    assert "3 nodes measure alone, one after the other, before all do together." in told
-    assert "3 measurements more, each about 40 s at the target's rate." in told
+    (reported,) = estimated_durations([asked(20, benchmark_solo_first=True)] * 3)
+    assert "3 nodes measure alone, one after the other, before all do together." in reported
+    assert "3 measurements more, each about 40 s at the target's rate." in reported
     assert estimated_durations([asked(20, benchmark_solo_first=True)]) == [], "one node is alone anyway"
 
 
 def test_repeats_cost_a_measurement_each() -> None:
-    (told,) = estimated_durations([asked(20, benchmark_repeats=3)] * 2)
-    assert "there are 3 measurements, each about 40 s at the target's rate." in told
-    _, told = estimated_durations([resolve({**SERVER, "benchmark_repeats": 3})])
-    assert "there are 3 measurements, each about 1 h 51 min or more." in told
+    (reported,) = estimated_durations([asked(20, benchmark_repeats=3)] * 2)
+    assert "there are 3 measurements, each about 40 s at the target's rate." in reported
+    _, reported = estimated_durations([resolve({**SERVER, "benchmark_repeats": 3})])
+    assert "there are 3 measurements, each about 1 h 51 min or more." in reported
     both = estimated_durations([asked(benchmark_repeats=2, benchmark_solo_first=True)] * 2)
-    assert [told.split(":")[0] for told in both] == ["benchmark_solo_first", "benchmark_repeats"]
+    assert [reported.split(":")[0] for reported in both] == ["benchmark_solo_first", "benchmark_repeats"]
 
 
 def test_what_loadgens_schedule_takes_is_said_and_a_limit_that_is_too_short_for_it() -> None:
-    (told,) = estimated_durations([resolve({**SERVER, "benchmark_accuracy": "with-performance"})] * 2)
-    assert told == (
+    (reported,) = estimated_durations([resolve({**SERVER, "benchmark_accuracy": "with-performance"})] * 2)
+    assert reported == (
         "mlperf-server: measuring 1 h 51 min, accuracy over all prompts 1 h 51 min at 2 queries/s, which "
         "benchmark_target_qps asks of a GPU. benchmark_timeout_s (1800) ends a run that takes longer than 30 min: "
         "raise it, or the target where the GPUs reach more."
     )
-    (told,) = estimated_durations([resolve({**SERVER, "benchmark_target_qps": 50})])
-    assert told == "mlperf-server: measuring 13 min at 50 queries/s, which benchmark_target_qps asks of a GPU."
-    (told,) = estimated_durations([resolve({**SERVER, "benchmark_accuracy": "only"})])
-    assert told.startswith("mlperf-server: accuracy over all prompts 1 h 51 min at 2 queries/s")
-    (told,) = estimated_durations([resolve({"benchmark_profile": "mlperf-edge-singlestream"})])
+    (reported,) = estimated_durations([resolve({**SERVER, "benchmark_target_qps": 50})])
+    assert reported == "mlperf-server: measuring 13 min at 50 queries/s, which benchmark_target_qps asks of a GPU."
+    (reported,) = estimated_durations([resolve({**SERVER, "benchmark_accuracy": "only"})])
+    assert reported.startswith("mlperf-server: accuracy over all prompts 1 h 51 min at 2 queries/s")
+    (reported,) = estimated_durations([resolve({"benchmark_profile": "mlperf-edge-singlestream"})])
     assert (
-        told == "mlperf-edge-singlestream: measuring 10 min or more: how long is known, and shown, once it has begun."
+        reported
+        == "mlperf-edge-singlestream: measuring 10 min or more: how long is known, and shown, once it has begun."
     )
 
 
 def test_the_node_that_takes_longest_counts_and_one_that_only_judges_answers_does_not() -> None:
     slow = asked(60, benchmark_repeats=2, benchmark_target_qps=0.1)
-    (told,) = estimated_durations([asked(20, benchmark_repeats=2), slow])
-    assert "each about 10 min at the target's rate" in told
+    (reported,) = estimated_durations([asked(20, benchmark_repeats=2), slow])
+    assert "each about 10 min at the target's rate" in reported
     assert estimated_durations([asked(benchmark_repeats=2, profile={"accuracy": "only"})]) == []
 
 
@@ -74,8 +75,8 @@ def test_a_measurement_takes_as_long_as_its_schedule(settings: dict[str, Any], s
 
 
 def test_where_nothing_is_known_it_says_so() -> None:
-    (told,) = estimated_durations([asked(profile={"samples": None}, benchmark_repeats=2)])
-    assert "each as long as a whole run measures" in told
+    (reported,) = estimated_durations([asked(profile={"samples": None}, benchmark_repeats=2)])
+    assert "each as long as a whole run measures" in reported
 
 
 def test_loadgens_own_least_duration_is_what_we_say() -> None:

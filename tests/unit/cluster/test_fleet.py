@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.cluster.fleet import DONE, FAILED, WAITING, Fleet
-from benchmark.progress import Told
+from benchmark.progress import Progress
 from benchmark.text import columns
 
 
@@ -13,7 +13,7 @@ def fleet_of(count: int) -> Fleet:
     """Return a fleet that measures: node 1 has done 1 of 1000 queries, node 2 has done 2, and so on."""
     fleet = Fleet()
     for number in range(1, count + 1):
-        fleet.tell(f"node{number}", Told("measuring", number, 1000, 2.0, 500.0, (1000 - number) / 2), now=100.0)
+        fleet.report(f"node{number}", Progress("measuring", number, 1000, 2.0, 500.0, (1000 - number) / 2), now=100.0)
     return fleet
 
 
@@ -32,7 +32,7 @@ def test_two_hundred_nodes_are_one_screen_with_the_slowest() -> None:
     fleet = fleet_of(200)
     fleet.put("node1", DONE, 100.0)
     fleet.put("node2", FAILED, 100.0)
-    fleet.tell("node150", Told("loading"), 100.0)
+    fleet.report("node150", Progress("loading"), 100.0)
     lines = fleet.screen(80, 10, now=100.0)
     assert len(lines) == 10
     # Those behind in their stage first; who has ended is not slow.
@@ -43,10 +43,10 @@ def test_two_hundred_nodes_are_one_screen_with_the_slowest() -> None:
 
 def test_a_node_in_an_earlier_stage_is_slower() -> None:
     fleet = Fleet()
-    fleet.tell("a", Told("loading"), 0.0)
+    fleet.report("a", Progress("loading"), 0.0)
     for name in "abcdefgh":
-        fleet.tell(name, Told("measuring", 1, 10), 0.0)
-    fleet.tell("h", Told("loading"), 0.0)
+        fleet.report(name, Progress("measuring", 1, 10), 0.0)
+    fleet.report("h", Progress("loading"), 0.0)
     assert fleet.screen(80, 5, 0.0)[2].split()[:2] == ["a", "measuring"]
     assert fleet.screen(80, 5, 0.0)[3].split()[:2] == ["h", "loading"]
 
@@ -59,7 +59,7 @@ def test_a_node_in_an_earlier_stage_is_slower() -> None:
 def test_the_screen_fits_and_is_harmless(nodes: dict[str, str], width: int, height: int) -> None:
     fleet = Fleet()
     for node, state in nodes.items():
-        fleet.tell(node, Told(state, 5, 10, 1.0, 1.0, 5.0), 0.0)
+        fleet.report(node, Progress(state, 5, 10, 1.0, 1.0, 5.0), 0.0)
     lines = fleet.screen(width, height, 1.0)
     assert len(lines) <= height
     assert all(columns(line) <= width and line.isprintable() for line in lines)
@@ -69,8 +69,8 @@ def test_the_screen_fits_and_is_harmless(nodes: dict[str, str], width: int, heig
 def test_lines_tell_changes_once_and_many_nodes_share_one() -> None:
     fleet = fleet_of(9)
     assert fleet.changes() == ["9 nodes: measuring (node1, node2, node3, node4, node5 and 4 more)"]
-    fleet.tell("node3", Told("measuring", 500, 1000), 0.0)
-    fleet.tell("node4", Told("accuracy"), 0.0)
+    fleet.report("node3", Progress("measuring", 500, 1000), 0.0)
+    fleet.report("node4", Progress("accuracy"), 0.0)
     assert fleet.changes() == ["node4: accuracy"]
     assert fleet.changes() == []
 
@@ -78,11 +78,11 @@ def test_lines_tell_changes_once_and_many_nodes_share_one() -> None:
 def test_what_is_heard_after_the_end_is_old_and_another_run_is_not() -> None:
     fleet = fleet_of(1)
     fleet.put("node1", DONE, 0.0)
-    fleet.tell("node1", Told("measuring", 999, 1000), 0.0)
+    fleet.report("node1", Progress("measuring", 999, 1000), 0.0)
     assert fleet.summary(0.0) == "1 node: 1 done"
     assert not fleet.runs("node1")
     fleet.put("node1", "benchmark", 0.0)
-    fleet.tell("node1", Told("loading"), 0.0)
+    fleet.report("node1", Progress("loading"), 0.0)
     assert fleet.runs("node1")
     assert fleet.summary(0.0) == "1 node: 1 loading"
 
@@ -90,8 +90,8 @@ def test_what_is_heard_after_the_end_is_old_and_another_run_is_not() -> None:
 @pytest.mark.parametrize("left_s", [None, 3.0])
 def test_time_left_is_absent_where_it_is_unknown_or_has_passed(left_s: float | None) -> None:
     fleet = Fleet()
-    fleet.tell("a", Told("measuring", 5, 10, 1.0, None, left_s), now=0.0)
-    fleet.tell("b", Told("measuring", 5, 10, 1.0, None, 60.0), now=0.0)
+    fleet.report("a", Progress("measuring", 5, 10, 1.0, None, left_s), now=0.0)
+    fleet.report("b", Progress("measuring", 5, 10, 1.0, None, 60.0), now=0.0)
     assert "left" not in fleet.summary(now=4.0)
     assert fleet.screen(80, 10, now=4.0)[2].split() == ["a", "measuring", "5/10", "1.00"]
 
@@ -99,6 +99,6 @@ def test_time_left_is_absent_where_it_is_unknown_or_has_passed(left_s: float | N
 def test_a_node_that_tells_many_stages_cannot_fill_the_memory() -> None:
     fleet = Fleet()
     for number in range(10_000):
-        fleet.tell("liar", Told(f"stage {number}"), 0.0)
+        fleet.report("liar", Progress(f"stage {number}"), 0.0)
     assert len(fleet._rank) <= 50
     assert fleet.summary(0.0) == "1 node: 1 stage 9999"

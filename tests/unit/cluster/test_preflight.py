@@ -77,11 +77,11 @@ def test_what_hung_is_named_and_hides_nothing_else(hung: str, said: str) -> None
 
 def test_whoever_chose_gpus_is_warned_of_the_others() -> None:
     lost = ["Unable to determine the device handle for GPU0000:3C:00.0: GPU is lost."]
-    told = probe(gpu=[*FIT["gpu"], *lost])
-    assert len(problems(told, NEEDS)) == 1
+    reported = probe(gpu=[*FIT["gpu"], *lost])
+    assert len(problems(reported, NEEDS)) == 1
     chosen = Needs(**{**vars(NEEDS), "chosen": True})
-    assert problems(told, chosen) == []
-    assert "GPU is lost" in warnings(told, chosen)[0]
+    assert problems(reported, chosen) == []
+    assert "GPU is lost" in warnings(reported, chosen)[0]
 
 
 def test_what_is_there_needs_no_room() -> None:
@@ -90,7 +90,7 @@ def test_what_is_there_needs_no_room() -> None:
     assert problems(there, NEEDS) == []
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     found = problems(probe(python=["3.8.1"], cache_disk=["/dev/sdb1 1"], gpu_status=["9"]), NEEDS)
     assert len(found) == 3
 
@@ -144,11 +144,11 @@ def test_a_copy_that_is_spread_over_more_gpus_than_there_are() -> None:
 def test_the_real_probe_describes_this_machine(tmp_path: Path) -> None:
     words = ["python3", f"{tmp_path}/not/yet", str(tmp_path), str(tmp_path), "cpu"]
     done = subprocess.run(["sh", str(PROBE), *words], capture_output=True, text=True, check=True)
-    told = Probe.parse("Welcome to this node!\n" + done.stdout)
+    reported = Probe.parse("Welcome to this node!\n" + done.stdout)
     needs = Needs("cpu", "python3", words[1], 0.001, words[2], 0.001)
-    assert problems(told, needs) == []
-    assert told.values["model_present"] == "yes"
-    assert "machine" not in told.values
+    assert problems(reported, needs) == []
+    assert reported.values["model_present"] == "yes"
+    assert "machine" not in reported.values
     done = subprocess.run(
         ["sh", str(PROBE), *words, "python3", str(tmp_path)], capture_output=True, text=True, check=True
     )
@@ -156,6 +156,6 @@ def test_the_real_probe_describes_this_machine(tmp_path: Path) -> None:
     assert (more["machine"], more["vllm_python"]) == (platform.machine(), more["python"])
     assert more["libc"].startswith("glibc 2.")
     assert more["vllm_env_disk"]
-    assert problems(told, Needs("cpu", "python3", words[1], 1e9, words[2], 0))[0].startswith(
-        told.values["env_disk"].split()[0]
+    assert problems(reported, Needs("cpu", "python3", words[1], 1e9, words[2], 0))[0].startswith(
+        reported.values["env_disk"].split()[0]
     )

@@ -58,13 +58,13 @@ def hanging(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Probe, 
     for name in ("mktemp", "sleep", "dirname", "df", "readlink", "rm", "sed", "tail"):
         (few / name).symlink_to(f"/bin/{name}" if Path(f"/bin/{name}").exists() else f"/usr/bin/{name}")
 
-    def told(name: str) -> tuple[Probe, Path]:
+    def reported(name: str) -> tuple[Probe, Path]:
         if name == NO_TIMEOUT:
             return ask(places[name], {"nvidia-smi": "sleep 30"}, path=str(few), limit_s=5), places[name]
         return ask(places[name], {"nvidia-smi": f"echo '{LIST}'", name: HANGS}, limit_s=5), places[name]
 
     with ThreadPoolExecutor(len(places)) as pool:
-        return dict(zip(places, pool.map(told, places), strict=True))
+        return dict(zip(places, pool.map(reported, places), strict=True))
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,9 @@ def test_the_median_of_the_cluster_is_taken_and_never_a_mix(tmp_path: Path) -> N
     # jw2's own median is its third repeat and jw3's its second; the cluster's is the first.
     run_dir = run_of(tmp_path, {"jw2": [1000, 100, 200], "jw3": [150, 400, 1000]})
     result = aggregate(run_dir)
-    told = repeats_of(result)
-    assert (told.chosen, told.metric) == (1, "qps")
-    assert [row.value for row in told.rows] == [pytest.approx(v, rel=0.01) for v in (1 + 1 / 0.15, 12.5, 6)]
+    reported = repeats_of(result)
+    assert (reported.chosen, reported.metric) == (1, "qps")
+    assert [row.value for row in reported.rows] == [pytest.approx(v, rel=0.01) for v in (1 + 1 / 0.15, 12.5, 6)]
 
 
 def test_every_figure_is_of_the_chosen_repeat(tmp_path: Path) -> None:
@@ -84,12 +84,12 @@ def test_the_clusters_rate_is_the_middle_one_of_its_repeats(
     times = st.lists(st.integers(60, 2000), min_size=count, max_size=count)
     nodes = {name: data.draw(times) for name in ("a", "b")[: data.draw(st.integers(1, 2))]}
     result = aggregate(run_of(tmp_path_factory.mktemp("run"), dict(nodes)))
-    told = repeats_of(result)
+    reported = repeats_of(result)
     (group,) = result.groups
-    assert group.qps == sorted(row.value for row in told.rows)[(count - 1) // 2]
-    assert group.qps == pytest.approx(sum(1000 / each[told.chosen - 1] for each in nodes.values()), rel=0.01)
+    assert group.qps == sorted(row.value for row in reported.rows)[(count - 1) // 2]
+    assert group.qps == pytest.approx(sum(1000 / each[reported.chosen - 1] for each in nodes.values()), rel=0.01)
     (qps,) = (one for one in group.spread if one.metric == "qps")
-    assert list(qps.values) == [row.value for row in told.rows]
+    assert list(qps.values) == [row.value for row in reported.rows]
 
 
 def test_a_figure_that_is_not_stable_says_so_beside_itself(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_profile_that_was_edited_is_a_difference(tmp_path: Path) -> None:
     assert settings_to_resume(run, {"jw2": {}}, ()) == run.nodes, "nobody names it: the run has it whole"
 
 
-def test_a_mistyped_setting_is_told_as_ever(tmp_path: Path) -> None:
+def test_a_mistyped_setting_is_reported_as_ever(tmp_path: Path) -> None:
     run = opened(tmp_path, "jw2")
     with pytest.raises(InputError, match="did you mean benchmark_model"):
         settings_to_resume(run, {"jw2": {"benchmark_modell": "x/y"}}, ())
@@ -118,7 +118,7 @@ def test_a_new_node_is_asked_what_the_command_line_asked_the_others(tmp_path: Pa
 
 
 @given(st.sets(st.sampled_from(["benchmark_timeout_s", "benchmark_sync_timeout_s", "hf_cache_timeout_s"])))
-def test_a_difference_is_told_exactly_where_one_is(changed: set[str]) -> None:
+def test_a_difference_is_reported_exactly_where_one_is(changed: set[str]) -> None:
     stored = resolve({})
     run = RunRecord(run_id="r", created_at="now", command="", versions={}, nodes={"n": stored})
     now = {name: getattr(stored.settings, name) + 1 for name in changed}

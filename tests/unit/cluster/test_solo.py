@@ -10,8 +10,8 @@ from benchmark.records import ClusterResult, NodeRow, SoloChange, Verdict
 
 
 def row(node: str, alone: float, together: float, metric: str = "qps", rate: str = "") -> NodeRow:
-    told = SoloChange(metric=metric, alone=alone, together=together, change=together / alone - 1)
-    return NodeRow(node=node, status="complete", counted=True, solo=(told,), rate=rate)
+    reported = SoloChange(metric=metric, alone=alone, together=together, change=together / alone - 1)
+    return NodeRow(node=node, status="complete", counted=True, solo=(reported,), rate=rate)
 
 
 @given(st.integers(1, 200), st.floats(0.01, 1e6))

@@ -32,8 +32,8 @@ def opened(directory: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def played(code: int, run_dir: Path | None, told: tuple[str, ...] = (), interrupted: bool = False) -> Played:
-    return Played(code, run_dir, told, interrupted)
+def played(code: int, run_dir: Path | None, reported: tuple[str, ...] = (), interrupted: bool = False) -> Played:
+    return Played(code, run_dir, reported, interrupted)
 
 
 @pytest.fixture

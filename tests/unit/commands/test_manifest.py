@@ -37,8 +37,8 @@ def sections(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
 
 def test_the_docs_have_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["manifest"]) == 0
-    told = "make generate, or python3 -m benchmark manifest > docs/manifest.md"
-    assert capsys.readouterr().out == (CHECKOUT / "docs" / "manifest.md").read_text(), told
+    reported = "make generate, or python3 -m benchmark manifest > docs/manifest.md"
+    assert capsys.readouterr().out == (CHECKOUT / "docs" / "manifest.md").read_text(), reported
 
 
 def test_every_pin_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +77,7 @@ def test_what_was_fetched_has_its_own_checksums(
     assert [item["checksum"].partition(":")[0] for item in found["Dataset"]["items"]] == ["sha256"]
 
 
-def test_a_file_that_was_changed_since_is_told(
+def test_a_file_that_was_changed_since_is_reported(
     fetched: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache = RepositoryCache(tmp_path, "org/model")

@@ -13,7 +13,7 @@ from benchmark.files import write_record
 from benchmark.fleet.measure import Measurement, Outcome
 from benchmark.fleet.remote_run import Node, RemoteRun, Reports
 from benchmark.fleet.ssh import Ssh
-from benchmark.progress import Told
+from benchmark.progress import Progress
 from benchmark.records import RunRecord
 from benchmark.resolve import resolve
 from benchmark.rundir import NODES, RUN_FILE, RunOrder
@@ -89,7 +89,7 @@ class Fleet:
     @property
     def reports(self) -> Reports:
         return Reports(
-            lambda node, _, told: self.progress.append((node, told.state)),
+            lambda node, _, reported: self.progress.append((node, reported.state)),
             lambda node, words: self.messages.append((node, words)),
         )
 
@@ -119,4 +119,4 @@ def noisy(before: str, after: str = ":") -> Callable[[str], list[str]]:
 
 
 def progress(state: str) -> str:
-    return Told(state).text()
+    return Progress(state).text()

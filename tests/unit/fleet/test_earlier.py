@@ -33,8 +33,8 @@ def test_a_run_that_will_wait_for_a_start_is_not_taken_for_one_that_measures(
     # Only a process in the run's directory is the run.
     with subprocess.Popen(["cat"], cwd=run, stdin=subprocess.PIPE) as process:
         (run / "pid").write_text(f"{process.pid}\n")
-        told = subprocess.run(
+        reported = subprocess.run(
             ["sh", str(EARLIER), str(run.parent), "jw2"], env=os.environ, capture_output=True, text=True, check=True
         ).stdout
         process.communicate()
-    assert told.split() == [state, "1"]
+    assert reported.split() == [state, "1"]

@@ -96,7 +96,7 @@ def test_one_that_is_not_whole_is_refused_and_leaves_nothing(tar: str, why: str,
     assert not (tmp_path / RESULT).exists()
 
 
-def test_none_at_all_is_told_with_what_tar_said(tmp_path: Path) -> None:
+def test_none_at_all_is_reported_with_what_tar_said(tmp_path: Path) -> None:
     packed = pack(tmp_path, NONE)
     assert (packed.size, packed.said) == (0, "tar: no such luck")
 

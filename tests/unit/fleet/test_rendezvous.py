@@ -111,7 +111,7 @@ def test_drift_that_does_not_fail_stops_nobody(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reported",
     [
         "",
         "{",
@@ -125,9 +125,9 @@ def test_drift_that_does_not_fail_stops_nobody(tmp_path: Path) -> None:
         HOST.model_copy(update={"packages": {f"p{n}": "1" * 200 for n in range(2000)}}).model_dump_json(),
     ],
 )
-def test_facts_that_are_none_are_refused_in_a_sentence(told: str) -> None:
+def test_facts_that_are_none_are_refused_in_a_sentence(reported: str) -> None:
     with pytest.raises(InputError, match=r"^What the node says it is .*\.$"):
-        read_facts(told)
+        read_facts(reported)
 
 
 def test_facts_are_read() -> None:

@@ -104,7 +104,7 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
         ("3", "the log's last words"),
     ],
 )
-def test_an_end_is_told_in_a_sentence(tmp_path: Path, code: str, said: str) -> None:
+def test_an_end_is_reported_in_a_sentence(tmp_path: Path, code: str, said: str) -> None:
     (tmp_path / "benchmark.log").write_text("something\nthe log's last words\n\n")
     assert said in (fetched.why_failed(code, tmp_path, 60) or "")
 
@@ -114,5 +114,5 @@ def test_a_complete_run_has_no_such_sentence(tmp_path: Path) -> None:
     assert fetched.why_failed("1", tmp_path, 60) is None
 
 
-def test_without_any_word_the_exit_code_is_told(tmp_path: Path) -> None:
+def test_without_any_word_the_exit_code_is_reported(tmp_path: Path) -> None:
     assert "exit code 4" in (fetched.why_failed("4", tmp_path, 60) or "")

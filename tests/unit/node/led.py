@@ -32,7 +32,7 @@ def led(directory: Path, words: Sequence[tuple[str, str]]) -> Iterator[dict[str,
 
     Yields what was told, word -> time, as it is told.
     """
-    told: dict[str, int] = {}
+    reported: dict[str, int] = {}
     leave = threading.Event()
 
     def lead() -> None:
@@ -40,13 +40,13 @@ def led(directory: Path, words: Sequence[tuple[str, str]]) -> Iterator[dict[str,
             while not (directory / heard).exists():
                 if leave.wait(0.005):
                     return
-            told[word] = time.time_ns() + AHEAD_NS
-            put(directory, word, told[word])
+            reported[word] = time.time_ns() + AHEAD_NS
+            put(directory, word, reported[word])
 
     thread = threading.Thread(target=lead)
     thread.start()
     try:
-        yield told
+        yield reported
     finally:
         leave.set()
         thread.join()

@@ -216,7 +216,7 @@ def test_the_first_answer_to_a_prompt_counts(
         ("[7]", "entry 0"),
     ],
 )
-def test_a_log_that_is_none_is_told_in_a_sentence(tmp_path: Path, content: str, word: str) -> None:
+def test_a_log_that_is_none_is_reported_in_a_sentence(tmp_path: Path, content: str, word: str) -> None:
     path = tmp_path / "mlperf_log_accuracy.json"
     path.write_text(content)
     with pytest.raises(RunError, match=word) as raised:
@@ -246,7 +246,7 @@ def fresh() -> Iterator[None]:
         ("rouge_score.rouge_scorer", "rouge_score"),
     ],
 )
-def test_a_missing_package_is_told_early(monkeypatch: pytest.MonkeyPatch, module: str, package: str) -> None:
+def test_a_missing_package_is_reported_early(monkeypatch: pytest.MonkeyPatch, module: str, package: str) -> None:
     require_scoring()
     sentence_splitter.cache_clear()
     monkeypatch.setitem(sys.modules, module, None)

@@ -165,7 +165,7 @@ def test_edge_is_a_yes_or_no(tmp_path: Path, value: object) -> None:
         cnn(tmp_path / "cnn_eval.json", edge=value)
 
 
-def test_a_file_that_is_not_there_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_reported_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"benchmark_dataset_path is .*absent"):
         cnn(tmp_path / "absent.json")
     with pytest.raises(SetupError, match=r"not prepared .*provision\.yml"):

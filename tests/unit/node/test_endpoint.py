@@ -449,7 +449,7 @@ def test_a_command_that_ends_early_is_a_setup_error_with_its_last_words(
         loaded(url, benchmark_endpoint_start="echo still loading; sleep 600", benchmark_endpoint_start_timeout_s=1)
 
 
-def test_what_a_started_server_refuses_is_told_with_the_cause_in_its_log(
+def test_what_a_started_server_refuses_is_reported_with_the_cause_in_its_log(
     loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Engine, "directory", tmp_path)

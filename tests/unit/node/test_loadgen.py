@@ -80,15 +80,17 @@ def test_the_result_says_what_loadgen_says_to_the_last_digit(tmp_path: Path, sce
     result = measure(tmp_path, {"scenario_options": {"scenario": scenario, **SHORT}})
     loadgen = result.loadgen
     assert loadgen is not None
-    told, printed = loadgen.summary, (tmp_path / "mlperf_log_summary.txt").read_text()
+    reported, printed = loadgen.summary, (tmp_path / "mlperf_log_summary.txt").read_text()
     for label, key in LABELS[scenario].items():
-        assert re.search(rf"^{re.escape(label)}\s*: {re.escape(told[label])}$", printed, re.M), label
+        assert re.search(rf"^{re.escape(label)}\s*: {re.escape(reported[label])}$", printed, re.M), label
         # The detailed log's six digits and the summary's are rounded apart.
-        unit = 10.0 ** -len(told[label].partition(".")[2])
-        assert float(str(loadgen.results[key])) == pytest.approx(float(told[label]), abs=0.51 * unit, rel=1e-5), label
-    assert loadgen.valid is (told["Result is"] == "VALID")
+        unit = 10.0 ** -len(reported[label].partition(".")[2])
+        assert float(str(loadgen.results[key])) == pytest.approx(float(reported[label]), abs=0.51 * unit, rel=1e-5), (
+            label
+        )
+    assert loadgen.valid is (reported["Result is"] == "VALID")
     assert loadgen.constraints["early stopping satisfied" if scenario != "Offline" else "min queries satisfied"] is (
-        told["Early stopping satisfied" if scenario != "Offline" else "Min queries satisfied"] == "Yes"
+        reported["Early stopping satisfied" if scenario != "Offline" else "Min queries satisfied"] == "Yes"
     )
     assert result.verdict is not None
     assert result.verdict.valid is loadgen.valid
@@ -206,15 +208,15 @@ def test_for_accuracy_every_prompt_is_answered_once_in_the_scenarios_own_mode(tm
     engine.load()
     prompts = load_dataset("curated", profile.settings, {}).prompts
     recorder = Recorder(engine, None, now_ns(), lambda sample, done: None)
-    told: list[float] = []
-    conditions = Conditions(tmp_path, 50, "accuracy", "accuracy_", expected_ms=4, begins=told.append)
+    reported: list[float] = []
+    conditions = Conditions(tmp_path, 50, "accuracy", "accuracy_", expected_ms=4, begins=reported.append)
     outcome = make_scenario("loadgen", {"scenario": scenario, **SHORT}).run(
         Workload(prompts, None, 0), recorder, conditions
     )
     assert outcome.loadgen is not None
     assert (outcome.loadgen.mode, outcome.loadgen.valid) == ("AccuracyOnly", None)
     assert outcome.loadgen.scenario == scenario
-    assert told == [{"Server": 20 / 50, "Offline": 0, "SingleStream": 20 * 4 / 1000}[scenario]]
+    assert reported == [{"Server": 20 / 50, "Offline": 0, "SingleStream": 20 * 4 / 1000}[scenario]]
     assert sorted(sample.prompt_id for sample in recorder.samples) == sorted(prompt.id for prompt in prompts)
     answers = read_answers(tmp_path / "accuracy_mlperf_log_accuracy.json")
     assert {prompts[number].id: ids for number, ids in answers.items()} == {
@@ -366,8 +368,8 @@ def test_seeds_are_those_of_the_round(tmp_path: Path) -> None:
         (tmp_path / number).mkdir()
         result = measure(tmp_path / number, benchmark_mlperf_round=number)
         assert result.loadgen is not None
-        told = result.loadgen.settings
-        seeds[number] = [told[f"{name}_rng_seed"] for name in ("qsl", "sample_index", "schedule")]
+        reported = result.loadgen.settings
+        seeds[number] = [reported[f"{name}_rng_seed"] for name in ("qsl", "sample_index", "schedule")]
         assert result.resolved.settings.benchmark_mlperf_round == number
     import mlperf_loadgen
 

@@ -64,10 +64,10 @@ def test_each_repeat_is_whole_and_verified_from_its_own_samples(tmp_path: Path, 
 
 def test_each_repeat_begins_when_all_are_told(tmp_path: Path) -> None:
     starts = [(of_repeat("ready", number), of_repeat("go", number)) for number in range(1, REPEATS + 1)]
-    with led(tmp_path, starts) as told:
+    with led(tmp_path, starts) as reported:
         result = run(RunRequest("r1", "jw2", asked(), tmp_path, wait_s=60))
     windows = [result.window, *(repeat.window for repeat in result.repeats)]
-    assert [window.asked_unix_ns for window in windows if window] == list(told.values())
+    assert [window.asked_unix_ns for window in windows if window] == list(reported.values())
     # By a wall clock that was converted once, to within the reading of two clocks.
     assert all(window and window.late_ms is not None and window.late_ms > -1 for window in windows)
 

@@ -132,7 +132,7 @@ def test_closing_ends_the_processes_and_fails_what_is_in_flight() -> None:
     assert not engine._replicas[0].process.is_alive()
 
 
-def test_what_keeps_a_replica_from_loading_is_told_in_its_own_words(tmp_path: Path) -> None:
+def test_what_keeps_a_replica_from_loading_is_reported_in_its_own_words(tmp_path: Path) -> None:
     absent = Replicated(
         "continuous", Settings(benchmark_model=str(tmp_path), benchmark_device="cpu"), GENERATION, {}, 1, None
     )

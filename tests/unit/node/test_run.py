@@ -100,8 +100,8 @@ def test_full_memory_is_told_of_however_few_queries_say_so(tmp_path: Path, monke
     monkeypatch.setattr(simulated.Engine, "submit", full)
     result = run(request(tmp_path, {"warmup": 0}))
     assert result.verdict is not None
-    (told,) = (reason for reason in result.verdict.reasons if " of them: " in reason)
-    assert told.startswith("1 of them: The GPU's memory is full (CUDA out of memory. Tried to allocate 20.00 MiB).")
+    (reported,) = (reason for reason in result.verdict.reasons if " of them: " in reason)
+    assert reported.startswith("1 of them: The GPU's memory is full (CUDA out of memory. Tried to allocate 20.00 MiB).")
 
 
 def test_a_failing_warm_up_breaks_the_run_and_the_result_says_so(tmp_path: Path) -> None:
@@ -194,10 +194,10 @@ def test_between_the_word_to_start_and_the_start_no_disk_is_waited_for(
     def tell() -> None:
         while not (tmp_path / READY).exists():
             time.sleep(0.01)
-        told_ns.append(time.time_ns())
+        heard_ns.append(time.time_ns())
         put(tmp_path, GO, time.time_ns() + 2 * 10**9)
 
-    told_ns: list[int] = []
+    heard_ns: list[int] = []
     monkeypatch.setattr(os, "fsync", stamped)
     telling = threading.Thread(target=tell)
     telling.start()
@@ -206,7 +206,7 @@ def test_between_the_word_to_start_and_the_start_no_disk_is_waited_for(
     assert result.window is not None
     assert synced_ns
     # The file that says that it is ready is renamed into place after it was synced.
-    assert not [at for at in synced_ns if told_ns[0] < at < result.window.started_unix_ns]
+    assert not [at for at in synced_ns if heard_ns[0] < at < result.window.started_unix_ns]
 
 
 def test_a_run_that_is_told_too_late_measures_at_once_and_says_how_late(tmp_path: Path) -> None:
@@ -311,8 +311,8 @@ def test_a_number_beside_another_process_on_the_gpu_is_not_valid(
     watched = Watch.telemetry
 
     def telemetry(self: Watch, metrics: Metrics | None) -> Telemetry | None:
-        told = watched(self, metrics)
-        return told and told.model_copy(update={"gpus": (GpuTelemetry(index=0, visitors=(come,)),)})
+        reported = watched(self, metrics)
+        return reported and reported.model_copy(update={"gpus": (GpuTelemetry(index=0, foreign_processes=(come,)),)})
 
     monkeypatch.setattr(Watch, "telemetry", telemetry)
     long = {"samples": 5, "engine_options": {"ttft_ms": 100, "tpot_ms": 0.1}}  # than two ticks

@@ -34,11 +34,11 @@ def asked(**profile: Any) -> ResolvedSettings:
 
 
 def measured(directory: Path, resolved: ResolvedSettings, node: str = "jw2") -> NodeResult:
-    with led(directory, TURN) as told:
+    with led(directory, TURN) as reported:
         result = run(RunRequest("r1", node, resolved, directory, wait_s=60, solo=True))
-    assert list(told) == ["turn", "go"]
+    assert list(reported) == ["turn", "go"]
     assert result.window is not None
-    assert result.window.asked_unix_ns == told["go"], "nothing is measured together before all are told"
+    assert result.window.asked_unix_ns == reported["go"], "nothing is measured together before all are told"
     return result
 
 
@@ -84,9 +84,9 @@ def test_figures_alone_that_the_samples_do_not_give_are_refused(tmp_path: Path) 
 
 def test_a_node_that_breaks_in_its_turn_says_so_and_measures_no_more(tmp_path: Path) -> None:
     broken = asked(engine_options={"ttft_ms": 1, "tpot_ms": 0.1, "break_at": 3})
-    with led(tmp_path, TURN) as told, pytest.raises(RunError, match="told to break"):
+    with led(tmp_path, TURN) as reported, pytest.raises(RunError, match="told to break"):
         run(RunRequest("r1", "jw2", broken, tmp_path, wait_s=60, solo=True))
-    assert list(told) == ["turn"]
+    assert list(reported) == ["turn"]
     (path,) = tmp_path.glob("mlperf_datacenter_*.json")
     result = read_record(path, NodeResult)
     assert (result.status, result.stage, result.metrics) == ("failed", "measuring alone", None)

@@ -40,9 +40,9 @@ def test_many_nodes_that_are_well_share_a_line_and_the_others_do_not(tmp_path: P
     )
     assert done.returncode == 0, done.stdout + done.stderr
     _, well, one, said = done.stdout.split("TASK [")
-    told = [line for line in well.splitlines() if line.startswith("ok: ")]
-    assert len(told) == 9
-    assert told[-1].startswith("ok: 7 more (")
-    assert told[-1].endswith(" and 2 more)")
+    reported = [line for line in well.splitlines() if line.startswith("ok: ")]
+    assert len(reported) == 9
+    assert reported[-1].startswith("ok: 7 more (")
+    assert reported[-1].endswith(" and 2 more)")
     assert "fatal: [node05]: FAILED!" in one
     assert "a word" in said

@@ -15,7 +15,7 @@ from bounds import Late, TooMuch, bounded
 """
 
 
-def told(script: str) -> str:
+def reported(script: str) -> str:
     """Run it as a worker is run, the leader of a process group, and return what it prints."""
     done = subprocess.run(
         [sys.executable, "-c", BEGIN + script], capture_output=True, text=True, check=False, start_new_session=True
@@ -25,7 +25,7 @@ def told(script: str) -> str:
 
 
 def test_what_is_honest_is_not_hindered() -> None:
-    assert told("with bounded(60):\n    print(len(bytes(10_000_000)))") == "10000000"
+    assert reported("with bounded(60):\n    print(len(bytes(10_000_000)))") == "10000000"
 
 
 def test_a_node_that_does_not_answer_is_let_go_with_its_ssh() -> None:
@@ -38,7 +38,7 @@ except Late as late:
     print(late.message, ssh.wait())
 time.sleep(1)  # no alarm is left
 """
-    assert told(script) == "took a command and gave no answer within 0 s -15"
+    assert reported(script) == "took a command and gave no answer within 0 s -15"
 
 
 def test_a_node_that_sends_without_end_is_let_go() -> None:
@@ -53,7 +53,7 @@ except TooMuch as much:
     print(much, ssh.wait())
 kept.append(bytes(1 << 29))  # afterwards the limit is as it was
 """
-    assert told(script) == "The node sends without end: more than 64 MiB where some lines were asked for. -15"
+    assert reported(script) == "The node sends without end: more than 64 MiB where some lines were asked for. -15"
 
 
 def test_a_file_without_end_is_not_written(tmp_path: Path) -> None:
@@ -65,4 +65,4 @@ with open({str(tmp_path / "file")!r}, "wb") as file:
     except OSError as error:
         print(error.strerror)
 """
-    assert told(script) == "File too large"
+    assert reported(script) == "File too large"

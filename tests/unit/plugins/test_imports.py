@@ -13,5 +13,5 @@ def test_plugins_load_nothing_that_only_samples_need() -> None:
     names = {name for text in texts for name in re.findall(r"^from (benchmark[\w.]*) import", text, re.MULTILINE)}
     assert len(names) > 10
     program = f"import sys, {', '.join(sorted(names))}; print([n for n in ('numpy', 'msgspec') if n in sys.modules])"
-    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert told.stdout == "[]\n"
+    reported = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert reported.stdout == "[]\n"

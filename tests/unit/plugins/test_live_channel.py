@@ -8,12 +8,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "plugins" / "shared
 
 from live_channel import Channel
 
-from benchmark.progress import Told
+from benchmark.progress import Progress
 
 
 def _work(channel: Channel, number: int) -> None:
     for done in range(100):
-        channel.send(f"node{number}", Told("measuring", done, 100, 1.5))
+        channel.send(f"node{number}", Progress("measuring", done, 100, 1.5))
 
 
 def test_what_forked_workers_send_arrives_whole_and_in_order() -> None:
@@ -24,9 +24,9 @@ def test_what_forked_workers_send_arrives_whole_and_in_order() -> None:
     for worker in workers:
         worker.start()
     while len(heard) < 4 or any(len(each) < 100 for each in heard.values()):
-        for node, told in channel.receive():
-            assert told == Told("measuring", told.done, 100, 1.5)
-            heard.setdefault(node, []).append(told.done)
+        for node, progress in channel.receive():
+            assert progress == Progress("measuring", progress.done, 100, 1.5)
+            heard.setdefault(node, []).append(progress.done)
     for worker in workers:
         worker.join()
     assert heard == {f"node{number}": [*range(100)] for number in range(4)}
@@ -36,9 +36,9 @@ def test_what_forked_workers_send_arrives_whole_and_in_order() -> None:
 def test_a_full_pipe_makes_nobody_wait() -> None:
     channel = Channel()
     for done in range(10_000):
-        channel.send("node", Told("measuring", done, 10_000))
-    heard = [told.done for _, told in channel.receive()]
+        channel.send("node", Progress("measuring", done, 10_000))
+    heard = [progress.done for _, progress in channel.receive()]
     assert heard == [*range(len(heard))]
     assert 0 < len(heard) < 10_000
-    channel.send("node", Told("done"))
-    assert [*channel.receive()] == [("node", Told("done"))]
+    channel.send("node", Progress("done"))
+    assert [*channel.receive()] == [("node", Progress("done"))]

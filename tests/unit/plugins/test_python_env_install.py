@@ -90,7 +90,7 @@ def test_only_the_torch_pin_goes_to_the_torch_index() -> None:
     assert rest == "numpy==2\ntorchvision==1\n# torch\n"
 
 
-def test_a_command_that_hangs_or_is_missing_is_told() -> None:
+def test_a_command_that_hangs_or_is_missing_is_reported() -> None:
     with pytest.raises(install.InstallError, match="did not end within python_env_timeout_s = 1 s"):
         install.run(["sleep", "60"], 1, "python_env")
     with pytest.raises(install.InstallError, match=r"was killed \(signal 9\): did the node run out of memory"):

@@ -35,18 +35,18 @@ def test_they_are_no_part_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> No
     assert {node: one.sha256() for node, one in given.items()} == {node: one.sha256() for node, one in plain.items()}
 
 
-def test_what_is_wrong_with_them_is_told_beside_what_is_wrong_with_the_settings(
+def test_what_is_wrong_with_them_is_reported_beside_what_is_wrong_with_the_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("play_settings.load_extra_vars", lambda loader: {})
-    with pytest.raises(NodeFailure) as told:
+    with pytest.raises(NodeFailure) as reported:
         resolve_play(play(benchmark_environment={"A B": "hidden"}, benchmark_target_qps=-1), Loader())
-    lines = str(told.value).splitlines()
+    lines = str(reported.value).splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("benchmark_target_qps is -1")
     assert lines[1].startswith("benchmark_environment.A B is no name of an environment variable")
     assert lines[1].endswith("[n1, n2]")
-    assert "hidden" not in str(told.value)
+    assert "hidden" not in str(reported.value)
     with pytest.raises(NodeFailure, match=r"benchmark_environment\.A B"):
         resolve_play(play(benchmark_environment={"A B": "hidden"}), Loader())
 

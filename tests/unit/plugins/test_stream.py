@@ -30,7 +30,7 @@ def test_files_arrive_whole_and_replace_what_was_cut_short(files: list[Path], tm
     assert {path.name: path.read_bytes() for path in there.iterdir()} == {f.name: f.read_bytes() for f in files}
 
 
-def test_a_place_that_cannot_be_written_is_told(files: list[Path], tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_reported(files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StreamError, match="Not a directory"):
         send_files(HERE, files, str(tmp_path / "file" / "below"), 60)

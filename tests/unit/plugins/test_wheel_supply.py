@@ -60,8 +60,8 @@ def test_the_node_tells_what_is_installed_and_what_lies_ready(tmp_path: Path) ->
     ready.mkdir()
     (ready / "a-1.whl").write_bytes(b"")
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  a-1.whl"
-    told = ask(made, sys.executable, ready)[1:]
-    assert told == ["installed", "numpy==2.4.6 --hash=sha256:0", "ready", empty]
+    reported = ask(made, sys.executable, ready)[1:]
+    assert reported == ["installed", "numpy==2.4.6 --hash=sha256:0", "ready", empty]
     assert install.installed_wheels(made) == ["numpy==2.4.6 --hash=sha256:0"]
     # Changed by hand, it will be made anew: nothing of it counts, for the shell and for the module.
     (made / "lib/python3.11/site-packages/more-1.dist-info").mkdir()

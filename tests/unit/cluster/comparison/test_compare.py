@@ -140,9 +140,9 @@ def test_other_hardware_is_shown_and_not_compared(
     add_run(tmp_path, "b", {"jw2": each}, environment=H100)
     comparison = compare(load_side(tmp_path, "a"), load_side(tmp_path, "b"))
     assert (comparison.groups, comparison.refused, comparison.outcome) == ((), (), "not judged")
-    (told,) = comparison.apart
-    assert "1 x NVIDIA A30" in told
-    assert "1 x NVIDIA H100" in told
+    (reported,) = comparison.apart
+    assert "1 x NVIDIA A30" in reported
+    assert "1 x NVIDIA H100" in reported
     assert main(["compare", "a", "b", "--results", str(tmp_path)]) == 2
     assert "NOT COMPARED" in capsys.readouterr().out
 
@@ -154,8 +154,8 @@ def test_other_settings_are_refused_by_name(
     add_run(tmp_path, "a", {"jw2": each})
     add_run(tmp_path, "b", {"jw2": each}, {"benchmark_dtype": "bfloat16"})
     assert main(["compare", "a", "b", "--results", str(tmp_path)]) == 2
-    told = " ".join(capsys.readouterr().out.split())
-    assert "measured otherwise in a: dtype is bfloat16 instead of float16" in told
+    reported = " ".join(capsys.readouterr().out.split())
+    assert "measured otherwise in a: dtype is bfloat16 instead of float16" in reported
 
 
 def test_what_decides_only_the_verdict_may_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +205,7 @@ def test_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert main(["compare", "b", *here]) == 2
     assert "There is no baseline 'default'" in capsys.readouterr().err
     assert main(["baseline", "set", "a", *here]) == 0
-    assert main(["baseline", "set", "c", *here]) == 0  # another likeness: it stands beside the first
+    assert main(["baseline", "set", "c", *here]) == 0  # another comparison key: it stands beside the first
     assert main(["baseline", "set", "b", "--name", "driver-580", *here]) == 0
     capsys.readouterr()
     assert main(["baseline", "show", *here]) == 0
@@ -213,8 +213,8 @@ def test_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
         "default: a", "default: c", "driver-580: b",
     ]  # fmt: skip
     assert main(["compare", "b", "--json", *here]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert (told["before"], told["after"], told["outcome"]) == ("a", "b", "worse")
+    reported = json.loads(capsys.readouterr().out)
+    assert (reported["before"], reported["after"], reported["outcome"]) == ("a", "b", "worse")
     assert main(["compare", "b", "--baseline", "driver-580", *here]) == 0
     assert main(["baseline", "clear", *here]) == 0
     assert main(["compare", "b", *here]) == 2
@@ -230,19 +230,19 @@ def test_the_ci_page_has_the_change_against_the_baseline(
         add_run(tmp_path, run_id, {"jw2": samples(monkeypatch, run_id, 40, slowdown, **ENGINE)})
     page = tmp_path / "page.md"
 
-    def told(run_id: str) -> str:
+    def reported(run_id: str) -> str:
         main(["aggregate", str(tmp_path / run_id), "--markdown", str(page)])
         return page.read_text()
 
-    assert "Against the baseline" not in told("b")
+    assert "Against the baseline" not in reported("b")
     assert main(["baseline", "set", "a", "--results", str(tmp_path)]) == 0
-    assert "Against the baseline" not in told("a")
-    assert "WORSE: QPS -2" in told("b")
-    rows = cells(told("b"))
+    assert "Against the baseline" not in reported("a")
+    assert "WORSE: QPS -2" in reported("b")
+    rows = cells(reported("b"))
     assert list(HEADS) in rows
     assert any(row[0] == "QPS" and row[5] == "worse" for row in rows if len(row) == len(HEADS))
     (tmp_path / "baselines.json").write_text("{")
-    assert "not JSON" in told("b")
+    assert "not JSON" in reported("b")
 
 
 def test_one_node_of_many_that_became_slow_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

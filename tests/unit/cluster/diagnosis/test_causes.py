@@ -15,7 +15,7 @@ Change = dict[str, Any]
 def causes(own: Change, others: Change | None = None, drift: tuple[Drift, ...] = ()) -> dict[str, list[str]]:
     peers = [node(name, **(others or {})) for name in ("jw3", "jw4", "jw5")]
     suspect = Suspect(node("jw2", **own), peers, drift)
-    return {cause: told for cause, rule in CAUSES.items() if (told := list(rule(suspect)))}
+    return {cause: reported for cause, rule in CAUSES.items() if (reported := list(rule(suspect)))}
 
 
 def telemetry(**gpu: Any) -> Change:

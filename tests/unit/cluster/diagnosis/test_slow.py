@@ -71,7 +71,7 @@ def test_energy_alone_is_a_finding() -> None:
 def test_two_nodes_say_that_history_is_what_would_tell() -> None:
     (found,) = findings([node("jw2"), node("jw3", 2250)])
     assert found.node == "jw3"
-    assert found.against == "jw2, the only like node: which of the two is off cannot be told without history"
+    assert found.against == "jw2, the only like node: which of the two is off cannot be known without history"
 
 
 def test_two_nodes_with_a_history_are_held_against_it() -> None:

@@ -1,4 +1,4 @@
-"""When a value is off its like."""
+"""When a value is off its peers."""
 
 import math
 import statistics

@@ -44,8 +44,8 @@ def run_dir(tmp_path: Path) -> Path:
     used = watched(energy=Energy(joules=512, window_s=36, tokens_per_joule=2.5, joules_per_query=25.6))
     add_node(run, "jw2", asked(20), [1800.0] * 20, environment=seen, telemetry=used)
     add_node(run, "jw3", asked(20), [2400.0] * 20, environment=seen)
-    told = Failure(node="jw4", stage="preflight", reason="=1+1 | <b>")
-    write_record(run / "nodes" / "jw4" / "failure.json", told)
+    reported = Failure(node="jw4", stage="preflight", reason="=1+1 | <b>")
+    write_record(run / "nodes" / "jw4" / "failure.json", reported)
     return run
 
 
@@ -155,8 +155,8 @@ def test_repeats_and_turns_alone_are_columns(often_dir: Path) -> None:
     assert (jw2["repeats"], jw2["repeat"], jw4["repeats"]) == ("3", "1", "")
     row = gather(often_dir).result.nodes[1]
     for one in row.spread:
-        told = {name: jw3[f"repeats_{one.metric.replace('.', '_')}_{name}"] for name in ("median", "lowest", "cv")}
-        assert {name: float(value) for name, value in told.items()} == {n: getattr(one, n) for n in told}
+        reported = {name: jw3[f"repeats_{one.metric.replace('.', '_')}_{name}"] for name in ("median", "lowest", "cv")}
+        assert {name: float(value) for name, value in reported.items()} == {n: getattr(one, n) for n in reported}
     assert (jw2["repeats_qps_stable"], jw3["repeats_qps_stable"], jw4["repeats_qps_stable"]) == ("true", "false", "")
     assert float(jw3["repeats_latency_ms_p50_highest"]) == 1500
     assert float(jw2["solo_latency_ms_p99_alone"]) == 800

@@ -35,7 +35,7 @@ def stored(results: Path, latencies: Sequence[float], **changes: Any) -> list[st
     return [store(results, 1 + number, {"jw2": latency}, **changes) for number, latency in enumerate(latencies)]
 
 
-def test_a_shift_is_told_with_its_first_run_and_what_drifted_there(tmp_path: Path) -> None:
+def test_a_shift_is_reported_with_its_first_run_and_what_drifted_there(tmp_path: Path) -> None:
     runs = stored(tmp_path, [1800, 1810, 1795, 1800])
     newer = HOST.model_copy(update={"packages": {"torch": "2.14.0"}})
     runs += [store(tmp_path, 10 + n, {"jw2": 2100}, environment=newer) for n in range(3)]
@@ -112,4 +112,4 @@ def test_two_nodes_are_held_against_their_stored_runs(tmp_path: Path) -> None:
     assert (found.node, found.against) == ("jw2", "the median of its 4 earlier runs")
     # A run looks back, never ahead: made again, an old summary says what it said.
     first = aggregate(tmp_path / "20261101T100000Z-0123abcd").findings
-    assert "cannot be told without history" in first[0].against
+    assert "cannot be known without history" in first[0].against

@@ -95,7 +95,7 @@ def test_a_wheel_for_newer_pythons_only_is_none() -> None:
     assert names(pick("a", wheel("a", "1", python=">=3.11.2"))) == ["a 1"]
 
 
-def test_demands_that_never_rest_are_told() -> None:
+def test_demands_that_never_rest_are_reported() -> None:
     with pytest.raises(InputError, match="contradict themselves"):
         # b 2 needs an a below 2, and only a 2 asks for b at all with an upper bound that a 1 does not have.
         pick("a", wheel("a", "2", "b"), wheel("a", "1"), wheel("b", "1", "a<2"))

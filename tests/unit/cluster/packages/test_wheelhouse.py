@@ -124,24 +124,24 @@ def test_a_wheel_that_has_another_checksum_than_is_stated_is_refused(
     stated = f"alpha==1.0 --hash=sha256:{alpha.sha256}\nbeta==2.5 \\\n  --hash=sha256:{{}}\n"
     assert fill(tmp_path, stated.format(beta.sha256)) == 0
     require_pins(made, stated.format(beta.sha256))
-    told = (
+    reported = (
         f"beta-2.5-py3-none-any.whl in {made} is not what the requirements state for beta: its SHA-256 is {beta.sha256}"
     )
-    with pytest.raises(InputError, match=re.escape(told)):
+    with pytest.raises(InputError, match=re.escape(reported)):
         require_pins(made, stated.format("0" * 64))
     assert fill(tmp_path, stated.format("0" * 64)) == 2
-    assert told in capsys.readouterr().err
+    assert reported in capsys.readouterr().err
     # As pip has it: where one is stated, all are.
     with pytest.raises(InputError, match="not what the requirements state for beta"):
         require_pins(made, stated.partition("\n")[0])
 
 
-def test_what_lacks_is_told_with_the_file_that_it_is_for(made: Path) -> None:
+def test_what_lacks_is_reported_with_the_file_that_it_is_for(made: Path) -> None:
     with pytest.raises(InputError, match=r"REQUIREMENTS=requirements-vllm\.txt adds what is missing"):
         require_pins(made, "vllm==1", "requirements-vllm.txt")
 
 
-def test_what_the_index_lacks_is_told(index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_index_lacks_is_reported(index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fill(tmp_path, "absent==1\n") == 3
     assert "No matching distribution found for absent==1" in capsys.readouterr().err
 
@@ -154,7 +154,7 @@ def test_what_the_index_lacks_is_told(index: Path, tmp_path: Path, capsys: pytes
         (["--requirements", "/nowhere"], "/nowhere cannot be used: No such file"),
     ],
 )
-def test_wrong_options_are_told(
+def test_wrong_options_are_reported(
     words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "pins.txt").write_text("")
@@ -162,7 +162,7 @@ def test_wrong_options_are_told(
     assert said in capsys.readouterr().err
 
 
-def test_a_wheel_that_is_gone_cut_or_damaged_is_told(made: Path) -> None:
+def test_a_wheel_that_is_gone_cut_or_damaged_is_reported(made: Path) -> None:
     beta = made / "beta-2.5-py3-none-any.whl"
     whole = beta.read_bytes()
     beta.write_bytes(whole[:-1])
@@ -176,7 +176,7 @@ def test_a_wheel_that_is_gone_cut_or_damaged_is_told(made: Path) -> None:
         wheelhouse.read_wheel(beta, "")
 
 
-def test_no_directory_and_no_manifest_are_told(tmp_path: Path) -> None:
+def test_no_directory_and_no_manifest_are_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no directory"):
         load(tmp_path / "nowhere")
     with pytest.raises(InputError, match=f"has no {MANIFEST}: make wheelhouse WHEELHOUSE="):

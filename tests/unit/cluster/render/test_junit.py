@@ -54,8 +54,8 @@ def test_a_valid_run_has_a_case_per_check_and_no_failure(tmp_path: Path) -> None
 def test_failures_are_checks_and_errors_are_nodes(tmp_path: Path) -> None:
     make_run(tmp_path, {"jw2": asked(3), "jw3": asked(3), "jw4": asked(3)})
     add_node(tmp_path, "jw2", asked(3), SLOW)
-    told = Failure(node="jw3", stage="preflight", reason="Not reachable: <refused> & gone.\nAnd the disk is full.")
-    write_record(tmp_path / "nodes" / "jw3" / "failure.json", told)
+    reported = Failure(node="jw3", stage="preflight", reason="Not reachable: <refused> & gone.\nAnd the disk is full.")
+    write_record(tmp_path / "nodes" / "jw3" / "failure.json", reported)
     root = of(tmp_path)
     slow = suite(root, "jw2")
     assert counts(slow)[1:] == (3, 0)  # two checks and the verdict

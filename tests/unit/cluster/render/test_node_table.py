@@ -21,8 +21,8 @@ def table(run_dir: Path) -> list[dict[str, str]]:
 def test_a_line_per_node_with_every_figure(tmp_path: Path) -> None:
     make_run(tmp_path, {"jw2": asked(3), "jw3": asked(3)})
     add_node(tmp_path, "jw2", asked(3), [1700.0, 1800.0, 1900.0])
-    told = Failure(node="jw3", stage="preflight", reason='=HYPERLINK("http://x")\nand more')
-    write_record(tmp_path / "nodes" / "jw3" / "failure.json", told)
+    reported = Failure(node="jw3", stage="preflight", reason='=HYPERLINK("http://x")\nand more')
+    write_record(tmp_path / "nodes" / "jw3" / "failure.json", reported)
     fine, failed = table(tmp_path)
     assert tuple(fine) == HEADS
     assert (fine["run_id"], fine["node"], fine["counted"], fine["valid"]) == (RUN_ID, "jw2", "true", "true")

@@ -95,9 +95,11 @@ def test_nodes_that_started_together_say_how_nearly(tmp_path: Path) -> None:
     make_run(tmp_path, {"jw2": asked(3), "jw3": asked(3)})
     for node, offset_ms, late_ms in (("jw2", 0, 0), ("jw3", 5000, 412)):
         # The clock of jw3 is five seconds ahead, and it was told 412 ms too late.
-        told = START_NS + offset_ms * MS
-        started = told + late_ms * MS
-        place = add_node(tmp_path, node, asked(3), [1700.0] * 3, window=Window.of(started, started + 5100 * MS, told))
+        reported = START_NS + offset_ms * MS
+        started = reported + late_ms * MS
+        place = add_node(
+            tmp_path, node, asked(3), [1700.0] * 3, window=Window.of(started, started + 5100 * MS, reported)
+        )
         clock = ReadyNode(
             node=node, launched_unix_ns=0, offset_ns=offset_ms * MS, uncertainty_ns=MS // 2, round_trips=7
         )
@@ -113,8 +115,10 @@ def test_a_run_that_lacks_a_node_and_has_enough_is_valid_and_names_it(tmp_path: 
     add_node(tmp_path, "jw2", lenient, [1700.0, 1800.0, 1900.0])
     text = render(tmp_path)
     assert "Not counted\n  jw3       No result came back." in text
-    told = "VALID: 1 of 2 nodes are counted and valid, which is enough for benchmark_min_nodes; the others are named"
-    assert told in " ".join(text.split())
+    reported = (
+        "VALID: 1 of 2 nodes are counted and valid, which is enough for benchmark_min_nodes; the others are named"
+    )
+    assert reported in " ".join(text.split())
 
 
 def test_an_invalid_node_is_listed_with_its_reasons(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ class Seen:
 
     def charts(self) -> dict[str, Chart]:
         """Return the page's charts by name."""
-        told: list[dict[str, Any]] = self.page.evaluate(
+        reported: list[dict[str, Any]] = self.page.evaluate(
             """[...document.querySelectorAll('svg.chart')].map(svg => ({
                 name: svg.dataset.chart, label: svg.getAttribute('aria-label'), axes: JSON.parse(svg.dataset.axes),
                 series: [...svg.querySelectorAll('[data-series]')].map(g => ({
@@ -95,7 +95,7 @@ class Seen:
                     uses: [...g.querySelectorAll('use')].map(u => [u.x.baseVal.value, u.y.baseVal.value]),
                     fill: g.querySelector('use')?.style.fill}))}))"""
         )
-        return {one["name"]: Chart(one["name"], one["axes"], one["series"]) for one in told}
+        return {one["name"]: Chart(one["name"], one["axes"], one["series"]) for one in reported}
 
 
 @dataclass

@@ -75,8 +75,8 @@ def real_run(directory: Path) -> Path:
         for node in NODES:
             put(run_dir / "nodes" / node, GO, start_ns)
         for node, process in running.items():
-            told, _ = process.communicate(timeout=PATIENCE_S)
-            assert process.returncode in (0, 1), (node, told)
+            reported, _ = process.communicate(timeout=PATIENCE_S)
+            assert process.returncode in (0, 1), (node, reported)
     finally:
         for process in running.values():
             process.kill()

@@ -41,9 +41,9 @@ def cluster(
         pace = chance.gauss(1, 0.02) * (1.12 if slow else 1)
         samples = _samples(queries, pace, chance)
         ticks = _ticks(samples, chance, slow, every_ms)
-        told = _telemetry(ticks, samples)
+        reported = _telemetry(ticks, samples)
         environment = HOST.model_copy(update={"driver": "570.133.20" if slow else "580.82.07"})
-        result = result_of(name, resolved, samples, telemetry=told, environment=environment)
+        result = result_of(name, resolved, samples, telemetry=reported, environment=environment)
         later, alone = _further(name, queries, pace, count) if measured_often else ([], [])
         result = often(result, later, alone) if measured_often else result
         place = write_node(directory, result, samples, later, alone)
@@ -140,8 +140,8 @@ def partly_failed(directory: Path) -> Path:
         verdict=None,
     )  # fmt: skip
     write_node(directory, broken, half)
-    told = Failure(node="jw5", stage="preflight", reason="Not reachable: nothing answers SSH within 10 s.")
-    write_record(directory / "nodes" / "jw5" / "failure.json", told)
+    reported = Failure(node="jw5", stage="preflight", reason="Not reachable: nothing answers SSH within 10 s.")
+    write_record(directory / "nodes" / "jw5" / "failure.json", reported)
     return directory
 
 
@@ -154,7 +154,7 @@ def hostile(directory: Path) -> Gathered:
     gathered = gather(cluster(directory, 9, measured_often=True))
     result, evil, name = gathered.result, HOSTILE, f"{HOSTILE[:40]} {SLOW}"
     broken = [row.model_copy(update={"counted": False, "reason": evil, "group": None}) for row in result.nodes[-1:]]
-    told = result.model_copy(
+    reported = result.model_copy(
         update={
             "nodes": (*result.nodes[:-1], *broken),
             "counted": result.counted - 1,
@@ -165,7 +165,7 @@ def hostile(directory: Path) -> Gathered:
             "drift": (Drift(hardware=evil[:200], fact=evil[:200], values={evil: ("gpu-001",), "": (SLOW,)}),),
         }
     )
-    renamed = told.model_validate_json(told.model_dump_json().replace(f'"{SLOW}"', json.dumps(name)))
+    renamed = reported.model_validate_json(reported.model_dump_json().replace(f'"{SLOW}"', json.dumps(name)))
     nodes = []
     for node in gathered.nodes:
         seen = node.result

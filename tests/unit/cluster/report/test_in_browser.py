@@ -226,8 +226,8 @@ TABLES = {
 
 def test_repeats_and_turns_alone_are_drawn_with_their_own_values(browser: Browser, reports: dict[str, Report]) -> None:
     report = reports["20"]
-    told = report.gathered.result.repeats
-    assert told is not None
+    reported = report.gathered.result.repeats
+    assert reported is not None
     with opened(browser, report.path) as seen:
         charts = seen.charts()
         words = " ".join(seen.page.inner_text("#repeats").split())
@@ -243,7 +243,9 @@ def test_repeats_and_turns_alone_are_drawn_with_their_own_values(browser: Browse
             for number, value in enumerate(spread.values, start=1):
                 name = f"repeat-{number}:{row.node}"
                 assert drawn["repeats"].points(name)[0][0] == pytest.approx(value, abs=fine)
-                fills.setdefault("counts" if number == told.chosen else "other", set()).add(drawn["repeats"].fill(name))
+                fills.setdefault("counts" if number == reported.chosen else "other", set()).add(
+                    drawn["repeats"].fill(name)
+                )
             for name, value in (("alone", solo.alone), ("together", solo.together)):
                 (point,) = drawn["sharing"].points(f"{name}:{row.node}")
                 assert point[0] == pytest.approx(value, abs=drawn["sharing"].resolution()[0])
@@ -282,10 +284,10 @@ def test_what_nodes_say_is_shown_and_does_nothing(browser: Browser, reports: dic
         words = seen.page.evaluate("document.body.textContent")
     assert counts == [0, 0, 1, 0, 0, 1]
     assert harmed is None
-    told = clean(runs.HOSTILE)
-    assert "{{ 7 * 7 }}" in told
+    reported = clean(runs.HOSTILE)
+    assert "{{ 7 * 7 }}" in reported
     # Reason, problem, end, cause, evidence, fact, value, package, driver, command: each as text.
-    assert words.count(told) > 8
+    assert words.count(reported) > 8
     assert words.count(clean(runs.HOSTILE[:40])) > 12
 
 
@@ -302,5 +304,5 @@ def test_it_prints_legibly(browser: Browser, reports: dict[str, Report], name: s
     for row in reports[name].gathered.result.nodes:
         assert row.node in words
     # Folded tables are unfolded on paper, and a chart's text is text.
-    for told in ("TPOT) per node", "All settings", "P99 limit 3,000 ms", "seconds since the first node began"):
-        assert told in words
+    for reported in ("TPOT) per node", "All settings", "P99 limit 3,000 ms", "seconds since the first node began"):
+        assert reported in words

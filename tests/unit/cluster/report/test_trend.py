@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmark.cluster.aggregate import gather
 from benchmark.cluster.baseline import against_baseline, set_baseline
 from benchmark.cluster.report.page import render_report
-from benchmark.cluster.report.parts import likes
+from benchmark.cluster.report.parts import node_groups
 from benchmark.cluster.report.trend import histories, trend
 from tests.unit.building import HOST
 from tests.unit.cluster.history.test_history import store
@@ -21,7 +21,7 @@ def test_a_shift_is_drawn_at_its_first_run_with_what_differed(tmp_path: Path) ->
     gathered = gather(run_dir)
     known = histories(run_dir)
     assert sorted(known) == ["jw2", "jw3"]
-    (like,) = likes(run_dir, gathered.result, gathered.nodes)
+    (like,) = node_groups(run_dir, gathered.result, gathered.nodes)
     found = trend(like, known)
     assert found is not None
     assert [row[0] for row in found.chart.tables[0].rows] == runs

@@ -17,7 +17,7 @@ from benchmark.cluster.report.amounts import amount, median, share
 from benchmark.cluster.report.distributions import distributions, ecdf
 from benchmark.cluster.report.headline import BAD, FINE, advice, verdict_words
 from benchmark.cluster.report.page import TEMPLATES
-from benchmark.cluster.report.parts import MOST_COLOURED, likes
+from benchmark.cluster.report.parts import MOST_COLOURED, node_groups
 from benchmark.cluster.report.repeating import MOST_DOTS, repeating
 from benchmark.cluster.report.timeline import aligned
 from benchmark.loadgen_log import read_limits
@@ -79,7 +79,7 @@ def test_few_nodes_have_a_colour_each_and_of_many_the_slow_ones(tmp_path: Path) 
     for count in (2, MOST_COLOURED, 20):
         run_dir = runs.cluster(tmp_path / str(count), count)
         gathered = gather(run_dir)
-        (like,) = likes(run_dir, gathered.result, gathered.nodes)
+        (like,) = node_groups(run_dir, gathered.result, gathered.nodes)
         marked = set(like.marked)
         assert marked == (set(runs.names(count)) if count <= MOST_COLOURED else {runs.SLOW})
         assert len(like.crowd) == count - len(marked)
@@ -93,7 +93,7 @@ def test_unlike_nodes_are_in_charts_of_their_own(tmp_path: Path) -> None:
     for node, resolved in given_settings.items():
         add_node(tmp_path, node, resolved, [1700.0] * 3)
     gathered = gather(tmp_path)
-    groups = likes(tmp_path, gathered.result, gathered.nodes)
+    groups = node_groups(tmp_path, gathered.result, gathered.nodes)
     assert [[node.node for node in like.nodes] for like in groups] == [["jw3"], ["jw2"]]
     assert all(len(distributions(like)) == 3 for like in groups)
 
@@ -134,24 +134,24 @@ def test_enough_nodes_are_valid_and_the_others_are_named(tmp_path: Path) -> None
 def test_of_very_many_repeats_the_lowest_and_the_highest_are_drawn_and_all_are_in_the_table(tmp_path: Path) -> None:
     run_dir = runs.cluster(tmp_path, 2, measured_often=True)
     gathered = gather(run_dir)
-    (like,) = likes(run_dir, gathered.result, gathered.nodes)
+    (like,) = node_groups(run_dir, gathered.result, gathered.nodes)
     values = tuple(1 + 0.001 * number for number in range(MOST_DOTS))
     changes = {"values": values, "lowest": values[0], "highest": values[-1]}
     many = tuple(one.model_copy(update=changes) for one in like.rows["jw2"].spread)
     rows = {name: row.model_copy(update={"spread": many}) for name, row in like.rows.items()}
     numbers = [RepeatRow(number=number, value=1, valid=2) for number in range(1, MOST_DOTS + 1)]
-    told = repeating(replace(like, rows=rows), Repeats(chosen=7, metric="qps", rows=tuple(numbers)))
-    assert told is not None
-    drawn = re.findall(r'data-series="repeat-([0-9]+):jw2"', told.chart.wide)
+    reported = repeating(replace(like, rows=rows), Repeats(chosen=7, metric="qps", rows=tuple(numbers)))
+    assert reported is not None
+    drawn = re.findall(r'data-series="repeat-([0-9]+):jw2"', reported.chart.wide)
     assert sorted(map(int, drawn)) == [1, 7, MOST_DOTS]
-    assert "the lowest and the highest of the others" in told.chart.note
-    assert len(told.deciding.rows[0]) == len(told.deciding.heads) == MOST_DOTS + 3
+    assert "the lowest and the highest of the others" in reported.chart.note
+    assert len(reported.deciding.rows[0]) == len(reported.deciding.heads) == MOST_DOTS + 3
 
 
 def test_loadgens_limits_come_from_its_log(tmp_path: Path) -> None:
     line = ':::MLLOG {{"key": "{}", "value": {}, "metadata": {{"is_error": false}}}}\n'
-    told = [("requested_server_ttft_latency", 2_000_000_000), ("requested_server_tpot_latency", 0), ("other", 5)]
-    (tmp_path / "mlperf_log_detail.txt").write_text("".join(line.format(*each) for each in told))
+    reported = [("requested_server_ttft_latency", 2_000_000_000), ("requested_server_tpot_latency", 0), ("other", 5)]
+    (tmp_path / "mlperf_log_detail.txt").write_text("".join(line.format(*each) for each in reported))
     assert read_limits(tmp_path) == {"ttft_ms": 2000.0}
 
 
@@ -235,8 +235,8 @@ def test_the_start_of_each_node_is_told_by_stage(tmp_path: Path) -> None:
         "jw4": None,
     }
     for name, seconds in stages.items():
-        told = EngineInfo.model_validate({"name": "sequential", "details": {"startup_s": seconds}})
-        add_node(run, name, asked(3), [1000.0] * 3, engine=told)
+        reported = EngineInfo.model_validate({"name": "sequential", "details": {"startup_s": seconds}})
+        add_node(run, name, asked(3), [1000.0] * 3, engine=reported)
     table = sections.starts(gather(run).nodes)
     assert table is not None
     assert table.heads == ("node", "imports", "weights", "capture", "since process start")

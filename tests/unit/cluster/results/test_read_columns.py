@@ -62,9 +62,9 @@ def test_what_is_written_is_read(samples: list[Sample]) -> None:
 
 
 def test_what_the_program_writes_is_plain() -> None:
-    untold = sample(3).model_copy(update={"token_ids": ()})  # a server that does not tell its tokens
+    unreported = sample(3).model_copy(update={"token_ids": ()})  # a server that does not report its tokens
     broken = failed(4).model_copy(update={"error": '"],', "output_tokens": 2})
-    written = [*closed_loop([1000, 1100]), failed(2, 2200), sample(5, tokens=0), untold, broken]
+    written = [*closed_loop([1000, 1100]), failed(2, 2200), sample(5, tokens=0), unreported, broken]
     assert module._plain([one.model_dump_json().encode() for one in written]) is not None
 
 

@@ -105,15 +105,15 @@ def crowded(draw: st.DrawFn) -> list[Sample]:
     made = []
     for index in range(draw(st.integers(0, 20))):
         issued, first, last = sorted(draw(st.tuples(moments, moments, moments)))
-        told = draw(st.booleans())
+        reported = draw(st.booleans())
         made.append(
             Sample(
                 index=index,
                 prompt_id="p",
                 issued_ns=issued,
-                first_token_ns=first if told else None,
+                first_token_ns=first if reported else None,
                 completed_ns=last,
-                output_tokens=draw(st.integers(0, 300)) if told else 0,
+                output_tokens=draw(st.integers(0, 300)) if reported else 0,
             )
         )
     return made
@@ -132,11 +132,11 @@ def test_every_digit_is_that_of_walking_through_the_events(samples: list[Sample]
 
 
 @given(st.lists(st.tuples(st.integers(-10, 200), st.floats(0, 700)), max_size=40))
-def test_an_envelope_holds_every_tick_of_the_window(told: list[tuple[int, float]]) -> None:
-    ticks = [Tick(t_ns=at * MS, gpus=(GpuTick(index=0, power_w=watts),)) for at, watts in told]
+def test_an_envelope_holds_every_tick_of_the_window(reported: list[tuple[int, float]]) -> None:
+    ticks = [Tick(t_ns=at * MS, gpus=(GpuTick(index=0, power_w=watts),)) for at, watts in reported]
     series = time_series_of(Columns.of([sample(0, 100)]), ticks)
     assert series is not None
-    inside = [watts for at, watts in told if 0 <= at < 100]
+    inside = [watts for at, watts in reported if 0 <= at < 100]
     if not inside:
         assert not series.watched
         return

@@ -167,8 +167,8 @@ def _accuracy(directory: Path, benchmark: str, division: str) -> list[str]:
     found += ["articles"] if answered != ARTICLES[benchmark] else []
     if division == "closed":
         for score, target in SCORES[benchmark].items():
-            told = re.search(rf"'{score}':\s+'?([\d.]+)'?", text)
-            found += [score] if told is None or float(told[1]) < 0.99 * target else []
+            reported = re.search(rf"'{score}':\s+'?([\d.]+)'?", text)
+            found += [score] if reported is None or float(reported[1]) < 0.99 * target else []
         length = re.search(r"'gen_len':\s([\d.]+)", text)
         target = CHARACTERS[benchmark]
         found += ["gen_len"] if length is None or not 0.9 * target <= float(length[1]) <= 1.1 * target else []

@@ -1,4 +1,4 @@
-"""The command, from runs to the tree: what a submitter types, and what is told."""
+"""The command, from runs to the tree: what a submitter types, and what is reported."""
 
 import hashlib
 import json

@@ -40,7 +40,7 @@ def test_accuracy_txt_is_what_the_checkers_patterns_find(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("other_first", "untold", "twice", "length", "lines"),
+    ("other_first", "unreported", "twice", "length", "lines"),
     [
         (0, 0, 0, 0, ("True", "True", "True", "complete")),
         (None, 0, 0, 0, ("Skipped", "True", "True", "complete")),
@@ -50,10 +50,10 @@ def test_accuracy_txt_is_what_the_checkers_patterns_find(tmp_path: Path) -> None
         (None, 0, 0, 1, ("Skipped", "True", "False", "failed")),
     ],
 )
-def test_an_audit_is_told_in_the_lines_that_the_checker_looks_for(
-    other_first: int | None, untold: int, twice: int, length: int, lines: tuple[str, ...]
+def test_an_audit_is_reported_in_the_lines_that_the_checker_looks_for(
+    other_first: int | None, unreported: int, twice: int, length: int, lines: tuple[str, ...]
 ) -> None:
-    assert verification_text(Verification(3, (2,), other_first, untold, twice, length)).splitlines() == [
+    assert verification_text(Verification(3, (2,), other_first, unreported, twice, length)).splitlines() == [
         f"First token check pass: {lines[0]}",
         f"EOS check pass: {lines[1]}",
         f"Sample length check pass: {lines[2]}",

@@ -91,7 +91,7 @@ def test_in_closed_they_lack_the_audit_alone(offline: Path) -> None:
         (with_loadgen(settings={**FULL, "schedule_rng_seed": 1}), "the seeds are not those of round 6.1"),
         (with_loadgen(results={**RESULTS, "result_first_token_99.00_percentile_latency_ns": 2 * 10**9}),
          "P99 TTFT is 2000.0 ms, and has to be below 2000 ms"),
-        (with_loadgen(results={}), "P99 TPOT is not told, and has to be below 100 ms"),
+        (with_loadgen(results={}), "P99 TPOT is not reported, and has to be below 100 ms"),
         (with_accuracy(loadgen=loadgen(settings={**FULL, "accuracy_sample_count": 13000})), "has 13000 articles"),
     ],
 )  # fmt: skip
@@ -138,7 +138,7 @@ AUDIT = {
         ),
     ],
 )
-def test_what_is_wrong_with_an_audit_is_told_in_the_results_words(
+def test_what_is_wrong_with_an_audit_is_reported_in_the_results_words(
     offline: Path, changes: dict[str, Any], settings: dict[str, Any], said: str
 ) -> None:
     audit = Audit.model_validate({**AUDIT, **changes, "loadgen": loadgen(settings={**AUDIT_SETTINGS, **settings})})
@@ -180,7 +180,7 @@ def test_performance_and_accuracy_are_of_one_system(offline: Path) -> None:
     assert "had other engine options or asked for other answers" in sentence
 
 
-def test_a_system_that_changed_between_its_runs_is_told(offline: Path) -> None:
+def test_a_system_that_changed_between_its_runs_is_reported(offline: Path) -> None:
     def newer(result: NodeResult) -> NodeResult:
         assert result.environment is not None
         return result.model_copy(update={"environment": result.environment.model_copy(update={"driver": "580.1"})})

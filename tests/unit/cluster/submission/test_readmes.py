@@ -16,8 +16,8 @@ HUB = f"/home/somebody/.cache/hub/models--{DEFAULT_MODEL.replace('/', '--')}/sna
 def answered(offline: Path, engine: str, options: dict[str, Any], details: dict[str, Any], **settings: Any) -> Part:
     """Return a part whose engine had these options and details."""
     part = gather_parts([offline], ["jw2"]).parts("jw2")[0]
-    resolved, told = part.result.resolved, part.result.engine
-    assert told is not None
+    resolved, reported = part.result.resolved, part.result.engine
+    assert reported is not None
     resolved = resolved.model_copy(
         update={
             "profile": resolved.profile.model_copy(update={"engine": engine, "engine_options": options}),
@@ -26,8 +26,8 @@ def answered(offline: Path, engine: str, options: dict[str, Any], details: dict[
             ),
         }
     )
-    told = told.model_copy(update={"name": engine, "details": details})
-    return replace(part, result=part.result.model_copy(update={"resolved": resolved, "engine": told}))
+    reported = reported.model_copy(update={"name": engine, "details": details})
+    return replace(part, result=part.result.model_copy(update={"resolved": resolved, "engine": reported}))
 
 
 def test_the_settings_choose_the_weights_that_the_run_loads(offline: Path) -> None:

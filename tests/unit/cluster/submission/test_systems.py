@@ -33,8 +33,8 @@ def test_what_the_run_saw_stands_in_the_fields(offline: Path) -> None:
     )
     part = replace(part, result=part.result.model_copy(update={"environment": environment}))
     answers = SystemFile.model_validate(yaml.safe_load(ANSWERS))
-    told = system_description(part, answers, "closed", "Us", "datacenter")
-    assert sorted(told) == sorted(FIELDS)
+    reported = system_description(part, answers, "closed", "Us", "datacenter")
+    assert sorted(reported) == sorted(FIELDS)
     expected = {
         "accelerators_per_node": 2,
         "accelerator_model_name": "NVIDIA A30",
@@ -47,9 +47,9 @@ def test_what_the_run_saw_stands_in_the_fields(offline: Path) -> None:
         "host_network_card_count": "1",
         "framework": "the simulated engine",
     }
-    assert {name: told[name] for name in expected} == expected
-    assert "NVIDIA driver 570.1, CUDA 12.8" in str(told["other_software_stack"])
-    assert "unverified, not an MLCommons submission" in str(told["sw_notes"])
+    assert {name: reported[name] for name in expected} == expected
+    assert "NVIDIA driver 570.1, CUDA 12.8" in str(reported["other_software_stack"])
+    assert "unverified, not an MLCommons submission" in str(reported["sw_notes"])
     # An answer of the user's is better than what was seen.
     stated = answers.model_copy(update={"accelerator_host_interconnect": "NVLink-C2C"})
     assert system_description(part, stated, "open", "Us", "edge")["accelerator_host_interconnect"] == "NVLink-C2C"
@@ -61,5 +61,5 @@ def test_a_system_is_of_the_suites_that_it_was_measured_in(offline: Path, tmp_pa
     submission = Submission({DATACENTER: {"jw2": scenarios["jw2"]}, EDGE: {"jw3": scenarios["jw3"]}}, ())
     answers = SystemFile.model_validate(yaml.safe_load(ANSWERS))
     systems = write_tree(tmp_path / "tree", submission, answers, "open", "Us") / "open" / "Us" / "systems"
-    told = {path.stem: json.loads(path.read_text())["system_type"] for path in systems.iterdir()}
-    assert told == {"A_server-1": "datacenter", "A_server-2": "edge"}
+    reported = {path.stem: json.loads(path.read_text())["system_type"] for path in systems.iterdir()}
+    assert reported == {"A_server-1": "datacenter", "A_server-2": "edge"}

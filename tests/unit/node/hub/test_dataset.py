@@ -241,9 +241,9 @@ def test_without_the_model_there_is_no_tokenizer(articles: Model, tmp_path: Path
     settings = settings_of(tmp_path / "absent", tmp_path, articles.commit)
     refused(SetupError, settings, str(tmp_path / "absent"))
     # With check it would have been fetched before.
-    told = fetch_dataset(settings, None, check=True)
-    assert told.changed
-    assert len(told.missing) == 1
+    reported = fetch_dataset(settings, None, check=True)
+    assert reported.changed
+    assert len(reported.missing) == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -256,9 +256,9 @@ def test_what_a_controller_pushed_is_verified_and_prepared(
     listing, node = listing.unverified(), RepositoryCache(tmp_path / "node", NAME, DATASET)
     settings = settings_of(model, tmp_path / "node", "main")
     hub.requests.clear()
-    told = fetch_dataset(settings, None, check=True, offline=True, listing=listing)
+    reported = fetch_dataset(settings, None, check=True, offline=True, listing=listing)
     file = listing.files[PARQUET]
-    assert (told.changed, told.missing) == (True, [file.etag])
+    assert (reported.changed, reported.missing) == (True, [file.etag])
     node.blobs.mkdir(parents=True)
     node.partial(file).write_bytes(bytes(file.size))
     refused(RunError, settings, "damaged", offline=True, listing=listing)
@@ -269,7 +269,7 @@ def test_what_a_controller_pushed_is_verified_and_prepared(
     assert hub.requests == []
 
 
-def test_a_full_disk_is_told_in_a_sentence(
+def test_a_full_disk_is_reported_in_a_sentence(
     articles: Model, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_of(model, tmp_path, articles.commit)

@@ -271,7 +271,7 @@ def test_too_little_disk_is_said_before_anything_is_downloaded(hub: Hub, model: 
     assert not bring(tmp_path, model.commit, min_free_gb=1e9).changed
 
 
-def test_a_disk_that_fills_up_is_told_in_a_sentence(hub: Hub, model: Model, tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_is_reported_in_a_sentence(hub: Hub, model: Model, tmp_path: Path) -> None:
     cache = RepositoryCache(tmp_path, MODEL)
     cache.blobs.mkdir(parents=True)
     for file in listing().files.values():
@@ -283,7 +283,7 @@ def test_a_disk_that_fills_up_is_told_in_a_sentence(hub: Hub, model: Model, tmp_
     ("status", "words"),
     [(500, ("status 500", "run again later")), (429, ("(429)", "hf_cache_token", "hf_cache_source: controller"))],
 )
-def test_a_hub_that_answers_nobody_is_told_in_a_sentence(
+def test_a_hub_that_answers_nobody_is_reported_in_a_sentence(
     hub: Hub, model: Model, tmp_path: Path, status: int, words: tuple[str, ...]
 ) -> None:
     hub.refuse_with = status
@@ -293,7 +293,7 @@ def test_a_hub_that_answers_nobody_is_told_in_a_sentence(
     assert bring(tmp_path, model.commit).changed
 
 
-def test_a_cache_that_cannot_be_written_is_told_in_a_sentence(model: Model, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_reported_in_a_sentence(model: Model, tmp_path: Path) -> None:
     (tmp_path / "hub").write_text("a file where a directory is to be")
     refused(SetupError, str(tmp_path / "hub"), "hf_cache_dir", cache=tmp_path, revision=model.commit)
 
@@ -337,8 +337,8 @@ def test_what_a_controller_pushed_is_verified_and_linked(hub: Hub, model: Model,
     assert listing is not None
     listing, node = listing.unverified(), RepositoryCache(tmp_path / "node", MODEL)
     asked = len(hub.requests)
-    told = bring(tmp_path / "node", offline=True, check=True, listing=listing)
-    assert set(told.missing) == {file.etag for file in listing.files.values()}
+    reported = bring(tmp_path / "node", offline=True, check=True, listing=listing)
+    assert set(reported.missing) == {file.etag for file in listing.files.values()}
     node.blobs.mkdir(parents=True)
     for name, file in listing.files.items():
         node.partial(file).write_bytes(model.files[name])

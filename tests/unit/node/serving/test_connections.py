@@ -108,7 +108,7 @@ def test_a_server_that_resets_after_an_error_fails_no_other_query(opened: Opened
         assert sorted(heard.answers) == [1, 2, 3, 4]
 
 
-def test_a_status_is_told_where_the_connection_breaks_with_it(opened: Opened) -> None:
+def test_a_status_is_reported_where_the_connection_breaks_with_it(opened: Opened) -> None:
     async def handle(asked: Asked) -> None:
         asked.writer.write(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 100\r\n\r\nhalf")
         await asked.writer.drain()

@@ -39,9 +39,9 @@ def refused(number: int) -> aiohttp.ClientConnectorError:
     ],
 )
 def test_what_the_client_ran_out_of_is_named(error: Exception, what: str) -> None:
-    told = explained(error, URL, "1 s")
-    assert isinstance(told, ClientShortage)
-    assert str(told).startswith(f"The client on this node, not the server, ran out of {what}")
+    reported = explained(error, URL, "1 s")
+    assert isinstance(reported, ClientShortage)
+    assert str(reported).startswith(f"The client on this node, not the server, ran out of {what}")
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def ids(directory: Path, *names: str) -> list[int]:
 
 
 def alive(process: int) -> bool:
-    """Tell whether it runs; whoever is dead and waited for by nobody is not alive."""
+    """Return whether it runs; whoever is dead and waited for by nobody is not alive."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -84,19 +84,19 @@ def test_what_a_server_leaves_behind_ends_with_it(tmp_path: Path) -> None:
         ("no-such-command", "exit code 127"),
     ],
 )
-def test_an_end_is_told_with_the_logs_last_words(tmp_path: Path, command: str, said: str) -> None:
+def test_an_end_is_reported_with_the_logs_last_words(tmp_path: Path, command: str, said: str) -> None:
     server = ServerProcess(command, tmp_path)
     until(lambda: server.ended() is not None)
     assert said in str(server.ended())
 
 
-def test_the_first_error_is_told_where_the_end_only_says_that_there_was_one(tmp_path: Path) -> None:
+def test_the_first_error_is_reported_where_the_end_only_says_that_there_was_one(tmp_path: Path) -> None:
     words = "(EngineCore pid=7) ERROR 11-24 [core.py:1] ValueError: Free memory on device is too little."
     more = "echo 'RuntimeError: it failed'; for line in 1 2 3 4 5; do echo $line; done"
     server = ServerProcess(f"echo '{words}'; {more}; exit 1", tmp_path, name="vLLM")
     until(lambda: server.ended() is not None)
-    told = f"vLLM ended with exit code 1. The end of {LOG}: 1 | 2 | 3 | 4 | 5 Its first error: {words}"
-    assert server.ended() == told
+    reported = f"vLLM ended with exit code 1. The end of {LOG}: 1 | 2 | 3 | 4 | 5 Its first error: {words}"
+    assert server.ended() == reported
 
 
 def test_what_is_secret_is_not_in_the_log_also_where_it_comes_in_halves(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_what_does_not_change_with_time_is_not_waited_for(route: str, fault: str
     assert sum(route in asked.route for asked in server.asked) == 1
 
 
-def test_a_server_that_ends_while_it_is_waited_for_is_told(tmp_path: Path) -> None:
+def test_a_server_that_ends_while_it_is_waited_for_is_reported(tmp_path: Path) -> None:
     process = ServerProcess("echo no memory; exit 7", tmp_path)
     client = Client(["http://127.0.0.1:1"], None, 60, lambda: None)
     try:

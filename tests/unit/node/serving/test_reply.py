@@ -266,7 +266,7 @@ def test_what_makes_no_sense_is_an_error_in_a_sentence(odd: bytes) -> None:
     ],
 )
 @pytest.mark.parametrize("begun", [False, True])
-def test_an_error_is_told_in_the_servers_own_words(broken: bytes, begun: bool) -> None:
+def test_an_error_is_reported_in_the_servers_own_words(broken: bytes, begun: bool) -> None:
     reply = read(chunk("a"), end=False) if begun else Reply()
     with pytest.raises(ReplyError, match=r"broke off.*: out of memory$|did not stream, but answered: out of memory$"):
         close(reply, broken)
@@ -283,7 +283,7 @@ def test_an_error_is_told_in_the_servers_own_words(broken: bytes, begun: bool) -
         (b'{"choices": [{"message": {"content": "hello"}}]}', "hello"),
     ],
 )
-def test_what_is_no_stream_is_told_by_its_words(body: bytes, words: str) -> None:
+def test_what_is_no_stream_is_reported_by_its_words(body: bytes, words: str) -> None:
     reply = Reply()
     with pytest.raises(ReplyError, match=f"The server did not stream, but answered: .*{words}"):
         close(reply, body)

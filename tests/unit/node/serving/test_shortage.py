@@ -51,7 +51,7 @@ def tell(client, heard, **more):
 """
 
 
-def told(code: str, *words: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
+def reported(code: str, *words: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
     """Run the code in a process and return what it told."""
     done = subprocess.run(
         [*before, sys.executable, "-c", BEGIN + code, *words],
@@ -74,7 +74,7 @@ def server() -> Iterator[RawServer]:
 
 
 def test_more_queries_than_file_handles_wait_and_none_is_lost(server: RawServer) -> None:
-    found = told(
+    found = reported(
         "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 256))\n"
         "raise_handle_limit()\n"
         "client = Client([sys.argv[1]], None, 60, lambda: None)\n"
@@ -90,7 +90,7 @@ def test_more_queries_than_file_handles_wait_and_none_is_lost(server: RawServer)
 
 
 def test_file_handles_that_others_take_fail_queries_and_not_the_engine(server: RawServer) -> None:
-    found = told(
+    found = reported(
         "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
         "client = Client([sys.argv[1]], None, 60, lambda: None)\n"
         "taken = []\n"
@@ -112,7 +112,7 @@ def test_file_handles_that_others_take_fail_queries_and_not_the_engine(server: R
 
 
 def test_a_client_that_cannot_even_begin_says_what_is_missing() -> None:
-    found = told(
+    found = reported(
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
         "taken = []\n"
         "try:\n"
@@ -144,14 +144,14 @@ def network() -> None:
 
 @pytest.mark.usefixtures("network")
 def test_more_queries_than_local_ports_wait_and_none_is_lost() -> None:
-    found = told(FEW_PORTS + "tell(client, ask(client, 60))", before=IN_A_NETWORK)
+    found = reported(FEW_PORTS + "tell(client, ask(client, 60))", before=IN_A_NETWORK)
     assert (found["answers"], found["failed"], found["broken"]) == (60, 0, None)
     assert (found["max_connections"], found["waited"]) == (6, 54)
 
 
 @pytest.mark.usefixtures("network")
 def test_ports_that_others_take_fail_queries_and_not_the_engine() -> None:
-    found = told(
+    found = reported(
         FEW_PORTS + "client.call(client.get(client.targets[0], '/v1/models'))\n"
         "taken = []\n"
         "try:\n"
@@ -169,7 +169,7 @@ def test_threads_that_cannot_be_had_fail_queries_and_not_the_engine(server: RawS
     if os.geteuid() != 0:
         pytest.skip("another user's process is root's to make")
     # Threads are counted for all of a user's processes: this user has no other.
-    found = told(
+    found = reported(
         "import concurrent.futures.thread, encodings.idna  # which that user may not read\n"
         "client = Client([f'http://localhost:{sys.argv[1]}'], None, 60, lambda: None)\n"
         "os.setgroups([])\n"

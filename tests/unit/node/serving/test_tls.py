@@ -73,14 +73,14 @@ def test_what_is_wrong_with_a_certificate_is_said(fault: str, authority: Authori
     context, known, said = wrong(authority)[fault]
     with RawServer(polite, context=context) as server:
         client = opened(server.url, authority.path if known else "")
-        with pytest.raises(TlsFailure) as told:
+        with pytest.raises(TlsFailure) as reported:
             get(client)
-        assert str(told.value).startswith(f"The certificate of {server.url} ")
-        assert said in str(told.value)
+        assert str(reported.value).startswith(f"The certificate of {server.url} ")
+        assert said in str(reported.value)
         heard = Heard()
         client.submit(TEXT, heard, Request("/v1/chat/completions", {}))
         heard.wait()
-        assert heard.errors[0] == str(told.value)
+        assert heard.errors[0] == str(reported.value)
 
 
 def test_a_server_without_tls_behind_https(opened: Opened) -> None:

@@ -103,8 +103,8 @@ def test_loadgens_limits_on_times_that_were_not_seen_are_not_passed(server: Open
     assert "LoadGen's TTFT and TPOT are not those of tokens." in reasons(result)
     offline = {**profile, "scenario_options": {**options, "scenario": "Offline"}}
     (tmp_path / "offline").mkdir()
-    told = reasons(measure(server, tmp_path / "offline", offline, benchmark_target_qps=40))
-    assert "one piece" not in told, "there they decide nothing"
+    reported = reasons(measure(server, tmp_path / "offline", offline, benchmark_target_qps=40))
+    assert "one piece" not in reported, "there they decide nothing"
 
 
 def test_a_query_ends_with_its_last_output_however_late_the_stream_does(server: OpenAIServer, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(benchmark_model=str(tmp_path / "model"), vllm_dir=str(tmp_path / "its own"))
 
 
-def told(settings: Settings, options: dict[str, Any], copies: int = 1) -> list[str]:
+def reported(settings: Settings, options: dict[str, Any], copies: int = 1) -> list[str]:
     """Return the words of the command, without the variables before it."""
     words = shlex.split(vllm.command(settings, VllmOptions.model_validate(options), 4711, copies))
     return words[words.index(f"{settings.vllm_dir}/bin/vllm") :]
@@ -41,7 +41,7 @@ def told(settings: Settings, options: dict[str, Any], copies: int = 1) -> list[s
 
 def test_everything_that_decides_a_number_is_said(settings: Settings) -> None:
     model = settings.benchmark_model
-    assert told(settings, {})[1:] == [
+    assert reported(settings, {})[1:] == [
         *("serve", model, "--served-model-name", model, "--host", "127.0.0.1", "--port", "4711"),
         *("--dtype", "float16", "--max-model-len", "8192", "--gpu-memory-utilization", "0.9"),
         *("--tensor-parallel-size", "1", "--no-enable-prefix-caching", "--generation-config", "vllm"),
@@ -58,7 +58,7 @@ def test_options_reach_it(settings: Settings) -> None:
         "max_num_batched_tokens": 4096,
         "arguments": ["--hf-overrides", '{"a": "b c"}'],
     }
-    words = told(settings, options, copies=3)
+    words = reported(settings, options, copies=3)
     pairs = dict(pairwise(words))
     assert pairs["--max-model-len"] == "2048"
     assert pairs["--gpu-memory-utilization"] == "0.85"
@@ -69,7 +69,7 @@ def test_options_reach_it(settings: Settings) -> None:
 
 def test_a_model_that_takes_less_is_asked_for_less(settings: Settings) -> None:
     (Path(settings.benchmark_model) / "config.json").write_text(json.dumps({**SIZES, "max_position_embeddings": 2048}))
-    words = told(settings, {})
+    words = reported(settings, {})
     assert words[words.index("--max-model-len") + 1] == "2048"
 
 
@@ -87,7 +87,7 @@ def test_a_model_that_takes_less_is_asked_for_less(settings: Settings) -> None:
 )
 def test_a_model_of_any_family_can_be_served(settings: Settings, config: Any, longest: str) -> None:
     (Path(settings.benchmark_model) / "config.json").write_text(json.dumps(config))
-    words = told(settings, {})
+    words = reported(settings, {})
     assert words[words.index("--max-model-len") + 1] == longest
 
 
@@ -98,15 +98,15 @@ def test_it_asks_no_network_and_finds_its_own_programs_first(settings: Settings)
 
 
 def test_on_the_cpu_it_is_told_of_no_gpu(settings: Settings) -> None:
-    words = told(settings.model_copy(update={"benchmark_device": "cpu"}), {"gpu_memory_utilization": 0.4})
+    words = reported(settings.model_copy(update={"benchmark_device": "cpu"}), {"gpu_memory_utilization": 0.4})
     assert "--tensor-parallel-size" not in words
     # There it is the share of the node's memory.
     assert words[words.index("--gpu-memory-utilization") + 1] == "0.4"
 
 
-def test_an_environment_that_is_not_there_is_told(settings: Settings, tmp_path: Path) -> None:
+def test_an_environment_that_is_not_there_is_reported(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"There is no .*/nowhere/bin/vllm: run playbooks/provision\.yml"):
-        told(settings.model_copy(update={"vllm_dir": str(tmp_path / "nowhere")}), {})
+        reported(settings.model_copy(update={"vllm_dir": str(tmp_path / "nowhere")}), {})
 
 
 def test_versions_are_those_of_its_own_environment(settings: Settings) -> None:

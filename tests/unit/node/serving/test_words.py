@@ -104,7 +104,7 @@ def test_the_message_is_found_in_the_usual_forms_of_an_error(content: Any, said:
         ),
     ],
 )
-def test_a_body_is_told_in_its_own_words(body: bytes, said: str) -> None:
+def test_a_body_is_reported_in_its_own_words(body: bytes, said: str) -> None:
     words = body_words(body)
     assert said in words
     assert "<" not in words

@@ -112,7 +112,7 @@ def test_without_the_library_the_node_says_why(nvml: Any, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def cotenant(nvml: Any) -> Iterator[int]:
-    """A real process of this user's, of which the driver tells that it holds memory on the visible GPU."""
+    """A real process of this user's, of which the driver reports that it holds memory on the visible GPU."""
     process = subprocess.Popen(["sleep", "300"])
     while Path(f"/proc/{process.pid}/comm").read_text() != "sleep\n":
         assert process.poll() is None

@@ -1,4 +1,4 @@
-"""A GPU whose memory is full is told with what would fit."""
+"""A GPU whose memory is full is reported with what would fit."""
 
 from __future__ import annotations
 
@@ -50,19 +50,21 @@ def test_what_is_no_matter_of_memory_is_left_alone() -> None:
     ],
 )
 def test_it_says_what_would_fit(engine: str, dtype: str, fits: str) -> None:
-    told = explain(f"The warm-up failed: OutOfMemoryError: {SAID}", settings(benchmark_dtype=dtype), engine)
-    assert told.startswith("The GPU's memory is full (CUDA out of memory. Tried to allocate 1002.00 MiB. GPU 0 has a")
-    assert "310.06 MiB is free)" in told
-    assert "PYTORCH_CUDA_ALLOC_CONF" not in told
-    assert fits in told
-    assert "A smaller benchmark_model" in told
+    reported = explain(f"The warm-up failed: OutOfMemoryError: {SAID}", settings(benchmark_dtype=dtype), engine)
+    assert reported.startswith(
+        "The GPU's memory is full (CUDA out of memory. Tried to allocate 1002.00 MiB. GPU 0 has a"
+    )
+    assert "310.06 MiB is free)" in reported
+    assert "PYTORCH_CUDA_ALLOC_CONF" not in reported
+    assert fits in reported
+    assert "A smaller benchmark_model" in reported
 
 
 @pytest.mark.parametrize("said", [DRIVER_SAID, "Triton Error [CUDA]: out of memory"])
-def test_what_the_driver_says_is_told_without_advice_on_debugging(said: str) -> None:
-    told = explain(f"The warm-up failed: AcceleratorError: {said}", settings(), "sequential")
-    assert told.startswith(f"The GPU's memory is full ({said.splitlines()[0]}). End what else uses the GPU")
-    assert "CUDA_LAUNCH_BLOCKING" not in told
+def test_what_the_driver_says_is_reported_without_advice_on_debugging(said: str) -> None:
+    reported = explain(f"The warm-up failed: AcceleratorError: {said}", settings(), "sequential")
+    assert reported.startswith(f"The GPU's memory is full ({said.splitlines()[0]}). End what else uses the GPU")
+    assert "CUDA_LAUNCH_BLOCKING" not in reported
 
 
 def test_while_answering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,8 +108,8 @@ def test_weights_that_are_damaged_are_named_before_they_are_loaded(tmp_path: Pat
     asked = settings(benchmark_model=str(directory), benchmark_dtype="float32")
     with pytest.raises(BenchmarkError) as caught:
         model.load_model(asked)
-    told = "holds no *.safetensors file" if damage == "missing" else f"{weights} is damaged"
-    assert told in str(caught.value)
+    reported = "holds no *.safetensors file" if damage == "missing" else f"{weights} is damaged"
+    assert reported in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -129,12 +131,12 @@ def test_weights_that_are_damaged_are_named_before_they_are_loaded(tmp_path: Pat
 )
 def test_the_memory_of_the_node_may_be_full_too(said: str, kept: str) -> None:
     asked = settings(benchmark_engine="continuous", benchmark_dtype="float32", benchmark_replicas=2)
-    told = explain(said, asked, "continuous")
-    assert told.startswith("The node's memory is full (")
-    assert kept in told
-    assert "Fewer benchmark_replicas" in told
-    assert "benchmark_dtype: bfloat16 takes half of it" in told
-    assert "GPU" not in told
+    reported = explain(said, asked, "continuous")
+    assert reported.startswith("The node's memory is full (")
+    assert kept in reported
+    assert "Fewer benchmark_replicas" in reported
+    assert "benchmark_dtype: bfloat16 takes half of it" in reported
+    assert "GPU" not in reported
 
 
 def test_what_torch_really_says_of_the_nodes_memory_is_known() -> None:

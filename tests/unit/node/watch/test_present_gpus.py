@@ -62,10 +62,10 @@ def test_one_in_error_is_named(node: Any, question: str) -> None:
     fail(node, question, 3, "GPU is lost", 15)
     with pytest.raises(SetupError) as caught:
         validate_environment(CUDA, "sequential")
-    told = str(caught.value)
-    assert told.startswith("GPU 3")
-    assert "is not usable: the driver says GPU is lost." in told
-    assert "The driver lists 8 GPUs and torch sees 7." in told
+    reported = str(caught.value)
+    assert reported.startswith("GPU 3")
+    assert "is not usable: the driver says GPU is lost." in reported
+    assert "The driver lists 8 GPUs and torch sees 7." in reported
 
 
 def test_one_that_torch_does_not_see_is_named(node: Any) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from benchmark import metrics
 from benchmark.columns import Columns
-from benchmark.node.watch.summary import Told, ToldOfGpu, energy_of, idle_w, joules, sum_up
+from benchmark.node.watch.summary import GpuReport, SamplerReport, energy_of, idle_w, joules, sum_up
 from benchmark.records import GpuTick, Tick
 from tests.unit.building import closed_loop
 
@@ -20,15 +20,15 @@ def tick(t_s: float, **gpu: float | int | None) -> Tick:
 def test_means_are_over_time() -> None:
     # Busy for the first second of ten, told by ten ticks; then two ticks for nine seconds.
     ticks = [tick(n / 10, power_w=400.0) for n in range(11)] + [tick(9, power_w=100.0), tick(10, power_w=100.0)]
-    told = sum_up(ticks, 10 * S, Told(cpu_s=0.05, span_s=10, notes=("one", "two")))
-    assert told is not None
-    (gpu,) = told.gpus
+    reported = sum_up(ticks, 10 * S, SamplerReport(cpu_s=0.05, span_s=10, notes=("one", "two")))
+    assert reported is not None
+    (gpu,) = reported.gpus
     # The tick at 1 s stands for the time until the middle to the next one.
     assert gpu.power_w == pytest.approx((400 * 5 + 100 * 5) / 10)
     assert gpu.power_w_max == 400
-    assert told.interval_ms == pytest.approx(10_000 / 12)
-    assert told.cost_percent == pytest.approx(0.5)
-    assert told.note == "one; two"
+    assert reported.interval_ms == pytest.approx(10_000 / 12)
+    assert reported.cost_percent == pytest.approx(0.5)
+    assert reported.note == "one; two"
 
 
 def test_clocks_are_of_a_busy_gpu_and_idleness_is_no_throttling() -> None:
@@ -38,9 +38,9 @@ def test_clocks_are_of_a_busy_gpu_and_idleness_is_no_throttling() -> None:
         tick(2, utilisation_percent=90, sm_clock_mhz=1200, throttle_reasons=0x4),
         tick(3, utilisation_percent=0, sm_clock_mhz=210, throttle_reasons=0x101),
     ]
-    told = sum_up(ticks, 3 * S, Told(gpus=(ToldOfGpu(index=0, xid=(79,), pcie_width=8, ecc_corrected=2),)))
-    assert told is not None
-    (gpu,) = told.gpus
+    reported = sum_up(ticks, 3 * S, SamplerReport(gpus=(GpuReport(index=0, xid=(79,), pcie_width=8, ecc_corrected=2),)))
+    assert reported is not None
+    (gpu,) = reported.gpus
     assert (gpu.sm_clock_mhz, gpu.sm_clock_mhz_min) == (1300, 1200)
     assert gpu.throttled == {"hw_thermal_slowdown": pytest.approx(1 / 3), "sw_power_cap": pytest.approx(1 / 3)}
     assert (gpu.xid, gpu.pcie_width, gpu.ecc_corrected) == ((79,), 8, 2)
@@ -48,9 +48,9 @@ def test_clocks_are_of_a_busy_gpu_and_idleness_is_no_throttling() -> None:
 
 def test_what_lies_beyond_the_window_does_not_count() -> None:
     ticks = [tick(-1, power_w=999.0), tick(0, power_w=100.0), tick(1, power_w=100.0), tick(2.1, power_w=999.0)]
-    told = sum_up(ticks, 2 * S, Told())
-    assert told is not None
-    assert (told.ticks, told.gpus[0].power_w, told.gpus[0].power_w_max) == (2, 100, 100)
+    reported = sum_up(ticks, 2 * S, SamplerReport())
+    assert reported is not None
+    assert (reported.ticks, reported.gpus[0].power_w, reported.gpus[0].power_w_max) == (2, 100, 100)
 
 
 def test_the_energy_is_between_the_windows_ends() -> None:
@@ -126,9 +126,9 @@ def test_a_mean_lies_between_least_and_most(steps: list[tuple[int, float]]) -> N
     for gap_ns, power in steps:
         at_ns += gap_ns
         ticks.append(Tick(t_ns=at_ns, gpus=(GpuTick(index=0, power_w=power),)))
-    told = sum_up(ticks, at_ns, Told())
-    assert told is not None
+    reported = sum_up(ticks, at_ns, SamplerReport())
+    assert reported is not None
     powers = [power for _, power in steps]
-    mean = told.gpus[0].power_w
+    mean = reported.gpus[0].power_w
     assert mean is not None
     assert min(powers) - 1e-6 <= mean <= max(powers) + 1e-6

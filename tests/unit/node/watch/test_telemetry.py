@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmark.files import read_ticks
-from benchmark.node.watch.environment import visitors
+from benchmark.node.watch.environment import foreign_processes
 from benchmark.node.watch.sampler import LEAST_LOAD_NS, MAX_BYTES, Board, Host, Sampler
 from benchmark.node.watch.telemetry import TELEMETRY, Watch
 from benchmark.records import Environment, Gpu, Tick
@@ -57,16 +57,16 @@ def watched(directory: Path, seen: Environment | None = SEEN, count: int = 12) -
 
 def test_a_busy_gpu_is_watched(tmp_path: Path, busy: None) -> None:
     watch, window_ns = watched(tmp_path)
-    told = watch.telemetry(None)
-    assert told is not None
-    assert told.note == ""
-    assert told.ticks >= 12
+    reported = watch.telemetry(None)
+    assert reported is not None
+    assert reported.note == ""
+    assert reported.ticks >= 12
     # Never more often than asked; how much less often depends on the machine.
-    assert told.interval_ms > 95
-    assert told.cost_percent > 0
-    assert told.cpu_percent is not None
-    assert told.memory_mib_max
-    (gpu,) = told.gpus
+    assert reported.interval_ms > 95
+    assert reported.cost_percent > 0
+    assert reported.cpu_percent is not None
+    assert reported.memory_mib_max
+    (gpu,) = reported.gpus
     assert gpu.utilisation_percent == pytest.approx(98)
     assert gpu.sm_clock_mhz == pytest.approx(1455)
     assert gpu.sm_clock_mhz_min == 1455
@@ -82,10 +82,10 @@ def test_a_busy_gpu_is_watched(tmp_path: Path, busy: None) -> None:
     within = [mj for t_ns, mj in readings if 0 <= t_ns <= window_ns]
     assert readings[0][0] < 0
     assert readings[-1][0] >= window_ns, "a reading at either end, and beyond it"
-    assert told.energy is not None
-    assert told.energy.window_s == window_ns / 1e9
-    assert (within[-1] - within[0]) / 1000 <= told.energy.joules <= (readings[-1][1] - readings[0][1]) / 1000
-    assert told.energy.idle_w is not None
+    assert reported.energy is not None
+    assert reported.energy.window_s == window_ns / 1e9
+    assert (within[-1] - within[0]) / 1000 <= reported.energy.joules <= (readings[-1][1] - readings[0][1]) / 1000
+    assert reported.energy.idle_w is not None
     assert any(gpu.pcie_tx_kib_s == 1160 and gpu.pcie_rx_kib_s == 2836 for t in ticks for gpu in t.gpus)
     assert any(gpu.memory_temperature_c == 45 for t in ticks for gpu in t.gpus)
 
@@ -103,54 +103,56 @@ def test_who_came_while_it_measured_is_named(tmp_path: Path, busy: None, monkeyp
         come.write_text(f"{os.getpid()} {ours.pid} 1 4194400")
         watch.end(time.monotonic_ns() - 10**9, time.monotonic_ns())
         ours.communicate()
-    told = watch.telemetry(None)
-    assert told is not None
-    init, gone = told.gpus[0].visitors
+    reported = watch.telemetry(None)
+    assert reported is not None
+    init, gone = reported.gpus[0].foreign_processes
     assert (init.pid, init.user, init.memory_mib) == (1, "root", 16384)
     assert init.name
     assert (gone.pid, gone.name, gone.user) == (4194400, "", "")
     cuda = Settings(benchmark_device="cuda")
-    sentences = visitors(cuda, "continuous", told)
+    sentences = foreign_processes(cuda, "continuous", reported)
     assert len(sentences) == 2
     assert sentences[0].startswith(f"GPU 0 was used by another process: {init.name} of root, pid 1, 16384 MiB, which")
-    assert visitors(cuda, "endpoint", told) == ()
-    assert visitors(cuda.model_copy(update={"benchmark_require_idle_gpus": False}), "continuous", told) == ()
-    assert visitors(cuda, "continuous", None) == ()
+    assert foreign_processes(cuda, "endpoint", reported) == ()
+    assert (
+        foreign_processes(cuda.model_copy(update={"benchmark_require_idle_gpus": False}), "continuous", reported) == ()
+    )
+    assert foreign_processes(cuda, "continuous", None) == ()
 
 
 def test_events_of_the_driver_are_kept(tmp_path: Path, busy: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECORDED_XID", "79 13")
-    told = watched(tmp_path, count=3)[0].telemetry(None)
-    assert told is not None
-    assert sorted(told.gpus[0].xid) == [13, 79]
+    reported = watched(tmp_path, count=3)[0].telemetry(None)
+    assert reported is not None
+    assert sorted(reported.gpus[0].xid) == [13, 79]
 
 
 def test_events_that_are_not_permitted_are_said(tmp_path: Path, busy: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECORDED_NO_EVENTS", "1")
-    told = watched(tmp_path, count=3)[0].telemetry(None)
-    assert told is not None
-    assert told.note == "XID errors were not watched: Insufficient Permissions"
+    reported = watched(tmp_path, count=3)[0].telemetry(None)
+    assert reported is not None
+    assert reported.note == "XID errors were not watched: Insufficient Permissions"
 
 
 def test_without_the_driver_the_host_is_watched_and_it_says_why(tmp_path: Path) -> None:
-    told = watched(tmp_path, count=3)[0].telemetry(None)
-    assert told is not None
-    assert told.note.startswith("the GPUs were not watched: NVML does not answer")
-    assert (told.gpus, told.energy) == ((), None)
-    assert told.cpu_percent is not None
+    reported = watched(tmp_path, count=3)[0].telemetry(None)
+    assert reported is not None
+    assert reported.note.startswith("the GPUs were not watched: NVML does not answer")
+    assert (reported.gpus, reported.energy) == ((), None)
+    assert reported.cpu_percent is not None
 
 
 def test_without_a_gpu_there_is_nothing_to_say(tmp_path: Path) -> None:
-    told = watched(tmp_path, HOST.model_copy(update={"gpus": ()}), count=3)[0].telemetry(None)
-    assert told is not None
-    assert (told.gpus, told.note) == ((), "")
+    reported = watched(tmp_path, HOST.model_copy(update={"gpus": ()}), count=3)[0].telemetry(None)
+    assert reported is not None
+    assert (reported.gpus, reported.note) == ((), "")
 
 
 def test_a_gpu_that_the_driver_does_not_know_is_named(tmp_path: Path, busy: None) -> None:
     other = HOST.model_copy(update={"gpus": (Gpu(index=3, name="X", memory_mib=1, uuid="none"),)})
-    told = watched(tmp_path, other, count=3)[0].telemetry(None)
-    assert told is not None
-    assert told.note == "GPU 3 was not watched: the driver does not know its UUID"
+    reported = watched(tmp_path, other, count=3)[0].telemetry(None)
+    assert reported is not None
+    assert reported.note == "GPU 3 was not watched: the driver does not know its UUID"
 
 
 def test_a_window_that_is_over_at_once_has_no_telemetry(tmp_path: Path, busy: None) -> None:
@@ -211,10 +213,10 @@ def test_a_killed_watch_costs_no_run(tmp_path: Path, busy: None) -> None:
     watch._process.kill()
     watch._process.wait()
     watch.end(started, time.monotonic_ns())
-    told = watch.telemetry(None)
-    assert told is not None
-    assert told.note == "the process that watches the node did not come to its end"
-    assert told.energy is None
+    reported = watch.telemetry(None)
+    assert reported is not None
+    assert reported.note == "the process that watches the node did not come to its end"
+    assert reported.energy is None
 
 
 def sampler(path: Path, **answers: Any) -> Sampler:
