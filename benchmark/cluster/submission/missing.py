@@ -168,9 +168,10 @@ def _of_system(submission: Submission, node: str, where: str) -> Iterator[str]:
     for part in parts[1:]:
         for fact, value in _facts(part).items():
             if value != first[fact]:
+                was, before = value or "not reported", first[fact] or "not reported"
                 yield (
-                    f"{fact} was {value or 'not reported'} in the run {part.run_id} and {first[fact] or 'not reported'} "
-                    f"in the run {parts[0].run_id}{where}: measure both again with one of them."
+                    f"{fact} was {was} in the run {part.run_id} and {before} in the run {parts[0].run_id}{where}: "
+                    "measure both again with one of them."
                 )
 
 
