@@ -1,8 +1,11 @@
 """What orchestrating costs: wall time minus the time that the nodes only sleep, over real sshd on loopback addresses.
 
-Beside it the naive design that it replaces: one thread per host, `ssh host python -m benchmark run`, then `find` and
-`scp`. It runs the very same job, and has no preflight, no agreed start, no progress and no summary. Everything is
-provisioned before; both ways run in turn in each round. The controller's memory is measured in a round of its own.
+The controller's processor time per node comes first: on a real cluster nodes have cores of their own, here they share
+the controller's. Beside the job stand the same job with one more node, at which nobody answers SSH; one login a node
+and nothing else, the least that any way needs; and the naive design: one thread per host, `ssh host python -m benchmark
+run`, then `find` and `scp`. It runs the very same job, and has no preflight, no agreed start, no progress and no
+summary. Everything is provisioned before; all ways run in turn in each round. The controller's memory is measured in a
+round of its own.
 
     python3 -m benchmarks.orchestration [--nodes 2 20 100 200] [--rounds 1] [--sleep 5]
 """
@@ -29,13 +32,23 @@ from typing import Any
 import yaml
 
 from benchmarks.farm import end_masters, environment, farm, memory_mib
-from tests.integration.ssh_nodes import CHECKOUT, PORT, Cluster
+from tests.integration.ssh_nodes import CHECKOUT, PORT, Cluster, SshNode
 
 # The environment needs no torch: the simulated engine sleeps.
 REQUIREMENTS = "tests/data/requirements-light.txt"
+# How ansible-playbook ends where some nodes failed.
+SOME_FAILED = 2
+# One more, at which nobody answers.
+DEAD = {"dead": {"ansible_host": "127.1.250.1"}}
+OURS, ONE_DEAD, LOGINS, NAIVE = WAYS = (
+    "benchmark.yml",
+    "one more node, dead",
+    "logins alone",
+    "naive: ssh, find, scp",
+)
 HEADER = """\
-| nodes | benchmark.yml | controller CPU | skew, ms | memory | naive: ssh, find, scp | controller CPU |
-| ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
+| nodes | controller CPU per node: {} | {} | {} | {} | wall: {} | {} | {} | {} | skew, ms | memory |
+| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |""".format(*WAYS, *WAYS)
 
 
 def profile(sleep_s: float) -> dict[str, Any]:
@@ -84,27 +97,33 @@ class Ours:
             "benchmark_model": str(model),
         }
         self.venv = place / "venv"
-        self.inventory = cluster.inventory(
-            place / "hosts.yml",
-            {
-                **self.job,
-                # Beside so many on two cores the verdict is not what this is about.
-                "benchmark_fail_on_invalid": False,
-                "benchmark_results_dir": str(self.results),
-                "benchmark_work_dir": f"{place}/nodes/{{{{ inventory_hostname }}}}",
-                "python_env_dir": str(self.venv),
-                "python_env_python": sys.executable,
-                "python_env_requirements": REQUIREMENTS,
-                "hf_cache_source": "none",
-            },
-        )
+        variables = {
+            **self.job,
+            # Beside so many on two cores the verdict is not what this is about.
+            "benchmark_fail_on_invalid": False,
+            "benchmark_results_dir": str(self.results),
+            "benchmark_work_dir": f"{place}/nodes/{{{{ inventory_hostname }}}}",
+            "python_env_dir": str(self.venv),
+            "python_env_python": sys.executable,
+            "python_env_requirements": REQUIREMENTS,
+            "hf_cache_source": "none",
+        }
+        self.inventory = cluster.inventory(place / "hosts.yml", variables)
+        alive = {name: cluster.host(name) for name in cluster.nodes}
+        self.one_dead = cluster.inventory(place / "one_dead.yml", variables, {**alive, **DEAD})
 
-    def play(self, name: str, *words: str, watch: Callable[[int], None] | None = None) -> None:
-        """Run a playbook; its output is shown where it fails. `watch` is called with its pid while it runs."""
+    def play(
+        self,
+        name: str,
+        inventory: Path | None = None,
+        watch: Callable[[int], None] | None = None,
+        expected: int = 0,
+    ) -> None:
+        """Run a playbook; its output is shown where it ends otherwise. `watch` is called with its pid while it runs."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         with tempfile.TemporaryFile("w+") as output:
             playing = subprocess.Popen(
-                ["ansible-playbook", f"playbooks/{name}.yml", "-i", str(self.inventory), *words],
+                ["ansible-playbook", f"playbooks/{name}.yml", "-i", str(inventory or self.inventory)],
                 cwd=CHECKOUT,
                 env={**environment(self.control_path), "PATH": path},
                 stdout=output,
@@ -112,7 +131,7 @@ class Ours:
             )
             while watch is not None and playing.poll() is None:
                 watch(playing.pid)
-            if playing.wait():
+            if playing.wait() != expected:
                 output.seek(0)
                 raise SystemExit(output.read())
 
@@ -129,9 +148,23 @@ class Ours:
         return overlap["skew_ms"], overlap["uncertainty_ms"]
 
 
+def _options(cluster: Cluster) -> list[str]:
+    return ["-F", "none", "-i", str(cluster.key), "-o", f"UserKnownHostsFile={cluster.known_hosts}"]
+
+
+def logins(cluster: Cluster) -> None:
+    """Log in to each host once, and do nothing there."""
+
+    def one(node: SshNode) -> None:
+        subprocess.run(["ssh", *_options(cluster), "-p", str(PORT), node.address, ":"], check=True)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, cluster.nodes.values()))
+
+
 def naive(ours: Ours, cluster: Cluster, place: Path) -> None:
     """Run one thread per host: ssh, find, scp."""
-    options = ["-F", "none", "-i", str(cluster.key), "-o", f"UserKnownHostsFile={cluster.known_hosts}"]
+    options = _options(cluster)
     settings = [word for name, value in ours.job.items() for word in ("--set", f"{name}={value}")]
     run = shlex.join([str(ours.venv / "bin/python"), "-m", "benchmark", "run", *settings])
 
@@ -184,32 +217,35 @@ def measure(count: int, rounds: int, sleep_s: float, memory: bool) -> str:
         with farm(place / "cluster", count) as cluster:
             ours = Ours(cluster, place, sleep_s)
             ours.play("provision")
-            ways: dict[str, Callable[[], None]] = {
-                "ours": lambda: ours.play("benchmark"),
-                "naive": lambda: naive(ours, cluster, place),
+            work: dict[str, Callable[[], None]] = {
+                OURS: lambda: ours.play("benchmark"),
+                ONE_DEAD: lambda: ours.play("benchmark", ours.one_dead, expected=SOME_FAILED),
+                LOGINS: lambda: logins(cluster),
+                NAIVE: lambda: naive(ours, cluster, place),
             }
-            costs: dict[str, list[Cost]] = {name: [] for name in ways}
+            costs: dict[str, list[Cost]] = {way: [] for way in WAYS}
             skews = []
             for number in range(rounds):
-                for name, work in ways.items():
+                for way in WAYS:
                     ours.forget()
-                    costs[name].append(cost(work, sleep_s))
-                    shown = costs[name][-1]
-                    print(f"{count} nodes, round {number + 1}: {name} {shown.wall_s:.1f} s", file=sys.stderr)
-                skews.append(ours.skew())
+                    costs[way].append(cost(work[way], 0 if way == LOGINS else sleep_s))
+                    if way == OURS:
+                        skews.append(ours.skew())
+                    shown = costs[way][-1]
+                    print(f"{count} nodes, round {number + 1}: {way}: {shown}", file=sys.stderr)
             peak = f"{peak_memory_mib(ours):.0f} MiB" if memory else ""
             ours.forget()
     finally:
         shutil.rmtree(place, ignore_errors=True)
     skew = ", ".join(f"{value:.2f} ± {unsure:.2f}" for value, unsure in skews)
-    (wall, cpu), (other_wall, other_cpu) = (_shown(costs[name]) for name in ways)
-    return f"| {count} | {wall} | {cpu} | {skew} | {peak} | {other_wall} | {other_cpu} |"
+    shares = [_median([one.cpu_s / count for one in costs[way]], 3) for way in WAYS]
+    walls = [_median([one.wall_s for one in costs[way]], 1) for way in WAYS]
+    return f"| {' | '.join([str(count), *shares, *walls, skew, peak])} |"
 
 
-def _shown(costs: list[Cost]) -> tuple[str, str]:
-    walls = [one.wall_s for one in costs]
-    spread = f" ({min(walls):.1f} to {max(walls):.1f})" if len(walls) > 1 else ""
-    return f"{statistics.median(walls):.1f} s{spread}", f"{statistics.median(one.cpu_s for one in costs):.1f} s"
+def _median(values: list[float], digits: int) -> str:
+    spread = f" ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else ""
+    return f"{statistics.median(values):.{digits}f} s{spread}"
 
 
 def main() -> None:

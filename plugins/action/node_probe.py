@@ -1,6 +1,6 @@
 """Action `node_probe`: ask all nodes at once what preflight and the provisioning roles look at first.
 
-It runs once. Where a node's answers show that a role has nothing to do there, the role ends itself without a worker.
+It runs once. Nodes whose answers show that nothing is to be done there need no task, and no worker, of their own.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ class ActionModule(NodeAction):
     _requires_connection = False
 
     def act(self) -> dict[str, Any]:
-        """Return `settled`, by role the nodes where it has nothing to do, and `failures`, why nodes are not fit."""
+        """Return by node `settled`, the roles that have nothing to do there, and `failures`, why it is not fit.
+
+        `lacking` are the nodes that are not fit, or where a role has something to do.
+        """
         done = set(self.task_vars.get("benchmark_run", {}).get("done", ()))
         roles = {node: self._roles_of(node) for node in nodes(self.task_vars) if node not in done}
         want_descriptors(len(roles))
@@ -52,25 +55,14 @@ class ActionModule(NodeAction):
             except AnsibleError:
                 continue  # of a variable of the node's, say: its own task tells
         results = run_interruptible(probe(asked))
-        settled: dict[str, list[str]] = {role: sorted(done) for role in ROLES}
+        settled: dict[str, list[str]] = {node: list(ROLES) for node in done}
         failures: dict[str, str] = {}
         for node, result in results.items():
-            if reason := result.failure or self._judge(node, roles[node], result, settled):
+            settled[node], reason = _judge(roles[node], result)
+            if reason := result.failure or reason:
                 failures[node] = reason
-        return {"changed": False, "settled": settled, "failures": failures}
-
-    def _judge(
-        self, node: str, actions: Mapping[str, NodeAction], result: ProbeResult, settled: Mapping[str, list[str]]
-    ) -> str:
-        """Add the node to the roles that have nothing to do there; return why it is not fit."""
-        for role, action in actions.items():
-            try:
-                if action.settled(result.answers) is not None:
-                    settled[role].append(node)
-            except (NodeFailure, AnsibleError) as failure:
-                if role == PREFLIGHT:
-                    return str(failure)
-        return ""
+        lacking = [node for node, actions in roles.items() if not set(actions) <= set(settled.get(node, ()))]
+        return {"changed": False, "settled": settled, "failures": failures, "lacking": lacking}
 
     def _roles_of(self, node: str) -> dict[str, NodeAction]:
         wanted = self.task_vars.get("preflight_settings", {}).get("vllm", {})
@@ -89,6 +81,19 @@ class ActionModule(NodeAction):
         )
         action.task_vars = variables
         return action
+
+
+def _judge(actions: Mapping[str, NodeAction], result: ProbeResult) -> tuple[list[str], str]:
+    """Return the roles that have nothing to do on a node, and why it is not fit."""
+    settled = []
+    for role, action in actions.items():
+        try:
+            if action.settled(result.answers) is not None:
+                settled.append(role)
+        except (NodeFailure, AnsibleError) as failure:
+            if role == PREFLIGHT:
+                return settled, str(failure)
+    return settled, ""
 
 
 def _questions(actions: Iterable[NodeAction]) -> Iterable[str]:

@@ -77,6 +77,10 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
         self._tell()
         super().v2_playbook_on_play_start(play)
 
+    def v2_playbook_on_no_hosts_matched(self) -> None:
+        """Say of a play for the nodes that need it that none does: no pattern failed to match."""
+        self._display.display("skipping: no node needs this play", color=constants.COLOR_SKIP)
+
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """Show the recap, in which nodes that had no task of their own share a line where they are many."""
         self._tell()
