@@ -14,7 +14,7 @@ from pydantic import Field
 from benchmark import __version__
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
-from benchmark.records import SCHEMA_VERSION, Attempt, Controller, Name, Record, RunRecord
+from benchmark.records import SCHEMA_VERSION, Attempt, Code, Controller, Name, Record, RunRecord
 from benchmark.settings import NODE_NAME, ResolvedSettings, canonical_sha256
 
 RUN_FILE = "run.json"
@@ -49,6 +49,11 @@ class RunOrder(Record):
     node: Name
     attempt: Annotated[int, Field(ge=1)] = 1
     resolved: ResolvedSettings
+    code: Code | None = Field(None, description="that is to measure: a node with another refuses; absent: any")
+    environments: dict[Name, Name] = Field(
+        default_factory=dict,
+        description="fingerprints of what the node's environments hold, by the role that made them",
+    )
     wait_s: Annotated[int, Field(ge=1)] | None = Field(
         None, description="how long a node that is ready waits to be told when to start; absent: it starts at once"
     )
@@ -66,6 +71,7 @@ def open_run(
     hosts: Mapping[str, str] | None = None,
     on_command_line: Collection[str] = (),
     controller: Controller | None = None,
+    code: Code | None = None,
 ) -> tuple[str, Path]:
     """Make the directory of a new run, write run.json, point `latest` at it; return run id and absolute directory.
 
@@ -89,7 +95,7 @@ def open_run(
             nodes=dict(resolved),
             hosts=dict(hosts or {}),
             on_command_line=tuple(sorted(on_command_line)),
-            attempts=(Attempt(at=at, command=command[:4000], nodes=tuple(resolved), controller=controller),),
+            attempts=(Attempt(at=at, command=command[:4000], nodes=tuple(resolved), controller=controller, code=code),),
         )
         write_record(directory / RUN_FILE, record)
         point_latest(results, run_id)

@@ -265,7 +265,8 @@ class Settings(BaseModel):
     )
 
     python_env_dir: NonEmpty = Field(
-        "~/.local/share/llm-benchmark/venv", description="the virtual environment on the node"
+        "~/.local/share/llm-benchmark/venv",
+        description="the virtual environment on the node; those of other packages lie beside it (venv-<hash>)",
     )
     python_env_python: NonEmpty = Field(
         "python3", description="the interpreter that it is made from, 3.10 or newer, with its venv module"

@@ -21,6 +21,8 @@ from benchmark.progress import Progress, describe, parse
 from benchmark.rundir import ATTEMPT, GO, READY, TURN, TURN_OVER, RunOrder, of_repeat
 
 SCRIPTS = Path(__file__).parent / "scripts"
+# Those that converse.sh calls, and what these call.
+FUNCTIONS = ("find_environment", "start", "earlier", "pack", "stop", "clean")
 RETRY_S = 3
 # To pack, and to fetch, the most that a node may send: 2 GiB at 10 MB/s, and as long again.
 TRANSFER_S = 400
@@ -338,6 +340,7 @@ class RemoteRun:
             node = self.node
             words = ["converse", node.on_node, node.name, "{mark}", str(self._progress_s)]
             words += [node.order.resolved.settings.python_env_dir, str(node.limit_s)]
+            words += [node.order.environments.get("python_env", ""), node.order.code.sha256 if node.order.code else ""]
             # It ends with its standard input; should a disk hang there, with this.
             limit_s = node.limit_s + (node.order.wait_s or 0) + GRACE_S + TRANSFER_S
             self._session = await call(node.ssh, program(), words, limit_s, self._calls)
@@ -355,7 +358,7 @@ class RemoteRun:
 @functools.cache
 def program() -> str:
     """Return converse.sh, and before it the scripts that it calls, each as a function with a shell of its own."""
-    functions = [f"{name}() (\n{_text(name)}\n)\n" for name in ("start", "earlier", "pack", "stop", "clean")]
+    functions = [f"{name}() (\n{_text(name)}\n)\n" for name in FUNCTIONS]
     return "".join([*functions, _text("converse")])
 
 

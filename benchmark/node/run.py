@@ -30,10 +30,10 @@ from benchmark.node.together import Start, end_turn, wait_for_start, wait_for_tu
 from benchmark.node.watch.environment import foreign_processes, require_idle, validate_environment
 from benchmark.node.watch.full_memory import explain, is_full
 from benchmark.node.watch.telemetry import NoWatch, Watch, start_watch
-from benchmark.records import DatasetInfo, Metrics, NodeResult, Repeat, Solo, Stage, Status, Telemetry, Verdict
+from benchmark.records import Code, DatasetInfo, Metrics, NodeResult, Repeat, Solo, Stage, Status, Telemetry, Verdict
 from benchmark.rundir import READY, of_repeat
 from benchmark.secret_settings import Secrets
-from benchmark.settings import ResolvedSettings
+from benchmark.settings import ResolvedSettings, Settings
 from benchmark.text import render_node
 from benchmark.verdict import Findings, judge
 
@@ -67,6 +67,16 @@ class RunRequest:
     starting_lock: int | None = None
     text: bool = True
     secrets: Secrets = field(default_factory=Secrets, repr=False)
+    code: Code | None = None
+    """Which code this is."""
+    vllm_dir: Path | None = None
+    """Where the environment of vLLM is that is wanted, beside others of it; None: where the settings say."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as they are to be acted on."""
+        asked = self.resolved.settings
+        return asked.model_copy(update={"vllm_dir": str(self.vllm_dir)}) if self.vllm_dir else asked
 
 
 def run(request: RunRequest) -> NodeResult:
@@ -131,12 +141,12 @@ class _Run:
         return explain(self.request.secrets.mask(text), self.request.resolved.settings, self.profile.engine)
 
     def _stages(self) -> None:
-        settings, profile = self.request.resolved.settings, self.profile
+        settings, profile = self.request.settings, self.profile
         with self._stage("environment"):
             (self.request.directory / ROOM).write_bytes(b"\0" * ROOM_BYTES)
             environment = validate_environment(settings, profile.engine)
             variables = tuple(sorted(self.request.secrets.environment))
-            environment = environment.model_copy(update={"variables": variables})
+            environment = environment.model_copy(update={"variables": variables, "code": self.request.code})
             self._update(environment=environment)
             require_idle(settings, profile.engine, environment)
             dataset = load_dataset(profile.dataset, settings, dict(profile.dataset_options))

@@ -23,7 +23,7 @@ from benchmark.records.cluster import (
     Spread,
 )
 from benchmark.records.comparison import Comparison, GroupChange, MetricChange, NodeChange
-from benchmark.records.environment import Environment, Gpu, GpuProcess
+from benchmark.records.environment import Code, Environment, Gpu, GpuProcess
 from benchmark.records.history import DriftAt, History, HistoryPoint, NodeHistory, Shift
 from benchmark.records.node import (
     Accuracy,
@@ -65,6 +65,7 @@ __all__ = [
     "Audit",
     "Check",
     "ClusterResult",
+    "Code",
     "Comparison",
     "Controller",
     "Count",

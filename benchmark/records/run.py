@@ -8,7 +8,7 @@ from pydantic import Field
 
 from benchmark.records.base import SCHEMA_VERSION, Count, Name, Nanoseconds, Record, Text
 from benchmark.records.cluster import Drift
-from benchmark.records.environment import Environment
+from benchmark.records.environment import Code, Environment
 from benchmark.settings import ResolvedSettings
 
 
@@ -43,6 +43,7 @@ class Attempt(Record):
     nodes: tuple[Name, ...] = Field(description="those that it was to measure")
     notes: tuple[Text, ...] = Field((), description="nodes that are new or gone, or left for later, a sentence each")
     controller: Controller | None = None
+    code: Code | None = Field(None, description="that was to measure")
 
 
 class RunRecord(Record):

@@ -21,8 +21,10 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
+from environment_action import code_in, made_of, own_wheel
 from node_action import CHECKOUT, NodeAction, NodeFailure
 
+from benchmark.cluster.packages.environments import with_find
 from benchmark.errors import InputError, SetupError
 from benchmark.fleet.session import ANSWER_S
 from benchmark.locks import take
@@ -200,8 +202,17 @@ class ActionModule(NodeAction):
         return _answer(part, code, out, err, limit)
 
     def _command(self, part: Part, limit_s: str, *options: str) -> str:
-        script = shlex.quote((FILES / "fetch.sh").read_text(encoding="utf-8"))
-        words = [str(self.setting("python_env_dir")), limit_s, part.command, *part.options, *part.on_node]
+        script = shlex.quote(with_find((FILES / "fetch.sh").read_text(encoding="utf-8")))
+        wanted, fingerprint = made_of(self, "python_env")
+        words = [
+            wanted.directory,
+            fingerprint,
+            code_in(own_wheel()),
+            limit_s,
+            part.command,
+            *part.options,
+            *part.on_node,
+        ]
         words += ["--cache-dir", str(self.setting("hf_cache_dir")), *options]
         return f"sh -c {script} fetch {shlex.join(words)}"
 

@@ -11,8 +11,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible.utils.display import Display
+from environment_action import made_of
 from node_action import CHECKOUT, NodeAction, NodeFailure
 
+from benchmark.cluster.packages.environments import with_find
 from benchmark.cluster.packages.wheelhouse import load, on_controller
 from benchmark.cluster.preflight import Needs, Probe, VllmNeeds, gpus, problems, warnings
 from benchmark.errors import InputError
@@ -70,9 +72,15 @@ class ActionModule(NodeAction):
         revision = str(self.setting("benchmark_model_revision"))
         repository = f"models--{model.replace('/', '--')}"
         snapshot = f"{needs.cache_dir}/hub/{repository}/snapshots/{revision}" if fetched else ""
-        words = [needs.python, needs.env_dir, needs.cache_dir, snapshot, needs.device]
-        words += [needs.vllm.python, needs.vllm.env_dir] if needs.vllm else []
-        return needs, shlex.join(["sh", "-c", PROBE.read_text(encoding="utf-8"), "probe", *words])
+        words = [needs.python, needs.env_dir, self._fingerprint("python_env"), needs.cache_dir, snapshot, needs.device]
+        words += [needs.vllm.python, needs.vllm.env_dir, self._fingerprint("vllm")] if needs.vllm else []
+        return needs, shlex.join(["sh", "-c", with_find(PROBE.read_text(encoding="utf-8")), "probe", *words])
+
+    def _fingerprint(self, role: str) -> str:
+        try:
+            return made_of(self, role)[1]
+        except NodeFailure:  # the role says so itself
+            return ""
 
     def _vllm(self) -> VllmNeeds | None:
         wanted = self.task_vars.get("preflight_settings", {}).get("vllm", {})

@@ -38,6 +38,7 @@ class Playbooks:
     venv: Path
     control_path: Path
     variables: dict[str, Any] = field(default_factory=dict)
+    checkout: Path = CHECKOUT
 
     @property
     def results(self) -> Path:
@@ -85,7 +86,7 @@ class Playbooks:
         """Start a command in a session of its own, as a terminal would."""
         return subprocess.Popen(
             command,
-            cwd=CHECKOUT,
+            cwd=self.checkout,
             env=self.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -97,7 +98,7 @@ class Playbooks:
         """Run a playbook to its end, from the checkout, as a user would."""
         done = subprocess.run(
             self.command(playbook, *words, inventory=inventory),
-            cwd=CHECKOUT,
+            cwd=self.checkout,
             env=self.environment(**environment),
             capture_output=True,
             text=True,

@@ -11,6 +11,7 @@ from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.cluster.names import some
 from benchmark.cluster.render.stability import beside, cell, headline, note, table
 from benchmark.cluster.solo import losers, solo_table
+from benchmark.code import code_words
 from benchmark.records import ClusterResult, Distribution, Finding, Group, MeasuredAttempt, NodeRow, Overlap, RunRecord
 from benchmark.text import (
     describe_prefix_cache,
@@ -60,6 +61,7 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
         "run": run,
         "profiles": _distinct(describe_profile(asked.profile) for asked in run.nodes.values()),
         "models": _distinct(row.model for row in result.nodes),
+        "code": _distinct(code_words(attempt.code) for attempt in run.attempts if attempt.code),
         "simulated": any(row.simulated for row in result.nodes),
         "sections": [_section(group, result.nodes) for group in result.groups],
         "together": _together(result),

@@ -2,7 +2,7 @@
 # measures, and no Python starts here.
 # Before this stand the other scripts of this directory, each as a function of its name.
 # Arguments: the run's directory, the node's name, this session's mark, seconds after which is said anew how far the run is, and
-# what start.sh needs: the environment's directory, the time limit in seconds.
+# what start.sh needs: the environment's directory, the time limit in seconds, the environment's fingerprint, the code's hash.
 #
 # Every line of an answer begins with the mark: whatever else the user's shell prints is none of ours. Requests, a line each:
 #   start BYTES       starts the run with so many bytes that follow: "started", "running" (it was before), "refused WHY"
@@ -64,7 +64,7 @@ while read -r word first second; do
     start)
       order=$(head -c "$first")
       # No part of the condition: within one, a failing command would not end start.sh.
-      told=$(printf '%s\n' "$order" | start "$runs" "$2" "$5" "$6" 2>&1)
+      told=$(printf '%s\n' "$order" | start "$runs" "$2" "$5" "$6" "$7" "$8" 2>&1)
       # shellcheck disable=SC2181
       if [ $? = 0 ]; then
         case $told in *running*) say running ;; *) say started ;; esac

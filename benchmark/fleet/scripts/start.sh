@@ -1,10 +1,17 @@
 # Start the module detached: no terminal, no session, no open file of the SSH connection; with a time limit of its own.
-# Arguments: the run's directory, the node's name, the environment's directory, the time limit in seconds.
+# Arguments: the run's directory, the node's name, the environment's directory, the time limit in seconds, the fingerprint of what
+# the environment holds and the hash of the benchmark's code in it (empty: whatever is there).
 # Standard input: what may be secret, in one line that may be empty, and the order (JSON).
 # Prints "started", or "running" where it was started before.
 set -eu
 case $1 in "~/"*) run=$HOME/${1#"~/"}/$2 ;; *) run=$1/$2 ;; esac
-case $3 in "~/"*) python=$HOME/${3#"~/"}/bin/python ;; *) python=$3/bin/python ;; esac
+env=$(find_environment "$3" "${5-}") || {
+  case $3 in "~/"*) env=$HOME/${3#"~/"} ;; *) env=$3 ;; esac
+  [ ! -x "$env/bin/python" ] || { echo "$3 is another checkout's environment: run playbooks/provision.yml" >&2; exit 1; }
+}
+# One without a mark is its owner's, as is the code in it; the run itself looks whose that is.
+if [ -n "${6-}" ] && [ -f "$env/.llm-benchmark" ]; then env=$env/code/$(printf %.12s "$6"); fi
+python=$env/bin/python
 [ -x "$python" ] || { echo "there is no $python: run playbooks/provision.yml" >&2; exit 1; }
 
 umask go-w
