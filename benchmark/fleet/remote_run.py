@@ -22,7 +22,7 @@ from benchmark.rundir import ATTEMPT, GO, READY, TURN, TURN_OVER, RunOrder, of_r
 
 SCRIPTS = Path(__file__).parent / "scripts"
 # Those that converse.sh calls, and what these call.
-FUNCTIONS = ("find_environment", "start", "earlier", "pack", "stop", "clean")
+FUNCTIONS = ("find_environment", "owned", "start", "earlier", "pack", "stop", "clean")
 RETRY_S = 3
 # To pack, and to fetch, the most that a node may send: 2 GiB at 10 MB/s, and as long again.
 TRANSFER_S = 400
@@ -36,6 +36,8 @@ TRIPS = 5
 # Exit codes of a run that completed.
 COMPLETED = ("0", "1")
 REMOVED = "removed"
+# And what is said before whose a directory is that is no run of ours.
+FOREIGN = "foreign"
 # Beside a node's files on the controller: what it sent, until that is unpacked.
 ARCHIVE = "fetched.tar.gz"
 
@@ -103,6 +105,8 @@ class RemoteRun:
         state, _, number = (await self._ask("earlier", ANSWER_S, tries=1))[1].strip().partition(" ")
         if state == "nothing":
             return False
+        if state == FOREIGN:
+            raise NodeError(self._foreign(number))
         if state in (*COMPLETED, "running"):
             now = "still measures" if state == "running" else "completed here"
             self._say(f"an earlier attempt {now}: not run again")
@@ -198,12 +202,17 @@ class RemoteRun:
                 "(as /tmp), or was it removed? Nothing could be fetched; set benchmark_work_dir to a directory that "
                 "stays."
             )
+        if state.startswith(FOREIGN):
+            raise NodeError(self._foreign(state.removeprefix(FOREIGN).strip()))
         names = await self.fetch()
         if names and state.isdigit():
             await self.clean()
         settings = self.node.order.resolved.settings
         if reason := why_failed(state, self.node.place, settings.benchmark_timeout_s, settings.benchmark_repeats):
             raise NodeError(reason)
+
+    def _foreign(self, whose: str) -> str:
+        return f"{self.node.on_node}/{self.node.name} on the node is a run of {whose[:300]}: it was left alone."
 
     async def stop(self) -> bool:
         """Stop the run on the node, and bring its files; return whether there was one. Raises Lost."""
@@ -337,10 +346,12 @@ class RemoteRun:
     async def _open(self) -> Session:
         self._asked = True
         if self._session is None:
-            node = self.node
+            node, order = self.node, self.node.order
             words = ["converse", node.on_node, node.name, "{mark}", str(self._progress_s)]
-            words += [node.order.resolved.settings.python_env_dir, str(node.limit_s)]
-            words += [node.order.environments.get("python_env", ""), node.order.code.sha256 if node.order.code else ""]
+            # What start.sh takes.
+            words += [order.owner.token, order.owner.words] if order.owner else ["", ""]
+            words += [order.resolved.settings.python_env_dir, str(node.limit_s)]
+            words += [order.environments.get("python_env", ""), order.code.sha256 if order.code else ""]
             # It ends with its standard input; should a disk hang there, with this.
             limit_s = node.limit_s + (node.order.wait_s or 0) + GRACE_S + TRANSFER_S
             self._session = await call(node.ssh, program(), words, limit_s, self._calls)
@@ -356,10 +367,10 @@ class RemoteRun:
 
 
 @functools.cache
-def program() -> str:
-    """Return converse.sh, and before it the scripts that it calls, each as a function with a shell of its own."""
+def program(script: str = "converse") -> str:
+    """Return a script, and before it those that may be called in it, each as a function with a shell of its own."""
     functions = [f"{name}() (\n{_text(name)}\n)\n" for name in FUNCTIONS]
-    return "".join([*functions, _text("converse")])
+    return "".join([*functions, _text(script)])
 
 
 def _text(name: str) -> str:

@@ -39,7 +39,7 @@ from benchmark.records.node import (
     Solo,
     Window,
 )
-from benchmark.records.run import AgreedStart, Attempt, Controller, Failure, Interruption, ReadyNode, RunRecord
+from benchmark.records.run import AgreedStart, Attempt, Controller, Failure, Interruption, Owner, ReadyNode, RunRecord
 from benchmark.records.sample import (
     MAX_UNSEEN,
     TOKENS_PER_PIECE,
@@ -100,6 +100,7 @@ __all__ = [
     "NodeResult",
     "NodeRow",
     "Overlap",
+    "Owner",
     "PeakSearch",
     "PrefixCache",
     "Probe",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+import secrets
 import shlex
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -28,8 +30,8 @@ from benchmark.code import code_of, code_words
 from benchmark.errors import InputError
 from benchmark.files import write_record
 from benchmark.fleet.rendezvous import measures, patience_s, repeats_s, turns_s
-from benchmark.records import Code, RunRecord
-from benchmark.rundir import NODES, ORDER, RunOrder, open_run
+from benchmark.records import Code, Owner, RunRecord
+from benchmark.rundir import NODES, ORDER, RunOrder, open_run, user_name
 from benchmark.settings import ResolvedSettings
 from benchmark.vllm import ENGINE as VLLM
 
@@ -69,8 +71,9 @@ class ActionModule(NodeAction):
             on_command_line=play.on_command_line,
             controller=controller(os.getppid()),
             code=code,
+            token=(token := secrets.token_hex(16)),
         )
-        return self._order(run_id, directory, play.resolved, 1, code)
+        return self._order(run_id, directory, play.resolved, 1, code, token)
 
     def _code(self) -> Code:
         """Return the code that the nodes are to measure with: what the role python_env installs there."""
@@ -97,10 +100,16 @@ class ActionModule(NodeAction):
             leader=controller(os.getppid()),
             code=code,
         )
-        return self._order(run.run_id, run_dir, todo, number, code) | reported
+        return self._order(run.run_id, run_dir, todo, number, code, run.token) | reported
 
     def _order(
-        self, run_id: str, directory: Path, resolved: Mapping[str, ResolvedSettings], attempt: int, code: Code
+        self,
+        run_id: str,
+        directory: Path,
+        resolved: Mapping[str, ResolvedSettings],
+        attempt: int,
+        code: Code,
+        token: str,
     ) -> dict[str, Any]:
         asked = list(resolved.values())
         wait_s, all_turns_s = patience_s(asked), turns_s(asked)
@@ -117,6 +126,7 @@ class ActionModule(NodeAction):
                 node=node,
                 attempt=attempt,
                 resolved=settings,
+                owner=Owner(token=token, user=user_name(), host=socket.gethostname()),
                 code=code,
                 environments=_environments(settings),
                 wait_s=(wait_s or 0) + more_s if waits else None,

@@ -72,7 +72,8 @@ class Fleet:
         )
         place = self.run_dir / NODES / name
         place.mkdir(parents=True)
-        wanted = RunOrder(run_id=RUN_ID, node=name, resolved=resolved, **{"wait_s": 60, **(order or {})})
+        given = {"wait_s": 60, "owner": {"token": "ours", "user": "alice", "host": "here"}, **(order or {})}
+        wanted = RunOrder.model_validate({"run_id": RUN_ID, "node": name, "resolved": resolved, **given})
         write_record(place / "order.json", wanted)
 
         def command(line: str) -> list[str]:
