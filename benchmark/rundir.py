@@ -76,6 +76,7 @@ def open_run(
     controller: Controller | None = None,
     code: Code | None = None,
     token: str = "",
+    limited: bool | None = None,
 ) -> tuple[str, Path]:
     """Make the directory of a new run, write run.json, point `latest` at it; return run id and absolute directory.
 
@@ -101,6 +102,7 @@ def open_run(
             nodes=dict(resolved),
             hosts=dict(hosts or {}),
             on_command_line=tuple(sorted(on_command_line)),
+            limited=limited,
             token=token,
             attempts=(Attempt(at=at, command=command[:4000], nodes=tuple(resolved), controller=controller, code=code),),
         )

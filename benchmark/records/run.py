@@ -70,6 +70,9 @@ class RunRecord(Record):
     nodes: dict[Name, ResolvedSettings]
     hosts: dict[Name, Text] = Field(default_factory=dict, description="node -> address that Ansible used")
     on_command_line: tuple[Name, ...] = Field((), description="the settings that -e gave")
+    limited: bool | None = Field(
+        None, description="whether --limit left out nodes of the inventory when it was opened; absent: not known"
+    )
     token: Text = Field("", description="by which the run's directories on the nodes are known; empty: there is none")
     attempts: tuple[Attempt, ...] = Field((), description="the first one first; empty: one, by hand")
 

@@ -24,6 +24,7 @@ from run_lock import warn_without_locks
 
 from benchmark.cluster.attempts import open_attempt
 from benchmark.cluster.estimated_duration import estimated_durations
+from benchmark.cluster.names import some
 from benchmark.cluster.packages.environments import Wanted
 from benchmark.cluster.resume import controller, remaining
 from benchmark.code import code_of, code_words
@@ -72,6 +73,7 @@ class ActionModule(NodeAction):
             controller=controller(os.getppid()),
             code=code,
             token=(token := secrets.token_hex(16)),
+            limited=bool(set(self.task_vars["groups"].get("gpu_nodes", ())) - set(play.resolved)),
         )
         return self._order(run_id, directory, play.resolved, 1, code, token)
 
@@ -81,10 +83,14 @@ class ActionModule(NodeAction):
 
     def _further(self, play: Play, run_dir: Path, run: RunRecord) -> dict[str, Any]:
         left = remaining(run_dir, run, play.resolved, self.task_vars["groups"].get("gpu_nodes", ()))
+        notes = left.notes
+        if play.left_out:
+            names = some(play.left_out, most=20)
+            notes += (f"Left out by --limit when the run was opened, and now too: {names}; --limit names them.",)
         which = f"{_count(len(left.todo))} to measure, {_count(len(left.done))} complete and left alone"
-        for sentence in (f"Resuming the run {run.run_id}: {which}.", *left.notes):
+        for sentence in (f"Resuming the run {run.run_id}: {which}.", *notes):
             Display().display(sentence)
-        reported = {"settings_from": str(run_dir), "done": list(left.done)}
+        reported = {"settings_from": str(run_dir), "done": [*left.done, *play.left_out]}
         todo = {node: play.resolved[node] for node in left.todo}
         if self.check_mode or not todo:
             known = {"run_id": run.run_id, "dir": "" if self.check_mode else str(run_dir)}
@@ -95,7 +101,7 @@ class ActionModule(NodeAction):
             run,
             todo,
             command=_command_line(),
-            notes=(*left.notes, *_other_code(run, code)),
+            notes=(*notes, *_other_code(run, code)),
             hosts={node: play.hosts[node] for node in todo},
             leader=controller(os.getppid()),
             code=code,

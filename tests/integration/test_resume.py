@@ -153,6 +153,21 @@ def test_a_node_that_waits_for_a_start_that_never_comes_is_started_again(playboo
     assert "ready, waiting for the others" in log.read_text()
 
 
+def test_a_limited_run_is_resumed_without_the_others(playbooks: Playbooks) -> None:
+    down = playbooks.inventory(
+        {"jw2": playbooks.cluster.host("jw2", loopback(99)), "jw3": playbooks.cluster.host("jw3")}
+    )
+    assert playbooks.run("benchmark", "--limit", "jw2", inventory=down).code != 0
+    # Whoever asks jw3 fails.
+    hosts = {"jw2": playbooks.cluster.host("jw2"), "jw3": playbooks.cluster.host("jw3", loopback(99))}
+    done = playbooks.run("benchmark", "-e", "benchmark_resume=latest", inventory=playbooks.inventory(hosts))
+    assert done.code == 0, done.output
+    assert "Left out by --limit when the run was opened, and now too: jw3; --limit names them." in done.output
+    assert [row["node"] for row in done.cluster["nodes"]] == ["jw2"]
+    assert done.row("jw2")["counted"]
+    assert "jw3" not in json.loads((done.run_dir / "run.json").read_text())["nodes"]
+
+
 def test_a_new_node_is_added_and_waits_for_nobody(playbooks: Playbooks) -> None:
     hosts = {"jw2": playbooks.cluster.host("jw2", loopback(99))}
     down = playbooks.run("benchmark", inventory=playbooks.inventory(hosts))
