@@ -18,10 +18,10 @@ from benchmark.files import read_record
 from benchmark.node.environments import find_environment, hold_environments
 from benchmark.node.run import RunRequest, run
 from benchmark.node.serving.masking import MaskedStream
-from benchmark.records import Code, NodeResult
+from benchmark.records import Code, NodeResult, Owner
 from benchmark.repeats import own_median, repeat_of
 from benchmark.resolve import from_environment, resolve_nodes
-from benchmark.rundir import RunOrder, open_run
+from benchmark.rundir import RunOrder, open_run, user_name
 from benchmark.secret_settings import NAMES, Secrets, parse_secrets
 from benchmark.text import render_node
 from benchmark.vllm import ENGINE as VLLM
@@ -130,6 +130,7 @@ def _from_order(path: Path, starting_lock: int | None) -> RunRequest:
         starting_lock,
         text=False,
         code=order.code,
+        owner=order.owner.words if order.owner else "",
         vllm_dir=find_environment(order.resolved.settings.vllm_dir, order.environments.get(VLLM, "")),
     )
 
@@ -160,7 +161,8 @@ def _by_hand(assignments: list[str]) -> RunRequest:
     run_id, run_dir = open_run(resolved, command=_command_line(node, assignments), code=code)
     directory = run_dir / "nodes" / node
     directory.mkdir(parents=True)
-    return RunRequest(run_id=run_id, node=node, resolved=resolved[node], directory=directory, code=code)
+    owner = Owner(user=user_name(), host=socket.gethostname()).words
+    return RunRequest(run_id=run_id, node=node, resolved=resolved[node], directory=directory, code=code, owner=owner)
 
 
 def _command_line(node: str, assignments: list[str]) -> str:

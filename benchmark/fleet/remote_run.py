@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +20,7 @@ from benchmark.fleet.ssh import Ssh, unreachable
 from benchmark.fleet.unpack import KNOWN, unpack, why_failed
 from benchmark.progress import Progress, describe, parse
 from benchmark.rundir import ATTEMPT, GO, READY, TURN, TURN_OVER, RunOrder, of_repeat
+from benchmark.settings import Settings
 
 SCRIPTS = Path(__file__).parent / "scripts"
 # Those that converse.sh calls, and what these call.
@@ -53,6 +55,8 @@ class Node:
     """Its directory of the run on the controller."""
     secrets: str
     """The line that holds what may be secret; it may be empty."""
+    chosen: bool = False
+    """Whether CUDA_VISIBLE_DEVICES is among that."""
 
     @property
     def on_node(self) -> str:
@@ -66,6 +70,20 @@ class Node:
             f"Its files stay on {self.name} in {self.on_node}/{self.name}: -e benchmark_resume={self.order.run_id} "
             "fetches them."
         )
+
+    @property
+    def claims(self) -> str:
+        """How its run wants the machine, as far as is known here: see await_machine.sh."""
+        settings = self.order.resolved.settings
+        if settings.benchmark_shared_machine:
+            return "shared"
+        return "gpus" if self.chosen and settings.benchmark_device == "cuda" else "alone"
+
+    @property
+    def busy_s(self) -> int:
+        """How long its run waits for others to end that measure on the machine."""
+        settings = self.order.resolved.settings
+        return settings.benchmark_sync_timeout_s if settings.benchmark_busy == "wait" else 0
 
     @property
     def limit_s(self) -> int:
@@ -352,8 +370,9 @@ class RemoteRun:
             words += [order.owner.token, order.owner.words] if order.owner else ["", ""]
             words += [order.resolved.settings.python_env_dir, str(node.limit_s)]
             words += [order.environments.get("python_env", ""), order.code.sha256 if order.code else ""]
+            words += [node.claims, str(node.busy_s)]
             # It ends with its standard input; should a disk hang there, with this.
-            limit_s = node.limit_s + (node.order.wait_s or 0) + GRACE_S + TRANSFER_S
+            limit_s = node.limit_s + node.busy_s + (node.order.wait_s or 0) + GRACE_S + TRANSFER_S
             self._session = await call(node.ssh, program(), words, limit_s, self._calls)
         return self._session
 
@@ -370,7 +389,14 @@ class RemoteRun:
 def program(script: str = "converse") -> str:
     """Return a script, and before it those that may be called in it, each as a function with a shell of its own."""
     functions = [f"{name}() (\n{_text(name)}\n)\n" for name in FUNCTIONS]
-    return "".join([*functions, _text(script)])
+    # For a shell that start.sh leaves behind.
+    return "".join([*functions, f"AWAIT_MACHINE={shlex.quote(_text('await_machine'))}\n", _text(script)])
+
+
+def await_machine(settings: Settings, wait: bool) -> str:
+    """Return the command that waits until no run measures on a machine where something is to be provided; or fails."""
+    how, wait_s = "shared" if settings.benchmark_shared_machine else "alone", settings.benchmark_sync_timeout_s
+    return shlex.join(["sh", "-c", _text("await_machine"), "await", how, str(wait_s if wait else 0), ""])
 
 
 def _text(name: str) -> str:

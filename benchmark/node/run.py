@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import time
 import traceback
@@ -21,6 +22,7 @@ from benchmark.loadgen_log import SOLO
 from benchmark.node.accuracy import has_references, require_scoring
 from benchmark.node.interfaces import Workload
 from benchmark.node.lock import ALONE, STARTING, Lock
+from benchmark.node.machine import CPU, Claim, claim_machine, who_measures
 from benchmark.node.measuring import Bench, Pass, judge_answers, run_audit
 from benchmark.node.peak import FIRST_GUESS, PeakFinder
 from benchmark.node.progress import ProgressWriter
@@ -30,7 +32,19 @@ from benchmark.node.together import Start, end_turn, wait_for_start, wait_for_tu
 from benchmark.node.watch.environment import foreign_processes, require_idle, validate_environment
 from benchmark.node.watch.full_memory import explain, is_full
 from benchmark.node.watch.telemetry import NoWatch, Watch, start_watch
-from benchmark.records import Code, DatasetInfo, Metrics, NodeResult, Repeat, Solo, Stage, Status, Telemetry, Verdict
+from benchmark.records import (
+    Code,
+    DatasetInfo,
+    Environment,
+    Metrics,
+    NodeResult,
+    Repeat,
+    Solo,
+    Stage,
+    Status,
+    Telemetry,
+    Verdict,
+)
 from benchmark.rundir import READY, of_repeat
 from benchmark.secret_settings import Secrets
 from benchmark.settings import ResolvedSettings, Settings
@@ -69,6 +83,8 @@ class RunRequest:
     secrets: Secrets = field(default_factory=Secrets, repr=False)
     code: Code | None = None
     """Which code this is."""
+    owner: str = ""
+    """Whose run it is, in words. With it no other run of this project measures here at the same time."""
     vllm_dir: Path | None = None
     """Where the environment of vLLM is that is wanted, beside others of it; None: where the settings say."""
 
@@ -110,8 +126,16 @@ class _Run:
         )
         self.watch: Watch | NoWatch = NoWatch()
         self.measured: Pass | None = None
+        self.claimed: int | None = None
 
     def run(self) -> NodeResult:
+        try:
+            return self._run()
+        finally:
+            if self.claimed is not None:
+                os.close(self.claimed)
+
+    def _run(self) -> NodeResult:
         try:
             with _signals_raise():
                 self._stages()
@@ -148,6 +172,8 @@ class _Run:
             variables = tuple(sorted(self.request.secrets.environment))
             environment = environment.model_copy(update={"variables": variables, "code": self.request.code})
             self._update(environment=environment)
+            if self.request.owner:
+                self._claim(environment)
             require_idle(settings, profile.engine, environment)
             dataset = load_dataset(profile.dataset, settings, dict(profile.dataset_options))
             info = DatasetInfo(name=dataset.name, prompts=len(dataset.prompts), sha256=dataset.sha256)
@@ -193,6 +219,17 @@ class _Run:
             if settings.benchmark_audit:
                 with self._stage("audit"):
                     self._update(audit=run_audit(bench, self._rate(bench), settings))
+
+    def _claim(self, seen: Environment) -> None:
+        """Keep others from measuring here at the same time, or wait for their end."""
+        settings = self.request.settings
+        uses = tuple(gpu.uuid or f"index-{gpu.index}" for gpu in seen.gpus) or (CPU,)
+        words = who_measures(self.request.run_id, self.request.owner)
+        self.claimed = claim_machine(
+            Claim(uses, settings.benchmark_shared_machine, words),
+            settings.benchmark_sync_timeout_s if settings.benchmark_busy == "wait" else 0,
+            waiting=lambda other: self.progress.stage(f"waiting: {other}"),
+        )
 
     def _warm_up(self, bench: Bench) -> None:
         samples = bench.in_turn([bench.workload.query(index) for index in range(self.profile.warmup)], shown=True)

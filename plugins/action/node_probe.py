@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from node_action import NodeAction, NodeFailure
 from play_settings import nodes
 from reports import at_stage
 
+from benchmark.cluster.machines import listed_twice
 from benchmark.fleet.probe import ProbeResult, probe
 from benchmark.fleet.ssh import Ssh
 
@@ -54,10 +56,22 @@ class ActionModule(NodeAction):
         results = run_interruptible(probe(asked))
         settled: dict[str, list[str]] = {role: sorted(done) for role in ROLES}
         failures: dict[str, str] = {}
+        twice = self._listed_twice(roles, results)
         for node, result in results.items():
-            if reason := result.failure or self._judge(node, roles[node], result, settled):
+            if reason := result.failure or twice.get(node) or self._judge(node, roles[node], result, settled):
                 failures[node] = reason
         return {"changed": False, "settled": settled, "failures": failures}
+
+    def _listed_twice(
+        self, roles: Mapping[str, Mapping[str, NodeAction]], results: Mapping[str, ProbeResult]
+    ) -> dict[str, str]:
+        """Return for each node that is the same machine as another one a sentence about that."""
+        machines = {}
+        for node, result in results.items():
+            with suppress(NodeFailure, AnsibleError):
+                if (machine := roles[node][PREFLIGHT].machine(result.answers)) is not None:
+                    machines[node] = machine
+        return listed_twice(machines)
 
     def _judge(
         self, node: str, actions: Mapping[str, NodeAction], result: ProbeResult, settled: Mapping[str, list[str]]

@@ -14,6 +14,7 @@ from ansible.utils.display import Display
 from environment_action import made_of
 from node_action import CHECKOUT, NodeAction, NodeFailure
 
+from benchmark.cluster.machines import Machine
 from benchmark.cluster.packages.environments import with_find
 from benchmark.cluster.packages.wheelhouse import load, on_controller
 from benchmark.cluster.preflight import Needs, Probe, VllmNeeds, gpus, problems, warnings
@@ -46,6 +47,18 @@ class ActionModule(NodeAction):
         """Return what was found."""
         needs, command = self._needs()
         return self._judge(needs, answers[command]) if command in answers else None
+
+    def machine(self, answers: Mapping[str, str]) -> Machine | None:
+        """Return what tells the node's machine from others; None where it did not answer."""
+        command = self._needs()[1]
+        if command not in answers:
+            return None
+        return Machine.of(
+            Probe.parse(answers[command]),
+            str(self.setting("benchmark_device")),
+            (self.setting("benchmark_environment") or {}).get("CUDA_VISIBLE_DEVICES"),
+            bool(self.setting("benchmark_shared_machine")),
+        )
 
     def _judge(self, needs: Needs, out: str) -> dict[str, Any]:
         probe = Probe.parse(out)

@@ -9,18 +9,36 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from node_action import CHECKOUT, NodeAction, NodeFailure
+from reports import show
 from wheel_supply import HouseOnController
 
 from benchmark.cluster.packages.environments import Wanted, with_find
 from benchmark.cluster.packages.own_wheel import build_wheel
 from benchmark.code import wheel_sha256
 from benchmark.errors import InputError, SetupError
+from benchmark.fleet.remote_run import await_machine
+from benchmark.fleet.session import ANSWER_S
+from benchmark.settings import Settings
 
 STATE = CHECKOUT / "roles/python_env/files/state.sh"
 # What the module runs at most, each with the time limit: venv, torch, the other packages, the wheel.
 INSTALLATIONS = 4
+# What await_machine.sh needs to know, and its exit code where another run measures.
+BUSY, NOT_ALONE = ("benchmark_busy", "benchmark_shared_machine", "benchmark_sync_timeout_s"), 3
 # One process may look at many nodes.
 _wheel, code_in = cache(build_wheel), cache(wheel_sha256)
+
+
+def keep_away(action: NodeAction) -> None:
+    """Return once no run measures on the node's machine; raise NodeFailure where one does, and is not waited for."""
+    settings = Settings.model_validate({name: action.setting(name) for name in BUSY})
+    code, said, _ = action.shell(await_machine(settings, wait=False))
+    if code == NOT_ALONE and settings.benchmark_busy == "wait":
+        show(action.node, f"waiting: {said.strip().removeprefix('Not alone: ').partition(' (')[0]}")
+        answer_s = settings.benchmark_sync_timeout_s + ANSWER_S
+        code, said, _ = action.shell(await_machine(settings, wait=True), answer_s=answer_s)
+    if code == NOT_ALONE:
+        raise NodeFailure(f"Nothing was changed. {said.strip()}")
 
 
 def own_wheel() -> Path:
@@ -80,6 +98,7 @@ class EnvironmentAction(NodeAction):
             raise NodeFailure(str(error)) from error
         if self.check_mode:
             return {"changed": True, "fingerprint": fingerprint, "note": "The environment would be made or updated."}
+        keep_away(self)
         arguments: dict[str, Any] = {
             "dir": wanted.directory,
             "fingerprint": fingerprint,

@@ -53,6 +53,8 @@ class Playbooks:
             "benchmark_results_dir": str(self.results),
             "benchmark_work_dir": f"{self.directory}/nodes/{{{{ inventory_hostname }}}}/runs",
             "benchmark_timeout_s": 120,
+            # All nodes of the tests are this machine.
+            "benchmark_shared_machine": True,
             # On a busy machine nodes may miss each other's window: only the test that is about it asks for a verdict.
             "benchmark_fail_on_invalid": False,
             "python_env_dir": str(self.venv),
@@ -159,7 +161,7 @@ def light_venv(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, worke
 @pytest.fixture(scope="session")
 def full_venv(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The nodes' real environment, torch included; kept between runs of the tests, the role renews what is stale."""
-    venv = CHECKOUT / ".build" / "tests" / "venv"
+    venv = CHECKOUT / ".build" / "tests" / "environments" / "venv"
     provide(venv, cluster, tmp_path_factory.mktemp("full"), {**REAL, **UNCOMPILED})
     return venv
 

@@ -1,7 +1,7 @@
 # Start the module detached: no terminal, no session, no open file of the SSH connection; with a time limit of its own.
 # Arguments: the run's directory, the node's name, the token of the run's owner and who that is, the environment's directory, the time
 # limit in seconds, the fingerprint of what the environment holds and the hash of the benchmark's code in it (empty: whatever is
-# there).
+# there), and what await_machine.sh takes first: how the machine is wanted, and for how many seconds is waited.
 # Standard input: what may be secret, in one line that may be empty, and the order (JSON).
 # Prints "started", or "running" where it was started before.
 set -eu
@@ -42,6 +42,18 @@ printf '%s\n' "$secrets" | setsid sh -c '
   # For the run alone: what a shell starts beside itself has no standard input unless it is given one.
   exec 7<&0 < /dev/null
   up() { read -r seconds _ < /proc/uptime; seconds=${seconds%.*}; }
+  code=0 limit=
+  # No Python starts while another run measures here.
+  for claim in /tmp/llm-benchmark-*.claim; do [ ! -e "$claim" ] || break; done
+  if [ -e "$claim" ]; then
+    timeout -k 5 $(($5 + 60)) sh -c "$3" await "$4" "$5" progress.json &
+    limit=$!
+    echo $limit > limit
+    echo $$ > pid
+    wait $limit
+    code=$?
+  fi
+  [ "$code" = 0 ] || { echo "$code" > exit_code.part; mv exit_code.part exit_code; exit; }
   up
   began=$seconds
   # Where the kernel counts the processes of this cgroup that it killed because memory ran out: cgroup v1, v2, and within a
@@ -81,5 +93,5 @@ printf '%s\n' "$secrets" | setsid sh -c '
   kill -KILL -- "-$limit" 2>/dev/null
   echo $code > exit_code.part
   mv exit_code.part exit_code
-' benchmark "$6" "$python" > benchmark.log 2>&1 &
+' benchmark "$6" "$python" "$AWAIT_MACHINE" "$9" "${10}" > benchmark.log 2>&1 &
 echo started

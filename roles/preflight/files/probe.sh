@@ -71,7 +71,7 @@ model() {
 
 # What the driver lists, and the NVIDIA GPUs on the PCI bus that no other driver has taken.
 gpu() {
-  all=index,pci.bus_id,name,memory.total,driver_version,gpu_recovery_action
+  all=index,pci.bus_id,name,memory.total,driver_version,uuid,gpu_recovery_action
   for fields in "$all" "${all%,gpu_recovery_action}"; do
     say at nvidia-smi
     listed=$($limit nvidia-smi --query-gpu="$fields" --format=csv,noheader,nounits 2>&1)
@@ -110,6 +110,12 @@ part cache disk cache "$4"
 part model model "$5"
 [ $# -lt 7 ] || part vllm_env environment vllm_ "$7" "$8" "$9"
 [ "$6" != cuda ] || part gpu gpu
+# By which one machine is told that is listed twice.
+say host "$(uname -n)"
+{ read -r boot < /proc/sys/kernel/random/boot_id && say boot_id "$boot"; } 2>/dev/null
+while read -r name value; do
+  case $name in Cpus_allowed_list:) say cpus "$value" ;; esac
+done < /proc/self/status 2>/dev/null
 if [ $# -gt 6 ]; then
   say machine "$(uname -m)"
   say libc "$(getconf GNU_LIBC_VERSION 2>/dev/null)"

@@ -66,6 +66,7 @@ class Fleet:
                 "benchmark_work_dir": str(self.directory / "work" / name),
                 "python_env_dir": str(env),
                 "benchmark_timeout_s": 60,
+                "benchmark_shared_machine": True,
                 "benchmark_sync_timeout_s": 60,
                 **settings,
             }

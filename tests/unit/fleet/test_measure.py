@@ -250,6 +250,7 @@ def test_what_an_earlier_attempt_left_is_adopted_or_brought_back(fleet: Fleet) -
         there.mkdir(parents=True)
         (there / "samples.jsonl").write_text("old\n")
         (there / "order.json").write_text('{\n  "attempt": 1,\n  "wait_s": 60\n}\n')
+        (there / "owner").write_text("ours\nalice on here\n")
         (there / "pid").write_text("1\n")
         if code.strip().isdigit():
             (there / "exit_code").write_text(code)
