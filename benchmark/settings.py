@@ -195,6 +195,20 @@ class Settings(BaseModel):
             "certificates (PEM) on the node of the authorities that signed a server's own; empty: the system's"
         ),
     )
+    benchmark_busy: Literal["wait", "fail"] = Field(
+        "wait",
+        description=(
+            "what is done where another run measures on the node's machine, whoever's it is: wait for its end, up to "
+            "benchmark_sync_timeout_s, or fail the node; for provisioning too"
+        ),
+    )
+    benchmark_shared_machine: bool = Field(
+        False,
+        description=(
+            "whether the node shares its machine with other nodes of the inventory, and with other runs for which that "
+            "is set too: for trying things out; results say so, as what is measured is no figure of the machine"
+        ),
+    )
     benchmark_timeout_s: int = Field(
         1800,
         ge=1,
@@ -265,7 +279,8 @@ class Settings(BaseModel):
     )
 
     python_env_dir: NonEmpty = Field(
-        "~/.local/share/llm-benchmark/venv", description="the virtual environment on the node"
+        "~/.local/share/llm-benchmark/venv",
+        description="the virtual environment on the node; those of other packages lie beside it (venv-<hash>)",
     )
     python_env_python: NonEmpty = Field(
         "python3", description="the interpreter that it is made from, 3.10 or newer, with its venv module"

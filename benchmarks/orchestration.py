@@ -94,6 +94,7 @@ class Ours:
         self.job = {
             "benchmark_profile": str(place / "sleep.yaml"),
             "benchmark_device": "cpu",
+            "benchmark_shared_machine": True,
             "benchmark_model": str(model),
         }
         self.venv = place / "venv"

@@ -45,6 +45,10 @@ BORROWED = {
         "benchmark_profile",
         "benchmark_dataset_path",
         "python_env_dir",
+        "python_env_python",
+        "python_env_requirements",
+        "python_env_torch_index_url",
+        "python_env_wheelhouse",
     ),
     "preflight": (
         "benchmark_device",
@@ -56,6 +60,9 @@ BORROWED = {
         "python_env_dir",
         "python_env_min_free_gb",
         "python_env_python",
+        "python_env_requirements",
+        "python_env_torch_index_url",
+        "python_env_wheelhouse",
     ),
 }
 # In defaults/main.yml alone, since arguments of a task are printed with -vvv.

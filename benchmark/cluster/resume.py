@@ -104,6 +104,15 @@ def settings_to_resume(run: RunRecord, given: Given, on_command_line: Collection
     return {node: resolved[node] for node in given}
 
 
+def left_out(run: RunRecord, play: Iterable[str], named: bool) -> tuple[str, ...]:
+    """Return the nodes of the play that stay out of the run, as it was opened without them by --limit.
+
+    None, where the nodes of the play are `named` now. A run of an earlier version tells it by its command.
+    """
+    limited = run.limited if run.limited is not None else "--limit" in run.command.split()
+    return () if named or not limited else tuple(sorted((node for node in play if node not in run.nodes), key=natural))
+
+
 def remaining(run_dir: Path, run: RunRecord, play: Iterable[str], inventory: Collection[str]) -> Remaining:
     """Return which nodes of the play are to be measured: those without a complete result that can be believed."""
     # Here and not above: no other run needs what reads samples (numpy), and every one loads this module.

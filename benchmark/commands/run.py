@@ -12,16 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, RunError
+from benchmark.code import PACKAGE, SHORT, code_of, installed_sha256
+from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, RunError, SetupError
 from benchmark.files import read_record
+from benchmark.node.environments import find_environment, hold_environments
 from benchmark.node.run import RunRequest, run
 from benchmark.node.serving.masking import MaskedStream
-from benchmark.records import NodeResult
+from benchmark.records import Code, NodeResult, Owner
 from benchmark.repeats import own_median, repeat_of
 from benchmark.resolve import from_environment, resolve_nodes
-from benchmark.rundir import RunOrder, open_run
+from benchmark.rundir import RunOrder, open_run, user_name
 from benchmark.secret_settings import NAMES, Secrets, parse_secrets
 from benchmark.text import render_node
+from benchmark.vllm import ENGINE as VLLM
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +64,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Run, print the result for whoever started it by hand, return the exit code."""
     secrets = _read_secrets(arguments.secrets) if arguments.secrets else Secrets()
     request = _from_order(arguments.order, arguments.starting_lock) if arguments.order else _by_hand(arguments.set)
+    hold_environments(*([request.vllm_dir] if request.vllm_dir else []))
     settings = request.resolved.settings
     # Before transformers is imported: it reads HF_HOME then.
     os.environ["HF_HOME"] = str(Path(settings.hf_cache_dir).expanduser())
@@ -114,6 +118,7 @@ def _exit_code(result: NodeResult) -> int:
 
 def _from_order(path: Path, starting_lock: int | None) -> RunRequest:
     order = read_record(path, RunOrder)
+    _require_code(order.code)
     return RunRequest(
         order.run_id,
         order.node,
@@ -124,7 +129,20 @@ def _from_order(path: Path, starting_lock: int | None) -> RunRequest:
         order.solo,
         starting_lock,
         text=False,
+        code=order.code,
+        owner=order.owner.words if order.owner else "",
+        vllm_dir=find_environment(order.resolved.settings.vllm_dir, order.environments.get(VLLM, "")),
     )
+
+
+def _require_code(wanted: Code | None) -> None:
+    """Raise SetupError where the code that runs here is not the one that the controller wants measured with."""
+    if wanted is not None and (here := installed_sha256()) != wanted.sha256:
+        raise SetupError(
+            f"The code in {sys.prefix} on this node is {here[:SHORT]}, and the controller's checkout is "
+            f"{wanted.sha256[:SHORT]}: it was changed by hand, or by another checkout. Nothing was measured: remove "
+            "that directory on the node and run playbooks/provision.yml."
+        )
 
 
 def _by_hand(assignments: list[str]) -> RunRequest:
@@ -139,10 +157,12 @@ def _by_hand(assignments: list[str]) -> RunRequest:
             raise InputError(f"--set {assignment}: give NAME=VALUE.")
         variables[name] = load(value)
     resolved = resolve_nodes({node: variables})
-    run_id, run_dir = open_run(resolved, command=_command_line(node, assignments))
+    code = code_of(PACKAGE.parent, installed_sha256())
+    run_id, run_dir = open_run(resolved, command=_command_line(node, assignments), code=code)
     directory = run_dir / "nodes" / node
     directory.mkdir(parents=True)
-    return RunRequest(run_id=run_id, node=node, resolved=resolved[node], directory=directory)
+    owner = Owner(user=user_name(), host=socket.gethostname()).words
+    return RunRequest(run_id=run_id, node=node, resolved=resolved[node], directory=directory, code=code, owner=owner)
 
 
 def _command_line(node: str, assignments: list[str]) -> str:

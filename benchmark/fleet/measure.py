@@ -325,7 +325,7 @@ class Measurement:
         order = run.node.order
         settings = order.resolved.settings
         # Nodes that wait for each other are at their last repeat by now; one that does not is at its first.
-        limit_s = GRACE_S + (settings.benchmark_timeout_s if order.wait_s else run.node.limit_s)
+        limit_s = GRACE_S + (settings.benchmark_timeout_s if order.wait_s else run.node.limit_s + run.node.busy_s)
         try:
             return await run.until_end(limit_s - self._since_start_s(run))
         except TimeoutError:

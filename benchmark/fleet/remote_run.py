@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,8 +20,11 @@ from benchmark.fleet.ssh import Ssh, unreachable
 from benchmark.fleet.unpack import KNOWN, unpack, why_failed
 from benchmark.progress import Progress, describe, parse
 from benchmark.rundir import ATTEMPT, GO, READY, TURN, TURN_OVER, RunOrder, of_repeat
+from benchmark.settings import Settings
 
 SCRIPTS = Path(__file__).parent / "scripts"
+# Those that converse.sh calls, and what these call.
+FUNCTIONS = ("find_environment", "owned", "start", "earlier", "pack", "stop", "clean")
 RETRY_S = 3
 # To pack, and to fetch, the most that a node may send: 2 GiB at 10 MB/s, and as long again.
 TRANSFER_S = 400
@@ -34,6 +38,8 @@ TRIPS = 5
 # Exit codes of a run that completed.
 COMPLETED = ("0", "1")
 REMOVED = "removed"
+# And what is said before whose a directory is that is no run of ours.
+FOREIGN = "foreign"
 # Beside a node's files on the controller: what it sent, until that is unpacked.
 ARCHIVE = "fetched.tar.gz"
 
@@ -49,6 +55,8 @@ class Node:
     """Its directory of the run on the controller."""
     secrets: str
     """The line that holds what may be secret; it may be empty."""
+    chosen: bool = False
+    """Whether CUDA_VISIBLE_DEVICES is among that."""
 
     @property
     def on_node(self) -> str:
@@ -62,6 +70,20 @@ class Node:
             f"Its files stay on {self.name} in {self.on_node}/{self.name}: -e benchmark_resume={self.order.run_id} "
             "fetches them."
         )
+
+    @property
+    def claims(self) -> str:
+        """How its run wants the machine, as far as is known here: see await_machine.sh."""
+        settings = self.order.resolved.settings
+        if settings.benchmark_shared_machine:
+            return "shared"
+        return "gpus" if self.chosen and settings.benchmark_device == "cuda" else "alone"
+
+    @property
+    def busy_s(self) -> int:
+        """How long its run waits for others to end that measure on the machine."""
+        settings = self.order.resolved.settings
+        return settings.benchmark_sync_timeout_s if settings.benchmark_busy == "wait" else 0
 
     @property
     def limit_s(self) -> int:
@@ -101,6 +123,8 @@ class RemoteRun:
         state, _, number = (await self._ask("earlier", ANSWER_S, tries=1))[1].strip().partition(" ")
         if state == "nothing":
             return False
+        if state == FOREIGN:
+            raise NodeError(self._foreign(number))
         if state in (*COMPLETED, "running"):
             now = "still measures" if state == "running" else "completed here"
             self._say(f"an earlier attempt {now}: not run again")
@@ -196,12 +220,17 @@ class RemoteRun:
                 "(as /tmp), or was it removed? Nothing could be fetched; set benchmark_work_dir to a directory that "
                 "stays."
             )
+        if state.startswith(FOREIGN):
+            raise NodeError(self._foreign(state.removeprefix(FOREIGN).strip()))
         names = await self.fetch()
         if names and state.isdigit():
             await self.clean()
         settings = self.node.order.resolved.settings
         if reason := why_failed(state, self.node.place, settings.benchmark_timeout_s, settings.benchmark_repeats):
             raise NodeError(reason)
+
+    def _foreign(self, whose: str) -> str:
+        return f"{self.node.on_node}/{self.node.name} on the node is a run of {whose[:300]}: it was left alone."
 
     async def stop(self) -> bool:
         """Stop the run on the node, and bring its files; return whether there was one. Raises Lost."""
@@ -335,11 +364,15 @@ class RemoteRun:
     async def _open(self) -> Session:
         self._asked = True
         if self._session is None:
-            node = self.node
+            node, order = self.node, self.node.order
             words = ["converse", node.on_node, node.name, "{mark}", str(self._progress_s)]
-            words += [node.order.resolved.settings.python_env_dir, str(node.limit_s)]
+            # What start.sh takes.
+            words += [order.owner.token, order.owner.words] if order.owner else ["", ""]
+            words += [order.resolved.settings.python_env_dir, str(node.limit_s)]
+            words += [order.environments.get("python_env", ""), order.code.sha256 if order.code else ""]
+            words += [node.claims, str(node.busy_s)]
             # It ends with its standard input; should a disk hang there, with this.
-            limit_s = node.limit_s + (node.order.wait_s or 0) + GRACE_S + TRANSFER_S
+            limit_s = node.limit_s + node.busy_s + (node.order.wait_s or 0) + GRACE_S + TRANSFER_S
             self._session = await call(node.ssh, program(), words, limit_s, self._calls)
         return self._session
 
@@ -353,10 +386,17 @@ class RemoteRun:
 
 
 @functools.cache
-def program() -> str:
-    """Return converse.sh, and before it the scripts that it calls, each as a function with a shell of its own."""
-    functions = [f"{name}() (\n{_text(name)}\n)\n" for name in ("start", "earlier", "pack", "stop", "clean")]
-    return "".join([*functions, _text("converse")])
+def program(script: str = "converse") -> str:
+    """Return a script, and before it those that may be called in it, each as a function with a shell of its own."""
+    functions = [f"{name}() (\n{_text(name)}\n)\n" for name in FUNCTIONS]
+    # For a shell that start.sh leaves behind.
+    return "".join([*functions, f"AWAIT_MACHINE={shlex.quote(_text('await_machine'))}\n", _text(script)])
+
+
+def await_machine(settings: Settings, wait: bool) -> str:
+    """Return the command that waits until no run measures on a machine where something is to be provided; or fails."""
+    how, wait_s = "shared" if settings.benchmark_shared_machine else "alone", settings.benchmark_sync_timeout_s
+    return shlex.join(["sh", "-c", _text("await_machine"), "await", how, str(wait_s if wait else 0), ""])
 
 
 def _text(name: str) -> str:

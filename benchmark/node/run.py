@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import time
 import traceback
@@ -21,6 +22,7 @@ from benchmark.loadgen_log import SOLO
 from benchmark.node.accuracy import has_references, require_scoring
 from benchmark.node.interfaces import Workload
 from benchmark.node.lock import ALONE, STARTING, Lock
+from benchmark.node.machine import CPU, Claim, claim_machine, who_measures
 from benchmark.node.measuring import Bench, Pass, judge_answers, run_audit
 from benchmark.node.peak import FIRST_GUESS, PeakFinder
 from benchmark.node.progress import ProgressWriter
@@ -30,10 +32,22 @@ from benchmark.node.together import Start, end_turn, wait_for_start, wait_for_tu
 from benchmark.node.watch.environment import foreign_processes, require_idle, validate_environment
 from benchmark.node.watch.full_memory import explain, is_full
 from benchmark.node.watch.telemetry import NoWatch, Watch, start_watch
-from benchmark.records import DatasetInfo, Metrics, NodeResult, Repeat, Solo, Stage, Status, Telemetry, Verdict
+from benchmark.records import (
+    Code,
+    DatasetInfo,
+    Environment,
+    Metrics,
+    NodeResult,
+    Repeat,
+    Solo,
+    Stage,
+    Status,
+    Telemetry,
+    Verdict,
+)
 from benchmark.rundir import READY, of_repeat
 from benchmark.secret_settings import Secrets
-from benchmark.settings import ResolvedSettings
+from benchmark.settings import ResolvedSettings, Settings
 from benchmark.text import render_node
 from benchmark.verdict import Findings, judge
 
@@ -67,6 +81,18 @@ class RunRequest:
     starting_lock: int | None = None
     text: bool = True
     secrets: Secrets = field(default_factory=Secrets, repr=False)
+    code: Code | None = None
+    """Which code this is."""
+    owner: str = ""
+    """Whose run it is, in words. With it no other run of this project measures here at the same time."""
+    vllm_dir: Path | None = None
+    """Where the environment of vLLM is that is wanted, beside others of it; None: where the settings say."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as they are to be acted on."""
+        asked = self.resolved.settings
+        return asked.model_copy(update={"vllm_dir": str(self.vllm_dir)}) if self.vllm_dir else asked
 
 
 def run(request: RunRequest) -> NodeResult:
@@ -100,8 +126,16 @@ class _Run:
         )
         self.watch: Watch | NoWatch = NoWatch()
         self.measured: Pass | None = None
+        self.claimed: int | None = None
 
     def run(self) -> NodeResult:
+        try:
+            return self._run()
+        finally:
+            if self.claimed is not None:
+                os.close(self.claimed)
+
+    def _run(self) -> NodeResult:
         try:
             with _signals_raise():
                 self._stages()
@@ -131,13 +165,15 @@ class _Run:
         return explain(self.request.secrets.mask(text), self.request.resolved.settings, self.profile.engine)
 
     def _stages(self) -> None:
-        settings, profile = self.request.resolved.settings, self.profile
+        settings, profile = self.request.settings, self.profile
         with self._stage("environment"):
             (self.request.directory / ROOM).write_bytes(b"\0" * ROOM_BYTES)
             environment = validate_environment(settings, profile.engine)
             variables = tuple(sorted(self.request.secrets.environment))
-            environment = environment.model_copy(update={"variables": variables})
+            environment = environment.model_copy(update={"variables": variables, "code": self.request.code})
             self._update(environment=environment)
+            if self.request.owner:
+                self._claim(environment)
             require_idle(settings, profile.engine, environment)
             dataset = load_dataset(profile.dataset, settings, dict(profile.dataset_options))
             info = DatasetInfo(name=dataset.name, prompts=len(dataset.prompts), sha256=dataset.sha256)
@@ -183,6 +219,17 @@ class _Run:
             if settings.benchmark_audit:
                 with self._stage("audit"):
                     self._update(audit=run_audit(bench, self._rate(bench), settings))
+
+    def _claim(self, seen: Environment) -> None:
+        """Keep others from measuring here at the same time, or wait for their end."""
+        settings = self.request.settings
+        uses = tuple(gpu.uuid or f"index-{gpu.index}" for gpu in seen.gpus) or (CPU,)
+        words = who_measures(self.request.run_id, self.request.owner)
+        self.claimed = claim_machine(
+            Claim(uses, settings.benchmark_shared_machine, words),
+            settings.benchmark_sync_timeout_s if settings.benchmark_busy == "wait" else 0,
+            waiting=lambda other: self.progress.stage(f"waiting: {other}"),
+        )
 
     def _warm_up(self, bench: Bench) -> None:
         samples = bench.in_turn([bench.workload.query(index) for index in range(self.profile.warmup)], shown=True)

@@ -23,7 +23,7 @@ from benchmark.records.cluster import (
     Spread,
 )
 from benchmark.records.comparison import Comparison, GroupChange, MetricChange, NodeChange
-from benchmark.records.environment import Environment, Gpu, GpuProcess
+from benchmark.records.environment import Code, Environment, Gpu, GpuProcess
 from benchmark.records.history import DriftAt, History, HistoryPoint, NodeHistory, Shift
 from benchmark.records.node import (
     Accuracy,
@@ -39,7 +39,7 @@ from benchmark.records.node import (
     Solo,
     Window,
 )
-from benchmark.records.run import AgreedStart, Attempt, Controller, Failure, Interruption, ReadyNode, RunRecord
+from benchmark.records.run import AgreedStart, Attempt, Controller, Failure, Interruption, Owner, ReadyNode, RunRecord
 from benchmark.records.sample import (
     MAX_UNSEEN,
     TOKENS_PER_PIECE,
@@ -65,6 +65,7 @@ __all__ = [
     "Audit",
     "Check",
     "ClusterResult",
+    "Code",
     "Comparison",
     "Controller",
     "Count",
@@ -99,6 +100,7 @@ __all__ = [
     "NodeResult",
     "NodeRow",
     "Overlap",
+    "Owner",
     "PeakSearch",
     "PrefixCache",
     "Probe",

@@ -51,6 +51,14 @@ def throttle_reasons(mask: int) -> tuple[str, ...]:
     return known + tuple(f"bit_{number}" for number in range(rest.bit_length()) if rest >> number & 1)
 
 
+class Code(Record):
+    """The benchmark's own code."""
+
+    sha256: Name = Field(description="of the package's files: what every node installs as a wheel")
+    commit: Text = Field("", description="of the checkout that they come from; empty: not known")
+    modified: bool | None = Field(None, description="whether files of the checkout differ from the commit")
+
+
 class GpuProcess(Record):
     """A process that is not ours and holds memory on a GPU."""
 
@@ -106,6 +114,7 @@ class Environment(Record):
     nvml: Text | None = Field(None, description="why the driver could not be asked; absent: it was, or no GPU is used")
     model_sha256: Text = Field("", description="of the weights' files; empty: the engine has none of its own")
     tokenizer_sha256: Text = ""
+    code: Code | None = Field(None, description="that measured; absent in results of earlier versions")
     packages: dict[Name, Text] = Field(default_factory=dict, description="installed versions")
     variables: tuple[Name, ...] = Field((), description="names in benchmark_environment; the values are kept nowhere")
     server_packages: dict[Name, Text] = Field(

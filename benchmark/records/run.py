@@ -8,7 +8,7 @@ from pydantic import Field
 
 from benchmark.records.base import SCHEMA_VERSION, Count, Name, Nanoseconds, Record, Text
 from benchmark.records.cluster import Drift
-from benchmark.records.environment import Environment
+from benchmark.records.environment import Code, Environment
 from benchmark.settings import ResolvedSettings
 
 
@@ -35,6 +35,19 @@ class Controller(Record):
     started: Count = Field(description="clock ticks from its machine's start: a pid may be given to another process")
 
 
+class Owner(Record):
+    """Whose a run is: what its directories on the nodes are known by."""
+
+    token: Text = Field("", description="in run.json, the order, and the run's directory on each node")
+    user: Text = ""
+    host: Text = Field("", description="the controller")
+
+    @property
+    def words(self) -> str:
+        """In words, on one line: who it is."""
+        return " ".join(f"{self.user or 'somebody'} on {self.host or 'an unknown controller'}".split())
+
+
 class Attempt(Record):
     """One playbook's work on a run: the first one opened it, the others resumed it."""
 
@@ -43,6 +56,7 @@ class Attempt(Record):
     nodes: tuple[Name, ...] = Field(description="those that it was to measure")
     notes: tuple[Text, ...] = Field((), description="nodes that are new or gone, or left for later, a sentence each")
     controller: Controller | None = None
+    code: Code | None = Field(None, description="that was to measure")
 
 
 class RunRecord(Record):
@@ -56,6 +70,10 @@ class RunRecord(Record):
     nodes: dict[Name, ResolvedSettings]
     hosts: dict[Name, Text] = Field(default_factory=dict, description="node -> address that Ansible used")
     on_command_line: tuple[Name, ...] = Field((), description="the settings that -e gave")
+    limited: bool | None = Field(
+        None, description="whether --limit left out nodes of the inventory when it was opened; absent: not known"
+    )
+    token: Text = Field("", description="by which the run's directories on the nodes are known; empty: there is none")
     attempts: tuple[Attempt, ...] = Field((), description="the first one first; empty: one, by hand")
 
     def took_part(self, node: str, attempt: int) -> bool:

@@ -8,6 +8,15 @@ set -u
 expand() { case $1 in "~") echo "$HOME" ;; "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "${1%/}" ;; esac; }
 mode=$1 node=$2 work=$(expand "$3") cache=$(expand "$4") with_cache=$5
 shift 5
+# Each environment's directory, and those of other contents beside it.
+given=$#
+while [ "$given" -gt 0 ]; do
+  dir=$(expand "$1")
+  set -- "$@" "$dir"
+  for beside in "$dir"-????????????; do [ ! -d "$beside" ] || set -- "$@" "$beside"; done
+  shift
+  given=$((given - 1))
+done
 confirmed=
 [ "$mode" = remove ] && confirmed=$(cat)
 
@@ -40,6 +49,8 @@ take() {
 }
 # Whether somebody holds the lock; nobody does where there are no locks.
 held() { [ -f "$1" ] && flock -n -s -E 99 "$1" true 2> /dev/null; [ $? = 99 ]; }
+# Runs hold the marks of what they use shared: each other they do not disturb.
+used() { [ -f "$1" ] && flock -n -x -E 99 "$1" true 2> /dev/null; [ $? = 99 ]; }
 
 # Any node's run: several may share this home.
 for order in "$work"/*/*/order.json; do
@@ -50,11 +61,13 @@ for order in "$work"/*/*/order.json; do
     busy "a run measures in $run"
   fi
 done
-for given; do
-  dir=$(expand "$given")
+for dir; do
   held "${dir%/*}/.${dir##*/}.lock" && busy "an installation into $dir is under way"
-  pattern=$(printf %s "$dir/bin/" | sed 's/[][\.*^$]/\\&/g')
-  for found in $(grep -azl "^$pattern" /proc/[0-9]*/cmdline 2> /dev/null); do
+  for mark in "$dir/.llm-benchmark" "$dir"/code/*/.llm-benchmark; do
+    used "$mark" && busy "a run uses the environment $dir"
+  done
+  pattern=$(printf %s "$dir/" | sed 's/[][\.*^$]/\\&/g')
+  for found in $(grep -azl -e "^${pattern}bin/" -e "^${pattern}code/[^/]*/bin/" /proc/[0-9]*/cmdline 2> /dev/null); do
     pid=${found#/proc/}
     busy "process ${pid%/cmdline} is of the environment $dir"
   done
@@ -78,8 +91,7 @@ done
 if [ "$mode" = remove ]; then rmdir "$work"/*/ "$work" 2> /dev/null; fi
 
 # Environments: python_env_install marks one when it is complete.
-for given; do
-  dir=$(expand "$given")
+for dir; do
   beside=${dir%/*}/.${dir##*/}
   case $HOME/ in
     "$dir"/*) leave "$dir" "the home lies in it" ;;

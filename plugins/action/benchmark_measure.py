@@ -28,6 +28,7 @@ from benchmark.fleet.measure import Measurement, Outcome
 from benchmark.fleet.remote_run import Node, Reports
 from benchmark.rundir import NODES, ORDER, RunOrder
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 # What the roles before it register of a node, by which it is told that one of them failed there.
 BEFORE = ("preflight_node", "python_env_made", "vllm_made", "hf_cache_provided")
 
@@ -67,7 +68,9 @@ class ActionModule(NodeAction):
     def _node(self, name: str, variables: Mapping[str, Any]) -> Node:
         place = self.run_dir / NODES / name
         order = read_record(place / ORDER, RunOrder)
-        return Node(name, ssh_to(self, name, variables), order, place, secrets_of(variables).line())
+        secrets = secrets_of(variables)
+        chosen = VISIBLE in secrets.environment
+        return Node(name, ssh_to(self, name, variables), order, place, secrets.line(), chosen)
 
     @property
     def run_dir(self) -> Path:

@@ -21,15 +21,18 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
+from environment_action import BUSY, code_in, keep_away, made_of, own_wheel
 from node_action import CHECKOUT, NodeAction, NodeFailure
 
+from benchmark.cluster.packages.environments import with_find
 from benchmark.errors import InputError, SetupError
+from benchmark.fleet.remote_run import await_machine
 from benchmark.fleet.session import ANSWER_S
 from benchmark.locks import take
 from benchmark.node.hub.cache import COMMIT, Manifest, RepositoryCache
 from benchmark.node.hub.files import DATASET, MODEL, Kind
 from benchmark.profiles import load_profile
-from benchmark.settings import is_directory_path
+from benchmark.settings import Settings, is_directory_path
 
 FILES = CHECKOUT / "roles/hf_cache/files"
 NO_ENVIRONMENT = 100  # files/fetch.sh
@@ -98,6 +101,8 @@ class ActionModule(NodeAction):
         # Read here and not given to the task: a task's arguments are printed with -vvv.
         # The role's own default, for a play without the role.
         token = str(self.setting("hf_cache_token", os.environ.get("HF_TOKEN")) or "").strip()
+        if not self.check_mode:
+            keep_away(self)
         try:
             done = self._model(token)
             dataset = self._provide(self._dataset_part(), token) if self._needs_dataset() else None
@@ -167,7 +172,9 @@ class ActionModule(NodeAction):
 
     def _look_at(self, part: Part) -> str:
         """Return the command that looks whether the part is there and verified; it has no time to verify much."""
-        return self._command(part, LOOK_S, "--offline", "--check")
+        # It starts a Python: not beside a run that measures.
+        settings = Settings.model_validate({name: self.setting(name) for name in BUSY})
+        return f"{await_machine(settings, wait=False)} && {self._command(part, LOOK_S, '--offline', '--check')}"
 
     def _seen(self, part: Part, answers: Mapping[str, str]) -> dict[str, Any] | None:
         """Return the answer of a look that found everything in order."""
@@ -200,8 +207,17 @@ class ActionModule(NodeAction):
         return _answer(part, code, out, err, limit)
 
     def _command(self, part: Part, limit_s: str, *options: str) -> str:
-        script = shlex.quote((FILES / "fetch.sh").read_text(encoding="utf-8"))
-        words = [str(self.setting("python_env_dir")), limit_s, part.command, *part.options, *part.on_node]
+        script = shlex.quote(with_find((FILES / "fetch.sh").read_text(encoding="utf-8")))
+        wanted, fingerprint = made_of(self, "python_env")
+        words = [
+            wanted.directory,
+            fingerprint,
+            code_in(own_wheel()),
+            limit_s,
+            part.command,
+            *part.options,
+            *part.on_node,
+        ]
         words += ["--cache-dir", str(self.setting("hf_cache_dir")), *options]
         return f"sh -c {script} fetch {shlex.join(words)}"
 

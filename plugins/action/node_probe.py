@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from node_action import NodeAction, NodeFailure
 from play_settings import nodes
 from reports import at_stage
 
+from benchmark.cluster.machines import listed_twice
 from benchmark.fleet.probe import ProbeResult, probe
 from benchmark.fleet.ssh import Ssh
 
@@ -57,12 +59,24 @@ class ActionModule(NodeAction):
         results = run_interruptible(probe(asked))
         settled: dict[str, list[str]] = {node: list(ROLES) for node in done}
         failures: dict[str, str] = {}
+        twice = self._listed_twice(roles, results)
         for node, result in results.items():
             settled[node], reason = _judge(roles[node], result)
-            if reason := result.failure or reason:
-                failures[node] = reason
+            if reason := result.failure or twice.get(node) or reason:
+                settled[node], failures[node] = [], reason
         lacking = [node for node, actions in roles.items() if not set(actions) <= set(settled.get(node, ()))]
         return {"changed": False, "settled": settled, "failures": failures, "lacking": lacking}
+
+    def _listed_twice(
+        self, roles: Mapping[str, Mapping[str, NodeAction]], results: Mapping[str, ProbeResult]
+    ) -> dict[str, str]:
+        """Return for each node that is the same machine as another one a sentence about that."""
+        machines = {}
+        for node, result in results.items():
+            with suppress(NodeFailure, AnsibleError):
+                if (machine := roles[node][PREFLIGHT].machine(result.answers)) is not None:
+                    machines[node] = machine
+        return listed_twice(machines)
 
     def _roles_of(self, node: str) -> dict[str, NodeAction]:
         wanted = self.task_vars.get("preflight_settings", {}).get("vllm", {})

@@ -11,8 +11,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible.utils.display import Display
+from environment_action import made_of
 from node_action import CHECKOUT, NodeAction, NodeFailure
 
+from benchmark.cluster.machines import Machine
+from benchmark.cluster.packages.environments import with_find
 from benchmark.cluster.packages.wheelhouse import load, on_controller
 from benchmark.cluster.preflight import Needs, Probe, VllmNeeds, gpus, problems, warnings
 from benchmark.errors import InputError
@@ -45,6 +48,18 @@ class ActionModule(NodeAction):
         needs, command = self._needs()
         return self._judge(needs, answers[command]) if command in answers else None
 
+    def machine(self, answers: Mapping[str, str]) -> Machine | None:
+        """Return what tells the node's machine from others; None where it did not answer."""
+        command = self._needs()[1]
+        if command not in answers:
+            return None
+        return Machine.of(
+            Probe.parse(answers[command]),
+            str(self.setting("benchmark_device")),
+            (self.setting("benchmark_environment") or {}).get("CUDA_VISIBLE_DEVICES"),
+            bool(self.setting("benchmark_shared_machine")),
+        )
+
     def _judge(self, needs: Needs, out: str) -> dict[str, Any]:
         probe = Probe.parse(out)
         if found := problems(probe, needs):
@@ -70,9 +85,15 @@ class ActionModule(NodeAction):
         revision = str(self.setting("benchmark_model_revision"))
         repository = f"models--{model.replace('/', '--')}"
         snapshot = f"{needs.cache_dir}/hub/{repository}/snapshots/{revision}" if fetched else ""
-        words = [needs.python, needs.env_dir, needs.cache_dir, snapshot, needs.device]
-        words += [needs.vllm.python, needs.vllm.env_dir] if needs.vllm else []
-        return needs, shlex.join(["sh", "-c", PROBE.read_text(encoding="utf-8"), "probe", *words])
+        words = [needs.python, needs.env_dir, self._fingerprint("python_env"), needs.cache_dir, snapshot, needs.device]
+        words += [needs.vllm.python, needs.vllm.env_dir, self._fingerprint("vllm")] if needs.vllm else []
+        return needs, shlex.join(["sh", "-c", with_find(PROBE.read_text(encoding="utf-8")), "probe", *words])
+
+    def _fingerprint(self, role: str) -> str:
+        try:
+            return made_of(self, role)[1]
+        except NodeFailure:  # the role says so itself
+            return ""
 
     def _vllm(self) -> VllmNeeds | None:
         wanted = self.task_vars.get("preflight_settings", {}).get("vllm", {})

@@ -14,8 +14,3 @@ class ActionModule(EnvironmentAction):
     """vLLM pins its own torch, so it shares nothing with the environment of the run."""
 
     settings = "vllm"
-
-    @property
-    def python(self) -> str:
-        """The interpreter that the environment is made from: the run's, unless it has one of its own."""
-        return str(self.setting("vllm_python") or self.setting("python_env_python"))

@@ -11,7 +11,7 @@ from ansible.utils.vars import load_extra_vars
 from node_action import CHECKOUT, NodeFailure
 
 from benchmark.cluster.names import some
-from benchmark.cluster.resume import find_run, require_ended, settings_to_resume
+from benchmark.cluster.resume import find_run, left_out, require_ended, settings_to_resume
 from benchmark.errors import InputError
 from benchmark.records import RunRecord
 from benchmark.resolve import resolve_nodes
@@ -46,6 +46,8 @@ class Play:
     on_command_line: tuple[str, ...]
     run_dir: Path | None = None
     run: RunRecord | None = None
+    left_out: tuple[str, ...] = ()
+    """Nodes of the play that the run is resumed without; they are in none of the above."""
 
 
 def resolve_play(task_vars: Mapping[str, Any], loader: Any) -> Play:
@@ -73,7 +75,14 @@ def resolve_play(task_vars: Mapping[str, Any], loader: Any) -> Play:
         require_ended(run)
         if problems:
             raise InputError("\n".join(problems))
-        return Play(settings_to_resume(run, given, from_line), given, hosts, from_line, run_dir, run)
+        out = left_out(run, given, named=bool(task_vars.get("ansible_limit")))
+        given = {node: variables for node, variables in given.items() if node not in out}
+        if not given:
+            raise InputError(
+                f"{RESUME}: the run {run.run_id} was opened with --limit, and none of its nodes is in the inventory: "
+                "name those that are to be added with --limit."
+            )
+        return Play(settings_to_resume(run, given, from_line), given, hosts, from_line, run_dir, run, out)
     except InputError as error:
         raise NodeFailure("\n".join(dict.fromkeys([*str(error).splitlines(), *problems]))) from error
 

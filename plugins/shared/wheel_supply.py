@@ -11,24 +11,12 @@ from typing import Any
 from node_action import CHECKOUT, NodeAction, NodeFailure
 from stream import StreamError, send_files
 
+from benchmark.cluster.packages.environments import Wanted
 from benchmark.cluster.packages.resolver import Target, Wheel, choose, parse_requirements
 from benchmark.cluster.packages.wheelhouse import incomplete, load, require_checksums
 from benchmark.errors import InputError
 
 WHEELS = CHECKOUT / "roles/python_env/files/wheels.sh"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A virtual environment: where it is, what of, and what it holds."""
-
-    settings: str
-    """What the names of its settings begin with."""
-    directory: str
-    python: str
-    requirements: str
-    """The text of `file`."""
-    file: str
 
 
 @dataclass(frozen=True)

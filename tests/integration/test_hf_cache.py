@@ -74,6 +74,7 @@ class Role:
             "ansible_python_interpreter": sys.executable,
             "ansible_remote_tmp": str(self.directory / "remote_tmp"),
             "benchmark_model": MODEL,
+            "benchmark_shared_machine": True,
             "hf_cache_dir": f"{self.directory}/{{{{ inventory_hostname }}}}",
             "hf_cache_controller_dir": str(self.directory / "controller"),
             "hf_cache_min_free_gb": 0,

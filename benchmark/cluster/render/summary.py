@@ -11,6 +11,7 @@ from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.cluster.names import some
 from benchmark.cluster.render.stability import beside, cell, headline, note, table
 from benchmark.cluster.solo import losers, solo_table
+from benchmark.code import code_words
 from benchmark.records import ClusterResult, Distribution, Finding, Group, MeasuredAttempt, NodeRow, Overlap, RunRecord
 from benchmark.text import (
     describe_prefix_cache,
@@ -26,6 +27,10 @@ from benchmark.verdict import answer_words, label, unit
 
 TEMPLATES = Path(__file__).parent / "templates"
 TEMPLATE = "benchmark_summary.txt.j2"
+SHARED = (
+    "SHARED MACHINE: benchmark_shared_machine is true. Nodes may be one machine, or share it with other runs: their "
+    "sum is no figure of the hardware."
+)
 # The percentiles that the table shows.
 PERCENTILES = ("p50", "p90", "p99")
 # Different profiles or models that the header names; more are counted.
@@ -60,6 +65,10 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
         "run": run,
         "profiles": _distinct(describe_profile(asked.profile) for asked in run.nodes.values()),
         "models": _distinct(row.model for row in result.nodes),
+        "shared_machine": SHARED
+        if any(asked.settings.benchmark_shared_machine for asked in run.nodes.values())
+        else "",
+        "code": _distinct(code_words(attempt.code) for attempt in run.attempts if attempt.code),
         "simulated": any(row.simulated for row in result.nodes),
         "sections": [_section(group, result.nodes) for group in result.groups],
         "together": _together(result),

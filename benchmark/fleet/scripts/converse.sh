@@ -2,7 +2,7 @@
 # measures, and no Python starts here.
 # Before this stand the other scripts of this directory, each as a function of its name.
 # Arguments: the run's directory, the node's name, this session's mark, seconds after which is said anew how far the run is, and
-# what start.sh needs: the environment's directory, the time limit in seconds.
+# what start.sh needs from the owner's token on.
 #
 # Every line of an answer begins with the mark: whatever else the user's shell prints is none of ours. Requests, a line each:
 #   start BYTES       starts the run with so many bytes that follow: "started", "running" (it was before), "refused WHY"
@@ -15,14 +15,17 @@
 #   stop              "stopped", or "nothing" where there is no run
 #   clean             removes the run: "cleaned"
 # Where there is no run any more, an answer is "ended" and "vanished" (its process is gone without an exit code), "rebooted" (the
-# node was started anew since) or "removed" (its directory is gone too); where it has ended before the file came, "ended CODE".
+# node was started anew since), "removed" (its directory is gone too) or "foreign WHOSE" (it is another's, and is left alone); where
+# it has ended before the file came, "ended CODE".
 case $1 in "~/"*) runs=$HOME/${1#"~/"} ;; /*) runs=$1 ;; *) runs=$PWD/$1 ;; esac
 run=$runs/$2
-mark=$3 seconds=$4 entered=
+node=$2 mark=$3 seconds=$4 token=$5 entered=
+shift 4
 say() { printf '%s %s\n' "$mark" "$*"; }
 
 enter() {
   cd "$run" 2>/dev/null || { say ended removed; return 1; }
+  whose=$(owned . "$token") || { say ended foreign "$whose"; return 1; }
   [ -z "$entered" ] || return 0
   entered=yes
   # One session at a time: of an earlier one the connection is lost, which this end may not have noticed. clean.sh ends it too.
@@ -64,7 +67,7 @@ while read -r word first second; do
     start)
       order=$(head -c "$first")
       # No part of the condition: within one, a failing command would not end start.sh.
-      told=$(printf '%s\n' "$order" | start "$runs" "$2" "$5" "$6" 2>&1)
+      told=$(printf '%s\n' "$order" | start "$runs" "$node" "$@" 2>&1)
       # shellcheck disable=SC2181
       if [ $? = 0 ]; then
         case $told in *running*) say running ;; *) say started ;; esac
@@ -73,7 +76,7 @@ while read -r word first second; do
       fi
       order=
       ;;
-    earlier) say earlier "$(earlier "$runs" "$2")" ;;
+    earlier) say earlier "$(earlier "$runs" "$node" "$token")" ;;
     wait)
       # Far more than it ever is; what a node tells is not to fill the controller.
       if enter && await "$first" "$second"; then say there "$(head -c 300000 "$first")"; fi
@@ -89,12 +92,11 @@ while read -r word first second; do
       fi
       ;;
     end) if enter; then await exit_code running.lock; fi ;;
-    pack) if enter; then pack "$runs" "$2" "$mark" 2>/dev/null; say packed; fi ;;
-    stop) say "$(stop "$runs" "$2")" ;;
+    pack) if enter; then pack "$runs" "$node" "$mark" 2>/dev/null; say packed; fi ;;
+    stop) say "$(stop "$runs" "$node" "$token")" ;;
     clean)
-      : 2>/dev/null > "$run/session"
       cd /
-      clean "$runs" "$2"
+      clean "$runs" "$node" "$token"
       say cleaned
       entered=
       ;;

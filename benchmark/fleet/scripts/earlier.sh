@@ -1,9 +1,10 @@
 # Tell what an earlier attempt at the run left here.
-# Arguments: the run's directory, the node's name.
+# Arguments: the run's directory, the node's name, the owner's token.
 # Prints "nothing"; or what became of it (its exit code, "running", "waits" where nobody will say when to start, or
-# "vanished" where its process is gone without an exit code) and the attempt's number.
+# "vanished" where its process is gone without an exit code) and the attempt's number; or "foreign" and whose it is.
 case $1 in "~/"*) run=$HOME/${1#"~/"}/$2 ;; *) run=$1/$2 ;; esac
 cd "$run" 2>/dev/null || { echo nothing; exit 0; }
+whose=$(owned . "$3") || { echo "foreign $whose"; exit 0; }
 number=$(sed -n 's/^ *"attempt": \([0-9]*\).*/\1/p' order.json 2>/dev/null)
 # The last start that it is told: before that it comes to wait for one.
 repeats=$(sed -n 's/^ *"benchmark_repeats": \([0-9]*\).*/\1/p' order.json 2>/dev/null)

@@ -1,20 +1,32 @@
 # Start the module detached: no terminal, no session, no open file of the SSH connection; with a time limit of its own.
-# Arguments: the run's directory, the node's name, the environment's directory, the time limit in seconds.
+# Arguments: the run's directory, the node's name, the token of the run's owner and who that is, the environment's directory, the time
+# limit in seconds, the fingerprint of what the environment holds and the hash of the benchmark's code in it (empty: whatever is
+# there), and what await_machine.sh takes first: how the machine is wanted, and for how many seconds is waited.
 # Standard input: what may be secret, in one line that may be empty, and the order (JSON).
 # Prints "started", or "running" where it was started before.
 set -eu
 case $1 in "~/"*) run=$HOME/${1#"~/"}/$2 ;; *) run=$1/$2 ;; esac
-case $3 in "~/"*) python=$HOME/${3#"~/"}/bin/python ;; *) python=$3/bin/python ;; esac
+env=$(find_environment "$5" "$7") || {
+  case $5 in "~/"*) env=$HOME/${5#"~/"} ;; *) env=$5 ;; esac
+  [ ! -x "$env/bin/python" ] || { echo "$5 is another checkout's environment: run playbooks/provision.yml" >&2; exit 1; }
+}
+# One without a mark is its owner's, as is the code in it; the run itself looks whose that is.
+if [ -n "$8" ] && [ -f "$env/.llm-benchmark" ]; then env=$env/code/$(printf %.12s "$8"); fi
+python=$env/bin/python
 [ -x "$python" ] || { echo "there is no $python: run playbooks/provision.yml" >&2; exit 1; }
 
 umask go-w
 mkdir -p "${run%/*}"
 # The directory is the lock: mkdir succeeds once.
 if ! mkdir "$run" 2>/dev/null; then
-  [ -d "$run" ] && { echo running; exit 0; }
-  mkdir "$run"
+  [ -d "$run" ] || mkdir "$run"
+  whose=$(owned "$run" "$3") || { echo "$run is a run of $whose: it was left alone" >&2; exit 1; }
+  echo running
+  exit 0
 fi
 cd "$run"
+printf '%s\n%s\n' "$3" "$4" > owner.part
+mv owner.part owner
 # It stays in this shell's memory, and goes on through a pipe: into no file, no argument and no environment of a shell.
 IFS= read -r secrets
 cat > order.json
@@ -30,6 +42,18 @@ printf '%s\n' "$secrets" | setsid sh -c '
   # For the run alone: what a shell starts beside itself has no standard input unless it is given one.
   exec 7<&0 < /dev/null
   up() { read -r seconds _ < /proc/uptime; seconds=${seconds%.*}; }
+  code=0 limit=
+  # No Python starts while another run measures here.
+  for claim in /tmp/llm-benchmark-*.claim; do [ ! -e "$claim" ] || break; done
+  if [ -e "$claim" ]; then
+    timeout -k 5 $(($5 + 60)) sh -c "$3" await "$4" "$5" progress.json &
+    limit=$!
+    echo $limit > limit
+    echo $$ > pid
+    wait $limit
+    code=$?
+  fi
+  [ "$code" = 0 ] || { echo "$code" > exit_code.part; mv exit_code.part exit_code; exit; }
   up
   began=$seconds
   # Where the kernel counts the processes of this cgroup that it killed because memory ran out: cgroup v1, v2, and within a
@@ -69,5 +93,5 @@ printf '%s\n' "$secrets" | setsid sh -c '
   kill -KILL -- "-$limit" 2>/dev/null
   echo $code > exit_code.part
   mv exit_code.part exit_code
-' benchmark "$4" "$python" > benchmark.log 2>&1 &
+' benchmark "$6" "$python" "$AWAIT_MACHINE" "$9" "${10}" > benchmark.log 2>&1 &
 echo started

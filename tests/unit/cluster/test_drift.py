@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.cluster.drift import FACTS, QUANTITIES, NodeFacts, drift_reason, find_drift
-from benchmark.records import Drift, Environment, Gpu, GpuProcess, ReadyNode
+from benchmark.records import Code, Drift, Environment, Gpu, GpuProcess, ReadyNode
 from benchmark.settings import Settings
 from tests.unit.building import GPU, HOST
 
@@ -36,6 +36,7 @@ NODE = HOST.model_copy(
         "cuda": "12.4",
         "kernel": "6.1.0-18-amd64",
         "compiler": "gcc",
+        "code": Code(sha256="12" * 32, commit="34" * 20, modified=False),
         "cpu_governor": "performance",
         "model_sha256": "ab" * 32,
         "tokenizer_sha256": "cd" * 32,
@@ -68,6 +69,12 @@ def test_like_nodes_do_not_differ() -> None:
 DIFFERENCES: list[tuple[str, dict[str, Any], str, str]] = [
     ("driver", {"driver": "535.161.08"}, "550.54.15", "535.161.08"),
     ("cuda", {"cuda": "13.0"}, "12.4", "13.0"),
+    (
+        "code",
+        {"code": Code(sha256="56" * 32, commit="34" * 20, modified=True)},
+        "121212121212 (commit 343434343434)",
+        "565656565656 (commit 343434343434, modified)",
+    ),
     ("nvml", {"nvml": "NVML does not answer."}, "answers", "does not answer"),
     ("cpu", {"cpu": "another CPU"}, "a CPU", "another CPU"),
     ("cpu_count", {"cpu_count": 4}, "8", "4"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.cluster.packages.environments import with_find
 from benchmark.cluster.preflight import Needs, Probe, problems
 
 PROBE = Path(__file__).parents[3] / "roles/preflight/files/probe.sh"
@@ -33,9 +34,9 @@ def ask(tmp_path: Path, programs: dict[str, str], path: str | None = None, limit
         (place / name).chmod(0o755)
     environment = {**os.environ, "PATH": f"{place}:{path or os.environ['PATH']}", "PREFLIGHT_LIMIT_S": str(limit_s)}
     environment["PREFLIGHT_PCI"] = str(tmp_path / "pci")
-    words = ["python3", f"{tmp_path}/not/yet", str(tmp_path), "", "cuda"]
+    words = ["python3", f"{tmp_path}/not/yet", "", str(tmp_path), "", "cuda"]
     done = subprocess.run(
-        ["/bin/sh", str(PROBE), *words],
+        ["/bin/sh", "-c", with_find(PROBE.read_text()), "probe", *words],
         capture_output=True,
         text=True,
         check=True,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.attempts import open_attempt
 from benchmark.cluster.render.summary import render_cluster
-from benchmark.cluster.resume import controller, find_run, remaining, require_ended, settings_to_resume
+from benchmark.cluster.resume import controller, find_run, left_out, remaining, require_ended, settings_to_resume
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
 from benchmark.records import Attempt, Failure, ReadyNode, RunRecord, Window
@@ -145,6 +145,17 @@ def test_only_nodes_without_a_believed_result_are_left(tmp_path: Path) -> None:
         "New to the run, measured and added to it: new.",
         "Without a complete result, and not in this play (--limit): jw5.",
     )
+
+
+def test_a_limited_run_keeps_to_its_nodes_unless_others_are_named(tmp_path: Path) -> None:
+    run = opened(tmp_path, "jw2")
+    play = ["jw10", "jw3", "jw2"]
+    assert left_out(run, play, named=False) == ()
+    by_command = run.model_copy(update={"command": "ansible-playbook x.yml --limit jw2"})
+    for limited in (run.model_copy(update={"limited": True}), by_command):
+        assert left_out(limited, play, named=False) == ("jw3", "jw10")
+        assert left_out(limited, play, named=True) == ()
+    assert left_out(by_command.model_copy(update={"limited": False}), play, named=False) == ()
 
 
 def test_what_an_attempt_left_is_kept_and_not_taken_for_the_result(tmp_path: Path) -> None:

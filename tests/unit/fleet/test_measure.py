@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.fleet import measure, remote_run, session
-from benchmark.fleet.errors import ControllerGone
+from benchmark.fleet.errors import ControllerGone, Ended, NodeError
 from benchmark.fleet.measure import Barrier
 from benchmark.fleet.rendezvous import clock_offset
 from tests.unit.fleet.by_hand import FACTS, MEASURES, Fleet, noisy, run
@@ -62,6 +62,37 @@ def test_a_node_that_is_not_there_or_refuses_costs_the_others_nothing(fleet: Fle
     assert failure(fleet, "gone").startswith("Not reachable: Nothing answers SSH at gone")
     assert "runs no command: it ends with exit code 1, and prints 'This account is" in failure(fleet, "shell")
     assert "there is no /nowhere/bin/python: run playbooks/provision.yml" in failure(fleet, "env")
+
+
+def test_another_controllers_run_is_left_alone(fleet: Fleet) -> None:
+    node = fleet.add("jw2", order={"attempt": 2})
+    theirs = fleet.there("jw2")
+    theirs.mkdir(parents=True)
+    (theirs / "owner").write_text("theirs\nbob on there\n")
+    (theirs / "order.json").write_text('{"attempt": 1}\n')
+    (theirs / "exit_code").write_text("0\n")
+    (theirs / "samples.jsonl").write_text("measured\n")
+    fleet.measure()
+    left_alone = f"{theirs} on the node is a run of bob on there: it was left alone."
+    assert failure(fleet, "jw2") == left_alone
+
+    async def every_way() -> None:
+        ours = fleet.remote_run(node)
+        with pytest.raises(NodeError, match="is a run of bob on there: it was left alone"):
+            await ours.start()
+        assert not await ours.stop()
+        await ours.clean()
+        with pytest.raises(Ended, match="foreign bob on there"):
+            await ours.go(1, 1, 5)
+        with pytest.raises(NodeError, match="bob on there"):
+            await ours.finish(await ours.until_end(5))
+        with pytest.raises(NodeError):
+            await ours.fetch(tries=1)
+        ours.close()
+
+    run(every_way())
+    assert sorted(path.name for path in theirs.iterdir()) == ["exit_code", "order.json", "owner", "samples.jsonl"]
+    assert (theirs / "exit_code").read_text() == "0\n"
 
 
 @pytest.mark.parametrize(
@@ -219,6 +250,7 @@ def test_what_an_earlier_attempt_left_is_adopted_or_brought_back(fleet: Fleet) -
         there.mkdir(parents=True)
         (there / "samples.jsonl").write_text("old\n")
         (there / "order.json").write_text('{\n  "attempt": 1,\n  "wait_s": 60\n}\n')
+        (there / "owner").write_text("ours\nalice on here\n")
         (there / "pid").write_text("1\n")
         if code.strip().isdigit():
             (there / "exit_code").write_text(code)
