@@ -64,6 +64,7 @@ def open_run(
     command: str,
     versions: Mapping[str, str] | None = None,
     hosts: Mapping[str, str] | None = None,
+    inventory: Collection[str] = (),
     on_command_line: Collection[str] = (),
     controller: Controller | None = None,
 ) -> tuple[str, Path]:
@@ -88,6 +89,7 @@ def open_run(
             versions={PROGRAM: __version__, "python": platform.python_version(), **(versions or {})},
             nodes=dict(resolved),
             hosts=dict(hosts or {}),
+            inventory=tuple(inventory),
             on_command_line=tuple(sorted(on_command_line)),
             attempts=(Attempt(at=at, command=command[:4000], nodes=tuple(resolved), controller=controller),),
         )

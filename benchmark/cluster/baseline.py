@@ -47,13 +47,14 @@ def key_of(like: ComparisonKey) -> str:
     return canonical_sha256([like.settings, like.hardware])[:16]
 
 
-def set_baseline(results: Path, run: str, name: str = DEFAULT) -> list[Baseline]:
-    """Make a run the baseline for every comparison key in it; return what was set. Raises InputError."""
-    side = load_side(results, run)
-    if "/" in side.name:
-        raise InputError(f"{run}: a baseline is a whole run.")
-    if not (results / side.name).is_dir():
-        raise InputError(f"{run} does not lie in {results}: a baseline is found again by its run id there.")
+def set_baseline(run_dir: Path, name: str = DEFAULT) -> list[Baseline]:
+    """Make a run the baseline of its results directory for every comparison key in it; return what was set.
+
+    Raises InputError.
+    """
+    results, side = run_dir.parent, load_side(run_dir)
+    if run_dir.name != side.name:
+        raise InputError(f"{run_dir} is the run {side.name}: a baseline is found again by its run id in {results}.")
     at = datetime.now(timezone.utc).isoformat(timespec="seconds")
     new = {key_of(like): Baseline(run_id=side.name, label=like.label[:4000], set_at=at) for like in side.groups}
     known = read_baselines(results).names
@@ -73,7 +74,7 @@ def baseline_of(results: Path, after: Side, name: str = DEFAULT) -> Side | None:
     """Return the baselines that there are for the comparison keys of `after` as one side; None where there is none."""
     known = read_baselines(results).names.get(name, {})
     wanted = {like: known[key_of(like)].run_id for like in after.groups if key_of(like) in known}
-    sides = {run_id: load_side(results, run_id) for run_id in sorted(set(wanted.values()))}
+    sides = {run_id: load_side(results / run_id) for run_id in sorted(set(wanted.values()))}
     groups = {like: sides[run_id].groups[like] for like, run_id in wanted.items() if like in sides[run_id].groups}
     return Side(", ".join(sides), groups) if groups else None
 

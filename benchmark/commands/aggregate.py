@@ -16,6 +16,7 @@ from benchmark.cluster.render.job_summary import render_job_summary
 from benchmark.cluster.render.node_table import render_node_table
 from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.results.load import MAX_REASON
+from benchmark.commands import where
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, SetupError
 from benchmark.files import write_atomic, write_record
 from benchmark.records import Failure, RunRecord
@@ -36,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"Writes {RESULT_FILE}, {SUMMARY_FILE}, {MARKDOWN_FILE}, {TABLE_FILE} and {REPORT_FILE} into the run's "
         "directory and prints the summary."
     )
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="results/<run id>, or results/latest")
+    parser.add_argument("run", metavar="RUN", help=where.RUN)
+    where.add_arguments(parser)
     parser.add_argument(
         "--failures-from-stdin",
         action="store_true",
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Write and print the summary; return 0 for a valid verdict and 1 for an invalid one."""
-    run_dir = arguments.run_dir.resolve()
+    run_dir = where.run_dir(arguments, arguments.run)
     run = read_run(run_dir)
     if arguments.failures_from_stdin:
         keep_failures(run_dir, run, sys.stdin.read())

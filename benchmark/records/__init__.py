@@ -24,7 +24,7 @@ from benchmark.records.cluster import (
 )
 from benchmark.records.comparison import Comparison, GroupChange, MetricChange, NodeChange
 from benchmark.records.environment import Environment, Gpu, GpuProcess
-from benchmark.records.history import DriftAt, History, HistoryPoint, NodeHistory, Shift
+from benchmark.records.history import DriftAt, History, HistoryPoint, NodeHistory, NodeRuns, RunOfNode, Shift
 from benchmark.records.node import (
     Accuracy,
     Audit,
@@ -98,6 +98,7 @@ __all__ = [
     "NodeHistory",
     "NodeResult",
     "NodeRow",
+    "NodeRuns",
     "Overlap",
     "PeakSearch",
     "PrefixCache",
@@ -109,6 +110,7 @@ __all__ = [
     "RepeatRow",
     "Repeats",
     "Rouge",
+    "RunOfNode",
     "RunRecord",
     "Sample",
     "Serving",

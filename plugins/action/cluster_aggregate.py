@@ -14,21 +14,30 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
+from ansible.utils.display import Display
 from node_action import CHECKOUT, NodeAction, NodeFailure
+from play_settings import results_of
 
-from benchmark.errors import EXIT_INVALID, EXIT_VALID
+from benchmark.cluster.stored.find import find_run, run_at
+from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError
+from benchmark.rundir import read_run
 
 
 class ActionModule(NodeAction):
-    """Needs `dir`, the run's directory, and `failures`, what the play knows of nodes that failed."""
+    """Needs `run`, a run's name or directory, and `failures`, what the play knows of nodes that failed."""
 
     _requires_connection = False
     # What was measured is summarised also where the play was stopped.
     interruptible = False
 
     def act(self) -> dict[str, Any]:
-        """Return the summary as `text`, and whether the verdict is `valid`."""
-        words = [sys.executable, "-m", "benchmark", "aggregate", "--failures-from-stdin", str(self._task.args["dir"])]
+        """Return the summary as `text`, the run's `dir`, whether the verdict is `valid`, and what the run asked of it."""
+        try:
+            run_dir = self._find(str(self._task.args["run"]))
+            asked = next(iter(read_run(run_dir).nodes.values()), None)
+        except InputError as error:
+            raise NodeFailure(str(error)) from None
+        words = [sys.executable, "-m", "benchmark", "aggregate", "--failures-from-stdin", str(run_dir)]
         done = subprocess.run(
             words,
             input=json.dumps(self._task.args["failures"]),
@@ -40,4 +49,19 @@ class ActionModule(NodeAction):
         )
         if done.returncode not in (EXIT_VALID, EXIT_INVALID):
             raise NodeFailure(done.stderr.strip() or f"The summary ended with exit code {done.returncode}.")
-        return {"changed": False, "text": done.stdout.rstrip("\n"), "valid": done.returncode == EXIT_VALID}
+        return {
+            "changed": False,
+            "text": done.stdout.rstrip("\n"),
+            "dir": str(run_dir),
+            "valid": done.returncode == EXIT_VALID,
+            "fail_on_invalid": asked is None or asked.settings.benchmark_fail_on_invalid,
+        }
+
+    def _find(self, name: str) -> Path:
+        """Return the run's directory: a relative path may be one in the checkout too. Raises InputError."""
+        if found := run_at(name) or run_at(str(CHECKOUT / name)) if os.sep in name else None:
+            return found
+        results = results_of(self.task_vars)
+        found = find_run(results, name)
+        Display().display(f"The run {found.name} is read from {results}.")
+        return found

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible.utils.vars import load_extra_vars
-from node_action import CHECKOUT, NodeFailure
+from node_action import NodeFailure
 
+from benchmark.cluster.inventory import GROUP, RESULTS_DIR, results_in
 from benchmark.cluster.names import some
-from benchmark.cluster.resume import find_run, require_ended, settings_to_resume
+from benchmark.cluster.resume import require_ended, settings_to_resume
+from benchmark.cluster.stored.find import find_run
 from benchmark.errors import InputError
 from benchmark.records import RunRecord
 from benchmark.resolve import resolve_nodes
@@ -68,7 +70,7 @@ def resolve_play(task_vars: Mapping[str, Any], loader: Any) -> Play:
             if problems:
                 raise InputError("\n".join(problems))
             return Play(resolved, given, hosts, from_line)
-        run_dir = find_run(_results(given), name)
+        run_dir = _to_resume(results_of(task_vars), name)
         run = read_run(run_dir)
         require_ended(run)
         if problems:
@@ -104,10 +106,18 @@ def _given(known: Any) -> dict[str, Any]:
     return {str(name): known[name] for name in known if name.startswith(PREFIXES) and name not in left_out}
 
 
-def _results(given: dict[str, dict[str, Any]]) -> Path:
-    """Return where runs are kept; a relative directory is one in the checkout."""
-    default = Settings.model_fields["benchmark_results_dir"].default
-    each = {str(one.get("benchmark_results_dir", default)) for one in given.values()}
-    if len(each) > 1:
-        raise InputError("benchmark_results_dir belongs to the whole run and differs between nodes.")
-    return CHECKOUT / Path(each.pop()).expanduser()
+def results_of(task_vars: Mapping[str, Any]) -> Path:
+    """Return where the inventory, or -e, has runs kept; by the play's nodes, or by all where it has none of them.
+
+    Raises InputError where that differs between nodes.
+    """
+    known = task_vars["groups"].get(GROUP, ())
+    each = [task_vars["hostvars"][node] for node in [n for n in known if n in nodes(task_vars)] or known]
+    return results_in([variables[RESULTS_DIR] for variables in each if RESULTS_DIR in variables])
+
+
+def _to_resume(results: Path, name: str) -> Path:
+    try:
+        return find_run(results, name)
+    except InputError as error:
+        raise InputError(f"{RESUME}: {error}") from None

@@ -190,7 +190,7 @@ def test_prometheus_has_repeats_and_turns_alone(often_dir: Path) -> None:
 def test_standard_output_and_what_cannot_be(
     run_dir: Path, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path
 ) -> None:
-    assert main(["export", RUN_ID, "--results", str(tmp_path), "--format", "csv"]) == 0
+    assert main(["export", RUN_ID, "--results-dir", str(tmp_path), "--format", "csv"]) == 0
     assert capfdbinary.readouterr().out.startswith(b"run_id,node,")
     assert main(["export", str(run_dir), "--format", "prometheus", "--what", "samples"]) == 2
     assert main(["export", "nowhere", "--format", "csv"]) == 2

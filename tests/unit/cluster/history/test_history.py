@@ -96,10 +96,10 @@ def test_no_samples_are_read(tmp_path: Path) -> None:
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stored(tmp_path, [1800])
-    assert main(["history", "--results", str(tmp_path), "--json"]) == 0
+    assert main(["history", "--results-dir", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["nodes"][0]["node"] == "jw2"
-    assert main(["history", "--results", str(tmp_path), "--node", "jw9"]) == 0
-    assert "No run with a node that counts." in capsys.readouterr().out
+    assert main(["history", "--results-dir", str(tmp_path), "--node", "jw9"]) == 2
+    assert "has a node of this name; there are jw2." in capsys.readouterr().err
     with pytest.raises(InputError):
         node_history(tmp_path / "nowhere")
 
