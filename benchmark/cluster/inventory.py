@@ -13,18 +13,35 @@ from benchmark.settings import Settings
 CHECKOUT = Path(__file__).resolve().parents[2]
 GROUP = "gpu_nodes"
 RESULTS_DIR = "benchmark_results_dir"
+PROMETHEUS_DIR = "benchmark_prometheus_dir"
 DEFAULT = str(Settings.model_fields[RESULTS_DIR].default)
 
 
-def results_in(values: Sequence[object]) -> Path:
-    """Return where runs are kept, by the nodes' values; without any by the default. Relative: in the checkout.
+def directory_in(name: str, values: Sequence[object]) -> Path | None:
+    """Return the directory that a setting of the whole run names, by the nodes' values; without any, the default.
 
-    Raises InputError where they differ.
+    A relative one lies in the checkout. None where it is empty. Raises InputError where the nodes' values differ.
     """
-    different = sorted({str(value) for value in values} or {DEFAULT})
+    different = sorted({str(value) for value in values} or {str(Settings.model_fields[name].default)})
     if len(different) > 1:
-        raise InputError(f"{RESULTS_DIR} belongs to the whole run and differs between nodes: {', '.join(different)}.")
-    return CHECKOUT / Path(different[0]).expanduser()
+        raise InputError(f"{name} belongs to the whole run and differs between nodes: {', '.join(different)}.")
+    return CHECKOUT / Path(different[0]).expanduser() if different[0] else None
+
+
+def require_writable(name: str, directory: Path) -> None:
+    """Raise InputError, which names the setting, where nothing could be written into the directory."""
+    if not directory.is_dir():
+        raise InputError(f"{name}: there is no directory {directory} on the controller.")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise InputError(f"{name}: {directory} cannot be written.")
+
+
+def results_in(values: Sequence[object]) -> Path:
+    """Return where runs are kept, by the nodes' values of the setting. Raises InputError."""
+    found = directory_in(RESULTS_DIR, values)
+    if found is None:
+        raise InputError(f"{RESULTS_DIR} is empty: name a directory.")
+    return found
 
 
 def asked_results(sources: Sequence[str] = ()) -> tuple[Path, str]:

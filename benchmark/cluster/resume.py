@@ -18,8 +18,8 @@ from benchmark.resolve import resolve, resolve_nodes
 from benchmark.rundir import PROGRAM
 from benchmark.settings import RUN_WIDE, ResolvedSettings, check_settings
 
-# Where a run lies, and what its end is worth to the caller: neither is in any number, so both may differ.
-FREE = ("benchmark_results_dir", "benchmark_fail_on_invalid")
+# Where a run lies, who else is given its figures, and what its end is worth to the caller: none is in any number.
+FREE = ("benchmark_results_dir", "benchmark_prometheus_dir", "benchmark_fail_on_invalid")
 
 Given = Mapping[str, Mapping[str, Any]]
 

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from benchmark.cluster.aggregate import Gathered, gather
 from benchmark.cluster.baseline import against_baseline
+from benchmark.cluster.export.textfile import FILE, write_textfile
 from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.render import reports
 from benchmark.cluster.render.job_summary import render_job_summary
@@ -44,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help='first keep why nodes failed: {"node": {"stage": "...", "reason": "..."}}',
     )
+    parser.add_argument(
+        "--prometheus-dir", type=Path, metavar="DIR", help=f"write {FILE}: the newest run of every node and request"
+    )
     reports.add_arguments(parser)
 
 
@@ -62,6 +66,11 @@ def main(arguments: argparse.Namespace) -> int:
         raise InputError(f"{run_dir}: the summary cannot be written: {error.strerror}.") from error
     reports.prepare(arguments)
     reports.write(arguments, outcome)
+    if arguments.prometheus_dir is not None:
+        try:
+            write_textfile(arguments.prometheus_dir, run_dir.parent)
+        except InputError as error:
+            print(error, file=sys.stderr)  # the run is not worse for it
     return EXIT_VALID if result.verdict.valid else EXIT_INVALID
 
 

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from benchmark.cluster.aggregate import gather
 from benchmark.cluster.export.parquet import write_parquet
-from benchmark.cluster.export.prometheus import prometheus_lines
+from benchmark.cluster.export.prometheus import prometheus_lines, whole
 from benchmark.cluster.export.tables import nodes_of, samples_of
 from benchmark.cluster.export.text import csv_lines, markdown_lines
 from benchmark.commands import where
@@ -56,6 +56,6 @@ def _write(run_dir: Path, form: str, what: str, target: BinaryIO) -> None:
         write_parquet(table, target)
         return
     lines = {"csv": csv_lines, "markdown": markdown_lines}
-    text = prometheus_lines(gathered) if form == "prometheus" else lines[form](table)
+    text = prometheus_lines([whole(gathered.run, gathered.result)]) if form == "prometheus" else lines[form](table)
     for line in text:
         target.write(line.encode())

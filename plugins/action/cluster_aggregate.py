@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible.utils.display import Display
 from node_action import CHECKOUT, NodeAction, NodeFailure
-from play_settings import results_of
+from play_settings import prometheus_dir_of, results_of
 
 from benchmark.cluster.stored.find import find_run, run_at
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError
@@ -31,13 +31,15 @@ class ActionModule(NodeAction):
     interruptible = False
 
     def act(self) -> dict[str, Any]:
-        """Return the summary as `text`, the run's `dir`, whether the verdict is `valid`, and what the run asked of it."""
+        """Return the summary as `text`, the run's `dir`, whether it is `valid`, and whether else to fail the play."""
         try:
             run_dir = self._find(str(self._task.args["run"]))
             asked = next(iter(read_run(run_dir).nodes.values()), None)
+            prometheus_dir = prometheus_dir_of(self.task_vars)
         except InputError as error:
             raise NodeFailure(str(error)) from None
         words = [sys.executable, "-m", "benchmark", "aggregate", "--failures-from-stdin", str(run_dir)]
+        words += ["--prometheus-dir", str(prometheus_dir)] if prometheus_dir else []
         done = subprocess.run(
             words,
             input=json.dumps(self._task.args["failures"]),
@@ -49,6 +51,8 @@ class ActionModule(NodeAction):
         )
         if done.returncode not in (EXIT_VALID, EXIT_INVALID):
             raise NodeFailure(done.stderr.strip() or f"The summary ended with exit code {done.returncode}.")
+        if done.stderr.strip():
+            Display().warning(done.stderr.strip())
         return {
             "changed": False,
             "text": done.stdout.rstrip("\n"),

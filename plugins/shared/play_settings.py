@@ -10,7 +10,7 @@ from typing import Any
 from ansible.utils.vars import load_extra_vars
 from node_action import NodeFailure
 
-from benchmark.cluster.inventory import GROUP, RESULTS_DIR, results_in
+from benchmark.cluster.inventory import GROUP, PROMETHEUS_DIR, RESULTS_DIR, directory_in, results_in
 from benchmark.cluster.names import some
 from benchmark.cluster.resume import require_ended, settings_to_resume
 from benchmark.cluster.stored.find import find_run
@@ -107,13 +107,20 @@ def _given(known: Any) -> dict[str, Any]:
 
 
 def results_of(task_vars: Mapping[str, Any]) -> Path:
-    """Return where the inventory, or -e, has runs kept; by the play's nodes, or by all where it has none of them.
+    """Return where the inventory, or -e, has runs kept. Raises InputError."""
+    return results_in(_values(task_vars, RESULTS_DIR))
 
-    Raises InputError where that differs between nodes.
-    """
+
+def prometheus_dir_of(task_vars: Mapping[str, Any]) -> Path | None:
+    """Return where the node exporter's textfile collector looks; None: nowhere. Raises InputError."""
+    return directory_in(PROMETHEUS_DIR, _values(task_vars, PROMETHEUS_DIR))
+
+
+def _values(task_vars: Mapping[str, Any], name: str) -> list[object]:
+    """Return a setting's value for each of the play's nodes that has one; for all nodes where the play has none."""
     known = task_vars["groups"].get(GROUP, ())
     each = [task_vars["hostvars"][node] for node in [n for n in known if n in nodes(task_vars)] or known]
-    return results_in([variables[RESULTS_DIR] for variables in each if RESULTS_DIR in variables])
+    return [variables[name] for variables in each if name in variables]
 
 
 def _to_resume(results: Path, name: str) -> Path:

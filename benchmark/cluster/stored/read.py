@@ -118,8 +118,10 @@ def kind_of(asked: ResolvedSettings) -> tuple[str, ...]:
     """Return the values of KIND for what a node was asked: known also of a node that failed."""
     settings, profile = asked.settings, asked.profile
     scenario = str(profile.scenario_options.get("scenario", profile.scenario))
-    served = settings.benchmark_endpoint_model if profile.engine == ENDPOINT else ""
+    # Which model a server has is its own to say.
+    model = settings.benchmark_endpoint_model if profile.engine == ENDPOINT else settings.benchmark_model
     deciding = [
+        settings.benchmark_model,
         settings.benchmark_model_revision,
         settings.benchmark_dtype,
         settings.benchmark_device,
@@ -130,7 +132,7 @@ def kind_of(asked: ResolvedSettings) -> tuple[str, ...]:
         settings.benchmark_target_qps if scenario == "Server" else None,
         profile.model_dump(mode="json"),
     ]
-    return profile.name, scenario, served or settings.benchmark_model, profile.engine, canonical_sha256(deciding)[:8]
+    return profile.name, scenario, model, profile.engine, canonical_sha256(deciding)[:8]
 
 
 def _state(directory: Path, node: str, row: NodeRow | None) -> tuple[str, str, str]:

@@ -15,7 +15,6 @@ from benchmark.cluster.comparison.show import HEADS, render_markdown, render_tex
 from benchmark.cluster.comparison.side import load_side
 from benchmark.cluster.results.load import LoadedNode, Times
 from benchmark.columns import Columns
-from benchmark.errors import InputError
 from benchmark.records import GroupChange, Sample
 from benchmark.text import WIDTH, columns
 from tests.unit.building import GPU, HOST, asked, result_of
