@@ -19,6 +19,8 @@ from benchmark.settings import canonical_sha256
 
 BASELINES = "baselines.json"
 DEFAULT = "default"
+# Of a comparison key's hash: enough to tell a few apart.
+SHOWN = 8
 
 
 class Baseline(Record):
@@ -62,12 +64,20 @@ def set_baseline(run_dir: Path, name: str = DEFAULT) -> list[Baseline]:
     return list(new.values())
 
 
-def clear_baseline(results: Path, name: str = DEFAULT) -> int:
-    """Forget the baselines of a name; return how many there were."""
+def clear_baseline(results: Path, name: str = DEFAULT, which: str = "") -> list[Baseline]:
+    """Forget the baselines of a name, or those `which` means: a comparison key, a run id, or the beginning of either.
+
+    Return those that are gone. Raises InputError where there is no such one.
+    """
     known = dict(read_baselines(results).names)
-    gone = known.pop(name, {})
-    _write(results, Baselines(names=known))
-    return len(gone)
+    here = known.get(name, {})
+    gone = {key: one for key, one in here.items() if key.startswith(which) or one.run_id.startswith(which)}
+    if which and not gone:
+        there = "; ".join(f"{key[:SHOWN]} ({one.run_id})" for key, one in here.items()) or "none"
+        raise InputError(f"{which!r} is no baseline under the name {name!r}; there are: {there}.")
+    left = {key: one for key, one in here.items() if key not in gone}
+    _write(results, Baselines(names={**known, name: left}))
+    return list(gone.values())
 
 
 def baseline_of(results: Path, after: Side, name: str = DEFAULT) -> Side | None:
@@ -79,6 +89,14 @@ def baseline_of(results: Path, after: Side, name: str = DEFAULT) -> Side | None:
     return Side(", ".join(sides), groups) if groups else None
 
 
+def own_baseline(results: Path, after: Side, name: str = DEFAULT) -> tuple[str, ...]:
+    """Return the labels of the comparison keys for which the run of `after` is itself the baseline."""
+    known = read_baselines(results).names.get(name, {})
+    run_id = after.name.partition("/")[0]
+    mine = (like for like in after.groups if key_of(like) in known and known[key_of(like)].run_id == run_id)
+    return tuple(like.label[:4000] for like in mine)
+
+
 def against_baseline(run_dir: Path, nodes: Iterable[LoadedNode]) -> Comparison | str:
     """Return what changed against the default baseline, or why that cannot be known; nothing where there is none."""
     try:
@@ -86,7 +104,10 @@ def against_baseline(run_dir: Path, nodes: Iterable[LoadedNode]) -> Comparison |
             run_dir.name, by_comparison_key([node for node in nodes if node.counted and node.metrics is not None])
         )
         before = baseline_of(run_dir.parent, after)
-        return compare(before, after) if before is not None and before.name != after.name else ""
+        if before is None or before.name == after.name:
+            return ""
+        own = own_baseline(run_dir.parent, after)
+        return compare(before, after).model_copy(update={"own_baseline": own})
     except InputError as error:
         return str(error)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmark.cluster.baseline import DEFAULT, baseline_of
+from benchmark.cluster.baseline import DEFAULT, baseline_of, own_baseline
 from benchmark.cluster.comparison import FLOOR, compare
 from benchmark.cluster.comparison.show import render_markdown, render_text
 from benchmark.cluster.comparison.side import load_side
@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.floor < 100:
         raise InputError("--floor is a percentage from 0 to below 100.")
     run_dir, node = where.run_or_node(arguments, arguments.runs[-1])
-    after = load_side(run_dir, node)
+    after, own = load_side(run_dir, node), tuple[str, ...]()
     if len(arguments.runs) == 2:
         before = load_side(*where.run_or_node(arguments, arguments.runs[0]))
     else:
@@ -47,8 +47,8 @@ def main(arguments: argparse.Namespace) -> int:
                 f"There is no baseline {arguments.baseline!r} with the settings and hardware of {after.name}: set one "
                 "with python3 -m benchmark baseline set <run id>, or name two runs."
             )
-        before = baseline
-    comparison = compare(before, after, arguments.floor / 100)
+        before, own = baseline, own_baseline(run_dir.parent, after, arguments.baseline)
+    comparison = compare(before, after, arguments.floor / 100).model_copy(update={"own_baseline": own})
     if arguments.json:
         print(comparison.model_dump_json(indent=2))
     else:

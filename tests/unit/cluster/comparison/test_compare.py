@@ -214,7 +214,23 @@ def test_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert main(["compare", "b", "--json", *here]) == 1
     reported = json.loads(capsys.readouterr().out)
     assert (reported["before"], reported["after"], reported["outcome"]) == ("a", "b", "worse")
+    capsys.readouterr()
     assert main(["compare", "b", "--baseline", "driver-580", *here]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "b is its own baseline for quick v1, float16, sequential, 1 x NVIDIA A30." in said
+    assert said.endswith("b is its own baseline: that it is equal to itself says nothing.")
+    # One kind goes by its key or its run, and the other stays.
+    assert main(["baseline", "clear", "x", *here]) == 2
+    assert "'x' is no baseline under the name 'default'; there are: " in capsys.readouterr().err
+    assert main(["baseline", "show", *here]) == 0
+    key = capsys.readouterr().out.splitlines()[0].rpartition(" ")[2]
+    assert main(["baseline", "clear", key, *here]) == 0
+    assert capsys.readouterr().out.startswith("default: cleared a for quick v1, float16")
+    assert main(["compare", "c", *here]) == 0
+    assert main(["compare", "b", *here]) == 2
+    assert main(["baseline", "set", "a", *here]) == 0
+    assert main(["baseline", "clear", "a", *here]) == 0
+    assert main(["compare", "c", *here]) == 0
     assert main(["baseline", "clear", *here]) == 0
     assert main(["compare", "b", *here]) == 2
     (tmp_path / "baselines.json").write_text("{")
@@ -239,7 +255,7 @@ def test_the_ci_page_has_the_change_against_the_baseline(
     assert "WORSE: QPS -2" in reported("b")
     rows = cells(reported("b"))
     assert list(HEADS) in rows
-    assert any(row[0] == "QPS" and row[5] == "worse" for row in rows if len(row) == len(HEADS))
+    assert any(row[0] == "QPS" and row[6] == "worse" for row in rows if len(row) == len(HEADS))
     (tmp_path / "baselines.json").write_text("{")
     assert "not JSON" in reported("b")
 
