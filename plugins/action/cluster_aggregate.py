@@ -16,9 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible.utils.display import Display
 from node_action import CHECKOUT, NodeAction, NodeFailure
-from play_settings import prometheus_dir_of, results_of
+from play_settings import named_run, prometheus_dir_of
 
-from benchmark.cluster.stored.find import find_run, run_at
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError
 from benchmark.rundir import read_run
 
@@ -33,11 +32,14 @@ class ActionModule(NodeAction):
     def act(self) -> dict[str, Any]:
         """Return the summary as `text`, the run's `dir`, whether it is `valid`, and whether else to fail the play."""
         try:
-            run_dir = self._find(str(self._task.args["run"]))
+            name = str(self._task.args["run"])
+            run_dir = named_run(self.task_vars, name)
             asked = next(iter(read_run(run_dir).nodes.values()), None)
             prometheus_dir = prometheus_dir_of(self.task_vars)
         except InputError as error:
             raise NodeFailure(str(error)) from None
+        if os.sep not in name:
+            Display().display(f"The run {run_dir.name} is read from {run_dir.parent}.")
         words = [sys.executable, "-m", "benchmark", "aggregate", "--failures-from-stdin", str(run_dir)]
         words += ["--prometheus-dir", str(prometheus_dir)] if prometheus_dir else []
         done = subprocess.run(
@@ -60,12 +62,3 @@ class ActionModule(NodeAction):
             "valid": done.returncode == EXIT_VALID,
             "fail_on_invalid": asked is None or asked.settings.benchmark_fail_on_invalid,
         }
-
-    def _find(self, name: str) -> Path:
-        """Return the run's directory: a relative path may be one in the checkout too. Raises InputError."""
-        if found := run_at(name) or run_at(str(CHECKOUT / name)) if os.sep in name else None:
-            return found
-        results = results_of(self.task_vars)
-        found = find_run(results, name)
-        Display().display(f"The run {found.name} is read from {results}.")
-        return found

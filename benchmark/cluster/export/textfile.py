@@ -58,7 +58,8 @@ def newest(results: Path) -> list[Exported]:
     inventories: list[set[str]] = []
     for run in reversed(stored_runs(results)):
         if run.inventory:
-            inventories.append(set(run.inventory))
+            # A node that was added by resuming the run came into the inventory later.
+            inventories.append({*run.inventory, *run.names})
         for name in _present(run, inventories):
             one = run.node(name)
             if one is not None and one.state != UNFINISHED and (name, one.kind) not in known:
@@ -68,7 +69,7 @@ def newest(results: Path) -> list[Exported]:
 
 
 def _present(run: StoredRun, newer: Iterable[set[str]]) -> list[str]:
-    fleet = set(run.inventory) or set(run.names)
+    fleet = {*run.inventory, *run.names}
     same = [inventory for inventory in newer if inventory & fleet]
     return [name for name in run.names if all(name in inventory for inventory in same)]
 
