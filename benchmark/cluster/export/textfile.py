@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmark import locks
 from benchmark.cluster.export.prometheus import PREFIX, Exported, prometheus_lines
 from benchmark.cluster.stored.index import stored_runs
-from benchmark.cluster.stored.read import KIND, UNFINISHED, StoredRun
+from benchmark.cluster.stored.read import KIND, PARTIAL, UNFINISHED, StoredRun
 from benchmark.errors import InputError
 from benchmark.files import read_record, read_text, write_atomic
 from benchmark.records import ClusterResult, RunRecord
@@ -62,7 +62,7 @@ def newest(results: Path) -> list[Exported]:
             inventories.append({*run.inventory, *run.names})
         for name in _present(run, inventories):
             one = run.node(name)
-            if one is not None and one.state != UNFINISHED and (name, one.kind) not in known:
+            if one is not None and one.state not in (PARTIAL, UNFINISHED) and (name, one.kind) not in known:
                 known.add((name, one.kind))
                 wanted.setdefault(run.run_id, set()).add(name)
     return [_exported(results / run_id, names) for run_id, names in wanted.items()]

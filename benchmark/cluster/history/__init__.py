@@ -12,7 +12,7 @@ from benchmark.cluster.drift import NodeFacts, find_drift
 from benchmark.cluster.history.changepoint import LEAST_SIDE, change_points
 from benchmark.cluster.names import natural, some
 from benchmark.cluster.stored.index import stored_runs
-from benchmark.cluster.stored.read import INVALID, UNFINISHED, VALID, StoredNode, StoredRun
+from benchmark.cluster.stored.read import INVALID, PARTIAL, UNFINISHED, VALID, StoredNode, StoredRun
 from benchmark.errors import InputError
 from benchmark.files import read_record
 from benchmark.records import DriftAt, History, HistoryPoint, NodeHistory, NodeResult, NodeRuns, RunOfNode, Shift
@@ -86,7 +86,7 @@ def _asked(runs: Sequence[StoredRun], name: str) -> NodeRuns:
         )
         for run, one in each[-MOST_LISTED:]
     ]
-    failed = [one for one in shown if one.state not in (VALID, INVALID, UNFINISHED)]
+    failed = [one for one in shown if one.state not in (VALID, INVALID, PARTIAL, UNFINISHED)]
     stages = Counter(one.stage for one in failed if one.stage)
     return NodeRuns(node=name, count=len(each), newest=tuple(shown), failed=len(failed), failed_in=dict(stages))
 

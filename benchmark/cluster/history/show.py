@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 
 from benchmark.cluster.diagnosis.aspects import ASPECTS
-from benchmark.cluster.stored.read import INVALID, VALID
+from benchmark.cluster.stored.read import INVALID, PARTIAL, VALID
 from benchmark.records import History, NodeHistory, NodeRuns, Shift
 from benchmark.text import entry, figure, left, moment, right, wrap
 
@@ -18,12 +19,11 @@ LATEST = 6
 def render_history(history: History) -> str:
     """Return the history in lines of at most `benchmark.text.WIDTH` columns."""
     lines = ["LLM inference benchmark: history", wrap(history.disclaimer)]
-    asked = {one.node: one for one in history.runs}
-    counted = {one.node for one in history.nodes}
-    for name in [one.node for one in history.runs]:
-        for node in (one for one in history.nodes if one.node == name):
-            lines += ["", *_node(node)]
-        lines += ["", *_asked(asked[name], headed=name in counted)]
+    for asked in history.runs:
+        series = [one for one in history.nodes if one.node == asked.node]
+        for one in series:
+            lines += ["", *_node(one)]
+        lines += ["", *_asked(asked, headed=bool(series))]
     if not history.runs:
         lines += ["", "There is no run."]
     if history.skipped:
@@ -33,9 +33,7 @@ def render_history(history: History) -> str:
 
 def _node(node: NodeHistory) -> Iterator[str]:
     points = node.points
-    span = day(points[0].run_id)
-    if len(points) > 1:
-        span += f" to {day(points[-1].run_id)}"
+    span = " to ".join(dict.fromkeys((day(points[0].run_id), day(points[-1].run_id))))
     yield wrap(f"{node.node}: {node.label}: {_count(len(points))}, {span}")
     latest = points[-LATEST:]
     days, times = zip(*(_when(point.created_at) for point in latest), strict=True)
@@ -45,8 +43,8 @@ def _node(node: NodeHistory) -> Iterator[str]:
         values = [point.values[metric] for point in points if metric in point.values]
         if values:
             cells = "".join(right(point.values.get(metric), 7) for point in latest)
-            middle = sorted(values)[len(values) // 2]
-            yield "  " + left(aspect.label + aspect.unit, 16)[:14].ljust(14) + right(middle, 7) + cells
+            name = left(aspect.label + aspect.unit, 16)[:14].ljust(14)
+            yield "  " + name + right(statistics.median(values), 7) + cells
     shown = [f"{moment(point.created_at)}  {point.run_id}" + ("" if point.valid else ", invalid") for point in latest]
     yield entry("runs", "\n".join(shown), "  ")
     yield from shift_lines(node)
@@ -62,6 +60,8 @@ def _asked(node: NodeRuns, headed: bool) -> Iterator[str]:
     if node.failed_in:
         each = [stage if len(node.failed_in) == 1 else f"{stage} ({count})" for stage, count in node.failed_in.items()]
         words += f", in {', '.join(each)}"
+    if stopped := sum(run.state == PARTIAL for run in node.newest):
+        words += f"; {stopped} more {'was' if stopped == 1 else 'were'} interrupted"
     yield wrap(f"{node.node}: {words}" if headed else f"{node.node}: no run in which it counts; {words}")
     for run in node.newest:
         if run.state not in (VALID, INVALID):

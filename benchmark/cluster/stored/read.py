@@ -21,7 +21,8 @@ METRICS = ("qps", "tokens_per_s", "latency_ms.p50", "ttft_ms.p50", "tpot_ms.p50"
 # Of a reason: so much stands in a line of a list.
 BRIEF = 300
 
-VALID, INVALID, UNFINISHED = "valid", "invalid", "no summary"
+# How a run ended for a node, beside a row's own states. In a partial run a node without a result need not have failed.
+VALID, INVALID, PARTIAL, UNFINISHED = "valid", "invalid", "partial", "no summary"
 KIND = ("profile", "scenario", "model", "engine", "settings")
 """What tells apart what was asked of a node, as names of labels; `settings` is a hash of all that decides."""
 
@@ -86,9 +87,10 @@ def read_stored(results: Path, run_id: str) -> dict[str, Any]:
     rows: dict[str, NodeRow] = {}
     groups: Sequence[Group] = ()
     summary = directory / RESULT_FILE
+    partial = False
     if summary.is_file():
         result = read_record(summary, ClusterResult)
-        rows, groups = {row.node: row for row in result.nodes}, result.groups
+        rows, groups, partial = {row.node: row for row in result.nodes}, result.groups, bool(result.partial)
     kinds: list[tuple[str, ...]] = []
     keys: list[tuple[str, str, str]] = []
     nodes = {}
@@ -98,6 +100,7 @@ def read_stored(results: Path, run_id: str) -> dict[str, Any]:
         if row is not None and row.counted and row.metrics and row.group is not None and row.group < len(groups):
             group = _place(keys, _key(groups[row.group], row))
         state, stage, reason = _state(directory, node, row)
+        state = PARTIAL if partial and row is not None and not row.counted else state
         values = [None] * len(METRICS) if row is None or group is None else [_value(row, metric) for metric in METRICS]
         nodes[node] = [state, stage, reason, _place(kinds, kind_of(asked)), group, values]
     return {

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmark.cli import main
 from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.export.textfile import FILE, write_textfile
+from benchmark.cluster.interruption import keep_interruption
 from benchmark.files import read_record, write_record
 from benchmark.records import Failure, RunRecord
 from benchmark.rundir import NODES, RESULT_FILE, RUN_FILE
@@ -130,7 +131,10 @@ def test_the_newest_of_each_node_and_none_that_was_removed(tmp_path: Path) -> No
     assert slowest(families) == {(node, "sequential"): value for node, value in (("jw2", 1), ("jw3", 2), ("lab", 0.5))}
     # A node that fails keeps the series that say so, and no figure of an earlier run.
     store(results, 4, {}, of, inventory=BOTH, failed=("jw3",))
-    # A run that goes on says nothing yet.
+    # A run that goes on says nothing yet, and one that was interrupted nothing of the nodes that it stopped.
+    stopped = results / store(results, 6, {}, of, inventory=BOTH, failed=("jw2",))
+    keep_interruption(stopped, "SIGINT")
+    write_record(stopped / RESULT_FILE, aggregate(stopped))
     (results / store(results, 5, {"jw2": 1000}, of, inventory=BOTH) / RESULT_FILE).unlink()
     write_textfile(tmp_path, results)
     families = written(tmp_path)

@@ -134,7 +134,7 @@ def failing(results: Path, day: int, *failures: tuple[str, str], partial: bool =
 def test_runs_that_failed_are_listed_and_counted(tmp_path: Path) -> None:
     runs = [failing(tmp_path, day) for day in range(1, 10)]
     runs.append(failing(tmp_path, 10, ("jw3", "preflight")))
-    runs.append(failing(tmp_path, 11, ("jw3", "preflight"), ("jw2", "hf_cache"), partial=True))
+    runs.append(failing(tmp_path, 11, ("jw3", "preflight"), ("jw2", "hf_cache")))
     runs.append(failing(tmp_path, 12))
     # A run whose controller was killed says nothing but what was asked.
     (tmp_path / runs[-1] / RESULT_FILE).unlink()
@@ -148,6 +148,11 @@ def test_runs_that_failed_are_listed_and_counted(tmp_path: Path) -> None:
     assert jw3.newest[0].reason == "preflight: It is not fit."
     text = render_history(history)
     assert "jw2: failed 1 of the last 10 runs, in hf_cache\n" in text
+    # Who was stopped by Ctrl-C has not failed.
+    failing(tmp_path, 13, ("jw2", "preflight"), partial=True)
+    stopped = node_history(tmp_path, "jw2")
+    assert (stopped.runs[0].failed, stopped.runs[0].newest[-1].state) == (1, "partial")
+    assert "jw2: failed 1 of the last 10 runs, in hf_cache; 1 more was interrupted" in render_history(stopped)
     assert "jw3: no run in which it counts; failed 2 of the last 2 runs, in preflight" in " ".join(text.split())
     assert f"  no summary\n            2025-01-02 03:04:05 UTC {runs[11]}, quick\n" in text
     assert all(columns(line) <= WIDTH for line in text.splitlines())
