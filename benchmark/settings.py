@@ -34,6 +34,7 @@ DEFAULT_ROUND: Literal["6.1"] = "6.1"
 # These belong to the run, not to a node: all nodes must have the same.
 RUN_WIDE = (
     "benchmark_results_dir",
+    "benchmark_prometheus_dir",
     "benchmark_fail_on_invalid",
     "benchmark_sync_start",
     "benchmark_sync_timeout_s",
@@ -270,6 +271,13 @@ class Settings(BaseModel):
     benchmark_fail_on_invalid: bool = Field(True, description="whether an invalid verdict fails the playbook")
     benchmark_results_dir: NonEmpty = Field(
         "results", description="on the controller, relative to the checkout: where runs are kept"
+    )
+    benchmark_prometheus_dir: str = Field(
+        "",
+        description=(
+            "on the controller, relative to the checkout: the directory of the node exporter's textfile "
+            "collector, into which llm_benchmark.prom is written after every run; empty: none"
+        ),
     )
     benchmark_work_dir: NonEmpty = Field(
         "~/.local/share/llm-benchmark/runs",

@@ -46,7 +46,8 @@ VARIABLES = (
         "benchmark_resume",
         "str",
         "",
-        "a run to go on with, its id or latest, where nodes have no complete result; empty: a new run",
+        "a run to go on with, where nodes have no complete result: its id or the beginning of that, latest, or its "
+        "directory; empty: a new run",
     ),
     # Its default is the controller's environment: what a task is given as an argument would be printed with -vvv.
     Variable(

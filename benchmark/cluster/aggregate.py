@@ -19,13 +19,13 @@ from benchmark.cluster.diagnosis import diagnose
 from benchmark.cluster.diagnosis.aspects import rate_of
 from benchmark.cluster.drift import NodeFacts, find_drift
 from benchmark.cluster.history.earlier import earlier_runs
-from benchmark.cluster.history.read import history_key
 from benchmark.cluster.interruption import why_partial
 from benchmark.cluster.names import natural
 from benchmark.cluster.repeats import at_repeat, median_of, node_spread, with_spread
 from benchmark.cluster.results.load import MAX_REASON, LoadedNode, one_line, unknown_dirs
 from benchmark.cluster.results.load_many import load_nodes
 from benchmark.cluster.solo import solo_changes
+from benchmark.cluster.stored.read import history_key
 from benchmark.records import ClusterResult, Drift, Group, NodeRow, Repeats, RunRecord, Spread
 from benchmark.rundir import read_run
 from benchmark.served import describe_model, server_version
@@ -149,6 +149,7 @@ def _row(node: LoadedNode, asked: ResolvedSettings, group_of: Mapping[str, int],
             "counted": node.counted,
             "attempt": result.attempt if result else None,
             "reason": _reason(node)[:MAX_REASON],
+            "stage": _stage(node),
             "group": group_of.get(node.node),
             "model": _model(node, asked)[:MAX_REASON],
             "gpu": comparison_key(node)["hardware"][:MAX_REASON] if node.counted else None,
@@ -170,6 +171,15 @@ def _row(node: LoadedNode, asked: ResolvedSettings, group_of: Mapping[str, int],
 
 def _model(node: LoadedNode, asked: ResolvedSettings) -> str:
     return model_of(node.result) if node.result else describe_model(asked.settings, asked.profile.engine)
+
+
+def _stage(node: LoadedNode) -> str:
+    """Return where a node failed: by its own result, else by what the controller knows."""
+    if node.counted:
+        return ""
+    if node.result is not None:
+        return node.result.stage
+    return node.failure.stage if node.failure else ""
 
 
 def _reason(node: LoadedNode) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,14 +15,11 @@ from benchmark.cluster.results.differences import differences
 from benchmark.errors import InputError
 from benchmark.records import Controller, RunRecord
 from benchmark.resolve import resolve, resolve_nodes
-from benchmark.rundir import PROGRAM, RUN_FILE
+from benchmark.rundir import PROGRAM
 from benchmark.settings import RUN_WIDE, ResolvedSettings, check_settings
 
-LATEST = "latest"
-# Where a run lies, and what its end is worth to the caller: neither is in any number, so both may differ.
-FREE = ("benchmark_results_dir", "benchmark_fail_on_invalid")
-# Of runs that a message names.
-MAX_NAMED = 3
+# Where a run lies, who else is given its figures, and what its end is worth to the caller: none is in any number.
+FREE = ("benchmark_results_dir", "benchmark_prometheus_dir", "benchmark_fail_on_invalid")
 
 Given = Mapping[str, Mapping[str, Any]]
 
@@ -35,15 +31,6 @@ class Remaining:
     todo: tuple[str, ...]
     done: tuple[str, ...]
     notes: tuple[str, ...]
-
-
-def find_run(results: Path, name: str) -> Path:
-    """Return the directory of the run `name`, an id or `latest`. Raises InputError where there is none."""
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) and (results / name / RUN_FILE).is_file():
-        return (results / name).resolve()
-    known = sorted(path.parent.name for path in results.glob(f"*/{RUN_FILE}") if path.parent.name != LATEST)
-    there = f"the newest there are {', '.join(reversed(known[-MAX_NAMED:]))}" if known else "there is none"
-    raise InputError(f"benchmark_resume is {name!r}, which is no run in {results}: {there}.")
 
 
 def require_ended(run: RunRecord) -> None:

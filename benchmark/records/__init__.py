@@ -24,7 +24,7 @@ from benchmark.records.cluster import (
 )
 from benchmark.records.comparison import Comparison, GroupChange, MetricChange, NodeChange
 from benchmark.records.environment import Code, Environment, Gpu, GpuProcess
-from benchmark.records.history import DriftAt, History, HistoryPoint, NodeHistory, Shift
+from benchmark.records.history import DriftAt, History, HistoryPoint, NodeHistory, NodeRuns, RunOfNode, Shift
 from benchmark.records.node import (
     Accuracy,
     Audit,
@@ -99,6 +99,7 @@ __all__ = [
     "NodeHistory",
     "NodeResult",
     "NodeRow",
+    "NodeRuns",
     "Overlap",
     "Owner",
     "PeakSearch",
@@ -111,6 +112,7 @@ __all__ = [
     "RepeatRow",
     "Repeats",
     "Rouge",
+    "RunOfNode",
     "RunRecord",
     "Sample",
     "Serving",

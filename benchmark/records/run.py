@@ -69,6 +69,7 @@ class RunRecord(Record):
     versions: dict[Name, Text]
     nodes: dict[Name, ResolvedSettings]
     hosts: dict[Name, Text] = Field(default_factory=dict, description="node -> address that Ansible used")
+    inventory: tuple[Name, ...] = Field((), description="all nodes of the inventory, also those that were not asked")
     on_command_line: tuple[Name, ...] = Field((), description="the settings that -e gave")
     limited: bool | None = Field(
         None, description="whether --limit left out nodes of the inventory when it was opened; absent: not known"

@@ -69,6 +69,7 @@ class ActionModule(NodeAction):
             command=_command_line(),
             versions={"ansible-core": release.__version__},
             hosts=play.hosts,
+            inventory=self.task_vars["groups"].get("gpu_nodes", ()),
             on_command_line=play.on_command_line,
             controller=controller(os.getppid()),
             code=code,

@@ -13,8 +13,9 @@ from ansible import release
 from ansible.errors import AnsibleError
 from connections import SESSIONS, connection_kind
 from node_action import CHECKOUT, NodeAction, NodeFailure
-from play_settings import nodes, resolve_play
+from play_settings import nodes, prometheus_dir_of, resolve_play
 
+from benchmark.cluster.inventory import PROMETHEUS_DIR, require_writable
 from benchmark.cluster.packages.wheelhouse import on_controller, require_pins
 from benchmark.errors import InputError
 from benchmark.settings import ResolvedSettings
@@ -40,6 +41,7 @@ class ActionModule(NodeAction):
         self._check_connections()
         resolved = resolve_play(self.task_vars, self._loader).resolved
         self._check_wheelhouses(resolved.values())
+        self._check_prometheus()
         return {
             "changed": False,
             "profiles": sorted({r.profile.name for r in resolved.values()}),
@@ -67,6 +69,14 @@ class ActionModule(NodeAction):
                 found.append(f"{node}: ansible_connection is {kind}: only ssh and local can be used.")
         if found:
             raise NodeFailure("\n".join(found))
+
+    def _check_prometheus(self) -> None:
+        """Refuse a directory for Prometheus that is not there or that cannot be written."""
+        try:
+            if directory := prometheus_dir_of(self.task_vars):
+                require_writable(PROMETHEUS_DIR, directory)
+        except InputError as error:
+            raise NodeFailure(str(error)) from error
 
     def _check_wheelhouses(self, nodes: Iterable[ResolvedSettings]) -> None:
         """Refuse a wheelhouse that is not there, or that lacks a package which is pinned."""

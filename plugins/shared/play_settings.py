@@ -10,8 +10,10 @@ from typing import Any
 from ansible.utils.vars import load_extra_vars
 from node_action import CHECKOUT, NodeFailure
 
+from benchmark.cluster.inventory import GROUP, PROMETHEUS_DIR, RESULTS_DIR, directory_in, results_in
 from benchmark.cluster.names import some
-from benchmark.cluster.resume import find_run, left_out, require_ended, settings_to_resume
+from benchmark.cluster.resume import left_out, require_ended, settings_to_resume
+from benchmark.cluster.stored.find import find_run, run_at
 from benchmark.errors import InputError
 from benchmark.records import RunRecord
 from benchmark.resolve import resolve_nodes
@@ -70,7 +72,7 @@ def resolve_play(task_vars: Mapping[str, Any], loader: Any) -> Play:
             if problems:
                 raise InputError("\n".join(problems))
             return Play(resolved, given, hosts, from_line)
-        run_dir = find_run(_results(given), name)
+        run_dir = _to_resume(task_vars, name)
         run = read_run(run_dir)
         require_ended(run)
         if problems:
@@ -113,10 +115,34 @@ def _given(known: Any) -> dict[str, Any]:
     return {str(name): known[name] for name in known if name.startswith(PREFIXES) and name not in left_out}
 
 
-def _results(given: dict[str, dict[str, Any]]) -> Path:
-    """Return where runs are kept; a relative directory is one in the checkout."""
-    default = Settings.model_fields["benchmark_results_dir"].default
-    each = {str(one.get("benchmark_results_dir", default)) for one in given.values()}
-    if len(each) > 1:
-        raise InputError("benchmark_results_dir belongs to the whole run and differs between nodes.")
-    return CHECKOUT / Path(each.pop()).expanduser()
+def results_of(task_vars: Mapping[str, Any]) -> Path:
+    """Return where the inventory, or -e, has runs kept. Raises InputError."""
+    return results_in(_values(task_vars, RESULTS_DIR))
+
+
+def prometheus_dir_of(task_vars: Mapping[str, Any]) -> Path | None:
+    """Return where the node exporter's textfile collector looks; None: nowhere. Raises InputError."""
+    return directory_in(PROMETHEUS_DIR, _values(task_vars, PROMETHEUS_DIR))
+
+
+def _values(task_vars: Mapping[str, Any], name: str) -> list[object]:
+    """Return a setting's value for each of the play's nodes that has one; for all nodes where the play has none."""
+    known = task_vars["groups"].get(GROUP, ())
+    each = [task_vars["hostvars"][node] for node in [n for n in known if n in nodes(task_vars)] or known]
+    each = each or [task_vars]  # without nodes, what -e says
+    return [variables[name] for variables in each if name in variables]
+
+
+def named_run(task_vars: Mapping[str, Any], name: str) -> Path:
+    """Return the directory of the run that a playbook is given: a relative path may lie in the checkout.
+
+    Raises InputError.
+    """
+    return run_at(name) or (run_at(str(CHECKOUT / name)) if name else None) or find_run(results_of(task_vars), name)
+
+
+def _to_resume(task_vars: Mapping[str, Any], name: str) -> Path:
+    try:
+        return named_run(task_vars, name)
+    except InputError as error:
+        raise InputError(f"{RESUME}: {error}") from None

@@ -210,8 +210,11 @@ def test_an_invalid_verdict_fails_the_playbook_unless_told_otherwise(playbooks: 
     assert done.code != 0
     assert "INVALID" in done.summary
     assert [(row["node"], row["status"]) for row in done.cluster["nodes"]] == [("jw2", "complete")]
-    lenient = playbooks.run("benchmark", *words)
+    collected = playbooks.directory / "textfiles"
+    collected.mkdir()
+    lenient = playbooks.run("benchmark", *words, "-e", f"benchmark_prometheus_dir={collected}")
     assert lenient.code == 0, lenient.output
+    assert f'run_id="{lenient.run_dir.name}"' in (collected / "llm_benchmark.prom").read_text()
     assert "INVALID" in lenient.summary
     report = playbooks.run("report", "-e", f"run={done.run_dir}")
     assert report.code != 0
@@ -226,7 +229,8 @@ def test_an_invalid_verdict_fails_the_playbook_unless_told_otherwise(playbooks: 
     # And a foreign result laid into the run's directory is refused by name.
     for path in stale.glob("mlperf_datacenter_*"):
         shutil.copy(path, done.run_dir / "nodes" / "jw2")
-    report = playbooks.run("report", "-e", f"run={done.run_dir}", "-e", "benchmark_fail_on_invalid=true")
+    # By its id: found where the inventory has runs kept.
+    report = playbooks.run("report", "-e", f"run={done.run_dir.name}", "-e", "benchmark_fail_on_invalid=true")
     assert report.code != 0
     assert done.row("jw2")["status"] == "refused"
     assert f"it belongs to the run {lenient.run_dir.name}" in " ".join(done.summary.split())

@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -40,6 +41,10 @@ def test_only_the_node_that_failed_is_measured_again(playbooks: Playbooks) -> No
     output, _ = process.communicate(timeout=200)
     assert process.returncode != 0, output
     run_dir = (playbooks.results / "latest").resolve()
+    report, runs, again = output.rstrip("\n").splitlines()[-3:]
+    assert report == f"Report: {run_dir}/report.html"
+    assert runs.endswith(f" history --results-dir {playbooks.results}")
+    assert re.fullmatch(r"Measure jw2 again: ansible-playbook .*playbooks/benchmark\.yml.* --limit jw2", again)
     broken = (run_dir / "nodes" / "jw2" / "samples.jsonl").read_text()
     before = (run_dir / "run.json").read_text()
 

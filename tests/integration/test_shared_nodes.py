@@ -31,7 +31,7 @@ OWN_TMP = "mount -t tmpfs -o mode=1777 none /tmp"
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A directory that every account may read."""
-    directory = Path(tempfile.mkdtemp(prefix="shared-nodes.", dir="/var/tmp"))  # noqa: S108 # a test's
+    directory = Path(tempfile.mkdtemp(prefix="shared-nodes.", dir="/var/tmp"))  # a test's
     directory.chmod(0o755)
     yield directory
     shutil.rmtree(directory)

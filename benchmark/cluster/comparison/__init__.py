@@ -7,8 +7,9 @@ from typing import Any
 
 from benchmark.cluster.comparison.bootstrap import CONFIDENCE, REPLICATES, interval_of_change
 from benchmark.cluster.comparison.each import node_changes
-from benchmark.cluster.comparison.measured import HIGHER_IS_BETTER, METRICS, Figure, figure_of
+from benchmark.cluster.comparison.measured import HIGHER_IS_BETTER, METRICS, RATES, Figure, figure_of
 from benchmark.cluster.comparison.side import ComparisonKey, Side
+from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import Comparison, GroupChange, MetricChange
 from benchmark.records.comparison import Outcome
@@ -87,7 +88,8 @@ def together(outcomes: Iterable[Outcome]) -> Outcome:
 
 
 def _change(metric: str, before: Figure, after: Figure, floor: float, replicates: int) -> MetricChange:
-    values: dict[str, Any] = {"metric": metric, "before": before.value, "after": after.value}
+    of = "node" if metric in (*RATES, ENERGY) else "all"
+    values: dict[str, Any] = {"metric": metric, "of": of, "before": before.value, "after": after.value}
     if before.value is None or after.value is None or before.value <= 0 or after.value <= 0:
         return MetricChange.model_validate({**values, "outcome": "not judged", "note": "undefined"})
     values["change"] = after.value / before.value - 1

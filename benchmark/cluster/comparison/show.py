@@ -18,7 +18,8 @@ _WORDS = {
     "worse": "WORSE:",
     "not judged": "NOT COMPARED: there was nothing to judge.",
 }
-HEADS = ("metric", "before", "after", "change", "99 % interval", "verdict")
+OF = "Of node: the mean of the nodes; of all: every sample of all nodes together."
+HEADS = ("metric", "of", "before", "after", "change", "99 % interval", "verdict")
 
 
 def name_of(metric: str) -> str:
@@ -26,11 +27,12 @@ def name_of(metric: str) -> str:
     return "tokens/J" if metric == ENERGY else label(metric) + unit(metric)
 
 
-def cells(change: MetricChange) -> tuple[str, str, str, str, str, str]:
+def cells(change: MetricChange) -> tuple[str, ...]:
     """Return a row of the table: see HEADS."""
     interval = "-" if change.low is None or change.high is None else f"{_bound(change.low)} to {_bound(change.high)}"
     return (
         name_of(change.metric),
+        change.of,
         figure(change.before),
         figure(change.after),
         "-" if change.change is None else f"{change.change:+.1%}",
@@ -45,6 +47,8 @@ def _bound(value: float) -> str:
 
 def verdict_words(comparison: Comparison) -> str:
     """Return the outcome, and what is worse where something is."""
+    if comparison.own_baseline and len(comparison.own_baseline) == len(comparison.groups):
+        return f"{comparison.after} is its own baseline: that it is equal to itself says nothing."
     words = _WORDS[comparison.outcome]
     if comparison.outcome != "worse":
         return words
@@ -91,7 +95,9 @@ def render_text(comparison: Comparison) -> str:
     for heading, texts in (("Not compared", comparison.apart), ("Refused", comparison.refused)):
         if texts:
             lines += ["", heading, *(wrap(text, "  ", "    ") for text in texts)]
+    lines += ["", *(wrap(sentence) for sentence in _own(comparison))] if comparison.own_baseline else []
     rule = (
+        f"{OF} "
         f"Better or worse: the whole {comparison.confidence:.0%} interval is on that side of zero and the change is at "
         f"least {comparison.floor:.1%}."
     )
@@ -99,9 +105,15 @@ def render_text(comparison: Comparison) -> str:
     return "\n".join(line.rstrip() for line in "\n".join(lines).split("\n")) + "\n"
 
 
+def _own(comparison: Comparison) -> Iterator[str]:
+    for group in comparison.own_baseline:
+        yield f"{comparison.after} is its own baseline for {group}."
+
+
 def _line(row: tuple[str, ...]) -> str:
-    name, before, after, change, interval, outcome = row
-    line = left(name, 15) + right(before, 7) + right(after, 7) + right(change, 8) + right(interval, 18) + "  "
+    name, of, before, after, change, interval, outcome = row
+    figures = right(before, 6) + right(after, 7) + right(change, 8) + right(interval, 18)
+    line = left(name, 15) + left(of, 4) + figures + " "
     return line + outcome if len(line + outcome) <= WIDTH else wrap(outcome, line, " " * len(line))
 
 
@@ -114,7 +126,8 @@ def render_markdown(comparison: Comparison) -> str:
         lines += [*(f"- {escape(node_words(one))}" for one in group.each), ""]
     for texts, words in ((comparison.apart, "Not compared"), (comparison.refused, "Refused")):
         lines += [f"- {words}: {escape(text)}" for text in texts]
-    lines += ["", f"**{escape(verdict_words(comparison))}**"]
+    lines += [f"- {escape(sentence)}" for sentence in _own(comparison)]
+    lines += ["", escape(OF), "", f"**{escape(verdict_words(comparison))}**"]
     return "\n".join(lines).strip() + "\n"
 
 
@@ -122,4 +135,4 @@ def markdown_table(group: GroupChange, put: Callable[[object], str] = escape) ->
     """Return the lines of a group's table."""
     rows = [HEADS, *(cells(change) for change in defined(group))]
     lines = [f"| {' | '.join(put(cell) for cell in row)} |" for row in rows]
-    return [lines[0], "| --- | ---: | ---: | ---: | ---: | --- |", *lines[1:]]
+    return [lines[0], "| --- | --- | ---: | ---: | ---: | ---: | --- |", *lines[1:]]

@@ -66,6 +66,8 @@ def check_partial(playbooks: Playbooks, output: str, by: str) -> None:
     summary = (run_dir / "benchmark_summary.txt").read_text()
     assert f"*** PARTIAL. Interrupted by {by}" in summary
     assert "PARTIAL." in output, "the summary is shown"
+    assert f"All runs: python3 -m benchmark history --results-dir {playbooks.results}\nResume it: " in output
+    assert f" -e benchmark_resume={run_dir.name}\n" in output
     assert_nothing_runs(playbooks.directory)
     left = list((playbooks.directory / "nodes").glob("*/runs/*"))
     assert not left, "what was fetched is not left behind"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from benchmark.cluster.aggregate import aggregate, gather
 from benchmark.cluster.arithmetic import cluster_verdict, overlap
 from benchmark.cluster.comparison.side import load_side
-from benchmark.cluster.export.prometheus import prometheus_lines
+from benchmark.cluster.export.prometheus import prometheus_lines, whole
 from benchmark.cluster.history import node_history
 from benchmark.cluster.history.show import render_history
 from benchmark.cluster.names import natural
@@ -112,7 +112,7 @@ def test_nothing_of_the_settings_is_shown_for_what_a_server_does_not_report(tmp_
     add_node(run_dir, "jw2", endpoint, [100.0] * 3, engine=EngineInfo(name="endpoint", details={"model": "llama"}))
     gathered = gather(run_dir)
     write_record(run_dir / RESULT_FILE, gathered.result)
-    side = load_side(tmp_path / "results", RUN_ID)
+    side = load_side(tmp_path / "results" / RUN_ID)
     (node,) = (node.result for node in gathered.nodes if node.result)
     texts = [
         render_node(node),
@@ -121,7 +121,7 @@ def test_nothing_of_the_settings_is_shown_for_what_a_server_does_not_report(tmp_
         render_history(node_history(tmp_path / "results")),
         " ".join(like.label for like in side.groups),
         render_node_table(gathered),
-        "".join(prometheus_lines(gathered)),
+        "".join(prometheus_lines([whole(gathered.run, gathered.result)])),
     ]
     for text in texts:
         # What was asked for stands among the report's settings, and is marked there.

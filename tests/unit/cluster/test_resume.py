@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.attempts import open_attempt
 from benchmark.cluster.render.summary import render_cluster
-from benchmark.cluster.resume import controller, find_run, left_out, remaining, require_ended, settings_to_resume
+from benchmark.cluster.resume import controller, left_out, remaining, require_ended, settings_to_resume
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
 from benchmark.records import Attempt, Failure, ReadyNode, RunRecord, Window
@@ -33,25 +33,6 @@ def opened(directory: Path, *nodes: str, **settings: Any) -> RunRecord:
     run = read_run(run_dir).model_copy(update={"attempts": (first,), "on_command_line": ("benchmark_target_qps",)})
     write_record(run_dir / RUN_FILE, run)
     return run
-
-
-def test_a_run_is_found_by_its_id_and_as_the_latest(tmp_path: Path) -> None:
-    for name in ("20250101T000000Z-aaaaaaaa", "20250102T000000Z-bbbbbbbb"):
-        make_run(tmp_path / name, {"jw2": asked()})
-    (tmp_path / "latest").symlink_to("20250101T000000Z-aaaaaaaa")
-    assert (
-        find_run(tmp_path, "latest")
-        == find_run(tmp_path, "20250101T000000Z-aaaaaaaa")
-        == tmp_path / ("20250101T000000Z-aaaaaaaa")
-    )
-
-
-@pytest.mark.parametrize("name", ["20990101T000000Z-cccccccc", "../other", "/etc", ".", ""])
-def test_a_run_that_is_not_there_is_refused_and_the_newest_are_named(tmp_path: Path, name: str) -> None:
-    make_run(tmp_path / "results" / "20250101T000000Z-aaaaaaaa", {"jw2": asked()})
-    make_run(tmp_path / "other", {"jw2": asked()})
-    with pytest.raises(InputError, match=r"no run in .*results: the newest there are 20250101T000000Z-aaaaaaaa"):
-        find_run(tmp_path / "results", name)
 
 
 def test_what_is_not_said_again_is_the_runs_own(tmp_path: Path) -> None:

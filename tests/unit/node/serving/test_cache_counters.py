@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from benchmark.cluster.aggregate import gather
-from benchmark.cluster.export.prometheus import prometheus_lines
+from benchmark.cluster.export.prometheus import prometheus_lines, whole
 from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.report.page import render_report
 from benchmark.node.interfaces import Answer, Prompt, Query
@@ -275,7 +275,7 @@ def shown_everywhere(directory: Path, result: NodeResult) -> list[str]:
         render_report(gathered, directory / RUN_ID),
     )
     texts = [" ".join(page.split()) for page in pages]
-    return [*texts, "".join(prometheus_lines(gathered))]
+    return [*texts, "".join(prometheus_lines([whole(gathered.run, gathered.result)]))]
 
 
 def test_vllm_as_it_starts_by_default_answers_repeated_prompts_from_its_cache(tmp_path: Path) -> None:
