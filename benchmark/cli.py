@@ -62,8 +62,9 @@ def entry() -> NoReturn:
     try:
         code = main()
     except Exception:
-        traceback.print_exc()
         code = RunError.exit_code  # Python's own, 1, would say that all was done and is invalid
+        with suppress(OSError):  # a full disk may be what broke it, and the log may be on that
+            traceback.print_exc()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()
@@ -94,5 +95,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(parsed.main(parsed))
     except BenchmarkError as error:
-        print(error, file=sys.stderr)
+        with suppress(OSError):
+            print(error, file=sys.stderr)
         return error.exit_code

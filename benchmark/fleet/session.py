@@ -1,7 +1,7 @@
 """Lines to and from one node over one ssh process, bounded in time and bytes.
 
-Whatever the user's shell prints around ours - a greeting, a terminal's title, a number - is kept apart by a mark that each
-session makes anew.
+Whatever the user's shell prints around ours - a greeting, a terminal's title, a number - is kept apart by a mark that
+each session makes anew.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class Session:
         # In two halves: whoever shows the command does not show the mark. The program comes through standard input once
         # it is heard that somebody listens: nothing that a login shell reads before is lost, and only sh reads it.
         line = (
-            f'echo {first}""{second} here; program=$(head -c {len(sent)}); limit=; '
+            # What programs say is read by this side: in one language, whatever the user's.
+            f'LC_ALL=C; export LC_ALL; echo {first}""{second} here; program=$(head -c {len(sent)}); limit=; '
             f'command -v timeout > /dev/null && limit="timeout -k {AFTER_S} {int(limit_s) + AFTER_S}"; '
             f'exec $limit sh -c "$program" {words}'
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 import time
 import traceback
@@ -35,6 +34,7 @@ from benchmark.rundir import READY, of_repeat
 from benchmark.secret_settings import Secrets
 from benchmark.settings import ResolvedSettings
 from benchmark.text import render_node
+from benchmark.unwritable import remedy
 from benchmark.verdict import Findings, judge
 
 # Held while the run goes on, so that on a disk that it fills there is room to say so.
@@ -115,11 +115,9 @@ class _Run:
                 raise RunError(reported) from error
             raise
         except OSError as error:
-            full = error.errno == errno.ENOSPC
-            remedy = " Make room, or set benchmark_work_dir to a larger disk." if full else ""
-            where = Path(error.filename or self.request.directory).absolute()
-            self._finish("failed", self._explain(f"{error.strerror or error}: {where}.{remedy}"))
-            raise RunError(str(self.result.error)) from error
+            reported = self._explain(self._about(error))
+            self._finish("failed", reported)
+            raise RunError(reported) from error
         except Exception as error:
             traceback.print_exc()
             self._finish("failed", self._explain(f"{type(error).__name__}: {error}"))
@@ -129,6 +127,15 @@ class _Run:
     def _explain(self, text: str) -> str:
         # Nothing is known to say a secret; should a message ever hold one, it ends here.
         return explain(self.request.secrets.mask(text), self.request.resolved.settings, self.profile.engine)
+
+    def _about(self, error: OSError) -> str:
+        """Return one sentence for what the operating system refused; what its words do not say, the log has to."""
+        todo = remedy(error.errno, "benchmark_work_dir")
+        if error.filename is None and not todo:
+            traceback.print_exc()
+            return f"{type(error).__name__}: {error}"
+        where = Path(error.filename or self.request.directory).absolute()
+        return f"{error.strerror or error}: {where}. {todo}".rstrip()
 
     def _stages(self) -> None:
         settings, profile = self.request.resolved.settings, self.profile
@@ -328,7 +335,8 @@ class _Run:
                     write_atomic(self.path.with_suffix(".txt"), render_node(self.result))
             self.progress.finish(status)
         except OSError as full:
-            raise RunError(f"The result cannot be written to {self.path}: {full.strerror}.") from full
+            todo = remedy(full.errno, "benchmark_work_dir")
+            raise RunError(f"The result cannot be written to {self.path}: {full.strerror}. {todo}".rstrip()) from full
 
     def _judged(self, status: Status) -> dict[str, Any]:
         measured = self.measured.metrics() if self.measured else None

@@ -129,7 +129,7 @@ def run(command: list[str], timeout_s: int, settings: str, *, wheelhouse: bool =
 
 def sentence(output: str, settings: str, *, wheelhouse: bool = False) -> str:
     """Return what pip or venv said, in one sentence with what to do."""
-    if "No space left on device" in output:
+    if "No space left on device" in output or "Disk quota exceeded" in output:
         return FULL.format(settings=settings)
     if match := re.search(r"from (\S+) \(from.*?\n\s+Expected sha256", output):
         wheel = match[1].rpartition("/")[2]

@@ -28,6 +28,7 @@ from benchmark.fleet.session import ANSWER_S, run_command
 from benchmark.fleet.ssh import Ssh, unreachable
 from benchmark.rundir import NODES, ORDER, RunOrder
 from benchmark.settings import Settings
+from benchmark.unwritable import errno_in, remedy
 
 # What modules are asked for besides their own time limits: to be sent, to start, to answer.
 MODULE_S = 120
@@ -70,12 +71,12 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
 
     def _broken(self, error: Exception) -> str:
         """Return one sentence for what went wrong on the way to the node, or in Ansible's own work there."""
-        if "No space left on device" in str(error):
+        if number := errno_in(str(error)):
             # Told as a lost connection where it was a directory that could not be made.
             place = self.setting("ansible_remote_tmp", "~/.ansible/tmp")
             return (
-                f"No space left on device: Ansible's temporary directory on the node ({place}) cannot be written to. "
-                "Make room, or set ansible_remote_tmp to a larger disk."
+                f"{os.strerror(number)}: Ansible's temporary directory on the node ({place}) cannot be written to. "
+                f"{remedy(number, 'ansible_remote_tmp')}"
             )
         if isinstance(error, AnsibleConnectionFailure):
             return unreachable(str(error), self.address)

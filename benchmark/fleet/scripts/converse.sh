@@ -9,7 +9,7 @@
 #   earlier           what an earlier attempt left: "earlier STATE ATTEMPT"
 #   wait FILE LOCK    waits for a file, for which the run lets go of the lock: "progress JSON" now and then, then "there CONTENT"
 #   clock             "clock" and the node's, in nanoseconds since 1970
-#   put FILE WORD     puts a word where the run looks for it, and rings for it: "put"
+#   put FILE WORD     puts a word where the run looks for it, and rings for it: "put", "refused WHY"
 #   end               waits for the run's end: "progress JSON" now and then, then "ended CODE"
 #   pack              what pack.sh prints, then "packed"
 #   stop              "stopped", or "nothing" where there is no run
@@ -46,8 +46,10 @@ await() {
     { flock -s -E 99 -w "$seconds" 9; } 9< "$2"
     [ $? = 99 ] && looks=0 && continue
     [ -f "$1" ] || sleep 0.2
-    # A pid may have been given to another process since: only ours works in this directory.
-    if read -r pid < pid && [ ! "/proc/$pid/cwd" -ef . ] && [ ! -f exit_code ]; then
+    # A pid may have been given to another process since: only ours works in this directory. Where there is none after ten
+    # seconds without a lock, it could not be written.
+    pid=
+    if { read -r pid < pid || [ "$looks" -gt 50 ]; } && [ ! "/proc/$pid/cwd" -ef . ] && [ ! -f exit_code ]; then
       [ -d "$run" ] || { say ended removed; return 1; }
       if [ "$(cat boot_id /proc/sys/kernel/random/boot_id | uniq | wc -l)" = 2 ]; then say ended rebooted; else say ended vanished; fi
       return 1
@@ -81,11 +83,12 @@ while read -r word first second; do
     clock) say clock "$(date +%s%N)" ;;
     put)
       enter || continue
-      if { echo "$second" > "$first.tmp"; } 2>/dev/null && mv "$first.tmp" "$first"; then
+      # By a program of its own: not every shell says why it cannot write.
+      if why=$( (printf '%s\n' "$second" | cat > "$first.tmp" && mv "$first.tmp" "$first") 2>&1); then
         ring
         say put
       else
-        say refused
+        printf '%s refused %.1000s\n' "$mark" "$(printf %s "$why" | tr '\n' ' ')"
       fi
       ;;
     end) if enter; then await exit_code running.lock; fi ;;

@@ -15,11 +15,11 @@ while [ ! -s pid ] && [ "$looks" -gt 0 ]; do
   looks=$((looks - 1))
 done
 if [ -f exit_code ]; then
-  state=$(cat exit_code)
+  read -r state < exit_code
 # As in converse.sh: only ours works in this directory.
 elif ! read -r pid 2>/dev/null < pid || [ ! "/proc/$pid/cwd" -ef . ]; then
   state=vanished
-  [ -f exit_code ] && state=$(cat exit_code)
+  if [ -f exit_code ]; then read -r state < exit_code; fi
 elif [ ! -f "$last" ] && grep -q '"wait_s": [0-9]' order.json; then
   state=waits
 else

@@ -15,9 +15,15 @@ if ! mkdir "$run" 2>/dev/null; then
   mkdir "$run"
 fi
 cd "$run"
+# A start that fails leaves nothing.
+trap 'cd / && rm -rf "$run"' EXIT
 # It stays in this shell's memory, and goes on through a pipe: into no file, no argument and no environment of a shell.
 IFS= read -r secrets
 cat > order.json
+# What says how the run is and how it ended gets its place on the disk now, and is written in place: so that it can also be
+# said on a disk that the run fills. Python makes room for its own result.
+for file in limit pid exit_code; do echo "               " | cat > "$file.part"; done
+: > benchmark.log
 # By which another boot is told, where the node is back after one.
 { read -r boot < /proc/sys/kernel/random/boot_id && echo "$boot" > boot_id; } 2> /dev/null || :
 # Others wait for these instead of looking again and again: the run lets go of the first when it is ready to measure, the shell
@@ -47,10 +53,11 @@ printf '%s\n' "$secrets" | setsid sh -c '
   own=$kills
   kills /proc/vmstat
   all=$kills
+  keep() { echo "$2" 1<> "$1.part" && mv "$1.part" "$1"; }
   PYTHONUNBUFFERED=1 timeout -k 30 "$1" "$2" -m benchmark run --order order.json --starting-lock 8 --secrets - <&7 7<&- 9>&- &
   limit=$!
-  echo $limit > limit
-  echo $$ > pid
+  keep limit $limit
+  keep pid $$
   exec 7<&- 8>&-
   wait $limit
   code=$?
@@ -67,7 +74,7 @@ printf '%s\n' "$secrets" | setsid sh -c '
   } > oom_kills
   # What outlived it: `timeout` leads a process group of all that was started.
   kill -KILL -- "-$limit" 2>/dev/null
-  echo $code > exit_code.part
-  mv exit_code.part exit_code
+  keep exit_code $code
 ' benchmark "$4" "$python" > benchmark.log 2>&1 &
+trap - EXIT
 echo started

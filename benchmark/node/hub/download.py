@@ -8,7 +8,6 @@ is right.
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import sys
@@ -22,6 +21,7 @@ from benchmark.errors import BenchmarkError, InputError, RunError, SetupError
 from benchmark.locks import take
 from benchmark.node.hub.cache import File, Manifest, RepositoryCache
 from benchmark.node.hub.files import MODEL, Kind
+from benchmark.unwritable import FULL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 # One connection seldom fills a fast line; more than this only annoys the hub.
 CONNECTIONS = 4
-OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -206,7 +205,7 @@ class Hub:
 def disk_error(error: OSError, cache: Path | None) -> BenchmarkError:
     """Return one sentence for a failure of the disk under the cache."""
     place = error.filename or cache or "the cache"
-    if error.errno in OUT_OF_SPACE:
+    if error.errno in FULL:
         return SetupError(
             f"The disk (or quota) is full at {place}: make room or set hf_cache_dir to a larger disk; what has come "
             "is kept."
