@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import socket
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from benchmark.resolve import from_environment, resolve_nodes
 from benchmark.rundir import RunOrder, open_run
 from benchmark.secret_settings import NAMES, Secrets, parse_secrets
 from benchmark.text import render_node
+
+# What of the environment a run by hand honours that is no secret.
+HONOURED = ("SERVER_TARGET_QPS", "CUDA_VISIBLE_DEVICES", "HF_HOME")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run, print the result for whoever started it by hand, return the exit code."""
     secrets = _read_secrets(arguments.secrets) if arguments.secrets else Secrets()
-    request = _from_order(arguments.order, arguments.starting_lock) if arguments.order else _by_hand(arguments.set)
+    request = (
+        _from_order(arguments.order, arguments.starting_lock)
+        if arguments.order
+        else _by_hand(arguments.set, arguments.secrets)
+    )
     settings = request.resolved.settings
     # Before transformers is imported: it reads HF_HOME then.
     os.environ["HF_HOME"] = str(Path(settings.hf_cache_dir).expanduser())
@@ -127,7 +135,7 @@ def _from_order(path: Path, starting_lock: int | None) -> RunRequest:
     )
 
 
-def _by_hand(assignments: list[str]) -> RunRequest:
+def _by_hand(assignments: list[str], source: str | None) -> RunRequest:
     # Here alone: a node that was given an order has no use for it, and loading it takes as long as a tenth of the rest.
     from yaml import safe_load as load
 
@@ -139,12 +147,17 @@ def _by_hand(assignments: list[str]) -> RunRequest:
             raise InputError(f"--set {assignment}: give NAME=VALUE.")
         variables[name] = load(value)
     resolved = resolve_nodes({node: variables})
-    run_id, run_dir = open_run(resolved, command=_command_line(node, assignments))
+    run_id, run_dir = open_run(resolved, command=command_line(node, assignments, source))
     directory = run_dir / "nodes" / node
     directory.mkdir(parents=True)
     return RunRequest(run_id=run_id, node=node, resolved=resolved[node], directory=directory)
 
 
-def _command_line(node: str, assignments: list[str]) -> str:
-    words = [f"NODE_NAME={node}", "python3 -m benchmark run", *(f"--set {a}" for a in assignments)]
-    return " ".join(words)
+def command_line(node: str, assignments: list[str], source: str | None) -> str:
+    """Return the line that runs it again; of secrets it names the file."""
+    # Each of these says what is measured, as --set does.
+    kept = {name: os.environ[name] for name in HONOURED if os.environ.get(name)}
+    variables = [f"{name}={shlex.quote(value)}" for name, value in {"NODE_NAME": node, **kept}.items()]
+    secrets = ["--secrets", source] if source and source != "-" else []
+    words = [word for assignment in assignments for word in ("--set", assignment)]
+    return " ".join([*variables, "python3 -m benchmark run", shlex.join([*words, *secrets])]).strip()

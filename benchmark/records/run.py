@@ -52,6 +52,9 @@ class RunRecord(Record):
     run_id: Name
     created_at: Name
     command: Text = Field(description="the command to run it again")
+    command_hides: tuple[Name, ...] = Field(
+        (), description="variables that the command lacks because they are secret: to be given again"
+    )
     versions: dict[Name, Text]
     nodes: dict[Name, ResolvedSettings]
     hosts: dict[Name, Text] = Field(default_factory=dict, description="node -> address that Ansible used")

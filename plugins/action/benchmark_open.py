@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +11,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible import context, release
+from ansible.module_utils.common.text.converters import to_text
 from ansible.utils.display import Display
+from command_line import CommandLine, command_line
 from node_action import CHECKOUT, NodeAction, NodeFailure
-from play_settings import SECRETS, Play, resolve_play
+from play_settings import Play, nodes, resolve_play, secret_values
 from run_lock import warn_without_locks
 
 from benchmark.cluster.attempts import open_attempt
@@ -42,6 +43,8 @@ class ActionModule(NodeAction):
         And of a run that is resumed: `settings_from`, its directory, and `done`, the nodes that nothing is asked of.
         """
         play = resolve_play(self.task_vars, self._loader)
+        # Before the directory changes: what is given on the command line is relative to this one.
+        self.command = self._command_line()
         asked = next(iter(play.resolved.values())).settings.benchmark_fail_on_invalid
         given = next(iter(play.given.values())).get("benchmark_fail_on_invalid", asked)
         reported = {"changed": not self.check_mode, "settings_from": "", "done": [], "fail_on_invalid": given}
@@ -56,7 +59,8 @@ class ActionModule(NodeAction):
         os.chdir(CHECKOUT)  # relative settings mean the checkout, wherever ansible-playbook was called
         run_id, directory = open_run(
             play.resolved,
-            command=_command_line(),
+            command=self.command.text,
+            command_hides=self.command.hidden,
             versions={"ansible-core": release.__version__},
             hosts=play.hosts,
             on_command_line=play.on_command_line,
@@ -78,7 +82,7 @@ class ActionModule(NodeAction):
             run_dir,
             run,
             todo,
-            command=_command_line(),
+            command=self.command.text,
             notes=left.notes,
             hosts={node: play.hosts[node] for node in todo},
             leader=controller(os.getppid()),
@@ -110,26 +114,12 @@ class ActionModule(NodeAction):
             write_record(place / ORDER, order)
         return {"run_id": run_id, "dir": str(directory)}
 
+    def _command_line(self) -> CommandLine:
+        known = self.task_vars["hostvars"]
+        secrets = {value for node in nodes(self.task_vars) for value in secret_values(known[node])}
+        extras = [to_text(extra) for extra in context.CLIARGS.get("extra_vars") or ()]
+        return command_line(sys.argv, extras, checkout=CHECKOUT, cwd=Path.cwd(), secrets=secrets)
+
 
 def _count(number: int) -> str:
     return f"{number} node" if number == 1 else f"{number or 'no'} nodes"
-
-
-def _command_line() -> str:
-    """Return the command to run it again; the values of -e that may be secret are left out."""
-    words = ["ansible-playbook", *context.CLIARGS.get("args", ())]
-    for source in context.CLIARGS.get("inventory") or ():
-        words += ["-i", source]
-    if context.CLIARGS.get("subset"):
-        words += ["--limit", context.CLIARGS["subset"]]
-    for extra in context.CLIARGS.get("extra_vars") or ():
-        text = extra.decode() if isinstance(extra, bytes) else str(extra)
-        words += ["-e", text if _harmless(text) else "..."]
-    return shlex.join(words)
-
-
-def _harmless(extra: str) -> bool:
-    """Return whether a word of -e sets benchmark_* variables only (or names a file): nothing else is written down."""
-    names = [word.partition("=")[0] for word in shlex.split(extra) if "=" in word]
-    settings = all(name.startswith("benchmark_") and name not in SECRETS for name in names)
-    return extra.startswith("@") or (settings and len(names) == len(shlex.split(extra)))
