@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from benchmark.fleet.errors import Lost, Refused
-from benchmark.fleet.ssh import Ssh
+from benchmark.fleet.ssh import Ssh, dropped
 
 # For what answers in a second on a node that is well: a disk or a driver that hangs never answers.
 ANSWER_S = 60
@@ -30,8 +30,7 @@ MOST_AT_ONCE = 400_000
 MOST_PER_S = 10_000
 # How long is waited for the end of an ssh whose output has ended.
 EXIT_S = 2.0
-# What ssh says where a server drops connections because too many are about to log in, and how long they are made again.
-DROPPED = ("kex_exchange_identification: Connection closed", "kex_exchange_identification: read: Connection reset")
+# How long a connection is made again that was dropped because too many are about to log in.
 DROPPED_S, DROPPED_PAUSE_S = 20, (0.5, 2.0)
 # Nodes that are called at once: a handshake takes both ends a tenth of a second of processor time. Through a host in
 # between fewer, for sshd lets no more than ten be about to log in.
@@ -92,6 +91,9 @@ class Session:
             await session._connect_pipes()
             await session._hear_first_word()
             session.send_bytes(sent)
+        except Lost as lost:
+            session.close()
+            raise Lost(await ssh.explain(str(lost))) from lost
         except BaseException:
             session.close()
             raise
@@ -223,7 +225,7 @@ class Session:
 
     def _explain(self) -> str:
         # What has come: a master connection that ssh left behind holds it open.
-        return " ".join(self.errors().split())[-300:] or "the session ended"
+        return " ".join(self.errors().split())[-1000:] or "the session ended"
 
     def _read_errors(self) -> None:
         """Keep the end of what is said on standard error: a full pipe would stop ssh."""
@@ -266,7 +268,7 @@ async def call(ssh: Ssh, program: str, arguments: list[str], limit_s: float, cal
             async with calls:
                 return await Session.open(ssh, program, arguments, limit_s)
         except Lost as lost:
-            if time.monotonic() > until or not any(words in str(lost) for words in DROPPED):
+            if time.monotonic() > until or not dropped(str(lost)):
                 raise
         # Not all at the same moment.
         await asyncio.sleep(random.uniform(*DROPPED_PAUSE_S))  # noqa: S311 # no secret
