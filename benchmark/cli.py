@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from benchmark import DISCLAIMER, __version__
 from benchmark.errors import BenchmarkError, RunError, SetupError
-from benchmark.importing import importing, one_blas_thread
+from benchmark.importing import importing, missing_package, one_blas_thread
 
 # Each command's module has add_arguments(parser) and main(arguments) -> exit code. Only the one asked for is
 # imported: a controller has no torch, a node no Ansible.
@@ -86,8 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 with importing(), one_blas_thread():
                     loaded = importlib.import_module(module)
             except ModuleNotFoundError as missing:
-                print(f"The package {missing.name} is missing: install requirements.txt (controller) or "
-                      "requirements-node.txt (node) into this Python.", file=sys.stderr)  # fmt: skip
+                print(missing_package(missing.name), file=sys.stderr)
                 return SetupError.exit_code
             loaded.add_arguments(command)
             command.set_defaults(main=loaded.main)

@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmark.cluster.drift import drift_reason
 from benchmark.errors import InputError
-from benchmark.files import read_record, write_record
+from benchmark.files import read_record, write_atomic, write_record
 from benchmark.fleet.errors import ControllerGone, Ended, Excluded, Lost, NodeError, Refused
 from benchmark.fleet.remote_run import GRACE_S, Node, RemoteRun, Reports
 from benchmark.fleet.rendezvous import (
@@ -32,6 +34,8 @@ from benchmark.rundir import FAILURE, of_repeat
 
 # The role that failures are of.
 STAGE = "benchmark"
+# Beside a node's other files: where a fault came from that this program did not expect.
+TRACEBACK = "controller_traceback.txt"
 # Clocks that are read at once: more would wait for each other here.
 CLOCKS_AT_ONCE = 8
 # How long telling all is tried out at most.
@@ -155,7 +159,7 @@ class Measurement:
                 failure = await self._stop_interrupted(run)
                 self.outcome.interrupted |= bool(failure)
         except Exception as error:  # a fault of this program's own is to cost no other node its result
-            failure = f"{type(error).__name__}: {error}"
+            failure = f"{type(error).__name__}: {error}{_kept(run)}"
         finally:
             self._barrier.leave(name)
             run.close()
@@ -179,7 +183,11 @@ class Measurement:
             return unreachable(str(lost), run.node.ssh.address)
         except TimeoutError:
             return unreachable(f"took a command and gave no answer within {ANSWER_S} s", run.node.ssh.address)
-        except (NodeError, InputError, OSError) as error:
+        except OSError as error:
+            return (
+                f"{error or type(error).__name__}" if error.filename else f"{type(error).__name__}: {error}{_kept(run)}"
+            )
+        except (NodeError, InputError) as error:
             return str(error) or type(error).__name__
         return ""
 
@@ -366,6 +374,15 @@ class Measurement:
         except (NodeError, InputError, OSError) as error:
             return str(error) or type(error).__name__
         return ""
+
+
+def _kept(run: RemoteRun) -> str:
+    """Keep where an exception came from whose words do not say it; return the sentence that names the file."""
+    path = run.node.place / TRACEBACK
+    with suppress(OSError):
+        write_atomic(path, traceback.format_exc())
+        return f"; where it came from: {path}."
+    return ""
 
 
 def progress_every_s(count: int) -> int:

@@ -320,7 +320,11 @@ def main() -> None:
         full = is_full(directory.parent, Path(tempfile.gettempdir()))
         module.fail_json(msg=FULL.format(settings=module.params["settings"]) if full else str(error))
     except OSError as error:
-        module.fail_json(msg=f"{error.filename or directory} cannot be written: {error.strerror}.")
+        module.fail_json(
+            msg=f"{error.filename or directory} cannot be written: {error.strerror}. The environment is not as this "
+            "checkout wants it: have its owner update it, or set "
+            f"{module.params['settings']}_dir to a directory of this user's own."
+        )
     module.exit_json(changed=changed)
 
 

@@ -6,6 +6,7 @@ Ansible's own UNREACHABLE cannot be rescued: the node would leave the play, and 
 from __future__ import annotations
 
 import os
+import traceback
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -80,6 +81,9 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
             )
         if isinstance(error, AnsibleConnectionFailure):
             return unreachable(str(error), self.address)
+        if isinstance(error, OSError) and error.filename is None:
+            # Its words alone do not say where.
+            traceback.print_exc()
         return f"{type(error).__name__}: {error}"
 
     def _act(self) -> dict[str, Any]:
@@ -173,8 +177,10 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         return way_of(self._connection, lambda: connect(self, self.node, self.task_vars))
 
     def _low_level_execute_command(self, cmd: str, *args: Any, **more: Any) -> dict[str, Any]:
-        """Run a command as ansible-core does, whatever the user's login shell on the node; its own commands too."""
-        done: dict[str, Any] = super()._low_level_execute_command(plain(cmd), *args, **more)
+        """Run a command as ansible-core does, whatever the user's login shell and language on the node."""
+        done: dict[str, Any] = super()._low_level_execute_command(
+            plain(f"LC_ALL=C; export LC_ALL; {cmd}"), *args, **more
+        )
         return done
 
     def module(self, name: str, within_s: float, **arguments: Any) -> dict[str, Any]:
