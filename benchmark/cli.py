@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -59,6 +60,8 @@ def entry() -> NoReturn:
     At once, once all is written: LoadGen or an engine may have left a thread behind that no longer ends, and what a
     run made is on the disk by then.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # also into a file or a pipe
     try:
         code = main()
     except Exception:

@@ -14,12 +14,14 @@ import shlex
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from benchmark.fleet.errors import Lost, Refused
 from benchmark.fleet.ssh import Ssh, dropped
+from benchmark.progress import PREFIX
 
 # For what answers in a second on a node that is well: a disk or a driver that hangs never answers.
 ANSWER_S = 60
@@ -38,6 +40,8 @@ CALLS_AT_ONCE, CALLS_THROUGH_JUMP = 64, 8
 _CHUNK = 1 << 16
 # ssh's own exit code where it found no way, or lost it.
 SSH_FAILED = 255
+# Of a line that says how far a program is; see benchmark.progress.
+MOST_PROGRESS = 200
 FLOOD = "The node sends without end"
 # What a command may print that is asked for.
 MOST_PRINTED = 16 * 2**20
@@ -59,6 +63,9 @@ class Session:
         self._began = time.monotonic()
         self._received = 0
         self._closed = False
+        self.heard: Callable[[str], None] | None = None
+        """Is given each line of standard error that says how far a program is, without the word before it."""
+        self._progress = b""
 
     @classmethod
     async def open(cls, ssh: Ssh, program: str, arguments: list[str], limit_s: float) -> Session:
@@ -239,7 +246,21 @@ class Session:
             said = b""
         if not said:
             asyncio.get_running_loop().remove_reader(descriptor)
-        self._errors = (self._errors + said)[-_CHUNK:]
+        self._errors = (self._errors + self._without_progress(said))[-_CHUNK:]
+
+    def _without_progress(self, said: bytes) -> bytes:
+        """Hand on the lines that say how far a program is; return the others."""
+        if self.heard is None:
+            return said
+        *lines, self._progress = (self._progress + said).split(b"\n")
+        # Somebody else's words may have no end of a line.
+        kept, self._progress = (
+            (self._progress, b"") if len(self._progress) > MOST_PROGRESS or not said else (b"", self._progress)
+        )
+        mine = [line for line in lines if line.startswith(PREFIX.encode())]
+        for line in mine:
+            self.heard(line[len(PREFIX) : MOST_PROGRESS].decode(errors="replace").strip())
+        return b"".join(line + b"\n" for line in lines if line not in mine) + kept
 
     def errors(self) -> str:
         """Return what was said on standard error."""
@@ -274,10 +295,16 @@ async def call(ssh: Ssh, program: str, arguments: list[str], limit_s: float, cal
         await asyncio.sleep(random.uniform(*DROPPED_PAUSE_S))  # noqa: S311 # no secret
 
 
-async def run_command(ssh: Ssh, command: str, stdin: bytes | None, within_s: float) -> tuple[int, str, str]:
-    """Run a simple command of /bin/sh on the node; return its exit code, stdout and stderr. Raises Lost, Refused."""
+async def run_command(
+    ssh: Ssh, command: str, stdin: bytes | None, within_s: float, heard: Callable[[str], None] | None = None
+) -> tuple[int, str, str]:
+    """Run a simple command of /bin/sh on the node; return its exit code, stdout and stderr. Raises Lost, Refused.
+
+    `heard` is given what the command says of how far it is, as it says it: lines of stderr that begin with PREFIX.
+    """
     program = _COMMAND.format(command=command, stdin=" < /dev/null" if stdin is None else "")
     session = await Session.open(ssh, program, ["command", "{mark}"], within_s)
+    session.heard = heard
     try:
         if stdin is not None:
             session.send_bytes(stdin)

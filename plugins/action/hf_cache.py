@@ -9,8 +9,12 @@ import posixpath
 import shlex
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +33,7 @@ from benchmark.locks import take
 from benchmark.node.hub.cache import COMMIT, Manifest, RepositoryCache
 from benchmark.node.hub.files import DATASET, MODEL, Kind
 from benchmark.profiles import load_profile
+from benchmark.progress import PREFIX, gigabytes
 from benchmark.settings import is_directory_path
 
 FILES = CHECKOUT / "roles/hf_cache/files"
@@ -189,7 +194,7 @@ class ActionModule(NodeAction):
         began = time.monotonic()
         # The play's `environment` (HF_ENDPOINT, HTTPS_PROXY): Ansible itself gives it to modules only.
         command = f"env {self._compute_environment_string()} {self._command(part, limit, *options)}"
-        code, out, err = self.shell(command, stdin=stdin, answer_s=float(limit) + ANSWER_S)
+        code, out, err = self.shell(command, stdin=stdin, answer_s=float(limit) + ANSWER_S, progress=True)
         if code == KILLED and time.monotonic() - began >= float(limit):
             code = TIMED_OUT
         if code == NO_ENVIRONMENT:
@@ -243,20 +248,38 @@ class ActionModule(NodeAction):
     def _download(self, part: Part, words: list[str], token: str) -> dict[str, Any]:
         environment = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
         limit = str(self.setting("hf_cache_timeout_s"))
-        try:
-            done = subprocess.run(
+        with tempfile.TemporaryFile("w+") as out:
+            process = subprocess.Popen(
                 [sys.executable, "-m", "benchmark", *words],
-                input=token + "\n",
                 env={**environment, "PYTHONPATH": str(CHECKOUT)},
                 cwd="/",
-                capture_output=True,
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=subprocess.PIPE,
                 text=True,
-                timeout=float(limit),
-                check=False,
+                errors="replace",
             )
-        except subprocess.TimeoutExpired:
-            return _answer(part, TIMED_OUT, "", "", limit)
-        return _answer(part, done.returncode, done.stdout, done.stderr, limit)
+            late = threading.Timer(float(limit), process.kill)
+            late.start()
+            said: deque[str] = deque(maxlen=100)
+            try:
+                with process:
+                    assert process.stdin  # noqa: S101 # a pipe was asked for
+                    with suppress(BrokenPipeError), process.stdin:
+                        process.stdin.write(token + "\n")
+                    for line in process.stderr or ():
+                        if line.startswith(PREFIX):
+                            self.show_progress(f"on the controller: {line.removeprefix(PREFIX).strip()}")
+                        else:
+                            said.append(line)
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                expired = not late.is_alive()
+                late.cancel()
+            out.seek(0)
+            return _answer(part, TIMED_OUT if expired else process.returncode, out.read(), "".join(said), limit)
 
     def _push(self, part: Part, manifest: Manifest) -> dict[str, Any] | None:
         """Bring what the node lacks from the controller's cache, and have the node verify and link it."""
@@ -268,7 +291,12 @@ class ActionModule(NodeAction):
         missing = {f.etag: f for f in manifest.files.values() if f.etag in found["missing"]}
         blobs = posixpath.join(posixpath.dirname(posixpath.dirname(found["snapshot"])), "blobs")
         self._shell_or_fail(f"mkdir -p {shlex.quote(blobs)}")
-        for etag, file in sorted(missing.items()):
+        total, sent = sum(file.size for file in missing.values()), 0
+        for number, (etag, file) in enumerate(sorted(missing.items())):
+            self.show_progress(
+                f"{gigabytes(sent)} of {gigabytes(total)} sent to the node, {number} of {len(missing)} files"
+            )
+            sent += file.size
             # Beside, under a name of this node's own: another node with the same home may push the same file.
             beside = posixpath.join(blobs, f"{etag}.{self.node}.incomplete")
             try:

@@ -6,6 +6,7 @@ On a terminal a block at its bottom; elsewhere, and under ansible-runner, lines,
 from __future__ import annotations
 
 import atexit
+import io
 import os
 import shutil
 import sys
@@ -57,6 +58,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
 
     def __init__(self) -> None:
         super().__init__()
+        # Where the output is a file or a pipe (tee, cron, nohup) it would else come when a buffer is full.
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(line_buffering=True)
         self._channel = open_channel()
         self._fleet = Fleet()
         # Of the fleet: results come in one thread, and the other draws.
@@ -122,7 +127,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
     def _hear(self) -> None:
         with self._lock:
             for node, progress in self._channel.receive():
-                if progress.state in (*ROLES, *ENDED):
+                if progress.state in (*ROLES, *ENDED) and not progress.detail:
                     self._fleet.put(node, progress.state, time.monotonic())
                 else:
                     self._fleet.report(node, progress, time.monotonic())
@@ -132,7 +137,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
         with self._lock:
             lines = self._fleet.changes()
             if now - last_line >= LINE_S:
-                lines.append(self._fleet.summary(now))
+                lines += [self._fleet.summary(now), *self._fleet.details()]
                 last_line = now
         for line in lines:
             self._display.display(f"{time.strftime('%H:%M:%S')} {line}")

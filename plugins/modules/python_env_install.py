@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -53,6 +54,9 @@ WHEELS = ".llm-benchmark-wheels"
 
 
 FULL = "The disk is full: make room, or set {settings}_dir (and TMPDIR) to a larger disk."
+# Of what pip says, the end is kept.
+MOST_LINES = 5000
+UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 # Less than any package takes, in bytes.
 NOTHING_LEFT = 256 * 2**10
 
@@ -100,7 +104,9 @@ def is_full(*places: Path) -> bool:
         return False
 
 
-def run(command: list[str], timeout_s: int, settings: str, *, wheelhouse: bool = False) -> None:
+def run(
+    command: list[str], timeout_s: int, settings: str, *, wheelhouse: bool = False, progress: Progress | None = None
+) -> None:
     """Run a command; raise InstallError with a sentence about its failure, which names the `settings` to change.
 
     For a `wheelhouse`, nothing of pip's configuration on the node is honoured: it could name other sources.
@@ -110,21 +116,80 @@ def run(command: list[str], timeout_s: int, settings: str, *, wheelhouse: bool =
         environment = {name: value for name, value in environment.items() if not name.startswith("PIP_")}
         environment |= {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False)
-    except subprocess.TimeoutExpired:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
+        )
+    except OSError as error:
+        raise InstallError(f"{command[0]} does not start: {error.strerror}.") from None
+    late = threading.Timer(timeout_s, process.kill)
+    late.start()
+    said: deque[str] = deque(maxlen=MOST_LINES)
+    with process:
+        for line in process.stdout or ():
+            said.append(line)
+            if progress:
+                progress.hear(line)
+    expired = not late.is_alive()
+    late.cancel()
+    if expired:
         raise InstallError(
             f"{' '.join(command[:4])} did not end within {settings}_timeout_s = {timeout_s} s: is the package index "
             "slow or out of reach?"
-        ) from None
-    except OSError as error:
-        raise InstallError(f"{command[0]} does not start: {error.strerror}.") from None
-    if done.returncode < 0:
+        )
+    if process.returncode < 0:
         raise InstallError(
-            f"{' '.join(command[:4])} was killed (signal {-done.returncode}): did the node run out of memory? See "
+            f"{' '.join(command[:4])} was killed (signal {-process.returncode}): did the node run out of memory? See "
             "dmesg there; then run again."
         )
-    if done.returncode != 0:
-        raise InstallError(sentence(done.stdout + "\n" + done.stderr, settings, wheelhouse=wheelhouse))
+    if process.returncode != 0:
+        raise InstallError(sentence("".join(said), settings, wheelhouse=wheelhouse))
+
+
+class Progress:
+    """How far pip is, in a file that the controller reads (see `FOLLOW` in plugins/shared/environment_action.py)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._packages: set[str] = set()
+        self._bytes = 0.0
+
+    def hear(self, line: str) -> None:
+        """Take in a line of pip's output."""
+        if found := re.match(
+            r"\s*(Downloading|Using cached|Processing) (?:\S*/)?(\S+\.whl|\S+\.tar\.gz)(?=\s|$)(.*)", line
+        ):
+            file, size = found[2], re.search(r"\(([\d.]+) ([kMG]?B)\)", found[3])
+            if file in self._packages:
+                return
+            self._packages.add(file)
+            self._bytes += float(size[1]) * UNITS[size[2]] if size else 0
+            what = " ".join(file.split("-")[:2])
+            self.show(f"{found[1].lower()} {what}{' ' + size[0] if size else ''}; {self._so_far}")
+        elif found := re.match(r"\s*Collecting (\S+)", line):
+            self.show(f"looking for {found[1][:40]}; {self._so_far}")
+        elif found := re.match(r"\s*Installing collected packages: (.*)", line):
+            self.show(f"unpacking {len(found[1].split(','))} packages, {self._size} of wheels")
+
+    @property
+    def _so_far(self) -> str:
+        count = len(self._packages)
+        return f"{count} package{'' if count == 1 else 's'}, {self._size} so far"
+
+    @property
+    def _size(self) -> str:
+        return f"{self._bytes / 1e9:.1f} GB" if self._bytes >= 1e9 else f"{self._bytes / 1e6:.0f} MB"
+
+    def show(self, words: str) -> None:
+        """Say how far it is; that this cannot be written is no failure."""
+        beside = self._path.with_name(f"{self._path.name}.part")
+        with suppress(OSError):
+            beside.write_text(f"{words}\n")
+            beside.replace(self._path)
+
+    def end(self) -> None:
+        """Leave nothing."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
 def sentence(output: str, settings: str, *, wheelhouse: bool = False) -> str:
@@ -162,7 +227,7 @@ def requirements_without_torch(text: str) -> tuple[list[str], str]:
     return torch, "\n".join(line for line in lines if line not in torch) + "\n"
 
 
-def install(directory: Path, parameters: dict[str, Any]) -> None:
+def install(directory: Path, parameters: dict[str, Any], progress: Progress | None = None) -> None:
     """Make or update the environment; the marker is written last, so that a half-made one is never taken for made."""
     interpreter = str(Path(parameters["python"]).expanduser())
     python = directory / "bin" / "python"
@@ -171,46 +236,50 @@ def install(directory: Path, parameters: dict[str, Any]) -> None:
     # What did not come from a wheelhouse as a whole could hold anything: with one, such an environment is made anew.
     if not works(python, interpreter) or (parameters["wheels_dir"] and not have):
         shutil.rmtree(directory, ignore_errors=True)
+        if progress:
+            progress.show("making the virtual environment")
         run([interpreter, "-m", "venv", str(directory)], parameters["timeout_s"], parameters["settings"])
         have = []
     requirements = directory / "requirements.txt"
     requirements.write_text(parameters["requirements"])
     if parameters["wheels_dir"]:
-        install_from_wheels(directory, have, parameters)
+        install_from_wheels(directory, have, parameters, progress)
     else:
-        install_from_index(python, requirements, parameters)
+        install_from_index(python, requirements, parameters, progress)
     beside = directory / (MARKER + ".part")
     beside.write_text(f"{parameters['fingerprint']}\n{installed_sum(directory)}\n")
     beside.replace(directory / MARKER)
 
 
-def install_from_index(python: Path, requirements: Path, parameters: dict[str, Any]) -> None:
+def install_from_index(python: Path, requirements: Path, parameters: dict[str, Any], progress: Progress | None) -> None:
     """Install with the node's own pip configuration, torch from an index of its own where there is one."""
     timeout_s, settings = parameters["timeout_s"], parameters["settings"]
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--no-color"]
+    pip = [str(python), "-m", "pip", "install", "--no-color", "--progress-bar", "off"]
     if parameters["torch_index_url"]:
         # From that index alone, and first: what comes after finds torch there and takes no other build.
         torch, _ = requirements_without_torch(parameters["requirements"])
-        run([*pip, "--index-url", parameters["torch_index_url"], *torch], timeout_s, settings)
-    run([*pip, "--requirement", str(requirements)], timeout_s, settings)
+        run([*pip, "--index-url", parameters["torch_index_url"], *torch], timeout_s, settings, progress=progress)
+    run([*pip, "--requirement", str(requirements)], timeout_s, settings, progress=progress)
     if parameters["wheel"]:
         run([*pip, "--no-deps", "--force-reinstall", parameters["wheel"]], timeout_s, settings)
     (python.parents[1] / WHEELS).unlink(missing_ok=True)
 
 
-def install_from_wheels(directory: Path, have: list[str], parameters: dict[str, Any]) -> None:
+def install_from_wheels(
+    directory: Path, have: list[str], parameters: dict[str, Any], progress: Progress | None
+) -> None:
     """Install what is locked and not there yet, each wheel against its hash, and from nowhere else."""
     locked, reported = parameters["locked"], (parameters["timeout_s"], parameters["settings"])
     pip = [str(directory / "bin" / "python"), "-m", "pip"]
     gone = {line.split("==")[0] for line in have} - {line.split("==")[0] for line in locked}
     if gone:
         run([*pip, "uninstall", "--quiet", "--yes", *sorted(gone)], *reported, wheelhouse=True)
-    words = ["install", "--quiet", "--no-color", "--no-index", "--no-deps", "--force-reinstall"]
+    words = ["install", "--no-color", "--progress-bar", "off", "--no-index", "--no-deps", "--force-reinstall"]
     if new := [line for line in locked if line not in have]:
         listing = directory / "wheels.txt"
         listing.write_text("\n".join(new) + "\n")
         offered = ["--find-links", parameters["wheels_dir"], "--only-binary", ":all:", "--require-hashes"]
-        run([*pip, *words, *offered, "--requirement", str(listing)], *reported, wheelhouse=True)
+        run([*pip, *words, *offered, "--requirement", str(listing)], *reported, wheelhouse=True, progress=progress)
     if parameters["wheel"]:
         run([*pip, *words, parameters["wheel"]], *reported, wheelhouse=True)
     # The wheels were chosen on the controller: that nothing is lacking is asked of pip here.
@@ -309,7 +378,11 @@ def main() -> None:
         with alone(directory.with_name(f".{directory.name}.lock")):
             # Another node with the same home may have made it while this one waited.
             if changed := not is_made(directory, module.params["fingerprint"]):
-                install(directory, module.params)
+                progress = Progress(directory.with_name(f".{directory.name}.progress"))
+                try:
+                    install(directory, module.params, progress)
+                finally:
+                    progress.end()
         if module.params["wheels_dir"]:
             # Only now: after a failure they need not be sent again.
             shutil.rmtree(module.params["wheels_dir"], ignore_errors=True)
@@ -322,7 +395,7 @@ def main() -> None:
     except OSError as error:
         module.fail_json(
             msg=f"{error.filename or directory} cannot be written: {error.strerror}. The environment is not as this "
-            "checkout wants it: have its owner update it, or set "
+            "checkout wants it: have its owner renew it, or set "
             f"{module.params['settings']}_dir to a directory of this user's own."
         )
     module.exit_json(changed=changed)

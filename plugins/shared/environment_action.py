@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from install_progress import following
 from node_action import CHECKOUT, NodeAction, NodeFailure
 from wheel_supply import HouseOnController, Wanted
 
@@ -72,11 +74,16 @@ class EnvironmentAction(NodeAction):
             "settings": self.settings,
         }
         if supply:
+            self.show_progress(f"{len(supply.files)} wheels, {supply.size / 1e9:.1f} GB, to be sent")
             supply.send(*([self.wheel] if self.wheel else []))
             arguments |= {"wheels_dir": supply.ready, "locked": supply.locked}
         if self.wheel:
             arguments["wheel"] = f"{supply.ready}/{self.wheel.name}" if supply else self._push(self.wheel)
-        done = self.module("python_env_install", INSTALLATIONS * arguments["timeout_s"], **arguments)
+        needed = f"{float(self._own('min_free_gb')):g} GB of disk"
+        names = set(re.findall(r"^[A-Za-z0-9][\w.-]*", wanted.requirements, re.MULTILINE))
+        self.show_progress(f"installing {len(names)} pinned packages and what they need, up to {needed}")
+        with following(self.way, wanted.directory, self.show_progress):
+            done = self.module("python_env_install", INSTALLATIONS * arguments["timeout_s"], **arguments)
         result: dict[str, Any] = {"changed": bool(done["changed"]), "fingerprint": fingerprint}
         return result | ({"sent": supply.size} if supply else {})
 

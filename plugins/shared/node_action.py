@@ -5,6 +5,7 @@ Ansible's own UNREACHABLE cannot be rescued: the node would leave the play, and 
 
 from __future__ import annotations
 
+import json
 import os
 import traceback
 from abc import abstractmethod
@@ -21,12 +22,14 @@ from bounds import TooMuch, bounded
 from checkout import CHECKOUT as CHECKOUT  # for the actions
 from connections import connect, way_of
 from interruption import Interrupted, end_own_children, interrupted_by, interruptible, run_interruptible
+from reports import hand_on
 
 from benchmark.files import read_record
 from benchmark.fleet.errors import Lost, NodeError
 from benchmark.fleet.login_shell import plain
 from benchmark.fleet.session import ANSWER_S, run_command
 from benchmark.fleet.ssh import Ssh, unreachable
+from benchmark.progress import parse
 from benchmark.rundir import NODES, ORDER, RunOrder
 from benchmark.settings import Settings
 from benchmark.unwritable import errno_in, remedy
@@ -163,13 +166,21 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         """
         return None
 
-    def shell(self, command: str, stdin: str | None = None, answer_s: float = ANSWER_S) -> tuple[int, str, str]:
+    def shell(
+        self, command: str, stdin: str | None = None, answer_s: float = ANSWER_S, progress: bool = False
+    ) -> tuple[int, str, str]:
         """Run a simple command of /bin/sh on the node (no list, no pipe), without starting a Python there.
 
         Returns exit code, stdout and stderr. `stdin` appears in no process list and in no output. A node that has not
-        answered within `answer_s` seconds is taken for lost, and what it started for us is ended there.
+        answered within `answer_s` seconds is taken for lost, and what it started for us is ended there. With `progress`
+        what the command says of how far it is, is shown.
         """
-        return run_interruptible(run_command(self.way, command, None if stdin is None else stdin.encode(), answer_s))
+        given, heard = None if stdin is None else stdin.encode(), self.show_progress if progress else None
+        return run_interruptible(run_command(self.way, command, given, answer_s, heard))
+
+    def show_progress(self, words: str) -> None:
+        """Show how far the node is with this role."""
+        hand_on(self.node, None, parse(json.dumps({"state": self.stage, "detail": words})))
 
     @cached_property
     def way(self) -> Ssh:

@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from benchmark.errors import BenchmarkError, InputError, RunError, SetupError
 from benchmark.locks import take
 from benchmark.node.hub.cache import File, Manifest, RepositoryCache
 from benchmark.node.hub.files import MODEL, Kind
+from benchmark.progress import gigabytes, say
 from benchmark.unwritable import FULL
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 # One connection seldom fills a fast line; more than this only annoys the hub.
 CONNECTIONS = 4
+# How often is said how much has come, in seconds.
+SHOW_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Hub:
             cache.locks.mkdir(parents=True, exist_ok=True)
             # A name per blob: the same content may occur under two names.
             names = {file.etag: name for name, file in files.items()}
-            with ThreadPoolExecutor(CONNECTIONS) as pool:
+            with _showing(cache, {file.etag: file for file in files.values()}), ThreadPoolExecutor(CONNECTIONS) as pool:
                 jobs = [pool.submit(self._bring, cache, commit, name, files[name]) for name in names.values()]
                 try:
                     for job in jobs:
@@ -211,6 +215,35 @@ def disk_error(error: OSError, cache: Path | None) -> BenchmarkError:
             "is kept."
         )
     return SetupError(f"{place} cannot be used: {error.strerror}: check its owner, or set hf_cache_dir elsewhere.")
+
+
+@contextmanager
+def _showing(cache: RepositoryCache, files: dict[str, File]) -> Iterator[None]:
+    """Within, say now and then how much of the files has come: in bytes, and how many are whole."""
+    total, over = sum(file.size for file in files.values()), threading.Event()
+    count = f"{len(files)} file{'' if len(files) == 1 else 's'}"
+    say(f"{gigabytes(total)} in {count} to be downloaded from {cache.repository}")
+
+    def show() -> None:
+        while not over.wait(SHOW_S):
+            sizes = [_size(cache.blob(file)) or _size(cache.partial(file)) for file in files.values()]
+            whole = sum(cache.blob(file).exists() for file in files.values())
+            say(f"{gigabytes(sum(sizes))} of {gigabytes(total)} downloaded, {whole} of {count}")
+
+    shows = threading.Thread(target=show, daemon=True)
+    shows.start()
+    try:
+        yield
+    finally:
+        over.set()
+        shows.join()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 @contextmanager

@@ -333,7 +333,7 @@ def test_an_error_that_names_no_file_keeps_where_it_came_from(
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(simulated.Engine, "load", no_socket)
-    with pytest.raises(RunError, match="OSError: ..Errno 24. Too many open files"):
+    with pytest.raises(RunError, match="Too many open files"):
         run(request(tmp_path))
     assert "in no_socket" in capfd.readouterr().err
     assert written(tmp_path).error == "OSError: [Errno 24] Too many open files"

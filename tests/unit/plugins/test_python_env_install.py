@@ -127,3 +127,29 @@ def test_one_process_at_a_time_also_without_file_locks(number: int, tmp_path: Pa
     assert [process.wait(timeout=120) for process in running] == [0, 0, 0]
     assert log.read_text().split() == ["in", "out"] * 3
     assert not list(tmp_path.glob("*.held"))
+
+
+def test_how_far_pip_is_stands_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / ".venv.progress"
+    progress = install.Progress(path)
+    said = []
+    for line in (
+        "Collecting torch==2.13.0 (from -r requirements.txt (line 3))",
+        "  Downloading torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl.metadata (30 kB)",
+        "Downloading torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl (532.6 MB)",
+        "Downloading https://index/a/nvidia_cublas-13.1-py3-none-manylinux.whl (1.2 GB)",
+        "  Using cached Jinja2-3.1.6-py3-none-any.whl (134 kB)",
+        "Installing collected packages: torch, nvidia-cublas, Jinja2",
+    ):
+        progress.hear(line)
+        said.append(path.read_text())
+    assert said == [
+        "looking for torch==2.13.0; 0 packages, 0 MB so far\n",
+        "looking for torch==2.13.0; 0 packages, 0 MB so far\n",
+        "downloading torch 2.13.0 (532.6 MB); 1 package, 533 MB so far\n",
+        "downloading nvidia_cublas 13.1 (1.2 GB); 2 packages, 1.7 GB so far\n",
+        "using cached Jinja2 3.1.6 (134 kB); 3 packages, 1.7 GB so far\n",
+        "unpacking 3 packages, 1.7 GB of wheels\n",
+    ]
+    progress.end()
+    assert list(tmp_path.iterdir()) == []
