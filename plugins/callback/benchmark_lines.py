@@ -29,6 +29,8 @@ EACH = 8
 NAMES = 5
 # The action that runs once, for all nodes.
 MEASURE = "benchmark_measure"
+# The actions that may take minutes, none of which is ever skipped.
+LONG = ("node_probe", "preflight", "python_env", "vllm", "hf_cache", MEASURE, "cluster_aggregate")
 
 
 class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
@@ -42,6 +44,12 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
         super().__init__()
         self._well: dict[str, list[str]] = {}
         self._fetched: set[str] = set()
+
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        """Say what is begun that takes long: as skipped tasks are not shown, it would be said at the end."""
+        super().v2_runner_on_start(host, task)
+        if task.action in LONG and self._last_task_banner != task._uuid:
+            self._print_task_banner(task)
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """Keep it for the task's line, unless there is more to show than that it went well."""

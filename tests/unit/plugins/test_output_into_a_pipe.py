@@ -15,7 +15,7 @@ PLAY = """\
   connection: local
   tasks:
     - {name: Say something, ansible.builtin.debug: {msg: hello}}
-    - {name: Wait until somebody has heard it, ansible.builtin.raw: "read -r _ < heard"}
+    - {name: Wait until somebody has heard it, ansible.builtin.raw: "read -r _ < {{ playbook_dir }}/heard"}
 """
 
 
@@ -31,7 +31,7 @@ def test_lines_come_as_they_are_printed(tmp_path: Path) -> None:
     assert process.stdout
     with process:
         for line in process.stdout:
-            if "Wait until somebody has heard it" in line:
+            if "hello" in line:
                 with (tmp_path / "heard").open("w") as heard:
                     heard.write("yes\n")
     late.cancel()
