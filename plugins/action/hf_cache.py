@@ -35,6 +35,7 @@ from benchmark.node.hub.files import DATASET, MODEL, Kind
 from benchmark.profiles import load_profile
 from benchmark.progress import PREFIX, gigabytes
 from benchmark.settings import is_directory_path
+from benchmark.words import plural
 
 FILES = CHECKOUT / "roles/hf_cache/files"
 NO_ENVIRONMENT = 100  # files/fetch.sh
@@ -156,9 +157,21 @@ class ActionModule(NodeAction):
         else:
             words = [] if source == "hub" else ["--offline"]
             done = self._fetch(part, *words, *(["--check"] if self.check_mode else []), stdin=token + "\n")
+        where = f"{part.repository} in {self.setting('hf_cache_dir')}"
         if done is None:
-            note = "The environment is not there yet; model and dataset would be fetched or verified."
-            return {"changed": True, "note": note}
+            least = (
+                f"at least {self.setting('hf_cache_min_free_gb')} GB (hf_cache_min_free_gb) "
+                if part.kind is MODEL
+                else ""
+            )
+            self.would(f"fetch or verify {least}of {where}, once the environment is there")
+            return {"changed": True}
+        if self.check_mode and done["changed"]:
+            size = gigabytes(int(done.get("missing_bytes", 0)))
+            known = f"{size} in {plural(len(done['missing']), 'file')}" if done["snapshot"] else "what the hub lists"
+            self.would(
+                f"fetch {known} of {where}" if done["missing"] or not done["snapshot"] else f"verify and link {where}"
+            )
         if source == "none" and done["changed"] and (done["snapshot"] is None or done["missing"]):
             raise NodeFailure(
                 f"{part.repository} is not complete in {self.setting('hf_cache_dir')} on the node, and hf_cache_source "

@@ -5,6 +5,7 @@ Two hundred nodes would be two hundred lines for every task. What failed is show
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from ansible import constants
@@ -27,6 +28,8 @@ DOCUMENTATION = """
 # So many nodes have a line each.
 EACH = 8
 NAMES = 5
+# Counts of the recap that ask for a line of a node's own.
+NOT_WELL = ("unreachable", "failures", "rescued", "ignored")
 # The action that runs once, for all nodes.
 MEASURE = "benchmark_measure"
 # The actions that may take minutes, none of which is ever skipped.
@@ -43,7 +46,6 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
     def __init__(self) -> None:
         super().__init__()
         self._well: dict[str, list[str]] = {}
-        self._fetched: set[str] = set()
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         """Say what is begun that takes long: as skipped tasks are not shown, it would be said at the end."""
@@ -71,7 +73,6 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
         super().v2_runner_on_ok(result)
         first = result.host.get_name()
         nodes = self._well["changed"] = [first, *sorted(set(result.result.get("fetched", ())) - {first})]
-        self._fetched.update(nodes[1:])
         for node in nodes[1:EACH]:
             self._display.display(f"changed: [{node}]", color=constants.COLOR_CHANGED)
 
@@ -86,16 +87,21 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
         super().v2_playbook_on_play_start(play)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """Show the recap, in which nodes that had no task of their own share a line where they are many."""
+        """Show the recap, in which nodes that went alike and well share a line where they are many."""
         self._tell()
-        # What was done for each is what a task of its own would have done, and the recap is where a node is looked for.
-        alone = sorted(self._fetched - set(stats.processed))
-        for node in alone[:EACH]:
-            stats.increment("ok", node)
-            stats.increment("changed", node)
-        super().v2_playbook_on_stats(stats)
-        if more := alone[EACH:]:
-            self._display.display(f"{_and_more(more)}: ok=1 changed=1, each\n", color=constants.COLOR_CHANGED)
+        alike: dict[tuple[int, ...], list[str]] = {}
+        for node in sorted(stats.processed):
+            counts = stats.summarize(node)
+            if not any(counts[name] for name in NOT_WELL):
+                alike.setdefault((counts["ok"], counts["changed"]), []).append(node)
+        shown = copy.copy(stats)
+        hidden = {node for nodes in alike.values() for node in nodes[EACH:]}
+        shown.processed = {node: seen for node, seen in stats.processed.items() if node not in hidden}
+        super().v2_playbook_on_stats(shown)
+        for (ok, changed), nodes in alike.items():
+            if more := nodes[EACH:]:
+                color = constants.COLOR_CHANGED if changed else constants.COLOR_OK
+                self._display.display(f"{_and_more(more)}: ok={ok} changed={changed}, each\n", color=color)
 
     def _tell(self) -> None:
         for reported, nodes in self._well.items():

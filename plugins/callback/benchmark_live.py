@@ -17,6 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
+import recap
 from ansible.plugins.callback import CallbackBase
 from live_channel import open_channel
 from terminal_block import Block, draws
@@ -96,6 +97,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """A node is through with a task."""
+        recap.count(result)
         role = _role(result.task)
         if role in ROLES and result.task.action not in FOR_ALL:
             self._put(result.host.name, WAITING)

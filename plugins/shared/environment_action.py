@@ -17,6 +17,7 @@ from benchmark.cluster.packages.wheelhouse import on_controller
 from benchmark.errors import InputError, SetupError
 from benchmark.files import file_sha256
 from benchmark.settings import canonical_sha256
+from benchmark.words import plural
 
 STATE = CHECKOUT / "roles/python_env/files/state.sh"
 # What the module runs at most, each with the time limit: venv, torch, the other packages, the wheel.
@@ -63,7 +64,11 @@ class EnvironmentAction(NodeAction):
             return {"changed": False, "fingerprint": fingerprint}
         supply = house.supply(self, wanted) if house else None
         if self.check_mode:
-            return {"changed": True, "fingerprint": fingerprint, "note": "The environment would be made or updated."}
+            made_of = (
+                f"{supply.size / 1e9:.1f} GB in {plural(len(supply.files), 'wheel')}, sent" if supply else self._size
+            )
+            self.would(f"make or update the environment {wanted.directory}: {made_of}")
+            return {"changed": True, "fingerprint": fingerprint}
         arguments: dict[str, Any] = {
             "dir": wanted.directory,
             "fingerprint": fingerprint,
@@ -79,13 +84,17 @@ class EnvironmentAction(NodeAction):
             arguments |= {"wheels_dir": supply.ready, "locked": supply.locked}
         if self.wheel:
             arguments["wheel"] = f"{supply.ready}/{self.wheel.name}" if supply else self._push(self.wheel)
-        needed = f"{float(self._own('min_free_gb')):g} GB of disk"
-        names = set(re.findall(r"^[A-Za-z0-9][\w.-]*", wanted.requirements, re.MULTILINE))
-        self.show_progress(f"installing {len(names)} pinned packages and what they need, up to {needed}")
+        self.show_progress(f"installing {self._size}")
         with following(self.way, wanted.directory, self.show_progress):
             done = self.module("python_env_install", INSTALLATIONS * arguments["timeout_s"], **arguments)
         result: dict[str, Any] = {"changed": bool(done["changed"]), "fingerprint": fingerprint}
         return result | ({"sent": supply.size} if supply else {})
+
+    @property
+    def _size(self) -> str:
+        names = set(re.findall(r"^[A-Za-z0-9][\w.-]*", self._wanted().requirements, re.MULTILINE))
+        needed = f"{float(self._own('min_free_gb')):g} GB of disk ({self.settings}_min_free_gb)"
+        return f"{plural(len(names), 'pinned package')} and what they need, up to {needed}"
 
     def _fingerprint(self) -> tuple[Wanted, HouseOnController | None, str]:
         """Return what is wanted, the wheelhouse that it comes from, and the fingerprint of both."""

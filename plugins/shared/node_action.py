@@ -22,7 +22,7 @@ from bounds import TooMuch, bounded
 from checkout import CHECKOUT as CHECKOUT  # for the actions
 from connections import connect, way_of
 from interruption import Interrupted, end_own_children, interrupted_by, interruptible, run_interruptible
-from reports import hand_on
+from reports import hand_on, show
 
 from benchmark.files import read_record
 from benchmark.fleet.errors import Lost, NodeError
@@ -177,6 +177,10 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         """
         given, heard = None if stdin is None else stdin.encode(), self.show_progress if progress else None
         return run_interruptible(run_command(self.way, command, given, answer_s, heard))
+
+    def would(self, words: str) -> None:
+        """In check mode: say what would be changed, how much, and where."""
+        show(self.node, f"would {words}")
 
     def show_progress(self, words: str) -> None:
         """Show how far the node is with this role."""
