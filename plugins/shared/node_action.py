@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import before_forks  # noqa: F401 # loads what workers share
+from ansible import constants
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from bounds import TooMuch, bounded
 from checkout import CHECKOUT as CHECKOUT  # for the actions
@@ -34,6 +36,9 @@ from benchmark.rundir import NODES, ORDER, RunOrder
 from benchmark.settings import Settings
 from benchmark.unwritable import errno_in, remedy
 
+# Of an inventory whose nodes are nobody's yet.
+EXAMPLE = "example_nodes"
+CONFIG = CHECKOUT / "ansible.cfg"
 # What modules are asked for besides their own time limits: to be sent, to start, to answer.
 MODULE_S = 120
 
@@ -59,6 +64,7 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         # Whatever the user's umask lets others do: a run's files are not theirs to change.
         os.umask(os.umask(0o077) | 0o022)
         try:
+            self._require_own_nodes()
             with self.alone():
                 result.update(self._act() if self.interruptible else self.act())
         except NodeFailure as failure:
@@ -72,6 +78,18 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         if result.get("failed"):
             result |= {"stage": self.stage, "interrupted": self.interrupted}
         return result
+
+    def _require_own_nodes(self) -> None:
+        """Raise NodeFailure where this is not the playbook, or these are not the nodes, that somebody means to use."""
+        actions = map(Path, constants.config.get_config_value("DEFAULT_ACTION_PLUGIN_PATH"))
+        # Whoever has a configuration of his own names our plugins there.
+        if CHECKOUT / "plugins/action" not in [path.resolve() for path in actions]:
+            raise NodeFailure(f"{CONFIG} is not in use: cd {CHECKOUT} first, or set ANSIBLE_CONFIG={CONFIG}.")
+        if boolean(self.task_vars.get(EXAMPLE, False), strict=False):
+            raise NodeFailure(
+                "These are the example's nodes, and nobody was contacted: copy inventory/hosts.example.yml to "
+                f"inventory/hosts.yml, put your nodes there and delete the line {EXAMPLE}."
+            )
 
     def _broken(self, error: Exception) -> str:
         """Return one sentence for what went wrong on the way to the node, or in Ansible's own work there."""
