@@ -50,9 +50,9 @@ class RunOrder(Record):
     attempt: Annotated[int, Field(ge=1)] = 1
     resolved: ResolvedSettings
     wait_s: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="how long a node that is ready waits to be told when to start; absent: it starts at once"
+        None, description="how long a node that is ready waits for the time of its start; absent: it starts at once"
     )
-    solo: bool = Field(False, description="whether it measures alone first, when it is told")
+    solo: bool = Field(False, description="whether it measures alone first, when it is its turn")
     limit_s: Annotated[int, Field(ge=1)] | None = Field(
         None, description="time limit on the node that has room for all turns and repeats; absent: benchmark_timeout_s"
     )

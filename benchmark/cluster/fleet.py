@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from benchmark.cluster.names import natural
 from benchmark.progress import Progress, clock, describe
 from benchmark.text import clean, columns, left
+from benchmark.words import plural
 
 WAITING, DONE, FAILED = "waiting", "done", "failed"
 ENDED = (DONE, FAILED)
@@ -188,7 +189,7 @@ def cut(text: str, width: int) -> str:
 
 
 def _count(nodes: int) -> str:
-    return "1 node" if nodes == 1 else f"{nodes} nodes"
+    return plural(nodes, "node")
 
 
 def _some(nodes: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Judge what roles/preflight/files/probe.sh told of a node: every problem, each a sentence with its remedy."""
+"""Judge what roles/preflight/files/probe.sh reported of a node: every problem, each a sentence with its remedy."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--starting-lock",
         type=int,
         metavar="DESCRIPTOR",
-        help="with --order: starting.lock beside it is open and locked as this; let go of when ready to measure",
+        help="with --order: starting.lock beside it is open and locked as this; released when ready to measure",
     )
 
 

@@ -40,7 +40,7 @@ TRACEBACK = "controller_traceback.txt"
 CLOCKS_AT_ONCE = 8
 # How long telling all is tried out at most.
 TRIAL_S = 5.0
-# How long after the start a node that could not be told before is still looked for.
+# How long after the start a node that could not be reached before is still looked for.
 LATE_S = 30.0
 # How often a run is to say how far it is: what that costs the controller does not grow with the nodes.
 PROGRESS_S_PER_NODE, PROGRESS_S = 0.05, (1, 10)
@@ -247,7 +247,7 @@ class Measurement:
         try:
             return await run.until_ready(repeat, time.monotonic() + limit_s - (time.time_ns() - since_ns) / 1e9)
         except TimeoutError:
-            self._reports.message(run.node.name, "not ready in time, left behind")
+            self._reports.message(run.node.name, "not ready in time, stopped")
             reason = f"Not ready to measure within {limit} = {limit_s} s"
             if run.lost:
                 raise Excluded(f"{reason}, and the SSH connection is lost: {run.lost}.") from None
@@ -280,7 +280,7 @@ class Measurement:
             async with self._turn:
                 await run.measure_alone(limit_s)
         except BaseException as error:
-            # It is not to be told a start.
+            # It gets no start.
             (run.node.place / READY_FILE).unlink(missing_ok=True)
             if isinstance(error, TimeoutError):
                 limit = f"benchmark_timeout_s = {limit_s} s"
@@ -288,7 +288,7 @@ class Measurement:
             raise
 
     async def _try_out(self, run: RemoteRun) -> None:
-        # Each comes here at the same moment, let go by the barrier; the first one begins.
+        # Each comes here at the same moment, when the barrier opens; the first one begins.
         self._trial_began = self._trial_began or time.monotonic()
         try:
             async with asyncio.timeout(TRIAL_S):
@@ -346,7 +346,7 @@ class Measurement:
         raise NodeError(f"No end after {limit_s} s{lost.rstrip('.')}. {run.node.stays}")
 
     def _since_start_s(self, run: RemoteRun) -> float:
-        """Return how long ago the last start was that the node was told, in seconds; 0 where there was none."""
+        """Return how long ago the last start was that the node was sent, in seconds; 0 where there was none."""
         path = self.run_dir / of_repeat(START_FILE, run.node.order.resolved.settings.benchmark_repeats)
         start = read_record(path, AgreedStart) if path.is_file() and run.node.order.wait_s else None
         if start is None or run.node.name not in start.nodes or start.attempt != run.node.order.attempt:

@@ -73,7 +73,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Reports:
-    """Who is told what: how far a node is (before, and now), and what a person should know."""
+    """Where to report how far a node is (before, and now), and what a person should know."""
 
     progress: Callable[[str, Progress | None, Progress], None]
     message: Callable[[str, str], None]

@@ -231,7 +231,7 @@ class Session:
                     pipe.close()
 
     def _explain(self) -> str:
-        # What has come: a master connection that ssh left behind holds it open.
+        # What has come: a master connection that ssh leaves running holds it open.
         return " ".join(self.errors().split())[-1000:] or "the session ended"
 
     def _read_errors(self) -> None:

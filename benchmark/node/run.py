@@ -36,11 +36,12 @@ from benchmark.settings import ResolvedSettings
 from benchmark.text import render_node
 from benchmark.unwritable import remedy
 from benchmark.verdict import Findings, judge
+from benchmark.words import during
 
 # Held while the run goes on, so that on a disk that it fills there is room to say so.
 ROOM = "room.tmp"
 ROOM_BYTES = 256 * 2**10
-# What an idle GPU draws is measured for so long where nothing else is waited for.
+# Seconds for which an idle GPU's power is measured where nothing else is waited for.
 IDLE_S = 1.0
 
 
@@ -52,8 +53,8 @@ class Interrupted(BaseException):
 class RunRequest:
     """What to run and where to put it. `directory` must not hold an earlier run.
 
-    With `wait_s` the node measures when it is told to, and waits for that so long at most; with `solo` it measures
-    alone first, when it is told that. `starting_lock`: a descriptor under which starting.lock is locked already.
+    With `wait_s` the node waits for the agreed start, that many seconds at most; with `solo` it measures alone first,
+    when it is its turn. `starting_lock`: a descriptor under which starting.lock is locked already.
     `text`: whether the result is written as text too; the controller writes that of its nodes.
     """
 
@@ -121,7 +122,7 @@ class _Run:
         except Exception as error:
             traceback.print_exc()
             self._finish("failed", self._explain(f"{type(error).__name__}: {error}"))
-            raise RunError(f"The run broke while {self.result.stage}: {self.result.error}") from error
+            raise RunError(f"The run broke {during(self.result.stage)}: {self.result.error}") from error
         return self.result
 
     def _explain(self, text: str) -> str:
@@ -248,7 +249,7 @@ class _Run:
             yield Lock(directory / f"{of_repeat(READY, number)}.lock")
 
     def _begin(self, measured: Pass, number: int) -> Start | None:
-        """Watch the node idle, and return the agreed start of a repeat once it is told; None: begin at once."""
+        """Watch the node idle, and return the agreed start of a repeat once it has come; None: begin at once."""
         measured.prepare()
         if measured.watch.gpus:  # of a host there is nothing to learn while it waits
             measured.watch.idle()

@@ -83,7 +83,7 @@ class ReadyNode(Record):
 
 
 class AgreedStart(Record):
-    """`start.json`: when the nodes that were ready were told to begin to measure."""
+    """`start.json`: when the nodes that were ready were to begin to measure."""
 
     attempt: Count = 1
     start_unix_ns: Nanoseconds = Field(description="by the controller's clock")

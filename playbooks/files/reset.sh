@@ -41,7 +41,7 @@ take() {
 # Whether somebody holds the lock; nobody does where there are no locks.
 held() { [ -f "$1" ] && flock -n -s -E 99 "$1" true 2> /dev/null; [ $? = 99 ]; }
 
-# Any node's run: several may share this home.
+# Any node's run: several may share this home directory.
 for order in "$work"/*/*/order.json; do
   run=${order%/order.json}
   [ -f "$order" ] && [ ! -f "$run/exit_code" ] || continue
@@ -82,7 +82,7 @@ for given; do
   dir=$(expand "$given")
   beside=${dir%/*}/.${dir##*/}
   case $HOME/ in
-    "$dir"/*) leave "$dir" "the home lies in it" ;;
+    "$dir"/*) leave "$dir" "the home directory lies in it" ;;
     *)
       if [ -f "$dir/.llm-benchmark" ] && [ -f "$dir/pyvenv.cfg" ]; then
         if take "$dir" "an environment" && [ "$mode" = remove ]; then rm -f "$beside.lock" "$beside.lock.held"; fi

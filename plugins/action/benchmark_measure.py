@@ -29,7 +29,7 @@ from benchmark.fleet.remote_run import Node, Reports
 from benchmark.rundir import NODES, ORDER, RunOrder
 from benchmark.words import plural
 
-# What the roles before it register of a node, by which it is told that one of them failed there.
+# What the roles before it register of a node, which shows whether one of them failed there.
 BEFORE = ("preflight_node", "python_env_made", "vllm_made", "hf_cache_provided")
 
 

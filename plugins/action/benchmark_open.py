@@ -27,6 +27,7 @@ from benchmark.fleet.rendezvous import measures, patience_s, repeats_s, turns_s
 from benchmark.records import RunRecord
 from benchmark.rundir import NODES, ORDER, RunOrder, open_run
 from benchmark.settings import ResolvedSettings
+from benchmark.words import plural
 
 
 class ActionModule(NodeAction):
@@ -122,4 +123,4 @@ class ActionModule(NodeAction):
 
 
 def _count(number: int) -> str:
-    return f"{number} node" if number == 1 else f"{number or 'no'} nodes"
+    return plural(number, "node") if number else "no nodes"

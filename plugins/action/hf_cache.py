@@ -42,7 +42,7 @@ NO_ENVIRONMENT = 100  # files/fetch.sh
 # Exit codes of coreutils' timeout: the limit has passed; and SIGKILL, by itself after the limit or by somebody else.
 TIMED_OUT, KILLED = 124, 137
 KILLED_BY = 9
-# Of a look, in seconds: what was verified before is told from sizes and times.
+# Of a look, in seconds: what was verified before is seen from sizes and times.
 LOOK_S = "15"
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 # What both commands print, besides more.
@@ -310,7 +310,7 @@ class ActionModule(NodeAction):
                 f"{gigabytes(sent)} of {gigabytes(total)} sent to the node, {number} of {len(missing)} files"
             )
             sent += file.size
-            # Beside, under a name of this node's own: another node with the same home may push the same file.
+            # Beside, under a name of this node's own: another node with the same home directory may push the same file.
             beside = posixpath.join(blobs, f"{etag}.{self.node}.incomplete")
             try:
                 self._transfer_file(str(cache.blob(file).resolve()), beside)

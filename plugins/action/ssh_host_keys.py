@@ -24,7 +24,7 @@ class ActionModule(NodeAction):
     _requires_connection = False
 
     def act(self) -> dict[str, Any]:
-        """Return `state`, and for a node whose keys are not known what `ssh_trust` needs, and `told` for people."""
+        """Return `state`, and for a node whose keys are not known what `ssh_trust` needs, and `reported` for people."""
         if self._connection.transport != "ssh":
             return {"changed": False, "state": "not over SSH"}
         address = self._address()

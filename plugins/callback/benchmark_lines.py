@@ -32,6 +32,8 @@ NAMES = 5
 NOT_WELL = ("unreachable", "failures", "rescued", "ignored")
 # The action that runs once, for all nodes.
 MEASURE = "benchmark_measure"
+# What fails a node for a reason that is known.
+FAIL = ("fail", "ansible.builtin.fail")
 # The actions that may take minutes, none of which is ever skipped.
 LONG = ("node_probe", "preflight", "python_env", "vllm", "hf_cache", MEASURE, "cluster_aggregate")
 
@@ -46,6 +48,8 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
     def __init__(self) -> None:
         super().__init__()
         self._well: dict[str, list[str]] = {}
+        # Why nodes failed, as far as it was shown.
+        self._reasons: dict[str, list[str]] = {}
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         """Say what is begun that takes long: as skipped tasks are not shown, it would be said at the end."""
@@ -67,6 +71,24 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
         nodes.append(result.host.get_name())
         if len(nodes) <= EACH:
             super().v2_runner_on_ok(result)
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        """Show why a node failed, once: later tasks fail it for the same reason, so that it counts as failed."""
+        reason, node = result.result.get("msg"), result.host.get_name()
+        if not isinstance(reason, str) or ignore_errors or self._display.verbosity:
+            super().v2_runner_on_failed(result, ignore_errors)
+            return
+        if "stage" in result.result or result.task.action in FAIL:
+            # What ansible-core would show above the result says the same as that.
+            result.result.pop("exception", None)
+        before = self._reasons.setdefault(node, [])
+        if any(" ".join(shown.split()) in " ".join(reason.split()) for shown in before):
+            if self._last_task_banner != result.task._uuid:
+                self._print_task_banner(result.task)
+            self._display.display(f"fatal: [{node}]: FAILED! Why is said above.", color=constants.COLOR_ERROR)
+        else:
+            before.append(reason)
+            super().v2_runner_on_failed(result, ignore_errors)
 
     def _measured(self, result: Any) -> None:
         """Show it as the tasks of all nodes that it did."""

@@ -50,7 +50,7 @@ LINES_ABOVE = 4
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no types
-    """Draws in a thread of its own while tasks of ROLES run; workers tell through `live_channel`."""
+    """Draws in a thread of its own while tasks of ROLES run; workers report through `live_channel`."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "notification"

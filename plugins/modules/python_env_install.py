@@ -26,7 +26,7 @@ module: python_env_install
 short_description: Make or update a virtual environment
 description:
   - Makes a virtual environment, installs pinned packages and a wheel of our own, and marks it with a fingerprint.
-  - Holds a lock, so that nodes with a shared home do not install into it at the same time.
+  - Holds a lock, so that nodes with a shared home directory do not install into it at the same time.
 author: [The llm-datacenter-benchmark authors]
 options:
   dir: {description: The environment's directory., type: str, required: true}
@@ -62,7 +62,7 @@ NOTHING_LEFT = 256 * 2**10
 
 
 # Where a file system has no locks, a file stands for one. How often its holder shows that it is there, and after how
-# long without that the file is taken for one that was left behind, in seconds.
+# long without that the file is taken for one whose holder is gone, in seconds.
 SHOW_S, GONE_S = 5, 60
 
 
@@ -300,7 +300,7 @@ def works(python: Path, interpreter: str) -> bool:
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """Hold the lock, also against other nodes with the same home, and on a file system without locks."""
+    """Hold the lock, also against other nodes with the same home directory, and on a file system without locks."""
     with lock.open("w") as file, ExitStack() as held:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -376,7 +376,7 @@ def main() -> None:
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with alone(directory.with_name(f".{directory.name}.lock")):
-            # Another node with the same home may have made it while this one waited.
+            # Another node with the same home directory may have made it while this one waited.
             if changed := not is_made(directory, module.params["fingerprint"]):
                 progress = Progress(directory.with_name(f".{directory.name}.progress"))
                 try:
@@ -386,7 +386,7 @@ def main() -> None:
         if module.params["wheels_dir"]:
             # Only now: after a failure they need not be sent again.
             shutil.rmtree(module.params["wheels_dir"], ignore_errors=True)
-            with suppress(OSError):  # another node with the same home has its own in there
+            with suppress(OSError):  # another node with the same home directory has its own in there
                 Path(module.params["wheels_dir"]).parent.rmdir()
     except InstallError as error:
         # Not all say it themselves: venv tells only that what it called has failed.

@@ -94,7 +94,7 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
     def _broken(self, error: Exception) -> str:
         """Return one sentence for what went wrong on the way to the node, or in Ansible's own work there."""
         if number := errno_in(str(error)):
-            # Told as a lost connection where it was a directory that could not be made.
+            # ansible-core takes it for a lost connection: a directory could not be made.
             place = self.setting("ansible_remote_tmp", "~/.ansible/tmp")
             return (
                 f"{os.strerror(number)}: Ansible's temporary directory on the node ({place}) cannot be written to. "

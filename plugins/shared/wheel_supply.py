@@ -79,7 +79,7 @@ class HouseOnController:
 
         Raises NodeFailure where the wheelhouse lacks a wheel for this node's Python or platform.
         """
-        # Beside the environment, so on the disk that was checked; per node, for a home may be shared.
+        # Beside the environment, so on the disk that was checked; per node, for a home directory may be shared.
         parent, _, name = wanted.directory.rstrip("/").rpartition("/")
         place = f"{parent}/.{name}.wheels/{action.node}"
         words = [wanted.directory, wanted.python, place]

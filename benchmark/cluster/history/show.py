@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from benchmark.cluster.diagnosis.aspects import ASPECTS
 from benchmark.records import History, NodeHistory, Shift
 from benchmark.text import entry, figure, left, right, wrap
+from benchmark.words import percent, plural
 
 _BY_METRIC = {aspect.metric: aspect for aspect in ASPECTS}
 # The latest values that a line shows.
@@ -28,7 +29,7 @@ def render_history(history: History) -> str:
 
 def _node(node: NodeHistory) -> Iterator[str]:
     points = node.points
-    runs = f"{len(points)} run" + ("" if len(points) == 1 else "s")
+    runs = plural(len(points), "run")
     span = day(points[0].run_id)
     if len(points) > 1:
         span += f" to {day(points[-1].run_id)}"
@@ -54,7 +55,7 @@ def _words(shifts: Iterable[Shift], facts: Iterable[str]) -> Iterator[str]:
     for shift in shifts:
         aspect = _BY_METRIC[shift.metric]
         yield (
-            f"{aspect.label} {shift.change:+.0%}, {figure(shift.before)} to {figure(shift.after)}{aspect.unit}: "
+            f"{aspect.label} {percent(shift.change, 0)}, {figure(shift.before)} to {figure(shift.after)}{aspect.unit}: "
             f"{'worse' if shift.worse else 'better'}"
             + (f"; {shift.runs} run so far, one more will tell" if shift.tentative and shift.runs == 1 else "")
             + (f"; {shift.runs} runs so far" if shift.tentative and shift.runs > 1 else "")

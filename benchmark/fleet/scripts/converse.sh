@@ -7,7 +7,7 @@
 # Every line of an answer begins with the mark: whatever else the user's shell prints is none of ours. Requests, a line each:
 #   start BYTES       starts the run with so many bytes that follow: "started", "running" (it was before), "refused WHY"
 #   earlier           what an earlier attempt left: "earlier STATE ATTEMPT"
-#   wait FILE LOCK    waits for a file, for which the run lets go of the lock: "progress JSON" now and then, then "there CONTENT"
+#   wait FILE LOCK    waits for a file, for which the run releases the lock: "progress JSON" now and then, then "there CONTENT"
 #   clock             "clock" and the node's, in nanoseconds since 1970
 #   put FILE WORD     puts a word where the run looks for it, and rings for it: "put", "refused WHY"
 #   end               waits for the run's end: "progress JSON" now and then, then "ended CODE"
@@ -36,12 +36,12 @@ ring() { if [ -p bell ]; then echo 1<> bell; fi; }
 
 # Returns once the file is there; says how it ended and fails where the run has ended instead.
 await() {
-  looks=0 told=
+  looks=0 line=
   while [ ! -f exit_code ] && [ ! -f "$1" ]; do
-    before=$told told=
-    { read -r told < progress.json; } 2>/dev/null
+    before=$line line=
+    { read -r line < progress.json; } 2>/dev/null
     # Without flock there are five looks a second: not each has something to say.
-    [ "$told" = "$before" ] && [ $((looks % 25)) -gt 0 ] || printf '%s progress %.2000s\n' "$mark" "$told"
+    [ "$line" = "$before" ] && [ $((looks % 25)) -gt 0 ] || printf '%s progress %.2000s\n' "$mark" "$line"
     looks=$((looks + 1))
     { flock -s -E 99 -w "$seconds" 9; } 9< "$2"
     [ $? = 99 ] && looks=0 && continue
@@ -66,12 +66,12 @@ while read -r word first second; do
     start)
       order=$(head -c "$first")
       # No part of the condition: within one, a failing command would not end start.sh.
-      told=$(printf '%s\n' "$order" | start "$runs" "$2" "$5" "$6" 2>&1)
+      said=$(printf '%s\n' "$order" | start "$runs" "$2" "$5" "$6" 2>&1)
       # shellcheck disable=SC2181
       if [ $? = 0 ]; then
-        case $told in *running*) say running ;; *) say started ;; esac
+        case $said in *running*) say running ;; *) say started ;; esac
       else
-        printf '%s refused %.1000s\n' "$mark" "$(printf %s "$told" | tr '\n' ' ')"
+        printf '%s refused %.1000s\n' "$mark" "$(printf %s "$said" | tr '\n' ' ')"
       fi
       order=
       ;;

@@ -5,7 +5,7 @@
 case $1 in "~/"*) run=$HOME/${1#"~/"}/$2 ;; *) run=$1/$2 ;; esac
 cd "$run" 2>/dev/null || { echo nothing; exit 0; }
 number=$(sed -n 's/^ *"attempt": \([0-9]*\).*/\1/p' order.json 2>/dev/null)
-# The last start that it is told: before that it comes to wait for one.
+# The last start that it waits for.
 repeats=$(sed -n 's/^ *"benchmark_repeats": \([0-9]*\).*/\1/p' order.json 2>/dev/null)
 [ "${repeats:-1}" -gt 1 ] && last=repeat${repeats}_go || last=go
 # One that was started just now has no pid yet.

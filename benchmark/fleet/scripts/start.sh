@@ -24,10 +24,10 @@ cat > order.json
 # said on a disk that the run fills. Python makes room for its own result.
 for file in limit pid exit_code; do echo "               " | cat > "$file.part"; done
 : > benchmark.log
-# By which another boot is told, where the node is back after one.
+# Shows later whether the node was started anew meanwhile.
 { read -r boot < /proc/sys/kernel/random/boot_id && echo "$boot" > boot_id; } 2> /dev/null || :
-# Others wait for these instead of looking again and again: the run lets go of the first when it is ready to measure, the shell
-# below of the second when the run has ended. Python takes a second, or many on a busy node, until it could.
+# Others wait for these instead of looking again and again: the run releases the first when it is ready to measure, the shell
+# below the second when the run has ended. Python takes a second, or many on a busy node, until it could.
 exec 8> starting.lock 9> running.lock
 { flock -n 8 && flock -n 9; } 2> /dev/null || :
 # shellcheck disable=SC2016 # the inner shell expands

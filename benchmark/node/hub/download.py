@@ -24,6 +24,7 @@ from benchmark.node.hub.cache import File, Manifest, RepositoryCache
 from benchmark.node.hub.files import MODEL, Kind
 from benchmark.progress import gigabytes, say
 from benchmark.unwritable import FULL
+from benchmark.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -221,7 +222,7 @@ def disk_error(error: OSError, cache: Path | None) -> BenchmarkError:
 def _showing(cache: RepositoryCache, files: dict[str, File]) -> Iterator[None]:
     """Within, say now and then how much of the files has come: in bytes, and how many are whole."""
     total, over = sum(file.size for file in files.values()), threading.Event()
-    count = f"{len(files)} file{'' if len(files) == 1 else 's'}"
+    count = plural(len(files), "file")
     say(f"{gigabytes(total)} in {count} to be downloaded from {cache.repository}")
 
     def show() -> None:
@@ -248,7 +249,7 @@ def _size(path: Path) -> int:
 
 @contextmanager
 def _locked(cache: RepositoryCache, file: File) -> Iterator[None]:
-    """Hold the lock that huggingface_hub itself takes: of several processes, on a shared home too, one downloads.
+    """Hold the lock that huggingface_hub itself takes: of several processes one downloads, on a shared disk too.
 
     Where the file system has no locks, each machine brings its own; what becomes a blob is whole whoever was first.
     """
