@@ -10,7 +10,7 @@ from benchmark.cluster.names import natural, some
 from benchmark.cluster.preflight import Probe, gpus
 from benchmark.text import clean, columns, left
 
-HEADS = ("NODE", "GPUS", "DRIVER", "PYTHON", "FREE: ENVIRONMENT", "CACHE", "CLOCK")
+HEADS = ("Node", "GPUs", "Driver", "Python", "Free for the environment", "Free for the model", "Clock")
 # So many nodes have a row each; of more, those that are alike share one.
 EACH = 16
 UNKNOWN = "?"

@@ -26,7 +26,7 @@ def test_each_node_has_a_row() -> None:
         "cpu": found(Probe.parse(""), "cpu", None),
     }
     assert [" ".join(line.split()) for line in table(nodes)] == [
-        "NODE GPUS DRIVER PYTHON FREE: ENVIRONMENT CACHE CLOCK",
+        "Node GPUs Driver Python Free for the environment Free for the model Clock",
         "cpu not used - ? ? ? ?",
         "jw2 2 x NVIDIA A30, 24576 MiB 550.54.15 3.11.2 819 GB 2,048 GB -7 s",
         "jw10 1 x NVIDIA A30, 24576 MiB 550.54.15 3.11.2 819 GB 2,048 GB same",
