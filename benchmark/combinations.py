@@ -110,7 +110,7 @@ def _vllm(settings: Settings, profile: Profile) -> Iterator[str]:
     try:
         options = check_vllm_options(dict(profile.engine_options))
     except InputError:
-        return  # told by vllm_problems
+        return  # reported by vllm_problems
     if settings.benchmark_device == "cpu" and options.tensor_parallel_size > 1:
         yield "The engine vllm: tensor_parallel_size spreads a model over GPUs, and benchmark_device is cpu."
     longest = options.max_model_len or VLLM_TOKENS

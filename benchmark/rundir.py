@@ -58,9 +58,9 @@ class RunOrder(Record):
         description="fingerprints of what the node's environments hold, by the role that made them",
     )
     wait_s: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="how long a node that is ready waits to be told when to start; absent: it starts at once"
+        None, description="how long a node that is ready waits for the time of its start; absent: it starts at once"
     )
-    solo: bool = Field(False, description="whether it measures alone first, when it is told")
+    solo: bool = Field(False, description="whether it measures alone first, when it is its turn")
     limit_s: Annotated[int, Field(ge=1)] | None = Field(
         None, description="time limit on the node that has room for all turns and repeats; absent: benchmark_timeout_s"
     )
@@ -70,6 +70,7 @@ def open_run(
     resolved: Mapping[str, ResolvedSettings],
     *,
     command: str,
+    command_hides: Collection[str] = (),
     versions: Mapping[str, str] | None = None,
     hosts: Mapping[str, str] | None = None,
     inventory: Collection[str] = (),
@@ -99,6 +100,7 @@ def open_run(
             run_id=run_id,
             created_at=at,
             command=command,
+            command_hides=tuple(command_hides),
             versions={PROGRAM: __version__, "python": platform.python_version(), **(versions or {})},
             nodes=dict(resolved),
             hosts=dict(hosts or {}),

@@ -229,7 +229,7 @@ class Settings(BaseModel):
         le=7 * 86400,
         description=(
             "seconds after its start within which a node must be ready to measure, a peak search "
-            "included; else it is left behind and the others go on"
+            "included; else it is stopped and the others go on"
         ),
     )
     benchmark_telemetry: bool = Field(
@@ -282,7 +282,8 @@ class Settings(BaseModel):
     benchmark_work_dir: NonEmpty = Field(
         "~/.local/share/llm-benchmark/runs",
         description=(
-            "on the node: where a run's files lie until they are fetched; with a shared home, name a local disk"
+            "on the node: where a run's files lie until they are fetched; a local disk where the home directory is "
+            "shared"
         ),
     )
 

@@ -31,6 +31,7 @@ from benchmark.rundir import read_run
 from benchmark.served import describe_model, server_version
 from benchmark.settings import ResolvedSettings, Settings
 from benchmark.text import describe_audit, model_of
+from benchmark.words import during, plural
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,7 @@ def _reason(node: LoadedNode) -> str:
     planned = result.resolved.profile.samples or (queries.planned if queries else 0)
     done = queries.completed if queries else 0
     first = " of the first repeat" if result.resolved.settings.benchmark_repeats > 1 else ""
-    reported = f"{result.status} while {result.stage}, after {done} of {planned} queries{first}"
+    queries_words = f"after {done} of {plural(planned, 'query', 'queries')}{first}"
+    reported = f"{result.status} {during(result.stage)}, {queries_words}"
     error = [result.error] if result.error and not any(result.error in reason for reason in failure) else []
     return "\n".join([f"{reported[0].upper()}{reported[1:]}.", *error, *failure])

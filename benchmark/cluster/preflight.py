@@ -1,4 +1,4 @@
-"""Judge what roles/preflight/files/probe.sh told of a node: every problem, each a sentence with its remedy."""
+"""Judge what roles/preflight/files/probe.sh reported of a node: every problem, each a sentence with its remedy."""
 
 from __future__ import annotations
 
@@ -163,10 +163,11 @@ def _disk(probe: Probe, needs: Needs) -> list[str]:
     for key, present, gb, where in wanted:
         if key in probe.hung:
             continue
-        if unwritable := probe.values.get(f"{key}_unwritable"):
-            found.append(f"{unwritable} is not writable for this user, and {where} would go there.")
+        # What is there, another user's too, is only read; whether it is complete is for the role to see.
         if present in probe.values:
             continue
+        if unwritable := probe.values.get(f"{key}_unwritable"):
+            found.append(f"{unwritable} is not writable for this user, and {where} would go there.")
         disk, _, kilobytes = probe.values.get(f"{key}_disk", "").rpartition(" ")
         if not kilobytes.isdigit():
             found.append(f"The free space for {where} is unknown: df failed there.")

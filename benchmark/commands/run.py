@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import socket
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ from benchmark.rundir import RunOrder, open_run, user_name
 from benchmark.secret_settings import NAMES, Secrets, parse_secrets
 from benchmark.text import render_node
 from benchmark.vllm import ENGINE as VLLM
+
+# What of the environment a run by hand honours that is no secret.
+HONOURED = ("SERVER_TARGET_QPS", "CUDA_VISIBLE_DEVICES", "HF_HOME")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,14 +60,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--starting-lock",
         type=int,
         metavar="DESCRIPTOR",
-        help="with --order: starting.lock beside it is open and locked as this; let go of when ready to measure",
+        help="with --order: starting.lock beside it is open and locked as this; released when ready to measure",
     )
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run, print the result for whoever started it by hand, return the exit code."""
     secrets = _read_secrets(arguments.secrets) if arguments.secrets else Secrets()
-    request = _from_order(arguments.order, arguments.starting_lock) if arguments.order else _by_hand(arguments.set)
+    request = (
+        _from_order(arguments.order, arguments.starting_lock)
+        if arguments.order
+        else _by_hand(arguments.set, arguments.secrets)
+    )
     hold_environments(*([request.vllm_dir] if request.vllm_dir else []))
     settings = request.resolved.settings
     # Before transformers is imported: it reads HF_HOME then.
@@ -145,7 +153,7 @@ def _require_code(wanted: Code | None) -> None:
         )
 
 
-def _by_hand(assignments: list[str]) -> RunRequest:
+def _by_hand(assignments: list[str], source: str | None) -> RunRequest:
     # Here alone: a node that was given an order has no use for it, and loading it takes as long as a tenth of the rest.
     from yaml import safe_load as load
 
@@ -158,13 +166,18 @@ def _by_hand(assignments: list[str]) -> RunRequest:
         variables[name] = load(value)
     resolved = resolve_nodes({node: variables})
     code = code_of(PACKAGE.parent, installed_sha256())
-    run_id, run_dir = open_run(resolved, command=_command_line(node, assignments), code=code)
+    run_id, run_dir = open_run(resolved, command=command_line(node, assignments, source), code=code)
     directory = run_dir / "nodes" / node
     directory.mkdir(parents=True)
     owner = Owner(user=user_name(), host=socket.gethostname()).words
     return RunRequest(run_id=run_id, node=node, resolved=resolved[node], directory=directory, code=code, owner=owner)
 
 
-def _command_line(node: str, assignments: list[str]) -> str:
-    words = [f"NODE_NAME={node}", "python3 -m benchmark run", *(f"--set {a}" for a in assignments)]
-    return " ".join(words)
+def command_line(node: str, assignments: list[str], source: str | None) -> str:
+    """Return the line that runs it again; of secrets it names the file."""
+    # Each of these says what is measured, as --set does.
+    kept = {name: os.environ[name] for name in HONOURED if os.environ.get(name)}
+    variables = [f"{name}={shlex.quote(value)}" for name, value in {"NODE_NAME": node, **kept}.items()]
+    secrets = ["--secrets", source] if source and source != "-" else []
+    words = [word for assignment in assignments for word in ("--set", assignment)]
+    return " ".join([*variables, "python3 -m benchmark run", shlex.join([*words, *secrets])]).strip()

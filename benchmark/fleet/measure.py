@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmark.cluster.drift import drift_reason
 from benchmark.errors import InputError
-from benchmark.files import read_record, write_record
+from benchmark.files import read_record, write_atomic, write_record
 from benchmark.fleet.errors import ControllerGone, Ended, Excluded, Lost, NodeError, Refused
 from benchmark.fleet.remote_run import GRACE_S, Node, RemoteRun, Reports
 from benchmark.fleet.rendezvous import (
@@ -32,11 +34,13 @@ from benchmark.rundir import FAILURE, of_repeat
 
 # The role that failures are of.
 STAGE = "benchmark"
+# Beside a node's other files: where a fault came from that this program did not expect.
+TRACEBACK = "controller_traceback.txt"
 # Clocks that are read at once: more would wait for each other here.
 CLOCKS_AT_ONCE = 8
 # How long telling all is tried out at most.
 TRIAL_S = 5.0
-# How long after the start a node that could not be told before is still looked for.
+# How long after the start a node that could not be reached before is still looked for.
 LATE_S = 30.0
 # How often a run is to say how far it is: what that costs the controller does not grow with the nodes.
 PROGRESS_S_PER_NODE, PROGRESS_S = 0.05, (1, 10)
@@ -155,7 +159,7 @@ class Measurement:
                 failure = await self._stop_interrupted(run)
                 self.outcome.interrupted |= bool(failure)
         except Exception as error:  # a fault of this program's own is to cost no other node its result
-            failure = f"{type(error).__name__}: {error}"
+            failure = f"{type(error).__name__}: {error}{_kept(run)}"
         finally:
             self._barrier.leave(name)
             run.close()
@@ -179,7 +183,11 @@ class Measurement:
             return unreachable(str(lost), run.node.ssh.address)
         except TimeoutError:
             return unreachable(f"took a command and gave no answer within {ANSWER_S} s", run.node.ssh.address)
-        except (NodeError, InputError, OSError) as error:
+        except OSError as error:
+            return (
+                f"{error or type(error).__name__}" if error.filename else f"{type(error).__name__}: {error}{_kept(run)}"
+            )
+        except (NodeError, InputError) as error:
             return str(error) or type(error).__name__
         return ""
 
@@ -239,7 +247,7 @@ class Measurement:
         try:
             return await run.until_ready(repeat, time.monotonic() + limit_s - (time.time_ns() - since_ns) / 1e9)
         except TimeoutError:
-            self._reports.message(run.node.name, "not ready in time, left behind")
+            self._reports.message(run.node.name, "not ready in time, stopped")
             reason = f"Not ready to measure within {limit} = {limit_s} s"
             if run.lost:
                 raise Excluded(f"{reason}, and the SSH connection is lost: {run.lost}.") from None
@@ -272,7 +280,7 @@ class Measurement:
             async with self._turn:
                 await run.measure_alone(limit_s)
         except BaseException as error:
-            # It is not to be told a start.
+            # It gets no start.
             (run.node.place / READY_FILE).unlink(missing_ok=True)
             if isinstance(error, TimeoutError):
                 limit = f"benchmark_timeout_s = {limit_s} s"
@@ -280,7 +288,7 @@ class Measurement:
             raise
 
     async def _try_out(self, run: RemoteRun) -> None:
-        # Each comes here at the same moment, let go by the barrier; the first one begins.
+        # Each comes here at the same moment, when the barrier opens; the first one begins.
         self._trial_began = self._trial_began or time.monotonic()
         try:
             async with asyncio.timeout(TRIAL_S):
@@ -338,7 +346,7 @@ class Measurement:
         raise NodeError(f"No end after {limit_s} s{lost.rstrip('.')}. {run.node.stays}")
 
     def _since_start_s(self, run: RemoteRun) -> float:
-        """Return how long ago the last start was that the node was told, in seconds; 0 where there was none."""
+        """Return how long ago the last start was that the node was sent, in seconds; 0 where there was none."""
         path = self.run_dir / of_repeat(START_FILE, run.node.order.resolved.settings.benchmark_repeats)
         start = read_record(path, AgreedStart) if path.is_file() and run.node.order.wait_s else None
         if start is None or run.node.name not in start.nodes or start.attempt != run.node.order.attempt:
@@ -366,6 +374,15 @@ class Measurement:
         except (NodeError, InputError, OSError) as error:
             return str(error) or type(error).__name__
         return ""
+
+
+def _kept(run: RemoteRun) -> str:
+    """Keep where an exception came from whose words do not say it; return the sentence that names the file."""
+    path = run.node.place / TRACEBACK
+    with suppress(OSError):
+        write_atomic(path, traceback.format_exc())
+        return f"; where it came from: {path}."
+    return ""
 
 
 def progress_every_s(count: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import shlex
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from benchmark.errors import InputError
 from benchmark.files import MAX_SAMPLES_BYTES
-from benchmark.fleet.errors import Ended, Lost, NodeError, Refused
+from benchmark.fleet.errors import Ended, Excluded, Lost, NodeError, Refused
 from benchmark.fleet.rendezvous import RoundTrip
 from benchmark.fleet.session import ANSWER_S, Session, call
 from benchmark.fleet.ssh import Ssh, unreachable
@@ -21,6 +22,7 @@ from benchmark.fleet.unpack import KNOWN, unpack, why_failed
 from benchmark.progress import Progress, describe, parse
 from benchmark.rundir import ATTEMPT, GO, READY, TURN, TURN_OVER, RunOrder, of_repeat
 from benchmark.settings import Settings
+from benchmark.unwritable import errno_in, remedy
 
 SCRIPTS = Path(__file__).parent / "scripts"
 # Those that converse.sh calls, and what these call.
@@ -93,7 +95,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Reports:
-    """Who is told what: how far a node is (before, and now), and what a person should know."""
+    """Where to report how far a node is (before, and now), and what a person should know."""
 
     progress: Callable[[str, Progress | None, Progress], None]
     message: Callable[[str, str], None]
@@ -172,12 +174,12 @@ class RemoteRun:
 
     async def measure_alone(self, limit_s: float) -> None:
         """Let the node measure alone, and return once it has. Raises TimeoutError, Ended."""
-        await self._ask(f"put {TURN}", ANSWER_S)
+        await self._put(TURN, ANSWER_S)
         await self._ask(f"wait {TURN_OVER} alone.lock", limit_s)
 
     async def go(self, repeat: int, unix_ns: int, within_s: float) -> None:
         """Tell the node when to start, by its own clock. Raises TimeoutError, Ended."""
-        await self._ask(f"put {of_repeat(GO, repeat)} {unix_ns}", within_s)
+        await self._put(f"{of_repeat(GO, repeat)} {unix_ns}", within_s)
 
     async def until_end(self, limit_s: float) -> str:
         """Return how the run ended: its exit code, or how it is gone. Raises TimeoutError."""
@@ -305,6 +307,11 @@ class RemoteRun:
                 raise Lost(f"took a command and gave no answer within {within_s:g} s") from None
             raise
 
+    async def _put(self, words: str, within_s: float) -> None:
+        word, why = await self._ask(f"put {words}", within_s)
+        if word == "refused":
+            raise Excluded(why_refused("converse.sh", why, self.node.on_node))
+
     async def _ask_once(self, request: str, payload: bytes) -> tuple[str, str]:
         session = await self._open()
         session.send(request)
@@ -351,7 +358,7 @@ class RemoteRun:
             self.close()
             raise Lost(f"took a command and gave no answer within {TRANSFER_S} s") from None
         except (InputError, OSError) as error:
-            if "No space left on device" in said:
+            if errno_in(said):
                 raise NodeError(why_refused("pack.sh", said, self.node.on_node)) from error
             reasons = [f"{error}".rstrip("."), *([f"tar said: {said}"] if said else [])]
             raise NodeError("; ".join(reasons) + ".") from error
@@ -405,11 +412,9 @@ def _text(name: str) -> str:
 
 def why_refused(script: str, said: str, on_node: str) -> str:
     """Return one sentence for what a script said that failed; `on_node`: the run's directory there."""
-    if "No space left on device" in said:
-        return (
-            f"No space left on device: {on_node} on the node cannot be written to. Make room, or set "
-            "benchmark_work_dir to a larger disk."
-        )
+    if number := errno_in(said):
+        what = f"{os.strerror(number)}: {on_node} on the node cannot be written to."
+        return f"{what} {remedy(number, 'benchmark_work_dir')}"
     return f"{script} failed on the node: {' '.join(said.split())[-300:]}"
 
 

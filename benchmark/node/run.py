@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import time
@@ -49,12 +48,14 @@ from benchmark.rundir import READY, of_repeat
 from benchmark.secret_settings import Secrets
 from benchmark.settings import ResolvedSettings, Settings
 from benchmark.text import render_node
+from benchmark.unwritable import remedy
 from benchmark.verdict import Findings, judge
+from benchmark.words import during
 
 # Held while the run goes on, so that on a disk that it fills there is room to say so.
 ROOM = "room.tmp"
 ROOM_BYTES = 256 * 2**10
-# What an idle GPU draws is measured for so long where nothing else is waited for.
+# Seconds for which an idle GPU's power is measured where nothing else is waited for.
 IDLE_S = 1.0
 
 
@@ -66,8 +67,8 @@ class Interrupted(BaseException):
 class RunRequest:
     """What to run and where to put it. `directory` must not hold an earlier run.
 
-    With `wait_s` the node measures when it is told to, and waits for that so long at most; with `solo` it measures
-    alone first, when it is told that. `starting_lock`: a descriptor under which starting.lock is locked already.
+    With `wait_s` the node waits for the agreed start, that many seconds at most; with `solo` it measures alone first,
+    when it is its turn. `starting_lock`: a descriptor under which starting.lock is locked already.
     `text`: whether the result is written as text too; the controller writes that of its nodes.
     """
 
@@ -149,20 +150,27 @@ class _Run:
                 raise RunError(reported) from error
             raise
         except OSError as error:
-            full = error.errno == errno.ENOSPC
-            remedy = " Make room, or set benchmark_work_dir to a larger disk." if full else ""
-            where = Path(error.filename or self.request.directory).absolute()
-            self._finish("failed", self._explain(f"{error.strerror or error}: {where}.{remedy}"))
-            raise RunError(str(self.result.error)) from error
+            reported = self._explain(self._about(error))
+            self._finish("failed", reported)
+            raise RunError(reported) from error
         except Exception as error:
             traceback.print_exc()
             self._finish("failed", self._explain(f"{type(error).__name__}: {error}"))
-            raise RunError(f"The run broke while {self.result.stage}: {self.result.error}") from error
+            raise RunError(f"The run broke {during(self.result.stage)}: {self.result.error}") from error
         return self.result
 
     def _explain(self, text: str) -> str:
         # Nothing is known to say a secret; should a message ever hold one, it ends here.
         return explain(self.request.secrets.mask(text), self.request.resolved.settings, self.profile.engine)
+
+    def _about(self, error: OSError) -> str:
+        """Return one sentence for what the operating system refused; what its words do not say, the log has to."""
+        todo = remedy(error.errno, "benchmark_work_dir")
+        if error.filename is None and not todo:
+            traceback.print_exc()
+            return f"{type(error).__name__}: {error}"
+        where = Path(error.filename or self.request.directory).absolute()
+        return f"{error.strerror or error}: {where}. {todo}".rstrip()
 
     def _stages(self) -> None:
         settings, profile = self.request.settings, self.profile
@@ -288,7 +296,7 @@ class _Run:
             yield Lock(directory / f"{of_repeat(READY, number)}.lock")
 
     def _begin(self, measured: Pass, number: int) -> Start | None:
-        """Watch the node idle, and return the agreed start of a repeat once it is told; None: begin at once."""
+        """Watch the node idle, and return the agreed start of a repeat once it has come; None: begin at once."""
         measured.prepare()
         if measured.watch.gpus:  # of a host there is nothing to learn while it waits
             measured.watch.idle()
@@ -375,7 +383,8 @@ class _Run:
                     write_atomic(self.path.with_suffix(".txt"), render_node(self.result))
             self.progress.finish(status)
         except OSError as full:
-            raise RunError(f"The result cannot be written to {self.path}: {full.strerror}.") from full
+            todo = remedy(full.errno, "benchmark_work_dir")
+            raise RunError(f"The result cannot be written to {self.path}: {full.strerror}. {todo}".rstrip()) from full
 
     def _judged(self, status: Status) -> dict[str, Any]:
         measured = self.measured.metrics() if self.measured else None

@@ -66,6 +66,9 @@ class RunRecord(Record):
     run_id: Name
     created_at: Name
     command: Text = Field(description="the command to run it again")
+    command_hides: tuple[Name, ...] = Field(
+        (), description="variables that the command lacks because they are secret: to be given again"
+    )
     versions: dict[Name, Text]
     nodes: dict[Name, ResolvedSettings]
     hosts: dict[Name, Text] = Field(default_factory=dict, description="node -> address that Ansible used")
@@ -99,7 +102,7 @@ class ReadyNode(Record):
 
 
 class AgreedStart(Record):
-    """`start.json`: when the nodes that were ready were told to begin to measure."""
+    """`start.json`: when the nodes that were ready were to begin to measure."""
 
     attempt: Count = 1
     start_unix_ns: Nanoseconds = Field(description="by the controller's clock")

@@ -52,7 +52,7 @@ held() { [ -f "$1" ] && flock -n -s -E 99 "$1" true 2> /dev/null; [ $? = 99 ]; }
 # Runs hold the marks of what they use shared: each other they do not disturb.
 used() { [ -f "$1" ] && flock -n -x -E 99 "$1" true 2> /dev/null; [ $? = 99 ]; }
 
-# Any node's run: several may share this home.
+# Any node's run: several may share this home directory.
 for order in "$work"/*/*/order.json; do
   run=${order%/order.json}
   [ -f "$order" ] && [ ! -f "$run/exit_code" ] || continue
@@ -94,7 +94,7 @@ if [ "$mode" = remove ]; then rmdir "$work"/*/ "$work" 2> /dev/null; fi
 for dir; do
   beside=${dir%/*}/.${dir##*/}
   case $HOME/ in
-    "$dir"/*) leave "$dir" "the home lies in it" ;;
+    "$dir"/*) leave "$dir" "the home directory lies in it" ;;
     *)
       if [ -f "$dir/.llm-benchmark" ] && [ -f "$dir/pyvenv.cfg" ]; then
         if take "$dir" "an environment" && [ "$mode" = remove ]; then rm -f "$beside.lock" "$beside.lock.held"; fi

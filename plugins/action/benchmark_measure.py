@@ -27,9 +27,10 @@ from benchmark.fleet.errors import ControllerGone
 from benchmark.fleet.measure import Measurement, Outcome
 from benchmark.fleet.remote_run import Node, Reports
 from benchmark.rundir import NODES, ORDER, RunOrder
+from benchmark.words import plural
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-# What the roles before it register of a node, by which it is told that one of them failed there.
+# What the roles before it register of a node, which shows whether one of them failed there.
 BEFORE = ("preflight_node", "python_env_made", "vllm_made", "hf_cache_provided")
 
 
@@ -46,7 +47,11 @@ class ActionModule(NodeAction):
         Those are not failed, as this is one task for all: why is in their `failure.json`.
         """
         if self.check_mode:
-            return {"changed": True, "note": "The benchmark would be started.", "fetched": [], "failures": {}}
+            would = [name for name in nodes(self.task_vars) if not _failed_before(self.task_vars["hostvars"][name])]
+            limit_s, work_dir = self.setting("benchmark_timeout_s"), self.setting("benchmark_work_dir")
+            results = f"results would go to {self.setting('benchmark_results_dir')} on the controller"
+            show(plural(len(would), "node"), f"would measure, each for {limit_s} s at most in {work_dir}; {results}")
+            return {"changed": bool(would), "would": would, "fetched": [], "failures": {}}
         outcome = self._measure() if self._todo else Outcome()
         if outcome.interrupted:
             keep_interruption(self.run_dir, interrupted_by())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import secrets
-import shlex
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,10 +15,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible import context, release
+from ansible.module_utils.common.text.converters import to_text
 from ansible.utils.display import Display
+from command_line import CommandLine, command_line
 from environment_action import code_in, own_wheel
 from node_action import CHECKOUT, NodeAction, NodeFailure
-from play_settings import SECRETS, Play, resolve_play
+from play_settings import Play, nodes, resolve_play, secret_values
 from run_lock import warn_without_locks
 
 from benchmark.cluster.attempts import open_attempt
@@ -35,6 +36,7 @@ from benchmark.records import Code, Owner, RunRecord
 from benchmark.rundir import NODES, ORDER, RunOrder, open_run, user_name
 from benchmark.settings import ResolvedSettings
 from benchmark.vllm import ENGINE as VLLM
+from benchmark.words import plural
 
 
 class ActionModule(NodeAction):
@@ -51,6 +53,8 @@ class ActionModule(NodeAction):
         And of a run that is resumed: `settings_from`, its directory, and `done`, the nodes that nothing is asked of.
         """
         play = resolve_play(self.task_vars, self._loader)
+        # Before the directory changes: what is given on the command line is relative to this one.
+        self.command = self._command_line()
         asked = next(iter(play.resolved.values())).settings.benchmark_fail_on_invalid
         given = next(iter(play.given.values())).get("benchmark_fail_on_invalid", asked)
         reported = {"changed": not self.check_mode, "settings_from": "", "done": [], "fail_on_invalid": given}
@@ -66,7 +70,8 @@ class ActionModule(NodeAction):
         code = self._code()
         run_id, directory = open_run(
             play.resolved,
-            command=_command_line(),
+            command=self.command.text,
+            command_hides=self.command.hidden,
             versions={"ansible-core": release.__version__},
             hosts=play.hosts,
             inventory=self.task_vars["groups"].get("gpu_nodes", ()),
@@ -101,7 +106,7 @@ class ActionModule(NodeAction):
             run_dir,
             run,
             todo,
-            command=_command_line(),
+            command=self.command.text,
             notes=(*notes, *_other_code(run, code)),
             hosts={node: play.hosts[node] for node in todo},
             leader=controller(os.getppid()),
@@ -143,6 +148,12 @@ class ActionModule(NodeAction):
             write_record(place / ORDER, order)
         return {"run_id": run_id, "dir": str(directory)}
 
+    def _command_line(self) -> CommandLine:
+        known = self.task_vars["hostvars"]
+        secrets = {value for node in nodes(self.task_vars) for value in secret_values(known[node])}
+        extras = [to_text(extra) for extra in context.CLIARGS.get("extra_vars") or ()]
+        return command_line(sys.argv, extras, checkout=CHECKOUT, cwd=Path.cwd(), secrets=secrets)
+
 
 def _environments(asked: ResolvedSettings) -> dict[str, str]:
     """Return the fingerprints of the environments that a node is to have.
@@ -166,24 +177,4 @@ def _other_code(run: RunRecord, code: Code) -> Iterator[str]:
 
 
 def _count(number: int) -> str:
-    return f"{number} node" if number == 1 else f"{number or 'no'} nodes"
-
-
-def _command_line() -> str:
-    """Return the command to run it again; the values of -e that may be secret are left out."""
-    words = ["ansible-playbook", *context.CLIARGS.get("args", ())]
-    for source in context.CLIARGS.get("inventory") or ():
-        words += ["-i", source]
-    if context.CLIARGS.get("subset"):
-        words += ["--limit", context.CLIARGS["subset"]]
-    for extra in context.CLIARGS.get("extra_vars") or ():
-        text = extra.decode() if isinstance(extra, bytes) else str(extra)
-        words += ["-e", text if _harmless(text) else "..."]
-    return shlex.join(words)
-
-
-def _harmless(extra: str) -> bool:
-    """Return whether a word of -e sets benchmark_* variables only (or names a file): nothing else is written down."""
-    names = [word.partition("=")[0] for word in shlex.split(extra) if "=" in word]
-    settings = all(name.startswith("benchmark_") and name not in SECRETS for name in names)
-    return extra.startswith("@") or (settings and len(names) == len(shlex.split(extra)))
+    return plural(number, "node") if number else "no nodes"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible import release
 from ansible.errors import AnsibleError
+from ansible.utils.display import Display
 from connections import SESSIONS, connection_kind
 from node_action import CHECKOUT, NodeAction, NodeFailure
 from play_settings import nodes, prometheus_dir_of, resolve_play
@@ -23,6 +26,8 @@ from benchmark.vllm import ENGINE as VLLM
 from benchmark.vllm import check_vllm_options
 
 OLDEST, BELOW = (2, 19), (2, 22)
+# In env/, of the directory that ansible-runner is called in: what one call writes there, the next one reads.
+RUNNER_FILES = ("extravars", "cmdline")
 
 
 class ActionModule(NodeAction):
@@ -38,6 +43,7 @@ class ActionModule(NodeAction):
                 f"ansible-core is {release.__version__}; {'.'.join(map(str, OLDEST))} or newer and below "
                 f"{'.'.join(map(str, BELOW))} is needed: install requirements.txt."
             )
+        _name_what_runner_keeps()
         self._check_connections()
         resolved = resolve_play(self.task_vars, self._loader).resolved
         self._check_wheelhouses(resolved.values())
@@ -95,3 +101,17 @@ class ActionModule(NodeAction):
                 raise NodeFailure(str(error)) from error
             except OSError as error:
                 raise NodeFailure(f"{prefix}_requirements: {file}: {error.strerror}.") from error
+
+
+def _name_what_runner_keeps() -> None:
+    """Say which files of an earlier call of ansible-runner in the checkout have a say in this one too."""
+    artifacts = os.environ.get("AWX_ISOLATED_DATA_DIR")
+    if artifacts is None or CHECKOUT / "artifacts" not in Path(artifacts).resolve().parents:
+        return
+    for path in (CHECKOUT / "env" / name for name in RUNNER_FILES):
+        if path.is_file():
+            written = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
+            Display().warning(
+                f"ansible-runner takes what {path} says into this run; it was written at {written}: remove it unless "
+                "it is meant for this run (suppress_env_files=True, or --omit-env-files, writes none)."
+            )

@@ -9,8 +9,12 @@ import posixpath
 import shlex
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,14 +36,16 @@ from benchmark.locks import take
 from benchmark.node.hub.cache import COMMIT, Manifest, RepositoryCache
 from benchmark.node.hub.files import DATASET, MODEL, Kind
 from benchmark.profiles import load_profile
+from benchmark.progress import PREFIX, gigabytes
 from benchmark.settings import Settings, is_directory_path
+from benchmark.words import plural
 
 FILES = CHECKOUT / "roles/hf_cache/files"
 NO_ENVIRONMENT = 100  # files/fetch.sh
 # Exit codes of coreutils' timeout: the limit has passed; and SIGKILL, by itself after the limit or by somebody else.
 TIMED_OUT, KILLED = 124, 137
 KILLED_BY = 9
-# Of a look, in seconds: what was verified before is told from sizes and times.
+# Of a look, in seconds: what was verified before is seen from sizes and times.
 LOOK_S = "15"
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 # What both commands print, besides more.
@@ -156,9 +162,21 @@ class ActionModule(NodeAction):
         else:
             words = [] if source == "hub" else ["--offline"]
             done = self._fetch(part, *words, *(["--check"] if self.check_mode else []), stdin=token + "\n")
+        where = f"{part.repository} in {self.setting('hf_cache_dir')}"
         if done is None:
-            note = "The environment is not there yet; model and dataset would be fetched or verified."
-            return {"changed": True, "note": note}
+            least = (
+                f"at least {self.setting('hf_cache_min_free_gb')} GB (hf_cache_min_free_gb) "
+                if part.kind is MODEL
+                else ""
+            )
+            self.would(f"fetch or verify {least}of {where}, once the environment is there")
+            return {"changed": True}
+        if self.check_mode and done["changed"]:
+            size = gigabytes(int(done.get("missing_bytes", 0)))
+            known = f"{size} in {plural(len(done['missing']), 'file')}" if done["snapshot"] else "what the hub lists"
+            self.would(
+                f"fetch {known} of {where}" if done["missing"] or not done["snapshot"] else f"verify and link {where}"
+            )
         if source == "none" and done["changed"] and (done["snapshot"] is None or done["missing"]):
             raise NodeFailure(
                 f"{part.repository} is not complete in {self.setting('hf_cache_dir')} on the node, and hf_cache_source "
@@ -196,7 +214,7 @@ class ActionModule(NodeAction):
         began = time.monotonic()
         # The play's `environment` (HF_ENDPOINT, HTTPS_PROXY): Ansible itself gives it to modules only.
         command = f"env {self._compute_environment_string()} {self._command(part, limit, *options)}"
-        code, out, err = self.shell(command, stdin=stdin, answer_s=float(limit) + ANSWER_S)
+        code, out, err = self.shell(command, stdin=stdin, answer_s=float(limit) + ANSWER_S, progress=True)
         if code == KILLED and time.monotonic() - began >= float(limit):
             code = TIMED_OUT
         if code == NO_ENVIRONMENT:
@@ -259,20 +277,38 @@ class ActionModule(NodeAction):
     def _download(self, part: Part, words: list[str], token: str) -> dict[str, Any]:
         environment = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
         limit = str(self.setting("hf_cache_timeout_s"))
-        try:
-            done = subprocess.run(
+        with tempfile.TemporaryFile("w+") as out:
+            process = subprocess.Popen(
                 [sys.executable, "-m", "benchmark", *words],
-                input=token + "\n",
                 env={**environment, "PYTHONPATH": str(CHECKOUT)},
                 cwd="/",
-                capture_output=True,
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=subprocess.PIPE,
                 text=True,
-                timeout=float(limit),
-                check=False,
+                errors="replace",
             )
-        except subprocess.TimeoutExpired:
-            return _answer(part, TIMED_OUT, "", "", limit)
-        return _answer(part, done.returncode, done.stdout, done.stderr, limit)
+            late = threading.Timer(float(limit), process.kill)
+            late.start()
+            said: deque[str] = deque(maxlen=100)
+            try:
+                with process:
+                    assert process.stdin  # noqa: S101 # a pipe was asked for
+                    with suppress(BrokenPipeError), process.stdin:
+                        process.stdin.write(token + "\n")
+                    for line in process.stderr or ():
+                        if line.startswith(PREFIX):
+                            self.show_progress(f"on the controller: {line.removeprefix(PREFIX).strip()}")
+                        else:
+                            said.append(line)
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                expired = not late.is_alive()
+                late.cancel()
+            out.seek(0)
+            return _answer(part, TIMED_OUT if expired else process.returncode, out.read(), "".join(said), limit)
 
     def _push(self, part: Part, manifest: Manifest) -> dict[str, Any] | None:
         """Bring what the node lacks from the controller's cache, and have the node verify and link it."""
@@ -284,8 +320,13 @@ class ActionModule(NodeAction):
         missing = {f.etag: f for f in manifest.files.values() if f.etag in found["missing"]}
         blobs = posixpath.join(posixpath.dirname(posixpath.dirname(found["snapshot"])), "blobs")
         self._shell_or_fail(f"mkdir -p {shlex.quote(blobs)}")
-        for etag, file in sorted(missing.items()):
-            # Beside, under a name of this node's own: another node with the same home may push the same file.
+        total, sent = sum(file.size for file in missing.values()), 0
+        for number, (etag, file) in enumerate(sorted(missing.items())):
+            self.show_progress(
+                f"{gigabytes(sent)} of {gigabytes(total)} sent to the node, {number} of {len(missing)} files"
+            )
+            sent += file.size
+            # Beside, under a name of this node's own: another node with the same home directory may push the same file.
             beside = posixpath.join(blobs, f"{etag}.{self.node}.incomplete")
             try:
                 self._transfer_file(str(cache.blob(file).resolve()), beside)

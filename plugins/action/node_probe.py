@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible.errors import AnsibleError
 from ansible.plugins.loader import action_loader
+from ansible.utils.display import Display
 from connections import ssh_to
 from descriptors import want_descriptors
 from interruption import run_interruptible
@@ -23,6 +24,8 @@ from play_settings import nodes
 from reports import at_stage
 
 from benchmark.cluster.machines import listed_twice
+from benchmark.cluster.preflight import Probe
+from benchmark.cluster.preflight_table import Found, found, table
 from benchmark.fleet.probe import ProbeResult, probe
 from benchmark.fleet.ssh import Ssh
 
@@ -64,8 +67,34 @@ class ActionModule(NodeAction):
             settled[node], reason = _judge(roles[node], result)
             if reason := result.failure or twice.get(node) or reason:
                 settled[node], failures[node] = [], reason
+        for line in table(self._found(roles, results)):
+            Display().display(line)
         lacking = [node for node, actions in roles.items() if not set(actions) <= set(settled.get(node, ()))]
-        return {"changed": False, "settled": settled, "failures": failures, "lacking": lacking}
+        # Of a run that is resumed: nothing is asked of these.
+        return {
+            "changed": False,
+            "settled": settled,
+            "done": sorted(done),
+            "failures": failures,
+            "lacking": lacking,
+        }
+
+    def _found(
+        self, roles: Mapping[str, Mapping[str, NodeAction]], results: Mapping[str, ProbeResult]
+    ) -> dict[str, Found]:
+        """Return what was found on each node that answered."""
+        each = {}
+        for node, result in results.items():
+            action = roles[node][PREFLIGHT]
+            command = next(iter(_questions([action])), "")
+            if command in result.answers:
+                probed = Probe.parse(result.answers[command])
+                there = probed.values.get("clock_ns", "")
+                ahead_s = (
+                    (int(there) - result.heard_ns[command]) / 1e9 if there.isdecimal() and len(there) < 20 else None
+                )
+                each[node] = found(probed, str(action.setting("benchmark_device")), ahead_s)
+        return each
 
     def _listed_twice(
         self, roles: Mapping[str, Mapping[str, NodeAction]], results: Mapping[str, ProbeResult]

@@ -25,7 +25,7 @@ class ActionModule(NodeAction):
     """Arguments: none to look; to remove `paths` (what was shown) and `answer` (of the prompt or the command line)."""
 
     def act(self) -> dict[str, Any]:
-        """Return `changed`, the `paths` that would go or are gone, and what to show of it (`told`)."""
+        """Return `changed`, the `paths` that would go or are gone, and what to show of it (`reported`)."""
         if "paths" not in self._task.args:
             lines = self._ask("look", [])
             return self._reported("would be removed", "remove", lines) | {"changed": self.check_mode and _any(lines)}

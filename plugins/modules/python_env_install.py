@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -27,7 +28,7 @@ description:
   - Makes a virtual environment with pinned packages, and in its directory one for each wheel of our own that is wanted.
   - Marks each with a fingerprint of what it holds, by which it is found again. An environment with another fingerprint
     is left as it is, and the new one made beside it; of many, those that were not used for the longest are removed.
-  - Holds a lock, so that nodes with a shared home do not install into it at the same time.
+  - Holds a lock, so that nodes with a shared home directory do not install into it at the same time.
 author: [The llm-datacenter-benchmark authors]
 options:
   dir: {description: "The environment's directory; others lie beside it.", type: str, required: true}
@@ -63,12 +64,15 @@ WHEELS = ".llm-benchmark-wheels"
 
 
 FULL = "The disk is full: make room, or set {settings}_dir (and TMPDIR) to a larger disk."
+# Of what pip says, the end is kept.
+MOST_LINES = 5000
+UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 # Less than any package takes, in bytes.
 NOTHING_LEFT = 256 * 2**10
 
 
 # Where a file system has no locks, a file stands for one. How often its holder shows that it is there, and after how
-# long without that the file is taken for one that was left behind, in seconds.
+# long without that the file is taken for one whose holder is gone, in seconds.
 SHOW_S, GONE_S = 5, 60
 
 
@@ -110,7 +114,9 @@ def is_full(*places: Path) -> bool:
         return False
 
 
-def run(command: list[str], timeout_s: int, settings: str, *, wheelhouse: bool = False) -> None:
+def run(
+    command: list[str], timeout_s: int, settings: str, *, wheelhouse: bool = False, progress: Progress | None = None
+) -> None:
     """Run a command; raise InstallError with a sentence about its failure, which names the `settings` to change.
 
     For a `wheelhouse`, nothing of pip's configuration on the node is honoured: it could name other sources.
@@ -120,26 +126,85 @@ def run(command: list[str], timeout_s: int, settings: str, *, wheelhouse: bool =
         environment = {name: value for name, value in environment.items() if not name.startswith("PIP_")}
         environment |= {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False)
-    except subprocess.TimeoutExpired:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
+        )
+    except OSError as error:
+        raise InstallError(f"{command[0]} does not start: {error.strerror}.") from None
+    late = threading.Timer(timeout_s, process.kill)
+    late.start()
+    said: deque[str] = deque(maxlen=MOST_LINES)
+    with process:
+        for line in process.stdout or ():
+            said.append(line)
+            if progress:
+                progress.hear(line)
+    expired = not late.is_alive()
+    late.cancel()
+    if expired:
         raise InstallError(
             f"{' '.join(command[:4])} did not end within {settings}_timeout_s = {timeout_s} s: is the package index "
             "slow or out of reach?"
-        ) from None
-    except OSError as error:
-        raise InstallError(f"{command[0]} does not start: {error.strerror}.") from None
-    if done.returncode < 0:
+        )
+    if process.returncode < 0:
         raise InstallError(
-            f"{' '.join(command[:4])} was killed (signal {-done.returncode}): did the node run out of memory? See "
+            f"{' '.join(command[:4])} was killed (signal {-process.returncode}): did the node run out of memory? See "
             "dmesg there; then run again."
         )
-    if done.returncode != 0:
-        raise InstallError(sentence(done.stdout + "\n" + done.stderr, settings, wheelhouse=wheelhouse))
+    if process.returncode != 0:
+        raise InstallError(sentence("".join(said), settings, wheelhouse=wheelhouse))
+
+
+class Progress:
+    """How far pip is, in a file that the controller reads (see `FOLLOW` in plugins/shared/environment_action.py)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._packages: set[str] = set()
+        self._bytes = 0.0
+
+    def hear(self, line: str) -> None:
+        """Take in a line of pip's output."""
+        if found := re.match(
+            r"\s*(Downloading|Using cached|Processing) (?:\S*/)?(\S+\.whl|\S+\.tar\.gz)(?=\s|$)(.*)", line
+        ):
+            file, size = found[2], re.search(r"\(([\d.]+) ([kMG]?B)\)", found[3])
+            if file in self._packages:
+                return
+            self._packages.add(file)
+            self._bytes += float(size[1]) * UNITS[size[2]] if size else 0
+            what = " ".join(file.split("-")[:2])
+            self.show(f"{found[1].lower()} {what}{' ' + size[0] if size else ''}; {self._so_far}")
+        elif found := re.match(r"\s*Collecting (\S+)", line):
+            self.show(f"looking for {found[1][:40]}; {self._so_far}")
+        elif found := re.match(r"\s*Installing collected packages: (.*)", line):
+            self.show(f"unpacking {len(found[1].split(','))} packages, {self._size} of wheels")
+
+    @property
+    def _so_far(self) -> str:
+        count = len(self._packages)
+        return f"{count} package{'' if count == 1 else 's'}, {self._size} so far"
+
+    @property
+    def _size(self) -> str:
+        return f"{self._bytes / 1e9:.1f} GB" if self._bytes >= 1e9 else f"{self._bytes / 1e6:.0f} MB"
+
+    def show(self, words: str) -> None:
+        """Say how far it is; that this cannot be written is no failure."""
+        beside = self._path.with_name(f"{self._path.name}.part")
+        with suppress(OSError):
+            beside.write_text(f"{words}\n")
+            beside.replace(self._path)
+
+    def end(self) -> None:
+        """Leave nothing."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
 def sentence(output: str, settings: str, *, wheelhouse: bool = False) -> str:
     """Return what pip or venv said, in one sentence with what to do."""
-    if "No space left on device" in output:
+    if "No space left on device" in output or "Disk quota exceeded" in output:
         return FULL.format(settings=settings)
     if match := re.search(r"from (\S+) \(from.*?\n\s+Expected sha256", output):
         wheel = match[1].rpartition("/")[2]
@@ -225,7 +290,7 @@ def prune(directories: list[Path], keep: int) -> None:
         shutil.rmtree(one, ignore_errors=True)
 
 
-def install(directory: Path, parameters: dict[str, Any]) -> None:
+def install(directory: Path, parameters: dict[str, Any], progress: Progress | None = None) -> None:
     """Make or update the environment; the marker is written last, so that a half-made one is never taken for made."""
     interpreter = str(Path(parameters["python"]).expanduser())
     python = directory / "bin" / "python"
@@ -236,13 +301,15 @@ def install(directory: Path, parameters: dict[str, Any]) -> None:
         shutil.rmtree(directory, ignore_errors=True)
         have = begin_from_another(directory, interpreter, parameters) if parameters["wheels_dir"] else []
         if not have:
+            if progress:
+                progress.show("making the virtual environment")
             run([interpreter, "-m", "venv", str(directory)], parameters["timeout_s"], parameters["settings"])
     requirements = directory / "requirements.txt"
     requirements.write_text(parameters["requirements"])
     if parameters["wheels_dir"]:
-        install_from_wheels(directory, have, parameters)
+        install_from_wheels(directory, have, parameters, progress)
     else:
-        install_from_index(python, requirements, parameters)
+        install_from_index(python, requirements, parameters, progress)
     mark(directory, parameters["fingerprint"])
 
 
@@ -293,31 +360,33 @@ def install_code(directory: Path, code: Path, parameters: dict[str, Any]) -> Non
     mark(code, parameters["code_sha256"])
 
 
-def install_from_index(python: Path, requirements: Path, parameters: dict[str, Any]) -> None:
+def install_from_index(python: Path, requirements: Path, parameters: dict[str, Any], progress: Progress | None) -> None:
     """Install with the node's own pip configuration, torch from an index of its own where there is one."""
     timeout_s, settings = parameters["timeout_s"], parameters["settings"]
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--no-color"]
+    pip = [str(python), "-m", "pip", "install", "--no-color", "--progress-bar", "off"]
     if parameters["torch_index_url"]:
         # From that index alone, and first: what comes after finds torch there and takes no other build.
         torch, _ = requirements_without_torch(parameters["requirements"])
-        run([*pip, "--index-url", parameters["torch_index_url"], *torch], timeout_s, settings)
-    run([*pip, "--requirement", str(requirements)], timeout_s, settings)
+        run([*pip, "--index-url", parameters["torch_index_url"], *torch], timeout_s, settings, progress=progress)
+    run([*pip, "--requirement", str(requirements)], timeout_s, settings, progress=progress)
     (python.parents[1] / WHEELS).unlink(missing_ok=True)
 
 
-def install_from_wheels(directory: Path, have: list[str], parameters: dict[str, Any]) -> None:
+def install_from_wheels(
+    directory: Path, have: list[str], parameters: dict[str, Any], progress: Progress | None
+) -> None:
     """Install what is locked and not there yet, each wheel against its hash, and from nowhere else."""
     locked, reported = parameters["locked"], (parameters["timeout_s"], parameters["settings"])
     pip = [str(directory / "bin" / "python"), "-m", "pip"]
     gone = {line.split("==")[0] for line in have} - {line.split("==")[0] for line in locked}
     if gone:
         run([*pip, "uninstall", "--quiet", "--yes", *sorted(gone)], *reported, wheelhouse=True)
-    words = ["install", "--quiet", "--no-color", "--no-index", "--no-deps", "--force-reinstall"]
+    words = ["install", "--no-color", "--progress-bar", "off", "--no-index", "--no-deps", "--force-reinstall"]
     if new := [line for line in locked if line not in have]:
         listing = directory / "wheels.txt"
         listing.write_text("\n".join(new) + "\n")
         offered = ["--find-links", parameters["wheels_dir"], "--only-binary", ":all:", "--require-hashes"]
-        run([*pip, *words, *offered, "--requirement", str(listing)], *reported, wheelhouse=True)
+        run([*pip, *words, *offered, "--requirement", str(listing)], *reported, wheelhouse=True, progress=progress)
     # The wheels were chosen on the controller: that nothing is lacking is asked of pip here.
     run([*pip, "check"], *reported, wheelhouse=True)
     (directory / WHEELS).write_text("\n".join(locked) + "\n")
@@ -336,7 +405,7 @@ def works(python: Path, interpreter: str) -> bool:
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """Hold the lock, also against other nodes with the same home, and on a file system without locks."""
+    """Hold the lock, also against other nodes with the same home directory, and on a file system without locks."""
     with lock.open("w") as file, ExitStack() as held:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -391,13 +460,13 @@ def end_with_reader() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def provide(base: Path, parameters: dict[str, Any]) -> bool:
+def provide(base: Path, parameters: dict[str, Any], progress: Progress | None = None) -> bool:
     """Make what is not there yet, remove what was not wanted for long; return whether something was made."""
     # Another node with the same home may have made it while this one waited.
     place = find(base, parameters["fingerprint"])
     if changed := place is None or not is_made(place, parameters["fingerprint"]):
         place = place_for(base, parameters["fingerprint"])
-        install(place, parameters)
+        install(place, parameters, progress)
     os.utime(place / MARKER)
     if sha256 := parameters["code_sha256"]:
         code = place / "code" / sha256[:SHORT]
@@ -433,18 +502,26 @@ def main() -> None:
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with alone(directory.with_name(f".{directory.name}.lock")):
-            changed = provide(directory, module.params)
+            progress = Progress(directory.with_name(f".{directory.name}.progress"))
+            try:
+                changed = provide(directory, module.params, progress)
+            finally:
+                progress.end()
         if module.params["wheels_dir"]:
             # Only now: after a failure they need not be sent again.
             shutil.rmtree(module.params["wheels_dir"], ignore_errors=True)
-            with suppress(OSError):  # another node with the same home has its own in there
+            with suppress(OSError):  # another node with the same home directory has its own in there
                 Path(module.params["wheels_dir"]).parent.rmdir()
     except InstallError as error:
         # Not all say it themselves: venv tells only that what it called has failed.
         full = is_full(directory.parent, Path(tempfile.gettempdir()))
         module.fail_json(msg=FULL.format(settings=module.params["settings"]) if full else str(error))
     except OSError as error:
-        module.fail_json(msg=f"{error.filename or directory} cannot be written: {error.strerror}.")
+        module.fail_json(
+            msg=f"{error.filename or directory} cannot be written: {error.strerror}. The environment is not as this "
+            "checkout wants it: have its owner renew it, or set "
+            f"{module.params['settings']}_dir to a directory of this user's own."
+        )
     module.exit_json(changed=changed)
 
 

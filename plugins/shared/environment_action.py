@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from install_progress import following
 from node_action import CHECKOUT, NodeAction, NodeFailure
 from reports import show
 from wheel_supply import HouseOnController
@@ -19,6 +21,7 @@ from benchmark.errors import InputError, SetupError
 from benchmark.fleet.remote_run import await_machine
 from benchmark.fleet.session import ANSWER_S
 from benchmark.settings import Settings
+from benchmark.words import plural
 
 STATE = CHECKOUT / "roles/python_env/files/state.sh"
 # What the module runs at most, each with the time limit: venv, torch, the other packages, the wheel.
@@ -97,7 +100,13 @@ class EnvironmentAction(NodeAction):
         except InputError as error:
             raise NodeFailure(str(error)) from error
         if self.check_mode:
-            return {"changed": True, "fingerprint": fingerprint, "note": "The environment would be made or updated."}
+            found = (
+                f"{supply.size / 1e9:.1f} GB in {plural(len(supply.files), 'wheel')}, sent"
+                if supply
+                else self._size(wanted)
+            )
+            self.would(f"make or update the environment {wanted.directory}: {found}")
+            return {"changed": True, "fingerprint": fingerprint}
         keep_away(self)
         arguments: dict[str, Any] = {
             "dir": wanted.directory,
@@ -109,12 +118,15 @@ class EnvironmentAction(NodeAction):
             "settings": self.settings,
         }
         if supply:
+            self.show_progress(f"{len(supply.files)} wheels, {supply.size / 1e9:.1f} GB, to be sent")
             supply.send(*([self.wheel] if self.wheel else []))
             arguments |= {"wheels_dir": supply.ready, "locked": supply.locked}
         if self.wheel:
             arguments["wheel"] = f"{supply.ready}/{self.wheel.name}" if supply else self._push(self.wheel)
             arguments["code_sha256"] = self._code
-        done = self.module("python_env_install", INSTALLATIONS * arguments["timeout_s"], **arguments)
+        self.show_progress(f"installing {self._size(wanted)}")
+        with following(self.way, wanted.directory, self.show_progress):
+            done = self.module("python_env_install", INSTALLATIONS * arguments["timeout_s"], **arguments)
         result: dict[str, Any] = {"changed": bool(done["changed"]), "fingerprint": fingerprint}
         return result | ({"sent": supply.size} if supply else {})
 
@@ -123,6 +135,12 @@ class EnvironmentAction(NodeAction):
         # Of each: what it was made of, the sum of what was installed then, and the sum now.
         wanted, lines = [fingerprint, *([self._code] if self.wheel else [])], state.split()
         return lines[0::3] == wanted and len(lines) == 3 * len(wanted) and lines[1::3] == lines[2::3]
+
+    def _size(self, wanted: Wanted) -> str:
+        names = set(re.findall(r"^[A-Za-z0-9][\w.-]*", wanted.requirements, re.MULTILINE))
+        setting = f"{self.settings}_min_free_gb"
+        needed = f"{float(self.setting(setting)):g} GB of disk ({setting})"
+        return f"{plural(len(names), 'pinned package')} and what they need, up to {needed}"
 
     def _push(self, wheel: Path) -> str:
         place = self._make_tmp_path()

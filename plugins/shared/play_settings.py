@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.utils.vars import load_extra_vars
 from node_action import CHECKOUT, NodeFailure
 
@@ -18,7 +20,7 @@ from benchmark.errors import InputError
 from benchmark.records import RunRecord
 from benchmark.resolve import resolve_nodes
 from benchmark.rundir import read_run
-from benchmark.secret_settings import NAMES, Secrets, check_secrets
+from benchmark.secret_settings import LEAST_MASKED, NAMES, Secrets, check_secrets
 from benchmark.settings import ResolvedSettings, Settings
 
 PREFIXES = ("benchmark_", "python_env_", "vllm_", "hf_cache_")
@@ -92,6 +94,14 @@ def resolve_play(task_vars: Mapping[str, Any], loader: Any) -> Play:
 def secrets_of(variables: Mapping[str, Any]) -> Secrets:
     """Return what a node's run is given beside its order; `variables`: its hostvars. Raises InputError."""
     return check_secrets({name: variables[name] for name in NAMES if name in variables})
+
+
+def secret_values(variables: Mapping[str, Any]) -> list[str]:
+    """Return the secret values in a node's hostvars, without those that are too short to be looked for."""
+    token = ""
+    with suppress(AnsibleError):  # whoever needs it says what is wrong with it
+        token = str(variables.get("hf_cache_token") or "")
+    return [*secrets_of(variables).values, *([token] if len(token) >= LEAST_MASKED else [])]
 
 
 def _secret_problems(known: Mapping[str, Any]) -> list[str]:

@@ -61,6 +61,7 @@ def test_a_complete_run_with_a_third_node_that_is_one_entry_in_the_inventory(pla
             "telemetry.jsonl",
         ]
         assert f"{node}: measuring" in done.output
+        assert done.recap(node)["changed"] == 1, "what was measured"
         assert not list((playbooks.directory / "nodes" / node / "runs").iterdir()), (
             "what was fetched is not left behind"
         )
@@ -75,16 +76,23 @@ def test_provisioning_again_changes_nothing_and_a_changed_pin_is_applied(playboo
     again = playbooks.run("provision")
     assert again.code == 0, again.output
     assert (again.recap("jw2")["changed"], again.recap("jw3")["changed"]) == (0, 0)
+    assert min(again.recap("jw2")["ok"], again.recap("jw3")["ok"]) >= 3, "what the probe found needs no task of its own"
+    rows = {line.split()[0]: line.split() for line in again.output.splitlines() if " GB " in line}
+    assert [rows[node][-1] for node in ("jw2", "jw3")] == ["same", "same"], "one machine, one clock"
     changed = tmp_path / "requirements.txt"
     changed.write_text((DATA / "requirements-light.txt").read_text() + "# a changed pin\n")
     checked = playbooks.run("provision", "--check", "-e", f"python_env_requirements={changed}")
     assert checked.code == 0, checked.output
-    assert checked.recap("jw2")["changed"] == 1
+    assert (checked.recap("jw2")["changed"], checked.recap("jw3")["changed"]) == (1, 1)
+    assert f"jw3: would make or update the environment {playbooks.venv}: " in checked.output
+    assert "pinned packages and what they need, up to 0.1 GB of disk (python_env_min_free_gb)" in checked.output
 
 
 def test_check_mode_touches_nothing(playbooks: Playbooks) -> None:
     done = playbooks.run("benchmark", "--check")
     assert done.code == 0, done.output
+    assert "2 nodes: would measure, each for 120 s at most in " in done.output
+    assert (done.recap("jw2")["changed"], done.recap("jw3")["changed"]) == (1, 1), done.output
     assert not playbooks.results.exists()
     assert not (playbooks.directory / "nodes").exists()
 

@@ -47,7 +47,8 @@ def test_a_valid_run_is_0_and_keeps_no_secret(playbooks: Playbooks, tmp_path: Pa
     assert "\x1b" not in done.stdout
     assert "\r" not in done.stdout
     assert "TASK [" in done.stdout
-    assert "PLAY RECAP" in done.stdout
+    recap = [line.split() for line in done.stdout.partition("PLAY RECAP")[2].splitlines() if "changed=" in line]
+    assert {line[0]: line[3] for line in recap if line[0] != "localhost"} == {"jw2": "changed=1", "jw3": "changed=1"}
     for suite in ("jw2", "jw3", "all nodes"):
         assert set(cases(junit, suite).values()) == {"passed"}
     run_id = (playbooks.results / "latest").resolve().name

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from benchmark.importing import BLAS_THREADS, importing
+from benchmark.importing import BLAS_THREADS, importing, missing_package
 
 # Threads of a process that has loaded a command, and whether what it starts would know.
 THREADS = f"""
@@ -52,3 +52,17 @@ def test_numpy_starts_no_threads_for_us_unless_somebody_wants_them(given: dict[s
         [sys.executable, "-c", THREADS], env=inherited | given, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == reported
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("ansible_runner", "The package ansible-runner is missing: install requirements.txt (on the controller)"),
+        ("torch.nn", "The package torch is missing: install requirements-node.txt (on a node) into"),
+        ("yaml", "requirements.txt (on the controller) or requirements-node.txt (on a node)"),
+        ("mlperf_loadgen", "The package mlcommons-loadgen is missing: install requirements-node.txt (on a node)"),
+        ("flash_attn", "The package flash-attn is missing: install it (pip install flash-attn) into this Python."),
+    ],
+)
+def test_a_missing_package_is_sought_where_it_is_pinned(module: str, said: str) -> None:
+    assert said in missing_package(module)

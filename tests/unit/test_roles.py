@@ -13,7 +13,7 @@ from benchmark.variables import VARIABLES
 from tools import generate
 
 ROLES = sorted(generate.ROLES.iterdir())
-PROVISION = yaml.safe_load((generate.CHECKOUT / "playbooks" / "provision.yml").read_text())[0]["roles"]
+PROVISION = yaml.safe_load((generate.CHECKOUT / "playbooks" / "provision.yml").read_text())[-1]["roles"]
 
 
 def load(path: Path) -> Any:

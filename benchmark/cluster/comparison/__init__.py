@@ -14,6 +14,7 @@ from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import Comparison, GroupChange, MetricChange
 from benchmark.records.comparison import Outcome
 from benchmark.text import figure
+from benchmark.words import plural
 
 # A smaller change is never better or worse, however sure it is: two runs of one node differ by as much.
 FLOOR = 0.02
@@ -60,7 +61,7 @@ def compare_nodes(
     if not names:
         note = "different nodes"
     elif len(names) < max(len(before), len(after)):
-        note = f"only the {len(names)} nodes that are in both"
+        note = f"only the {plural(len(names), 'node that is', 'nodes that are')} in both"
     first = [node for node in before if not names or node.node in names]
     second = [node for node in after if not names or node.node in names]
     replicates = max(LEAST_REPLICATES, min(REPLICATES, MOST_DRAWS // (len(first) + len(second))))

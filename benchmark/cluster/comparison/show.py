@@ -10,6 +10,7 @@ from benchmark.cluster.render.markdown import escape
 from benchmark.records import Comparison, GroupChange, MetricChange, NodeChange
 from benchmark.text import WIDTH, entry, figure, left, right, wrap
 from benchmark.verdict import label, unit
+from benchmark.words import percent, plural
 
 _WORDS = {
     "no difference": "NO DIFFERENCE: every figure is the same.",
@@ -29,20 +30,16 @@ def name_of(metric: str) -> str:
 
 def cells(change: MetricChange) -> tuple[str, ...]:
     """Return a row of the table: see HEADS."""
-    interval = "-" if change.low is None or change.high is None else f"{_bound(change.low)} to {_bound(change.high)}"
+    interval = "-" if change.low is None or change.high is None else f"{percent(change.low)} to {percent(change.high)}"
     return (
         name_of(change.metric),
         change.of,
         figure(change.before),
         figure(change.after),
-        "-" if change.change is None else f"{change.change:+.1%}",
+        "-" if change.change is None else percent(change.change),
         interval,
         change.outcome if change.outcome != "not judged" else change.note or change.outcome,
     )
-
-
-def _bound(value: float) -> str:
-    return f"{value:+.1%}"
 
 
 def verdict_words(comparison: Comparison) -> str:
@@ -59,7 +56,7 @@ def _worse(comparison: Comparison) -> Iterator[str]:
     for group in comparison.groups:
         for change in group.changes:
             if change.outcome == "worse":
-                yield f"{name_of(change.metric)} {change.change or 0:+.1%}"
+                yield f"{name_of(change.metric)} {percent(change.change or 0)}"
         slower = dict.fromkeys(one.node for one in group.each if one.outcome == "worse")
         if slower:
             yield f"{some(list(slower))} alone"
@@ -68,7 +65,7 @@ def _worse(comparison: Comparison) -> Iterator[str]:
 def node_words(one: NodeChange) -> str:
     """Return what changed of a single node."""
     return (
-        f"{one.node}: {name_of(one.metric)} {one.change:+.1%} ({_bound(one.low)} to {_bound(one.high)}), "
+        f"{one.node}: {name_of(one.metric)} {percent(one.change)} ({percent(one.low)} to {percent(one.high)}), "
         f"{figure(one.before)} to {figure(one.after)}: {one.outcome}"
     )
 
@@ -80,7 +77,7 @@ def defined(group: GroupChange) -> list[MetricChange]:
 
 def title(group: GroupChange) -> str:
     """Return what is compared, and of how many nodes."""
-    nodes = f"{len(group.nodes)} node" + ("" if len(group.nodes) == 1 else "s")
+    nodes = plural(len(group.nodes), "node")
     return f"{group.label}: {nodes}" + (f" ({group.note})" if group.note else "")
 
 

@@ -10,6 +10,7 @@ from benchmark.cluster.diagnosis.aspects import ASPECTS
 from benchmark.cluster.stored.read import INVALID, PARTIAL, VALID
 from benchmark.records import History, NodeHistory, NodeRuns, Shift
 from benchmark.text import entry, figure, left, moment, right, wrap
+from benchmark.words import percent, plural
 
 _BY_METRIC = {aspect.metric: aspect for aspect in ASPECTS}
 # The newest runs of a kind that have a column.
@@ -34,7 +35,7 @@ def render_history(history: History) -> str:
 def _node(node: NodeHistory) -> Iterator[str]:
     points = node.points
     span = " to ".join(dict.fromkeys((day(points[0].run_id), day(points[-1].run_id))))
-    yield wrap(f"{node.node}: {node.label}: {_count(len(points))}, {span}")
+    yield wrap(f"{node.node}: {node.label}: {plural(len(points), 'run')}, {span}")
     latest = points[-LATEST:]
     days, times = zip(*(_when(point.created_at) for point in latest), strict=True)
     yield "  " + left("", 14) + right("", 7) + "".join(right(one, 7) for one in days)
@@ -92,7 +93,7 @@ def _words(shifts: Iterable[Shift], facts: Iterable[str]) -> Iterator[str]:
     for shift in shifts:
         aspect = _BY_METRIC[shift.metric]
         yield (
-            f"{aspect.label} {shift.change:+.0%}, {figure(shift.before)} to {figure(shift.after)}{aspect.unit}: "
+            f"{aspect.label} {percent(shift.change, 0)}, {figure(shift.before)} to {figure(shift.after)}{aspect.unit}: "
             f"{'worse' if shift.worse else 'better'}"
             + (f"; {shift.runs} run so far, one more will tell" if shift.tentative and shift.runs == 1 else "")
             + (f"; {shift.runs} runs so far" if shift.tentative and shift.runs > 1 else "")

@@ -24,6 +24,7 @@ from benchmark.text import (
     moment,
 )
 from benchmark.verdict import answer_words, label, unit
+from benchmark.words import percent, plural
 
 TEMPLATES = Path(__file__).parent / "templates"
 TEMPLATE = "benchmark_summary.txt.j2"
@@ -222,8 +223,8 @@ def finding_words(finding: Finding) -> str:
     aspect = finding.metric
     name, suffix = ("tokens/J", "") if aspect == ENERGY else (label(aspect), unit(aspect))
     lines = [
-        f"{name} is {figure(finding.value)}{suffix}, {finding.change:+.0%} against {figure(finding.expected)}{suffix}, "
-        f"{finding.against}"
+        f"{name} is {figure(finding.value)}{suffix}, {percent(finding.change, 0)} against "
+        f"{figure(finding.expected)}{suffix}, {finding.against}"
     ]
     if finding.also:
         lines.append(f"also {'; '.join(finding.also)}")
@@ -255,4 +256,4 @@ def _distinct(texts: Iterable[str]) -> str:
 
 
 def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number or 'no'} {what}s"
+    return plural(number, what) if number else f"no {what}s"

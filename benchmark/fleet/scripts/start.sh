@@ -25,15 +25,21 @@ if ! mkdir "$run" 2>/dev/null; then
   exit 0
 fi
 cd "$run"
+# A start that fails leaves nothing.
+trap 'cd / && rm -rf "$run"' EXIT
 printf '%s\n%s\n' "$3" "$4" > owner.part
 mv owner.part owner
 # It stays in this shell's memory, and goes on through a pipe: into no file, no argument and no environment of a shell.
 IFS= read -r secrets
 cat > order.json
-# By which another boot is told, where the node is back after one.
+# What says how the run is and how it ended gets its place on the disk now, and is written in place: so that it can also be
+# said on a disk that the run fills. Python makes room for its own result.
+for file in limit pid exit_code; do echo "               " | cat > "$file.part"; done
+: > benchmark.log
+# Shows later whether the node was started anew meanwhile.
 { read -r boot < /proc/sys/kernel/random/boot_id && echo "$boot" > boot_id; } 2> /dev/null || :
-# Others wait for these instead of looking again and again: the run lets go of the first when it is ready to measure, the shell
-# below of the second when the run has ended. Python takes a second, or many on a busy node, until it could.
+# Others wait for these instead of looking again and again: the run releases the first when it is ready to measure, the shell
+# below the second when the run has ended. Python takes a second, or many on a busy node, until it could.
 exec 8> starting.lock 9> running.lock
 { flock -n 8 && flock -n 9; } 2> /dev/null || :
 # shellcheck disable=SC2016 # the inner shell expands
@@ -42,18 +48,19 @@ printf '%s\n' "$secrets" | setsid sh -c '
   # For the run alone: what a shell starts beside itself has no standard input unless it is given one.
   exec 7<&0 < /dev/null
   up() { read -r seconds _ < /proc/uptime; seconds=${seconds%.*}; }
+  keep() { echo "$2" 1<> "$1.part" && mv "$1.part" "$1"; }
   code=0 limit=
   # No Python starts while another run measures here.
   for claim in /tmp/llm-benchmark-*.claim; do [ ! -e "$claim" ] || break; done
   if [ -e "$claim" ]; then
     timeout -k 5 $(($5 + 60)) sh -c "$3" await "$4" "$5" progress.json &
     limit=$!
-    echo $limit > limit
-    echo $$ > pid
+    keep limit $limit
+    keep pid $$
     wait $limit
     code=$?
   fi
-  [ "$code" = 0 ] || { echo "$code" > exit_code.part; mv exit_code.part exit_code; exit; }
+  [ "$code" = 0 ] || { keep exit_code "$code"; exit; }
   up
   began=$seconds
   # Where the kernel counts the processes of this cgroup that it killed because memory ran out: cgroup v1, v2, and within a
@@ -73,8 +80,8 @@ printf '%s\n' "$secrets" | setsid sh -c '
   all=$kills
   PYTHONUNBUFFERED=1 timeout -k 30 "$1" "$2" -m benchmark run --order order.json --starting-lock 8 --secrets - <&7 7<&- 9>&- &
   limit=$!
-  echo $limit > limit
-  echo $$ > pid
+  keep limit $limit
+  keep pid $$
   exec 7<&- 8>&-
   wait $limit
   code=$?
@@ -91,7 +98,7 @@ printf '%s\n' "$secrets" | setsid sh -c '
   } > oom_kills
   # What outlived it: `timeout` leads a process group of all that was started.
   kill -KILL -- "-$limit" 2>/dev/null
-  echo $code > exit_code.part
-  mv exit_code.part exit_code
+  keep exit_code $code
 ' benchmark "$6" "$python" "$AWAIT_MACHINE" "$9" "${10}" > benchmark.log 2>&1 &
+trap - EXIT
 echo started

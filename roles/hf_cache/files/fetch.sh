@@ -10,7 +10,7 @@ shift 4
 [ -x "$python" ] || exit 100
 # The token comes through standard input alone.
 unset HF_TOKEN HUGGING_FACE_HUB_TOKEN
-# Python imports from where it is started: a directory "benchmark" in the home is not meant.
+# Python imports from where it is started: a directory "benchmark" in the home directory is not meant.
 cd /
 timeout -k 10 "$limit" "$python" -m benchmark "$@"
 exit $? # this shell's, also where a signal ended it: SSH would tell that as a lost connection

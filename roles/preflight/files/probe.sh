@@ -136,4 +136,5 @@ for one in $parts; do
 done
 kill "$watch" 2>/dev/null
 rm -rf "$scratch"
+say clock_ns "$(date +%s%N)"
 exit 0

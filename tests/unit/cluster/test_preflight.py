@@ -39,6 +39,7 @@ def test_a_fit_node_has_no_problem() -> None:
         ({"cache_disk": ["/dev/sdb1 1000000"]}, "20.0 GB are needed for the weights in ~/hf"),
         ({"cache_disk": [""]}, "is unknown: df failed"),
         ({"cache_unwritable": ["/data"]}, "/data is not writable"),
+        ({"env_unwritable": ["/opt"]}, "/opt is not writable"),
         ({"missing_program": ["timeout", "tar"]}, "Not installed: timeout, tar"),
         ({"gpu_status": ["127"], "gpu": ["nvidia-smi: not found"]}, "No GPU is visible: nvidia-smi failed"),
         ({"gpu": ["No devices were found"]}, "No GPU is visible"),
@@ -48,6 +49,11 @@ def test_each_problem_is_a_sentence(changes: dict[str, list[str] | None], said: 
     (found,) = problems(probe(**changes), NEEDS)
     assert said in found
     assert found.endswith(".")
+
+
+def test_what_is_there_already_need_not_be_writable() -> None:
+    there = {"env_present": ["yes"], "env_unwritable": ["/opt/env"]}
+    assert problems(probe(**there, model_present=["yes"], cache_unwritable=["/data"]), NEEDS) == []
 
 
 def test_one_disk_has_to_hold_both() -> None:

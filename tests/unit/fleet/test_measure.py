@@ -262,16 +262,24 @@ def test_what_an_earlier_attempt_left_is_adopted_or_brought_back(fleet: Fleet) -
     assert ("done", "an earlier attempt completed here: not run again") in fleet.messages
 
 
-def test_a_fault_of_our_own_costs_no_other_node_its_result(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [ValueError("oh"), OSError(24, "Too many open files")])
+def test_a_fault_of_our_own_costs_no_other_node_its_result(
+    error: Exception, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fleet.add("jw2", order={"attempt": 2})
     fleet.add("jw3")
 
     async def broken(self: remote_run.RemoteRun) -> bool:
-        raise ValueError("oh")
+        raise error
 
     monkeypatch.setattr(remote_run.RemoteRun, "adopt", broken)
     outcome = fleet.measure()
-    assert (outcome.fetched, outcome.failures) == (["jw3"], {"jw2": "ValueError: oh"})
+    path = fleet.nodes["jw2"].place / "controller_traceback.txt"
+    assert (outcome.fetched, outcome.failures) == (
+        ["jw3"],
+        {"jw2": f"{type(error).__name__}: {error}; where it came from: {path}."},
+    )
+    assert "in broken" in path.read_text()
 
 
 def test_a_barrier_opens_when_all_that_have_not_left_are_here() -> None:

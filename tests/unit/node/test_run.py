@@ -324,3 +324,16 @@ def test_a_number_beside_another_process_on_the_gpu_is_not_valid(
         "GPU 0 was used by another process: train.py of ann, pid 7, 16384 MiB, which had come while the node measured"
     )
     assert any(reason.startswith(said) for reason in result.verdict.reasons) == required
+
+
+def test_an_error_that_names_no_file_keeps_where_it_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def no_socket(self: simulated.Engine) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(simulated.Engine, "load", no_socket)
+    with pytest.raises(RunError, match="Too many open files"):
+        run(request(tmp_path))
+    assert "in no_socket" in capfd.readouterr().err
+    assert written(tmp_path).error == "OSError: [Errno 24] Too many open files"

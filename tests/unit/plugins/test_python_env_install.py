@@ -171,3 +171,29 @@ def test_one_that_a_run_uses_is_not_made_anew_under_it(tmp_path: Path) -> None:
         fcntl.flock(held, fcntl.LOCK_SH)
         with pytest.raises(install.InstallError, match="changed by hand since it was made: wait for the run's end"):
             install.place_for(tmp_path / "venv", "a" * 64)
+
+
+def test_how_far_pip_is_stands_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / ".venv.progress"
+    progress = install.Progress(path)
+    said = []
+    for line in (
+        "Collecting torch==2.13.0 (from -r requirements.txt (line 3))",
+        "  Downloading torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl.metadata (30 kB)",
+        "Downloading torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl (532.6 MB)",
+        "Downloading https://index/a/nvidia_cublas-13.1-py3-none-manylinux.whl (1.2 GB)",
+        "  Using cached Jinja2-3.1.6-py3-none-any.whl (134 kB)",
+        "Installing collected packages: torch, nvidia-cublas, Jinja2",
+    ):
+        progress.hear(line)
+        said.append(path.read_text())
+    assert said == [
+        "looking for torch==2.13.0; 0 packages, 0 MB so far\n",
+        "looking for torch==2.13.0; 0 packages, 0 MB so far\n",
+        "downloading torch 2.13.0 (532.6 MB); 1 package, 533 MB so far\n",
+        "downloading nvidia_cublas 13.1 (1.2 GB); 2 packages, 1.7 GB so far\n",
+        "using cached Jinja2 3.1.6 (134 kB); 3 packages, 1.7 GB so far\n",
+        "unpacking 3 packages, 1.7 GB of wheels\n",
+    ]
+    progress.end()
+    assert list(tmp_path.iterdir()) == []

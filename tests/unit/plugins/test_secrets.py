@@ -1,6 +1,5 @@
 """What may be secret, on the controller: checked with the settings, and kept out of what a run writes down."""
 
-import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,23 +48,6 @@ def test_what_is_wrong_with_them_is_reported_beside_what_is_wrong_with_the_setti
     assert "hidden" not in str(reported.value)
     with pytest.raises(NodeFailure, match=r"benchmark_environment\.A B"):
         resolve_play(play(benchmark_environment={"A B": "hidden"}), Loader())
-
-
-@pytest.mark.parametrize(
-    ("given", "kept"),
-    [
-        ("benchmark_model=org/name benchmark_target_qps=2", True),
-        ("@secrets.yml", True),
-        ("benchmark_endpoint_api_key=hidden", False),
-        ("benchmark_model=org/name benchmark_environment={}", False),
-        ('benchmark_endpoint_headers=\'{"X": "a b=c"}\'', False),
-        ('{"benchmark_endpoint_api_key": "hidden="}', False),
-        ("benchmark_model", False),
-    ],
-)
-def test_a_command_line_is_kept_without_them(given: str, kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "plugins" / "action"))
-    assert importlib.import_module("benchmark_open")._harmless(given) is kept
 
 
 def test_the_first_line_of_what_starts_a_run_holds_them() -> None:

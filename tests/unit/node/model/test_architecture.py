@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tokenizer") / "tiny"
     make_tiny_model(directory)
     return directory
+
+
+def test_the_tiny_model_can_be_read_by_whom_the_umask_lets(tokenizer: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    assert {path.stat().st_mode & 0o777 for path in tokenizer.iterdir()} == {0o666 & ~mask}
 
 
 @pytest.mark.parametrize("family", SIZED)

@@ -1,0 +1,50 @@
+"""Follow how far the module `python_env_install` is: of a module Ansible hears at its end alone."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import checkout  # noqa: F401 # puts the checkout on the path
+
+from benchmark.fleet.errors import NodeError
+from benchmark.fleet.session import run_command
+from benchmark.fleet.ssh import Ssh
+from benchmark.progress import PREFIX
+
+# Longer than any installation; it ends with the session.
+MOST_S = 24 * 3600
+LOOK_S = 2
+# The module writes one line into this file, beside the environment; it is shown when it is another than before.
+_FOLLOW = f"""
+case $1 in "~/"*) dir=$HOME/${{1#"~/"}} ;; *) dir=$1 ;; esac
+file=${{dir%/*}}/.${{dir##*/}}.progress before=
+while sleep {LOOK_S}; do
+  {{ read -r line < "$file"; }} 2>/dev/null || continue
+  [ "$line" = "$before" ] || printf '{PREFIX}%s\\n' "$line" >&2 || exit
+  before=$line
+done
+"""
+
+
+@contextmanager
+def following(way: Ssh, directory: str, show: Callable[[str], None]) -> Iterator[None]:
+    """Within, show how far the installation into `directory` on the node is. That it cannot be heard is no failure."""
+    loop = asyncio.new_event_loop()
+    command = shlex.join(["sh", "-c", _FOLLOW, "follow", directory])
+    task = loop.create_task(run_command(way, command, None, MOST_S, show))
+
+    def follow() -> None:
+        with suppress(NodeError, OSError, TimeoutError, asyncio.CancelledError):
+            loop.run_until_complete(task)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join(timeout=LOOK_S)

@@ -1,0 +1,34 @@
+"""How far an installation is, is heard while it goes on."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "plugins" / "shared"))
+
+from install_progress import following
+
+from benchmark.fleet.ssh import Ssh
+
+
+def test_what_is_written_beside_the_environment_is_shown(tmp_path: Path) -> None:
+    heard: list[str] = []
+    third = threading.Event()
+
+    def show(words: str) -> None:
+        heard.append(words)
+        (tmp_path / ".the venv.progress").write_text(f"{len(heard)} packages\n")
+        if len(heard) == 3:
+            third.set()
+
+    (tmp_path / ".the venv.progress").write_text("0 packages\n")
+    with following(Ssh("here", lambda line: ["/bin/sh", "-c", line]), str(tmp_path / "the venv"), show):
+        assert third.wait(60)
+    assert heard[:3] == ["0 packages", "1 packages", "2 packages"]
+
+
+def test_a_node_that_cannot_be_heard_fails_nothing(tmp_path: Path) -> None:
+    with following(Ssh("gone", lambda line: ["/bin/false"]), str(tmp_path), lambda words: None):
+        pass
