@@ -37,9 +37,14 @@ COMMAND = "make generate"
 BEGIN_OPTIONS = "      # made by tools/generate.py from benchmark/settings.py: change them there"
 END_OPTIONS = "      # end of what is made"
 BEGIN_TABLE, END_TABLE = "<!-- variables: made by tools/generate.py -->", "<!-- end of variables -->"
+# What is done where a run measures on the node.
+BUSY = ("benchmark_busy", "benchmark_shared_machine", "benchmark_sync_timeout_s")
 # What a role reads of the settings that another role's name begins.
 BORROWED = {
+    "python_env": BUSY,
+    "vllm": (*BUSY, "python_env_python"),
     "hf_cache": (
+        *BUSY,
         "benchmark_model",
         "benchmark_model_revision",
         "benchmark_profile",
@@ -52,6 +57,7 @@ BORROWED = {
     ),
     "preflight": (
         "benchmark_device",
+        "benchmark_shared_machine",
         "benchmark_model",
         "benchmark_model_revision",
         "hf_cache_dir",

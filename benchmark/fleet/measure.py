@@ -18,6 +18,7 @@ from benchmark.cluster.drift import drift_reason
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_atomic, write_record
 from benchmark.fleet.errors import ControllerGone, Ended, Excluded, Lost, NodeError, Refused
+from benchmark.fleet.giving_way import GivingWay
 from benchmark.fleet.remote_run import GRACE_S, Node, RemoteRun, Reports
 from benchmark.fleet.rendezvous import (
     READY_FILE,
@@ -29,6 +30,7 @@ from benchmark.fleet.rendezvous import (
 )
 from benchmark.fleet.session import ANSWER_S, calls_at_once
 from benchmark.fleet.ssh import unreachable
+from benchmark.progress import Progress
 from benchmark.records import AgreedStart, Drift, Failure, ReadyNode
 from benchmark.rundir import FAILURE, of_repeat
 
@@ -65,10 +67,14 @@ class Barrier:
 
     async def wait(self, member: str) -> None:
         """Return once all have come."""
-        self._waiting[member] = asyncio.get_running_loop().create_future()
-        passed = self._waiting[member]
+        passed = self._waiting[member] = asyncio.get_running_loop().create_future()
         self._open_where_all_are_here()
-        await passed
+        try:
+            await passed
+        finally:
+            # One that was interrupted is not here any more.
+            if self._waiting.get(member) is passed:
+                del self._waiting[member]
 
     def leave(self, member: str) -> None:
         """Take part no more; may be called again."""
@@ -101,12 +107,14 @@ class Measurement:
         interruption: Callable[[], str] = lambda: "Interrupted",
     ) -> None:
         self.run_dir, self.outcome = run_dir, Outcome()
-        self._reports, self._finished, self._interruption = reports, finished, interruption
+        self._reports = Reports(self._progress, reports.message)
+        self._report, self._finished, self._interruption = reports.progress, finished, interruption
+        self._giving_way = GivingWay(nodes[0].order.run_id if nodes else "")
         self._barrier = Barrier(node.name for node in nodes if node.order.wait_s is not None)
         self._clocks, self._turn = asyncio.Semaphore(CLOCKS_AT_ONCE), asyncio.Lock()
         calls = calls_at_once()
         progress_s = progress_every_s(len(nodes))
-        self._runs = [RemoteRun(node, reports, calls[node.ssh.through_jump], progress_s) for node in nodes]
+        self._runs = [RemoteRun(node, self._reports, calls[node.ssh.through_jump], progress_s) for node in nodes]
         self._abandoned = self._stopped = False
         self._agreed: dict[int, AgreedStart] = {}
         self._offsets: dict[str, int] = {}
@@ -162,6 +170,7 @@ class Measurement:
             failure = f"{type(error).__name__}: {error}{_kept(run)}"
         finally:
             self._barrier.leave(name)
+            self._giving_way.hear(name, None)
             run.close()
         if self._abandoned:
             return
@@ -211,8 +220,7 @@ class Measurement:
     async def _measure_together(self, run: RemoteRun, repeat: int) -> None:
         """Have the node begin a repeat when all others do. Raises Excluded where it does not take part."""
         name = run.node.name
-        facts = await self._until_ready(run, repeat)
-        await self._barrier.wait(name)
+        facts = await (self._until_all_ready(run) if repeat == 1 else self._ready_with_all(run, repeat))
         # Now, since nobody loads any more, whom a round trip would wait for.
         async with self._clocks:
             await self._read_clock(run, repeat, facts)
@@ -235,6 +243,34 @@ class Measurement:
         except TimeoutError:
             why = run.lost or "took the word to start and gave no answer"
             raise Excluded(unreachable(why, run.node.ssh.address)) from None
+
+    async def _until_all_ready(self, run: RemoteRun) -> str:
+        """Return what the node says it is, once all are ready; until then it may have to give way to an older run."""
+        name = run.node.name
+        while True:
+            ready = asyncio.ensure_future(self._ready_with_all(run, 1))
+            others = asyncio.ensure_future(self._giving_way.has_to(name))
+            try:
+                await asyncio.wait({ready, others}, return_when=asyncio.FIRST_COMPLETED)
+                if ready.done():
+                    return ready.result()
+            finally:
+                ready.cancel()
+                others.cancel()
+                await asyncio.gather(ready, others, return_exceptions=True)
+            self._reports.message(name, "gives way to an older run, for which another node waits")
+            await run.withdraw()
+            await self._giving_way.is_over()
+            await run.start()
+
+    async def _ready_with_all(self, run: RemoteRun, repeat: int) -> str:
+        facts = await self._until_ready(run, repeat)
+        await self._barrier.wait(run.node.name)
+        return facts
+
+    def _progress(self, node: str, before: Progress | None, now: Progress) -> None:
+        self._giving_way.hear(node, now)
+        self._report(node, before, now)
 
     async def _until_ready(self, run: RemoteRun, repeat: int) -> str:
         """Return what the node says it is."""

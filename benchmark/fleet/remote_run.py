@@ -242,6 +242,12 @@ class RemoteRun:
             await self.clean()
         return True
 
+    async def withdraw(self) -> None:
+        """Stop the run, which has measured nothing yet, and remove it: it is to be started again. Raises Lost."""
+        await self._ask("stop", STOP_S, tries=1)
+        await self.clean()
+        self.last = None
+
     async def stop_interrupted(self, interruption: str) -> None:
         """Stop the run and bring what it measured; raises NodeError unless it had completed by then."""
         if not self._asked:

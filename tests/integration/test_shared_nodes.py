@@ -136,6 +136,36 @@ def test_who_measures_is_alone_and_is_named_to_the_other(
         assert_nothing_runs(place / name)
 
 
+def test_two_controllers_at_once_each_measure_on_both_nodes(people: tuple[Playbooks, Playbooks]) -> None:
+    """Each could hold one node and wait for the other's: two nodes, with a processor of their own each."""
+    cluster = people[0].cluster
+    processors = sorted(os.sched_getaffinity(0))[:2]
+    if len(processors) < 2:
+        pytest.skip("two processors are needed")
+    for number, processor in enumerate(processors):
+        cluster.add(f"own{number}", loopback(31 + number), before=f"taskset -pc {processor} $$ > /dev/null; {OWN_TMP}")
+    hosts = {f"own{number}": cluster.host(f"own{number}") for number in range(2)}
+    made = people[0].run("provision", "--limit", "own0", inventory=people[0].inventory(hosts))
+    assert made.code == 0, made.output
+    for path in people[0].venv.rglob("*"):
+        if path.is_dir():
+            path.chmod(0o777)
+    people[0].venv.chmod(0o777)
+    started = []
+    for one in people:
+        short = profile(one.directory, samples=40)
+        words = ("-e", f"benchmark_profile={short}", "-e", "benchmark_sync_timeout_s=240")
+        started.append(one.start(one.command("benchmark", *words, inventory=one.inventory(hosts))))
+    ids = set()
+    for one, process in zip(people, started, strict=True):
+        output, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, output
+        cluster_result = json.loads((one.results / "latest" / "aggregated_datacenter_results.json").read_text())
+        assert cluster_result["counted"] == 2, output
+        ids.add(cluster_result["run_id"])
+    assert len(ids) == 2
+
+
 def test_one_machine_that_is_listed_twice_is_refused(people: tuple[Playbooks, Playbooks]) -> None:
     one = replace(people[0], variables={**people[0].variables, "python_env_min_free_gb": 0})
     address = one.cluster.nodes["jw2"].address

@@ -14,7 +14,7 @@ from benchmark.fleet import measure, remote_run, session
 from benchmark.fleet.errors import ControllerGone, Ended, NodeError
 from benchmark.fleet.measure import Barrier
 from benchmark.fleet.rendezvous import clock_offset
-from tests.unit.fleet.by_hand import FACTS, MEASURES, Fleet, noisy, run
+from tests.unit.fleet.by_hand import FACTS, MEASURES, Fleet, noisy, progress, run
 
 READY = f"echo '{FACTS}' > ready.tmp; mv ready.tmp ready; flock -u 8"
 
@@ -62,6 +62,25 @@ def test_a_node_that_is_not_there_or_refuses_costs_the_others_nothing(fleet: Fle
     assert failure(fleet, "gone").startswith("Not reachable: Nothing answers SSH at gone")
     assert "runs no command: it ends with exit code 1, and prints 'This account is" in failure(fleet, "shell")
     assert "there is no /nowhere/bin/python: run playbooks/provision.yml" in failure(fleet, "env")
+
+
+@pytest.mark.parametrize(("other", "starts"), [("20240101T000000Z-a", 2), ("20990101T000000Z-a", 1)])
+def test_who_came_later_gives_way_and_both_measure(other: str, starts: int, fleet: Fleet) -> None:
+    log = fleet.directory / "starts"
+    fleet.add("jw2", f"echo started >> {log}; {MEASURES}")
+    # The other run on jw3 ends once it has jw2, or of itself.
+    state = f"waiting: run {other} of bob on there is measuring here since 12:00 UTC"
+    waits = f"""echo '{progress(state)}' > progress.json
+    looks=0
+    while [ -d {fleet.there("jw2")} ] && [ $looks -lt 40 ]; do sleep 0.1; looks=$((looks + 1)); done
+    echo '{progress("loading")}' > progress.json"""
+    fleet.add("jw3", f"{waits}; sleep 1.5; {MEASURES}")
+    outcome = fleet.measure()
+    assert sorted(outcome.fetched) == ["jw2", "jw3"], outcome.failures
+    assert log.read_text().split() == ["started"] * starts
+    gave_way = ("jw2", "gives way to an older run, for which another node waits")
+    assert fleet.messages.count(gave_way) == starts - 1
+    assert json.loads((fleet.run_dir / "start.json").read_text())["nodes"] == ["jw2", "jw3"]
 
 
 def test_another_controllers_run_is_left_alone(fleet: Fleet) -> None:
