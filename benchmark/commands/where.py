@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from benchmark.cluster.inventory import asked_results
-from benchmark.cluster.stored.find import find_run, run_at
+from benchmark.cluster.stored.find import find_run, require_name, run_at
 from benchmark.errors import InputError
 
 RUN = "a run id or the beginning of one, latest, or a run's directory"
@@ -34,7 +34,10 @@ def results_dir(arguments: argparse.Namespace) -> Path:
 
 def run_dir(arguments: argparse.Namespace, name: str) -> Path:
     """Return the directory of a run; only for a name that is no path the inventory is asked. Raises InputError."""
-    return run_at(name) or find_run(results_dir(arguments), name)
+    if found := run_at(name):
+        return found
+    require_name(name)
+    return find_run(results_dir(arguments), name)
 
 
 def run_or_node(arguments: argparse.Namespace, name: str) -> tuple[Path, str]:
@@ -43,6 +46,7 @@ def run_or_node(arguments: argparse.Namespace, name: str) -> tuple[Path, str]:
     for path, rest in ((name, ""), (head, node)):
         if found := run_at(path):
             return found, rest
+    require_name(name)
     results = results_dir(arguments)
     try:
         return find_run(results, name), ""

@@ -21,6 +21,7 @@ def find_run(results: Path, name: str) -> Path:
     """
     if found := run_at(name) or _inside(results, name) or (_run(Path(name)) if name else None):
         return found
+    require_name(name)
     known = stored_ids(results)
     if begun := [run_id for run_id in known if name and run_id.startswith(name)]:
         if len(begun) > 1:
@@ -33,6 +34,12 @@ def find_run(results: Path, name: str) -> Path:
 def run_at(path: str) -> Path | None:
     """Return the run's directory that a path with a slash leads to; None: it leads to none, or has no slash."""
     return _run(Path(path).expanduser()) if os.sep in path else None
+
+
+def require_name(name: str) -> None:
+    """Raise InputError for what can only be a path, and so is looked for nowhere else."""
+    if name.startswith((os.sep, f"~{os.sep}", f".{os.sep}", f"..{os.sep}")):
+        raise InputError(f"{name} is not a run: there is no {RUN_FILE} in it.")
 
 
 def stored_ids(results: Path) -> list[str]:

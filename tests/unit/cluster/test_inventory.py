@@ -6,7 +6,7 @@ import pytest
 from ansible.parsing.vault import VaultLib, VaultSecret
 
 from benchmark.cli import main
-from benchmark.cluster.inventory import CHECKOUT, asked_results
+from benchmark.cluster.inventory import CHECKOUT, PROMETHEUS_DIR, asked_results, directory_in, require_writable
 from benchmark.errors import InputError
 from tests.unit.building import asked, make_run
 
@@ -68,3 +68,17 @@ def test_every_command_reads_there(tmp_path: Path, capsys: pytest.CaptureFixture
     ):
         assert main([*words, "-i", source]) == ended, words
         assert capsys.readouterr().err.count(said) == 1, words
+
+
+def test_a_directory_for_prometheus(tmp_path: Path) -> None:
+    assert directory_in(PROMETHEUS_DIR, []) is None
+    assert directory_in(PROMETHEUS_DIR, ["prom", "prom"]) == CHECKOUT / "prom"
+    with pytest.raises(InputError, match="benchmark_prometheus_dir belongs to the whole run and differs"):
+        directory_in(PROMETHEUS_DIR, ["", "prom"])
+    require_writable(PROMETHEUS_DIR, tmp_path)
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "nowhere", tmp_path / "file"):
+        with pytest.raises(
+            InputError, match=f"benchmark_prometheus_dir: there is no directory {path} on the controller"
+        ):
+            require_writable(PROMETHEUS_DIR, path)

@@ -1,6 +1,7 @@
 """A run by the names that people give it."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -41,11 +42,18 @@ def test_a_beginning_of_two_ids_is_refused(results: Path) -> None:
         find_run(results, "2025010")
 
 
-@pytest.mark.parametrize("name", ["20990101T000000Z-cccccccc", "../other", "/etc", ".", "", "x" * 300, "2025*"])
+@pytest.mark.parametrize("name", ["20990101T000000Z-cccccccc", "x/../../other", ".", "", "x" * 300, "2025*"])
 def test_no_such_run_names_the_newest(results: Path, name: str) -> None:
     make_run(results.parent / "other", {"jw2": asked()})
     with pytest.raises(InputError, match=rf"is no run in .*results.*: the newest there are {NEW}, {OLD}\."):
         find_run(results, name)
+
+
+@pytest.mark.parametrize("path", ["../other", "/etc", "./x", "~/x"])
+def test_what_can_only_be_a_path_is_looked_for_there(results: Path, path: str) -> None:
+    make_run(results.parent / "other", {"jw2": asked()})
+    with pytest.raises(InputError, match=rf"^{re.escape(path)} is not a run: there is no run.json in it\.$"):
+        find_run(results, path)
 
 
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
