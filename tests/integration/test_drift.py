@@ -56,7 +56,7 @@ def test_drift_that_fails_ends_the_run_before_anything_is_measured(playbooks: Pl
         assert (row["status"], row["counted"]) == ("interrupted", False), done.output
         assert "benchmark: Drift, and benchmark_drift is fail" in row["reason"]
         assert "differ in packages.huggingface_hub: 2.3.0 (jw3), 2.4.0 (jw2)." in row["reason"]
-        assert "Interrupted while ready" in row["reason"]
+        assert "Interrupted while it waited for the other nodes" in row["reason"]
         assert not list((done.run_dir / "nodes" / node).glob("*samples.jsonl"))
         runs = playbooks.directory / "nodes" / node / "runs"
         assert not list(runs.iterdir()), "it was stopped, fetched and removed"

@@ -1,4 +1,4 @@
-"""All nodes begin to measure at one agreed time; who is not ready in time is left behind."""
+"""All nodes begin to measure at one agreed time; who is not ready in time is stopped."""
 
 import json
 from pathlib import Path

@@ -6,7 +6,9 @@ from typing import get_args
 
 import pytest
 
+from benchmark.cluster.report.amounts import amount, tick
 from benchmark.records.base import Stage
+from benchmark.text import figure
 from benchmark.words import during, percent, plural, sentences
 
 
@@ -23,6 +25,10 @@ def test_one_is_no_plural(count: int, said: str) -> None:
 )  # fmt: skip
 def test_a_change_that_rounds_to_nothing_has_no_sign(change: float, digits: int, said: str) -> None:
     assert percent(change, digits) == said
+
+
+def test_zero_has_no_sign() -> None:
+    assert (figure(-0.0), amount(-0.0), tick(-0.0)) == ("0.00", "0.00", "0")
 
 
 def test_every_stage_can_be_said_after_failed() -> None:

@@ -6,7 +6,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -50,8 +49,7 @@ INODES = [f"size=128k,nr_inodes={count}" for count in range(2, 16, 2)]
 def test_a_disk_that_is_full_ends_the_run_at_once(fleet: Fleet, disk: Disk) -> None:
     for number, options in enumerate([*SIZES, *INODES]):
         disk.mount(fleet.directory / "work" / f"n{number}", options)
-        limits: dict[str, Any] = {"benchmark_timeout_s": LIMIT_S, "benchmark_sync_timeout_s": LIMIT_S}
-        fleet.add(f"n{number}", FILLS, **limits)
+        fleet.add(f"n{number}", FILLS, benchmark_timeout_s=LIMIT_S, benchmark_sync_timeout_s=LIMIT_S)
     began = time.monotonic()
     outcome = fleet.measure()
     assert time.monotonic() - began < LIMIT_S / 4

@@ -173,7 +173,7 @@ def test_nodes_of_a_run_and_nodes_that_only_one_has(tmp_path: Path, monkeypatch:
     assert nodes.groups[0].note == "different nodes"
     both = compare(load_side(tmp_path / "a"), load_side(tmp_path / "b"))
     assert both.outcome == "no difference"
-    assert (both.groups[0].nodes, both.groups[0].note) == (("jw2",), "only the 1 nodes that are in both")
+    assert (both.groups[0].nodes, both.groups[0].note) == (("jw2",), "only the 1 node that is in both")
 
 
 @pytest.mark.parametrize("name", ["c", "a/jw9", "", "../a/x"])
