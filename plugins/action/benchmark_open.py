@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 from ansible import context, release
 from ansible.utils.display import Display
 from node_action import CHECKOUT, NodeAction, NodeFailure
-from play_settings import SECRETS, Play, resolve_play
+from play_settings import Play, resolve_play
 from run_lock import warn_without_locks
 
 from benchmark.cluster.attempts import open_attempt
@@ -26,6 +26,7 @@ from benchmark.fleet.rendezvous import measures, patience_s, repeats_s, turns_s
 from benchmark.records import RunRecord
 from benchmark.rundir import NODES, ORDER, RunOrder, open_run
 from benchmark.settings import ResolvedSettings
+from benchmark.variables import SECRETS
 
 
 class ActionModule(NodeAction):

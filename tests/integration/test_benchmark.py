@@ -83,9 +83,10 @@ def test_provisioning_again_changes_nothing_and_a_changed_pin_is_applied(playboo
 
 
 def test_check_mode_touches_nothing(playbooks: Playbooks) -> None:
-    done = playbooks.run("benchmark", "--check")
+    done = playbooks.run("benchmark", "--check", "-e", f"benchmark_notify='touch {playbooks.directory}/notified'")
     assert done.code == 0, done.output
     assert not playbooks.results.exists()
+    assert not (playbooks.directory / "notified").exists()
     assert not (playbooks.directory / "nodes").exists()
 
 
