@@ -11,7 +11,12 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def say(text: bytes) -> Callable[[socketserver.StreamRequestHandler], None]:
-    return lambda handler: handler.wfile.write(text) and None
+    """Return what answers with a text."""
+
+    def answer(handler: socketserver.StreamRequestHandler) -> None:
+        handler.wfile.write(text)
+
+    return answer
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socketserver
 import sys
 import threading
@@ -103,7 +104,7 @@ def test_a_command_gets_the_verdict_on_stdin(tmp_path: Path) -> None:
     # One that does not read, prints without end for a while, and leaves something running does no harm either.
     script(tmp_path, "head -c 5000000 /dev/zero >&2; head -c 5000000 /dev/zero; sleep 300 & echo $! > left")
     send(tmp_path, f"sh -c 'cd {tmp_path} && ./hook'")
-    module.os.kill(int((tmp_path / "left").read_text()), 9)
+    os.kill(int((tmp_path / "left").read_text()), 9)
 
 
 @pytest.mark.parametrize(
