@@ -45,16 +45,15 @@ def as_installed(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     checkout = place / "llm-datacenter-benchmark"
     checkout.symlink_to(CHECKOUT)
     monkeypatch.setenv("HOME", str(place))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
     monkeypatch.setenv("ANSIBLE_INVENTORY", str(place / "hosts.yml"))
     (place / "hosts.yml").write_text("gpu_nodes: {hosts: {here: {ansible_connection: local}}}\n")
     monkeypatch.chdir(checkout)
     return checkout
 
 
-def service_command(runtime: Path) -> list[str]:
+def service_command(home: Path) -> list[str]:
     """Return the words of the service's command for a profile that there is not."""
-    given = unit(SERVICE)["Service"]["ExecStart"].replace("%t", str(runtime)).replace("%i", "no-such-profile")
+    given = unit(SERVICE)["Service"]["ExecStart"].replace("%h", str(home)).replace("%i", "no-such-profile")
     return [sys.executable if word == ".venv/bin/python" else word for word in shlex.split(given)]
 
 
@@ -85,9 +84,8 @@ def test_their_commands_are_ours() -> None:
     for command in called:
         (name,) = re.findall(r"\.venv/bin/python -m benchmark (\S+)", command)
         assert name in COMMANDS
-    (of_service,) = re.findall(r"flock (.*?) \S*lock ", service["ExecStart"])
-    (of_cron,) = re.findall(r"flock (.*?) \S*lock\" ", jobs()[0])
-    assert of_service == of_cron
+    locks = [command.partition("flock ")[2].partition(".venv")[0] for command in (service["ExecStart"], jobs()[0])]
+    assert locks[0] == locks[1].replace('"', "").replace("$HOME", "%h"), "one lock for both"
 
 
 def test_the_service_runs_and_waits_for_a_run_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +96,7 @@ def test_the_service_runs_and_waits_for_a_run_before_it(tmp_path: Path, monkeypa
     assert done.returncode == 2, done.stdout + done.stderr
     assert "benchmark_profile is 'no-such-profile'" in done.stderr
     assert "no-such-profile" in shlex.join(words)
-    with (tmp_path / "llm-benchmark.lock").open() as lock:
+    with (tmp_path / ".llm-benchmark.lock").open() as lock:
         subprocess.run(["flock", "-n", str(lock.fileno())], pass_fds=[lock.fileno()], check=True)
         impatient = ["0" if word == "14400" else word for word in words]
         assert subprocess.run(impatient, capture_output=True, check=False).returncode == 75
