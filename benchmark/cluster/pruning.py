@@ -15,14 +15,17 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
+
+import msgspec
 
 from benchmark.cluster.baseline import read_baselines
 from benchmark.cluster.resume import LATEST, leader_of
 from benchmark.errors import InputError
-from benchmark.files import read_record, read_text
+from benchmark.files import MAX_RESULT_BYTES, read_text
 from benchmark.locks import take
-from benchmark.records import ClusterResult, RunRecord
+from benchmark.records import RunRecord
 from benchmark.rundir import NODES, RESULT_FILE, RUN_FILE, read_run
 
 # Run ids that are never removed, one a line, beside the runs.
@@ -40,18 +43,22 @@ _Kind = tuple[tuple[tuple[str, str], ...], int, str]
 
 @dataclass(frozen=True)
 class Stored:
-    """A run's directory; `age_s` counts from its newest attempt, `size` is what its removal frees, in bytes."""
+    """A run's directory; `age_s` counts from its newest attempt."""
 
     directory: Path
     run: RunRecord | None
     """None: what a removal that was cut short left."""
     age_s: float
-    size: int
 
     @property
     def name(self) -> str:
         """The run's id."""
         return self.directory.name.removeprefix(ASIDE)
+
+    @cached_property
+    def size(self) -> int:
+        """What its removal frees, in bytes."""
+        return _size(str(self.directory))
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,7 @@ def _stored(results: Path, foreign: dict[str, str]) -> Iterator[Stored]:
         elif seen.st_uid != os.geteuid():
             foreign[entry.name] = f"it is of the user {_user(seen.st_uid)}"
         elif cut_short:
-            yield Stored(Path(entry.path), None, 0, _size(entry.path))
+            yield Stored(Path(entry.path), None, 0)
         else:
             try:
                 run = read_run(Path(entry.path))
@@ -166,7 +173,25 @@ def _stored(results: Path, foreign: dict[str, str]) -> Iterator[Stored]:
             except (InputError, ValueError, TypeError) as error:
                 foreign[entry.name] = str(error).rstrip(".")
             else:
-                yield Stored(Path(entry.path), run, age_s, _size(entry.path))
+                yield Stored(Path(entry.path), run, age_s)
+
+
+class _Group(msgspec.Struct):
+    key: dict[str, str]
+
+
+class _Row(msgspec.Struct):
+    counted: bool
+    group: int | None = None
+    gpus: int = 0
+    rate: str = ""
+
+
+class _Result(msgspec.Struct):
+    """Of a ClusterResult what tells its kinds: a thousand of them are read, each with hundreds of nodes."""
+
+    nodes: list[_Row]
+    groups: list[_Group]
 
 
 def _newest_of_their_kinds(runs: list[Stored]) -> dict[str, str]:
@@ -178,13 +203,14 @@ def _newest_of_their_kinds(runs: list[Stored]) -> dict[str, str]:
         if not path.is_file():
             continue
         try:
-            newest |= dict.fromkeys(_kinds(read_record(path, ClusterResult)), one.name)
-        except InputError:
+            text = read_text(path, MAX_RESULT_BYTES)
+            newest |= dict.fromkeys(_kinds(msgspec.json.decode(text, type=_Result)), one.name)
+        except (InputError, msgspec.MsgspecError):
             named[one.name] = f"its {RESULT_FILE} cannot be read, so nobody knows what it is the newest of"
     return named | dict.fromkeys(newest.values(), "no newer run is like it in settings and hardware")
 
 
-def _kinds(result: ClusterResult) -> Iterator[_Kind]:
+def _kinds(result: _Result) -> Iterator[_Kind]:
     for row in result.nodes:
         if row.counted and row.group is not None and row.group < len(result.groups):
             yield tuple(sorted(result.groups[row.group].key.items())), row.gpus, row.rate
