@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -20,7 +23,11 @@ def say(text: bytes) -> Callable[[socketserver.StreamRequestHandler], None]:
 
 
 @contextmanager
-def server(answer: Callable[[socketserver.StreamRequestHandler], None], requests: list[bytes]) -> Iterator[str]:
+def server(
+    answer: Callable[[socketserver.StreamRequestHandler], None],
+    requests: list[bytes],
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[str]:
     """A server that keeps each request and answers as it is told; yields its address."""
 
     class Handler(socketserver.StreamRequestHandler):
@@ -36,7 +43,11 @@ def server(answer: Callable[[socketserver.StreamRequestHandler], None], requests
         daemon_threads = True
         block_on_close = False
 
+        def get_request(self) -> tuple[socket.socket, Any]:
+            connection, peer = super().get_request()
+            return tls.wrap_socket(connection, server_side=True) if tls else connection, peer
+
     with Server(("127.0.0.1", 0), Handler) as made:
         threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{made.server_address[1]}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{made.server_address[1]}"
         made.shutdown()

@@ -15,6 +15,7 @@ import pytest
 from benchmark.cluster import notify as module
 from benchmark.cluster.notify import NotNotifiedError, notify, receiver_of
 from benchmark.errors import InputError
+from tests.certificates import Authority
 from tests.webhook import OK, say, server
 
 VERDICT = json.dumps({"outcome": "valid", "nodes": "x" * 200_000}).encode()
@@ -81,6 +82,25 @@ def test_a_webhook_that_fails_is_a_sentence(fault: str, tmp_path: Path, monkeypa
     assert "geheim" not in sentence
     assert len(sentence) < 300
     assert len(requests) == 1
+
+
+def test_tls_is_checked_and_nothing_sent_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority, requests = Authority(tmp_path), list[bytes]()
+    with server(say(OK), requests, authority.context()) as url:
+        with pytest.raises(NotNotifiedError, match=r"could not be reached: unable to get local issuer certificate\.$"):
+            send(tmp_path, url + PATH, Authorization="Bearer geheim1234")
+        assert requests == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+        send(tmp_path, url + PATH)
+    assert len(requests) == 1
+
+
+def test_the_environments_proxy_leads_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[bytes] = []
+    with server(say(OK), requests) as url:
+        monkeypatch.setenv("http_proxy", url)
+        send(tmp_path, "http://hooks.invalid/of-the-team")
+    assert requests[0].startswith(b"POST http://hooks.invalid/of-the-team HTTP/1.1\r\n")
 
 
 def test_a_port_where_nobody_listens_is_a_sentence(tmp_path: Path) -> None:
