@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from benchmark.cluster.baseline import read_baselines
-from benchmark.cluster.resume import LATEST, leader_of
+from benchmark.cluster.resume import leader_of
 from benchmark.errors import InputError
 from benchmark.files import MAX_RESULT_BYTES, read_text
 from benchmark.locks import take
@@ -36,7 +36,6 @@ RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[\w.-]+")
 # A run without a summary may still measure somewhere, or be resumed: benchmark_timeout_s is seven days at most.
 UNFINISHED_S = 8 * 86400
 
-_UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 # What has to be equal for two figures to be of one kind: settings and hardware, GPUs, rate.
 _Kind = tuple[tuple[tuple[str, str], ...], int, str]
 
@@ -71,14 +70,6 @@ class Plan:
     """How many runs stay because they are not old."""
     foreign: dict[str, str]
     """What lies in the results directory as runs do and is left alone, by name, and why."""
-
-
-def parse_age(text: str, setting: str) -> int:
-    """Return the seconds of an age such as 90d, 12h or 4w. Raises InputError that names the `setting`."""
-    match = re.fullmatch(r"([0-9]{1,6}) ?([hdw])", str(text).strip())
-    if not match:
-        raise InputError(f"{setting} is {str(text)!r}: give hours, days or weeks, such as 12h, 90d or 4w.")
-    return int(match[1]) * _UNITS[match[2]]
 
 
 def plan(results: Path, keep: int | None, older_s: int | None, never: Collection[str] = ()) -> Plan:
@@ -146,8 +137,8 @@ def _named(results: Path, never: Collection[str]) -> dict[str, str]:
         named |= {line.partition("#")[0].strip(): f"{PINNED} names it" for line in lines}
     for name, baselines in read_baselines(results).names.items():
         named |= {one.run_id: f"it is the baseline {name!r}" for one in baselines.values()}
-    if (results / LATEST).is_symlink():
-        named[(results / LATEST).resolve().name] = f"{LATEST} leads to it"
+    if (results / "latest").is_symlink():
+        named[(results / "latest").resolve().name] = "latest leads to it"
     return named
 
 

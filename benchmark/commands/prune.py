@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmark.cluster.pruning import PINNED, Plan, Stored, parse_age, plan, remove
+from benchmark.cluster.ages import parse_age
+from benchmark.cluster.pruning import PINNED, Plan, Stored, plan, remove
 from benchmark.errors import EXIT_VALID, InputError, RunError
 from benchmark.text import byte_size, clean
 

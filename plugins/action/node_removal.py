@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from node_action import CHECKOUT, NodeAction, NodeFailure
 
-from benchmark.cluster.pruning import parse_age
+from benchmark.cluster.ages import parse_age
 from benchmark.errors import InputError
 from benchmark.rundir import NODES
 from benchmark.text import byte_size
