@@ -94,6 +94,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
                 self._display.display(f"Notified: {receiver.name}.")
         except (NotNotifiedError, InputError) as error:
             self._display.warning(f"{NOTIFY}: {error} The run is not affected.")
+        except KeyboardInterrupt:  # all else is done, and its exit code known
+            self._display.warning(f"{NOTIFY}: ended by Ctrl-C. The run is not affected.")
 
     def _receiver(self) -> Receiver | None:
         variables = self._play.get_variable_manager().get_vars(play=self._play, host=self._host)
