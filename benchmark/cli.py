@@ -47,6 +47,7 @@ COMMANDS = {
         "every node over all stored runs, and when it changed",
     ),
     "baseline": ("benchmark.commands.baseline", "set the run that later ones are held against"),
+    "prune": ("benchmark.commands.prune", "remove old runs from the results directory, once it was shown which"),
     "export": ("benchmark.commands.export", "a run's nodes or samples as CSV, Parquet, Prometheus or Markdown"),
     "submission": ("benchmark.commands.submission", "the tree that MLCommons' submission checker reads"),
     "schema": ("benchmark.commands.schema", "write the JSON schemas of every file that a run holds"),

@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from benchmark.errors import InputError
 from benchmark.profiles import Profile
-from benchmark.secret_settings import NAMES as SECRETS
+from benchmark.variables import SECRETS, VARIABLES
 from benchmark.vllm import LOCK as VLLM_LOCK
 
 DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
@@ -466,5 +466,6 @@ def _sentence(error: dict[str, Any]) -> str:
 def _closest(name: str) -> str | None:
     import difflib
 
-    matches = difflib.get_close_matches(name, [*Settings.model_fields, *SECRETS], n=1)
+    names = [*Settings.model_fields, *(variable.name for variable in VARIABLES)]
+    matches = difflib.get_close_matches(name, names, n=1)
     return matches[0] if matches else None

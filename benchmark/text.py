@@ -130,6 +130,11 @@ def figure(value: float | None) -> str:
     return f"{value:.0e}"
 
 
+def byte_size(size: float) -> str:
+    """Return bytes as people read them: 16.1 GB, 2.0 MB; a billion bytes are a GB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
 def moment(text: str) -> str:
     """Return an ISO 8601 time as a person writes it."""
     try:

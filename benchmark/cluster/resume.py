@@ -35,12 +35,18 @@ class Remaining:
 
 def require_ended(run: RunRecord) -> None:
     """Raise InputError where the process that leads the last attempt is still there, on this machine."""
-    leader = run.attempts[-1].controller if run.attempts else None
-    if leader is not None and leader.pid != os.getpid() and controller(leader.pid) == leader:
+    if leader := leader_of(run):
         raise InputError(
             f"benchmark_resume: the run {run.run_id} still goes on, under process {leader.pid} on this machine. Wait "
             "for its end, or end that process."
         )
+
+
+def leader_of(run: RunRecord) -> Controller | None:
+    """Return the process that leads the last attempt, where it is still there, on this machine, and is not this one."""
+    leader = run.attempts[-1].controller if run.attempts else None
+    there = leader is not None and leader.pid != os.getpid() and controller(leader.pid) == leader
+    return leader if there else None
 
 
 def controller(pid: int) -> Controller | None:

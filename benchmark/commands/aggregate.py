@@ -17,6 +17,7 @@ from benchmark.cluster.render.job_summary import render_job_summary
 from benchmark.cluster.render.node_table import render_node_table
 from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.results.load import MAX_REASON
+from benchmark.cluster.run_verdict import VERDICT_FILE, run_verdict
 from benchmark.commands import where
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, SetupError
 from benchmark.files import write_atomic, write_record
@@ -35,8 +36,8 @@ _FAILURES: TypeAdapter[dict[str, dict[str, str]]] = TypeAdapter(dict[str, dict[s
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `aggregate`."""
     parser.epilog = (
-        f"Writes {RESULT_FILE}, {SUMMARY_FILE}, {MARKDOWN_FILE}, {TABLE_FILE} and {REPORT_FILE} into the run's "
-        "directory and prints the summary."
+        f"Writes {RESULT_FILE}, {SUMMARY_FILE}, {MARKDOWN_FILE}, {TABLE_FILE}, {REPORT_FILE} and {VERDICT_FILE} into "
+        "the run's directory and prints the summary."
     )
     parser.add_argument("run", metavar="RUN", help=where.RUN)
     where.add_arguments(parser)
@@ -83,6 +84,7 @@ def _write(run_dir: Path, gathered: Gathered, outcome: Outcome) -> str:
     write_atomic(run_dir / TABLE_FILE, render_node_table(gathered))
     write_atomic(run_dir / REPORT_FILE, _report(run_dir, gathered, outcome))
     _write_texts(run_dir, gathered)
+    write_record(run_dir / VERDICT_FILE, run_verdict(outcome, run_dir, REPORT_FILE))
     return summary
 
 

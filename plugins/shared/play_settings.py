@@ -14,6 +14,7 @@ from node_action import CHECKOUT, NodeFailure
 
 from benchmark.cluster.inventory import GROUP, PROMETHEUS_DIR, RESULTS_DIR, directory_in, results_in
 from benchmark.cluster.names import some
+from benchmark.cluster.notify import receiver_of
 from benchmark.cluster.resume import left_out, require_ended, settings_to_resume
 from benchmark.cluster.stored.find import find_run, run_at
 from benchmark.errors import InputError
@@ -22,12 +23,9 @@ from benchmark.resolve import resolve_nodes
 from benchmark.rundir import read_run
 from benchmark.secret_settings import LEAST_MASKED, NAMES, Secrets, check_secrets
 from benchmark.settings import ResolvedSettings, Settings
+from benchmark.variables import NOTIFY, NOTIFY_HEADERS, RESUME, SECRETS
 
 PREFIXES = ("benchmark_", "python_env_", "vllm_", "hf_cache_")
-# Secrets are no settings: they are in no result and in no run.json.
-SECRETS = ("hf_cache_token", *NAMES)
-# Which run is resumed; no setting of that run.
-RESUME = "benchmark_resume"
 # What the playbooks themselves set.
 OWN = (
     "benchmark_run",
@@ -64,7 +62,7 @@ def resolve_play(task_vars: Mapping[str, Any], loader: Any) -> Play:
     given = {node: _given(variables) for node, variables in known.items()}
     hosts = {node: str(variables.get("ansible_host", node)) for node, variables in known.items()}
     from_line = tuple(name for name in load_extra_vars(loader) if name in Settings.model_fields)
-    problems = _secret_problems(known)
+    problems = [*_secret_problems(known), *_notify_problems(known)]
     wanted = {str(variables.get(RESUME) or "") for variables in known.values()}
     try:
         if len(wanted) > 1:
@@ -115,12 +113,24 @@ def _secret_problems(known: Mapping[str, Any]) -> list[str]:
     return [f"{problem} [{some(names)}]" for problem, names in nodes_by_problem.items()]
 
 
+def _notify_problems(known: Mapping[str, Any]) -> list[str]:
+    each = [{name: one[name] for name in (NOTIFY, NOTIFY_HEADERS) if name in one} for one in known.values()]
+    if any(one != each[0] for one in each):
+        return [f"{NOTIFY} belongs to the whole run and differs between nodes: give it to the group, or with -e."]
+    try:
+        receiver_of(each[0] if each else {}, CHECKOUT)
+    except InputError as error:
+        return str(error).splitlines()
+    return []
+
+
 def nodes(task_vars: Mapping[str, Any]) -> list[str]:
     """Return the names of the play's nodes, those that have failed included."""
     return [str(node) for node in task_vars["ansible_play_hosts_all"]]
 
 
 def _given(known: Any) -> dict[str, Any]:
+    # Secrets are in no result and in no run.json; which run is resumed is no setting of that run.
     left_out = (*SECRETS, RESUME, *OWN)
     return {str(name): known[name] for name in known if name.startswith(PREFIXES) and name not in left_out}
 

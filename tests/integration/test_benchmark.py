@@ -89,11 +89,12 @@ def test_provisioning_again_changes_nothing_and_a_changed_pin_is_applied(playboo
 
 
 def test_check_mode_touches_nothing(playbooks: Playbooks) -> None:
-    done = playbooks.run("benchmark", "--check")
+    done = playbooks.run("benchmark", "--check", "-e", f"benchmark_notify='touch {playbooks.directory}/notified'")
     assert done.code == 0, done.output
     assert "2 nodes: would measure, each for 120 s at most in " in done.output
     assert (done.recap("jw2")["changed"], done.recap("jw3")["changed"]) == (1, 1), done.output
     assert not playbooks.results.exists()
+    assert not (playbooks.directory / "notified").exists()
     assert not (playbooks.directory / "nodes").exists()
 
 

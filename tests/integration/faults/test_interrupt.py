@@ -77,6 +77,7 @@ def check_partial(playbooks: Playbooks, output: str, by: str) -> None:
 def test_the_nodes_are_stopped_and_what_they_measured_is_summarised(
     long_run: Playbooks, number: signal.Signals
 ) -> None:
+    long_run.variables["benchmark_notify"] = f"tee {long_run.directory}/notified.json"
     process = long_run.start(long_run.command("benchmark"))
     wait_until("both nodes measure", lambda: len(samples_of(long_run)) == 2, process)
     if number == signal.SIGINT:
@@ -86,6 +87,7 @@ def test_the_nodes_are_stopped_and_what_they_measured_is_summarised(
     output = end_of(process)
     assert process.returncode == 2, output
     check_partial(long_run, output, "Ctrl-C" if number == signal.SIGINT else "SIGTERM")
+    assert json.loads((long_run.directory / "notified.json").read_text())["outcome"] == "partial"
 
 
 def test_ci_hands_it_on_and_reports_what_there_is(long_run: Playbooks, tmp_path: Path) -> None:

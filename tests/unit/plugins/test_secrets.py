@@ -50,6 +50,31 @@ def test_what_is_wrong_with_them_is_reported_beside_what_is_wrong_with_the_setti
         resolve_play(play(benchmark_environment={"A B": "hidden"}), Loader())
 
 
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"benchmark_notify": "/no/such/hidden"}, "benchmark_notify is neither a URL"),
+        ({"benchmark_notify": "http://[hidden"}, "benchmark_notify is not the address of a webhook"),
+    ],
+)
+def test_whom_nobody_can_notify_is_refused(
+    variables: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("play_settings.load_extra_vars", lambda loader: {})
+    with pytest.raises(NodeFailure) as reported:
+        resolve_play(play(**variables), Loader())
+    assert said in str(reported.value)
+    assert "hidden" not in str(reported.value)
+
+
+def test_nodes_cannot_notify_different_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("play_settings.load_extra_vars", lambda loader: {})
+    given = play(benchmark_notify="cat")
+    given["hostvars"]["n2"]["benchmark_notify"] = "true"
+    with pytest.raises(NodeFailure, match="benchmark_notify belongs to the whole run and differs between nodes"):
+        resolve_play(given, Loader())
+
+
 def test_the_first_line_of_what_starts_a_run_holds_them() -> None:
     assert secrets_of({}).line() == ""
     assert secrets_of({"benchmark_environment": {"A": "ü"}, "other": 1}).line() == (
