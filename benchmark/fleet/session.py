@@ -1,7 +1,7 @@
 """Lines to and from one node over one ssh process, bounded in time and bytes.
 
-Whatever the user's shell prints around ours - a greeting, a terminal's title, a number - is kept apart by a mark that each
-session makes anew.
+Whatever the user's shell prints around ours - a greeting, a terminal's title, a number - is kept apart by a mark that
+each session makes anew.
 """
 
 from __future__ import annotations

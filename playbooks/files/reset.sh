@@ -1,13 +1,13 @@
 # Look at what the roles put on the node, or remove what of it is named on standard input. What is not marked as the roles'
 # own stays; where a run measures or an environment is in use, everything does.
 # Arguments: "look" or "remove", the node's name, benchmark_work_dir, hf_cache_dir, "yes" where what the roles brought into
-# that goes too, and the environments' directories.
+# that goes too, directories where engines keep what they compiled (with colons between them), the environments' directories.
 # Prints lines of fields with tabs between them: "busy" and why, and that is all; "remove", KiB, path and what it is (once it
 # is gone: "removed"); "leave", path and why.
 set -u
 expand() { case $1 in "~") echo "$HOME" ;; "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "${1%/}" ;; esac; }
-mode=$1 node=$2 work=$(expand "$3") cache=$(expand "$4") with_cache=$5
-shift 5
+mode=$1 node=$2 work=$(expand "$3") cache=$(expand "$4") with_cache=$5 compiled=$6
+shift 6
 confirmed=
 [ "$mode" = remove ] && confirmed=$(cat)
 
@@ -121,7 +121,6 @@ if [ "$with_cache" = yes ]; then
 else
   leave "$cache" "reset_hf_cache is not true"
 fi
-for other in "$HOME/.cache/vllm" "$HOME/.cache/flashinfer"; do
-  leave "$other" "it belongs to whoever uses vLLM here"
-done
+IFS=:
+for other in $compiled; do leave "$(expand "$other")" "an engine compiled it, perhaps another user's of it too"; done
 exit 0

@@ -26,10 +26,11 @@ from benchmark.files import read_record
 from benchmark.fleet.errors import ControllerGone
 from benchmark.fleet.measure import Measurement, Outcome
 from benchmark.fleet.remote_run import Node, Reports
+from benchmark.provisioned import PROVISIONING_ROLES
 from benchmark.rundir import NODES, ORDER, RunOrder
 
 # What the roles before it register of a node, by which it is told that one of them failed there.
-BEFORE = ("preflight_node", "python_env_made", "vllm_made", "hf_cache_provided")
+BEFORE = ("preflight_node", *(f"{role}_made" for role in PROVISIONING_ROLES))
 
 
 class ActionModule(NodeAction):

@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from node_action import CHECKOUT, NodeAction, NodeFailure
 
+from benchmark.provisioned import ENGINES
+
 SCRIPT = CHECKOUT / "playbooks/files/reset.sh"
 # Every file of an environment and of the cache is looked at, and removed: on a slow disk that takes minutes.
 ANSWER_S = 1800
@@ -40,7 +42,9 @@ class ActionModule(NodeAction):
     def _ask(self, mode: str, paths: list[str]) -> list[list[str]]:
         with_cache = boolean(self.setting("reset_hf_cache", False), strict=False)
         words = [mode, self.node, str(self.setting("benchmark_work_dir")), str(self.setting("hf_cache_dir"))]
-        words += ["yes" if with_cache else "no", str(self.setting("python_env_dir")), str(self.setting("vllm_dir"))]
+        caches = ":".join(path for engine in ENGINES.values() for path in engine.caches)
+        words += ["yes" if with_cache else "no", caches, str(self.setting("python_env_dir"))]
+        words += [str(self.setting(f"{name}_dir")) for name in ENGINES]
         script = shlex.quote(SCRIPT.read_text(encoding="utf-8"))
         code, out, err = self.shell(
             f"sh -c {script} reset {shlex.join(words)}", stdin="\n".join(paths) + "\n", answer_s=ANSWER_S

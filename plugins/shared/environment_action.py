@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from node_action import CHECKOUT, NodeAction, NodeFailure
 from wheel_supply import HouseOnController, Wanted
@@ -26,7 +26,7 @@ _sha256 = cache(file_sha256)
 class EnvironmentAction(NodeAction):
     """Changes nothing where the environment was made from the same things and nobody has changed it since."""
 
-    settings: ClassVar[str]
+    settings: str
     """What the names of its settings begin with."""
 
     @property

@@ -13,26 +13,20 @@ from node_action import CHECKOUT, NodeFailure
 from benchmark.cluster.names import some
 from benchmark.cluster.resume import find_run, require_ended, settings_to_resume
 from benchmark.errors import InputError
+from benchmark.provisioned import PROVISIONING_ROLES
 from benchmark.records import RunRecord
 from benchmark.resolve import resolve_nodes
 from benchmark.rundir import read_run
 from benchmark.secret_settings import NAMES, Secrets, check_secrets
 from benchmark.settings import ResolvedSettings, Settings
 
-PREFIXES = ("benchmark_", "python_env_", "vllm_", "hf_cache_")
+PREFIXES = ("benchmark_", *(f"{role}_" for role in PROVISIONING_ROLES))
 # Secrets are no settings: they are in no result and in no run.json.
 SECRETS = ("hf_cache_token", *NAMES)
 # Which run is resumed; no setting of that run.
 RESUME = "benchmark_resume"
 # What the playbooks themselves set.
-OWN = (
-    "benchmark_run",
-    "benchmark_failure",
-    "benchmark_measured",
-    "python_env_made",
-    "vllm_made",
-    "hf_cache_provided",
-)
+OWN = ("benchmark_run", "benchmark_failure", "benchmark_measured", *(f"{role}_made" for role in PROVISIONING_ROLES))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import yaml
 from benchmark.combinations import ENGINE_OPTIONS, SCENARIO_OPTIONS
 from benchmark.errors import InputError
 from benchmark.profiles import plugins
+from benchmark.provisioned import ENGINES
 from benchmark.resolve import resolve
 
 URL: dict[str, Any] = {"benchmark_endpoint_urls": ["http://127.0.0.1:8000"]}
@@ -185,5 +186,5 @@ def test_what_can_work_is_let_be(settings: dict[str, Any], profile: dict[str, An
 
 
 def test_the_table_knows_every_engine_and_scenario() -> None:
-    assert {*ENGINE_OPTIONS, "vllm"} == set(plugins("engines"))
+    assert {*ENGINE_OPTIONS, *ENGINES} == set(plugins("engines"))
     assert set(SCENARIO_OPTIONS) == set(plugins("scenarios"))

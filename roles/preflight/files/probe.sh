@@ -1,6 +1,6 @@
 # Tell what the node is, as "key<TAB>value" lines: one connection, and no Python needed to say that Python is missing.
 # Arguments: python interpreter, environment directory, cache directory, directory of the wanted snapshot, cuda or cpu;
-# where vLLM is wanted, its interpreter and its environment's directory.
+# where an engine is provisioned, its interpreter and its environment's directory.
 #
 # A driver or a disk that hangs must not hide what else there is to say. So each part is asked in a process of its own, all at
 # the same time, and writes into a file: a process that nobody can kill would keep a pipe to the controller open for ever.
@@ -106,7 +106,7 @@ parts= late=
 part env environment "" "$1" "$2"
 part cache disk cache "$3"
 part model model "$4"
-[ $# -lt 6 ] || part vllm_env environment vllm_ "$6" "$7"
+[ $# -lt 6 ] || part engine_env environment engine_ "$6" "$7"
 [ "$5" != cuda ] || part gpu gpu
 if [ $# -gt 5 ]; then
   say machine "$(uname -m)"

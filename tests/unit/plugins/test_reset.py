@@ -11,7 +11,7 @@ RUN = "20261128T120000Z-0123abcd"
 
 
 def reset(place: Path, mode: str, stdin: str = "", cache: str = "no") -> list[list[str]]:
-    words = [mode, "jw2", str(place / "runs"), str(place / "huggingface"), cache]
+    words = [mode, "jw2", str(place / "runs"), str(place / "huggingface"), cache, "~/.cache/vllm:~/.cache/other"]
     words += [str(place / "a.b[c]" / "venv"), str(place / "a.b[c]" / "vllm")]
     done = subprocess.run(
         ["sh", str(SCRIPT), *words],

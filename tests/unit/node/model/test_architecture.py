@@ -136,8 +136,9 @@ def test_the_others_are_refused_before_loading_and_answered_one_at_a_time(
     assert called[0].isupper()
     with pytest.raises(SetupError) as caught:
         engine.load()
-    assert f"This architecture ({called}) is not for the engine continuous; take vllm or sequential." in str(
-        caught.value
+    assert (
+        f"This architecture ({called}) is not for the engine continuous; take vllm or endpoint, or sequential."
+        in str(caught.value)
     )
     assert "memory" not in str(caught.value)
 
@@ -176,7 +177,7 @@ def test_a_model_without_a_chat_template_gets_its_sentence(tmp_path: Path, token
         ({}, "does not describe a model that transformers .* knows"),
         (
             {"model_type": "of tomorrow"},
-            "of tomorrow.* The engines vllm and endpoint do not need transformers to know it",
+            "of tomorrow.* Take vllm or endpoint: they do not need transformers to know it",
         ),
         ({"model_type": "llama", "num_attention_heads": "many"}, "does not describe a model"),
     ],

@@ -18,7 +18,7 @@ from benchmark.node.interfaces import Answer, Prompt, Query
 from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.run import RunRequest, run
 from benchmark.node.serving.cache_counters import Reading, Tally, parse, prefix_cache
-from benchmark.node.serving.vllm import free_port
+from benchmark.node.serving.provisioned import free_port
 from benchmark.records import NodeResult, PrefixCache
 from benchmark.resolve import resolve
 from benchmark.rundir import NODES
