@@ -101,7 +101,7 @@ def needed_nodes(min_nodes: int | str, asked: int) -> int:
 class Settings(EngineSettings):
     """Every setting of one node. Paths are the node's unless the description says otherwise.
 
-    Those of the engines that are provisioned (`vllm_dir`, ...) come from their declarations.
+    Those of the engines that are provisioned come from their declarations in `benchmark/provisioned/`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)

@@ -1,6 +1,6 @@
 """The engines that the project installs: one file each, with a declaration called ENGINE.
 
-Each has a role of its name, whose tasks are those of `roles/vllm`.
+Each has a role of its name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FROM_SERVERS = f"{', '.join(ENGINES)} or endpoint"
 if TYPE_CHECKING:
 
     class EngineSettings(BaseModel):
-        """The settings of all engines' environments, such as `vllm_dir`."""
+        """The settings of all engines' environments: directory, Python, requirements, wheelhouse, disk and time limit."""
 
 else:
     EngineSettings = create_model(
