@@ -35,7 +35,7 @@ FROM_SERVERS = f"{', '.join(ENGINES)} or endpoint"
 if TYPE_CHECKING:
 
     class EngineSettings(BaseModel):
-        """The settings of all engines' environments: directory, Python, requirements, wheelhouse, disk and time limit."""
+        """The settings of all engines' environments: see `ProvisionedEngine.settings_fields`."""
 
 else:
     EngineSettings = create_model(

@@ -140,6 +140,49 @@ def test_nodes_measure_alone_one_after_the_other(fleet: Fleet) -> None:
     assert json.loads((fleet.run_dir / "start.json").read_text())["nodes"] == ["jw2", "jw3"]
 
 
+@pytest.mark.parametrize("lost", ["before the answer", "while it measures"])
+def test_a_turn_is_asked_for_again_after_a_reconnect(lost: str, fleet: Fleet) -> None:
+    """The word that gives the turn may have come or not when the connection is lost: it is sent again."""
+    hang_up = "kill -9 $(cat session)"
+    programs = fleet.directory / "programs"
+    programs.mkdir()
+    (programs / "mv").write_text(
+        f'#!/bin/sh\ncase $2 in turn) if [ ! -e "$0.lost" ]; then : > "$0.lost"; {hang_up}; exit; fi ;; esac\n'
+        'exec /usr/bin/mv "$@"\n'
+    )
+    (programs / "mv").chmod(0o755)
+    turn = "until [ -f turn ]; do sleep 0.02; done"
+    breaks = hang_up if lost == "while it measures" else ":"
+    alone = f"{turn}; {breaks}; sleep 0.2; echo alone > solo_samples.jsonl; : > turn_over"
+    path = f"PATH={programs}:/usr/bin:/bin" if lost == "before the answer" else "PATH=/usr/bin:/bin"
+    fleet.add(
+        "jw2",
+        f"{READY}; {alone}; until [ -f go ]; do sleep 0.02; done; echo measured > samples.jsonl",
+        call=lambda line: ["env", path, "/bin/sh", "-c", line],
+        order={"solo": True, "limit_s": 60},
+    )
+    outcome = fleet.measure()
+    assert outcome.fetched == ["jw2"], outcome.failures
+    assert (fleet.nodes["jw2"].place / "solo_samples.jsonl").read_text() == "alone\n"
+    assert fleet.messages == [("jw2", "SSH connection lost, looking for it again; the run goes on")]
+    assert len(fleet.calls) == 2
+
+
+def test_nobody_measures_before_the_last_node_has_had_its_turn(fleet: Fleet) -> None:
+    alone = "until [ -f turn ]; do sleep 0.02; done; sleep 0.3; date +%s%N > turn_ended; : > turn_over"
+    together = (
+        "until [ -f go ]; do sleep 0.02; done; read -r start < go; echo $start > samples.jsonl; cp turn_ended ../.."
+    )
+    for name in ("jw2", "jw3", "jw4"):
+        fleet.add(name, f"{READY}; {alone}; {together}", order={"solo": True, "limit_s": 60})
+    outcome = fleet.measure()
+    assert sorted(outcome.fetched) == ["jw2", "jw3", "jw4"], outcome.failures
+    ended = max(int((fleet.directory / f"work/{name}/turn_ended").read_text()) for name in fleet.nodes)
+    agreed = json.loads((fleet.run_dir / "start.json").read_text())
+    assert agreed["nodes"] == ["jw2", "jw3", "jw4"]
+    assert agreed["start_unix_ns"] > ended
+
+
 def test_a_node_that_waits_for_nobody_does_not_wait(fleet: Fleet) -> None:
     fleet.add("jw2", "echo measured > samples.jsonl", order={"wait_s": None})
     outcome = fleet.measure()
