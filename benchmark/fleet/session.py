@@ -112,6 +112,12 @@ class Session:
             word, _ = await self.receive(ANSWER_S)
         except Lost as lost:
             code = await self._exit_code()
+            if code is None and await self._has_printed():
+                raise Refused(
+                    f"The user's login shell on the node prints {self._noise!r} and runs no command: does one of its "
+                    "files (~/.bashrc, ~/.zshenv, ~/.tcshrc, config.fish) ask something? Have it ask in interactive "
+                    "shells only, or set ansible_user to another user."
+                ) from lost
             if code in (None, SSH_FAILED):
                 raise
             printed = f", and prints {self._noise!r}" if self._noise else ""
@@ -121,6 +127,13 @@ class Session:
             ) from lost
         if word != "here":
             raise Lost("the session answered what was not asked")
+
+    async def _has_printed(self) -> bool:
+        """Return whether anything was printed, a line without its end too."""
+        with suppress(TimeoutError, OSError):
+            async with asyncio.timeout(0.1):
+                self._said = (self._said + await self._reader.read(_CHUNK))[:_CHUNK]
+        return bool(self._noise)
 
     @property
     def _noise(self) -> str:
@@ -274,7 +287,7 @@ async def call(ssh: Ssh, program: str, arguments: list[str], limit_s: float, cal
 async def run_command(ssh: Ssh, command: str, stdin: bytes | None, within_s: float) -> tuple[int, str, str]:
     """Run a simple command of /bin/sh on the node; return its exit code, stdout and stderr. Raises Lost, Refused."""
     program = _COMMAND.format(command=command, stdin=" < /dev/null" if stdin is None else "")
-    session = await Session.open(ssh, program, ["command", "{mark}"], within_s)
+    session = await call(ssh, program, ["command", "{mark}"], within_s, asyncio.Semaphore(1))
     try:
         if stdin is not None:
             session.send_bytes(stdin)

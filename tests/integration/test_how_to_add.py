@@ -116,14 +116,22 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (node / "engines/toy.py").write_text(ENGINE)
     (node / "scenarios/toy.py").write_text(SCENARIO)
     (node / "datasets/toy.py").write_text(DATASET)
-    (place / "benchmark/profiles/toy.yaml").write_text(PROFILE)
+    (place / "benchmark/profiles/toy.yaml").write_text(f"{PROFILE}description: A toy.\n")
+    options = "[str, type[BaseModel] | None] = {"
+    combinations = place / "benchmark/combinations.py"
+    edit(combinations, (f"ENGINE_OPTIONS: dict{options}\n", '    "toy": None,\n'))
+    edit(combinations, (f"SCENARIO_OPTIONS: dict{options}", '"toy": None, '))
     # An engine that is provisioned.
     (place / "benchmark/provisioned/toyserve.py").write_text(DECLARATION)
     (place / "requirements-toyserve.txt").write_text("toyserve==1.0\n")
     renamed_role(place, "toyserve", "ToyServe")
+    (place / "docs/toyserve.md").write_text("# ToyServe\n")
+    edit(place / "docs/README.md", ("[vLLM](vllm.md) ", "or [ToyServe](toyserve.md) "))
     add_to_plays(place, "toyserve")
     # A role that provisions, with a setting of its own.
     role = renamed_role(place, "toy", "Toy")
+    readme = (role / "README.md").read_text()
+    (role / "README.md").write_text(f"# toy\n\n{readme[readme.index('<!-- variables') :]}")
     (role / "tasks/main.yml").write_text("---\n- name: Provide the toy\n  toy:\n  register: toy_made\n")
     (place / "plugins/action/toy.py").write_text(ACTION)
     roles = 'PROVISIONING_ROLES = ("python_env", '

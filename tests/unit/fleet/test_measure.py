@@ -7,13 +7,16 @@ import itertools
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmark.fleet import measure, remote_run, session
+from benchmark.fleet import measure, remote_run, rendezvous, session
 from benchmark.fleet.errors import ControllerGone
 from benchmark.fleet.measure import Barrier
 from benchmark.fleet.rendezvous import clock_offset
+from benchmark.records import AgreedStart
+from tests.unit.building import HOST
 from tests.unit.fleet.by_hand import FACTS, MEASURES, Fleet, noisy, run
 
 READY = f"echo '{FACTS}' > ready.tmp; mv ready.tmp ready; flock -u 8"
@@ -140,25 +143,26 @@ def test_nodes_measure_alone_one_after_the_other(fleet: Fleet) -> None:
     assert json.loads((fleet.run_dir / "start.json").read_text())["nodes"] == ["jw2", "jw3"]
 
 
-@pytest.mark.parametrize("lost", ["before the answer", "while it measures"])
-def test_a_turn_is_asked_for_again_after_a_reconnect(lost: str, fleet: Fleet) -> None:
+@pytest.mark.parametrize(
+    ("program", "when"),
+    [("mv", '[ "$2" = turn ]'), ("sleep", '[ "$1" = 0.2 ] && [ -e turn ]')],
+    ids=["before the answer", "while it measures"],
+)
+def test_a_turn_is_asked_for_again_after_a_reconnect(program: str, when: str, fleet: Fleet) -> None:
     """The word that gives the turn may have come or not when the connection is lost: it is sent again."""
-    hang_up = "kill -9 $(cat session)"
+    # The programs of converse.sh with which it gives the turn, and then waits for its end.
     programs = fleet.directory / "programs"
     programs.mkdir()
-    (programs / "mv").write_text(
-        f'#!/bin/sh\ncase $2 in turn) if [ ! -e "$0.lost" ]; then : > "$0.lost"; {hang_up}; exit; fi ;; esac\n'
-        'exec /usr/bin/mv "$@"\n'
+    (programs / program).write_text(
+        f'#!/bin/sh\nif {when} && [ ! -e "$0.lost" ]; then : > "$0.lost"; kill -9 "$(cat session)"; exit; fi\n'
+        f'exec /usr/bin/{program} "$@"\n'
     )
-    (programs / "mv").chmod(0o755)
-    turn = "until [ -f turn ]; do sleep 0.02; done"
-    breaks = hang_up if lost == "while it measures" else ":"
-    alone = f"{turn}; {breaks}; sleep 0.2; echo alone > solo_samples.jsonl; : > turn_over"
-    path = f"PATH={programs}:/usr/bin:/bin" if lost == "before the answer" else "PATH=/usr/bin:/bin"
+    (programs / program).chmod(0o755)
+    alone = "until [ -f turn ]; do sleep 0.02; done; sleep 1; echo alone > solo_samples.jsonl; : > turn_over"
     fleet.add(
         "jw2",
         f"{READY}; {alone}; until [ -f go ]; do sleep 0.02; done; echo measured > samples.jsonl",
-        call=lambda line: ["env", path, "/bin/sh", "-c", line],
+        call=lambda line: ["env", f"PATH={programs}:/usr/bin:/bin", "/bin/sh", "-c", line],
         order={"solo": True, "limit_s": 60},
     )
     outcome = fleet.measure()
@@ -168,19 +172,50 @@ def test_a_turn_is_asked_for_again_after_a_reconnect(lost: str, fleet: Fleet) ->
     assert len(fleet.calls) == 2
 
 
-def test_nobody_measures_before_the_last_node_has_had_its_turn(fleet: Fleet) -> None:
-    alone = "until [ -f turn ]; do sleep 0.02; done; sleep 0.3; date +%s%N > turn_ended; : > turn_over"
-    together = (
-        "until [ -f go ]; do sleep 0.02; done; read -r start < go; echo $start > samples.jsonl; cp turn_ended ../.."
-    )
+def test_who_is_not_alike_is_known_before_the_first_turn(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "CLOCKS_AT_ONCE", 1)
+    other = HOST.model_copy(update={"python": "3.12.0"}).model_dump_json()
+    alone = "until [ -f turn ]; do sleep 0.02; done; echo alone > solo_samples.jsonl; : > turn_over"
+    together = "until [ -f go ]; do sleep 0.02; done; echo measured > samples.jsonl"
+    order = {"solo": True, "limit_s": 60}
     for name in ("jw2", "jw3", "jw4"):
-        fleet.add(name, f"{READY}; {alone}; {together}", order={"solo": True, "limit_s": 60})
+        ready = READY.replace(FACTS, other) if name == "jw4" else READY
+        fleet.add(name, f"{ready}; {alone}; {together}", order=order, benchmark_drift="fail")
+    assert fleet.measure().fetched == []
+    for name, node in fleet.nodes.items():
+        assert "differ in python: 3.11.2 (jw2, jw3), 3.12.0 (jw4)" in failure(fleet, name)
+        assert not (node.place / "solo_samples.jsonl").exists()
+
+
+def test_the_start_waits_for_the_last_node(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For its turn, and for its answer when it is tried out how long speaking to all takes."""
+    slow_s = 0.3
+    programs = fleet.directory / "programs"
+    programs.mkdir()
+    (programs / "date").write_text(f'#!/bin/sh\nsleep {slow_s}\nexec /usr/bin/date "$@"\n')
+    (programs / "date").chmod(0o755)
+    trials: list[tuple[int, float]] = []
+
+    def agree(run_dir: Path, ready: list[str], telling_s: float, **more: Any) -> AgreedStart:
+        trials.append((time.time_ns() - int(telling_s * 1e9), telling_s))
+        return rendezvous.agree(run_dir, ready, telling_s, **more)
+
+    monkeypatch.setattr(measure, "agree", agree)
+    alone = "until [ -f turn ]; do sleep 0.02; done; sleep 0.3; /usr/bin/date +%s%N > solo_samples.jsonl; : > turn_over"
+    together = "until [ -f go ]; do sleep 0.02; done; echo measured > samples.jsonl"
+    for name, path in (("jw2", ""), ("jw3", ""), ("slow", f"{programs}:")):
+        fleet.add(
+            name,
+            f"{READY}; {alone}; {together}",
+            call=lambda line, path=path: ["env", f"PATH={path}/usr/bin:/bin", "/bin/sh", "-c", line],  # type: ignore[misc]
+            order={"solo": True, "limit_s": 60},
+        )
     outcome = fleet.measure()
-    assert sorted(outcome.fetched) == ["jw2", "jw3", "jw4"], outcome.failures
-    ended = max(int((fleet.directory / f"work/{name}/turn_ended").read_text()) for name in fleet.nodes)
-    agreed = json.loads((fleet.run_dir / "start.json").read_text())
-    assert agreed["nodes"] == ["jw2", "jw3", "jw4"]
-    assert agreed["start_unix_ns"] > ended
+    assert sorted(outcome.fetched) == ["jw2", "jw3", "slow"], outcome.failures
+    ((began_ns, telling_s),) = trials
+    assert began_ns >= max(int((node.place / "solo_samples.jsonl").read_text()) for node in fleet.nodes.values())
+    assert telling_s >= slow_s
+    assert json.loads((fleet.run_dir / "start.json").read_text())["nodes"] == ["jw2", "jw3", "slow"]
 
 
 def test_a_node_that_waits_for_nobody_does_not_wait(fleet: Fleet) -> None:
