@@ -150,9 +150,7 @@ def test_what_cannot_work_is_refused(
 )
 @pytest.mark.parametrize("engine", ["sequential", "continuous", "vllm", "endpoint"])
 @pytest.mark.parametrize("accuracy", ["profile", "off", "with-performance", "only"])
-def test_every_engine_takes_every_profile_but_one_at_a_time_no_schedule(
-    engine: str, profile: str, accuracy: str, tmp_path: Path
-) -> None:
+def test_every_engine_takes_every_profile_it_can(engine: str, profile: str, accuracy: str, tmp_path: Path) -> None:
     settings = asked(engine, profile, benchmark_accuracy=accuracy, **(URL if engine == "endpoint" else {}))
     scheduled = profile in ("mlperf-server", "mlperf-interactive") and accuracy != "only"
     assert bool(problems(settings, None, tmp_path)) == (engine == "sequential" and scheduled)

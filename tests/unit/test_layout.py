@@ -98,3 +98,11 @@ def test_a_provisioned_engine_is_named_where_it_is_declared() -> None:
     assert len(files) > 300
     named = {str(path.relative_to(CHECKOUT)) for path in files if b"vllm" in path.read_bytes().lower()}
     assert named == set(DECLARED)
+
+
+def test_names_of_tests_are_short_enough_to_grep() -> None:
+    for path in sorted((CHECKOUT / "tests").rglob("*.py")):
+        names = [node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+        tests = [name for name in names if name.startswith("test_")]
+        assert [name for name in tests if len(name) > 60] == [], path
+        assert len(tests) == len(set(tests)), f"{path} has one of these twice: {tests}"

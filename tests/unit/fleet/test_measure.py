@@ -33,7 +33,7 @@ def failure(fleet: Fleet, name: str) -> str:
     return content["reason"]
 
 
-def test_all_that_are_ready_begin_together_and_who_is_not_is_stopped(fleet: Fleet) -> None:
+def test_all_that_are_ready_begin_together(fleet: Fleet) -> None:
     for name in ("jw2", "jw3"):
         fleet.add(name)
     fleet.add("ends", "echo no model >&2; exit 4")
@@ -55,7 +55,7 @@ def test_all_that_are_ready_begin_together_and_who_is_not_is_stopped(fleet: Flee
     assert not fleet.there("late").exists()
 
 
-def test_a_node_that_is_not_there_or_refuses_costs_the_others_nothing(fleet: Fleet) -> None:
+def test_a_node_that_is_not_there_costs_the_others_nothing(fleet: Fleet) -> None:
     fleet.add("jw2")
     fleet.add("gone", call=lambda line: ["sh", "-c", "echo Connection refused >&2; exit 255"])
     fleet.add("shell", call=lambda line: ["sh", "-c", "echo This account is currently not available.; exit 1"])
@@ -91,9 +91,7 @@ def test_a_session_that_breaks_is_opened_again(fleet: Fleet) -> None:
     assert len(fleet.calls) == 2
 
 
-def test_clocks_are_read_of_a_few_nodes_at_a_time_and_not_while_others_load(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_clocks_are_read_of_a_few_nodes_at_a_time(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "CLOCKS_AT_ONCE", 1)
     spans: list[tuple[int, int]] = []
 
@@ -225,7 +223,7 @@ def test_a_node_that_waits_for_nobody_does_not_wait(fleet: Fleet) -> None:
     assert not (fleet.run_dir / "start.json").exists()
 
 
-def test_an_interruption_stops_the_nodes_and_fetches_what_there_is(fleet: Fleet) -> None:
+def test_an_interruption_stops_the_nodes_and_fetches(fleet: Fleet) -> None:
     fleet.add("jw2", f"{READY}; until [ -f go ]; do sleep 0.02; done; echo one > samples.jsonl; exec sleep 600")
     fleet.add("jw3", READY + "; until [ -f go ]; do sleep 0.02; done; echo two > samples.jsonl")
 
@@ -266,7 +264,7 @@ def test_what_a_node_sends_without_end_is_not_taken(fleet: Fleet, monkeypatch: p
     assert outcome.failures["jw2"].startswith("The node sends without end")
 
 
-def test_a_large_archive_is_streamed_and_one_that_breaks_off_is_fetched_again(fleet: Fleet) -> None:
+def test_a_large_archive_is_streamed_and_fetched_again(fleet: Fleet) -> None:
     programs = fleet.directory / "programs"
     programs.mkdir()
     # Breaks off in the middle, the first time.

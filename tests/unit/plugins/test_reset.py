@@ -73,7 +73,7 @@ def test_a_lock_that_is_held_keeps_it_away(tmp_path: Path, venv: Path, lock: str
     assert reset(tmp_path, "remove", f"{venv}\n")[-1][0] == "removed"
 
 
-def test_a_process_of_the_environment_keeps_it_away_whatever_its_name(tmp_path: Path, venv: Path) -> None:
+def test_a_process_of_the_environment_keeps_it_away(tmp_path: Path, venv: Path) -> None:
     (venv / "bin" / "sleep").symlink_to("/bin/sleep")
     with subprocess.Popen([str(venv / "bin" / "sleep"), "300"]) as process:
         try:
