@@ -6,6 +6,7 @@ Ansible's own UNREACHABLE cannot be rescued: the node would leave the play, and 
 from __future__ import annotations
 
 import os
+import secrets
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -172,8 +173,18 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         return way_of(self._connection, lambda: connect(self, self.node, self.task_vars))
 
     def _low_level_execute_command(self, cmd: str, *args: Any, **more: Any) -> dict[str, Any]:
-        """Run a command as ansible-core does, whatever the user's login shell on the node; its own commands too."""
-        done: dict[str, Any] = super()._low_level_execute_command(plain(cmd), *args, **more)
+        """Run a command as ansible-core does, whatever the user's login shell on the node; its own commands too.
+
+        What that shell prints around the command's output is cut off: ansible-core would take it for a path.
+        """
+        halves = [secrets.token_hex(8), secrets.token_hex(8)]
+        mark = f"printf '\\n%s%s\\n' {' '.join(halves)}"
+        line = f"{mark}; {{ {cmd}\n}}; code=$?; {mark}; exit $code"
+        done: dict[str, Any] = super()._low_level_execute_command(plain(line), *args, **more)
+        _, found, printed = str(done.get("stdout", "")).partition("".join(halves) + "\n")
+        if found:
+            printed = printed.partition("\n" + "".join(halves))[0]
+            done |= {"stdout": printed, "stdout_lines": printed.splitlines()}
         return done
 
     def module(self, name: str, within_s: float, **arguments: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 from benchmark.columns import Columns
 from benchmark.metrics import compute
 from benchmark.profiles import Limit, load_profile
-from benchmark.records import Accuracy, Audit, LoadGenResult, Rouge, Serving, Status
+from benchmark.records import MAX_UNSEEN, Accuracy, AnswerCounts, Audit, LoadGenResult, Rouge, Serving, Status
 from benchmark.verdict import Findings, judge, label, metric_paths, shown, unit, value_of
 from tests.unit.building import asked, closed_loop, failed, sample
 
@@ -141,6 +141,23 @@ def test_failed_queries_are_a_reason_only_where_they_count() -> None:
     asked = judge(limits({"metric": "queries.failed", "at_most": 0}), found, 0.5, "complete")
     assert asked.reasons == ("failed queries 1 is above the allowed 0.", "1 of them: The GPU's memory is full.")
     assert judge(limits({"metric": "queries.failed", "at_most": 1}), found, 0.5, "complete").valid
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_what_is_exactly_the_share_that_may_go_unseen_passes(more: int) -> None:
+    completed = 100_000
+    metrics = METRICS.model_copy(
+        update={
+            "queries": METRICS.queries.model_copy(update={"completed": completed}),
+            "output_tokens": completed,
+            "answers": AnswerCounts(
+                one_piece=int(MAX_UNSEEN * completed) + more, miscounted=9, miscounted_tokens=2000 + more
+            ),
+        }
+    )
+    server = asked(3, {"limits": (), "scenario_options": {"scenario": "Server"}}).profile
+    reasons = judge(server, Findings(metrics), 0.5, "complete").reasons
+    assert len(reasons) == 2 * more, reasons
 
 
 def test_a_check_on_too_few_samples_says_so() -> None:
