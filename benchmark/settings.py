@@ -17,9 +17,9 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from benchmark.errors import InputError
-from benchmark.profiles import Profile
+from benchmark.profiles import Profile, plugins
+from benchmark.provisioned import EngineSettings
 from benchmark.variables import SECRETS, VARIABLES
-from benchmark.vllm import LOCK as VLLM_LOCK
 
 DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 # The commit that MLPerf's reference implementation for llama3.1-8b pins.
@@ -99,8 +99,11 @@ def needed_nodes(min_nodes: int | str, asked: int) -> int:
     return max(1, math.ceil(Fraction(min_nodes.rstrip("%")) * asked / 100))
 
 
-class Settings(BaseModel):
-    """Every setting of one node. Paths are the node's unless the description says otherwise."""
+class Settings(EngineSettings):
+    """Every setting of one node. Paths are the node's unless the description says otherwise.
+
+    Those of the engines that are provisioned come from their declarations in `benchmark/provisioned/`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
@@ -155,9 +158,7 @@ class Settings(BaseModel):
     )
     benchmark_engine: str = Field(
         "",
-        description=(
-            "sequential, continuous, vllm, endpoint or simulated in the profile's place; empty: the profile's"
-        ),
+        description=f"one of {', '.join(plugins('engines'))} in the profile's place; empty: the profile's",
     )
     benchmark_engine_options: dict[str, Any] = Field({}, description="options of the engine, over those of the profile")
     benchmark_replicas: Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)] = Field(
@@ -316,40 +317,6 @@ class Settings(BaseModel):
         ),
     )
     python_env_timeout_s: int = Field(1800, ge=1, description="seconds until one installation counts as hung")
-
-    vllm_dir: NonEmpty = Field(
-        "~/.local/share/llm-benchmark/vllm",
-        description="vLLM's own virtual environment on the node: it pins its own torch",
-    )
-    vllm_python: str = Field(
-        "",
-        description=(
-            "the interpreter that it is made from, 3.11 to 3.14 for the version that is locked; "
-            "empty: python_env_python"
-        ),
-    )
-    vllm_requirements: NonEmpty = Field(
-        VLLM_LOCK,
-        description=(
-            "on the controller, relative to the checkout: vLLM and all that it needs, locked by version and checksum"
-        ),
-    )
-    vllm_wheelhouse: str = Field(
-        "",
-        description=(
-            "on the controller, relative to the checkout: a directory of wheels (make wheelhouse "
-            "REQUIREMENTS=requirements-vllm.txt), from which alone vLLM then comes; empty: none"
-        ),
-    )
-    vllm_min_free_gb: float = Field(
-        20,
-        ge=0,
-        description=(
-            "free disk in GB that a new environment of it needs (4.3 GB of wheels, unpacked about "
-            "10); preflight checks it"
-        ),
-    )
-    vllm_timeout_s: int = Field(3600, ge=1, description="seconds until one installation of it counts as hung")
 
     hf_cache_dir: NonEmpty = Field("~/.cache/huggingface", description="the Hugging Face cache (HF_HOME) on the node")
     hf_cache_source: Literal["hub", "controller", "none"] = Field(

@@ -27,6 +27,7 @@ import yaml
 
 from benchmark import cli
 from benchmark.commands import schema as schema_command
+from benchmark.provisioned import ENGINES, PROVISIONING_ROLES
 from benchmark.settings import Settings
 from benchmark.variables import VARIABLES
 
@@ -83,10 +84,10 @@ PARTS = {
     "benchmark_fail_on_invalid": "The run and its files",
     "benchmark_endpoint_api_key": "Secrets, and which run",
     "python_env_dir": "The Python environment on a node",
-    "vllm_dir": "vLLM's environment, for the engine vllm",
+    **{f"{name}_dir": f"{engine.title}'s environment, for the engine {name}" for name, engine in ENGINES.items()},
     "hf_cache_dir": "Model and dataset",
 }
-ORDER = ("benchmark", "python_env", "vllm", "hf_cache")
+ORDER = ("benchmark", *PROVISIONING_ROLES)
 Options = dict[str, dict[str, Any]]
 
 

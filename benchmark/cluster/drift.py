@@ -11,11 +11,14 @@ from dataclasses import dataclass
 
 from benchmark.cluster.names import natural, some
 from benchmark.code import SHORT, code_words
+from benchmark.provisioned import ENGINES
 from benchmark.records import Drift, Environment, Gpu, ReadyNode
-from benchmark.records.environment import PACKAGES, SERVER_PACKAGES
+from benchmark.records.environment import PACKAGES
 from benchmark.settings import Settings, is_directory_path
 
 MAX_TEXT = 4000
+# In the environments of the engines that are provisioned.
+SERVER_PACKAGES = sorted({name for engine in ENGINES.values() for name in engine.packages})
 # What holds clocks down on an idle GPU that is well: nothing of these.
 HELD_DOWN = ("hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
 

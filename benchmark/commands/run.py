@@ -19,13 +19,13 @@ from benchmark.files import read_record
 from benchmark.node.environments import find_environment, hold_environments
 from benchmark.node.run import RunRequest, run
 from benchmark.node.serving.masking import MaskedStream
+from benchmark.provisioned import ENGINES
 from benchmark.records import Code, NodeResult, Owner
 from benchmark.repeats import own_median, repeat_of
 from benchmark.resolve import from_environment, resolve_nodes
 from benchmark.rundir import RunOrder, open_run, user_name
 from benchmark.secret_settings import NAMES, Secrets, parse_secrets
 from benchmark.text import render_node
-from benchmark.vllm import ENGINE as VLLM
 
 # What of the environment a run by hand honours that is no secret.
 HONOURED = ("SERVER_TARGET_QPS", "CUDA_VISIBLE_DEVICES", "HF_HOME")
@@ -72,7 +72,7 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.order
         else _by_hand(arguments.set, arguments.secrets)
     )
-    hold_environments(*([request.vllm_dir] if request.vllm_dir else []))
+    hold_environments(*([request.engine_dir] if request.engine_dir else []))
     settings = request.resolved.settings
     # Before transformers is imported: it reads HF_HOME then.
     os.environ["HF_HOME"] = str(Path(settings.hf_cache_dir).expanduser())
@@ -139,8 +139,15 @@ def _from_order(path: Path, starting_lock: int | None) -> RunRequest:
         text=False,
         code=order.code,
         owner=order.owner.words if order.owner else "",
-        vllm_dir=find_environment(order.resolved.settings.vllm_dir, order.environments.get(VLLM, "")),
+        engine_dir=_engine_dir(order),
     )
+
+
+def _engine_dir(order: RunOrder) -> Path | None:
+    engine = ENGINES.get(order.resolved.profile.engine)
+    if engine is None:
+        return None
+    return find_environment(engine.setting(order.resolved.settings, "dir"), order.environments.get(engine.name, ""))
 
 
 def _require_code(wanted: Code | None) -> None:

@@ -122,6 +122,12 @@ class Session:
             word, _ = await self.receive(ANSWER_S)
         except Lost as lost:
             code = await self._exit_code()
+            if code is None and await self._has_printed():
+                raise Refused(
+                    f"The user's login shell on the node prints {self._noise!r} and runs no command: does one of its "
+                    "files (~/.bashrc, ~/.zshenv, ~/.tcshrc, config.fish) ask something? Have it ask in interactive "
+                    "shells only, or set ansible_user to another user."
+                ) from lost
             if code in (None, SSH_FAILED):
                 raise
             printed = f", and prints {self._noise!r}" if self._noise else ""
@@ -131,6 +137,13 @@ class Session:
             ) from lost
         if word != "here":
             raise Lost("the session answered what was not asked")
+
+    async def _has_printed(self) -> bool:
+        """Return whether anything was printed, a line without its end too."""
+        with suppress(TimeoutError, OSError):
+            async with asyncio.timeout(0.1):
+                self._said = (self._said + await self._reader.read(_CHUNK))[:_CHUNK]
+        return bool(self._noise)
 
     @property
     def _noise(self) -> str:
@@ -303,7 +316,7 @@ async def run_command(
     `heard` is given what the command says of how far it is, as it says it: lines of stderr that begin with PREFIX.
     """
     program = _COMMAND.format(command=command, stdin=" < /dev/null" if stdin is None else "")
-    session = await Session.open(ssh, program, ["command", "{mark}"], within_s)
+    session = await call(ssh, program, ["command", "{mark}"], within_s, asyncio.Semaphore(1))
     session.heard = heard
     try:
         if stdin is not None:

@@ -86,14 +86,16 @@ class RunRequest:
     """Which code this is."""
     owner: str = ""
     """Whose run it is, in words. With it no other run of this project measures here at the same time."""
-    vllm_dir: Path | None = None
-    """Where the environment of vLLM is that is wanted, beside others of it; None: where the settings say."""
+    engine_dir: Path | None = None
+    """Where the environment of the provisioned engine is that is wanted; None: where the settings say, or none is."""
 
     @property
     def settings(self) -> Settings:
         """The settings as they are to be acted on."""
         asked = self.resolved.settings
-        return asked.model_copy(update={"vllm_dir": str(self.vllm_dir)}) if self.vllm_dir else asked
+        if self.engine_dir is None:
+            return asked
+        return asked.model_copy(update={f"{self.resolved.profile.engine}_dir": str(self.engine_dir)})
 
 
 def run(request: RunRequest) -> NodeResult:

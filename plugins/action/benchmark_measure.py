@@ -26,12 +26,13 @@ from benchmark.files import read_record
 from benchmark.fleet.errors import ControllerGone
 from benchmark.fleet.measure import Measurement, Outcome
 from benchmark.fleet.remote_run import Node, Reports
+from benchmark.provisioned import PROVISIONING_ROLES
 from benchmark.rundir import NODES, ORDER, RunOrder
 from benchmark.words import plural
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 # What the roles before it register of a node, which shows whether one of them failed there.
-BEFORE = ("preflight_node", "python_env_made", "vllm_made", "hf_cache_provided")
+BEFORE = ("preflight_node", *(f"{role}_made" for role in PROVISIONING_ROLES))
 
 
 class ActionModule(NodeAction):

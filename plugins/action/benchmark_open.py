@@ -32,10 +32,10 @@ from benchmark.code import code_of, code_words
 from benchmark.errors import InputError
 from benchmark.files import write_record
 from benchmark.fleet.rendezvous import measures, patience_s, repeats_s, turns_s
+from benchmark.provisioned import ENGINES
 from benchmark.records import Code, Owner, RunRecord
 from benchmark.rundir import NODES, ORDER, RunOrder, open_run, user_name
 from benchmark.settings import ResolvedSettings
-from benchmark.vllm import ENGINE as VLLM
 from benchmark.words import plural
 
 
@@ -161,7 +161,7 @@ def _environments(asked: ResolvedSettings) -> dict[str, str]:
     What cannot be read is reported by the role that makes the environment, and no run starts there.
     """
     found = {}
-    for role in ("python_env", *([VLLM] if asked.profile.engine == VLLM else [])):
+    for role in ("python_env", *([asked.profile.engine] if asked.profile.engine in ENGINES else [])):
         with suppress(OSError, InputError):
             found[role] = Wanted.of(role, functools.partial(getattr, asked.settings), CHECKOUT).fingerprint()
     return found

@@ -21,9 +21,8 @@ from play_settings import nodes, prometheus_dir_of, resolve_play
 from benchmark.cluster.inventory import PROMETHEUS_DIR, require_writable
 from benchmark.cluster.packages.wheelhouse import on_controller, require_pins
 from benchmark.errors import InputError
+from benchmark.provisioned import ENGINES
 from benchmark.settings import ResolvedSettings
-from benchmark.vllm import ENGINE as VLLM
-from benchmark.vllm import check_vllm_options
 
 OLDEST, BELOW = (2, 19), (2, 22)
 # In env/, of the directory that ansible-runner is called in: what one call writes there, the next one reads.
@@ -36,7 +35,7 @@ class ActionModule(NodeAction):
     _requires_connection = False
 
     def act(self) -> dict[str, Any]:
-        """Return the profiles that the nodes will run, and for the nodes that need vLLM the GPUs of one copy."""
+        """Return the profiles that the nodes will run, and by provisioned engine and node the GPUs of one copy."""
         version = tuple(int(part) for part in release.__version__.split(".")[:2])
         if not OLDEST <= version < BELOW:
             raise NodeFailure(
@@ -51,10 +50,13 @@ class ActionModule(NodeAction):
         return {
             "changed": False,
             "profiles": sorted({r.profile.name for r in resolved.values()}),
-            "vllm": {
-                node: check_vllm_options(dict(r.profile.engine_options)).tensor_parallel_size
-                for node, r in resolved.items()
-                if r.profile.engine == VLLM
+            "engines": {
+                name: {
+                    node: engine.check_options(r.profile.engine_options).tensor_parallel_size
+                    for node, r in resolved.items()
+                    if r.profile.engine == name
+                }
+                for name, engine in ENGINES.items()
             },
         }
 
@@ -89,8 +91,8 @@ class ActionModule(NodeAction):
         wanted = set()
         for settings, engine in ((r.settings, r.profile.engine) for r in nodes):
             wanted.add(("python_env", settings.python_env_wheelhouse, settings.python_env_requirements))
-            if engine == VLLM:
-                wanted.add(("vllm", settings.vllm_wheelhouse, settings.vllm_requirements))
+            if own := ENGINES.get(engine):
+                wanted.add((engine, own.setting(settings, "wheelhouse"), own.setting(settings, "requirements")))
         for prefix, given, pins in sorted(wanted):
             if not given:
                 continue

@@ -18,6 +18,7 @@ from ansible.plugins.loader import action_loader
 from ansible.utils.display import Display
 from connections import ssh_to
 from descriptors import want_descriptors
+from environment_action import EnvironmentAction
 from interruption import run_interruptible
 from node_action import NodeAction, NodeFailure
 from play_settings import nodes
@@ -28,13 +29,15 @@ from benchmark.cluster.preflight import Probe
 from benchmark.cluster.preflight_table import Found, found, table
 from benchmark.fleet.probe import ProbeResult, probe
 from benchmark.fleet.ssh import Ssh
+from benchmark.provisioned import ENGINES, PROVISIONING_ROLES
 
-# The roles that ask, each by the action of its name.
-PREFLIGHT, VLLM = "preflight", "vllm"
-ROLES = (PREFLIGHT, "python_env", VLLM, "hf_cache")
+# The roles that ask, each by the action of its name; the engines' share one.
+PREFLIGHT, ENGINE_ENV = "preflight", "engine_env"
+ROLES = (PREFLIGHT, *PROVISIONING_ROLES)
 # Loaded once, in the process that forks the workers; see before_forks.
-for _role in ROLES:
-    action_loader.get(_role, class_only=True)
+for _action in (ENGINE_ENV, *ROLES):
+    if _action not in ENGINES:
+        action_loader.get(_action, class_only=True)
 
 
 class ActionModule(NodeAction):
@@ -108,13 +111,13 @@ class ActionModule(NodeAction):
         return listed_twice(machines)
 
     def _roles_of(self, node: str) -> dict[str, NodeAction]:
-        wanted = self.task_vars.get("preflight_settings", {}).get("vllm", {})
-        names = [role for role in ROLES if role != VLLM or node in wanted]
+        wanted = self.task_vars.get("preflight_settings", {}).get("engines", {})
+        names = [role for role in ROLES if role not in ENGINES or node in wanted.get(role, {})]
         return {name: self._action(name, self.task_vars["hostvars"][node]) for name in names}
 
     def _action(self, name: str, variables: Mapping[str, Any]) -> NodeAction:
         action: NodeAction = self._shared_loader_obj.action_loader.get(
-            name,
+            ENGINE_ENV if name in ENGINES else name,
             task=self._task,
             play_context=self._play_context,
             loader=self._loader,
@@ -123,6 +126,8 @@ class ActionModule(NodeAction):
             connection=self._connection,
         )
         action.task_vars = variables
+        if isinstance(action, EnvironmentAction):
+            action.settings = name
         return action
 
 

@@ -15,6 +15,7 @@ from node_action import CHECKOUT, NodeAction, NodeFailure
 
 from benchmark.cluster.ages import parse_age
 from benchmark.errors import InputError
+from benchmark.provisioned import ENGINES
 from benchmark.rundir import NODES
 from benchmark.text import byte_size
 
@@ -55,7 +56,7 @@ class ActionModule(NodeAction):
     def _ask(self, mode: str, listed: list[str]) -> list[list[str]]:
         others = "yes" if _yes(self.setting(f"{self.what}_other_users")) else "no"
         words = [mode, self.node, str(self.setting("benchmark_work_dir")), str(self.setting("hf_cache_dir")), others]
-        words += [*self._further(), str(self.setting("python_env_dir")), str(self.setting("vllm_dir"))]
+        words += [*self._further(), *(str(self.setting(f"{role}_dir")) for role in ("python_env", *ENGINES))]
         texts = [(SCRIPTS / f"{name}.sh").read_text(encoding="utf-8") for name in ("removal", self.what)]
         code, out, err = self.shell(
             f"sh -c {shlex.quote(''.join(texts))} {self.what} {shlex.join(words)}",
@@ -75,7 +76,8 @@ class ActionModule(NodeAction):
 
     def _further(self) -> list[str]:
         if self.what == "reset":
-            return ["yes" if _yes(self.setting("reset_hf_cache")) else "no"]
+            caches = ":".join(path for engine in ENGINES.values() for path in engine.caches)
+            return ["yes" if _yes(self.setting("reset_hf_cache")) else "no", caches]
         try:
             minutes = parse_age(str(self.setting("clean_older_than", OLDER_THAN)), "clean_older_than") // 60
         except InputError as error:

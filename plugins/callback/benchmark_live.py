@@ -23,6 +23,7 @@ from live_channel import open_channel
 from terminal_block import Block, draws
 
 from benchmark.cluster.fleet import ENDED, FAILED, WAITING, Fleet
+from benchmark.provisioned import PROVISIONING_ROLES
 
 DOCUMENTATION = """
     name: benchmark_live
@@ -37,7 +38,7 @@ DOCUMENTATION = """
 
 # The roles whose tasks take a node's time.
 BENCHMARK = "benchmark"
-ROLES = ("preflight", "python_env", "vllm", "hf_cache", BENCHMARK)
+ROLES = ("preflight", *PROVISIONING_ROLES, BENCHMARK)
 # The actions that run once and yet take the time of all nodes; they say themselves how far each is.
 FOR_ALL = ("node_probe", "benchmark_measure")
 # How often the screen is drawn, and how often all nodes have a line where there is no screen.

@@ -1,4 +1,4 @@
-"""Module `python_env_install`: make or update a virtual environment on the node, for `python_env` and `vllm`."""
+"""Module `python_env_install`: make or update a virtual environment on the node, for `python_env` and the engines."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from install_progress import following
 from node_action import CHECKOUT, NodeAction, NodeFailure
@@ -67,7 +67,7 @@ def made_of(action: NodeAction, role: str) -> tuple[Wanted, str]:
 class EnvironmentAction(NodeAction):
     """Changes nothing where the environment was made from the same things and nobody has changed it since."""
 
-    settings: ClassVar[str]
+    settings: str
     """What the names of its settings begin with."""
 
     @property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import traceback
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -210,10 +211,18 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         return way_of(self._connection, lambda: connect(self, self.node, self.task_vars))
 
     def _low_level_execute_command(self, cmd: str, *args: Any, **more: Any) -> dict[str, Any]:
-        """Run a command as ansible-core does, whatever the user's login shell and language on the node."""
-        done: dict[str, Any] = super()._low_level_execute_command(
-            plain(f"LC_ALL=C; export LC_ALL; {cmd}"), *args, **more
-        )
+        """Run a command as ansible-core does, whatever the user's login shell and language on the node.
+
+        What that shell prints around the command's output is cut off: ansible-core would take it for a path.
+        """
+        halves = [secrets.token_hex(8), secrets.token_hex(8)]
+        mark = f"printf '\\n%s%s\\n' {' '.join(halves)}"
+        line = f"LC_ALL=C; export LC_ALL; {mark}; {{ {cmd}\n}}; code=$?; {mark}; exit $code"
+        done: dict[str, Any] = super()._low_level_execute_command(plain(line), *args, **more)
+        _, found, printed = str(done.get("stdout", "")).partition("".join(halves) + "\n")
+        if found:
+            printed = printed.partition("\n" + "".join(halves))[0]
+            done |= {"stdout": printed, "stdout_lines": printed.splitlines()}
         return done
 
     def module(self, name: str, within_s: float, **arguments: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from benchmark.cluster.notify import receiver_of
 from benchmark.cluster.resume import left_out, require_ended, settings_to_resume
 from benchmark.cluster.stored.find import find_run, run_at
 from benchmark.errors import InputError
+from benchmark.provisioned import PROVISIONING_ROLES
 from benchmark.records import RunRecord
 from benchmark.resolve import resolve_nodes
 from benchmark.rundir import read_run
@@ -25,16 +26,9 @@ from benchmark.secret_settings import LEAST_MASKED, NAMES, Secrets, check_secret
 from benchmark.settings import ResolvedSettings, Settings
 from benchmark.variables import NOTIFY, NOTIFY_HEADERS, RESUME, SECRETS
 
-PREFIXES = ("benchmark_", "python_env_", "vllm_", "hf_cache_")
+PREFIXES = ("benchmark_", *(f"{role}_" for role in PROVISIONING_ROLES))
 # What the playbooks themselves set.
-OWN = (
-    "benchmark_run",
-    "benchmark_failure",
-    "benchmark_measured",
-    "python_env_made",
-    "vllm_made",
-    "hf_cache_provided",
-)
+OWN = ("benchmark_run", "benchmark_failure", "benchmark_measured", *(f"{role}_made" for role in PROVISIONING_ROLES))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def profile(directory: Path, **changes: Any) -> Path:
     return path
 
 
-def test_a_complete_run_with_a_third_node_that_is_one_entry_in_the_inventory(playbooks: Playbooks) -> None:
+def test_a_complete_run_with_a_third_node_in_the_inventory(playbooks: Playbooks) -> None:
     # Long enough for all nodes to measure together, however late the last one starts.
     words = [
         "-e",
@@ -72,7 +72,7 @@ def test_a_complete_run_with_a_third_node_that_is_one_entry_in_the_inventory(pla
     }
 
 
-def test_provisioning_again_changes_nothing_and_a_changed_pin_is_applied(playbooks: Playbooks, tmp_path: Path) -> None:
+def test_provisioning_again_changes_nothing(playbooks: Playbooks, tmp_path: Path) -> None:
     again = playbooks.run("provision")
     assert again.code == 0, again.output
     assert (again.recap("jw2")["changed"], again.recap("jw3")["changed"]) == (0, 0)
@@ -156,7 +156,7 @@ def refuse(playbooks: Playbooks, inventory: Path, *said: str, words: Sequence[st
     assert not playbooks.results.exists()
 
 
-def test_a_connection_variable_without_a_value_is_refused_before_any_node_is_touched(playbooks: Playbooks) -> None:
+def test_a_connection_variable_without_a_value_is_refused(playbooks: Playbooks) -> None:
     hosts = {"jw2": playbooks.cluster.host("jw2"), "jw3": {"ansible_host": "127.0.0.3", "ansible_user": "{{ nobody }}"}}
     done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts))
     assert done.code != 0
@@ -212,7 +212,7 @@ def measuring_pid(playbooks: Playbooks, node: str) -> int | None:
     return None
 
 
-def test_an_invalid_verdict_fails_the_playbook_unless_told_otherwise(playbooks: Playbooks) -> None:
+def test_an_invalid_verdict_fails_the_playbook(playbooks: Playbooks) -> None:
     """And an old result is never taken for new."""
     words = ["--limit", "jw2", "-e", "benchmark_target_qps=100000"]
     done = playbooks.run("benchmark", *words, "-e", "benchmark_fail_on_invalid=true")

@@ -72,7 +72,7 @@ def test_a_valid_run_is_0_and_keeps_no_secret(playbooks: Playbooks, tmp_path: Pa
     assert not (CHECKOUT / "artifacts").exists()
 
 
-def test_failed_nodes_and_invalid_verdicts_are_1_and_host_keys_count(playbooks: Playbooks, tmp_path: Path) -> None:
+def test_failed_nodes_and_invalid_verdicts_are_1(playbooks: Playbooks, tmp_path: Path) -> None:
     cluster, junit, page = playbooks.cluster, tmp_path / "junit.xml", tmp_path / "page.md"
     # jw2 misses its target; of jw3 nobody knows the host key. ansible-runner alone would talk to it nevertheless.
     hosts = {"jw2": {**cluster.host("jw2"), "benchmark_target_qps": 100000}, "jw3": cluster.host("jw3")}

@@ -20,7 +20,7 @@ def profile(directory: Path) -> str:
     return str(path)
 
 
-def test_each_repeat_is_measured_by_all_nodes_together_and_the_median_one_is_the_result(playbooks: Playbooks) -> None:
+def test_each_repeat_is_measured_together(playbooks: Playbooks) -> None:
     inventory = playbooks.inventory(benchmark_profile=profile(playbooks.directory), benchmark_repeats=3)
     done = playbooks.run("benchmark", inventory=inventory)
     assert done.code == 0, done.output

@@ -82,7 +82,7 @@ def test_only_the_node_that_failed_is_measured_again(playbooks: Playbooks) -> No
     assert len(json.loads((run_dir / "run.json").read_text())["attempts"]) == 2
 
 
-def test_what_nodes_did_after_the_controller_was_killed_is_fetched(playbooks: Playbooks) -> None:
+def test_what_nodes_did_after_the_controller_died_is_fetched(playbooks: Playbooks) -> None:
     hosts = {
         node: {**playbooks.cluster.host(node), "benchmark_profile": profile(playbooks.directory, node, samples=samples)}
         for node, samples in (("jw2", 20), ("jw3", 60))
@@ -131,7 +131,7 @@ def assert_left_alone_by_another_controller(playbooks: Playbooks, inventory: Pat
         assert whose in failure["reason"]
 
 
-def test_a_node_that_waits_for_a_start_that_never_comes_is_started_again(playbooks: Playbooks) -> None:
+def test_a_node_that_waits_for_no_start_is_started_again(playbooks: Playbooks) -> None:
     hosts = {
         node: {
             **playbooks.cluster.host(node),

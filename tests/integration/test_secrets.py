@@ -49,7 +49,7 @@ def of(done: Done, node: str) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(400)
-def test_they_reach_the_run_and_are_in_no_file_output_or_process_list(playbooks: Playbooks, tmp_path: Path) -> None:
+def test_they_reach_the_run_and_are_in_no_file_or_output(playbooks: Playbooks, tmp_path: Path) -> None:
     (tmp_path / "password").write_text("of the vault")
     (tmp_path / "server.py").write_text(STARTED)
     given = {"benchmark_environment": {"OF_THE_RUN": VARIABLE, "CUDA_VISIBLE_DEVICES": 5}}

@@ -139,7 +139,7 @@ def test_a_login_that_runs_no_command_is_refused_in_one_sentence(playbooks_of: P
         assert said in reason
 
 
-def test_another_kind_of_connection_is_refused_before_any_node_is_touched(playbooks_of: Playbooks) -> None:
+def test_another_kind_of_connection_is_refused(playbooks_of: Playbooks) -> None:
     cluster = playbooks_of.cluster
     cluster.add("fine", loopback(20))
     hosts = {

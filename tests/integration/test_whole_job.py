@@ -191,7 +191,7 @@ def test_ansible_runner_keeps_host_key_checking(playbooks: Playbooks, tmp_path: 
     assert "is not known: connect once with ssh" in " ".join(done.stdout.split())
 
 
-def test_runner_with_the_checkouts_own_inventory_sees_the_real_nodes_only() -> None:
+def test_runner_with_the_own_inventory_sees_the_real_nodes() -> None:
     done = subprocess.run(
         [str(BIN / "ansible-inventory"), "-i", "inventory", "--graph"],
         cwd=CHECKOUT,

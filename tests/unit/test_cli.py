@@ -49,7 +49,7 @@ def test_an_invalid_verdict_is_exit_code_1(tmp_path: Path) -> None:
     assert "INVALID" in done.stdout
 
 
-def test_secrets_on_standard_input_become_the_environment_from_the_start(tmp_path: Path) -> None:
+def test_secrets_become_the_environment_from_the_start(tmp_path: Path) -> None:
     sets = ["--set", f"benchmark_results_dir={tmp_path}", "--set", "benchmark_profile=self-test", *SHARED]
     secrets = {"benchmark_environment": {"PYTHONWARNINGS": "never-heard-of-it", "FILLS": "x" * 30_000}}
     done = subprocess.run(

@@ -208,7 +208,7 @@ def software(run: RunRecord, nodes: Sequence[LoadedNode]) -> Table:
         for package, version in seen.packages.items():
             tell(package, version, node.node)
         for package, version in seen.server_packages.items():
-            tell(f"{package} (vLLM's environment)", version, node.node)
+            tell(f"{package} (the server's environment)", version, node.node)
     rows += [(fact, _values(values)) for fact, values in facts.items()]
     return Table("Hardware and software", ("what", "value"), rows)
 

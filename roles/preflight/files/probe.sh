@@ -1,7 +1,7 @@
 # Tell what the node is, as "key<TAB>value" lines: one connection, and no Python needed to say that Python is missing.
 # Before this stands find_environment.sh as a function.
 # Arguments: python interpreter, environment directory and the fingerprint of what it is to hold, cache directory, directory of the
-# wanted snapshot, cuda or cpu; where vLLM is wanted, its interpreter, its environment's directory and fingerprint.
+# wanted snapshot, cuda or cpu; where an engine is provisioned, its interpreter, its environment's directory and fingerprint.
 #
 # A driver or a disk that hangs must not hide what else there is to say. So each part is asked in a process of its own, all at
 # the same time, and writes into a file: a process that nobody can kill would keep a pipe to the controller open for ever.
@@ -108,7 +108,7 @@ parts= late=
 part env environment "" "$1" "$2" "$3"
 part cache disk cache "$4"
 part model model "$5"
-[ $# -lt 7 ] || part vllm_env environment vllm_ "$7" "$8" "$9"
+[ $# -lt 7 ] || part engine_env environment engine_ "$7" "$8" "$9"
 [ "$6" != cuda ] || part gpu gpu
 # By which one machine is told that is listed twice.
 say host "$(uname -n)"

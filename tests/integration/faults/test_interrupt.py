@@ -74,9 +74,7 @@ def check_partial(playbooks: Playbooks, output: str, by: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_nodes_are_stopped_and_what_they_measured_is_summarised(
-    long_run: Playbooks, number: signal.Signals
-) -> None:
+def test_the_nodes_are_stopped_and_summarised(long_run: Playbooks, number: signal.Signals) -> None:
     long_run.variables["benchmark_notify"] = f"tee {long_run.directory}/notified.json"
     process = long_run.start(long_run.command("benchmark"))
     wait_until("both nodes measure", lambda: len(samples_of(long_run)) == 2, process)
@@ -127,7 +125,7 @@ def test_before_anything_is_measured_nothing_is_left(long_run: Playbooks) -> Non
     assert_nothing_runs(long_run.directory)
 
 
-def test_an_installation_ends_with_the_playbook_that_asked_for_it(playbooks: Playbooks) -> None:
+def test_an_installation_ends_with_its_playbook(playbooks: Playbooks) -> None:
     # Made already, so that pip is at work at once; of other pins, so that it is; and its index never says a word.
     ready_made = playbooks.directory / "nodes" / "jw2" / "venv"
     shutil.copytree(playbooks.venv, ready_made, symlinks=True, copy_function=os.link)

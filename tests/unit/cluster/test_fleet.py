@@ -75,7 +75,7 @@ def test_lines_tell_changes_once_and_many_nodes_share_one() -> None:
     assert fleet.changes() == []
 
 
-def test_what_is_heard_after_the_end_is_old_and_another_run_is_not() -> None:
+def test_what_is_heard_after_the_end_is_old() -> None:
     fleet = fleet_of(1)
     fleet.put("node1", DONE, 0.0)
     fleet.report("node1", Progress("measuring", 999, 1000), 0.0)

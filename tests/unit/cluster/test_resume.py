@@ -83,13 +83,13 @@ def test_another_version_of_the_program_is_a_difference(tmp_path: Path) -> None:
         settings_to_resume(run, {"jw2": {}}, ())
 
 
-def test_where_results_lie_and_what_an_invalid_verdict_is_worth_may_differ(tmp_path: Path) -> None:
+def test_where_results_lie_may_differ(tmp_path: Path) -> None:
     run = opened(tmp_path, "jw2")
     now: dict[str, dict[str, Any]] = {"jw2": {"benchmark_results_dir": "elsewhere", "benchmark_fail_on_invalid": False}}
     assert settings_to_resume(run, now, ("benchmark_fail_on_invalid",)) == run.nodes
 
 
-def test_a_new_node_is_asked_what_the_command_line_asked_the_others(tmp_path: Path) -> None:
+def test_a_new_node_is_asked_what_the_command_line_asked(tmp_path: Path) -> None:
     run = opened(tmp_path, "jw2")
     resolved = settings_to_resume(run, {"jw9": {"benchmark_target_qps": 0.5, "benchmark_dtype": "float32"}}, ())
     assert resolved["jw9"].settings.benchmark_target_qps == 0.4
@@ -139,7 +139,7 @@ def test_a_limited_run_keeps_to_its_nodes_unless_others_are_named(tmp_path: Path
     assert left_out(by_command.model_copy(update={"limited": False}), play, named=False) == ()
 
 
-def test_what_an_attempt_left_is_kept_and_not_taken_for_the_result(tmp_path: Path) -> None:
+def test_what_an_attempt_left_is_not_taken_for_the_result(tmp_path: Path) -> None:
     run_dir = tmp_path / RUN_ID
     run = opened(run_dir, "jw2", "jw3")
     place = run_dir / NODES / "jw3"
@@ -205,7 +205,7 @@ def test_nodes_of_one_attempt_must_still_measure_together(tmp_path: Path) -> Non
     assert result.verdict.reasons == ("The nodes did not all measure at the same time.",)
 
 
-def test_a_result_of_an_attempt_in_which_the_node_was_not_asked_is_refused(tmp_path: Path) -> None:
+def test_a_result_of_an_attempt_without_the_node_is_refused(tmp_path: Path) -> None:
     run_dir = merged(tmp_path)
     run = read_run(run_dir)
     changed = run.attempts[1].model_copy(update={"nodes": ("jw3",)})
@@ -215,7 +215,7 @@ def test_a_result_of_an_attempt_in_which_the_node_was_not_asked_is_refused(tmp_p
     assert "it is of attempt 2 at the run, in which jw4 was not asked" in row.reason
 
 
-def test_a_result_that_a_later_attempt_fetched_keeps_the_clock_of_its_own(tmp_path: Path) -> None:
+def test_a_result_fetched_later_keeps_the_clock_of_its_attempt(tmp_path: Path) -> None:
     run_dir = merged(tmp_path)
     for node, offset_ns in (("jw2", 0), ("jw3", 2 * S)):
         clock = ReadyNode(node=node, launched_unix_ns=1, offset_ns=offset_ns, uncertainty_ns=1000, round_trips=8)
@@ -245,7 +245,7 @@ def test_a_run_that_still_goes_on_is_not_resumed(tmp_path: Path) -> None:
     require_ended(run)
 
 
-def test_a_leader_that_has_ended_and_whose_parent_has_not_noticed_leads_no_more(tmp_path: Path) -> None:
+def test_a_leader_that_is_a_zombie_leads_no_more(tmp_path: Path) -> None:
     process = subprocess.Popen(["sleep", "60"])
     leader = controller(process.pid)
     attempt = opened(tmp_path, "jw2").attempts[0].model_copy(update={"controller": leader})
@@ -257,7 +257,7 @@ def test_a_leader_that_has_ended_and_whose_parent_has_not_noticed_leads_no_more(
     process.wait()
 
 
-def test_a_pid_that_was_given_to_another_process_since_is_not_the_leader() -> None:
+def test_a_pid_given_to_another_process_is_not_the_leader() -> None:
     me = controller(os.getpid())
     parent = controller(os.getppid())
     assert me is not None

@@ -19,7 +19,7 @@ from benchmark.fleet.remote_run import program
         (3, False, [], "running"),
     ],
 )
-def test_a_run_that_will_wait_for_a_start_is_not_taken_for_one_that_measures(
+def test_a_run_that_will_wait_is_not_taken_for_one_that_measures(
     tmp_path: Path, repeats: int, waits: bool, there: list[str], state: str
 ) -> None:
     run = tmp_path / "run" / "jw2"

@@ -32,7 +32,7 @@ PLAY = [
 ]
 
 
-def test_many_nodes_that_are_well_share_a_line_and_the_others_do_not(tmp_path: Path) -> None:
+def test_many_nodes_that_are_well_share_a_line(tmp_path: Path) -> None:
     playbook, inventory = tmp_path / "play.yml", tmp_path / "hosts.yml"
     playbook.write_text(yaml.safe_dump(PLAY))
     inventory.write_text(yaml.safe_dump({"all": {"hosts": {f"node{n:02}": None for n in range(1, 16)}}}))

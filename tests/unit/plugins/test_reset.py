@@ -15,6 +15,7 @@ RUN = "20261128T120000Z-0123abcd"
 
 def reset(place: Path, mode: str, stdin: str = "", cache: str = "no", others: str = "no") -> list[list[str]]:
     words = [mode, "jw2", str(place / "runs"), str(place / "huggingface"), others, cache]
+    words += ["~/.cache/vllm:~/.cache/other"]
     words += [str(place / "a.b[c]" / "venv"), str(place / "a.b[c]" / "vllm")]
     done = subprocess.run(
         ["sh", "-c", SCRIPT, "reset", *words],
@@ -97,7 +98,7 @@ def test_a_lock_that_is_held_keeps_it_away(tmp_path: Path, venv: Path, lock: str
     assert reset(tmp_path, "remove", f"{venv}\n")[-1][0] == "removed"
 
 
-def test_a_process_of_the_environment_keeps_it_away_whatever_its_name(tmp_path: Path, venv: Path) -> None:
+def test_a_process_of_the_environment_keeps_it_away(tmp_path: Path, venv: Path) -> None:
     (venv / "bin" / "sleep").symlink_to("/bin/sleep")
     with subprocess.Popen([str(venv / "bin" / "sleep"), "300"]) as process:
         try:

@@ -34,7 +34,7 @@ def test_they_are_no_part_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> No
     assert {node: one.sha256() for node, one in given.items()} == {node: one.sha256() for node, one in plain.items()}
 
 
-def test_what_is_wrong_with_them_is_reported_beside_what_is_wrong_with_the_settings(
+def test_faults_are_reported_beside_those_of_the_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("play_settings.load_extra_vars", lambda loader: {})

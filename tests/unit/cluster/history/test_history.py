@@ -37,7 +37,7 @@ def stored(results: Path, latencies: Sequence[float], **changes: Any) -> list[st
     return [store(results, 1 + number, {"jw2": latency}, **changes) for number, latency in enumerate(latencies)]
 
 
-def test_a_shift_is_reported_with_its_first_run_and_what_drifted_there(tmp_path: Path) -> None:
+def test_a_shift_is_reported_with_its_first_run(tmp_path: Path) -> None:
     runs = stored(tmp_path, [1800, 1810, 1795, 1800])
     newer = HOST.model_copy(update={"packages": {"torch": "2.14.0"}})
     runs += [store(tmp_path, 10 + n, {"jw2": 2100}, environment=newer) for n in range(3)]

@@ -127,7 +127,7 @@ def test_a_thousand_broken_nodes_fit_a_page(tmp_path: Path) -> None:
     assert f"And {1000 - MAX_LISTED} more: the cluster summary has all." in page
 
 
-def test_what_a_node_did_alone_stands_beside_what_it_did_with_all(tmp_path: Path) -> None:
+def test_what_a_node_did_alone_stands_beside_all_together(tmp_path: Path) -> None:
     resolved, samples, alone = asked(3), closed_loop([1000] * 3), closed_loop([800] * 3)
     run_dir = make_run(tmp_path, {"jw2": resolved})
     write_node(run_dir, often(result_of("jw2", resolved, samples), alone=alone), samples, alone=alone)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from benchmark.errors import InputError
+from benchmark.provisioned import ENGINES
 from benchmark.resolve import resolve
-from benchmark.vllm import check_vllm_options
 
 VLLM = {"benchmark_engine": "vllm"}
 
@@ -15,7 +15,7 @@ VLLM = {"benchmark_engine": "vllm"}
 def test_one_word_is_enough() -> None:
     resolved = resolve({**VLLM, "benchmark_profile": "mlperf-server"})
     assert (resolved.profile.engine, resolved.profile.engine_options) == ("vllm", {})
-    assert resolved.settings.vllm_requirements == "requirements-vllm.txt"
+    assert ENGINES["vllm"].setting(resolved.settings, "requirements") == "requirements-vllm.txt"
 
 
 @pytest.mark.parametrize(
@@ -83,5 +83,5 @@ def test_other_engines_are_left_alone() -> None:
 
 
 def test_options_have_defaults() -> None:
-    options = check_vllm_options({})
-    assert (options.gpu_memory_utilization, options.tensor_parallel_size, options.arguments) == (0.9, 1, [])
+    options = ENGINES["vllm"].check_options({}).model_dump()
+    assert (options["gpu_memory_utilization"], options["tensor_parallel_size"], options["arguments"]) == (0.9, 1, [])

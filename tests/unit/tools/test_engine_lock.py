@@ -4,9 +4,11 @@ import pytest
 from packaging.markers import Marker
 
 from benchmark.cluster.packages.resolver import checksums, parse_requirements
+from benchmark.provisioned import ENGINES
 from benchmark.settings import Settings
-from tools import vllm_lock
+from tools import engine_lock
 
+VLLM = ENGINES["vllm"]
 CPYTHON = "implementation_name == 'cpython' and platform_machine == 'x86_64' and sys_platform == 'linux'"
 
 
@@ -27,7 +29,7 @@ def test_each_python_has_its_wheel_and_no_other() -> None:
     platforms = ("manylinux_2_28_x86_64",) * 5 + ("musllinux_1_2_x86_64",)
     own = package("own", *(f"{tag}-{platform}" for tag, platform in zip(tags, platforms, strict=True)))
     lock = {"package": [package("pure", "py3-none-any"), own]}
-    text = vllm_lock.render(f"own==1 ; {CPYTHON}\npure==1 ; {CPYTHON}\n", lock)
+    text = engine_lock.render(VLLM, f"own==1 ; {CPYTHON}\npure==1 ; {CPYTHON}\n", lock)
     assert hashes(text, "own") == {1, 2, 3}
     assert hashes(text, "pure") == {0}
     assert [str(one) for one in parse_requirements(text)] == ["own==1", "pure==1"]
@@ -36,7 +38,7 @@ def test_each_python_has_its_wheel_and_no_other() -> None:
 
 def test_a_marker_says_only_what_is_not_said_already() -> None:
     lock = {"package": [package("six", "cp312-abi3-manylinux2014_x86_64")]}
-    text = vllm_lock.render(f"six==1 ; python_full_version >= '3.12' and {CPYTHON}", lock)
+    text = engine_lock.render(VLLM, f"six==1 ; python_full_version >= '3.12' and {CPYTHON}", lock)
     (six,) = parse_requirements(text)
     assert six.marker == Marker('python_full_version >= "3.12"')
 
@@ -47,19 +49,19 @@ FOREIGN = ["cp311-cp311-manylinux_2_28_x86_64", "py3-none-win_amd64", "py3-none-
 @pytest.mark.parametrize("tag", FOREIGN)
 def test_what_would_be_built_on_the_node_is_refused(tag: str) -> None:
     with pytest.raises(SystemExit, match=r"a==1 has no wheel for Python 3\.1[12] on x86_64 with glibc 2\.31"):
-        vllm_lock.render("a==1", {"package": [package("a", tag)]})
+        engine_lock.render(VLLM, "a==1", {"package": [package("a", tag)]})
 
 
 def test_the_lock_that_is_kept_is_whole() -> None:
-    assert vllm_lock.FILE.name == Settings().vllm_requirements
-    text = vllm_lock.FILE.read_text()
+    assert VLLM.setting(Settings(), "requirements") == VLLM.lock.file
+    text = (engine_lock.CHECKOUT / VLLM.lock.file).read_text()
     requirements, sums = parse_requirements(text), checksums(text)
     assert {"vllm", "torch", "triton", "transformers"} <= sums.keys()
     for one in requirements:
         assert len(one.specifier) == 1
         assert str(one.specifier).startswith("==")
         assert sums[one.name]
-    for target in vllm_lock.TARGETS:
+    for target in engine_lock.targets(VLLM.lock):
         applying = [one.name for one in requirements if not one.marker or one.marker.evaluate(target.environment())]
         assert len(applying) == len(set(applying)), "one version of each for one Python"
     assert "://" not in text
