@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from zipfile import ZipFile
 
+from benchmark.provisioned import ENGINES
 from benchmark.records import Code
 
 PACKAGE = Path(__file__).resolve().parent
@@ -19,7 +20,7 @@ DECIDES = (
     "roles",
     "pyproject.toml",
     "requirements-node.txt",
-    "requirements-vllm.txt",
+    *(engine.lock.file for engine in ENGINES.values()),
 )
 GIT_S = 10
 # Hex digits of a hash that people compare.

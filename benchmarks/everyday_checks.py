@@ -170,7 +170,7 @@ def in_history(everything: Everything) -> tuple[int, Problems]:
     problems: Problems = []
     count = 0
     for person in everything.people:
-        done = person.ask("history", "--json", "--results", str(person.results))
+        done = person.ask("history", "--json", "--results-dir", str(person.results))
         if done.returncode:
             return count, [*problems, f"{person.name}: history ended with {done.returncode}: {done.stderr.strip()}"]
         told: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -249,13 +249,13 @@ def pruned(everything: Everything) -> tuple[int, Problems]:
     problems, count = [], 0
     for person in everything.people:
         first, second, *_ = (run for _, run, _, _ in _ended([person]))
-        person.ask("baseline", "set", first.run_id, "--results", str(person.results))
+        person.ask("baseline", "set", first.run_id, "--results-dir", str(person.results))
         before = person.known()
         # The abandoned run has no summary, and may still measure as far as anybody knows.
         unfinished = {run.run_id for _, run, run_dir in _opened([person]) if not (run_dir / RESULT_FILE).is_file()}
         newest = {run.run_id for _, run, _, _ in _newest([person])}
         expected = {*sorted(before)[-KEEP:], *newest, *unfinished, first.run_id, second.run_id}
-        words = ["prune", "--results", str(person.results), "--keep", str(KEEP), "--never", second.run_id]
+        words = ["prune", "--results-dir", str(person.results), "--keep", str(KEEP), "--never", second.run_id]
         shown = person.ask(*words)
         if person.known() != before:
             problems.append(f"{person.name}: prune removed something before it was asked to")

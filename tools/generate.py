@@ -43,7 +43,7 @@ BUSY = ("benchmark_busy", "benchmark_shared_machine", "benchmark_sync_timeout_s"
 # What a role reads of the settings that another role's name begins.
 BORROWED = {
     "python_env": BUSY,
-    "vllm": (*BUSY, "python_env_python"),
+    **dict.fromkeys(ENGINES, (*BUSY, "python_env_python")),
     "hf_cache": (
         *BUSY,
         "benchmark_model",

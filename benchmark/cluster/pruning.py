@@ -22,11 +22,12 @@ import msgspec
 
 from benchmark.cluster.baseline import read_baselines
 from benchmark.cluster.resume import leader_of
+from benchmark.cluster.stored.find import find_run
 from benchmark.errors import InputError
 from benchmark.files import MAX_RESULT_BYTES, read_text
 from benchmark.locks import take
 from benchmark.records import RunRecord
-from benchmark.rundir import NODES, RESULT_FILE, RUN_FILE, read_run
+from benchmark.rundir import NODES, RESULT_FILE, read_run
 
 # Run ids that are never removed, one a line, beside the runs.
 PINNED = "pinned.txt"
@@ -128,10 +129,7 @@ def _named(results: Path, never: Collection[str]) -> dict[str, str]:
     """Return the runs that somebody named, and how."""
     named = {}
     for name in never:
-        run_dir = (results / name).resolve()
-        if "/" in name or run_dir.parent != results.resolve() or not (run_dir / RUN_FILE).is_file():
-            raise InputError(f"--never {name}: there is no such run in {results}.")
-        named[run_dir.name] = "--never names it"
+        named[find_run(results, name).name] = "--never names it"
     if (results / PINNED).exists():
         lines = read_text(results / PINNED, 2**20).splitlines()
         named |= {line.partition("#")[0].strip(): f"{PINNED} names it" for line in lines}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmark.cluster.ages import parse_age
 from benchmark.cluster.pruning import PINNED, Plan, Stored, plan, remove
+from benchmark.commands import where
 from benchmark.errors import EXIT_VALID, InputError, RunError
 from benchmark.text import byte_size, clean
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--older-than", metavar="AGE", help="younger runs stay: 12h, 90d, 4w")
     parser.add_argument("--never", action="append", default=[], metavar="RUN", help="this run stays; may be repeated")
     parser.add_argument("--yes", action="store_true", help="remove what is shown")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where runs are kept")
+    where.add_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -32,8 +33,9 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.keep is not None and arguments.keep < 0:
         raise InputError("--keep takes a number of runs.")
     older_s = None if arguments.older_than is None else parse_age(arguments.older_than, "--older-than")
-    planned = plan(arguments.results, arguments.keep, older_s, arguments.never)
-    _show(planned, arguments.results, done=arguments.yes)
+    results = where.results_dir(arguments)
+    planned = plan(results, arguments.keep, older_s, arguments.never)
+    _show(planned, results, done=arguments.yes)
     if arguments.yes:
         _remove(planned)
     elif planned.goes:

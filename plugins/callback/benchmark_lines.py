@@ -35,7 +35,7 @@ MEASURE = "benchmark_measure"
 # What fails a node for a reason that is known.
 FAIL = ("fail", "ansible.builtin.fail")
 # The actions that may take minutes, none of which is ever skipped.
-LONG = ("node_probe", "preflight", "python_env", "vllm", "hf_cache", MEASURE, "cluster_aggregate")
+LONG = ("node_probe", "preflight", "python_env", "engine_env", "hf_cache", MEASURE, "cluster_aggregate")
 
 
 class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types

@@ -88,7 +88,7 @@ def test_through_a_host_that_lets_few_in_at_once(playbooks_of: Playbooks, said: 
     assert "Accepted publickey" in (cluster.directory / "jump" / "sshd.log").read_text(), "they went that way"
 
 
-def test_the_host_in_between_is_named_and_trusted_nodes_lie_behind_it(playbooks_of: Playbooks) -> None:
+def test_a_jump_host_is_named_and_nodes_behind_it_are_trusted(playbooks_of: Playbooks) -> None:
     cluster = playbooks_of.cluster
     cluster.add("jump", loopback(60))
     cluster.add("closed", loopback(61), "AllowTcpForwarding no\n")

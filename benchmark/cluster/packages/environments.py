@@ -44,7 +44,7 @@ class Wanted:
         return cls(
             role,
             str(setting(f"{role}_dir")),
-            # vLLM's is made from the run's, unless it has one of its own.
+            # An engine's is made with the run's, unless it has one of its own.
             str(setting(f"{role}_python") or setting("python_env_python")),
             (checkout / Path(file).expanduser()).read_text(encoding="utf-8"),
             file,

@@ -58,7 +58,7 @@ def runs(results: Path) -> list[str]:
 
 
 def prune(results: Path, *words: str) -> int:
-    return main(["prune", "--results", str(results), *words])
+    return main(["prune", "--results-dir", str(results), *words])
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_what_is_named_stays(results: Path, capsys: pytest.CaptureFixture[str]) 
     baseline, named, pinned, newest = runs(results)
     other = make(results, 99, samples=4)
     later = make(results, 98, samples=4)
-    assert main(["baseline", "set", baseline, "--results", str(results)]) == 0
+    assert main(["baseline", "set", baseline, "--results-dir", str(results)]) == 0
     (results / "pinned.txt").write_text(f"# the one from the paper\n{pinned}  # keep\n\nno-such-run\n")
     (results / "latest").symlink_to(newest)
     capsys.readouterr()
@@ -182,8 +182,8 @@ def test_a_removal_that_was_cut_short_is_ended(results: Path, capsys: pytest.Cap
         (["--keep", "-1"], "--keep takes a number"),
         (["--older-than", "90"], "--older-than is '90'"),
         (["--older-than", "3m"], "--older-than is '3m'"),
-        (["--keep", "1", "--never", "20200101T000000Z-typo"], "there is no such run"),
-        (["--keep", "1", "--never", "../outside"], "there is no such run"),
+        (["--keep", "1", "--never", "20200101T000000Z-typo"], "is no run in"),
+        (["--keep", "1", "--never", "../outside"], "../outside is not a run"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(

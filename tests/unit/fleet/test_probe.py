@@ -94,7 +94,7 @@ def test_a_way_that_has_to_log_in_first_does() -> None:
         asyncio.run(run_command(Ssh("jw2", here, login=refused), "echo 1", None, 20))
 
 
-def test_how_far_a_command_is_is_heard_and_is_no_part_of_what_it_says() -> None:
+def test_progress_of_a_command_is_heard_and_not_in_its_output() -> None:
     heard: list[str] = []
     command = (
         "sh -c 'echo progress: 1 of 2 GB >&2; printf prog >&2; sleep 0.2; echo ress: 2 >&2; echo oh >&2; echo no end'"

@@ -99,7 +99,7 @@ def test_who_waits_sleeps_until_the_other_has_ended(tmp_path: Path) -> None:
         assert ask_shell(tmp_path, "alone", 60) == (0, "")
 
 
-def test_what_is_no_claim_of_ours_is_neither_followed_nor_waited_for(
+def test_a_foreign_claim_is_neither_followed_nor_waited_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "target").write_text("as it was")
