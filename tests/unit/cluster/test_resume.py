@@ -147,7 +147,7 @@ def test_only_nodes_without_a_believed_result_are_left(tmp_path: Path) -> None:
     )
 
 
-def test_a_limited_run_keeps_to_its_nodes_unless_others_are_named(tmp_path: Path) -> None:
+def test_a_limited_run_keeps_to_its_nodes_unless_named(tmp_path: Path) -> None:
     run = opened(tmp_path, "jw2")
     play = ["jw10", "jw3", "jw2"]
     assert left_out(run, play, named=False) == ()
