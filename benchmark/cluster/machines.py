@@ -27,7 +27,7 @@ class Machine:
 
     @classmethod
     def of(cls, probe: Probe, device: str, visible: str | None, shared: bool) -> Machine:
-        """Return what the probe told. `visible`: CUDA_VISIBLE_DEVICES for the run; None: all GPUs."""
+        """Return the machine that the probe saw. `visible`: CUDA_VISIBLE_DEVICES for the run; None: all GPUs."""
         listed = Listing.parse(probe.many.get("gpu", [])).gpus if device == "cuda" else ()
         chosen = None if visible is None else [word.strip() for word in visible.split(",") if word.strip()]
         uuids = {
@@ -35,8 +35,8 @@ class Machine:
             for gpu in listed
             if gpu.uuid and (chosen is None or any(w == gpu.index or gpu.uuid.startswith(w) for w in chosen))
         }
-        told = probe.values
-        return cls(told.get("host", ""), told.get("boot_id", ""), _cpus(told.get("cpus", "")), frozenset(uuids), shared)
+        seen = probe.values
+        return cls(seen.get("host", ""), seen.get("boot_id", ""), _cpus(seen.get("cpus", "")), frozenset(uuids), shared)
 
     def is_also(self, other: Machine) -> bool:
         """Return whether what the two would measure is one machine's: GPUs in common, or without GPUs its CPUs.

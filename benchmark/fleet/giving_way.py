@@ -11,6 +11,8 @@ import re
 
 from benchmark.progress import Progress
 
+# Nodes that wait for the same run do not hear of its end at the same moment.
+PATIENCE_S = 5.0
 # What a run that waits says of itself: see await_machine.sh and node/machine.py.
 _WAITS = re.compile(r"waiting: run (\S+) of ")
 
@@ -36,8 +38,15 @@ class GivingWay:
 
     async def has_to(self, node: str) -> None:
         """Return once the node is to be given up for a while: another one waits for an older run, and it does not."""
-        while not self._waiting or node in self._waiting:
-            await self._changed.wait()
+        while True:
+            while not self._gives_way(node):
+                await self._changed.wait()
+            await asyncio.sleep(PATIENCE_S)
+            if self._gives_way(node):
+                return
+
+    def _gives_way(self, node: str) -> bool:
+        return bool(self._waiting) and node not in self._waiting
 
     async def is_over(self) -> None:
         """Return once no node waits for an older run."""

@@ -260,11 +260,14 @@ class Measurement:
                 await asyncio.gather(ready, others, return_exceptions=True)
             self._reports.message(name, "gives way to an older run, for which another node waits")
             await run.withdraw()
+            self._giving_way.hear(name, None)
             await self._giving_way.is_over()
             await run.start()
 
     async def _ready_with_all(self, run: RemoteRun, repeat: int) -> str:
         facts = await self._until_ready(run, repeat)
+        # Whatever it said last: it waits for nobody else any more.
+        self._giving_way.hear(run.node.name, None)
         await self._barrier.wait(run.node.name)
         return facts
 

@@ -240,6 +240,7 @@ class _Run:
             settings.benchmark_sync_timeout_s if settings.benchmark_busy == "wait" else 0,
             waiting=lambda other: self.progress.stage(f"waiting: {other}"),
         )
+        self.progress.stage("environment")
 
     def _warm_up(self, bench: Bench) -> None:
         samples = bench.in_turn([bench.workload.query(index) for index in range(self.profile.warmup)], shown=True)

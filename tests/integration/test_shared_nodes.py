@@ -22,13 +22,14 @@ from tests.integration.isolated_nodes import why_not
 from tests.integration.ssh_nodes import Cluster, loopback
 from tests.integration.test_benchmark import profile, wait_until
 
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+pytestmark = [pytest.mark.skipif(why_not() is not None, reason=str(why_not())), pytest.mark.timeout(560)]
 
 # Nobody but the two sees what is claimed there.
+ONE = ("--limit", "jw2")
 OWN_TMP = "mount -t tmpfs -o mode=1777 none /tmp"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
     """A directory that every account may read."""
     directory = Path(tempfile.mkdtemp(prefix="shared-nodes.", dir="/var/tmp"))  # a test's
@@ -37,7 +38,7 @@ def place() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def accounts(place: Path) -> Iterator[tuple[str, str]]:
     """Two accounts without any rights."""
     names = (f"bm-{os.getpid()}-alice", f"bm-{os.getpid()}-bob")
@@ -48,10 +49,10 @@ def accounts(place: Path) -> Iterator[tuple[str, str]]:
         yield names
     finally:
         for name in names:
-            subprocess.run(["userdel", name], check=False, capture_output=True)
+            subprocess.run(["userdel", "--force", name], check=False, capture_output=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def people(place: Path, accounts: tuple[str, str]) -> Iterator[tuple[Playbooks, Playbooks]]:
     """Both with the node jw2; they share an environment, and each has its own of all else."""
     (place / "cluster").mkdir()
@@ -77,6 +78,12 @@ def people(place: Path, accounts: tuple[str, str]) -> Iterator[tuple[Playbooks, 
             directory.mkdir()
             control_path = Path(tempfile.mkdtemp(prefix="cp"))
             each.append(Playbooks(cluster, directory, environments / "venv", control_path, variables))
+        made = each[0].run("provision", "--limit", "jw2")
+        assert made.code == 0, made.output
+        # Both may write there: what is refused below is refused for another reason.
+        for path in environments.rglob("*"):
+            if path.is_dir():
+                path.chmod(0o777)
         yield each[0], each[1]
     finally:
         cluster.stop()
@@ -92,32 +99,26 @@ def test_who_measures_is_alone_and_is_named_to_the_other(
     people: tuple[Playbooks, Playbooks], place: Path, accounts: tuple[str, str]
 ) -> None:
     alice, bob = people
-    made = alice.run("provision")
-    assert made.code == 0, made.output
-    # Both may: what is refused below is refused for another reason.
-    for path in (place / "environments").rglob("*"):
-        if path.is_dir():
-            path.chmod(0o777)
     long = profile(alice.directory, samples=100_000)
-    process = alice.start(alice.command("benchmark", "-e", f"benchmark_profile={long}"))
+    process = alice.start(alice.command("benchmark", *ONE, "-e", f"benchmark_profile={long}"))
     samples = place / accounts[0] / "runs"
     wait_until("alice measures", lambda: list(samples.glob("*/jw2/samples.jsonl")), process)
     (run,) = samples.glob("*/jw2")
     who = f"run {run.parent.name} of {pwd.getpwuid(os.geteuid()).pw_name} on "
 
-    refused = bob.run("benchmark", "-e", "benchmark_busy=fail")
+    refused = bob.run("benchmark", *ONE, "-e", "benchmark_busy=fail")
     assert refused.code != 0
     reason = refused.row("jw2")["reason"]
     assert reason.startswith(f"benchmark: Not alone: {who}"), refused.output
     assert "is measuring here since 20" in reason
     assert "(benchmark_busy is fail)" in reason
     assert not list(refused.run_dir.glob("nodes/jw2/mlperf_*")), "no Python was started"
-    away = bob.run("provision", "-e", "benchmark_busy=fail", "-e", f"python_env_dir={place}/environments/new")
+    away = bob.run("provision", *ONE, "-e", "benchmark_busy=fail", "-e", f"python_env_dir={place}/environments/new")
     assert away.code != 0
     assert f"Nothing was changed. Not alone: {who}" in words(away.output)
     assert not (place / "environments" / "new").exists()
 
-    waiting = bob.start(bob.command("benchmark"))
+    waiting = bob.start(bob.command("benchmark", *ONE))
     assert waiting.stdout is not None
     output = ""
     while f"waiting: {who}" not in output:
@@ -145,12 +146,6 @@ def test_two_controllers_at_once_each_measure_on_both_nodes(people: tuple[Playbo
     for number, processor in enumerate(processors):
         cluster.add(f"own{number}", loopback(31 + number), before=f"taskset -pc {processor} $$ > /dev/null; {OWN_TMP}")
     hosts = {f"own{number}": cluster.host(f"own{number}") for number in range(2)}
-    made = people[0].run("provision", "--limit", "own0", inventory=people[0].inventory(hosts))
-    assert made.code == 0, made.output
-    for path in people[0].venv.rglob("*"):
-        if path.is_dir():
-            path.chmod(0o777)
-    people[0].venv.chmod(0o777)
     started = []
     for one in people:
         short = profile(one.directory, samples=40)

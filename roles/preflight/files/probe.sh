@@ -110,7 +110,7 @@ part cache disk cache "$4"
 part model model "$5"
 [ $# -lt 7 ] || part engine_env environment engine_ "$7" "$8" "$9"
 [ "$6" != cuda ] || part gpu gpu
-# By which one machine is told that is listed twice.
+# By which one machine is recognised that is listed twice.
 say host "$(uname -n)"
 { read -r boot < /proc/sys/kernel/random/boot_id && say boot_id "$boot"; } 2>/dev/null
 while read -r name value; do

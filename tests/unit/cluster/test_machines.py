@@ -1,4 +1,4 @@
-"""One machine that the inventory lists twice is told by what it is, and not by its address."""
+"""One machine that the inventory lists twice is recognised by what it is, and not by its address."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def machine(
         (machine(shared=True), machine(), True),
     ],
 )
-def test_one_machine_is_told_whatever_it_is_called(one: Machine, other: Machine, same: bool) -> None:
+def test_one_machine_is_recognised_whatever_it_is_called(one: Machine, other: Machine, same: bool) -> None:
     found = listed_twice({"jw10": one, "jw9": other, "elsewhere": machine(boot="b9")})
     assert set(found) == ({"jw9", "jw10"} if same else set())
     for sentence in found.values():

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmark.fleet import measure, remote_run, rendezvous, session
+from benchmark.fleet import giving_way, measure, remote_run, rendezvous, session
 from benchmark.fleet.errors import ControllerGone, Ended, NodeError
 from benchmark.fleet.measure import Barrier
 from benchmark.fleet.rendezvous import clock_offset
@@ -25,6 +25,7 @@ READY = f"echo '{FACTS}' > ready.tmp; mv ready.tmp ready; flock -u 8"
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_run, "RETRY_S", 0)
+    monkeypatch.setattr(giving_way, "PATIENCE_S", 0.1)
 
 
 def failure(fleet: Fleet, name: str) -> str:
@@ -75,9 +76,9 @@ def test_who_came_later_gives_way_and_both_measure(other: str, starts: int, flee
     state = f"waiting: run {other} of bob on there is measuring here since 12:00 UTC"
     waits = f"""echo '{progress(state)}' > progress.json
     looks=0
-    while [ -d {fleet.there("jw2")} ] && [ $looks -lt 40 ]; do sleep 0.1; looks=$((looks + 1)); done
-    echo '{progress("loading")}' > progress.json"""
-    fleet.add("jw3", f"{waits}; sleep 1.5; {MEASURES}")
+    while [ -d {fleet.there("jw2")} ] && [ $looks -lt 40 ]; do sleep 0.1; looks=$((looks + 1)); done"""
+    # It says nothing more before it is ready.
+    fleet.add("jw3", f"{waits}; {MEASURES}")
     outcome = fleet.measure()
     assert sorted(outcome.fetched) == ["jw2", "jw3"], outcome.failures
     assert log.read_text().split() == ["started"] * starts

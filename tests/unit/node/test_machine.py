@@ -42,7 +42,7 @@ def held(place: Path, uses: str, how: str, words: str = WORDS) -> Iterator[subpr
 
 
 def claim(place: Path, uses: str, how: str, wait_s: float = 0) -> list[str]:
-    """Claim it in this process, and let go of it at once; return for whom was waited."""
+    """Claim it in this process, and release it at once; return for whom was waited."""
     waited: list[str] = []
     held = claim_machine(Claim(tuple(uses.split()), how == "shared", "mine"), wait_s, waited.append, place)
     if held is not None:
@@ -99,7 +99,7 @@ def test_who_waits_sleeps_until_the_other_has_ended(tmp_path: Path) -> None:
         assert ask_shell(tmp_path, "alone", 60) == (0, "")
 
 
-def test_a_foreign_claim_is_neither_followed_nor_waited_for(
+def test_what_is_no_claim_is_neither_followed_nor_waited_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "target").write_text("as it was")
@@ -129,7 +129,7 @@ def test_two_at_once_are_one_after_the_other(tmp_path: Path) -> None:
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
-    # Each has claimed it or failed before any is let go.
+    # Each has claimed it or failed before any is released.
     said = [process.stdout.readline() for process in started if process.stdout]
     for process in started:
         process.communicate("\n")
