@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -76,6 +77,24 @@ def test_from_elsewhere_it_is_said_where_to_go(no_ssh: dict[str, str], tmp_path:
     named = {**no_ssh, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg")}
     code, said = play("preflight", "-i", str(hosts), cwd=tmp_path, environment=named)
     assert "Not reachable" in said, said
+
+
+def test_what_runner_keeps_is_named_where_it_has_a_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(CHECKOUT / "plugins/action"))
+    settings = importlib.import_module("benchmark_settings")
+    monkeypatch.setattr(settings, "CHECKOUT", tmp_path)
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env/extravars").write_text("benchmark_target_qps: 9")
+    # In a directory of its own, as `benchmark ci` calls it, runner reads nothing of these.
+    monkeypatch.setenv("AWX_ISOLATED_DATA_DIR", "/tmp/elsewhere/artifacts/1")
+    settings._name_what_runner_keeps()
+    assert capfd.readouterr().err == ""
+    monkeypatch.setenv("AWX_ISOLATED_DATA_DIR", str(tmp_path / "artifacts/1"))
+    settings._name_what_runner_keeps()
+    said = " ".join(capfd.readouterr().err.split())
+    assert f"ansible-runner takes what {tmp_path}/env/extravars says into this run; it was written at 20" in said
 
 
 def test_what_runner_keeps_is_ignored_by_git() -> None:
