@@ -29,7 +29,12 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     made = Cluster(tmp_path / "cluster")
     made.directory.mkdir()
     try:
-        made.add("jump", loopback(60), "MaxStartups 10:30:100\n")
+        # Who logs in takes two seconds of it, however fast the machine is.
+        slow = (
+            f'AuthorizedKeysFile none\nAuthorizedKeysCommand /bin/sh -c "sleep 1; cat {made.key}.pub"\n'
+            "AuthorizedKeysCommandUser root\n"
+        )
+        made.add("jump", loopback(60), f"MaxStartups 10:30:100\n{slow}")
         first, *others = [loopback(61 + number) for number in range(ADDRESSES)]
         made.join(SshNode("far", first, made.directory / "far", more=tuple(others)))
         (made.directory / "ssh_config").write_text(
