@@ -18,14 +18,15 @@ from benchmark.progress import PREFIX
 # Longer than any installation; it ends with the session.
 MOST_S = 24 * 3600
 LOOK_S = 2
-# The module writes one line into this file, beside the environment; it is shown when it is another than before.
+# The module writes one line into this file, beside the environment. At each look something is said: where nobody hears
+# it any more, since the controller was killed, the loop ends.
 _FOLLOW = f"""
 case $1 in "~/"*) dir=$HOME/${{1#"~/"}} ;; *) dir=$1 ;; esac
-file=${{dir%/*}}/.${{dir##*/}}.progress before=
+file=${{dir%/*}}/.${{dir##*/}}.progress
 while sleep {LOOK_S}; do
-  {{ read -r line < "$file"; }} 2>/dev/null || continue
-  [ "$line" = "$before" ] || printf '{PREFIX}%s\\n' "$line" >&2 || exit
-  before=$line
+  line=
+  {{ read -r line < "$file"; }} 2>/dev/null
+  printf '{PREFIX}%s\\n' "$line" >&2 || exit
 done
 """
 
@@ -33,9 +34,16 @@ done
 @contextmanager
 def following(way: Ssh, directory: str, show: Callable[[str], None]) -> Iterator[None]:
     """Within, show how far the installation into `directory` on the node is. That it cannot be heard is no failure."""
-    loop = asyncio.new_event_loop()
+    loop, before = asyncio.new_event_loop(), ""
+
+    def show_changes(line: str) -> None:
+        nonlocal before
+        if line not in ("", before):
+            show(line)
+        before = line
+
     command = shlex.join(["sh", "-c", _FOLLOW, "follow", directory])
-    task = loop.create_task(run_command(way, command, None, MOST_S, show))
+    task = loop.create_task(run_command(way, command, None, MOST_S, show_changes))
 
     def follow() -> None:
         with suppress(NodeError, OSError, TimeoutError, asyncio.CancelledError):

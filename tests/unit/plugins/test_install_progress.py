@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "plugins" / "shared"))
@@ -32,3 +34,34 @@ def test_what_is_written_beside_the_environment_is_shown(tmp_path: Path) -> None
 def test_a_node_that_cannot_be_heard_fails_nothing(tmp_path: Path) -> None:
     with following(Ssh("gone", lambda line: ["/bin/false"]), str(tmp_path), lambda words: None):
         pass
+
+
+def test_nothing_goes_on_after_a_controller_that_was_killed(tmp_path: Path) -> None:
+    killed = f"""
+import os, sys, time
+sys.path[:0] = {[str(Path(__file__).parents[3] / "plugins" / "shared"), str(Path(__file__).parents[3])]!r}
+from install_progress import following
+from benchmark.fleet.ssh import Ssh
+def show(words):
+    os.kill(os.getpid(), 9)
+with following(Ssh("here", lambda line: ["/bin/sh", "-c", line]), {str(tmp_path / "venv")!r}, show):
+    time.sleep(60)
+"""
+    (tmp_path / ".venv.progress").write_text("0 packages\n")
+    assert subprocess.run([sys.executable, "-c", killed], check=False, timeout=60).returncode == -9
+    deadline = time.monotonic() + 60
+    while left := _of(tmp_path):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+def _of(place: Path) -> list[bytes]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            said = path.read_bytes()
+        except OSError:
+            continue
+        if str(place).encode() in said:
+            found.append(said)
+    return found
