@@ -53,10 +53,12 @@ class ActionModule(NodeAction):
         command = self._needs()[1]
         if command not in answers:
             return None
+        # A number where one GPU is chosen.
+        visible = (self.setting("benchmark_environment") or {}).get("CUDA_VISIBLE_DEVICES")
         return Machine.of(
             Probe.parse(answers[command]),
             str(self.setting("benchmark_device")),
-            (self.setting("benchmark_environment") or {}).get("CUDA_VISIBLE_DEVICES"),
+            None if visible is None else str(visible),
             bool(self.setting("benchmark_shared_machine")),
         )
 

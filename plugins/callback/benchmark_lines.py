@@ -78,17 +78,22 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
         if not isinstance(reason, str) or ignore_errors or self._display.verbosity:
             super().v2_runner_on_failed(result, ignore_errors)
             return
-        if "stage" in result.result or result.task.action in FAIL:
-            # What ansible-core would show above the result says the same as that.
-            result.result.pop("exception", None)
         before = self._reasons.setdefault(node, [])
         if any(" ".join(shown.split()) in " ".join(reason.split()) for shown in before):
-            if self._last_task_banner != result.task._uuid:
-                self._print_task_banner(result.task)
-            self._display.display(f"fatal: [{node}]: FAILED! Why is said above.", color=constants.COLOR_ERROR)
+            self._failed(result, "Why is said above.")
+        elif "stage" in result.result or result.task.action in FAIL:
+            before.append(reason)
+            # In the words as they are: as YAML, quotes and breaks of lines would be added to them.
+            self._failed(result, "".join(f"\n    {line}" for line in reason.splitlines()))
         else:
             before.append(reason)
             super().v2_runner_on_failed(result, ignore_errors)
+
+    def _failed(self, result: Any, why: str) -> None:
+        if self._last_task_banner != result.task._uuid:
+            self._print_task_banner(result.task)
+        line = f"fatal: [{result.host.get_name()}]: FAILED! {why}".replace("! \n", "!\n")
+        self._display.display(line, color=constants.COLOR_ERROR)
 
     def _measured(self, result: Any) -> None:
         """Show it as the tasks of all nodes that it did."""

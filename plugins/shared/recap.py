@@ -19,8 +19,9 @@ def count(result: Any) -> None:
     if action not in (PROBE, MEASURE, OPEN) or (stats := _stats()) is None:
         return
     if action == PROBE:
-        for nodes in said.get("settled", {}).values():
-            _increment(stats, set(nodes).difference(said.get("done", ())), "ok")
+        for node, roles in said.get("settled", {}).items():
+            if node not in said.get("done", ()):
+                _increment(stats, [node] * len(roles), "ok")
         return
     if said.get("changed"):
         stats.decrement("changed", first)

@@ -141,7 +141,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     edit(place / "benchmark/settings.py", ('seconds until one installation counts as hung")\n\n', setting))
     edit(place / "tools/generate.py", ('    "hf_cache_dir": "Model and dataset",\n', '    "toy_dir": "The toy",\n'))
     # A preflight check, a command.
-    edit(place / "roles/preflight/files/probe.sh", ('part model model "$4"\n', 'say toy "$(uname -s)"\n'))
+    edit(place / "roles/preflight/files/probe.sh", ('part model model "$5"\n', 'say toy "$(uname -s)"\n'))
     edit(place / "benchmark/cluster/preflight.py", ("    found += _disk(probe, needs)\n", RULE))
     (place / "benchmark/commands/toy.py").write_text(COMMAND)
     edit(place / "benchmark/cli.py", ("COMMANDS = {\n", '    "toy": ("benchmark.commands.toy", "greet"),\n'))
