@@ -18,14 +18,15 @@ from benchmark.progress import PREFIX
 # Longer than any installation; it ends with the session.
 MOST_S = 24 * 3600
 LOOK_S = 2
-# The module writes one line into this file, beside the environment. At each look something is said: where nobody hears
-# it any more, since the controller was killed, the loop ends.
+# The module writes one line into this file, beside the environment. At each look something goes to standard output:
+# where nobody hears it any more the loop ends. Of standard error ssh does not tell the node that nobody hears it.
 _FOLLOW = f"""
 case $1 in "~/"*) dir=$HOME/${{1#"~/"}} ;; *) dir=$1 ;; esac
 file=${{dir%/*}}/.${{dir##*/}}.progress
 while sleep {LOOK_S}; do
   line=
   {{ read -r line < "$file"; }} 2>/dev/null
+  echo || exit
   printf '{PREFIX}%s\\n' "$line" >&2 || exit
 done
 """
