@@ -45,6 +45,8 @@ def found(probe: Probe, device: str, clock_s: float | None) -> Found:
 
 def table(nodes: Mapping[str, Found]) -> list[str]:
     """Return the table's lines; of many nodes, those with the same GPUs, driver and Python in one row."""
+    if not nodes:
+        return []
     rows = [HEADS, *(_row(names, [nodes[name] for name in names]) for names in _groups(nodes))]
     widths = [max(columns(clean(row[place])) for row in rows) for place in range(len(HEADS))]
     return ["  ".join(left(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -169,7 +169,8 @@ class ActionModule(NodeAction):
                 if part.kind is MODEL
                 else ""
             )
-            self.would(f"fetch or verify {least}of {where}, once the environment is there")
+            what = f"verify {where}" if source == "none" else f"fetch or verify {least}of {where}"
+            self.would(f"{what}, once the environment is there")
             return {"changed": True}
         if self.check_mode and done["changed"]:
             size = gigabytes(int(done.get("missing_bytes", 0)))
