@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.cluster.packages.environments import with_find
 from benchmark.cluster.preflight import EngineNeeds, Needs, Probe, gpus, problems, warnings
 from benchmark.provisioned import ENGINES
 
@@ -164,10 +165,11 @@ def test_a_driver_older_than_the_locked_build_is_warned_of() -> None:
 
 
 def test_the_real_probe_describes_this_machine(tmp_path: Path) -> None:
-    words = ["python3", f"{tmp_path}/not/yet", str(tmp_path), str(tmp_path), "cpu"]
-    done = subprocess.run(["sh", str(PROBE), *words], capture_output=True, text=True, check=True)
+    words = ["python3", f"{tmp_path}/not/yet", "", str(tmp_path), str(tmp_path), "cpu"]
+    script = with_find(PROBE.read_text())
+    done = subprocess.run(["sh", "-c", script, "probe", *words], capture_output=True, text=True, check=True)
     reported = Probe.parse("Welcome to this node!\n" + done.stdout)
-    needs = Needs("cpu", "python3", words[1], 0.001, words[2], 0.001)
+    needs = Needs("cpu", "python3", words[1], 0.001, words[3], 0.001)
     assert problems(reported, needs) == []
     assert reported.values["model_present"] == "yes"
     assert "machine" not in reported.values

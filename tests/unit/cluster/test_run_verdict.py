@@ -54,7 +54,7 @@ def test_it_says_what_changed_against_the_baseline(run_dir: Path, tmp_path: Path
     earlier = make_run(tmp_path / "20250101T000000Z-00000000", {"jw2": asked(90)})
     (earlier / "run.json").write_text((earlier / "run.json").read_text().replace(RUN_ID, earlier.name))
     add_node(earlier, "jw2", asked(90), [value / 2 for value in FAST], run_id=earlier.name)
-    set_baseline(tmp_path, earlier.name)
+    set_baseline(earlier)
     add_node(run_dir, "jw3", asked(90), FAST)
     assert main(["aggregate", str(run_dir)]) == 0
     told = written(run_dir)
