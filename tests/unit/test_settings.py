@@ -159,6 +159,7 @@ def test_a_node_name_must_be_able_to_be_a_directory(name: str) -> None:
 
 BELONG_TO_THE_RUN: dict[str, tuple[Any, Any]] = {
     "benchmark_results_dir": ("a", "b"),
+    "benchmark_prometheus_dir": ("a", "b"),
     "benchmark_fail_on_invalid": (True, False),
     "benchmark_sync_start": (True, False),
     "benchmark_sync_timeout_s": (60, 61),
