@@ -6,7 +6,6 @@ import asyncio
 import re
 import subprocess
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,40 +80,35 @@ class Ssh:
         """
         if self.alone is None or _THROUGH not in message or not dropped(message):
             return message
-        with suppress(OSError, TimeoutError):
-            process = await asyncio.create_subprocess_exec(
-                *self.alone(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-            )
-            try:
-                async with asyncio.timeout(EXPLAIN_S):
-                    _, said = await process.communicate()
-            except BaseException:
-                process.kill()
-                await process.wait()
-                raise
-            return " ".join(said.decode(errors="replace").split())[-1000:] or message
-        return message
+        said = await _said(self.alone(), EXPLAIN_S)
+        return " ".join(said.split())[-1000:] or message
 
     async def reset(self) -> None:
         """Have ssh end a shared connection that broke, so that the next session makes a new one."""
-        if self.disconnect is None:
-            return
-        with suppress(OSError):
-            process = await asyncio.create_subprocess_exec(
-                *self.disconnect(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            try:
-                async with asyncio.timeout(RESET_S):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        if self.disconnect is not None:
+            await _said(self.disconnect(), RESET_S)
+
+
+async def _said(words: Sequence[Any], within_s: float) -> str:
+    """Run a command without input; return what it says on standard error, nothing where it does not end in time."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+    except OSError:
+        return ""
+    try:
+        async with asyncio.timeout(within_s):
+            _, said = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return ""
+    except BaseException:
+        process.kill()
+        await process.wait()
+        raise
+    return said.decode(errors="replace")
 
 
 def unreachable(message: str, address: str) -> str:
