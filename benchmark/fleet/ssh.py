@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,24 +93,21 @@ class Ssh:
 
 async def _said(words: Sequence[Any], within_s: float) -> str:
     """Run a command without input; return what it says on standard error, nothing where it does not end in time."""
-    try:
+    with suppress(OSError, TimeoutError), tempfile.TemporaryFile() as said:
+        # Into a file: a pipe may be held open by what the command leaves running, as a master connection is.
         process = await asyncio.create_subprocess_exec(
-            *words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            *words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said
         )
-    except OSError:
-        return ""
-    try:
-        async with asyncio.timeout(within_s):
-            _, said = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return ""
-    except BaseException:
-        process.kill()
-        await process.wait()
-        raise
-    return said.decode(errors="replace")
+        try:
+            async with asyncio.timeout(within_s):
+                await process.wait()
+        finally:
+            with suppress(ProcessLookupError):  # it has ended
+                process.kill()
+            await process.wait()
+        said.seek(0)
+        return said.read().decode(errors="replace")
+    return ""
 
 
 def unreachable(message: str, address: str) -> str:

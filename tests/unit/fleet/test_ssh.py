@@ -1,6 +1,11 @@
+import asyncio
+import os
+import signal
+from pathlib import Path
+
 import pytest
 
-from benchmark.fleet.ssh import dropped, unreachable
+from benchmark.fleet.ssh import Ssh, dropped, unreachable
 
 
 @pytest.mark.parametrize(
@@ -58,3 +63,25 @@ def test_who_is_dropped_for_others_is_let_in_later() -> None:
     assert dropped(CLOSED)
     assert dropped("kex_exchange_identification: read: Connection reset by peer")
     assert not dropped("ssh: connect to host jw2 port 22: Connection refused")
+
+
+@pytest.mark.parametrize("code", [0, 255])
+def test_what_ssh_leaves_running_is_not_waited_for(code: int, tmp_path: Path) -> None:
+    # As a master connection does: it outlives the command, and holds its standard error open.
+    command = f"echo Permission denied >&2; sleep 1000 & echo $! > {tmp_path}/pid; exit {code}"
+    way = _way(["sh", "-c", command])
+    try:
+        asyncio.run(asyncio.wait_for(way.reset(), 4))
+        assert asyncio.run(asyncio.wait_for(way.explain(CLOSED), 4)) == "Permission denied"
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+def test_a_command_that_hangs_or_is_not_there_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmark.fleet.ssh.EXPLAIN_S", 0.1)
+    for words in (["sleep", "1000"], ["/no/such/program"]):
+        assert asyncio.run(_way(words).explain(CLOSED)) == CLOSED
+
+
+def _way(words: list[str]) -> Ssh:
+    return Ssh(address="jw2", command=lambda *_: [], alone=lambda: words, disconnect=lambda: words)
