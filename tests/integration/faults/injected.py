@@ -64,7 +64,10 @@ def spoil_known_hosts(fleet: Fleet) -> None:
     changed.new_host_key()
     changed.start(cluster.key.with_suffix(".pub"))
     lines = cluster.known_hosts.read_text().splitlines(keepends=True)
-    cluster.known_hosts.write_text("".join(line for line in lines if f"[{unknown.address}]" not in line))
+    # At once: the run of the nodes that never answer reads it meanwhile.
+    others = cluster.known_hosts.with_suffix(".others")
+    others.write_text("".join(line for line in lines if f"[{unknown.address}]" not in line))
+    others.replace(cluster.known_hosts)
 
 
 def unfit_nodes(fleet: Fleet, stack: ExitStack) -> None:
