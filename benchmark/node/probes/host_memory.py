@@ -1,0 +1,33 @@
+"""How fast the node's CPUs copy in their memory: weights pass through it, and so does everything pinned."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from benchmark.node.probes.interfaces import Figure, Host, Scope
+
+SCOPE: Scope = "node"
+# Beyond the caches of all cores together.
+BYTES, ROUNDS, MOST_THREADS = 2**28, 5, 16
+
+
+def measure(host: Host) -> dict[str, Figure]:
+    """Return the rate of copies (bytes read and written) by several threads, in GB/s."""
+    threads = min(MOST_THREADS, host.cores)
+    source = np.ones(BYTES, dtype=np.uint8)
+    target = np.empty_like(source)
+    parts = list(zip(np.array_split(source, threads), np.array_split(target, threads), strict=True))
+    target[:] = 0  # each page is there
+
+    def round_s(pool: ThreadPoolExecutor) -> float:
+        began = time.perf_counter()
+        list(pool.map(lambda part: np.copyto(part[1], part[0]), parts))
+        return time.perf_counter() - began
+
+    with ThreadPoolExecutor(threads) as pool:
+        seconds = statistics.median(round_s(pool) for _ in range(ROUNDS))
+    return {"host memory copy": Figure(2 * BYTES / seconds / 1e9, "GB/s")}
