@@ -15,8 +15,10 @@ LARGE, SMALL, ROUNDS = 2**28, 2**14, 20
 
 
 def measure(torch: ModuleType) -> Mapping[str, Figure]:
-    """Return the bus bandwidth of a large sum in GB/s (NCCL's term: 2 (n - 1) / n times bytes a second), and the time
-    of a small one in microseconds; nothing where there is one GPU."""
+    """Return the bus bandwidth of a large sum in GB/s, and the time of a small one in microseconds.
+
+    Bus bandwidth is NCCL's term: 2 (n - 1) / n times the bytes a second. Nothing where there is one GPU.
+    """
     count = torch.cuda.device_count()
     if count < 2:
         return {}

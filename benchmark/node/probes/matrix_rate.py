@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmark.node.probes.interfaces import Figure, Gpu, Scope
-from benchmark.node.probes.timing import median_s
+from benchmark.node.probes.timing import steady_s
 
 SCOPE: Scope = "gpu"
 SIZE = 8192
@@ -16,7 +16,7 @@ def measure(gpu: Gpu) -> dict[str, Figure]:
     """Return the rate of each precision, in TFLOP/s or TOP/s: two operations a multiplication, dense, random values."""
     found = {}
     for name, unit, product in products(gpu, SIZE):
-        seconds = median_s(gpu.torch, product)
+        seconds = steady_s(gpu.torch, product)
         found[f"matrix {name}"] = Figure(2 * SIZE**3 / seconds / 1e12, unit)
     return found
 
