@@ -33,4 +33,4 @@ def _median_s(torch: ModuleType, source: object, target: object) -> float:
             end.record()
             end.synchronize()
             times.append(begin.elapsed_time(end) / 4e3)
-    return sorted(times[3:])[ROUNDS // 2]
+    return float(sorted(times[3:])[ROUNDS // 2])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from benchmark.node.probes.interfaces import Figure, Gpu, Scope
 from benchmark.node.watch.nvml import NoDriver, driver
+from benchmark.records.environment import throttle_reasons
 
 SCOPE: Scope = "gpu"
 SECONDS = 10.0
@@ -29,7 +32,7 @@ def measure(gpu: Gpu) -> dict[str, Figure]:
     begin = None
     began = time.perf_counter()
     products = 0
-    with _Sensors(gpu.uuid) as sensors:
+    with _sensors(gpu.uuid) as read:
         while (now := time.perf_counter() - began) < SECONDS:
             if begin is None and now >= SECONDS - SETTLED_S:
                 begin = torch.cuda.Event(enable_timing=True)
@@ -43,7 +46,7 @@ def measure(gpu: Gpu) -> dict[str, Figure]:
                 torch.cuda.synchronize()
             sums.append(into.view(torch.int16).sum(dtype=torch.int64))
             if begin is not None:
-                seen.append(sensors.read())
+                seen.append(read())
         end = torch.cuda.Event(enable_timing=True)
         end.record()
         end.synchronize()
@@ -62,33 +65,29 @@ def measure(gpu: Gpu) -> dict[str, Figure]:
     return found
 
 
-class _Sensors:
-    def __init__(self, uuid: str) -> None:
-        self._uuid = uuid
-
-    def __enter__(self) -> _Sensors:
-        self._driver: Any = None
-        self._opened = driver()
+@contextmanager
+def _sensors(uuid: str) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Yield what reads clock, power, temperature and why the clock is throttled; without a driver it reads nothing."""
+    with ExitStack() as stack:
         try:
-            self._driver = self._opened.__enter__()
-            self._handle = self._driver.handle(self._uuid)
+            asked = stack.enter_context(driver())
         except NoDriver:
-            self._opened = None
-        return self
+            asked = None
+        handle = asked.handle(uuid) if asked else None
 
-    def __exit__(self, *error: object) -> None:
-        if self._opened is not None:
-            self._opened.__exit__(*error)
+        def read() -> dict[str, Any]:
+            if asked is None or handle is None:
+                return {}
+            nvml = asked.nvml
+            answers = {
+                "clock": (asked.ask("nvmlDeviceGetClockInfo", handle, nvml.NVML_CLOCK_SM), 1),
+                "power": (asked.ask("nvmlDeviceGetPowerUsage", handle), 1e-3),
+                "temperature": (asked.ask("nvmlDeviceGetTemperature", handle, nvml.NVML_TEMPERATURE_GPU), 1),
+            }
+            found: dict[str, Any] = {
+                name: value * scale for name, (value, scale) in answers.items() if value is not None
+            }
+            mask = asked.throttle_mask(handle)
+            return {**found, "reasons": throttle_reasons(mask) if mask else ()}
 
-    def read(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        if self._driver is None or self._handle is None:
-            return found
-        nvml, handle = self._driver.nvml, self._handle
-        answers = {
-            "clock": (self._driver.ask("nvmlDeviceGetClockInfo", handle, nvml.NVML_CLOCK_SM), 1),
-            "power": (self._driver.ask("nvmlDeviceGetPowerUsage", handle), 1e-3),
-            "temperature": (self._driver.ask("nvmlDeviceGetTemperature", handle, nvml.NVML_TEMPERATURE_GPU), 1),
-        }
-        found |= {name: value * scale for name, (value, scale) in answers.items() if value is not None}
-        return found
+        yield read
