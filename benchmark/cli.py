@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -16,7 +17,7 @@ from typing import NoReturn
 
 from benchmark import DISCLAIMER, __version__
 from benchmark.errors import BenchmarkError, RunError, SetupError
-from benchmark.importing import importing, one_blas_thread
+from benchmark.importing import importing, missing_package, one_blas_thread
 
 # Each command's module has add_arguments(parser) and main(arguments) -> exit code. Only the one asked for is
 # imported: a controller has no torch, a node no Ansible.
@@ -46,6 +47,7 @@ COMMANDS = {
         "every node over all stored runs, and when it changed",
     ),
     "baseline": ("benchmark.commands.baseline", "set the run that later ones are held against"),
+    "prune": ("benchmark.commands.prune", "remove old runs from the results directory, once it was shown which"),
     "export": ("benchmark.commands.export", "a run's nodes or samples as CSV, Parquet, Prometheus or Markdown"),
     "submission": ("benchmark.commands.submission", "the tree that MLCommons' submission checker reads"),
     "schema": ("benchmark.commands.schema", "write the JSON schemas of every file that a run holds"),
@@ -59,11 +61,14 @@ def entry() -> NoReturn:
     At once, once all is written: LoadGen or an engine may have left a thread behind that no longer ends, and what a
     run made is on the disk by then.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # also into a file or a pipe
     try:
         code = main()
     except Exception:
-        traceback.print_exc()
         code = RunError.exit_code  # Python's own, 1, would say that all was done and is invalid
+        with suppress(OSError):  # a full disk may be what broke it, and the log may be on that
+            traceback.print_exc()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()
@@ -85,8 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 with importing(), one_blas_thread():
                     loaded = importlib.import_module(module)
             except ModuleNotFoundError as missing:
-                print(f"The package {missing.name} is missing: install requirements.txt (controller) or "
-                      "requirements-node.txt (node) into this Python.", file=sys.stderr)  # fmt: skip
+                print(missing_package(missing.name), file=sys.stderr)
                 return SetupError.exit_code
             loaded.add_arguments(command)
             command.set_defaults(main=loaded.main)
@@ -94,5 +98,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(parsed.main(parsed))
     except BenchmarkError as error:
-        print(error, file=sys.stderr)
+        with suppress(OSError):
+            print(error, file=sys.stderr)
         return error.exit_code

@@ -14,11 +14,12 @@ from benchmark import continuous_options, loadgen_options, simulated_options
 from benchmark.errors import InputError
 from benchmark.files import first_fault
 from benchmark.profiles import Profile
+from benchmark.provisioned import ENGINES, FROM_SERVERS
+from benchmark.provisioned_engine import ProvisionedEngine
 from benchmark.settings import Settings
-from benchmark.vllm import VllmOptions, check_vllm_options
 
-SERVED, VLLM, CONTINUOUS, SEQUENTIAL, SIMULATED = "endpoint", "vllm", "continuous", "sequential", "simulated"
-# What each engine can be asked; None: nothing. `vllm` is checked with its other settings.
+SERVED, CONTINUOUS, SEQUENTIAL, SIMULATED = "endpoint", "continuous", "sequential", "simulated"
+# What each engine can be asked; None: nothing. Those that are provisioned declare their options.
 ENGINE_OPTIONS: dict[str, type[BaseModel] | None] = {
     CONTINUOUS: continuous_options.Options,
     SIMULATED: simulated_options.Options,
@@ -28,15 +29,13 @@ ENGINE_OPTIONS: dict[str, type[BaseModel] | None] = {
 SCENARIO_OPTIONS: dict[str, type[BaseModel] | None] = {"loadgen": loadgen_options.Options, "closed_loop": None}
 # Those whose prompts are token ids without a text, and those whose prompts have references.
 WITHOUT_TEXT, WITH_REFERENCES = ("synthetic",), ("cnn_dailymail",)
-# What vLLM is asked for at most where nobody says (node/serving/vllm.py).
-VLLM_TOKENS = 8192
 
 Check = Callable[[Settings, Profile], Iterator[str]]
 
 
 def combination_problems(settings: Settings, profile: Profile) -> list[str]:
     """Return why a profile, with what the settings put in its place, cannot be run with them; a sentence each."""
-    checks: tuple[Check, ...] = (_options, _replicas, _continuous, _vllm, _servers, _schedule, _accuracy)
+    checks: tuple[Check, ...] = (_provisioned, _options, _replicas, _continuous, _servers, _schedule, _accuracy)
     return [problem for check in checks for problem in check(settings, profile)]
 
 
@@ -62,7 +61,7 @@ def _owner(kind: str, given: dict[str, Any], own: type[BaseModel] | None = None)
     """Say which engine an option belongs to that this one has not."""
     if kind != "engine":
         return ""
-    others = {**ENGINE_OPTIONS, VLLM: VllmOptions}
+    others = {**ENGINE_OPTIONS, **{name: engine.options for name, engine in ENGINES.items()}}
     strange = [name for name in given if own is None or name not in own.model_fields]
     for name in strange:
         if owners := [engine for engine, options in others.items() if options and name in options.model_fields]:
@@ -79,8 +78,11 @@ def _replicas(settings: Settings, profile: Profile) -> Iterator[str]:
             f"benchmark_replicas is {asked} and the engine {profile.engine} runs once on a node: take the engine "
             "continuous, or leave benchmark_replicas at auto."
         )
-    if profile.engine == VLLM and settings.benchmark_device == "cpu":
-        yield f"benchmark_replicas is {asked} and vLLM serves one copy on the CPU: leave benchmark_replicas at auto."
+    if profile.engine in ENGINES and settings.benchmark_device == "cpu":
+        yield (
+            f"benchmark_replicas is {asked} and {ENGINES[profile.engine].title} serves one copy on the CPU: leave "
+            "benchmark_replicas at auto."
+        )
 
 
 def _continuous(settings: Settings, profile: Profile) -> Iterator[str]:
@@ -104,21 +106,56 @@ def _continuous(settings: Settings, profile: Profile) -> Iterator[str]:
         )
 
 
-def _vllm(settings: Settings, profile: Profile) -> Iterator[str]:
-    if profile.engine != VLLM:
+def _provisioned(settings: Settings, profile: Profile) -> Iterator[str]:
+    if not (engine := ENGINES.get(profile.engine)):
         return
+    yield from _its_environment(settings, engine)
     try:
-        options = check_vllm_options(dict(profile.engine_options))
-    except InputError:
-        return  # told by vllm_problems
-    if settings.benchmark_device == "cpu" and options.tensor_parallel_size > 1:
-        yield "The engine vllm: tensor_parallel_size spreads a model over GPUs, and benchmark_device is cpu."
-    longest = options.max_model_len or VLLM_TOKENS
+        options = engine.check_options(profile.engine_options)
+    except InputError as error:
+        yield str(error)
+        return
+    caching = [word for word in options.arguments if engine.switches_caching_on(word)]
+    if caching and not profile.prefix_caching:
+        yield (
+            f"The engine {engine.name}: arguments: {caching[0]} has repeated prompts answered without computing them: "
+            "leave it out, or take a profile with prefix_caching: true."
+        )
+    gpus, spread = settings.benchmark_replicas, options.tensor_parallel_size
+    if isinstance(gpus, int) and gpus % spread:
+        yield (
+            f"benchmark_replicas is {gpus} and tensor_parallel_size is {spread}: with the engine {engine.name} the "
+            "former is the GPUs that are used, a multiple of the latter."
+        )
+    if settings.benchmark_device == "cpu" and spread > 1:
+        yield (
+            f"The engine {engine.name}: tensor_parallel_size spreads a model over GPUs, and benchmark_device is cpu."
+        )
+    longest = options.max_model_len or engine.max_model_len
     needed = _longest_prompt(profile) + profile.generation.max_new_tokens
     if needed > longest:
         yield (
-            f"The engine vllm: max_model_len is {longest}, and the profile's longest prompt and its answer take "
-            f"{needed} tokens at least: raise it, or take shorter ones."
+            f"The engine {engine.name}: max_model_len is {longest}, and the profile's longest prompt and its answer "
+            f"take {needed} tokens at least: raise it, or take shorter ones."
+        )
+
+
+def _its_environment(settings: Settings, engine: ProvisionedEngine) -> Iterator[str]:
+    name, pins = engine.name, engine.setting(settings, "requirements")
+    if settings.benchmark_endpoint_start or settings.benchmark_endpoint_urls:
+        yield (
+            f"The engine {name} starts a server of its own: leave benchmark_endpoint_urls and "
+            "benchmark_endpoint_start empty, or take the engine endpoint."
+        )
+    if settings.benchmark_device == "cpu" and pins == engine.lock.file:
+        yield (
+            f"benchmark_device is cpu, and {pins} locks {engine.title}'s build for CUDA: set {name}_requirements to a "
+            "file that pins its build for the CPU."
+        )
+    if settings.python_env_wheelhouse and not engine.setting(settings, "wheelhouse"):
+        yield (
+            f"python_env_wheelhouse is set, so no node asks an index: {engine.title} needs a wheelhouse too (make "
+            f"wheelhouse WHEELHOUSE=wheelhouse-{name} REQUIREMENTS={pins}, then {name}_wheelhouse)."
         )
 
 
@@ -143,7 +180,7 @@ def _servers(settings: Settings, profile: Profile) -> Iterator[str]:
             "server: set benchmark_engine to endpoint, or leave it empty."
         )
     if (
-        profile.engine in (SERVED, VLLM)
+        profile.engine in (SERVED, *ENGINES)
         and settings.benchmark_endpoint_api == "chat"
         and profile.dataset in WITHOUT_TEXT
     ):
@@ -158,7 +195,7 @@ def _schedule(settings: Settings, profile: Profile) -> Iterator[str]:
     if profile.engine == SEQUENTIAL and server and profile.accuracy != "only":
         yield (
             "The engine sequential answers one query before it takes the next, and the scenario Server issues them "
-            "when they are due: take the engine continuous, vllm or endpoint."
+            f"when they are due: take the engine continuous, {FROM_SERVERS}."
         )
 
 

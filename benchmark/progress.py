@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
+# How a line on standard error begins in which a program that is waited for says how far it is.
+PREFIX = "progress: "
 # Of progress.json; more than this is not read.
 MOST_CHARACTERS = 2000
 MOST_STATE = 100
@@ -30,6 +33,8 @@ class Progress:
     """Of the last answer."""
     left_s: float | None = None
     """Until the stage ends."""
+    detail: str = ""
+    """What is being done within the stage, where that is no queries: bytes, packages."""
 
     @property
     def stage(self) -> str:
@@ -39,6 +44,16 @@ class Progress:
     def text(self) -> str:
         """Return the content of progress.json."""
         return json.dumps(asdict(self))
+
+
+def say(words: str) -> None:
+    """Say how far this program is to whoever waits for it."""
+    print(f"{PREFIX}{words}", file=sys.stderr, flush=True)
+
+
+def gigabytes(size: float) -> str:
+    """Return a number of bytes as GB (1e9 bytes), or as MB where it is less than one."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def time_left_s(done: int, total: int, elapsed_s: float, least_s: float = 0.0) -> float | None:
@@ -62,7 +77,10 @@ def parse(text: str) -> Progress:
         content = {}
     if not isinstance(content, dict):
         content = {}
-    words = "".join(c for c in str(content.get("state", ""))[:MOST_STATE] if c.isprintable()).strip()
+    words, detail = (
+        "".join(c for c in str(content.get(name, ""))[:MOST_STATE] if c.isprintable()).strip()
+        for name in ("state", "detail")
+    )
     return Progress(
         state=words or "starting",
         done=int(_number(content.get("done")) or 0),
@@ -70,12 +88,13 @@ def parse(text: str) -> Progress:
         qps=_number(content.get("qps")),
         latency_ms=_number(content.get("latency_ms")),
         left_s=_number(content.get("left_s")),
+        detail=detail,
     )
 
 
 def describe(progress: Progress) -> str:
     """Return one line."""
-    words = progress.state
+    words = progress.state + (f": {progress.detail}" if progress.detail else "")
     if progress.total:
         words += f" {progress.done}/{progress.total}"
     elif progress.done:

@@ -11,7 +11,7 @@ from benchmark.verdict import value_of
 # Above this a figure is called not stable. Repeats that differ by 2 %, the natural spread of like nodes, exceed it by
 # chance in one of 80 pairs and in one of 500 threes.
 UNSTABLE_CV = 0.05
-# What the spread is told of, in this order.
+# What the spread is shown of, in this order.
 SPREAD_OF = (
     *("qps", "tokens_per_s", "latency_ms.p50", "latency_ms.p99", "ttft_ms.p50", "ttft_ms.p99", "tpot_ms.p50"),
     "tpot_ms.p99",

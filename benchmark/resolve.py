@@ -15,8 +15,6 @@ from benchmark.errors import InputError
 from benchmark.profiles import Profile, load_profile
 from benchmark.settings import NODE_NAME, RUN_WIDE, ResolvedSettings, Settings, check_settings
 from benchmark.verdict import accuracy_paths, metric_paths
-from benchmark.vllm import ENGINE as VLLM
-from benchmark.vllm import vllm_problems
 
 
 def resolve(variables: dict[str, Any]) -> ResolvedSettings:
@@ -46,8 +44,6 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
             profile = _in_effect(profile, settings)
         except ValidationError as error:
             problems += [f"benchmark_engine is {settings.benchmark_engine!r}: {e['msg']}." for e in error.errors()]
-    if settings is not None and profile is not None and profile.engine == VLLM:
-        problems += vllm_problems(settings, dict(profile.engine_options), profile.prefix_caching)
     if settings is not None and profile is not None:
         problems += combination_problems(settings, profile)
     searchable = profile is not None and profile.scenario_options.get("scenario") in ("Server", "Offline")

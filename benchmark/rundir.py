@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import platform
+import secrets
 from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,7 +16,7 @@ from pydantic import Field
 from benchmark import __version__
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
-from benchmark.records import SCHEMA_VERSION, Attempt, Controller, Name, Record, RunRecord
+from benchmark.records import SCHEMA_VERSION, Attempt, Code, Controller, Name, Owner, Record, RunRecord
 from benchmark.settings import NODE_NAME, ResolvedSettings, canonical_sha256
 
 RUN_FILE = "run.json"
@@ -49,10 +51,16 @@ class RunOrder(Record):
     node: Name
     attempt: Annotated[int, Field(ge=1)] = 1
     resolved: ResolvedSettings
-    wait_s: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="how long a node that is ready waits to be told when to start; absent: it starts at once"
+    owner: Owner | None = Field(None, description="whose the run's directory on the node is; absent: anybody's")
+    code: Code | None = Field(None, description="that is to measure: a node with another refuses; absent: any")
+    environments: dict[Name, Name] = Field(
+        default_factory=dict,
+        description="fingerprints of what the node's environments hold, by the role that made them",
     )
-    solo: bool = Field(False, description="whether it measures alone first, when it is told")
+    wait_s: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="how long a node that is ready waits for the time of its start; absent: it starts at once"
+    )
+    solo: bool = Field(False, description="whether it measures alone first, when it is its turn")
     limit_s: Annotated[int, Field(ge=1)] | None = Field(
         None, description="time limit on the node that has room for all turns and repeats; absent: benchmark_timeout_s"
     )
@@ -62,14 +70,21 @@ def open_run(
     resolved: Mapping[str, ResolvedSettings],
     *,
     command: str,
+    command_hides: Collection[str] = (),
     versions: Mapping[str, str] | None = None,
     hosts: Mapping[str, str] | None = None,
+    inventory: Collection[str] = (),
     on_command_line: Collection[str] = (),
     controller: Controller | None = None,
+    code: Code | None = None,
+    token: str = "",
+    limited: bool | None = None,
 ) -> tuple[str, Path]:
     """Make the directory of a new run, write run.json, point `latest` at it; return run id and absolute directory.
 
-    The run id is the UTC time and a short hash of the resolved settings; a taken one gets a suffix.
+    The run id is the UTC time, a short hash of the resolved settings, and a random part: two controllers may open a run
+    in the same second with the same settings, and meet on a node. `token` is what the run's directories on nodes are
+    known by.
     Raises InputError where the directory cannot be made.
     """
     results = Path(next(iter(resolved.values())).settings.benchmark_results_dir).expanduser().absolute()
@@ -85,11 +100,15 @@ def open_run(
             run_id=run_id,
             created_at=at,
             command=command,
+            command_hides=tuple(command_hides),
             versions={PROGRAM: __version__, "python": platform.python_version(), **(versions or {})},
             nodes=dict(resolved),
             hosts=dict(hosts or {}),
+            inventory=tuple(inventory),
             on_command_line=tuple(sorted(on_command_line)),
-            attempts=(Attempt(at=at, command=command[:4000], nodes=tuple(resolved), controller=controller),),
+            limited=limited,
+            token=token,
+            attempts=(Attempt(at=at, command=command[:4000], nodes=tuple(resolved), controller=controller, code=code),),
         )
         write_record(directory / RUN_FILE, record)
         point_latest(results, run_id)
@@ -101,15 +120,21 @@ def open_run(
 
 
 def _take(results: Path, stem: str) -> tuple[str, Path]:
-    number = 1
     while True:
-        run_id = stem if number == 1 else f"{stem}-{number}"
+        run_id = f"{stem}-{secrets.token_hex(3)}"
         try:
             (results / run_id).mkdir()
         except FileExistsError:
-            number += 1
             continue
         return run_id, results / run_id
+
+
+def user_name() -> str:
+    """Return who runs this; empty where the user has no name on this machine."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return ""
 
 
 def point_latest(results: Path, run_id: str) -> None:

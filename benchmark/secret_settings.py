@@ -89,7 +89,7 @@ def check_secrets(variables: Mapping[str, Any]) -> Secrets:
     """Return the secrets among a node's variables. Raises InputError with every problem, and with no value."""
     problems: list[str] = []
     environment = _texts(ENVIRONMENT, variables.get(ENVIRONMENT), _environment_problem, problems)
-    headers = _texts(HEADERS, variables.get(HEADERS), _header_problem, problems)
+    headers = check_headers(HEADERS, variables.get(HEADERS), problems)
     key = variables.get(API_KEY)
     api_key = "" if key is None else str(key).strip()
     if isinstance(key, bool | dict | list | tuple) or _CONTROL.search(api_key) or not api_key.isascii():
@@ -104,6 +104,11 @@ def check_secrets(variables: Mapping[str, Any]) -> Secrets:
     if problems:
         raise InputError("\n".join(problems))
     return found
+
+
+def check_headers(setting: str, given: Any, problems: list[str]) -> dict[str, str]:
+    """Return the headers of an HTTP request; add a sentence to `problems`, without a value, for all that is none."""
+    return _texts(setting, given, _header_problem, problems)
 
 
 def _refuse() -> Secrets:

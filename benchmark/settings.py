@@ -17,9 +17,9 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from benchmark.errors import InputError
-from benchmark.profiles import Profile
-from benchmark.secret_settings import NAMES as SECRETS
-from benchmark.vllm import LOCK as VLLM_LOCK
+from benchmark.profiles import Profile, plugins
+from benchmark.provisioned import EngineSettings
+from benchmark.variables import SECRETS, VARIABLES
 
 DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 # The commit that MLPerf's reference implementation for llama3.1-8b pins.
@@ -34,6 +34,7 @@ DEFAULT_ROUND: Literal["6.1"] = "6.1"
 # These belong to the run, not to a node: all nodes must have the same.
 RUN_WIDE = (
     "benchmark_results_dir",
+    "benchmark_prometheus_dir",
     "benchmark_fail_on_invalid",
     "benchmark_sync_start",
     "benchmark_sync_timeout_s",
@@ -98,8 +99,11 @@ def needed_nodes(min_nodes: int | str, asked: int) -> int:
     return max(1, math.ceil(Fraction(min_nodes.rstrip("%")) * asked / 100))
 
 
-class Settings(BaseModel):
-    """Every setting of one node. Paths are the node's unless the description says otherwise."""
+class Settings(EngineSettings):
+    """Every setting of one node. Paths are the node's unless the description says otherwise.
+
+    Those of the engines that are provisioned come from their declarations in `benchmark/provisioned/`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
@@ -154,9 +158,7 @@ class Settings(BaseModel):
     )
     benchmark_engine: str = Field(
         "",
-        description=(
-            "sequential, continuous, vllm, endpoint or simulated in the profile's place; empty: the profile's"
-        ),
+        description=f"one of {', '.join(plugins('engines'))} in the profile's place; empty: the profile's",
     )
     benchmark_engine_options: dict[str, Any] = Field({}, description="options of the engine, over those of the profile")
     benchmark_replicas: Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)] = Field(
@@ -195,6 +197,20 @@ class Settings(BaseModel):
             "certificates (PEM) on the node of the authorities that signed a server's own; empty: the system's"
         ),
     )
+    benchmark_busy: Literal["wait", "fail"] = Field(
+        "wait",
+        description=(
+            "what is done where another run measures on the node's machine, whoever's it is: wait for its end, up to "
+            "benchmark_sync_timeout_s, or fail the node; for provisioning too"
+        ),
+    )
+    benchmark_shared_machine: bool = Field(
+        False,
+        description=(
+            "whether the node shares its machine with other nodes and runs for which that is set too: for trying "
+            "things out; results say so, as what is measured is no figure of the machine"
+        ),
+    )
     benchmark_timeout_s: int = Field(
         1800,
         ge=1,
@@ -214,7 +230,7 @@ class Settings(BaseModel):
         le=7 * 86400,
         description=(
             "seconds after its start within which a node must be ready to measure, a peak search "
-            "included; else it is left behind and the others go on"
+            "included; else it is stopped and the others go on"
         ),
     )
     benchmark_telemetry: bool = Field(
@@ -257,15 +273,24 @@ class Settings(BaseModel):
     benchmark_results_dir: NonEmpty = Field(
         "results", description="on the controller, relative to the checkout: where runs are kept"
     )
+    benchmark_prometheus_dir: str = Field(
+        "",
+        description=(
+            "on the controller, relative to the checkout: the directory of the node exporter's textfile "
+            "collector, into which llm_benchmark.prom is written after every run; empty: none"
+        ),
+    )
     benchmark_work_dir: NonEmpty = Field(
         "~/.local/share/llm-benchmark/runs",
         description=(
-            "on the node: where a run's files lie until they are fetched; with a shared home, name a local disk"
+            "on the node: where a run's files lie until they are fetched; a local disk where the home directory is "
+            "shared"
         ),
     )
 
     python_env_dir: NonEmpty = Field(
-        "~/.local/share/llm-benchmark/venv", description="the virtual environment on the node"
+        "~/.local/share/llm-benchmark/venv",
+        description="the virtual environment on the node; those of other packages lie beside it (venv-<hash>)",
     )
     python_env_python: NonEmpty = Field(
         "python3", description="the interpreter that it is made from, 3.10 or newer, with its venv module"
@@ -292,40 +317,6 @@ class Settings(BaseModel):
         ),
     )
     python_env_timeout_s: int = Field(1800, ge=1, description="seconds until one installation counts as hung")
-
-    vllm_dir: NonEmpty = Field(
-        "~/.local/share/llm-benchmark/vllm",
-        description="vLLM's own virtual environment on the node: it pins its own torch",
-    )
-    vllm_python: str = Field(
-        "",
-        description=(
-            "the interpreter that it is made from, 3.11 to 3.14 for the version that is locked; "
-            "empty: python_env_python"
-        ),
-    )
-    vllm_requirements: NonEmpty = Field(
-        VLLM_LOCK,
-        description=(
-            "on the controller, relative to the checkout: vLLM and all that it needs, locked by version and checksum"
-        ),
-    )
-    vllm_wheelhouse: str = Field(
-        "",
-        description=(
-            "on the controller, relative to the checkout: a directory of wheels (make wheelhouse "
-            "REQUIREMENTS=requirements-vllm.txt), from which alone vLLM then comes; empty: none"
-        ),
-    )
-    vllm_min_free_gb: float = Field(
-        20,
-        ge=0,
-        description=(
-            "free disk in GB that a new environment of it needs (4.3 GB of wheels, unpacked about "
-            "10); preflight checks it"
-        ),
-    )
-    vllm_timeout_s: int = Field(3600, ge=1, description="seconds until one installation of it counts as hung")
 
     hf_cache_dir: NonEmpty = Field("~/.cache/huggingface", description="the Hugging Face cache (HF_HOME) on the node")
     hf_cache_source: Literal["hub", "controller", "none"] = Field(
@@ -442,5 +433,6 @@ def _sentence(error: dict[str, Any]) -> str:
 def _closest(name: str) -> str | None:
     import difflib
 
-    matches = difflib.get_close_matches(name, [*Settings.model_fields, *SECRETS], n=1)
+    names = [*Settings.model_fields, *(variable.name for variable in VARIABLES)]
+    matches = difflib.get_close_matches(name, names, n=1)
     return matches[0] if matches else None

@@ -30,6 +30,7 @@ from benchmark.records import (
 from benchmark.repeats import deciding_metric, own_median, repeat_of, spreads
 from benchmark.served import NOT_REPORTED, describe_model, server_version
 from benchmark.verdict import answer_words, label, shown, unit, value_of
+from benchmark.words import plural
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -115,6 +116,7 @@ def figure(value: float | None) -> str:
     """
     if value is None:
         return "-"
+    value += 0.0  # of -0.0 the sign says nothing
     size = abs(value)
     if 0 < size < 0.01:
         return f"{value:.0e}"
@@ -126,6 +128,11 @@ def figure(value: float | None) -> str:
             if len(text) <= 5:
                 return text
     return f"{value:.0e}"
+
+
+def byte_size(size: float) -> str:
+    """Return bytes as people read them: 16.1 GB, 2.0 MB; a billion bytes are a GB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def moment(text: str) -> str:
@@ -156,11 +163,11 @@ def describe_engine(engine: EngineInfo) -> str:
     """Return its name, how many there were, and the version of the server behind it where that reports one."""
     version = server_version(engine)
     server = f", server version {version}" if version else ""
-    return f"{engine.name}, {engine.replicas} replica{'' if engine.replicas == 1 else 's'}{server}"
+    return f"{engine.name}, {plural(engine.replicas, 'replica')}{server}"
 
 
 def startup_seconds(details: Mapping[str, Any]) -> dict[str, float]:
-    """Return the seconds of each stage of an engine's start that its details tell of, in their order."""
+    """Return the seconds of each stage of an engine's start that its details name, in their order."""
     reported = details.get("startup_s")
     given = reported if isinstance(reported, dict) else {}
     return {name: given[name] for name in STARTUP_STAGES if type(given.get(name)) is float}
@@ -280,10 +287,11 @@ def connections_words(serving: Serving) -> str:
     """Return how many queries lacked a connection, or had one that the server had closed; empty where none did."""
     reported = []
     if serving.waited:
-        reported.append(f"{serving.waited} queries waited for one of {serving.max_connections}")
+        reported.append(f"{plural(serving.waited, 'query', 'queries')} waited for one of {serving.max_connections}")
     if serving.resent:
         reported.append(
-            f"{serving.resent} queries were sent once more: the server had closed the connection while idle"
+            f"{plural(serving.resent, 'query was', 'queries were')} sent once more: the server had closed the "
+            "connection while idle"
         )
     return "; ".join(reported)
 

@@ -7,6 +7,9 @@ from typing import Any
 
 from benchmark.secret_settings import API_KEY, ENVIRONMENT, HEADERS
 
+RESUME = "benchmark_resume"
+NOTIFY, NOTIFY_HEADERS = "benchmark_notify", "benchmark_notify_headers"
+
 
 @dataclass(frozen=True)
 class Variable:
@@ -43,10 +46,27 @@ VARIABLES = (
         secret=True,
     ),
     Variable(
-        "benchmark_resume",
+        RESUME,
         "str",
         "",
-        "a run to go on with, its id or latest, where nodes have no complete result; empty: a new run",
+        "a run to go on with, where nodes have no complete result: its id or the beginning of that, latest, or its "
+        "directory; empty: a new run",
+    ),
+    # Whoever knows a chat's webhook may post there: the address is as secret as a header.
+    Variable(
+        NOTIFY,
+        "str",
+        "",
+        "a webhook (http:// or https://) or a command on the controller that gets verdict.json at every end of a run; "
+        "it is kept in no file",
+        secret=True,
+    ),
+    Variable(
+        NOTIFY_HEADERS,
+        "dict",
+        {},
+        "headers for that webhook, such as {Authorization: ...}, by Vault or from the controller's environment",
+        secret=True,
     ),
     # Its default is the controller's environment: what a task is given as an argument would be printed with -vvv.
     Variable(
@@ -58,3 +78,6 @@ VARIABLES = (
         secret=True,
     ),
 )
+
+# What no record, no file and no output may hold.
+SECRETS = tuple(variable.name for variable in VARIABLES if variable.secret)

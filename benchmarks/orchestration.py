@@ -94,6 +94,7 @@ class Ours:
         self.job = {
             "benchmark_profile": str(place / "sleep.yaml"),
             "benchmark_device": "cpu",
+            "benchmark_shared_machine": True,
             "benchmark_model": str(model),
         }
         self.venv = place / "venv"
@@ -166,7 +167,9 @@ def naive(ours: Ours, cluster: Cluster, place: Path) -> None:
     """Run one thread per host: ssh, find, scp."""
     options = _options(cluster)
     settings = [word for name, value in ours.job.items() for word in ("--set", f"{name}={value}")]
-    run = shlex.join([str(ours.venv / "bin/python"), "-m", "benchmark", "run", *settings])
+    # The benchmark's own code, as the last provisioning installed it.
+    python = max(ours.venv.glob("code/*/bin/python"), key=lambda path: path.lstat().st_mtime)
+    run = shlex.join([str(python), "-m", "benchmark", "run", *settings])
 
     def one(name: str) -> None:
         address, far = cluster.nodes[name].address, place / "naive" / name

@@ -27,6 +27,7 @@ import yaml
 
 from benchmark import cli
 from benchmark.commands import schema as schema_command
+from benchmark.provisioned import ENGINES, PROVISIONING_ROLES
 from benchmark.settings import Settings
 from benchmark.variables import VARIABLES
 
@@ -37,17 +38,27 @@ COMMAND = "make generate"
 BEGIN_OPTIONS = "      # made by tools/generate.py from benchmark/settings.py: change them there"
 END_OPTIONS = "      # end of what is made"
 BEGIN_TABLE, END_TABLE = "<!-- variables: made by tools/generate.py -->", "<!-- end of variables -->"
+# What is done where a run measures on the node.
+BUSY = ("benchmark_busy", "benchmark_shared_machine", "benchmark_sync_timeout_s")
 # What a role reads of the settings that another role's name begins.
 BORROWED = {
+    "python_env": BUSY,
+    **dict.fromkeys(ENGINES, (*BUSY, "python_env_python")),
     "hf_cache": (
+        *BUSY,
         "benchmark_model",
         "benchmark_model_revision",
         "benchmark_profile",
         "benchmark_dataset_path",
         "python_env_dir",
+        "python_env_python",
+        "python_env_requirements",
+        "python_env_torch_index_url",
+        "python_env_wheelhouse",
     ),
     "preflight": (
         "benchmark_device",
+        "benchmark_shared_machine",
         "benchmark_model",
         "benchmark_model_revision",
         "hf_cache_dir",
@@ -56,6 +67,9 @@ BORROWED = {
         "python_env_dir",
         "python_env_min_free_gb",
         "python_env_python",
+        "python_env_requirements",
+        "python_env_torch_index_url",
+        "python_env_wheelhouse",
     ),
 }
 # In defaults/main.yml alone, since arguments of a task are printed with -vvv.
@@ -70,10 +84,10 @@ PARTS = {
     "benchmark_fail_on_invalid": "The run and its files",
     "benchmark_endpoint_api_key": "Secrets, and which run",
     "python_env_dir": "The Python environment on a node",
-    "vllm_dir": "vLLM's environment, for the engine vllm",
+    **{f"{name}_dir": f"{engine.title}'s environment, for the engine {name}" for name, engine in ENGINES.items()},
     "hf_cache_dir": "Model and dataset",
 }
-ORDER = ("benchmark", "python_env", "vllm", "hf_cache")
+ORDER = ("benchmark", *PROVISIONING_ROLES)
 Options = dict[str, dict[str, Any]]
 
 

@@ -19,18 +19,19 @@ from benchmark.cluster.diagnosis import diagnose
 from benchmark.cluster.diagnosis.aspects import rate_of
 from benchmark.cluster.drift import NodeFacts, find_drift
 from benchmark.cluster.history.earlier import earlier_runs
-from benchmark.cluster.history.read import history_key
 from benchmark.cluster.interruption import why_partial
 from benchmark.cluster.names import natural
 from benchmark.cluster.repeats import at_repeat, median_of, node_spread, with_spread
 from benchmark.cluster.results.load import MAX_REASON, LoadedNode, one_line, unknown_dirs
 from benchmark.cluster.results.load_many import load_nodes
 from benchmark.cluster.solo import solo_changes
+from benchmark.cluster.stored.read import history_key
 from benchmark.records import ClusterResult, Drift, Group, NodeRow, Repeats, RunRecord, Spread
 from benchmark.rundir import read_run
 from benchmark.served import describe_model, server_version
 from benchmark.settings import ResolvedSettings, Settings
 from benchmark.text import describe_audit, model_of
+from benchmark.words import during, plural
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ def _row(node: LoadedNode, asked: ResolvedSettings, group_of: Mapping[str, int],
             "counted": node.counted,
             "attempt": result.attempt if result else None,
             "reason": _reason(node)[:MAX_REASON],
+            "stage": _stage(node),
             "group": group_of.get(node.node),
             "model": _model(node, asked)[:MAX_REASON],
             "gpu": comparison_key(node)["hardware"][:MAX_REASON] if node.counted else None,
@@ -172,6 +174,15 @@ def _model(node: LoadedNode, asked: ResolvedSettings) -> str:
     return model_of(node.result) if node.result else describe_model(asked.settings, asked.profile.engine)
 
 
+def _stage(node: LoadedNode) -> str:
+    """Return where a node failed: by its own result, else by what the controller knows."""
+    if node.counted:
+        return ""
+    if node.result is not None:
+        return node.result.stage
+    return node.failure.stage if node.failure else ""
+
+
 def _reason(node: LoadedNode) -> str:
     """Return why the node is invalid or not counted, one sentence a line; nothing for a valid node."""
     result = node.result
@@ -186,6 +197,7 @@ def _reason(node: LoadedNode) -> str:
     planned = result.resolved.profile.samples or (queries.planned if queries else 0)
     done = queries.completed if queries else 0
     first = " of the first repeat" if result.resolved.settings.benchmark_repeats > 1 else ""
-    reported = f"{result.status} while {result.stage}, after {done} of {planned} queries{first}"
+    queries_words = f"after {done} of {plural(planned, 'query', 'queries')}{first}"
+    reported = f"{result.status} {during(result.stage)}, {queries_words}"
     error = [result.error] if result.error and not any(result.error in reason for reason in failure) else []
     return "\n".join([f"{reported[0].upper()}{reported[1:]}.", *error, *failure])

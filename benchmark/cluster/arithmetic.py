@@ -31,6 +31,7 @@ from benchmark.records import (
 )
 from benchmark.served import in_label, model_facts
 from benchmark.settings import canonical_sha256, needed_nodes
+from benchmark.words import plural
 
 # Nodes whose windows share less than this did not measure together: clocks are not known better.
 MIN_OVERLAP_S = 0.001
@@ -263,5 +264,4 @@ def _at_most(what: str, value: float, limit: float) -> Check:
 
 
 def _share(names: Sequence[str], rows: Sequence[NodeRow]) -> str:
-    nodes = "node" if len(rows) == 1 else "nodes"
-    return f"{len(names)} of {len(rows)} {nodes} {'is' if len(names) == 1 else 'are'}"
+    return f"{len(names)} of {plural(len(rows), 'node')} {'is' if len(names) == 1 else 'are'}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
-from benchmark.records import Attempt, Controller, RunRecord
+from benchmark.records import Attempt, Code, Controller, RunRecord
 from benchmark.rundir import ATTEMPT, NODES, ORDER, RUN_FILE, RunOrder, point_latest
 from benchmark.settings import ResolvedSettings
 
@@ -22,6 +22,7 @@ def open_attempt(
     notes: Sequence[str] = (),
     hosts: Mapping[str, str] | None = None,
     leader: Controller | None = None,
+    code: Code | None = None,
 ) -> int:
     """Write a further attempt at the nodes `todo` into run.json and return its number, counted from 1.
 
@@ -30,7 +31,9 @@ def open_attempt(
     """
     earlier = run.attempts or (Attempt(at=run.created_at, command=run.command[:4000], nodes=tuple(run.nodes)),)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    attempt = Attempt(at=now, command=command[:4000], nodes=tuple(todo), notes=tuple(notes), controller=leader)
+    attempt = Attempt(
+        at=now, command=command[:4000], nodes=tuple(todo), notes=tuple(notes), controller=leader, code=code
+    )
     changes = {
         "nodes": {**run.nodes, **todo},
         "hosts": {**run.hosts, **(hosts or {})},

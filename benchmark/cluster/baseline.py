@@ -19,6 +19,8 @@ from benchmark.settings import canonical_sha256
 
 BASELINES = "baselines.json"
 DEFAULT = "default"
+# Of a comparison key's hash: enough to tell a few apart.
+SHOWN = 8
 
 
 class Baseline(Record):
@@ -47,13 +49,14 @@ def key_of(like: ComparisonKey) -> str:
     return canonical_sha256([like.settings, like.hardware])[:16]
 
 
-def set_baseline(results: Path, run: str, name: str = DEFAULT) -> list[Baseline]:
-    """Make a run the baseline for every comparison key in it; return what was set. Raises InputError."""
-    side = load_side(results, run)
-    if "/" in side.name:
-        raise InputError(f"{run}: a baseline is a whole run.")
-    if not (results / side.name).is_dir():
-        raise InputError(f"{run} does not lie in {results}: a baseline is found again by its run id there.")
+def set_baseline(run_dir: Path, name: str = DEFAULT) -> list[Baseline]:
+    """Make a run the baseline of its results directory for every comparison key in it; return what was set.
+
+    Raises InputError.
+    """
+    results, side = run_dir.parent, load_side(run_dir)
+    if run_dir.name != side.name:
+        raise InputError(f"{run_dir} is the run {side.name}: a baseline is found again by its run id in {results}.")
     at = datetime.now(timezone.utc).isoformat(timespec="seconds")
     new = {key_of(like): Baseline(run_id=side.name, label=like.label[:4000], set_at=at) for like in side.groups}
     known = read_baselines(results).names
@@ -61,21 +64,37 @@ def set_baseline(results: Path, run: str, name: str = DEFAULT) -> list[Baseline]
     return list(new.values())
 
 
-def clear_baseline(results: Path, name: str = DEFAULT) -> int:
-    """Forget the baselines of a name; return how many there were."""
+def clear_baseline(results: Path, name: str = DEFAULT, which: str = "") -> list[Baseline]:
+    """Forget the baselines of a name, or those `which` means: a comparison key, a run id, or the beginning of either.
+
+    Return those that are gone. Raises InputError where there is no such one.
+    """
     known = dict(read_baselines(results).names)
-    gone = known.pop(name, {})
-    _write(results, Baselines(names=known))
-    return len(gone)
+    here = known.get(name, {})
+    gone = {key: one for key, one in here.items() if key.startswith(which) or one.run_id.startswith(which)}
+    if which and not gone:
+        there = "; ".join(f"{key[:SHOWN]} ({one.run_id})" for key, one in here.items()) or "none"
+        raise InputError(f"{which!r} is no baseline under the name {name!r}; there are: {there}.")
+    left = {key: one for key, one in here.items() if key not in gone}
+    _write(results, Baselines(names={**known, name: left}))
+    return list(gone.values())
 
 
 def baseline_of(results: Path, after: Side, name: str = DEFAULT) -> Side | None:
     """Return the baselines that there are for the comparison keys of `after` as one side; None where there is none."""
     known = read_baselines(results).names.get(name, {})
     wanted = {like: known[key_of(like)].run_id for like in after.groups if key_of(like) in known}
-    sides = {run_id: load_side(results, run_id) for run_id in sorted(set(wanted.values()))}
+    sides = {run_id: load_side(results / run_id) for run_id in sorted(set(wanted.values()))}
     groups = {like: sides[run_id].groups[like] for like, run_id in wanted.items() if like in sides[run_id].groups}
     return Side(", ".join(sides), groups) if groups else None
+
+
+def own_baseline(results: Path, after: Side, name: str = DEFAULT) -> tuple[str, ...]:
+    """Return the labels of the comparison keys for which the run of `after` is itself the baseline."""
+    known = read_baselines(results).names.get(name, {})
+    run_id = after.name.partition("/")[0]
+    mine = (like for like in after.groups if key_of(like) in known and known[key_of(like)].run_id == run_id)
+    return tuple(like.label[:4000] for like in mine)
 
 
 def against_baseline(run_dir: Path, nodes: Iterable[LoadedNode]) -> Comparison | str:
@@ -85,7 +104,10 @@ def against_baseline(run_dir: Path, nodes: Iterable[LoadedNode]) -> Comparison |
             run_dir.name, by_comparison_key([node for node in nodes if node.counted and node.metrics is not None])
         )
         before = baseline_of(run_dir.parent, after)
-        return compare(before, after) if before is not None and before.name != after.name else ""
+        if before is None or before.name == after.name:
+            return ""
+        own = own_baseline(run_dir.parent, after)
+        return compare(before, after).model_copy(update={"own_baseline": own})
     except InputError as error:
         return str(error)
 

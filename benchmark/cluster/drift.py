@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmark.cluster.names import natural, some
+from benchmark.code import SHORT, code_words
+from benchmark.provisioned import ENGINES
 from benchmark.records import Drift, Environment, Gpu, ReadyNode
-from benchmark.records.environment import PACKAGES, SERVER_PACKAGES
+from benchmark.records.environment import PACKAGES
 from benchmark.settings import Settings, is_directory_path
 
 MAX_TEXT = 4000
-# Hex digits of a hash that people compare.
-SHORT = 12
+# In the environments of the engines that are provisioned.
+SERVER_PACKAGES = sorted({name for engine in ENGINES.values() for name in engine.packages})
 # What holds clocks down on an idle GPU that is well: nothing of these.
 HELD_DOWN = ("hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
 
@@ -105,6 +107,7 @@ FACTS: dict[str, Callable[[NodeFacts], str | None]] = {
     "model_sha256": lambda node: node.environment.model_sha256[:SHORT] or None,
     "tokenizer_sha256": lambda node: node.environment.tokenizer_sha256[:SHORT] or None,
     "server_version": lambda node: node.server_version,
+    "code": lambda node: code_words(node.environment.code) or None,
     **{f"packages.{name}": _package(name) for name in PACKAGES},
     **{f"server_packages.{name}": _server_package(name) for name in SERVER_PACKAGES},
 }

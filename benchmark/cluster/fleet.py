@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmark.cluster.names import natural
-from benchmark.progress import Progress, clock
+from benchmark.progress import Progress, clock, describe
 from benchmark.text import clean, columns, left
+from benchmark.words import plural
 
 WAITING, DONE, FAILED = "waiting", "done", "failed"
 ENDED = (DONE, FAILED)
@@ -19,6 +20,8 @@ _AT_REST = (WAITING, *ENDED)
 # So many nodes that change to the same stage at once have a line each; more share one.
 EACH = 3
 NAMES = 5
+# A stage that took less, in seconds, is not worth a line.
+BRIEF_S = 2.0
 # No run has more; a node may tell what it likes.
 MOST_STAGES = 50
 HEADER = ("NODE", "STAGE", "QUERIES", "QPS", "LEFT")
@@ -29,12 +32,14 @@ STAGES = (12, 28)
 
 @dataclass
 class Seen:
-    """What was last told of a node, and when, by `time.monotonic`."""
+    """What was last reported of a node, and when, by `time.monotonic`."""
 
     progress: Progress
     at: float
     own: bool = False
     """Whether its run said it."""
+    since: float = 0.0
+    """When its stage began."""
 
     def left_s(self, now: float) -> float | None:
         """Return what is left of the stage now; None where it is not known, or should have passed."""
@@ -56,17 +61,25 @@ class Fleet:
         self._changed: dict[str, str] = {}
 
     def put(self, node: str, state: str, now: float) -> None:
-        """Take in what the controller knows of a node, which may be one more."""
-        self._take(node, Seen(Progress(state), now))
+        """Take in what the controller knows of a node, which may be one more; it waits once a stage is over."""
+        before, detail = self._seen.get(node), ""
+        if state == WAITING and before is not None and before.progress.state not in _AT_REST:
+            detail = f"{before.progress.stage} done"
+            if (took_s := now - before.since) >= BRIEF_S:
+                self._changed[node] = f"{detail}, {clock(took_s)}"
+        self._take(node, Seen(Progress(state, detail=detail), now, since=now))
 
     def report(self, node: str, progress: Progress, now: float) -> None:
         """Take in what a node's run says of itself; what is heard after its end is old."""
         before = self._seen.get(node)
         if before is not None and before.progress.state in ENDED:
             return
-        if before is None or before.progress.state != progress.state:
-            self._changed[node] = progress.state
-        self._take(node, Seen(progress, now, own=True))
+        another = before is None or before.progress.state != progress.state
+        first_detail = progress.detail and not (before and before.progress.detail)
+        if another or first_detail:
+            self._changed[node] = f"{progress.state}: {progress.detail}" if progress.detail else progress.state
+        since = now if before is None or another else before.since
+        self._take(node, Seen(progress, now, own=not progress.detail, since=since))
 
     def runs(self, node: str) -> bool:
         """Return whether the node has a run that said something of itself and has not ended."""
@@ -94,6 +107,14 @@ class Fleet:
             else:
                 lines.append(f"{len(nodes)} nodes: {state} ({_some(nodes)})")
         return [clean(line) for line in lines]
+
+    def details(self) -> list[str]:
+        """Return what a few nodes are at within their stage, where that is known; of many it would be too much."""
+        known = [node for node in self.nodes if self._seen[node].progress.detail and not self._rests(node)]
+        return [clean(f"{node}: {describe(self._seen[node].progress)}") for node in known[:EACH]]
+
+    def _rests(self, node: str) -> bool:
+        return self._seen[node].progress.state in _AT_REST
 
     def summary(self, now: float) -> str:
         """Return one line for all nodes: how many in which stage, their queries, their rate, the longest time left."""
@@ -127,8 +148,13 @@ class Fleet:
         stage = min(max(STAGES[0], width - name - QUERIES - RATE - LEFT), STAGES[1])
         lines = [self.summary(now)]
         for cells in [HEADER, *(self._cells(node, now) for node in nodes)]:
-            line = left(cut(clean(cells[0]), name - 2), name) + left(cut(clean(cells[1]), stage - 1), stage)
-            lines.append(line + cells[2].rjust(QUERIES) + cells[3].rjust(RATE) + cells[4].rjust(LEFT))
+            line = left(cut(clean(cells[0]), name - 2), name)
+            if any(cells[2:]):
+                line += left(cut(clean(cells[1]), stage - 1), stage)
+                line += cells[2].rjust(QUERIES) + cells[3].rjust(RATE) + cells[4].rjust(LEFT)
+            else:
+                line += clean(cells[1])
+            lines.append(line)
         if len(nodes) < len(self.nodes):
             lines.append(f"and {len(self.nodes) - len(nodes)} more; shown are the slowest")
         return [cut(line, width) for line in lines[:height]]
@@ -140,7 +166,8 @@ class Fleet:
             f"{progress.done:,}/{progress.total:,}" if progress.total else f"{progress.done:,}" if progress.done else ""
         )
         rate = "" if progress.qps is None else f"{progress.qps:.2f}"
-        return node, progress.state, queries, rate, "" if left_s is None else clock(left_s)
+        state = f"{progress.state}: {progress.detail}" if progress.detail else progress.state
+        return node, state, queries, rate, "" if left_s is None else clock(left_s)
 
     def _slowness(self, node: str, now: float) -> tuple[bool, int, float, float]:
         """Return a key that puts first who is furthest behind."""
@@ -162,7 +189,7 @@ def cut(text: str, width: int) -> str:
 
 
 def _count(nodes: int) -> str:
-    return "1 node" if nodes == 1 else f"{nodes} nodes"
+    return plural(nodes, "node")
 
 
 def _some(nodes: Sequence[str]) -> str:

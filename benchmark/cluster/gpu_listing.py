@@ -30,6 +30,7 @@ class GpuLine:
     memory_mib: str
     driver: str
     recovery: str = ""
+    uuid: str = ""
 
     @property
     def wrong(self) -> str:
@@ -49,12 +50,14 @@ class Listing:
 
     @classmethod
     def parse(cls, lines: Sequence[str]) -> Listing:
-        """Read index, bus, name, memory, driver and (newer drivers) recovery action, with commas between them."""
+        """Read index, bus, name, memory, driver, UUID and (newer drivers) recovery action, with commas between them."""
         gpus, warnings, rest = [], [], []
         for line in filter(None, map(str.strip, lines)):
             cells = [cell.strip() for cell in line.split(",")]
+            uuid = cells.pop(5) if len(cells) == 7 or (len(cells) == 6 and cells[5].startswith("GPU-")) else ""
             if len(cells) in (5, 6) and (cells[0].isdigit() or _WRONG.match(cells[0])) and _BUS.search(cells[1]):
-                gpus.append(GpuLine(*cells))
+                index, bus, name, memory_mib, driver, recovery = (*cells, "")[:6]
+                gpus.append(GpuLine(index, bus, name, memory_mib, driver, recovery, uuid))
             elif len(cells) == 3 and _VERSION.fullmatch(cells[2]):
                 # A wrapper that always asks for these three.
                 gpus.append(GpuLine(str(len(gpus)), "", *cells))

@@ -17,7 +17,7 @@ class Outcome:
 
     `broke` says, in sentences, why the playbook did not come to its end as it should; empty where it did. `refused`:
     because of what it was given, before any node was touched. `against_baseline`: what changed, or why that cannot be
-    told; empty where there is no baseline.
+    reported; empty where there is no baseline.
     """
 
     run: RunRecord | None = None

@@ -1,22 +1,23 @@
-"""Judge what roles/preflight/files/probe.sh told of a node: every problem, each a sentence with its remedy."""
+"""Judge what roles/preflight/files/probe.sh reported of a node: every problem, each a sentence with its remedy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from benchmark.cluster.gpu_listing import Listing, gpu_problems, gpu_warnings
-from benchmark.vllm import BELOW_PYTHON, GLIBC, MACHINE, OLDEST_PYTHON
+from benchmark.provisioned_engine import ProvisionedEngine
 
 MIN_PYTHON = (3, 10)
 
 
 @dataclass(frozen=True)
-class VllmNeeds:
-    """What vLLM asks of a node.
+class EngineNeeds:
+    """What an engine that is provisioned asks of a node.
 
     `locked`: it is the version that this checkout locks, and what that takes is known; `gpus`: for one copy.
     """
 
+    engine: ProvisionedEngine
     python: str
     env_dir: str
     env_gb: float
@@ -34,7 +35,7 @@ class Needs:
     env_gb: float
     cache_dir: str
     weights_gb: float
-    vllm: VllmNeeds | None = None
+    engine: EngineNeeds | None = None
     chosen: bool = False
     """Whether CUDA_VISIBLE_DEVICES in benchmark_environment chooses among the GPUs."""
 
@@ -74,6 +75,7 @@ def warnings(probe: Probe, needs: Needs) -> list[str]:
     lines = probe.many.get("gpu", [])
     found = gpu_warnings(lines, probe.many.get("pci_gpu", [])) if needs.device == "cuda" else []
     # Whoever has chosen GPUs has left out the others; the run itself holds the chosen ones against the driver's list.
+    found += _old_driver(probe, needs.engine) if needs.engine and needs.device == "cuda" else []
     return [*found, *(gpu_problems(lines, probe.values.get("gpu_status", "")) if needs.chosen and gpus(probe) else [])]
 
 
@@ -83,12 +85,12 @@ def problems(probe: Probe, needs: Needs) -> list[str]:
     found = [hung_words(command) for command in dict.fromkeys(hung.values())]
     # Of a part that hung the rest is not known: it is no further problem.
     found += [] if "env" in hung else _python(probe, needs)
-    found += [] if "vllm_env" in hung else _vllm(probe, needs.vllm)
+    found += [] if "engine_env" in hung or needs.engine is None else _engine(probe, needs.engine)
     found += _disk(probe, needs)
-    if needs.vllm and needs.device == "cuda" and 0 < len(gpus(probe)) < needs.vllm.gpus:
-        there = len(gpus(probe))
+    if needs.engine and needs.device == "cuda" and 0 < (there := len(gpus(probe))) < needs.engine.gpus:
         found.append(
-            f"vLLM is to spread over {needs.vllm.gpus} GPUs (tensor_parallel_size), and this node has {there}."
+            f"{needs.engine.engine.title} is to spread over {needs.engine.gpus} GPUs (tensor_parallel_size), and this "
+            f"node has {there}."
         )
     if missing := probe.many.get("missing_program"):
         found.append(f"Not installed: {', '.join(missing)} (coreutils, util-linux and tar have them).")
@@ -123,27 +125,41 @@ def _python(probe: Probe, needs: Needs) -> list[str]:
     return []
 
 
-def _vllm(probe: Probe, needs: VllmNeeds | None) -> list[str]:
-    if needs is None:
-        return []
-    version, found = probe.values.get("vllm_python", ""), []
-    first, last = (".".join(map(str, one)) for one in (OLDEST_PYTHON, (BELOW_PYTHON[0], BELOW_PYTHON[1] - 1)))
+def _engine(probe: Probe, needs: EngineNeeds) -> list[str]:
+    name, title, lock = needs.engine.name, needs.engine.title, needs.engine.lock
+    version, found = probe.values.get("engine_python", ""), []
     if not version:
-        found.append(f"There is no Python for vLLM: {needs.python} does not start; set vllm_python to one that does.")
-    elif needs.locked and not OLDEST_PYTHON <= _numbers(version) < BELOW_PYTHON:
         found.append(
-            f"{needs.python} is Python {version}, and vLLM takes Python {first} to {last}: set vllm_python to one."
+            f"There is no Python for {title}: {needs.python} does not start; set {name}_python to one that does."
         )
-    elif "vllm_venv" not in probe.values and "vllm_env_present" not in probe.values:
-        found.append(f"{needs.python} cannot make virtual environments, which vLLM needs: install its venv package.")
-    machine, libc = probe.values.get("machine", ""), probe.values.get("libc", "")
-    if needs.locked and (machine != MACHINE or not libc.startswith("glibc ") or _numbers(libc[6:]) < GLIBC):
+    elif needs.locked and not lock.oldest_python <= _numbers(version) < lock.below_python:
         found.append(
-            f"This node is {machine} with {libc or 'another C library'}, and the vLLM that is locked is for {MACHINE} "
-            f"with glibc {'.'.join(map(str, GLIBC))} or newer: set vllm_requirements to a file that pins vLLM and what "
-            "it needs there."
+            f"{needs.python} is Python {version}, and {title} takes Python {lock.pythons[0]} to {lock.pythons[-1]}: "
+            f"set {name}_python to one."
+        )
+    elif "engine_venv" not in probe.values and "engine_env_present" not in probe.values:
+        found.append(f"{needs.python} cannot make virtual environments, which {title} needs: install its venv package.")
+    machine, libc = probe.values.get("machine", ""), probe.values.get("libc", "")
+    if needs.locked and (machine != lock.machine or not libc.startswith("glibc ") or _numbers(libc[6:]) < lock.glibc):
+        found.append(
+            f"This node is {machine} with {libc or 'another C library'}, and the {title} that is locked is for "
+            f"{lock.machine} with glibc {'.'.join(map(str, lock.glibc))} or newer: set {name}_requirements to a file "
+            f"that pins {title} and what it needs there."
         )
     return found
+
+
+def _old_driver(probe: Probe, needs: EngineNeeds) -> list[str]:
+    """Return a warning where the driver is older than the build asks for: NVIDIA's compatibility package may help."""
+    oldest, name = needs.engine.lock.oldest_driver, needs.engine.name
+    old = {gpu["driver"] for gpu in gpus(probe) if (0,) < _numbers(gpu["driver"])[:1] < (oldest,)}
+    if not needs.locked or not old:
+        return []
+    return [
+        f"The NVIDIA driver is {', '.join(sorted(old))}, and the {needs.engine.title} that is locked is built for "
+        f"{oldest} or newer. Where it does not start: install a newer driver, or set {name}_requirements to a file "
+        "that pins its build for an older CUDA."
+    ]
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -156,17 +172,19 @@ def _disk(probe: Probe, needs: Needs) -> list[str]:
     free: dict[str, float] = {}
     places: dict[str, list[str]] = {}
     wanted = [("env", "env_present", needs.env_gb, f"the environment in {needs.env_dir}")]
-    if needs.vllm:
-        wanted.append(("vllm_env", "vllm_env_present", needs.vllm.env_gb, f"vLLM in {needs.vllm.env_dir}"))
+    if engine := needs.engine:
+        place = f"{engine.engine.title} in {engine.env_dir}"
+        wanted.append(("engine_env", "engine_env_present", engine.env_gb, place))
     if needs.weights_gb > 0:
         wanted.append(("cache", "model_present", needs.weights_gb, f"the weights in {needs.cache_dir}"))
     for key, present, gb, where in wanted:
         if key in probe.hung:
             continue
-        if unwritable := probe.values.get(f"{key}_unwritable"):
-            found.append(f"{unwritable} is not writable for this user, and {where} would go there.")
+        # What is there, another user's too, is only read; whether it is complete is for the role to see.
         if present in probe.values:
             continue
+        if unwritable := probe.values.get(f"{key}_unwritable"):
+            found.append(f"{unwritable} is not writable for this user, and {where} would go there.")
         disk, _, kilobytes = probe.values.get(f"{key}_disk", "").rpartition(" ")
         if not kilobytes.isdigit():
             found.append(f"The free space for {where} is unknown: df failed there.")

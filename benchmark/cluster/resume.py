@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,14 +15,11 @@ from benchmark.cluster.results.differences import differences
 from benchmark.errors import InputError
 from benchmark.records import Controller, RunRecord
 from benchmark.resolve import resolve, resolve_nodes
-from benchmark.rundir import PROGRAM, RUN_FILE
+from benchmark.rundir import PROGRAM
 from benchmark.settings import RUN_WIDE, ResolvedSettings, check_settings
 
-LATEST = "latest"
-# Where a run lies, and what its end is worth to the caller: neither is in any number, so both may differ.
-FREE = ("benchmark_results_dir", "benchmark_fail_on_invalid")
-# Of runs that a message names.
-MAX_NAMED = 3
+# Where a run lies, who else is given its figures, and what its end is worth to the caller: none is in any number.
+FREE = ("benchmark_results_dir", "benchmark_prometheus_dir", "benchmark_fail_on_invalid")
 
 Given = Mapping[str, Mapping[str, Any]]
 
@@ -37,23 +33,20 @@ class Remaining:
     notes: tuple[str, ...]
 
 
-def find_run(results: Path, name: str) -> Path:
-    """Return the directory of the run `name`, an id or `latest`. Raises InputError where there is none."""
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) and (results / name / RUN_FILE).is_file():
-        return (results / name).resolve()
-    known = sorted(path.parent.name for path in results.glob(f"*/{RUN_FILE}") if path.parent.name != LATEST)
-    there = f"the newest there are {', '.join(reversed(known[-MAX_NAMED:]))}" if known else "there is none"
-    raise InputError(f"benchmark_resume is {name!r}, which is no run in {results}: {there}.")
-
-
 def require_ended(run: RunRecord) -> None:
     """Raise InputError where the process that leads the last attempt is still there, on this machine."""
-    leader = run.attempts[-1].controller if run.attempts else None
-    if leader is not None and leader.pid != os.getpid() and controller(leader.pid) == leader:
+    if leader := leader_of(run):
         raise InputError(
             f"benchmark_resume: the run {run.run_id} still goes on, under process {leader.pid} on this machine. Wait "
             "for its end, or end that process."
         )
+
+
+def leader_of(run: RunRecord) -> Controller | None:
+    """Return the process that leads the last attempt, where it is still there, on this machine, and is not this one."""
+    leader = run.attempts[-1].controller if run.attempts else None
+    there = leader is not None and leader.pid != os.getpid() and controller(leader.pid) == leader
+    return leader if there else None
 
 
 def controller(pid: int) -> Controller | None:
@@ -102,6 +95,15 @@ def settings_to_resume(run: RunRecord, given: Given, on_command_line: Collection
             )
         )
     return {node: resolved[node] for node in given}
+
+
+def left_out(run: RunRecord, play: Iterable[str], named: bool) -> tuple[str, ...]:
+    """Return the nodes of the play that stay out of the run, as it was opened without them by --limit.
+
+    None, where the nodes of the play are `named` now. A run of an earlier version tells it by its command.
+    """
+    limited = run.limited if run.limited is not None else "--limit" in run.command.split()
+    return () if named or not limited else tuple(sorted((node for node in play if node not in run.nodes), key=natural))
 
 
 def remaining(run_dir: Path, run: RunRecord, play: Iterable[str], inventory: Collection[str]) -> Remaining:

@@ -10,10 +10,11 @@ from typing import Any
 from benchmark.cluster.diagnosis.spread import LEAST_CHANGE, NATURAL_SPREAD
 from benchmark.records import ClusterResult, NodeResult, NodeRow, SoloChange
 from benchmark.verdict import value_of
+from benchmark.words import percent
 
 # How often a run in which sharing costs nothing may name a node.
 ALPHA = 0.005
-# What is told of a node, in this order.
+# What is reported of a node, in this order.
 FIGURES = ("qps", "tokens_per_s", "latency_ms.p99", "ttft_ms.p99")
 
 
@@ -36,7 +37,7 @@ def solo_table(result: ClusterResult) -> list[dict[str, Any]]:
         by_metric = {one.metric: one for one in row.solo}
         if by_metric:
             qps = by_metric.get("qps")
-            changes = [f"{by_metric[name].change:+.1%}" if name in by_metric else "-" for name in FIGURES]
+            changes = [percent(by_metric[name].change) if name in by_metric else "-" for name in FIGURES]
             both = {"alone": qps.alone if qps else None, "together": qps.together if qps else None}
             rows.append({"node": row.node, **both, "changes": changes})
     return rows

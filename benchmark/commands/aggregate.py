@@ -10,12 +10,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from benchmark.cluster.aggregate import Gathered, gather
 from benchmark.cluster.baseline import against_baseline
+from benchmark.cluster.export.textfile import FILE, write_textfile
 from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.render import reports
 from benchmark.cluster.render.job_summary import render_job_summary
 from benchmark.cluster.render.node_table import render_node_table
 from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.results.load import MAX_REASON
+from benchmark.cluster.run_verdict import VERDICT_FILE, run_verdict
+from benchmark.commands import where
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, SetupError
 from benchmark.files import write_atomic, write_record
 from benchmark.records import Failure, RunRecord
@@ -33,21 +36,25 @@ _FAILURES: TypeAdapter[dict[str, dict[str, str]]] = TypeAdapter(dict[str, dict[s
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `aggregate`."""
     parser.epilog = (
-        f"Writes {RESULT_FILE}, {SUMMARY_FILE}, {MARKDOWN_FILE}, {TABLE_FILE} and {REPORT_FILE} into the run's "
-        "directory and prints the summary."
+        f"Writes {RESULT_FILE}, {SUMMARY_FILE}, {MARKDOWN_FILE}, {TABLE_FILE}, {REPORT_FILE} and {VERDICT_FILE} into "
+        "the run's directory and prints the summary."
     )
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="results/<run id>, or results/latest")
+    parser.add_argument("run", metavar="RUN", help=where.RUN)
+    where.add_arguments(parser)
     parser.add_argument(
         "--failures-from-stdin",
         action="store_true",
         help='first keep why nodes failed: {"node": {"stage": "...", "reason": "..."}}',
+    )
+    parser.add_argument(
+        "--prometheus-dir", type=Path, metavar="DIR", help=f"write {FILE}: the newest run of every node and request"
     )
     reports.add_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Write and print the summary; return 0 for a valid verdict and 1 for an invalid one."""
-    run_dir = arguments.run_dir.resolve()
+    run_dir = where.run_dir(arguments, arguments.run)
     run = read_run(run_dir)
     if arguments.failures_from_stdin:
         keep_failures(run_dir, run, sys.stdin.read())
@@ -60,6 +67,11 @@ def main(arguments: argparse.Namespace) -> int:
         raise InputError(f"{run_dir}: the summary cannot be written: {error.strerror}.") from error
     reports.prepare(arguments)
     reports.write(arguments, outcome)
+    if arguments.prometheus_dir is not None:
+        try:
+            write_textfile(arguments.prometheus_dir, run_dir.parent)
+        except InputError as error:
+            print(error, file=sys.stderr)  # the run is not worse for it
     return EXIT_VALID if result.verdict.valid else EXIT_INVALID
 
 
@@ -72,6 +84,7 @@ def _write(run_dir: Path, gathered: Gathered, outcome: Outcome) -> str:
     write_atomic(run_dir / TABLE_FILE, render_node_table(gathered))
     write_atomic(run_dir / REPORT_FILE, _report(run_dir, gathered, outcome))
     _write_texts(run_dir, gathered)
+    write_record(run_dir / VERDICT_FILE, run_verdict(outcome, run_dir, REPORT_FILE))
     return summary
 
 

@@ -63,7 +63,7 @@ def command_words(arguments: argparse.Namespace) -> list[str]:
     if arguments.limit:
         words += ["--limit", arguments.limit]
     if arguments.policy == "nodes":
-        # The playbook's own end then tells of failed nodes only. What the user sets comes later and wins.
+        # The playbook's own exit code then stands for failed nodes only. What the user sets comes later and wins.
         words += ["-e", "benchmark_fail_on_invalid=false"]
     for variable in arguments.variables:
         name, equals, _ = variable.partition("=")

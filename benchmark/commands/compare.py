@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from benchmark.cluster.baseline import DEFAULT, baseline_of
+from benchmark.cluster.baseline import DEFAULT, baseline_of, own_baseline
 from benchmark.cluster.comparison import FLOOR, compare
 from benchmark.cluster.comparison.show import render_markdown, render_text
 from benchmark.cluster.comparison.side import load_side
+from benchmark.commands import where
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError
 from benchmark.records import Comparison
 
@@ -16,11 +16,11 @@ from benchmark.records import Comparison
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `compare`."""
     parser.epilog = (
-        "A run is a run id, latest, or a directory; RUN/NODE is one node of it. Exit codes: 0 nothing is worse; "
+        f"A run is {where.RUN}; RUN/NODE is one node of it. Exit codes: 0 nothing is worse; "
         "1 something is; 2 not compared: settings or hardware differ, or there is no such run."
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="before and after; one alone: against its baseline")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where runs are kept")
+    where.add_arguments(parser)
     parser.add_argument("--baseline", default=DEFAULT, metavar="NAME", help="which baseline, for one run alone")
     parser.add_argument(
         "--floor", type=float, default=100 * FLOOR, metavar="PERCENT", help="smaller changes never count; default 2"
@@ -32,23 +32,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the comparison; return 0, 1 or 2. Raises InputError."""
-    results = arguments.results
     if len(arguments.runs) > 2:
         raise InputError("compare takes two runs, or one and its baseline.")
     if not 0 <= arguments.floor < 100:
         raise InputError("--floor is a percentage from 0 to below 100.")
-    after = load_side(results, arguments.runs[-1])
+    run_dir, node = where.run_or_node(arguments, arguments.runs[-1])
+    after, own = load_side(run_dir, node), tuple[str, ...]()
     if len(arguments.runs) == 2:
-        before = load_side(results, arguments.runs[0])
+        before = load_side(*where.run_or_node(arguments, arguments.runs[0]))
     else:
-        baseline = baseline_of(results, after, arguments.baseline)
+        baseline = baseline_of(run_dir.parent, after, arguments.baseline)
         if baseline is None:
             raise InputError(
                 f"There is no baseline {arguments.baseline!r} with the settings and hardware of {after.name}: set one "
                 "with python3 -m benchmark baseline set <run id>, or name two runs."
             )
-        before = baseline
-    comparison = compare(before, after, arguments.floor / 100)
+        before, own = baseline, own_baseline(run_dir.parent, after, arguments.baseline)
+    comparison = compare(before, after, arguments.floor / 100).model_copy(update={"own_baseline": own})
     if arguments.json:
         print(comparison.model_dump_json(indent=2))
     else:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from benchmark.cluster.aggregate import gather
-from benchmark.cluster.comparison.side import find_run
 from benchmark.cluster.export.parquet import write_parquet
-from benchmark.cluster.export.prometheus import prometheus_lines
+from benchmark.cluster.export.prometheus import prometheus_lines, whole
 from benchmark.cluster.export.tables import nodes_of, samples_of
 from benchmark.cluster.export.text import csv_lines, markdown_lines
+from benchmark.commands import where
 from benchmark.errors import EXIT_VALID, InputError
 from benchmark.files import atomic_writer
 
@@ -21,18 +21,18 @@ FORMATS = ("csv", "parquet", "prometheus", "markdown")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `export`."""
-    parser.add_argument("run", metavar="RUN", help="a run id, latest, or a run's directory")
+    parser.add_argument("run", metavar="RUN", help=where.RUN)
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--what", choices=("nodes", "samples"), default="nodes")
     parser.add_argument("-o", "--output", type=Path, metavar="PATH", help="instead of standard output")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where runs are kept")
+    where.add_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Write the export; return 0. Raises InputError or SetupError."""
     if arguments.format == "prometheus" and arguments.what == "samples":
         raise InputError("Prometheus keeps values over time, not samples: export nodes, or take csv or parquet.")
-    run_dir = find_run(arguments.results, arguments.run)
+    run_dir = where.run_dir(arguments, arguments.run)
     output: Path | None = arguments.output
     if output is None:
         sys.stdout.flush()
@@ -56,6 +56,6 @@ def _write(run_dir: Path, form: str, what: str, target: BinaryIO) -> None:
         write_parquet(table, target)
         return
     lines = {"csv": csv_lines, "markdown": markdown_lines}
-    text = prometheus_lines(gathered) if form == "prometheus" else lines[form](table)
+    text = prometheus_lines([whole(gathered.run, gathered.result)]) if form == "prometheus" else lines[form](table)
     for line in text:
         target.write(line.encode())

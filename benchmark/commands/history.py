@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from benchmark.cluster.history import node_history
 from benchmark.cluster.history.show import render_history
+from benchmark.commands import where
 from benchmark.errors import EXIT_VALID
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `history`."""
-    parser.epilog = "Reads the runs' cluster results, never their samples: a run without one is passed over."
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where runs are kept")
+    parser.epilog = "Reads the runs' cluster results, never their samples, through results/index.json."
+    where.add_arguments(parser)
     parser.add_argument("--node", default="", metavar="NODE", help="one node only")
     parser.add_argument("--json", action="store_true", help="print a record instead of text")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print the history; return 0. Raises InputError."""
-    history = node_history(arguments.results, arguments.node)
+    """Print the history; return 0. Raises InputError, also for a node that no run has."""
+    history = node_history(where.results_dir(arguments), arguments.node)
     print(history.model_dump_json(indent=2) + "\n" if arguments.json else render_history(history), end="")
     return EXIT_VALID

@@ -18,8 +18,8 @@ from benchmark.errors import EXIT_VALID, InputError, SetupError
 from benchmark.node.hub.cache import COMMIT, SHA256_DIGITS, RepositoryCache
 from benchmark.node.hub.files import DATASET, MODEL, Kind
 from benchmark.node.sentences import PUNKT_SHA256
+from benchmark.provisioned import ENGINES
 from benchmark.settings import DEFAULT_DATASET, DEFAULT_DATASET_REVISION, DEFAULT_MODEL, DEFAULT_REVISION
-from benchmark.vllm import LOCK
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 INTRODUCTION = f"""# Everything that is fetched
@@ -114,13 +114,16 @@ def _packages(wheelhouses: list[Path]) -> list[Section]:
         "`make wheelhouse REQUIREMENTS=requirements.txt WHEELHOUSE=...` fixes both.",
         _pins("requirements.txt"),
     )
-    for_vllm = Section(
-        f"vLLM and what it needs ({LOCK}; only with the engine vllm)",
-        "Pinned by version and by the SHA-256 of every wheel: pip on the node installs nothing else. "
-        "Where a package has a wheel for each Python, a node takes one of those listed.",
-        _pins(LOCK),
-    )
-    return [for_nodes, for_controller, for_vllm, *map(_wheels, wheelhouses)]
+    for_engines = [
+        Section(
+            f"{engine.title} and what it needs ({engine.lock.file}; only with the engine {engine.name})",
+            "Pinned by version and by the SHA-256 of every wheel: pip on the node installs nothing else. "
+            "Where a package has a wheel for each Python, a node takes one of those listed.",
+            _pins(engine.lock.file),
+        )
+        for engine in ENGINES.values()
+    ]
+    return [for_nodes, for_controller, *for_engines, *map(_wheels, wheelhouses)]
 
 
 def _wheels(directory: Path) -> Section:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import socket
 import sys
 from collections.abc import Iterator
@@ -12,16 +13,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, RunError
+from benchmark.code import PACKAGE, SHORT, code_of, installed_sha256
+from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, RunError, SetupError
 from benchmark.files import read_record
+from benchmark.node.environments import find_environment, hold_environments
 from benchmark.node.run import RunRequest, run
 from benchmark.node.serving.masking import MaskedStream
-from benchmark.records import NodeResult
+from benchmark.provisioned import ENGINES
+from benchmark.records import Code, NodeResult, Owner
 from benchmark.repeats import own_median, repeat_of
 from benchmark.resolve import from_environment, resolve_nodes
-from benchmark.rundir import RunOrder, open_run
+from benchmark.rundir import RunOrder, open_run, user_name
 from benchmark.secret_settings import NAMES, Secrets, parse_secrets
 from benchmark.text import render_node
+
+# What of the environment a run by hand honours that is no secret.
+HONOURED = ("SERVER_TARGET_QPS", "CUDA_VISIBLE_DEVICES", "HF_HOME")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,14 +60,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--starting-lock",
         type=int,
         metavar="DESCRIPTOR",
-        help="with --order: starting.lock beside it is open and locked as this; let go of when ready to measure",
+        help="with --order: starting.lock beside it is open and locked as this; released when ready to measure",
     )
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run, print the result for whoever started it by hand, return the exit code."""
     secrets = _read_secrets(arguments.secrets) if arguments.secrets else Secrets()
-    request = _from_order(arguments.order, arguments.starting_lock) if arguments.order else _by_hand(arguments.set)
+    request = (
+        _from_order(arguments.order, arguments.starting_lock)
+        if arguments.order
+        else _by_hand(arguments.set, arguments.secrets)
+    )
+    hold_environments(*([request.engine_dir] if request.engine_dir else []))
     settings = request.resolved.settings
     # Before transformers is imported: it reads HF_HOME then.
     os.environ["HF_HOME"] = str(Path(settings.hf_cache_dir).expanduser())
@@ -114,6 +126,7 @@ def _exit_code(result: NodeResult) -> int:
 
 def _from_order(path: Path, starting_lock: int | None) -> RunRequest:
     order = read_record(path, RunOrder)
+    _require_code(order.code)
     return RunRequest(
         order.run_id,
         order.node,
@@ -124,10 +137,30 @@ def _from_order(path: Path, starting_lock: int | None) -> RunRequest:
         order.solo,
         starting_lock,
         text=False,
+        code=order.code,
+        owner=order.owner.words if order.owner else "",
+        engine_dir=_engine_dir(order),
     )
 
 
-def _by_hand(assignments: list[str]) -> RunRequest:
+def _engine_dir(order: RunOrder) -> Path | None:
+    engine = ENGINES.get(order.resolved.profile.engine)
+    if engine is None:
+        return None
+    return find_environment(engine.setting(order.resolved.settings, "dir"), order.environments.get(engine.name, ""))
+
+
+def _require_code(wanted: Code | None) -> None:
+    """Raise SetupError where the code that runs here is not the one that the controller wants measured with."""
+    if wanted is not None and (here := installed_sha256()) != wanted.sha256:
+        raise SetupError(
+            f"The code in {sys.prefix} on this node is {here[:SHORT]}, and the controller's checkout is "
+            f"{wanted.sha256[:SHORT]}: it was changed by hand, or by another checkout. Nothing was measured: remove "
+            "that directory on the node and run playbooks/provision.yml."
+        )
+
+
+def _by_hand(assignments: list[str], source: str | None) -> RunRequest:
     # Here alone: a node that was given an order has no use for it, and loading it takes as long as a tenth of the rest.
     from yaml import safe_load as load
 
@@ -139,12 +172,19 @@ def _by_hand(assignments: list[str]) -> RunRequest:
             raise InputError(f"--set {assignment}: give NAME=VALUE.")
         variables[name] = load(value)
     resolved = resolve_nodes({node: variables})
-    run_id, run_dir = open_run(resolved, command=_command_line(node, assignments))
+    code = code_of(PACKAGE.parent, installed_sha256())
+    run_id, run_dir = open_run(resolved, command=command_line(node, assignments, source), code=code)
     directory = run_dir / "nodes" / node
     directory.mkdir(parents=True)
-    return RunRequest(run_id=run_id, node=node, resolved=resolved[node], directory=directory)
+    owner = Owner(user=user_name(), host=socket.gethostname()).words
+    return RunRequest(run_id=run_id, node=node, resolved=resolved[node], directory=directory, code=code, owner=owner)
 
 
-def _command_line(node: str, assignments: list[str]) -> str:
-    words = [f"NODE_NAME={node}", "python3 -m benchmark run", *(f"--set {a}" for a in assignments)]
-    return " ".join(words)
+def command_line(node: str, assignments: list[str], source: str | None) -> str:
+    """Return the line that runs it again; of secrets it names the file."""
+    # Each of these says what is measured, as --set does.
+    kept = {name: os.environ[name] for name in HONOURED if os.environ.get(name)}
+    variables = [f"{name}={shlex.quote(value)}" for name, value in {"NODE_NAME": node, **kept}.items()]
+    secrets = ["--secrets", source] if source and source != "-" else []
+    words = [word for assignment in assignments for word in ("--set", assignment)]
+    return " ".join([*variables, "python3 -m benchmark run", shlex.join([*words, *secrets])]).strip()

@@ -22,6 +22,7 @@ from benchmark.records import (
     NodeResult,
     ReadyNode,
     RunRecord,
+    RunVerdict,
     Sample,
     Tick,
 )
@@ -32,6 +33,7 @@ DIRECTORY = Path(__file__).parents[2] / "docs" / "schema"
 SCHEMAS: Mapping[str, tuple[type[BaseModel], str]] = {
     "run": (RunRecord, "run.json"),
     "aggregated_datacenter_results": (ClusterResult, "aggregated_datacenter_results.json"),
+    "verdict": (RunVerdict, "verdict.json, and of what benchmark_notify is given"),
     "interrupted": (Interruption, "interrupted.json"),
     "start": (AgreedStart, "start.json"),
     "order": (RunOrder, "order.json, on the node"),

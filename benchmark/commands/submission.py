@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 from benchmark import DISCLAIMER
-from benchmark.cluster.comparison.side import find_run
 from benchmark.cluster.submission.missing import missing
 from benchmark.cluster.submission.parts import gather_parts
 from benchmark.cluster.submission.rules import DIVISIONS, ROUND, check_submitter
 from benchmark.cluster.submission.system_file import read_system, write_template
 from benchmark.cluster.submission.systems import host_interconnect
 from benchmark.cluster.submission.tree import write_tree
+from benchmark.commands import where
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError
 from benchmark.text import clean
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Exit codes: 0 the tree has what the division asks for, as far as is known here; 1 it was written and "
         "something is missing; 2 bad input, or system.yml was written to be filled in."
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run id, latest, or a run's directory")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=where.RUN)
     parser.add_argument("--division", choices=DIVISIONS, required=True)
     parser.add_argument("--submitter", required=True, metavar="NAME", help="the organization's name in MLCommons")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new directory for the tree")
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what no program sees of the system; written as a template where it is not there (default: system.yml)",
     )
     parser.add_argument("--node", action="append", default=[], metavar="NAME", help="only this node; may be repeated")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where runs are kept")
+    where.add_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace) -> int:
     check_submitter(arguments.submitter, "--submitter")
     if arguments.output.exists() or arguments.output.is_symlink():
         raise InputError(f"--output: {arguments.output} exists already; name a new directory.")
-    submission = gather_parts([find_run(arguments.results, run) for run in arguments.runs], arguments.node)
+    submission = gather_parts([where.run_dir(arguments, run) for run in arguments.runs], arguments.node)
     seen = submission.parts(submission.nodes[0])[0].environment
     if not arguments.system.exists():
         write_template(arguments.system)

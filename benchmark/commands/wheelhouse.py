@@ -21,7 +21,8 @@ from benchmark.files import file_sha256, read_record, write_record
 INDEX, TORCH_INDEX, GIVEN = "package index", "torch index", "was in the directory"
 # Each round brings what the wheels of the last one ask for.
 MAX_ROUNDS = 20
-PIP = (sys.executable, "-m", "pip", "--quiet", "--no-color", "--disable-pip-version-check", "--no-input")
+STDERR = 2
+PIP = (sys.executable, "-m", "pip", "--no-color", "--disable-pip-version-check", "--no-input")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +90,7 @@ class Filling:
             choice = choose(requirements, wheels, self.target)
             if not choice.missing:
                 break
+            print(f"{len(wheels)} wheels are there, {len(choice.missing)} to be brought", file=sys.stderr)
             self._bring(choice.missing)
         else:
             raise SetupError(
@@ -167,7 +169,15 @@ class Filling:
 def _pip(command: str, *words: str, remedy: str) -> None:
     """Run pip with its usual configuration; raise SetupError with what it said, and `remedy`."""
     environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
-    done = subprocess.run([*PIP, command, *words], capture_output=True, text=True, env=environment, check=False)
+    # What it brings, and how large that is, is shown as it comes.
+    done = subprocess.run(
+        [*PIP, command, "--progress-bar", "off", *words],
+        stdout=STDERR,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        check=False,
+    )
     if done.returncode != 0:
         # Its last word; the one before may list a hundred versions.
         reported = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()

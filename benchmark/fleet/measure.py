@@ -8,14 +8,17 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmark.cluster.drift import drift_reason
 from benchmark.errors import InputError
-from benchmark.files import read_record, write_record
+from benchmark.files import read_record, write_atomic, write_record
 from benchmark.fleet.errors import ControllerGone, Ended, Excluded, Lost, NodeError, Refused
+from benchmark.fleet.giving_way import GivingWay
 from benchmark.fleet.remote_run import GRACE_S, Node, RemoteRun, Reports
 from benchmark.fleet.rendezvous import (
     READY_FILE,
@@ -27,16 +30,19 @@ from benchmark.fleet.rendezvous import (
 )
 from benchmark.fleet.session import ANSWER_S, calls_at_once
 from benchmark.fleet.ssh import unreachable
+from benchmark.progress import Progress
 from benchmark.records import AgreedStart, Drift, Failure, ReadyNode
 from benchmark.rundir import FAILURE, of_repeat
 
 # The role that failures are of.
 STAGE = "benchmark"
+# Beside a node's other files: where a fault came from that this program did not expect.
+TRACEBACK = "controller_traceback.txt"
 # Clocks that are read at once: more would wait for each other here.
 CLOCKS_AT_ONCE = 8
 # How long telling all is tried out at most.
 TRIAL_S = 5.0
-# How long after the start a node that could not be told before is still looked for.
+# How long after the start a node that could not be reached before is still looked for.
 LATE_S = 30.0
 # How often a run is to say how far it is: what that costs the controller does not grow with the nodes.
 PROGRESS_S_PER_NODE, PROGRESS_S = 0.05, (1, 10)
@@ -61,10 +67,14 @@ class Barrier:
 
     async def wait(self, member: str) -> None:
         """Return once all have come."""
-        self._waiting[member] = asyncio.get_running_loop().create_future()
-        passed = self._waiting[member]
+        passed = self._waiting[member] = asyncio.get_running_loop().create_future()
         self._open_where_all_are_here()
-        await passed
+        try:
+            await passed
+        finally:
+            # One that was interrupted is not here any more.
+            if self._waiting.get(member) is passed:
+                del self._waiting[member]
 
     def leave(self, member: str) -> None:
         """Take part no more; may be called again."""
@@ -97,12 +107,14 @@ class Measurement:
         interruption: Callable[[], str] = lambda: "Interrupted",
     ) -> None:
         self.run_dir, self.outcome = run_dir, Outcome()
-        self._reports, self._finished, self._interruption = reports, finished, interruption
+        self._reports = Reports(self._progress, reports.message)
+        self._report, self._finished, self._interruption = reports.progress, finished, interruption
+        self._giving_way = GivingWay(nodes[0].order.run_id if nodes else "")
         self._barrier = Barrier(node.name for node in nodes if node.order.wait_s is not None)
         self._clocks, self._turn = asyncio.Semaphore(CLOCKS_AT_ONCE), asyncio.Lock()
         calls = calls_at_once()
         progress_s = progress_every_s(len(nodes))
-        self._runs = [RemoteRun(node, reports, calls[node.ssh.through_jump], progress_s) for node in nodes]
+        self._runs = [RemoteRun(node, self._reports, calls[node.ssh.through_jump], progress_s) for node in nodes]
         self._abandoned = self._stopped = False
         self._agreed: dict[int, AgreedStart] = {}
         self._offsets: dict[str, int] = {}
@@ -155,9 +167,10 @@ class Measurement:
                 failure = await self._stop_interrupted(run)
                 self.outcome.interrupted |= bool(failure)
         except Exception as error:  # a fault of this program's own is to cost no other node its result
-            failure = f"{type(error).__name__}: {error}"
+            failure = f"{type(error).__name__}: {error}{_kept(run)}"
         finally:
             self._barrier.leave(name)
+            self._giving_way.hear(name, None)
             run.close()
         if self._abandoned:
             return
@@ -179,7 +192,11 @@ class Measurement:
             return unreachable(str(lost), run.node.ssh.address)
         except TimeoutError:
             return unreachable(f"took a command and gave no answer within {ANSWER_S} s", run.node.ssh.address)
-        except (NodeError, InputError, OSError) as error:
+        except OSError as error:
+            return (
+                f"{error or type(error).__name__}" if error.filename else f"{type(error).__name__}: {error}{_kept(run)}"
+            )
+        except (NodeError, InputError) as error:
             return str(error) or type(error).__name__
         return ""
 
@@ -203,8 +220,7 @@ class Measurement:
     async def _measure_together(self, run: RemoteRun, repeat: int) -> None:
         """Have the node begin a repeat when all others do. Raises Excluded where it does not take part."""
         name = run.node.name
-        facts = await self._until_ready(run, repeat)
-        await self._barrier.wait(name)
+        facts = await (self._until_all_ready(run) if repeat == 1 else self._ready_with_all(run, repeat))
         # Now, since nobody loads any more, whom a round trip would wait for.
         async with self._clocks:
             await self._read_clock(run, repeat, facts)
@@ -228,6 +244,37 @@ class Measurement:
             why = run.lost or "took the word to start and gave no answer"
             raise Excluded(unreachable(why, run.node.ssh.address)) from None
 
+    async def _until_all_ready(self, run: RemoteRun) -> str:
+        """Return what the node says it is, once all are ready; until then it may have to give way to an older run."""
+        name = run.node.name
+        while True:
+            ready = asyncio.ensure_future(self._ready_with_all(run, 1))
+            others = asyncio.ensure_future(self._giving_way.has_to(name))
+            try:
+                await asyncio.wait({ready, others}, return_when=asyncio.FIRST_COMPLETED)
+                if ready.done():
+                    return ready.result()
+            finally:
+                ready.cancel()
+                others.cancel()
+                await asyncio.gather(ready, others, return_exceptions=True)
+            self._reports.message(name, "gives way to an older run, for which another node waits")
+            await run.withdraw()
+            self._giving_way.hear(name, None)
+            await self._giving_way.is_over()
+            await run.start()
+
+    async def _ready_with_all(self, run: RemoteRun, repeat: int) -> str:
+        facts = await self._until_ready(run, repeat)
+        # Whatever it said last: it waits for nobody else any more.
+        self._giving_way.hear(run.node.name, None)
+        await self._barrier.wait(run.node.name)
+        return facts
+
+    def _progress(self, node: str, before: Progress | None, now: Progress) -> None:
+        self._giving_way.hear(node, now)
+        self._report(node, before, now)
+
     async def _until_ready(self, run: RemoteRun, repeat: int) -> str:
         """Return what the node says it is."""
         settings = run.node.order.resolved.settings
@@ -239,7 +286,7 @@ class Measurement:
         try:
             return await run.until_ready(repeat, time.monotonic() + limit_s - (time.time_ns() - since_ns) / 1e9)
         except TimeoutError:
-            self._reports.message(run.node.name, "not ready in time, left behind")
+            self._reports.message(run.node.name, "not ready in time, stopped")
             reason = f"Not ready to measure within {limit} = {limit_s} s"
             if run.lost:
                 raise Excluded(f"{reason}, and the SSH connection is lost: {run.lost}.") from None
@@ -272,7 +319,7 @@ class Measurement:
             async with self._turn:
                 await run.measure_alone(limit_s)
         except BaseException as error:
-            # It is not to be told a start.
+            # It gets no start.
             (run.node.place / READY_FILE).unlink(missing_ok=True)
             if isinstance(error, TimeoutError):
                 limit = f"benchmark_timeout_s = {limit_s} s"
@@ -280,7 +327,7 @@ class Measurement:
             raise
 
     async def _try_out(self, run: RemoteRun) -> None:
-        # Each comes here at the same moment, let go by the barrier; the first one begins.
+        # Each comes here at the same moment, when the barrier opens; the first one begins.
         self._trial_began = self._trial_began or time.monotonic()
         try:
             async with asyncio.timeout(TRIAL_S):
@@ -325,7 +372,7 @@ class Measurement:
         order = run.node.order
         settings = order.resolved.settings
         # Nodes that wait for each other are at their last repeat by now; one that does not is at its first.
-        limit_s = GRACE_S + (settings.benchmark_timeout_s if order.wait_s else run.node.limit_s)
+        limit_s = GRACE_S + (settings.benchmark_timeout_s if order.wait_s else run.node.limit_s + run.node.busy_s)
         try:
             return await run.until_end(limit_s - self._since_start_s(run))
         except TimeoutError:
@@ -338,7 +385,7 @@ class Measurement:
         raise NodeError(f"No end after {limit_s} s{lost.rstrip('.')}. {run.node.stays}")
 
     def _since_start_s(self, run: RemoteRun) -> float:
-        """Return how long ago the last start was that the node was told, in seconds; 0 where there was none."""
+        """Return how long ago the last start was that the node was sent, in seconds; 0 where there was none."""
         path = self.run_dir / of_repeat(START_FILE, run.node.order.resolved.settings.benchmark_repeats)
         start = read_record(path, AgreedStart) if path.is_file() and run.node.order.wait_s else None
         if start is None or run.node.name not in start.nodes or start.attempt != run.node.order.attempt:
@@ -366,6 +413,15 @@ class Measurement:
         except (NodeError, InputError, OSError) as error:
             return str(error) or type(error).__name__
         return ""
+
+
+def _kept(run: RemoteRun) -> str:
+    """Keep where an exception came from whose words do not say it; return the sentence that names the file."""
+    path = run.node.place / TRACEBACK
+    with suppress(OSError):
+        write_atomic(path, traceback.format_exc())
+        return f"; where it came from: {path}."
+    return ""
 
 
 def progress_every_s(count: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ class ProbeResult:
 
     answers: dict[str, str] = field(default_factory=dict)
     failure: str = ""
+    heard_ns: dict[str, int] = field(default_factory=dict, compare=False)
+    """When each answer had come, in nanoseconds since 1970 by this machine's clock."""
 
 
 async def probe(asked: Mapping[str, tuple[Ssh, tuple[str, ...]]]) -> dict[str, ProbeResult]:
@@ -64,4 +67,4 @@ async def _hear(session: Session, commands: tuple[str, ...], result: ProbeResult
         await session.receive(ANSWER_S)
         text, word, code = await session.receive_text(ANSWER_S)
         if (word, code) == ("end", "0"):
-            result.answers[command] = text
+            result.answers[command], result.heard_ns[command] = text, time.time_ns()

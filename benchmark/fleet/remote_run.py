@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,15 +14,19 @@ from pathlib import Path
 
 from benchmark.errors import InputError
 from benchmark.files import MAX_SAMPLES_BYTES
-from benchmark.fleet.errors import Ended, Lost, NodeError, Refused
+from benchmark.fleet.errors import Ended, Excluded, Lost, NodeError, Refused
 from benchmark.fleet.rendezvous import RoundTrip
 from benchmark.fleet.session import ANSWER_S, Session, call
 from benchmark.fleet.ssh import Ssh, unreachable
 from benchmark.fleet.unpack import KNOWN, unpack, why_failed
 from benchmark.progress import Progress, describe, parse
 from benchmark.rundir import ATTEMPT, GO, READY, TURN, TURN_OVER, RunOrder, of_repeat
+from benchmark.settings import Settings
+from benchmark.unwritable import errno_in, remedy
 
 SCRIPTS = Path(__file__).parent / "scripts"
+# Those that converse.sh calls, and what these call.
+FUNCTIONS = ("find_environment", "owned", "start", "earlier", "pack", "stop", "clean")
 RETRY_S = 3
 # To pack, and to fetch, the most that a node may send: 2 GiB at 10 MB/s, and as long again.
 TRANSFER_S = 400
@@ -34,6 +40,8 @@ TRIPS = 5
 # Exit codes of a run that completed.
 COMPLETED = ("0", "1")
 REMOVED = "removed"
+# And what is said before whose a directory is that is no run of ours.
+FOREIGN = "foreign"
 # Beside a node's files on the controller: what it sent, until that is unpacked.
 ARCHIVE = "fetched.tar.gz"
 
@@ -49,6 +57,8 @@ class Node:
     """Its directory of the run on the controller."""
     secrets: str
     """The line that holds what may be secret; it may be empty."""
+    chosen: bool = False
+    """Whether CUDA_VISIBLE_DEVICES is among that."""
 
     @property
     def on_node(self) -> str:
@@ -64,6 +74,20 @@ class Node:
         )
 
     @property
+    def claims(self) -> str:
+        """How its run wants the machine, as far as is known here: see await_machine.sh."""
+        settings = self.order.resolved.settings
+        if settings.benchmark_shared_machine:
+            return "shared"
+        return "gpus" if self.chosen and settings.benchmark_device == "cuda" else "alone"
+
+    @property
+    def busy_s(self) -> int:
+        """How long its run waits for others to end that measure on the machine."""
+        settings = self.order.resolved.settings
+        return settings.benchmark_sync_timeout_s if settings.benchmark_busy == "wait" else 0
+
+    @property
     def limit_s(self) -> int:
         """The time limit of its run, on the node."""
         return self.order.limit_s or self.order.resolved.settings.benchmark_timeout_s
@@ -71,7 +95,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Reports:
-    """Who is told what: how far a node is (before, and now), and what a person should know."""
+    """Where to report how far a node is (before, and now), and what a person should know."""
 
     progress: Callable[[str, Progress | None, Progress], None]
     message: Callable[[str, str], None]
@@ -101,6 +125,8 @@ class RemoteRun:
         state, _, number = (await self._ask("earlier", ANSWER_S, tries=1))[1].strip().partition(" ")
         if state == "nothing":
             return False
+        if state == FOREIGN:
+            raise NodeError(self._foreign(number))
         if state in (*COMPLETED, "running"):
             now = "still measures" if state == "running" else "completed here"
             self._say(f"an earlier attempt {now}: not run again")
@@ -148,12 +174,12 @@ class RemoteRun:
 
     async def measure_alone(self, limit_s: float) -> None:
         """Let the node measure alone, and return once it has. Raises TimeoutError, Ended."""
-        await self._ask(f"put {TURN}", ANSWER_S)
+        await self._put(TURN, ANSWER_S)
         await self._ask(f"wait {TURN_OVER} alone.lock", limit_s)
 
     async def go(self, repeat: int, unix_ns: int, within_s: float) -> None:
         """Tell the node when to start, by its own clock. Raises TimeoutError, Ended."""
-        await self._ask(f"put {of_repeat(GO, repeat)} {unix_ns}", within_s)
+        await self._put(f"{of_repeat(GO, repeat)} {unix_ns}", within_s)
 
     async def until_end(self, limit_s: float) -> str:
         """Return how the run ended: its exit code, or how it is gone. Raises TimeoutError."""
@@ -196,12 +222,17 @@ class RemoteRun:
                 "(as /tmp), or was it removed? Nothing could be fetched; set benchmark_work_dir to a directory that "
                 "stays."
             )
+        if state.startswith(FOREIGN):
+            raise NodeError(self._foreign(state.removeprefix(FOREIGN).strip()))
         names = await self.fetch()
         if names and state.isdigit():
             await self.clean()
         settings = self.node.order.resolved.settings
         if reason := why_failed(state, self.node.place, settings.benchmark_timeout_s, settings.benchmark_repeats):
             raise NodeError(reason)
+
+    def _foreign(self, whose: str) -> str:
+        return f"{self.node.on_node}/{self.node.name} on the node is a run of {whose[:300]}: it was left alone."
 
     async def stop(self) -> bool:
         """Stop the run on the node, and bring its files; return whether there was one. Raises Lost."""
@@ -210,6 +241,12 @@ class RemoteRun:
         if await self.fetch():
             await self.clean()
         return True
+
+    async def withdraw(self) -> None:
+        """Stop the run, which has measured nothing yet, and remove it: it is to be started again. Raises Lost."""
+        await self._ask("stop", STOP_S, tries=1)
+        await self.clean()
+        self.last = None
 
     async def stop_interrupted(self, interruption: str) -> None:
         """Stop the run and bring what it measured; raises NodeError unless it had completed by then."""
@@ -276,6 +313,11 @@ class RemoteRun:
                 raise Lost(f"took a command and gave no answer within {within_s:g} s") from None
             raise
 
+    async def _put(self, words: str, within_s: float) -> None:
+        word, why = await self._ask(f"put {words}", within_s)
+        if word == "refused":
+            raise Excluded(why_refused("converse.sh", why, self.node.on_node))
+
     async def _ask_once(self, request: str, payload: bytes) -> tuple[str, str]:
         session = await self._open()
         session.send(request)
@@ -322,7 +364,7 @@ class RemoteRun:
             self.close()
             raise Lost(f"took a command and gave no answer within {TRANSFER_S} s") from None
         except (InputError, OSError) as error:
-            if "No space left on device" in said:
+            if errno_in(said):
                 raise NodeError(why_refused("pack.sh", said, self.node.on_node)) from error
             reasons = [f"{error}".rstrip("."), *([f"tar said: {said}"] if said else [])]
             raise NodeError("; ".join(reasons) + ".") from error
@@ -335,11 +377,15 @@ class RemoteRun:
     async def _open(self) -> Session:
         self._asked = True
         if self._session is None:
-            node = self.node
+            node, order = self.node, self.node.order
             words = ["converse", node.on_node, node.name, "{mark}", str(self._progress_s)]
-            words += [node.order.resolved.settings.python_env_dir, str(node.limit_s)]
+            # What start.sh takes.
+            words += [order.owner.token, order.owner.words] if order.owner else ["", ""]
+            words += [order.resolved.settings.python_env_dir, str(node.limit_s)]
+            words += [order.environments.get("python_env", ""), order.code.sha256 if order.code else ""]
+            words += [node.claims, str(node.busy_s)]
             # It ends with its standard input; should a disk hang there, with this.
-            limit_s = node.limit_s + (node.order.wait_s or 0) + GRACE_S + TRANSFER_S
+            limit_s = node.limit_s + node.busy_s + (node.order.wait_s or 0) + GRACE_S + TRANSFER_S
             self._session = await call(node.ssh, program(), words, limit_s, self._calls)
         return self._session
 
@@ -353,10 +399,17 @@ class RemoteRun:
 
 
 @functools.cache
-def program() -> str:
-    """Return converse.sh, and before it the scripts that it calls, each as a function with a shell of its own."""
-    functions = [f"{name}() (\n{_text(name)}\n)\n" for name in ("start", "earlier", "pack", "stop", "clean")]
-    return "".join([*functions, _text("converse")])
+def program(script: str = "converse") -> str:
+    """Return a script, and before it those that may be called in it, each as a function with a shell of its own."""
+    functions = [f"{name}() (\n{_text(name)}\n)\n" for name in FUNCTIONS]
+    # For a shell that start.sh leaves behind.
+    return "".join([*functions, f"AWAIT_MACHINE={shlex.quote(_text('await_machine'))}\n", _text(script)])
+
+
+def await_machine(settings: Settings, wait: bool) -> str:
+    """Return the command that waits until no run measures on a machine where something is to be provided; or fails."""
+    how, wait_s = "shared" if settings.benchmark_shared_machine else "alone", settings.benchmark_sync_timeout_s
+    return shlex.join(["sh", "-c", _text("await_machine"), "await", how, str(wait_s if wait else 0), ""])
 
 
 def _text(name: str) -> str:
@@ -365,11 +418,9 @@ def _text(name: str) -> str:
 
 def why_refused(script: str, said: str, on_node: str) -> str:
     """Return one sentence for what a script said that failed; `on_node`: the run's directory there."""
-    if "No space left on device" in said:
-        return (
-            f"No space left on device: {on_node} on the node cannot be written to. Make room, or set "
-            "benchmark_work_dir to a larger disk."
-        )
+    if number := errno_in(said):
+        what = f"{os.strerror(number)}: {on_node} on the node cannot be written to."
+        return f"{what} {remedy(number, 'benchmark_work_dir')}"
     return f"{script} failed on the node: {' '.join(said.split())[-300:]}"
 
 

@@ -18,7 +18,7 @@ from benchmark.settings import ResolvedSettings
 READY_FILE = "ready.json"
 START_FILE = "start.json"
 
-# What a node needs to get ready for a start that it was told, and for the clocks.
+# What a node needs to get ready for a start that it was sent, and for the clocks.
 LEAST_MARGIN_S = 0.5
 MOST_MARGIN_S = 120.0
 GRACE_S = 180
@@ -38,7 +38,7 @@ def measures(asked: ResolvedSettings) -> bool:
 
 
 def patience_s(nodes: Collection[ResolvedSettings]) -> int | None:
-    """Return how long a node that is ready waits to be told when to start, in seconds; None: nobody waits.
+    """Return how long a node that is ready waits for the time of its start, in seconds; None: nobody waits.
 
     Longer than the controller waits for the last node: that one was launched later, may have to be stopped, and then
     all have to be told. One node that measures has nobody to wait for.

@@ -14,12 +14,14 @@ import shlex
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from benchmark.fleet.errors import Lost, Refused
-from benchmark.fleet.ssh import Ssh
+from benchmark.fleet.ssh import Ssh, dropped
+from benchmark.progress import PREFIX
 
 # For what answers in a second on a node that is well: a disk or a driver that hangs never answers.
 ANSWER_S = 60
@@ -30,8 +32,7 @@ MOST_AT_ONCE = 400_000
 MOST_PER_S = 10_000
 # How long is waited for the end of an ssh whose output has ended.
 EXIT_S = 2.0
-# What ssh says where a server drops connections because too many are about to log in, and how long they are made again.
-DROPPED = ("kex_exchange_identification: Connection closed", "kex_exchange_identification: read: Connection reset")
+# How long a connection is made again that was dropped because too many are about to log in.
 DROPPED_S, DROPPED_PAUSE_S = 20, (0.5, 2.0)
 # Nodes that are called at once: a handshake takes both ends a tenth of a second of processor time. Through a host in
 # between fewer, for sshd lets no more than ten be about to log in.
@@ -39,6 +40,8 @@ CALLS_AT_ONCE, CALLS_THROUGH_JUMP = 64, 8
 _CHUNK = 1 << 16
 # ssh's own exit code where it found no way, or lost it.
 SSH_FAILED = 255
+# Of a line that says how far a program is; see benchmark.progress.
+MOST_PROGRESS = 200
 FLOOD = "The node sends without end"
 # What a command may print that is asked for.
 MOST_PRINTED = 16 * 2**20
@@ -60,6 +63,9 @@ class Session:
         self._began = time.monotonic()
         self._received = 0
         self._closed = False
+        self.heard: Callable[[str], None] | None = None
+        """Is given each line of standard error that says how far a program is, without the word before it."""
+        self._progress = b""
 
     @classmethod
     async def open(cls, ssh: Ssh, program: str, arguments: list[str], limit_s: float) -> Session:
@@ -76,7 +82,8 @@ class Session:
         # In two halves: whoever shows the command does not show the mark. The program comes through standard input once
         # it is heard that somebody listens: nothing that a login shell reads before is lost, and only sh reads it.
         line = (
-            f'echo {first}""{second} here; program=$(head -c {len(sent)}); limit=; '
+            # What programs say is read by this side: in one language, whatever the user's.
+            f'LC_ALL=C; export LC_ALL; echo {first}""{second} here; program=$(head -c {len(sent)}); limit=; '
             f'command -v timeout > /dev/null && limit="timeout -k {AFTER_S} {int(limit_s) + AFTER_S}"; '
             f'exec $limit sh -c "$program" {words}'
         )
@@ -91,6 +98,9 @@ class Session:
             await session._connect_pipes()
             await session._hear_first_word()
             session.send_bytes(sent)
+        except Lost as lost:
+            session.close()
+            raise Lost(await ssh.explain(str(lost))) from lost
         except BaseException:
             session.close()
             raise
@@ -112,6 +122,12 @@ class Session:
             word, _ = await self.receive(ANSWER_S)
         except Lost as lost:
             code = await self._exit_code()
+            if code is None and await self._has_printed():
+                raise Refused(
+                    f"The user's login shell on the node prints {self._noise!r} and runs no command: does one of its "
+                    "files (~/.bashrc, ~/.zshenv, ~/.tcshrc, config.fish) ask something? Have it ask in interactive "
+                    "shells only, or set ansible_user to another user."
+                ) from lost
             if code in (None, SSH_FAILED):
                 raise
             printed = f", and prints {self._noise!r}" if self._noise else ""
@@ -121,6 +137,13 @@ class Session:
             ) from lost
         if word != "here":
             raise Lost("the session answered what was not asked")
+
+    async def _has_printed(self) -> bool:
+        """Return whether anything was printed, a line without its end too."""
+        with suppress(TimeoutError, OSError):
+            async with asyncio.timeout(0.1):
+                self._said = (self._said + await self._reader.read(_CHUNK))[:_CHUNK]
+        return bool(self._noise)
 
     @property
     def _noise(self) -> str:
@@ -221,8 +244,8 @@ class Session:
                     pipe.close()
 
     def _explain(self) -> str:
-        # What has come: a master connection that ssh left behind holds it open.
-        return " ".join(self.errors().split())[-300:] or "the session ended"
+        # What has come: a master connection that ssh leaves running holds it open.
+        return " ".join(self.errors().split())[-1000:] or "the session ended"
 
     def _read_errors(self) -> None:
         """Keep the end of what is said on standard error: a full pipe would stop ssh."""
@@ -236,7 +259,21 @@ class Session:
             said = b""
         if not said:
             asyncio.get_running_loop().remove_reader(descriptor)
-        self._errors = (self._errors + said)[-_CHUNK:]
+        self._errors = (self._errors + self._without_progress(said))[-_CHUNK:]
+
+    def _without_progress(self, said: bytes) -> bytes:
+        """Hand on the lines that say how far a program is; return the others."""
+        if self.heard is None:
+            return said
+        *lines, self._progress = (self._progress + said).split(b"\n")
+        # Somebody else's words may have no end of a line.
+        kept, self._progress = (
+            (self._progress, b"") if len(self._progress) > MOST_PROGRESS or not said else (b"", self._progress)
+        )
+        mine = [line for line in lines if line.startswith(PREFIX.encode())]
+        for line in mine:
+            self.heard(line[len(PREFIX) : MOST_PROGRESS].decode(errors="replace").strip())
+        return b"".join(line + b"\n" for line in lines if line not in mine) + kept
 
     def errors(self) -> str:
         """Return what was said on standard error."""
@@ -265,16 +302,22 @@ async def call(ssh: Ssh, program: str, arguments: list[str], limit_s: float, cal
             async with calls:
                 return await Session.open(ssh, program, arguments, limit_s)
         except Lost as lost:
-            if time.monotonic() > until or not any(words in str(lost) for words in DROPPED):
+            if time.monotonic() > until or not dropped(str(lost)):
                 raise
         # Not all at the same moment.
         await asyncio.sleep(random.uniform(*DROPPED_PAUSE_S))  # noqa: S311 # no secret
 
 
-async def run_command(ssh: Ssh, command: str, stdin: bytes | None, within_s: float) -> tuple[int, str, str]:
-    """Run a simple command of /bin/sh on the node; return its exit code, stdout and stderr. Raises Lost, Refused."""
+async def run_command(
+    ssh: Ssh, command: str, stdin: bytes | None, within_s: float, heard: Callable[[str], None] | None = None
+) -> tuple[int, str, str]:
+    """Run a simple command of /bin/sh on the node; return its exit code, stdout and stderr. Raises Lost, Refused.
+
+    `heard` is given what the command says of how far it is, as it says it: lines of stderr that begin with PREFIX.
+    """
     program = _COMMAND.format(command=command, stdin=" < /dev/null" if stdin is None else "")
-    session = await Session.open(ssh, program, ["command", "{mark}"], within_s)
+    session = await call(ssh, program, ["command", "{mark}"], within_s, asyncio.Semaphore(1))
+    session.heard = heard
     try:
         if stdin is not None:
             session.send_bytes(stdin)

@@ -1,4 +1,4 @@
-"""What came back from a node: unpacked with distrust, and its end told in a sentence."""
+"""What came back from a node: unpacked with distrust, and why it failed in a sentence."""
 
 from __future__ import annotations
 

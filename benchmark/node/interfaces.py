@@ -150,7 +150,7 @@ class Engine(ABC):
         return None
 
     def close(self) -> None:  # noqa: B027 # most engines hold nothing that the process's end does not free
-        """Let go of what `load` took."""
+        """Release what `load` took."""
 
 
 class Issuer(Protocol):

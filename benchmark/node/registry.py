@@ -1,4 +1,7 @@
-"""Engines, scenarios and datasets by the names that a profile gives: each is a file of that name."""
+"""Engines, scenarios and datasets by the names that a profile gives: each is a file of that name.
+
+An engine that is provisioned is its declaration in `benchmark/provisioned/`.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,16 @@ from typing import Any
 
 from benchmark.node.interfaces import Dataset, Engine, Scenario
 from benchmark.profiles import Generation
+from benchmark.provisioned import ENGINES
 from benchmark.settings import Settings
 
 
 def plain_engine(name: str, settings: Settings, generation: Generation, options: dict[str, Any]) -> Engine:
-    """Return the engine of that file name for this process, not yet loaded."""
+    """Return the engine of that name for this process, not yet loaded."""
+    if declared := ENGINES.get(name):
+        from benchmark.node.provisioned import Engine as Provisioned
+
+        return Provisioned(declared, settings, generation, options)
     engine: Engine = importlib.import_module(f"benchmark.node.engines.{name}").Engine(settings, generation, options)
     return engine
 

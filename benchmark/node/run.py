@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import os
 import signal
 import time
 import traceback
@@ -21,6 +21,7 @@ from benchmark.loadgen_log import SOLO
 from benchmark.node.accuracy import has_references, require_scoring
 from benchmark.node.interfaces import Workload
 from benchmark.node.lock import ALONE, STARTING, Lock
+from benchmark.node.machine import CPU, Claim, claim_machine, who_measures
 from benchmark.node.measuring import Bench, Pass, judge_answers, run_audit
 from benchmark.node.peak import FIRST_GUESS, PeakFinder
 from benchmark.node.progress import ProgressWriter
@@ -30,17 +31,31 @@ from benchmark.node.together import Start, end_turn, wait_for_start, wait_for_tu
 from benchmark.node.watch.environment import foreign_processes, require_idle, validate_environment
 from benchmark.node.watch.full_memory import explain, is_full
 from benchmark.node.watch.telemetry import NoWatch, Watch, start_watch
-from benchmark.records import DatasetInfo, Metrics, NodeResult, Repeat, Solo, Stage, Status, Telemetry, Verdict
+from benchmark.records import (
+    Code,
+    DatasetInfo,
+    Environment,
+    Metrics,
+    NodeResult,
+    Repeat,
+    Solo,
+    Stage,
+    Status,
+    Telemetry,
+    Verdict,
+)
 from benchmark.rundir import READY, of_repeat
 from benchmark.secret_settings import Secrets
-from benchmark.settings import ResolvedSettings
+from benchmark.settings import ResolvedSettings, Settings
 from benchmark.text import render_node
+from benchmark.unwritable import remedy
 from benchmark.verdict import Findings, judge
+from benchmark.words import during
 
 # Held while the run goes on, so that on a disk that it fills there is room to say so.
 ROOM = "room.tmp"
 ROOM_BYTES = 256 * 2**10
-# What an idle GPU draws is measured for so long where nothing else is waited for.
+# Seconds for which an idle GPU's power is measured where nothing else is waited for.
 IDLE_S = 1.0
 
 
@@ -52,8 +67,8 @@ class Interrupted(BaseException):
 class RunRequest:
     """What to run and where to put it. `directory` must not hold an earlier run.
 
-    With `wait_s` the node measures when it is told to, and waits for that so long at most; with `solo` it measures
-    alone first, when it is told that. `starting_lock`: a descriptor under which starting.lock is locked already.
+    With `wait_s` the node waits for the agreed start, that many seconds at most; with `solo` it measures alone first,
+    when it is its turn. `starting_lock`: a descriptor under which starting.lock is locked already.
     `text`: whether the result is written as text too; the controller writes that of its nodes.
     """
 
@@ -67,6 +82,20 @@ class RunRequest:
     starting_lock: int | None = None
     text: bool = True
     secrets: Secrets = field(default_factory=Secrets, repr=False)
+    code: Code | None = None
+    """Which code this is."""
+    owner: str = ""
+    """Whose run it is, in words. With it no other run of this project measures here at the same time."""
+    engine_dir: Path | None = None
+    """Where the environment of the provisioned engine is that is wanted; None: where the settings say, or none is."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as they are to be acted on."""
+        asked = self.resolved.settings
+        if self.engine_dir is None:
+            return asked
+        return asked.model_copy(update={f"{self.resolved.profile.engine}_dir": str(self.engine_dir)})
 
 
 def run(request: RunRequest) -> NodeResult:
@@ -100,8 +129,16 @@ class _Run:
         )
         self.watch: Watch | NoWatch = NoWatch()
         self.measured: Pass | None = None
+        self.claimed: int | None = None
 
     def run(self) -> NodeResult:
+        try:
+            return self._run()
+        finally:
+            if self.claimed is not None:
+                os.close(self.claimed)
+
+    def _run(self) -> NodeResult:
         try:
             with _signals_raise():
                 self._stages()
@@ -115,29 +152,38 @@ class _Run:
                 raise RunError(reported) from error
             raise
         except OSError as error:
-            full = error.errno == errno.ENOSPC
-            remedy = " Make room, or set benchmark_work_dir to a larger disk." if full else ""
-            where = Path(error.filename or self.request.directory).absolute()
-            self._finish("failed", self._explain(f"{error.strerror or error}: {where}.{remedy}"))
-            raise RunError(str(self.result.error)) from error
+            reported = self._explain(self._about(error))
+            self._finish("failed", reported)
+            raise RunError(reported) from error
         except Exception as error:
             traceback.print_exc()
             self._finish("failed", self._explain(f"{type(error).__name__}: {error}"))
-            raise RunError(f"The run broke while {self.result.stage}: {self.result.error}") from error
+            raise RunError(f"The run broke {during(self.result.stage)}: {self.result.error}") from error
         return self.result
 
     def _explain(self, text: str) -> str:
         # Nothing is known to say a secret; should a message ever hold one, it ends here.
         return explain(self.request.secrets.mask(text), self.request.resolved.settings, self.profile.engine)
 
+    def _about(self, error: OSError) -> str:
+        """Return one sentence for what the operating system refused; what its words do not say, the log has to."""
+        todo = remedy(error.errno, "benchmark_work_dir")
+        if error.filename is None and not todo:
+            traceback.print_exc()
+            return f"{type(error).__name__}: {error}"
+        where = Path(error.filename or self.request.directory).absolute()
+        return f"{error.strerror or error}: {where}. {todo}".rstrip()
+
     def _stages(self) -> None:
-        settings, profile = self.request.resolved.settings, self.profile
+        settings, profile = self.request.settings, self.profile
         with self._stage("environment"):
             (self.request.directory / ROOM).write_bytes(b"\0" * ROOM_BYTES)
             environment = validate_environment(settings, profile.engine)
             variables = tuple(sorted(self.request.secrets.environment))
-            environment = environment.model_copy(update={"variables": variables})
+            environment = environment.model_copy(update={"variables": variables, "code": self.request.code})
             self._update(environment=environment)
+            if self.request.owner:
+                self._claim(environment)
             require_idle(settings, profile.engine, environment)
             dataset = load_dataset(profile.dataset, settings, dict(profile.dataset_options))
             info = DatasetInfo(name=dataset.name, prompts=len(dataset.prompts), sha256=dataset.sha256)
@@ -183,6 +229,18 @@ class _Run:
             if settings.benchmark_audit:
                 with self._stage("audit"):
                     self._update(audit=run_audit(bench, self._rate(bench), settings))
+
+    def _claim(self, seen: Environment) -> None:
+        """Keep others from measuring here at the same time, or wait for their end."""
+        settings = self.request.settings
+        uses = tuple(gpu.uuid or f"index-{gpu.index}" for gpu in seen.gpus) or (CPU,)
+        words = who_measures(self.request.run_id, self.request.owner)
+        self.claimed = claim_machine(
+            Claim(uses, settings.benchmark_shared_machine, words),
+            settings.benchmark_sync_timeout_s if settings.benchmark_busy == "wait" else 0,
+            waiting=lambda other: self.progress.stage(f"waiting: {other}"),
+        )
+        self.progress.stage("environment")
 
     def _warm_up(self, bench: Bench) -> None:
         samples = bench.in_turn([bench.workload.query(index) for index in range(self.profile.warmup)], shown=True)
@@ -241,7 +299,7 @@ class _Run:
             yield Lock(directory / f"{of_repeat(READY, number)}.lock")
 
     def _begin(self, measured: Pass, number: int) -> Start | None:
-        """Watch the node idle, and return the agreed start of a repeat once it is told; None: begin at once."""
+        """Watch the node idle, and return the agreed start of a repeat once it has come; None: begin at once."""
         measured.prepare()
         if measured.watch.gpus:  # of a host there is nothing to learn while it waits
             measured.watch.idle()
@@ -328,7 +386,8 @@ class _Run:
                     write_atomic(self.path.with_suffix(".txt"), render_node(self.result))
             self.progress.finish(status)
         except OSError as full:
-            raise RunError(f"The result cannot be written to {self.path}: {full.strerror}.") from full
+            todo = remedy(full.errno, "benchmark_work_dir")
+            raise RunError(f"The result cannot be written to {self.path}: {full.strerror}. {todo}".rstrip()) from full
 
     def _judged(self, status: Status) -> dict[str, Any]:
         measured = self.measured.metrics() if self.measured else None

@@ -1,7 +1,7 @@
 """Begin to measure at the time that the controller agreed on with all nodes.
 
-The node says that it is ready with one file in its run's directory and is told when to start with another. Both are
-renamed into place, so that neither is ever seen half; whoever puts the second rings the bell.
+The node says that it is ready with one file in its run's directory and is sent the time of its start with another. Both
+are renamed into place, so that neither is ever seen half; whoever puts the second rings the bell.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOOK_S, DEAF_LOOK_S = 5.0, 0.1
 
 @dataclass(frozen=True)
 class Start:
-    """An agreed start: by the node's wall clock, as it was told, and on the clock of the run (`now_ns`)."""
+    """An agreed start: by the node's wall clock, as it was sent, and on the clock of the run (`now_ns`)."""
 
     unix_ns: int
     at_ns: int
@@ -35,7 +35,7 @@ class Start:
 def wait_for_turn(directory: Path, wait_s: float, environment: Environment | None, starting: Lock) -> None:
     """Report that this node is ready, and what it is; return once it is this node's turn to measure alone.
 
-    Lets go of `starting`. Raises RunError where it is not told within `wait_s` seconds.
+    Releases `starting`. Raises RunError where the word does not come within `wait_s` seconds.
     """
     write_atomic(directory / READY, environment.model_dump_json() if environment else "")
     starting.release()
@@ -43,7 +43,7 @@ def wait_for_turn(directory: Path, wait_s: float, environment: Environment | Non
 
 
 def end_turn(directory: Path, turn: Lock) -> None:
-    """Report that this node has measured alone; lets go of `turn`, for which `converse.sh` waits."""
+    """Report that this node has measured alone; releases `turn`, for which `converse.sh` waits."""
     write_atomic(directory / TURN_OVER, "")
     turn.release()
 
@@ -51,13 +51,13 @@ def end_turn(directory: Path, turn: Lock) -> None:
 def wait_for_start(
     directory: Path, wait_s: float, environment: Environment | None, starting: Lock, repeat: int = 1
 ) -> Start:
-    """Report that this node is ready for a repeat, and what it is; return the start once it is told.
+    """Report that this node is ready for a repeat, and what it is; return the start once it has come.
 
     What is to be done before it, and whatever touches the disk, is done in the time that is left.
 
-    Lets go of `starting`, for which `converse.sh` waits.
+    Releases `starting`, for which `converse.sh` waits.
 
-    Raises RunError where it is not told within `wait_s` seconds.
+    Raises RunError where it does not come within `wait_s` seconds.
     """
     write_atomic(directory / of_repeat(READY, repeat), environment.model_dump_json() if environment else "")
     starting.release()

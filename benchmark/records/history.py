@@ -14,6 +14,7 @@ class HistoryPoint(Record):
     """One run of a node."""
 
     run_id: Name
+    created_at: Text = Field("", description="UTC, ISO 8601")
     valid: bool
     values: dict[Name, float] = Field(description="metric -> value; what is undefined is left out")
 
@@ -50,10 +51,34 @@ class NodeHistory(Record):
     drift: tuple[DriftAt, ...] = Field((), description="one for each run at which something shifted")
 
 
+class RunOfNode(Record):
+    """How one run ended for a node."""
+
+    run_id: Name
+    created_at: Name = Field(description="UTC, ISO 8601")
+    profile: Name
+    state: Name = Field(description="valid, invalid; interrupted, failed, missing, refused; partial; no summary")
+    stage: Text = Field("", description="in which stage it failed or was interrupted; empty: it did not, or not known")
+    reason: Text = Field("", description="why, where it is not valid")
+
+
+class NodeRuns(Record):
+    """A node's newest runs, whatever was asked in them: those that failed have no comparison key."""
+
+    node: Name
+    count: Count = Field(description="all stored runs that asked the node")
+    newest: tuple[RunOfNode, ...] = Field(description="the newest ten of them, oldest first")
+    failed: Count = Field(
+        description="those of the newest without a complete result, partial runs and runs without a summary aside"
+    )
+    failed_in: dict[Text, Count] = Field(default_factory=dict, description="stage -> how many of them, where known")
+
+
 class History(Record):
     """All nodes of a results directory."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     disclaimer: Text = DISCLAIMER
     nodes: tuple[NodeHistory, ...]
+    runs: tuple[NodeRuns, ...] = Field((), description="one for each node")
     skipped: tuple[Text, ...] = Field((), description="runs that could not be read, and why")

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from benchmark.records.base import SCHEMA_VERSION, Count, Name, Nanoseconds, Record, Text
 from benchmark.records.cluster import Drift
-from benchmark.records.environment import Environment
+from benchmark.records.environment import Code, Environment
 from benchmark.settings import ResolvedSettings
 
 
@@ -35,6 +35,19 @@ class Controller(Record):
     started: Count = Field(description="clock ticks from its machine's start: a pid may be given to another process")
 
 
+class Owner(Record):
+    """Whose a run is: what its directories on the nodes are known by."""
+
+    token: Text = Field("", description="in run.json, the order, and the run's directory on each node")
+    user: Text = ""
+    host: Text = Field("", description="the controller")
+
+    @property
+    def words(self) -> str:
+        """In words, on one line: who it is."""
+        return " ".join(f"{self.user or 'somebody'} on {self.host or 'an unknown controller'}".split())
+
+
 class Attempt(Record):
     """One playbook's work on a run: the first one opened it, the others resumed it."""
 
@@ -43,6 +56,7 @@ class Attempt(Record):
     nodes: tuple[Name, ...] = Field(description="those that it was to measure")
     notes: tuple[Text, ...] = Field((), description="nodes that are new or gone, or left for later, a sentence each")
     controller: Controller | None = None
+    code: Code | None = Field(None, description="that was to measure")
 
 
 class RunRecord(Record):
@@ -52,10 +66,18 @@ class RunRecord(Record):
     run_id: Name
     created_at: Name
     command: Text = Field(description="the command to run it again")
+    command_hides: tuple[Name, ...] = Field(
+        (), description="variables that the command lacks because they are secret: to be given again"
+    )
     versions: dict[Name, Text]
     nodes: dict[Name, ResolvedSettings]
     hosts: dict[Name, Text] = Field(default_factory=dict, description="node -> address that Ansible used")
+    inventory: tuple[Name, ...] = Field((), description="all nodes of the inventory, also those that were not asked")
     on_command_line: tuple[Name, ...] = Field((), description="the settings that -e gave")
+    limited: bool | None = Field(
+        None, description="whether --limit left out nodes of the inventory when it was opened; absent: not known"
+    )
+    token: Text = Field("", description="by which the run's directories on the nodes are known; empty: there is none")
     attempts: tuple[Attempt, ...] = Field((), description="the first one first; empty: one, by hand")
 
     def took_part(self, node: str, attempt: int) -> bool:
@@ -80,7 +102,7 @@ class ReadyNode(Record):
 
 
 class AgreedStart(Record):
-    """`start.json`: when the nodes that were ready were told to begin to measure."""
+    """`start.json`: when the nodes that were ready were to begin to measure."""
 
     attempt: Count = 1
     start_unix_ns: Nanoseconds = Field(description="by the controller's clock")

@@ -1,62 +1,22 @@
-# Look at what the roles put on the node, or remove what of it is named on standard input. What is not marked as the roles'
-# own stays; where a run measures or an environment is in use, everything does.
-# Arguments: "look" or "remove", the node's name, benchmark_work_dir, hf_cache_dir, "yes" where what the roles brought into
-# that goes too, and the environments' directories.
-# Prints lines of fields with tabs between them: "busy" and why, and that is all; "remove", KiB, path and what it is (once it
-# is gone: "removed"); "leave", path and why.
-set -u
-expand() { case $1 in "~") echo "$HOME" ;; "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "${1%/}" ;; esac; }
-mode=$1 node=$2 work=$(expand "$3") cache=$(expand "$4") with_cache=$5
-shift 5
-confirmed=
-[ "$mode" = remove ] && confirmed=$(cat)
+# Look at what the roles put on the node, or remove it. What is not marked as the roles' own stays; where a run measures or an
+# environment is in use, everything does.
+# Before this stands removal.sh. Further arguments: "yes" where what the roles brought into the cache goes too, directories where
+# engines keep what they compiled (with colons between them), and the environments' directories.
+with_cache=$1 compiled=$2
+shift 2
 
-busy() {
-  printf 'busy\t%s\n' "$1"
-  exit 0
-}
-leave() { if [ -e "$1" ] || [ -L "$1" ]; then printf 'leave\t%s\t%s\n' "$1" "$2"; fi; }
-# Argument: the path, and what it is. Fails where it stays.
-take() {
-  if [ -L "$1" ]; then
-    leave "$1" "it is a link: remove what it leads to by hand"
-    return 1
-  fi
-  kib=$(du -sk "$1" 2> /dev/null)
-  kib=${kib%%[!0-9]*}
-  if [ "$mode" = look ]; then
-    printf 'remove\t%s\t%s\t%s\n' "${kib:-0}" "$1" "$2"
-  elif printf '%s\n' "$confirmed" | grep -Fxq -e "$1"; then
-    said=$(rm -rf -- "$1" 2>&1)
-    if [ -e "$1" ]; then
-      leave "$1" "it cannot be removed: $(printf %.300s "$said" | tr '\n\t' '  ')"
-      return 1
-    fi
-    printf 'removed\t%s\t%s\t%s\n' "${kib:-0}" "$1" "$2"
-  else
-    leave "$1" "it came after you were asked"
-    return 1
-  fi
-}
-# Whether somebody holds the lock; nobody does where there are no locks.
-held() { [ -f "$1" ] && flock -n -s -E 99 "$1" true 2> /dev/null; [ $? = 99 ]; }
-
-# Any node's run: several may share this home.
-for order in "$work"/*/*/order.json; do
-  run=${order%/order.json}
-  [ -f "$order" ] && [ ! -f "$run/exit_code" ] || continue
-  { read -r pid < "$run/pid"; } 2> /dev/null || pid=
-  if { [ -n "$pid" ] && [ "/proc/$pid/cwd" -ef "$run" ]; } || held "$run/running.lock"; then
-    busy "a run measures in $run"
-  fi
+# Any node's run: several may share this home directory.
+for run in "$work"/*/*; do
+  measures "$run" && busy "a run measures in $run"
 done
 for given; do
   dir=$(expand "$given")
   held "${dir%/*}/.${dir##*/}.lock" && busy "an installation into $dir is under way"
-  pattern=$(printf %s "$dir/bin/" | sed 's/[][\.*^$]/\\&/g')
-  for found in $(grep -azl "^$pattern" /proc/[0-9]*/cmdline 2> /dev/null); do
-    pid=${found#/proc/}
-    busy "process ${pid%/cmdline} is of the environment $dir"
+  for made in "$dir" "$dir"-????????????; do
+    for mark in "$made/.llm-benchmark" "$made"/code/*/.llm-benchmark; do
+      held "$mark" -x && busy "a run uses the environment $made"
+    done
+    pid=$(process_of "$made") && busy "process $pid is of the environment $made"
   done
 done
 
@@ -77,22 +37,24 @@ for run in "$work"/*/*; do
 done
 if [ "$mode" = remove ]; then rmdir "$work"/*/ "$work" 2> /dev/null; fi
 
-# Environments: python_env_install marks one when it is complete.
+# Environments: python_env_install marks one when it is complete. Beside the one that the settings name others may be kept.
 for given; do
   dir=$(expand "$given")
   beside=${dir%/*}/.${dir##*/}
-  case $HOME/ in
-    "$dir"/*) leave "$dir" "the home lies in it" ;;
-    *)
-      if [ -f "$dir/.llm-benchmark" ] && [ -f "$dir/pyvenv.cfg" ]; then
-        if take "$dir" "an environment" && [ "$mode" = remove ]; then rm -f "$beside.lock" "$beside.lock.held"; fi
-      else
-        leave "$dir" "it lacks the mark .llm-benchmark: never completed, or made by somebody else"
-      fi
-      ;;
-  esac
+  for made in "$dir" "$dir"-????????????; do
+    case $HOME/ in
+      "$made"/*) leave "$made" "the home directory lies in it" ;;
+      *)
+        if [ -f "$made/.llm-benchmark" ] && [ -f "$made/pyvenv.cfg" ]; then
+          if take "$made" "an environment" && [ "$mode" = remove ]; then rm -f "$beside.lock" "$beside.lock.held"; fi
+        else
+          leave "$made" "it lacks the mark .llm-benchmark: never completed, or made by somebody else"
+        fi
+        ;;
+    esac
+  done
   if [ -d "$beside.wheels" ]; then
-    if [ -z "$(find "$beside.wheels" -type f ! -name '*.whl' 2> /dev/null | head -n 1)" ]; then
+    if only_wheels "$beside.wheels"; then
       take "$beside.wheels" "wheels on their way into an environment"
     else
       leave "$beside.wheels" "it holds more than wheels"
@@ -121,7 +83,6 @@ if [ "$with_cache" = yes ]; then
 else
   leave "$cache" "reset_hf_cache is not true"
 fi
-for other in "$HOME/.cache/vllm" "$HOME/.cache/flashinfer"; do
-  leave "$other" "it belongs to whoever uses vLLM here"
-done
+IFS=:
+for other in $compiled; do leave "$(expand "$other")" "an engine compiled it, perhaps another user's of it too"; done
 exit 0

@@ -26,10 +26,13 @@ from benchmark.files import read_record
 from benchmark.fleet.errors import ControllerGone
 from benchmark.fleet.measure import Measurement, Outcome
 from benchmark.fleet.remote_run import Node, Reports
+from benchmark.provisioned import PROVISIONING_ROLES
 from benchmark.rundir import NODES, ORDER, RunOrder
+from benchmark.words import plural
 
-# What the roles before it register of a node, by which it is told that one of them failed there.
-BEFORE = ("preflight_node", "python_env_made", "vllm_made", "hf_cache_provided")
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+# What the roles before it register of a node, which shows whether one of them failed there.
+BEFORE = ("preflight_node", *(f"{role}_made" for role in PROVISIONING_ROLES))
 
 
 class ActionModule(NodeAction):
@@ -45,7 +48,11 @@ class ActionModule(NodeAction):
         Those are not failed, as this is one task for all: why is in their `failure.json`.
         """
         if self.check_mode:
-            return {"changed": True, "note": "The benchmark would be started.", "fetched": [], "failures": {}}
+            would = [name for name in nodes(self.task_vars) if not _failed_before(self.task_vars["hostvars"][name])]
+            limit_s, work_dir = self.setting("benchmark_timeout_s"), self.setting("benchmark_work_dir")
+            results = f"results would go to {self.setting('benchmark_results_dir')} on the controller"
+            show(plural(len(would), "node"), f"would measure, each for {limit_s} s at most in {work_dir}; {results}")
+            return {"changed": bool(would), "would": would, "fetched": [], "failures": {}}
         outcome = self._measure() if self._todo else Outcome()
         if outcome.interrupted:
             keep_interruption(self.run_dir, interrupted_by())
@@ -67,7 +74,9 @@ class ActionModule(NodeAction):
     def _node(self, name: str, variables: Mapping[str, Any]) -> Node:
         place = self.run_dir / NODES / name
         order = read_record(place / ORDER, RunOrder)
-        return Node(name, ssh_to(self, name, variables), order, place, secrets_of(variables).line())
+        secrets = secrets_of(variables)
+        chosen = VISIBLE in secrets.environment
+        return Node(name, ssh_to(self, name, variables), order, place, secrets.line(), chosen)
 
     @property
     def run_dir(self) -> Path:

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import shlex
+import secrets
+import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible import context, release
+from ansible.module_utils.common.text.converters import to_text
 from ansible.utils.display import Display
+from command_line import CommandLine, command_line
+from environment_action import code_in, own_wheel
 from node_action import CHECKOUT, NodeAction, NodeFailure
-from play_settings import SECRETS, Play, resolve_play
+from play_settings import Play, nodes, resolve_play, secret_values
 from run_lock import warn_without_locks
 
 from benchmark.cluster.attempts import open_attempt
 from benchmark.cluster.estimated_duration import estimated_durations
+from benchmark.cluster.names import some
+from benchmark.cluster.packages.environments import Wanted
 from benchmark.cluster.resume import controller, remaining
+from benchmark.code import code_of, code_words
 from benchmark.errors import InputError
 from benchmark.files import write_record
 from benchmark.fleet.rendezvous import measures, patience_s, repeats_s, turns_s
-from benchmark.records import RunRecord
-from benchmark.rundir import NODES, ORDER, RunOrder, open_run
+from benchmark.provisioned import ENGINES
+from benchmark.records import Code, Owner, RunRecord
+from benchmark.rundir import NODES, ORDER, RunOrder, open_run, user_name
 from benchmark.settings import ResolvedSettings
+from benchmark.words import plural
 
 
 class ActionModule(NodeAction):
@@ -42,6 +53,8 @@ class ActionModule(NodeAction):
         And of a run that is resumed: `settings_from`, its directory, and `done`, the nodes that nothing is asked of.
         """
         play = resolve_play(self.task_vars, self._loader)
+        # Before the directory changes: what is given on the command line is relative to this one.
+        self.command = self._command_line()
         asked = next(iter(play.resolved.values())).settings.benchmark_fail_on_invalid
         given = next(iter(play.given.values())).get("benchmark_fail_on_invalid", asked)
         reported = {"changed": not self.check_mode, "settings_from": "", "done": [], "fail_on_invalid": given}
@@ -54,39 +67,61 @@ class ActionModule(NodeAction):
 
     def _new(self, play: Play) -> dict[str, Any]:
         os.chdir(CHECKOUT)  # relative settings mean the checkout, wherever ansible-playbook was called
+        code = self._code()
         run_id, directory = open_run(
             play.resolved,
-            command=_command_line(),
+            command=self.command.text,
+            command_hides=self.command.hidden,
             versions={"ansible-core": release.__version__},
             hosts=play.hosts,
+            inventory=self.task_vars["groups"].get("gpu_nodes", ()),
             on_command_line=play.on_command_line,
             controller=controller(os.getppid()),
+            code=code,
+            token=(token := secrets.token_hex(16)),
+            limited=bool(set(self.task_vars["groups"].get("gpu_nodes", ())) - set(play.resolved)),
         )
-        return self._order(run_id, directory, play.resolved, 1)
+        return self._order(run_id, directory, play.resolved, 1, code, token)
+
+    def _code(self) -> Code:
+        """Return the code that the nodes are to measure with: what the role python_env installs there."""
+        return code_of(CHECKOUT, code_in(own_wheel()))
 
     def _further(self, play: Play, run_dir: Path, run: RunRecord) -> dict[str, Any]:
         left = remaining(run_dir, run, play.resolved, self.task_vars["groups"].get("gpu_nodes", ()))
+        notes = left.notes
+        if play.left_out:
+            names = some(play.left_out, most=20)
+            notes += (f"Left out by --limit when the run was opened, and now too: {names}; --limit names them.",)
         which = f"{_count(len(left.todo))} to measure, {_count(len(left.done))} complete and left alone"
-        for sentence in (f"Resuming the run {run.run_id}: {which}.", *left.notes):
+        for sentence in (f"Resuming the run {run.run_id}: {which}.", *notes):
             Display().display(sentence)
-        reported = {"settings_from": str(run_dir), "done": list(left.done)}
+        reported = {"settings_from": str(run_dir), "done": [*left.done, *play.left_out]}
         todo = {node: play.resolved[node] for node in left.todo}
         if self.check_mode or not todo:
             known = {"run_id": run.run_id, "dir": "" if self.check_mode else str(run_dir)}
             return {**known, **reported, "changed": False}
+        code = self._code()
         number = open_attempt(
             run_dir,
             run,
             todo,
-            command=_command_line(),
-            notes=left.notes,
+            command=self.command.text,
+            notes=(*notes, *_other_code(run, code)),
             hosts={node: play.hosts[node] for node in todo},
             leader=controller(os.getppid()),
+            code=code,
         )
-        return self._order(run.run_id, run_dir, todo, number) | reported
+        return self._order(run.run_id, run_dir, todo, number, code, run.token) | reported
 
     def _order(
-        self, run_id: str, directory: Path, resolved: Mapping[str, ResolvedSettings], attempt: int
+        self,
+        run_id: str,
+        directory: Path,
+        resolved: Mapping[str, ResolvedSettings],
+        attempt: int,
+        code: Code,
+        token: str,
     ) -> dict[str, Any]:
         asked = list(resolved.values())
         wait_s, all_turns_s = patience_s(asked), turns_s(asked)
@@ -103,6 +138,9 @@ class ActionModule(NodeAction):
                 node=node,
                 attempt=attempt,
                 resolved=settings,
+                owner=Owner(token=token, user=user_name(), host=socket.gethostname()),
+                code=code,
+                environments=_environments(settings),
                 wait_s=(wait_s or 0) + more_s if waits else None,
                 solo=waits and all_turns_s > 0,
                 limit_s=settings.settings.benchmark_timeout_s + more_s if more_s else None,
@@ -110,26 +148,33 @@ class ActionModule(NodeAction):
             write_record(place / ORDER, order)
         return {"run_id": run_id, "dir": str(directory)}
 
+    def _command_line(self) -> CommandLine:
+        known = self.task_vars["hostvars"]
+        secrets = {value for node in nodes(self.task_vars) for value in secret_values(known[node])}
+        extras = [to_text(extra) for extra in context.CLIARGS.get("extra_vars") or ()]
+        return command_line(sys.argv, extras, checkout=CHECKOUT, cwd=Path.cwd(), secrets=secrets)
+
+
+def _environments(asked: ResolvedSettings) -> dict[str, str]:
+    """Return the fingerprints of the environments that a node is to have.
+
+    What cannot be read is reported by the role that makes the environment, and no run starts there.
+    """
+    found = {}
+    for role in ("python_env", *([asked.profile.engine] if asked.profile.engine in ENGINES else [])):
+        with suppress(OSError, InputError):
+            found[role] = Wanted.of(role, functools.partial(getattr, asked.settings), CHECKOUT).fingerprint()
+    return found
+
+
+def _other_code(run: RunRecord, code: Code) -> Iterator[str]:
+    """Yield a sentence where an earlier attempt was of other code: what it measured is kept, and drift names it."""
+    earlier = {each.code.sha256: each.code for each in run.attempts if each.code}
+    earlier.pop(code.sha256, None)
+    if earlier:
+        words = ", ".join(map(code_words, earlier.values()))
+        yield f"Measured with code {code_words(code)}; earlier attempts with {words}."
+
 
 def _count(number: int) -> str:
-    return f"{number} node" if number == 1 else f"{number or 'no'} nodes"
-
-
-def _command_line() -> str:
-    """Return the command to run it again; the values of -e that may be secret are left out."""
-    words = ["ansible-playbook", *context.CLIARGS.get("args", ())]
-    for source in context.CLIARGS.get("inventory") or ():
-        words += ["-i", source]
-    if context.CLIARGS.get("subset"):
-        words += ["--limit", context.CLIARGS["subset"]]
-    for extra in context.CLIARGS.get("extra_vars") or ():
-        text = extra.decode() if isinstance(extra, bytes) else str(extra)
-        words += ["-e", text if _harmless(text) else "..."]
-    return shlex.join(words)
-
-
-def _harmless(extra: str) -> bool:
-    """Return whether a word of -e sets benchmark_* variables only (or names a file): nothing else is written down."""
-    names = [word.partition("=")[0] for word in shlex.split(extra) if "=" in word]
-    settings = all(name.startswith("benchmark_") and name not in SECRETS for name in names)
-    return extra.startswith("@") or (settings and len(names) == len(shlex.split(extra)))
+    return plural(number, "node") if number else "no nodes"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible import release
 from ansible.errors import AnsibleError
+from ansible.utils.display import Display
 from connections import SESSIONS, connection_kind
 from node_action import CHECKOUT, NodeAction, NodeFailure
-from play_settings import nodes, resolve_play
+from play_settings import nodes, prometheus_dir_of, resolve_play
 
+from benchmark.cluster.inventory import PROMETHEUS_DIR, require_writable
 from benchmark.cluster.packages.wheelhouse import on_controller, require_pins
 from benchmark.errors import InputError
+from benchmark.provisioned import ENGINES
 from benchmark.settings import ResolvedSettings
-from benchmark.vllm import ENGINE as VLLM
-from benchmark.vllm import check_vllm_options
 
 OLDEST, BELOW = (2, 19), (2, 22)
+# In env/, of the directory that ansible-runner is called in: what one call writes there, the next one reads.
+RUNNER_FILES = ("extravars", "cmdline")
 
 
 class ActionModule(NodeAction):
@@ -30,23 +35,28 @@ class ActionModule(NodeAction):
     _requires_connection = False
 
     def act(self) -> dict[str, Any]:
-        """Return the profiles that the nodes will run, and for the nodes that need vLLM the GPUs of one copy."""
+        """Return the profiles that the nodes will run, and by provisioned engine and node the GPUs of one copy."""
         version = tuple(int(part) for part in release.__version__.split(".")[:2])
         if not OLDEST <= version < BELOW:
             raise NodeFailure(
                 f"ansible-core is {release.__version__}; {'.'.join(map(str, OLDEST))} or newer and below "
                 f"{'.'.join(map(str, BELOW))} is needed: install requirements.txt."
             )
+        _name_what_runner_keeps()
         self._check_connections()
         resolved = resolve_play(self.task_vars, self._loader).resolved
         self._check_wheelhouses(resolved.values())
+        self._check_prometheus()
         return {
             "changed": False,
             "profiles": sorted({r.profile.name for r in resolved.values()}),
-            "vllm": {
-                node: check_vllm_options(dict(r.profile.engine_options)).tensor_parallel_size
-                for node, r in resolved.items()
-                if r.profile.engine == VLLM
+            "engines": {
+                name: {
+                    node: engine.check_options(r.profile.engine_options).tensor_parallel_size
+                    for node, r in resolved.items()
+                    if r.profile.engine == name
+                }
+                for name, engine in ENGINES.items()
             },
         }
 
@@ -68,13 +78,21 @@ class ActionModule(NodeAction):
         if found:
             raise NodeFailure("\n".join(found))
 
+    def _check_prometheus(self) -> None:
+        """Refuse a directory for Prometheus that is not there or that cannot be written."""
+        try:
+            if directory := prometheus_dir_of(self.task_vars):
+                require_writable(PROMETHEUS_DIR, directory)
+        except InputError as error:
+            raise NodeFailure(str(error)) from error
+
     def _check_wheelhouses(self, nodes: Iterable[ResolvedSettings]) -> None:
         """Refuse a wheelhouse that is not there, or that lacks a package which is pinned."""
         wanted = set()
         for settings, engine in ((r.settings, r.profile.engine) for r in nodes):
             wanted.add(("python_env", settings.python_env_wheelhouse, settings.python_env_requirements))
-            if engine == VLLM:
-                wanted.add(("vllm", settings.vllm_wheelhouse, settings.vllm_requirements))
+            if own := ENGINES.get(engine):
+                wanted.add((engine, own.setting(settings, "wheelhouse"), own.setting(settings, "requirements")))
         for prefix, given, pins in sorted(wanted):
             if not given:
                 continue
@@ -85,3 +103,17 @@ class ActionModule(NodeAction):
                 raise NodeFailure(str(error)) from error
             except OSError as error:
                 raise NodeFailure(f"{prefix}_requirements: {file}: {error.strerror}.") from error
+
+
+def _name_what_runner_keeps() -> None:
+    """Say which files of an earlier call of ansible-runner in the checkout have a say in this one too."""
+    artifacts = os.environ.get("AWX_ISOLATED_DATA_DIR")
+    if artifacts is None or CHECKOUT / "artifacts" not in Path(artifacts).resolve().parents:
+        return
+    for path in (CHECKOUT / "env" / name for name in RUNNER_FILES):
+        if path.is_file():
+            written = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
+            Display().warning(
+                f"ansible-runner takes what {path} says into this run; it was written at {written}: remove it unless "
+                "it is meant for this run (suppress_env_files=True, or --omit-env-files, writes none)."
+            )

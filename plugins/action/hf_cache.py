@@ -9,8 +9,12 @@ import posixpath
 import shlex
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,22 +25,27 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
+from environment_action import BUSY, code_in, keep_away, made_of, own_wheel
 from node_action import CHECKOUT, NodeAction, NodeFailure
 
+from benchmark.cluster.packages.environments import with_find
 from benchmark.errors import InputError, SetupError
+from benchmark.fleet.remote_run import await_machine
 from benchmark.fleet.session import ANSWER_S
 from benchmark.locks import take
 from benchmark.node.hub.cache import COMMIT, Manifest, RepositoryCache
 from benchmark.node.hub.files import DATASET, MODEL, Kind
 from benchmark.profiles import load_profile
-from benchmark.settings import is_directory_path
+from benchmark.progress import PREFIX, gigabytes
+from benchmark.settings import Settings, is_directory_path
+from benchmark.words import plural
 
 FILES = CHECKOUT / "roles/hf_cache/files"
 NO_ENVIRONMENT = 100  # files/fetch.sh
 # Exit codes of coreutils' timeout: the limit has passed; and SIGKILL, by itself after the limit or by somebody else.
 TIMED_OUT, KILLED = 124, 137
 KILLED_BY = 9
-# Of a look, in seconds: what was verified before is told from sizes and times.
+# Of a look, in seconds: what was verified before is seen from sizes and times.
 LOOK_S = "15"
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 # What both commands print, besides more.
@@ -98,6 +107,8 @@ class ActionModule(NodeAction):
         # Read here and not given to the task: a task's arguments are printed with -vvv.
         # The role's own default, for a play without the role.
         token = str(self.setting("hf_cache_token", os.environ.get("HF_TOKEN")) or "").strip()
+        if not self.check_mode:
+            keep_away(self)
         try:
             done = self._model(token)
             dataset = self._provide(self._dataset_part(), token) if self._needs_dataset() else None
@@ -151,9 +162,22 @@ class ActionModule(NodeAction):
         else:
             words = [] if source == "hub" else ["--offline"]
             done = self._fetch(part, *words, *(["--check"] if self.check_mode else []), stdin=token + "\n")
+        where = f"{part.repository} in {self.setting('hf_cache_dir')}"
         if done is None:
-            note = "The environment is not there yet; model and dataset would be fetched or verified."
-            return {"changed": True, "note": note}
+            least = (
+                f"at least {self.setting('hf_cache_min_free_gb')} GB (hf_cache_min_free_gb) "
+                if part.kind is MODEL
+                else ""
+            )
+            what = f"verify {where}" if source == "none" else f"fetch or verify {least}of {where}"
+            self.would(f"{what}, once the environment is there")
+            return {"changed": True}
+        if self.check_mode and done["changed"]:
+            size = gigabytes(int(done.get("missing_bytes", 0)))
+            known = f"{size} in {plural(len(done['missing']), 'file')}" if done["snapshot"] else "what the hub lists"
+            self.would(
+                f"fetch {known} of {where}" if done["missing"] or not done["snapshot"] else f"verify and link {where}"
+            )
         if source == "none" and done["changed"] and (done["snapshot"] is None or done["missing"]):
             raise NodeFailure(
                 f"{part.repository} is not complete in {self.setting('hf_cache_dir')} on the node, and hf_cache_source "
@@ -167,7 +191,9 @@ class ActionModule(NodeAction):
 
     def _look_at(self, part: Part) -> str:
         """Return the command that looks whether the part is there and verified; it has no time to verify much."""
-        return self._command(part, LOOK_S, "--offline", "--check")
+        # It starts a Python: not beside a run that measures.
+        settings = Settings.model_validate({name: self.setting(name) for name in BUSY})
+        return f"{await_machine(settings, wait=False)} && {self._command(part, LOOK_S, '--offline', '--check')}"
 
     def _seen(self, part: Part, answers: Mapping[str, str]) -> dict[str, Any] | None:
         """Return the answer of a look that found everything in order."""
@@ -189,7 +215,7 @@ class ActionModule(NodeAction):
         began = time.monotonic()
         # The play's `environment` (HF_ENDPOINT, HTTPS_PROXY): Ansible itself gives it to modules only.
         command = f"env {self._compute_environment_string()} {self._command(part, limit, *options)}"
-        code, out, err = self.shell(command, stdin=stdin, answer_s=float(limit) + ANSWER_S)
+        code, out, err = self.shell(command, stdin=stdin, answer_s=float(limit) + ANSWER_S, progress=True)
         if code == KILLED and time.monotonic() - began >= float(limit):
             code = TIMED_OUT
         if code == NO_ENVIRONMENT:
@@ -200,8 +226,17 @@ class ActionModule(NodeAction):
         return _answer(part, code, out, err, limit)
 
     def _command(self, part: Part, limit_s: str, *options: str) -> str:
-        script = shlex.quote((FILES / "fetch.sh").read_text(encoding="utf-8"))
-        words = [str(self.setting("python_env_dir")), limit_s, part.command, *part.options, *part.on_node]
+        script = shlex.quote(with_find((FILES / "fetch.sh").read_text(encoding="utf-8")))
+        wanted, fingerprint = made_of(self, "python_env")
+        words = [
+            wanted.directory,
+            fingerprint,
+            code_in(own_wheel()),
+            limit_s,
+            part.command,
+            *part.options,
+            *part.on_node,
+        ]
         words += ["--cache-dir", str(self.setting("hf_cache_dir")), *options]
         return f"sh -c {script} fetch {shlex.join(words)}"
 
@@ -243,20 +278,38 @@ class ActionModule(NodeAction):
     def _download(self, part: Part, words: list[str], token: str) -> dict[str, Any]:
         environment = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
         limit = str(self.setting("hf_cache_timeout_s"))
-        try:
-            done = subprocess.run(
+        with tempfile.TemporaryFile("w+") as out:
+            process = subprocess.Popen(
                 [sys.executable, "-m", "benchmark", *words],
-                input=token + "\n",
                 env={**environment, "PYTHONPATH": str(CHECKOUT)},
                 cwd="/",
-                capture_output=True,
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=subprocess.PIPE,
                 text=True,
-                timeout=float(limit),
-                check=False,
+                errors="replace",
             )
-        except subprocess.TimeoutExpired:
-            return _answer(part, TIMED_OUT, "", "", limit)
-        return _answer(part, done.returncode, done.stdout, done.stderr, limit)
+            late = threading.Timer(float(limit), process.kill)
+            late.start()
+            said: deque[str] = deque(maxlen=100)
+            try:
+                with process:
+                    assert process.stdin  # noqa: S101 # a pipe was asked for
+                    with suppress(BrokenPipeError), process.stdin:
+                        process.stdin.write(token + "\n")
+                    for line in process.stderr or ():
+                        if line.startswith(PREFIX):
+                            self.show_progress(f"on the controller: {line.removeprefix(PREFIX).strip()}")
+                        else:
+                            said.append(line)
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                expired = not late.is_alive()
+                late.cancel()
+            out.seek(0)
+            return _answer(part, TIMED_OUT if expired else process.returncode, out.read(), "".join(said), limit)
 
     def _push(self, part: Part, manifest: Manifest) -> dict[str, Any] | None:
         """Bring what the node lacks from the controller's cache, and have the node verify and link it."""
@@ -268,8 +321,13 @@ class ActionModule(NodeAction):
         missing = {f.etag: f for f in manifest.files.values() if f.etag in found["missing"]}
         blobs = posixpath.join(posixpath.dirname(posixpath.dirname(found["snapshot"])), "blobs")
         self._shell_or_fail(f"mkdir -p {shlex.quote(blobs)}")
-        for etag, file in sorted(missing.items()):
-            # Beside, under a name of this node's own: another node with the same home may push the same file.
+        total, sent = sum(file.size for file in missing.values()), 0
+        for number, (etag, file) in enumerate(sorted(missing.items())):
+            self.show_progress(
+                f"{gigabytes(sent)} of {gigabytes(total)} sent to the node, {number} of {len(missing)} files"
+            )
+            sent += file.size
+            # Beside, under a name of this node's own: another node with the same home directory may push the same file.
             beside = posixpath.join(blobs, f"{etag}.{self.node}.incomplete")
             try:
                 self._transfer_file(str(cache.blob(file).resolve()), beside)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible.errors import AnsibleError
 from ansible.plugins.loader import action_loader
+from ansible.utils.display import Display
 from connections import ssh_to
 from descriptors import want_descriptors
+from environment_action import EnvironmentAction
 from interruption import run_interruptible
 from node_action import NodeAction, NodeFailure
 from play_settings import nodes
 from reports import at_stage
 
+from benchmark.cluster.machines import listed_twice
+from benchmark.cluster.preflight import Probe
+from benchmark.cluster.preflight_table import Found, found, table
 from benchmark.fleet.probe import ProbeResult, probe
 from benchmark.fleet.ssh import Ssh
+from benchmark.provisioned import ENGINES, PROVISIONING_ROLES
 
-# The roles that ask, each by the action of its name.
-PREFLIGHT, VLLM = "preflight", "vllm"
-ROLES = (PREFLIGHT, "python_env", VLLM, "hf_cache")
+# The roles that ask, each by the action of its name; the engines' share one.
+PREFLIGHT, ENGINE_ENV = "preflight", "engine_env"
+ROLES = (PREFLIGHT, *PROVISIONING_ROLES)
 # Loaded once, in the process that forks the workers; see before_forks.
-for _role in ROLES:
-    action_loader.get(_role, class_only=True)
+for _action in (ENGINE_ENV, *ROLES):
+    if _action not in ENGINES:
+        action_loader.get(_action, class_only=True)
 
 
 class ActionModule(NodeAction):
@@ -57,21 +65,59 @@ class ActionModule(NodeAction):
         results = run_interruptible(probe(asked))
         settled: dict[str, list[str]] = {node: list(ROLES) for node in done}
         failures: dict[str, str] = {}
+        twice = self._listed_twice(roles, results)
         for node, result in results.items():
             settled[node], reason = _judge(roles[node], result)
-            if reason := result.failure or reason:
-                failures[node] = reason
+            if reason := result.failure or twice.get(node) or reason:
+                settled[node], failures[node] = [], reason
+        for line in table(self._found(roles, results)):
+            Display().display(line)
         lacking = [node for node, actions in roles.items() if not set(actions) <= set(settled.get(node, ()))]
-        return {"changed": False, "settled": settled, "failures": failures, "lacking": lacking}
+        # Of a run that is resumed: nothing is asked of these.
+        return {
+            "changed": False,
+            "settled": settled,
+            "done": sorted(done),
+            "failures": failures,
+            "lacking": lacking,
+        }
+
+    def _found(
+        self, roles: Mapping[str, Mapping[str, NodeAction]], results: Mapping[str, ProbeResult]
+    ) -> dict[str, Found]:
+        """Return what was found on each node that answered."""
+        each = {}
+        for node, result in results.items():
+            action = roles[node][PREFLIGHT]
+            command = next(iter(_questions([action])), "")
+            if command in result.answers:
+                probed = Probe.parse(result.answers[command])
+                there = probed.values.get("clock_ns", "")
+                ahead_s = (
+                    (int(there) - result.heard_ns[command]) / 1e9 if there.isdecimal() and len(there) < 20 else None
+                )
+                each[node] = found(probed, str(action.setting("benchmark_device")), ahead_s)
+        return each
+
+    def _listed_twice(
+        self, roles: Mapping[str, Mapping[str, NodeAction]], results: Mapping[str, ProbeResult]
+    ) -> dict[str, str]:
+        """Return for each node that is the same machine as another one a sentence about that."""
+        machines = {}
+        for node, result in results.items():
+            with suppress(NodeFailure, AnsibleError):
+                if (machine := roles[node][PREFLIGHT].machine(result.answers)) is not None:
+                    machines[node] = machine
+        return listed_twice(machines)
 
     def _roles_of(self, node: str) -> dict[str, NodeAction]:
-        wanted = self.task_vars.get("preflight_settings", {}).get("vllm", {})
-        names = [role for role in ROLES if role != VLLM or node in wanted]
+        wanted = self.task_vars.get("preflight_settings", {}).get("engines", {})
+        names = [role for role in ROLES if role not in ENGINES or node in wanted.get(role, {})]
         return {name: self._action(name, self.task_vars["hostvars"][node]) for name in names}
 
     def _action(self, name: str, variables: Mapping[str, Any]) -> NodeAction:
         action: NodeAction = self._shared_loader_obj.action_loader.get(
-            name,
+            ENGINE_ENV if name in ENGINES else name,
             task=self._task,
             play_context=self._play_context,
             loader=self._loader,
@@ -80,6 +126,8 @@ class ActionModule(NodeAction):
             connection=self._connection,
         )
         action.task_vars = variables
+        if isinstance(action, EnvironmentAction):
+            action.settings = name
         return action
 
 

@@ -11,13 +11,16 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible.utils.display import Display
+from environment_action import made_of
 from node_action import CHECKOUT, NodeAction, NodeFailure
 
+from benchmark.cluster.machines import Machine
+from benchmark.cluster.packages.environments import with_find
 from benchmark.cluster.packages.wheelhouse import load, on_controller
-from benchmark.cluster.preflight import Needs, Probe, VllmNeeds, gpus, problems, warnings
+from benchmark.cluster.preflight import EngineNeeds, Needs, Probe, gpus, problems, warnings
 from benchmark.errors import InputError
+from benchmark.provisioned import ENGINES
 from benchmark.settings import is_directory_path
-from benchmark.vllm import LOCK
 
 PROBE = CHECKOUT / "roles/preflight/files/probe.sh"
 
@@ -45,6 +48,20 @@ class ActionModule(NodeAction):
         needs, command = self._needs()
         return self._judge(needs, answers[command]) if command in answers else None
 
+    def machine(self, answers: Mapping[str, str]) -> Machine | None:
+        """Return what tells the node's machine from others; None where it did not answer."""
+        command = self._needs()[1]
+        if command not in answers:
+            return None
+        # A number where one GPU is chosen.
+        visible = (self.setting("benchmark_environment") or {}).get("CUDA_VISIBLE_DEVICES")
+        return Machine.of(
+            Probe.parse(answers[command]),
+            str(self.setting("benchmark_device")),
+            None if visible is None else str(visible),
+            bool(self.setting("benchmark_shared_machine")),
+        )
+
     def _judge(self, needs: Needs, out: str) -> dict[str, Any]:
         probe = Probe.parse(out)
         if found := problems(probe, needs):
@@ -64,27 +81,37 @@ class ActionModule(NodeAction):
             env_gb=float(self.setting("python_env_min_free_gb")) + self._wheels_gb("python_env_wheelhouse"),
             cache_dir=str(self.setting("hf_cache_dir")),
             weights_gb=float(self.setting("hf_cache_min_free_gb")) if fetched else 0,
-            vllm=self._vllm(),
+            engine=self._engine(),
             chosen="CUDA_VISIBLE_DEVICES" in (self.setting("benchmark_environment") or {}),
         )
         revision = str(self.setting("benchmark_model_revision"))
         repository = f"models--{model.replace('/', '--')}"
         snapshot = f"{needs.cache_dir}/hub/{repository}/snapshots/{revision}" if fetched else ""
-        words = [needs.python, needs.env_dir, needs.cache_dir, snapshot, needs.device]
-        words += [needs.vllm.python, needs.vllm.env_dir] if needs.vllm else []
-        return needs, shlex.join(["sh", "-c", PROBE.read_text(encoding="utf-8"), "probe", *words])
+        words = [needs.python, needs.env_dir, self._fingerprint("python_env"), needs.cache_dir, snapshot, needs.device]
+        if needs.engine:
+            words += [needs.engine.python, needs.engine.env_dir, self._fingerprint(needs.engine.engine.name)]
+        return needs, shlex.join(["sh", "-c", with_find(PROBE.read_text(encoding="utf-8")), "probe", *words])
 
-    def _vllm(self) -> VllmNeeds | None:
-        wanted = self.task_vars.get("preflight_settings", {}).get("vllm", {})
-        if self.node not in wanted:
-            return None
-        return VllmNeeds(
-            python=str(self.setting("vllm_python") or self.setting("python_env_python")),
-            env_dir=str(self.setting("vllm_dir")),
-            env_gb=float(self.setting("vllm_min_free_gb")) + self._wheels_gb("vllm_wheelhouse"),
-            locked=self.setting("vllm_requirements") == LOCK,
-            gpus=int(wanted[self.node]),
-        )
+    def _fingerprint(self, role: str) -> str:
+        try:
+            return made_of(self, role)[1]
+        except NodeFailure:  # the role says so itself
+            return ""
+
+    def _engine(self) -> EngineNeeds | None:
+        """Return what the engine needs that is provisioned here; None: there is none."""
+        wanted = self.task_vars.get("preflight_settings", {}).get("engines", {})
+        for name, engine in ENGINES.items():
+            if gpus_of_a_copy := wanted.get(name, {}).get(self.node):
+                return EngineNeeds(
+                    engine,
+                    python=str(self.setting(f"{name}_python") or self.setting("python_env_python")),
+                    env_dir=str(self.setting(f"{name}_dir")),
+                    env_gb=float(self.setting(f"{name}_min_free_gb")) + self._wheels_gb(f"{name}_wheelhouse"),
+                    locked=self.setting(f"{name}_requirements") == engine.lock.file,
+                    gpus=int(gpus_of_a_copy),
+                )
+        return None
 
     def _wheels_gb(self, wheelhouse: str) -> float:
         """Return how much of the disk the wheels take, at most, on their way into a new environment."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from node_action import NodeAction, NodeFailure
 
 from benchmark.cluster.host_keys import Address, HostKey, judge, read_address, read_keys
 from benchmark.errors import InputError
+from benchmark.fleet.ssh import unreachable
 
 
 class ActionModule(NodeAction):
@@ -22,11 +24,11 @@ class ActionModule(NodeAction):
     _requires_connection = False
 
     def act(self) -> dict[str, Any]:
-        """Return `state`, and for a node whose keys are not known what `ssh_trust` needs, and `told` for people."""
+        """Return `state`, and for a node whose keys are not known what `ssh_trust` needs, and `reported` for people."""
         if self._connection.transport != "ssh":
             return {"changed": False, "state": "not over SSH"}
         address = self._address()
-        given = read_keys(self._scan(address))
+        given = read_keys(self._through(address) if address.proxy else self._scan(address))
         if not given:
             raise NodeFailure(
                 f"No SSH host key could be had from {address.host}, port {address.port}: is the node up, is sshd "
@@ -50,28 +52,46 @@ class ActionModule(NodeAction):
 
     def _address(self) -> Address:
         """Ask ssh itself: its own configuration, the inventory's arguments and ansible.cfg's all have a say."""
-        option = self._connection.get_option
-        words = [str(option("ssh_executable"))]
-        for name in ("ssh_args", "ssh_common_args", "ssh_extra_args"):
-            words += shlex.split(str(option(name) or ""))
-        words += ["-p", str(option("port"))] if option("port") else []
-        words += ["-l", str(option("remote_user"))] if option("remote_user") else []
-        code, out, err = _run([*words, "-G", "--", str(option("host"))])
+        code, out, err = _run([*self._ssh(), "-G", "--", str(self._connection.get_option("host"))])
         if code != 0:
             raise NodeFailure(f"ssh does not take its arguments: {' '.join(err.split())[-300:]}")
         try:
             address = read_address(out)
         except InputError as error:
             raise NodeFailure(str(error)) from error
-        if address.proxy:
-            raise NodeFailure(
-                f"{address.host} is reached through {address.proxy}, which ssh-keyscan cannot do: connect once with "
-                "ssh and compare the fingerprint."
-            )
         if not address.files or address.files[0] in ("none", "/dev/null") or "%" in address.files[0]:
             kept = " ".join(address.files) or "nowhere"
             raise NodeFailure(f"Host keys are kept in {kept} (UserKnownHostsFile): a file is needed to keep them in.")
         return address
+
+    def _ssh(self) -> list[str]:
+        option = self._connection.get_option
+        words = [str(option("ssh_executable"))]
+        for name in ("ssh_args", "ssh_common_args", "ssh_extra_args"):
+            words += shlex.split(str(option(name) or ""))
+        words += ["-p", str(option("port"))] if option("port") else []
+        return words + (["-l", str(option("remote_user"))] if option("remote_user") else [])
+
+    def _through(self, address: Address) -> str:
+        """Return the key that a node behind another host gives, as ssh keeps it: ssh-keyscan goes no such way.
+
+        Nobody logs in. What is said here holds for the node alone: the host in between is checked as always.
+        """
+        with tempfile.TemporaryDirectory() as place:
+            kept = Path(place, "known_hosts")
+            options = {
+                **{"StrictHostKeyChecking": "accept-new", "UserKnownHostsFile": kept, "GlobalKnownHostsFile": "none"},
+                **{"HashKnownHosts": "no", "PreferredAuthentications": "none", "BatchMode": "yes"},
+                **{"ControlMaster": "no", "ControlPath": "none", "HostKeyAlias": "node"},
+                "ConnectTimeout": int(self._connection.get_option("timeout")),
+            }
+            first, *words = self._ssh()
+            # ssh takes what is said first.
+            said = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+            _, _, err = _run([first, *said, *words, "--", str(self._connection.get_option("host")), "true"])
+            if not kept.is_file():
+                raise NodeFailure(unreachable(err, address.host))
+            return kept.read_text(encoding="utf-8")
 
     def _scan(self, address: Address) -> str:
         wait = str(int(self._connection.get_option("timeout")))

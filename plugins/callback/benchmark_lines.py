@@ -5,6 +5,7 @@ Two hundred nodes would be two hundred lines for every task. What failed is show
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from ansible import constants
@@ -27,8 +28,14 @@ DOCUMENTATION = """
 # So many nodes have a line each.
 EACH = 8
 NAMES = 5
+# Counts of the recap that ask for a line of a node's own.
+NOT_WELL = ("unreachable", "failures", "rescued", "ignored")
 # The action that runs once, for all nodes.
 MEASURE = "benchmark_measure"
+# What fails a node for a reason that is known.
+FAIL = ("fail", "ansible.builtin.fail")
+# The actions that may take minutes, none of which is ever skipped.
+LONG = ("node_probe", "preflight", "python_env", "engine_env", "hf_cache", MEASURE, "cluster_aggregate")
 
 
 class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
@@ -41,7 +48,14 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
     def __init__(self) -> None:
         super().__init__()
         self._well: dict[str, list[str]] = {}
-        self._fetched: set[str] = set()
+        # Why nodes failed, as far as it was shown.
+        self._reasons: dict[str, list[str]] = {}
+
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        """Say what is begun that takes long: as skipped tasks are not shown, it would be said at the end."""
+        super().v2_runner_on_start(host, task)
+        if task.action in LONG and self._last_task_banner != task._uuid:
+            self._print_task_banner(task)
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """Keep it for the task's line, unless there is more to show than that it went well."""
@@ -58,12 +72,34 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
         if len(nodes) <= EACH:
             super().v2_runner_on_ok(result)
 
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        """Show why a node failed, once: later tasks fail it for the same reason, so that it counts as failed."""
+        reason, node = result.result.get("msg"), result.host.get_name()
+        if not isinstance(reason, str) or ignore_errors or self._display.verbosity:
+            super().v2_runner_on_failed(result, ignore_errors)
+            return
+        before = self._reasons.setdefault(node, [])
+        if any(" ".join(shown.split()) in " ".join(reason.split()) for shown in before):
+            self._failed(result, "Why is said above.")
+        elif "stage" in result.result or result.task.action in FAIL:
+            before.append(reason)
+            # In the words as they are: as YAML, quotes and breaks of lines would be added to them.
+            self._failed(result, "".join(f"\n    {line}" for line in reason.splitlines()))
+        else:
+            before.append(reason)
+            super().v2_runner_on_failed(result, ignore_errors)
+
+    def _failed(self, result: Any, why: str) -> None:
+        if self._last_task_banner != result.task._uuid:
+            self._print_task_banner(result.task)
+        line = f"fatal: [{result.host.get_name()}]: FAILED! {why}".replace("! \n", "!\n")
+        self._display.display(line, color=constants.COLOR_ERROR)
+
     def _measured(self, result: Any) -> None:
         """Show it as the tasks of all nodes that it did."""
         super().v2_runner_on_ok(result)
         first = result.host.get_name()
         nodes = self._well["changed"] = [first, *sorted(set(result.result.get("fetched", ())) - {first})]
-        self._fetched.update(nodes[1:])
         for node in nodes[1:EACH]:
             self._display.display(f"changed: [{node}]", color=constants.COLOR_CHANGED)
 
@@ -82,16 +118,21 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
         self._display.display("skipping: no node needs this play", color=constants.COLOR_SKIP)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """Show the recap, in which nodes that had no task of their own share a line where they are many."""
+        """Show the recap, in which nodes that went alike and well share a line where they are many."""
         self._tell()
-        # What was done for each is what a task of its own would have done, and the recap is where a node is looked for.
-        alone = sorted(self._fetched - set(stats.processed))
-        for node in alone[:EACH]:
-            stats.increment("ok", node)
-            stats.increment("changed", node)
-        super().v2_playbook_on_stats(stats)
-        if more := alone[EACH:]:
-            self._display.display(f"{_and_more(more)}: ok=1 changed=1, each\n", color=constants.COLOR_CHANGED)
+        alike: dict[tuple[int, ...], list[str]] = {}
+        for node in sorted(stats.processed):
+            counts = stats.summarize(node)
+            if not any(counts[name] for name in NOT_WELL):
+                alike.setdefault((counts["ok"], counts["changed"]), []).append(node)
+        shown = copy.copy(stats)
+        hidden = {node for nodes in alike.values() for node in nodes[EACH:]}
+        shown.processed = {node: seen for node, seen in stats.processed.items() if node not in hidden}
+        super().v2_playbook_on_stats(shown)
+        for (ok, changed), nodes in alike.items():
+            if more := nodes[EACH:]:
+                color = constants.COLOR_CHANGED if changed else constants.COLOR_OK
+                self._display.display(f"{_and_more(more)}: ok={ok} changed={changed}, each\n", color=color)
 
     def _tell(self) -> None:
         for reported, nodes in self._well.items():

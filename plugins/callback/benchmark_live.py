@@ -6,6 +6,7 @@ On a terminal a block at its bottom; elsewhere, and under ansible-runner, lines,
 from __future__ import annotations
 
 import atexit
+import io
 import os
 import shutil
 import sys
@@ -16,11 +17,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
+import recap
 from ansible.plugins.callback import CallbackBase
 from live_channel import open_channel
 from terminal_block import Block, draws
 
 from benchmark.cluster.fleet import ENDED, FAILED, WAITING, Fleet
+from benchmark.provisioned import PROVISIONING_ROLES
 
 DOCUMENTATION = """
     name: benchmark_live
@@ -35,7 +38,7 @@ DOCUMENTATION = """
 
 # The roles whose tasks take a node's time.
 BENCHMARK = "benchmark"
-ROLES = ("preflight", "python_env", "vllm", "hf_cache", BENCHMARK)
+ROLES = ("preflight", *PROVISIONING_ROLES, BENCHMARK)
 # The actions that run once and yet take the time of all nodes; they say themselves how far each is.
 FOR_ALL = ("node_probe", "benchmark_measure")
 # How often the screen is drawn, and how often all nodes have a line where there is no screen.
@@ -48,7 +51,7 @@ LINES_ABOVE = 4
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no types
-    """Draws in a thread of its own while tasks of ROLES run; workers tell through `live_channel`."""
+    """Draws in a thread of its own while tasks of ROLES run; workers report through `live_channel`."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "notification"
@@ -57,6 +60,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
 
     def __init__(self) -> None:
         super().__init__()
+        # Where the output is a file or a pipe (tee, cron, nohup) it would else come when a buffer is full.
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(line_buffering=True)
         self._channel = open_channel()
         self._fleet = Fleet()
         # Of the fleet: results come in one thread, and the other draws.
@@ -91,6 +98,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """A node is through with a task."""
+        recap.count(result)
         role = _role(result.task)
         if role in ROLES and result.task.action not in FOR_ALL:
             self._put(result.host.name, WAITING)
@@ -122,7 +130,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
     def _hear(self) -> None:
         with self._lock:
             for node, progress in self._channel.receive():
-                if progress.state in (*ROLES, *ENDED):
+                if progress.state in (*ROLES, *ENDED) and not progress.detail:
                     self._fleet.put(node, progress.state, time.monotonic())
                 else:
                     self._fleet.report(node, progress, time.monotonic())
@@ -132,7 +140,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
         with self._lock:
             lines = self._fleet.changes()
             if now - last_line >= LINE_S:
-                lines.append(self._fleet.summary(now))
+                lines += [self._fleet.summary(now), *self._fleet.details()]
                 last_line = now
         for line in lines:
             self._display.display(f"{time.strftime('%H:%M:%S')} {line}")

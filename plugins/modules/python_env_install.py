@@ -1,4 +1,4 @@
-"""Module `python_env_install`: make or update a virtual environment on the node, for `python_env` and `vllm`."""
+"""Module `python_env_install`: make or update a virtual environment on the node, for `python_env` and the engines."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -24,16 +25,19 @@ DOCUMENTATION = r"""
 module: python_env_install
 short_description: Make or update a virtual environment
 description:
-  - Makes a virtual environment, installs pinned packages and a wheel of our own, and marks it with a fingerprint.
-  - Holds a lock, so that nodes with a shared home do not install into it at the same time.
+  - Makes a virtual environment with pinned packages, and in its directory one for each wheel of our own that is wanted.
+  - Marks each with a fingerprint of what it holds, by which it is found again. An environment with another fingerprint
+    is left as it is, and the new one made beside it; of many, those that were not used for the longest are removed.
+  - Holds a lock, so that nodes with a shared home directory do not install into it at the same time.
 author: [The llm-datacenter-benchmark authors]
 options:
-  dir: {description: The environment's directory., type: str, required: true}
+  dir: {description: "The environment's directory; others lie beside it.", type: str, required: true}
   fingerprint: {description: What the marker will say., type: str, required: true}
   python: {description: The interpreter to make it from., type: str, required: true}
   requirements: {description: Text of the requirements file., type: str, required: true}
   torch_index_url: {description: Package index of torch builds; empty for the usual one., type: str, default: ""}
   wheel: {description: The benchmark's wheel on the node; empty for an environment without it., type: str, default: ""}
+  code_sha256: {description: The hash of the code in the wheel., type: str, default: ""}
   settings: {description: What the names of the settings begin with., type: str, default: python_env}
   wheels_dir:
     description: Directory on the node with the packages' wheels, removed afterwards; empty for a package index.
@@ -48,17 +52,27 @@ options:
 """
 
 MARKER = ".llm-benchmark"
+# Of a fingerprint, in the names of directories.
+SHORT = 12
+# So many environments, and so many wheels of our own in each, are kept: others are removed, unless a run uses them or
+# they were wanted within the hour, by a run that is about to start.
+KEPT, CODES_KEPT, WANTED_S = 3, 10, 3600
+# Where a file system has no locks, nobody knows whether a run uses one that was used within its longest time limit.
+USED_S = 8 * 86400
 # What was installed from a wheelhouse: the lines of `locked`.
 WHEELS = ".llm-benchmark-wheels"
 
 
 FULL = "The disk is full: make room, or set {settings}_dir (and TMPDIR) to a larger disk."
+# Of what pip says, the end is kept.
+MOST_LINES = 5000
+UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 # Less than any package takes, in bytes.
 NOTHING_LEFT = 256 * 2**10
 
 
 # Where a file system has no locks, a file stands for one. How often its holder shows that it is there, and after how
-# long without that the file is taken for one that was left behind, in seconds.
+# long without that the file is taken for one whose holder is gone, in seconds.
 SHOW_S, GONE_S = 5, 60
 
 
@@ -100,7 +114,9 @@ def is_full(*places: Path) -> bool:
         return False
 
 
-def run(command: list[str], timeout_s: int, settings: str, *, wheelhouse: bool = False) -> None:
+def run(
+    command: list[str], timeout_s: int, settings: str, *, wheelhouse: bool = False, progress: Progress | None = None
+) -> None:
     """Run a command; raise InstallError with a sentence about its failure, which names the `settings` to change.
 
     For a `wheelhouse`, nothing of pip's configuration on the node is honoured: it could name other sources.
@@ -110,26 +126,85 @@ def run(command: list[str], timeout_s: int, settings: str, *, wheelhouse: bool =
         environment = {name: value for name, value in environment.items() if not name.startswith("PIP_")}
         environment |= {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False)
-    except subprocess.TimeoutExpired:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
+        )
+    except OSError as error:
+        raise InstallError(f"{command[0]} does not start: {error.strerror}.") from None
+    late = threading.Timer(timeout_s, process.kill)
+    late.start()
+    said: deque[str] = deque(maxlen=MOST_LINES)
+    with process:
+        for line in process.stdout or ():
+            said.append(line)
+            if progress:
+                progress.hear(line)
+    expired = not late.is_alive()
+    late.cancel()
+    if expired:
         raise InstallError(
             f"{' '.join(command[:4])} did not end within {settings}_timeout_s = {timeout_s} s: is the package index "
             "slow or out of reach?"
-        ) from None
-    except OSError as error:
-        raise InstallError(f"{command[0]} does not start: {error.strerror}.") from None
-    if done.returncode < 0:
+        )
+    if process.returncode < 0:
         raise InstallError(
-            f"{' '.join(command[:4])} was killed (signal {-done.returncode}): did the node run out of memory? See "
+            f"{' '.join(command[:4])} was killed (signal {-process.returncode}): did the node run out of memory? See "
             "dmesg there; then run again."
         )
-    if done.returncode != 0:
-        raise InstallError(sentence(done.stdout + "\n" + done.stderr, settings, wheelhouse=wheelhouse))
+    if process.returncode != 0:
+        raise InstallError(sentence("".join(said), settings, wheelhouse=wheelhouse))
+
+
+class Progress:
+    """How far pip is, in a file that the controller reads (see `FOLLOW` in plugins/shared/environment_action.py)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._packages: set[str] = set()
+        self._bytes = 0.0
+
+    def hear(self, line: str) -> None:
+        """Take in a line of pip's output."""
+        if found := re.match(
+            r"\s*(Downloading|Using cached|Processing) (?:\S*/)?(\S+\.whl|\S+\.tar\.gz)(?=\s|$)(.*)", line
+        ):
+            file, size = found[2], re.search(r"\(([\d.]+) ([kMG]?B)\)", found[3])
+            if file in self._packages:
+                return
+            self._packages.add(file)
+            self._bytes += float(size[1]) * UNITS[size[2]] if size else 0
+            what = " ".join(file.split("-")[:2])
+            self.show(f"{found[1].lower()} {what}{' ' + size[0] if size else ''}; {self._so_far}")
+        elif found := re.match(r"\s*Collecting (\S+)", line):
+            self.show(f"looking for {found[1][:40]}; {self._so_far}")
+        elif found := re.match(r"\s*Installing collected packages: (.*)", line):
+            self.show(f"unpacking {len(found[1].split(','))} packages, {self._size} of wheels")
+
+    @property
+    def _so_far(self) -> str:
+        count = len(self._packages)
+        return f"{count} package{'' if count == 1 else 's'}, {self._size} so far"
+
+    @property
+    def _size(self) -> str:
+        return f"{self._bytes / 1e9:.1f} GB" if self._bytes >= 1e9 else f"{self._bytes / 1e6:.0f} MB"
+
+    def show(self, words: str) -> None:
+        """Say how far it is; that this cannot be written is no failure."""
+        beside = self._path.with_name(f"{self._path.name}.part")
+        with suppress(OSError):
+            beside.write_text(f"{words}\n")
+            beside.replace(self._path)
+
+    def end(self) -> None:
+        """Leave nothing."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
 def sentence(output: str, settings: str, *, wheelhouse: bool = False) -> str:
     """Return what pip or venv said, in one sentence with what to do."""
-    if "No space left on device" in output:
+    if "No space left on device" in output or "Disk quota exceeded" in output:
         return FULL.format(settings=settings)
     if match := re.search(r"from (\S+) \(from.*?\n\s+Expected sha256", output):
         wheel = match[1].rpartition("/")[2]
@@ -162,7 +237,60 @@ def requirements_without_torch(text: str) -> tuple[list[str], str]:
     return torch, "\n".join(line for line in lines if line not in torch) + "\n"
 
 
-def install(directory: Path, parameters: dict[str, Any]) -> None:
+def kept(base: Path) -> list[Path]:
+    """Return the directories of the environments that lie beside each other, as roles/python_env/files look at them."""
+    return [base, *sorted(base.parent.glob(f"{base.name}-{'?' * SHORT}"))]
+
+
+def find(base: Path, fingerprint: str) -> Path | None:
+    """Return where an environment with this fingerprint is, whether it has been changed since or not."""
+    return next((one for one in kept(base) if marked(one) == fingerprint), None)
+
+
+def marked(directory: Path) -> str:
+    """Return the fingerprint that a directory is marked with; empty: it was never completed, or is none of ours."""
+    try:
+        return (directory / MARKER).read_text().split()[0]
+    except (OSError, IndexError):
+        return ""
+
+
+def place_for(base: Path, fingerprint: str) -> Path:
+    """Return where an environment is to be made: where one was begun, or beside those that others may use."""
+    place = find(base, fingerprint) or (base.with_name(f"{base.name}-{fingerprint[:SHORT]}") if marked(base) else base)
+    if in_use(place):
+        raise InstallError(f"A run uses {place}, which was changed by hand since it was made: wait for the run's end.")
+    return place
+
+
+def in_use(directory: Path) -> bool:
+    """Return whether a run uses the environment: it holds the marks of what it uses, shared."""
+    for mark in (directory / MARKER, *directory.glob(f"code/*/{MARKER}")):
+        try:
+            with mark.open("r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            continue
+        except (BlockingIOError, PermissionError):
+            return True
+        except OSError:
+            if time.time() - mark.stat().st_mtime < USED_S:
+                return True
+    return False
+
+
+def prune(directories: list[Path], keep: int) -> None:
+    """Remove what was begun and not completed, and all but those that were wanted last; none that is in use."""
+    made = [one for one in directories if marked(one)]
+    made.sort(key=lambda one: (one / MARKER).stat().st_mtime, reverse=True)
+    old = [one for one in made[keep:] if time.time() - (one / MARKER).stat().st_mtime > WANTED_S and not in_use(one)]
+    for one in [*old, *(one for one in directories if one.is_dir() and not marked(one))]:
+        # First: half removed, it is not to be taken for made.
+        (one / MARKER).unlink(missing_ok=True)
+        shutil.rmtree(one, ignore_errors=True)
+
+
+def install(directory: Path, parameters: dict[str, Any], progress: Progress | None = None) -> None:
     """Make or update the environment; the marker is written last, so that a half-made one is never taken for made."""
     interpreter = str(Path(parameters["python"]).expanduser())
     python = directory / "bin" / "python"
@@ -171,48 +299,94 @@ def install(directory: Path, parameters: dict[str, Any]) -> None:
     # What did not come from a wheelhouse as a whole could hold anything: with one, such an environment is made anew.
     if not works(python, interpreter) or (parameters["wheels_dir"] and not have):
         shutil.rmtree(directory, ignore_errors=True)
-        run([interpreter, "-m", "venv", str(directory)], parameters["timeout_s"], parameters["settings"])
-        have = []
+        have = begin_from_another(directory, interpreter, parameters) if parameters["wheels_dir"] else []
+        if not have:
+            if progress:
+                progress.show("making the virtual environment")
+            run([interpreter, "-m", "venv", str(directory)], parameters["timeout_s"], parameters["settings"])
     requirements = directory / "requirements.txt"
     requirements.write_text(parameters["requirements"])
     if parameters["wheels_dir"]:
-        install_from_wheels(directory, have, parameters)
+        install_from_wheels(directory, have, parameters, progress)
     else:
-        install_from_index(python, requirements, parameters)
+        install_from_index(python, requirements, parameters, progress)
+    mark(directory, parameters["fingerprint"])
+
+
+def mark(directory: Path, fingerprint: str) -> None:
+    """Mark an environment as complete."""
     beside = directory / (MARKER + ".part")
-    beside.write_text(f"{parameters['fingerprint']}\n{installed_sum(directory)}\n")
+    beside.write_text(f"{fingerprint}\n{installed_sum(directory)}\n")
     beside.replace(directory / MARKER)
 
 
-def install_from_index(python: Path, requirements: Path, parameters: dict[str, Any]) -> None:
+def begin_from_another(directory: Path, interpreter: str, parameters: dict[str, Any]) -> list[str]:
+    """Fill a new environment with what another has, and return which wheels these are; nothing where none is fit.
+
+    Its files are the other's own, by further names: pip writes a file anew, and never changes one.
+    """
+    base = Path(parameters["dir"]).expanduser()
+    for other in kept(base):
+        have = [] if other == directory else installed_wheels(other)
+        if not have or not works(other / "bin" / "python", interpreter):
+            continue
+        try:
+            unmarked = shutil.ignore_patterns(MARKER + "*")
+            shutil.copytree(other, directory, symlinks=True, copy_function=os.link, ignore=unmarked)
+        except (OSError, shutil.Error):  # no further names on this file system
+            shutil.rmtree(directory, ignore_errors=True)
+            return []
+        shutil.rmtree(directory / "code", ignore_errors=True)
+        for path in (directory / "pyvenv.cfg", *(directory / "bin").iterdir()):
+            if path.is_file() and not path.is_symlink() and os.fsencode(other) in (content := path.read_bytes()):
+                mode = path.stat().st_mode
+                path.unlink()
+                path.write_bytes(content.replace(os.fsencode(other), os.fsencode(directory)))
+                path.chmod(mode)
+        return have
+    return []
+
+
+def install_code(directory: Path, code: Path, parameters: dict[str, Any]) -> None:
+    """Make the environment of one wheel of our own: it holds that, and finds all packages in the one around it."""
+    shutil.rmtree(code, ignore_errors=True)
+    python, reported = str(directory / "bin" / "python"), (parameters["timeout_s"], parameters["settings"])
+    run([python, "-m", "venv", "--without-pip", str(code)], *reported)
+    words = ["install", "--quiet", "--no-color", "--no-index", "--no-deps", "--ignore-installed", "--prefix", str(code)]
+    run([python, "-m", "pip", *words, parameters["wheel"]], *reported, wheelhouse=True)
+    (packages,) = directory.glob("lib/python3*/site-packages")
+    own = code / packages.relative_to(directory)
+    (own / "packages.pth").write_text(f"{os.path.relpath(packages, own)}\n")
+    mark(code, parameters["code_sha256"])
+
+
+def install_from_index(python: Path, requirements: Path, parameters: dict[str, Any], progress: Progress | None) -> None:
     """Install with the node's own pip configuration, torch from an index of its own where there is one."""
     timeout_s, settings = parameters["timeout_s"], parameters["settings"]
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--no-color"]
+    pip = [str(python), "-m", "pip", "install", "--no-color", "--progress-bar", "off"]
     if parameters["torch_index_url"]:
         # From that index alone, and first: what comes after finds torch there and takes no other build.
         torch, _ = requirements_without_torch(parameters["requirements"])
-        run([*pip, "--index-url", parameters["torch_index_url"], *torch], timeout_s, settings)
-    run([*pip, "--requirement", str(requirements)], timeout_s, settings)
-    if parameters["wheel"]:
-        run([*pip, "--no-deps", "--force-reinstall", parameters["wheel"]], timeout_s, settings)
+        run([*pip, "--index-url", parameters["torch_index_url"], *torch], timeout_s, settings, progress=progress)
+    run([*pip, "--requirement", str(requirements)], timeout_s, settings, progress=progress)
     (python.parents[1] / WHEELS).unlink(missing_ok=True)
 
 
-def install_from_wheels(directory: Path, have: list[str], parameters: dict[str, Any]) -> None:
+def install_from_wheels(
+    directory: Path, have: list[str], parameters: dict[str, Any], progress: Progress | None
+) -> None:
     """Install what is locked and not there yet, each wheel against its hash, and from nowhere else."""
     locked, reported = parameters["locked"], (parameters["timeout_s"], parameters["settings"])
     pip = [str(directory / "bin" / "python"), "-m", "pip"]
     gone = {line.split("==")[0] for line in have} - {line.split("==")[0] for line in locked}
     if gone:
         run([*pip, "uninstall", "--quiet", "--yes", *sorted(gone)], *reported, wheelhouse=True)
-    words = ["install", "--quiet", "--no-color", "--no-index", "--no-deps", "--force-reinstall"]
+    words = ["install", "--no-color", "--progress-bar", "off", "--no-index", "--no-deps", "--force-reinstall"]
     if new := [line for line in locked if line not in have]:
         listing = directory / "wheels.txt"
         listing.write_text("\n".join(new) + "\n")
         offered = ["--find-links", parameters["wheels_dir"], "--only-binary", ":all:", "--require-hashes"]
-        run([*pip, *words, *offered, "--requirement", str(listing)], *reported, wheelhouse=True)
-    if parameters["wheel"]:
-        run([*pip, *words, parameters["wheel"]], *reported, wheelhouse=True)
+        run([*pip, *words, *offered, "--requirement", str(listing)], *reported, wheelhouse=True, progress=progress)
     # The wheels were chosen on the controller: that nothing is lacking is asked of pip here.
     run([*pip, "check"], *reported, wheelhouse=True)
     (directory / WHEELS).write_text("\n".join(locked) + "\n")
@@ -231,7 +405,7 @@ def works(python: Path, interpreter: str) -> bool:
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """Hold the lock, also against other nodes with the same home, and on a file system without locks."""
+    """Hold the lock, also against other nodes with the same home directory, and on a file system without locks."""
     with lock.open("w") as file, ExitStack() as held:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -286,6 +460,26 @@ def end_with_reader() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def provide(base: Path, parameters: dict[str, Any], progress: Progress | None = None) -> bool:
+    """Make what is not there yet, remove what was not wanted for long; return whether something was made."""
+    # Another node with the same home may have made it while this one waited.
+    place = find(base, parameters["fingerprint"])
+    if changed := place is None or not is_made(place, parameters["fingerprint"]):
+        place = place_for(base, parameters["fingerprint"])
+        install(place, parameters, progress)
+    os.utime(place / MARKER)
+    if sha256 := parameters["code_sha256"]:
+        code = place / "code" / sha256[:SHORT]
+        if not is_made(code, sha256):
+            install_code(place, code, parameters)
+            changed = True
+        os.utime(code / MARKER)
+        prune(sorted(place.glob("code/*")), CODES_KEPT)
+    # The one that the settings name is its owner's where it has no mark.
+    prune([one for one in kept(base) if one != base or marked(base)], KEPT)
+    return changed
+
+
 def main() -> None:
     """Read the arguments, install under the lock, report."""
     module = AnsibleModule(
@@ -296,6 +490,7 @@ def main() -> None:
             "requirements": {"type": "str", "required": True},
             "torch_index_url": {"type": "str", "default": ""},
             "wheel": {"type": "str", "default": ""},
+            "code_sha256": {"type": "str", "default": ""},
             "settings": {"type": "str", "default": "python_env"},
             "wheels_dir": {"type": "str", "default": ""},
             "locked": {"type": "list", "elements": "str", "default": []},
@@ -307,20 +502,26 @@ def main() -> None:
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with alone(directory.with_name(f".{directory.name}.lock")):
-            # Another node with the same home may have made it while this one waited.
-            if changed := not is_made(directory, module.params["fingerprint"]):
-                install(directory, module.params)
+            progress = Progress(directory.with_name(f".{directory.name}.progress"))
+            try:
+                changed = provide(directory, module.params, progress)
+            finally:
+                progress.end()
         if module.params["wheels_dir"]:
             # Only now: after a failure they need not be sent again.
             shutil.rmtree(module.params["wheels_dir"], ignore_errors=True)
-            with suppress(OSError):  # another node with the same home has its own in there
+            with suppress(OSError):  # another node with the same home directory has its own in there
                 Path(module.params["wheels_dir"]).parent.rmdir()
     except InstallError as error:
         # Not all say it themselves: venv tells only that what it called has failed.
         full = is_full(directory.parent, Path(tempfile.gettempdir()))
         module.fail_json(msg=FULL.format(settings=module.params["settings"]) if full else str(error))
     except OSError as error:
-        module.fail_json(msg=f"{error.filename or directory} cannot be written: {error.strerror}.")
+        module.fail_json(
+            msg=f"{error.filename or directory} cannot be written: {error.strerror}. The environment is not as this "
+            "checkout wants it: have its owner renew it, or set "
+            f"{module.params['settings']}_dir to a directory of this user's own."
+        )
     module.exit_json(changed=changed)
 
 

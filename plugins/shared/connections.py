@@ -68,6 +68,7 @@ def way_of(connection: Any, another: Any = None) -> Ssh:
         command=lambda line: session_words(connection, line),
         login=login,
         disconnect=lambda: _words(connection, "-O", "stop", connection.host),
+        alone=lambda: _words(connection, "-S", "none", connection.host, "true"),
         through_jump=through_jump,
     )
 

@@ -2,131 +2,151 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
+from install_progress import following
 from node_action import CHECKOUT, NodeAction, NodeFailure
-from wheel_supply import HouseOnController, Wanted
+from reports import show
+from wheel_supply import HouseOnController
 
-from benchmark.cluster.packages.wheelhouse import on_controller
+from benchmark.cluster.packages.environments import Wanted, with_find
+from benchmark.cluster.packages.own_wheel import build_wheel
+from benchmark.code import wheel_sha256
 from benchmark.errors import InputError, SetupError
-from benchmark.files import file_sha256
-from benchmark.settings import canonical_sha256
+from benchmark.fleet.remote_run import await_machine
+from benchmark.fleet.session import ANSWER_S
+from benchmark.settings import Settings
+from benchmark.words import plural
 
 STATE = CHECKOUT / "roles/python_env/files/state.sh"
 # What the module runs at most, each with the time limit: venv, torch, the other packages, the wheel.
 INSTALLATIONS = 4
+# What await_machine.sh needs to know, and its exit code where another run measures.
+BUSY, NOT_ALONE = ("benchmark_busy", "benchmark_shared_machine", "benchmark_sync_timeout_s"), 3
 # One process may look at many nodes.
-_sha256 = cache(file_sha256)
+_wheel, code_in = cache(build_wheel), cache(wheel_sha256)
+
+
+def keep_away(action: NodeAction) -> None:
+    """Return once no run measures on the node's machine; raise NodeFailure where one does, and is not waited for."""
+    settings = Settings.model_validate({name: action.setting(name) for name in BUSY})
+    code, said, _ = action.shell(await_machine(settings, wait=False))
+    if code == NOT_ALONE and settings.benchmark_busy == "wait":
+        show(action.node, f"waiting: {said.strip().removeprefix('Not alone: ').partition(' (')[0]}")
+        answer_s = settings.benchmark_sync_timeout_s + ANSWER_S
+        code, said, _ = action.shell(await_machine(settings, wait=True), answer_s=answer_s)
+    if code == NOT_ALONE:
+        raise NodeFailure(f"Nothing was changed. {said.strip()}")
+
+
+def own_wheel() -> Path:
+    """Return the benchmark's own wheel. Raises NodeFailure where it cannot be built."""
+    try:
+        return _wheel(CHECKOUT)
+    except SetupError as error:
+        raise NodeFailure(str(error)) from error
+
+
+def made_of(action: NodeAction, role: str) -> tuple[Wanted, str]:
+    """Return the environment that a role is to make on the action's node, and its fingerprint."""
+    try:
+        wanted = Wanted.of(role, action.setting, CHECKOUT)
+        return wanted, wanted.fingerprint()
+    except InputError as error:
+        raise NodeFailure(str(error)) from error
+    except OSError as error:
+        reported = f"{role}_requirements: {error.filename} cannot be read: {error.strerror}."
+        raise NodeFailure(reported) from error
 
 
 class EnvironmentAction(NodeAction):
     """Changes nothing where the environment was made from the same things and nobody has changed it since."""
 
-    settings: ClassVar[str]
+    settings: str
     """What the names of its settings begin with."""
 
     @property
-    def python(self) -> str:
-        """The interpreter that the environment is made from."""
-        return str(self._own("python"))
+    def wheel(self) -> Path | None:
+        """The wheel whose code is kept in the environment, apart from the packages; None: there is none."""
+        return None
 
     @property
-    def torch_index_url(self) -> str:
-        """The package index of torch builds; empty: the node's usual one."""
-        return ""
-
-    @cached_property
-    def wheel(self) -> Path | None:
-        """The wheel that is installed beside the packages. Raises SetupError where it cannot be built."""
-        return None
+    def _code(self) -> str:
+        return code_in(self.wheel) if self.wheel else ""
 
     def questions(self) -> list[str]:
         """Return the command that tells whether the environment is there."""
-        return [_state(str(self._own("dir")))]
+        wanted, fingerprint = made_of(self, self.settings)
+        return [_state(wanted.directory, fingerprint, self._code)]
 
     def settled(self, answers: Mapping[str, str]) -> dict[str, Any] | None:
         """Return that the environment is there."""
-        wanted, _, fingerprint = self._fingerprint()
-        there = _is_of(answers.get(_state(wanted.directory), ""), fingerprint)
-        return {"changed": False, "fingerprint": fingerprint} if there else None
+        wanted, fingerprint = made_of(self, self.settings)
+        state = answers.get(_state(wanted.directory, fingerprint, self._code), "")
+        return {"changed": False, "fingerprint": fingerprint} if self._is_there(state, fingerprint) else None
 
     def act(self) -> dict[str, Any]:
         """Return `changed`, the environment's fingerprint, and the bytes of wheels that were `sent`."""
-        wanted, house, fingerprint = self._fingerprint()
-        if _is_of(self.shell(_state(wanted.directory))[1], fingerprint):
+        wanted, fingerprint = made_of(self, self.settings)
+        if self._is_there(self.shell(_state(wanted.directory, fingerprint, self._code))[1], fingerprint):
             return {"changed": False, "fingerprint": fingerprint}
-        supply = house.supply(self, wanted) if house else None
+        try:
+            supply = HouseOnController(wanted.wheelhouse).supply(self, wanted) if wanted.wheelhouse else None
+        except InputError as error:
+            raise NodeFailure(str(error)) from error
         if self.check_mode:
-            return {"changed": True, "fingerprint": fingerprint, "note": "The environment would be made or updated."}
+            found = (
+                f"{supply.size / 1e9:.1f} GB in {plural(len(supply.files), 'wheel')}, sent"
+                if supply
+                else self._size(wanted)
+            )
+            self.would(f"make or update the environment {wanted.directory}: {found}")
+            return {"changed": True, "fingerprint": fingerprint}
+        keep_away(self)
         arguments: dict[str, Any] = {
             "dir": wanted.directory,
             "fingerprint": fingerprint,
             "python": wanted.python,
             "requirements": wanted.requirements,
-            "torch_index_url": self.torch_index_url,
-            "timeout_s": int(self._own("timeout_s")),
+            "torch_index_url": wanted.torch_index_url,
+            "timeout_s": int(self.setting(f"{self.settings}_timeout_s")),
             "settings": self.settings,
         }
         if supply:
+            self.show_progress(f"{len(supply.files)} wheels, {supply.size / 1e9:.1f} GB, to be sent")
             supply.send(*([self.wheel] if self.wheel else []))
             arguments |= {"wheels_dir": supply.ready, "locked": supply.locked}
         if self.wheel:
             arguments["wheel"] = f"{supply.ready}/{self.wheel.name}" if supply else self._push(self.wheel)
-        done = self.module("python_env_install", INSTALLATIONS * arguments["timeout_s"], **arguments)
+            arguments["code_sha256"] = self._code
+        self.show_progress(f"installing {self._size(wanted)}")
+        with following(self.way, wanted.directory, self.show_progress):
+            done = self.module("python_env_install", INSTALLATIONS * arguments["timeout_s"], **arguments)
         result: dict[str, Any] = {"changed": bool(done["changed"]), "fingerprint": fingerprint}
         return result | ({"sent": supply.size} if supply else {})
 
-    def _fingerprint(self) -> tuple[Wanted, HouseOnController | None, str]:
-        """Return what is wanted, the wheelhouse that it comes from, and the fingerprint of both."""
-        try:
-            wanted = self._wanted()
-            house = self._wheelhouse()
-            made_of = self._made_of(wanted)
-        except (SetupError, InputError) as error:
-            raise NodeFailure(str(error)) from error
-        except OSError as error:
-            reported = f"{self.settings}_requirements: {error.filename} cannot be read: {error.strerror}."
-            raise NodeFailure(reported) from error
-        if house:
-            made_of["wheelhouse"] = house.listing.sha256()
-        return wanted, house, canonical_sha256(made_of)
+    def _is_there(self, state: str, fingerprint: str) -> bool:
+        """Return whether environment and code were made of what is wanted and are unchanged, by state.sh's answer."""
+        # Of each: what it was made of, the sum of what was installed then, and the sum now.
+        wanted, lines = [fingerprint, *([self._code] if self.wheel else [])], state.split()
+        return lines[0::3] == wanted and len(lines) == 3 * len(wanted) and lines[1::3] == lines[2::3]
 
-    def _own(self, name: str) -> Any:
-        return self.setting(f"{self.settings}_{name}")
-
-    def _wanted(self) -> Wanted:
-        file = str(self._own("requirements"))
-        text = (CHECKOUT / Path(file).expanduser()).read_text(encoding="utf-8")
-        return Wanted(self.settings, str(self._own("dir")), self.python, text, file)
-
-    def _made_of(self, wanted: Wanted) -> dict[str, str]:
-        """Return what a change of makes another environment."""
-        return {
-            "requirements": wanted.requirements,
-            "python": wanted.python,
-            "torch_index_url": self.torch_index_url,
-            "wheel_sha256": _sha256(self.wheel) if self.wheel else "",
-        }
-
-    def _wheelhouse(self) -> HouseOnController | None:
-        given = str(self._own("wheelhouse"))
-        return HouseOnController(on_controller(CHECKOUT, given)) if given else None
+    def _size(self, wanted: Wanted) -> str:
+        names = set(re.findall(r"^[A-Za-z0-9][\w.-]*", wanted.requirements, re.MULTILINE))
+        setting = f"{self.settings}_min_free_gb"
+        needed = f"{float(self.setting(setting)):g} GB of disk ({setting})"
+        return f"{plural(len(names), 'pinned package')} and what they need, up to {needed}"
 
     def _push(self, wheel: Path) -> str:
         place = self._make_tmp_path()
         return str(self._transfer_file(str(wheel), self._connection._shell.join_path(place, wheel.name)))
 
 
-def _state(directory: str) -> str:
-    return shlex.join(["sh", "-c", STATE.read_text(encoding="utf-8"), "state", directory])
-
-
-def _is_of(state: str, fingerprint: str) -> bool:
-    """Return whether an environment was made with the fingerprint and is unchanged, by what state.sh printed."""
-    lines = state.split()
-    # The marker holds the fingerprint and the sum of what was installed then; the last line is the sum now.
-    return len(lines) == 3 and lines[0] == fingerprint and lines[1] == lines[2]
+def _state(directory: str, fingerprint: str, code_sha256: str) -> str:
+    script = with_find(STATE.read_text(encoding="utf-8"))
+    return shlex.join(["sh", "-c", script, "state", directory, fingerprint, code_sha256])

@@ -5,7 +5,10 @@ Ansible's own UNREACHABLE cannot be rescued: the node would leave the play, and 
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
+import traceback
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -14,21 +17,29 @@ from pathlib import Path
 from typing import Any
 
 import before_forks  # noqa: F401 # loads what workers share
+from ansible import constants
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from bounds import TooMuch, bounded
 from checkout import CHECKOUT as CHECKOUT  # for the actions
 from connections import connect, way_of
 from interruption import Interrupted, end_own_children, interrupted_by, interruptible, run_interruptible
+from reports import hand_on, show
 
 from benchmark.files import read_record
 from benchmark.fleet.errors import Lost, NodeError
 from benchmark.fleet.login_shell import plain
 from benchmark.fleet.session import ANSWER_S, run_command
 from benchmark.fleet.ssh import Ssh, unreachable
+from benchmark.progress import parse
 from benchmark.rundir import NODES, ORDER, RunOrder
 from benchmark.settings import Settings
+from benchmark.unwritable import errno_in, remedy
 
+# Of an inventory whose nodes are nobody's yet.
+EXAMPLE = "example_nodes"
+CONFIG = CHECKOUT / "ansible.cfg"
 # What modules are asked for besides their own time limits: to be sent, to start, to answer.
 MODULE_S = 120
 
@@ -54,6 +65,7 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         # Whatever the user's umask lets others do: a run's files are not theirs to change.
         os.umask(os.umask(0o077) | 0o022)
         try:
+            self._require_own_nodes()
             with self.alone():
                 result.update(self._act() if self.interruptible else self.act())
         except NodeFailure as failure:
@@ -68,17 +80,32 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
             result |= {"stage": self.stage, "interrupted": self.interrupted}
         return result
 
+    def _require_own_nodes(self) -> None:
+        """Raise NodeFailure where this is not the playbook, or these are not the nodes, that somebody means to use."""
+        actions = map(Path, constants.config.get_config_value("DEFAULT_ACTION_PLUGIN_PATH"))
+        # Whoever has a configuration of his own names our plugins there.
+        if CHECKOUT / "plugins/action" not in [path.resolve() for path in actions]:
+            raise NodeFailure(f"{CONFIG} is not in use: cd {CHECKOUT} first, or set ANSIBLE_CONFIG={CONFIG}.")
+        if boolean(self.task_vars.get(EXAMPLE, False), strict=False):
+            raise NodeFailure(
+                "These are the example's nodes, and nobody was contacted: copy inventory/hosts.example.yml to "
+                f"inventory/hosts.yml, put your nodes there and delete the line {EXAMPLE}."
+            )
+
     def _broken(self, error: Exception) -> str:
         """Return one sentence for what went wrong on the way to the node, or in Ansible's own work there."""
-        if "No space left on device" in str(error):
-            # Told as a lost connection where it was a directory that could not be made.
+        if number := errno_in(str(error)):
+            # ansible-core takes it for a lost connection: a directory could not be made.
             place = self.setting("ansible_remote_tmp", "~/.ansible/tmp")
             return (
-                f"No space left on device: Ansible's temporary directory on the node ({place}) cannot be written to. "
-                "Make room, or set ansible_remote_tmp to a larger disk."
+                f"{os.strerror(number)}: Ansible's temporary directory on the node ({place}) cannot be written to. "
+                f"{remedy(number, 'ansible_remote_tmp')}"
             )
         if isinstance(error, AnsibleConnectionFailure):
             return unreachable(str(error), self.address)
+        if isinstance(error, OSError) and error.filename is None:
+            # Its words alone do not say where.
+            traceback.print_exc()
         return f"{type(error).__name__}: {error}"
 
     def _act(self) -> dict[str, Any]:
@@ -158,13 +185,25 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         """
         return None
 
-    def shell(self, command: str, stdin: str | None = None, answer_s: float = ANSWER_S) -> tuple[int, str, str]:
+    def shell(
+        self, command: str, stdin: str | None = None, answer_s: float = ANSWER_S, progress: bool = False
+    ) -> tuple[int, str, str]:
         """Run a simple command of /bin/sh on the node (no list, no pipe), without starting a Python there.
 
         Returns exit code, stdout and stderr. `stdin` appears in no process list and in no output. A node that has not
-        answered within `answer_s` seconds is taken for lost, and what it started for us is ended there.
+        answered within `answer_s` seconds is taken for lost, and what it started for us is ended there. With `progress`
+        what the command says of how far it is, is shown.
         """
-        return run_interruptible(run_command(self.way, command, None if stdin is None else stdin.encode(), answer_s))
+        given, heard = None if stdin is None else stdin.encode(), self.show_progress if progress else None
+        return run_interruptible(run_command(self.way, command, given, answer_s, heard))
+
+    def would(self, words: str) -> None:
+        """In check mode: say what would be changed, how much, and where."""
+        show(self.node, f"would {words}")
+
+    def show_progress(self, words: str) -> None:
+        """Show how far the node is with this role."""
+        hand_on(self.node, None, parse(json.dumps({"state": self.stage, "detail": words})))
 
     @cached_property
     def way(self) -> Ssh:
@@ -172,8 +211,18 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         return way_of(self._connection, lambda: connect(self, self.node, self.task_vars))
 
     def _low_level_execute_command(self, cmd: str, *args: Any, **more: Any) -> dict[str, Any]:
-        """Run a command as ansible-core does, whatever the user's login shell on the node; its own commands too."""
-        done: dict[str, Any] = super()._low_level_execute_command(plain(cmd), *args, **more)
+        """Run a command as ansible-core does, whatever the user's login shell and language on the node.
+
+        What that shell prints around the command's output is cut off: ansible-core would take it for a path.
+        """
+        halves = [secrets.token_hex(8), secrets.token_hex(8)]
+        mark = f"printf '\\n%s%s\\n' {' '.join(halves)}"
+        line = f"LC_ALL=C; export LC_ALL; {mark}; {{ {cmd}\n}}; code=$?; {mark}; exit $code"
+        done: dict[str, Any] = super()._low_level_execute_command(plain(line), *args, **more)
+        _, found, printed = str(done.get("stdout", "")).partition("".join(halves) + "\n")
+        if found:
+            printed = printed.partition("\n" + "".join(halves))[0]
+            done |= {"stdout": printed, "stdout_lines": printed.splitlines()}
         return done
 
     def module(self, name: str, within_s: float, **arguments: Any) -> dict[str, Any]:

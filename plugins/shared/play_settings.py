@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.utils.vars import load_extra_vars
 from node_action import CHECKOUT, NodeFailure
 
+from benchmark.cluster.inventory import GROUP, PROMETHEUS_DIR, RESULTS_DIR, directory_in, results_in
 from benchmark.cluster.names import some
-from benchmark.cluster.resume import find_run, require_ended, settings_to_resume
+from benchmark.cluster.notify import receiver_of
+from benchmark.cluster.resume import left_out, require_ended, settings_to_resume
+from benchmark.cluster.stored.find import find_run, run_at
 from benchmark.errors import InputError
+from benchmark.provisioned import PROVISIONING_ROLES
 from benchmark.records import RunRecord
 from benchmark.resolve import resolve_nodes
 from benchmark.rundir import read_run
-from benchmark.secret_settings import NAMES, Secrets, check_secrets
+from benchmark.secret_settings import LEAST_MASKED, NAMES, Secrets, check_secrets
 from benchmark.settings import ResolvedSettings, Settings
+from benchmark.variables import NOTIFY, NOTIFY_HEADERS, RESUME, SECRETS
 
-PREFIXES = ("benchmark_", "python_env_", "vllm_", "hf_cache_")
-# Secrets are no settings: they are in no result and in no run.json.
-SECRETS = ("hf_cache_token", *NAMES)
-# Which run is resumed; no setting of that run.
-RESUME = "benchmark_resume"
+PREFIXES = ("benchmark_", *(f"{role}_" for role in PROVISIONING_ROLES))
 # What the playbooks themselves set.
-OWN = (
-    "benchmark_run",
-    "benchmark_failure",
-    "benchmark_measured",
-    "python_env_made",
-    "vllm_made",
-    "hf_cache_provided",
-)
+OWN = ("benchmark_run", "benchmark_failure", "benchmark_measured", *(f"{role}_made" for role in PROVISIONING_ROLES))
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,8 @@ class Play:
     on_command_line: tuple[str, ...]
     run_dir: Path | None = None
     run: RunRecord | None = None
+    left_out: tuple[str, ...] = ()
+    """Nodes of the play that the run is resumed without; they are in none of the above."""
 
 
 def resolve_play(task_vars: Mapping[str, Any], loader: Any) -> Play:
@@ -58,7 +56,7 @@ def resolve_play(task_vars: Mapping[str, Any], loader: Any) -> Play:
     given = {node: _given(variables) for node, variables in known.items()}
     hosts = {node: str(variables.get("ansible_host", node)) for node, variables in known.items()}
     from_line = tuple(name for name in load_extra_vars(loader) if name in Settings.model_fields)
-    problems = _secret_problems(known)
+    problems = [*_secret_problems(known), *_notify_problems(known)]
     wanted = {str(variables.get(RESUME) or "") for variables in known.values()}
     try:
         if len(wanted) > 1:
@@ -68,12 +66,19 @@ def resolve_play(task_vars: Mapping[str, Any], loader: Any) -> Play:
             if problems:
                 raise InputError("\n".join(problems))
             return Play(resolved, given, hosts, from_line)
-        run_dir = find_run(_results(given), name)
+        run_dir = _to_resume(task_vars, name)
         run = read_run(run_dir)
         require_ended(run)
         if problems:
             raise InputError("\n".join(problems))
-        return Play(settings_to_resume(run, given, from_line), given, hosts, from_line, run_dir, run)
+        out = left_out(run, given, named=bool(task_vars.get("ansible_limit")))
+        given = {node: variables for node, variables in given.items() if node not in out}
+        if not given:
+            raise InputError(
+                f"{RESUME}: the run {run.run_id} was opened with --limit, and none of its nodes is in the inventory: "
+                "name those that are to be added with --limit."
+            )
+        return Play(settings_to_resume(run, given, from_line), given, hosts, from_line, run_dir, run, out)
     except InputError as error:
         raise NodeFailure("\n".join(dict.fromkeys([*str(error).splitlines(), *problems]))) from error
 
@@ -81,6 +86,14 @@ def resolve_play(task_vars: Mapping[str, Any], loader: Any) -> Play:
 def secrets_of(variables: Mapping[str, Any]) -> Secrets:
     """Return what a node's run is given beside its order; `variables`: its hostvars. Raises InputError."""
     return check_secrets({name: variables[name] for name in NAMES if name in variables})
+
+
+def secret_values(variables: Mapping[str, Any]) -> list[str]:
+    """Return the secret values in a node's hostvars, without those that are too short to be looked for."""
+    token = ""
+    with suppress(AnsibleError):  # whoever needs it says what is wrong with it
+        token = str(variables.get("hf_cache_token") or "")
+    return [*secrets_of(variables).values, *([token] if len(token) >= LEAST_MASKED else [])]
 
 
 def _secret_problems(known: Mapping[str, Any]) -> list[str]:
@@ -94,20 +107,56 @@ def _secret_problems(known: Mapping[str, Any]) -> list[str]:
     return [f"{problem} [{some(names)}]" for problem, names in nodes_by_problem.items()]
 
 
+def _notify_problems(known: Mapping[str, Any]) -> list[str]:
+    each = [{name: one[name] for name in (NOTIFY, NOTIFY_HEADERS) if name in one} for one in known.values()]
+    if any(one != each[0] for one in each):
+        return [f"{NOTIFY} belongs to the whole run and differs between nodes: give it to the group, or with -e."]
+    try:
+        receiver_of(each[0] if each else {}, CHECKOUT)
+    except InputError as error:
+        return str(error).splitlines()
+    return []
+
+
 def nodes(task_vars: Mapping[str, Any]) -> list[str]:
     """Return the names of the play's nodes, those that have failed included."""
     return [str(node) for node in task_vars["ansible_play_hosts_all"]]
 
 
 def _given(known: Any) -> dict[str, Any]:
+    # Secrets are in no result and in no run.json; which run is resumed is no setting of that run.
     left_out = (*SECRETS, RESUME, *OWN)
     return {str(name): known[name] for name in known if name.startswith(PREFIXES) and name not in left_out}
 
 
-def _results(given: dict[str, dict[str, Any]]) -> Path:
-    """Return where runs are kept; a relative directory is one in the checkout."""
-    default = Settings.model_fields["benchmark_results_dir"].default
-    each = {str(one.get("benchmark_results_dir", default)) for one in given.values()}
-    if len(each) > 1:
-        raise InputError("benchmark_results_dir belongs to the whole run and differs between nodes.")
-    return CHECKOUT / Path(each.pop()).expanduser()
+def results_of(task_vars: Mapping[str, Any]) -> Path:
+    """Return where the inventory, or -e, has runs kept. Raises InputError."""
+    return results_in(_values(task_vars, RESULTS_DIR))
+
+
+def prometheus_dir_of(task_vars: Mapping[str, Any]) -> Path | None:
+    """Return where the node exporter's textfile collector looks; None: nowhere. Raises InputError."""
+    return directory_in(PROMETHEUS_DIR, _values(task_vars, PROMETHEUS_DIR))
+
+
+def _values(task_vars: Mapping[str, Any], name: str) -> list[object]:
+    """Return a setting's value for each of the play's nodes that has one; for all nodes where the play has none."""
+    known = task_vars["groups"].get(GROUP, ())
+    each = [task_vars["hostvars"][node] for node in [n for n in known if n in nodes(task_vars)] or known]
+    each = each or [task_vars]  # without nodes, what -e says
+    return [variables[name] for variables in each if name in variables]
+
+
+def named_run(task_vars: Mapping[str, Any], name: str) -> Path:
+    """Return the directory of the run that a playbook is given: a relative path may lie in the checkout.
+
+    Raises InputError.
+    """
+    return run_at(name) or (run_at(str(CHECKOUT / name)) if name else None) or find_run(results_of(task_vars), name)
+
+
+def _to_resume(task_vars: Mapping[str, Any], name: str) -> Path:
+    try:
+        return named_run(task_vars, name)
+    except InputError as error:
+        raise InputError(f"{RESUME}: {error}") from None

@@ -11,24 +11,13 @@ from typing import Any
 from node_action import CHECKOUT, NodeAction, NodeFailure
 from stream import StreamError, send_files
 
+from benchmark.cluster.packages.environments import Wanted
 from benchmark.cluster.packages.resolver import Target, Wheel, choose, parse_requirements
 from benchmark.cluster.packages.wheelhouse import incomplete, load, require_checksums
 from benchmark.errors import InputError
+from benchmark.unwritable import errno_in, remedy
 
 WHEELS = CHECKOUT / "roles/python_env/files/wheels.sh"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A virtual environment: where it is, what of, and what it holds."""
-
-    settings: str
-    """What the names of its settings begin with."""
-    directory: str
-    python: str
-    requirements: str
-    """The text of `file`."""
-    file: str
 
 
 @dataclass(frozen=True)
@@ -56,14 +45,14 @@ class Supply:
         try:
             send_files(action.way, [*self.files, *more], self.ready, limit)
         except StreamError as error:
-            full = "No space left" in str(error) or "Disk quota" in str(error)
-            remedy = (
-                f"the disk is full: make room, or set {self.settings}_dir to a larger disk."
-                if full
-                else f"{error}; what has arrived is kept, run again ({self.settings}_timeout_s = {limit})."
-            )
+            todo = remedy(errno_in(str(error)), f"{self.settings}_dir")
             raise NodeFailure(
-                f"{self.size / 1e9:.1f} GB of wheels could not be sent to {self.ready}: {remedy}"
+                f"{self.size / 1e9:.1f} GB of wheels could not be sent to {self.ready}: {error}"
+                + (
+                    f". {todo}"
+                    if todo
+                    else f"; what has arrived is kept, run again ({self.settings}_timeout_s = {limit})."
+                )
             ) from None
 
 
@@ -78,7 +67,7 @@ class HouseOnController:
 
         Raises NodeFailure where the wheelhouse lacks a wheel for this node's Python or platform.
         """
-        # Beside the environment, so on the disk that was checked; per node, for a home may be shared.
+        # Beside the environment, so on the disk that was checked; per node, for a home directory may be shared.
         parent, _, name = wanted.directory.rstrip("/").rpartition("/")
         place = f"{parent}/.{name}.wheels/{action.node}"
         words = [wanted.directory, wanted.python, place]

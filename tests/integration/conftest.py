@@ -38,6 +38,7 @@ class Playbooks:
     venv: Path
     control_path: Path
     variables: dict[str, Any] = field(default_factory=dict)
+    checkout: Path = CHECKOUT
 
     @property
     def results(self) -> Path:
@@ -52,6 +53,8 @@ class Playbooks:
             "benchmark_results_dir": str(self.results),
             "benchmark_work_dir": f"{self.directory}/nodes/{{{{ inventory_hostname }}}}/runs",
             "benchmark_timeout_s": 120,
+            # All nodes of the tests are this machine.
+            "benchmark_shared_machine": True,
             # On a busy machine nodes may miss each other's window: only the test that is about it asks for a verdict.
             "benchmark_fail_on_invalid": False,
             "python_env_dir": str(self.venv),
@@ -85,7 +88,7 @@ class Playbooks:
         """Start a command in a session of its own, as a terminal would."""
         return subprocess.Popen(
             command,
-            cwd=CHECKOUT,
+            cwd=self.checkout,
             env=self.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -97,7 +100,7 @@ class Playbooks:
         """Run a playbook to its end, from the checkout, as a user would."""
         done = subprocess.run(
             self.command(playbook, *words, inventory=inventory),
-            cwd=CHECKOUT,
+            cwd=self.checkout,
             env=self.environment(**environment),
             capture_output=True,
             text=True,
@@ -158,7 +161,7 @@ def light_venv(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, worke
 @pytest.fixture(scope="session")
 def full_venv(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The nodes' real environment, torch included; kept between runs of the tests, the role renews what is stale."""
-    venv = CHECKOUT / ".build" / "tests" / "venv"
+    venv = CHECKOUT / ".build" / "tests" / "environments" / "venv"
     provide(venv, cluster, tmp_path_factory.mktemp("full"), {**REAL, **UNCOMPILED})
     return venv
 

@@ -54,8 +54,7 @@ class SshNode:
             self.new_host_key()
         config = self.directory / "sshd_config"
         listen = [f"{address}:{PORT}" for address in (self.address, *self.more)]
-        # sshd takes the first of two lines.
-        config.write_text(self.config + sshd_config(listen, self.host_key, authorized_keys))
+        config.write_text(sshd_config(listen, self.host_key, authorized_keys, self.config))
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where Debian's sshd separates privileges
         log = (self.directory / "sshd.log").open("ab")
@@ -91,11 +90,15 @@ def sshd_program() -> str:
     return sshd
 
 
-def sshd_config(listen: Sequence[str], host_key: Path, authorized_keys: Path) -> str:
+def sshd_config(listen: Sequence[str], host_key: Path, authorized_keys: Path, more: str = "") -> str:
+    # sshd takes the first of two lines, but the last MaxStartups.
+    startups = "" if "MaxStartups" in more else "MaxStartups 1000\n"
     return (
-        "".join(f"ListenAddress {address}\n" for address in listen) + f"HostKey {host_key}\nPidFile none\n"
+        f"{more}{startups}"
+        + "".join(f"ListenAddress {address}\n" for address in listen)
+        + f"HostKey {host_key}\nPidFile none\n"
         f"AuthorizedKeysFile {authorized_keys}\nStrictModes no\nUsePAM no\nUseDNS no\n"
-        "PasswordAuthentication no\nPermitRootLogin prohibit-password\nMaxStartups 1000\nMaxSessions 50\n"
+        "PasswordAuthentication no\nPermitRootLogin prohibit-password\nMaxSessions 50\n"
         f"Subsystem sftp internal-sftp\nPrintMotd no\n{SESSION}\n"
     )
 

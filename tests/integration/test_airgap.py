@@ -203,9 +203,7 @@ def provisioning_s(run_dir: Path) -> float:
     return max(taken)
 
 
-def test_a_wheelhouse_that_lacks_a_pin_is_refused_before_a_node_is_touched(
-    gap: Playbooks, wheelhouse: Path, tmp_path: Path
-) -> None:
+def test_a_wheelhouse_that_lacks_a_pin_is_refused(gap: Playbooks, wheelhouse: Path, tmp_path: Path) -> None:
     short = tmp_path / "short"
     shutil.copytree(wheelhouse, short)
     listing: dict[str, Any] = json.loads((short / "wheelhouse.json").read_text())

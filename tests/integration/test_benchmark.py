@@ -23,7 +23,7 @@ def profile(directory: Path, **changes: Any) -> Path:
     return path
 
 
-def test_a_complete_run_with_a_third_node_that_is_one_entry_in_the_inventory(playbooks: Playbooks) -> None:
+def test_a_complete_run_with_a_third_node_in_the_inventory(playbooks: Playbooks) -> None:
     # Long enough for all nodes to measure together, however late the last one starts.
     words = [
         "-e",
@@ -61,6 +61,7 @@ def test_a_complete_run_with_a_third_node_that_is_one_entry_in_the_inventory(pla
             "telemetry.jsonl",
         ]
         assert f"{node}: measuring" in done.output
+        assert done.recap(node)["changed"] == 1, "what was measured"
         assert not list((playbooks.directory / "nodes" / node / "runs").iterdir()), (
             "what was fetched is not left behind"
         )
@@ -71,21 +72,29 @@ def test_a_complete_run_with_a_third_node_that_is_one_entry_in_the_inventory(pla
     }
 
 
-def test_provisioning_again_changes_nothing_and_a_changed_pin_is_applied(playbooks: Playbooks, tmp_path: Path) -> None:
+def test_provisioning_again_changes_nothing(playbooks: Playbooks, tmp_path: Path) -> None:
     again = playbooks.run("provision")
     assert again.code == 0, again.output
     assert (again.recap("jw2")["changed"], again.recap("jw3")["changed"]) == (0, 0)
+    assert min(again.recap("jw2")["ok"], again.recap("jw3")["ok"]) >= 3, "what the probe found needs no task of its own"
+    rows = {line.split()[0]: line.split() for line in again.output.splitlines() if " GB " in line}
+    assert [rows[node][-1] for node in ("jw2", "jw3")] == ["same", "same"], "one machine, one clock"
     changed = tmp_path / "requirements.txt"
     changed.write_text((DATA / "requirements-light.txt").read_text() + "# a changed pin\n")
     checked = playbooks.run("provision", "--check", "-e", f"python_env_requirements={changed}")
     assert checked.code == 0, checked.output
-    assert checked.recap("jw2")["changed"] == 1
+    assert (checked.recap("jw2")["changed"], checked.recap("jw3")["changed"]) == (1, 1)
+    assert f"jw3: would make or update the environment {playbooks.venv}: " in checked.output
+    assert "pinned packages and what they need, up to 0.1 GB of disk (python_env_min_free_gb)" in checked.output
 
 
 def test_check_mode_touches_nothing(playbooks: Playbooks) -> None:
-    done = playbooks.run("benchmark", "--check")
+    done = playbooks.run("benchmark", "--check", "-e", f"benchmark_notify='touch {playbooks.directory}/notified'")
     assert done.code == 0, done.output
+    assert "2 nodes: would measure, each for 120 s at most in " in done.output
+    assert (done.recap("jw2")["changed"], done.recap("jw3")["changed"]) == (1, 1), done.output
     assert not playbooks.results.exists()
+    assert not (playbooks.directory / "notified").exists()
     assert not (playbooks.directory / "nodes").exists()
 
 
@@ -147,7 +156,7 @@ def refuse(playbooks: Playbooks, inventory: Path, *said: str, words: Sequence[st
     assert not playbooks.results.exists()
 
 
-def test_a_connection_variable_without_a_value_is_refused_before_any_node_is_touched(playbooks: Playbooks) -> None:
+def test_a_connection_variable_without_a_value_is_refused(playbooks: Playbooks) -> None:
     hosts = {"jw2": playbooks.cluster.host("jw2"), "jw3": {"ansible_host": "127.0.0.3", "ansible_user": "{{ nobody }}"}}
     done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts))
     assert done.code != 0
@@ -203,15 +212,18 @@ def measuring_pid(playbooks: Playbooks, node: str) -> int | None:
     return None
 
 
-def test_an_invalid_verdict_fails_the_playbook_unless_told_otherwise(playbooks: Playbooks) -> None:
+def test_an_invalid_verdict_fails_the_playbook(playbooks: Playbooks) -> None:
     """And an old result is never taken for new."""
     words = ["--limit", "jw2", "-e", "benchmark_target_qps=100000"]
     done = playbooks.run("benchmark", *words, "-e", "benchmark_fail_on_invalid=true")
     assert done.code != 0
     assert "INVALID" in done.summary
     assert [(row["node"], row["status"]) for row in done.cluster["nodes"]] == [("jw2", "complete")]
-    lenient = playbooks.run("benchmark", *words)
+    collected = playbooks.directory / "textfiles"
+    collected.mkdir()
+    lenient = playbooks.run("benchmark", *words, "-e", f"benchmark_prometheus_dir={collected}")
     assert lenient.code == 0, lenient.output
+    assert f'run_id="{lenient.run_dir.name}"' in (collected / "llm_benchmark.prom").read_text()
     assert "INVALID" in lenient.summary
     report = playbooks.run("report", "-e", f"run={done.run_dir}")
     assert report.code != 0
@@ -226,7 +238,8 @@ def test_an_invalid_verdict_fails_the_playbook_unless_told_otherwise(playbooks: 
     # And a foreign result laid into the run's directory is refused by name.
     for path in stale.glob("mlperf_datacenter_*"):
         shutil.copy(path, done.run_dir / "nodes" / "jw2")
-    report = playbooks.run("report", "-e", f"run={done.run_dir}", "-e", "benchmark_fail_on_invalid=true")
+    # By its id: found where the inventory has runs kept.
+    report = playbooks.run("report", "-e", f"run={done.run_dir.name}", "-e", "benchmark_fail_on_invalid=true")
     assert report.code != 0
     assert done.row("jw2")["status"] == "refused"
     assert f"it belongs to the run {lenient.run_dir.name}" in " ".join(done.summary.split())

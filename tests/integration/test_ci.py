@@ -42,16 +42,24 @@ def test_a_valid_run_is_0_and_keeps_no_secret(playbooks: Playbooks, tmp_path: Pa
     profile.write_text(yaml.safe_dump({**yaml.safe_load((DATA / "fast.yaml").read_text()), "samples": 100}))
     junit, page, artifacts = tmp_path / "reports" / "junit.xml", tmp_path / "page.md", tmp_path / "artifacts"
     words = ["-e", f"benchmark_profile={profile}", "--junit", str(junit), "--markdown", str(page)]
-    done = run_ci(playbooks, playbooks.inventory(), *words, "--artifacts", str(artifacts))
+    inventory = playbooks.inventory(benchmark_notify=f"tee {tmp_path}/notified.json")
+    done = run_ci(playbooks, inventory, *words, "--artifacts", str(artifacts))
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "Notified: tee." in done.stdout
+    run_dir = (playbooks.results / "latest").resolve()
+    notified = (tmp_path / "notified.json").read_text()
+    assert notified == (run_dir / "verdict.json").read_text()
+    told = json.loads(notified)
+    assert (told["outcome"], told["run_id"], told["counted"]) == ("valid", run_dir.name, ["jw2", "jw3"])
+    assert told["report"] == str(run_dir / "report.html")
     assert "\x1b" not in done.stdout
     assert "\r" not in done.stdout
     assert "TASK [" in done.stdout
-    assert "PLAY RECAP" in done.stdout
+    recap = [line.split() for line in done.stdout.partition("PLAY RECAP")[2].splitlines() if "changed=" in line]
+    assert {line[0]: line[3] for line in recap if line[0] != "localhost"} == {"jw2": "changed=1", "jw3": "changed=1"}
     for suite in ("jw2", "jw3", "all nodes"):
         assert set(cases(junit, suite).values()) == {"passed"}
-    run_id = (playbooks.results / "latest").resolve().name
-    assert f"| Run | {run_id} |" in page.read_text()
+    assert f"| Run | {run_dir.name} |" in page.read_text()
     assert page.read_text().startswith("## LLM inference benchmark: VALID\n")
     kept = [path for path in artifacts.rglob("*") if path.is_file()]
     events = [json.loads(path.read_text()) for path in kept if path.parent.name == "job_events"]
@@ -64,19 +72,22 @@ def test_a_valid_run_is_0_and_keeps_no_secret(playbooks: Playbooks, tmp_path: Pa
     assert not (CHECKOUT / "artifacts").exists()
 
 
-def test_failed_nodes_and_invalid_verdicts_are_1_and_host_keys_count(playbooks: Playbooks, tmp_path: Path) -> None:
+def test_failed_nodes_and_invalid_verdicts_are_1(playbooks: Playbooks, tmp_path: Path) -> None:
     cluster, junit, page = playbooks.cluster, tmp_path / "junit.xml", tmp_path / "page.md"
     # jw2 misses its target; of jw3 nobody knows the host key. ansible-runner alone would talk to it nevertheless.
     hosts = {"jw2": {**cluster.host("jw2"), "benchmark_target_qps": 100000}, "jw3": cluster.host("jw3")}
     cluster.known_hosts.write_text(cluster.nodes["jw2"].known_hosts_line())
     try:
-        inventory = playbooks.inventory(hosts)
+        # Nobody listens there, which changes nothing.
+        inventory = playbooks.inventory(hosts, benchmark_notify="http://127.0.0.1:1/of-nobody")
         done = run_ci(playbooks, inventory, "--junit", str(junit), "--markdown", str(page))
         assert done.returncode == 1, done.stdout + done.stderr
         assert cases(junit, "jw2")["QPS"].startswith("failure QPS: ")
         assert cases(junit, "jw3")["verdict"].startswith("error preflight: Not reachable: The SSH host key of ")
         assert cases(junit, "all nodes")["verdict"].startswith("failure 1 of 2 nodes is not counted: jw3.")
         assert "INVALID" in page.read_text()
+        said = "benchmark_notify: 127.0.0.1 could not be reached: Connection refused. The run is not affected."
+        assert said in " ".join(done.stdout.split())
 
         # Only nodes that fail count: jw2 alone delivered, whatever its verdict.
         lenient = run_ci(playbooks, inventory, "--policy", "nodes", "--limit", "jw2", "--junit", str(junit))
@@ -88,8 +99,12 @@ def test_failed_nodes_and_invalid_verdicts_are_1_and_host_keys_count(playbooks: 
 
 def test_a_bad_setting_is_2_and_reported(playbooks: Playbooks, tmp_path: Path) -> None:
     junit = tmp_path / "junit.xml"
-    done = run_ci(playbooks, playbooks.inventory(), "-e", "benchmark_modell=x", "--junit", str(junit))
+    inventory = playbooks.inventory(benchmark_notify=f"tee {tmp_path}/notified.json")
+    done = run_ci(playbooks, inventory, "-e", "benchmark_modell=x", "--junit", str(junit))
     assert done.returncode == 2
+    told = json.loads((tmp_path / "notified.json").read_text())
+    assert (told["outcome"], told["run_id"], told["reasons"][0]) == ("refused", None, "No run was opened.")
+    assert told["reasons"][1].startswith("benchmark_modell is not a setting")
     assert "benchmark_modell is not a setting" in done.stderr
     assert "benchmark_modell is not a setting" in cases(junit, "all nodes")["playbook"]
     assert not playbooks.results.exists()

@@ -31,7 +31,7 @@ def words(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_a_node_with_another_model_is_reported_and_the_run_counts(playbooks: Playbooks) -> None:
+def test_a_node_with_another_model_is_reported(playbooks: Playbooks) -> None:
     done = playbooks.run("benchmark", inventory=unlike(playbooks))
     assert done.code == 0, done.output
     assert done.cluster["counted"] == 2
@@ -47,7 +47,7 @@ def test_a_node_with_another_model_is_reported_and_the_run_counts(playbooks: Pla
 
 
 @pytest.mark.parametrize("solo_first", [False, True], ids=["", "solo first"])
-def test_drift_that_fails_ends_the_run_before_anything_is_measured(playbooks: Playbooks, solo_first: bool) -> None:
+def test_drift_that_fails_ends_the_run_before_measuring(playbooks: Playbooks, solo_first: bool) -> None:
     inventory = unlike(playbooks, benchmark_drift="fail", benchmark_solo_first=solo_first)
     done = playbooks.run("benchmark", inventory=inventory)
     assert done.code != 0
@@ -56,7 +56,7 @@ def test_drift_that_fails_ends_the_run_before_anything_is_measured(playbooks: Pl
         assert (row["status"], row["counted"]) == ("interrupted", False), done.output
         assert "benchmark: Drift, and benchmark_drift is fail" in row["reason"]
         assert "differ in packages.huggingface_hub: 2.3.0 (jw3), 2.4.0 (jw2)." in row["reason"]
-        assert "Interrupted while ready" in row["reason"]
+        assert "Interrupted while it waited for the other nodes" in row["reason"]
         assert not list((done.run_dir / "nodes" / node).glob("*samples.jsonl"))
         runs = playbooks.directory / "nodes" / node / "runs"
         assert not list(runs.iterdir()), "it was stopped, fetched and removed"

@@ -74,6 +74,7 @@ class Role:
             "ansible_python_interpreter": sys.executable,
             "ansible_remote_tmp": str(self.directory / "remote_tmp"),
             "benchmark_model": MODEL,
+            "benchmark_shared_machine": True,
             "hf_cache_dir": f"{self.directory}/{{{{ inventory_hostname }}}}",
             "hf_cache_controller_dir": str(self.directory / "controller"),
             "hf_cache_min_free_gb": 0,
@@ -152,7 +153,7 @@ def files_with_the_token(directory: Path) -> list[Path]:
     return [path for path in files if TOKEN.encode() in path.read_bytes()]
 
 
-def test_a_gated_model_arrives_from_either_source_and_the_token_shows_nowhere(role: Role) -> None:
+def test_a_gated_model_arrives_and_the_token_shows_nowhere(role: Role) -> None:
     model = role.hub.add(MODEL, small_model(), needs_token=TOKEN)
     looks: list[list[str]] = []
     role.hub.while_sending = lambda: looks.append(holders_of_the_token())
@@ -184,7 +185,7 @@ def test_a_refused_token_shows_nowhere_either(role: Role) -> None:
     assert files_with_the_token(role.directory) == []
 
 
-def test_a_second_run_asks_nobody_and_source_none_only_verifies_what_is_there(role: Role) -> None:
+def test_a_second_run_asks_nobody_and_source_none_verifies(role: Role) -> None:
     model = role.hub.add(MODEL, small_model())
     nodes: dict[str, dict[str, Any]] = {"node1": {}, "node2": {}, "absent": {"hf_cache_source": "none"}}
     settings: dict[str, Any] = {"benchmark_model_revision": model.commit, "nodes": nodes}
@@ -208,7 +209,7 @@ def test_a_second_run_asks_nobody_and_source_none_only_verifies_what_is_there(ro
     assert role.hub.requests == []
 
 
-def test_the_controller_downloads_once_and_the_nodes_need_no_network(role: Role) -> None:
+def test_the_controller_downloads_once(role: Role) -> None:
     model = role.hub.add(MODEL, small_model())
     with Hub() as closed:
         pass
@@ -257,7 +258,7 @@ def test_the_controller_pushes_over_ssh(role: Role, cluster: Cluster) -> None:
     assert files_with_the_token(role.directory) == []
 
 
-def test_each_node_is_told_what_it_lacks_and_what_fails_on_the_controller_is_tried_once(role: Role) -> None:
+def test_each_node_is_told_what_it_lacks(role: Role) -> None:
     role.hub.add(MODEL, small_model(), needs_token=TOKEN)
     ended = threading.Event()
 
@@ -370,7 +371,7 @@ def test_a_dataset_is_prepared_where_the_profile_needs_one(role: Role) -> None:
     assert role.hub.requests == []
 
 
-def test_the_controller_pushes_the_dataset_and_the_node_prepares_it_offline(role: Role) -> None:
+def test_the_controller_pushes_the_dataset(role: Role) -> None:
     settings = with_a_dataset(role)
     with Hub() as closed:
         pass

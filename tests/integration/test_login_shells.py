@@ -56,9 +56,7 @@ def nodes(tmp_path: Path) -> Iterator[Cluster]:
         forget(users)
 
 
-def test_every_login_shell_works_and_an_old_python_beside_the_configured_one(
-    nodes: Cluster, light_venv: Path, tmp_path: Path
-) -> None:
+def test_every_login_shell_works_beside_an_old_python(nodes: Cluster, light_venv: Path, tmp_path: Path) -> None:
     make_model_directory(tmp_path / "model")
     (tmp_path / "cp").mkdir()
     playbooks = Playbooks(nodes, tmp_path, light_venv, tmp_path / "cp")

@@ -66,7 +66,7 @@ class Screen:
         return True
 
 
-def test_a_person_sees_every_node_live_and_afterwards_only_what_was_printed(playbooks: Playbooks) -> None:
+def test_a_person_sees_every_node_live(playbooks: Playbooks) -> None:
     profile = playbooks.directory / "long.yaml"
     content = yaml.safe_load((DATA / "fast.yaml").read_text())
     profile.write_text(yaml.safe_dump({**content, "samples": 120}))

@@ -20,7 +20,7 @@ def profile(directory: Path) -> str:
     return str(path)
 
 
-def test_each_repeat_is_measured_by_all_nodes_together_and_the_median_one_is_the_result(playbooks: Playbooks) -> None:
+def test_each_repeat_is_measured_together(playbooks: Playbooks) -> None:
     inventory = playbooks.inventory(benchmark_profile=profile(playbooks.directory), benchmark_repeats=3)
     done = playbooks.run("benchmark", inventory=inventory)
     assert done.code == 0, done.output
@@ -58,6 +58,6 @@ def test_each_repeat_is_measured_by_all_nodes_together_and_the_median_one_is_the
         (qps,) = (one for one in row["spread"] if one["metric"] == "qps")
         assert row["metrics"]["qps"] == qps["values"][repeats["chosen"] - 1]
     assert f"repeat {repeats['chosen']}, the median by QPS" in " ".join(done.summary.split())
-    side = load_side(playbooks.results, done.run_dir.name)
+    side = load_side(done.run_dir)
     assert [len(node.repeats) for nodes in side.groups.values() for node in nodes] == [3, 3]
     assert compare(side, side).outcome == "no difference"

@@ -87,7 +87,7 @@ KEPT = {
 }
 
 
-def test_check_shows_all_and_removes_nothing_nor_does_it_unconfirmed(reset: Playbooks) -> None:
+def test_check_shows_all_and_removes_nothing(reset: Playbooks) -> None:
     before = files(node(reset, "jw2"))
     shown = reset.run("reset", "--check")
     assert shown.code == 0, shown.output
@@ -104,7 +104,7 @@ def test_check_shows_all_and_removes_nothing_nor_does_it_unconfirmed(reset: Play
     assert files(node(reset, "jw2")) == before
 
 
-def test_what_was_confirmed_is_gone_and_all_else_stays_and_is_named(reset: Playbooks) -> None:
+def test_what_was_confirmed_is_gone_and_all_else_stays(reset: Playbooks) -> None:
     done = reset.run("reset", "-e", "reset_confirm=yes")
     assert done.code == 0, done.output
     for name in ("jw2", "jw3"):
@@ -138,7 +138,7 @@ def test_a_person_is_asked_once_for_all_nodes_and_no_means_no(reset: Playbooks) 
     }
 
 
-def test_the_cache_goes_where_it_is_asked_for_as_far_as_hf_cache_knows_it(reset: Playbooks) -> None:
+def test_the_cache_goes_where_it_is_asked_for(reset: Playbooks) -> None:
     done = reset.run("reset", "-e", "reset_confirm=yes", "-e", "reset_hf_cache=true")
     assert done.code == 0, done.output
     left = {one for one in files(node(reset, "jw2")) if one.startswith("huggingface/")}
@@ -146,7 +146,7 @@ def test_the_cache_goes_where_it_is_asked_for_as_far_as_hf_cache_knows_it(reset:
     assert f"hf_cache knows nothing of its snapshot {'b' * 40}" in words(done)
 
 
-def test_a_node_that_measures_is_left_alone_and_the_others_are_not(reset: Playbooks) -> None:
+def test_a_node_that_measures_is_left_alone(reset: Playbooks) -> None:
     run = run_of(node(reset, "jw2"), "jw2", "20261128T130000Z-0123abcd")
     with subprocess.Popen(["sleep", "300"], cwd=run) as measuring:
         try:

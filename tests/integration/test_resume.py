@@ -1,8 +1,12 @@
 """Resuming a run over real SSH: only what is missing is done, and nothing that was measured is lost or done twice."""
 
+import getpass
 import json
 import os
+import re
+import shutil
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +41,10 @@ def test_only_the_node_that_failed_is_measured_again(playbooks: Playbooks) -> No
     output, _ = process.communicate(timeout=200)
     assert process.returncode != 0, output
     run_dir = (playbooks.results / "latest").resolve()
+    report, runs, again = output.rstrip("\n").splitlines()[-3:]
+    assert report == f"Report: {run_dir}/report.html"
+    assert runs.endswith(f" history --results-dir {playbooks.results}")
+    assert re.fullmatch(r"Measure jw2 again: ansible-playbook .*playbooks/benchmark\.yml.* --limit jw2", again)
     broken = (run_dir / "nodes" / "jw2" / "samples.jsonl").read_text()
     before = (run_dir / "run.json").read_text()
 
@@ -74,7 +82,7 @@ def test_only_the_node_that_failed_is_measured_again(playbooks: Playbooks) -> No
     assert len(json.loads((run_dir / "run.json").read_text())["attempts"]) == 2
 
 
-def test_what_nodes_did_after_the_controller_was_killed_is_fetched(playbooks: Playbooks) -> None:
+def test_what_nodes_did_after_the_controller_died_is_fetched(playbooks: Playbooks) -> None:
     hosts = {
         node: {**playbooks.cluster.host(node), "benchmark_profile": profile(playbooks.directory, node, samples=samples)}
         for node, samples in (("jw2", 20), ("jw3", 60))
@@ -87,6 +95,7 @@ def test_what_nodes_did_after_the_controller_was_killed_is_fetched(playbooks: Pl
     os.kill(pid, signal.SIGSTOP)
     (opened,) = json.loads((playbooks.results / "latest" / "run.json").read_text())["attempts"]
     assert opened["controller"]["pid"] == process.pid, "who resumes while it is there is refused"
+    assert_left_alone_by_another_controller(playbooks, inventory)
     again = start(playbooks, "-e", "benchmark_resume=latest", inventory=inventory)
     output = ""
     assert again.stdout is not None
@@ -107,7 +116,22 @@ def test_what_nodes_did_after_the_controller_was_killed_is_fetched(playbooks: Pl
     assert not runs_left(playbooks, "jw3")
 
 
-def test_a_node_that_waits_for_a_start_that_never_comes_is_started_again(playbooks: Playbooks) -> None:
+def assert_left_alone_by_another_controller(playbooks: Playbooks, inventory: Path) -> None:
+    """Resume a run of the same id that another controller has opened."""
+    theirs = playbooks.directory / "theirs"
+    shutil.copytree(playbooks.results, theirs, symlinks=True)
+    path = theirs / "latest" / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "token": "0" * 32}))
+    words = ["-e", "benchmark_resume=latest", "-e", f"benchmark_results_dir={theirs}"]
+    refused = playbooks.run("benchmark", *words, inventory=inventory)
+    assert refused.code != 0
+    whose = f"is a run of {getpass.getuser()} on {socket.gethostname()}: it was left alone."
+    for node in ("jw2", "jw3"):
+        failure = json.loads((theirs / "latest" / "nodes" / node / "failure.json").read_text())
+        assert whose in failure["reason"]
+
+
+def test_a_node_that_waits_for_no_start_is_started_again(playbooks: Playbooks) -> None:
     hosts = {
         node: {
             **playbooks.cluster.host(node),
@@ -132,6 +156,21 @@ def test_a_node_that_waits_for_a_start_that_never_comes_is_started_again(playboo
     assert done.cluster["verdict"]["valid"], done.summary
     log = done.run_dir / "nodes" / "jw2" / "attempt-1" / "benchmark.log"
     assert "ready, waiting for the others" in log.read_text()
+
+
+def test_a_limited_run_is_resumed_without_the_others(playbooks: Playbooks) -> None:
+    down = playbooks.inventory(
+        {"jw2": playbooks.cluster.host("jw2", loopback(99)), "jw3": playbooks.cluster.host("jw3")}
+    )
+    assert playbooks.run("benchmark", "--limit", "jw2", inventory=down).code != 0
+    # Whoever asks jw3 fails.
+    hosts = {"jw2": playbooks.cluster.host("jw2"), "jw3": playbooks.cluster.host("jw3", loopback(99))}
+    done = playbooks.run("benchmark", "-e", "benchmark_resume=latest", inventory=playbooks.inventory(hosts))
+    assert done.code == 0, done.output
+    assert "Left out by --limit when the run was opened, and now too: jw3; --limit names them." in done.output
+    assert [row["node"] for row in done.cluster["nodes"]] == ["jw2"]
+    assert done.row("jw2")["counted"]
+    assert "jw3" not in json.loads((done.run_dir / "run.json").read_text())["nodes"]
 
 
 def test_a_new_node_is_added_and_waits_for_nobody(playbooks: Playbooks) -> None:

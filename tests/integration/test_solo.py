@@ -18,7 +18,7 @@ def profile(directory: Path, name: str, **options: Any) -> str:
     return str(path)
 
 
-def test_what_nodes_share_shows_and_a_node_that_fails_alone_is_left_out(playbooks: Playbooks) -> None:
+def test_what_nodes_share_shows(playbooks: Playbooks) -> None:
     node = playbooks.cluster.add("jw4", loopback(4))
     # Most of a query's time goes by while a lock is held that jw2 and jw3 share.
     shared = {"shared": str(playbooks.directory / "lock"), "shared_ms": 100}

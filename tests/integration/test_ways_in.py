@@ -88,6 +88,40 @@ def test_through_a_host_that_lets_few_in_at_once(playbooks_of: Playbooks, said: 
     assert "Accepted publickey" in (cluster.directory / "jump" / "sshd.log").read_text(), "they went that way"
 
 
+def test_a_jump_host_is_named_and_nodes_behind_it_are_trusted(playbooks_of: Playbooks) -> None:
+    cluster = playbooks_of.cluster
+    cluster.add("jump", loopback(60))
+    cluster.add("closed", loopback(61), "AllowTcpForwarding no\n")
+    cluster.add("far", loopback(62))
+    cluster.add("new", loopback(63))
+    keys = [line for line in cluster.known_hosts.read_text().splitlines() if f"[{loopback(63)}]" not in line]
+    cluster.known_hosts.write_text("\n".join(keys) + "\n")
+    settings = playbooks_of.directory / "ssh_config"
+    settings.write_text(
+        f"Host *\n  Port {PORT}\n  User root\n  IdentityFile {cluster.key}\n  IdentitiesOnly yes\n"
+        f"  UserKnownHostsFile {cluster.known_hosts}\n"
+    )
+
+    def by(jump: int, to: int) -> dict[str, Any]:
+        words = f"-F {settings} -o ProxyJump={loopback(jump)}"
+        return {"ansible_host": loopback(to), "ansible_ssh_common_args": words}
+
+    hosts = {"dead-jump": by(69, 62), "dead": by(60, 69), "forbidden": by(61, 62), "unknown": by(60, 63)}
+    done = playbooks_of.run("preflight", inventory=playbooks_of.inventory(hosts))
+    said = " ".join(done.output.split())
+    assert f"The jump host {loopback(69)}, on the way to {loopback(62)}, lets nobody pass" in said, done.output
+    assert f"{loopback(69)}: seen from the jump host, nothing answers SSH there" in said
+    assert f"{loopback(62)}: the jump host forwards no connection there" in said
+    assert f"The SSH host key of {loopback(63)} is not known" in said
+    only = playbooks_of.inventory({"unknown": hosts["unknown"]})
+    public = cluster.nodes["new"].host_key.with_suffix(".pub")
+    listed = subprocess.run(["ssh-keygen", "-lf", str(public)], capture_output=True, text=True, check=True)
+    done = playbooks_of.run("trust", "-e", f"trust_fingerprints={listed.stdout.split()[1]}", inventory=only)
+    assert done.code == 0, done.output
+    done = playbooks_of.run("preflight", inventory=only)
+    assert "is not known" not in done.output, done.output
+
+
 def test_a_login_that_runs_no_command_is_refused_in_one_sentence(playbooks_of: Playbooks) -> None:
     cluster = playbooks_of.cluster
     cluster.add("fine", loopback(20))
@@ -105,7 +139,7 @@ def test_a_login_that_runs_no_command_is_refused_in_one_sentence(playbooks_of: P
         assert said in reason
 
 
-def test_another_kind_of_connection_is_refused_before_any_node_is_touched(playbooks_of: Playbooks) -> None:
+def test_another_kind_of_connection_is_refused(playbooks_of: Playbooks) -> None:
     cluster = playbooks_of.cluster
     cluster.add("fine", loopback(20))
     hosts = {

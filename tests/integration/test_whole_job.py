@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -191,16 +192,19 @@ def test_ansible_runner_keeps_host_key_checking(playbooks: Playbooks, tmp_path: 
     assert "is not known: connect once with ssh" in " ".join(done.stdout.split())
 
 
-def test_runner_with_the_checkouts_own_inventory_sees_the_real_nodes_only() -> None:
+def test_runner_with_the_own_inventory_sees_the_real_nodes(tmp_path: Path) -> None:
+    inventory = shutil.copytree(CHECKOUT / "inventory", tmp_path / "inventory")
+    (inventory / "hosts.yml").write_text("gpu_nodes: {hosts: {mine: {ansible_host: 127.0.0.2}}}\n")
     done = subprocess.run(
-        [str(BIN / "ansible-inventory"), "-i", "inventory", "--graph"],
+        [str(BIN / "ansible-inventory"), "-i", str(inventory), "--graph"],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert "jw2" in done.stdout
+    assert "mine" in done.stdout
     assert "local1" not in done.stdout
+    assert "jw2" not in done.stdout, "the example is nobody's"
 
 
 def test_the_local_inventory_is_two_nodes_on_this_machine() -> None:

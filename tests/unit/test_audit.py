@@ -63,7 +63,7 @@ def test_an_answer_breaks_the_rule_that_it_breaks(
     assert [check.partition(":")[0] for check in checks if ": FAIL" in check] == ([failing] if failing else [])
 
 
-def test_a_first_token_that_loadgen_was_not_told_of_fails_and_is_distinguished_from_a_wrong_one(tmp_path: Path) -> None:
+def test_a_wrong_first_token_differs_from_one_never_reported(tmp_path: Path) -> None:
     passed, checks = judged(tmp_path, [logged(SOUND), logged(SOUND, first=[]), logged(SOUND, first=[6])])
     assert not passed
     assert checks[0] == (

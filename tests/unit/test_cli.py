@@ -8,6 +8,9 @@ import pytest
 
 from benchmark.cli import COMMANDS, main
 
+# What runs on this machine at the same time is meant to.
+SHARED = ("--set", "benchmark_shared_machine=true")
+
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -29,7 +32,7 @@ def test_every_command_explains_itself(command: str) -> None:
 def test_a_run_by_hand_measures_and_leaves_a_run_directory(tmp_path: Path) -> None:
     words = [f"benchmark_results_dir={tmp_path}", "benchmark_profile=self-test", "benchmark_device=cpu"]
     sets = [word for setting in words for word in ("--set", setting)]
-    done = run("run", *sets, NODE_NAME="jw2", SERVER_TARGET_QPS="2")
+    done = run("run", *sets, *SHARED, NODE_NAME="jw2", SERVER_TARGET_QPS="2")
     assert done.returncode == 0, done.stderr
     latest = (tmp_path / "latest").resolve()
     assert len(list((latest / "nodes" / "jw2").glob("mlperf_datacenter_jw2_*.json"))) == 1
@@ -40,14 +43,14 @@ def test_a_run_by_hand_measures_and_leaves_a_run_directory(tmp_path: Path) -> No
 
 
 def test_an_invalid_verdict_is_exit_code_1(tmp_path: Path) -> None:
-    sets = ["--set", f"benchmark_results_dir={tmp_path}", "--set", "benchmark_profile=self-test"]
+    sets = ["--set", f"benchmark_results_dir={tmp_path}", "--set", "benchmark_profile=self-test", *SHARED]
     done = run("run", *sets, "--set", "benchmark_device=cpu", "--set", "benchmark_target_qps=1000")
     assert done.returncode == 1
     assert "INVALID" in done.stdout
 
 
-def test_secrets_on_standard_input_become_the_environment_from_the_start(tmp_path: Path) -> None:
-    sets = ["--set", f"benchmark_results_dir={tmp_path}", "--set", "benchmark_profile=self-test"]
+def test_secrets_become_the_environment_from_the_start(tmp_path: Path) -> None:
+    sets = ["--set", f"benchmark_results_dir={tmp_path}", "--set", "benchmark_profile=self-test", *SHARED]
     secrets = {"benchmark_environment": {"PYTHONWARNINGS": "never-heard-of-it", "FILLS": "x" * 30_000}}
     done = subprocess.run(
         [sys.executable, "-m", "benchmark", "run", *sets, "--set", "benchmark_device=cpu", "--secrets", "-"],

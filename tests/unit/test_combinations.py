@@ -11,6 +11,7 @@ import yaml
 from benchmark.combinations import ENGINE_OPTIONS, SCENARIO_OPTIONS
 from benchmark.errors import InputError
 from benchmark.profiles import plugins
+from benchmark.provisioned import ENGINES
 from benchmark.resolve import resolve
 
 URL: dict[str, Any] = {"benchmark_endpoint_urls": ["http://127.0.0.1:8000"]}
@@ -149,9 +150,7 @@ def test_what_cannot_work_is_refused(
 )
 @pytest.mark.parametrize("engine", ["sequential", "continuous", "vllm", "endpoint"])
 @pytest.mark.parametrize("accuracy", ["profile", "off", "with-performance", "only"])
-def test_every_engine_takes_every_profile_but_one_at_a_time_no_schedule(
-    engine: str, profile: str, accuracy: str, tmp_path: Path
-) -> None:
+def test_every_engine_takes_every_profile_it_can(engine: str, profile: str, accuracy: str, tmp_path: Path) -> None:
     settings = asked(engine, profile, benchmark_accuracy=accuracy, **(URL if engine == "endpoint" else {}))
     scheduled = profile in ("mlperf-server", "mlperf-interactive") and accuracy != "only"
     assert bool(problems(settings, None, tmp_path)) == (engine == "sequential" and scheduled)
@@ -185,5 +184,5 @@ def test_what_can_work_is_let_be(settings: dict[str, Any], profile: dict[str, An
 
 
 def test_the_table_knows_every_engine_and_scenario() -> None:
-    assert {*ENGINE_OPTIONS, "vllm"} == set(plugins("engines"))
+    assert {*ENGINE_OPTIONS, *ENGINES} == set(plugins("engines"))
     assert set(SCENARIO_OPTIONS) == set(plugins("scenarios"))

@@ -22,6 +22,17 @@ def write_samples(path: Path, samples: list[Sample]) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o000, 0o644)])
+def test_files_are_as_private_as_the_umask_asks(mask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        write_atomic(tmp_path / "report.html", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "report.html").stat().st_mode & 0o777 == mode
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
 @given(sample_lists(6), st.data())
 def test_truncated_at_any_byte_all_whole_samples_are_read(samples: list[Sample], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as directory:

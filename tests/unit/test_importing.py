@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from benchmark.importing import BLAS_THREADS, importing
+from benchmark.importing import BLAS_THREADS, importing, missing_package
 
 # Threads of a process that has loaded a command, and whether what it starts would know.
 THREADS = f"""
@@ -20,7 +20,7 @@ print(len(list(pathlib.Path("/proc/self/task").iterdir())), "{BLAS_THREADS}" in 
 """
 
 
-def test_the_collector_is_still_while_imports_go_on_and_leaves_what_they_brought() -> None:
+def test_the_collector_is_still_while_imports_go_on() -> None:
     frozen = gc.get_freeze_count()
     brought: list[list[int]] = []
 
@@ -46,9 +46,23 @@ def test_the_collector_is_still_while_imports_go_on_and_leaves_what_they_brought
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="there are no further threads")
 @pytest.mark.parametrize(("given", "reported"), [({}, "1 False"), ({BLAS_THREADS: "2"}, "2 True")])
-def test_numpy_starts_no_threads_for_us_unless_somebody_wants_them(given: dict[str, str], reported: str) -> None:
+def test_numpy_starts_no_threads_for_us(given: dict[str, str], reported: str) -> None:
     inherited = {name: value for name, value in os.environ.items() if not name.endswith("NUM_THREADS")}
     done = subprocess.run(
         [sys.executable, "-c", THREADS], env=inherited | given, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == reported
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("ansible_runner", "The package ansible-runner is missing: install requirements.txt (on the controller)"),
+        ("torch.nn", "The package torch is missing: install requirements-node.txt (on a node) into"),
+        ("yaml", "requirements.txt (on the controller) or requirements-node.txt (on a node)"),
+        ("mlperf_loadgen", "The package mlcommons-loadgen is missing: install requirements-node.txt (on a node)"),
+        ("flash_attn", "The package flash-attn is missing: install it (pip install flash-attn) into this Python."),
+    ],
+)
+def test_a_missing_package_is_sought_where_it_is_pinned(module: str, said: str) -> None:
+    assert said in missing_package(module)

@@ -78,3 +78,31 @@ def test_commands_are_imported_by_the_command_line_alone() -> None:
 
 def _under(package: str, names: set[str]) -> set[str]:
     return {name for name in names if name == package or name.startswith(f"{package}.")}
+
+
+DECLARED = (
+    # Its declaration, its role, its step in the playbooks; what is made of the settings.
+    *("benchmark/provisioned/vllm.py", "playbooks/benchmark.yml", "playbooks/provision.yml"),
+    *("roles/vllm/README.md", "roles/vllm/defaults/main.yml", "roles/vllm/meta/argument_specs.yml"),
+    *("roles/vllm/tasks/main.yml", "roles/benchmark/README.md"),
+    *("roles/benchmark/defaults/main.yml", "roles/benchmark/meta/argument_specs.yml"),
+    # What servers are known to say and take, whoever started them.
+    *("benchmark/node/engines/endpoint.py", "benchmark/node/measuring.py", "benchmark/verdict.py"),
+    *(f"benchmark/node/serving/{name}.py" for name in ("cache_counters", "models", "request", "server_facts", "words")),
+)
+
+
+def test_a_provisioned_engine_is_named_where_it_is_declared() -> None:
+    rooms = ("benchmark", "plugins", "roles", "playbooks", "tools")
+    files = [path for room in rooms for path in (CHECKOUT / room).rglob("*") if path.suffix not in ("", ".pyc")]
+    assert len(files) > 300
+    named = {str(path.relative_to(CHECKOUT)) for path in files if b"vllm" in path.read_bytes().lower()}
+    assert named == set(DECLARED)
+
+
+def test_names_of_tests_are_short_enough_to_grep() -> None:
+    for path in sorted((CHECKOUT / "tests").rglob("*.py")):
+        names = [node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+        tests = [name for name in names if name.startswith("test_")]
+        assert [name for name in tests if len(name) > 60] == [], path
+        assert len(tests) == len(set(tests)), f"{path} has one of these twice: {tests}"

@@ -15,9 +15,7 @@ TIMES = st.lists(st.floats(0, 1e9), min_size=1, max_size=200)
 
 
 @given(TIMES, st.sampled_from([0.0, 0.25, *PERCENTILES.values(), 0.999]))
-def test_a_percentile_is_the_smallest_value_that_more_than_its_share_do_not_exceed(
-    values: list[float], fraction: float
-) -> None:
+def test_a_percentile_is_the_nearest_rank(values: list[float], fraction: float) -> None:
     brute = min(v for v in values if sum(other <= v for other in values) > len(values) * fraction)
     assert percentile(sorted(values), fraction) == brute
 
@@ -40,7 +38,7 @@ def test_sample_floor_at_99_percent_confidence(fraction: float, needed: int) -> 
 
 
 @given(TIMES)
-def test_a_distribution_is_in_order_and_says_what_is_insufficient(values: list[float]) -> None:
+def test_a_distribution_is_ordered_and_says_what_is_insufficient(values: list[float]) -> None:
     spread = distribution(values)
     assert spread is not None
     assert spread.count == len(values)
@@ -75,7 +73,7 @@ def test_queries_add_up(samples: list[Sample], more: int) -> None:
 
 
 @given(sample_lists(), st.randoms())
-def test_metrics_do_not_depend_on_the_order_in_which_samples_completed(samples: list[Sample], random: Random) -> None:
+def test_metrics_do_not_depend_on_the_order_of_samples(samples: list[Sample], random: Random) -> None:
     shuffled = list(samples)
     random.shuffle(shuffled)
     assert compute(Columns.of(shuffled), len(samples)) == compute(Columns.of(samples), len(samples))

@@ -78,9 +78,7 @@ def test_an_unknown_profile_and_an_absent_file(tmp_path: Path) -> None:
         (["mlperf-edge-singlestream", "mlperf-edge-offline"], [39.06, 16.1147, 24.6375, 36.124], 3051113),
     ],
 )
-def test_accuracy_limits_are_99_percent_of_the_references_figures(
-    names: list[str], rouge: list[float], characters: int
-) -> None:
+def test_accuracy_limits_are_99_percent_of_the_reference(names: list[str], rouge: list[float], characters: int) -> None:
     for name in names:
         limits = load_profile(name).accuracy_limits
         least = [limit.at_least for limit in limits if limit.metric.startswith("rouge")]

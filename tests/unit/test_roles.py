@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmark.provisioned import PROVISIONING_ROLES
 from benchmark.secret_settings import NAMES
 from benchmark.settings import Settings
 from benchmark.variables import VARIABLES
 from tools import generate
 
 ROLES = sorted(generate.ROLES.iterdir())
-PROVISION = yaml.safe_load((generate.CHECKOUT / "playbooks" / "provision.yml").read_text())[0]["roles"]
+PROVISION = yaml.safe_load((generate.CHECKOUT / "playbooks" / "provision.yml").read_text())[-1]["roles"]
 
 
 def load(path: Path) -> Any:
@@ -47,6 +48,14 @@ def test_a_role_has_the_same_defaults_in_both_of_its_files(role: Path) -> None:
     for name, value in defaults(role).items():
         if name not in generate.COMPUTED:
             assert specs(role)[name].get("default") == value, name
+
+
+def test_whatever_is_provided_has_its_step_in_both_playbooks() -> None:
+    whole = (generate.CHECKOUT / "playbooks" / "benchmark.yml").read_text()
+    for role in PROVISIONING_ROLES:
+        assert role in [one["role"] for one in PROVISION]
+        assert f"            name: {role}\n" in whole
+        assert f"register: {role}_made" in (generate.ROLES / role / "tasks" / "main.yml").read_text()
 
 
 def test_what_may_be_secret_is_in_no_output_of_ansible() -> None:

@@ -22,7 +22,7 @@ def test_a_run_is_opened_with_what_was_asked(tmp_path: Path) -> None:
     run_id, directory = open_run(
         resolved, command="make it so", versions={"ansible-core": "2.19"}, hosts={"jw2": "10.0.0.2"}
     )
-    assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{8}", run_id)
+    assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{8}-[0-9a-f]{6}", run_id)
     assert directory == tmp_path / "results" / run_id
     run = read_record(tmp_path / "results" / "latest" / "run.json", RunRecord)
     assert (run.run_id, run.command, run.hosts) == (run_id, "make it so", {"jw2": "10.0.0.2"})
@@ -35,6 +35,17 @@ def test_runs_of_one_second_have_directories_of_their_own(tmp_path: Path) -> Non
     assert len(set(directories)) == 5
     assert (tmp_path / "results" / "latest").resolve() == directories[-1]
     assert [read_record(path / "run.json", RunRecord).run_id for path in directories] == [p.name for p in directories]
+
+
+def test_two_controllers_have_ids_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = []
+    for number in range(5):
+        # Nobody sees another's results: they would meet on a node.
+        (tmp_path / f"{number}").mkdir()
+        monkeypatch.chdir(tmp_path / f"{number}")
+        ids.append(open_run({"jw2": asked(3)}, command="")[0].split("-"))
+    assert len({random for _, _, random in ids}) == 5
+    assert len({settings for _, settings, _ in ids}) == 1
 
 
 def test_the_id_tells_different_settings_apart() -> None:

@@ -27,6 +27,7 @@ def test_each_is_a_schema(name: str) -> None:
 
 def test_a_real_run_keeps_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sets = [f"benchmark_results_dir={tmp_path}", "benchmark_profile=self-test", "benchmark_device=cpu"]
+    sets += ["benchmark_shared_machine=true"]
     monkeypatch.setenv("NODE_NAME", "jw2")
     assert main(["run", *(word for one in sets for word in ("--set", one))]) == 0
     run_dir = (tmp_path / "latest").resolve()

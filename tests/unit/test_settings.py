@@ -5,7 +5,7 @@ import pytest
 
 from benchmark.errors import InputError
 from benchmark.resolve import from_environment, resolve, resolve_nodes
-from benchmark.settings import Settings, needed_nodes
+from benchmark.settings import RUN_WIDE, Settings, needed_nodes
 from tests.unit.test_profiles import OWN
 
 
@@ -144,7 +144,7 @@ def test_no_node_is_an_error() -> None:
         resolve_nodes({})
 
 
-def test_a_problem_of_many_nodes_is_reported_once_with_their_names() -> None:
+def test_a_problem_of_many_nodes_is_reported_once() -> None:
     with pytest.raises(InputError) as caught:
         resolve_nodes({f"n{i}": {"benchmark_dtype": "int4"} for i in range(8)} | {"ok": {}})
     (line,) = str(caught.value).splitlines()
@@ -157,23 +157,28 @@ def test_a_node_name_must_be_able_to_be_a_directory(name: str) -> None:
         resolve_nodes({name: {}})
 
 
-@pytest.mark.parametrize(
-    ("setting", "one", "other"),
-    [
-        ("benchmark_results_dir", "a", "b"),
-        ("benchmark_fail_on_invalid", True, False),
-        ("benchmark_sync_start", True, False),
-        ("benchmark_sync_timeout_s", 60, 61),
-        ("benchmark_min_nodes", 2, "50%"),
-        ("benchmark_repeats", 2, 3),
-        ("benchmark_drift", "fail", "warn"),
-        ("benchmark_mlperf_round", "6.1", "6.0"),
-    ],
-)
-def test_what_belongs_to_the_run_is_the_same_on_all_nodes(setting: str, one: Any, other: Any) -> None:
+BELONG_TO_THE_RUN: dict[str, tuple[Any, Any]] = {
+    "benchmark_results_dir": ("a", "b"),
+    "benchmark_prometheus_dir": ("a", "b"),
+    "benchmark_fail_on_invalid": (True, False),
+    "benchmark_sync_start": (True, False),
+    "benchmark_sync_timeout_s": (60, 61),
+    "benchmark_solo_first": (True, False),
+    "benchmark_repeats": (2, 3),
+    "benchmark_min_nodes": (2, "50%"),
+    "benchmark_drift": ("fail", "warn"),
+    "benchmark_mlperf_round": ("6.1", "6.0"),
+    "benchmark_audit": ("TEST06", ""),
+}
+
+
+@pytest.mark.parametrize("setting", sorted({*BELONG_TO_THE_RUN, *RUN_WIDE}))
+def test_what_belongs_to_the_run_is_the_same_on_all_nodes(setting: str) -> None:
+    one, other = BELONG_TO_THE_RUN[setting]
+    profile = {"benchmark_profile": "mlperf-offline"}
     with pytest.raises(InputError, match=f"{setting} belongs to the whole run and differs between nodes"):
-        resolve_nodes({"jw2": {setting: one}, "jw3": {setting: other}})
-    assert len(resolve_nodes({"jw2": {setting: one}, "jw3": {setting: one}})) == 2
+        resolve_nodes({"jw2": {setting: one, **profile}, "jw3": {setting: other, **profile}})
+    assert len(resolve_nodes({"jw2": {setting: one, **profile}, "jw3": {setting: one, **profile}})) == 2
 
 
 def test_equal_settings_have_equal_hashes() -> None:

@@ -174,7 +174,7 @@ def test_the_template_is_in_the_package() -> None:
     assert NodeResult.model_fields["disclaimer"].default == benchmark.DISCLAIMER
 
 
-def test_queries_that_waited_for_a_connection_or_were_sent_once_more_are_reported() -> None:
+def test_queries_that_waited_or_were_sent_again_are_reported() -> None:
     reported = " ".join(render(serving=Serving(waited=7, resent=3, max_connections=90)).split())
     assert "Connections 7 queries waited for one of 90; 3 queries were sent once more" in reported
     assert "Connections" not in render(serving=Serving(max_connections=90))

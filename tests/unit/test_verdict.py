@@ -6,7 +6,7 @@ import pytest
 from benchmark.columns import Columns
 from benchmark.metrics import compute
 from benchmark.profiles import Limit, load_profile
-from benchmark.records import Accuracy, Audit, LoadGenResult, Rouge, Serving, Status
+from benchmark.records import MAX_UNSEEN, Accuracy, AnswerCounts, Audit, LoadGenResult, Rouge, Serving, Status
 from benchmark.verdict import Findings, judge, label, metric_paths, shown, unit, value_of
 from tests.unit.building import asked, closed_loop, failed, sample
 
@@ -30,7 +30,7 @@ LOADGEN = LoadGenResult(
     ("status", "within", "loadgen", "prompts"),
     [*itertools.product(("complete", "interrupted", "failed"), (True, False), (None, LOADGEN), (19, 20))],
 )
-def test_valid_is_complete_and_within_the_limits_and_nothing_against_it(
+def test_valid_is_complete_and_within_the_limits(
     status: Status, within: bool, loadgen: LoadGenResult | None, prompts: int
 ) -> None:
     limit = {"metric": "latency_ms.p99", "at_most": 2000 if within else 1999}
@@ -62,7 +62,7 @@ def test_an_error_that_loadgen_repeats_is_reported_once() -> None:
 ROUGE = Rouge(rouge1=40, rouge2=15, rougeL=25, rougeLsum=36, generated_characters=100, answers=3, references=3)
 
 
-def test_accuracy_is_judged_only_where_it_is_measured_and_its_absence_fails_then() -> None:
+def test_accuracy_is_judged_only_where_it_is_measured() -> None:
     limit = {"metric": "rouge2", "at_least": 15.7}
     judged = {
         mode: judge(
@@ -82,7 +82,7 @@ def test_accuracy_is_judged_only_where_it_is_measured_and_its_absence_fails_then
     )
 
 
-def test_a_failed_audit_is_a_reason_in_its_own_words_and_so_are_queries_that_failed_in_it() -> None:
+def test_a_failed_audit_and_its_failed_queries_are_reasons() -> None:
     loadgen = LoadGenResult.model_validate({"scenario": "Server", "mode": "PerformanceOnly"})
     checks = ("First token: FAIL, 1 of 9 answers differ.", "Length: pass, 0 of 9 answers differ.")
     audit = Audit(name="TEST06", passed=False, checks=checks, answers=9, end_tokens=(2,), errors=3, loadgen=loadgen)
@@ -135,12 +135,29 @@ def test_profile_quick() -> None:
     )
 
 
-def test_what_queries_failed_with_is_a_reason_only_where_that_is_held_against_the_run() -> None:
+def test_failed_queries_are_a_reason_only_where_they_count() -> None:
     metrics = compute(Columns.of([*closed_loop([1800] * 18), failed(18, 32400)]), 19)
     found = Findings(metrics, failures="1 of them: The GPU's memory is full.")
     asked = judge(limits({"metric": "queries.failed", "at_most": 0}), found, 0.5, "complete")
     assert asked.reasons == ("failed queries 1 is above the allowed 0.", "1 of them: The GPU's memory is full.")
     assert judge(limits({"metric": "queries.failed", "at_most": 1}), found, 0.5, "complete").valid
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_what_is_exactly_the_share_that_may_go_unseen_passes(more: int) -> None:
+    completed = 100_000
+    metrics = METRICS.model_copy(
+        update={
+            "queries": METRICS.queries.model_copy(update={"completed": completed}),
+            "output_tokens": completed,
+            "answers": AnswerCounts(
+                one_piece=int(MAX_UNSEEN * completed) + more, miscounted=9, miscounted_tokens=2000 + more
+            ),
+        }
+    )
+    server = asked(3, {"limits": (), "scenario_options": {"scenario": "Server"}}).profile
+    reasons = judge(server, Findings(metrics), 0.5, "complete").reasons
+    assert len(reasons) == 2 * more, reasons
 
 
 def test_a_check_on_too_few_samples_says_so() -> None:
@@ -175,7 +192,7 @@ def test_every_metric_has_a_label_and_a_value() -> None:
 
 
 @pytest.mark.parametrize("path", ["latency_ms", "latency_ms.p98", "latency_ms.insufficient", "speed", ""])
-def test_an_unknown_metric_is_refused_even_where_nothing_was_measured(path: str) -> None:
+def test_an_unknown_metric_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="there is no metric"):
         value_of(compute(Columns.of(()), 3), path)
 

@@ -7,12 +7,14 @@ from typing import Any
 
 from benchmark.cluster.comparison.bootstrap import CONFIDENCE, REPLICATES, interval_of_change
 from benchmark.cluster.comparison.each import node_changes
-from benchmark.cluster.comparison.measured import HIGHER_IS_BETTER, METRICS, Figure, figure_of
+from benchmark.cluster.comparison.measured import HIGHER_IS_BETTER, METRICS, RATES, Figure, figure_of
 from benchmark.cluster.comparison.side import ComparisonKey, Side
+from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import Comparison, GroupChange, MetricChange
 from benchmark.records.comparison import Outcome
 from benchmark.text import figure
+from benchmark.words import plural
 
 # A smaller change is never better or worse, however sure it is: two runs of one node differ by as much.
 FLOOR = 0.02
@@ -59,7 +61,7 @@ def compare_nodes(
     if not names:
         note = "different nodes"
     elif len(names) < max(len(before), len(after)):
-        note = f"only the {len(names)} nodes that are in both"
+        note = f"only the {plural(len(names), 'node that is', 'nodes that are')} in both"
     first = [node for node in before if not names or node.node in names]
     second = [node for node in after if not names or node.node in names]
     replicates = max(LEAST_REPLICATES, min(REPLICATES, MOST_DRAWS // (len(first) + len(second))))
@@ -87,7 +89,8 @@ def together(outcomes: Iterable[Outcome]) -> Outcome:
 
 
 def _change(metric: str, before: Figure, after: Figure, floor: float, replicates: int) -> MetricChange:
-    values: dict[str, Any] = {"metric": metric, "before": before.value, "after": after.value}
+    of = "node" if metric in (*RATES, ENERGY) else "all"
+    values: dict[str, Any] = {"metric": metric, "of": of, "before": before.value, "after": after.value}
     if before.value is None or after.value is None or before.value <= 0 or after.value <= 0:
         return MetricChange.model_validate({**values, "outcome": "not judged", "note": "undefined"})
     values["change"] = after.value / before.value - 1

@@ -10,6 +10,7 @@ from benchmark.cluster.render.markdown import escape
 from benchmark.records import Comparison, GroupChange, MetricChange, NodeChange
 from benchmark.text import WIDTH, entry, figure, left, right, wrap
 from benchmark.verdict import label, unit
+from benchmark.words import percent, plural
 
 _WORDS = {
     "no difference": "NO DIFFERENCE: every figure is the same.",
@@ -18,7 +19,8 @@ _WORDS = {
     "worse": "WORSE:",
     "not judged": "NOT COMPARED: there was nothing to judge.",
 }
-HEADS = ("metric", "before", "after", "change", "99 % interval", "verdict")
+OF = "Of node: the mean of the nodes; of all: every sample of all nodes together."
+HEADS = ("metric", "of", "before", "after", "change", "99 % interval", "verdict")
 
 
 def name_of(metric: str) -> str:
@@ -26,25 +28,24 @@ def name_of(metric: str) -> str:
     return "tokens/J" if metric == ENERGY else label(metric) + unit(metric)
 
 
-def cells(change: MetricChange) -> tuple[str, str, str, str, str, str]:
+def cells(change: MetricChange) -> tuple[str, ...]:
     """Return a row of the table: see HEADS."""
-    interval = "-" if change.low is None or change.high is None else f"{_bound(change.low)} to {_bound(change.high)}"
+    interval = "-" if change.low is None or change.high is None else f"{percent(change.low)} to {percent(change.high)}"
     return (
         name_of(change.metric),
+        change.of,
         figure(change.before),
         figure(change.after),
-        "-" if change.change is None else f"{change.change:+.1%}",
+        "-" if change.change is None else percent(change.change),
         interval,
         change.outcome if change.outcome != "not judged" else change.note or change.outcome,
     )
 
 
-def _bound(value: float) -> str:
-    return f"{value:+.1%}"
-
-
 def verdict_words(comparison: Comparison) -> str:
     """Return the outcome, and what is worse where something is."""
+    if comparison.own_baseline and len(comparison.own_baseline) == len(comparison.groups):
+        return f"{comparison.after} is its own baseline: that it is equal to itself says nothing."
     words = _WORDS[comparison.outcome]
     if comparison.outcome != "worse":
         return words
@@ -55,7 +56,7 @@ def _worse(comparison: Comparison) -> Iterator[str]:
     for group in comparison.groups:
         for change in group.changes:
             if change.outcome == "worse":
-                yield f"{name_of(change.metric)} {change.change or 0:+.1%}"
+                yield f"{name_of(change.metric)} {percent(change.change or 0)}"
         slower = dict.fromkeys(one.node for one in group.each if one.outcome == "worse")
         if slower:
             yield f"{some(list(slower))} alone"
@@ -64,7 +65,7 @@ def _worse(comparison: Comparison) -> Iterator[str]:
 def node_words(one: NodeChange) -> str:
     """Return what changed of a single node."""
     return (
-        f"{one.node}: {name_of(one.metric)} {one.change:+.1%} ({_bound(one.low)} to {_bound(one.high)}), "
+        f"{one.node}: {name_of(one.metric)} {percent(one.change)} ({percent(one.low)} to {percent(one.high)}), "
         f"{figure(one.before)} to {figure(one.after)}: {one.outcome}"
     )
 
@@ -76,7 +77,7 @@ def defined(group: GroupChange) -> list[MetricChange]:
 
 def title(group: GroupChange) -> str:
     """Return what is compared, and of how many nodes."""
-    nodes = f"{len(group.nodes)} node" + ("" if len(group.nodes) == 1 else "s")
+    nodes = plural(len(group.nodes), "node")
     return f"{group.label}: {nodes}" + (f" ({group.note})" if group.note else "")
 
 
@@ -91,7 +92,9 @@ def render_text(comparison: Comparison) -> str:
     for heading, texts in (("Not compared", comparison.apart), ("Refused", comparison.refused)):
         if texts:
             lines += ["", heading, *(wrap(text, "  ", "    ") for text in texts)]
+    lines += ["", *(wrap(sentence) for sentence in _own(comparison))] if comparison.own_baseline else []
     rule = (
+        f"{OF} "
         f"Better or worse: the whole {comparison.confidence:.0%} interval is on that side of zero and the change is at "
         f"least {comparison.floor:.1%}."
     )
@@ -99,9 +102,15 @@ def render_text(comparison: Comparison) -> str:
     return "\n".join(line.rstrip() for line in "\n".join(lines).split("\n")) + "\n"
 
 
+def _own(comparison: Comparison) -> Iterator[str]:
+    for group in comparison.own_baseline:
+        yield f"{comparison.after} is its own baseline for {group}."
+
+
 def _line(row: tuple[str, ...]) -> str:
-    name, before, after, change, interval, outcome = row
-    line = left(name, 15) + right(before, 7) + right(after, 7) + right(change, 8) + right(interval, 18) + "  "
+    name, of, before, after, change, interval, outcome = row
+    figures = right(before, 6) + right(after, 7) + right(change, 8) + right(interval, 18)
+    line = left(name, 15) + left(of, 4) + figures + " "
     return line + outcome if len(line + outcome) <= WIDTH else wrap(outcome, line, " " * len(line))
 
 
@@ -114,7 +123,8 @@ def render_markdown(comparison: Comparison) -> str:
         lines += [*(f"- {escape(node_words(one))}" for one in group.each), ""]
     for texts, words in ((comparison.apart, "Not compared"), (comparison.refused, "Refused")):
         lines += [f"- {words}: {escape(text)}" for text in texts]
-    lines += ["", f"**{escape(verdict_words(comparison))}**"]
+    lines += [f"- {escape(sentence)}" for sentence in _own(comparison)]
+    lines += ["", escape(OF), "", f"**{escape(verdict_words(comparison))}**"]
     return "\n".join(lines).strip() + "\n"
 
 
@@ -122,4 +132,4 @@ def markdown_table(group: GroupChange, put: Callable[[object], str] = escape) ->
     """Return the lines of a group's table."""
     rows = [HEADS, *(cells(change) for change in defined(group))]
     lines = [f"| {' | '.join(put(cell) for cell in row)} |" for row in rows]
-    return [lines[0], "| --- | ---: | ---: | ---: | ---: | --- |", *lines[1:]]
+    return [lines[0], "| --- | --- | ---: | ---: | ---: | ---: | --- |", *lines[1:]]

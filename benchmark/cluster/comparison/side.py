@@ -13,7 +13,7 @@ from benchmark.cluster.repeats import at_repeat, median_of, repeats_of
 from benchmark.cluster.results.load import LoadedNode, load_node
 from benchmark.errors import InputError
 from benchmark.records import RunRecord
-from benchmark.rundir import RUN_FILE, read_run
+from benchmark.rundir import read_run
 from benchmark.served import in_label
 
 
@@ -59,27 +59,11 @@ class Side:
     groups: dict[ComparisonKey, tuple[LoadedNode, ...]]
 
 
-def find_run(results: Path, name: str) -> Path:
-    """Return the directory of a run that is named by its id, by "latest" or by its path. Raises InputError."""
-    for directory in (results / name, Path(name)):
-        if (directory / RUN_FILE).is_file():
-            return directory.resolve()
-    raise InputError(f"{name}: there is no such run in {results}, and no run's directory of this name.")
-
-
-def load_side(results: Path, name: str) -> Side:
-    """Return the run `RUN`, or the node `RUN/NODE`. Raises InputError where there is none, or none that counts."""
-    node = ""
-    try:
-        run_dir = find_run(results, name)
-    except InputError:
-        head, _, node = name.rstrip("/").rpartition("/")
-        if not head:
-            raise
-        run_dir = find_run(results, head)
+def load_side(run_dir: Path, node: str = "") -> Side:
+    """Return the run, or one node of it. Raises InputError where it is none, or none that counts."""
     run = read_run(run_dir)
     if node and node not in run.nodes:
-        raise InputError(f"{name}: the run {run.run_id} has no node {node}; it has {', '.join(sorted(run.nodes))}.")
+        raise InputError(f"{node}: the run {run.run_id} has no node {node}; it has {', '.join(sorted(run.nodes))}.")
     # Which repeat is the run's, all its nodes decide together.
     needed = [one for one in sorted(run.nodes, key=natural) if node in ("", one) or _repeats(run) > 1]
     whole = [load_node(run_dir, run, one) for one in needed]

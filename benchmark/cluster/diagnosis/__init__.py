@@ -22,6 +22,7 @@ from benchmark.cluster.diagnosis.throttling import power, thermal
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import Drift, Finding, Group
 from benchmark.text import figure
+from benchmark.words import percent
 
 __all__ = ["CAUSES", "diagnose", "no_history"]
 
@@ -90,5 +91,5 @@ def _words(shift: Shift) -> str:
     aspect = shift.aspect
     return (
         f"{aspect.label} {figure(shift.value)}{aspect.unit} instead of {figure(shift.deviation.expected)}{aspect.unit} "
-        f"({shift.deviation.change:+.0%})"
+        f"({percent(shift.deviation.change, 0)})"
     )

@@ -8,7 +8,7 @@ from benchmark.cluster.diagnosis.suspect import Suspect
 from benchmark.records import Drift
 
 # Facts that are versions of software, as they are called in Drift; the rest is how a node is set up.
-SOFTWARE = ("driver", "cuda", "kernel", "python", "gpu.vbios", "model_sha256", "tokenizer_sha256")
+SOFTWARE = ("code", "driver", "cuda", "kernel", "python", "gpu.vbios", "model_sha256", "tokenizer_sha256")
 PACKAGES = ("packages.", "server_packages.")
 # Facts that other causes look at with thresholds of their own, or that cannot make a node slow.
 ELSEWHERE = (

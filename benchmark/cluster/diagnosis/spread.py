@@ -1,4 +1,4 @@
-"""When is a node off its like? Median and MAD on logarithms, with a natural spread that few nodes cannot unsay.
+"""When does a node differ from its peers? Median and MAD on logarithms, with a least spread where nodes are few.
 
 Formulas and thresholds: docs/metrics.md, Diagnosis; what they amount to is measured by benchmarks/diagnosis.py.
 """

@@ -1,22 +1,26 @@
-"""A run's nodes in Prometheus' text format, for the node exporter's textfile collector.
+"""Nodes of runs in Prometheus' text format, for the node exporter's textfile collector.
 
 Names end with their unit, in base units (seconds, joules, watts); every metric is a gauge: it is what one run measured.
+Every series carries its node and what was asked of it, a run's own figures too: so files of several runs, profiles and
+engines stand beside each other, as long as no two are of the same node and the same request.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
-from benchmark.cluster.aggregate import Gathered
-from benchmark.records import Distribution, Energy, Metrics, NodeRow
+from benchmark.cluster.stored.read import KIND, kind_of
+from benchmark.records import ClusterResult, Energy, Metrics, NodeRow, RunRecord
 from benchmark.text import clean
 
 PREFIX = "llm_benchmark_"
 # Labels of a time's gauge: quantiles by Prometheus' own name, the rest by statistic.
 STATISTICS = ("mean", "min", "p50", "p90", "p95", "p99", "max")
 
+Labels = dict[str, str]
 Value = Callable[[NodeRow], float | None]
 
 
@@ -32,9 +36,11 @@ def _maybe(count: int | None) -> float | None:
     return None if count is None else float(count)
 
 
+STATES: dict[str, tuple[str, Callable[[NodeRow], bool]]] = {
+    "node_counted": ("1 where the node's numbers are part of the totals", lambda row: row.counted),
+    "node_valid": ("1 where the node's verdict is valid", lambda row: bool(row.verdict and row.verdict.valid)),
+}
 GAUGES: dict[str, tuple[str, Value]] = {
-    "node_counted": ("1 where the node's numbers are part of the totals", lambda row: float(row.counted)),
-    "node_valid": ("1 where the node's verdict is valid", lambda row: float(bool(row.verdict and row.verdict.valid))),
     "gpus": ("GPUs that answered", lambda row: float(row.gpus)),
     "duration_seconds": ("last completion minus first issue", _of(lambda m: m.duration_s)),
     "queries_per_second": ("completed queries per second", _of(lambda m: m.qps)),
@@ -57,67 +63,113 @@ TIMES = {
 }
 
 
-def prometheus_lines(gathered: Gathered) -> Iterator[str]:
-    """Yield the lines of the text format; labels are escaped, undefined values left out."""
-    run, rows = gathered.run, gathered.result.nodes
-    about = {"run_id": run.run_id, "profile": gathered.result.profile}
-    yield from _metric("run_info", "which run these values are of", [(about, 1.0)])
-    created = _unix_s(run.created_at)
-    if created is not None:
-        yield from _metric("run_created_timestamp_seconds", "when the run was opened", [({}, created)])
-    valid = float(gathered.result.verdict.valid)
-    yield from _metric("run_valid", "1 where the cluster's verdict is valid", [({}, valid)])
-    for name, (meaning, read) in GAUGES.items():
-        yield from _metric(name, meaning, [(_labels(row), value) for row in rows if (value := read(row)) is not None])
+@dataclass(frozen=True)
+class Exported:
+    """A run, and those of its nodes that are exported."""
+
+    run: RunRecord
+    result: ClusterResult
+    nodes: frozenset[str]
+
+    origin: str = ""
+    """The results directory, where several share a file."""
+
+    @property
+    def rows(self) -> Iterator[NodeRow]:
+        """The nodes that are exported."""
+        return (row for row in self.result.nodes if row.node in self.nodes)
+
+
+def labels_of(run: RunRecord, node: str) -> Labels:
+    """Return what tells a node's series apart from all others; every series begins with these labels."""
+    return {"node": node, **dict(zip(KIND, kind_of(run.nodes[node]), strict=True))}
+
+
+def whole(run: RunRecord, result: ClusterResult) -> Exported:
+    """Return all nodes of one run."""
+    return Exported(run, result, frozenset(run.nodes))
+
+
+def prometheus_lines(runs: Sequence[Exported]) -> Iterator[str]:
+    """Yield the lines of the text format; labels are escaped, undefined values left out.
+
+    The runs must not have the same node with the same request twice.
+    """
+    found = [(labels_of(one.run, row.node), row, one) for one in runs for row in one.rows]
+    yield from _metric("run_info", "which run a node's values are of", [
+        ({**labels, "run_id": one.run.run_id, "results_dir": one.origin}, 1.0) for labels, _, one in found
+    ])  # fmt: skip
+    yield from _metric("run_created_timestamp_seconds", "when that run was opened", [
+        (labels, created) for labels, _, one in found if (created := _unix_s(one.run.created_at)) is not None
+    ])  # fmt: skip
+    yield from _metric("run_valid", "1 where that run's verdict, of all its nodes, is valid", [
+        (labels, float(one.result.verdict.valid)) for labels, _, one in found
+    ])  # fmt: skip
+    for name, (meaning, read) in STATES.items():
+        yield from _metric(name, meaning, [(labels, float(read(row))) for labels, row, _ in found])
+    # Of what was measured, the hardware too; a node that failed goes on with the series above.
+    found = [({**labels, "hardware": row.gpu or ""}, row, one) for labels, row, one in found if row.counted]
+    rows = [(labels, row) for labels, row, _ in found]
+    for name, (meaning, read_value) in GAUGES.items():
+        values = [(labels, value) for labels, row in rows if (value := read_value(row)) is not None]
+        yield from _metric(name, meaning, values)
     yield from _metric("queries", "queries of the run by what became of them", [
-        ({**_labels(row), "state": state}, float(count))
-        for row in rows if row.metrics
+        ({**labels, "state": state}, float(count))
+        for labels, row in rows if row.metrics
         for state, count in row.metrics.queries.model_dump().items()
     ])  # fmt: skip
     for name, (field, meaning) in TIMES.items():
-        spreads = [(row, getattr(row.metrics, field)) for row in rows if row.metrics]
-        yield from _metric(name, meaning, [one for row, spread in spreads if spread for one in _spread(row, spread)])
-    yield from _repeats(gathered)
+        spreads = [(labels, getattr(row.metrics, field)) for labels, row in rows if row.metrics]
+        yield from _metric(name, meaning, [
+            ({**labels, "statistic": statistic}, getattr(spread, statistic) / 1000)
+            for labels, spread in spreads if spread
+            for statistic in STATISTICS
+        ])  # fmt: skip
+    yield from _repeats(found)
     yield from _alone(rows)
     yield from _metric("slow_node_change_ratio", "how far a slow node is from its peers: value / expected - 1", [
-        ({"node": one.node, "metric": one.metric, "cause": one.cause or "none seen"}, one.change)
-        for one in gathered.result.findings
+        ({**labels, "metric": finding.metric, "cause": finding.cause or "none seen"}, finding.change)
+        for labels, row, one in found
+        for finding in one.result.findings if finding.node == row.node
     ])  # fmt: skip
 
 
-def _repeats(gathered: Gathered) -> Iterator[str]:
-    """Yield how far the repeats of the run differ; nothing where there is one."""
-    reported, rows = gathered.result.repeats, gathered.result.nodes
-    if reported is None:
-        return
-    yield from _metric("repeats", "measurements after one load", [({}, float(len(reported.rows)))])
-    yield from _metric("repeat", "number of the one that all other values are of", [({}, float(reported.chosen))])
-    spreads = [(row, one) for row in rows for one in row.spread]
+def _repeats(found: Sequence[tuple[Labels, NodeRow, Exported]]) -> Iterator[str]:
+    """Yield how far the repeats of a run differ; nothing where there is one."""
+    several = [(labels, row, one.result.repeats) for labels, row, one in found if one.result.repeats]
+    yield from _metric("repeats", "measurements after one load", [
+        (labels, float(len(repeats.rows))) for labels, _, repeats in several
+    ])  # fmt: skip
+    yield from _metric("repeat", "number of the one that all other values are of", [
+        (labels, float(repeats.chosen)) for labels, _, repeats in several
+    ])  # fmt: skip
+    spreads = [(labels, one) for labels, row, _ in several for one in row.spread]
     meaning = "over the repeats: median, lowest and highest"
     yield from _by_unit("repeats_", meaning, [
-        (one.metric, {**_labels(row), "over": over}, getattr(one, over))
-        for row, one in spreads for over in ("median", "lowest", "highest")
+        (one.metric, {**labels, "over": over}, getattr(one, over))
+        for labels, one in spreads for over in ("median", "lowest", "highest")
     ])  # fmt: skip
     for name, meaning, field in (
         ("repeats_variation_ratio", "coefficient of variation over the repeats", "cv"),
         ("repeats_stable", "1 where the repeats differ by so little that the value is stable", "stable"),
     ):
-        values = [({**_labels(row), "metric": one.metric}, float(getattr(one, field))) for row, one in spreads]
+        values = [({**labels, "metric": one.metric}, float(getattr(one, field))) for labels, one in spreads]
         yield from _metric(name, meaning, values)
 
 
-def _alone(rows: Iterable[NodeRow]) -> Iterator[str]:
+def _alone(rows: Iterable[tuple[Labels, NodeRow]]) -> Iterator[str]:
     """Yield what nodes measured alone; nothing where none did."""
-    pairs = [(row, one) for row in rows for one in row.solo]
-    yield from _by_unit("alone_", "while no other node measured", [(p.metric, _labels(r), p.alone) for r, p in pairs])
+    pairs = [(labels, one) for labels, row in rows for one in row.solo]
+    values = [(one.metric, labels, one.alone) for labels, one in pairs]
+    yield from _by_unit("alone_", "while no other node measured", values)
     yield from _metric("together_change_ratio", "what measuring together changes: together / alone - 1", [
-        ({**_labels(row), "metric": one.metric}, one.change) for row, one in pairs
+        ({**labels, "metric": one.metric}, one.change) for labels, one in pairs
     ])  # fmt: skip
 
 
-def _by_unit(prefix: str, meaning: str, values: Iterable[tuple[str, dict[str, str], float]]) -> Iterator[str]:
+def _by_unit(prefix: str, meaning: str, values: Iterable[tuple[str, Labels, float]]) -> Iterator[str]:
     """Yield a metric for each unit, of values by their path: rates as they are, times in seconds with the statistic."""
-    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    found: dict[str, list[tuple[Labels, float]]] = {}
     times = {field: name for name, (field, _) in TIMES.items()}
     for path, labels, value in values:
         if path in RATES:
@@ -129,16 +181,7 @@ def _by_unit(prefix: str, meaning: str, values: Iterable[tuple[str, dict[str, st
         yield from _metric(f"{prefix}{name}", f"{name.replace('_', ' ')} {meaning}", each)
 
 
-def _labels(row: NodeRow) -> dict[str, str]:
-    return {"node": row.node, "hardware": row.gpu or ""}
-
-
-def _spread(row: NodeRow, spread: Distribution) -> Iterator[tuple[dict[str, str], float]]:
-    for statistic in STATISTICS:
-        yield {**_labels(row), "statistic": statistic}, getattr(spread, statistic) / 1000
-
-
-def _metric(name: str, meaning: str, values: list[tuple[dict[str, str], float]]) -> Iterator[str]:
+def _metric(name: str, meaning: str, values: list[tuple[Labels, float]]) -> Iterator[str]:
     if not values:
         return
     yield f"# HELP {PREFIX}{name} {meaning}\n"

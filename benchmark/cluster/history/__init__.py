@@ -3,56 +3,106 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.cluster.diagnosis.aspects import ASPECTS, Aspect, aspects_for
 from benchmark.cluster.drift import NodeFacts, find_drift
 from benchmark.cluster.history.changepoint import LEAST_SIDE, change_points
-from benchmark.cluster.history.read import NodeRun, node_runs, run_ids
-from benchmark.cluster.names import natural
+from benchmark.cluster.names import natural, some
+from benchmark.cluster.stored.index import stored_runs
+from benchmark.cluster.stored.read import INVALID, PARTIAL, UNFINISHED, VALID, StoredNode, StoredRun
 from benchmark.errors import InputError
 from benchmark.files import read_record
-from benchmark.records import DriftAt, History, HistoryPoint, NodeHistory, NodeResult, Shift
+from benchmark.records import DriftAt, History, HistoryPoint, NodeHistory, NodeResult, NodeRuns, RunOfNode, Shift
 from benchmark.rundir import NODES
 from benchmark.served import server_version
 
-__all__ = ["ASPECTS", "node_history"]
+__all__ = ["ASPECTS", "history_of_run", "node_history"]
+
+# Of a node's newest runs: so many are listed, and counted by how they ended.
+MOST_LISTED = 10
+# Of nodes that a message names.
+MOST_NAMED = 20
+
+Series = list[tuple[StoredRun, StoredNode]]
+"""The runs in which one node counted with one comparison key, the oldest first."""
 
 
-def node_history(results: Path, node: str = "", until: str = "", most: int = 0) -> History:
-    """Return every node's history in a results directory, or one node's. Raises InputError where there is none.
+def node_history(results: Path, node: str = "") -> History:
+    """Return every node's history in a results directory, or one node's.
 
-    `until`: the last run that is looked at; `most`: look at so many runs at most. Without them all are.
+    Raises InputError where there is no such directory, or no such node in it.
     """
-    series: dict[tuple[str, str], list[NodeRun]] = {}
     skipped: list[str] = []
-    wanted = [run_id for run_id in run_ids(results) if not until or run_id <= until]
-    for run_id in wanted[-most:]:
-        try:
-            runs = list(node_runs(results, run_id))
-        except InputError as error:
-            skipped.append(str(error))
-            continue
-        for run in runs:
-            if node in ("", run.node):
-                series.setdefault((run.node, run.comparison_key), []).append(run)
-    ordered = sorted(series, key=lambda key: (natural(key[0]), series[key][0].run_id))
+    runs = stored_runs(results, skipped)
+    names = sorted({name for run in runs for name in run.names}, key=natural)
+    if node and node not in names:
+        there = f"there are {some(names, MOST_NAMED)}" if names else "there is no run"
+        raise InputError(f"{node}: no run in {results} has a node of this name; {there}.")
+    wanted = [node] if node else names
     return History(
-        nodes=tuple(_history(results, series[key]) for key in ordered),
+        nodes=tuple(_history(results, series) for series in _series(runs, wanted)),
+        runs=tuple(_asked(runs, name) for name in wanted),
         skipped=tuple(text[:4000] for text in skipped),
     )
 
 
-def _history(results: Path, runs: Sequence[NodeRun]) -> NodeHistory:
-    first = runs[0]
+def history_of_run(run_dir: Path, most: int) -> dict[str, NodeHistory]:
+    """Return of each node that counts in a run its newest `most` runs of the same kind, up to this one.
+
+    Raises InputError where the results directory cannot be read.
+    """
+    results, own = run_dir.parent, run_dir.name
+    runs = [run for run in stored_runs(results) if run.run_id <= own]
+    names = runs[-1].names if runs and runs[-1].run_id == own else []
+    ending = [series for series in _series(runs, names) if series[-1][0].run_id == own]
+    return {series[0][1].node: _history(results, series[-most:]) for series in ending}
+
+
+def _series(runs: Sequence[StoredRun], names: Sequence[str]) -> list[Series]:
+    """Return the runs in which a node counted, for each node and comparison key; a node's oldest series first."""
+    found: dict[tuple[str, str], Series] = {}
+    for name in names:
+        for run in runs:
+            one = run.node(name)
+            if one is not None and one.delivered and one.comparison_key:
+                found.setdefault((name, one.comparison_key), []).append((run, one))
+    return list(found.values())
+
+
+def _asked(runs: Sequence[StoredRun], name: str) -> NodeRuns:
+    """Return how a node's newest runs ended, whatever was asked of it, and how many of them did not deliver."""
+    each = [(run, one) for run in runs if (one := run.node(name)) is not None]
+    shown = [
+        RunOfNode(
+            run_id=run.run_id,
+            created_at=run.created_at,
+            profile=one.kind[0],
+            state=one.state,
+            stage=one.stage,
+            reason=one.reason,
+        )
+        for run, one in each[-MOST_LISTED:]
+    ]
+    failed = [one for one in shown if one.state not in (VALID, INVALID, PARTIAL, UNFINISHED)]
+    stages = Counter(one.stage for one in failed if one.stage)
+    return NodeRuns(node=name, count=len(each), newest=tuple(shown), failed=len(failed), failed_in=dict(stages))
+
+
+def _history(results: Path, runs: Series) -> NodeHistory:
+    first = runs[0][1]
     shifts = [shift for aspect in aspects_for(first.rate) for shift in _shifts(runs, aspect)]
     at = {shift.run_id: shift.previous_run_id for shift in shifts}
     return NodeHistory(
         node=first.node,
         label=first.label,
         comparison_key=first.comparison_key,
-        points=tuple(HistoryPoint(run_id=run.run_id, valid=run.valid, values=run.values) for run in runs),
+        points=tuple(
+            HistoryPoint(run_id=run.run_id, created_at=run.created_at, valid=one.state == VALID, values=one.values)
+            for run, one in runs
+        ),
         shifts=tuple(shifts),
         drift=tuple(
             DriftAt(run_id=run_id, facts=_drifted(results, first.node, at[run_id], run_id)) for run_id in sorted(at)
@@ -60,9 +110,9 @@ def _history(results: Path, runs: Sequence[NodeRun]) -> NodeHistory:
     )
 
 
-def _shifts(runs: Sequence[NodeRun], aspect: Aspect) -> list[Shift]:
-    known = [run for run in runs if aspect.metric in run.values]
-    values = [run.values[aspect.metric] for run in known]
+def _shifts(runs: Series, aspect: Aspect) -> list[Shift]:
+    known = [(run.run_id, one.values[aspect.metric]) for run, one in runs if aspect.metric in one.values]
+    values = [value for _, value in known]
     cuts = change_points(values, aspect.assumed)
     edges = [0, *cuts, len(values)]
     found = []
@@ -73,8 +123,8 @@ def _shifts(runs: Sequence[NodeRun], aspect: Aspect) -> list[Shift]:
         found.append(
             Shift(
                 metric=aspect.metric,
-                run_id=known[cut].run_id,
-                previous_run_id=known[cut - 1].run_id,
+                run_id=known[cut][0],
+                previous_run_id=known[cut - 1][0],
                 before=before,
                 after=after,
                 change=after / before - 1,

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmark.cluster.diagnosis.slow import MOST_EARLIER, Earlier
-from benchmark.cluster.history.read import node_runs, run_ids
+from benchmark.cluster.diagnosis.slow import Earlier
+from benchmark.cluster.stored.index import stored_runs
 from benchmark.errors import InputError
-
-# A results directory of many kinds of runs is not read to its beginning.
-MOST_READ = 3 * MOST_EARLIER
 
 
 def earlier_runs(run_dir: Path, comparison_key: Mapping[str, str]) -> Earlier:
@@ -33,13 +30,15 @@ def earlier_runs(run_dir: Path, comparison_key: Mapping[str, str]) -> Earlier:
 
 def _read(run_dir: Path, comparison_key: Mapping[str, str]) -> dict[str, list[Mapping[str, float]]]:
     found: dict[str, list[Mapping[str, float]]] = {}
-    before = [run_id for run_id in run_ids(run_dir.parent) if run_id < run_dir.name]
-    for run_id in before[-MOST_READ:]:
-        try:
-            runs = list(node_runs(run_dir.parent, run_id))
-        except InputError:
-            continue
-        for run in runs:
-            if comparison_key.get(run.node) == run.comparison_key:
-                found.setdefault(run.node, []).append(run.values)
+    try:
+        runs = stored_runs(run_dir.parent)
+    except InputError:
+        return found
+    for run in runs:
+        if run.run_id >= run_dir.name:
+            break
+        for node, key in comparison_key.items():
+            one = run.node(node)
+            if one is not None and one.delivered and one.comparison_key == key:
+                found.setdefault(node, []).append(one.values)
     return found

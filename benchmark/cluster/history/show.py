@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 
 from benchmark.cluster.diagnosis.aspects import ASPECTS
-from benchmark.records import History, NodeHistory, Shift
-from benchmark.text import entry, figure, left, right, wrap
+from benchmark.cluster.stored.read import INVALID, PARTIAL, VALID
+from benchmark.records import History, NodeHistory, NodeRuns, Shift
+from benchmark.text import entry, figure, left, moment, right, wrap
+from benchmark.words import percent, plural
 
 _BY_METRIC = {aspect.metric: aspect for aspect in ASPECTS}
-# The latest values that a line shows.
+# The newest runs of a kind that have a column.
 LATEST = 6
 
 
 def render_history(history: History) -> str:
     """Return the history in lines of at most `benchmark.text.WIDTH` columns."""
     lines = ["LLM inference benchmark: history", wrap(history.disclaimer)]
-    for node in history.nodes:
-        lines += ["", *_node(node)]
-    if not history.nodes:
-        lines += ["", "No run with a node that counts."]
+    for asked in history.runs:
+        series = [one for one in history.nodes if one.node == asked.node]
+        for one in series:
+            lines += ["", *_node(one)]
+        lines += ["", *_asked(asked, headed=bool(series))]
+    if not history.runs:
+        lines += ["", "There is no run."]
     if history.skipped:
         lines += ["", "Skipped", *(wrap(text, "  ", "    ") for text in history.skipped)]
     return "\n".join(line.rstrip() for line in "\n".join(lines).split("\n")) + "\n"
@@ -28,19 +34,52 @@ def render_history(history: History) -> str:
 
 def _node(node: NodeHistory) -> Iterator[str]:
     points = node.points
-    runs = f"{len(points)} run" + ("" if len(points) == 1 else "s")
-    span = day(points[0].run_id)
-    if len(points) > 1:
-        span += f" to {day(points[-1].run_id)}"
-    yield wrap(f"{node.node}: {node.label}: {runs}, {span}")
-    yield "  " + left("", 14) + right("median", 7) + "  latest " + f"{LATEST} runs"
+    span = " to ".join(dict.fromkeys((day(points[0].run_id), day(points[-1].run_id))))
+    yield wrap(f"{node.node}: {node.label}: {plural(len(points), 'run')}, {span}")
+    latest = points[-LATEST:]
+    days, times = zip(*(_when(point.created_at) for point in latest), strict=True)
+    yield "  " + left("", 14) + right("", 7) + "".join(right(one, 7) for one in days)
+    yield "  " + left("", 14) + right("median", 7) + "".join(right(one, 7) for one in times)
     for metric, aspect in _BY_METRIC.items():
         values = [point.values[metric] for point in points if metric in point.values]
         if values:
-            latest = "".join(right(value, 7) for value in values[-LATEST:])
-            middle = sorted(values)[len(values) // 2]
-            yield "  " + left(aspect.label + aspect.unit, 16)[:14].ljust(14) + right(middle, 7) + latest
+            cells = "".join(right(point.values.get(metric), 7) for point in latest)
+            name = left(aspect.label + aspect.unit, 16)[:14].ljust(14)
+            yield "  " + name + right(statistics.median(values), 7) + cells
+    shown = [f"{moment(point.created_at)}  {point.run_id}" + ("" if point.valid else ", invalid") for point in latest]
+    yield entry("runs", "\n".join(shown), "  ")
     yield from shift_lines(node)
+
+
+def _asked(node: NodeRuns, headed: bool) -> Iterator[str]:
+    """Yield how many of a node's newest runs failed, where, and each of these; a word where none did."""
+    newest = len(node.newest)
+    of = f"the last {newest} runs" if newest > 1 else "its only run"
+    words = f"no failure in {of}"
+    if node.failed:
+        words = f"failed {node.failed} of {of}" if newest > 1 else "its only run failed"
+    if node.failed_in:
+        each = [stage if len(node.failed_in) == 1 else f"{stage} ({count})" for stage, count in node.failed_in.items()]
+        words += f", in {', '.join(each)}"
+    if stopped := sum(run.state == PARTIAL for run in node.newest):
+        words += f"; {stopped} more {'was' if stopped == 1 else 'were'} interrupted"
+    yield wrap(f"{node.node}: {words}" if headed else f"{node.node}: no run in which it counts; {words}")
+    for run in node.newest:
+        if run.state not in (VALID, INVALID):
+            yield entry(run.state, f"{moment(run.created_at)}  {run.run_id}, {run.profile}\n{run.reason}", "  ")
+
+
+def _count(number: int) -> str:
+    return f"{number} run" + ("" if number == 1 else "s")
+
+
+def _when(created_at: str) -> tuple[str, str]:
+    """Return the day and the time of day above a column; dashes where they are not known."""
+    try:
+        at = datetime.fromisoformat(created_at).astimezone(timezone.utc)
+    except ValueError:
+        return "-", "-"
+    return f"{at:%m-%d}", f"{at:%H:%M}"
 
 
 def shift_lines(node: NodeHistory) -> Iterator[str]:
@@ -54,7 +93,7 @@ def _words(shifts: Iterable[Shift], facts: Iterable[str]) -> Iterator[str]:
     for shift in shifts:
         aspect = _BY_METRIC[shift.metric]
         yield (
-            f"{aspect.label} {shift.change:+.0%}, {figure(shift.before)} to {figure(shift.after)}{aspect.unit}: "
+            f"{aspect.label} {percent(shift.change, 0)}, {figure(shift.before)} to {figure(shift.after)}{aspect.unit}: "
             f"{'worse' if shift.worse else 'better'}"
             + (f"; {shift.runs} run so far, one more will tell" if shift.tentative and shift.runs == 1 else "")
             + (f"; {shift.runs} runs so far" if shift.tentative and shift.runs > 1 else "")

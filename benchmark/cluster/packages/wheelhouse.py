@@ -44,7 +44,7 @@ class Wheelhouse(BaseModel):
 
 
 def on_controller(checkout: Path, given: str) -> Path:
-    """Return the directory that `python_env_wheelhouse` or `vllm_wheelhouse` means, in the checkout if relative."""
+    """Return the directory that a setting such as `python_env_wheelhouse` means, in the checkout if relative."""
     return checkout / Path(given).expanduser()
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmark import DISCLAIMER
-from benchmark.cluster.comparison.show import HEADS, cells, defined, title, verdict_words
+from benchmark.cluster.comparison.show import HEADS, OF, cells, defined, title, verdict_words
 from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.render.markdown import escape
 from benchmark.cluster.render.summary import TEMPLATES, view
@@ -39,7 +39,7 @@ def baseline_view(reported: Comparison | str) -> dict[str, object]:
     if not isinstance(reported, Comparison):
         return {"words": reported, "tables": []}
     tables = [{"title": title(group), "rows": [cells(one) for one in defined(group)]} for group in reported.groups]
-    return {"words": f"{verdict_words(reported)} (from {reported.before})", "heads": HEADS, "tables": tables}
+    return {"words": f"{verdict_words(reported)} (from {reported.before}) {OF}", "heads": HEADS, "tables": tables}
 
 
 def _environment() -> Environment:

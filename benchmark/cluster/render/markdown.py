@@ -6,8 +6,9 @@ import re
 
 from benchmark.text import clean
 
-# What Markdown, or the hosts that extend it (links, emoji, mathematics), would read as markup within a line.
-_MARKUP = re.compile(r"[\\`*_\[\]<>#~&!@$]|:(?=\S)|(?i:(?<=www))\.")
+# What Markdown, or the hosts that extend it (links, emoji, mathematics), would read as markup within a line. The colons
+# of a time of day are none of it.
+_MARKUP = re.compile(r"[\\`*_\[\]<>#~&!@$]|:(?=\S)(?!(?<=\d:)\d\d(?!\d))|(?i:(?<=www))\.")
 
 
 def escape(value: object) -> str:

@@ -11,6 +11,7 @@ from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.cluster.names import some
 from benchmark.cluster.render.stability import beside, cell, headline, note, table
 from benchmark.cluster.solo import losers, solo_table
+from benchmark.code import code_words
 from benchmark.records import ClusterResult, Distribution, Finding, Group, MeasuredAttempt, NodeRow, Overlap, RunRecord
 from benchmark.text import (
     describe_prefix_cache,
@@ -23,9 +24,14 @@ from benchmark.text import (
     moment,
 )
 from benchmark.verdict import answer_words, label, unit
+from benchmark.words import percent, plural
 
 TEMPLATES = Path(__file__).parent / "templates"
 TEMPLATE = "benchmark_summary.txt.j2"
+SHARED = (
+    "SHARED MACHINE: benchmark_shared_machine is true. Nodes may be one machine, or share it with other runs: their "
+    "sum is no figure of the hardware."
+)
 # The percentiles that the table shows.
 PERCENTILES = ("p50", "p90", "p99")
 # Different profiles or models that the header names; more are counted.
@@ -60,6 +66,10 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
         "run": run,
         "profiles": _distinct(describe_profile(asked.profile) for asked in run.nodes.values()),
         "models": _distinct(row.model for row in result.nodes),
+        "shared_machine": SHARED
+        if any(asked.settings.benchmark_shared_machine for asked in run.nodes.values())
+        else "",
+        "code": _distinct(code_words(attempt.code) for attempt in run.attempts if attempt.code),
         "simulated": any(row.simulated for row in result.nodes),
         "sections": [_section(group, result.nodes) for group in result.groups],
         "together": _together(result),
@@ -213,8 +223,8 @@ def finding_words(finding: Finding) -> str:
     aspect = finding.metric
     name, suffix = ("tokens/J", "") if aspect == ENERGY else (label(aspect), unit(aspect))
     lines = [
-        f"{name} is {figure(finding.value)}{suffix}, {finding.change:+.0%} against {figure(finding.expected)}{suffix}, "
-        f"{finding.against}"
+        f"{name} is {figure(finding.value)}{suffix}, {percent(finding.change, 0)} against "
+        f"{figure(finding.expected)}{suffix}, {finding.against}"
     ]
     if finding.also:
         lines.append(f"also {'; '.join(finding.also)}")
@@ -246,4 +256,4 @@ def _distinct(texts: Iterable[str]) -> str:
 
 
 def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number or 'no'} {what}s"
+    return plural(number, what) if number else f"no {what}s"

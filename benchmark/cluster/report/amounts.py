@@ -11,6 +11,7 @@ def amount(value: float | None) -> str:
     """Return a number with at least three significant digits and separators between thousands; '-' where undefined."""
     if value is None:
         return "-"
+    value += 0.0  # of -0.0 the sign says nothing
     size = abs(value)
     if 0 < size < 0.01 or size >= 1e15:
         text = f"{value:.2g}"
@@ -21,7 +22,7 @@ def amount(value: float | None) -> str:
 
 def tick(value: float) -> str:
     """Return a round number as an axis shows it: exact, without zeros that say nothing."""
-    text = f"{value:,.10g}"
+    text = f"{value + 0.0:,.10g}"
     return text.replace("-", MINUS) if value < 0 else text
 
 

@@ -1,4 +1,4 @@
-"""Distributions of times per node: the share of queries that took so long at most (ECDF)."""
+"""Distributions of times per node: the share of queries that took no longer than a given time (ECDF)."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from benchmark.cluster.solo import losers
 from benchmark.records import ClusterResult, Finding, Spread
 from benchmark.text import floor_note
 from benchmark.verdict import label, unit
+from benchmark.words import sentences
 
 BAD, UNSURE, FINE = "bad", "unsure", "fine"
 MAX_REASON = 400
@@ -40,7 +41,7 @@ def _advice(result: ClusterResult) -> Iterator[Advice]:
     missing = [row for row in result.nodes if not row.counted]
     if missing:
         first = missing[0]
-        more = f" {len(missing) - 1} more: {some([row.node for row in missing[1:]])}." if len(missing) > 1 else ""
+        more = f" Not counted either: {some([row.node for row in missing[1:]])}." if len(missing) > 1 else ""
         yield Advice(BAD, f"{first.node} is not counted", f"{_sentences(first.reason)}{more}", "not-counted")
     for agreement in result.agreements:
         for one in agreement.disagreements[:1]:
@@ -50,7 +51,7 @@ def _advice(result: ClusterResult) -> Iterator[Advice]:
     slow = {finding.node: finding for finding in reversed(result.findings)}
     if invalid:
         first = next((row for row in invalid if row.node in slow), invalid[0])
-        more = f" So are {len(invalid) - 1} more: {some([r.node for r in invalid if r is not first])}."
+        more = f" Invalid too: {some([r.node for r in invalid if r is not first])}."
         text = _sentences(first.reason) + (more if len(invalid) > 1 else "")
         if first.node in slow:
             text += f" {finding_words(slow[first.node])}"
@@ -69,7 +70,7 @@ def _advice(result: ClusterResult) -> Iterator[Advice]:
         yield Advice(UNSURE, "The repeats differ", _unsteady_words(unsteady), "repeats")
     if lost := losers(result.nodes):
         node, solo = lost[0]
-        more = f" So are {len(lost) - 1} more: {some([name for name, _ in lost[1:]])}." if len(lost) > 1 else ""
+        more = f" Slower too: {some([name for name, _ in lost[1:]])}." if len(lost) > 1 else ""
         text = (
             f"QPS is {amount(solo.together)} together and {amount(solo.alone)} alone ({share(solo.change)}). Look at "
             f"what the nodes share: power, cooling, storage.{more}"
@@ -93,13 +94,14 @@ def _unsteady_words(unsteady: Sequence[Spread]) -> str:
 
 def _sentences(reason: str) -> str:
     """Return a reason's lines as one short paragraph."""
-    lines = [line.strip().rstrip(".") + "." for line in reason.splitlines() if line.strip()]
-    text = " ".join(lines)
+    text = sentences(reason)
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]} ..."
 
 
 def _fine(result: ClusterResult) -> Advice:
-    text = "Every node that was asked is counted and valid, and none was found to be slow."
+    compared = any(len(group.nodes) > 1 for group in result.groups)
+    slow = "and none was found to be slow" if compared else "and there was no other like it to compare it with"
+    text = f"Every node that was asked is counted and valid, {slow}."
     pooled = [group.latency_ms for group in result.groups if group.latency_ms]
     if note := floor_note(pooled, ["p99"]):
         text += f" The P99 is {note}: it shows whether something is wrong, not what the cluster can do."

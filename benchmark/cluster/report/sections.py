@@ -12,6 +12,7 @@ from benchmark.cluster.render.stability import MARK
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.report.parts import NodeGroup, Table
 from benchmark.cluster.results.load import LoadedNode
+from benchmark.code import code_words
 from benchmark.records import Check, ClusterResult, Group, NodeRow, RunRecord
 from benchmark.served import ENDPOINT, server_version
 from benchmark.settings import Settings
@@ -203,10 +204,11 @@ def software(run: RunRecord, nodes: Sequence[LoadedNode]) -> Table:
             tell("GPU", f"{sum(g.name == gpu for g in seen.gpus)} x {gpu}", node.node)
         for fact in ("driver", "cuda", "kernel", "platform", "python"):
             tell(fact, getattr(seen, fact), node.node)
+        tell("the benchmark's code", code_words(seen.code), node.node)
         for package, version in seen.packages.items():
             tell(package, version, node.node)
         for package, version in seen.server_packages.items():
-            tell(f"{package} (vLLM's environment)", version, node.node)
+            tell(f"{package} (the server's environment)", version, node.node)
     rows += [(fact, _values(values)) for fact, values in facts.items()]
     return Table("Hardware and software", ("what", "value"), rows)
 

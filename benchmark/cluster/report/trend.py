@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.ticker import FixedLocator
 
 from benchmark.cluster.diagnosis.aspects import Aspect
-from benchmark.cluster.history import node_history
+from benchmark.cluster.history import history_of_run
 from benchmark.cluster.history.show import day
 from benchmark.cluster.report.amounts import amount, median, share, tick
 from benchmark.cluster.report.drawing import COLOURS, DASHES, SERIES, Canvas, Margins, series
@@ -18,7 +18,7 @@ from benchmark.cluster.report.parts import Chart, NodeGroup, Table
 from benchmark.errors import InputError
 from benchmark.records import NodeHistory, Shift
 
-# Runs that are looked back to.
+# Of a node's runs of the same kind: so many are shown.
 MOST_RUNS = 30
 MOST_DAYS = 4
 
@@ -44,11 +44,10 @@ class Trend:
 def histories(run_dir: Path) -> dict[str, NodeHistory]:
     """Return the history of each node of the run that has earlier runs like it. The run's own result lies there."""
     try:
-        found = node_history(run_dir.parent, until=run_dir.name, most=MOST_RUNS).nodes
+        found = history_of_run(run_dir, MOST_RUNS)
     except InputError:
         return {}
-    own = [one for one in found if one.points[-1].run_id == run_dir.name]
-    return {one.node: one for one in own if len(one.points) > 1}
+    return {node: one for node, one in found.items() if len(one.points) > 1}
 
 
 def trend(like: NodeGroup, known: Mapping[str, NodeHistory]) -> Trend | None:

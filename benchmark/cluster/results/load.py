@@ -198,7 +198,7 @@ def _read_failure(path: Path, node: str) -> Failure | None:
         return None
     failure = read_record(path, Failure)
     if failure.node != node:
-        raise InputError(f"{path}: it tells of {failure.node}, not of {node}.")
+        raise InputError(f"{path}: it is of the node {failure.node}, not of {node}.")
     return failure
 
 
@@ -212,7 +212,7 @@ def _read_clock(directory: Path, node: str, attempt: int, name: str) -> ReadyNod
             continue
         clock = read_record(path, ReadyNode)
         if clock.node != node:
-            raise InputError(f"{path}: it tells of {clock.node}, not of {node}.")
+            raise InputError(f"{path}: it is of the node {clock.node}, not of {node}.")
         if clock.attempt == attempt:
             return clock
     return None

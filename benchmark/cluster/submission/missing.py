@@ -18,8 +18,12 @@ from benchmark.cluster.submission.rules import (
 )
 from benchmark.loadgen_options import SEEDS
 from benchmark.profiles import Limit
+from benchmark.provisioned import ENGINES
 from benchmark.records import LoadGenResult
 from benchmark.settings import DEFAULT_MODEL, DEFAULT_REVISION
+
+# The packages that compute, as they are called where runs are compared.
+FRAMEWORKS = [f"package {name}" for name in ("torch", "transformers", *(one.package for one in ENGINES.values()))]
 
 
 def missing(submission: Submission, division: Division) -> list[str]:
@@ -182,7 +186,7 @@ def _facts(part: Part) -> dict[str, str]:
         "the driver": seen.driver or "",
         "the kernel": seen.kernel,
         "the weights' SHA-256": seen.model_sha256,
-        **{name: packages.get(name, "") for name in ("package torch", "package vllm", "package transformers")},
+        **{name: packages.get(name, "") for name in FRAMEWORKS},
     }
 
 

@@ -135,7 +135,7 @@ class Begun:
     asked: str
     """Profile and target, in words."""
     qps: float | None
-    """The slowest node's queries per second; None: no node has told any."""
+    """The slowest node's queries per second; None: no node has reported any."""
     left: tuple[str, ...]
     """Nodes that lack something of the step."""
 

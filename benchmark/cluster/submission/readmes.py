@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmark.cluster.submission.parts import Part, Scenario
 from benchmark.cluster.submission.rules import ROUND, Division
+from benchmark.provisioned import ENGINES
 from benchmark.served import ENDPOINT, NOT_REPORTED, ModelFacts, hub_name, model_facts
 from benchmark.settings import DEFAULT_MODEL, DEFAULT_REVISION, Settings, is_directory_path
 from benchmark.text import environment
@@ -28,8 +29,6 @@ TOLD = (
     "benchmark_mlperf_round",
 )
 DTYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
-# Words of vLLM's command line after which it says how weights are changed.
-QUANTIZATION = ("--quantization", "-q")
 
 
 def render(template: str, **facts: Any) -> str:
@@ -75,10 +74,12 @@ def quantization(part: Part) -> str:
     if _is_served(part):
         reported = _details(part).get("reported")
         return str(reported.get("quantization") or "") if isinstance(reported, dict) else ""
-    words = part.result.resolved.profile.engine_options.get("arguments") or []
+    profile = part.result.resolved.profile
+    known = ENGINES[profile.engine].quantization_words if profile.engine in ENGINES else ()
+    words = profile.engine_options.get("arguments") or []
     for word, following in zip_longest(map(str, words), map(str, words[1:]), fillvalue=""):
         name, _, value = word.partition("=")
-        if name.replace("_", "-") in QUANTIZATION:
+        if name.replace("_", "-") in known:
             return value or following
     return ""
 

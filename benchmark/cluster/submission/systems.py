@@ -6,12 +6,17 @@ from benchmark import DISCLAIMER
 from benchmark.cluster.submission.parts import Part
 from benchmark.cluster.submission.rules import Division
 from benchmark.cluster.submission.system_file import SystemFile
+from benchmark.provisioned import ENGINES
 from benchmark.records import Environment
 
 NONE = "N/A"
 # Versions that make up the framework, by engine; what else is installed is the other software.
 TRANSFORMERS = ("transformers", "torch")
-FRAMEWORKS = {"vllm": ("vllm", "torch"), "continuous": TRANSFORMERS, "sequential": TRANSFORMERS}
+FRAMEWORKS = {
+    "continuous": TRANSFORMERS,
+    "sequential": TRANSFORMERS,
+    **{name: (engine.package, "torch") for name, engine in ENGINES.items()},
+}
 
 
 def system_description(

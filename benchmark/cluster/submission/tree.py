@@ -44,7 +44,7 @@ def write_tree(output: Path, submission: Submission, answers: SystemFile, divisi
 
 
 def system_names(submission: Submission, answers: SystemFile) -> dict[str, str]:
-    """Return node -> the name of its system: nodes' own names stay at home."""
+    """Return node -> the name of its system: nodes' own names are not published."""
     nodes = submission.nodes
     if len(nodes) == 1:
         return {nodes[0]: answers.directory}

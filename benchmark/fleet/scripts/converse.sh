@@ -2,27 +2,30 @@
 # measures, and no Python starts here.
 # Before this stand the other scripts of this directory, each as a function of its name.
 # Arguments: the run's directory, the node's name, this session's mark, seconds after which is said anew how far the run is, and
-# what start.sh needs: the environment's directory, the time limit in seconds.
+# what start.sh needs from the owner's token on.
 #
 # Every line of an answer begins with the mark: whatever else the user's shell prints is none of ours. Requests, a line each:
 #   start BYTES       starts the run with so many bytes that follow: "started", "running" (it was before), "refused WHY"
 #   earlier           what an earlier attempt left: "earlier STATE ATTEMPT"
-#   wait FILE LOCK    waits for a file, for which the run lets go of the lock: "progress JSON" now and then, then "there CONTENT"
+#   wait FILE LOCK    waits for a file, for which the run releases the lock: "progress JSON" now and then, then "there CONTENT"
 #   clock             "clock" and the node's, in nanoseconds since 1970
-#   put FILE WORD     puts a word where the run looks for it, and rings for it: "put"
+#   put FILE WORD     puts a word where the run looks for it, and rings for it: "put", "refused WHY"
 #   end               waits for the run's end: "progress JSON" now and then, then "ended CODE"
 #   pack              what pack.sh prints, then "packed"
 #   stop              "stopped", or "nothing" where there is no run
 #   clean             removes the run: "cleaned"
 # Where there is no run any more, an answer is "ended" and "vanished" (its process is gone without an exit code), "rebooted" (the
-# node was started anew since) or "removed" (its directory is gone too); where it has ended before the file came, "ended CODE".
+# node was started anew since), "removed" (its directory is gone too) or "foreign WHOSE" (it is another's, and is left alone); where
+# it has ended before the file came, "ended CODE".
 case $1 in "~/"*) runs=$HOME/${1#"~/"} ;; /*) runs=$1 ;; *) runs=$PWD/$1 ;; esac
 run=$runs/$2
-mark=$3 seconds=$4 entered=
+node=$2 mark=$3 seconds=$4 token=$5 entered=
+shift 4
 say() { printf '%s %s\n' "$mark" "$*"; }
 
 enter() {
   cd "$run" 2>/dev/null || { say ended removed; return 1; }
+  whose=$(owned . "$token") || { say ended foreign "$whose"; return 1; }
   [ -z "$entered" ] || return 0
   entered=yes
   # One session at a time: of an earlier one the connection is lost, which this end may not have noticed. clean.sh ends it too.
@@ -36,18 +39,20 @@ ring() { if [ -p bell ]; then echo 1<> bell; fi; }
 
 # Returns once the file is there; says how it ended and fails where the run has ended instead.
 await() {
-  looks=0 told=
+  looks=0 line=
   while [ ! -f exit_code ] && [ ! -f "$1" ]; do
-    before=$told told=
-    { read -r told < progress.json; } 2>/dev/null
+    before=$line line=
+    { read -r line < progress.json; } 2>/dev/null
     # Without flock there are five looks a second: not each has something to say.
-    [ "$told" = "$before" ] && [ $((looks % 25)) -gt 0 ] || printf '%s progress %.2000s\n' "$mark" "$told"
+    [ "$line" = "$before" ] && [ $((looks % 25)) -gt 0 ] || printf '%s progress %.2000s\n' "$mark" "$line"
     looks=$((looks + 1))
     { flock -s -E 99 -w "$seconds" 9; } 9< "$2"
     [ $? = 99 ] && looks=0 && continue
     [ -f "$1" ] || sleep 0.2
-    # A pid may have been given to another process since: only ours works in this directory.
-    if read -r pid < pid && [ ! "/proc/$pid/cwd" -ef . ] && [ ! -f exit_code ]; then
+    # A pid may have been given to another process since: only ours works in this directory. Where there is none after ten
+    # seconds without a lock, it could not be written.
+    pid=
+    if { read -r pid < pid || [ "$looks" -gt 50 ]; } && [ ! "/proc/$pid/cwd" -ef . ] && [ ! -f exit_code ]; then
       [ -d "$run" ] || { say ended removed; return 1; }
       if [ "$(cat boot_id /proc/sys/kernel/random/boot_id | uniq | wc -l)" = 2 ]; then say ended rebooted; else say ended vanished; fi
       return 1
@@ -64,16 +69,16 @@ while read -r word first second; do
     start)
       order=$(head -c "$first")
       # No part of the condition: within one, a failing command would not end start.sh.
-      told=$(printf '%s\n' "$order" | start "$runs" "$2" "$5" "$6" 2>&1)
+      said=$(printf '%s\n' "$order" | start "$runs" "$node" "$@" 2>&1)
       # shellcheck disable=SC2181
       if [ $? = 0 ]; then
-        case $told in *running*) say running ;; *) say started ;; esac
+        case $said in *running*) say running ;; *) say started ;; esac
       else
-        printf '%s refused %.1000s\n' "$mark" "$(printf %s "$told" | tr '\n' ' ')"
+        printf '%s refused %.1000s\n' "$mark" "$(printf %s "$said" | tr '\n' ' ')"
       fi
       order=
       ;;
-    earlier) say earlier "$(earlier "$runs" "$2")" ;;
+    earlier) say earlier "$(earlier "$runs" "$node" "$token")" ;;
     wait)
       # Far more than it ever is; what a node tells is not to fill the controller.
       if enter && await "$first" "$second"; then say there "$(head -c 300000 "$first")"; fi
@@ -81,20 +86,20 @@ while read -r word first second; do
     clock) say clock "$(date +%s%N)" ;;
     put)
       enter || continue
-      if { echo "$second" > "$first.tmp"; } 2>/dev/null && mv "$first.tmp" "$first"; then
+      # By a program of its own: not every shell says why it cannot write.
+      if why=$( (printf '%s\n' "$second" | cat > "$first.tmp" && mv "$first.tmp" "$first") 2>&1); then
         ring
         say put
       else
-        say refused
+        printf '%s refused %.1000s\n' "$mark" "$(printf %s "$why" | tr '\n' ' ')"
       fi
       ;;
     end) if enter; then await exit_code running.lock; fi ;;
-    pack) if enter; then pack "$runs" "$2" "$mark" 2>/dev/null; say packed; fi ;;
-    stop) say "$(stop "$runs" "$2")" ;;
+    pack) if enter; then pack "$runs" "$node" "$mark" 2>/dev/null; say packed; fi ;;
+    stop) say "$(stop "$runs" "$node" "$token")" ;;
     clean)
-      : 2>/dev/null > "$run/session"
       cd /
-      clean "$runs" "$2"
+      clean "$runs" "$node" "$token"
       say cleaned
       entered=
       ;;

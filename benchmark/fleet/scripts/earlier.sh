@@ -1,11 +1,12 @@
 # Tell what an earlier attempt at the run left here.
-# Arguments: the run's directory, the node's name.
+# Arguments: the run's directory, the node's name, the owner's token.
 # Prints "nothing"; or what became of it (its exit code, "running", "waits" where nobody will say when to start, or
-# "vanished" where its process is gone without an exit code) and the attempt's number.
+# "vanished" where its process is gone without an exit code) and the attempt's number; or "foreign" and whose it is.
 case $1 in "~/"*) run=$HOME/${1#"~/"}/$2 ;; *) run=$1/$2 ;; esac
 cd "$run" 2>/dev/null || { echo nothing; exit 0; }
+whose=$(owned . "$3") || { echo "foreign $whose"; exit 0; }
 number=$(sed -n 's/^ *"attempt": \([0-9]*\).*/\1/p' order.json 2>/dev/null)
-# The last start that it is told: before that it comes to wait for one.
+# The last start that it waits for.
 repeats=$(sed -n 's/^ *"benchmark_repeats": \([0-9]*\).*/\1/p' order.json 2>/dev/null)
 [ "${repeats:-1}" -gt 1 ] && last=repeat${repeats}_go || last=go
 # One that was started just now has no pid yet.
@@ -15,11 +16,11 @@ while [ ! -s pid ] && [ "$looks" -gt 0 ]; do
   looks=$((looks - 1))
 done
 if [ -f exit_code ]; then
-  state=$(cat exit_code)
+  read -r state < exit_code
 # As in converse.sh: only ours works in this directory.
 elif ! read -r pid 2>/dev/null < pid || [ ! "/proc/$pid/cwd" -ef . ]; then
   state=vanished
-  [ -f exit_code ] && state=$(cat exit_code)
+  if [ -f exit_code ]; then read -r state < exit_code; fi
 elif [ ! -f "$last" ] && grep -q '"wait_s": [0-9]' order.json; then
   state=waits
 else

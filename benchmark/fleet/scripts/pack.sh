@@ -10,7 +10,8 @@ cd "$run"
 for file in *; do
   if [ -f "$file" ]; then echo "$3 lies $file"; fi
 done
-rm -f "../$2.tar.gz"
+# The run has ended: what it held for its last words is room for the archive.
+rm -f room.tmp "../$2.tar.gz"
 exec 3>&1
 said=$(tar -czf "../$2.tar.gz" --exclude=order.json --exclude='*.tmp' --exclude='*.part' --exclude='*.lock' --exclude=bell . \
   2>&1 >&3 3>&- | tail -c 500 | tr '\n' ' ') || :

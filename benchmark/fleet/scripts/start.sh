@@ -1,27 +1,46 @@
 # Start the module detached: no terminal, no session, no open file of the SSH connection; with a time limit of its own.
-# Arguments: the run's directory, the node's name, the environment's directory, the time limit in seconds.
+# Arguments: the run's directory, the node's name, the token of the run's owner and who that is, the environment's directory, the time
+# limit in seconds, the fingerprint of what the environment holds and the hash of the benchmark's code in it (empty: whatever is
+# there), and what await_machine.sh takes first: how the machine is wanted, and for how many seconds is waited.
 # Standard input: what may be secret, in one line that may be empty, and the order (JSON).
 # Prints "started", or "running" where it was started before.
 set -eu
 case $1 in "~/"*) run=$HOME/${1#"~/"}/$2 ;; *) run=$1/$2 ;; esac
-case $3 in "~/"*) python=$HOME/${3#"~/"}/bin/python ;; *) python=$3/bin/python ;; esac
+env=$(find_environment "$5" "$7") || {
+  case $5 in "~/"*) env=$HOME/${5#"~/"} ;; *) env=$5 ;; esac
+  [ ! -x "$env/bin/python" ] || { echo "$5 is another checkout's environment: run playbooks/provision.yml" >&2; exit 1; }
+}
+# One without a mark is its owner's, as is the code in it; the run itself looks whose that is.
+if [ -n "$8" ] && [ -f "$env/.llm-benchmark" ]; then env=$env/code/$(printf %.12s "$8"); fi
+python=$env/bin/python
 [ -x "$python" ] || { echo "there is no $python: run playbooks/provision.yml" >&2; exit 1; }
 
 umask go-w
 mkdir -p "${run%/*}"
 # The directory is the lock: mkdir succeeds once.
 if ! mkdir "$run" 2>/dev/null; then
-  [ -d "$run" ] && { echo running; exit 0; }
-  mkdir "$run"
+  [ -d "$run" ] || mkdir "$run"
+  whose=$(owned "$run" "$3") || { echo "$run is a run of $whose: it was left alone" >&2; exit 1; }
+  echo running
+  exit 0
 fi
 cd "$run"
+# A start that fails leaves nothing.
+trap 'cd / && rm -rf "$run"' EXIT
+# By a program of its own: not every shell says why it cannot write.
+printf '%s\n%s\n' "$3" "$4" | cat > owner.part
+mv owner.part owner
 # It stays in this shell's memory, and goes on through a pipe: into no file, no argument and no environment of a shell.
 IFS= read -r secrets
 cat > order.json
-# By which another boot is told, where the node is back after one.
+# What says how the run is and how it ended gets its place on the disk now, and is written in place: so that it can also be
+# said on a disk that the run fills. Python makes room for its own result.
+for file in limit pid exit_code; do echo "               " | cat > "$file.part"; done
+: > benchmark.log
+# Shows later whether the node was started anew meanwhile.
 { read -r boot < /proc/sys/kernel/random/boot_id && echo "$boot" > boot_id; } 2> /dev/null || :
-# Others wait for these instead of looking again and again: the run lets go of the first when it is ready to measure, the shell
-# below of the second when the run has ended. Python takes a second, or many on a busy node, until it could.
+# Others wait for these instead of looking again and again: the run releases the first when it is ready to measure, the shell
+# below the second when the run has ended. Python takes a second, or many on a busy node, until it could.
 exec 8> starting.lock 9> running.lock
 { flock -n 8 && flock -n 9; } 2> /dev/null || :
 # shellcheck disable=SC2016 # the inner shell expands
@@ -30,6 +49,19 @@ printf '%s\n' "$secrets" | setsid sh -c '
   # For the run alone: what a shell starts beside itself has no standard input unless it is given one.
   exec 7<&0 < /dev/null
   up() { read -r seconds _ < /proc/uptime; seconds=${seconds%.*}; }
+  keep() { echo "$2" 1<> "$1.part" && mv "$1.part" "$1"; }
+  code=0 limit=
+  # No Python starts while another run measures here.
+  for claim in /tmp/llm-benchmark-*.claim; do [ ! -e "$claim" ] || break; done
+  if [ -e "$claim" ]; then
+    timeout -k 5 $(($5 + 60)) sh -c "$3" await "$4" "$5" progress.json &
+    limit=$!
+    keep limit $limit
+    keep pid $$
+    wait $limit
+    code=$?
+  fi
+  [ "$code" = 0 ] || { keep exit_code "$code"; exit; }
   up
   began=$seconds
   # Where the kernel counts the processes of this cgroup that it killed because memory ran out: cgroup v1, v2, and within a
@@ -49,8 +81,8 @@ printf '%s\n' "$secrets" | setsid sh -c '
   all=$kills
   PYTHONUNBUFFERED=1 timeout -k 30 "$1" "$2" -m benchmark run --order order.json --starting-lock 8 --secrets - <&7 7<&- 9>&- &
   limit=$!
-  echo $limit > limit
-  echo $$ > pid
+  keep limit $limit
+  keep pid $$
   exec 7<&- 8>&-
   wait $limit
   code=$?
@@ -67,7 +99,7 @@ printf '%s\n' "$secrets" | setsid sh -c '
   } > oom_kills
   # What outlived it: `timeout` leads a process group of all that was started.
   kill -KILL -- "-$limit" 2>/dev/null
-  echo $code > exit_code.part
-  mv exit_code.part exit_code
-' benchmark "$4" "$python" > benchmark.log 2>&1 &
+  keep exit_code $code
+' benchmark "$6" "$python" "$AWAIT_MACHINE" "$9" "${10}" > benchmark.log 2>&1 &
+trap - EXIT
 echo started

@@ -1,7 +1,8 @@
 # Stop the run: it is asked to end, and ended ten seconds later. Returns once it has ended.
-# Arguments: the run's directory, the node's name. Prints "stopped", or "nothing" where it was never started.
+# Arguments: the run's directory, the node's name, the owner's token. Prints "stopped", or "nothing" where it was never started.
 case $1 in "~/"*) run=$HOME/${1#"~/"}/$2 ;; *) run=$1/$2 ;; esac
 cd "$run" 2>/dev/null || { echo nothing; exit 0; }
+owned . "$3" > /dev/null || { echo nothing; exit 0; }
 # It may be starting just now.
 left=20
 while [ ! -s pid ] && [ "$left" -gt 0 ]; do

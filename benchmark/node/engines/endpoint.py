@@ -139,7 +139,7 @@ class Engine(interfaces.Engine):
         return Serving(**{name: value for one in self._counted for name, value in one.end_window().items()})
 
     def close(self) -> None:
-        """Let go of the connections and end the server that was started here."""
+        """Close the connections and end the server that was started here."""
         try:
             if self._client is not None:
                 self._client.close()

@@ -8,11 +8,11 @@ is right.
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -22,6 +22,9 @@ from benchmark.errors import BenchmarkError, InputError, RunError, SetupError
 from benchmark.locks import take
 from benchmark.node.hub.cache import File, Manifest, RepositoryCache
 from benchmark.node.hub.files import MODEL, Kind
+from benchmark.progress import gigabytes, say
+from benchmark.unwritable import FULL
+from benchmark.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
 
 # One connection seldom fills a fast line; more than this only annoys the hub.
 CONNECTIONS = 4
-OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# How often is said how much has come, in seconds.
+SHOW_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Hub:
             cache.locks.mkdir(parents=True, exist_ok=True)
             # A name per blob: the same content may occur under two names.
             names = {file.etag: name for name, file in files.items()}
-            with ThreadPoolExecutor(CONNECTIONS) as pool:
+            with _showing(cache, {file.etag: file for file in files.values()}), ThreadPoolExecutor(CONNECTIONS) as pool:
                 jobs = [pool.submit(self._bring, cache, commit, name, files[name]) for name in names.values()]
                 try:
                     for job in jobs:
@@ -206,7 +210,7 @@ class Hub:
 def disk_error(error: OSError, cache: Path | None) -> BenchmarkError:
     """Return one sentence for a failure of the disk under the cache."""
     place = error.filename or cache or "the cache"
-    if error.errno in OUT_OF_SPACE:
+    if error.errno in FULL:
         return SetupError(
             f"The disk (or quota) is full at {place}: make room or set hf_cache_dir to a larger disk; what has come "
             "is kept."
@@ -215,8 +219,37 @@ def disk_error(error: OSError, cache: Path | None) -> BenchmarkError:
 
 
 @contextmanager
+def _showing(cache: RepositoryCache, files: dict[str, File]) -> Iterator[None]:
+    """Within, say now and then how much of the files has come: in bytes, and how many are whole."""
+    total, over = sum(file.size for file in files.values()), threading.Event()
+    count = plural(len(files), "file")
+    say(f"{gigabytes(total)} in {count} to be downloaded from {cache.repository}")
+
+    def show() -> None:
+        while not over.wait(SHOW_S):
+            sizes = [_size(cache.blob(file)) or _size(cache.partial(file)) for file in files.values()]
+            whole = sum(cache.blob(file).exists() for file in files.values())
+            say(f"{gigabytes(sum(sizes))} of {gigabytes(total)} downloaded, {whole} of {count}")
+
+    shows = threading.Thread(target=show, daemon=True)
+    shows.start()
+    try:
+        yield
+    finally:
+        over.set()
+        shows.join()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+@contextmanager
 def _locked(cache: RepositoryCache, file: File) -> Iterator[None]:
-    """Hold the lock that huggingface_hub itself takes: of several processes, on a shared home too, one downloads.
+    """Hold the lock that huggingface_hub itself takes: of several processes one downloads, on a shared disk too.
 
     Where the file system has no locks, each machine brings its own; what becomes a blob is whole whoever was first.
     """

@@ -31,6 +31,8 @@ class Fetched:
     files: int
     missing: list[str] = field(default_factory=list)
     """With `check`: etags of the blobs that are absent or damaged."""
+    missing_bytes: int = 0
+    """With `check`: what those have."""
 
 
 def fetch(
@@ -158,4 +160,5 @@ def _fetched(cache: RepositoryCache, manifest: Manifest, *, changed: bool, missi
         bytes=manifest.size,
         files=len(manifest.files),
         missing=missing or [],
+        missing_bytes=sum({f.etag: f.size for f in manifest.files.values() if f.etag in (missing or ())}.values()),
     )

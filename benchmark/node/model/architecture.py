@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmark.errors import SetupError
 from benchmark.importing import importing
+from benchmark.provisioned import FROM_SERVERS
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 # A step of two requests' tokens, more of which lie in the cache: numbers that no size of a model is likely to equal.
@@ -70,7 +71,7 @@ def read_config(snapshot: Path) -> Any:
         reported = " ".join(str(error).split())[:300]
         raise SetupError(
             f"{snapshot / 'config.json'} does not describe a model that transformers {__version__} knows: {reported} "
-            "The engines vllm and endpoint do not need transformers to know it."
+            f"Take {FROM_SERVERS}: they do not need transformers to know it."
         ) from None
 
 
@@ -89,7 +90,7 @@ def require_batching(config: Any) -> Look:
     found = look(config)
     if found.unfit is not None:
         raise SetupError(
-            f"This architecture ({name(config)}) is not for the engine continuous; take vllm or sequential. "
+            f"This architecture ({name(config)}) is not for the engine continuous; take {FROM_SERVERS}, or sequential. "
             f"Continuous batching cannot serve it: {found.unfit}."
         )
     return found

@@ -20,6 +20,7 @@ from benchmark.node.model.architecture import model_class, read_config
 from benchmark.node.model.architecture import name as architecture_name
 from benchmark.node.model.files import REMEDY, check_files
 from benchmark.node.startup import Stages
+from benchmark.provisioned import FROM_SERVERS
 from benchmark.settings import Settings, is_directory_path
 
 BYTES_PER_PARAMETER = {"float16": 2, "bfloat16": 2, "float32": 4}
@@ -134,7 +135,7 @@ def _read(snapshot: Path, dtype: Any, device: str, readers: int | None, stages: 
     if config.is_encoder_decoder:
         raise SetupError(
             f"The model in {snapshot} ({architecture_name(config)}) has an encoder; sequential and continuous take "
-            "models that continue their prompt: take vllm or endpoint."
+            f"models that continue their prompt: take {FROM_SERVERS}."
         )
     kind = model_class(config)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 from benchmark.errors import InputError, SetupError
+from benchmark.importing import missing_package
 from benchmark.node.datasets import curated
 
 SEED = 20240723
@@ -35,7 +37,7 @@ def make_tiny_model(directory: Path) -> None:
         from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
         from transformers.utils import logging
     except ImportError as error:
-        raise SetupError(f"A package is missing ({error}): install requirements-node.txt.") from None
+        raise SetupError(missing_package(error.name)) from None
     logging.disable_progress_bar()
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -72,4 +74,9 @@ def make_tiny_model(directory: Path) -> None:
     beside.mkdir(parents=True)
     wrapped.save_pretrained(beside)
     model.save_pretrained(beside)
+    # safetensors makes a file that only its owner may read, whatever the umask.
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in beside.iterdir():
+        path.chmod(0o666 & ~mask)
     beside.rename(directory)

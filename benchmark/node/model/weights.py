@@ -55,7 +55,7 @@ class Reader:
         return self._disk_s / self.readers, self._transfer_s / self.readers
 
     def close(self) -> None:
-        """End the threads, and let go of the pinned memory with them."""
+        """End the threads, and release the pinned memory with them."""
         self._pool.shutdown()
 
     def _straight(self, target: Any, file: int, offset: int) -> None:

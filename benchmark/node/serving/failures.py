@@ -1,4 +1,4 @@
-"""What keeps a query from its answer on the way to a server and back, told in sentences."""
+"""What keeps a query from its answer on the way to a server and back, in sentences."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import threading
 def end_with_reader() -> None:
     """From now on, end this process by SIGTERM once the other end of its standard output is gone.
 
-    sshd closes it with the connection, whether that broke, was let go of, or was killed. A terminal or a file has no
+    sshd closes it with the connection, whether that broke, was closed, or was killed. A terminal or a file has no
     such end.
     """
     try:

@@ -17,14 +17,14 @@ from benchmark.importing import importing
 from benchmark.node.hub.prepared import tokenizer_sha256
 from benchmark.node.model.hash import weights_sha256
 from benchmark.node.model.load import find_snapshot
-from benchmark.node.serving.vllm import packages
+from benchmark.node.serving.provisioned import packages
 from benchmark.node.watch.gpu_facts import describe, processes
 from benchmark.node.watch.nvml import NoDriver, driver
 from benchmark.node.watch.present_gpus import REMEDY, left_out, listed, require_all, visible
+from benchmark.provisioned import ENGINES
 from benchmark.records import Environment, Gpu, GpuProcess, Telemetry
 from benchmark.records.environment import PACKAGES
 from benchmark.settings import Settings
-from benchmark.vllm import ENGINE as VLLM
 
 CPUS = Path("/sys/devices/system/cpu")
 SERVED = "endpoint"
@@ -57,7 +57,7 @@ def validate_environment(settings: Settings, engine: str) -> Environment:
         model_sha256=weights,
         tokenizer_sha256=tokenizer,
         packages={name: version for name in PACKAGES if (version := _version(name))},
-        server_packages=packages(settings) if engine == VLLM else {},
+        server_packages=packages(ENGINES[engine], settings) if engine in ENGINES else {},
     )
 
 

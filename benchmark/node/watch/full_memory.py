@@ -21,7 +21,7 @@ _NODE = re.compile(
 
 
 def explain(text: str, settings: Settings, engine: str) -> str:
-    """Return the text of a failure; where it tells of full memory, what would fit instead of torch's advice."""
+    """Return the text of a failure; where it is about full memory, what would fit instead of torch's advice."""
     if found := _GPU.search(text):
         return f"The GPU's memory is full ({_said(found)}). {' '.join(_gpu_remedies(settings, engine))}"
     if found := _NODE.search(text):
@@ -30,7 +30,7 @@ def explain(text: str, settings: Settings, engine: str) -> str:
 
 
 def is_full(text: str) -> bool:
-    """Whether the text of a failure tells of full memory, a GPU's or the node's."""
+    """Whether the text of a failure is about full memory, a GPU's or the node's."""
     return bool(_GPU.search(text) or _NODE.search(text))
 
 

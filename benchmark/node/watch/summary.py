@@ -19,7 +19,7 @@ NO_THROTTLING = ("gpu_idle", "applications_clocks_setting", "display_clock_setti
 
 
 class GpuReport(Record):
-    """What the process that watches tells of a GPU once, at the end."""
+    """What the process that watches reports of a GPU once, at the end."""
 
     index: Count
     xid: tuple[Count, ...] = ()

@@ -1,6 +1,7 @@
 # Tell what the node is, as "key<TAB>value" lines: one connection, and no Python needed to say that Python is missing.
-# Arguments: python interpreter, environment directory, cache directory, directory of the wanted snapshot, cuda or cpu;
-# where vLLM is wanted, its interpreter and its environment's directory.
+# Before this stands find_environment.sh as a function.
+# Arguments: python interpreter, environment directory and the fingerprint of what it is to hold, cache directory, directory of the
+# wanted snapshot, cuda or cpu; where an engine is provisioned, its interpreter, its environment's directory and fingerprint.
 #
 # A driver or a disk that hangs must not hide what else there is to say. So each part is asked in a process of its own, all at
 # the same time, and writes into a file: a process that nobody can kill would keep a pipe to the controller open for ever.
@@ -39,8 +40,9 @@ environment() {
   interpreter=$path version=
   expand "$3"
   say at "a look at $path"
+  path=$(find_environment "$3" "$4")
   # Python starts only where an environment is to be made: that takes as long as all the rest.
-  if [ -x "$path/bin/python" ]; then
+  if [ -n "$path" ] && [ -x "$path/bin/python" ]; then
     say "$1env_present" yes
     if [ "$path/bin/python" -ef "$(command -v "$interpreter")" ]; then
       { while read -r name _ value && [ -z "$version" ]; do [ "$name" = version ] && version=$value; done < "$path/pyvenv.cfg"; } 2>/dev/null
@@ -69,7 +71,7 @@ model() {
 
 # What the driver lists, and the NVIDIA GPUs on the PCI bus that no other driver has taken.
 gpu() {
-  all=index,pci.bus_id,name,memory.total,driver_version,gpu_recovery_action
+  all=index,pci.bus_id,name,memory.total,driver_version,uuid,gpu_recovery_action
   for fields in "$all" "${all%,gpu_recovery_action}"; do
     say at nvidia-smi
     listed=$($limit nvidia-smi --query-gpu="$fields" --format=csv,noheader,nounits 2>&1)
@@ -103,12 +105,18 @@ part() {
 
 scratch=$(mktemp -d 2>/dev/null || mktemp -d /dev/shm/probe.XXXXXX 2>/dev/null)
 parts= late=
-part env environment "" "$1" "$2"
-part cache disk cache "$3"
-part model model "$4"
-[ $# -lt 6 ] || part vllm_env environment vllm_ "$6" "$7"
-[ "$5" != cuda ] || part gpu gpu
-if [ $# -gt 5 ]; then
+part env environment "" "$1" "$2" "$3"
+part cache disk cache "$4"
+part model model "$5"
+[ $# -lt 7 ] || part engine_env environment engine_ "$7" "$8" "$9"
+[ "$6" != cuda ] || part gpu gpu
+# By which one machine is recognised that is listed twice.
+say host "$(uname -n)"
+{ read -r boot < /proc/sys/kernel/random/boot_id && say boot_id "$boot"; } 2>/dev/null
+while read -r name value; do
+  case $name in Cpus_allowed_list:) say cpus "$value" ;; esac
+done < /proc/self/status 2>/dev/null
+if [ $# -gt 6 ]; then
   say machine "$(uname -m)"
   say libc "$(getconf GNU_LIBC_VERSION 2>/dev/null)"
 fi
@@ -128,4 +136,5 @@ for one in $parts; do
 done
 kill "$watch" 2>/dev/null
 rm -rf "$scratch"
+say clock_ns "$(date +%s%N)"
 exit 0

@@ -97,6 +97,10 @@ def unfit_nodes(fleet: Fleet, stack: ExitStack) -> None:
     fleet.add_own("home-full", f"{SESSION} HOME={small}\n", benchmark_work_dir="~/.local/share/llm-benchmark/runs")
     small = stack.enter_context(small_disk(fleet.place("results-full"), "300k"))
     fleet.add("results-full", benchmark_work_dir=str(small / "runs"))
+    # Not even for the exit code, once the order is there.
+    small = stack.enter_context(small_disk(fleet.place("sliver"), "64k"))
+    (small / "filler").write_bytes(bytes(40 * 1024))
+    fleet.add("sliver", benchmark_work_dir=str(small / "runs"))
     fleet.add("no-model", benchmark_model="/no/such/model")
 
 

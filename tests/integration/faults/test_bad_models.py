@@ -115,7 +115,7 @@ def ended(cluster: Any, full_venv: Path, tiny_model: Path, tmp_path_factory: pyt
 
 
 @pytest.mark.timeout(900)
-def test_every_fault_is_named_with_what_helps_and_fails_its_node_alone(ended: Ended) -> None:
+def test_every_fault_is_named_and_fails_its_node_alone(ended: Ended) -> None:
     done = ended.done
     assert done.code == 2, done.output
     assert ended.fleet.hosts.keys() == {*EXPECTED, *WHOLE}
@@ -149,7 +149,7 @@ def test_weights_that_changed_unseen_are_found_by_their_answers(ended: Ended) ->
     assert [(one["node"], one["others"]) for one in agreement["disagreements"]] == [("unseen-weights", ["fine"])]
 
 
-def test_a_download_that_is_cut_again_and_again_goes_on_where_it_stopped(ended: Ended) -> None:
+def test_a_download_cut_again_and_again_goes_on_where_it_stopped(ended: Ended) -> None:
     assert spoilt.whole(ended.fleet, "cut-often")
     asked = {request.range for request in ended.hubs["cut-often"].downloads() if request.to_storage}
     assert {f"bytes={chunks * 10 * 2**20}-" for chunks in (1, 2, 3)} <= asked

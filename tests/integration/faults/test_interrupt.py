@@ -66,15 +66,16 @@ def check_partial(playbooks: Playbooks, output: str, by: str) -> None:
     summary = (run_dir / "benchmark_summary.txt").read_text()
     assert f"*** PARTIAL. Interrupted by {by}" in summary
     assert "PARTIAL." in output, "the summary is shown"
+    assert f"All runs: python3 -m benchmark history --results-dir {playbooks.results}\nResume it: " in output
+    assert f" -e benchmark_resume={run_dir.name}\n" in output
     assert_nothing_runs(playbooks.directory)
     left = list((playbooks.directory / "nodes").glob("*/runs/*"))
     assert not left, "what was fetched is not left behind"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_nodes_are_stopped_and_what_they_measured_is_summarised(
-    long_run: Playbooks, number: signal.Signals
-) -> None:
+def test_the_nodes_are_stopped_and_summarised(long_run: Playbooks, number: signal.Signals) -> None:
+    long_run.variables["benchmark_notify"] = f"tee {long_run.directory}/notified.json"
     process = long_run.start(long_run.command("benchmark"))
     wait_until("both nodes measure", lambda: len(samples_of(long_run)) == 2, process)
     if number == signal.SIGINT:
@@ -84,6 +85,7 @@ def test_the_nodes_are_stopped_and_what_they_measured_is_summarised(
     output = end_of(process)
     assert process.returncode == 2, output
     check_partial(long_run, output, "Ctrl-C" if number == signal.SIGINT else "SIGTERM")
+    assert json.loads((long_run.directory / "notified.json").read_text())["outcome"] == "partial"
 
 
 def test_ci_hands_it_on_and_reports_what_there_is(long_run: Playbooks, tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_before_anything_is_measured_nothing_is_left(long_run: Playbooks) -> Non
     assert_nothing_runs(long_run.directory)
 
 
-def test_an_installation_ends_with_the_playbook_that_asked_for_it(playbooks: Playbooks) -> None:
+def test_an_installation_ends_with_its_playbook(playbooks: Playbooks) -> None:
     # Made already, so that pip is at work at once; of other pins, so that it is; and its index never says a word.
     ready_made = playbooks.directory / "nodes" / "jw2" / "venv"
     shutil.copytree(playbooks.venv, ready_made, symlinks=True, copy_function=os.link)

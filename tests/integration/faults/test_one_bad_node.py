@@ -108,6 +108,7 @@ EXPECTED = {
     "tmp-full": ("failed", "python_env: No space left on device: Ansible's temporary directory"),
     "home-full": ("failed", "benchmark: No space left on device: ~/.local/share/llm-benchmark/runs/"),
     "results-full": ("failed", "Make room, or set benchmark_work_dir to a larger disk"),
+    "sliver": ("failed", "benchmark: No space left on device: "),
     "no-model": ("failed", "hf_cache: The model directory /no/such/model does not exist"),
     "killed": ("interrupted", "benchmark: The benchmark was killed (SIGKILL), and not by the kernel's OOM killer"),
     "oom": (
@@ -164,7 +165,7 @@ def test_the_others_results_are_whole(ended: Ended) -> None:
         assert f"{name}: SSH connection lost, looking for it again" in ended.done.output
 
 
-def test_a_run_that_the_kernel_killed_for_want_of_memory_is_distinguished_from_one_that_somebody_did(
+def test_out_of_memory_differs_from_killed_by_somebody(
     ended: Ended,
 ) -> None:
     if reason := ended.fleet.left_out.get("oom"):

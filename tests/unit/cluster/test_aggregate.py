@@ -263,7 +263,7 @@ def test_a_node_that_failed_before_measuring(run_dir: Path) -> None:
     assert (failed.status, failed.reason) == ("failed", "Failed while loading, after 0 of 3 queries.\nNo GPU.")
 
 
-def test_a_complete_result_counts_although_something_failed_after_it(run_dir: Path) -> None:
+def test_a_complete_result_counts_whatever_failed_after_it(run_dir: Path) -> None:
     write_record(run_dir / "nodes" / "jw2" / "failure.json", Failure(node="jw2", stage="fetch", reason="No log."))
     result = aggregate(run_dir)
     assert result.counted == 2
@@ -325,7 +325,7 @@ def test_what_drift_means_is_a_setting(tmp_path: Path, policy: str, valid: bool,
     assert checked == ([False] if policy == "fail" else [])
 
 
-def test_a_node_that_failed_is_compared_too_and_a_refused_one_is_not(tmp_path: Path) -> None:
+def test_a_failed_node_is_compared_and_a_refused_one_is_not(tmp_path: Path) -> None:
     make_run(tmp_path, dict.fromkeys(("jw2", "jw3"), asked(3)))
     add_node(tmp_path, "jw2", asked(3), FAST, environment=HOST.model_copy(update={"driver": "550"}))
     add_node(tmp_path, "jw3", asked(3), FAST, environment=OTHER_DRIVER, status="failed", stage="measuring")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from benchmark.cluster.aggregate import aggregate, gather
 from benchmark.cluster.arithmetic import cluster_verdict, overlap
 from benchmark.cluster.comparison.side import load_side
-from benchmark.cluster.export.prometheus import prometheus_lines
+from benchmark.cluster.export.prometheus import prometheus_lines, whole
 from benchmark.cluster.history import node_history
 from benchmark.cluster.history.show import render_history
 from benchmark.cluster.names import natural
@@ -81,7 +81,7 @@ def served(run_dir: Path, **details: dict[str, Any]) -> ClusterResult:
     return aggregate(run_dir)
 
 
-def test_servers_are_alike_in_what_they_report_and_not_in_settings(tmp_path: Path) -> None:
+def test_servers_are_alike_in_what_they_report(tmp_path: Path) -> None:
     (group,) = served(tmp_path, jw2=SERVED, jw3=SERVED).groups
     assert group.label == "NVIDIA A30, bfloat16"
     facts = {name: group.key[name] for name in ("model", "dtype", "revision", "served")}
@@ -106,13 +106,13 @@ def test_unlike_servers_are_not_summed(other: dict[str, Any], label: str, tmp_pa
     assert "float16" not in json.dumps([group.key for group in result.groups]).replace("bfloat16", "")
 
 
-def test_nothing_of_the_settings_is_shown_for_what_a_server_does_not_report(tmp_path: Path) -> None:
+def test_no_settings_are_shown_for_what_a_server_hides(tmp_path: Path) -> None:
     endpoint = asked(3, {"engine": "endpoint"})
     run_dir = make_run(tmp_path / "results" / RUN_ID, {"jw2": endpoint, "jw3": endpoint})
     add_node(run_dir, "jw2", endpoint, [100.0] * 3, engine=EngineInfo(name="endpoint", details={"model": "llama"}))
     gathered = gather(run_dir)
     write_record(run_dir / RESULT_FILE, gathered.result)
-    side = load_side(tmp_path / "results", RUN_ID)
+    side = load_side(tmp_path / "results" / RUN_ID)
     (node,) = (node.result for node in gathered.nodes if node.result)
     texts = [
         render_node(node),
@@ -121,7 +121,7 @@ def test_nothing_of_the_settings_is_shown_for_what_a_server_does_not_report(tmp_
         render_history(node_history(tmp_path / "results")),
         " ".join(like.label for like in side.groups),
         render_node_table(gathered),
-        "".join(prometheus_lines(gathered)),
+        "".join(prometheus_lines([whole(gathered.run, gathered.result)])),
     ]
     for text in texts:
         # What was asked for stands among the report's settings, and is marked there.
@@ -178,9 +178,7 @@ def clock(node: str, offset_ns: int, uncertainty_ns: int = 0) -> ReadyNode:
 
 
 @given(WINDOWS, st.data())
-def test_clocks_that_are_off_change_nothing_once_they_are_measured(
-    spans: list[tuple[int, int]], data: st.DataObject
-) -> None:
+def test_measured_clocks_that_are_off_change_nothing(spans: list[tuple[int, int]], data: st.DataObject) -> None:
     tick = 10**9
     true = {
         f"n{i}": Window.of((start + 100) * tick, (start + length + 100) * tick)
@@ -211,7 +209,7 @@ def test_the_skew_is_wrong_by_no_more_than_it_says(drawn: list[tuple[int, int, f
     assert abs(seen.skew_ms - (max(starts) - min(starts)) / 1e6) <= seen.uncertainty_ms + 1e-9
 
 
-def test_the_two_least_certain_clocks_say_how_wrong_the_skew_may_be() -> None:
+def test_the_two_least_certain_clocks_bound_the_skew() -> None:
     windows = {name: Window.of(10**9, 2 * 10**9) for name in "abc"}
     clocks = {name: clock(name, 0, ms * 10**6) for name, ms in zip("abc", (5, 2, 3), strict=True)}
     seen = overlap(windows, clocks)
@@ -256,9 +254,7 @@ def row(node: str, state: str) -> NodeRow:
 
 @pytest.mark.parametrize("states", [*itertools.product(STATES, repeat=2)])
 @pytest.mark.parametrize("together_s", [0.0, 0.0005, 20.0])
-def test_the_cluster_is_valid_when_all_are_counted_and_valid_and_measured_together(
-    states: tuple[str, str], together_s: float
-) -> None:
+def test_the_cluster_is_valid_when_all_are(states: tuple[str, str], together_s: float) -> None:
     rows = [row(f"n{i}", state) for i, state in enumerate(states)]
     verdict = cluster_verdict(rows, Overlap(together_s=together_s, any_s=40))
     apart = "failed" not in states and together_s < 0.001

@@ -12,7 +12,7 @@ from tests.unit.building import asked
 SERVER: dict[str, Any] = {"benchmark_profile": "mlperf-server", "benchmark_target_qps": 2}
 
 
-def test_nothing_is_said_of_what_is_measured_once_in_a_short_time() -> None:
+def test_nothing_is_said_of_what_is_measured_once() -> None:
     assert estimated_durations([asked(), asked()]) == []
 
 
@@ -32,7 +32,7 @@ def test_repeats_cost_a_measurement_each() -> None:
     assert [reported.split(":")[0] for reported in both] == ["benchmark_solo_first", "benchmark_repeats"]
 
 
-def test_what_loadgens_schedule_takes_is_said_and_a_limit_that_is_too_short_for_it() -> None:
+def test_what_loadgens_schedule_takes_is_said() -> None:
     (reported,) = estimated_durations([resolve({**SERVER, "benchmark_accuracy": "with-performance"})] * 2)
     assert reported == (
         "mlperf-server: measuring 1 h 51 min, accuracy over all prompts 1 h 51 min at 2 queries/s, which "
@@ -50,7 +50,7 @@ def test_what_loadgens_schedule_takes_is_said_and_a_limit_that_is_too_short_for_
     )
 
 
-def test_the_node_that_takes_longest_counts_and_one_that_only_judges_answers_does_not() -> None:
+def test_the_node_that_takes_longest_counts() -> None:
     slow = asked(60, benchmark_repeats=2, benchmark_target_qps=0.1)
     (reported,) = estimated_durations([asked(20, benchmark_repeats=2), slow])
     assert "each about 10 min at the target's rate" in reported

@@ -75,7 +75,7 @@ def test_lines_tell_changes_once_and_many_nodes_share_one() -> None:
     assert fleet.changes() == []
 
 
-def test_what_is_heard_after_the_end_is_old_and_another_run_is_not() -> None:
+def test_what_is_heard_after_the_end_is_old() -> None:
     fleet = fleet_of(1)
     fleet.put("node1", DONE, 0.0)
     fleet.report("node1", Progress("measuring", 999, 1000), 0.0)
@@ -102,3 +102,29 @@ def test_a_node_that_tells_many_stages_cannot_fill_the_memory() -> None:
         fleet.report("liar", Progress(f"stage {number}"), 0.0)
     assert len(fleet._rank) <= 50
     assert fleet.summary(0.0) == "1 node: 1 stage 9999"
+
+
+def test_who_is_through_with_a_stage_is_shown_so() -> None:
+    fleet = Fleet()
+    for node in ("a", "b"):
+        fleet.put(node, "python_env", 0.0)
+    fleet.put("a", WAITING, 151.0)
+    assert fleet.changes() == ["a: python_env done, 2:31"]
+    assert fleet.screen(80, 10, 151.0)[2:] == ["a     waiting: python_env done", "b     python_env"]
+    fleet.put("b", WAITING, 0.5)
+    assert fleet.changes() == [], "too brief for a line"
+
+
+def test_what_is_done_within_a_stage_is_shown_with_its_size() -> None:
+    fleet = Fleet()
+    fleet.put("a", "hf_cache", 0.0)
+    fleet.report("a", Progress("hf_cache", detail="16.1 GB in 9 files to be downloaded"), 1.0)
+    assert fleet.changes() == ["a: hf_cache: 16.1 GB in 9 files to be downloaded"]
+    fleet.report("a", Progress("hf_cache", detail="3.2 GB of 16.1 GB downloaded"), 6.0)
+    assert fleet.changes() == [], "now and then is enough"
+    assert fleet.details() == ["a: hf_cache: 3.2 GB of 16.1 GB downloaded"]
+    assert fleet.screen(80, 10, 6.0)[2] == "a     hf_cache: 3.2 GB of 16.1 GB downloaded"
+    assert not fleet.runs("a"), "that is no run"
+    fleet.put("a", WAITING, 61.0)
+    assert fleet.changes() == ["a: hf_cache done, 1:01"]
+    assert fleet.details() == []

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cluster.preflight import Needs, Probe, VllmNeeds, gpus, problems, warnings
+from benchmark.cluster.packages.environments import with_find
+from benchmark.cluster.preflight import EngineNeeds, Needs, Probe, gpus, problems, warnings
+from benchmark.provisioned import ENGINES
 
 PROBE = Path(__file__).parents[3] / "roles/preflight/files/probe.sh"
 
@@ -39,6 +41,7 @@ def test_a_fit_node_has_no_problem() -> None:
         ({"cache_disk": ["/dev/sdb1 1000000"]}, "20.0 GB are needed for the weights in ~/hf"),
         ({"cache_disk": [""]}, "is unknown: df failed"),
         ({"cache_unwritable": ["/data"]}, "/data is not writable"),
+        ({"env_unwritable": ["/opt"]}, "/opt is not writable"),
         ({"missing_program": ["timeout", "tar"]}, "Not installed: timeout, tar"),
         ({"gpu_status": ["127"], "gpu": ["nvidia-smi: not found"]}, "No GPU is visible: nvidia-smi failed"),
         ({"gpu": ["No devices were found"]}, "No GPU is visible"),
@@ -48,6 +51,11 @@ def test_each_problem_is_a_sentence(changes: dict[str, list[str] | None], said: 
     (found,) = problems(probe(**changes), NEEDS)
     assert said in found
     assert found.endswith(".")
+
+
+def test_what_is_there_already_need_not_be_writable() -> None:
+    there = {"env_present": ["yes"], "env_unwritable": ["/opt/env"]}
+    assert problems(probe(**there, model_present=["yes"], cache_unwritable=["/data"]), NEEDS) == []
 
 
 def test_one_disk_has_to_hold_both() -> None:
@@ -95,57 +103,73 @@ def test_all_problems_are_reported_at_once() -> None:
     assert len(found) == 3
 
 
-VLLM = Needs(**{**vars(NEEDS), "vllm": VllmNeeds("python3", "~/vllm", 20, locked=True)})
-VLLM_FIT = {"vllm_python": ["3.12.3"], "vllm_venv": ["yes"], "machine": ["x86_64"], "libc": ["glibc 2.31"]}
+VLLM = Needs(**{**vars(NEEDS), "engine": EngineNeeds(ENGINES["vllm"], "python3", "~/vllm", 20, locked=True)})
+VLLM_FIT = {"engine_python": ["3.12.3"], "engine_venv": ["yes"], "machine": ["x86_64"], "libc": ["glibc 2.31"]}
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({}, None),
-        ({"vllm_python": [""]}, "There is no Python for vLLM: python3 does not start; set vllm_python"),
+        ({"engine_python": [""]}, "There is no Python for vLLM: python3 does not start; set vllm_python"),
         (
-            {"vllm_python": ["3.10.12"]},
+            {"engine_python": ["3.10.12"]},
             "Python 3.10.12, and vLLM takes Python 3.11 to 3.14: set vllm_python",
         ),
-        ({"vllm_python": ["3.15.0"]}, "python3 is Python 3.15.0"),
-        ({"vllm_venv": []}, "python3 cannot make virtual environments, which vLLM needs"),
+        ({"engine_python": ["3.15.0"]}, "python3 is Python 3.15.0"),
+        ({"engine_venv": []}, "python3 cannot make virtual environments, which vLLM needs"),
         ({"machine": ["aarch64"]}, "This node is aarch64 with glibc 2.31, and the vLLM that is locked is for x86_64"),
         (
             {"libc": ["glibc 2.28"]},
             "with glibc 2.28, and the vLLM that is locked is for x86_64 with glibc 2.31",
         ),
         ({"libc": [""]}, "This node is x86_64 with another C library"),
-        ({"vllm_env_disk": ["/dev/sdc1 10000000"]}, "10.2 GB free, 20.0 GB are needed for vLLM in ~/vllm"),
-        ({"vllm_env_unwritable": ["/opt"]}, "/opt is not writable for this user, and vLLM in ~/vllm would go there."),
+        ({"engine_env_disk": ["/dev/sdc1 10000000"]}, "10.2 GB free, 20.0 GB are needed for vLLM in ~/vllm"),
+        ({"engine_env_unwritable": ["/opt"]}, "/opt is not writable for this user, and vLLM in ~/vllm would go there."),
     ],
 )
 def test_what_vllm_needs(changes: dict[str, list[str]], said: str | None) -> None:
-    room = {"vllm_env_disk": ["/dev/sdc1 100000000"]}
+    room = {"engine_env_disk": ["/dev/sdc1 100000000"]}
     found = problems(probe(**{**VLLM_FIT, **room, **changes}), VLLM)
     assert len(found) == (said is not None)
     assert said is None or said in found[0]
 
 
 def test_another_vllm_than_the_locked_one_is_left_to_pip() -> None:
-    needs = Needs(**{**vars(NEEDS), "vllm": VllmNeeds("python3", "~/vllm", 0, locked=False)})
-    old = {"vllm_python": ["3.9.2"], "vllm_venv": ["yes"], "machine": ["aarch64"], "vllm_env_disk": ["/dev/sdc1 1"]}
+    needs = Needs(**{**vars(NEEDS), "engine": EngineNeeds(ENGINES["vllm"], "python3", "~/vllm", 0, locked=False)})
+    old = {
+        "engine_python": ["3.9.2"],
+        "engine_venv": ["yes"],
+        "machine": ["aarch64"],
+        "engine_env_disk": ["/dev/sdc1 1"],
+    }
     assert problems(probe(**old), needs) == []
 
 
 def test_a_copy_that_is_spread_over_more_gpus_than_there_are() -> None:
-    needs = Needs(**{**vars(NEEDS), "vllm": VllmNeeds("python3", "~/vllm", 20, locked=True, gpus=2)})
-    there = {**VLLM_FIT, "vllm_env_present": ["yes"]}
+    needs = Needs(
+        **{**vars(NEEDS), "engine": EngineNeeds(ENGINES["vllm"], "python3", "~/vllm", 20, locked=True, gpus=2)}
+    )
+    there = {**VLLM_FIT, "engine_env_present": ["yes"]}
     assert problems(probe(**there), needs) == [
         "vLLM is to spread over 2 GPUs (tensor_parallel_size), and this node has 1."
     ]
 
 
+def test_a_driver_older_than_the_locked_build_is_warned_of() -> None:
+    (warning,) = warnings(probe(), VLLM)
+    assert warning.startswith("The NVIDIA driver is 550.54.15, and the vLLM that is locked is built for 580 or newer.")
+    assert warnings(probe(), NEEDS) == []
+    new = ["0, 00000000:3B:00.0, NVIDIA A30, 24576, 580.65.06"]
+    assert warnings(probe(gpu=new), VLLM) == []
+
+
 def test_the_real_probe_describes_this_machine(tmp_path: Path) -> None:
-    words = ["python3", f"{tmp_path}/not/yet", str(tmp_path), str(tmp_path), "cpu"]
-    done = subprocess.run(["sh", str(PROBE), *words], capture_output=True, text=True, check=True)
+    words = ["python3", f"{tmp_path}/not/yet", "", str(tmp_path), str(tmp_path), "cpu"]
+    script = with_find(PROBE.read_text())
+    done = subprocess.run(["sh", "-c", script, "probe", *words], capture_output=True, text=True, check=True)
     reported = Probe.parse("Welcome to this node!\n" + done.stdout)
-    needs = Needs("cpu", "python3", words[1], 0.001, words[2], 0.001)
+    needs = Needs("cpu", "python3", words[1], 0.001, words[3], 0.001)
     assert problems(reported, needs) == []
     assert reported.values["model_present"] == "yes"
     assert "machine" not in reported.values
@@ -153,9 +177,9 @@ def test_the_real_probe_describes_this_machine(tmp_path: Path) -> None:
         ["sh", str(PROBE), *words, "python3", str(tmp_path)], capture_output=True, text=True, check=True
     )
     more = Probe.parse(done.stdout).values
-    assert (more["machine"], more["vllm_python"]) == (platform.machine(), more["python"])
+    assert (more["machine"], more["engine_python"]) == (platform.machine(), more["python"])
     assert more["libc"].startswith("glibc 2.")
-    assert more["vllm_env_disk"]
+    assert more["engine_env_disk"]
     assert problems(reported, Needs("cpu", "python3", words[1], 1e9, words[2], 0))[0].startswith(
         reported.values["env_disk"].split()[0]
     )

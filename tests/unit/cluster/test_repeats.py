@@ -69,7 +69,7 @@ def test_every_figure_is_of_the_chosen_repeat(tmp_path: Path) -> None:
     column = SAMPLE_HEADS.index("latency_ms")
     assert {row[column] for row in samples_of(gathered, run_dir).rows} == {200, 210}
     # Compared is what the run says of itself, also where one node of it is asked for.
-    ((node,),) = load_side(tmp_path.parent, f"{tmp_path.name}/jw3").groups.values()
+    ((node,),) = load_side(tmp_path, "jw3").groups.values()
     assert node.metrics is not None
     assert node.metrics.latency_ms is not None
     assert node.metrics.latency_ms.p50 == 210

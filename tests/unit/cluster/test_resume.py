@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.attempts import open_attempt
 from benchmark.cluster.render.summary import render_cluster
-from benchmark.cluster.resume import controller, find_run, remaining, require_ended, settings_to_resume
+from benchmark.cluster.resume import controller, left_out, remaining, require_ended, settings_to_resume
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
 from benchmark.records import Attempt, Failure, ReadyNode, RunRecord, Window
@@ -33,25 +33,6 @@ def opened(directory: Path, *nodes: str, **settings: Any) -> RunRecord:
     run = read_run(run_dir).model_copy(update={"attempts": (first,), "on_command_line": ("benchmark_target_qps",)})
     write_record(run_dir / RUN_FILE, run)
     return run
-
-
-def test_a_run_is_found_by_its_id_and_as_the_latest(tmp_path: Path) -> None:
-    for name in ("20250101T000000Z-aaaaaaaa", "20250102T000000Z-bbbbbbbb"):
-        make_run(tmp_path / name, {"jw2": asked()})
-    (tmp_path / "latest").symlink_to("20250101T000000Z-aaaaaaaa")
-    assert (
-        find_run(tmp_path, "latest")
-        == find_run(tmp_path, "20250101T000000Z-aaaaaaaa")
-        == tmp_path / ("20250101T000000Z-aaaaaaaa")
-    )
-
-
-@pytest.mark.parametrize("name", ["20990101T000000Z-cccccccc", "../other", "/etc", ".", ""])
-def test_a_run_that_is_not_there_is_refused_and_the_newest_are_named(tmp_path: Path, name: str) -> None:
-    make_run(tmp_path / "results" / "20250101T000000Z-aaaaaaaa", {"jw2": asked()})
-    make_run(tmp_path / "other", {"jw2": asked()})
-    with pytest.raises(InputError, match=r"no run in .*results: the newest there are 20250101T000000Z-aaaaaaaa"):
-        find_run(tmp_path / "results", name)
 
 
 def test_what_is_not_said_again_is_the_runs_own(tmp_path: Path) -> None:
@@ -102,13 +83,13 @@ def test_another_version_of_the_program_is_a_difference(tmp_path: Path) -> None:
         settings_to_resume(run, {"jw2": {}}, ())
 
 
-def test_where_results_lie_and_what_an_invalid_verdict_is_worth_may_differ(tmp_path: Path) -> None:
+def test_where_results_lie_may_differ(tmp_path: Path) -> None:
     run = opened(tmp_path, "jw2")
     now: dict[str, dict[str, Any]] = {"jw2": {"benchmark_results_dir": "elsewhere", "benchmark_fail_on_invalid": False}}
     assert settings_to_resume(run, now, ("benchmark_fail_on_invalid",)) == run.nodes
 
 
-def test_a_new_node_is_asked_what_the_command_line_asked_the_others(tmp_path: Path) -> None:
+def test_a_new_node_is_asked_what_the_command_line_asked(tmp_path: Path) -> None:
     run = opened(tmp_path, "jw2")
     resolved = settings_to_resume(run, {"jw9": {"benchmark_target_qps": 0.5, "benchmark_dtype": "float32"}}, ())
     assert resolved["jw9"].settings.benchmark_target_qps == 0.4
@@ -147,7 +128,18 @@ def test_only_nodes_without_a_believed_result_are_left(tmp_path: Path) -> None:
     )
 
 
-def test_what_an_attempt_left_is_kept_and_not_taken_for_the_result(tmp_path: Path) -> None:
+def test_a_limited_run_keeps_to_its_nodes_unless_named(tmp_path: Path) -> None:
+    run = opened(tmp_path, "jw2")
+    play = ["jw10", "jw3", "jw2"]
+    assert left_out(run, play, named=False) == ()
+    by_command = run.model_copy(update={"command": "ansible-playbook x.yml --limit jw2"})
+    for limited in (run.model_copy(update={"limited": True}), by_command):
+        assert left_out(limited, play, named=False) == ("jw3", "jw10")
+        assert left_out(limited, play, named=True) == ()
+    assert left_out(by_command.model_copy(update={"limited": False}), play, named=False) == ()
+
+
+def test_what_an_attempt_left_is_not_taken_for_the_result(tmp_path: Path) -> None:
     run_dir = tmp_path / RUN_ID
     run = opened(run_dir, "jw2", "jw3")
     place = run_dir / NODES / "jw3"
@@ -213,7 +205,7 @@ def test_nodes_of_one_attempt_must_still_measure_together(tmp_path: Path) -> Non
     assert result.verdict.reasons == ("The nodes did not all measure at the same time.",)
 
 
-def test_a_result_of_an_attempt_in_which_the_node_was_not_asked_is_refused(tmp_path: Path) -> None:
+def test_a_result_of_an_attempt_without_the_node_is_refused(tmp_path: Path) -> None:
     run_dir = merged(tmp_path)
     run = read_run(run_dir)
     changed = run.attempts[1].model_copy(update={"nodes": ("jw3",)})
@@ -223,7 +215,7 @@ def test_a_result_of_an_attempt_in_which_the_node_was_not_asked_is_refused(tmp_p
     assert "it is of attempt 2 at the run, in which jw4 was not asked" in row.reason
 
 
-def test_a_result_that_a_later_attempt_fetched_keeps_the_clock_of_its_own(tmp_path: Path) -> None:
+def test_a_result_fetched_later_keeps_the_clock_of_its_attempt(tmp_path: Path) -> None:
     run_dir = merged(tmp_path)
     for node, offset_ns in (("jw2", 0), ("jw3", 2 * S)):
         clock = ReadyNode(node=node, launched_unix_ns=1, offset_ns=offset_ns, uncertainty_ns=1000, round_trips=8)
@@ -253,7 +245,7 @@ def test_a_run_that_still_goes_on_is_not_resumed(tmp_path: Path) -> None:
     require_ended(run)
 
 
-def test_a_leader_that_has_ended_and_whose_parent_has_not_noticed_leads_no_more(tmp_path: Path) -> None:
+def test_a_leader_that_is_a_zombie_leads_no_more(tmp_path: Path) -> None:
     process = subprocess.Popen(["sleep", "60"])
     leader = controller(process.pid)
     attempt = opened(tmp_path, "jw2").attempts[0].model_copy(update={"controller": leader})
@@ -265,7 +257,7 @@ def test_a_leader_that_has_ended_and_whose_parent_has_not_noticed_leads_no_more(
     process.wait()
 
 
-def test_a_pid_that_was_given_to_another_process_since_is_not_the_leader() -> None:
+def test_a_pid_given_to_another_process_is_not_the_leader() -> None:
     me = controller(os.getpid())
     parent = controller(os.getppid())
     assert me is not None

@@ -15,7 +15,7 @@ def row(node: str, alone: float, together: float, metric: str = "qps", rate: str
 
 
 @given(st.integers(1, 200), st.floats(0.01, 1e6))
-def test_a_node_that_loses_a_fifth_is_named_and_one_that_gains_is_not(count: int, qps: float) -> None:
+def test_a_node_that_loses_a_fifth_is_named_not_one_that_gains(count: int, qps: float) -> None:
     rows = [row(f"n{number}", qps, qps * (1 if number else 0.8)) for number in range(count)]
     assert [node for node, _ in losers(rows)] == ["n0"]
     assert losers([row("n0", qps, qps * 1.5)]) == []

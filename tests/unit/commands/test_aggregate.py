@@ -44,9 +44,7 @@ def test_it_follows_latest(run_dir: Path, tmp_path_factory: pytest.TempPathFacto
     assert (run_dir / "benchmark_summary.txt").is_file()
 
 
-def test_each_result_is_there_as_text_and_one_that_cannot_be_is_no_hindrance(
-    run_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_result_is_there_as_text(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_node(run_dir, "jw3", asked(3), FAST)
     assert main(["aggregate", str(run_dir)]) == 0
     texts = {node: next((run_dir / "nodes" / node).glob("mlperf_datacenter_*.txt")) for node in ("jw2", "jw3")}
@@ -66,7 +64,7 @@ def test_each_result_is_there_as_text_and_one_that_cannot_be_is_no_hindrance(
     assert texts["jw3"].read_text() == "jw3\n"
 
 
-def test_failures_from_stdin_are_kept_and_nothing_else_is_touched(
+def test_failures_from_stdin_are_kept(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}

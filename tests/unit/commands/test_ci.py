@@ -56,7 +56,7 @@ def test_the_run_is_the_first_that_the_playbook_says_it_opened() -> None:
     assert listener.run_dir == Path("/first")
 
 
-def test_what_it_prints_has_no_carriage_returns_and_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_it_prints_has_no_carriage_returns(capsys: pytest.CaptureFixture[str]) -> None:
     listener = Listener(keep_events=True)
     assert listener.event({"event": "verbose", "stdout": "one\r\ntwo \udcb4"}) is True
     listener.event({"event": "verbose", "stdout": ""})

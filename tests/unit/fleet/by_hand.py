@@ -66,13 +66,15 @@ class Fleet:
                 "benchmark_work_dir": str(self.directory / "work" / name),
                 "python_env_dir": str(env),
                 "benchmark_timeout_s": 60,
+                "benchmark_shared_machine": True,
                 "benchmark_sync_timeout_s": 60,
                 **settings,
             }
         )
         place = self.run_dir / NODES / name
         place.mkdir(parents=True)
-        wanted = RunOrder(run_id=RUN_ID, node=name, resolved=resolved, **{"wait_s": 60, **(order or {})})
+        given = {"wait_s": 60, "owner": {"token": "ours", "user": "alice", "host": "here"}, **(order or {})}
+        wanted = RunOrder.model_validate({"run_id": RUN_ID, "node": name, "resolved": resolved, **given})
         write_record(place / "order.json", wanted)
 
         def command(line: str) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-EARLIER = Path(__file__).parents[3] / "benchmark/fleet/scripts/earlier.sh"
+from benchmark.fleet.remote_run import program
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ EARLIER = Path(__file__).parents[3] / "benchmark/fleet/scripts/earlier.sh"
         (3, False, [], "running"),
     ],
 )
-def test_a_run_that_will_wait_for_a_start_is_not_taken_for_one_that_measures(
+def test_a_run_that_will_wait_is_not_taken_for_one_that_measures(
     tmp_path: Path, repeats: int, waits: bool, there: list[str], state: str
 ) -> None:
     run = tmp_path / "run" / "jw2"
@@ -34,7 +34,11 @@ def test_a_run_that_will_wait_for_a_start_is_not_taken_for_one_that_measures(
     with subprocess.Popen(["cat"], cwd=run, stdin=subprocess.PIPE) as process:
         (run / "pid").write_text(f"{process.pid}\n")
         reported = subprocess.run(
-            ["sh", str(EARLIER), str(run.parent), "jw2"], env=os.environ, capture_output=True, text=True, check=True
+            ["sh", "-c", program("earlier"), "earlier", str(run.parent), "jw2", ""],
+            env=os.environ,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         process.communicate()
     assert reported.split() == [state, "1"]

@@ -7,14 +7,17 @@ import itertools
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmark.fleet import measure, remote_run, session
-from benchmark.fleet.errors import ControllerGone
+from benchmark.fleet import giving_way, measure, remote_run, rendezvous, session
+from benchmark.fleet.errors import ControllerGone, Ended, NodeError
 from benchmark.fleet.measure import Barrier
 from benchmark.fleet.rendezvous import clock_offset
-from tests.unit.fleet.by_hand import FACTS, MEASURES, Fleet, noisy, run
+from benchmark.records import AgreedStart
+from tests.unit.building import HOST
+from tests.unit.fleet.by_hand import FACTS, MEASURES, Fleet, noisy, progress, run
 
 READY = f"echo '{FACTS}' > ready.tmp; mv ready.tmp ready; flock -u 8"
 
@@ -22,6 +25,7 @@ READY = f"echo '{FACTS}' > ready.tmp; mv ready.tmp ready; flock -u 8"
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_run, "RETRY_S", 0)
+    monkeypatch.setattr(giving_way, "PATIENCE_S", 0.1)
 
 
 def failure(fleet: Fleet, name: str) -> str:
@@ -30,7 +34,7 @@ def failure(fleet: Fleet, name: str) -> str:
     return content["reason"]
 
 
-def test_all_that_are_ready_begin_together_and_who_is_not_is_stopped(fleet: Fleet) -> None:
+def test_all_that_are_ready_begin_together(fleet: Fleet) -> None:
     for name in ("jw2", "jw3"):
         fleet.add(name)
     fleet.add("ends", "echo no model >&2; exit 4")
@@ -52,7 +56,7 @@ def test_all_that_are_ready_begin_together_and_who_is_not_is_stopped(fleet: Flee
     assert not fleet.there("late").exists()
 
 
-def test_a_node_that_is_not_there_or_refuses_costs_the_others_nothing(fleet: Fleet) -> None:
+def test_a_node_that_is_not_there_costs_the_others_nothing(fleet: Fleet) -> None:
     fleet.add("jw2")
     fleet.add("gone", call=lambda line: ["sh", "-c", "echo Connection refused >&2; exit 255"])
     fleet.add("shell", call=lambda line: ["sh", "-c", "echo This account is currently not available.; exit 1"])
@@ -62,6 +66,56 @@ def test_a_node_that_is_not_there_or_refuses_costs_the_others_nothing(fleet: Fle
     assert failure(fleet, "gone").startswith("Not reachable: Nothing answers SSH at gone")
     assert "runs no command: it ends with exit code 1, and prints 'This account is" in failure(fleet, "shell")
     assert "there is no /nowhere/bin/python: run playbooks/provision.yml" in failure(fleet, "env")
+
+
+@pytest.mark.parametrize(("other", "starts"), [("20240101T000000Z-a", 2), ("20990101T000000Z-a", 1)])
+def test_who_came_later_gives_way_and_both_measure(other: str, starts: int, fleet: Fleet) -> None:
+    log = fleet.directory / "starts"
+    fleet.add("jw2", f"echo started >> {log}; {MEASURES}")
+    # The other run on jw3 ends once it has jw2, or of itself.
+    state = f"waiting: run {other} of bob on there is measuring here since 12:00 UTC"
+    waits = f"""echo '{progress(state)}' > progress.json
+    looks=0
+    while [ -d {fleet.there("jw2")} ] && [ $looks -lt 40 ]; do sleep 0.1; looks=$((looks + 1)); done"""
+    # It says nothing more before it is ready.
+    fleet.add("jw3", f"{waits}; {MEASURES}")
+    outcome = fleet.measure()
+    assert sorted(outcome.fetched) == ["jw2", "jw3"], outcome.failures
+    assert log.read_text().split() == ["started"] * starts
+    gave_way = ("jw2", "gives way to an older run, for which another node waits")
+    assert fleet.messages.count(gave_way) == starts - 1
+    assert json.loads((fleet.run_dir / "start.json").read_text())["nodes"] == ["jw2", "jw3"]
+
+
+def test_another_controllers_run_is_left_alone(fleet: Fleet) -> None:
+    node = fleet.add("jw2", order={"attempt": 2})
+    theirs = fleet.there("jw2")
+    theirs.mkdir(parents=True)
+    (theirs / "owner").write_text("theirs\nbob on there\n")
+    (theirs / "order.json").write_text('{"attempt": 1}\n')
+    (theirs / "exit_code").write_text("0\n")
+    (theirs / "samples.jsonl").write_text("measured\n")
+    fleet.measure()
+    left_alone = f"{theirs} on the node is a run of bob on there: it was left alone."
+    assert failure(fleet, "jw2") == left_alone
+
+    async def every_way() -> None:
+        ours = fleet.remote_run(node)
+        with pytest.raises(NodeError, match="is a run of bob on there: it was left alone"):
+            await ours.start()
+        assert not await ours.stop()
+        await ours.clean()
+        with pytest.raises(Ended, match="foreign bob on there"):
+            await ours.go(1, 1, 5)
+        with pytest.raises(NodeError, match="bob on there"):
+            await ours.finish(await ours.until_end(5))
+        with pytest.raises(NodeError):
+            await ours.fetch(tries=1)
+        ours.close()
+
+    run(every_way())
+    assert sorted(path.name for path in theirs.iterdir()) == ["exit_code", "order.json", "owner", "samples.jsonl"]
+    assert (theirs / "exit_code").read_text() == "0\n"
 
 
 @pytest.mark.parametrize(
@@ -88,9 +142,7 @@ def test_a_session_that_breaks_is_opened_again(fleet: Fleet) -> None:
     assert len(fleet.calls) == 2
 
 
-def test_clocks_are_read_of_a_few_nodes_at_a_time_and_not_while_others_load(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_clocks_are_read_of_a_few_nodes_at_a_time(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "CLOCKS_AT_ONCE", 1)
     spans: list[tuple[int, int]] = []
 
@@ -140,6 +192,81 @@ def test_nodes_measure_alone_one_after_the_other(fleet: Fleet) -> None:
     assert json.loads((fleet.run_dir / "start.json").read_text())["nodes"] == ["jw2", "jw3"]
 
 
+@pytest.mark.parametrize(
+    ("program", "when"),
+    [("mv", '[ "$2" = turn ]'), ("sleep", '[ "$1" = 0.2 ] && [ -e turn ]')],
+    ids=["before the answer", "while it measures"],
+)
+def test_a_turn_is_asked_for_again_after_a_reconnect(program: str, when: str, fleet: Fleet) -> None:
+    """The word that gives the turn may have come or not when the connection is lost: it is sent again."""
+    # The programs of converse.sh with which it gives the turn, and then waits for its end.
+    programs = fleet.directory / "programs"
+    programs.mkdir()
+    (programs / program).write_text(
+        f'#!/bin/sh\nif {when} && [ ! -e "$0.lost" ]; then : > "$0.lost"; kill -9 "$(cat session)"; exit; fi\n'
+        f'exec /usr/bin/{program} "$@"\n'
+    )
+    (programs / program).chmod(0o755)
+    alone = "until [ -f turn ]; do sleep 0.02; done; sleep 1; echo alone > solo_samples.jsonl; : > turn_over"
+    fleet.add(
+        "jw2",
+        f"{READY}; {alone}; until [ -f go ]; do sleep 0.02; done; echo measured > samples.jsonl",
+        call=lambda line: ["env", f"PATH={programs}:/usr/bin:/bin", "/bin/sh", "-c", line],
+        order={"solo": True, "limit_s": 60},
+    )
+    outcome = fleet.measure()
+    assert outcome.fetched == ["jw2"], outcome.failures
+    assert (fleet.nodes["jw2"].place / "solo_samples.jsonl").read_text() == "alone\n"
+    assert fleet.messages == [("jw2", "SSH connection lost, looking for it again; the run goes on")]
+    assert len(fleet.calls) == 2
+
+
+def test_who_is_not_alike_is_known_before_the_first_turn(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "CLOCKS_AT_ONCE", 1)
+    other = HOST.model_copy(update={"python": "3.12.0"}).model_dump_json()
+    alone = "until [ -f turn ]; do sleep 0.02; done; echo alone > solo_samples.jsonl; : > turn_over"
+    together = "until [ -f go ]; do sleep 0.02; done; echo measured > samples.jsonl"
+    order = {"solo": True, "limit_s": 60}
+    for name in ("jw2", "jw3", "jw4"):
+        ready = READY.replace(FACTS, other) if name == "jw4" else READY
+        fleet.add(name, f"{ready}; {alone}; {together}", order=order, benchmark_drift="fail")
+    assert fleet.measure().fetched == []
+    for name, node in fleet.nodes.items():
+        assert "differ in python: 3.11.2 (jw2, jw3), 3.12.0 (jw4)" in failure(fleet, name)
+        assert not (node.place / "solo_samples.jsonl").exists()
+
+
+def test_the_start_waits_for_the_last_node(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For its turn, and for its answer when it is tried out how long speaking to all takes."""
+    slow_s = 0.3
+    programs = fleet.directory / "programs"
+    programs.mkdir()
+    (programs / "date").write_text(f'#!/bin/sh\nsleep {slow_s}\nexec /usr/bin/date "$@"\n')
+    (programs / "date").chmod(0o755)
+    trials: list[tuple[int, float]] = []
+
+    def agree(run_dir: Path, ready: list[str], telling_s: float, **more: Any) -> AgreedStart:
+        trials.append((time.time_ns() - int(telling_s * 1e9), telling_s))
+        return rendezvous.agree(run_dir, ready, telling_s, **more)
+
+    monkeypatch.setattr(measure, "agree", agree)
+    alone = "until [ -f turn ]; do sleep 0.02; done; sleep 0.3; /usr/bin/date +%s%N > solo_samples.jsonl; : > turn_over"
+    together = "until [ -f go ]; do sleep 0.02; done; echo measured > samples.jsonl"
+    for name, path in (("jw2", ""), ("jw3", ""), ("slow", f"{programs}:")):
+        fleet.add(
+            name,
+            f"{READY}; {alone}; {together}",
+            call=lambda line, path=path: ["env", f"PATH={path}/usr/bin:/bin", "/bin/sh", "-c", line],  # type: ignore[misc]
+            order={"solo": True, "limit_s": 60},
+        )
+    outcome = fleet.measure()
+    assert sorted(outcome.fetched) == ["jw2", "jw3", "slow"], outcome.failures
+    ((began_ns, telling_s),) = trials
+    assert began_ns >= max(int((node.place / "solo_samples.jsonl").read_text()) for node in fleet.nodes.values())
+    assert telling_s >= slow_s
+    assert json.loads((fleet.run_dir / "start.json").read_text())["nodes"] == ["jw2", "jw3", "slow"]
+
+
 def test_a_node_that_waits_for_nobody_does_not_wait(fleet: Fleet) -> None:
     fleet.add("jw2", "echo measured > samples.jsonl", order={"wait_s": None})
     outcome = fleet.measure()
@@ -147,7 +274,7 @@ def test_a_node_that_waits_for_nobody_does_not_wait(fleet: Fleet) -> None:
     assert not (fleet.run_dir / "start.json").exists()
 
 
-def test_an_interruption_stops_the_nodes_and_fetches_what_there_is(fleet: Fleet) -> None:
+def test_an_interruption_stops_the_nodes_and_fetches(fleet: Fleet) -> None:
     fleet.add("jw2", f"{READY}; until [ -f go ]; do sleep 0.02; done; echo one > samples.jsonl; exec sleep 600")
     fleet.add("jw3", READY + "; until [ -f go ]; do sleep 0.02; done; echo two > samples.jsonl")
 
@@ -188,7 +315,7 @@ def test_what_a_node_sends_without_end_is_not_taken(fleet: Fleet, monkeypatch: p
     assert outcome.failures["jw2"].startswith("The node sends without end")
 
 
-def test_a_large_archive_is_streamed_and_one_that_breaks_off_is_fetched_again(fleet: Fleet) -> None:
+def test_a_large_archive_is_streamed_and_fetched_again(fleet: Fleet) -> None:
     programs = fleet.directory / "programs"
     programs.mkdir()
     # Breaks off in the middle, the first time.
@@ -219,6 +346,7 @@ def test_what_an_earlier_attempt_left_is_adopted_or_brought_back(fleet: Fleet) -
         there.mkdir(parents=True)
         (there / "samples.jsonl").write_text("old\n")
         (there / "order.json").write_text('{\n  "attempt": 1,\n  "wait_s": 60\n}\n')
+        (there / "owner").write_text("ours\nalice on here\n")
         (there / "pid").write_text("1\n")
         if code.strip().isdigit():
             (there / "exit_code").write_text(code)
@@ -230,16 +358,24 @@ def test_what_an_earlier_attempt_left_is_adopted_or_brought_back(fleet: Fleet) -
     assert ("done", "an earlier attempt completed here: not run again") in fleet.messages
 
 
-def test_a_fault_of_our_own_costs_no_other_node_its_result(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [ValueError("oh"), OSError(24, "Too many open files")])
+def test_a_fault_of_our_own_costs_no_other_node_its_result(
+    error: Exception, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fleet.add("jw2", order={"attempt": 2})
     fleet.add("jw3")
 
     async def broken(self: remote_run.RemoteRun) -> bool:
-        raise ValueError("oh")
+        raise error
 
     monkeypatch.setattr(remote_run.RemoteRun, "adopt", broken)
     outcome = fleet.measure()
-    assert (outcome.fetched, outcome.failures) == (["jw3"], {"jw2": "ValueError: oh"})
+    path = fleet.nodes["jw2"].place / "controller_traceback.txt"
+    assert (outcome.fetched, outcome.failures) == (
+        ["jw3"],
+        {"jw2": f"{type(error).__name__}: {error}; where it came from: {path}."},
+    )
+    assert "in broken" in path.read_text()
 
 
 def test_a_barrier_opens_when_all_that_have_not_left_are_here() -> None:

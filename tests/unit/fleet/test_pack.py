@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmark.errors import InputError
+from benchmark.fleet.remote_run import program
 from benchmark.fleet.unpack import unpack
 
-FILES = Path(__file__).parents[3] / "benchmark/fleet/scripts"
 RESULT = "mlperf_datacenter_jw2_20260101T000000Z.json"
 # The end of what really happened: a whole archive, and an exit code that is not 0.
 GREW = '/bin/tar "$@"; echo "tar: ./benchmark.log: file changed as we read it" >&2; exit 1'
@@ -46,7 +46,7 @@ def pack(directory: Path, tar: str) -> Packed:
     (directory / "bin/tar").write_text(f"#!/bin/sh\n{tar}\n")
     (directory / "bin/tar").chmod(0o755)
     done = subprocess.run(
-        ["sh", str(FILES / "pack.sh"), str(run.parent), "jw2", MARK],
+        ["sh", "-c", program("pack"), "pack", str(run.parent), "jw2", MARK],
         env={**os.environ, "PATH": f"{directory}/bin:{os.environ['PATH']}"},
         capture_output=True,
         check=True,
@@ -108,7 +108,7 @@ def test_a_directory_that_cannot_be_removed_passes_for_no_run(rm: str, tmp_path:
     (run / ".nfs0001").touch()
     (tmp_path / "rm").write_text(f'#!/bin/sh\n{rm} "$@"\n')
     (tmp_path / "rm").chmod(0o755)
-    words = ["sh", str(FILES / "clean.sh"), str(run.parent), "jw2"]
+    words = ["sh", "-c", program("clean"), "clean", str(run.parent), "jw2", ""]
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     subprocess.run(words, env=environment, capture_output=True, check=True)
     assert not run.exists()

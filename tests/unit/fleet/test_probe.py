@@ -22,7 +22,7 @@ def ask(*commands: str, call: Callable[[str], list[str]] = here) -> ProbeResult:
 
 
 @pytest.mark.parametrize("call", [here, noisy("echo 0; echo end 0; printf x", "echo y")], ids=["", "noisy"])
-def test_what_succeeded_is_heard_and_standard_input_is_not_theirs(call: Callable[[str], list[str]]) -> None:
+def test_what_succeeded_is_heard(call: Callable[[str], list[str]]) -> None:
     words = shlex.join(["printf", "%s\\n", "a  b", "it's"])
     failing = ["false", "sh -c 'echo much; exit 3'", "nosuchprogram 1"]
     result = ask(words, *failing, "cat", "sh -c 'printf unended'", call=call)
@@ -68,7 +68,7 @@ def test_a_command_is_bounded(command: str, error: type[Exception], said: str, m
         asyncio.run(run_command(Ssh("jw2", here), command, None, 1 if "sleep" in command else 30))
 
 
-def test_a_server_that_drops_who_is_about_to_log_in_is_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_drops_logins_is_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_module, "DROPPED_PAUSE_S", (0.0, 0.0))
     calls: list[str] = []
 
@@ -92,3 +92,13 @@ def test_a_way_that_has_to_log_in_first_does() -> None:
 
     with pytest.raises(Lost, match="Permission denied"):
         asyncio.run(run_command(Ssh("jw2", here, login=refused), "echo 1", None, 20))
+
+
+def test_progress_of_a_command_is_heard_and_not_in_its_output() -> None:
+    heard: list[str] = []
+    command = (
+        "sh -c 'echo progress: 1 of 2 GB >&2; printf prog >&2; sleep 0.2; echo ress: 2 >&2; echo oh >&2; echo no end'"
+    )
+    done = asyncio.run(run_command(Ssh("jw2", here), command, None, 20, heard.append))
+    assert heard == ["1 of 2 GB", "2"]
+    assert done == (0, "no end\n", "oh\n")

@@ -1,6 +1,6 @@
 import pytest
 
-from benchmark.fleet.ssh import unreachable
+from benchmark.fleet.ssh import dropped, unreachable
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,40 @@ def test_a_failed_connection_is_one_sentence(ssh: str, said: str) -> None:
     assert said in sentence
     assert sentence.startswith("Not reachable: ")
     assert "\n" not in sentence
+
+
+CLOSED = "kex_exchange_identification: Connection closed by remote host\nConnection closed by UNKNOWN port 65535\n"
+FORWARDING = f"stdio forwarding failed\n{CLOSED}"
+
+
+@pytest.mark.parametrize(
+    ("ssh", "said"),
+    [
+        (f"ssh: connect to host bastion port 22: Connection refused\n{CLOSED}", "host bastion, on the way to jw2,"),
+        (f"ssh: connect to host bastion port 22: Connection timed out\n{CLOSED}", "it does not answer: is it up?"),
+        (f"ssh: Could not resolve hostname bastion: Name or service not known\n{CLOSED}", "its name is not known."),
+        (f"No ED25519 host key is known for bastion and you\nHost key verification failed.\n{CLOSED}", "host bastion,"),
+        (f"me@bastion: Permission denied (publickey).\n{CLOSED}", "host bastion, on the way to jw2, lets nobody pass"),
+        (f"channel 0: open failed: connect failed: Connection refused\n{FORWARDING}", "jw2: seen from the jump host,"),
+        (f"channel 0: open failed: connect failed: No route to host\n{FORWARDING}", "it (No route to host)"),
+        (f"channel 0: open failed: connect failed: Name or service not known\n{FORWARDING}", "does not know that name"),
+        (f"channel 0: open failed: administratively prohibited: open failed\n{FORWARDING}", "AllowTcpForwarding"),
+        (
+            "Connection timed out during banner exchange\nConnection to UNKNOWN port 65535 timed out\n",
+            "is the node up, and is the jump host?",
+        ),
+    ],
+)  # fmt: skip
+def test_a_host_in_between_is_not_taken_for_the_node(ssh: str, said: str) -> None:
+    sentence = unreachable(ssh, "jw2")
+    assert said in sentence
+    assert sentence.startswith("Not reachable: ")
+    assert "trust.yml" not in sentence, "which is about the node's own key"
+    assert "\n" not in sentence
+    assert not dropped(ssh), "trying again would take 20 s and change nothing"
+
+
+def test_who_is_dropped_for_others_is_let_in_later() -> None:
+    assert dropped(CLOSED)
+    assert dropped("kex_exchange_identification: read: Connection reset by peer")
+    assert not dropped("ssh: connect to host jw2 port 22: Connection refused")

@@ -137,7 +137,7 @@ def test_torchs_flash_attention_reads_and_writes_the_paged_cache(
 
 
 @pytest.mark.parametrize("broken_from", [2, 4])
-def test_a_graph_that_does_not_compute_any_more_is_found_before_the_run(
+def test_a_graph_that_computes_no_more_is_found_before_the_run(
     make: Make, broken_from: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compute, calls = ModelRunner._forward_process_and_sample, []
@@ -174,9 +174,7 @@ def test_a_compiled_part_that_is_wrong_is_found_before_the_run(
     assert "forward" not in vars(loaded.model.model.norm)
 
 
-def test_where_nothing_can_be_compiled_fuse_is_refused_with_the_reason(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fuse_is_refused_where_nothing_can_be_compiled(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(function: Any, **how: Any) -> Any:
         raise RuntimeError("Failed to find C compiler.")
 
@@ -260,7 +258,7 @@ def test_sampling_is_seeded(make: Make) -> None:
 @pytest.mark.parametrize(
     "more", [{"temperature": 0.7}, {"temperature": 1.0}, {"temperature": 2.0, "top_k": 3, "top_p": 0.9}]
 )
-def test_a_greedy_query_among_sampled_ones_is_answered_as_without_sampling(
+def test_a_greedy_query_among_sampled_ones_is_not_sampled(
     make: Make, one_at_a_time: dict[int, tuple[int, ...]], more: dict[str, Any]
 ) -> None:
     engine, _ = make(Generation(max_new_tokens=8, min_new_tokens=8, **more))
@@ -310,9 +308,7 @@ def test_an_error_of_one_query_is_its_own(make: Make, monkeypatch: pytest.Monkey
     ],
 )
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_when_the_generation_thread_dies_every_query_in_flight_fails(
-    make: Make, error: BaseException, said: str
-) -> None:
+def test_a_dead_generation_thread_fails_every_query_in_flight(make: Make, error: BaseException, said: str) -> None:
     engine, _ = make(ENDLESS)
     heard = Heard()
     for query in QUERIES[:3]:
@@ -361,7 +357,7 @@ def test_what_the_engine_does_not_have_is_refused(
         engine.load()
 
 
-def test_on_a_gpu_the_memory_is_planned_told_and_refused_before_loading(
+def test_on_a_gpu_the_memory_is_planned_before_loading(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     started: list[Any] = []
@@ -399,7 +395,7 @@ def test_an_absent_model_is_a_setup_error(tmp_path: Path) -> None:
         ("sdpa", {}, None, None),
     ],
 )
-def test_automatic_choices_on_a_gpu_capture_no_graph_while_measuring(
+def test_automatic_choices_capture_no_graph_while_measuring(
     settings: Settings, name: str, asked: dict[str, Any], graphs: Any, overlapped: Any
 ) -> None:
     # What transformers is asked for; a GPU would be needed to see what it makes of it.

@@ -140,7 +140,7 @@ def test_what_never_ends_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.M
         cnn(path)
 
 
-def test_the_edge_benchmark_has_the_references_choice_in_its_order(tmp_path: Path) -> None:
+def test_the_edge_benchmark_has_the_references_choice(tmp_path: Path) -> None:
     path = tmp_path / "cnn_eval.json"
     path.write_text(json.dumps([{"input": str(n), "tok_input": [n], "output": "x"} for n in range(13_368)]))
     prompts = cnn(path, edge=True).prompts
@@ -153,7 +153,7 @@ def test_the_edge_benchmark_has_the_references_choice_in_its_order(tmp_path: Pat
     assert [prompt.text for prompt in cnn(path, edge=False, prompts=3).prompts] == ["0", "1", "2"]
 
 
-def test_a_file_with_the_edge_benchmarks_choice_is_not_chosen_from_again(tmp_path: Path) -> None:
+def test_a_file_with_the_edge_choice_is_not_chosen_from_again(tmp_path: Path) -> None:
     path = tmp_path / "cnn_eval_5000.json"
     path.write_text(json.dumps([{"input": str(n), "tok_input": [n], "output": "x"} for n in range(5000)]))
     assert [int(prompt.text) for prompt in cnn(path, edge=True).prompts] == list(range(5000))
@@ -211,7 +211,7 @@ def test_synthetic_prompts_are_the_same_everywhere(model: Path) -> None:
 
 @settings(max_examples=30)
 @given(st.integers(1, 9), st.integers(0, 9), st.integers(1, 20), st.integers(0, 2**64))
-def test_synthetic_prompts_have_the_lengths_asked_for_and_no_special_token(
+def test_synthetic_prompts_have_the_lengths_asked_for(
     model: Path, least: int, more: int, count: int, seed: int
 ) -> None:
     dataset = synthetic(model, input_tokens=[least, least + more], prompts=count, seed=seed)

@@ -131,9 +131,7 @@ def test_text_goes_through_the_servers_chat_template(server: OpenAIServer, loade
     assert server.seen[-1]["messages"] == [{"role": "user", "content": "Explain photosynthesis."}]
 
 
-def test_a_greedy_query_is_sent_without_temperature_whatever_the_profile_says(
-    server: OpenAIServer, loaded: Loaded
-) -> None:
+def test_a_greedy_query_is_sent_without_temperature(server: OpenAIServer, loaded: Loaded) -> None:
     engine = loaded(server.url)
     ask(engine, Query(index=0, prompt=TEXT.prompt, seed=5, greedy=True))
     assert server.seen[-1]["temperature"] == 0
@@ -176,16 +174,14 @@ def test_a_field_that_the_profile_needs_cannot_be_left_out(server: OpenAIServer,
         loaded(server.url, generation=SIX.model_copy(update={"top_k": 5}))
 
 
-def test_a_route_that_the_server_lacks_fails_the_queries_that_need_it(server: OpenAIServer, loaded: Loaded) -> None:
+def test_a_missing_route_fails_the_queries_that_need_it(server: OpenAIServer, loaded: Loaded) -> None:
     server.rejects = {"prompt"}
     engine = loaded(server.url)
     assert "/v1/completions cannot be used: " in ask(engine, IDS).errors[0]
     assert ask(engine, TEXT).answers[0][1].output_tokens == 6
 
 
-def test_text_becomes_ids_on_the_node_where_completions_are_asked_for(
-    server: OpenAIServer, loaded: Loaded, tmp_path: Path
-) -> None:
+def test_text_becomes_ids_where_completions_are_asked_for(server: OpenAIServer, loaded: Loaded, tmp_path: Path) -> None:
     make_tiny_model(tmp_path / "m")
     engine = loaded(server.url, benchmark_endpoint_api="completions", benchmark_model=str(tmp_path / "m"))
     heard = ask(engine)
@@ -215,7 +211,7 @@ def test_a_shorter_answer_is_recorded_as_it_is(server: OpenAIServer, loaded: Loa
     assert plain(ask(engine)) == (7, 2, (), "Yes.")
 
 
-def test_the_first_token_is_the_first_text_and_the_last_is_not_the_usage(server: OpenAIServer, loaded: Loaded) -> None:
+def test_the_first_token_is_the_first_text(server: OpenAIServer, loaded: Loaded) -> None:
     """The server waits for the client's word before it goes on, so that the order is certain and no clock decides."""
     engine = loaded(server.url)
     heard = Heard()
@@ -325,9 +321,7 @@ def test_queries_go_where_the_fewest_are_in_flight(loaded: Loaded) -> None:
         engine.close()
 
 
-def test_a_dead_server_is_named_and_given_no_more_queries_until_all_are_dead(
-    server: OpenAIServer, loaded: Loaded
-) -> None:
+def test_a_dead_server_is_given_no_more_queries(server: OpenAIServer, loaded: Loaded) -> None:
     with OpenAIServer() as dying:
         engine = loaded(dying.url, server.url)
         dying.stop()
@@ -394,7 +388,7 @@ def test_what_the_client_counts_is_of_the_window(server: OpenAIServer, loaded: L
     assert counted.max_connections > 1
 
 
-def test_names_of_what_is_shown_to_servers_are_in_the_result_and_no_values(
+def test_names_of_what_servers_are_shown_are_in_the_result(
     server: OpenAIServer, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secrets = Secrets({"VARIABLE": "env-secret"}, "sk-secret-key", {"X-Team": "team-secret"})
@@ -437,7 +431,7 @@ def test_a_server_is_not_started_where_another_one_answers(
     assert not (tmp_path / "started").exists()
 
 
-def test_a_command_that_ends_early_is_a_setup_error_with_its_last_words(
+def test_a_command_that_ends_early_is_a_setup_error(
     loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Engine, "directory", tmp_path)
@@ -449,7 +443,7 @@ def test_a_command_that_ends_early_is_a_setup_error_with_its_last_words(
         loaded(url, benchmark_endpoint_start="echo still loading; sleep 600", benchmark_endpoint_start_timeout_s=1)
 
 
-def test_what_a_started_server_refuses_is_reported_with_the_cause_in_its_log(
+def test_what_a_server_refuses_is_reported_with_its_log(
     loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Engine, "directory", tmp_path)

@@ -111,6 +111,6 @@ def test_answers_are_those_of_the_same_model_without_a_server(served: Served) ->
         assert theirs.issued_ns < theirs.first_token_ns < theirs.completed_ns
 
 
-def test_a_prompt_of_ids_which_it_does_not_take_fails_and_says_so(served: Served) -> None:
+def test_a_prompt_of_ids_that_it_does_not_take_fails(served: Served) -> None:
     assert "/v1/completions cannot be used: " in str(served.samples[-1].error)
     assert "HTTP 400: prompt must be a string." in str(served.samples[-1].error)

@@ -116,7 +116,7 @@ def test_times_from_the_scheduled_time_are_loadgens(tmp_path: Path) -> None:
     assert [sample.index for sample in sorted(samples, key=lambda s: s.index)] == list(range(len(samples)))
 
 
-def test_limits_and_seeds_are_loadgens_own_and_the_profile_overrides_only_what_it_names(tmp_path: Path) -> None:
+def test_limits_and_seeds_are_loadgens_own(tmp_path: Path) -> None:
     result = measure(tmp_path, {"scenario_options": {**PROFILE["scenario_options"], "tpot_latency_ms": 7}})
     assert result.loadgen is not None
     settings = result.loadgen.settings
@@ -143,7 +143,7 @@ def test_a_failed_query_neither_hangs_loadgen_nor_is_softened(tmp_path: Path) ->
     assert "failed queries 1 is above the allowed 0." in result.verdict.reasons
 
 
-def test_an_answer_of_one_token_is_not_reported_as_if_it_were_fine(tmp_path: Path) -> None:
+def test_an_answer_of_one_token_is_not_reported_as_fine(tmp_path: Path) -> None:
     result = measure(tmp_path, {"generation": {"max_new_tokens": 1, "min_new_tokens": 1}})
     assert result.loadgen is not None
     assert result.loadgen.errors
@@ -202,7 +202,7 @@ def test_a_stopped_run_keeps_what_it_measured(tmp_path: Path, scenario: str) -> 
 
 
 @pytest.mark.parametrize("scenario", LABELS)
-def test_for_accuracy_every_prompt_is_answered_once_in_the_scenarios_own_mode(tmp_path: Path, scenario: str) -> None:
+def test_for_accuracy_every_prompt_is_answered_once(tmp_path: Path, scenario: str) -> None:
     profile = asked()
     engine = make_engine("simulated", profile.settings, profile.profile.generation, {"ttft_ms": 1})
     engine.load()
@@ -240,7 +240,7 @@ def test_as_many_queries_are_issued_as_a_plan_reckons_with(tmp_path: Path, scena
 
 
 @pytest.mark.parametrize("model", ["llama3_1-8b", "llama3_1-8b-interactive", "llama3_1-8b-edge", "llama2-7b"])
-def test_which_models_prompts_come_equally_often_is_loadgens_own_configuration(model: str) -> None:
+def test_which_prompts_come_equally_often_is_loadgens(model: str) -> None:
     settings = mlperf_loadgen.TestSettings()
     settings.FromConfig("", model, "Offline", 0)
     assert bool(settings.sample_concatenate_permutation) == (model in EQUALLY)
@@ -306,7 +306,7 @@ def test_logs_of_others_are_read_as_mlcommons_reads_them(tmp_path: Path) -> None
         read_result(tmp_path)
 
 
-def test_every_error_of_loadgen_is_a_reason_however_many_there_are(tmp_path: Path) -> None:
+def test_every_error_of_loadgen_is_a_reason(tmp_path: Path) -> None:
     # More answers of one token than errors are kept.
     few = {"max_new_tokens": 1, "min_new_tokens": 0}
     options = {"scenario": "Server", "min_duration_ms": 100, "min_query_count": 120}
@@ -354,9 +354,7 @@ def test_a_latency_that_the_profile_gives_is_not_replaced(tmp_path: Path) -> Non
     # 662 queries at 600 s: they come at 2 queries/s, they may not at 1.2, they do not at 0.5.
     [(2, 100), (1.2, 662), (0.5, 662)],
 )
-def test_a_server_asks_for_as_many_queries_as_submissions_do_where_that_changes_nothing(
-    target_qps: float, least: int
-) -> None:
+def test_server_asks_for_as_many_queries_as_submissions_do(target_qps: float, least: int) -> None:
     options = Options.model_validate(load_profile("mlperf-server").scenario_options)
     text = options.user_conf(target_qps, 13368, 13368, 600)
     assert f"llama3_1-8b.Server.min_query_count = {least}\n" in text
@@ -410,7 +408,7 @@ def test_the_peak_search_finds_what_the_engine_can_do(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "progress.json").read_text())["state"] == "complete"
 
 
-def test_an_engine_that_fails_every_query_of_the_burst_ends_the_search(tmp_path: Path) -> None:
+def test_a_burst_in_which_every_query_fails_ends_the_search(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="The burst that the search begins with failed: The simulated engine was told"):
         measure(
             tmp_path,
@@ -453,7 +451,7 @@ def test_the_times_shown_are_loadgens_where_it_reports_them(tmp_path: Path, scen
     assert figure(metrics.latency_ms.p90) in line.split()
 
 
-def test_the_delay_of_telling_loadgen_of_the_first_token_is_recorded_and_limited(tmp_path: Path) -> None:
+def test_the_delay_of_reporting_the_first_token_is_limited(tmp_path: Path) -> None:
     result = measure(tmp_path, {"limits": [{"metric": "first_report_delay_ms.p99", "at_most": 0}]})
     samples = read_samples(tmp_path / "samples.jsonl")
     assert all(s.first_reported_ns and s.first_token_ns and s.first_reported_ns >= s.first_token_ns for s in samples)
@@ -468,7 +466,7 @@ def test_the_delay_of_telling_loadgen_of_the_first_token_is_recorded_and_limited
         assert limits["first_report_delay_ms.p99"] == limits["report_delay_ms.p99"]
 
 
-def test_answers_and_first_tokens_are_logged_as_the_compliance_tests_read_them(tmp_path: Path) -> None:
+def test_answers_are_logged_as_the_compliance_tests_read_them(tmp_path: Path) -> None:
     profile = asked()
     engine = make_engine("simulated", profile.settings, profile.profile.generation, {"ttft_ms": 1})
     engine.load()

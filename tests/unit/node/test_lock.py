@@ -38,7 +38,7 @@ def test_a_lock_ends_with_its_process_however_that_ends(tmp_path: Path) -> None:
     assert not is_held(tmp_path / "running.lock")
 
 
-def test_a_lock_that_was_handed_on_is_released_though_the_other_still_has_it_open(tmp_path: Path) -> None:
+def test_a_lock_that_was_handed_on_is_released(tmp_path: Path) -> None:
     path = tmp_path / STARTING
     with path.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)

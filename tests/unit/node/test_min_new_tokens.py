@@ -104,7 +104,7 @@ def test_many_at_once_end_where_one_alone_does(
     assert min(map(len, expected.values())) == min(least + 1, MOST)
 
 
-def test_a_request_that_had_to_make_room_keeps_count_of_its_tokens(
+def test_a_request_that_made_room_keeps_count_of_its_tokens(
     settings: Settings, alone: LoadedModel, batched: LoadedModel, ends: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generation = Generation(max_new_tokens=48, min_new_tokens=40)

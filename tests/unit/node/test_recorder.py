@@ -56,7 +56,7 @@ def record(rule: dict[int, str], count: int, path: Path) -> list[Sample]:
     return recorder.samples
 
 
-def test_every_query_becomes_one_sample_and_the_file_holds_what_memory_holds(tmp_path: Path) -> None:
+def test_every_query_becomes_one_sample(tmp_path: Path) -> None:
     samples = record({1: "later"}, 4, tmp_path / "samples.jsonl")
     assert [s.index for s in samples] == [0, 1, 2, 3]
     assert read_samples(tmp_path / "samples.jsonl") == samples
@@ -71,15 +71,13 @@ def test_every_query_becomes_one_sample_and_the_file_holds_what_memory_holds(tmp
         ("fail", "The engine gave no reason."),
     ],
 )
-def test_a_query_without_an_answer_is_a_failed_sample_and_the_others_go_on(
-    tmp_path: Path, behaviour: str, said: str
-) -> None:
+def test_a_query_without_an_answer_is_a_failed_sample(tmp_path: Path, behaviour: str, said: str) -> None:
     samples = record({1: behaviour}, 3, tmp_path / "samples.jsonl")
     assert [s.error for s in samples] == [None, said, None]
     assert samples[1].completed_ns is None
 
 
-def test_the_closed_loop_schedules_a_query_when_the_one_before_it_ended(tmp_path: Path) -> None:
+def test_the_closed_loop_schedules_a_query_at_the_last_ones_end(tmp_path: Path) -> None:
     samples = record({1: "fail"}, 3, tmp_path / "samples.jsonl")
     first, failed, last = samples
     assert failed.scheduled_ns == first.completed_ns

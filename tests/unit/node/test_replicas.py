@@ -59,7 +59,7 @@ def quick() -> Iterator[Replicated]:
     engine.close()
 
 
-def test_queries_are_spread_and_their_times_are_readings_of_this_hosts_clock(quick: Replicated) -> None:
+def test_queries_are_spread_by_this_hosts_clock(quick: Replicated) -> None:
     heard, before = Heard(), now_ns()
     for index in range(10):
         quick.submit(query(index), heard)
@@ -71,7 +71,7 @@ def test_queries_are_spread_and_their_times_are_readings_of_this_hosts_clock(qui
         assert before < heard.first[index] < heard.last[index] < now_ns()
 
 
-def test_an_error_in_a_replica_is_that_querys_error_and_names_the_replica(quick: Replicated) -> None:
+def test_an_error_in_a_replica_names_the_replica(quick: Replicated) -> None:
     heard = Heard()
     quick.submit(query(3), heard)
     heard.wait(1)
@@ -79,7 +79,7 @@ def test_an_error_in_a_replica_is_that_querys_error_and_names_the_replica(quick:
     assert heard.errors[3].endswith("The simulated engine was told to fail this query.")
 
 
-def test_a_listener_that_breaks_fails_the_queries_and_not_the_process() -> None:
+def test_a_listener_that_breaks_fails_the_queries_alone() -> None:
     class Breaking(Heard):
         def first_token(self, query: Query, at_ns: int, token_id: int | None = None) -> None:
             raise ValueError("no")
@@ -97,7 +97,7 @@ def test_a_listener_that_breaks_fails_the_queries_and_not_the_process() -> None:
         engine.close()
 
 
-def test_a_killed_replica_fails_its_queries_and_the_other_goes_on(slow: Replicated) -> None:
+def test_a_killed_replica_fails_its_queries_alone(slow: Replicated) -> None:
     heard = Heard()
     slow.submit(query(0), heard)
     slow.submit(query(1), heard)
@@ -132,7 +132,7 @@ def test_closing_ends_the_processes_and_fails_what_is_in_flight() -> None:
     assert not engine._replicas[0].process.is_alive()
 
 
-def test_what_keeps_a_replica_from_loading_is_reported_in_its_own_words(tmp_path: Path) -> None:
+def test_what_keeps_a_replica_from_loading_is_reported(tmp_path: Path) -> None:
     absent = Replicated(
         "continuous", Settings(benchmark_model=str(tmp_path), benchmark_device="cpu"), GENERATION, {}, 1, None
     )
@@ -239,7 +239,7 @@ def test_gpus_that_cuda_leaves_out_are_named(
 
 
 @pytest.mark.parametrize("engine", ["endpoint", "vllm"])
-def test_an_engine_that_counts_gpus_itself_runs_once_with_any_number(engine: str) -> None:
+def test_an_engine_that_counts_gpus_itself_runs_once(engine: str) -> None:
     made = make_engine(engine, Settings(benchmark_device="cpu", benchmark_replicas=4), GENERATION, {})
     assert not isinstance(made, Replicated)
 

@@ -62,7 +62,7 @@ def test_a_complete_run_leaves_result_text_and_samples(tmp_path: Path) -> None:
     assert "unverified, not an MLCommons submission" in text.read_text()
 
 
-def test_quick_runs_with_the_continuous_engine_and_judges_its_greedy_answers(tmp_path: Path) -> None:
+def test_quick_runs_with_the_continuous_engine(tmp_path: Path) -> None:
     make_tiny_model(tmp_path / "tiny")
     (tmp_path / "run").mkdir()
     asked = {
@@ -111,9 +111,7 @@ def test_a_failing_warm_up_breaks_the_run_and_the_result_says_so(tmp_path: Path)
     assert (result.status, result.stage) == ("failed", "warm-up")
 
 
-def test_a_run_that_cannot_even_judge_itself_still_says_why_it_broke(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_cannot_judge_itself_says_why_it_broke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise MemoryError
 
@@ -181,9 +179,7 @@ def test_a_run_that_waits_measures_at_the_time_that_it_is_told(tmp_path: Path) -
     assert not list(tmp_path.glob("*.txt"))
 
 
-def test_between_the_word_to_start_and_the_start_no_disk_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_before_the_start_no_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced_ns: list[int] = []
     sync = os.fsync
 
@@ -209,7 +205,7 @@ def test_between_the_word_to_start_and_the_start_no_disk_is_waited_for(
     assert not [at for at in synced_ns if heard_ns[0] < at < result.window.started_unix_ns]
 
 
-def test_a_run_that_is_told_too_late_measures_at_once_and_says_how_late(tmp_path: Path) -> None:
+def test_a_run_that_hears_too_late_measures_at_once(tmp_path: Path) -> None:
     process = synchronized(tmp_path, 600)
     asked = time.time_ns() - 2_000_000_000
     put(tmp_path, GO, asked)
@@ -324,3 +320,16 @@ def test_a_number_beside_another_process_on_the_gpu_is_not_valid(
         "GPU 0 was used by another process: train.py of ann, pid 7, 16384 MiB, which had come while the node measured"
     )
     assert any(reason.startswith(said) for reason in result.verdict.reasons) == required
+
+
+def test_an_error_that_names_no_file_keeps_where_it_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def no_socket(self: simulated.Engine) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(simulated.Engine, "load", no_socket)
+    with pytest.raises(RunError, match="Too many open files"):
+        run(request(tmp_path))
+    assert "in no_socket" in capfd.readouterr().err
+    assert written(tmp_path).error == "OSError: [Errno 24] Too many open files"

@@ -47,7 +47,7 @@ def query(index: int, seed: int = 1) -> Query:
     return Query(index=index, prompt=Prompt(id="p", text="Explain photosynthesis."), seed=seed)
 
 
-def test_tokens_are_counted_from_ids_and_the_first_comes_before_the_last(model: Path) -> None:
+def test_tokens_are_counted_from_ids(model: Path) -> None:
     heard = answers(model, SAMPLING, [query(0)])
     assert len(heard.tokens[0]) == 12
     assert heard.first[0] < heard.last[0]
@@ -73,7 +73,7 @@ def test_a_query_can_ask_for_no_sampling(model: Path) -> None:
     assert heard.tokens[0] == heard.tokens[1]
 
 
-def test_what_the_models_own_file_says_of_choosing_tokens_does_not_count(tmp_path: Path, model: Path) -> None:
+def test_the_models_own_choosing_of_tokens_does_not_count(tmp_path: Path, model: Path) -> None:
     greedy = Generation(max_new_tokens=8)
     plain = answers(model, greedy, [query(0)])
     other = tmp_path / "other"

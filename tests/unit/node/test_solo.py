@@ -53,9 +53,7 @@ def believed(tmp_path: Path, resolved: ResolvedSettings) -> Path:
 
 
 @pytest.mark.parametrize("profile", [{}, LOADGEN], ids=["closed loop", "loadgen"])
-def test_both_measurements_are_whole_and_verified_from_their_own_samples(
-    tmp_path: Path, profile: dict[str, Any]
-) -> None:
+def test_both_measurements_are_whole_and_verified(tmp_path: Path, profile: dict[str, Any]) -> None:
     directory = believed(tmp_path, asked(**profile))
     (row,) = aggregate(tmp_path).nodes
     assert row.counted, row.reason
@@ -82,7 +80,7 @@ def test_figures_alone_that_the_samples_do_not_give_are_refused(tmp_path: Path) 
     assert "alone, its metric" in row.reason
 
 
-def test_a_node_that_breaks_in_its_turn_says_so_and_measures_no_more(tmp_path: Path) -> None:
+def test_a_node_that_breaks_in_its_turn_measures_no_more(tmp_path: Path) -> None:
     broken = asked(engine_options={"ttft_ms": 1, "tpot_ms": 0.1, "break_at": 3})
     with led(tmp_path, TURN) as reported, pytest.raises(RunError, match="told to break"):
         run(RunRequest("r1", "jw2", broken, tmp_path, wait_s=60, solo=True))

@@ -20,13 +20,19 @@ PLAY = [
                 "when": "inventory_hostname == 'node05'",
                 "ignore_errors": True,
             },
+            {
+                "name": "Fail for a reason",
+                "block": [{"name": "Why", "ansible.builtin.fail": {"msg": "no disk is there"}}],
+                "rescue": [{"name": "The same again", "ansible.builtin.fail": {"msg": "role: no disk is there"}}],
+                "when": "inventory_hostname == 'node06'",
+            },
             {"name": "Say it", "ansible.builtin.debug": {"msg": "a word"}, "run_once": True},
         ],
     }
 ]
 
 
-def test_many_nodes_that_are_well_share_a_line_and_the_others_do_not(tmp_path: Path) -> None:
+def test_many_nodes_that_are_well_share_a_line(tmp_path: Path) -> None:
     playbook, inventory = tmp_path / "play.yml", tmp_path / "hosts.yml"
     playbook.write_text(yaml.safe_dump(PLAY))
     inventory.write_text(yaml.safe_dump({"all": {"hosts": {f"node{n:02}": None for n in range(1, 16)}}}))
@@ -38,8 +44,10 @@ def test_many_nodes_that_are_well_share_a_line_and_the_others_do_not(tmp_path: P
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    _, well, one, said = done.stdout.split("TASK [")
+    assert done.returncode == 2, done.stdout + done.stderr
+    _, well, one, why, again, said = done.stdout.split("TASK [")
+    assert (why + again).count("no disk is there") == 1, "as often as there is a reason"
+    assert "fatal: [node06]: FAILED! Why is said above." in again
     reported = [line for line in well.splitlines() if line.startswith("ok: ")]
     assert len(reported) == 9
     assert reported[-1].startswith("ok: 7 more (")

@@ -1,7 +1,9 @@
 import errno
+import fcntl
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "plugins" / "modules"))
 
 import python_env_install as install
 
+from benchmark.cluster.packages.environments import with_find
 from tests.no_flock import no_flock
 
 STATE = Path(__file__).parents[3] / "roles/python_env/files/state.sh"
@@ -26,9 +29,9 @@ def environment(directory: Path, fingerprint: str) -> Path:
     return directory
 
 
-def state(directory: Path) -> list[str]:
-    done = subprocess.run(["sh", str(STATE), str(directory)], capture_output=True, text=True, check=True)
-    return done.stdout.split()
+def state(directory: Path, fingerprint: str = "f" * 64, code: str = "") -> list[str]:
+    words = ["sh", "-c", with_find(STATE.read_text()), "state", str(directory), fingerprint, code]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
 
 
 def test_the_shell_sees_what_the_module_wrote(tmp_path: Path) -> None:
@@ -127,3 +130,70 @@ def test_one_process_at_a_time_also_without_file_locks(number: int, tmp_path: Pa
     assert [process.wait(timeout=120) for process in running] == [0, 0, 0]
     assert log.read_text().split() == ["in", "out"] * 3
     assert not list(tmp_path.glob("*.held"))
+
+
+def kept_at(base: Path, *fingerprints: str) -> list[Path]:
+    """Make environments as checkouts that want other contents would, one after the other, the first one long ago."""
+    made = []
+    for age, fingerprint in zip(range(len(fingerprints), 0, -1), fingerprints, strict=True):
+        made.append(environment(install.place_for(base, fingerprint), fingerprint))
+        when = time.time() - age * 2 * install.WANTED_S
+        os.utime(made[-1] / install.MARKER, (when, when))
+    return made
+
+
+def test_each_content_has_a_place_and_the_shell_finds_it(tmp_path: Path) -> None:
+    first, second = kept_at(tmp_path / "venv", "a" * 64, "b" * 64)
+    assert (first, second) == (tmp_path / "venv", tmp_path / f"venv-{'b' * 12}")
+    assert [install.find(tmp_path / "venv", one * 64) for one in "abc"] == [first, second, None]
+    for fingerprint in ("a" * 64, "b" * 64):
+        assert state(tmp_path / "venv", fingerprint)[0] == fingerprint
+    assert state(tmp_path / "venv", "c" * 64) == []
+    assert state(tmp_path / "venv", "a" * 64, "d" * 64)[3:] == [], "its code is not there"
+
+
+def test_old_ones_go_but_none_that_is_used_or_was_just_wanted(tmp_path: Path) -> None:
+    made = kept_at(tmp_path / "venv", *(digit * 64 for digit in "abcdef"))
+    used = environment(made[1] / "code" / "1" / "x", "9" * 64).parent
+    (used / "x").rename(made[1] / "code" / "2")
+    state(tmp_path / "venv", "c" * 64)  # by which it is wanted now
+    with (made[1] / "code" / "2" / install.MARKER).open() as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        install.prune(made, 2)
+        assert [one.exists() for one in made] == [False, True, True, False, False, True]
+    install.prune(made[1:2], 0)
+    assert not made[1].exists()
+
+
+def test_one_that_a_run_uses_is_not_made_anew_under_it(tmp_path: Path) -> None:
+    (made,) = kept_at(tmp_path / "venv", "a" * 64)
+    with (made / install.MARKER).open() as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        with pytest.raises(install.InstallError, match="changed by hand since it was made: wait for the run's end"):
+            install.place_for(tmp_path / "venv", "a" * 64)
+
+
+def test_how_far_pip_is_stands_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / ".venv.progress"
+    progress = install.Progress(path)
+    said = []
+    for line in (
+        "Collecting torch==2.13.0 (from -r requirements.txt (line 3))",
+        "  Downloading torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl.metadata (30 kB)",
+        "Downloading torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl (532.6 MB)",
+        "Downloading https://index/a/nvidia_cublas-13.1-py3-none-manylinux.whl (1.2 GB)",
+        "  Using cached Jinja2-3.1.6-py3-none-any.whl (134 kB)",
+        "Installing collected packages: torch, nvidia-cublas, Jinja2",
+    ):
+        progress.hear(line)
+        said.append(path.read_text())
+    assert said == [
+        "looking for torch==2.13.0; 0 packages, 0 MB so far\n",
+        "looking for torch==2.13.0; 0 packages, 0 MB so far\n",
+        "downloading torch 2.13.0 (532.6 MB); 1 package, 533 MB so far\n",
+        "downloading nvidia_cublas 13.1 (1.2 GB); 2 packages, 1.7 GB so far\n",
+        "using cached Jinja2 3.1.6 (134 kB); 3 packages, 1.7 GB so far\n",
+        "unpacking 3 packages, 1.7 GB of wheels\n",
+    ]
+    progress.end()
+    assert list(tmp_path.iterdir()) == []

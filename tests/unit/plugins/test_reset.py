@@ -1,20 +1,24 @@
 """What playbooks/files/reset.sh takes for the roles' own, and when it keeps away."""
 
 import fcntl
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[3] / "playbooks/files/reset.sh"
+FILES = Path(__file__).parents[3] / "playbooks/files"
+SCRIPT = (FILES / "removal.sh").read_text() + (FILES / "reset.sh").read_text()
 RUN = "20261128T120000Z-0123abcd"
 
 
-def reset(place: Path, mode: str, stdin: str = "", cache: str = "no") -> list[list[str]]:
-    words = [mode, "jw2", str(place / "runs"), str(place / "huggingface"), cache]
+def reset(place: Path, mode: str, stdin: str = "", cache: str = "no", others: str = "no") -> list[list[str]]:
+    words = [mode, "jw2", str(place / "runs"), str(place / "huggingface"), others, cache]
+    words += ["~/.cache/vllm:~/.cache/other"]
     words += [str(place / "a.b[c]" / "venv"), str(place / "a.b[c]" / "vllm")]
     done = subprocess.run(
-        ["sh", str(SCRIPT), *words],
+        ["sh", "-c", SCRIPT, "reset", *words],
         input=stdin,
         capture_output=True,
         text=True,
@@ -53,6 +57,27 @@ def test_only_what_was_confirmed_goes(tmp_path: Path, venv: Path) -> None:
     assert (run.exists(), venv.exists()) == (True, False)
 
 
+def test_environments_of_other_checkouts_go_too(tmp_path: Path, venv: Path) -> None:
+    beside = venv.with_name("venv-0123456789ab")
+    shutil.copytree(venv, beside)
+    write(venv.with_name("venv-of-somebody") / "notes.txt")
+    assert [line[2] for line in reset(tmp_path, "look")] == [str(venv), str(beside)]
+    (beside / "code" / "ab" / "bin").mkdir(parents=True)
+    (beside / "code" / "ab" / "bin" / "sleep").symlink_to("/bin/sleep")
+    with subprocess.Popen([str(beside / "code" / "ab" / "bin" / "sleep"), "300"]) as process:
+        try:
+            assert reset(tmp_path, "look") == [["busy", f"process {process.pid} is of the environment {beside}"]]
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file another user's")
+def test_what_another_user_owns_stays_unless_asked(tmp_path: Path, venv: Path) -> None:
+    os.chown(venv, 65534, 65534)
+    assert reset(tmp_path, "look") == [["leave", str(venv), "it is another user's"]]
+    assert reset(tmp_path, "remove", f"{venv}\n", others="yes")[0][0] == "removed"
+
+
 def test_a_link_stays_with_what_it_leads_to(tmp_path: Path, venv: Path) -> None:
     venv.rename(tmp_path / "elsewhere")
     venv.symlink_to(tmp_path / "elsewhere")
@@ -73,7 +98,7 @@ def test_a_lock_that_is_held_keeps_it_away(tmp_path: Path, venv: Path, lock: str
     assert reset(tmp_path, "remove", f"{venv}\n")[-1][0] == "removed"
 
 
-def test_a_process_of_the_environment_keeps_it_away_whatever_its_name(tmp_path: Path, venv: Path) -> None:
+def test_a_process_of_the_environment_keeps_it_away(tmp_path: Path, venv: Path) -> None:
     (venv / "bin" / "sleep").symlink_to("/bin/sleep")
     with subprocess.Popen([str(venv / "bin" / "sleep"), "300"]) as process:
         try:

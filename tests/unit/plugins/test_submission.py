@@ -67,7 +67,7 @@ def test_what_cannot_be_is_refused_before_anything_is_measured(tmp_path: Path, a
     assert not list(tmp_path.iterdir())
 
 
-def test_a_check_writes_nothing_and_the_questions_come_before_the_work(tmp_path: Path) -> None:
+def test_check_asks_before_the_work_and_writes_nothing(tmp_path: Path) -> None:
     assert action(tmp_path)._make(play(tmp_path)) == {"changed": False, "tree": "", "complete": False}
     assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match="was written: answer what it asks"):

@@ -39,7 +39,7 @@ def test_a_drawn_percentile_is_a_value_that_was_measured(values: list[float], fr
     assert percentile_draw(ordered, fraction)(random.Random(seed)) in ordered
 
 
-def test_a_rate_is_drawn_around_itself_and_spreads_as_its_pieces_do() -> None:
+def test_a_rate_is_drawn_around_itself() -> None:
     gaps = [CHANCE.gauss(1, 0.2) for _ in range(200)]
     ended = [sum(gaps[: number + 1]) for number in range(200)]
     draw = rate_draw(ended, [1.0] * 200)
@@ -72,7 +72,7 @@ def test_neighbours_that_are_alike_tell_less() -> None:
     assert inflation([1.0] * 4000, 0.5) == 1
 
 
-def test_the_interval_covers_no_change_nearly_always_where_there_is_none() -> None:
+def test_the_interval_covers_no_change_where_there_is_none() -> None:
     missed = 0
     for seed in range(150):
         chance = random.Random(seed)

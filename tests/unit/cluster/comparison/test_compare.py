@@ -15,7 +15,6 @@ from benchmark.cluster.comparison.show import HEADS, render_markdown, render_tex
 from benchmark.cluster.comparison.side import load_side
 from benchmark.cluster.results.load import LoadedNode, Times
 from benchmark.columns import Columns
-from benchmark.errors import InputError
 from benchmark.records import GroupChange, Sample
 from benchmark.text import WIDTH, columns
 from tests.unit.building import GPU, HOST, asked, result_of
@@ -65,13 +64,13 @@ def test_the_real_engine_in_real_time(
         assert main(words) == 0
         runs.append((tmp_path / "latest").resolve().name)
     capsys.readouterr()
-    assert main(["compare", *runs, "--results", str(tmp_path)]) == 1
+    assert main(["compare", *runs, "--results-dir", str(tmp_path)]) == 1
     assert "WORSE: QPS" in capsys.readouterr().out
 
 
 def test_a_run_and_itself_have_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_run(tmp_path, "a", {"jw2": samples(monkeypatch, "1", 700, **ENGINE)})
-    side = load_side(tmp_path, "a")
+    side = load_side(tmp_path / "a")
     comparison = compare(side, side)
     assert comparison.outcome == "no difference"
     assert {change.outcome for group in comparison.groups for change in group.changes} <= {
@@ -138,12 +137,12 @@ def test_other_hardware_is_shown_and_not_compared(
     each = samples(monkeypatch, "1", 20, **ENGINE)
     add_run(tmp_path, "a", {"jw2": each}, environment=A30)
     add_run(tmp_path, "b", {"jw2": each}, environment=H100)
-    comparison = compare(load_side(tmp_path, "a"), load_side(tmp_path, "b"))
+    comparison = compare(load_side(tmp_path / "a"), load_side(tmp_path / "b"))
     assert (comparison.groups, comparison.refused, comparison.outcome) == ((), (), "not judged")
     (reported,) = comparison.apart
     assert "1 x NVIDIA A30" in reported
     assert "1 x NVIDIA H100" in reported
-    assert main(["compare", "a", "b", "--results", str(tmp_path)]) == 2
+    assert main(["compare", "a", "b", "--results-dir", str(tmp_path)]) == 2
     assert "NOT COMPARED" in capsys.readouterr().out
 
 
@@ -153,7 +152,7 @@ def test_other_settings_are_refused_by_name(
     each = samples(monkeypatch, "1", 20, **ENGINE)
     add_run(tmp_path, "a", {"jw2": each})
     add_run(tmp_path, "b", {"jw2": each}, {"benchmark_dtype": "bfloat16"})
-    assert main(["compare", "a", "b", "--results", str(tmp_path)]) == 2
+    assert main(["compare", "a", "b", "--results-dir", str(tmp_path)]) == 2
     reported = " ".join(capsys.readouterr().out.split())
     assert "measured otherwise in a: dtype is bfloat16 instead of float16" in reported
 
@@ -162,32 +161,32 @@ def test_what_decides_only_the_verdict_may_differ(tmp_path: Path, monkeypatch: p
     each = samples(monkeypatch, "1", 20, **ENGINE)
     add_run(tmp_path, "a", {"jw2": each})
     add_run(tmp_path, "b", {"jw2": each}, {"benchmark_timeout_s": 60})
-    assert compare(load_side(tmp_path, "a"), load_side(tmp_path, "b")).outcome == "no difference"
+    assert compare(load_side(tmp_path / "a"), load_side(tmp_path / "b")).outcome == "no difference"
 
 
 def test_nodes_of_a_run_and_nodes_that_only_one_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fast, slow = (samples(monkeypatch, str(s), 40, s, **ENGINE) for s in (1, 1.5))
     add_run(tmp_path, "a", {"jw2": fast, "jw3": slow})
     add_run(tmp_path, "b", {"jw2": fast, "jw4": slow})
-    nodes = compare(load_side(tmp_path, "a/jw2"), load_side(tmp_path, "a/jw3"))
+    nodes = compare(load_side(tmp_path / "a", "jw2"), load_side(tmp_path / "a", "jw3"))
     assert nodes.outcome == "worse"
     assert nodes.groups[0].note == "different nodes"
-    both = compare(load_side(tmp_path, "a"), load_side(tmp_path, "b"))
+    both = compare(load_side(tmp_path / "a"), load_side(tmp_path / "b"))
     assert both.outcome == "no difference"
-    assert (both.groups[0].nodes, both.groups[0].note) == (("jw2",), "only the 1 nodes that are in both")
+    assert (both.groups[0].nodes, both.groups[0].note) == (("jw2",), "only the 1 node that is in both")
 
 
 @pytest.mark.parametrize("name", ["c", "a/jw9", "", "../a/x"])
 def test_a_run_that_is_not_there(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     add_run(tmp_path, "a", {"jw2": samples(monkeypatch, "1", 3, **ENGINE)})
-    with pytest.raises(InputError):
-        load_side(tmp_path, name)
+    assert main(["compare", name, "a", "--results-dir", str(tmp_path)]) == 2
+    assert main(["compare", "a/jw2", "latest/jw2", "--results-dir", str(tmp_path)]) == 0
 
 
 def test_text_fits_and_markdown_has_the_same_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_run(tmp_path, "a", {"jw2": samples(monkeypatch, "1", 40, **ENGINE)})
     add_run(tmp_path, "b", {"jw2": samples(monkeypatch, "2", 40, 1.1, **ENGINE)})
-    comparison = compare(load_side(tmp_path, "a"), load_side(tmp_path, "b"))
+    comparison = compare(load_side(tmp_path / "a"), load_side(tmp_path / "b"))
     text = render_text(comparison)
     assert all(columns(line) <= WIDTH for line in text.splitlines())
     assert "WORSE: QPS -" in text
@@ -201,7 +200,7 @@ def test_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     add_run(tmp_path, "a", {"jw2": samples(monkeypatch, "1", 40, **ENGINE)})
     add_run(tmp_path, "b", {"jw2": samples(monkeypatch, "2", 40, 1.1, **ENGINE)})
     add_run(tmp_path, "c", {"jw2": samples(monkeypatch, "2", 40, 1.1, **ENGINE)}, {"benchmark_dtype": "bfloat16"})
-    here = ["--results", str(tmp_path)]
+    here = ["--results-dir", str(tmp_path)]
     assert main(["compare", "b", *here]) == 2
     assert "There is no baseline 'default'" in capsys.readouterr().err
     assert main(["baseline", "set", "a", *here]) == 0
@@ -215,7 +214,23 @@ def test_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert main(["compare", "b", "--json", *here]) == 1
     reported = json.loads(capsys.readouterr().out)
     assert (reported["before"], reported["after"], reported["outcome"]) == ("a", "b", "worse")
+    capsys.readouterr()
     assert main(["compare", "b", "--baseline", "driver-580", *here]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "b is its own baseline for quick v1, float16, sequential, 1 x NVIDIA A30." in said
+    assert said.endswith("b is its own baseline: that it is equal to itself says nothing.")
+    # One kind goes by its key or its run, and the other stays.
+    assert main(["baseline", "clear", "x", *here]) == 2
+    assert "'x' is no baseline under the name 'default'; there are: " in capsys.readouterr().err
+    assert main(["baseline", "show", *here]) == 0
+    key = capsys.readouterr().out.splitlines()[0].rpartition(" ")[2]
+    assert main(["baseline", "clear", key, *here]) == 0
+    assert capsys.readouterr().out.startswith("default: cleared a for quick v1, float16")
+    assert main(["compare", "c", *here]) == 0
+    assert main(["compare", "b", *here]) == 2
+    assert main(["baseline", "set", "a", *here]) == 0
+    assert main(["baseline", "clear", "a", *here]) == 0
+    assert main(["compare", "c", *here]) == 0
     assert main(["baseline", "clear", *here]) == 0
     assert main(["compare", "b", *here]) == 2
     (tmp_path / "baselines.json").write_text("{")
@@ -235,12 +250,12 @@ def test_the_ci_page_has_the_change_against_the_baseline(
         return page.read_text()
 
     assert "Against the baseline" not in reported("b")
-    assert main(["baseline", "set", "a", "--results", str(tmp_path)]) == 0
+    assert main(["baseline", "set", "a", "--results-dir", str(tmp_path)]) == 0
     assert "Against the baseline" not in reported("a")
     assert "WORSE: QPS -2" in reported("b")
     rows = cells(reported("b"))
     assert list(HEADS) in rows
-    assert any(row[0] == "QPS" and row[5] == "worse" for row in rows if len(row) == len(HEADS))
+    assert any(row[0] == "QPS" and row[6] == "worse" for row in rows if len(row) == len(HEADS))
     (tmp_path / "baselines.json").write_text("{")
     assert "not JSON" in reported("b")
 
@@ -250,7 +265,7 @@ def test_one_node_of_many_that_became_slow_is_named(tmp_path: Path, monkeypatch:
     add_run(tmp_path, "a", {name: samples(monkeypatch, f"a{name}", 30, **ENGINE) for name in names})
     after = {name: samples(monkeypatch, f"b{name}", 30, 1.15 if name == "n5" else 1, **ENGINE) for name in names}
     add_run(tmp_path, "b", after)
-    comparison = compare(load_side(tmp_path, "a"), load_side(tmp_path, "b"))
+    comparison = compare(load_side(tmp_path / "a"), load_side(tmp_path / "b"))
     (group,) = comparison.groups
     assert next(c for c in group.changes if c.metric == "qps").outcome == "within noise"
     assert {(one.node, one.outcome) for one in group.each} == {("n5", "worse")}
@@ -260,4 +275,4 @@ def test_one_node_of_many_that_became_slow_is_named(tmp_path: Path, monkeypatch:
     assert "n5: QPS -1" in text
     assert "n5: QPS" in render_markdown(comparison)
     assert all(columns(line) <= WIDTH for line in text.splitlines())
-    assert compare(load_side(tmp_path, "a"), load_side(tmp_path, "a")).groups[0].each == ()
+    assert compare(load_side(tmp_path / "a"), load_side(tmp_path / "a")).groups[0].each == ()

@@ -180,6 +180,7 @@ def test_every_cause_has_a_case() -> None:
     ("fact", "cause"),
     [
         ("driver", "other software version"),
+        ("code", "other software version"),
         ("packages.torch", "other software version"),
         ("kernel", "other software version"),
         ("gpu.ecc", "other configuration"),

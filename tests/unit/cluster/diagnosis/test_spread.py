@@ -51,31 +51,31 @@ def test_equal_values_are_never_off(value: float, count: int) -> None:
 
 
 @given(st.lists(st.floats(-1, 1), min_size=3, max_size=60))
-def test_the_spread_is_the_assumed_one_unless_the_values_own_contradicts_it(values: list[float]) -> None:
+def test_the_spread_is_the_assumed_one_unless_contradicted(values: list[float]) -> None:
     found, own = spread(values), mad(values)
     assert min(own, NATURAL_SPREAD) <= found <= max(own, NATURAL_SPREAD)
     if len(values) < 8:
         assert found >= NATURAL_SPREAD
 
 
-def test_few_quiet_nodes_cannot_make_the_limit_smaller_and_many_can() -> None:
+def test_few_quiet_nodes_cannot_make_the_limit_smaller() -> None:
     quiet = [1.0, 1.0001, 0.9999]
     assert spread(quiet) == NATURAL_SPREAD
     assert spread(quiet * 30) < NATURAL_SPREAD / 10
 
 
-def test_one_of_twenty_that_is_ten_percent_slow_is_off_and_one_of_two_per_cent_is_not() -> None:
+def test_one_of_twenty_ten_percent_slow_is_off() -> None:
     noise = [1 + 0.02 * math.sin(number) for number in range(20)]
     assert off([*noise, 0.9]) == [20]
     assert off([*noise, 0.98]) == []
 
 
-def test_a_change_below_the_least_is_never_named_however_quiet_the_others_are() -> None:
+def test_a_change_below_the_least_is_never_named() -> None:
     assert off([1.0] * 100 + [1 - 0.9 * LEAST_CHANGE]) == []
     assert off([1.0] * 100 + [1 - 1.2 * LEAST_CHANGE]) == [100]
 
 
-def test_a_node_whose_own_samples_are_uncertain_has_to_be_further_off() -> None:
+def test_uncertain_samples_have_to_be_further_off() -> None:
     sure = deviations([*[Reading(1.0)] * 5, Reading(0.85)], higher_is_better=True, alpha=0.01)[-1]
     unsure = deviations([*[Reading(1.0)] * 5, Reading(0.85, 0.1)], higher_is_better=True, alpha=0.01)[-1]
     assert sure.off

@@ -74,7 +74,7 @@ def test_prometheus_reads_every_value_under_a_name_with_its_unit(run_dir: Path) 
     assert value("output_tokens_per_joule", node="jw2") == 2.5
     assert value("queries", node="jw2", state="completed") == 20
     assert value("node_counted", node="jw4") == 0
-    assert value("run_info", run_id=RUN_ID) == 1
+    assert value("run_info", node="jw4", run_id=RUN_ID) == 1
     assert value("slow_node_change_ratio", node="jw3") == pytest.approx(-0.25, abs=1e-3)
     # What is undefined is absent, never zero, and what a node calls itself stays a label's value.
     assert [s.labels["node"] for s in families["llm_benchmark_energy_joules"].samples] == ["jw2"]
@@ -178,7 +178,7 @@ def test_prometheus_has_repeats_and_turns_alone(often_dir: Path) -> None:
 
     row = gather(often_dir).result.nodes[1]
     qps = next(one for one in row.spread if one.metric == "qps")
-    assert (values("repeats"), values("repeat")) == ([3], [1])
+    assert (values("repeats", node="jw3"), values("repeat", node="jw3")) == ([3], [1])
     assert values("repeats_queries_per_second", node="jw3", over="lowest") == [qps.lowest]
     assert values("repeats_latency_seconds", node="jw3", over="highest", statistic="p50") == [1.5]
     assert values("repeats_variation_ratio", node="jw3", metric="qps") == [qps.cv]
@@ -190,7 +190,7 @@ def test_prometheus_has_repeats_and_turns_alone(often_dir: Path) -> None:
 def test_standard_output_and_what_cannot_be(
     run_dir: Path, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path
 ) -> None:
-    assert main(["export", RUN_ID, "--results", str(tmp_path), "--format", "csv"]) == 0
+    assert main(["export", RUN_ID, "--results-dir", str(tmp_path), "--format", "csv"]) == 0
     assert capfdbinary.readouterr().out.startswith(b"run_id,node,")
     assert main(["export", str(run_dir), "--format", "prometheus", "--what", "samples"]) == 2
     assert main(["export", "nowhere", "--format", "csv"]) == 2

@@ -18,7 +18,7 @@ def test_several_steps() -> None:
     assert change_points([10] * 5 + [8] * 5 + [12] * 4) == [5, 10]
 
 
-def test_the_newest_run_may_be_the_first_of_a_new_level_and_one_odd_run_among_others_is_none() -> None:
+def test_the_newest_run_may_begin_a_new_level() -> None:
     assert change_points([1, 1, 1, 1, 0.8]) == [4]
     assert change_points([1, 1, 1, 1, 0.8, 1, 1, 1]) == []
 
@@ -32,7 +32,7 @@ def test_a_constant_series_never_shifts(value: float, count: int) -> None:
     st.integers(LEAST_SIDE, 12), st.integers(LEAST_SIDE, 12), st.floats(0.12, 2), st.booleans(),
     st.lists(NOISE, min_size=24, max_size=24), st.floats(0.001, 1000),
 )  # fmt: skip
-def test_a_step_well_above_the_spread_is_found_at_its_first_value(
+def test_a_step_above_the_spread_is_found_at_its_first_value(
     before: int, after: int, step: float, down: bool, noise: list[float], unit: float
 ) -> None:
     level = 1 / (1 + step) if down else 1 + step

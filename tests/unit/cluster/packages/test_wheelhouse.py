@@ -117,7 +117,7 @@ def test_a_build_that_only_fits_this_machine_is_refused(
     assert files(tmp_path / "house") == []
 
 
-def test_a_wheel_that_has_another_checksum_than_is_stated_is_refused(
+def test_a_wheel_with_another_checksum_is_refused(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alpha, beta = load(made).wheels

@@ -127,7 +127,7 @@ def test_a_thousand_broken_nodes_fit_a_page(tmp_path: Path) -> None:
     assert f"And {1000 - MAX_LISTED} more: the cluster summary has all." in page
 
 
-def test_what_a_node_did_alone_stands_beside_what_it_did_with_all(tmp_path: Path) -> None:
+def test_what_a_node_did_alone_stands_beside_all_together(tmp_path: Path) -> None:
     resolved, samples, alone = asked(3), closed_loop([1000] * 3), closed_loop([800] * 3)
     run_dir = make_run(tmp_path, {"jw2": resolved})
     write_node(run_dir, often(result_of("jw2", resolved, samples), alone=alone), samples, alone=alone)
@@ -136,7 +136,7 @@ def test_what_a_node_did_alone_stands_beside_what_it_did_with_all(tmp_path: Path
     table = page.split("### Alone, then together")[1]
     heads, row = cells(table)[:2]
     assert heads[:3] == ["node", "QPS alone", "together"]
-    assert row == ["jw2", "1.25", "1.00", "-20.0%", "-20.0%", "+25.0%", "+0.0%"]
+    assert row == ["jw2", "1.25", "1.00", "-20.0%", "-20.0%", "+25.0%", "0.0%"]
 
 
 # Everything that Markdown, HTML and GitHub read as markup, more often than chance would have it.
@@ -156,6 +156,11 @@ def test_what_a_node_says_stays_in_its_cell_and_is_only_text(text: str) -> None:
         "bullet_list_open", "bullet_list_close", "list_item_open", "list_item_close", "paragraph_open",
         "paragraph_close",
     }  # fmt: skip
+
+
+def test_a_time_of_day_is_readable_and_an_emoji_is_none() -> None:
+    assert escape("2026-11-28 03:49:14 UTC") == "2026-11-28 03:49:14 UTC"
+    assert escape("a:b :100: 1:100:1") == "a\\:b \\:100: 1\\:100\\:1"
 
 
 def test_bare_addresses_are_no_links() -> None:

@@ -75,7 +75,7 @@ def test_failures_are_checks_and_errors_are_nodes(tmp_path: Path) -> None:
     assert counts(root)[1:] == (sum(counts(one)[1] for one in root), 2)
 
 
-def test_a_playbook_that_broke_is_an_error_with_and_without_a_run(tmp_path: Path) -> None:
+def test_a_playbook_that_broke_is_an_error(tmp_path: Path) -> None:
     root = ElementTree.fromstring(render_junit(Outcome(broke="No run was opened.\nbenchmark_modell is not a setting.")))
     assert counts(root) == (1, 0, 1)
     make_run(tmp_path, {"jw2": asked(3)})

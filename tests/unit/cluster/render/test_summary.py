@@ -109,7 +109,7 @@ def test_nodes_that_started_together_say_how_nearly(tmp_path: Path) -> None:
     assert "jw3 started 412 ms after the agreed time" in text
 
 
-def test_a_run_that_lacks_a_node_and_has_enough_is_valid_and_names_it(tmp_path: Path) -> None:
+def test_a_run_that_lacks_a_node_and_has_enough_is_valid(tmp_path: Path) -> None:
     lenient = asked(3, benchmark_min_nodes="50%")
     make_run(tmp_path, {"jw2": lenient, "jw3": lenient})
     add_node(tmp_path, "jw2", lenient, [1700.0, 1800.0, 1900.0])

@@ -44,7 +44,7 @@ def test_a_first_run_has_no_history(tmp_path: Path) -> None:
 
 def test_the_change_against_the_baseline_stands_in_the_page(tmp_path: Path) -> None:
     before, after = store(tmp_path, 1, {"jw2": 1800.0}), store(tmp_path, 2, {"jw2": 2100.0})
-    set_baseline(tmp_path, before)
+    set_baseline(tmp_path / before)
     run_dir = tmp_path / after
     gathered = gather(run_dir)
     page = render_report(gathered, run_dir, against_baseline(run_dir, gathered.nodes))

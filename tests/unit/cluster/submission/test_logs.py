@@ -50,7 +50,7 @@ def test_accuracy_txt_is_what_the_checkers_patterns_find(tmp_path: Path) -> None
         (None, 0, 0, 1, ("Skipped", "True", "False", "failed")),
     ],
 )
-def test_an_audit_is_reported_in_the_lines_that_the_checker_looks_for(
+def test_an_audit_is_reported_in_the_checkers_lines(
     other_first: int | None, unreported: int, twice: int, length: int, lines: tuple[str, ...]
 ) -> None:
     assert verification_text(Verification(3, (2,), other_first, unreported, twice, length)).splitlines() == [

@@ -138,7 +138,7 @@ AUDIT = {
         ),
     ],
 )
-def test_what_is_wrong_with_an_audit_is_reported_in_the_results_words(
+def test_what_is_wrong_with_an_audit_is_reported(
     offline: Path, changes: dict[str, Any], settings: dict[str, Any], said: str
 ) -> None:
     audit = Audit.model_validate({**AUDIT, **changes, "loadgen": loadgen(settings={**AUDIT_SETTINGS, **settings})})

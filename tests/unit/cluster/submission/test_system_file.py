@@ -9,7 +9,7 @@ from benchmark.errors import InputError
 from tests.unit.cluster.submission.conftest import ANSWERS
 
 
-def test_the_template_asks_every_question_and_explains_those_that_must_be_answered(tmp_path: Path) -> None:
+def test_the_template_asks_every_question(tmp_path: Path) -> None:
     write_template(tmp_path / "new" / "system.yml")
     text = (tmp_path / "new" / "system.yml").read_text()
     for name, field in SystemFile.model_fields.items():

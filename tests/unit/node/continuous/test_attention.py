@@ -24,7 +24,7 @@ def test_on_the_cpu_nothing_with_flash_is_to_be_had() -> None:
         assert attention.missing(name, LLAMA, "cpu", "float16") == "it needs a GPU"
 
 
-def test_flash_needs_half_precision_its_package_and_full_attention() -> None:
+def test_flash_needs_half_precision_and_full_attention() -> None:
     assert "float16 or bfloat16" in (attention.missing("flash_attention_2", LLAMA, "cuda", "float32") or "")
     assert "version 3) is not installed" in (attention.missing("flash_attention_3", LLAMA, "cuda", "float16") or "")
     sliding = SimpleNamespace(sliding_window=4096, layer_types=None)
@@ -120,7 +120,7 @@ def test_the_trial_tells_a_wrong_kernel(wrong: Any, said: str | None, monkeypatc
     assert (reason is None) if said is None else (said in (reason or ""))
 
 
-def test_a_kernel_that_does_not_run_here_is_a_reason_and_no_error() -> None:
+def test_a_kernel_that_does_not_run_is_a_reason_and_no_error() -> None:
     reason = attention._torch_flash_missing(LLAMA, "cpu", "bfloat16") or ""
     assert "torch kernels do not run here" in reason
     assert "triton kernels do not run here" in reason

@@ -11,7 +11,7 @@ from benchmark.node.continuous.fused import Fused
 from benchmarks.shapes import make_on_device
 
 
-def test_what_is_compiled_answers_the_same_for_any_number_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_compiled_answers_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     real = torch.compile
 
     def without_generating_code(function: Any, *, dynamic: bool, **how: Any) -> Any:

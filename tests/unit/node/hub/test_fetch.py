@@ -131,9 +131,7 @@ def test_what_it_completed_is_what_a_run_finds(hub: Hub, model: Model, tmp_path:
     assert str(find_snapshot(settings)) == fetched.snapshot
 
 
-def test_a_second_run_of_a_pinned_commit_asks_nobody_and_changes_nothing(
-    hub: Hub, model: Model, tmp_path: Path
-) -> None:
+def test_a_second_run_of_a_pinned_commit_changes_nothing(hub: Hub, model: Model, tmp_path: Path) -> None:
     first = bring(tmp_path, model.commit)
     asked, before = len(hub.requests), tree(tmp_path)
     second = bring(tmp_path, model.commit)
@@ -207,7 +205,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(hub: Hub, tmp_path: Pa
     assert not list(tmp_path.rglob("*.incomplete"))
 
 
-def test_a_connection_cut_once_is_taken_up_again_in_the_same_call(hub: Hub, tmp_path: Path) -> None:
+def test_a_connection_cut_once_is_taken_up_again(hub: Hub, tmp_path: Path) -> None:
     size = 11 * 2**20
     model = hub.add(MODEL, {**small_model(), "model-00001-of-00002.safetensors": os.urandom(size)})
     hub.cut_after = 10_600_000
@@ -293,7 +291,7 @@ def test_a_hub_that_answers_nobody_is_reported_in_a_sentence(
     assert bring(tmp_path, model.commit).changed
 
 
-def test_a_cache_that_cannot_be_written_is_reported_in_a_sentence(model: Model, tmp_path: Path) -> None:
+def test_an_unwritable_cache_is_reported_in_a_sentence(model: Model, tmp_path: Path) -> None:
     (tmp_path / "hub").write_text("a file where a directory is to be")
     refused(SetupError, str(tmp_path / "hub"), "hf_cache_dir", cache=tmp_path, revision=model.commit)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,12 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+def test_the_tiny_model_can_be_read_by_whom_the_umask_lets(tokenizer: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    assert {path.stat().st_mode & 0o777 for path in tokenizer.iterdir()} == {0o666 & ~mask}
+
+
 @pytest.mark.parametrize("family", SIZED)
 def test_sizes_are_those_of_the_real_model(family: str) -> None:
     found = look(architectures.config(family)).sizes
@@ -73,7 +80,7 @@ def test_sizes_are_those_of_the_real_model(family: str) -> None:
 
 
 @pytest.mark.parametrize(("family", "why"), REFUSED.items())
-def test_what_continuous_batching_cannot_serve_is_refused_with_the_reason(family: str, why: str) -> None:
+def test_what_batching_cannot_serve_is_refused(family: str, why: str) -> None:
     config = architectures.config(family) if family != "bart" else _bart()
     found = look(config)
     assert found.sizes is None
@@ -99,7 +106,7 @@ def test_looking_leaves_the_configuration_as_it_was() -> None:
     assert config.to_dict() == before
 
 
-def test_a_large_model_is_looked_at_without_memory_for_its_weights() -> None:
+def test_a_large_model_is_looked_at_without_memory() -> None:
     from transformers import LlamaConfig
 
     llama = LlamaConfig(
@@ -121,7 +128,7 @@ def test_continuous_answers_as_one_at_a_time(family: str, tmp_path: Path, tokeni
 
 
 @pytest.mark.parametrize("family", ["mamba2", "qwen3_next", "deepseek_v3", "llama4", "falcon"])
-def test_the_others_are_refused_before_loading_and_answered_one_at_a_time(
+def test_the_others_are_refused_before_loading(
     family: str, tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = architectures.save(family, tmp_path / family, tokenizer)
@@ -136,8 +143,9 @@ def test_the_others_are_refused_before_loading_and_answered_one_at_a_time(
     assert called[0].isupper()
     with pytest.raises(SetupError) as caught:
         engine.load()
-    assert f"This architecture ({called}) is not for the engine continuous; take vllm or sequential." in str(
-        caught.value
+    assert (
+        f"This architecture ({called}) is not for the engine continuous; take vllm or endpoint, or sequential."
+        in str(caught.value)
     )
     assert "memory" not in str(caught.value)
 
@@ -176,14 +184,12 @@ def test_a_model_without_a_chat_template_gets_its_sentence(tmp_path: Path, token
         ({}, "does not describe a model that transformers .* knows"),
         (
             {"model_type": "of tomorrow"},
-            "of tomorrow.* The engines vllm and endpoint do not need transformers to know it",
+            "of tomorrow.* Take vllm or endpoint: they do not need transformers to know it",
         ),
         ({"model_type": "llama", "num_attention_heads": "many"}, "does not describe a model"),
     ],
 )
-def test_a_configuration_that_transformers_does_not_know_is_a_setup_error(
-    config: dict[str, Any], said: str, tmp_path: Path
-) -> None:
+def test_an_unknown_configuration_is_a_setup_error(config: dict[str, Any], said: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(SetupError, match=said):
         read_config(tmp_path)

@@ -83,7 +83,7 @@ def test_the_damaged_file_is_named_with_what_to_do(
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_damaged_in_a_cache_is_looked_at_again_by_the_next_provisioning(model: Path, tmp_path: Path) -> None:
+def test_what_is_damaged_in_a_cache_is_looked_at_again(model: Path, tmp_path: Path) -> None:
     blob = tmp_path / "blob"
     (model / "config.json").replace(blob)
     (model / "config.json").symlink_to(blob)
@@ -111,9 +111,7 @@ def test_a_config_of_something_else_is_named(model: Path) -> None:
         ({}, r"index.json is damaged \(it has no weight_map\)"),
     ],
 )
-def test_every_file_of_weights_that_the_index_names_has_to_be_there(
-    model: Path, index: dict[str, Any], said: str
-) -> None:
+def test_every_file_of_weights_in_the_index_has_to_be_there(model: Path, index: dict[str, Any], said: str) -> None:
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(SetupError, match=said):
         check_files(model)
@@ -140,7 +138,7 @@ def test_weights_that_are_not_in_the_files_are_never_made_up(model: Path) -> Non
         load(model)
 
 
-def test_weights_of_another_shape_than_the_config_says_are_refused(model: Path) -> None:
+def test_weights_of_another_shape_are_refused(model: Path) -> None:
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "intermediate_size": 256}))
     with pytest.raises(SetupError, match=r"6 have another shape than config.json says \(model.layers.0.mlp"):

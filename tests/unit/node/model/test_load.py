@@ -31,7 +31,7 @@ def test_the_cache_of_llama_8b_takes_128_kib_per_token() -> None:
     assert memory.cache_bytes(replace(LLAMA_8B, kv_values=32 * 64), 2) == 2 * 32 * 32 * 64 * 2
 
 
-def test_on_24_gb_the_cache_of_llama_8b_has_room_for_tens_of_thousands_of_tokens() -> None:
+def test_on_24_gb_the_cache_of_llama_8b_has_room() -> None:
     found = plan()
     assert 40_000 < found.cache_tokens < 60_000
     assert found.batch_tokens == 4096
@@ -70,7 +70,7 @@ def test_what_cannot_fit_is_refused_with_what_would() -> None:
         plan(needed_tokens=100_000)
 
 
-def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_do_not_fit_are_refused_before_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (24 * 10**9, 25 * 10**9))
     monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: 0)
     monkeypatch.setattr("torch.cuda.get_per_process_memory_fraction", lambda device: 1.0, raising=False)

@@ -11,14 +11,14 @@ import pytest
 from aiohttp import web
 
 from benchmark.cluster.aggregate import gather
-from benchmark.cluster.export.prometheus import prometheus_lines
+from benchmark.cluster.export.prometheus import prometheus_lines, whole
 from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.report.page import render_report
 from benchmark.node.interfaces import Answer, Prompt, Query
 from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.run import RunRequest, run
 from benchmark.node.serving.cache_counters import Reading, Tally, parse, prefix_cache
-from benchmark.node.serving.vllm import free_port
+from benchmark.node.serving.provisioned import free_port
 from benchmark.records import NodeResult, PrefixCache
 from benchmark.resolve import resolve
 from benchmark.rundir import NODES
@@ -108,7 +108,7 @@ def test_each_server_has_its_own_names(server: str) -> None:
     assert (found.cached_tokens, found.prompt_tokens) == (cached, prompts)
 
 
-def test_a_counter_that_has_not_counted_yet_is_zero_where_it_is_declared() -> None:
+def test_a_declared_counter_that_has_not_counted_is_zero() -> None:
     page = "# HELP vllm:prefix_cache_hits_total x\n# TYPE vllm:prefix_cache_hits_total counter\n"
     found = known(page, page, Answer(30, 4))
     assert found == PrefixCache(cached_tokens=0, prompt_tokens=30, source="vllm:prefix_cache_hits_total")
@@ -144,7 +144,7 @@ def test_what_cannot_be_known_is_not_zero(reason: str) -> None:
     assert "no usage.prompt_tokens_details in the answers" in found.source
 
 
-def test_one_server_of_two_that_says_nothing_makes_no_hits_unknown_but_hits_stay() -> None:
+def test_one_silent_server_of_two_makes_no_hits_unknown() -> None:
     silent = Reading(why="/metrics: HTTP 404: Not Found")
     none = prefix_cache(URLS, [parse(vllm(5, 90)), silent], [parse(vllm(5, 190)), silent], Tally())
     assert none.cached_tokens is None
@@ -165,7 +165,7 @@ def test_the_larger_of_counters_and_usage_is_the_figure() -> None:
     assert known("", "", more, Answer(100, 4)).cached_tokens == 64
 
 
-def test_a_measurement_reads_before_and_after_and_never_in_between(server: OpenAIServer, loaded: Loaded) -> None:
+def test_a_measurement_reads_before_and_after_alone(server: OpenAIServer, loaded: Loaded) -> None:
     server.counters = Counters()
     engine = loaded(server.url)
     ids = tuple(range(1, 41))
@@ -275,10 +275,10 @@ def shown_everywhere(directory: Path, result: NodeResult) -> list[str]:
         render_report(gathered, directory / RUN_ID),
     )
     texts = [" ".join(page.split()) for page in pages]
-    return [*texts, "".join(prometheus_lines(gathered))]
+    return [*texts, "".join(prometheus_lines([whole(gathered.run, gathered.result)]))]
 
 
-def test_vllm_as_it_starts_by_default_answers_repeated_prompts_from_its_cache(tmp_path: Path) -> None:
+def test_vllm_by_default_answers_repeated_prompts_from_its_cache(tmp_path: Path) -> None:
     result = measured(tmp_path, "")
     assert result.verdict is not None
     assert not result.verdict.valid

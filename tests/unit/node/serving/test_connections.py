@@ -67,7 +67,7 @@ async def closing(asked: Asked) -> None:
 
 
 @pytest.mark.parametrize("server", [once, once_and_reset])
-def test_what_a_used_connection_lost_is_sent_once_more_and_counted(server: Handler, opened: Opened) -> None:
+def test_what_a_used_connection_lost_is_sent_once_more(server: Handler, opened: Opened) -> None:
     with RawServer(server) as running:
         client = opened(running.url)
         client.begin_window()
@@ -93,7 +93,7 @@ def test_no_query_fails_where_connections_end_while_idle(idle_s: float | None, o
         assert len(heard.answers) == 40
 
 
-def test_a_server_that_resets_after_an_error_fails_no_other_query(opened: Opened) -> None:
+def test_a_server_that_resets_after_an_error_fails_no_other(opened: Opened) -> None:
     async def handle(asked: Asked) -> None:
         if asked.connection == 0 and asked.number == 0:
             asked.send(b'{"error": {"message": "oops"}}', "500 Internal Server Error")
@@ -108,7 +108,7 @@ def test_a_server_that_resets_after_an_error_fails_no_other_query(opened: Opened
         assert sorted(heard.answers) == [1, 2, 3, 4]
 
 
-def test_a_status_is_reported_where_the_connection_breaks_with_it(opened: Opened) -> None:
+def test_a_status_is_reported_where_the_connection_breaks(opened: Opened) -> None:
     async def handle(asked: Asked) -> None:
         asked.writer.write(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 100\r\n\r\nhalf")
         await asked.writer.drain()
@@ -170,7 +170,7 @@ def test_what_is_sent_once_more_is_not_sent_a_third_time(opened: Opened) -> None
 
 
 @pytest.mark.parametrize("server", [once, once_and_reset, closing])
-def test_questions_before_the_measuring_have_connections_of_their_own(server: Handler, opened: Opened) -> None:
+def test_questions_before_measuring_have_their_own_connections(server: Handler, opened: Opened) -> None:
     with RawServer(server) as running:
         client = opened(running.url)
         for _ in range(5):
@@ -183,7 +183,7 @@ def test_questions_before_the_measuring_have_connections_of_their_own(server: Ha
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_question_is_asked_once_more_where_no_byte_comes_and_then_given_up(method: str, opened: Opened) -> None:
+def test_a_question_without_a_byte_is_asked_once_more(method: str, opened: Opened) -> None:
     async def odd(asked: Asked) -> None:
         if asked.connection % 2:
             await polite(asked)
@@ -208,7 +208,7 @@ def test_a_question_is_asked_once_more_where_no_byte_comes_and_then_given_up(met
         assert len(running.asked) == 2
 
 
-def test_a_query_string_goes_onto_every_route_and_headers_onto_every_request(opened: Opened) -> None:
+def test_a_query_string_and_headers_go_onto_every_request(opened: Opened) -> None:
     secrets = Secrets(api_key="sk-secret-key", headers={"X-Team": "team-secret"})
     with RawServer(polite) as running:
         client = opened(f"{running.url}/openai/v1/?api-version=preview&x=1", secrets=secrets)

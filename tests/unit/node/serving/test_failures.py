@@ -59,5 +59,5 @@ def test_what_is_not_of_that_kind(error: Exception, kind: type) -> None:
     assert type(explained(error, URL, "1 s")) is kind
 
 
-def test_an_address_that_was_never_reached_is_no_shortage_of_ports() -> None:
+def test_a_never_reached_address_is_no_shortage_of_ports() -> None:
     assert isinstance(explained(refused(errno.EADDRNOTAVAIL), URL, "1 s", reached=False), Unreachable)

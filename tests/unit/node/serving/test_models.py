@@ -63,9 +63,7 @@ def test_names_of_one_root_are_one_model_and_two_roots_are_two() -> None:
     assert len(matching(two, LLAMA)) == 2
 
 
-def test_the_model_of_the_settings_is_taken_wherever_it_stands_in_the_list(
-    server: OpenAIServer, loaded: Loaded
-) -> None:
+def test_the_model_of_the_settings_is_taken_from_the_list(server: OpenAIServer, loaded: Loaded) -> None:
     server.models = ("embed-small", LLAMA)
     assert loaded(server.url).info.details["model"] == LLAMA
     assert {body["model"] for body in server.seen} == {LLAMA}
@@ -107,7 +105,7 @@ def test_one_of_several_servers_that_lists_others_is_named(
         loaded(server.url, other.url, benchmark_endpoint_model=LLAMA)
 
 
-def test_a_name_of_the_users_that_no_list_has_is_asked_for_and_recorded(server: OpenAIServer, loaded: Loaded) -> None:
+def test_a_name_that_no_list_has_is_asked_for_and_recorded(server: OpenAIServer, loaded: Loaded) -> None:
     details = loaded(server.url, benchmark_endpoint_model="adapter").info.details
     assert (details["model"], details["models"], details["not_listed_by"]) == ("adapter", [LLAMA], [server.url])
     server.unknown_models = {"adapter"}
@@ -148,7 +146,7 @@ def test_another_name_of_the_same_model_is_recorded(name: str, server: OpenAISer
     assert loaded(server.url).info.details["answered_by"] == name
 
 
-def test_a_router_that_falls_back_while_measuring_fails_the_query(server: OpenAIServer, loaded: Loaded) -> None:
+def test_a_router_that_falls_back_fails_the_query(server: OpenAIServer, loaded: Loaded) -> None:
     server.answer = as_model(LLAMA)
     engine = loaded(server.url)
     heard = Heard()
@@ -159,9 +157,7 @@ def test_a_router_that_falls_back_while_measuring_fails_the_query(server: OpenAI
     assert heard.errors == {1: f"fallback-3b answered, and {LLAMA} was asked: that is another model."}
 
 
-def test_the_users_word_for_a_model_counts_unless_the_server_has_the_other_one_too(
-    server: OpenAIServer, loaded: Loaded
-) -> None:
+def test_the_users_word_for_a_model_counts(server: OpenAIServer, loaded: Loaded) -> None:
     server.models, server.answer = ("mine", "small"), as_model("base")
     assert loaded(server.url, benchmark_endpoint_model="mine").info.details["answered_by"] == "base"
     server.answer = as_model("small")

@@ -34,7 +34,7 @@ def refused(engine: Known) -> Any:
     return engine.info.details["refused_fields"]
 
 
-def test_the_newer_name_of_the_length_is_used_where_the_older_is_refused(server: OpenAIServer, loaded: Loaded) -> None:
+def test_the_newer_name_of_the_length_is_used(server: OpenAIServer, loaded: Loaded) -> None:
     server.takes = newer_chat_model
     engine = loaded(server.url, generation=Generation(max_new_tokens=6, temperature=1), **CHAT)
     assert refused(engine) == {"chat": ["max_tokens", "top_p"]}
@@ -47,9 +47,7 @@ def test_the_newer_name_of_the_length_is_used_where_the_older_is_refused(server:
     assert "top_p" not in sent
 
 
-def test_a_temperature_that_cannot_be_had_is_an_error_with_the_servers_words(
-    server: OpenAIServer, loaded: Loaded
-) -> None:
+def test_a_refused_temperature_is_an_error_in_the_servers_words(server: OpenAIServer, loaded: Loaded) -> None:
     server.takes = newer_chat_model
     with pytest.raises(InputError) as error:
         loaded(server.url, generation=Generation(temperature=0.7), **CHAT)
@@ -78,7 +76,7 @@ def test_the_servers_fixed_temperature_is_left_out_and_noted(server: OpenAIServe
         ("top_k", {"temperature": 0.7, "top_k": 5}, {"temperature": 0, "top_k": 5}),
     ],
 )
-def test_what_decides_how_tokens_are_chosen_is_left_out_only_where_it_decides_nothing(
+def test_choosing_of_tokens_is_left_out_where_it_decides_nothing(
     field: str, wants: dict[str, float], without: dict[str, float], server: OpenAIServer, loaded: Loaded
 ) -> None:
     server.rejects = {field}

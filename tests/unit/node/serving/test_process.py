@@ -90,7 +90,7 @@ def test_an_end_is_reported_with_the_logs_last_words(tmp_path: Path, command: st
     assert said in str(server.ended())
 
 
-def test_the_first_error_is_reported_where_the_end_only_says_that_there_was_one(tmp_path: Path) -> None:
+def test_the_first_error_is_reported_beside_the_end(tmp_path: Path) -> None:
     words = "(EngineCore pid=7) ERROR 11-24 [core.py:1] ValueError: Free memory on device is too little."
     more = "echo 'RuntimeError: it failed'; for line in 1 2 3 4 5; do echo $line; done"
     server = ServerProcess(f"echo '{words}'; {more}; exit 1", tmp_path, name="vLLM")
@@ -99,7 +99,7 @@ def test_the_first_error_is_reported_where_the_end_only_says_that_there_was_one(
     assert server.ended() == reported
 
 
-def test_what_is_secret_is_not_in_the_log_also_where_it_comes_in_halves(tmp_path: Path) -> None:
+def test_secrets_are_not_in_the_log_even_in_halves(tmp_path: Path) -> None:
     command = "printf 'key sk-012'; sleep 0.2; echo 3456789; echo other sk-0123456789; printf 'the end sk-01'; exit 3"
     server = ServerProcess(command, tmp_path, secret=("sk-0123456789",))
     until(lambda: server.ended() is not None)
@@ -107,7 +107,7 @@ def test_what_is_secret_is_not_in_the_log_also_where_it_comes_in_halves(tmp_path
     assert "The end of endpoint.log: key *** | other *** | the end sk-01" in str(server.ended())
 
 
-def test_what_is_installed_beside_this_python_is_found_after_what_is_found_anyway(tmp_path: Path) -> None:
+def test_packages_beside_this_python_are_found_last(tmp_path: Path) -> None:
     server = ServerProcess("echo $PATH", tmp_path)
     until(lambda: server.ended() is not None)
     assert (tmp_path / LOG).read_text() == f"{os.environ['PATH']}:{Path(sys.executable).parent}\n"

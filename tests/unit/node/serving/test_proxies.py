@@ -49,7 +49,7 @@ def test_a_server_is_reached_directly(url: str, excepted: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["socks5://hidden:1080", "http://", "http://hidden:port", "http://[hidden"])
-def test_a_proxy_that_cannot_be_used_is_refused_without_its_value(value: str) -> None:
+def test_an_unusable_proxy_is_refused_without_its_value(value: str) -> None:
     with pytest.raises(InputError, match="HTTP_PROXY does not name an HTTP proxy") as reported:
         proxy_for("http://far", {"HTTP_PROXY": value})
     assert "hidden" not in str(reported.value)

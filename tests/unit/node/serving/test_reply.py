@@ -172,7 +172,7 @@ def test_by_what_tokens_are_counted(chunks: list[Any], output: int, reported: in
         assert (answer.output_tokens, answer.usage_tokens) == (output, reported)
 
 
-def test_a_usage_within_a_choice_and_the_cached_part_of_the_prompt_are_read() -> None:
+def test_a_usage_within_a_choice_and_the_cached_part_are_read() -> None:
     last = chunk("a", "stop", usage={"prompt_tokens": 9, "completion_tokens": 1})
     assert counts(read(last).answer(None))[:2] == (9, 1)
     answer = read(chunk("a", "stop"), usage(1, prompt_tokens_details={"cached_tokens": 3})).answer(None)
@@ -185,7 +185,7 @@ def test_a_usage_that_is_no_count_counts_nothing(count: Any) -> None:
         read(chunk("a", "stop"), usage(count)).answer(1)
 
 
-def test_an_answer_is_whole_with_its_usage_and_not_only_at_the_end_of_the_stream() -> None:
+def test_an_answer_is_whole_with_its_usage() -> None:
     reply = read(chunk("a"), STOP, end=False)
     assert not reply.whole
     reply.feed(b"data: " + json.dumps(usage(2)).encode() + b"\n\n", 9 * STEP_NS)
@@ -309,7 +309,7 @@ JSON = st.recursive(
 
 
 @given(st.binary(max_size=60) | JSON.map(lambda value: b"data: " + json.dumps(value).encode() + b"\n\n"))
-def test_nothing_but_an_answer_or_a_reply_error_comes_of_what_a_server_sends(data: bytes) -> None:
+def test_whatever_a_server_sends_is_an_answer_or_a_reply_error(data: bytes) -> None:
     reply = Reply()
     with suppress(ReplyError):
         reply.feed(data, 1)

@@ -89,7 +89,7 @@ def test_more_queries_than_file_handles_wait_and_none_is_lost(server: RawServer)
     assert server.opened <= 600
 
 
-def test_file_handles_that_others_take_fail_queries_and_not_the_engine(server: RawServer) -> None:
+def test_missing_file_handles_fail_queries_not_the_engine(server: RawServer) -> None:
     found = reported(
         "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
         "client = Client([sys.argv[1]], None, 60, lambda: None)\n"
@@ -165,7 +165,7 @@ def test_ports_that_others_take_fail_queries_and_not_the_engine() -> None:
     assert "ran out of local ports for connections to the server: widen net.ipv4.ip_local_port_range" in sentence
 
 
-def test_threads_that_cannot_be_had_fail_queries_and_not_the_engine(server: RawServer) -> None:
+def test_missing_threads_fail_queries_not_the_engine(server: RawServer) -> None:
     if os.geteuid() != 0:
         pytest.skip("another user's process is root's to make")
     # Threads are counted for all of a user's processes: this user has no other.

@@ -49,7 +49,7 @@ def test_without_a_limit_nobody_waits() -> None:
     asyncio.run(work())
 
 
-def test_several_servers_share_the_connections_and_nobody_waits_while_one_has_room() -> None:
+def test_several_servers_share_the_connections() -> None:
     async def work() -> None:
         servers = [Server(), Server()]
         fit = [*servers]

@@ -217,7 +217,7 @@ def script(*gaps_ms: float, tokens: int = 1, member: str = "content", **changes:
     return Script(chunks=chunks, **{**fields, **changes})
 
 
-def test_answers_in_one_piece_have_no_ttft_and_no_tpot_and_pass_no_limit_on_them() -> None:
+def test_answers_in_one_piece_have_no_ttft_and_no_tpot() -> None:
     held_back = [play(script(411, *[0.02] * 15)) for _ in range(20)]
     metrics, verdict = measure(held_back)
     assert (metrics.ttft_ms, metrics.ttft_from_issue_ms, metrics.tpot_ms) == (None, None, None)
@@ -242,7 +242,7 @@ def test_a_call_of_a_tool_has_its_own_first_token() -> None:
     assert verdict.valid
 
 
-def test_one_answer_of_two_hundred_may_go_unseen_and_three_may_not() -> None:
+def test_one_answer_of_two_hundred_may_go_unseen() -> None:
     whole, held_back = play(script(10, *[25] * 15)), play(script(411, *[0.02] * 15))
     metrics, verdict = measure([held_back, *[whole] * 199])
     assert verdict.valid
@@ -251,7 +251,7 @@ def test_one_answer_of_two_hundred_may_go_unseen_and_three_may_not() -> None:
     assert not measure([*[held_back] * 3, *[whole] * 197])[1].valid
 
 
-def test_a_usage_that_contradicts_the_stream_makes_the_run_invalid() -> None:
+def test_a_usage_that_contradicts_the_stream_is_invalid() -> None:
     metrics, verdict = measure([play(script(10, *[25] * 15, usage=1))])
     assert (metrics.output_tokens, metrics.answers.miscounted_tokens) == (16, 15)
     assert "In 1 of 1 answers the server's usage counts other tokens" in " ".join(verdict.reasons)

@@ -41,7 +41,7 @@ def get(client: Client) -> str:
     return client.call(client.get(client.targets[0], "/v1/models"))
 
 
-def test_a_server_with_an_authority_of_its_own_is_asked_and_measured(authority: Authority, opened: Opened) -> None:
+def test_a_server_with_its_own_authority_is_measured(authority: Authority, opened: Opened) -> None:
     with RawServer(polite, context=authority.context()) as server:
         client = opened(server.url, authority.path)
         assert "served" in get(client)

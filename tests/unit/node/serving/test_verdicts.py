@@ -94,7 +94,7 @@ def test_an_answer_in_one_piece_has_no_ttft_and_no_tpot(server: OpenAIServer, tm
     assert "one piece" in render_node(result).replace("\n", " ")
 
 
-def test_loadgens_limits_on_times_that_were_not_seen_are_not_passed(server: OpenAIServer, tmp_path: Path) -> None:
+def test_limits_on_times_that_were_not_seen_are_not_passed(server: OpenAIServer, tmp_path: Path) -> None:
     server.answer = held_back
     options = {"scenario": "Server", "min_duration_ms": 300, "min_query_count": 20}
     profile: dict[str, Any] = {"scenario": "loadgen", "scenario_options": options, "samples": None, "limits": []}
@@ -107,7 +107,7 @@ def test_loadgens_limits_on_times_that_were_not_seen_are_not_passed(server: Open
     assert "one piece" not in reported, "there they decide nothing"
 
 
-def test_a_query_ends_with_its_last_output_however_late_the_stream_does(server: OpenAIServer, tmp_path: Path) -> None:
+def test_a_query_ends_with_its_last_output(server: OpenAIServer, tmp_path: Path) -> None:
     """The server holds back the end of each stream until the next query is there."""
     asked = asyncio.Queue[None]()
 
@@ -181,7 +181,7 @@ def test_more_tokens_than_may_be_are_an_error(server: OpenAIServer, tmp_path: Pa
         (fixed(15, counted=16, ids=True), "5 in all, beside 75"),
     ],
 )
-def test_counts_that_contradict_each_other_are_a_figure_with_a_limit(
+def test_contradicting_counts_are_a_figure_with_a_limit(
     answer: Any, differ: str, server: OpenAIServer, tmp_path: Path
 ) -> None:
     server.answer = answer

@@ -21,7 +21,7 @@ def tree(root: Path, groups: str, **files: str) -> tuple[Path, Path]:
     return proc, cgroup
 
 
-def test_version_2_the_tightest_quota_of_the_group_and_its_parents(tmp_path: Path) -> None:
+def test_version_2_the_tightest_quota_of_the_group(tmp_path: Path) -> None:
     places = tree(
         tmp_path,
         "0::/user.slice/job\n",

@@ -135,7 +135,7 @@ def test_a_cotenant_fails_the_node_by_name(nvml: Any, cotenant: int) -> None:
     assert "benchmark_require_idle_gpus: false" in advice
 
 
-def test_a_program_is_called_as_the_driver_calls_it_and_one_that_is_gone_has_no_name(nvml: Any) -> None:
+def test_a_program_is_called_as_the_driver_calls_it(nvml: Any) -> None:
     board = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{UUID}")
     board.compute += [nvml.Process(2**22 + 1, None), nvml.Process(2**22 + 2, 2**64 - 1)]
     nvml.PROGRAMS[2**22 + 1] = "/opt/torch/.venv/bin/python3"
@@ -153,7 +153,7 @@ def test_who_may_be_on_the_gpu_is_recorded_and_let_be(nvml: Any, cotenant: int) 
     require_idle(CUDA.model_copy(update={"benchmark_require_idle_gpus": False}), "sequential", seen)
 
 
-def test_neither_a_screen_nor_this_process_nor_a_hidden_gpu_counts(nvml: Any) -> None:
+def test_neither_screen_nor_self_nor_hidden_gpu_counts(nvml: Any) -> None:
     hidden, visible = nvml.BOARDS
     hidden.compute.append(nvml.Process(1, 2**30))
     visible.graphics.append(nvml.Process(1, 4 * 2**20))
@@ -206,7 +206,7 @@ def test_the_hashes_are_of_the_model_that_lies_there(tmp_path: Path) -> None:
     assert (served.model_sha256, served.tokenizer_sha256) == ("", "")
 
 
-def test_the_recorded_library_asks_nothing_that_the_real_one_lacks() -> None:
+def test_the_recorded_library_asks_nothing_more_than_the_real() -> None:
     import pynvml
 
     recorded = recorded_nvml()

@@ -61,7 +61,7 @@ def test_it_says_what_would_fit(engine: str, dtype: str, fits: str) -> None:
 
 
 @pytest.mark.parametrize("said", [DRIVER_SAID, "Triton Error [CUDA]: out of memory"])
-def test_what_the_driver_says_is_reported_without_advice_on_debugging(said: str) -> None:
+def test_what_the_driver_says_is_reported_without_advice(said: str) -> None:
     reported = explain(f"The warm-up failed: AcceleratorError: {said}", settings(), "sequential")
     assert reported.startswith(f"The GPU's memory is full ({said.splitlines()[0]}). End what else uses the GPU")
     assert "CUDA_LAUNCH_BLOCKING" not in reported
@@ -94,7 +94,7 @@ def test_while_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "missing", "header"])
-def test_weights_that_are_damaged_are_named_before_they_are_loaded(tmp_path: Path, damage: str) -> None:
+def test_damaged_weights_are_named_before_loading(tmp_path: Path, damage: str) -> None:
     directory = tmp_path / "model"
     make_tiny_model(directory)
     (weights,) = directory.glob("*.safetensors")

@@ -96,7 +96,7 @@ def test_a_gpu_without_a_counter_leaves_the_node_without_energy() -> None:
     assert energy_of(ticks, 10 * S, None) is None
 
 
-def test_over_a_short_time_the_idle_power_is_what_the_readings_say() -> None:
+def test_over_a_short_time_the_idle_power_is_as_read() -> None:
     ticks = [tick(-0.2, energy_mj=0, power_w=50.0), tick(-0.1, power_w=70.0), tick(0, energy_mj=5, power_w=300.0)]
     assert idle_w(ticks, 0) == 60
     assert idle_w([tick(0, power_w=300.0)], 0) is None

@@ -262,7 +262,7 @@ def test_a_line_holds_nothing_that_is_not_known(tmp_path: Path) -> None:
     assert "memory_temperature_c" not in line["gpus"][0]
 
 
-def test_a_load_is_told_of_a_time_that_was_watched_and_is_long_enough() -> None:
+def test_a_load_is_reported_of_a_time_that_is_long_enough() -> None:
     host = Host()
     assert host.look() == {}, "the first answer would be of the time in which the model was loaded"
     burnt_s = time.process_time() + 3 * LEAST_LOAD_NS / 1e9

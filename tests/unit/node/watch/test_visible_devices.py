@@ -61,7 +61,7 @@ def test_what_cuda_takes_and_which_entry_ends_it(value: str, entries: tuple[str,
         assert repr(value) in found.left_out
 
 
-def test_without_a_driver_what_looks_like_a_device_is_taken_for_one() -> None:
+def test_without_a_driver_what_looks_like_a_device_is_one() -> None:
     assert read("7,9").entries == ("7", "9")
     assert read("GPU-8f,MIG-1").entries == ("GPU-8f",)
 

@@ -1,0 +1,94 @@
+"""What the inventory says of the whole run: asked by commands that no playbook calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import InputError
+from benchmark.settings import Settings
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+GROUP = "gpu_nodes"
+RESULTS_DIR = "benchmark_results_dir"
+PROMETHEUS_DIR = "benchmark_prometheus_dir"
+DEFAULT = str(Settings.model_fields[RESULTS_DIR].default)
+
+
+def directory_in(name: str, values: Sequence[object]) -> Path | None:
+    """Return the directory that a setting of the whole run names, by the nodes' values; without any, the default.
+
+    A relative one lies in the checkout. None where it is empty. Raises InputError where the nodes' values differ.
+    """
+    different = sorted({str(value) for value in values} or {str(Settings.model_fields[name].default)})
+    if len(different) > 1:
+        raise InputError(f"{name} belongs to the whole run and differs between nodes: {', '.join(different)}.")
+    return CHECKOUT / Path(different[0]).expanduser() if different[0] else None
+
+
+def require_writable(name: str, directory: Path) -> None:
+    """Raise InputError, which names the setting, where nothing could be written into the directory."""
+    if not directory.is_dir():
+        raise InputError(f"{name}: there is no directory {directory} on the controller.")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise InputError(f"{name}: {directory} cannot be written.")
+
+
+def results_in(values: Sequence[object]) -> Path:
+    """Return where runs are kept, by the nodes' values of the setting. Raises InputError."""
+    found = directory_in(RESULTS_DIR, values)
+    if found is None:
+        raise InputError(f"{RESULTS_DIR} is empty: name a directory.")
+    return found
+
+
+def asked_results(sources: Sequence[str] = ()) -> tuple[Path, str]:
+    """Return where the inventory has runs kept, and which inventory that is; by default that of ansible.cfg.
+
+    Raises InputError where it cannot be read. Without Ansible, or without a checkout, it is `results` right here.
+    """
+    configuration = CHECKOUT / "ansible.cfg"
+    if not sources and not configuration.is_file():
+        return Path(DEFAULT).absolute(), "no inventory is here"
+    if not Path("ansible.cfg").is_file():
+        os.environ.setdefault("ANSIBLE_CONFIG", str(configuration))
+    try:
+        from ansible import constants
+        from ansible.errors import AnsibleError
+    except ModuleNotFoundError:
+        return Path(DEFAULT).absolute(), "there is no Ansible here to ask an inventory with"
+    used = list(sources or constants.DEFAULT_HOST_LIST)
+    named = ", ".join(used)
+    try:
+        values = _values(used)
+    except AnsibleError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{named} cannot be asked for {RESULTS_DIR}; give --results-dir. {reason}") from None
+    said = named if values else f"the default; {named} does not set {RESULTS_DIR}"
+    return results_in(values), said
+
+
+def _values(sources: list[str]) -> list[Any]:
+    """Return the setting's value for every node that has one, as a playbook of this checkout would see it."""
+    from ansible import constants
+    from ansible.cli import CLI
+    from ansible.inventory.manager import InventoryManager
+    from ansible.parsing.dataloader import DataLoader
+    from ansible.template import Templar
+    from ansible.vars.manager import VariableManager
+
+    loader = DataLoader()
+    loader.set_basedir(str(CHECKOUT / "playbooks"))
+    # Nobody is asked for a password, but the files that hold one are read.
+    identities = constants.DEFAULT_VAULT_IDENTITY_LIST
+    loader.set_vault_secrets(CLI.setup_vault_secrets(loader, identities, auto_prompt=False, initialize_context=False))
+    inventory = InventoryManager(loader=loader, sources=sources)
+    variables = VariableManager(loader=loader, inventory=inventory)
+    values = []
+    for host in inventory.get_hosts(GROUP):
+        known = variables.get_vars(host=host)
+        if RESULTS_DIR in known:
+            values.append(Templar(loader=loader, variables=known).template(known[RESULTS_DIR]))
+    return values

@@ -1,0 +1,74 @@
+"""One machine that the inventory lists twice: its figures would be counted twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+from benchmark.cluster.gpu_listing import Listing
+from benchmark.cluster.names import natural
+from benchmark.cluster.preflight import Probe
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What tells machines apart, whatever they are called and wherever they are reached."""
+
+    host: str
+    boot_id: str
+    """Of the kernel: containers of one machine have the same."""
+    cpus: frozenset[int]
+    """Those that the node may use."""
+    gpus: frozenset[str]
+    """UUIDs of those that its run would use; empty: none, or not known."""
+    shared: bool
+    """Whether it is meant to be listed more than once."""
+
+    @classmethod
+    def of(cls, probe: Probe, device: str, visible: str | None, shared: bool) -> Machine:
+        """Return the machine that the probe saw. `visible`: CUDA_VISIBLE_DEVICES for the run; None: all GPUs."""
+        listed = Listing.parse(probe.many.get("gpu", [])).gpus if device == "cuda" else ()
+        chosen = None if visible is None else [word.strip() for word in visible.split(",") if word.strip()]
+        uuids = {
+            gpu.uuid
+            for gpu in listed
+            if gpu.uuid and (chosen is None or any(w == gpu.index or gpu.uuid.startswith(w) for w in chosen))
+        }
+        seen = probe.values
+        return cls(seen.get("host", ""), seen.get("boot_id", ""), _cpus(seen.get("cpus", "")), frozenset(uuids), shared)
+
+    def is_also(self, other: Machine) -> bool:
+        """Return whether what the two would measure is one machine's: GPUs in common, or without GPUs its CPUs.
+
+        Two containers with GPUs, or with CPUs, of their own are two nodes, also on one machine.
+        """
+        if self.gpus and other.gpus:
+            return bool(self.gpus & other.gpus)
+        return bool(self.boot_id) and self.boot_id == other.boot_id and bool(self.cpus & other.cpus)
+
+
+def listed_twice(machines: Mapping[str, Machine]) -> dict[str, str]:
+    """Return for each entry that is the same machine as another one a sentence about them."""
+    found: dict[str, str] = {}
+    for one, other in combinations(sorted(machines, key=natural), 2):
+        a, b = machines[one], machines[other]
+        if a.is_also(b) and not (a.shared and b.shared):
+            what = "have a GPU in common" if a.gpus & b.gpus else "are one machine"
+            sentence = (
+                f"{one} and {other} of the inventory {what} ({a.host or 'its name is not known'}): what it does would "
+                "be counted twice. List it once; or, for trying things out, set benchmark_shared_machine: true."
+            )
+            for name in (one, other):
+                found.setdefault(name, sentence)
+    return found
+
+
+def _cpus(text: str) -> frozenset[int]:
+    """Return the numbers in a list such as 0-3,8."""
+    cpus: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if first.isdigit() and len(first) < 6 and (not last or (last.isdigit() and len(last) < 6)):
+            cpus.update(range(int(first), int(last or first) + 1))
+    return frozenset(cpus)

@@ -1,0 +1,235 @@
+"""`benchmark_notify`: hand a run's verdict to a webhook or a command, within bounds of time and bytes.
+
+What goes wrong here is said in one sentence and changes nothing about the run. Neither the webhook's address nor a
+header is in any sentence: whoever knows a chat's webhook may post there.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shlex
+import shutil
+import signal
+import ssl
+import subprocess
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from benchmark import __version__
+from benchmark.errors import InputError
+from benchmark.rundir import PROGRAM
+from benchmark.secret_settings import LEAST_MASKED, MASK, check_headers
+from benchmark.text import clean
+from benchmark.variables import NOTIFY, NOTIFY_HEADERS
+
+# All of it: name resolution, connecting, sending, answering; or the command from its start to its end.
+LIMIT_S = 20
+# Of an answer, or of what a command prints on stderr, so many bytes are kept, and so many characters shown.
+MOST_READ, MOST_SHOWN = 2000, 200
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+
+
+class NotNotifiedError(Exception):
+    """The receiver was not reached, or refused; the message is one sentence without any secret."""
+
+
+@dataclass(frozen=True, repr=False)
+class Receiver:
+    """A webhook (`url`, with `headers`) or a command (`words`, the first one an absolute path)."""
+
+    url: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What it is called in a sentence: the webhook's host, or the program."""
+        return str(urlsplit(self.url).hostname) if self.url else Path(self.words[0]).name
+
+    def mask(self, text: str) -> str:
+        """Return the text without anything that may be secret of what the user gave."""
+        path = self.url.partition("://")[2].partition("/")[2]
+        given = [self.url, path, *re.split(r"[/?&=]", path)] if self.url else list(self.words[1:])
+        given += [word for value in self.headers.values() for word in (value, *value.split())]
+        for value in sorted(given, key=len, reverse=True):
+            text = text.replace(value, MASK) if len(value) >= LEAST_MASKED else text
+        return text
+
+
+def receiver_of(variables: Mapping[str, Any], directory: Path) -> Receiver | None:
+    """Return whom a node's variables name, None where nobody; a command is looked for on PATH or from `directory`.
+
+    Raises InputError with every problem, and with no value.
+    """
+    given, problems = variables.get(NOTIFY), list[str]()
+    headers = check_headers(NOTIFY_HEADERS, variables.get(NOTIFY_HEADERS), problems)
+    problems += [f"{NOTIFY_HEADERS}.{name} has to be ASCII." for name, value in headers.items() if not value.isascii()]
+    receiver = None
+    if given is not None and not isinstance(given, str):
+        problems.append(f"{NOTIFY} has to be a text: a URL or a command.")
+    elif given and _SCHEME.match(given.strip()):
+        receiver = Receiver(url=given.strip(), headers=headers)
+        problems += _url_problems(receiver.url)
+    elif given and given.strip():
+        receiver = Receiver(words=_words(given, directory, problems))
+        if headers:
+            problems.append(f"{NOTIFY_HEADERS} are for a webhook, and {NOTIFY} is a command.")
+    elif headers:
+        problems.append(f"{NOTIFY_HEADERS} are for a webhook, and {NOTIFY} is empty.")
+    if problems:
+        raise InputError("\n".join(problems))
+    return receiver
+
+
+def notify(receiver: Receiver, verdict: bytes) -> None:
+    """Hand over the verdict, as JSON. Raises NotNotifiedError; it takes LIMIT_S seconds at most."""
+    if receiver.url:
+        _within_limit(lambda: _post(receiver, verdict), receiver)
+    else:
+        _run(receiver, verdict)
+
+
+def _url_problems(url: str) -> list[str]:
+    try:
+        parts = urlsplit(url)
+        fit = parts.scheme.lower() in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return [f"{NOTIFY} is not the address of a webhook such as https://example.com/hook."]
+    if not fit or not _PRINTABLE.fullmatch(url):
+        return [f"{NOTIFY} is not the address of a webhook such as https://example.com/hook."]
+    if parts.username is not None:
+        return [f"{NOTIFY} has a password in the URL: give it as a header, by {NOTIFY_HEADERS}."]
+    return []
+
+
+def _words(given: str, directory: Path, problems: list[str]) -> tuple[str, ...]:
+    try:
+        program, *words = shlex.split(given)
+    except ValueError:
+        problems.append(f"{NOTIFY} is a command with a quote that is not closed.")
+        return ()
+    found = shutil.which(str(directory / Path(program).expanduser()) if "/" in program else program)
+    if found is None or "\x00" in given:
+        problems.append(
+            f"{NOTIFY} is neither a URL (http:// or https://) nor a command: its first word is no program on PATH and "
+            f"no executable file, seen from {directory}."
+        )
+        return ()
+    return (str(Path(found).absolute()), *words)
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Whoever redirects would be handed the headers for another server, and urllib sends no body again."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def _post(receiver: Receiver, verdict: bytes) -> None:
+    known = {"Content-Type": "application/json", "User-Agent": f"{PROGRAM}/{__version__}"}
+    request = urllib.request.Request(receiver.url, verdict, {**known, **receiver.headers}, method="POST")  # noqa: S310
+    try:
+        with urllib.request.build_opener(_NoRedirects).open(request, timeout=LIMIT_S):
+            return
+    except urllib.error.HTTPError as error:
+        with error:
+            if 300 <= error.code < 400:
+                raise NotNotifiedError(
+                    f"{receiver.name} redirects ({error.code}), which is not followed: set {NOTIFY} to where it leads."
+                ) from None
+            words = f"{error.code} {error.reason}"
+            with suppress(OSError, http.client.HTTPException):
+                words += f": {error.read(MOST_READ).decode('utf-8', 'replace')}"
+        raise NotNotifiedError(f"{receiver.name} answered {_shown(receiver, words)}.") from None
+    except (OSError, http.client.HTTPException) as error:
+        cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(cause, TimeoutError):
+            raise _silent(receiver) from None
+        words = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else ""
+        words = words or (cause.strerror if isinstance(cause, OSError) else "") or type(cause).__name__
+        raise NotNotifiedError(f"{receiver.name} could not be reached: {_shown(receiver, str(words))}.") from None
+
+
+def _within_limit(post: Callable[[], None], receiver: Receiver) -> None:
+    """Call it in a thread: a time limit of sockets is for each read, and there is none for looking up a name."""
+    ended: list[NotNotifiedError | None] = []
+
+    def work() -> None:
+        try:
+            post()
+        except NotNotifiedError as error:
+            ended.append(error)
+        except Exception as error:  # its text may hold what was given
+            ended.append(NotNotifiedError(f"{receiver.name} could not be reached: {type(error).__name__}."))
+        else:
+            ended.append(None)
+
+    thread = threading.Thread(target=work, name="benchmark_notify", daemon=True)
+    thread.start()
+    thread.join(LIMIT_S)
+    error = ended[0] if ended else _silent(receiver)
+    if error is not None:
+        raise error
+
+
+def _silent(receiver: Receiver) -> NotNotifiedError:
+    return NotNotifiedError(f"{receiver.name} gave no answer within {LIMIT_S} s.")
+
+
+def _run(receiver: Receiver, verdict: bytes) -> None:
+    # A file: a command that does not read cannot make anybody wait for it to.
+    with tempfile.TemporaryFile() as given:
+        given.write(verdict)
+        given.seek(0)
+        try:
+            process = subprocess.Popen(
+                receiver.words,
+                stdin=given,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise NotNotifiedError(f"{receiver.name} could not be started: {error.strerror}.") from None
+    said = bytearray()
+    reading = threading.Thread(target=_keep_end, args=(process.stderr, said), daemon=True)
+    reading.start()
+    try:
+        code = process.wait(LIMIT_S)
+    except subprocess.TimeoutExpired:
+        raise NotNotifiedError(f"{receiver.name} did not end within {LIMIT_S} s, and was ended.") from None
+    finally:
+        if process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    # What it left running may hold its stderr open.
+    reading.join(1)
+    if code != 0:
+        last = bytes(said).decode("utf-8", "replace").strip().rpartition("\n")[2]
+        how = f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
+        raise NotNotifiedError(f"{receiver.name} {how}{': ' if last else ''}{_shown(receiver, last)}.")
+
+
+def _keep_end(stream: IO[bytes] | None, said: bytearray) -> None:
+    """Read to the end, and keep the last bytes: whoever prints much is not to wait for a reader."""
+    with suppress(OSError, ValueError):
+        while stream is not None and (chunk := os.read(stream.fileno(), 1 << 16)):
+            said += chunk
+            del said[:-MOST_READ]
+
+
+def _shown(receiver: Receiver, text: str) -> str:
+    return clean(receiver.mask(text))[:MOST_SHOWN].rstrip(". ")

@@ -1,0 +1,90 @@
+"""What preflight found on each node, as a table: shown also when all is well."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmark.cluster.names import natural, some
+from benchmark.cluster.preflight import Probe, gpus
+from benchmark.text import clean, columns, left
+
+HEADS = ("Node", "GPUs", "Driver", "Python", "Free for the environment", "Free for the model", "Clock")
+# So many nodes have a row each; of more, those that are alike share one.
+EACH = 16
+UNKNOWN = "?"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found on a node: free disk in GB (1e9 bytes), how many seconds its clock is ahead; None: not seen."""
+
+    gpus: str
+    driver: str
+    python: str
+    env_gb: float | None
+    cache_gb: float | None
+    clock_s: float | None
+
+
+def found(probe: Probe, device: str, clock_s: float | None) -> Found:
+    """Return what a node's probe says; `device`: cuda, or cpu, where no GPU is looked for."""
+    there = gpus(probe)
+    counts = Counter(f"{gpu['name']}, {gpu['memory_mib']} MiB" for gpu in there)
+    names = "; ".join(f"{count} x {name}" for name, count in counts.items())
+    return Found(
+        gpus=names or ("none" if device == "cuda" else "not used"),
+        driver=", ".join(sorted({gpu["driver"] for gpu in there})) or "-",
+        python=probe.values.get("python") or UNKNOWN,
+        env_gb=_free_gb(probe, "env"),
+        cache_gb=_free_gb(probe, "cache"),
+        clock_s=clock_s,
+    )
+
+
+def table(nodes: Mapping[str, Found]) -> list[str]:
+    """Return the table's lines; of many nodes, those with the same GPUs, driver and Python in one row."""
+    if not nodes:
+        return []
+    rows = [HEADS, *(_row(names, [nodes[name] for name in names]) for names in _groups(nodes))]
+    widths = [max(columns(clean(row[place])) for row in rows) for place in range(len(HEADS))]
+    return ["  ".join(left(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _groups(nodes: Mapping[str, Found]) -> list[list[str]]:
+    names = sorted(nodes, key=natural)
+    if len(names) <= EACH:
+        return [[name] for name in names]
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        alike.setdefault((nodes[name].gpus, nodes[name].driver, nodes[name].python), []).append(name)
+    return list(alike.values())
+
+
+def _row(names: Sequence[str], each: Sequence[Found]) -> tuple[str, ...]:
+    first = each[0]
+    who = names[0] if len(names) == 1 else f"{len(names)}: {some(names)}"
+    free = (_least([one.env_gb for one in each]), _least([one.cache_gb for one in each]))
+    return (who, first.gpus, first.driver, first.python, *free, _clock([one.clock_s for one in each]))
+
+
+def _least(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return UNKNOWN
+    return f"{'' if len(values) == 1 else 'from '}{min(known):,.0f} GB"
+
+
+def _clock(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return UNKNOWN
+    furthest = max(known, key=abs)
+    # To the second: the answer was on its way for a part of one.
+    return "same" if abs(furthest) < 1 else f"{furthest:+,.0f} s"
+
+
+def _free_gb(probe: Probe, key: str) -> float | None:
+    kilobytes = probe.values.get(f"{key}_disk", "").rpartition(" ")[2]
+    return int(kilobytes) * 1024 / 1e9 if kilobytes.isdigit() else None

@@ -1,0 +1,77 @@
+"""The directory of a run by the names that people give it: the same everywhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from benchmark.cluster.names import some
+from benchmark.errors import InputError
+from benchmark.rundir import RUN_FILE
+
+LATEST = "latest"
+# Of runs that a message names.
+MAX_NAMED = 3
+
+
+def find_run(results: Path, name: str) -> Path:
+    """Return the absolute directory of a run: an id, the unique beginning of one, `latest`, or a path.
+
+    Raises InputError that names the newest runs where there is none, and the candidates where there are several.
+    """
+    if found := run_at(name) or _inside(results, name) or (_run(Path(name)) if name else None):
+        return found
+    require_name(name)
+    known = stored_ids(results)
+    if begun := [run_id for run_id in known if name and run_id.startswith(name)]:
+        if len(begun) > 1:
+            raise InputError(f"{name} may be {some(begun[::-1], MAX_NAMED)}: give more of the run's id.")
+        return (results / begun[0]).resolve()
+    newest = f"the newest there are {', '.join(known[: -MAX_NAMED - 1 : -1])}" if known else "there is none"
+    raise InputError(f"{name!r} is no run in {results} and no run's directory: {newest}.")
+
+
+def run_at(path: str) -> Path | None:
+    """Return the run's directory that a path with a slash leads to; None: it leads to none, or has no slash."""
+    return _run(Path(path).expanduser()) if os.sep in path else None
+
+
+def require_name(name: str) -> None:
+    """Raise InputError for what can only be a path, and so is looked for nowhere else."""
+    if name.startswith((os.sep, f"~{os.sep}", f".{os.sep}", f"..{os.sep}")):
+        raise InputError(f"{name} is not a run: there is no {RUN_FILE} in it.")
+
+
+def stored_ids(results: Path) -> list[str]:
+    """Return the ids of the runs in a results directory, the oldest first: an id begins with its UTC time.
+
+    Raises InputError where there is no such directory, or where it cannot be read.
+    """
+    try:
+        with os.scandir(results) as entries:
+            names = [entry.name for entry in entries if not entry.name.startswith(".") and not entry.is_symlink()]
+    except OSError as error:
+        raise InputError(f"{results}: {error.strerror}.") from None
+    return sorted(name for name in names if _is_file(results / name / RUN_FILE))
+
+
+def _inside(results: Path, name: str) -> Path | None:
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts:
+        return None
+    if found := _run(results / name):
+        return found
+    # Results that were copied without the link, or whose newest run was removed.
+    known = stored_ids(results) if name == LATEST and results.is_dir() else []
+    return (results / known[-1]).resolve() if known else None
+
+
+def _run(directory: Path) -> Path | None:
+    return directory.resolve() if _is_file(directory / RUN_FILE) else None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, a directory that may not be entered
+        return False

@@ -1,0 +1,87 @@
+"""`index.json` beside the runs: what each says, so that a thousand runs are not read again for every new one.
+
+A run's entry counts as long as its files are the very ones that it was made from; all others are read again. Nothing
+is in it that the runs' files do not say: it may be removed, and writers need no lock, since an entry that the last one
+did not know is only read once more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from benchmark import __version__
+from benchmark.cluster.stored.find import stored_ids
+from benchmark.cluster.stored.read import StoredRun, read_stored
+from benchmark.errors import InputError
+from benchmark.files import read_text, write_atomic
+from benchmark.rundir import RESULT_FILE, RUN_FILE
+
+INDEX = "index.json"
+# What an entry holds; another number, or another version of the program, makes the index anew.
+FORMAT = 1
+MAX_BYTES = 512 * 2**20
+
+Entry = dict[str, Any]
+
+
+def stored_runs(results: Path, skipped: list[str] | None = None) -> list[StoredRun]:
+    """Return every run of a results directory that can be read, the oldest first; append to `skipped` why others not.
+
+    Raises InputError where there is no such directory. A directory that cannot be written is only read.
+    """
+    before = _read(results / INDEX)
+    entries: dict[str, Entry] = {}
+    runs = []
+    for run_id in stored_ids(results):
+        # Before the files are read: should they be replaced meanwhile, the entry does not fit them and is made again.
+        files = _files(results / run_id)
+        entry = before.get(run_id, {})
+        if entry.get("files") != files:
+            try:
+                entry = {"files": files, "content": read_stored(results, run_id)}
+            except InputError as error:
+                if skipped is not None:
+                    skipped.append(str(error))
+                continue
+        entries[run_id] = entry
+        runs.append(StoredRun(run_id, entry["content"]))
+    if entries != before:
+        with suppress(OSError):
+            _write(results / INDEX, entries)
+    return runs
+
+
+def _files(directory: Path) -> list[list[int]]:
+    """Return what changes whenever a file is written, replaced or copied."""
+    found = []
+    for name in (RUN_FILE, RESULT_FILE):
+        with suppress(OSError):
+            seen = (directory / name).lstat()
+            found.append([seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns])
+    return found
+
+
+def _read(path: Path) -> dict[str, Entry]:
+    """Return the entries; none where the file is missing, damaged or another version's."""
+    try:
+        head, _, body = read_text(path, MAX_BYTES).partition("\n")
+        if json.loads(head) != _head(body):
+            return {}
+        entries = json.loads(body)
+    except (InputError, ValueError, RecursionError):
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+def _write(path: Path, entries: dict[str, Entry]) -> None:
+    body = json.dumps(entries, separators=(",", ":"))
+    # Not synced: what a power cut takes is made again.
+    write_atomic(path, f"{json.dumps(_head(body))}\n{body}", synced=False)
+
+
+def _head(body: str) -> dict[str, Any]:
+    return {"format": FORMAT, "version": __version__, "sha256": hashlib.sha256(body.encode()).hexdigest()}

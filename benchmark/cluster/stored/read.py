@@ -1,0 +1,179 @@
+"""What a stored run says of each node: from its cluster result and run.json, never from samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.cluster.diagnosis.aspects import ENERGY
+from benchmark.errors import InputError
+from benchmark.files import read_record
+from benchmark.records import ClusterResult, Failure, Group, NodeRow, RunRecord
+from benchmark.rundir import FAILURE, NODES, RESULT_FILE, RUN_FILE
+from benchmark.served import ENDPOINT, in_label
+from benchmark.settings import ResolvedSettings, canonical_sha256
+from benchmark.verdict import value_of
+
+METRICS = ("qps", "tokens_per_s", "latency_ms.p50", "ttft_ms.p50", "tpot_ms.p50", ENERGY)
+# Of a reason: so much stands in a line of a list.
+BRIEF = 300
+
+# How a run ended for a node, beside a row's own states. In a partial run a node without a result need not have failed.
+VALID, INVALID, PARTIAL, UNFINISHED = "valid", "invalid", "partial", "no summary"
+KIND = ("profile", "scenario", "model", "engine", "settings")
+"""What tells apart what was asked of a node, as names of labels; `settings` is a hash of all that decides."""
+
+
+@dataclass(frozen=True)
+class StoredNode:
+    """One node in one run. `kind`: what was asked, by KIND. The comparison key is empty where it was not counted."""
+
+    node: str
+    state: str
+    stage: str
+    reason: str
+    kind: tuple[str, ...]
+    comparison_key: str
+    label: str
+    rate: str
+    values: dict[str, float]
+
+    @property
+    def delivered(self) -> bool:
+        """Whether its numbers were part of the totals."""
+        return self.state in (VALID, INVALID)
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """One run; `content` is what the index keeps of it, compact: groups, kinds and rows that refer to them."""
+
+    run_id: str
+    content: Mapping[str, Any]
+
+    @property
+    def created_at(self) -> str:
+        """UTC, ISO 8601."""
+        return str(self.content["created_at"])
+
+    @property
+    def inventory(self) -> Sequence[str]:
+        """The nodes that the inventory had; empty: not known."""
+        return list(self.content["inventory"])
+
+    @property
+    def names(self) -> list[str]:
+        """The nodes that were asked."""
+        return list(self.content["nodes"])
+
+    def node(self, name: str) -> StoredNode | None:
+        """Return what the run says of a node; None where it was not asked."""
+        row = self.content["nodes"].get(name)
+        if row is None:
+            return None
+        state, stage, reason, kind, group, values = row
+        key, label, rate = self.content["groups"][group] if group is not None else ("", "", "")
+        known = {metric: value for metric, value in zip(METRICS, values, strict=True) if value is not None}
+        return StoredNode(name, state, stage, reason, tuple(self.content["kinds"][kind]), key, label, rate, known)
+
+
+def read_stored(results: Path, run_id: str) -> dict[str, Any]:
+    """Return the `content` of a StoredRun from the run's files. Raises InputError where they cannot be read."""
+    directory = results / run_id
+    run = read_record(directory / RUN_FILE, RunRecord)
+    rows: dict[str, NodeRow] = {}
+    groups: Sequence[Group] = ()
+    summary = directory / RESULT_FILE
+    partial = False
+    if summary.is_file():
+        result = read_record(summary, ClusterResult)
+        rows, groups, partial = {row.node: row for row in result.nodes}, result.groups, bool(result.partial)
+    kinds: list[tuple[str, ...]] = []
+    keys: list[tuple[str, str, str]] = []
+    nodes = {}
+    for node, asked in run.nodes.items():
+        row = rows.get(node)
+        group = None
+        if row is not None and row.counted and row.metrics and row.group is not None and row.group < len(groups):
+            group = _place(keys, _key(groups[row.group], row))
+        state, stage, reason = _state(directory, node, row)
+        state = PARTIAL if partial and row is not None and not row.counted else state
+        values = [None] * len(METRICS) if row is None or group is None else [_value(row, metric) for metric in METRICS]
+        nodes[node] = [state, stage, reason, _place(kinds, kind_of(asked)), group, values]
+    return {
+        "created_at": run.created_at,
+        "inventory": list(run.inventory),
+        "groups": [list(key) for key in keys],
+        "kinds": [list(kind) for kind in kinds],
+        "nodes": nodes,
+    }
+
+
+def history_key(group: Group, row: NodeRow) -> str:
+    """Return the hash of what must be equal for a node's runs to be one series."""
+    return canonical_sha256([sorted(group.key.items()), row.gpus, row.rate])[:16]
+
+
+def kind_of(asked: ResolvedSettings) -> tuple[str, ...]:
+    """Return the values of KIND for what a node was asked: known also of a node that failed."""
+    settings, profile = asked.settings, asked.profile
+    scenario = str(profile.scenario_options.get("scenario", profile.scenario))
+    # Which model a server has is its own to say.
+    model = settings.benchmark_endpoint_model if profile.engine == ENDPOINT else settings.benchmark_model
+    deciding = [
+        settings.benchmark_model,
+        settings.benchmark_model_revision,
+        settings.benchmark_dtype,
+        settings.benchmark_device,
+        settings.benchmark_dataset_path,
+        settings.benchmark_replicas,
+        settings.benchmark_endpoint_urls,
+        # A schedule's rate decides how long queries wait; of other scenarios it is a limit.
+        settings.benchmark_target_qps if scenario == "Server" else None,
+        profile.model_dump(mode="json"),
+    ]
+    return profile.name, scenario, model, profile.engine, canonical_sha256(deciding)[:8]
+
+
+def _state(directory: Path, node: str, row: NodeRow | None) -> tuple[str, str, str]:
+    """Return how a node ended, in which stage, and why in a line; the last two are empty where it is valid."""
+    failure = None
+    if row is None or not (row.counted or row.stage):
+        with suppress(InputError):
+            failure = read_record(directory / NODES / node / FAILURE, Failure)
+    if row is None:
+        return UNFINISHED, failure.stage if failure else "", _brief(failure.reason if failure else "")
+    if row.counted:
+        valid = row.verdict is not None and row.verdict.valid
+        return (VALID, "", "") if valid else (INVALID, "", _brief(row.reason))
+    return row.status, row.stage or (failure.stage if failure else ""), _brief(row.reason)
+
+
+def _brief(reason: str) -> str:
+    line = " ".join(reason.split())
+    return line if len(line) <= BRIEF else f"{line[:BRIEF]} ..."
+
+
+def _key(group: Group, row: NodeRow) -> tuple[str, str, str]:
+    key = group.key
+    parts = [key.get("profile", ""), in_label("dtype", key.get("dtype", "")), key.get("engine", ""), row.gpu or ""]
+    rate = f"at {row.rate} queries/s" if row.rate and row.rate != "searched" else ""
+    label = ", ".join(part for part in (*parts, rate) if part)[:4000]
+    return history_key(group, row), label, row.rate
+
+
+def _value(row: NodeRow, metric: str) -> float | None:
+    if metric == ENERGY:
+        value = row.energy.tokens_per_joule if row.energy else None
+    else:
+        value = value_of(row.metrics, metric) if row.metrics else None
+    return float(value) if value is not None and value > 0 else None
+
+
+def _place(known: list[Any], value: Any) -> int:
+    if value not in known:
+        known.append(value)
+    return known.index(value)

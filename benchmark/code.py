@@ -1,0 +1,78 @@
+"""Which code measures: a hash of the package's files, and the commit of the checkout that they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from zipfile import ZipFile
+
+from benchmark.provisioned import ENGINES
+from benchmark.records import Code
+
+PACKAGE = Path(__file__).resolve().parent
+# Of a checkout: what can change a number, or how it is come by. An inventory is its owner's to edit.
+DECIDES = (
+    "benchmark",
+    "playbooks",
+    "plugins",
+    "roles",
+    "pyproject.toml",
+    "requirements-node.txt",
+    *(engine.lock.file for engine in ENGINES.values()),
+)
+GIT_S = 10
+# Hex digits of a hash that people compare.
+SHORT = 12
+
+
+def installed_sha256() -> str:
+    """Return the hash of the code that runs here, from the files themselves: nobody need have kept it right."""
+    files = (path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return _sha256((path.relative_to(PACKAGE.parent).as_posix(), path.read_bytes()) for path in files)
+
+
+def wheel_sha256(wheel: Path) -> str:
+    """Return the same hash of the code in a wheel: what `installed_sha256` gives where that is installed."""
+    with ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.startswith(f"{PACKAGE.name}/") and not name.endswith("/")]
+        return _sha256((name, archive.read(name)) for name in names)
+
+
+def code_of(checkout: Path, sha256: str) -> Code:
+    """Return what is known of code with that hash: the commit of its checkout, and whether files were changed since.
+
+    Where there is no git, or no repository that this user may read, neither is known.
+    """
+    commit = _git(checkout, "rev-parse", "HEAD")
+    changed = _git(checkout, "status", "--porcelain", "--", *(name for name in DECIDES if (checkout / name).exists()))
+    known = bool(commit) and changed is not None
+    return Code(sha256=sha256, commit=commit or "", modified=bool(changed) if known else None)
+
+
+def code_words(code: Code | None) -> str:
+    """Return which code it is, for people: "1c2f9e03a1b2 (commit 8199c4cd12ab, modified)"; empty: not known."""
+    if code is None:
+        return ""
+    commit = f"commit {code.commit[:SHORT]}" if code.commit else "commit unknown"
+    return f"{code.sha256[:SHORT]} ({commit}{', modified' if code.modified else ''})"
+
+
+def _sha256(files: Iterable[tuple[str, bytes]]) -> str:
+    lines = sorted(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _git(checkout: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(checkout), "--no-optional-locks", *words],
+            capture_output=True,
+            text=True,
+            timeout=GIT_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

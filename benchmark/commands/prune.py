@@ -1,0 +1,86 @@
+"""`python3 -m benchmark prune`: remove old runs from the results directory, once it was shown which."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmark.cluster.ages import parse_age
+from benchmark.cluster.pruning import PINNED, Plan, Stored, plan, remove
+from benchmark.commands import where
+from benchmark.errors import EXIT_VALID, InputError, RunError
+from benchmark.text import byte_size, clean
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `prune`."""
+    parser.epilog = (
+        "A run goes where it is neither among the newest nor young, as far as either is given. Never a baseline, a run "
+        f"that --never or {PINNED} (beside the runs, an id a line) names, one that goes on, the newest with its "
+        "settings and hardware, or what is no run of this user. Without --yes nothing is removed."
+    )
+    parser.add_argument("--keep", type=int, metavar="N", help="the newest N runs stay")
+    parser.add_argument("--older-than", metavar="AGE", help="younger runs stay: 12h, 90d, 4w")
+    parser.add_argument("--never", action="append", default=[], metavar="RUN", help="this run stays; may be repeated")
+    parser.add_argument("--yes", action="store_true", help="remove what is shown")
+    where.add_arguments(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Show what would go, or remove it; return 0. Raises InputError; RunError where something could not be removed."""
+    if arguments.keep is None and arguments.older_than is None:
+        raise InputError("Say which runs are old: --keep N, --older-than 90d, or both.")
+    if arguments.keep is not None and arguments.keep < 0:
+        raise InputError("--keep takes a number of runs.")
+    older_s = None if arguments.older_than is None else parse_age(arguments.older_than, "--older-than")
+    results = where.results_dir(arguments)
+    planned = plan(results, arguments.keep, older_s, arguments.never)
+    _show(planned, results, done=arguments.yes)
+    if arguments.yes:
+        _remove(planned)
+    elif planned.goes:
+        print("Nothing was removed yet: --yes removes what is shown.")
+    return EXIT_VALID
+
+
+def _show(planned: Plan, results: Path, done: bool) -> None:
+    for one in planned.goes:
+        print(f"{byte_size(one.size):>9}  {one.name}  {_described(one)}")
+    total = byte_size(sum(one.size for one in planned.goes))
+    what = f"{_runs(len(planned.goes))}, {total}" if planned.goes else "no run"
+    print(f"{what[0].upper()}{what[1:]} {'to be removed' if done else 'would be removed'} from {results.resolve()}.")
+    for name, why in planned.stays.items():
+        print(f"    stays  {name}: {clean(why)}")
+    for name, why in planned.foreign.items():
+        print(f"    left alone  {clean(name)}: {clean(why)}")
+    if planned.young:
+        verb = "is" if planned.young == 1 else "are"
+        print(f"{_runs(planned.young)} {verb} not old.")
+
+
+def _described(one: Stored) -> str:
+    if one.run is None:
+        return "left of a removal that was cut short"
+    profiles = sorted({asked.profile.name for asked in one.run.nodes.values()})
+    count = len(one.run.nodes)
+    return f"{one.age_s / 86400:.0f} d old, {', '.join(profiles)}, {count} node{'' if count == 1 else 's'}"
+
+
+def _remove(planned: Plan) -> None:
+    freed, failures = 0, []
+    for one in planned.goes:
+        try:
+            remove(one)
+            freed += one.size
+        except OSError as error:
+            failures.append(f"{error.filename or one.directory} cannot be removed: {error.strerror}.")
+        except InputError as error:
+            failures.append(str(error))
+    if planned.goes:
+        print(f"{byte_size(freed)} freed.")
+    if failures:
+        raise RunError("\n".join(failures))
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'' if count == 1 else 's'}"

@@ -1,0 +1,69 @@
+"""An engine that is provisioned, as the system under test: installed by its role, started here, ended with the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import JsonValue
+
+from benchmark.errors import SetupError
+from benchmark.node.engines import endpoint
+from benchmark.node.serving.provisioned import HOST, command, free_port
+from benchmark.node.watch.environment import visible_gpus
+from benchmark.profiles import Generation
+from benchmark.provisioned_engine import ProvisionedEngine
+from benchmark.records import EngineInfo
+from benchmark.settings import Settings
+
+
+class Engine(endpoint.Engine):
+    """The client of a server that nobody else uses; what it is told are its options and the run's own settings."""
+
+    def __init__(
+        self, declared: ProvisionedEngine, settings: Settings, generation: Generation, options: dict[str, Any]
+    ) -> None:
+        super().__init__(settings, generation, options)
+        self.declared, self.name, self.called = declared, declared.name, declared.title
+
+    def load(self) -> EngineInfo:
+        """Start the server on a free port of loopback and wait until it serves the model.
+
+        Raises InputError for options that do not exist, SetupError where the environment or the model is not there,
+        GPUs are too few, or the server does not start.
+        """
+        options = self.declared.check_options(self.options)
+        self._gpus = self._used(options.tensor_parallel_size)
+        port = free_port()
+        start = command(self.declared, self.settings, options, port, self._gpus // options.tensor_parallel_size)
+        # Whoever looks into the log while it starts, or after it did not, finds what was asked there too.
+        print(f"Starting {self.called}: {start}", flush=True)
+        self.settings = self.settings.model_copy(
+            update={
+                "benchmark_endpoint_urls": [f"http://{HOST}:{port}"],
+                "benchmark_endpoint_start": start,
+                "benchmark_endpoint_model": self.settings.benchmark_model,
+            }
+        )
+        return super().load()
+
+    def _check_options(self) -> None:
+        """They were checked when the command was made."""
+
+    def _replicas(self) -> int:
+        return self._gpus
+
+    def _details(self) -> dict[str, JsonValue]:
+        return {"options": self.declared.check_options(self.options).model_dump(mode="json")}
+
+    def _used(self, spread: int) -> int:
+        """Return how many GPUs serve: all that are visible, or `benchmark_replicas` of them; 1 on the CPU."""
+        if self.settings.benchmark_device == "cpu":
+            return 1
+        there, asked = len(visible_gpus()[0]), self.settings.benchmark_replicas
+        wanted = there - there % spread if asked == "auto" else asked
+        if wanted > there or wanted < spread or wanted % spread:
+            raise SetupError(
+                f"{self.called} is to serve from {max(wanted, spread)} GPUs (benchmark_replicas: {asked}, "
+                f"tensor_parallel_size: {spread}), and {there} are visible."
+            )
+        return wanted

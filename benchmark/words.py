@@ -1,0 +1,45 @@
+"""English for counts, changes and stages: one helper each, so that nothing says "1 nodes", "-0.0%" or "while ready"."""
+
+from __future__ import annotations
+
+from benchmark.records.base import Stage
+
+# How a sentence goes on that says when something happened.
+_DURING: dict[Stage, str] = {
+    "preflight": "in preflight",
+    "python_env": "while its environment was made",
+    "hf_cache": "while its model was provided",
+    "environment": "while the node was examined",
+    "loading": "while loading",
+    "warm-up": "during the warm-up",
+    "searching": "during the search for its rate",
+    "ready": "while it waited for the other nodes",
+    "measuring alone": "while measuring alone",
+    "measuring": "while measuring",
+    "accuracy": "during the accuracy run",
+    "audit": "during the compliance test",
+    "done": "after it had measured",
+    "fetch": "while its files were fetched",
+}
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """Return a count with its noun: "1 node", "2 nodes", "1,200 queries" (of "query" and "queries")."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def during(stage: Stage) -> str:
+    """Return the words for the time of a run's stage, which follow "failed" and "interrupted"."""
+    return _DURING[stage]
+
+
+def percent(change: float, digits: int = 1) -> str:
+    """Return a relative change in percent with its sign, and no sign where it rounds to nothing."""
+    text = f"{change:+.{digits}%}"
+    return text[1:] if float(text[:-1]) == 0 else text
+
+
+def sentences(text: str) -> str:
+    """Return lines as sentences in one paragraph: each ends with a full stop, or as it does."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(line if line[-1] in ".?!" else f"{line}." for line in lines)

@@ -1,0 +1,400 @@
+"""Every day, by several people: two users, two checkouts, three profiles, many runs, over real sshd on loopback.
+
+Both users begin each pair of runs in the same second, as two timers would. They log in to the nodes by accounts of
+their own and by one that they share, in turn; now and then a controller is killed, and its run resumed or left alone.
+The engine is the simulated one, and the two checkouts differ, so that a result says whose code measured. At the end
+everything is held against what it should be (everyday_checks.py), and the project's own means of cleaning are tried.
+Exit code 1: something is wrong.
+
+As root it makes three accounts and removes them at its end; otherwise this user stands for all of them.
+
+    python3 -m benchmarks.everyday [--runs 40] [--set NAME=VALUE] [--python PATH] [--keep DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmark.rundir import RUN_FILE
+from benchmark.settings import Settings
+from benchmarks.everyday_checks import Everything, check_all
+from benchmarks.farm import address, end_masters, tree
+from tests.integration.ssh_nodes import CHECKOUT, Cluster, SshNode
+
+NODES = ("node1", "node2")
+# Of farm's addresses, where no other measurement's nodes are.
+FIRST_ADDRESS = 50_000
+LIMIT_S = 400
+# Within each checkout.
+EXPORTS = "prometheus"
+# Of each person's runs: these two are killed while they measure; the first is resumed, the second left alone.
+KILLED_AND_RESUMED, KILLED = 3, 5
+# What says in a result whose code measured.
+MARK = '"slowdown": self._slowdown'
+
+
+def profile(name: str, samples: int, tokens: int) -> dict[str, Any]:
+    """Return a profile whose answers take 20 ms and 2 ms a token."""
+    return {
+        "name": name,
+        "version": 1,
+        "kind": "self-test",
+        "scenario": "closed_loop",
+        "engine": "simulated",
+        "engine_options": {"ttft_ms": 20, "tpot_ms": 2},
+        "dataset": "curated",
+        "samples": samples,
+        "warmup": 1,
+        "generation": {"max_new_tokens": tokens, "min_new_tokens": tokens},
+        "limits": [{"metric": "queries.failed", "at_most": 0}],
+    }
+
+
+PROFILES = {
+    one["name"]: one
+    for one in (profile("everyday-short", 40, 8), profile("everyday-chat", 20, 32), profile("everyday-long", 20, 64))
+}
+
+
+@dataclass
+class Person:
+    """Somebody with a checkout and results; `accounts` are those on the nodes: their own, and the shared one."""
+
+    name: str
+    account: str
+    accounts: tuple[str, str]
+    place: Path
+    python: Path
+    runs: list[Run] = field(default_factory=list)
+
+    @property
+    def checkout(self) -> Path:
+        return self.place / "checkout"
+
+    @property
+    def results(self) -> Path:
+        """Where it is by default: both people's settings are the same, as those of two strangers would be."""
+        return self.checkout / "results"
+
+    @property
+    def exports(self) -> Path:
+        """Where the newest run of each profile lies for Prometheus."""
+        return self.checkout / EXPORTS
+
+    @property
+    def notified(self) -> Path:
+        """The verdicts that benchmark_notify was given, one a line."""
+        return self.place / "notified.jsonl"
+
+    def inventory(self, account: str) -> Path:
+        return self.place / f"hosts-{account}.yml"
+
+    def words(self, *words: str) -> list[str]:
+        """Return a command as this person would give it; nothing of our own environment is theirs."""
+        home = self.place if os.geteuid() == 0 else Path.home()
+        path = f"{self.python.parent}:/usr/local/bin:/usr/bin:/bin"
+        given = {"HOME": home, "PATH": path, "LANG": "C.UTF-8", "ANSIBLE_NOCOLOR": 1}
+        given["ANSIBLE_SSH_CONTROL_PATH_DIR"] = self.place / "cp"
+        user = ["runuser", "-u", self.account, "--"] if os.geteuid() == 0 else []
+        return [*user, "env", "-i", *(f"{name}={value}" for name, value in given.items()), *words]
+
+    def python_m(self, *words: str) -> list[str]:
+        return self.words(str(self.python), "-m", "benchmark", *words)
+
+    def ask(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the project's commands to its end."""
+        return subprocess.run(
+            self.python_m(*words), cwd=self.checkout, capture_output=True, text=True, check=False, timeout=LIMIT_S
+        )
+
+    def play(self, playbook: str, account: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a playbook on the nodes as that account, to its end."""
+        given = ["ansible-playbook", f"playbooks/{playbook}.yml", "-i", str(self.inventory(account)), *words]
+        return subprocess.run(
+            self.words(*given), cwd=self.checkout, capture_output=True, text=True, check=False, timeout=LIMIT_S
+        )
+
+    def known(self) -> set[str]:
+        """Return the ids of the runs that lie in the results directory."""
+        return {path.parent.name for path in self.results.glob(f"*/{RUN_FILE}") if not path.parent.is_symlink()}
+
+
+@dataclass
+class Run:
+    """A run that was asked for, and what came of it."""
+
+    number: int
+    profile: str
+    account: str
+    log: Path
+    run_id: str = ""
+    code: int | None = None
+    fate: str = "ran"
+    """ran, resumed (after its controller was killed) or abandoned (the same, and left alone)."""
+
+
+def work_through(person: Person, plan: list[Run], together: threading.Barrier) -> None:
+    """Do a person's runs one after the other, each begun in the same second as the other person's."""
+    for run in plan:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(LIMIT_S)
+        before = person.known()
+        began = time.monotonic()
+        given = ["-e", f"benchmark_profile={person.place.parent}/profiles/{run.profile}.yaml"]
+        if run.number % 2:
+            words = person.python_m(
+                "ci", "--inventory", str(person.inventory(run.account)), "--policy", "nodes", *given
+            )
+        else:
+            words = person.words(
+                "ansible-playbook", "playbooks/benchmark.yml", "-i", str(person.inventory(run.account)), *given
+            )
+        killed = run.number in (KILLED_AND_RESUMED, KILLED)
+        run.code = _do(person, run, words, before, kill=killed)
+        new = sorted(person.known() - before)
+        run.run_id = new[-1] if new else ""
+        if killed:
+            run.fate = "abandoned"
+        if run.number == KILLED_AND_RESUMED and run.run_id:
+            run.fate = "resumed"
+            run.code = _do(person, run, [*words, "-e", f"benchmark_resume={run.run_id}"], before, kill=False)
+        person.runs.append(run)
+        print(
+            f"{person.name} {run.number + 1:>2}/{len(plan)} {run.profile:<15} as {run.account:<12} {run.fate:<9} "
+            f"exit code {run.code}, {time.monotonic() - began:.0f} s  {run.run_id or 'no run was opened'}",
+            flush=True,
+        )
+
+
+def _do(person: Person, run: Run, words: list[str], before: set[str], kill: bool) -> int | None:
+    """Run a command; with `kill` end all of the controller's processes as soon as a node has a sample."""
+    with run.log.open("a") as log:
+        process = subprocess.Popen(
+            words, cwd=person.checkout, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+        deadline = time.monotonic() + LIMIT_S
+        while process.poll() is None and time.monotonic() < deadline:
+            if kill and any(_measures(run.account, run_id) for run_id in person.known() - before):
+                _kill(process)
+            time.sleep(0.05)
+        if process.poll() is None:
+            _kill(process)
+        return process.wait()
+
+
+def _measures(account: str, run_id: str) -> bool:
+    runs = Path(f"~{account}").expanduser() / ".local/share/llm-benchmark/runs" / run_id
+    return any(path.stat().st_size for path in runs.glob("*/samples.jsonl"))
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to a process and all that it started here; what runs on the nodes descends from sshd."""
+    for pid in tree(process.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+# What it takes.
+
+
+@contextlib.contextmanager
+def accounts(place: Path) -> Iterator[dict[str, str]]:
+    """Yield the accounts of a, b and the one that both share; as root they are made, and removed again."""
+    if os.geteuid() != 0:
+        user = os.environ.get("USER") or str(os.geteuid())
+        yield dict.fromkeys(("a", "b", "shared"), user)
+        return
+    names = {who: f"everyday{os.getpid() % 10_000}{who[0]}" for who in ("a", "b", "shared")}
+    try:
+        for who, name in names.items():
+            # "*": no password, and yet not locked, which sshd refuses.
+            words = [
+                "useradd",
+                "--create-home",
+                "--home-dir",
+                str(place / who),
+                "--shell",
+                "/bin/bash",
+                "-p",
+                "*",
+                name,
+            ]
+            subprocess.run(words, check=True)
+            (place / who).chmod(0o755)
+        yield names
+    finally:
+        for name in names.values():
+            for pid in processes_of(name):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            subprocess.run(["userdel", "--force", name], check=False, capture_output=True)
+
+
+def processes_of(account: str) -> list[int]:
+    """Return the processes of an account that was made for this."""
+    import pwd
+
+    uid, found = pwd.getpwnam(account).pw_uid, []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if entry.stat().st_uid == uid:
+                found.append(int(entry.name))
+    return found
+
+
+def controllers_python(place: Path, account: str) -> Path:
+    """Return a Python with what a controller needs, which the account may use: this one, or one that is made for it."""
+    if os.geteuid() != 0:
+        return Path(sys.executable)
+    for candidate in (sys.executable, "/usr/local/bin/python3", "/usr/bin/python3"):
+        found = Path(candidate)
+        usable = (
+            found.exists()
+            and not subprocess.run(
+                [
+                    "runuser",
+                    "-u",
+                    account,
+                    "--",
+                    str(found),
+                    "-c",
+                    "import sys, venv; sys.exit(sys.version_info < (3, 11))",
+                ],
+                capture_output=True,
+                check=False,
+            ).returncode
+        )
+        if usable:
+            break
+    else:
+        raise SystemExit("No Python 3.11 with venv that other accounts may use was found.")
+    print(f"The controllers' environment is made from {found}.", flush=True)
+    subprocess.run([str(found), "-m", "venv", str(place / "controller")], check=True)
+    python = place / "controller" / "bin" / "python3"
+    subprocess.run(
+        [str(python), "-m", "pip", "install", "-qq", "-r", str(CHECKOUT / "requirements.txt")], check=True, cwd=place
+    )
+    return python
+
+
+def make_person(
+    who: str, names: dict[str, str], place: Path, python: Path, cluster: Cluster, more: list[str]
+) -> Person:
+    """Clone this checkout for a person, mark its code as theirs, and write an inventory for each account."""
+    person = Person(who, names[who], (names[who], names["shared"]), place / who, python)
+    person.place.mkdir(exist_ok=True)
+    subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(CHECKOUT), str(person.checkout)], check=True)
+    engine = person.checkout / "benchmark/node/engines/simulated.py"
+    text = engine.read_text()
+    if MARK not in text:
+        raise SystemExit(f"{engine} has no {MARK}: this script marks whose code it is there.")
+    engine.write_text(text.replace(MARK, f'{MARK}, "whose": "{who}"'))
+    for directory in (person.results, person.exports, person.place / "logs", person.place / "cp"):
+        directory.mkdir()
+    key, known_hosts = person.place / "key", person.place / "known_hosts"
+    shutil.copy(cluster.key, key)
+    shutil.copy(cluster.known_hosts, known_hosts)
+    key.chmod(0o600)
+    append = f"sh -c 'tr -d \"\\n\" >> {person.notified}; echo >> {person.notified}'"
+    variables: dict[str, Any] = {
+        "ansible_ssh_private_key_file": str(key),
+        "ansible_ssh_common_args": f"-F none -o UserKnownHostsFile={known_hosts} -o IdentitiesOnly=yes",
+        "benchmark_device": "cpu",
+        "benchmark_dtype": "float32",
+        "benchmark_model": str(place / "model"),
+        "benchmark_timeout_s": 180,
+        # Beside so much else on this machine the verdict is not what this is about.
+        "benchmark_fail_on_invalid": False,
+        "benchmark_notify": append,
+        "python_env_python": str(Path(python).resolve()) if os.geteuid() == 0 else sys.executable,
+        "python_env_requirements": "tests/data/requirements-light.txt",
+        "python_env_min_free_gb": 0.1,
+        "hf_cache_source": "none",
+        "node_environment": {"PIP_COMPILE": "0"},
+    }
+    if "benchmark_prometheus_dir" in Settings.model_fields:
+        variables["benchmark_prometheus_dir"] = EXPORTS
+    variables |= {name: yaml.safe_load(value) for name, _, value in (one.partition("=") for one in more)}
+    for account in person.accounts:
+        cluster.inventory(person.inventory(account), {**variables, "ansible_user": account})
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "-R", person.account, str(person.place)], check=True)
+    return person
+
+
+def main() -> int:
+    """Set all up, do the runs, check, clean, check again; return 1 where something is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--runs", type=int, default=40, help="of both together")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting for all runs")
+    parser.add_argument(
+        "--python", type=Path, metavar="PATH", help="of the controllers, which all accounts may use; else one is made"
+    )
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="a new directory that stays, for looking at it")
+    arguments = parser.parse_args()
+    place = arguments.keep.resolve() if arguments.keep else Path(tempfile.mkdtemp(prefix="everyday."))
+    place.mkdir(exist_ok=True)
+    place.chmod(0o755)
+    (place / "profiles").mkdir()
+    for name, content in PROFILES.items():
+        (place / "profiles" / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    (place / "model").mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
+        (place / "model" / name).write_text("{}")
+    (place / "nodes").mkdir()
+    cluster = Cluster(place / "nodes")
+    people: list[Person] = []
+    try:
+        with accounts(place) as names:
+            for number, name in enumerate(NODES):
+                cluster.join(SshNode(name, address(FIRST_ADDRESS + number), cluster.directory / name))
+            python = arguments.python or controllers_python(place, names["a"])
+            people = [make_person(who, names, place, python, cluster, arguments.set) for who in ("a", "b")]
+            together = threading.Barrier(len(people))
+            threads = [
+                threading.Thread(target=work_through, args=(one, _plan(one, arguments.runs // 2), together))
+                for one in people
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            return check_all(Everything(people, PROFILES, NODES))
+    finally:
+        for person in people:
+            end_masters(person.place / "cp")
+        cluster.stop()
+        if not arguments.keep:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _plan(person: Person, count: int) -> list[Run]:
+    names = list(PROFILES)
+    return [
+        Run(
+            number,
+            names[number % len(names)],
+            person.accounts[number // 2 % 2],
+            person.place / "logs" / f"{number}.txt",
+        )
+        for number in range(count)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

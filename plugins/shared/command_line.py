@@ -1,0 +1,137 @@
+"""The command line of this ansible-playbook, to be run again: as it was given, without what is secret."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from ansible.errors import AnsibleError
+from ansible.parsing.splitter import split_args
+
+from benchmark.settings import Settings
+from benchmark.variables import VARIABLES
+
+KNOWN = frozenset(Settings.model_fields) | {variable.name for variable in VARIABLES}
+SECRET = frozenset(variable.name for variable in VARIABLES if variable.secret)
+# Of variables that are not ours: what Ansible and people call passwords, tokens and keys; a file's name is no secret.
+_SECRET_NAME = re.compile(
+    r"(pass|password|passphrase|secret|token|credentials?|api_?key|authorization)s?$", re.IGNORECASE
+)
+# What of the environment says which ansible-playbook this is.
+_KEPT = ("ANSIBLE_CONFIG", "ANSIBLE_VAULT_PASSWORD_FILE", "ANSIBLE_VAULT_IDENTITY_LIST")
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """A line for a shell, and the variables that it lacks because they are secret."""
+
+    text: str
+    hidden: tuple[str, ...] = ()
+
+
+def command_line(
+    argv: Sequence[str], extras: Sequence[str], *, checkout: Path, cwd: Path, secrets: Collection[str] = ()
+) -> CommandLine:
+    """Return the line that runs `argv` again, wherever it is pasted.
+
+    `extras`: the values of its options -e, as the option parser found them. `secrets`: values that no variable shows
+    but a setting. Of what is secret the whole variable is left out, and -e with it where nothing is left of that.
+    """
+    words, hidden, position = list(argv[1:]), list[str](), 0
+    for extra in extras:
+        kept, names = _without_secrets(extra, secrets)
+        if not names:
+            continue
+        hidden += names
+        position = next(
+            (place for place in range(position, len(words)) if _gives(words[place], extra)),
+            len(words),
+        )
+        if position == len(words):
+            # Not given by a word of its own, or not by this process: nothing of it is in the line.
+            position = 0
+        elif kept:
+            words[position] = words[position].removesuffix(extra) + kept
+        else:
+            # "-e", "VALUE", or both in one word, perhaps behind other letters ("-vve...", which go with it).
+            first = position - 1 if words[position] == extra else position
+            del words[first : position + 1]
+            position = first
+    line = shlex.join(["ansible-playbook", *words])
+    given = [f"{name}={shlex.quote(os.environ[name])}" for name in _KEPT if os.environ.get(name)]
+    there = [] if cwd == checkout else [f"cd {shlex.quote(str(cwd))} &&"]
+    return CommandLine(" ".join([*there, *given, line]), tuple(dict.fromkeys(hidden)))
+
+
+def _gives(word: str, extra: str) -> bool:
+    return word == extra or (word.startswith("-") and word.endswith(extra))
+
+
+def _without_secrets(extra: str, secrets: Collection[str]) -> tuple[str, list[str]]:
+    """Return what of a value of -e is no secret, and the names of what is."""
+    if extra.startswith("@"):
+        return extra, []
+    if extra[:1] in "[{":
+        return _mapping_without_secrets(extra, secrets)
+    try:
+        pairs = split_args(extra)
+    except AnsibleError:
+        return "", ["-e"]
+    hidden = [pair for pair in pairs if _is_secret(*_name_and_value(pair), secrets)]
+    kept = " ".join(pair for pair in pairs if pair not in hidden)
+    return (kept if hidden else extra), [_name_and_value(pair)[0] for pair in hidden]
+
+
+def _mapping_without_secrets(extra: str, secrets: Collection[str]) -> tuple[str, list[str]]:
+    try:
+        given = yaml.safe_load(extra)
+    except yaml.YAMLError:
+        given = None
+    if not isinstance(given, dict):
+        return "", ["-e"]
+    hidden = [str(name) for name, value in given.items() if _is_secret(str(name), value, secrets)]
+    if not hidden:
+        return extra, []
+    # A flow mapping, as it was: YAML is read where JSON is.
+    kept = {name: value for name, value in given.items() if str(name) not in hidden}
+    text = yaml.safe_dump(kept, default_flow_style=True, width=float("inf"), sort_keys=False).strip()
+    return (text if kept else ""), hidden
+
+
+def _name_and_value(pair: str) -> tuple[str, str]:
+    name, _, value = pair.partition("=")
+    return name, value
+
+
+def _is_secret(name: str, value: object, secrets: Collection[str]) -> bool:
+    if name in KNOWN:
+        return name in SECRET  # what other settings say is in the run's files
+    if any(_SECRET_NAME.search(each) for each in (name, *_names_within(value))):
+        return True
+    return any(secret in text for text in _texts_within(value) for secret in secrets)
+
+
+def _names_within(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield str(name)
+            yield from _names_within(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _names_within(inner)
+
+
+def _texts_within(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts_within(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts_within(inner)
+    else:
+        yield str(value)

