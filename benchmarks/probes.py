@@ -81,12 +81,12 @@ def independent(torch: Any) -> dict[str, float]:
     for name, _, product in matrix_rate.products(Gpu(torch, 0, ""), size):
         # Twice in a row, the first to warm the GPU up: do_bench leaves it pauses, in which it cools.
         _looped_s(torch, product)
-        found[f"matrix {name}"] = 2 * size**3 / _looped_s(torch, product) / 1e12
-        found[f"matrix {name}, do_bench"] = 2 * size**3 / seconds(product) / 1e12
+        found[f"matrix_{name}"] = 2 * size**3 / _looped_s(torch, product) / 1e12
+        found[f"matrix_{name}, do_bench"] = 2 * size**3 / seconds(product) / 1e12
     host = torch.ones(2**28, dtype=torch.uint8).pin_memory()
     there = torch.empty(2**28, dtype=torch.uint8, device="cuda")
-    found["host to device"] = 2**28 / seconds(lambda: there.copy_(host, non_blocking=True)) / 1e9
-    found["device to host"] = 2**28 / seconds(lambda: host.copy_(there, non_blocking=True)) / 1e9
+    found["host_to_device"] = 2**28 / seconds(lambda: there.copy_(host, non_blocking=True)) / 1e9
+    found["device_to_host"] = 2**28 / seconds(lambda: host.copy_(there, non_blocking=True)) / 1e9
     return found
 
 
@@ -107,8 +107,8 @@ def _memory(torch: Any, seconds: Callable[[Callable[[], Any]], float]) -> dict[s
     source = torch.rand(count, device="cuda")
     target = torch.empty_like(source)
     return {
-        "device memory read": 4 * count / seconds(lambda: torch.sum(source)) / 1e9,
-        "device memory copy": 8 * count / seconds(lambda: torch.neg(source, out=target)) / 1e9,
+        "device_memory_read": 4 * count / seconds(lambda: torch.sum(source)) / 1e9,
+        "device_memory_copy": 8 * count / seconds(lambda: torch.neg(source, out=target)) / 1e9,
     }
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Literal
+
 from pydantic import Field
 
 from benchmark.records.base import Count, Name, Record, Text
+
+# The figure that counts results of the sustained matrix product which differ from the first one.
+WRONG = "wrong_products"
 
 
 class Measured(Record):
@@ -12,6 +18,13 @@ class Measured(Record):
 
     value: float
     unit: Name
+
+    @property
+    def better(self) -> Literal["higher", "lower"] | None:
+        """Which way is better, by the unit; None: it says something of the others (a clock, a temperature)."""
+        if self.unit.endswith("/s"):
+            return "higher"
+        return "lower" if self.unit == "us" else None
 
 
 class GpuProbes(Record):
@@ -31,3 +44,10 @@ class HardwareProbes(Record):
     between_gpus: dict[Name, Measured] = Field(default_factory=dict, description="each pair, and all together")
     notes: tuple[Text, ...] = Field((), description="what could not be measured, and why, a sentence each")
     seconds: float = Field(description="how long all of it took")
+
+    def places(self) -> Iterator[tuple[str, dict[str, Measured]]]:
+        """Yield in words where figures were measured, and the figures."""
+        yield "", self.node
+        for gpu in self.gpus:
+            yield f"GPU {gpu.index}", gpu.figures
+        yield "", self.between_gpus

@@ -34,7 +34,7 @@ def measure(torch: ModuleType) -> Mapping[str, Figure]:
             raise RuntimeError("the all-reduce of the node's GPUs failed")
         large_s, small_s = results.get()
     rate = 2 * (count - 1) / count * LARGE / large_s / 1e9
-    return {"all-reduce": Figure(rate, "GB/s"), "all-reduce of 16 KiB": Figure(small_s * 1e6, "us")}
+    return {"all_reduce": Figure(rate, "GB/s"), "all_reduce_16_kib": Figure(small_s * 1e6, "us")}
 
 
 def _rank(rank: int, count: int, store: str, results: Any) -> None:

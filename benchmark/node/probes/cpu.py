@@ -19,7 +19,7 @@ def measure(host: Host) -> dict[str, Figure]:
     with ThreadPoolExecutor(host.cores) as pool:
         one = statistics.median(_rate() for _ in range(ROUNDS))
         every = statistics.median(sum(pool.map(lambda _: _rate(), range(host.cores))) for _ in range(ROUNDS))
-    return {"CPU, one core": Figure(one / 1e6, "MB/s"), "CPU, all cores": Figure(every / 1e6, "MB/s")}
+    return {"cpu_one_core": Figure(one / 1e6, "MB/s"), "cpu_all_cores": Figure(every / 1e6, "MB/s")}
 
 
 def _rate() -> float:

@@ -21,6 +21,6 @@ def measure(gpu: Gpu) -> dict[str, Figure]:
     copy_s = median_s(torch, lambda: target.copy_(source))
     size = source.numel() * 4
     return {
-        "device memory read": Figure(size / read_s / 1e9, "GB/s"),
-        "device memory copy": Figure(2 * size / copy_s / 1e9, "GB/s"),
+        "device_memory_read": Figure(size / read_s / 1e9, "GB/s"),
+        "device_memory_copy": Figure(2 * size / copy_s / 1e9, "GB/s"),
     }

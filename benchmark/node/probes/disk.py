@@ -23,7 +23,7 @@ def measure(host: Host) -> dict[str, Figure]:
     if largest is None or largest.stat().st_size < 4 * BLOCK:
         return {}
     rate = _rate(largest)
-    return {} if rate is None else {"disk read": Figure(rate / 1e9, "GB/s")}
+    return {} if rate is None else {"disk_read": Figure(rate / 1e9, "GB/s")}
 
 
 def _rate(path: Path) -> float | None:

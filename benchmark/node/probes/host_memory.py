@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,16 +11,18 @@ from benchmark.node.probes.interfaces import Figure, Host, Scope
 
 SCOPE: Scope = "node"
 # Beyond the caches of all cores together.
-BYTES, ROUNDS, MOST_THREADS = 2**28, 5, 16
+BYTES, ROUNDS, MOST_THREADS = 2**29, 10, 16
 
 
 def measure(host: Host) -> dict[str, Figure]:
-    """Return the rate of copies (bytes read and written) by several threads, in GB/s."""
+    """Return the rate of copies (bytes read and written) by several threads, in GB/s: the best of ten, as STREAM does.
+
+    What else a node does makes a round slower and none faster.
+    """
     threads = min(MOST_THREADS, host.cores)
     source = np.ones(BYTES, dtype=np.uint8)
-    target = np.empty_like(source)
+    target = np.zeros_like(source)
     parts = list(zip(np.array_split(source, threads), np.array_split(target, threads), strict=True))
-    target[:] = 0  # each page is there
 
     def round_s(pool: ThreadPoolExecutor) -> float:
         began = time.perf_counter()
@@ -29,5 +30,6 @@ def measure(host: Host) -> dict[str, Figure]:
         return time.perf_counter() - began
 
     with ThreadPoolExecutor(threads) as pool:
-        seconds = statistics.median(round_s(pool) for _ in range(ROUNDS))
-    return {"host memory copy": Figure(2 * BYTES / seconds / 1e9, "GB/s")}
+        round_s(pool)  # each page is there, in the memory of the core that copies it where the system sees to that
+        seconds = min(round_s(pool) for _ in range(ROUNDS))
+    return {"host_memory_copy": Figure(2 * BYTES / seconds / 1e9, "GB/s")}

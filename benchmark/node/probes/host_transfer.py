@@ -18,6 +18,6 @@ def measure(gpu: Gpu) -> dict[str, Figure]:
     to_s = median_s(torch, lambda: there.copy_(host, non_blocking=True), rounds=10)
     from_s = median_s(torch, lambda: host.copy_(there, non_blocking=True), rounds=10)
     return {
-        "host to device": Figure(BYTES / to_s / 1e9, "GB/s"),
-        "device to host": Figure(BYTES / from_s / 1e9, "GB/s"),
+        "host_to_device": Figure(BYTES / to_s / 1e9, "GB/s"),
+        "device_to_host": Figure(BYTES / from_s / 1e9, "GB/s"),
     }

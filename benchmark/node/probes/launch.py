@@ -27,4 +27,4 @@ def measure(gpu: Gpu) -> dict[str, Figure]:
     launches(LAUNCHES)
     each = statistics.median(launches(LAUNCHES) for _ in range(ROUNDS))
     there_and_back = statistics.median(launches(1) for _ in range(LAUNCHES))
-    return {"kernel launch": Figure(each * 1e6, "us"), "kernel round trip": Figure(there_and_back * 1e6, "us")}
+    return {"kernel_launch": Figure(each * 1e6, "us"), "kernel_round_trip": Figure(there_and_back * 1e6, "us")}

@@ -17,7 +17,7 @@ def measure(gpu: Gpu) -> dict[str, Figure]:
     found = {}
     for name, unit, product in products(gpu, SIZE):
         seconds = steady_s(gpu.torch, product)
-        found[f"matrix {name}"] = Figure(2 * SIZE**3 / seconds / 1e12, unit)
+        found[f"matrix_{name}"] = Figure(2 * SIZE**3 / seconds / 1e12, unit)
     return found
 
 

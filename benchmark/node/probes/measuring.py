@@ -4,14 +4,17 @@
     python3 -m benchmark.node.probes.measuring gpus
     python3 -m benchmark.node.probes.measuring node DIRECTORY
 
-prints one line of JSON: `figures`, name -> [value, unit], and `notes`, what could not be measured and why.
+prints one line of JSON: `figures`, name -> [value, unit], and `notes`, what could not be measured and why. It
+ends, with all processes of its session, when its standard input does.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +35,16 @@ def measure(scope: Any, place: Any) -> dict[str, Any]:
     return {"figures": figures, "notes": notes}
 
 
+def end_with_input() -> None:
+    """Wait for the end of the standard input: whoever wanted the figures is gone then."""
+    os.read(0, 1)
+    os.killpg(0, signal.SIGKILL)
+
+
 def main(scope: str, *words: str) -> None:
     """Measure and print."""
+    if os.getpgrp() == os.getpid():
+        threading.Thread(target=end_with_input, daemon=True).start()
     if scope == "node":
         host = Host(Path(words[0]), len(os.sched_getaffinity(0)))
         found = measure(scope, host)

@@ -18,7 +18,7 @@ def measure(torch: ModuleType) -> Mapping[str, Figure]:
     for one, other in itertools.permutations(range(torch.cuda.device_count()), 2):
         source = torch.ones(BYTES, dtype=torch.uint8, device=f"cuda:{one}")
         target = torch.empty(BYTES, dtype=torch.uint8, device=f"cuda:{other}")
-        found[f"copy GPU {one} to {other}"] = Figure(BYTES / _median_s(torch, source, target) / 1e9, "GB/s")
+        found[f"peer_copy_{one}_to_{other}"] = Figure(BYTES / _median_s(torch, source, target) / 1e9, "GB/s")
     return found
 
 

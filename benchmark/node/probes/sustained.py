@@ -11,6 +11,7 @@ from typing import Any
 from benchmark.node.probes.interfaces import Figure, Gpu, Scope
 from benchmark.node.watch.nvml import NoDriver, driver
 from benchmark.records.environment import throttle_reasons
+from benchmark.records.probes import WRONG
 
 SCOPE: Scope = "gpu"
 SECONDS = 10.0
@@ -22,8 +23,8 @@ SIZE, EVERY_S = 8192, 0.25
 def measure(gpu: Gpu) -> dict[str, Figure]:
     """Return the rate of the last half in TFLOP/s, the mean clock (MHz), power (W) and temperature (C) in it.
 
-    `wrong products` counts those whose sum differs from the first one's: the same kernel on the same values gives
-    the same bits on a GPU that computes right.
+    `wrong_products` counts, of those that were looked at, the ones whose sum differs from the first one's: the same
+    kernel on the same values gives the same bits on a GPU that computes right.
     """
     torch = gpu.torch
     one, other = (torch.randn(SIZE, SIZE, device=gpu.device, dtype=torch.bfloat16) for _ in range(2))
@@ -53,15 +54,15 @@ def measure(gpu: Gpu) -> dict[str, Figure]:
     seconds = begin.elapsed_time(end) / 1e3 if begin is not None else float("nan")
     first, *others = (int(value) for value in sums)
     found = {
-        "sustained matrix bfloat16": Figure(2 * SIZE**3 * products / seconds / 1e12, "TFLOP/s"),
-        "wrong products": Figure(sum(value != first for value in others), "of " + str(len(others))),
+        "sustained_matrix_bfloat16": Figure(2 * SIZE**3 * products / seconds / 1e12, "TFLOP/s"),
+        WRONG: Figure(sum(value != first for value in others), f"of {len(others)}"),
     }
     for name, unit in (("clock", "MHz"), ("power", "W"), ("temperature", "C")):
         values = [reading[name] for reading in seen if name in reading]
         if values:
-            found[f"sustained {name}"] = Figure(sum(values) / len(values), unit)
+            found[f"sustained_{name}"] = Figure(sum(values) / len(values), unit)
     for reason, times in Counter(reason for reading in seen for reason in reading.get("reasons", ())).items():
-        found[f"sustained throttled: {reason}"] = Figure(times / len(seen), "share")
+        found[f"sustained_throttled_{reason}"] = Figure(times / len(seen), "share")
     return found
 
 
