@@ -103,6 +103,7 @@ def _without_model(profile: Profile, settings: Settings) -> list[str]:
     asked = {
         "benchmark_repeats": settings.benchmark_repeats > 1,
         "benchmark_solo_first": settings.benchmark_solo_first,
+        "benchmark_accuracy": settings.benchmark_accuracy not in ("profile", "off"),
     }
     problems = [
         f"{name} is set, and the profile {profile.name} asks no model: take another profile, or leave it."

@@ -157,8 +157,8 @@ class Settings(EngineSettings):
     benchmark_probes: Annotated[Literal["on", "off", "only"], BeforeValidator(_switch)] = Field(
         "on",
         description=(
-            "small probes of GPUs, CPU, memory, links and disk before the engine loads, half a minute; only: nothing "
-            "else, as with the profile hardware"
+            "small probes of GPUs, CPU, memory, links and disk before an engine loads, half a minute (with the engine "
+            "simulated: none); only: nothing else, as with the profile hardware"
         ),
     )
     benchmark_probe_floors: dict[str, Annotated[float, Field(gt=0)]] = Field(

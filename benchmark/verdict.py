@@ -134,7 +134,7 @@ def judge(
     `target_qps` is the whole node's: the setting per GPU times the GPUs that answered; `floors`: what probes of the
     hardware must reach, by name.
     """
-    checks = list(_probe_checks(found.probes, floors))
+    checks: list[Check] = []
     if found.loadgen is not None:
         checks += _loadgen_checks(found.loadgen)
     faults: list[tuple[Check, str]] = []
@@ -149,6 +149,9 @@ def judge(
         checks.append(_holds(f"{found.audit.name}: passed", found.audit.passed, note))
     reasons = [] if status == "complete" else [f"The run is {status}."]
     reasons += [_reason(check) for check in checks if not check.passed]
+    probed = list(_probe_checks(found.probes, floors))
+    checks += [check for check, _ in probed]
+    reasons += [reason for _, reason in probed if reason]
     if not profile.loads_model:
         # Else an engine shows by itself whether it can work there.
         reasons += list(found.probes.notes) if found.probes else ["The hardware was not probed."]
@@ -207,27 +210,27 @@ def miscounted_words(metrics: Metrics) -> str:
     )
 
 
-def _probe_checks(probes: HardwareProbes | None, floors: Mapping[str, float]) -> Iterator[Check]:
-    """Yield for each floor a check at each place that has the figure; and for each GPU that it computes right."""
+def _probe_checks(probes: HardwareProbes | None, floors: Mapping[str, float]) -> Iterator[tuple[Check, str]]:
+    """Yield a check, and its reason where it failed, of each floor at each place; and that each GPU computes right."""
     places = list(probes.places()) if probes else []
     for name, floor in floors.items():
         measured = [(place, figures[name]) for place, figures in places if name in figures]
         for place, figure in measured:
             where = f"{place}: {words_of(name)}" if place else words_of(name)
-            passed = figure.value >= floor and figure.better == "higher"
-            note = "" if figure.better == "higher" else "a floor is for rates alone"
-            yield Check(metric=where, value=figure.value, comparison="at_least", limit=floor, passed=passed, note=note)
+            rate = figure.better == "higher"
+            check = _limit(Limit(metric=where, at_least=floor), figure.value if rate else None, 0)
+            least = f"{shown(floor, figure.value)} {figure.unit}"
+            why = f"below the floor of {least}" if rate else "no rate: it has no floor"
+            value = f"{shown(figure.value, floor)} {figure.unit}"
+            yield check, "" if check.passed else f"{where} {value} is {why}."
         if not measured:
-            yield Check(metric=words_of(name), value=None, comparison="at_least", limit=floor, passed=False)
+            said = f"There is no figure of {words_of(name)} here, and benchmark_probe_floors asks for {shown(floor)}."
+            yield _limit(Limit(metric=words_of(name), at_least=floor), None, 0), said
     for place, figures in places:
         if wrong := figures.get(WRONG):
-            yield Check(
-                metric=f"{place}: wrong products",
-                value=wrong.value,
-                comparison="at_most",
-                limit=0,
-                passed=not wrong.value,
-            )
+            said = f"{place} computes wrongly: {wrong.value:.0f} {wrong.unit} products of the same matrices differ."
+            check = _at_most(f"{place}: wrong products", wrong.value, 0)
+            yield check, "" if check.passed else said
 
 
 def words_of(probe: str) -> str:
