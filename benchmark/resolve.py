@@ -6,6 +6,7 @@ Every problem is found before any host is touched.
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,6 +16,9 @@ from benchmark.errors import InputError
 from benchmark.profiles import Profile, load_profile
 from benchmark.settings import NODE_NAME, RUN_WIDE, ResolvedSettings, Settings, check_settings
 from benchmark.verdict import accuracy_paths, metric_paths
+
+# The profile of a run that only probes.
+HARDWARE = "hardware"
 
 
 def resolve(variables: dict[str, Any]) -> ResolvedSettings:
@@ -42,6 +46,7 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
     if settings is not None and profile is not None:
         try:
             profile = _in_effect(profile, settings)
+            problems += _without_model(profile, settings)
         except ValidationError as error:
             problems += [f"benchmark_engine is {settings.benchmark_engine!r}: {e['msg']}." for e in error.errors()]
     if settings is not None and profile is not None:
@@ -71,6 +76,8 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
 
 def _in_effect(profile: Profile, settings: Settings) -> Profile:
     """Return the profile with what the settings put in its place: nodes with unlike profiles are not summed."""
+    if settings.benchmark_probes == "only" and profile.loads_model:
+        return load_profile(HARDWARE)
     changes: dict[str, Any] = {}
     if settings.benchmark_accuracy != "profile":
         changes["accuracy"] = settings.benchmark_accuracy
@@ -81,6 +88,33 @@ def _in_effect(profile: Profile, settings: Settings) -> Profile:
         own = changes.get("engine_options", profile.engine_options)
         changes["engine_options"] = {**own, **settings.benchmark_engine_options}
     return Profile.model_validate({**profile.model_dump(), **changes}) if changes else profile
+
+
+@cache
+def loads_model(profile: str, probes: str) -> bool:
+    """Return whether a run with that benchmark_profile and benchmark_probes needs a model on its nodes."""
+    return probes != "only" and load_profile(profile).loads_model
+
+
+def _without_model(profile: Profile, settings: Settings) -> list[str]:
+    """Return what is asked for that only a model could answer, where the profile has none."""
+    if profile.loads_model:
+        return []
+    asked = {
+        "benchmark_repeats": settings.benchmark_repeats > 1,
+        "benchmark_solo_first": settings.benchmark_solo_first,
+        "benchmark_accuracy": settings.benchmark_accuracy not in ("profile", "off"),
+    }
+    problems = [
+        f"{name} is set, and the profile {profile.name} asks no model: take another profile, or leave it."
+        for name, given in asked.items()
+        if given
+    ]
+    if settings.benchmark_probes == "off":
+        problems.append(
+            f"benchmark_probes is off, and the profile {profile.name} measures nothing else: leave it at on."
+        )
+    return problems
 
 
 def resolve_nodes(variables_by_node: dict[str, dict[str, Any]]) -> dict[str, ResolvedSettings]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from benchmark.profiles import NONE
 from benchmark.records import EngineInfo
 from benchmark.settings import Settings, is_directory_path
 
@@ -72,6 +73,8 @@ def model_facts(settings: Settings, engine: str, details: Mapping[str, Any] | No
 
 def describe_model(settings: Settings, engine: str, details: Mapping[str, Any] | None = None) -> str:
     """Return model, revision, precision and device; of a server also what else it reports, and what it does not."""
+    if engine == NONE:
+        return f"no model, {settings.benchmark_device}"
     facts = model_facts(settings, engine, details)
     name = facts.name
     if facts.revision not in ("", NOT_REPORTED):

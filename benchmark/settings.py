@@ -69,6 +69,11 @@ def _rate_or_auto(value: Any) -> Any:
     return number
 
 
+def _switch(value: Any) -> Any:
+    """Return on or off for what YAML reads these words as."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
 def _as_text(value: Any) -> Any:
     """Return a number as YAML reads 6.0 as the text that was meant."""
     return str(value) if type(value) is float else value
@@ -148,6 +153,20 @@ class Settings(EngineSettings):
     )
     benchmark_accuracy: Literal["profile", "off", "with-performance", "only"] = Field(
         "profile", description="whether the answers are judged too; profile: as it says"
+    )
+    benchmark_probes: Annotated[Literal["on", "off", "only"], BeforeValidator(_switch)] = Field(
+        "on",
+        description=(
+            "small probes of GPUs, CPU, memory, links and disk before an engine loads, half a minute (with the engine "
+            "simulated: none); only: nothing else, as with the profile hardware"
+        ),
+    )
+    benchmark_probe_floors: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {},
+        description=(
+            "the least that a probe must reach on every GPU and between each pair, by the probe's name, such as "
+            "device_memory_read: 3500; a node below it is invalid"
+        ),
     )
     benchmark_mlperf_round: Annotated[Literal["5.1", "6.0", "6.1"], BeforeValidator(_as_text)] = Field(
         DEFAULT_ROUND,

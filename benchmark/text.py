@@ -50,6 +50,7 @@ _SCALES = (("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9))
 
 _KINDS = {
     "health-check": "a health check, not a capacity figure",
+    "hardware": "what the hardware itself delivers, without a model",
     "self-test": "a self-test of the tool, not a figure of the hardware",
 }
 

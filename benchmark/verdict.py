@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Any, get_args
 
 from benchmark.profiles import Limit, Profile
@@ -18,6 +19,7 @@ from benchmark.records import (
     Audit,
     Check,
     Distribution,
+    HardwareProbes,
     LoadGenResult,
     Metrics,
     QueryCounts,
@@ -26,7 +28,9 @@ from benchmark.records import (
     Status,
     Verdict,
 )
+from benchmark.records.probes import WRONG
 
+NO_FLOORS: Mapping[str, float] = MappingProxyType({})
 _PARTS = [part for part in Distribution.model_fields if part != "insufficient"]
 _LABELS = {
     "queries.failed": "failed queries",
@@ -119,12 +123,16 @@ class Findings:
     """Sentences, each about a process that came to a GPU that was to be the run's alone."""
     serving: Serving | None = None
     audit: Audit | None = None
+    probes: HardwareProbes | None = None
 
 
-def judge(profile: Profile, found: Findings, target_qps: float, status: Status) -> Verdict:
+def judge(
+    profile: Profile, found: Findings, target_qps: float, status: Status, floors: Mapping[str, float] = NO_FLOORS
+) -> Verdict:
     """Return the verdict: LoadGen's own where it drove the run, every limit as a check, further reasons against it.
 
-    `target_qps` is the whole node's: the setting per GPU times the GPUs that answered.
+    `target_qps` is the whole node's: the setting per GPU times the GPUs that answered; `floors`: what probes of the
+    hardware must reach, by name.
     """
     checks: list[Check] = []
     if found.loadgen is not None:
@@ -141,6 +149,12 @@ def judge(profile: Profile, found: Findings, target_qps: float, status: Status) 
         checks.append(_holds(f"{found.audit.name}: passed", found.audit.passed, note))
     reasons = [] if status == "complete" else [f"The run is {status}."]
     reasons += [_reason(check) for check in checks if not check.passed]
+    probed = list(_probe_checks(found.probes, floors))
+    checks += [check for check, _ in probed]
+    reasons += [reason for _, reason in probed if reason]
+    if not profile.loads_model:
+        # Else an engine shows by itself whether it can work there.
+        reasons += list(found.probes.notes) if found.probes else ["The hardware was not probed."]
     if found.metrics is not None and any(check.value is None and check.metric in _TOKEN_TIMES for check in checks):
         reasons += unseen_words(found.metrics)
     checks += [check for check, _ in faults]
@@ -194,6 +208,34 @@ def miscounted_words(metrics: Metrics) -> str:
         f"In {answers.miscounted} of {metrics.queries.completed} answers the server's usage counts other tokens than "
         f"its stream holds, {answers.miscounted_tokens} in all, beside {metrics.output_tokens} that were counted."
     )
+
+
+def _probe_checks(probes: HardwareProbes | None, floors: Mapping[str, float]) -> Iterator[tuple[Check, str]]:
+    """Yield a check, and its reason where it failed, of each floor at each place; and that each GPU computes right."""
+    places = list(probes.places()) if probes else []
+    for name, floor in floors.items():
+        measured = [(place, figures[name]) for place, figures in places if name in figures]
+        for place, figure in measured:
+            where = f"{place}: {words_of(name)}" if place else words_of(name)
+            rate = figure.better == "higher"
+            check = _limit(Limit(metric=where, at_least=floor), figure.value if rate else None, 0)
+            least = f"{shown(floor, figure.value)} {figure.unit}"
+            why = f"below the floor of {least}" if rate else "no rate: it has no floor"
+            value = f"{shown(figure.value, floor)} {figure.unit}"
+            yield check, "" if check.passed else f"{where} {value} is {why}."
+        if not measured:
+            said = f"There is no figure of {words_of(name)} here, and benchmark_probe_floors asks for {shown(floor)}."
+            yield _limit(Limit(metric=words_of(name), at_least=floor), None, 0), said
+    for place, figures in places:
+        if wrong := figures.get(WRONG):
+            said = f"{place} computes wrongly: {wrong.value:.0f} {wrong.unit} products of the same matrices differ."
+            check = _at_most(f"{place}: wrong products", wrong.value, 0)
+            yield check, "" if check.passed else said
+
+
+def words_of(probe: str) -> str:
+    """Return a probe's figure in words: "device memory read" of device_memory_read."""
+    return probe.replace("_", " ")
 
 
 def _answer_faults(profile: Profile, metrics: Metrics) -> Iterator[tuple[Check, str]]:

@@ -10,6 +10,7 @@ _DURING: dict[Stage, str] = {
     "python_env": "while its environment was made",
     "hf_cache": "while its model was provided",
     "environment": "while the node was examined",
+    "probes": "while its hardware was probed",
     "loading": "while loading",
     "warm-up": "during the warm-up",
     "searching": "during the search for its rate",

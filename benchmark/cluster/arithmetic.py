@@ -45,9 +45,14 @@ _ALWAYS = ("hardware", "dtype")
 def comparison_key(node: LoadedNode) -> dict[str, str]:
     """Return what must be equal for two counted nodes to be summed."""
     result = node.result
-    if result is None or result.environment is None or result.engine is None or result.dataset is None:
+    if result is None or result.environment is None:
         raise ValueError(f"{node.node} is not counted")
     settings, profile, seen = result.resolved.settings, result.resolved.profile, result.environment
+    if not profile.loads_model:
+        device, named = settings.benchmark_device, f"{profile.name} v{profile.version}"
+        return {"hardware": hardware(settings, seen), "device": device, "profile": named}
+    if result.engine is None or result.dataset is None:
+        raise ValueError(f"{node.node} is not counted")
     facts = model_facts(settings, result.engine.name, result.engine.details)
     return {
         "hardware": hardware(settings, seen),
@@ -68,6 +73,8 @@ def gpus_of(node: LoadedNode) -> int:
     """Return how many GPUs answered; none on the CPU."""
     result = node.result
     on_gpu = result is not None and result.resolved.settings.benchmark_device == "cuda"
+    if result and not result.resolved.profile.loads_model:
+        return len(result.probes.gpus) if result.probes else 0
     return result.engine.replicas if on_gpu and result and result.engine and not result.engine.simulated else 0
 
 

@@ -76,7 +76,7 @@ def _of_loadgen(asked: ResolvedSettings) -> str | None:
     profile, rate, limit_s = asked.profile, _rate(asked), asked.settings.benchmark_timeout_s
     if profile.scenario != "loadgen" or (performance_s := loadgen_s(profile, rate)) < LONG_S:
         return None
-    times = {"measuring": performance_s if profile.accuracy != "only" else 0.0}
+    times = {"measuring": performance_s if profile.measures_queries else 0.0}
     if rate is not None and profile.accuracy != "off":
         times["accuracy over all prompts"] = profile.min_prompts / rate
     reported = ", ".join(f"{what} {duration(seconds)}" for what, seconds in times.items() if seconds)

@@ -33,8 +33,8 @@ RoundTrip = tuple[int, int, int]
 
 
 def measures(asked: ResolvedSettings) -> bool:
-    """Return whether the node measures at all: one that only judges answers has no window that could be shared."""
-    return asked.profile.accuracy != "only"
+    """Return whether the node measures queries: one that only judges answers has no window that could be shared."""
+    return asked.profile.measures_queries
 
 
 def patience_s(nodes: Collection[ResolvedSettings]) -> int | None:

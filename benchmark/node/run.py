@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from benchmark.combinations import SIMULATED
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.files import write_atomic, write_record
 from benchmark.loadgen_log import SOLO
@@ -24,6 +25,7 @@ from benchmark.node.lock import ALONE, STARTING, Lock
 from benchmark.node.machine import CPU, Claim, claim_machine, who_measures
 from benchmark.node.measuring import Bench, Pass, judge_answers, run_audit
 from benchmark.node.peak import FIRST_GUESS, PeakFinder
+from benchmark.node.probes.hardware import BESIDE_A_SERVER, probe_hardware, probed_directory, serves_already
 from benchmark.node.progress import ProgressWriter
 from benchmark.node.registry import load_dataset, make_scenario
 from benchmark.node.replicas import make_engine
@@ -185,12 +187,19 @@ class _Run:
             if self.request.owner:
                 self._claim(environment)
             require_idle(settings, profile.engine, environment)
+        if not profile.loads_model:
+            self._probe(environment)
+            return
+        with self._stage("environment"):
             dataset = load_dataset(profile.dataset, settings, dict(profile.dataset_options))
             info = DatasetInfo(name=dataset.name, prompts=len(dataset.prompts), sha256=dataset.sha256)
             self._update(dataset=info)
             scenario = make_scenario(profile.scenario, dict(profile.scenario_options))
             if profile.accuracy != "off" and has_references(dataset):
                 require_scoring()  # now, and not after an hour of measuring
+        # An engine that only waits says nothing of the hardware either.
+        if settings.benchmark_probes == "on" and profile.engine != SIMULATED:
+            self._probe(environment)
         workload = Workload(dataset.prompts, profile.samples, profile.generation.seed)
         with ExitStack() as stack:
             if settings.benchmark_telemetry and profile.accuracy != "only":
@@ -229,6 +238,15 @@ class _Run:
             if settings.benchmark_audit:
                 with self._stage("audit"):
                     self._update(audit=run_audit(bench, self._rate(bench), settings))
+
+    def _probe(self, seen: Environment) -> None:
+        """Measure the hardware, before an engine takes the GPUs' memory."""
+        with self._stage("probes"):
+            settings, profile = self.request.settings, self.profile
+            directory, busy = probed_directory(settings, profile), serves_already(settings, profile)
+            probes = probe_hardware(directory, 0 if busy else len(seen.gpus))
+            notes = (BESIDE_A_SERVER,) if busy and seen.gpus else ()
+            self._update(probes=probes.model_copy(update={"notes": (*notes, *probes.notes)}))
 
     def _claim(self, seen: Environment) -> None:
         """Keep others from measuring here at the same time, or wait for their end."""
@@ -375,7 +393,9 @@ class _Run:
         if status == "complete":
             fields["stage"] = "done"
         fields["finished_at"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        if (self.measured and self.measured.recorder) or self.result.accuracy or self.result.audit:
+        result, alone = self.result, not self.profile.loads_model
+        judged = (self.measured and self.measured.recorder) or result.accuracy or result.audit
+        if judged or (alone and result.probes):
             with _not_in_the_way_of(status):
                 fields |= self._judged(status)
         try:
@@ -428,8 +448,10 @@ class _Run:
             others,
             one.serving,
             self.result.audit,
+            self.result.probes,
         )
-        return judge(self.profile, found, self.result.target_qps or 0, status)
+        floors = self.request.resolved.settings.benchmark_probe_floors
+        return judge(self.profile, found, self.result.target_qps or 0, status, floors)
 
 
 @contextmanager

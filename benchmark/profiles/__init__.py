@@ -18,6 +18,9 @@ from benchmark.provisioned import ENGINES
 _HERE = Path(__file__).parent
 _NODE = _HERE.parent / "node"
 
+# The scenario, engine and dataset of a profile that measures the hardware alone.
+NONE = "none"
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
@@ -84,17 +87,35 @@ class Profile(_Part):
         False, exclude_if=lambda wanted: not wanted, description="whether a server may reuse what it computed before"
     )
     greedy_prompts: int = Field(0, ge=0, description="first prompts whose greedy tokens like nodes must agree in")
-    kind: Literal["health-check", "benchmark", "self-test"] = "benchmark"
+    kind: Literal["health-check", "benchmark", "self-test", "hardware"] = "benchmark"
+
+    @property
+    def loads_model(self) -> bool:
+        """Whether a model answers a dataset's prompts; else only the hardware is probed."""
+        return self.engine != NONE
+
+    @property
+    def measures_queries(self) -> bool:
+        """Whether queries are issued and measured: without them nodes have no window to share."""
+        return self.loads_model and self.accuracy != "only"
 
     @field_validator("scenario", "engine", "dataset")
     @classmethod
     def _known(cls, value: str, info: Any) -> str:
+        if value == NONE:
+            return value
         kind = info.field_name + "s"
         # Looked for by name: all are listed only where it is not there, for a large run has a profile for each node.
         there = value.isidentifier() and not value.startswith("_") and (_NODE / kind / f"{value}.py").is_file()
         if not there and not (kind == "engines" and value in ENGINES):
             raise ValueError(f"unknown {info.field_name}; there are {', '.join(plugins(kind))}")
         return value
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> Profile:
+        if len({part == NONE for part in (self.scenario, self.engine, self.dataset)}) > 1:
+            raise ValueError(f"scenario, engine and dataset are {NONE} together, where the hardware alone is probed")
+        return self
 
 
 def plugins(kind: str) -> list[str]:

@@ -39,6 +39,7 @@ from benchmark.records.node import (
     Solo,
     Window,
 )
+from benchmark.records.probes import GpuProbes, HardwareProbes, Measured
 from benchmark.records.run import AgreedStart, Attempt, Controller, Failure, Interruption, Owner, ReadyNode, RunRecord
 from benchmark.records.run_verdict import (
     AgainstBaseline,
@@ -92,16 +93,19 @@ __all__ = [
     "Failure",
     "Finding",
     "Gpu",
+    "GpuProbes",
     "GpuProcess",
     "GpuTelemetry",
     "GpuTick",
     "Group",
     "GroupChange",
     "GroupFigures",
+    "HardwareProbes",
     "History",
     "HistoryPoint",
     "Interruption",
     "LoadGenResult",
+    "Measured",
     "MeasuredAttempt",
     "MetricChange",
     "Metrics",

@@ -19,6 +19,7 @@ Stage = Literal[
     "python_env",
     "hf_cache",
     "environment",
+    "probes",
     "loading",
     "warm-up",
     "searching",

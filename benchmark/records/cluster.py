@@ -9,6 +9,7 @@ from pydantic import Field
 from benchmark import DISCLAIMER
 from benchmark.records.base import SCHEMA_VERSION, Count, Name, Record, Text
 from benchmark.records.node import Rouge
+from benchmark.records.probes import HardwareProbes
 from benchmark.records.sample import Distribution, Metrics, QueryCounts
 from benchmark.records.serving import PrefixCache
 from benchmark.records.telemetry import Energy
@@ -51,6 +52,7 @@ class NodeRow(Record):
     gpus: Count = 0
     simulated: bool = False
     metrics: Metrics | None = None
+    probes: HardwareProbes | None = None
     energy: Energy | None = None
     prefix_cache: PrefixCache | None = Field(None, description="absent: the engine is no server, or nothing is kept")
     rate: Text = Field("", description="queries per second, where a schedule sets it; or searched")

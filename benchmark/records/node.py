@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from benchmark import DISCLAIMER
 from benchmark.records.base import SCHEMA_VERSION, Count, Name, Nanoseconds, Record, Stage, Status, Text
 from benchmark.records.environment import Environment
+from benchmark.records.probes import HardwareProbes
 from benchmark.records.sample import Metrics
 from benchmark.records.serving import Serving
 from benchmark.records.telemetry import CpuTime, Telemetry
@@ -180,7 +181,10 @@ class NodeResult(Record):
     finished_at: Name | None = None
     resolved: ResolvedSettings
     environment: Environment | None = None
-    engine: EngineInfo | None = None
+    probes: HardwareProbes | None = Field(
+        None, description="what the hardware itself delivers, before the engine loads"
+    )
+    engine: EngineInfo | None = Field(None, description="absent too where the hardware alone is probed")
     dataset: DatasetInfo | None = None
     warmup: Count = Field(0, description="queries before the window, in no number")
     warmup_ms: float | None = Field(

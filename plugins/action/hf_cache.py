@@ -37,6 +37,7 @@ from benchmark.node.hub.cache import COMMIT, Manifest, RepositoryCache
 from benchmark.node.hub.files import DATASET, MODEL, Kind
 from benchmark.profiles import load_profile
 from benchmark.progress import PREFIX, gigabytes
+from benchmark.resolve import loads_model
 from benchmark.settings import Settings, is_directory_path
 from benchmark.words import plural
 
@@ -50,6 +51,8 @@ LOOK_S = "15"
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 # What both commands print, besides more.
 ANSWER = {"changed", "snapshot", "commit", "missing"}
+# What is brought where a run only probes the hardware.
+NOTHING = {"changed": False, "snapshot": None, "commit": None}
 # The datasets that do not come with the benchmark.
 PROVISIONED = ("cnn_dailymail",)
 
@@ -78,14 +81,14 @@ class ActionModule(NodeAction):
     def questions(self) -> list[str]:
         """Return the commands that check a directory of the user's own, and what else the node alone can tell."""
         model = str(self.setting("benchmark_model"))
-        directory = [_directory(model)] if is_directory_path(model) else []
+        directory = [_directory(model)] if is_directory_path(model) and self._needs_model() else []
         return directory + [self._look_at(part) for part in self._parts() if self._is_settled(part)]
 
     def settled(self, answers: Mapping[str, str]) -> dict[str, Any] | None:
         """Return that all is there and verified, as the node alone can tell it."""
         model = str(self.setting("benchmark_model"))
-        done: dict[str, Any] = {}
-        if is_directory_path(model):
+        done: dict[str, Any] = {} if self._needs_model() else dict(NOTHING)
+        if is_directory_path(model) and self._needs_model():
             if (said := answers.get(_directory(model))) is None:
                 return None
             done = _own_directory(said)
@@ -96,6 +99,8 @@ class ActionModule(NodeAction):
         return done
 
     def _parts(self) -> list[Part]:
+        if not self._needs_model():
+            return []
         parts = [] if is_directory_path(str(self.setting("benchmark_model"))) else [self._model_part()]
         return parts + ([self._dataset_part()] if self._needs_dataset() else [])
 
@@ -104,6 +109,8 @@ class ActionModule(NodeAction):
 
         `dataset` is the prepared file, where the profile's dataset is one that is provisioned.
         """
+        if not self._needs_model():
+            return dict(NOTHING)
         # Read here and not given to the task: a task's arguments are printed with -vvv.
         # The role's own default, for a play without the role.
         token = str(self.setting("hf_cache_token", os.environ.get("HF_TOKEN")) or "").strip()
@@ -133,6 +140,12 @@ class ActionModule(NodeAction):
             ("--model", model, "--revision", revision),
             on_node=("--min-free-gb", str(self.setting("hf_cache_min_free_gb"))),
         )
+
+    def _needs_model(self) -> bool:
+        try:
+            return loads_model(str(self.setting("benchmark_profile")), str(self.setting("benchmark_probes")))
+        except InputError as error:
+            raise NodeFailure(str(error)) from None
 
     def _needs_dataset(self) -> bool:
         try:

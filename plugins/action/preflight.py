@@ -20,6 +20,7 @@ from benchmark.cluster.packages.wheelhouse import load, on_controller
 from benchmark.cluster.preflight import EngineNeeds, Needs, Probe, gpus, problems, warnings
 from benchmark.errors import InputError
 from benchmark.provisioned import ENGINES
+from benchmark.resolve import loads_model
 from benchmark.settings import is_directory_path
 
 PROBE = CHECKOUT / "roles/preflight/files/probe.sh"
@@ -73,7 +74,11 @@ class ActionModule(NodeAction):
     def _needs(self) -> tuple[Needs, str]:
         """Return what the node needs, and the command that tells what it has."""
         model, source = str(self.setting("benchmark_model")), str(self.setting("hf_cache_source"))
-        fetched = source != "none" and not is_directory_path(model)
+        try:
+            loaded = loads_model(str(self.setting("benchmark_profile")), str(self.setting("benchmark_probes")))
+        except InputError as error:
+            raise NodeFailure(str(error)) from None
+        fetched = loaded and source != "none" and not is_directory_path(model)
         needs = Needs(
             device=str(self.setting("benchmark_device")),
             python=str(self.setting("python_env_python")),

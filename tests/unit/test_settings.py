@@ -37,7 +37,7 @@ def test_defaults() -> None:
         (
             "benchmark_profile",
             "quack",
-            "benchmark_profile is 'quack', which is not a profile: there are mlperf-edge-offline",
+            "benchmark_profile is 'quack', which is not a profile: there are hardware, mlperf-edge-offline",
         ),
         ("benchmark_profile", "", "benchmark_profile is '': string should have at least 1 character."),
         ("benchmark_profile", 7, "benchmark_profile is 7: input should be a valid string."),
@@ -197,3 +197,33 @@ def test_measuring_alone_needs_nodes_that_wait_for_each_other() -> None:
     with pytest.raises(InputError, match="benchmark_solo_first needs benchmark_sync_start"):
         resolve({"benchmark_solo_first": True, "benchmark_sync_start": False})
     assert resolve({"benchmark_solo_first": True}).settings.benchmark_solo_first
+
+
+@pytest.mark.parametrize(("given", "meant"), [(True, "on"), (False, "off"), ("only", "only"), ("on", "on")])
+def test_a_switch_is_what_yaml_reads_on_and_off_as(given: Any, meant: str) -> None:
+    assert resolve({"benchmark_probes": given}).settings.benchmark_probes == meant
+
+
+def test_probes_alone_are_the_profile_hardware() -> None:
+    only = resolve({"benchmark_probes": "only", "benchmark_profile": "mlperf-server"})
+    assert only.profile == resolve({"benchmark_profile": "hardware"}).profile
+    assert not only.profile.loads_model
+    assert not only.profile.measures_queries
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"benchmark_profile": "hardware", "benchmark_probes": "off"}, "benchmark_probes is off, and the profile"),
+        ({"benchmark_profile": "hardware", "benchmark_repeats": 3}, "benchmark_repeats is set, and the profile"),
+        ({"benchmark_profile": "hardware", "benchmark_accuracy": "only"}, "benchmark_accuracy is set, and the profile"),
+        ({"benchmark_profile": "hardware", "benchmark_solo_first": True}, "benchmark_solo_first is set, and"),
+        ({"benchmark_profile": "hardware", "benchmark_engine": "sequential"}, "none together"),
+        ({"benchmark_engine": "none"}, "none together"),
+        ({"benchmark_probes": "yes please"}, "benchmark_probes is 'yes please'"),
+        ({"benchmark_probe_floors": {"device_memory_read": 0}}, "benchmark_probe_floors.device_memory_read is 0"),
+    ],
+)
+def test_what_probes_cannot_do_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        resolve(given)

@@ -6,7 +6,19 @@ import pytest
 from benchmark.columns import Columns
 from benchmark.metrics import compute
 from benchmark.profiles import Limit, load_profile
-from benchmark.records import MAX_UNSEEN, Accuracy, AnswerCounts, Audit, LoadGenResult, Rouge, Serving, Status
+from benchmark.records import (
+    MAX_UNSEEN,
+    Accuracy,
+    AnswerCounts,
+    Audit,
+    GpuProbes,
+    HardwareProbes,
+    LoadGenResult,
+    Measured,
+    Rouge,
+    Serving,
+    Status,
+)
 from benchmark.verdict import Findings, judge, label, metric_paths, shown, unit, value_of
 from tests.unit.building import asked, closed_loop, failed, sample
 
@@ -211,3 +223,57 @@ def test_a_load_that_the_client_throttled_is_no_valid_one() -> None:
     assert verdict.reasons[0].startswith(
         "5 queries waited in the client for one of its 9 connections: the server was not offered the load"
     )
+
+
+def probed(*reads: float, wrong: int = 0, notes: tuple[str, ...] = ()) -> HardwareProbes:
+    """Return the probes of a node whose GPUs read their memory that fast, in GB/s."""
+    figures = [
+        {
+            "device_memory_read": Measured(value=read, unit="GB/s"),
+            "kernel_launch": Measured(value=2.0, unit="us"),
+            "wrong_products": Measured(value=wrong, unit="of 39"),
+        }
+        for read in reads
+    ]
+    gpus = tuple(GpuProbes(index=index, figures=one) for index, one in enumerate(figures))
+    return HardwareProbes(node={"cpu_one_core": Measured(value=900, unit="MB/s")}, gpus=gpus, notes=notes, seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("floors", "reasons"),
+    [
+        ({}, ()),
+        ({"device_memory_read": 3000.0, "cpu_one_core": 900.0}, ()),
+        ({"device_memory_read": 3500.0}, ("GPU 1: device memory read 3000 GB/s is below the floor of 3500 GB/s.",)),
+        ({"cpu_one_core": 900.1}, ("cpu one core 900 MB/s is below the floor of 900.1 MB/s.",)),
+        (
+            {"matrix_float8": 1000.0},
+            ("There is no figure of matrix float8 here, and benchmark_probe_floors asks for 1000.",),
+        ),
+    ],
+)
+@pytest.mark.parametrize("profile", ["hardware", "quick"])
+def test_a_probe_below_its_floor_is_a_reason(profile: str, floors: dict[str, float], reasons: tuple[str, ...]) -> None:
+    found = Findings(probes=probed(4000, 3000))
+    verdict = judge(load_profile(profile), found, 0, "complete", floors)
+    assert verdict.reasons == reasons
+    assert verdict.valid is (not reasons)
+    assert len([check for check in verdict.checks if not check.passed]) == len(reasons)
+
+
+def test_what_is_no_rate_has_no_floor() -> None:
+    verdict = judge(load_profile("hardware"), Findings(probes=probed(4000)), 0, "complete", {"kernel_launch": 1.0})
+    assert verdict.reasons == ("GPU 0: kernel launch 2 us is no rate: it has no floor.",)
+
+
+def test_a_gpu_that_computes_wrongly_is_never_valid() -> None:
+    for profile in ("hardware", "quick"):
+        verdict = judge(load_profile(profile), Findings(probes=probed(4000, wrong=2)), 0, "complete")
+        assert verdict.reasons == ("GPU 0 computes wrongly: 2 of 39 products of the same matrices differ.",)
+
+
+def test_a_probe_that_failed_is_a_reason_where_nothing_else_is_measured() -> None:
+    found = Findings(probes=probed(4000, notes=("GPU 1: the probes did not end within 90 s.",)))
+    assert judge(load_profile("hardware"), found, 0, "complete").reasons == found.probes.notes  # type: ignore[union-attr]
+    assert judge(load_profile("quick"), found, 0, "complete").valid
+    assert not judge(load_profile("hardware"), Findings(), 0, "complete").valid

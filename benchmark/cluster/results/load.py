@@ -229,8 +229,8 @@ def _read_result(directory: Path, run: RunRecord, node: str) -> tuple[NodeResult
     try:
         check_origin(result, run, node)
         kept = result.status == "complete" or _exists(directory / SAMPLES)
-        # A run for accuracy alone has no samples of a measurement.
-        kept = kept and result.resolved.profile.accuracy != "only"
+        # A run for accuracy, or of the hardware alone, has no samples of a measurement.
+        kept = kept and result.resolved.profile.measures_queries
         samples = read_columns(directory / SAMPLES) if kept else Columns.of(())
         metrics = measured(samples, run.nodes[node], result.loadgen, result.metrics)
         if result.status == "complete":

@@ -76,7 +76,7 @@ def check_loadgen(result: NodeResult, directory: Path, prefix: str = "") -> None
         ):
             raise InputError(f"its {path} of {judged.name} is {claimed!r}, its log gives {given!r}.")
     asked = result.resolved.profile
-    if asked.scenario == "loadgen" and asked.accuracy != "only":
+    if asked.scenario == "loadgen" and asked.measures_queries:
         if result.loadgen is None:
             raise InputError("LoadGen was to drive it, and it has no result of LoadGen.")
         if result.loadgen.valid is None:
@@ -96,7 +96,7 @@ def check_solo(solo: Solo, samples: Columns, asked: ResolvedSettings) -> None:
 
 def check_repeats(result: NodeResult, asked: ResolvedSettings, node: str) -> None:
     """Raise InputError where a complete result has other repeats than were asked for."""
-    count = asked.settings.benchmark_repeats if asked.profile.accuracy != "only" else 1
+    count = asked.settings.benchmark_repeats if asked.profile.measures_queries else 1
     if [repeat.number for repeat in result.repeats] != list(range(2, count + 1)):
         raise InputError(f"{node}: {1 + len(result.repeats)} repeats came back, {count} were asked for.")
 
@@ -107,19 +107,24 @@ def check_claims(result: NodeResult, samples: Columns, given: Metrics) -> None:
     The checks of the verdict are judged again. A node may have further reasons against itself, never for itself.
     """
     profile, settings = result.resolved.profile, result.resolved.settings
-    performed = profile.accuracy != "only"
-    parts = ["environment", "engine", "dataset", "verdict"]
+    performed = profile.measures_queries
+    parts = ["environment", "verdict", *(["engine", "dataset"] if profile.loads_model else ["probes"])]
     parts += ["target_qps", "window", "metrics"] if performed else []
     parts += ["audit"] if settings.benchmark_audit else []
     parts += ["accuracy"] if profile.accuracy != "off" else []
     if missing := [name for name in parts if getattr(result, name) is None]:
         raise InputError(f"it claims to be complete and has no {' and no '.join(missing)}.")
     engine, environment, verdict = result.engine, result.environment, result.verdict
-    if engine is None or environment is None or verdict is None:
+    if environment is None or verdict is None:
         return  # named above; said again for the type checker
-    if settings.benchmark_device == "cuda" and not engine.simulated and engine.replicas > len(environment.gpus):
+    if (
+        engine
+        and settings.benchmark_device == "cuda"
+        and not engine.simulated
+        and engine.replicas > len(environment.gpus)
+    ):
         raise InputError(f"it claims {engine.replicas} replicas on {len(environment.gpus)} GPUs.")
-    if performed:
+    if performed and engine:
         _check_measurement(result, engine.replicas, samples, given)
     prompts = result.dataset.prompts if result.dataset else None
     found = Findings(
@@ -129,8 +134,9 @@ def check_claims(result: NodeResult, samples: Columns, given: Metrics) -> None:
         prompts,
         serving=result.serving,
         audit=result.audit,
+        probes=result.probes,
     )
-    judged = judge(profile, found, result.target_qps or 0, result.status)
+    judged = judge(profile, found, result.target_qps or 0, result.status, settings.benchmark_probe_floors)
     # Words may change between versions of this program; values, limits and outcomes may not.
     claims = [check.model_dump(exclude={"note"}) for check in verdict.checks]
     for path, claimed, value in differences(claims, [check.model_dump(exclude={"note"}) for check in judged.checks]):

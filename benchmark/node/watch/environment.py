@@ -21,6 +21,7 @@ from benchmark.node.serving.provisioned import packages
 from benchmark.node.watch.gpu_facts import describe, processes
 from benchmark.node.watch.nvml import NoDriver, driver
 from benchmark.node.watch.present_gpus import REMEDY, left_out, listed, require_all, visible
+from benchmark.profiles import NONE
 from benchmark.provisioned import ENGINES
 from benchmark.records import Environment, Gpu, GpuProcess, Telemetry
 from benchmark.records.environment import PACKAGES
@@ -38,7 +39,7 @@ def validate_environment(settings: Settings, engine: str) -> Environment:
     """
     seen = _gpus() if settings.benchmark_device == "cuda" else _Gpus()
     # What a server has loaded, it alone knows.
-    weights, tokenizer = ("", "") if engine == SERVED else _hashes(settings)
+    weights, tokenizer = ("", "") if engine in (SERVED, NONE) else _hashes(settings)
     return Environment(
         hostname=socket.gethostname(),
         platform=platform.platform(),

@@ -1,0 +1,30 @@
+"""How fast the node's CPU works, one core and all cores: what starts kernels, tokenises and serves."""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from benchmark.node.probes.interfaces import Figure, Host, Scope
+
+SCOPE: Scope = "node"
+# hashlib lets go of the interpreter's lock while it works on as much.
+BLOCK, SECONDS, ROUNDS = bytes(2**20), 0.3, 3
+
+
+def measure(host: Host) -> dict[str, Figure]:
+    """Return what one core and all cores hash with SHA-256, in MB/s."""
+    with ThreadPoolExecutor(host.cores) as pool:
+        one = statistics.median(_rate() for _ in range(ROUNDS))
+        every = statistics.median(sum(pool.map(lambda _: _rate(), range(host.cores))) for _ in range(ROUNDS))
+    return {"cpu_one_core": Figure(one / 1e6, "MB/s"), "cpu_all_cores": Figure(every / 1e6, "MB/s")}
+
+
+def _rate() -> float:
+    done, began = 0, time.perf_counter()
+    while (taken := time.perf_counter() - began) < SECONDS:
+        hashlib.sha256(BLOCK).digest()
+        done += len(BLOCK)
+    return done / taken

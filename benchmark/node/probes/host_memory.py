@@ -1,0 +1,35 @@
+"""How fast the node's CPUs copy in their memory: weights pass through it, and so does everything pinned."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from benchmark.node.probes.interfaces import Figure, Host, Scope
+
+SCOPE: Scope = "node"
+# Beyond the caches of all cores together.
+BYTES, ROUNDS, MOST_THREADS = 2**29, 10, 16
+
+
+def measure(host: Host) -> dict[str, Figure]:
+    """Return the rate of copies (bytes read and written) by several threads, in GB/s: the best of ten, as STREAM does.
+
+    What else a node does makes a round slower and none faster.
+    """
+    threads = min(MOST_THREADS, host.cores)
+    source = np.ones(BYTES, dtype=np.uint8)
+    target = np.zeros_like(source)
+    parts = list(zip(np.array_split(source, threads), np.array_split(target, threads), strict=True))
+
+    def round_s(pool: ThreadPoolExecutor) -> float:
+        began = time.perf_counter()
+        list(pool.map(lambda part: np.copyto(part[1], part[0]), parts))
+        return time.perf_counter() - began
+
+    with ThreadPoolExecutor(threads) as pool:
+        round_s(pool)  # each page is there, in the memory of the core that copies it where the system sees to that
+        seconds = min(round_s(pool) for _ in range(ROUNDS))
+    return {"host_memory_copy": Figure(2 * BYTES / seconds / 1e9, "GB/s")}
