@@ -1,33 +1,23 @@
 """The hardware probes beside an independent way: each figure from three runs, its spread, and the ratio of the two.
 
+Of several GPUs the first is shown, which is probed while the others are.
+
 python3 -m benchmarks.probes
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmark.node.probes import (
-    all_reduce,
-    cpu,
-    device_memory,
-    disk,
-    host_memory,
-    host_transfer,
-    launch,
-    matrix_rate,
-    peers,
-    sustained,
-)
-from benchmark.node.probes.interfaces import Figure, Gpu, Host
+from benchmark.node.probes import matrix_rate
+from benchmark.node.probes.hardware import probe_hardware
+from benchmark.node.probes.interfaces import Gpu
+from benchmark.records.probes import Measured
 
 RUNS = 3
 HEADER = "| figure | median | unit | spread, % | independent way | ratio |\n| --- | ---: | --- | ---: | ---: | ---: |"
@@ -37,36 +27,29 @@ def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--directory", type=Path, default=Path("/usr/lib"), help="whose largest file is read")
-    parser.add_argument("--gpus-only", action="store_true", help="only what is between GPUs")
     arguments = parser.parse_args()
     import torch
 
-    found: dict[str, list[Figure]] = {}
-    taken: dict[str, list[float]] = {}
-    host = Host(arguments.directory, len(os.sched_getaffinity(0)))
-    gpu = Gpu(torch, 0, str(torch.cuda.get_device_properties(0).uuid))
-    ways: list[tuple[Any, Any]] = [(probe, torch) for probe in (peers, all_reduce)]
-    if not arguments.gpus_only:
-        of_gpu = (device_memory, matrix_rate, host_transfer, launch, sustained)
-        ways = [*((probe, host) for probe in (cpu, host_memory, disk)), *((probe, gpu) for probe in of_gpu), *ways]
-    for (probe, place), _ in itertools.product(ways, range(RUNS)):
-        began = time.perf_counter()
-        for name, figure in probe.measure(place).items():
+    gpus = torch.cuda.device_count()
+    runs = [probe_hardware(arguments.directory, gpus) for _ in range(RUNS)]
+    found: dict[str, list[Measured]] = {}
+    for run in runs:
+        figures = {**run.node, **(run.gpus[0].figures if gpus else {}), **run.between_gpus}
+        for name, figure in figures.items():
             found.setdefault(name, []).append(figure)
-        torch.cuda.empty_cache()
-        taken.setdefault(probe.__name__.rpartition(".")[2], []).append(time.perf_counter() - began)
-    others = {} if arguments.gpus_only else independent(torch)
-    print(torch.cuda.get_device_name(0), "torch", torch.__version__, "GPUs", torch.cuda.device_count())
+        print(*run.notes, sep="\n", end="")
+    others = independent(torch) if gpus else {}
+    print(torch.cuda.get_device_name(0) if gpus else "no GPU", "torch", torch.__version__, "GPUs", gpus)
     print(HEADER)
-    for name, figures in found.items():
-        values = [figure.value for figure in figures]
+    for name, measured in found.items():
+        values = [figure.value for figure in measured]
         median = statistics.median(values)
         spread = 100 * (max(values) - min(values)) / median if median else 0.0
         other = others.get(name)
         ratio = f"{other:.4g} | {median / other:.3f}" if other else " | "
-        print(f"| {name} | {median:.4g} | {figures[0].unit} | {spread:.1f} | {ratio} |")
-    print({name: f"{value:.4g}" for name, value in others.items() if name not in found})
-    print("seconds:", {name: [round(one, 1) for one in times] for name, times in taken.items()}, file=sys.stderr)
+        print(f"| {name} | {median:.4g} | {measured[0].unit} | {spread:.1f} | {ratio} |")
+    print("do_bench:", {name: f"{value:.4g}" for name, value in others.items() if name not in found})
+    print("seconds:", [run.seconds for run in runs])
 
 
 def independent(torch: Any) -> dict[str, float]:

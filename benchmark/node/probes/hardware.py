@@ -7,10 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 
 import benchmark
@@ -33,15 +36,20 @@ def probe_hardware(directory: Path, gpus: int) -> HardwareProbes:
     began = time.monotonic()
     notes: list[str] = []
     with _process("node", str(directory)) as process:
-        node = _ended(process, "the node", notes)
-    # At the same time: what GPUs share (power, cooling, the links to the host) shows only then.
-    with ExitStack() as stack:
-        started = [stack.enter_context(_process("gpu", str(index))) for index in range(gpus)]
-        each = [_ended(process, f"GPU {index}", notes) for index, process in enumerate(started)]
+        node = process.answer("the node", notes)
     between: Mapping[str, Any] = {}
-    if gpus > 1:
-        with _process("gpus") as process:
-            between = _ended(process, "between the GPUs", notes)
+    with ExitStack() as stack:
+        # At the same time: what GPUs share (power, cooling, the links to the host) shows only then.
+        processes = [stack.enter_context(_process("gpu", str(index), str(gpus))) for index in range(gpus)]
+        each = [process.answer(f"GPU {index}", notes) for index, process in enumerate(processes)]
+        if gpus > 1 and all(each):
+            store = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "store"
+            for process in processes:
+                process.say(str(store))
+            answers = [process.answer(f"between the GPUs, GPU {n}", notes) for n, process in enumerate(processes)]
+            between = answers[0]
+        elif gpus > 1:
+            notes.append("What is between the GPUs was not probed: one of them did not answer.")
     return HardwareProbes(
         node=_figures(node),
         gpus=tuple(
@@ -67,47 +75,72 @@ def serves_already(settings: Settings, profile: Profile) -> bool:
     return profile.engine == ENDPOINT and not settings.benchmark_endpoint_start
 
 
-@contextmanager
-def _process(*words: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run probes in a process, which is gone afterwards with all that it started, whatever happens here."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmark.node.probes.measuring", *words],
-        stdin=subprocess.PIPE,  # it ends when this closes: when this process is killed too
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
+class _Process:
+    """A process that probes. It and all that it started end when its standard input closes."""
+
+    def __init__(self, *words: str) -> None:
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 # closed with the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmark.node.probes.measuring", *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+        self._lines: SimpleQueue[bytes] = SimpleQueue()
+        self._reader = Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def say(self, line: str) -> None:
+        """Give it a line; one that is gone is told by its missing answer."""
+        with suppress(OSError):
+            os.write(self._process.stdin.fileno(), f"{line}\n".encode())  # type: ignore[union-attr]
+
+    def answer(self, what: str, notes: list[str]) -> Mapping[str, Any]:
+        """Return its next line; nothing, and a note about `what` it probes, where none comes."""
+        try:
+            line = self._lines.get(timeout=LIMIT_S)
+        except Empty:
+            notes.append(f"{what}: the probes did not end within {LIMIT_S} s.")
+            return {}
+        if not line:
+            code = self._process.wait()
+            self._errors.seek(0)
+            said = self._errors.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
+            notes.append(f"{what}: the probes ended with exit code {code}: {said[-1][:300]}")
+            return {}
+        found: Mapping[str, Any] = json.loads(line)
+        notes += [f"{what}: {note}" for note in found["notes"]]
+        return found
+
+    def close(self) -> None:
+        """End it, with all that it started."""
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        for stream in (process.stdin, process.stdout, process.stderr):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+        self._reader.join()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
             if stream:
                 stream.close()
 
+    def _read(self) -> None:
+        for line in self._process.stdout or ():
+            # What a library prints is no answer.
+            if line.startswith(b"{"):
+                self._lines.put(line)
+        self._lines.put(b"")
 
-def _ended(process: subprocess.Popen[bytes], what: str, notes: list[str]) -> Mapping[str, Any]:
-    # Its standard input stays open, which communicate() would close.
-    stdin, process.stdin = process.stdin, None
+
+@contextmanager
+def _process(*words: str) -> Iterator[_Process]:
+    process = _Process(*words)
     try:
-        out, err = (text.decode(errors="replace") for text in process.communicate(timeout=LIMIT_S))
-    except subprocess.TimeoutExpired:
-        notes.append(f"{what}: the probes did not end within {LIMIT_S} s.")
-        return {}
+        yield process
     finally:
-        process.stdin = stdin
-    lines = out.strip().splitlines()
-    if process.returncode or not lines:
-        last = (err.strip().splitlines() or ["it printed nothing"])[-1]
-        notes.append(f"{what}: the probes ended with exit code {process.returncode}: {last[:300]}")
-        return {}
-    found: Mapping[str, Any] = json.loads(lines[-1])
-    notes += [f"{what}: {note}" for note in found["notes"]]
-    return found
+        process.close()
 
 
 def _figures(found: Mapping[str, Any]) -> dict[str, Measured]:

@@ -34,6 +34,21 @@ class Gpu:
 
 
 @dataclass(frozen=True)
+class Gpus:
+    """All GPUs of the node, as the process of one of them sees them. `store`: a file by which these find each other."""
+
+    torch: ModuleType
+    rank: int
+    count: int
+    store: Path
+
+    @property
+    def device(self) -> str:
+        """The name that torch knows this process's GPU by."""
+        return f"cuda:{self.rank}"
+
+
+@dataclass(frozen=True)
 class Host:
     """The node. `directory`: where the model lies, or what it would be read from."""
 
@@ -46,5 +61,5 @@ class Probe(Protocol):
 
     SCOPE: Scope
 
-    def measure(self, place: Gpu | Host) -> Mapping[str, Figure]:
+    def measure(self, place: Gpu | Gpus | Host) -> Mapping[str, Figure]:
         """Return named figures. What the hardware cannot do has none; raises whatever goes wrong."""

@@ -1,11 +1,11 @@
 """Runs probes one after the other, in a process that ends afterwards: GPU memory is free again, whatever happened.
 
-    python3 -m benchmark.node.probes.measuring gpu INDEX
-    python3 -m benchmark.node.probes.measuring gpus
     python3 -m benchmark.node.probes.measuring node DIRECTORY
+    python3 -m benchmark.node.probes.measuring gpu INDEX GPUS
 
-prints one line of JSON: `figures`, name -> [value, unit], and `notes`, what could not be measured and why. It
-ends, with all processes of its session, when its standard input does.
+prints one line of JSON: `figures`, name -> [value, unit], and `notes`, what could not be measured and why. With several
+GPUs the process of each then waits for a line, the path of a file by which they find each other, and prints what is
+between them. It ends, with all processes of its session, when its standard input does.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from benchmark.node.probes.found import of_scope
-from benchmark.node.probes.interfaces import Gpu, Host
+from benchmark.node.probes.interfaces import Gpu, Gpus, Host
 
 
 def measure(scope: Any, place: Any) -> dict[str, Any]:
@@ -35,30 +36,31 @@ def measure(scope: Any, place: Any) -> dict[str, Any]:
     return {"figures": figures, "notes": notes}
 
 
-def end_with_input() -> None:
-    """Wait for the end of the standard input: whoever wanted the figures is gone then."""
-    os.read(0, 1)
+def listen(lines: SimpleQueue[str]) -> None:
+    """Pass the standard input on; at its end whoever wanted the figures is gone."""
+    for line in sys.stdin:
+        lines.put(line.strip())
     os.killpg(0, signal.SIGKILL)
 
 
 def main(scope: str, *words: str) -> None:
     """Measure and print."""
+    lines: SimpleQueue[str] = SimpleQueue()
     if os.getpgrp() == os.getpid():
-        threading.Thread(target=end_with_input, daemon=True).start()
+        threading.Thread(target=listen, args=(lines,), daemon=True).start()
     if scope == "node":
-        host = Host(Path(words[0]), len(os.sched_getaffinity(0)))
-        found = measure(scope, host)
-    else:
-        import torch
+        print(json.dumps(measure(scope, Host(Path(words[0]), len(os.sched_getaffinity(0))))), flush=True)
+        return
+    import torch
 
-        if scope == "gpus":
-            found = measure(scope, torch)
-        else:
-            torch.cuda.set_device(int(words[0]))
-            properties = torch.cuda.get_device_properties(int(words[0]))
-            gpu = Gpu(torch, int(words[0]), str(getattr(properties, "uuid", "")))
-            found = {**measure(scope, gpu), "name": properties.name, "uuid": gpu.uuid}
-    print(json.dumps(found))
+    index, count = map(int, words)
+    torch.cuda.set_device(index)
+    properties = torch.cuda.get_device_properties(index)
+    gpu = Gpu(torch, index, str(getattr(properties, "uuid", "")))
+    print(json.dumps({**measure(scope, gpu), "name": properties.name, "uuid": gpu.uuid}), flush=True)
+    if count > 1:
+        torch.cuda.empty_cache()
+        print(json.dumps(measure("gpus", Gpus(torch, index, count, Path(lines.get())))), flush=True)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def test_probes_end_when_their_run_is_killed(tmp_path: Path) -> None:
         from benchmark.node.probes import hardware
         with hardware._process("node", "/nowhere") as process:
             print(process.pid, flush=True)
-            process.wait()
+            process._process.wait()
         """)
     run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert run.stdout
