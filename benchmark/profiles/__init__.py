@@ -8,15 +8,21 @@ from __future__ import annotations
 import pkgutil
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from benchmark.errors import InputError
+from benchmark.faults import did_you_mean, sentences
 from benchmark.provisioned import ENGINES
 
 _HERE = Path(__file__).parent
 _NODE = _HERE.parent / "node"
+
+
+def off_in_yaml(value: Any) -> Any:
+    """Return the word off, which YAML takes for false, as it was written."""
+    return "off" if value is False else value
 
 
 class _Part(BaseModel):
@@ -77,7 +83,9 @@ class Profile(_Part):
     warmup: int = Field(2, ge=0, description="queries before measuring, not counted")
     generation: Generation = Generation()
     limits: tuple[Limit, ...] = Field((), description="checks of the verdict, in order")
-    accuracy: Literal["off", "with-performance", "only"] = Field("off", description="unless benchmark_accuracy is set")
+    accuracy: Annotated[Literal["off", "with-performance", "only"], BeforeValidator(off_in_yaml)] = Field(
+        "off", description="whether the answers are judged too; benchmark_accuracy has the last word"
+    )
     accuracy_limits: tuple[Limit, ...] = Field((), description="checks of the answers, where accuracy is measured")
     # A profile without it is what it was before there was this choice: its hash stays.
     prefix_caching: bool = Field(
@@ -93,7 +101,9 @@ class Profile(_Part):
         # Looked for by name: all are listed only where it is not there, for a large run has a profile for each node.
         there = value.isidentifier() and not value.startswith("_") and (_NODE / kind / f"{value}.py").is_file()
         if not there and not (kind == "engines" and value in ENGINES):
-            raise ValueError(f"unknown {info.field_name}; there are {', '.join(plugins(kind))}")
+            known = plugins(kind)
+            meant = did_you_mean(value, known)
+            raise ValueError(f"there is no such {info.field_name}{meant} There are {', '.join(known)}")
         return value
 
 
@@ -115,8 +125,8 @@ def load_profile(name: str) -> Profile:
         path = Path(name).expanduser()
     elif not path.is_file():
         raise InputError(
-            f"benchmark_profile is {name!r}, which is not a profile: there are {', '.join(profile_names())}; "
-            "for a file of your own give its path."
+            f"benchmark_profile is {name!r}, which is not a profile{did_you_mean(name, profile_names())} There are "
+            f"{', '.join(profile_names())}; for a file of your own give its path."
         )
     try:
         text = path.read_text(encoding="utf-8")
@@ -140,5 +150,4 @@ def _parse(text: str, path: Path) -> Profile:
     try:
         return Profile.model_validate(content)
     except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}." for e in error.errors()]
-        raise InputError("\n".join(lines)) from error
+        raise InputError("\n".join(sentences(error, Profile, before=f"{path}: "))) from error
