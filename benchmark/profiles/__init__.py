@@ -32,14 +32,14 @@ class _Part(BaseModel):
 class Generation(_Part):
     """How tokens are chosen. `temperature` 0 is greedy."""
 
-    max_new_tokens: int = Field(64, ge=1)
+    max_new_tokens: int = Field(64, ge=1, description="tokens of an answer at most")
     min_new_tokens: int = Field(
-        0, ge=0, description="so many tokens of an answer do not end it; as max_new_tokens: all have that length"
+        0, ge=0, description="tokens of an answer at least; the same as max_new_tokens: all have that length"
     )
-    temperature: float = Field(0.0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0, description="0: off")
-    seed: int = Field(0, ge=0)
+    temperature: float = Field(0.0, ge=0, description="0: the likeliest token; above: sampled")
+    top_p: float = Field(1.0, gt=0, le=1, description="sample from the likeliest tokens of this probability together")
+    top_k: int = Field(0, ge=0, description="sample from so many of the likeliest tokens; 0: from all")
+    seed: int = Field(0, ge=0, description="query i is sampled with seed + i")
 
     @model_validator(mode="after")
     def _order(self) -> Generation:
@@ -55,9 +55,11 @@ class Limit(_Part):
     """
 
     metric: str = Field(description="a path into the metrics, such as latency_ms.p99")
-    at_least: float | None = None
-    at_most: float | None = None
-    at_least_of_target: float | None = Field(None, gt=0, description="share of benchmark_target_qps times GPUs")
+    at_least: float | None = Field(None, description="in the metric's unit")
+    at_most: float | None = Field(None, description="in the metric's unit")
+    at_least_of_target: float | None = Field(
+        None, gt=0, description="share of benchmark_target_qps times GPUs; one of these three is given"
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Limit:
@@ -69,19 +71,19 @@ class Limit(_Part):
 class Profile(_Part):
     """What is run and what it is held against."""
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, description="what results call it")
     version: int = Field(ge=1, description="raised whenever the numbers would change")
-    description: str = ""
-    scenario: str
-    scenario_options: dict[str, Any] = Field(default_factory=dict)
-    engine: str
-    engine_options: dict[str, Any] = Field(default_factory=dict)
-    dataset: str
-    dataset_options: dict[str, Any] = Field(default_factory=dict)
+    description: str = Field("", description="one line for people")
+    scenario: str = Field(description="who issues queries, and when; closed_loop: the next one when the last is done")
+    scenario_options: dict[str, Any] = Field(default_factory=dict, description="of the scenario: see below")
+    engine: str = Field(description="what answers them")
+    engine_options: dict[str, Any] = Field(default_factory=dict, description="of the engine: see below")
+    dataset: str = Field(description="the prompts")
+    dataset_options: dict[str, Any] = Field(default_factory=dict, description="of the dataset: see below")
     min_prompts: int = Field(1, ge=1, description="a smaller dataset makes the verdict invalid")
     samples: int | None = Field(None, ge=1, description="queries that are measured; absent: the scenario decides")
     warmup: int = Field(2, ge=0, description="queries before measuring, not counted")
-    generation: Generation = Generation()
+    generation: Generation = Field(Generation(), description="how tokens are chosen: see below")
     limits: tuple[Limit, ...] = Field((), description="checks of the verdict, in order")
     accuracy: Annotated[Literal["off", "with-performance", "only"], BeforeValidator(off_in_yaml)] = Field(
         "off", description="whether the answers are judged too; benchmark_accuracy has the last word"
@@ -92,7 +94,9 @@ class Profile(_Part):
         False, exclude_if=lambda wanted: not wanted, description="whether a server may reuse what it computed before"
     )
     greedy_prompts: int = Field(0, ge=0, description="first prompts whose greedy tokens like nodes must agree in")
-    kind: Literal["health-check", "benchmark", "self-test"] = "benchmark"
+    kind: Literal["health-check", "benchmark", "self-test"] = Field(
+        "benchmark", description="what the summary calls it; the figures of a self-test say nothing of hardware"
+    )
 
     @field_validator("scenario", "engine", "dataset")
     @classmethod

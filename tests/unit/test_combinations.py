@@ -82,7 +82,7 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (
             {},
             {**CLOSED, "engine": "simulated", "engine_options": {"tfft_ms": 4}},
-            "own.yaml: engine_options.tfft_ms is not an option of the engine simulated: did you mean ttft_ms? There are",
+            "own.yaml: engine_options.tfft_ms is not an option of the engine simulated: did you mean ttft_ms?",
         ),
         ({}, {**SYNTHETIC, "dataset_options": {"prompts": 4}}, "own.yaml: dataset_options.input_tokens is missing."),
         (
