@@ -5,21 +5,21 @@ Only what cannot work is refused. What merely has no effect is let be: one inven
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 from pydantic import BaseModel, ValidationError
 
 from benchmark import continuous_options, loadgen_options, simulated_options
+from benchmark.dataset_options import CnnDailymailOptions, SyntheticOptions
 from benchmark.errors import InputError
-from benchmark.files import first_fault
+from benchmark.faults import sentence
 from benchmark.profiles import Profile
 from benchmark.provisioned import ENGINES, FROM_SERVERS
 from benchmark.provisioned_engine import ProvisionedEngine
 from benchmark.settings import Settings
 
 SERVED, CONTINUOUS, SEQUENTIAL, SIMULATED = "endpoint", "continuous", "sequential", "simulated"
-# What each engine can be asked; None: nothing. Those that are provisioned declare their options.
+# What can be asked of each; None: nothing. Engines that are provisioned declare their options.
 ENGINE_OPTIONS: dict[str, type[BaseModel] | None] = {
     CONTINUOUS: continuous_options.Options,
     SIMULATED: simulated_options.Options,
@@ -27,6 +27,11 @@ ENGINE_OPTIONS: dict[str, type[BaseModel] | None] = {
     SERVED: None,
 }
 SCENARIO_OPTIONS: dict[str, type[BaseModel] | None] = {"loadgen": loadgen_options.Options, "closed_loop": None}
+DATASET_OPTIONS: dict[str, type[BaseModel] | None] = {
+    "cnn_dailymail": CnnDailymailOptions,
+    "synthetic": SyntheticOptions,
+    "curated": None,
+}
 # Those whose prompts are token ids without a text, and those whose prompts have references.
 WITHOUT_TEXT, WITH_REFERENCES = ("synthetic",), ("cnn_dailymail",)
 
@@ -40,33 +45,43 @@ def combination_problems(settings: Settings, profile: Profile) -> list[str]:
 
 
 def _options(settings: Settings, profile: Profile) -> Iterator[str]:
+    engines = {**ENGINE_OPTIONS, **{name: engine.options for name, engine in ENGINES.items()}}
     for kind, name, known, given in (
-        ("engine", profile.engine, ENGINE_OPTIONS, dict(profile.engine_options)),
+        ("engine", profile.engine, engines, dict(profile.engine_options)),
         ("scenario", profile.scenario, SCENARIO_OPTIONS, dict(profile.scenario_options)),
+        ("dataset", profile.dataset, DATASET_OPTIONS, dict(profile.dataset_options)),
     ):
-        if name not in known or not (options := known[name]):
-            if name in known and given:
-                yield f"The {kind} {name} has no options and is given {', '.join(given)}.{_owner(kind, given)}"
+        if name not in known:  # somebody's own, which says itself what it takes
+            continue
+        options = known[name]
+        if options is None:
+            for option in given:
+                yield (
+                    f"{_place(kind, option, settings)}{option} is not an option of the {kind} {name}, which has none."
+                    f"{_owner(option, engines if kind == 'engine' else {})}"
+                )
             continue
         try:
             options.model_validate(given)
         except ValidationError as error:
-            yield (
-                f"The {kind} {name}: {first_fault(error, 'its options')}; its options are "
-                f"{', '.join(options.model_fields)}.{_owner(kind, given, options)}"
-            )
+            for fault in error.errors():
+                option = str(next(iter(fault["loc"]), ""))
+                before, noun = _place(kind, option, settings), f"an option of the {kind} {name}"
+                elsewhere = engines if kind == "engine" and fault["type"] == "extra_forbidden" else {}
+                yield sentence(fault, options, before=before, noun=noun) + _owner(option, elsewhere)
 
 
-def _owner(kind: str, given: dict[str, Any], own: type[BaseModel] | None = None) -> str:
-    """Say which engine an option belongs to that this one has not."""
-    if kind != "engine":
-        return ""
-    others = {**ENGINE_OPTIONS, **{name: engine.options for name, engine in ENGINES.items()}}
-    strange = [name for name in given if own is None or name not in own.model_fields]
-    for name in strange:
-        if owners := [engine for engine, options in others.items() if options and name in options.model_fields]:
-            return f" {name} is an option of {' and '.join(owners)}."
-    return ""
+def _place(kind: str, option: str, settings: Settings) -> str:
+    """Say where an option is given: in the settings, or in the profile."""
+    if kind == "engine" and option in settings.benchmark_engine_options:
+        return "benchmark_engine_options."
+    return f"Profile {settings.benchmark_profile}: {kind}_options."
+
+
+def _owner(option: str, engines: Mapping[str, type[BaseModel] | None]) -> str:
+    """Say which engines have an option that another one has not."""
+    owners = [engine for engine, options in engines.items() if options and option in options.model_fields]
+    return f" {option} is an option of {' and '.join(owners)}." if owners else ""
 
 
 def _replicas(settings: Settings, profile: Profile) -> Iterator[str]:
@@ -112,9 +127,8 @@ def _provisioned(settings: Settings, profile: Profile) -> Iterator[str]:
     yield from _its_environment(settings, engine)
     try:
         options = engine.check_options(profile.engine_options)
-    except InputError as error:
-        yield str(error)
-        return
+    except InputError:
+        return  # said of the options
     caching = [word for word in options.arguments if engine.switches_caching_on(word)]
     if caching and not profile.prefix_caching:
         yield (

@@ -28,5 +28,5 @@ class Options(BaseModel):
     kv_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: cached tokens are padded to it")
     fuse: bool | None = Field(None, description="compile the small operations of each layer; automatic: on a GPU")
     compile_level: int = Field(0, ge=0, le=3, description="torch.compile: 0 off, 3 most")
-    scheduler: Literal["fifo", "prefill_first"] = "fifo"
+    scheduler: Literal["fifo", "prefill_first"] = Field("fifo", description="which queries a step takes first")
     safety_margin: float | None = Field(None, ge=0, le=1, description="share of free pages kept from new queries")

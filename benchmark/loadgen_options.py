@@ -46,12 +46,12 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    scenario: Literal["Server", "Offline", "SingleStream"]
+    scenario: Literal["Server", "Offline", "SingleStream"] = Field(description="MLPerf's, by its name")
     model: str = Field("llama3_1-8b", pattern=r"^[\w.-]+$", description="whose limits in LoadGen's configuration")
-    min_duration_ms: int | None = Field(None, ge=0)
-    max_duration_ms: int | None = Field(None, ge=0)
-    min_query_count: int | None = Field(None, ge=1)
-    max_query_count: int | None = Field(None, ge=1)
+    min_duration_ms: int | None = Field(None, ge=0, description="queries are issued for so long at least")
+    max_duration_ms: int | None = Field(None, ge=0, description="and at most")
+    min_query_count: int | None = Field(None, ge=1, description="queries at least")
+    max_query_count: int | None = Field(None, ge=1, description="and at most")
     ttft_latency_ms: int | None = Field(None, ge=1, description="Server: P99 limit of the time to the first token")
     tpot_latency_ms: int | None = Field(None, ge=1, description="Server: P99 limit of the time per output token")
     target_latency_ms: float | None = Field(None, gt=0, description="SingleStream: expected, for queries to generate")

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from benchmark.errors import InputError
+from benchmark.faults import sentences
 
 PLACE = "~/.local/share/llm-benchmark"
 NonEmpty = Annotated[str, Field(min_length=1)]
@@ -119,16 +120,12 @@ class ProvisionedEngine:
         return getattr(settings, f"{self.name}_{name}")
 
     def check_options(self, given: Mapping[str, Any]) -> ServerOptions:
-        """Return `given` as options. Raises InputError, one sentence, for the first fault."""
+        """Return `given` as options. Raises InputError, a sentence for each fault."""
         try:
             return self.options.model_validate(dict(given))
         except ValidationError as error:
-            fault = error.errors()[0]
-            reported = str(fault["msg"]).removeprefix("Value error, ")
-            raise InputError(
-                f"The engine {self.name}: {'.'.join(map(str, fault['loc']))}: {reported}; its options are "
-                f"{', '.join(self.options.model_fields)}."
-            ) from None
+            before = f"The engine {self.name}: "
+            raise InputError("\n".join(sentences(error, self.options, before=before, noun="an option"))) from None
 
     def switches_caching_on(self, word: str) -> bool:
         """Return whether a word of the command line is `caching_word`, in any length that may be understood."""

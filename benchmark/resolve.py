@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from benchmark.combinations import combination_problems
 from benchmark.errors import InputError
+from benchmark.faults import did_you_mean, sentences
 from benchmark.profiles import Profile, load_profile
 from benchmark.settings import NODE_NAME, RUN_WIDE, ResolvedSettings, Settings, check_settings
 from benchmark.verdict import accuracy_paths, metric_paths
@@ -42,13 +43,16 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
     if profile is not None:
         for limits, known in ((profile.limits, metric_paths()), (profile.accuracy_limits, accuracy_paths())):
             unknown = [limit.metric for limit in limits if limit.metric not in known]
-            problems += [f"Profile {name}: limits name {metric}, which is not a metric." for metric in unknown]
+            problems += [
+                f"Profile {name}: limits name {metric}, which is not a metric{did_you_mean(metric, known)}"
+                for metric in unknown
+            ]
     if settings is not None and profile is not None:
         try:
             profile = _in_effect(profile, settings)
             problems += _without_model(profile, settings)
         except ValidationError as error:
-            problems += [f"benchmark_engine is {settings.benchmark_engine!r}: {e['msg']}." for e in error.errors()]
+            problems += sentences(error, Profile, before="benchmark_")
     if settings is not None and profile is not None:
         problems += combination_problems(settings, profile)
     searchable = profile is not None and profile.scenario_options.get("scenario") in ("Server", "Offline")

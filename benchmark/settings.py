@@ -15,9 +15,11 @@ from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from benchmark.errors import InputError
-from benchmark.profiles import Profile, plugins
+from benchmark.faults import sentence
+from benchmark.profiles import Profile, off_in_yaml, plugins
 from benchmark.provisioned import EngineSettings
 from benchmark.variables import SECRETS, VARIABLES
 
@@ -151,9 +153,9 @@ class Settings(EngineSettings):
             "queries per second per GPU that the verdict is held against; auto: the highest valid rate is searched for"
         ),
     )
-    benchmark_accuracy: Literal["profile", "off", "with-performance", "only"] = Field(
-        "profile", description="whether the answers are judged too; profile: as it says"
-    )
+    benchmark_accuracy: Annotated[
+        Literal["profile", "off", "with-performance", "only"], BeforeValidator(off_in_yaml)
+    ] = Field("profile", description="whether the answers are judged too; profile: as it says")
     benchmark_probes: Annotated[Literal["on", "off", "only"], BeforeValidator(_switch)] = Field(
         "on",
         description=(
@@ -430,28 +432,12 @@ def check_settings(variables: dict[str, Any]) -> Settings:
     try:
         return Settings.model_validate(variables)
     except ValidationError as error:
-        raise InputError("\n".join(_sentence(dict(item)) for item in error.errors())) from None
+        raise InputError("\n".join(map(_sentence, error.errors()))) from None
 
 
-def _sentence(error: dict[str, Any]) -> str:
-    """Turn one pydantic error into a sentence that names the variable, its value and what would do."""
-    name = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden" and name in SECRETS:
+def _sentence(fault: ErrorDetails) -> str:
+    name = str(next(iter(fault["loc"]), ""))
+    if name in SECRETS:  # whose value is not repeated
         return f"{name} may be secret and is no part of the settings: it would stand in the process list."
-    if error["type"] == "extra_forbidden":
-        known = _closest(name)
-        return f"{name} is not a setting" + (f": did you mean {known}?" if known else ".")
-    value = error["input"]
-    shown = "not a finite number" if isinstance(value, float) and not math.isfinite(value) else f"{value!r}"
-    shown = re.sub(r"//[^/\s]*@", "//...@", shown)  # a password in a URL is not repeated
-    shown = re.sub(r"\?[^'\s]*", "?...", shown) if name.startswith("benchmark_endpoint_urls") else shown
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{name} is {shown}: {message[0].lower()}{message[1:]}."
-
-
-def _closest(name: str) -> str | None:
-    import difflib
-
-    names = [*Settings.model_fields, *(variable.name for variable in VARIABLES)]
-    matches = difflib.get_close_matches(name, names, n=1)
-    return matches[0] if matches else None
+    names = [variable.name for variable in VARIABLES]
+    return sentence(fault, Settings, noun="a setting", listed=False, more=names)

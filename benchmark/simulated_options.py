@@ -17,6 +17,6 @@ class Options(BaseModel):
     work_ms: float = Field(0, ge=0, description="processor time that each query takes before its first token")
     slots: int = Field(0, ge=0, description="queries that are answered at once, the others wait; 0: no limit")
     shared: str = Field("", description="a file; the engines of several nodes of one machine take turns at its lock")
-    shared_ms: float = Field(0, ge=0, description="for so long, before the first token of each query")
+    shared_ms: float = Field(0, ge=0, description="milliseconds for which each query holds that lock")
     fail_indexes: tuple[int, ...] = Field((), description="queries that fail")
     break_at: int | None = Field(None, description="the query at which the engine breaks as a whole")

@@ -7,6 +7,7 @@ python -m tools.generate [--check]
 | the options in roles/*/meta/argument_specs.yml, between two comments | benchmark/settings.py, benchmark/variables.py |
 | roles/*/defaults/main.yml, the table in roles/*/README.md | the role's argument_specs.yml |
 | docs/settings.md | all of these |
+| docs/profiles.md | tools/profiles_page.py: what checks a profile |
 | docs/schema/ | the records |
 | docs/manifest.md | the pins |
 """
@@ -30,6 +31,7 @@ from benchmark.commands import schema as schema_command
 from benchmark.provisioned import ENGINES, PROVISIONING_ROLES
 from benchmark.settings import Settings
 from benchmark.variables import VARIABLES
+from tools.profiles_page import profiles_page
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 ROLES = CHECKOUT / "roles"
@@ -205,6 +207,7 @@ def made() -> dict[Path, str]:
             files[role / "defaults" / "main.yml"] = defaults(role.name, options_of(specs))
         files[role / "README.md"] = readme(role, options_of(specs))
     files[CHECKOUT / "docs" / "settings.md"] = settings_page(options)
+    files[CHECKOUT / "docs" / "profiles.md"] = profiles_page()
     files |= {schema_command.DIRECTORY / name: text for name, text in schema_command.schemas().items()}
     with redirect_stdout(io.StringIO()) as manifest:
         cli.main(["manifest"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmark.cluster.names import some
 from benchmark.errors import InputError
 from benchmark.settings import Settings
 
@@ -15,6 +17,27 @@ GROUP = "gpu_nodes"
 RESULTS_DIR = "benchmark_results_dir"
 PROMETHEUS_DIR = "benchmark_prometheus_dir"
 DEFAULT = str(Settings.model_fields[RESULTS_DIR].default)
+
+
+def no_node(groups: Mapping[str, Sequence[str]], sources: Sequence[str]) -> str:
+    """Return what to do about an inventory without nodes; `groups`: the hosts of each of its groups."""
+    own = {name: hosts for name, hosts in groups.items() if name not in ("all", "ungrouped", GROUP) and hosts}
+    where = ", ".join(sources) or "the inventory"
+    if close := difflib.get_close_matches(GROUP, own, n=1):
+        hosts = own[close[0]]
+        return (
+            f"The group {GROUP} is empty. {where} has a group {close[0]} ({some(hosts)}): did you mean {GROUP}? "
+            "Give it that name."
+        )
+    if hosts := groups.get("all", ()):
+        return (
+            f"The group {GROUP} is empty, and {where} lists {some(hosts)}: put the nodes that are to measure under "
+            f"{GROUP}, as in inventory/hosts.example.yml."
+        )
+    return (
+        f"The group {GROUP} is empty: copy inventory/hosts.example.yml to inventory/hosts.yml and list your nodes "
+        "there, or give your inventory with -i."
+    )
 
 
 def directory_in(name: str, values: Sequence[object]) -> Path | None:

@@ -36,6 +36,8 @@ class Needs:
     cache_dir: str
     weights_gb: float
     engine: EngineNeeds | None = None
+    absent_model: str = ""
+    """A hub's model that nothing brings there, so that it has to be there; empty: there is none."""
     chosen: bool = False
     """Whether CUDA_VISIBLE_DEVICES in benchmark_environment chooses among the GPUs."""
 
@@ -86,6 +88,7 @@ def problems(probe: Probe, needs: Needs) -> list[str]:
     # Of a part that hung the rest is not known: it is no further problem.
     found += [] if "env" in hung else _python(probe, needs)
     found += [] if "engine_env" in hung or needs.engine is None else _engine(probe, needs.engine)
+    found += [] if "model" in hung else _model(probe, needs)
     found += _disk(probe, needs)
     if needs.engine and needs.device == "cuda" and 0 < (there := len(gpus(probe))) < needs.engine.gpus:
         found.append(
@@ -160,6 +163,16 @@ def _old_driver(probe: Probe, needs: EngineNeeds) -> list[str]:
         f"{oldest} or newer. Where it does not start: install a newer driver, or set {name}_requirements to a file "
         "that pins its build for an older CUDA."
     ]
+
+
+def _model(probe: Probe, needs: Needs) -> list[str]:
+    found = list(probe.many.get("model_lacks", []))
+    if needs.absent_model and "model_present" not in probe.values:
+        found.append(
+            f"{needs.absent_model} is not in {needs.cache_dir} on the node, and hf_cache_source is none: set it to hub "
+            "or controller, put the model there, or set benchmark_model to a directory that holds it."
+        )
+    return found
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -7,17 +7,17 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from benchmark.errors import InputError
-from benchmark.files import first_fault
+from benchmark.faults import sentences
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 
-def check(kind: type[OptionsT], given: dict[str, Any], whose: str, hint: str = "") -> OptionsT:
-    """Return `given` as options of that kind. Raises InputError, one sentence and the hint, for the first fault."""
+def check(kind: type[OptionsT], given: dict[str, Any], whose: str) -> OptionsT:
+    """Return `given` as options of that kind. Raises InputError, a sentence for each fault."""
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        raise InputError(f"{whose}: {first_fault(error, 'options')}.{hint and ' '}{hint}") from None
+        raise InputError("\n".join(sentences(error, kind, before=f"{whose}: ", noun="an option"))) from None
 
 
 def check_none(given: dict[str, Any], whose: str) -> None:

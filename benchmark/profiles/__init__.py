@@ -8,11 +8,12 @@ from __future__ import annotations
 import pkgutil
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from benchmark.errors import InputError
+from benchmark.faults import did_you_mean, sentences
 from benchmark.provisioned import ENGINES
 
 _HERE = Path(__file__).parent
@@ -22,6 +23,11 @@ _NODE = _HERE.parent / "node"
 NONE = "none"
 
 
+def off_in_yaml(value: Any) -> Any:
+    """Return the word off, which YAML takes for false, as it was written."""
+    return "off" if value is False else value
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
@@ -29,14 +35,14 @@ class _Part(BaseModel):
 class Generation(_Part):
     """How tokens are chosen. `temperature` 0 is greedy."""
 
-    max_new_tokens: int = Field(64, ge=1)
+    max_new_tokens: int = Field(64, ge=1, description="tokens of an answer at most")
     min_new_tokens: int = Field(
-        0, ge=0, description="so many tokens of an answer do not end it; as max_new_tokens: all have that length"
+        0, ge=0, description="tokens of an answer at least; the same as max_new_tokens: all have that length"
     )
-    temperature: float = Field(0.0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0, description="0: off")
-    seed: int = Field(0, ge=0)
+    temperature: float = Field(0.0, ge=0, description="0: the likeliest token; above: sampled")
+    top_p: float = Field(1.0, gt=0, le=1, description="sample from the likeliest tokens of this probability together")
+    top_k: int = Field(0, ge=0, description="sample from so many of the likeliest tokens; 0: from all")
+    seed: int = Field(0, ge=0, description="query i is sampled with seed + i")
 
     @model_validator(mode="after")
     def _order(self) -> Generation:
@@ -52,9 +58,11 @@ class Limit(_Part):
     """
 
     metric: str = Field(description="a path into the metrics, such as latency_ms.p99")
-    at_least: float | None = None
-    at_most: float | None = None
-    at_least_of_target: float | None = Field(None, gt=0, description="share of benchmark_target_qps times GPUs")
+    at_least: float | None = Field(None, description="in the metric's unit")
+    at_most: float | None = Field(None, description="in the metric's unit")
+    at_least_of_target: float | None = Field(
+        None, gt=0, description="share of benchmark_target_qps times GPUs; one of these three is given"
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Limit:
@@ -66,28 +74,32 @@ class Limit(_Part):
 class Profile(_Part):
     """What is run and what it is held against."""
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, description="what results call it")
     version: int = Field(ge=1, description="raised whenever the numbers would change")
-    description: str = ""
-    scenario: str
-    scenario_options: dict[str, Any] = Field(default_factory=dict)
-    engine: str
-    engine_options: dict[str, Any] = Field(default_factory=dict)
-    dataset: str
-    dataset_options: dict[str, Any] = Field(default_factory=dict)
+    description: str = Field("", description="one line for people")
+    scenario: str = Field(description="who issues queries, and when; closed_loop: the next one when the last is done")
+    scenario_options: dict[str, Any] = Field(default_factory=dict, description="of the scenario: see below")
+    engine: str = Field(description="what answers them")
+    engine_options: dict[str, Any] = Field(default_factory=dict, description="of the engine: see below")
+    dataset: str = Field(description="the prompts")
+    dataset_options: dict[str, Any] = Field(default_factory=dict, description="of the dataset: see below")
     min_prompts: int = Field(1, ge=1, description="a smaller dataset makes the verdict invalid")
     samples: int | None = Field(None, ge=1, description="queries that are measured; absent: the scenario decides")
     warmup: int = Field(2, ge=0, description="queries before measuring, not counted")
-    generation: Generation = Generation()
+    generation: Generation = Field(Generation(), description="how tokens are chosen: see below")
     limits: tuple[Limit, ...] = Field((), description="checks of the verdict, in order")
-    accuracy: Literal["off", "with-performance", "only"] = Field("off", description="unless benchmark_accuracy is set")
+    accuracy: Annotated[Literal["off", "with-performance", "only"], BeforeValidator(off_in_yaml)] = Field(
+        "off", description="whether the answers are judged too; benchmark_accuracy has the last word"
+    )
     accuracy_limits: tuple[Limit, ...] = Field((), description="checks of the answers, where accuracy is measured")
     # A profile without it is what it was before there was this choice: its hash stays.
     prefix_caching: bool = Field(
         False, exclude_if=lambda wanted: not wanted, description="whether a server may reuse what it computed before"
     )
     greedy_prompts: int = Field(0, ge=0, description="first prompts whose greedy tokens like nodes must agree in")
-    kind: Literal["health-check", "benchmark", "self-test", "hardware"] = "benchmark"
+    kind: Literal["health-check", "benchmark", "self-test", "hardware"] = Field(
+        "benchmark", description="what the summary calls it; the figures of a self-test say nothing of hardware"
+    )
 
     @property
     def loads_model(self) -> bool:
@@ -108,7 +120,9 @@ class Profile(_Part):
         # Looked for by name: all are listed only where it is not there, for a large run has a profile for each node.
         there = value.isidentifier() and not value.startswith("_") and (_NODE / kind / f"{value}.py").is_file()
         if not there and not (kind == "engines" and value in ENGINES):
-            raise ValueError(f"unknown {info.field_name}; there are {', '.join(plugins(kind))}")
+            known = plugins(kind)
+            meant = did_you_mean(value, known)
+            raise ValueError(f"there is no such {info.field_name}{meant} There are {', '.join(known)}")
         return value
 
     @model_validator(mode="after")
@@ -136,8 +150,8 @@ def load_profile(name: str) -> Profile:
         path = Path(name).expanduser()
     elif not path.is_file():
         raise InputError(
-            f"benchmark_profile is {name!r}, which is not a profile: there are {', '.join(profile_names())}; "
-            "for a file of your own give its path."
+            f"benchmark_profile is {name!r}, which is not a profile{did_you_mean(name, profile_names())} There are "
+            f"{', '.join(profile_names())}; for a file of your own give its path."
         )
     try:
         text = path.read_text(encoding="utf-8")
@@ -161,5 +175,4 @@ def _parse(text: str, path: Path) -> Profile:
     try:
         return Profile.model_validate(content)
     except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}." for e in error.errors()]
-        raise InputError("\n".join(lines)) from error
+        raise InputError("\n".join(sentences(error, Profile, before=f"{path}: "))) from error

@@ -11,13 +11,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
-from ansible import release
+from ansible import context, release
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 from connections import SESSIONS, connection_kind
-from node_action import CHECKOUT, NodeAction, NodeFailure
+from node_action import CHECKOUT, NodeAction, NodeFailure, raw_values
 from play_settings import nodes, prometheus_dir_of, resolve_play
 
+from benchmark.cluster.given_names import files_of_nobody, unread
 from benchmark.cluster.inventory import PROMETHEUS_DIR, require_writable
 from benchmark.cluster.packages.wheelhouse import on_controller, require_pins
 from benchmark.errors import InputError
@@ -43,6 +44,7 @@ class ActionModule(NodeAction):
                 f"{'.'.join(map(str, BELOW))} is needed: install requirements.txt."
             )
         _name_what_runner_keeps()
+        self._name_what_has_no_effect()
         self._check_connections()
         resolved = resolve_play(self.task_vars, self._loader).resolved
         self._check_wheelhouses(resolved.values())
@@ -59,6 +61,16 @@ class ActionModule(NodeAction):
                 for name, engine in ENGINES.items()
             },
         }
+
+    def _name_what_has_no_effect(self) -> None:
+        """Say which variables of the inventory nothing reads though a setting is named almost so, and which files."""
+        hostvars, groups = self.task_vars["hostvars"], self.task_vars["groups"]
+        # A single word (model, profile) is more likely to be meant for another playbook of the inventory's owner.
+        names = {str(name) for node in nodes(self.task_vars) for name in hostvars[node] if "_" in name}
+        for sentence in unread(names, raw_values(self.task_vars)):
+            Display().warning(sentence)
+        for sentence in files_of_nobody(context.CLIARGS.get("inventory") or (), groups, groups.get("all", ())):
+            Display().warning(sentence)
 
     def _check_connections(self) -> None:
         """Refuse a variable of Ansible's own (ansible_user: "{{ ... }}") that cannot be templated.

@@ -91,7 +91,9 @@ class ActionModule(NodeAction):
         if is_directory_path(model) and self._needs_model():
             if (said := answers.get(_directory(model))) is None:
                 return None
-            done = _own_directory(said)
+            if not (own := _own_directory(said)):
+                return None
+            done = own
         for part in self._parts():
             if not self._is_settled(part) or (seen := self._seen(part, answers)) is None:
                 return None
@@ -220,7 +222,10 @@ class ActionModule(NodeAction):
         code, out, err = self.shell(_directory(model))
         if code != 0:
             raise NodeFailure(_last_line(err) or f"{model} could not be checked.")
-        return _own_directory(out)
+        if done := _own_directory(out):
+            return done
+        lacks = [line.partition("\t")[2] for line in out.splitlines() if line.startswith("model_lacks\t")]
+        raise NodeFailure("\n".join(lacks) or f"{model} could not be checked.")
 
     def _fetch(self, part: Part, *options: str, stdin: str) -> dict[str, Any] | None:
         """Run the part's command on the node and return its answer; None with --check where it is not installed."""
@@ -365,7 +370,9 @@ def _directory(model: str) -> str:
 
 
 def _own_directory(said: str) -> dict[str, Any]:
-    return {"changed": False, "snapshot": said.strip(), "commit": None}
+    """Return the task's result where nothing is wrong with the directory, else an empty one."""
+    name, _, path = said.strip().partition("\t")
+    return {"changed": False, "snapshot": path, "commit": None} if name == "model_dir" else {}
 
 
 def _reported(done: Mapping[str, Any]) -> dict[str, Any]:

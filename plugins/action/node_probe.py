@@ -68,8 +68,8 @@ class ActionModule(NodeAction):
         twice = self._listed_twice(roles, results)
         for node, result in results.items():
             settled[node], reason = _judge(roles[node], result)
-            if reason := result.failure or twice.get(node) or reason:
-                settled[node], failures[node] = [], reason
+            if reasons := [words for words in (result.failure, twice.get(node), reason) if words]:
+                settled[node], failures[node] = [], "\n".join(reasons)
         for line in table(self._found(roles, results)):
             Display().display(line)
         lacking = [node for node, actions in roles.items() if not set(actions) <= set(settled.get(node, ()))]

@@ -19,11 +19,13 @@ from benchmark.cluster.packages.environments import with_find
 from benchmark.cluster.packages.wheelhouse import load, on_controller
 from benchmark.cluster.preflight import EngineNeeds, Needs, Probe, gpus, problems, warnings
 from benchmark.errors import InputError
+from benchmark.node.hub.cache import COMMIT
 from benchmark.provisioned import ENGINES
 from benchmark.resolve import loads_model
 from benchmark.settings import is_directory_path
 
 PROBE = CHECKOUT / "roles/preflight/files/probe.sh"
+DIRECTORY = CHECKOUT / "roles/hf_cache/files/directory.sh"
 
 
 class ActionModule(NodeAction):
@@ -78,6 +80,7 @@ class ActionModule(NodeAction):
             loaded = loads_model(str(self.setting("benchmark_profile")), str(self.setting("benchmark_probes")))
         except InputError as error:
             raise NodeFailure(str(error)) from None
+        own = loaded and is_directory_path(model)
         fetched = loaded and source != "none" and not is_directory_path(model)
         needs = Needs(
             device=str(self.setting("benchmark_device")),
@@ -87,15 +90,19 @@ class ActionModule(NodeAction):
             cache_dir=str(self.setting("hf_cache_dir")),
             weights_gb=float(self.setting("hf_cache_min_free_gb")) if fetched else 0,
             engine=self._engine(),
+            absent_model="" if fetched or own or not loaded else model,
             chosen="CUDA_VISIBLE_DEVICES" in (self.setting("benchmark_environment") or {}),
         )
         revision = str(self.setting("benchmark_model_revision"))
-        repository = f"models--{model.replace('/', '--')}"
-        snapshot = f"{needs.cache_dir}/hub/{repository}/snapshots/{revision}" if fetched else ""
-        words = [needs.python, needs.env_dir, self._fingerprint("python_env"), needs.cache_dir, snapshot, needs.device]
+        repository = f"{needs.cache_dir}/hub/models--{model.replace('/', '--')}"
+        # Of a branch or a tag the cache keeps which commit it was.
+        snapshot = f"{repository}/{'snapshots' if COMMIT.fullmatch(revision) else 'refs'}/{revision}"
+        place = f"directory:{model}" if own else snapshot
+        words = [needs.python, needs.env_dir, self._fingerprint("python_env"), needs.cache_dir, place, needs.device]
         if needs.engine:
             words += [needs.engine.python, needs.engine.env_dir, self._fingerprint(needs.engine.engine.name)]
-        return needs, shlex.join(["sh", "-c", with_find(PROBE.read_text(encoding="utf-8")), "probe", *words])
+        script = f"model_directory() (\n{DIRECTORY.read_text('utf-8')})\n{with_find(PROBE.read_text('utf-8'))}"
+        return needs, shlex.join(["sh", "-c", script, "probe", *words])
 
     def _fingerprint(self, role: str) -> str:
         try:

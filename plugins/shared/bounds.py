@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import checkout  # noqa: F401 # makes the package importable
 from ansible.errors import AnsibleConnectionFailure
 from interruption import end_own_children
 

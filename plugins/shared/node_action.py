@@ -21,12 +21,15 @@ from ansible import constants
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
+from ansible.utils.vars import load_extra_vars
 from bounds import TooMuch, bounded
 from checkout import CHECKOUT as CHECKOUT  # for the actions
 from connections import connect, way_of
 from interruption import Interrupted, end_own_children, interrupted_by, interruptible, run_interruptible
 from reports import hand_on, show
 
+from benchmark.cluster.given_names import KNOWN, meant, unread
+from benchmark.cluster.inventory import GROUP
 from benchmark.files import read_record
 from benchmark.fleet.errors import Lost, NodeError
 from benchmark.fleet.login_shell import plain
@@ -42,6 +45,12 @@ EXAMPLE = "example_nodes"
 CONFIG = CHECKOUT / "ansible.cfg"
 # What modules are asked for besides their own time limits: to be sent, to start, to answer.
 MODULE_S = 120
+
+
+def raw_values(task_vars: Mapping[str, Any]) -> list[Any]:
+    """Return the values of all variables of the nodes, as they are written: templates too."""
+    known, group = task_vars["hostvars"], task_vars["groups"].get(GROUP, ())
+    return [value for node in group for value in known.raw_get(node).values()]
 
 
 class NodeFailure(Exception):
@@ -81,7 +90,10 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         return result
 
     def _require_own_nodes(self) -> None:
-        """Raise NodeFailure where this is not the playbook, or these are not the nodes, that somebody means to use."""
+        """Raise NodeFailure where this is not the playbook, or these are not the nodes, that somebody means to use.
+
+        Or where -e gives a name that nothing reads and that is nearly one of ours: it would be ignored in silence.
+        """
         actions = map(Path, constants.config.get_config_value("DEFAULT_ACTION_PLUGIN_PATH"))
         # Whoever has a configuration of his own names our plugins there.
         if CHECKOUT / "plugins/action" not in [path.resolve() for path in actions]:
@@ -91,6 +103,9 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
                 "These are the example's nodes, and nobody was contacted: copy inventory/hosts.example.yml to "
                 f"inventory/hosts.yml, put your nodes there and delete the line {EXAMPLE}."
             )
+        given = load_extra_vars(self._loader)
+        if any(map(meant, given.keys() - KNOWN)) and (found := list(unread(given, raw_values(self.task_vars)))):
+            raise NodeFailure("\n".join(found))
 
     def _broken(self, error: Exception) -> str:
         """Return one sentence for what went wrong on the way to the node, or in Ansible's own work there."""

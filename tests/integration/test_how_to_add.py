@@ -120,6 +120,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = "[str, type[BaseModel] | None] = {"
     combinations = place / "benchmark/combinations.py"
     edit(combinations, (f"ENGINE_OPTIONS: dict{options}\n", '    "toy": None,\n'))
+    edit(combinations, (f"DATASET_OPTIONS: dict{options}\n", '    "toy": None,\n'))
     edit(combinations, (f"SCENARIO_OPTIONS: dict{options}", '"toy": None, '))
     # An engine that is provisioned.
     (place / "benchmark/provisioned/toyserve.py").write_text(DECLARATION)
@@ -253,7 +254,9 @@ def test_provisioned_engine_and_role(scratch: Path, tmp_path: Path) -> None:
     assert (tmp_path / "toy").is_dir()
 
     found = json.loads(run(scratch, sys.executable, "-c", JUDGE, str(tmp_path)))
-    assert found["bad_option"].startswith("The engine toyserve: sped: Extra inputs are not permitted; its options are")
+    assert found["bad_option"].startswith(
+        "benchmark_engine_options.sped is not an option of the engine toyserve: did you mean speed?"
+    )
     assert (
         "requirements-toyserve.txt locks ToyServe's build for CUDA: set toyserve_requirements" in found["locked_on_cpu"]
     )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmark.combinations import ENGINE_OPTIONS, SCENARIO_OPTIONS
+from benchmark.combinations import DATASET_OPTIONS, ENGINE_OPTIONS, SCENARIO_OPTIONS
 from benchmark.errors import InputError
 from benchmark.profiles import plugins
 from benchmark.provisioned import ENGINES
@@ -45,15 +45,57 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
     ("settings", "profile", "said"),
     [
         # Engine options
-        (options("sequential", batch=4), None, "The engine sequential has no options and is given batch."),
-        (options("endpoint", max_num_seqs=4), None, "given max_num_seqs. max_num_seqs is an option of vllm."),
-        (options("continuous", max_num_seqs=4), None, "max_num_seqs: Extra inputs are not permitted; its options are"),
-        (options("continuous", page_size=1), None, "The engine continuous: page_size: Input should be greater than"),
-        (options("continuous", num_blocks="many"), None, "The engine continuous: num_blocks: Input should be a valid"),
-        (options("continuous", attention="magic"), None, "The engine continuous: attention: Input should be 'auto'"),
-        (options("simulated", ttft_ms="slow"), None, "The engine simulated: ttft_ms: Input should be a valid number"),
-        (options("vllm", page_size=16), None, "The engine vllm: page_size: Extra inputs are not permitted"),
+        (
+            options("sequential", batch=4),
+            None,
+            "benchmark_engine_options.batch is not an option of the engine sequential, which has none.",
+        ),
+        (
+            options("endpoint", max_num_seqs=4),
+            None,
+            "the engine endpoint, which has none. max_num_seqs is an option of vllm.",
+        ),
+        (
+            options("continuous", max_num_seqs=4),
+            None,
+            "max_num_seqs is not an option of the engine continuous. There are attention, page_size",
+        ),
+        (options("continuous", page_size=1), None, "benchmark_engine_options.page_size is 1: it must be at least 4."),
+        (
+            options("continuous", num_blocks="many"),
+            None,
+            "benchmark_engine_options.num_blocks is 'many': it must be a whole number.",
+        ),
+        (
+            options("continuous", attention="magic"),
+            None,
+            "benchmark_engine_options.attention is 'magic': it must be auto, sdpa,",
+        ),
+        (
+            options("simulated", ttft_ms="slow"),
+            None,
+            "benchmark_engine_options.ttft_ms is 'slow': it must be a number.",
+        ),
+        (options("vllm", page_size=16), None, "page_size is not an option of the engine vllm. There are max_model_len"),
         ({"benchmark_engine_options": {"page_size": 16}}, None, "page_size is an option of continuous."),
+        # The profile's own, in its file
+        (
+            {},
+            {**CLOSED, "engine": "simulated", "engine_options": {"tfft_ms": 4}},
+            "own.yaml: engine_options.tfft_ms is not an option of the engine simulated: did you mean ttft_ms?",
+        ),
+        ({}, {**SYNTHETIC, "dataset_options": {"prompts": 4}}, "own.yaml: dataset_options.input_tokens is missing."),
+        (
+            {},
+            {**SYNTHETIC, "dataset_options": {"input_tokens": [9], "prompts": 4}},
+            "is [9]: it must be a whole number",
+        ),
+        (
+            {},
+            {**CLOSED, "dataset": "cnn_dailymail", "dataset_options": {"prompt": 4}},
+            "did you mean prompts? There are",
+        ),
+        ({}, {**CLOSED, "dataset_options": {"seed": 4}}, "is not an option of the dataset curated, which has none."),
         # What an engine cannot do at all
         (
             options("continuous", use_cuda_graph=True) | {"benchmark_device": "cpu"},
@@ -116,16 +158,20 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
             "the prompts of the dataset synthetic are token ids without a text",
         ),
         # Scenarios
-        ({}, {**CLOSED, "scenario_options": {"rate": 4}}, "The scenario closed_loop has no options and is given rate."),
+        (
+            {},
+            {**CLOSED, "scenario_options": {"rate": 4}},
+            "scenario_options.rate is not an option of the scenario closed_loop, which has none.",
+        ),
         (
             asked("continuous"),
             {**CLOSED, "scenario": "loadgen", "scenario_options": {"scenario": "MultiStream"}},
-            "The scenario loadgen: scenario: Input should be 'Server', 'Offline' or 'SingleStream'",
+            "own.yaml: scenario_options.scenario is 'MultiStream': it must be Server, Offline or SingleStream",
         ),
         (
             asked("continuous"),
             {**CLOSED, "scenario": "loadgen", "scenario_options": {}},
-            "The scenario loadgen: scenario: Field required; its options are scenario, model,",
+            "own.yaml: scenario_options.scenario is missing.",
         ),
         ({"benchmark_target_qps": "auto"}, None, "profile quick has no rate to search for"),
         (asked("continuous", "mlperf-singlestream", benchmark_target_qps="auto"), None, "has no rate to search for"),
@@ -183,6 +229,7 @@ def test_what_can_work_is_let_be(settings: dict[str, Any], profile: dict[str, An
     assert problems(settings, profile, tmp_path) == []
 
 
-def test_the_table_knows_every_engine_and_scenario() -> None:
+def test_the_tables_know_all_that_there_is() -> None:
+    assert set(DATASET_OPTIONS) == set(plugins("datasets"))
     assert {*ENGINE_OPTIONS, *ENGINES} == set(plugins("engines"))
     assert set(SCENARIO_OPTIONS) == set(plugins("scenarios"))

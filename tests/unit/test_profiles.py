@@ -4,6 +4,7 @@ import pytest
 
 from benchmark.errors import InputError
 from benchmark.profiles import load_profile, plugins, profile_names
+from benchmark.resolve import resolve
 from benchmark.verdict import metric_paths
 
 OWN = "name: own\nversion: 1\nscenario: closed_loop\nengine: sequential\ndataset: curated\nsamples: 5\n"
@@ -31,6 +32,12 @@ def test_a_profile_of_ones_own(tmp_path: Path) -> None:
     assert load_profile(str(path)).samples == 5
 
 
+def test_off_is_not_false(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN + "accuracy: off\n")
+    assert load_profile(str(path)).accuracy == resolve({"benchmark_accuracy": False}).profile.accuracy == "off"
+
+
 def test_plugins_are_the_files_that_are_there() -> None:
     assert {"sequential", "simulated"} <= set(plugins("engines"))
     assert "closed_loop" in plugins("scenarios")
@@ -41,14 +48,22 @@ def test_plugins_are_the_files_that_are_there() -> None:
     ("content", "said"),
     [
         ("{", "is not YAML"),
-        ("- 1\n", "the file: Input should be"),
-        (OWN.replace("samples: 5", "samples: 0"), "samples: Input should be greater than or equal to 1"),
-        (OWN.replace("sequential", "vlln"), "engine: Value error, unknown engine; there are"),
-        (OWN.replace("curated", "pile"), "dataset: Value error, unknown dataset"),
-        (OWN + "sample: 3\n", "sample: Extra inputs"),
-        (OWN + "limits: [{metric: qps}]\n", "limits.0: Value error, give exactly one of"),
+        ("- 1\n", "own.yaml is [1]: it must be a mapping"),
+        (OWN.replace("samples: 5", "samples: 0"), "samples is 0: it must be at least 1."),
+        (OWN.replace("sequential", "vlln"), "engine is 'vlln': there is no such engine: did you mean vllm? There are"),
+        (OWN.replace("curated", "pile"), "dataset is 'pile': there is no such dataset. There are"),
+        (OWN + "sample: 3\n", "own.yaml: sample is not a field: did you mean samples? There are name, version,"),
+        (OWN + "limits: [{metric: qps}]\n", "limits.0: give exactly one of"),
         (OWN + "generation: {max_new_tokens: 4, min_new_tokens: 5}\n", "min_new_tokens is above"),
-        (OWN + "generation: {temperature: .nan}\n", "generation.temperature"),
+        (OWN + "generation: {temperature: .nan}\n", "generation.temperature is not a finite number: it must be"),
+        (OWN + "generation: {max_token: 4}\n", "generation.max_token is not a field: did you mean generation.max_new_"),
+        (OWN + "temperature: 0\n", "temperature is not a field: did you mean generation.temperature?"),
+        (
+            OWN + "limits: [{metrik: qps, at_least: 1}]\n",
+            "limits.0.metrik is not a field: did you mean limits.0.metric?",
+        ),
+        (OWN + "accuracy: with-performence\n", "must be off, with-performance or only: did you mean with-performance?"),
+        (OWN.replace("engine: sequential\n", ""), "own.yaml: engine is missing."),
     ],
 )
 def test_a_bad_profile_is_a_sentence(tmp_path: Path, content: str, said: str) -> None:
@@ -61,7 +76,7 @@ def test_a_bad_profile_is_a_sentence(tmp_path: Path, content: str, said: str) ->
 
 
 def test_an_unknown_profile_and_an_absent_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'quack', which is not a profile: there are .*quick"):
+    with pytest.raises(InputError, match=r"'quack', which is not a profile: did you mean quick.*There are .*quick"):
         load_profile("quack")
     with pytest.raises(InputError, match=r"cannot read .*No such file"):
         load_profile(str(tmp_path / "none.yaml"))

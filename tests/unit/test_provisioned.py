@@ -34,13 +34,13 @@ def test_one_word_is_enough() -> None:
         ),
         (
             {"benchmark_engine_options": {"gpu_memory": 1}},
-            "The engine vllm: gpu_memory: Extra inputs are not",
+            "gpu_memory is not an option of the engine vllm: did you mean gpu_memory_utilization?",
         ),
         (
             {"benchmark_engine_options": {"gpu_memory_utilization": 1.1}},
-            "gpu_memory_utilization: Input should be less than or equal to 1; its options are max_model",
+            "gpu_memory_utilization is 1.1: it must be at most 1.",
         ),
-        ({"benchmark_engine_options": {"arguments": ["--port=1"]}}, "arguments: --port is what the run decides"),
+        ({"benchmark_engine_options": {"arguments": ["--port=1"]}}, "--port is what the run decides"),
         ({"benchmark_engine_options": {"arguments": ["--served_model_name", "x"]}}, "--served-model-name is what the"),
         (
             {"benchmark_engine_options": {"arguments": ["--enable-prefix-caching"]}},

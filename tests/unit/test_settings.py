@@ -37,27 +37,27 @@ def test_defaults() -> None:
         (
             "benchmark_profile",
             "quack",
-            "benchmark_profile is 'quack', which is not a profile: there are hardware, mlperf-edge-offline",
+            "benchmark_profile is 'quack', which is not a profile: did you mean quick? There are mlperf",
         ),
-        ("benchmark_profile", "", "benchmark_profile is '': string should have at least 1 character."),
-        ("benchmark_profile", 7, "benchmark_profile is 7: input should be a valid string."),
+        ("benchmark_profile", "", "benchmark_profile is '': it must not be empty."),
+        ("benchmark_profile", 7, "benchmark_profile is 7: it must be text (in quotes)."),
         ("benchmark_model", "llama", "benchmark_model is 'llama': neither a hub id such as 'org/name' nor an absolute"),
         ("benchmark_model_revision", "", "benchmark_model_revision is ''"),
-        ("benchmark_dtype", "int4", "benchmark_dtype is 'int4': input should be 'float16', 'bfloat16' or 'float32'."),
-        ("benchmark_device", "tpu", "benchmark_device is 'tpu': input should be 'cuda' or 'cpu'."),
+        ("benchmark_dtype", "int4", "benchmark_dtype is 'int4': it must be float16, bfloat16 or float32."),
+        ("benchmark_device", "tpu", "benchmark_device is 'tpu': it must be cuda or cpu."),
         ("benchmark_target_qps", 0, "benchmark_target_qps is 0: a number greater than 0, or auto, is needed."),
         ("benchmark_target_qps", "fast", "benchmark_target_qps is 'fast': a number greater than 0"),
         ("benchmark_target_qps", float("nan"), "benchmark_target_qps is not a finite number"),
         ("benchmark_target_qps", float("inf"), "benchmark_target_qps is not a finite number"),
-        ("benchmark_timeout_s", 0, "benchmark_timeout_s is 0: input should be greater than or equal to 1."),
-        ("benchmark_timeout_s", 1.5, "benchmark_timeout_s is 1.5: input should be a valid integer"),
+        ("benchmark_timeout_s", 0, "benchmark_timeout_s is 0: it must be at least 1."),
+        ("benchmark_timeout_s", 1.5, "benchmark_timeout_s is 1.5: it must be a whole number."),
         (
             "benchmark_fail_on_invalid",
             "perhaps",
-            "benchmark_fail_on_invalid is 'perhaps': input should be a valid",
+            "benchmark_fail_on_invalid is 'perhaps': it must be true or false.",
         ),
-        ("benchmark_sync_start", "soon", "benchmark_sync_start is 'soon': input should be a valid boolean"),
-        ("benchmark_sync_timeout_s", 0, "benchmark_sync_timeout_s is 0: input should be greater than or equal to 1."),
+        ("benchmark_sync_start", "soon", "benchmark_sync_start is 'soon': it must be true or false."),
+        ("benchmark_sync_timeout_s", 0, "benchmark_sync_timeout_s is 0: it must be at least 1."),
         ("benchmark_min_nodes", 0, "benchmark_min_nodes is 0: a whole number greater than 0, or a percentage such as"),
         ("benchmark_min_nodes", 1.5, "benchmark_min_nodes is 1.5: a whole number greater than 0"),
         ("benchmark_min_nodes", True, "benchmark_min_nodes is True: a whole number greater than 0"),
@@ -65,17 +65,21 @@ def test_defaults() -> None:
         ("benchmark_min_nodes", "101%", "benchmark_min_nodes is '101%': a whole number greater than 0"),
         ("benchmark_min_nodes", "half", "benchmark_min_nodes is 'half': a whole number greater than 0"),
         ("benchmark_results_dir", "", "benchmark_results_dir is ''"),
-        ("hf_cache_source", "usb", "hf_cache_source is 'usb': input should be 'hub', 'controller' or 'none'."),
-        ("hf_cache_min_free_gb", -1, "hf_cache_min_free_gb is -1: input should be greater than or equal to 0."),
+        ("hf_cache_source", "usb", "hf_cache_source is 'usb': it must be hub, controller or none."),
+        ("hf_cache_min_free_gb", -1, "hf_cache_min_free_gb is -1: it must be at least 0."),
         ("python_env_timeout_s", 0, "python_env_timeout_s is 0"),
-        ("benchmark_endpoint_urls", "http://a", "benchmark_endpoint_urls is 'http://a': input should be a valid list"),
+        ("benchmark_endpoint_urls", "http://a", "benchmark_endpoint_urls is 'http://a': it must be a list."),
         ("benchmark_endpoint_urls", ["ftp://a"], "benchmark_endpoint_urls is ['ftp://a']: each has to be a server's"),
         ("benchmark_endpoint_urls", ["http://"], "benchmark_endpoint_urls is ['http://']: each has to be a server's"),
         ("benchmark_endpoint_urls", ["http://a:x"], "benchmark_endpoint_urls is ['http://a:x']: each has to be"),
         ("benchmark_endpoint_urls", ["http://a"] * 2, "benchmark_endpoint_urls is ['http://a', 'http://a']: the same"),
-        ("benchmark_endpoint_api", "grpc", "benchmark_endpoint_api is 'grpc': input should be 'auto', 'completions'"),
-        ("benchmark_endpoint_health", "health", "benchmark_endpoint_health is 'health': string should match pattern"),
-        ("benchmark_endpoint_query_timeout_s", 0, "benchmark_endpoint_query_timeout_s is 0: input should be greater"),
+        ("benchmark_endpoint_api", "grpc", "benchmark_endpoint_api is 'grpc': it must be auto, completions or chat."),
+        ("benchmark_endpoint_health", "health", "benchmark_endpoint_health is 'health': it must be text that matches"),
+        (
+            "benchmark_endpoint_query_timeout_s",
+            0,
+            "benchmark_endpoint_query_timeout_s is 0: it must be greater than 0.",
+        ),
         ("benchmark_modell", "a/b", "benchmark_modell is not a setting: did you mean benchmark_model?"),
         ("colour", "red", "colour is not a setting."),
     ],
@@ -105,7 +109,9 @@ def test_a_limit_on_an_unknown_metric_is_found_before_the_run(tmp_path: Path) ->
     path = tmp_path / "own.yaml"
     path.write_text(OWN + "limits: [{metric: latency_ms.p98, at_most: 1}]\n")
     (sentence,) = problems({"benchmark_profile": str(path)})
-    assert sentence == f"Profile {path}: limits name latency_ms.p98, which is not a metric."
+    assert (
+        sentence == f"Profile {path}: limits name latency_ms.p98, which is not a metric: did you mean latency_ms.p99?"
+    )
 
 
 @pytest.mark.parametrize("text", ["1800", 1800])

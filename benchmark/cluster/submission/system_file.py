@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +10,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from benchmark.errors import InputError
-from benchmark.files import first_fault, read_text, write_atomic
+from benchmark.faults import did_you_mean, sentences
+from benchmark.files import read_text, write_atomic
 
 MAX_BYTES = 2**20
 
@@ -86,8 +86,7 @@ def read_system(path: Path, gpus: int, host_interconnect: bool) -> SystemFile:
     problems = []
     for name in content:
         if name not in names:
-            close = difflib.get_close_matches(str(name), names, n=1)
-            problems.append(f"{path}: {name} is not asked for" + (f": did you mean {close[0]}?" if close else "."))
+            problems.append(f"{path}: {name} is not asked for{did_you_mean(str(name), names)}")
     needed = [name for name, field in SystemFile.model_fields.items() if field.is_required()]
     if gpus:
         needed += [*OF_GPUS, *(() if host_interconnect else ("accelerator_host_interconnect",))]
@@ -99,7 +98,7 @@ def read_system(path: Path, gpus: int, host_interconnect: bool) -> SystemFile:
         try:
             return SystemFile.model_validate(known)
         except ValidationError as error:
-            problems.append(f"{path}: {first_fault(error, 'the file')}.")
+            problems += sentences(error, SystemFile, before=f"{path}: ")
     raise InputError("\n".join(problems))
 
 

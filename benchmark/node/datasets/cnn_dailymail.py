@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.errors import InputError, SetupError
+from benchmark.dataset_options import CnnDailymailOptions
+from benchmark.errors import SetupError
 from benchmark.files import file_sha256
 from benchmark.node.hub.prepared import prepared_path, read_record, tokenizer_sha256
 from benchmark.node.interfaces import Dataset, Prompt
 from benchmark.node.model.load import find_snapshot
+from benchmark.node.options import check
 from benchmark.settings import Settings
 
 KEYS = {"input": str, "tok_input": list, "output": str}
@@ -38,10 +40,11 @@ def load(settings: Settings, options: dict[str, Any]) -> Dataset:
     With the option `edge` they are the edge benchmark's, in its order. A file of no more than it has (MLPerf's own
     cnn_eval_5000.json) holds these already.
 
-    Raises SetupError, naming file and fault, where the file is absent, malformed or not the one that was prepared.
+    Raises InputError for options that it does not have; SetupError, naming file and fault, where the file is absent,
+    malformed or not the one that was prepared.
     """
-    most = _first(options)
-    edge = options.get("edge", False)
+    chosen = check(CnnDailymailOptions, options, "The dataset cnn_dailymail")
+    most, edge = chosen.prompts, chosen.edge
     own = settings.benchmark_dataset_path
     path = Path(own).expanduser() if own else prepared_path(settings)
     try:
@@ -60,20 +63,6 @@ def load(settings: Settings, options: dict[str, Any]) -> Dataset:
     if not prompts:
         raise SetupError(f"{path} holds no entry.")
     return Dataset(name="cnn_dailymail", prompts=prompts, sha256=digest)
-
-
-def _first(options: dict[str, Any]) -> int | None:
-    unknown = sorted(set(options) - {"prompts", "edge"})
-    if unknown:
-        raise InputError(
-            f"The dataset cnn_dailymail has the options prompts and edge; the profile gives {', '.join(unknown)}."
-        )
-    if type(options.get("edge", False)) is not bool:
-        raise InputError(f"The dataset's option edge is {options['edge']!r}: give true or false.")
-    most = options.get("prompts")
-    if most is not None and (type(most) is not int or most < 1):
-        raise InputError(f"The dataset's option prompts is {most!r}: give a number from 1.")
-    return most
 
 
 def _edge(prompts: tuple[Prompt, ...]) -> tuple[Prompt, ...]:

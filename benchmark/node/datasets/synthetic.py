@@ -11,44 +11,19 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
+from benchmark.dataset_options import SyntheticOptions
 from benchmark.errors import SetupError
 from benchmark.node.interfaces import Dataset, Prompt
 from benchmark.node.model.load import find_snapshot
 from benchmark.node.options import check
 from benchmark.settings import Settings, canonical_sha256
 
-Length = Annotated[int, Field(ge=1, le=2**20, strict=True)]
-
-
-class Options(BaseModel):
-    """The options of the dataset in a profile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    input_tokens: Length | tuple[Length, Length] = Field(description="of each prompt; or the least and the most")
-    prompts: Annotated[int, Field(ge=1, le=10**6, strict=True)]
-    seed: Annotated[int, Field(ge=0, strict=True)] = 0
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Options:
-        if self.bounds[0] > self.bounds[1]:
-            raise ValueError("input_tokens: the least is above the most")
-        return self
-
-    @property
-    def bounds(self) -> tuple[int, int]:
-        """The least and the most tokens of a prompt."""
-        return self.input_tokens if isinstance(self.input_tokens, tuple) else (self.input_tokens, self.input_tokens)
-
 
 def load(settings: Settings, options: dict[str, Any]) -> Dataset:
     """Return the prompts. Raises InputError for wrong options, SetupError where the model is not there."""
-    hint = "It takes input_tokens (a number, or the least and the most), prompts and seed."
-    chosen = check(Options, options, "The dataset synthetic", hint)
+    chosen = check(SyntheticOptions, options, "The dataset synthetic")
     vocabulary = ordinary_tokens(find_snapshot(settings))
     draw = random.Random(chosen.seed).random  # noqa: S311 # reproducible is the point
     least, most = chosen.bounds

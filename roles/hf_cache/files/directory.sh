@@ -1,29 +1,53 @@
-# Check a model's directory. Argument: the directory. Says on standard error, in one sentence, what it lacks.
+# Check a model's directory. Argument: the directory. Says "model_lacks<TAB>sentence" for everything that is wrong with it, and
+# "model_dir<TAB>path" where nothing is. Preflight's probe has it as a function.
 case $1 in "~/"*) dir=$HOME/${1#"~/"} ;; *) dir=$1 ;; esac
+whole=yes no= dead= closed=
 lacks() {
-  echo "The model directory $dir $1: put the model there, or set benchmark_model to a hub id or another directory." >&2
-  exit 1
+  whole=
+  printf 'model_lacks\tThe model directory %s %s: put the model there, or set benchmark_model to a hub id or another directory.\n' \
+    "$dir" "$1"
 }
 unreadable() {
-  echo "$1 cannot be read by the user $(id -un): $2 there, or set benchmark_model to another directory." >&2
-  exit 1
+  whole=
+  printf 'model_lacks\t%s cannot be read by the user %s: %s there, or set benchmark_model to another directory.\n' \
+    "$1" "$(id -un)" "$2"
 }
-# True where a pattern, expanded by the shell into the arguments, has a match; all that match have to be readable.
+# Looks for a file of one of these names; the shell has expanded a pattern, and all that match it have to be readable.
 any() {
-  [ -e "$1" ] || [ -L "$1" ] || { shift; [ $# -gt 0 ] && any "$@"; return; }
+  wanted=$1 found=
+  shift
   for path in "$@"; do
-    [ -e "$path" ] || { [ ! -L "$path" ] || lacks "holds ${path##*/}, a link that leads nowhere"; continue; }
-    [ -r "$path" ] || unreadable "$path" "chmod a+r"
+    if [ -e "$path" ]; then
+      found=yes
+      [ -r "$path" ] || closed="$closed${closed:+, }$path"
+    elif [ -L "$path" ]; then
+      found=yes dead="$dead${dead:+, }${path##*/}"
+    fi
   done
+  [ -n "$found" ] || no="$no${no:+, }no $wanted"
 }
 
 # A directory in which this user may not look holds nothing that he can see.
 parent=$dir
 while [ ! -e "$parent" ] && [ "$parent" != / ] && [ "$parent" != . ]; do parent=$(dirname "$parent"); done
-[ ! -d "$parent" ] || [ -x "$parent" ] || unreadable "$parent" "chmod a+rx"
-[ -d "$dir" ] || lacks "does not exist"
-[ -r "$dir" ] || unreadable "$dir" "chmod a+rx"
-any "$dir/config.json" || lacks "holds no config.json"
-any "$dir"/tokenizer.json "$dir"/tokenizer.model "$dir"/tokenizer_config.json || lacks "holds no tokenizer (tokenizer.json)"
-any "$dir"/*.safetensors || lacks "holds no *.safetensors file, and other formats are not loaded"
-cd "$dir" && pwd
+if [ -d "$parent" ] && [ ! -x "$parent" ]; then
+  unreadable "$parent" "chmod a+rx"
+elif [ ! -d "$dir" ]; then
+  lacks "does not exist"
+elif [ ! -r "$dir" ]; then
+  unreadable "$dir" "chmod a+rx"
+else
+  any config.json "$dir/config.json"
+  any "tokenizer (tokenizer.json)" "$dir"/tokenizer.json "$dir"/tokenizer.model "$dir"/tokenizer_config.json
+  any "*.safetensors file (other formats are not loaded)" "$dir"/*.safetensors
+  # Weights in several files are listed in one more.
+  index=$dir/model.safetensors.index.json
+  if [ -r "$index" ]; then
+    listed=$(tr ',' '\n' < "$index" | sed -n 's|.*"\([A-Za-z0-9._-]*\.safetensors\)".*|\1|p' | sort -u)
+    for name in $listed; do [ -e "$dir/$name" ] || [ -L "$dir/$name" ] || no="$no${no:+, }no $name"; done
+  fi
+  [ -z "$no" ] || lacks "holds $no"
+  [ -z "$dead" ] || lacks "holds links that lead nowhere ($dead)"
+  [ -z "$closed" ] || unreadable "$closed" "chmod a+r"
+fi
+[ -z "$whole" ] || printf 'model_dir\t%s\n' "$(cd "$dir" && pwd)"

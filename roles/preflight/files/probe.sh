@@ -1,7 +1,7 @@
 # Tell what the node is, as "key<TAB>value" lines: one connection, and no Python needed to say that Python is missing.
-# Before this stands find_environment.sh as a function.
-# Arguments: python interpreter, environment directory and the fingerprint of what it is to hold, cache directory, directory of the
-# wanted snapshot, cuda or cpu; where an engine is provisioned, its interpreter, its environment's directory and fingerprint.
+# Before this stand find_environment.sh and the role hf_cache's directory.sh as functions.
+# Arguments: python interpreter, environment directory and the fingerprint of what it is to hold, cache directory, where the model's
+# snapshot is (or, after "directory:", the user's own directory), cuda or cpu; where an engine is provisioned, its interpreter, its environment's directory and fingerprint.
 #
 # A driver or a disk that hangs must not hide what else there is to say. So each part is asked in a process of its own, all at
 # the same time, and writes into a file: a process that nobody can kill would keep a pipe to the controller open for ever.
@@ -64,9 +64,10 @@ environment() {
 }
 
 model() {
-  expand "$1"
+  expand "${1#directory:}"
   say at "a look at $path"
-  [ -z "$path" ] || [ ! -d "$path" ] || say model_present yes
+  case $1 in directory:*) model_directory "$path"; return ;; esac
+  [ -z "$path" ] || [ ! -e "$path" ] || say model_present yes
 }
 
 # What the driver lists, and the NVIDIA GPUs on the PCI bus that no other driver has taken.

@@ -109,7 +109,7 @@ EXPECTED = {
     "home-full": ("failed", "benchmark: No space left on device: ~/.local/share/llm-benchmark/runs/"),
     "results-full": ("failed", "Make room, or set benchmark_work_dir to a larger disk"),
     "sliver": ("failed", "benchmark: No space left on device: "),
-    "no-model": ("failed", "hf_cache: The model directory /no/such/model does not exist"),
+    "no-model": ("failed", "preflight: The model directory /no/such/model does not exist"),
     "killed": ("interrupted", "benchmark: The benchmark was killed (SIGKILL), and not by the kernel's OOM killer"),
     "oom": (
         "interrupted",

@@ -1,3 +1,4 @@
+import dataclasses
 import platform
 import subprocess
 from pathlib import Path
@@ -51,6 +52,20 @@ def test_each_problem_is_a_sentence(changes: dict[str, list[str] | None], said: 
     (found,) = problems(probe(**changes), NEEDS)
     assert said in found
     assert found.endswith(".")
+
+
+def test_a_model_that_nothing_brings_has_to_be_there() -> None:
+    needs = dataclasses.replace(NEEDS, absent_model="org/small", weights_gb=0)
+    (found,) = problems(probe(), needs)
+    assert found.startswith("org/small is not in ~/hf on the node, and hf_cache_source is none: set it to hub")
+    assert problems(probe(model_present=["yes"]), needs) == []
+
+
+def test_the_model_s_lacks_stand_beside_the_others() -> None:
+    assert problems(probe(model_lacks=["No config.", "No weights."], venv=None), NEEDS)[1:] == [
+        "No config.",
+        "No weights.",
+    ]
 
 
 def test_what_is_there_already_need_not_be_writable() -> None:

@@ -161,7 +161,7 @@ def test_a_file_with_the_edge_choice_is_not_chosen_from_again(tmp_path: Path) ->
 
 @pytest.mark.parametrize("value", [1, "yes", None])
 def test_edge_is_a_yes_or_no(tmp_path: Path, value: object) -> None:
-    with pytest.raises(InputError, match=r"The dataset's option edge is .*: give true or false"):
+    with pytest.raises(InputError, match=r"cnn_dailymail: edge is .*: it must be true or false"):
         cnn(tmp_path / "cnn_eval.json", edge=value)
 
 
@@ -247,7 +247,7 @@ def test_every_length_and_every_ordinary_token_is_drawn(model: Path) -> None:
     ],
 )
 def test_options_that_synthetic_does_not_have(model: Path, options: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="input_tokens"):
+    with pytest.raises(InputError, match="The dataset synthetic"):
         synthetic(model, **options)
 
 

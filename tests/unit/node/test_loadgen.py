@@ -154,7 +154,9 @@ def test_an_answer_of_one_token_is_not_reported_as_fine(tmp_path: Path) -> None:
 
 
 def test_unknown_options_are_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="scenario_options of the loadgen scenario: scenario: Input should be"):
+    with pytest.raises(
+        InputError, match="scenario_options of the loadgen scenario: scenario is 'MultiStream': it must be"
+    ):
         measure(tmp_path, {"scenario_options": {"scenario": "MultiStream"}})
 
 

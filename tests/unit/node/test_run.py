@@ -124,7 +124,7 @@ def test_a_run_that_cannot_judge_itself_says_why_it_broke(tmp_path: Path, monkey
 
 
 def test_unknown_engine_options_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="ttft: Extra inputs"):
+    with pytest.raises(InputError, match="ttft is not an option: did you mean ttft_ms"):
         run(request(tmp_path, {"engine_options": {"ttft": 1}}))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[3] / "roles/hf_cache/files/directory.sh"
 FILES = ("config.json", "tokenizer.json", "model-1.safetensors", "model-2.safetensors")
+INDEX = "model.safetensors.index.json"
 NOBODY = 65534
 
 
@@ -29,17 +31,18 @@ def model() -> Iterator[Path]:
     shutil.rmtree(place)
 
 
-def look(directory: Path) -> tuple[int, str]:
+def look(directory: Path) -> str:
     """Run the script as a user who owns none of it."""
     if os.geteuid() != 0:
         pytest.skip("to be somebody else takes root")
     words = ["sh", str(SCRIPT), str(directory)]
     done = subprocess.run(words, user=NOBODY, group=NOBODY, cwd="/", capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout.strip() or done.stderr.strip()
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def test_a_readable_one_is_taken(model: Path) -> None:
-    assert look(model) == (0, str(model))
+    assert look(model) == f"model_dir\t{model}"
 
 
 def replace_by_link(path: Path) -> None:
@@ -59,13 +62,25 @@ def replace_by_link(path: Path) -> None:
         (lambda m: [path.unlink() for path in m.glob("*.safetensors")], "holds no *.safetensors file"),
         (lambda m: (m / FILES[0]).unlink(), "holds no config.json"),
         (lambda m: (m / FILES[1]).unlink(), "holds no tokenizer (tokenizer.json)"),
-        (lambda m: replace_by_link(m / FILES[2]), "holds model-1.safetensors, a link that leads nowhere"),
+        (lambda m: replace_by_link(m / FILES[2]), "holds links that lead nowhere (model-1.safetensors)"),
+        (lambda m: (m / INDEX).write_text(json.dumps({"weight_map": {"a": FILES[2], "b": "3.safetensors"}})), "no 3.s"),
         (lambda m: shutil.rmtree(m), "does not exist"),
     ],
 )
 def test_what_cannot_be_read_is_not_missing(spoil: Callable[[Path], object], said: str, model: Path) -> None:
     spoil(model)
-    code, reason = look(model)
-    assert code == 1
+    reason = look(model)
+    assert reason.startswith("model_lacks\t")
     assert said in reason
     assert len(reason.splitlines()) == 1
+
+
+def test_all_that_is_wrong_is_said_at_once(model: Path) -> None:
+    (model / FILES[0]).unlink()
+    (model / FILES[1]).unlink()
+    (model / FILES[2]).chmod(0)
+    replace_by_link(model / FILES[3])
+    first, second, third = look(model).splitlines()
+    assert "holds no config.json, no tokenizer (tokenizer.json): put" in first
+    assert "(model-2.safetensors)" in second
+    assert f"{model}/model-1.safetensors cannot be read" in third

@@ -65,14 +65,45 @@ def test_without_an_inventory_it_is_said_how_to_make_one(no_ssh: dict[str, str],
     assert "cd " not in said
 
 
+@pytest.mark.parametrize("limit", [(), ("--limit", "jw2")])
+def test_a_misspelled_group_is_named(limit: tuple[str, ...], no_ssh: dict[str, str], tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts.yml"
+    hosts.write_text(yaml.safe_dump({"gpu_node": {"hosts": {"jw2": {}, "jw3": {}}}}))
+    code, said = play("preflight", "-i", str(hosts), *limit, cwd=CHECKOUT, environment=no_ssh)
+    assert code == 2, said
+    assert f"{hosts} has a group gpu_node (jw2, jw3): did you mean gpu_nodes?" in said
+    assert not (tmp_path / "contacted").exists()
+
+
+@pytest.mark.parametrize(("playbook", "given"), [("reset", "reset_confrim=yes"), ("preflight", "target_qps=3")])
+def test_a_name_that_nothing_reads_is_refused(
+    playbook: str, given: str, no_ssh: dict[str, str], tmp_path: Path
+) -> None:
+    hosts = tmp_path / "hosts.yml"
+    hosts.write_text(
+        yaml.safe_dump({"gpu_nodes": {"hosts": {"mine": {"ansible_host": "127.0.0.1", "hf_cahce_dir": 1}}}})
+    )
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "group_vars/gpu_node.yml").write_text("benchmark_target_qps: 3")
+    code, said = play(playbook, "-i", str(hosts), "-e", given, cwd=CHECKOUT, environment=no_ssh)
+    assert code == 2, said
+    assert f"{given.partition('=')[0]} is not a setting, and nothing reads it: did you mean" in said
+    assert not (tmp_path / "contacted").exists()
+    if playbook == "preflight":  # of an inventory it is only said: others may read it
+        code, said = play(playbook, "-i", str(hosts), cwd=CHECKOUT, environment=no_ssh)
+        assert "hf_cahce_dir is not a setting, and nothing reads it: did you mean hf_cache_dir?" in said
+        assert "gpu_node.yml has no effect: the inventory has no group gpu_node: did you mean gpu_nodes?" in said
+
+
 def test_from_elsewhere_it_is_said_where_to_go(no_ssh: dict[str, str], tmp_path: Path) -> None:
     hosts = tmp_path / "hosts.yml"
     hosts.write_text(yaml.safe_dump({"gpu_nodes": {"hosts": {"mine": {"ansible_host": "127.0.0.1"}}}}))
     where = f"cd {CHECKOUT} first, or set ANSIBLE_CONFIG={CHECKOUT}/ansible.cfg."
     code, said = play("preflight", "-i", str(hosts), cwd=tmp_path, environment=no_ssh)
     assert (code, where in said) == (2, True), said
-    code, said = play("preflight", cwd=tmp_path, environment=no_ssh)
-    assert (code, where in said) == (2, True), said
+    for playbook in ("preflight", "report"):
+        code, said = play(playbook, cwd=tmp_path, environment=no_ssh)
+        assert (code, where in said) == (2, True), said
     assert not (tmp_path / "contacted").exists()
     named = {**no_ssh, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg")}
     code, said = play("preflight", "-i", str(hosts), cwd=tmp_path, environment=named)
