@@ -309,6 +309,21 @@ class Settings(EngineSettings):
         ),
     )
 
+    preflight_gpus: int = Field(
+        0,
+        ge=0,
+        description=(
+            "GPUs that the node is to have, chosen for the run or not: fewer or more fail it; 0: as many as it lists"
+        ),
+    )
+    preflight_sick_gpus: Literal["fail", "warn"] = Field(
+        "fail",
+        description=(
+            "what it means that a GPU which answers is known to be broken or needs a reset (memory errors, a recovery "
+            "action): fail keeps its node from measuring"
+        ),
+    )
+
     python_env_dir: NonEmpty = Field(
         "~/.local/share/llm-benchmark/venv",
         description="the virtual environment on the node; those of other packages lie beside it (venv-<hash>)",

@@ -85,11 +85,12 @@ PARTS = {
     "benchmark_timeout_s": "Measuring, and nodes together",
     "benchmark_fail_on_invalid": "The run and its files",
     "benchmark_endpoint_api_key": "Secrets, and which run",
+    "preflight_gpus": "Whether a node is fit",
     "python_env_dir": "The Python environment on a node",
     **{f"{name}_dir": f"{engine.title}'s environment, for the engine {name}" for name, engine in ENGINES.items()},
     "hf_cache_dir": "Model and dataset",
 }
-ORDER = ("benchmark", *PROVISIONING_ROLES)
+ORDER = ("benchmark", "preflight", *PROVISIONING_ROLES)
 Options = dict[str, dict[str, Any]]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-from benchmark.cluster.gpu_listing import Listing
+from benchmark.cluster.gpu_health import chosen
 from benchmark.cluster.names import natural
 from benchmark.cluster.preflight import Probe
 
@@ -21,21 +21,20 @@ class Machine:
     cpus: frozenset[int]
     """Those that the node may use."""
     gpus: frozenset[str]
-    """UUIDs of those that its run would use; empty: none, or not known."""
+    """UUIDs of those, or of their MIG slices, that its run would use; empty: none, or not known."""
     shared: bool
     """Whether it is meant to be listed more than once."""
 
     @classmethod
     def of(cls, probe: Probe, device: str, visible: str | None, shared: bool) -> Machine:
         """Return the machine that the probe saw. `visible`: CUDA_VISIBLE_DEVICES for the run; None: all GPUs."""
-        listed = Listing.parse(probe.many.get("gpu", [])).gpus if device == "cuda" else ()
-        chosen = None if visible is None else [word.strip() for word in visible.split(",") if word.strip()]
-        uuids = {
-            gpu.uuid
-            for gpu in listed
-            if gpu.uuid and (chosen is None or any(w == gpu.index or gpu.uuid.startswith(w) for w in chosen))
-        }
         seen = probe.values
+        uuids: set[str] = set()
+        if device == "cuda":
+            listing = probe.listing
+            taken = chosen(listing, seen.get("visible_devices") if visible is None else visible)
+            uuids = {gpu.uuid for gpu in listing.gpus if gpu.uuid and (not taken or taken.chooses(gpu.index, gpu.uuid))}
+            uuids |= {entry for entry in taken.entries if entry.startswith("MIG-")} if taken else set()
         return cls(seen.get("host", ""), seen.get("boot_id", ""), _cpus(seen.get("cpus", "")), frozenset(uuids), shared)
 
     def is_also(self, other: Machine) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from benchmark.cluster.gpu_listing import Listing, gpu_problems, gpu_warnings
+from benchmark.cluster.gpu_health import CHECKED, Judged, Wanted, answers, judge
+from benchmark.cluster.gpu_listing import FIELDS, Listing
 from benchmark.provisioned_engine import ProvisionedEngine
 
 MIN_PYTHON = (3, 10)
@@ -38,8 +39,7 @@ class Needs:
     engine: EngineNeeds | None = None
     absent_model: str = ""
     """A hub's model that nothing brings there, so that it has to be there; empty: there is none."""
-    chosen: bool = False
-    """Whether CUDA_VISIBLE_DEVICES in benchmark_environment chooses among the GPUs."""
+    gpus: Wanted = field(default_factory=Wanted)
 
 
 @dataclass
@@ -65,20 +65,43 @@ class Probe:
         """The parts of the probe that did not end, and the command at which they were."""
         return dict(line.partition(" ")[::2] for line in self.many.get("hung", []))
 
+    @property
+    def listing(self) -> Listing:
+        """What nvidia-smi listed."""
+        fields = self.values.get("gpu_fields", "")
+        return Listing.parse(
+            self.many.get("gpu", []), fields.split(",") if fields else FIELDS, self.many.get("gpu_rows", [])
+        )
+
 
 def gpus(probe: Probe) -> list[dict[str, str]]:
-    """Return name, memory (MiB, or what nvidia-smi says in its place) and driver of every GPU that can be measured."""
-    listed = Listing.parse(probe.many.get("gpu", [])).gpus
-    return [{"name": g.name, "memory_mib": g.memory_mib, "driver": g.driver} for g in listed if not g.wrong]
+    """Return name, memory (MiB, or what nvidia-smi says in its place) and driver of every GPU that answers."""
+    listed = filter(answers, probe.listing.gpus)
+    return [{"name": g.name, "memory_mib": g.memory_mib, "driver": g.driver} for g in listed]
+
+
+def unchecked(probe: Probe) -> tuple[str, ...]:
+    """Return what nvidia-smi there does not know of: whether a GPU is sick by that, nobody has seen."""
+    if "gpu_fields" not in probe.values or not probe.listing.gpus:
+        return ()
+    asked = probe.values["gpu_fields"].split(",")
+    apart = "remapped_rows" if "gpu_rows" in probe.values else None
+    return tuple(name for name in CHECKED if name not in asked and name.partition(".")[0] != apart)
 
 
 def warnings(probe: Probe, needs: Needs) -> list[str]:
     """Return what is to be known of the node though it is fit, a sentence each."""
-    lines = probe.many.get("gpu", [])
-    found = gpu_warnings(lines, probe.many.get("pci_gpu", [])) if needs.device == "cuda" else []
-    # Whoever has chosen GPUs has left out the others; the run itself holds the chosen ones against the driver's list.
-    found += _old_driver(probe, needs.engine) if needs.engine and needs.device == "cuda" else []
-    return [*found, *(gpu_problems(lines, probe.values.get("gpu_status", "")) if needs.chosen and gpus(probe) else [])]
+    if needs.device != "cuda":
+        return []
+    return [*_judged(probe, needs).warnings, *(_old_driver(probe, needs.engine) if needs.engine else [])]
+
+
+def _judged(probe: Probe, needs: Needs) -> Judged:
+    wanted = needs.gpus
+    if wanted.visible is None:
+        # The run inherits what the node's login sets.
+        wanted = replace(wanted, visible=probe.values.get("visible_devices"))
+    return judge(probe.listing, probe.values.get("gpu_status", ""), probe.many.get("pci_gpu", []), wanted)
 
 
 def problems(probe: Probe, needs: Needs) -> list[str]:
@@ -90,16 +113,15 @@ def problems(probe: Probe, needs: Needs) -> list[str]:
     found += [] if "engine_env" in hung or needs.engine is None else _engine(probe, needs.engine)
     found += [] if "model" in hung else _model(probe, needs)
     found += _disk(probe, needs)
-    if needs.engine and needs.device == "cuda" and 0 < (there := len(gpus(probe))) < needs.engine.gpus:
+    judged = _judged(probe, needs) if needs.device == "cuda" and "gpu" not in hung else None
+    if needs.engine and judged and 0 < judged.usable < needs.engine.gpus:
         found.append(
             f"{needs.engine.engine.title} is to spread over {needs.engine.gpus} GPUs (tensor_parallel_size), and this "
-            f"node has {there}."
+            f"node has {judged.usable}."
         )
     if missing := probe.many.get("missing_program"):
         found.append(f"Not installed: {', '.join(missing)} (coreutils, util-linux and tar have them).")
-    if needs.device == "cuda" and "gpu" not in hung and not (needs.chosen and gpus(probe)):
-        found += gpu_problems(probe.many.get("gpu", []), probe.values.get("gpu_status", ""))
-    return found
+    return [*found, *(judged.problems if judged else ())]
 
 
 def hung_words(command: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmark.cluster.names import natural, some
-from benchmark.cluster.preflight import Probe, gpus
+from benchmark.cluster.preflight import Probe, gpus, unchecked
 from benchmark.text import clean, columns, left
 
 HEADS = ("Node", "GPUs", "Driver", "Python", "Free for the environment", "Free for the model", "Clock")
@@ -26,12 +26,15 @@ class Found:
     env_gb: float | None
     cache_gb: float | None
     clock_s: float | None
+    unchecked: tuple[str, ...] = ()
+    """Fields of nvidia-smi by which a GPU may be sick, and that the driver there does not know."""
 
 
 def found(probe: Probe, device: str, clock_s: float | None) -> Found:
     """Return what a node's probe says; `device`: cuda, or cpu, where no GPU is looked for."""
     there = gpus(probe)
-    counts = Counter(f"{gpu['name']}, {gpu['memory_mib']} MiB" for gpu in there)
+    # Of memory that CPU and GPU share nvidia-smi tells no size.
+    counts = Counter(g["name"] + (f", {g['memory_mib']} MiB" if g["memory_mib"].isdecimal() else "") for g in there)
     names = "; ".join(f"{count} x {name}" for name, count in counts.items())
     return Found(
         gpus=names or ("none" if device == "cuda" else "not used"),
@@ -40,6 +43,7 @@ def found(probe: Probe, device: str, clock_s: float | None) -> Found:
         env_gb=_free_gb(probe, "env"),
         cache_gb=_free_gb(probe, "cache"),
         clock_s=clock_s,
+        unchecked=unchecked(probe) if device == "cuda" else (),
     )
 
 
@@ -49,7 +53,15 @@ def table(nodes: Mapping[str, Found]) -> list[str]:
         return []
     rows = [HEADS, *(_row(names, [nodes[name] for name in names]) for names in _groups(nodes))]
     widths = [max(columns(clean(row[place])) for row in rows) for place in range(len(HEADS))]
-    return ["  ".join(left(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = ["  ".join(left(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lacking: dict[tuple[str, ...], list[str]] = {}
+    for name in sorted(nodes, key=natural):
+        if nodes[name].unchecked:
+            lacking.setdefault(nodes[name].unchecked, []).append(name)
+    return lines + [
+        f"Not checked on {some(names)}, since nvidia-smi there does not know it: {', '.join(fields)}."
+        for fields, names in lacking.items()
+    ]
 
 
 def _groups(nodes: Mapping[str, Found]) -> list[list[str]]:

@@ -28,9 +28,9 @@ from benchmark.fleet.measure import Measurement, Outcome
 from benchmark.fleet.remote_run import Node, Reports
 from benchmark.provisioned import PROVISIONING_ROLES
 from benchmark.rundir import NODES, ORDER, RunOrder
+from benchmark.visible_devices import NAME as VISIBLE
 from benchmark.words import plural
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 # What the roles before it register of a node, which shows whether one of them failed there.
 BEFORE = ("preflight_node", *(f"{role}_made" for role in PROVISIONING_ROLES))
 

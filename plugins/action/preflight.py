@@ -14,6 +14,7 @@ from ansible.utils.display import Display
 from environment_action import made_of
 from node_action import CHECKOUT, NodeAction, NodeFailure
 
+from benchmark.cluster.gpu_health import Wanted
 from benchmark.cluster.machines import Machine
 from benchmark.cluster.packages.environments import with_find
 from benchmark.cluster.packages.wheelhouse import load, on_controller
@@ -23,6 +24,7 @@ from benchmark.node.hub.cache import COMMIT
 from benchmark.provisioned import ENGINES
 from benchmark.resolve import loads_model
 from benchmark.settings import is_directory_path
+from benchmark.visible_devices import NAME as VISIBLE
 
 PROBE = CHECKOUT / "roles/preflight/files/probe.sh"
 DIRECTORY = CHECKOUT / "roles/hf_cache/files/directory.sh"
@@ -56,14 +58,17 @@ class ActionModule(NodeAction):
         command = self._needs()[1]
         if command not in answers:
             return None
-        # A number where one GPU is chosen.
-        visible = (self.setting("benchmark_environment") or {}).get("CUDA_VISIBLE_DEVICES")
         return Machine.of(
             Probe.parse(answers[command]),
             str(self.setting("benchmark_device")),
-            None if visible is None else str(visible),
+            self._visible(),
             bool(self.setting("benchmark_shared_machine")),
         )
+
+    def _visible(self) -> str | None:
+        """Return CUDA_VISIBLE_DEVICES for the node's run; None: nobody sets it."""
+        value = (self.setting("benchmark_environment") or {}).get(VISIBLE)
+        return None if value is None else str(value)  # YAML reads one GPU as a number
 
     def _judge(self, needs: Needs, out: str) -> dict[str, Any]:
         probe = Probe.parse(out)
@@ -91,7 +96,11 @@ class ActionModule(NodeAction):
             weights_gb=float(self.setting("hf_cache_min_free_gb")) if fetched else 0,
             engine=self._engine(),
             absent_model="" if fetched or own or not loaded else model,
-            chosen="CUDA_VISIBLE_DEVICES" in (self.setting("benchmark_environment") or {}),
+            gpus=Wanted(
+                self._visible(),
+                int(self.setting("preflight_gpus")),
+                sick_fails=self.setting("preflight_sick_gpus") == "fail",
+            ),
         )
         revision = str(self.setting("benchmark_model_revision"))
         repository = f"{needs.cache_dir}/hub/models--{model.replace('/', '--')}"

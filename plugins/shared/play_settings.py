@@ -26,9 +26,13 @@ from benchmark.secret_settings import LEAST_MASKED, NAMES, Secrets, check_secret
 from benchmark.settings import ResolvedSettings, Settings
 from benchmark.variables import NOTIFY, NOTIFY_HEADERS, RESUME, SECRETS
 
-PREFIXES = ("benchmark_", *(f"{role}_" for role in PROVISIONING_ROLES))
+PREFIXES = ("benchmark_", "preflight_", *(f"{role}_" for role in PROVISIONING_ROLES))
 # What the playbooks themselves set.
-OWN = ("benchmark_run", "benchmark_failure", "benchmark_measured", *(f"{role}_made" for role in PROVISIONING_ROLES))
+OWN = (
+    *("benchmark_run", "benchmark_failure", "benchmark_measured"),
+    *("preflight_settings", "preflight_probe", "preflight_lacking", "preflight_node"),
+    *(f"{role}_made" for role in PROVISIONING_ROLES),
+)
 
 
 @dataclass(frozen=True)

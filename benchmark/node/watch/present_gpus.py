@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from benchmark.errors import SetupError
 from benchmark.node.watch.nvml import Driver, NoDriver, as_text, driver
-from benchmark.node.watch.visible_devices import NAME, Visible, read
 from benchmark.records import Gpu
+from benchmark.visible_devices import NAME, Visible, read
 
 REMEDY = (
     "Look at nvidia-smi and at the kernel's messages (Xid); a reset or a restart mostly brings a GPU back. "

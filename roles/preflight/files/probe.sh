@@ -70,19 +70,47 @@ model() {
   [ -z "$path" ] || [ ! -e "$path" ] || say model_present yes
 }
 
+# nvidia-smi's answer, and its exit code.
+smi() {
+  say at nvidia-smi
+  listed=$($limit nvidia-smi --format=csv,noheader,nounits "$1" 2>&1)
+  code=$?
+  ended $code nvidia-smi
+}
+
 # What the driver lists, and the NVIDIA GPUs on the PCI bus that no other driver has taken.
 gpu() {
-  all=index,pci.bus_id,name,memory.total,driver_version,uuid,gpu_recovery_action
-  for fields in "$all" "${all%,gpu_recovery_action}"; do
-    say at nvidia-smi
-    listed=$($limit nvidia-smi --query-gpu="$fields" --format=csv,noheader,nounits 2>&1)
-    code=$?
-    ended $code nvidia-smi
-    # Drivers before 570 do not know the last one.
-    case $listed in *"not a valid field"*) ;; *) break ;; esac
+  # In the order in which drivers learned them, since one that does not know a field answers nothing but that. It is left out
+  # then; with a second one, what follows too: where the driver is loaded anew for every question, each takes seconds.
+  fields=index,pci.bus_id,name,memory.total,driver_version,uuid,pstate,persistence_mode,compute_mode
+  fields=$fields,pcie.link.gen.current,pcie.link.gen.max,pcie.link.width.current,pcie.link.width.max
+  fields=$fields,retired_pages.pending,ecc.errors.uncorrected.volatile.total,mig.mode.current
+  fields=$fields,remapped_rows.pending,remapped_rows.failure,fabric.state
+  fields=$fields,ecc.errors.uncorrected.aggregate.sram.thresholdExceeded,gpu_recovery_action
+  refused=
+  while :; do
+    smi "--query-gpu=$fields"
+    case $listed in *'Field "'*'" is not a valid field'*) ;; *) break ;; esac
+    unknown=${listed#*'Field "'}
+    unknown=${unknown%%\"*}
+    case $fields, in *",$unknown,"*) ;; *) break ;; esac
+    after=${fields#*",$unknown"}
+    fields=${fields%%",$unknown"*}
+    [ -n "$refused" ] || fields=$fields$after
+    refused=yes
   done
+  say gpu_fields "$fields"
   say gpu_status $code
   printf '%s\n' "$listed" | while IFS= read -r line; do say gpu "$line"; done
+  case $fields in
+    *,remapped_rows.failure*) ;;
+    *)
+      # Drivers of that time tell it apart.
+      smi --query-remapped-rows=gpu_uuid,remapped_rows.pending,remapped_rows.failure
+      [ $code != 0 ] || printf '%s\n' "$listed" | while IFS= read -r line; do say gpu_rows "$line"; done
+      ;;
+  esac
+  say at "a look at ${PREFLIGHT_PCI:-/sys/bus/pci/devices}"
   for device in "${PREFLIGHT_PCI:-/sys/bus/pci/devices}"/*; do
     { read -r vendor < "$device/vendor" && read -r class < "$device/class"; } 2>/dev/null || continue
     case $vendor,$class,$(readlink "$device/driver") in
@@ -111,6 +139,8 @@ part cache disk cache "$4"
 part model model "$5"
 [ $# -lt 7 ] || part engine_env environment engine_ "$7" "$8" "$9"
 [ "$6" != cuda ] || part gpu gpu
+# What the run would inherit.
+[ -z "${CUDA_VISIBLE_DEVICES+set}" ] || say visible_devices "$CUDA_VISIBLE_DEVICES"
 # By which one machine is recognised that is listed twice.
 say host "$(uname -n)"
 { read -r boot < /proc/sys/kernel/random/boot_id && say boot_id "$boot"; } 2>/dev/null

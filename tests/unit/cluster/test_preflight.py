@@ -1,10 +1,12 @@
 import dataclasses
 import platform
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmark.cluster.gpu_health import Wanted
 from benchmark.cluster.packages.environments import with_find
 from benchmark.cluster.preflight import EngineNeeds, Needs, Probe, gpus, problems, warnings
 from benchmark.provisioned import ENGINES
@@ -102,7 +104,7 @@ def test_whoever_chose_gpus_is_warned_of_the_others() -> None:
     lost = ["Unable to determine the device handle for GPU0000:3C:00.0: GPU is lost."]
     reported = probe(gpu=[*FIT["gpu"], *lost])
     assert len(problems(reported, NEEDS)) == 1
-    chosen = Needs(**{**vars(NEEDS), "chosen": True})
+    chosen = Needs(**{**vars(NEEDS), "gpus": Wanted("0")})
     assert problems(reported, chosen) == []
     assert "GPU is lost" in warnings(reported, chosen)[0]
 
@@ -166,9 +168,12 @@ def test_a_copy_that_is_spread_over_more_gpus_than_there_are() -> None:
         **{**vars(NEEDS), "engine": EngineNeeds(ENGINES["vllm"], "python3", "~/vllm", 20, locked=True, gpus=2)}
     )
     there = {**VLLM_FIT, "engine_env_present": ["yes"]}
-    assert problems(probe(**there), needs) == [
-        "vLLM is to spread over 2 GPUs (tensor_parallel_size), and this node has 1."
-    ]
+    few = "vLLM is to spread over 2 GPUs (tensor_parallel_size), and this node has 1."
+    assert problems(probe(**there), needs) == [few]
+    # Of two, one is chosen.
+    two = [*FIT["gpu"], FIT["gpu"][0].replace("0, 00000000:3B", "1, 00000000:AF")]
+    assert problems(probe(**there, gpu=two), needs) == []
+    assert problems(probe(**there, gpu=two), replace(needs, gpus=Wanted("1"))) == [few]
 
 
 def test_a_driver_older_than_the_locked_build_is_warned_of() -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from benchmark.cluster.packages.environments import with_find
 from benchmark.cluster.preflight import Needs, Probe, problems
+from tests.unit.cluster.probed import ask
 
-PROBE = Path(__file__).parents[3] / "roles/preflight/files/probe.sh"
 LIST = "0, 00000000:3B:00.0, NVIDIA A30, 24576, 550.54.15"
 # In the place of a command that hangs until it is killed; and of one that nothing can kill before the probe has ended.
 HANGS = "exec sleep 300"
@@ -22,28 +19,6 @@ OLD_DRIVER = f"""case $* in
   *gpu_recovery_action*) echo 'Field "gpu_recovery_action" is not a valid field to query.'; exit 2 ;;
   *) echo '{LIST}' ;;
 esac"""
-
-
-def ask(tmp_path: Path, programs: dict[str, str], path: str | None = None, limit_s: int = 40) -> Probe:
-    """Return what the probe says on a node with these programs; its Python is one that starts at once."""
-    programs = {"python3": "echo 3.11.2", **programs}
-    place = tmp_path / "bin"
-    place.mkdir(exist_ok=True)
-    for name, script in programs.items():
-        (place / name).write_text(f"#!/bin/sh\n{script}\n")
-        (place / name).chmod(0o755)
-    environment = {**os.environ, "PATH": f"{place}:{path or os.environ['PATH']}", "PREFLIGHT_LIMIT_S": str(limit_s)}
-    environment["PREFLIGHT_PCI"] = str(tmp_path / "pci")
-    words = ["python3", f"{tmp_path}/not/yet", "", str(tmp_path), "", "cuda"]
-    done = subprocess.run(
-        ["/bin/sh", "-c", with_find(PROBE.read_text()), "probe", *words],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-        env=environment,
-    )
-    return Probe.parse(done.stdout)
 
 
 def found(probe: Probe, tmp_path: Path) -> list[str]:

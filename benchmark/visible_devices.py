@@ -1,8 +1,9 @@
 """What CUDA makes of CUDA_VISIBLE_DEVICES: which entries it takes, and why it takes no more.
 
-CUDA says nothing of what it leaves out. Its rules (CUDA C++ programming guide, and torch's reading of them): entries
-are parted by commas and are all numbers, or all UUIDs of one kind; of a number only the leading digits are read; the
-list ends before the first entry that is not a device; one that comes twice leaves none at all.
+CUDA says nothing of what it leaves out. Its rules (CUDA C++ programming guide, and what driver 580 did on two H200s,
+which the tests hold): entries are parted by commas and are all numbers, or all UUIDs of one kind, each as short as it is
+still unique; of a number only the leading digits are read; the list ends before the first entry that is not a device;
+one that comes twice before that leaves none at all.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 NAME = "CUDA_VISIBLE_DEVICES"
-NUMBER = re.compile(r"\s*([+-]?\d+)")
+NUMBER = re.compile(r"\s*([+-]?[0-9]+)")
 PREFIXES = ("GPU-", "MIG-")
 
 
@@ -23,6 +24,15 @@ class Visible:
     entries: tuple[str, ...]
     left_out: str | None = None
     """A sentence that says which entry ends the list or empties it, and why; None: all devices are taken."""
+
+    @property
+    def slices(self) -> bool:
+        """Whether they are slices of GPUs in MIG mode."""
+        return any(entry.startswith("MIG-") for entry in self.entries)
+
+    def chooses(self, index: int | str, uuid: str) -> bool:
+        """Return whether the GPU of that number and UUID, as the driver tells them, is among the devices."""
+        return str(index) in self.entries or (bool(uuid) and uuid in self.entries)
 
 
 def read(value: str, count: int | None = None, uuids: Sequence[str] = ()) -> Visible:
@@ -71,7 +81,8 @@ def _uuid(entry: str, prefix: str, uuids: Sequence[str]) -> tuple[str | None, st
     # The older form of a slice, MIG-GPU-<uuid>/<instance>/<instance>, is none that the driver writes today.
     if not known or "/" in name:
         return name, ""
-    matching = [uuid for uuid in known if uuid.lower().startswith(name.lower())]
+    # What follows a whole UUID is not read.
+    matching = [uuid for uuid in known if uuid.lower().startswith(name.lower()[: len(uuid)])]
     if len(matching) == 1:
         return matching[0], ""
     return None, f"is the beginning of {len(matching)} UUIDs" if matching else "is no device of this machine"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.node.watch.visible_devices import read
+from benchmark.visible_devices import read
 
 UUIDS = (
     "GPU-8f32aaaa-0000-0000-0000-000000000001",
@@ -59,6 +59,33 @@ def test_what_cuda_takes_and_which_entry_ends_it(value: str, entries: tuple[str,
         assert found.left_out is not None
         assert said in found.left_out
         assert repr(value) in found.left_out
+
+
+# What CUDA 13 (driver 580.159) made of each value on a machine with two H200s: which of the two it showed.
+FIRST, SECOND = "GPU-a5ce8628-0947-5c92-ac5f-03be6e81ce41", "GPU-90f790e3-2ed7-3aa3-fbcc-2adb714b57ea"
+ANSWERS = {
+    (0, 1): ["0,1", "0,1,", "0 ,1", "GPU-a5ce,GPU-90f7", f"{FIRST} ,{SECOND}", f"{FIRST[:-1]},{SECOND}"],
+    (1, 0): ["1,0"],
+    (0,): [
+        *("0,-1,1", "0,-1,0", "0,2,0", "0 1", "0;1", "0,,1", "0x1", "-0", "0\n", f"0,{SECOND}", FIRST, f"{FIRST},"),
+        *("GPU-A5CE", f"GPU-{FIRST[4:].upper()}", f"{FIRST}x", f"{FIRST}, {SECOND}", f"{FIRST},GPU-zz,{SECOND}"),
+        f"{FIRST},GPU-zz,{FIRST}",
+    ],
+    (1,): ["1,2", " 1", "\t1", "\n1", "+1", "01", "1gpu", "1.5", "GPU-90", f"{SECOND},0"],
+    (): [
+        *("", "-1", "2", "2,0", ",1", "x", "all", "none", "NoDevFiles", "+-1", "- 1", "99999999999,0"),
+        *("0,0", "0,1,0", "0,00", "0,0x1", "1,01", f"{FIRST},{FIRST[:9]}", f"{FIRST},{SECOND},{FIRST}"),
+        *("GPU-", FIRST[4:], f"gpu-{FIRST[4:]}", f" {FIRST}", "GPU-a5ce8 x", FIRST.replace("-", "")),
+    ],
+}
+
+
+@pytest.mark.parametrize(("seen", "value"), [(seen, value) for seen, values in ANSWERS.items() for value in values])
+def test_cuda_itself_takes_the_same(seen: tuple[int, ...], value: str) -> None:
+    found = read(value, 2, [FIRST, SECOND])
+    assert [(FIRST, SECOND).index(e) if e.startswith("GPU-") else int(e) for e in found.entries] == list(seen)
+    chosen = [found.chooses(index, uuid) for index, uuid in enumerate((FIRST, SECOND))]
+    assert chosen == [index in seen for index in (0, 1)]
 
 
 def test_without_a_driver_what_looks_like_a_device_is_one() -> None:

@@ -1,0 +1,221 @@
+"""Whether a node's GPUs are fit to be measured, by what its driver tells of them.
+
+A GPU fails its node where it is lost, is known to be broken, needs a reset, or would be measured as another one than it
+is. What may have a harmless reason is a warning: docs/troubleshooting.md says which, and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmark.cluster.gpu_listing import BUS, GpuLine, Listing, is_wrong
+from benchmark.cluster.names import some
+from benchmark.visible_devices import NAME, Visible, read
+
+# Of nvidia-smi: a warning about the board's configuration memory, with all GPUs listed.
+_WARNED = "14"
+LEAVE_OUT = f"leave it out: list the UUIDs of the others (nvidia-smi -L) in {NAME} (benchmark_environment)"
+RESET = f"Reset it or restart the node, or {LEAVE_OUT}."
+REPLACE = f"No reset mends that: it is to be replaced. Until then {LEAVE_OUT}."
+# Fields that say Yes or No, or count: what it means that they say more than none.
+_RESETTABLE = {
+    "remapped_rows.pending": "rows of its memory failed and wait for a reset to be remapped",
+    "retired_pages.pending": "pages of its memory failed and wait for a reset to be retired",
+    "ecc.errors.uncorrected.volatile.total": "uncorrectable ECC errors were counted since its driver was loaded: {}",
+}
+_LASTING = {
+    "remapped_rows.failure": "rows of its memory failed and could not be remapped",
+    "ecc.errors.uncorrected.aggregate.sram.thresholdExceeded": (
+        "its caches had more uncorrectable ECC errors than NVIDIA allows"
+    ),
+}
+CHECKED = ("compute_mode", "mig.mode.current", *_RESETTABLE, *_LASTING, "gpu_recovery_action")
+"""The fields by which a GPU may fail its node though it answers."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a run asks of a node's GPUs.
+
+    `visible`: CUDA_VISIBLE_DEVICES for the run, None: all GPUs; `expected`: how many the node is to have, 0: not known;
+    `sick_fails`: whether a GPU that answers and is known to be sick fails its node.
+    """
+
+    visible: str | None = None
+    expected: int = 0
+    sick_fails: bool = True
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How many devices the run may use, and what is to be said of the GPUs, a sentence each."""
+
+    usable: int
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def chosen(listing: Listing, visible: str | None) -> Visible | None:
+    """Return what CUDA takes of CUDA_VISIBLE_DEVICES on this node; None where it is not set."""
+    if visible is None:
+        return None
+    numbers = [int(gpu.index) + 1 for gpu in listing.gpus if gpu.index.isdecimal()]
+    return read(visible, max(numbers, default=0), [gpu.uuid for gpu in listing.gpus if gpu.uuid])
+
+
+def answers(gpu: GpuLine) -> bool:
+    """Return whether nvidia-smi knows the GPU's values, instead of saying what is wrong in their place."""
+    return not _error(gpu)
+
+
+def judge(listing: Listing, status: str, on_pci: Sequence[str], wanted: Wanted) -> Judged:
+    """Return what a run finds on a node. `status`: nvidia-smi's exit code; `on_pci`: NVIDIA's GPUs on the PCI bus."""
+    said = " ".join(" ".join(listing.rest).split())[:300]
+    if not listing.gpus:
+        return Judged(0, (_none_listed(said),), ())
+    taken = chosen(listing, wanted.visible)
+    used = [gpu for gpu in listing.gpus if _is_used(gpu, taken)]
+    problems: list[str] = []
+    warnings = [f"nvidia-smi: {line}" for line in listing.warnings]
+    for gpu in listing.gpus:
+        reasons, remedy = _unfit(gpu)
+        if reasons and gpu not in used:
+            warnings.append(f"{gpu}, which is not chosen, is not fit: {reasons}.")
+        elif reasons:
+            fails = wanted.sick_fails or not answers(gpu)
+            (problems if fails else warnings).append(f"{gpu} is not fit: {reasons}. {remedy}")
+    for gpu in filter(answers, used):
+        problems += _unusable(gpu, taken)
+        warnings += _doubtful(gpu, listing.gpus)
+    # Whoever has chosen GPUs has left out the others; the run itself holds the chosen ones against the driver's list.
+    of_all = problems if taken is None else warnings
+    if said:
+        of_all.append(
+            f"nvidia-smi lists {len(listing.gpus)} GPUs and says: {said}. A GPU that is lost would go unmeasured: "
+            f"reset it or restart the node, or {LEAVE_OUT}."
+        )
+    elif status not in ("0", _WARNED) and not problems:
+        of_all.append(
+            f"nvidia-smi ended with exit code {status} after listing {len(listing.gpus)} GPUs: try it on the node."
+        )
+    if taken is not None and not (taken.entries and used):
+        lacking = "no GPU here is in MIG mode" if taken.slices else "no GPU that it names answers"
+        problems.append(taken.left_out or f"{NAME} is {wanted.visible!r}, and {lacking}.")
+    elif taken is not None and taken.left_out:
+        warnings.append(taken.left_out)
+    answering = sum(map(answers, listing.gpus))
+    if wanted.expected and answering != wanted.expected:
+        problems.append(
+            f"{answering} {'GPU answers' if answering == 1 else 'GPUs answer'} here, and preflight_gpus says "
+            f"{wanted.expected}: look for the others in the kernel's messages (Xid) and restart the node, or set the "
+            "number that is right."
+        )
+    elif not wanted.expected:
+        warnings += _only_on_pci(listing, on_pci)
+    usable = len(taken.entries) if taken and taken.slices else sum(map(answers, used))
+    return Judged(usable, tuple(problems), tuple(warnings))
+
+
+def _none_listed(said: str) -> str:
+    return (
+        f"No GPU is visible: nvidia-smi failed ({said or 'it said nothing'}). Install or load the NVIDIA driver; "
+        "to measure the CPU instead, set benchmark_device: cpu."
+    )
+
+
+def _is_used(gpu: GpuLine, taken: Visible | None) -> bool:
+    """Return whether the run would use the GPU. Which GPU a slice is of is not listed: one in MIG mode."""
+    if taken is None:
+        return True
+    if taken.slices:
+        return gpu.told.get("mig.mode.current") != "Disabled"
+    by_uuid = any(entry.startswith("GPU-") for entry in taken.entries)
+    return taken.chooses(gpu.index, gpu.uuid) or (by_uuid and not gpu.uuid)
+
+
+def _error(gpu: GpuLine) -> str:
+    cells = (gpu.name, gpu.memory_mib, gpu.driver, *gpu.told.values())
+    return next((cell for cell in cells if is_wrong(cell)), "")
+
+
+def _unfit(gpu: GpuLine) -> tuple[str, str]:
+    """Return why it is known to be broken or to need a reset, and what to do; empty where nothing says so."""
+    if error := _error(gpu):
+        # The other cells are of no use then.
+        return f"nvidia-smi says {error!r} of it", RESET
+    reasons = []
+    if action := gpu.told.get("gpu_recovery_action"):
+        reasons.append(f"the driver asks for a recovery action: {action}")
+    reasons += [words.format(gpu.told[name]) for name, words in _RESETTABLE.items() if gpu.says(name)]
+    lasting = [words for name, words in _LASTING.items() if gpu.says(name)]
+    return "; ".join([*reasons, *lasting]), REPLACE if lasting else RESET
+
+
+def _unusable(gpu: GpuLine, taken: Visible | None) -> Iterator[str]:
+    """Yield what it is set to that a run cannot use, or would take for something else."""
+    if gpu.told.get("compute_mode") == "Prohibited":
+        yield (
+            f"{gpu} lets nobody compute: its compute mode is Prohibited. Set another (nvidia-smi -i {gpu.index} -c "
+            f"DEFAULT), or {LEAVE_OUT}."
+        )
+    if gpu.told.get("mig.mode.current") == "Enabled" and not (taken and taken.slices):
+        yield (
+            f"{gpu} is in MIG mode, and {NAME} names no slice: one slice would be measured in the GPU's place. Switch "
+            f"MIG off (nvidia-smi -i {gpu.index} -mig 0, and a reset), or name a slice there (MIG-..., by nvidia-smi "
+            "-L; benchmark_environment)."
+        )
+
+
+def _doubtful(gpu: GpuLine, all_gpus: Sequence[GpuLine]) -> Iterator[str]:
+    """Yield what is to be known of it though it may have a harmless reason."""
+    width, width_max = gpu.number("pcie.link.width.current"), gpu.number("pcie.link.width.max")
+    if width and width_max and width < width_max:
+        yield (
+            f"{gpu} has {width} of {width_max} PCIe lanes: it, its riser or its slot has a bad contact, or the machine "
+            "gives it no more. Loading and what goes through the host are slower."
+        )
+    if (low := _lower_generation(gpu, all_gpus)) is not None:
+        yield (
+            f"{gpu} is linked at PCIe generation {low[0]} of {low[1]}, and the others here, which idle as it does, at "
+            f"{low[1]}: look at its slot and the kernel's messages (AER)."
+        )
+    state = gpu.told.get("fabric.state", "Completed")
+    if state != "Completed":
+        yield (
+            f"{gpu}: its NVLink fabric is not set up ({state}), and CUDA may not start before: is the service "
+            "nvidia-fabricmanager running?"
+        )
+
+
+def _lower_generation(gpu: GpuLine, all_gpus: Sequence[GpuLine]) -> tuple[int, int] | None:
+    """Return the generation of its link and the highest, where power saving cannot be why it is lower.
+
+    An idle GPU may lower it, and an idle node is what is examined. Not in P0 with the driver kept loaded, though, where
+    two others at least of the same model are in the same state and keep the highest.
+    """
+    alike = [one for one in all_gpus if _awake(one) and one.name == gpu.name and one is not gpu]
+    now, best = _generation(gpu)
+    if not _awake(gpu) or len(alike) < 2 or now is None or best is None or now >= best:
+        return None
+    return (now, best) if all(_generation(one) == (best, best) for one in alike) else None
+
+
+def _awake(gpu: GpuLine) -> bool:
+    return gpu.told.get("pstate") == "P0" and gpu.told.get("persistence_mode") == "Enabled"
+
+
+def _generation(gpu: GpuLine) -> tuple[int | None, int | None]:
+    return gpu.number("pcie.link.gen.current"), gpu.number("pcie.link.gen.max")
+
+
+def _only_on_pci(listing: Listing, on_pci: Sequence[str]) -> Iterator[str]:
+    """Yield which GPUs only the bus lists. A container may have been given only some of them."""
+    listed = {match[1].lower() for gpu in listing.gpus if (match := BUS.search(gpu.bus))}
+    missing = [one for one in on_pci if (match := BUS.search(one)) and match[1].lower() not in listed]
+    if listed and missing:
+        yield (
+            f"The PCI bus has {len(on_pci)} NVIDIA GPUs and nvidia-smi lists {len(listing.gpus)}: {some(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} lost, or not this user's (a container, another driver). Where the "
+            "node is to have them all, set preflight_gpus."
+        )
