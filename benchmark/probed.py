@@ -45,6 +45,8 @@ class NodeFigure:
     unit: str
     better: Literal["higher", "lower"] | None
     places: tuple[Place, ...]
+    of_host: bool = False
+    """Whether it is of the node itself: CPU, memory, disk."""
 
     @property
     def metric(self) -> str:
@@ -81,8 +83,11 @@ def figures(probes: HardwareProbes | None) -> dict[str, NodeFigure]:
     found: dict[str, list[tuple[Place, Measured]]] = {}
     for name, place, measured in _measured(probes) if probes else ():
         found.setdefault(name, []).append((place, measured))
+    of_host = probes.node if probes else ()
     return {
-        name: NodeFigure(name, unit_of(m for _, m in each), each[0][1].better, tuple(place for place, _ in each))
+        name: NodeFigure(
+            name, unit_of(m for _, m in each), each[0][1].better, tuple(place for place, _ in each), name in of_host
+        )
         for name, each in found.items()
     }
 

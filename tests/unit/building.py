@@ -79,10 +79,10 @@ def asked(samples: int = 20, profile: dict[str, Any] | None = None, **settings: 
     return ResolvedSettings.model_validate({"settings": base.settings, "profile": changed})
 
 
-def make_run(directory: Path, nodes: dict[str, ResolvedSettings]) -> Path:
+def make_run(directory: Path, nodes: dict[str, ResolvedSettings], run_id: str = RUN_ID) -> Path:
     """Write run.json and the nodes' empty directories; return the run's directory."""
     record = RunRecord(
-        run_id=RUN_ID,
+        run_id=run_id,
         created_at="2025-01-02T03:04:05+00:00",
         command="ansible-playbook playbooks/benchmark.yml",
         versions={},
@@ -120,7 +120,7 @@ def result_of(node: str, resolved: ResolvedSettings, samples: Sequence[Sample], 
             TARGET_QPS,
             "complete",
             resolved.settings.benchmark_probe_floors,
-        ),  # fmt: skip
+        ),
     }
     return NodeResult.model_validate({**fields, **changes})
 
