@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.probed import NodeFigure, figures, in_order
 from benchmark.profiles import Profile
 from benchmark.records import (
     Audit,
@@ -30,7 +31,7 @@ from benchmark.records import (
 from benchmark.repeats import deciding_metric, own_median, repeat_of, spreads
 from benchmark.served import NOT_REPORTED, describe_model, server_version
 from benchmark.verdict import answer_words, label, shown, unit, value_of
-from benchmark.words import plural
+from benchmark.words import percent, plural
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -129,6 +130,24 @@ def figure(value: float | None) -> str:
             if len(text) <= 5:
                 return text
     return f"{value:.0e}"
+
+
+def probe_value(value: float | None, unit: str) -> str:
+    """Return a probe's value in at most five characters: a count (without a unit) whole, a share in percent."""
+    if value is None or unit not in ("", "share"):
+        return figure(value)
+    return f"{value:.0f}" if unit == "" else f"{value:.0%}"
+
+
+def probe_unit(unit: str) -> str:
+    """Return the unit as it stands behind `probe_value`, with a leading space, or nothing."""
+    return f" {unit}" if unit not in ("", "share") else ""
+
+
+def worst_words(one: NodeFigure) -> str:
+    """Return the worst place of a figure with several, and how far it is from the median where that is much."""
+    off = "" if one.off is None else f", {percent(one.off)}"
+    return f"{probe_value(one.worst.value, one.unit)}{probe_unit(one.unit)} on {one.worst.words}{off}"
 
 
 def byte_size(size: float) -> str:
@@ -262,6 +281,7 @@ def render_node(result: NodeResult) -> str:
             answers=answer_words(metrics) if metrics else [],
             times=_times(metrics) if metrics else [],
             repeats=repeats,
+            probes=_probes(result),
             connections=connections_words(result.serving) if result.serving else "",
             checks=[check_words(check) for check in result.verdict.checks] if result.verdict else [],
         )
@@ -308,6 +328,19 @@ def _repeats(result: NodeResult) -> str:
     ]
     lines += map(spread_words, spreads(lambda number, metric: _at(each[number - 1], metric), len(each)))
     return "\n".join(lines)
+
+
+def _probes(result: NodeResult) -> list[tuple[str, str, str, str]]:
+    """Return name, unit, median and worst place of each figure: those that are ranked first."""
+    return [
+        (
+            one.words,
+            probe_unit(one.unit).strip(),
+            probe_value(one.median, one.unit),
+            worst_words(one) if one.worst.value != one.median else "",
+        )
+        for one in in_order([figures(result.probes)])
+    ]
 
 
 def _watched(telemetry: Telemetry) -> list[tuple[str, str]]:

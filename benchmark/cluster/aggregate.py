@@ -194,11 +194,13 @@ def _reason(node: LoadedNode) -> str:
         return "\n".join(failure) or "No result came back."
     if result.status == "complete":
         return "\n".join(result.verdict.reasons) if result.verdict else ""
+    error = [result.error] if result.error and not any(result.error in reason for reason in failure) else []
+    if not result.resolved.profile.loads_model:
+        return "\n".join([f"{result.status.capitalize()} {during(result.stage)}.", *error, *failure])
     queries = node.metrics.queries if node.metrics else None
     planned = result.resolved.profile.samples or (queries.planned if queries else 0)
     done = queries.completed if queries else 0
     first = " of the first repeat" if result.resolved.settings.benchmark_repeats > 1 else ""
     queries_words = f"after {done} of {plural(planned, 'query', 'queries')}{first}"
     reported = f"{result.status} {during(result.stage)}, {queries_words}"
-    error = [result.error] if result.error and not any(result.error in reason for reason in failure) else []
     return "\n".join([f"{reported[0].upper()}{reported[1:]}.", *error, *failure])

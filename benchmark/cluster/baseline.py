@@ -100,9 +100,7 @@ def own_baseline(results: Path, after: Side, name: str = DEFAULT) -> tuple[str, 
 def against_baseline(run_dir: Path, nodes: Iterable[LoadedNode]) -> Comparison | str:
     """Return what changed against the default baseline, or why that cannot be known; nothing where there is none."""
     try:
-        after = Side(
-            run_dir.name, by_comparison_key([node for node in nodes if node.counted and node.metrics is not None])
-        )
+        after = Side(run_dir.name, by_comparison_key([node for node in nodes if node.measured]))
         before = baseline_of(run_dir.parent, after)
         if before is None or before.name == after.name:
             return ""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
 from benchmark.cluster.outcome import Outcome
+from benchmark.probed import figures, in_order
 from benchmark.records import (
     AgainstBaseline,
     BaselineChange,
@@ -16,10 +18,11 @@ from benchmark.records import (
     FailedNode,
     Group,
     GroupFigures,
+    NodeRow,
     RunVerdict,
     SlowNode,
 )
-from benchmark.records.run_verdict import MOST_CHARACTERS, MOST_LINES, MOST_NODES
+from benchmark.records.run_verdict import MOST_CHARACTERS, MOST_LINES, MOST_NODES, ProbeFigure
 
 VERDICT_FILE = "verdict.json"
 
@@ -45,7 +48,7 @@ def run_verdict(outcome: Outcome, run_dir: Path | None, report: str) -> RunVerdi
             "failed_nodes": len(failed),
             "counted": counted[:MOST_NODES],
             "failed": [FailedNode(node=row.node, reason=_brief(row.reason)) for row in failed[:MOST_LINES]],
-            "figures": [_figures(group) for group in result.groups[:MOST_LINES]] if result else [],
+            "figures": [_figures(group, result) for group in result.groups[:MOST_LINES]] if result else [],
             "against_baseline": _against(outcome.against_baseline),
             "slow": list(_slow(result))[:MOST_LINES] if result else [],
         }
@@ -60,7 +63,7 @@ def _reasons(outcome: Outcome) -> Iterator[str]:
         yield from outcome.result.verdict.reasons
 
 
-def _figures(group: Group) -> GroupFigures:
+def _figures(group: Group, result: ClusterResult) -> GroupFigures:
     return GroupFigures(
         label=group.label,
         nodes=len(group.nodes),
@@ -72,7 +75,24 @@ def _figures(group: Group) -> GroupFigures:
         ttft_ms=group.ttft_ms,
         tpot_ms=group.tpot_ms,
         tokens_per_joule=group.tokens_per_joule,
+        probes=tuple(_probes([row for row in result.nodes if row.node in set(group.nodes)])),
     )
+
+
+def _probes(rows: Sequence[NodeRow]) -> Iterator[ProbeFigure]:
+    found = {row.node: figures(row.probes) for row in rows}
+    for one in in_order(found.values()):
+        has = {node: each[one.name] for node, each in found.items() if one.name in each}
+        figure = ProbeFigure(
+            metric=one.metric, unit=one.unit, median=statistics.median(each.median for each in has.values())
+        )
+        if one.better is not None:
+            pick = min if one.better == "higher" else max
+            node = pick(has, key=lambda name: has[name].worst.value)
+            worst = has[node].worst
+            of_it = {"worst": worst.value, "worst_node": node, "worst_gpu": worst.gpu, "worst_peer": worst.peer}
+            figure = figure.model_copy(update=of_it)
+        yield figure
 
 
 def _against(changed: Comparison | str) -> AgainstBaseline | None:
@@ -88,6 +108,7 @@ def _changes(changed: Comparison) -> Iterable[BaselineChange]:
             yield BaselineChange(
                 label=group.label,
                 metric=one.metric,
+                unit=one.unit,
                 before=one.before,
                 after=one.after,
                 change=one.change,
@@ -97,7 +118,10 @@ def _changes(changed: Comparison) -> Iterable[BaselineChange]:
             yield BaselineChange(
                 label=group.label,
                 metric=node.metric,
+                unit=node.unit,
                 node=node.node,
+                gpu=node.gpu,
+                peer=node.peer,
                 before=node.before,
                 after=node.after,
                 change=node.change,

@@ -1,29 +1,35 @@
-"""`python3 -m benchmark export`: a run's nodes or samples for Grafana, a spreadsheet or a notebook."""
+"""`python3 -m benchmark export`: a run's nodes, samples or probes for Grafana, a spreadsheet or a notebook."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from benchmark.cluster.aggregate import gather
+from benchmark.cluster.aggregate import Gathered, gather
 from benchmark.cluster.export.parquet import write_parquet
 from benchmark.cluster.export.prometheus import prometheus_lines, whole
-from benchmark.cluster.export.tables import nodes_of, samples_of
+from benchmark.cluster.export.tables import Rows, nodes_of, probes_of, samples_of
 from benchmark.cluster.export.text import csv_lines, markdown_lines
 from benchmark.commands import where
 from benchmark.errors import EXIT_VALID, InputError
 from benchmark.files import atomic_writer
 
 FORMATS = ("csv", "parquet", "prometheus", "markdown")
+TABLES: dict[str, Callable[[Gathered, Path], Rows]] = {
+    "nodes": lambda gathered, _: nodes_of(gathered),
+    "samples": samples_of,
+    "probes": lambda gathered, _: probes_of(gathered),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `export`."""
     parser.add_argument("run", metavar="RUN", help=where.RUN)
     parser.add_argument("--format", choices=FORMATS, required=True)
-    parser.add_argument("--what", choices=("nodes", "samples"), default="nodes")
+    parser.add_argument("--what", choices=tuple(TABLES), default="nodes")
     parser.add_argument("-o", "--output", type=Path, metavar="PATH", help="instead of standard output")
     where.add_arguments(parser)
 
@@ -32,6 +38,8 @@ def main(arguments: argparse.Namespace) -> int:
     """Write the export; return 0. Raises InputError or SetupError."""
     if arguments.format == "prometheus" and arguments.what == "samples":
         raise InputError("Prometheus keeps values over time, not samples: export nodes, or take csv or parquet.")
+    if arguments.format == "prometheus" and arguments.what == "probes":
+        raise InputError("Prometheus has the probes among the nodes' values: export nodes, or take csv or parquet.")
     run_dir = where.run_dir(arguments, arguments.run)
     output: Path | None = arguments.output
     if output is None:
@@ -51,7 +59,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _write(run_dir: Path, form: str, what: str, target: BinaryIO) -> None:
     gathered = gather(run_dir)
-    table = nodes_of(gathered) if what == "nodes" else samples_of(gathered, run_dir)
+    table = TABLES[what](gathered, run_dir)
     if form == "parquet":
         write_parquet(table, target)
         return

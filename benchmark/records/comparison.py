@@ -15,7 +15,8 @@ Outcome = Literal["no difference", "within noise", "better", "worse", "not judge
 class MetricChange(Record):
     """One metric in both. Changes are relative: -0.05 is 5 % less."""
 
-    metric: Name
+    metric: Name = Field(description="a path into the metrics, or probe.<name>: see unit")
+    unit: Text = Field("", description="of a probe: its unit")
     of: Literal["node", "all"] = Field(description="node: the mean of the nodes; all: every sample of all of them")
     before: float | None
     after: float | None
@@ -30,7 +31,10 @@ class NodeChange(Record):
     """One node of several that became better or worse by more than nodes do from run to run."""
 
     node: Name
+    gpu: Count | None = Field(None, description="of a probe: the GPU; absent: the node itself, or all its GPUs")
+    peer: Count | None = Field(None, description="of a copy between GPUs: the one that it went to")
     metric: Name
+    unit: Text = Field("", description="of a probe: its unit")
     before: float
     after: float
     change: float = Field(description="after / before - 1")

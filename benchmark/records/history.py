@@ -46,6 +46,7 @@ class NodeHistory(Record):
     node: Name
     label: Text
     comparison_key: Name = Field(description="hash of settings and hardware: equal for nodes that may be compared")
+    units: dict[Name, Text] = Field(default_factory=dict, description="of probes: probe.<name> -> unit")
     points: tuple[HistoryPoint, ...]
     shifts: tuple[Shift, ...] = ()
     drift: tuple[DriftAt, ...] = Field((), description="one for each run at which something shifted")

@@ -22,6 +22,18 @@ class FailedNode(Record):
     reason: Brief
 
 
+class ProbeFigure(Record):
+    """One probe of like nodes: the median of the nodes, each with the median of its GPUs; and the worst place."""
+
+    metric: Name
+    unit: Text
+    median: float
+    worst: float | None = Field(None, description="absent: it says only something of the others")
+    worst_node: Name | None = None
+    worst_gpu: Count | None = None
+    worst_peer: Count | None = None
+
+
 class GroupFigures(Record):
     """The headline figures of like nodes. Absent: undefined."""
 
@@ -35,6 +47,7 @@ class GroupFigures(Record):
     ttft_ms: Distribution | None
     tpot_ms: Distribution | None
     tokens_per_joule: float | None
+    probes: tuple[ProbeFigure, ...] = ()
 
 
 class BaselineChange(Record):
@@ -42,7 +55,10 @@ class BaselineChange(Record):
 
     label: Text
     metric: Name
+    unit: Text = Field("", description="of a probe: its unit")
     node: Name | None = Field(None, description="absent: of the like nodes together")
+    gpu: Count | None = Field(None, description="of a probe: the GPU; absent: the node itself, or all its GPUs")
+    peer: Count | None = Field(None, description="of a copy between GPUs: the one that it went to")
     before: float | None
     after: float | None
     change: float | None = Field(description="after / before - 1")

@@ -7,7 +7,8 @@ from typing import Any
 
 from benchmark.cluster.comparison.bootstrap import CONFIDENCE, REPLICATES, interval_of_change
 from benchmark.cluster.comparison.each import node_changes
-from benchmark.cluster.comparison.measured import HIGHER_IS_BETTER, METRICS, RATES, Figure, figure_of
+from benchmark.cluster.comparison.measured import HIGHER_IS_BETTER, METRICS, RATES, Figure, figure_of, judged
+from benchmark.cluster.comparison.probes import figures_words, probe_changes, single_changes
 from benchmark.cluster.comparison.side import ComparisonKey, Side
 from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.cluster.results.load import LoadedNode
@@ -65,10 +66,14 @@ def compare_nodes(
     first = [node for node in before if not names or node.node in names]
     second = [node for node in after if not names or node.node in names]
     replicates = max(LEAST_REPLICATES, min(REPLICATES, MOST_DRAWS // (len(first) + len(second))))
-    changes = tuple(
-        _change(metric, figure_of(first, metric), figure_of(second, metric), floor, replicates) for metric in METRICS
+    changes = (
+        *(
+            _change(metric, figure_of(first, metric), figure_of(second, metric), floor, replicates)
+            for metric in METRICS
+        ),
+        *probe_changes(first, second, floor),
     )
-    each = tuple(node_changes(first, second, floor))
+    each = (*node_changes(first, second, floor), *single_changes(first, second, floor))
     return GroupChange(
         label=label[:4000],
         nodes=tuple(node.node for node in second),
@@ -98,20 +103,12 @@ def _change(metric: str, before: Figure, after: Figure, floor: float, replicates
         note = before.note or after.note
         return MetricChange.model_validate({**values, "outcome": "not judged", "note": note})
     low, high = interval_of_change(before.draw, after.draw, replicates)
-    return MetricChange.model_validate(
-        {**values, "low": low, "high": high, "outcome": _judge(metric, values["change"], low, high, floor)}
-    )
-
-
-def _judge(metric: str, change: float, low: float, high: float, floor: float) -> Outcome:
-    """Return better or worse where all of the interval is on that side of zero and the change is at least `floor`."""
-    if change == 0:
-        return "no difference"
-    if abs(change) < floor or low <= 0 <= high:
-        return "within noise"
-    return "better" if (change > 0) == (metric in HIGHER_IS_BETTER) else "worse"
+    outcome = judged(values["change"], low, high, floor, higher_is_better=metric in HIGHER_IS_BETTER)
+    return MetricChange.model_validate({**values, "low": low, "high": high, "outcome": outcome})
 
 
 def _named(name: str, like: ComparisonKey, nodes: Sequence[LoadedNode]) -> str:
+    if not any(node.metrics for node in nodes):
+        return f"{name}, {like.label}: {figures_words(nodes)}"
     qps, tokens = (figure(figure_of(nodes, metric).value) for metric in ("qps", "tokens_per_s"))
     return f"{name}, {like.label}: {qps} QPS and {tokens} tokens/s per node"

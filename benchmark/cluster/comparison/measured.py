@@ -13,6 +13,7 @@ from benchmark.cluster.comparison.bootstrap import Draw, inflation, percentile_d
 from benchmark.cluster.diagnosis.aspects import ENERGY, rate_of, scenario_of
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.metrics import PERCENTILES, SAMPLES_NEEDED, percentile
+from benchmark.records.comparison import Outcome
 
 RATES = ("qps", "tokens_per_s")
 TIMES = ("latency_ms", "ttft_ms", "tpot_ms")
@@ -32,6 +33,15 @@ class Figure:
     value: float | None
     draw: Draw | None = None
     note: str = ""
+
+
+def judged(change: float, low: float, high: float, floor: float, *, higher_is_better: bool) -> Outcome:
+    """Return better or worse where all of the interval is on that side of zero and the change is at least `floor`."""
+    if change == 0:
+        return "no difference"
+    if abs(change) < floor or low <= 0 <= high:
+        return "within noise"
+    return "better" if (change > 0) == higher_is_better else "worse"
 
 
 def figure_of(nodes: Sequence[LoadedNode], metric: str) -> Figure:
@@ -59,7 +69,7 @@ def figure_of_samples(nodes: Sequence[LoadedNode], metric: str) -> Figure:
 
 
 def _rate(nodes: Sequence[LoadedNode], metric: str) -> Figure:
-    values = [getattr(node.metrics, metric) for node in nodes]
+    values = [getattr(node.metrics, metric, None) for node in nodes]
     if any(value is None for value in values):
         return Figure(None, note="undefined")
     value = math.fsum(values) / len(values)

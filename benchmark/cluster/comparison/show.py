@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.cluster.names import some
 from benchmark.cluster.render.markdown import escape
+from benchmark.probed import PREFIX, Place
 from benchmark.records import Comparison, GroupChange, MetricChange, NodeChange
-from benchmark.text import WIDTH, entry, figure, left, right, wrap
+from benchmark.text import WIDTH, above, entry, figure, left, probe_unit, probe_value, right, wrap
 from benchmark.verdict import label, unit
 from benchmark.words import percent, plural
 
@@ -20,22 +21,34 @@ _WORDS = {
     "not judged": "NOT COMPARED: there was nothing to judge.",
 }
 OF = "Of node: the mean of the nodes; of all: every sample of all nodes together."
+PROBES = "A run has one value of each probe: its interval is what runs of the same hardware are taken to differ by."
 HEADS = ("metric", "of", "before", "after", "change", "99 % interval", "verdict")
 
 
-def name_of(metric: str) -> str:
+def name_of(change: MetricChange | NodeChange) -> str:
     """Return a metric's name with its unit."""
-    return "tokens/J" if metric == ENERGY else label(metric) + unit(metric)
+    metric = change.metric
+    return "tokens/J" if metric == ENERGY else label(metric) + (probe_unit(change.unit) or unit(metric))
+
+
+def _value(value: float | None, change: MetricChange | NodeChange) -> str:
+    return probe_value(value, change.unit) if change.metric.startswith(PREFIX) else figure(value)
+
+
+def whose(one: NodeChange) -> str:
+    """Return the node, and which of its GPUs or pairs."""
+    place = Place(one.metric, one.after, one.gpu, one.peer).words
+    return f"{one.node} {place}" if place else one.node
 
 
 def cells(change: MetricChange) -> tuple[str, ...]:
     """Return a row of the table: see HEADS."""
     interval = "-" if change.low is None or change.high is None else f"{percent(change.low)} to {percent(change.high)}"
     return (
-        name_of(change.metric),
+        name_of(change),
         change.of,
-        figure(change.before),
-        figure(change.after),
+        _value(change.before, change),
+        _value(change.after, change),
         "-" if change.change is None else percent(change.change),
         interval,
         change.outcome if change.outcome != "not judged" else change.note or change.outcome,
@@ -56,8 +69,8 @@ def _worse(comparison: Comparison) -> Iterator[str]:
     for group in comparison.groups:
         for change in group.changes:
             if change.outcome == "worse":
-                yield f"{name_of(change.metric)} {percent(change.change or 0)}"
-        slower = dict.fromkeys(one.node for one in group.each if one.outcome == "worse")
+                yield f"{name_of(change)} {percent(change.change or 0)}"
+        slower = dict.fromkeys(whose(one) for one in group.each if one.outcome == "worse")
         if slower:
             yield f"{some(list(slower))} alone"
 
@@ -65,8 +78,8 @@ def _worse(comparison: Comparison) -> Iterator[str]:
 def node_words(one: NodeChange) -> str:
     """Return what changed of a single node."""
     return (
-        f"{one.node}: {name_of(one.metric)} {percent(one.change)} ({percent(one.low)} to {percent(one.high)}), "
-        f"{figure(one.before)} to {figure(one.after)}: {one.outcome}"
+        f"{whose(one)}: {name_of(one)} {percent(one.change)} ({percent(one.low)} to {percent(one.high)}), "
+        f"{_value(one.before, one)} to {_value(one.after, one)}: {one.outcome}"
     )
 
 
@@ -98,8 +111,13 @@ def render_text(comparison: Comparison) -> str:
         f"Better or worse: the whole {comparison.confidence:.0%} interval is on that side of zero and the change is at "
         f"least {comparison.floor:.1%}."
     )
+    rule += f" {PROBES}" if _probed(comparison) else ""
     lines += ["", wrap(rule), "", wrap(verdict_words(comparison))]
     return "\n".join(line.rstrip() for line in "\n".join(lines).split("\n")) + "\n"
+
+
+def _probed(comparison: Comparison) -> bool:
+    return any(change.metric.startswith(PREFIX) for group in comparison.groups for change in group.changes)
 
 
 def _own(comparison: Comparison) -> Iterator[str]:
@@ -110,8 +128,11 @@ def _own(comparison: Comparison) -> Iterator[str]:
 def _line(row: tuple[str, ...]) -> str:
     name, of, before, after, change, interval, outcome = row
     figures = right(before, 6) + right(after, 7) + right(change, 8) + right(interval, 18)
-    line = left(name, 15) + left(of, 4) + figures + " "
-    return line + outcome if len(line + outcome) <= WIDTH else wrap(outcome, line, " " * len(line))
+    own_line, newline, cell = above(name, 14).rpartition("\n")
+    line = f"{cell} " + left(of, 4) + figures + " "
+    return (
+        own_line + newline + (line + outcome if len(line + outcome) <= WIDTH else wrap(outcome, line, " " * len(line)))
+    )
 
 
 def render_markdown(comparison: Comparison) -> str:
@@ -124,7 +145,12 @@ def render_markdown(comparison: Comparison) -> str:
     for texts, words in ((comparison.apart, "Not compared"), (comparison.refused, "Refused")):
         lines += [f"- {words}: {escape(text)}" for text in texts]
     lines += [f"- {escape(sentence)}" for sentence in _own(comparison)]
-    lines += ["", escape(OF), "", f"**{escape(verdict_words(comparison))}**"]
+    lines += [
+        "",
+        escape(f"{OF} {PROBES}" if _probed(comparison) else OF),
+        "",
+        f"**{escape(verdict_words(comparison))}**",
+    ]
     return "\n".join(lines).strip() + "\n"
 
 

@@ -39,7 +39,8 @@ class ComparisonKey:
     def label(self) -> str:
         """The comparison key for people: what it is called, and on what."""
         key = dict(self.settings)
-        return f"{key['profile']}, {in_label('dtype', key['dtype'])}, {key['engine']}, {self.hardware}"
+        parts = (key["profile"], in_label("dtype", key.get("dtype", "")), key.get("engine", ""), self.hardware)
+        return ", ".join(filter(None, parts))
 
     def differences(self, other: ComparisonKey) -> list[str]:
         """Return in which settings the two differ, in words."""
@@ -75,7 +76,7 @@ def load_side(run_dir: Path, node: str = "") -> Side:
         if node in ("", chosen.node)
     ]
     reported = f"{run.run_id}/{node}" if node else run.run_id
-    counted = [one for one in loaded if one.counted and one.metrics is not None]
+    counted = [one for one in loaded if one.measured]
     if not counted:
         why = next((problem for one in loaded for problem in one.problems), "")
         raise InputError(f"{reported}: no node of it counts, there is nothing to compare. {why}".rstrip())

@@ -1,6 +1,7 @@
 """Nodes of runs in Prometheus' text format, for the node exporter's textfile collector.
 
 Names end with their unit, in base units (seconds, joules, watts); every metric is a gauge: it is what one run measured.
+Probes are one metric, each with its own unit in a label, since there may be any.
 Every series carries its node and what was asked of it, a run's own figures too: so files of several runs, profiles and
 engines stand beside each other, as long as no two are of the same node and the same request.
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from benchmark.cluster.stored.read import KIND, kind_of
+from benchmark.probed import figures
 from benchmark.records import ClusterResult, Energy, Metrics, NodeRow, RunRecord
 from benchmark.text import clean
 
@@ -42,6 +44,7 @@ STATES: dict[str, tuple[str, Callable[[NodeRow], bool]]] = {
 }
 GAUGES: dict[str, tuple[str, Value]] = {
     "gpus": ("GPUs that answered", lambda row: float(row.gpus)),
+    "probes_seconds": ("how long the probes took", lambda row: row.probes.seconds if row.probes else None),
     "duration_seconds": ("last completion minus first issue", _of(lambda m: m.duration_s)),
     "queries_per_second": ("completed queries per second", _of(lambda m: m.qps)),
     "output_tokens_per_second": ("output tokens per second", _of(lambda m: m.tokens_per_s)),
@@ -127,11 +130,23 @@ def prometheus_lines(runs: Sequence[Exported]) -> Iterator[str]:
         ])  # fmt: skip
     yield from _repeats(found)
     yield from _alone(rows)
+    yield from _metric("probe", "what a probe of the hardware gave, in its unit", [
+        ({**labels, "gpu": gpu, "probe": name, "unit": unit}, value)
+        for labels, row in rows
+        for gpu, name, unit, value in _probed(row)
+    ])  # fmt: skip
     yield from _metric("slow_node_change_ratio", "how far a slow node is from its peers: value / expected - 1", [
         ({**labels, "metric": finding.metric, "cause": finding.cause or "none seen"}, finding.change)
         for labels, row, one in found
         for finding in one.result.findings if finding.node == row.node
     ])  # fmt: skip
+
+
+def _probed(row: NodeRow) -> Iterator[tuple[str, str, str, float]]:
+    """Yield GPU, name, unit and value of each probe; a pair of GPUs is in the name, and the GPU is then the first."""
+    for one in figures(row.probes).values():
+        for place in one.places:
+            yield "" if place.gpu is None else str(place.gpu), place.name, one.unit, place.value
 
 
 def _repeats(found: Sequence[tuple[Labels, NodeRow, Exported]]) -> Iterator[str]:

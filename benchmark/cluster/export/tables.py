@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cluster.aggregate import Gathered
-from benchmark.cluster.render.node_table import HEADS, node_rows
+from benchmark.cluster.render.node_table import node_heads, node_rows
 from benchmark.cluster.results.load import SAMPLES
 from benchmark.columns import Columns
 from benchmark.files import read_samples
 from benchmark.metrics import latencies_ms, tpots_ms, ttfts_ms
+from benchmark.probed import figures
 from benchmark.records import Sample
 from benchmark.rundir import NODES, of_repeat
 
 SAMPLE_FIELDS = tuple(name for name in Sample.model_fields if name != "token_ids")
 SAMPLE_HEADS = ("run_id", "node", *SAMPLE_FIELDS, "latency_ms", "ttft_ms", "tpot_ms")
+
+PROBE_HEADS = ("run_id", "node", "gpu", "to_gpu", "probe", "value", "unit", "better")
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,20 @@ class Rows:
 
 def nodes_of(gathered: Gathered) -> Rows:
     """Return a row for every node that was asked."""
-    return Rows(HEADS, node_rows(gathered))
+    return Rows(node_heads(gathered), node_rows(gathered))
+
+
+def probes_of(gathered: Gathered) -> Rows:
+    """Return a row for every value that a probe gave: of a node, a GPU or a pair of GPUs."""
+    return Rows(PROBE_HEADS, _probes(gathered))
+
+
+def _probes(gathered: Gathered) -> Iterator[Sequence[object]]:
+    for row in gathered.result.nodes:
+        for one in figures(row.probes).values():
+            for place in one.places:
+                where = (gathered.run.run_id, row.node, place.gpu, place.peer)
+                yield [*where, one.name, place.value, one.unit or None, one.better]
 
 
 def samples_of(gathered: Gathered, run_dir: Path) -> Rows:

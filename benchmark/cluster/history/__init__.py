@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmark.cluster.diagnosis.aspects import ASPECTS, Aspect, aspects_for
 from benchmark.cluster.drift import NodeFacts, find_drift
+from benchmark.cluster.history.aspects import probe_aspects
 from benchmark.cluster.history.changepoint import LEAST_SIDE, change_points
 from benchmark.cluster.names import natural, some
 from benchmark.cluster.stored.index import stored_runs
@@ -93,12 +94,15 @@ def _asked(runs: Sequence[StoredRun], name: str) -> NodeRuns:
 
 def _history(results: Path, runs: Series) -> NodeHistory:
     first = runs[0][1]
-    shifts = [shift for aspect in aspects_for(first.rate) for shift in _shifts(runs, aspect)]
+    units = {metric: unit for _, one in runs for metric, unit in one.units.items()}
+    aspects = (*aspects_for(first.rate), *probe_aspects(units))
+    shifts = [shift for aspect in aspects for shift in _shifts(runs, aspect)]
     at = {shift.run_id: shift.previous_run_id for shift in shifts}
     return NodeHistory(
         node=first.node,
         label=first.label,
         comparison_key=first.comparison_key,
+        units=units,
         points=tuple(
             HistoryPoint(run_id=run.run_id, created_at=run.created_at, valid=one.state == VALID, values=one.values)
             for run, one in runs

@@ -6,10 +6,11 @@ import statistics
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 
-from benchmark.cluster.diagnosis.aspects import ASPECTS
+from benchmark.cluster.diagnosis.aspects import ASPECTS, Aspect
+from benchmark.cluster.history.aspects import probe_aspects, unit_in
 from benchmark.cluster.stored.read import INVALID, PARTIAL, VALID
 from benchmark.records import History, NodeHistory, NodeRuns, Shift
-from benchmark.text import entry, figure, left, moment, right, wrap
+from benchmark.text import above, entry, figure, left, moment, right, wrap
 from benchmark.words import percent, plural
 
 _BY_METRIC = {aspect.metric: aspect for aspect in ASPECTS}
@@ -40,15 +41,22 @@ def _node(node: NodeHistory) -> Iterator[str]:
     days, times = zip(*(_when(point.created_at) for point in latest), strict=True)
     yield "  " + left("", 14) + right("", 7) + "".join(right(one, 7) for one in days)
     yield "  " + left("", 14) + right("median", 7) + "".join(right(one, 7) for one in times)
-    for metric, aspect in _BY_METRIC.items():
+    for metric, aspect in _aspects(node).items():
         values = [point.values[metric] for point in points if metric in point.values]
         if values:
             cells = "".join(right(point.values.get(metric), 7) for point in latest)
             name = left(aspect.label + aspect.unit, 16)[:14].ljust(14)
+            if metric in node.units:
+                name = above(f"{aspect.label}{unit_in(node, aspect)}", 14).replace("\n", "\n  ")
             yield "  " + name + right(statistics.median(values), 7) + cells
     shown = [f"{moment(point.created_at)}  {point.run_id}" + ("" if point.valid else ", invalid") for point in latest]
     yield entry("runs", "\n".join(shown), "  ")
     yield from shift_lines(node)
+
+
+def _aspects(node: NodeHistory) -> dict[str, Aspect]:
+    """Return what a node's values are of: the metrics, and the probes that it has."""
+    return _BY_METRIC | {aspect.metric: aspect for aspect in probe_aspects(node.units)}
 
 
 def _asked(node: NodeRuns, headed: bool) -> Iterator[str]:
@@ -86,14 +94,16 @@ def shift_lines(node: NodeHistory) -> Iterator[str]:
     """Yield what shifted, run by run, and what drifted there."""
     for at in node.drift:
         shifts = [shift for shift in node.shifts if shift.run_id == at.run_id]
-        yield entry("since", "\n".join([at.run_id, *_words(shifts, at.facts)]), "  ")
+        yield entry("since", "\n".join([at.run_id, *_words(node, shifts, at.facts)]), "  ")
 
 
-def _words(shifts: Iterable[Shift], facts: Iterable[str]) -> Iterator[str]:
+def _words(node: NodeHistory, shifts: Iterable[Shift], facts: Iterable[str]) -> Iterator[str]:
+    aspects = _aspects(node)
     for shift in shifts:
-        aspect = _BY_METRIC[shift.metric]
+        aspect = aspects[shift.metric]
+        unit = unit_in(node, aspect)
         yield (
-            f"{aspect.label} {percent(shift.change, 0)}, {figure(shift.before)} to {figure(shift.after)}{aspect.unit}: "
+            f"{aspect.label} {percent(shift.change, 0)}, {figure(shift.before)} to {figure(shift.after)}{unit}: "
             f"{'worse' if shift.worse else 'better'}"
             + (f"; {shift.runs} run so far, one more will tell" if shift.tentative and shift.runs == 1 else "")
             + (f"; {shift.runs} runs so far" if shift.tentative and shift.runs > 1 else "")

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from benchmark.cluster.outcome import Outcome
+from benchmark.probed import figures
 from benchmark.records import Check, NodeRow, Verdict
-from benchmark.text import check_words, clean
+from benchmark.text import check_words, clean, probe_unit, probe_value
 from benchmark.verdict import label
 
 # The cluster's own suite; a node's name has no space in it.
@@ -37,12 +38,25 @@ def _node(row: NodeRow) -> Element:
     suite = Element("testsuite", name=clean(row.node))
     if row.metrics is not None and row.metrics.duration_s is not None:
         suite.set("time", f"{row.metrics.duration_s:.3f}")
+    if row.metrics is None and row.probes is not None:
+        suite.set("time", f"{row.probes.seconds:.3f}")
+    _probes(suite, row)
     if not row.counted:
         _tell(_case(suite, VERDICT), "error", row.status, row.reason)
         return suite
     _checks(suite, row.verdict.checks if row.verdict else ())
     _verdict(suite, row.verdict)
     return suite
+
+
+def _probes(suite: Element, row: NodeRow) -> None:
+    """Add each figure of the hardware as a property: by its name, and where it was measured."""
+    found = [(one, place) for one in figures(row.probes).values() for place in one.places]
+    properties = SubElement(suite, "properties") if found else suite
+    for one, place in found:
+        name = f"{one.words}, {place.words}" if place.words else one.words
+        value = f"{probe_value(place.value, one.unit)}{probe_unit(one.unit)}"
+        SubElement(properties, "property", name=clean(name), value=clean(value))
 
 
 def _cluster(outcome: Outcome) -> Element:

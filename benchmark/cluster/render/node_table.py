@@ -1,17 +1,19 @@
 """One line for each node, for spreadsheets and notebooks: `nodes.csv`. Values are not rounded; empty is undefined.
 
-Every file has every column, so that those of many runs can be put below each other.
+Every file has the columns of HEADS, so that those of many runs can be put below each other. Behind them stand those of
+the probes that the run's nodes have, by the same names in every run.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from benchmark.cluster.aggregate import Gathered
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.cluster.solo import FIGURES
+from benchmark.probed import NodeFigure, column, figures, in_order
 from benchmark.records import AnswerCounts, Distribution, Metrics, NodeRow, QueryCounts
 from benchmark.repeats import SPREAD_OF
 from benchmark.text import clean
@@ -48,19 +50,47 @@ def render_node_table(gathered: Gathered) -> str:
     """Return the table as CSV with a line of headings."""
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
-    writer.writerow(HEADS)
+    writer.writerow(node_heads(gathered))
     for row in node_rows(gathered):
         writer.writerow([cell(value) for value in row])
     return target.getvalue()
 
 
+def node_heads(gathered: Gathered) -> list[str]:
+    """Return the columns' names: those of every run, and of each probe the median and, of several GPUs, the worst."""
+    return [*HEADS, *(name for one, several in _probes(gathered) for name in _columns(one, several))]
+
+
 def node_rows(gathered: Gathered) -> Iterator[list[object]]:
-    """Yield the values of every node in the order of HEADS; None is undefined."""
+    """Yield the values of every node in the order of `node_heads`; None is undefined."""
     nodes = {node.node: node for node in gathered.nodes}
-    repeats = gathered.result.repeats
+    repeats, probes = gathered.result.repeats, _probes(gathered)
     for row in gathered.result.nodes:
         of = (len(repeats.rows), repeats.chosen) if repeats and row.counted else (None, None)
-        yield _values(gathered.result.run_id, row, nodes[row.node], of)
+        yield [*_values(gathered.result.run_id, row, nodes[row.node], of), *_probe_values(row, probes)]
+
+
+def _probes(gathered: Gathered) -> list[tuple[NodeFigure, bool]]:
+    """Return each figure that a node has, and whether it is measured at several places: on GPUs, or between them."""
+    return [
+        (one, one.places[0].gpu is not None) for one in in_order(figures(row.probes) for row in gathered.result.nodes)
+    ]
+
+
+def _columns(one: NodeFigure, several: bool) -> list[str]:
+    name = column(one.name, one.unit)
+    return [name, f"{name}_worst"] if several else [name]
+
+
+def _probe_values(row: NodeRow, probes: Sequence[tuple[NodeFigure, bool]]) -> Iterator[float | None]:
+    found = figures(row.probes)
+    for one, several in probes:
+        # By another unit it would be another column.
+        has = found.get(one.name)
+        has = has if has and has.unit == one.unit else None
+        yield has.median if has else None
+        if several:
+            yield has.worst.value if has else None
 
 
 def _values(run_id: str, row: NodeRow, node: LoadedNode, repeats: tuple[int | None, int | None]) -> list[object]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.cluster.names import some
+from benchmark.cluster.render.probe_table import ProbeTable, probe_table, seconds_words
 from benchmark.cluster.render.stability import beside, cell, headline, note, table
 from benchmark.cluster.solo import losers, solo_table
 from benchmark.code import code_words
@@ -42,13 +43,18 @@ MAX_VALUES = 5
 
 @dataclass(frozen=True)
 class Section:
-    """One group as the template shows it. `heads` are the percentiles' headings: starred where samples are too few."""
+    """One group as the template shows it. `heads` are the percentiles' headings: starred where samples are too few.
+
+    `queries`: whether queries were measured; else the table of the probes stands in the place of theirs.
+    """
 
     title: str
     rows: tuple[NodeRow, ...]
     heads: dict[str, str]
     note: str
     unstable: str
+    queries: bool
+    probes: ProbeTable | None
     totals: tuple[tuple[str, str], ...]
 
 
@@ -99,6 +105,8 @@ def _section(group: Group, rows: Sequence[NodeRow]) -> Section:
         for spread in (row.metrics.latency_ms, row.metrics.ttft_ms, row.metrics.tpot_ms)
         if spread is not None
     ]
+    probes, queries = probe_table(members), any(row.metrics for row in members)
+    queries = queries or probes is None
     starred = {name for spread in shown for name in PERCENTILES if name in spread.insufficient}
     return Section(
         title=f"{group.label}: {_count(len(members), 'node')}, {_count(group.gpus, 'GPU')}",
@@ -106,10 +114,13 @@ def _section(group: Group, rows: Sequence[NodeRow]) -> Section:
         heads={name: name.upper() + ("*" if name in starred else "") for name in PERCENTILES},
         note=floor_note(shown, PERCENTILES),
         unstable=note(members),
+        queries=queries,
+        probes=probes,
         totals=(
-            *_totals(group, len({row.attempt for row in members})),
+            *(_totals(group, len({row.attempt for row in members})) if queries else ()),
             *_answers(members),
             *_prefix_cache(members),
+            *_probing(members),
         ),
     )
 
@@ -152,6 +163,21 @@ def _answers(rows: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
                 nodes.setdefault(words, []).append(row.node)
     if nodes:
         yield "Answers", "\n".join(f"{some(names)}: {words}" for words, names in nodes.items())
+
+
+def _probing(members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
+    """Yield how long the probes took, and what they could not measure where no node is invalid for it."""
+    if words := seconds_words(members):
+        yield "Probes", words
+    nodes: dict[str, list[str]] = {}
+    for row in members:
+        if row.probes and row.verdict and row.verdict.valid:
+            for words in row.probes.notes:
+                nodes.setdefault(brief(words, 200), []).append(row.node)
+    lines = [f"{some(names)}: {words}" for words, names in nodes.items()]
+    more = [f"and {len(lines) - MAX_VALUES} more"] if len(lines) > MAX_VALUES else []
+    if lines:
+        yield "Not probed", "\n".join([*lines[:MAX_VALUES], *more])
 
 
 def _prefix_cache(members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:

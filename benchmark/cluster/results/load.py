@@ -102,6 +102,11 @@ class LoadedNode:
         """Whether its numbers are part of the totals: complete and believed."""
         return self.result is not None and self.result.status == "complete"
 
+    @property
+    def measured(self) -> bool:
+        """Whether it counts and has figures that another run's may be held against: of queries, or of probes."""
+        return self.counted and (self.metrics is not None or bool(self.result and self.result.probes))
+
 
 def unknown_dirs(run_dir: Path, run: RunRecord) -> list[str]:
     """Return a sentence for everything under nodes/ that belongs to no node of the run."""

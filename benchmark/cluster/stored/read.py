@@ -11,6 +11,8 @@ from typing import Any
 from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.errors import InputError
 from benchmark.files import read_record
+from benchmark.probed import figures
+from benchmark.profiles import NONE
 from benchmark.records import ClusterResult, Failure, Group, NodeRow, RunRecord
 from benchmark.rundir import FAILURE, NODES, RESULT_FILE, RUN_FILE
 from benchmark.served import ENDPOINT, in_label
@@ -40,6 +42,9 @@ class StoredNode:
     label: str
     rate: str
     values: dict[str, float]
+    """Metric -> value; probes among them, by `probe.<name>`: the median of the node's GPUs."""
+    units: dict[str, str]
+    """Of probes: metric -> unit."""
 
     @property
     def delivered(self) -> bool:
@@ -74,10 +79,14 @@ class StoredRun:
         row = self.content["nodes"].get(name)
         if row is None:
             return None
-        state, stage, reason, kind, group, values = row
+        state, stage, reason, kind, group, values, probed = row
         key, label, rate = self.content["groups"][group] if group is not None else ("", "", "")
         known = {metric: value for metric, value in zip(METRICS, values, strict=True) if value is not None}
-        return StoredNode(name, state, stage, reason, tuple(self.content["kinds"][kind]), key, label, rate, known)
+        probes = [(*self.content["probes"][number], value) for number, value in probed]
+        known |= {metric: value for metric, _, value in probes}
+        units = {metric: unit for metric, unit, _ in probes}
+        asked = tuple(self.content["kinds"][kind])
+        return StoredNode(name, state, stage, reason, asked, key, label, rate, known, units)
 
 
 def read_stored(results: Path, run_id: str) -> dict[str, Any]:
@@ -93,21 +102,28 @@ def read_stored(results: Path, run_id: str) -> dict[str, Any]:
         rows, groups, partial = {row.node: row for row in result.nodes}, result.groups, bool(result.partial)
     kinds: list[tuple[str, ...]] = []
     keys: list[tuple[str, str, str]] = []
+    probes: list[tuple[str, str]] = []
     nodes = {}
     for node, asked in run.nodes.items():
         row = rows.get(node)
         group = None
-        if row is not None and row.counted and row.metrics and row.group is not None and row.group < len(groups):
+        measured = row is not None and row.counted and (row.metrics or row.probes)
+        if row is not None and measured and row.group is not None and row.group < len(groups):
             group = _place(keys, _key(groups[row.group], row))
         state, stage, reason = _state(directory, node, row)
         state = PARTIAL if partial and row is not None and not row.counted else state
         values = [None] * len(METRICS) if row is None or group is None else [_value(row, metric) for metric in METRICS]
-        nodes[node] = [state, stage, reason, _place(kinds, kind_of(asked)), group, values]
+        probed = [] if row is None or group is None else [
+            [_place(probes, (one.metric, one.unit)), one.median]
+            for one in figures(row.probes).values() if one.better is not None and one.median > 0
+        ]  # fmt: skip
+        nodes[node] = [state, stage, reason, _place(kinds, kind_of(asked)), group, values, probed]
     return {
         "created_at": run.created_at,
         "inventory": list(run.inventory),
         "groups": [list(key) for key in keys],
         "kinds": [list(kind) for kind in kinds],
+        "probes": [list(probe) for probe in probes],
         "nodes": nodes,
     }
 
@@ -121,6 +137,9 @@ def kind_of(asked: ResolvedSettings) -> tuple[str, ...]:
     """Return the values of KIND for what a node was asked: known also of a node that failed."""
     settings, profile = asked.settings, asked.profile
     scenario = str(profile.scenario_options.get("scenario", profile.scenario))
+    if not profile.loads_model:
+        deciding = [settings.benchmark_device, profile.model_dump(mode="json")]
+        return profile.name, scenario, NONE, profile.engine, canonical_sha256(deciding)[:8]
     # Which model a server has is its own to say.
     model = settings.benchmark_endpoint_model if profile.engine == ENDPOINT else settings.benchmark_model
     deciding = [
