@@ -43,7 +43,7 @@ def test_what_old_drivers_do_not_tell_is_said_once() -> None:
     nodes = {f"n{n}": Found("8 x A100", "470", "3.11.2", 100.0, None, 0.0, old if n else new) for n in range(3)}
     *_, last, said = table(nodes)
     assert last.startswith("n2 ")
-    assert said == "Not checked on n1, n2, since nvidia-smi there does not know it: gpu_recovery_action, mig.mode.current."
+    assert said == f"Not checked on n1, n2, since nvidia-smi there does not know it: {', '.join(old)}."
 
 
 def test_many_nodes_that_are_alike_share_a_row() -> None:
