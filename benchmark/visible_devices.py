@@ -1,7 +1,7 @@
 """What CUDA makes of CUDA_VISIBLE_DEVICES: which entries it takes, and why it takes no more.
 
 CUDA says nothing of what it leaves out. Its rules (CUDA C++ programming guide, and what driver 580 did on two H200s,
-which the tests hold): entries are parted by commas and are all numbers, or all UUIDs of one kind, each as short as it is
+which the tests hold): entries are parted by commas and are all numbers, or all UUIDs of one kind, each as short as is
 still unique; of a number only the leading digits are read; the list ends before the first entry that is not a device;
 one that comes twice before that leaves none at all.
 """

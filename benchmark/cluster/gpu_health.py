@@ -119,8 +119,8 @@ def judge(listing: Listing, status: str, on_pci: Sequence[str], wanted: Wanted) 
 
 def _none_listed(said: str) -> str:
     return (
-        f"No GPU is visible: nvidia-smi failed ({said or 'it said nothing'}). Install or load the NVIDIA driver; "
-        "to measure the CPU instead, set benchmark_device: cpu."
+        f"No GPU is visible: nvidia-smi failed ({said or 'it said nothing'}). Install or load the NVIDIA driver, or "
+        "restart the node where a GPU is lost; to measure the CPU instead, set benchmark_device: cpu."
     )
 
 

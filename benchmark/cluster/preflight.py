@@ -129,7 +129,7 @@ def hung_words(command: str) -> str:
     remedy = (
         "a disk does not answer there (a network disk whose server is gone?): mount it anew, or set another directory"
     )
-    if command.startswith("nvidia-smi"):
+    if command.startswith(("nvidia-smi", "a look at /sys/")):
         remedy = "the NVIDIA driver or a GPU hangs: look at dmesg for XID errors; mostly only a restart helps"
     elif not command.startswith(("df ", "a look at ")):
         remedy = "try it on the node, or set python_env_python to another interpreter"

@@ -74,7 +74,9 @@ def main(arguments: argparse.Namespace) -> int:
     )
     hold_environments(*([request.engine_dir] if request.engine_dir else []))
     settings = request.resolved.settings
-    # Before transformers is imported: it reads HF_HOME then.
+    # Before torch and transformers are imported: they are read then. By itself CUDA counts from the fastest GPU, and
+    # with unlike ones the numbers in CUDA_VISIBLE_DEVICES would not be those of nvidia-smi.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     os.environ["HF_HOME"] = str(Path(settings.hf_cache_dir).expanduser())
     with _masked_output(secrets):
         result = run(replace(request, secrets=secrets))

@@ -29,6 +29,7 @@ import os, sys, time
 sys.path.insert(0, {str(CHECKOUT)!r})
 from tests.openai_server import OpenAIServer
 print("given", os.environ["OF_THE_RUN"], "device", os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+print("in the order", os.environ["CUDA_DEVICE_ORDER"], flush=True)
 with OpenAIServer(port=int(sys.argv[1])):
     time.sleep(600)
 """
@@ -115,7 +116,9 @@ def test_they_reach_the_run_and_are_in_no_file_or_output(playbooks: Playbooks, t
         assert result["metrics"]["queries"]["completed"] == 8
         assert result["environment"]["variables"] == ["CUDA_VISIBLE_DEVICES", "OF_THE_RUN"]
         assert result["engine"]["details"]["headers"] == ["X-Team"]
-    assert "given *** device 5" in (done.run_dir / "nodes/jw3/endpoint.log").read_text()
+    printed = (done.run_dir / "nodes/jw3/endpoint.log").read_text()
+    assert "given *** device 5" in printed
+    assert "in the order PCI_BUS_ID" in printed
 
     output = refused.output + done.output
     files = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -85,7 +85,8 @@ def _require_listed(boards: Sequence[Listed], seen: Sequence[Gpu], found: Visibl
     if len(seen) < len(found.entries):
         errors = [f"{board} is in error: {board.error}." for board in boards if board.error is not None]
         reported = f"{NAME} asks for {len(found.entries)} GPUs ({', '.join(found.entries)}) and torch sees {len(seen)}."
-        raise SetupError("\n".join([*errors, f"{reported} {REMEDY}"]))
+        remedy = "CUDA shows a process one slice of a GPU in MIG mode: name one." if found.slices and seen else REMEDY
+        raise SetupError("\n".join([*errors, f"{reported} {remedy}"]))
 
 
 def _is_seen(uuid: str, seen: Sequence[Gpu]) -> bool:

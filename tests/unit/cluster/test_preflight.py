@@ -85,6 +85,10 @@ def test_one_disk_has_to_hold_both() -> None:
     ("hung", "said"),
     [
         ("gpu nvidia-smi", "there nvidia-smi gives no answer: the NVIDIA driver or a GPU hangs"),
+        (
+            "gpu a look at /sys/bus/pci/devices",
+            "there a look at /sys/bus/pci/devices gives no answer: the NVIDIA driver",
+        ),
         ("cache df -Pk /data", "there df -Pk /data gives no answer: a disk does not answer there"),
         ("env a look at /home/me", "there a look at /home/me gives no answer: a disk"),
         ("env python3", "there python3 gives no answer: try it on the node, or set python_env_python"),

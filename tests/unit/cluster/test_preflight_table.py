@@ -33,6 +33,19 @@ def test_each_node_has_a_row() -> None:
     ]
 
 
+def test_memory_without_a_size_is_not_shown() -> None:
+    shown = found(probe("0, 0000000F:01:00.0, NVIDIA GB10, [N/A], 580.95, GPU-1, None"), "cuda", None)
+    assert shown.gpus == "1 x NVIDIA GB10"
+
+
+def test_what_old_drivers_do_not_tell_is_said_once() -> None:
+    old, new = ("gpu_recovery_action", "mig.mode.current"), ()
+    nodes = {f"n{n}": Found("8 x A100", "470", "3.11.2", 100.0, None, 0.0, old if n else new) for n in range(3)}
+    *_, last, said = table(nodes)
+    assert last.startswith("n2 ")
+    assert said == f"Not checked on n1, n2, since nvidia-smi there does not know it: {', '.join(old)}."
+
+
 def test_many_nodes_that_are_alike_share_a_row() -> None:
     nodes = {f"n{n}": Found("8 x H100", "550", "3.11.2", 100.0 + n, None, 0.0) for n in range(199)}
     nodes["odd"] = Found("7 x H100", "550", "3.11.2", 5.0, None, 90.0)

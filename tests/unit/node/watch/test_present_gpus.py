@@ -68,6 +68,11 @@ def test_one_in_error_is_named(node: Any, question: str) -> None:
     assert "The driver lists 8 GPUs and torch sees 7." in reported
 
 
+def test_memory_that_is_shared_with_the_cpu_is_no_error(node: Any) -> None:
+    fail(node, "nvmlDeviceGetMemoryInfo", 3, "Not Supported", 3)
+    assert len(validate_environment(CUDA, "sequential").gpus) == 8
+
+
 def test_one_that_torch_does_not_see_is_named(node: Any) -> None:
     node.seen.remove(5)
     with pytest.raises(SetupError, match=rf"GPU 5 \(NVIDIA H100 80GB HBM3, GPU-{uuid(5)}\) is not usable: torch does"):
@@ -86,6 +91,13 @@ def test_fewer_than_asked_for_are_a_failure(node: Any, monkeypatch: pytest.Monke
     node.seen[:] = [0, 1]
     fail(node, "nvmlDeviceGetHandleByIndex", 3, "GPU is lost", 15)
     with pytest.raises(SetupError, match=r"(?s)GPU 3 is in error.*asks for 3 GPUs \(0, 1, 3\) and torch sees 2\."):
+        validate_environment(CUDA, "sequential")
+
+
+def test_of_several_slices_cuda_shows_one(node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1111,MIG-2222")
+    node.seen[:] = [0]
+    with pytest.raises(SetupError, match=r"asks for 2 GPUs .* and torch sees 1\. CUDA shows a process one slice"):
         validate_environment(CUDA, "sequential")
 
 
