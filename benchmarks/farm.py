@@ -12,7 +12,7 @@ from tests.integration.ssh_nodes import Cluster, SshNode, keygen
 
 # What one sshd listens on at most (OpenSSH's own limit on ListenAddress).
 PER_SSHD = 16
-# OpenSSH's own, unlike with the tests' nodes: what a login costs belongs to what is measured. sshd takes the first line.
+# OpenSSH's own, unlike the tests': what a login costs belongs to what is measured. sshd takes the first line of two.
 KEY_EXCHANGES = "KexAlgorithms +curve25519-sha256\n"
 # Not where the tests' nodes are, so that both can run at the same time.
 NETWORK = "127.1"
