@@ -58,6 +58,8 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": COLOURS["line"],
     "xtick.labelcolor": COLOURS["soft"],
     "ytick.labelcolor": COLOURS["soft"],
+    "xtick.bottom": False,
+    "ytick.left": False,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "xtick.major.pad": 5,
@@ -126,6 +128,9 @@ class Canvas:
 
     def svg(self, label: str) -> Markup:
         """Return the figure as an element of the page; `label` is what a screen reader says of it."""
+        for axis in (axis for each in self.axes for axis in (each.xaxis, each.yaxis)):
+            if not axis.label.get_text():
+                axis.set_label_coords(0, 0)  # else matplotlib measures every tick's text, to place nothing
         target = io.StringIO()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a letter that the measuring font lacks: the reader's own font has it
