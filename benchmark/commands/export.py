@@ -10,8 +10,9 @@ from typing import BinaryIO
 from benchmark.cluster.aggregate import gather
 from benchmark.cluster.export.parquet import write_parquet
 from benchmark.cluster.export.prometheus import prometheus_lines, whole
-from benchmark.cluster.export.tables import nodes_of, samples_of
+from benchmark.cluster.export.tables import FOR_PEOPLE, nodes_of, samples_of
 from benchmark.cluster.export.text import csv_lines, markdown_lines
+from benchmark.cluster.render.node_table import HEADS
 from benchmark.commands import where
 from benchmark.errors import EXIT_VALID, InputError
 from benchmark.files import atomic_writer
@@ -51,7 +52,8 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _write(run_dir: Path, form: str, what: str, target: BinaryIO) -> None:
     gathered = gather(run_dir)
-    table = nodes_of(gathered) if what == "nodes" else samples_of(gathered, run_dir)
+    heads = FOR_PEOPLE if form == "markdown" else HEADS
+    table = nodes_of(gathered, heads) if what == "nodes" else samples_of(gathered, run_dir)
     if form == "parquet":
         write_parquet(table, target)
         return

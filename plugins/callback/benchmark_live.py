@@ -105,6 +105,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """A node has failed."""
+        if not ignore_errors:
+            recap.count_failure(result)
         if _role(result.task) in ROLES:
             self._put(result.host.name, FAILED)
 

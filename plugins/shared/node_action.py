@@ -53,6 +53,11 @@ def raw_values(task_vars: Mapping[str, Any]) -> list[Any]:
     return [value for node in group for value in known.raw_get(node).values()]
 
 
+def is_no(answer: object) -> bool:
+    """Return whether somebody declined, which is no failure; who says nothing at all has not."""
+    return str(answer if answer is not None else "").strip().lower() in ("no", "n", "false")
+
+
 class NodeFailure(Exception):
     """What went wrong on a node, in sentences for a person, one a line."""
 

@@ -98,7 +98,8 @@ def render_text(comparison: Comparison) -> str:
         f"Better or worse: the whole {comparison.confidence:.0%} interval is on that side of zero and the change is at "
         f"least {comparison.floor:.1%}."
     )
-    lines += ["", wrap(rule), "", wrap(verdict_words(comparison))]
+    lines += ["", wrap(rule)] if comparison.groups else []  # which are the tables
+    lines += ["", wrap(verdict_words(comparison))]
     return "\n".join(line.rstrip() for line in "\n".join(lines).split("\n")) + "\n"
 
 
@@ -124,7 +125,8 @@ def render_markdown(comparison: Comparison) -> str:
     for texts, words in ((comparison.apart, "Not compared"), (comparison.refused, "Refused")):
         lines += [f"- {words}: {escape(text)}" for text in texts]
     lines += [f"- {escape(sentence)}" for sentence in _own(comparison)]
-    lines += ["", escape(OF), "", f"**{escape(verdict_words(comparison))}**"]
+    lines += ["", escape(OF)] if comparison.groups else []
+    lines += ["", f"**{escape(verdict_words(comparison))}**"]
     return "\n".join(lines).strip() + "\n"
 
 

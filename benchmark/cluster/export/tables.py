@@ -20,6 +20,15 @@ SAMPLE_FIELDS = tuple(name for name in Sample.model_fields if name != "token_ids
 SAMPLE_HEADS = ("run_id", "node", *SAMPLE_FIELDS, "latency_ms", "ttft_ms", "tpot_ms")
 
 
+# What fits a page of text: the others are for spreadsheets.
+FOR_PEOPLE = (
+    *("node", "status", "valid", "hardware", "gpus", "queries_completed", "queries_failed", "queries_unfinished"),
+    *("qps", "tokens_per_s", "latency_ms_p50", "latency_ms_p99", "ttft_ms_p50", "ttft_ms_p99"),
+    *("tpot_ms_p50", "tpot_ms_p99", "joules", "tokens_per_joule"),
+    *("repeats", "repeats_qps_cv", "repeats_qps_stable", "reason"),
+)
+
+
 @dataclass(frozen=True)
 class Rows:
     """A table that may be larger than memory: its rows come one by one."""
@@ -28,9 +37,10 @@ class Rows:
     rows: Iterable[Sequence[object]]
 
 
-def nodes_of(gathered: Gathered) -> Rows:
+def nodes_of(gathered: Gathered, heads: Sequence[str] = HEADS) -> Rows:
     """Return a row for every node that was asked."""
-    return Rows(HEADS, node_rows(gathered))
+    places = [HEADS.index(head) for head in heads]
+    return Rows(heads, ([row[place] for place in places] for row in node_rows(gathered)))
 
 
 def samples_of(gathered: Gathered, run_dir: Path) -> Rows:

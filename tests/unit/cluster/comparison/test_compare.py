@@ -155,6 +155,18 @@ def test_other_settings_are_refused_by_name(
     assert main(["compare", "a", "b", "--results-dir", str(tmp_path)]) == 2
     reported = " ".join(capsys.readouterr().out.split())
     assert "measured otherwise in a: dtype is bfloat16 instead of float16" in reported
+    assert "Of node:" not in reported, "a legend of no table"
+
+
+def test_profiles_that_differ_are_told_apart_by_their_fields(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, count in (("a", 20), ("b", 10)):
+        add_run(tmp_path, name, {"jw2": samples(monkeypatch, "1", count, **ENGINE)})
+    assert main(["compare", "a", "b", "--results-dir", str(tmp_path)]) == 2
+    reported = " ".join(capsys.readouterr().out.split())
+    assert "measured otherwise in a: the profile's samples is 10 instead of 20" in reported
+    assert "sha256" not in reported
 
 
 def test_what_decides_only_the_verdict_may_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
