@@ -27,7 +27,7 @@ from benchmark.cluster.results.load_many import load_nodes
 from benchmark.cluster.solo import solo_changes
 from benchmark.cluster.stored.read import history_key
 from benchmark.records import ClusterResult, Drift, Group, NodeRow, Repeats, RunRecord, Spread
-from benchmark.rundir import read_run
+from benchmark.rundir import STOPPED, read_run
 from benchmark.served import describe_model, server_version
 from benchmark.settings import ResolvedSettings, Settings
 from benchmark.text import describe_audit, model_of
@@ -199,5 +199,8 @@ def _reason(node: LoadedNode) -> str:
     first = " of the first repeat" if result.resolved.settings.benchmark_repeats > 1 else ""
     queries_words = f"after {done} of {plural(planned, 'query', 'queries')}{first}"
     reported = f"{result.status} {during(result.stage)}, {queries_words}"
-    error = [result.error] if result.error and not any(result.error in reason for reason in failure) else []
+    own = result.error or ""
+    # Which signal ended it only repeats that the controller stopped it, and that is why it did.
+    repeated = any(own in reason for reason in failure) or (bool(failure) and own.startswith(STOPPED))
+    error = [own] if own and not repeated else []
     return "\n".join([f"{reported[0].upper()}{reported[1:]}.", *error, *failure])

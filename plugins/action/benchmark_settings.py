@@ -20,6 +20,7 @@ from play_settings import nodes, prometheus_dir_of, resolve_play
 
 from benchmark.cluster.given_names import files_of_nobody, unread
 from benchmark.cluster.inventory import PROMETHEUS_DIR, require_writable
+from benchmark.cluster.names import some
 from benchmark.cluster.packages.wheelhouse import on_controller, require_pins
 from benchmark.errors import InputError
 from benchmark.provisioned import ENGINES
@@ -49,6 +50,11 @@ class ActionModule(NodeAction):
         resolved = resolve_play(self.task_vars, self._loader).resolved
         self._check_wheelhouses(resolved.values())
         self._check_prometheus()
+        if shared := [node for node, r in resolved.items() if r.settings.benchmark_shared_machine]:
+            Display().display(
+                f"benchmark_shared_machine is true [{some(shared)}]: other runs for which it is set too are not waited "
+                "for, and results are marked SHARED MACHINE."
+            )
         return {
             "changed": False,
             "profiles": sorted({r.profile.name for r in resolved.values()}),

@@ -11,7 +11,8 @@ from typing import Any
 
 # The actions that run once, for all nodes; and those that change nothing on a node, but files of the run.
 PROBE, MEASURE, OPEN = "node_probe", "benchmark_measure", "benchmark_open"
-SETTINGS, SUBMISSION, REQUIRE = "benchmark_settings", "submission", "require_nodes"
+SETTINGS, SUBMISSION = "benchmark_settings", "submission"
+CONTROLLER = "localhost"
 FAIL = ("fail", "ansible.builtin.fail")
 # What an invalid verdict of all nodes together is counted for: none of them need have done anything wrong.
 CLUSTER = "cluster"
@@ -20,21 +21,25 @@ CLUSTER = "cluster"
 def count(result: Any) -> None:
     """Count what the task of this result did, once it is counted for the node in whose name it ran."""
     action, said, first = result.task.action, result.result, result.host.get_name()
-    if action not in (PROBE, MEASURE, OPEN, REQUIRE) or (stats := _stats()) is None:
+    if not (result.task.run_once and first != CONTROLLER) or (stats := _stats()) is None:
         return
-    if action == REQUIRE:
-        stats.decrement("ok", first)
-        return
+    # Done once, for all of them: it is no work on the node in whose name it ran.
+    stats.decrement("ok", first)
     if action == PROBE:
         for node, roles in said.get("settled", {}).items():
             if node not in said.get("done", ()):
                 _increment(stats, [node] * len(roles), "ok")
         return
-    if said.get("changed"):
+    if action in (MEASURE, OPEN) and said.get("changed"):
         stats.decrement("changed", first)
     if action == MEASURE:
-        stats.decrement("ok", first)
         _increment(stats, said.get("would") or said.get("fetched", ()), "ok", "changed")
+
+
+def count_skipped(result: Any) -> None:
+    """Count nothing for a node in whose name a task would have run once."""
+    if result.task.run_once and (stats := _stats()) is not None:
+        stats.decrement("skipped", result.host.get_name())
 
 
 def count_failure(result: Any) -> None:

@@ -233,7 +233,7 @@ def test_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert said.endswith("b is its own baseline: that it is equal to itself says nothing.")
     # One kind goes by its key or its run, and the other stays.
     assert main(["baseline", "clear", "x", *here]) == 2
-    assert "'x' is no baseline under the name 'default'; there are: " in capsys.readouterr().err
+    assert "'x' is not a baseline under the name 'default'; there are: " in capsys.readouterr().err
     assert main(["baseline", "show", *here]) == 0
     key = capsys.readouterr().out.splitlines()[0].rpartition(" ")[2]
     assert main(["baseline", "clear", key, *here]) == 0
