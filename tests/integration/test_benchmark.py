@@ -76,6 +76,9 @@ def test_provisioning_again_changes_nothing(playbooks: Playbooks, tmp_path: Path
     again = playbooks.run("provision")
     assert again.code == 0, again.output
     assert (again.recap("jw2")["changed"], again.recap("jw3")["changed"]) == (0, 0)
+    assert again.recap("jw2")["ok"] == again.recap("jw3")["ok"], "what was done once is no work on a node"
+    last = again.output.rstrip("\n").splitlines()[-1]
+    assert last.startswith("All 2 nodes are provisioned. Next: ansible-playbook playbooks/benchmark.yml -i ")
     assert min(again.recap("jw2")["ok"], again.recap("jw3")["ok"]) >= 3, "what the probe found needs no task of its own"
     rows = {line.split()[0]: line.split() for line in again.output.splitlines() if " GB " in line}
     assert [rows[node][-1] for node in ("jw2", "jw3")] == ["same", "same"], "one machine, one clock"
@@ -162,9 +165,13 @@ def refuse(playbooks: Playbooks, inventory: Path, *said: str, words: Sequence[st
 
 def test_a_connection_variable_without_a_value_is_refused(playbooks: Playbooks) -> None:
     hosts = {"jw2": playbooks.cluster.host("jw2"), "jw3": {"ansible_host": "127.0.0.3", "ansible_user": "{{ nobody }}"}}
-    done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts))
+    words = ["-e", "benchmark_dtype=int4", "-e", "benchmark_prometheus_dir=/no/such/place"]
+    done = playbooks.run("benchmark", *words, inventory=playbooks.inventory(hosts))
     assert done.code != 0
-    assert "jw3: ansible_user has no value: 'nobody' is undefined." in " ".join(done.output.split())
+    said = " ".join(done.output.split())
+    assert "jw3: ansible_user has no value: 'nobody' is undefined." in said
+    assert "benchmark_dtype is 'int4'" in said, "one kind of fault does not hide another"
+    assert "benchmark_prometheus_dir: there is no directory /no/such/place on the controller." in said
     assert not (playbooks.directory / "results").exists()
 
 
