@@ -89,6 +89,7 @@ def problems(probe: Probe, needs: Needs) -> list[str]:
     found += [] if "env" in hung else _python(probe, needs)
     found += [] if "engine_env" in hung or needs.engine is None else _engine(probe, needs.engine)
     found += [] if "model" in hung else _model(probe, needs)
+    found += probe.many.get("file_lacks", [])
     found += _disk(probe, needs)
     if needs.engine and needs.device == "cuda" and 0 < (there := len(gpus(probe))) < needs.engine.gpus:
         found.append(
