@@ -32,7 +32,7 @@ DATASET_OPTIONS: dict[str, type[BaseModel] | None] = {
     "synthetic": SyntheticOptions,
     "curated": None,
 }
-# Those whose prompts are token ids without a text, and those whose prompts have references.
+# Those whose prompts are token ids without text, and those whose prompts have references.
 WITHOUT_TEXT, WITH_REFERENCES = ("synthetic",), ("cnn_dailymail",)
 
 Check = Callable[[Settings, Profile], Iterator[str]]

@@ -36,6 +36,8 @@ TURN = "turn"
 TURN_OVER = "turn_over"
 # A named pipe that is there while the node waits for a word; a byte in it means that one has been put.
 BELL = "bell"
+# How a result begins to say why it is not whole, where a signal ended its run; its name follows.
+STOPPED = "The run was stopped by"
 
 
 def of_repeat(name: str, number: int) -> str:

@@ -126,7 +126,7 @@ def _texts(setting: str, given: Any, problem: Callable[[str, str], str], problem
     for key, value in given.items():
         name, text = str(key), str(value)
         if value is None or isinstance(value, bool | Mapping | list | tuple):
-            problems.append(f"{setting}.{name} has to be a text or a number: write it in quotes.")
+            problems.append(f"{setting}.{name} must be text or a number: write it in quotes.")
         elif _CONTROL.search(text):
             problems.append(f"{setting}.{name} has to be one line without control characters.")
         elif reported := problem(name, text):
@@ -138,13 +138,13 @@ def _texts(setting: str, given: Any, problem: Callable[[str, str], str], problem
 
 def _environment_problem(name: str, value: str) -> str:
     if not _VARIABLE.fullmatch(name):
-        return "is no name of an environment variable: letters, digits and _ make one"
+        return "is not the name of an environment variable, which has letters, digits and _ alone"
     return f"has no effect: set {_SET_ELSEWHERE[name]}" if name in _SET_ELSEWHERE else ""
 
 
 def _header_problem(name: str, value: str) -> str:
     if not _HEADER.fullmatch(name):
-        return "is no name of an HTTP header"
+        return "is not the name of an HTTP header"
     return "is the client's own and cannot be set" if name.lower() in _CLIENTS_OWN else ""
 
 

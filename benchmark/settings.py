@@ -228,8 +228,8 @@ class Settings(EngineSettings):
     benchmark_shared_machine: bool = Field(
         False,
         description=(
-            "whether the node shares its machine with other nodes and runs for which that is set too: for trying "
-            "things out; results say so, as what is measured is no figure of the machine"
+            "whether the node shares its machine with other nodes and runs for which that is set too, without waiting "
+            "for them: for trying things out; results say so, as what is measured is no figure of the machine"
         ),
     )
     benchmark_timeout_s: int = Field(
@@ -453,6 +453,6 @@ def check_settings(variables: dict[str, Any]) -> Settings:
 def _sentence(fault: ErrorDetails) -> str:
     name = str(next(iter(fault["loc"]), ""))
     if name in SECRETS:  # whose value is not repeated
-        return f"{name} may be secret and is no part of the settings: it would stand in the process list."
+        return f"{name} may be secret and is not a setting: it would show in the process list."
     names = [variable.name for variable in VARIABLES]
     return sentence(fault, Settings, noun="a setting", listed=False, more=names)

@@ -280,6 +280,7 @@ def render_node(result: NodeResult) -> str:
             watched=_watched(result.telemetry) if result.telemetry else [],
             answers=answer_words(metrics) if metrics else [],
             times=_times(metrics) if metrics else [],
+            percentiles=_heads(metrics) if metrics else [],
             repeats=repeats,
             probes=_probes(result),
             connections=connections_words(result.serving) if result.serving else "",
@@ -376,10 +377,20 @@ _TIMES = (
 )
 
 
+_PERCENTILES = ("p50", "p90", "p95", "p99")
+
+
 def _times(metrics: Metrics) -> list[tuple[str, Distribution, str]]:
     """Return label, distribution and note of every defined time."""
     defined = [(label(name), getattr(metrics, name)) for name in _TIMES if getattr(metrics, name) is not None]
-    return [(name, d, floor_note([d], ("p50", "p90", "p95", "p99"))) for name, d in defined]
+    return [(name, d, floor_note([d], _PERCENTILES)) for name, d in defined]
+
+
+def _heads(metrics: Metrics) -> list[str]:
+    """Return the percentiles' headings, with a star on those that rest on too few samples."""
+    defined = [spread for name in _TIMES if (spread := getattr(metrics, name)) is not None]
+    starred = {name for spread in defined for name in spread.insufficient}
+    return [name.upper() + "*" * (name in starred) for name in _PERCENTILES]
 
 
 def check_words(check: Check) -> tuple[str, str]:

@@ -85,7 +85,7 @@ def _uuid(entry: str, prefix: str, uuids: Sequence[str]) -> tuple[str | None, st
     matching = [uuid for uuid in known if uuid.lower().startswith(name.lower()[: len(uuid)])]
     if len(matching) == 1:
         return matching[0], ""
-    return None, f"is the beginning of {len(matching)} UUIDs" if matching else "is no device of this machine"
+    return None, f"is the beginning of {len(matching)} UUIDs" if matching else "is not a device of this machine"
 
 
 def _ends(value: str, written: Sequence[str], position: int, reason: str) -> str | None:

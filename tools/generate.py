@@ -59,6 +59,10 @@ BORROWED = {
         "python_env_wheelhouse",
     ),
     "preflight": (
+        "benchmark_profile",
+        "benchmark_engine",
+        "benchmark_dataset_path",
+        "benchmark_endpoint_ca_file",
         "benchmark_device",
         "benchmark_shared_machine",
         "benchmark_model",

@@ -27,7 +27,7 @@ from benchmark.cluster.results.load_many import load_nodes
 from benchmark.cluster.solo import solo_changes
 from benchmark.cluster.stored.read import history_key
 from benchmark.records import ClusterResult, Drift, Group, NodeRow, Repeats, RunRecord, Spread
-from benchmark.rundir import read_run
+from benchmark.rundir import STOPPED, read_run
 from benchmark.served import describe_model, server_version
 from benchmark.settings import ResolvedSettings, Settings
 from benchmark.text import describe_audit, model_of
@@ -194,7 +194,10 @@ def _reason(node: LoadedNode) -> str:
         return "\n".join(failure) or "No result came back."
     if result.status == "complete":
         return "\n".join(result.verdict.reasons) if result.verdict else ""
-    error = [result.error] if result.error and not any(result.error in reason for reason in failure) else []
+    own = result.error or ""
+    # Which signal ended it only repeats that the controller stopped it, and that is why it did.
+    repeated = any(own in reason for reason in failure) or (bool(failure) and own.startswith(STOPPED))
+    error = [own] if own and not repeated else []
     if not result.resolved.profile.loads_model:
         return "\n".join([f"{result.status.capitalize()} {during(result.stage)}.", *error, *failure])
     queries = node.metrics.queries if node.metrics else None

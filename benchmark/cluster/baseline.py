@@ -74,7 +74,7 @@ def clear_baseline(results: Path, name: str = DEFAULT, which: str = "") -> list[
     gone = {key: one for key, one in here.items() if key.startswith(which) or one.run_id.startswith(which)}
     if which and not gone:
         there = "; ".join(f"{key[:SHOWN]} ({one.run_id})" for key, one in here.items()) or "none"
-        raise InputError(f"{which!r} is no baseline under the name {name!r}; there are: {there}.")
+        raise InputError(f"{which!r} is not a baseline under the name {name!r}; there are: {there}.")
     left = {key: one for key, one in here.items() if key not in gone}
     _write(results, Baselines(names={**known, name: left}))
     return list(gone.values())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from benchmark.cluster.names import some
 from benchmark.errors import InputError
 
 # One field of a known_hosts line each: nothing that a node sends can become a second field, or a second line.
@@ -97,6 +98,21 @@ def judge(given: Sequence[HostKey], held: Iterable[HostKey]) -> State:
     same = [key for key in given if key.pair in known]
     other = [key for key in given if key.kind in kinds and key.pair not in known]
     return "known" if same and not other else "changed"
+
+
+def same_keys(fingerprints: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a sentence for each set of nodes that give the same key; `fingerprints`: those of each node's keys."""
+    nodes_of: dict[str, list[str]] = {}
+    for node, prints in fingerprints.items():
+        for fingerprint in prints:
+            nodes_of.setdefault(fingerprint, []).append(node)
+    shared = {tuple(nodes): fingerprint for fingerprint, nodes in nodes_of.items() if len(nodes) > 1}
+    return [
+        f"{some(nodes)} give the same SSH host key ({fingerprint}). Either they are one machine, listed more than "
+        "once, or they were cloned with the key: then each of them could pose as the others, and needs a key of its "
+        "own (rm /etc/ssh/ssh_host_*, ssh-keygen -A)."
+        for nodes, fingerprint in shared.items()
+    ]
 
 
 def read_confirmed(text: str) -> frozenset[str]:

@@ -11,6 +11,7 @@ from benchmark.cluster.names import some
 from benchmark.files import read_record
 from benchmark.records import ClusterResult
 from benchmark.rundir import RESULT_FILE, read_run
+from benchmark.words import plural
 
 REPORT = "report.html"
 # Before the commands that are of the checkout.
@@ -29,12 +30,37 @@ def next_steps(run_dir: Path) -> list[str]:
         return lines
     missing = [row.node for row in result.nodes if not row.counted]
     # Later words of a command line take the place of earlier ones.
+    resume = f"{run.command} -e benchmark_resume={shlex.quote(run.run_id)}"
     if result.partial:
-        lines.append(f"Resume it: {run.command} -e benchmark_resume={shlex.quote(run.run_id)}")
+        lines.append(f"Resume it: {resume}")
+    elif missing and len(missing) < len(result.nodes):
+        # With the results that are there: the run is whole then.
+        lines.append(f"Measure {some(missing)} again, in this run: {resume}")
     elif missing:
-        limit = shlex.quote(",".join(missing))
-        lines.append(f"Measure {some(missing)} again: {run.command} --limit {limit}")
+        lines.append(f"Run it again: {run.command}")
     return lines
+
+
+# By the playbook: what its nodes are when it has ended well, and which one comes next.
+_FOLLOWING = {
+    "trust": ("trusted", "preflight"),
+    "preflight": ("fit", "benchmark"),
+    "provision": ("provisioned", "benchmark"),
+}
+
+
+def after_playbook(name: str, well: Sequence[str], failed: Sequence[str], command: str) -> list[str]:
+    """Return the last line of a playbook that opens no run; `command`: how it was called. None well: no line."""
+    if name not in _FOLLOWING or not well:
+        return []
+    are, following = _FOLLOWING[name]
+    if failed:
+        return [
+            f"{len(well)} of {plural(len(well) + len(failed), 'node')} {'is' if len(well) == 1 else 'are'} {are}. "
+            f"Not {are}, for the reasons above: {some(failed)}."
+        ]
+    subject = f"All {len(well)} nodes are" if len(well) > 1 else f"{well[0]} is"
+    return [f"{subject} {are}. Next: {command.replace(f'{name}.yml', f'{following}.yml', 1)}"]
 
 
 def _here(words: Sequence[str]) -> str:

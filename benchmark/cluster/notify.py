@@ -78,7 +78,7 @@ def receiver_of(variables: Mapping[str, Any], directory: Path) -> Receiver | Non
     problems += [f"{NOTIFY_HEADERS}.{name} has to be ASCII." for name, value in headers.items() if not value.isascii()]
     receiver = None
     if given is not None and not isinstance(given, str):
-        problems.append(f"{NOTIFY} has to be a text: a URL or a command.")
+        problems.append(f"{NOTIFY} must be text: a URL or a command.")
     elif given and _SCHEME.match(given.strip()):
         receiver = Receiver(url=given.strip(), headers=headers)
         problems += _url_problems(receiver.url)
@@ -123,8 +123,8 @@ def _words(given: str, directory: Path, problems: list[str]) -> tuple[str, ...]:
     found = shutil.which(str(directory / Path(program).expanduser()) if "/" in program else program)
     if found is None or "\x00" in given:
         problems.append(
-            f"{NOTIFY} is neither a URL (http:// or https://) nor a command: its first word is no program on PATH and "
-            f"no executable file, seen from {directory}."
+            f"{NOTIFY} is neither a URL (http:// or https://) nor a command: its first word is neither a program on "
+            f"PATH nor an executable file, seen from {directory}."
         )
         return ()
     return (str(Path(found).absolute()), *words)

@@ -112,6 +112,7 @@ def problems(probe: Probe, needs: Needs) -> list[str]:
     found += [] if "env" in hung else _python(probe, needs)
     found += [] if "engine_env" in hung or needs.engine is None else _engine(probe, needs.engine)
     found += [] if "model" in hung else _model(probe, needs)
+    found += probe.many.get("file_lacks", [])
     found += _disk(probe, needs)
     judged = _judged(probe, needs) if needs.device == "cuda" and "gpu" not in hung else None
     if needs.engine and judged and 0 < judged.usable < needs.engine.gpus:

@@ -68,7 +68,7 @@ class Plan:
     goes: tuple[Stored, ...]
     stays: dict[str, str]
     young: int
-    """How many runs stay because they are not old."""
+    """How many runs stay because they are recent."""
     foreign: dict[str, str]
     """What lies in the results directory as runs do and is left alone, by name, and why."""
 

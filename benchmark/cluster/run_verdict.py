@@ -60,7 +60,7 @@ def _reasons(outcome: Outcome) -> Iterator[str]:
     if outcome.result is not None:
         if outcome.result.partial:
             yield outcome.result.partial
-        yield from outcome.result.verdict.reasons
+        yield from (reason for reason in outcome.result.verdict.reasons if reason != outcome.result.partial)
 
 
 def _figures(group: Group, result: ClusterResult) -> GroupFigures:

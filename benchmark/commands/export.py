@@ -59,7 +59,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _write(run_dir: Path, form: str, what: str, target: BinaryIO) -> None:
     gathered = gather(run_dir)
-    table = TABLES[what](gathered, run_dir)
+    table = nodes_of(gathered, for_people=form == "markdown") if what == "nodes" else TABLES[what](gathered, run_dir)
     if form == "parquet":
         write_parquet(table, target)
         return

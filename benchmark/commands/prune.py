@@ -54,8 +54,7 @@ def _show(planned: Plan, results: Path, done: bool) -> None:
     for name, why in planned.foreign.items():
         print(f"    left alone  {clean(name)}: {clean(why)}")
     if planned.young:
-        verb = "is" if planned.young == 1 else "are"
-        print(f"{_runs(planned.young)} {verb} not old.")
+        print(f"{_runs(planned.young)} {'is recent, and stays' if planned.young == 1 else 'are recent, and stay'}.")
 
 
 def _described(one: Stored) -> str:

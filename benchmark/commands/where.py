@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmark.cluster.inventory import asked_results
+from benchmark.cluster.inventory import CHECKOUT, DEFAULT, asked_results
 from benchmark.cluster.stored.find import find_run, require_name, run_at
 from benchmark.errors import InputError
 
@@ -24,10 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def results_dir(arguments: argparse.Namespace) -> Path:
-    """Return where runs are kept, and say so once on standard error. Raises InputError."""
+    """Return where runs are kept; where that is not the default, say so once on standard error. Raises InputError."""
     if arguments.results_dir is None:
         arguments.results_dir, why = asked_results(arguments.inventory or ())
-        print(f"Runs are read from {arguments.results_dir} ({why}).", file=sys.stderr)
+        if arguments.results_dir not in (CHECKOUT / DEFAULT, Path(DEFAULT).absolute()):
+            print(f"Runs are read from {arguments.results_dir} ({why}).", file=sys.stderr)
     found: Path = arguments.results_dir
     return found
 

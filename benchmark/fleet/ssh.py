@@ -25,6 +25,56 @@ _HOST = re.compile(
 )
 # What ssh says where a server drops connections because too many are about to log in.
 _DROPPED = ("kex_exchange_identification: Connection closed", "kex_exchange_identification: read: Connection reset")
+_LONG_PATH = (
+    "The path of the connection to {host} that sessions share is too long: set ANSIBLE_SSH_CONTROL_PATH_DIR to a short "
+    "directory, such as /tmp/cp."
+)
+# Of a login that was refused: what ssh says beside, the likeliest cause first. Of an unknown user, and of a key that
+# is not in authorized_keys, a server says the same.
+_REFUSED = (
+    (r"Too many authentication failures", "{host} ended it after too many keys: {only}."),
+    (
+        r"Permissions (?P<mode>\d+) for '(?P<file>[^']+)' are too open",
+        "ssh does not use the key {file}, which others may read: chmod 600 {file}.",
+    ),
+    (
+        r"Load key \"(?P<file>[^\"]+)\": (?P<why>.*?passphrase[\w ]*)",
+        "the key {file} has a passphrase: load it once with ssh-add {file}.",
+    ),
+    (
+        r"Load key \"(?P<file>[^\"]+)\": (?P<why>Permission denied|No such file or directory)",
+        "the key {file} cannot be read here ({why}): set ansible_ssh_private_key_file to a key of your own.",
+    ),
+    (
+        r"Load key \"(?P<file>[^\"]+)\": (?P<why>[\w ]+?)(?= \S+@| Permission| Load| no such|$)",
+        "the file {file} is not a private key that ssh can use ({why}): set ansible_ssh_private_key_file to one.",
+    ),
+    (
+        r"(?:no such identity: (?P<file>\S+): |Identity file (?P<other>\S+) not accessible: )No such file",
+        "there is no key {file} on this controller: set ansible_ssh_private_key_file to the one that the node knows.",
+    ),
+    (
+        r"agent refused operation",
+        "the ssh-agent would not sign with its key: unlock it (ssh-add), or take the security key that it waits for.",
+    ),
+    (r"ssh_askpass|read_passphrase", "the key has a passphrase and nobody can be asked: load it once with ssh-add."),
+    (
+        r"Invalid/incorrect|Permission denied, please try again",
+        "the password is wrong, or there is no such user: check ansible_user and ansible_password (--ask-pass).",
+    ),
+    (
+        r"Permission denied \((?![^)]*publickey)(?P<why>[^)]*)\)",
+        "its sshd takes no keys from this user, only {why}: see PubkeyAuthentication in its sshd_config, or give a "
+        "password (--ask-pass).",
+    ),
+    (
+        r"Permission denied",
+        "it knows no such user, or none of this controller's keys: check ansible_user, then ssh-copy-id {login}. A key "
+        "with a passphrase has to be in the ssh-agent (ssh-add).",
+    ),
+)
+_ONLY_ONE = "set ansible_ssh_private_key_file and, in ssh's configuration, IdentitiesOnly yes"
+_USER = re.compile(r"(\S+)@\S+: Permission denied")
 _REASONS = {
     "REMOTE HOST IDENTIFICATION HAS CHANGED": (
         "The SSH host key of {host} has changed: if it was reinstalled, remove the old key (ssh-keygen -R {host}) and "
@@ -34,15 +84,17 @@ _REASONS = {
         "The SSH host key of {host} is not known: connect once with ssh and compare the fingerprint, or let "
         "playbooks/trust.yml show it."
     ),
-    "Permission denied": (
-        "SSH login to {host} was refused: check ansible_user and that the node's authorized_keys holds this "
-        "controller's public key (ssh-copy-id)."
-    ),
     "Connection refused": "Nothing answers SSH at {host}: is sshd running, and is ansible_port right?",
     "gave no answer": "{host} {said}: is it overloaded, or does a disk (NFS) or a driver hang there?",
     "timed out": "{host} does not answer: is the node up, and is ansible_host right?",
     "Could not resolve hostname": "The name {host} is not known: set ansible_host to the node's address.",
     "No route to host": "There is no route to {host}: is the node up, and is ansible_host right?",
+    "Network is unreachable": "This controller has no network that leads to {host}: is ansible_host right?",
+    "too long for Unix domain socket": _LONG_PATH,
+    "ControlPath too long": _LONG_PATH,
+    "Bad configuration option": "ssh does not take its configuration: {said}",
+    "Bad owner or permissions": "ssh does not read its configuration: {said}",
+    "Unable to negotiate": "{host} and this controller's ssh have no algorithm in common: {said}",
     "sshpass": "A password was given but the program sshpass is missing on the controller: use SSH keys.",
 }
 _JUMP_REASONS = {
@@ -119,13 +171,30 @@ def unreachable(message: str, address: str) -> str:
         return _unreachable_from_jump(forwarded[1], address)
     for text, sentence in _REASONS.items():
         if text in said:
-            return f"Not reachable: {sentence.format(host=address, said=said, address=address)}"
+            return f"Not reachable: {sentence.format(host=address, said=said[-300:])}"
+    if refused := _refused(said, address):
+        return f"Not reachable: {refused}"
     return f"Not reachable: SSH to {address} failed: {said[-300:]}"
+
+
+def _refused(said: str, address: str) -> str:
+    """Return a sentence for a login that was refused, with what is to be done; nothing where it was not."""
+    if not re.search("Permission denied|Too many authentication failures|Invalid/incorrect", said):
+        return ""
+    user = found[1] if (found := _USER.search(said)) else ""
+    login = f"{user}@{address}" if user else address
+    for pattern, words in _REFUSED:
+        if match := re.search(pattern, said):
+            named = {name: value for name, value in match.groupdict().items() if value}
+            file = named.pop("file", named.pop("other", ""))
+            why = words.format(host=address, login=login, only=_ONLY_ONE, file=file, **named)
+            return f"SSH login to {login} was refused: {why}"
+    return ""
 
 
 def dropped(message: str) -> bool:
     """Return whether a server, or a host in between, closed the connection without a reason: it may be let in later."""
-    named = (*_REASONS, "open failed")
+    named = (*_REASONS, "Permission denied", "open failed")
     return any(words in message for words in _DROPPED) and not any(text in message for text in named)
 
 

@@ -46,7 +46,7 @@ from benchmark.records import (
     Telemetry,
     Verdict,
 )
-from benchmark.rundir import READY, of_repeat
+from benchmark.rundir import READY, STOPPED, of_repeat
 from benchmark.secret_settings import Secrets
 from benchmark.settings import ResolvedSettings, Settings
 from benchmark.text import render_node
@@ -146,7 +146,7 @@ class _Run:
                 self._stages()
             self._finish("complete", None)
         except Interrupted as stop:
-            self._finish("interrupted", f"The run was stopped by {stop}.")
+            self._finish("interrupted", f"{STOPPED} {stop}.")
         except BenchmarkError as error:
             reported = self._explain(str(error))
             self._finish("failed", reported)

@@ -55,7 +55,7 @@ class LoadGenResult(Record):
         # JSON's integers have no end, and LoadGen's do: a larger one could not be computed with.
         for name, figure in value.items():
             if isinstance(figure, int) and abs(figure) >= 2**64:
-                raise ValueError(f"{name} is no figure of LoadGen's")
+                raise ValueError(f"{name} is not one of LoadGen's figures")
         return value
 
 

@@ -26,7 +26,7 @@ for run in "$work"/*/"$node"; do
     leave "$run" "it holds no order of a run"
   # It was started just now, and its shell has not come to its lock.
   elif measures "$run" || { [ ! -f "$run/exit_code" ] && ! old "$run" 2; }; then
-    leave "$run" "it measures"
+    leave "$run" "a run is measuring there"
   elif spoken_with "$run"; then
     leave "$run" "it is being fetched"
   elif [ "$mode" = remove ]; then

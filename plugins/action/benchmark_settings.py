@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from ansible import context, release
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 from connections import SESSIONS, connection_kind
-from node_action import CHECKOUT, NodeAction, NodeFailure, raw_values
+from node_action import CHECKOUT, NodeAction, NodeFailure, raw_variables
 from play_settings import nodes, prometheus_dir_of, resolve_play
 
 from benchmark.cluster.given_names import files_of_nobody, unread
 from benchmark.cluster.inventory import PROMETHEUS_DIR, require_writable
+from benchmark.cluster.names import some
 from benchmark.cluster.packages.wheelhouse import on_controller, require_pins
 from benchmark.errors import InputError
 from benchmark.provisioned import ENGINES
@@ -45,10 +46,12 @@ class ActionModule(NodeAction):
             )
         _name_what_runner_keeps()
         self._name_what_has_no_effect()
-        self._check_connections()
-        resolved = resolve_play(self.task_vars, self._loader).resolved
-        self._check_wheelhouses(resolved.values())
-        self._check_prometheus()
+        resolved = self._resolved()
+        if shared := [node for node, r in resolved.items() if r.settings.benchmark_shared_machine]:
+            Display().display(
+                f"benchmark_shared_machine is true [{some(shared)}]: other runs for which it is set too are not waited "
+                "for, and results are marked SHARED MACHINE."
+            )
         return {
             "changed": False,
             "profiles": sorted({r.profile.name for r in resolved.values()}),
@@ -64,20 +67,36 @@ class ActionModule(NodeAction):
 
     def _name_what_has_no_effect(self) -> None:
         """Say which variables of the inventory nothing reads though a setting is named almost so, and which files."""
-        hostvars, groups = self.task_vars["hostvars"], self.task_vars["groups"]
+        groups, raw = self.task_vars["groups"], raw_variables(self.task_vars, nodes(self.task_vars))
         # A single word (model, profile) is more likely to be meant for another playbook of the inventory's owner.
-        names = {str(name) for node in nodes(self.task_vars) for name in hostvars[node] if "_" in name}
-        for sentence in unread(names, raw_values(self.task_vars)):
+        names = {str(name) for variables in raw for name in variables if "_" in name}
+        for sentence in unread(names, raw):
             Display().warning(sentence)
         for sentence in files_of_nobody(context.CLIARGS.get("inventory") or (), groups, groups.get("all", ())):
             Display().warning(sentence)
 
-    def _check_connections(self) -> None:
-        """Refuse a variable of Ansible's own (ansible_user: "{{ ... }}") that cannot be templated.
+    def _resolved(self) -> dict[str, ResolvedSettings]:
+        """Return every node's settings. Raises NodeFailure with everything that is wrong, of whatever kind."""
+        resolved: dict[str, ResolvedSettings] = {}
+        problems = self._connection_problems()
+        try:
+            resolved = resolve_play(self.task_vars, self._loader).resolved
+        except NodeFailure as failure:
+            problems += str(failure).splitlines()
+        except AnsibleError:
+            if not problems:  # a variable that has no value, and was named
+                raise
+        problems += [*_wheelhouse_problems(resolved.values()), *self._prometheus_problems()]
+        if problems:
+            raise NodeFailure("\n".join(dict.fromkeys(problems)))
+        return resolved
 
-        And a connection other than those over which nodes are spoken with, in sessions that stay.
+    def _connection_problems(self) -> list[str]:
+        """Return where a variable of Ansible's own (ansible_user: "{{ ... }}") cannot be templated.
+
+        And connections other than those over which nodes are spoken with, in sessions that stay.
         """
-        found = []
+        found: list[str] = []
         for node in nodes(self.task_vars):
             variables = self.task_vars["hostvars"][node]
             for name in sorted(name for name in variables if name.startswith("ansible_")):
@@ -87,34 +106,35 @@ class ActionModule(NodeAction):
                     found.append(f"{node}: {name} has no value: {' '.join(str(error).split())}.")
             if not found and (kind := connection_kind(self, variables)) not in SESSIONS:
                 found.append(f"{node}: ansible_connection is {kind}: only ssh and local can be used.")
-        if found:
-            raise NodeFailure("\n".join(found))
+        return found
 
-    def _check_prometheus(self) -> None:
-        """Refuse a directory for Prometheus that is not there or that cannot be written."""
+    def _prometheus_problems(self) -> list[str]:
+        """Return whether the directory for Prometheus is not there or cannot be written."""
         try:
             if directory := prometheus_dir_of(self.task_vars):
                 require_writable(PROMETHEUS_DIR, directory)
         except InputError as error:
-            raise NodeFailure(str(error)) from error
+            return str(error).splitlines()
+        return []
 
-    def _check_wheelhouses(self, nodes: Iterable[ResolvedSettings]) -> None:
-        """Refuse a wheelhouse that is not there, or that lacks a package which is pinned."""
-        wanted = set()
-        for settings, engine in ((r.settings, r.profile.engine) for r in nodes):
-            wanted.add(("python_env", settings.python_env_wheelhouse, settings.python_env_requirements))
-            if own := ENGINES.get(engine):
-                wanted.add((engine, own.setting(settings, "wheelhouse"), own.setting(settings, "requirements")))
-        for prefix, given, pins in sorted(wanted):
-            if not given:
-                continue
-            file = CHECKOUT / Path(pins).expanduser()
-            try:
-                require_pins(on_controller(CHECKOUT, given), file.read_text(encoding="utf-8"), pins)
-            except InputError as error:
-                raise NodeFailure(str(error)) from error
-            except OSError as error:
-                raise NodeFailure(f"{prefix}_requirements: {file}: {error.strerror}.") from error
+
+def _wheelhouse_problems(nodes: Iterable[ResolvedSettings]) -> Iterator[str]:
+    """Yield which wheelhouse is not there, or lacks a package that is pinned."""
+    wanted = set()
+    for settings, engine in ((r.settings, r.profile.engine) for r in nodes):
+        wanted.add(("python_env", settings.python_env_wheelhouse, settings.python_env_requirements))
+        if own := ENGINES.get(engine):
+            wanted.add((engine, own.setting(settings, "wheelhouse"), own.setting(settings, "requirements")))
+    for prefix, given, pins in sorted(wanted):
+        if not given:
+            continue
+        file = CHECKOUT / Path(pins).expanduser()
+        try:
+            require_pins(on_controller(CHECKOUT, given), file.read_text(encoding="utf-8"), pins)
+        except InputError as error:
+            yield from str(error).splitlines()
+        except OSError as error:
+            yield f"{prefix}_requirements: {file}: {error.strerror}."
 
 
 def _name_what_runner_keeps() -> None:

@@ -11,7 +11,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
-from node_action import CHECKOUT, NodeAction, NodeFailure
+from node_action import CHECKOUT, NodeAction, NodeFailure, is_no
 
 from benchmark.cluster.ages import parse_age
 from benchmark.errors import InputError
@@ -40,10 +40,13 @@ class ActionModule(NodeAction):
             lines = self._ask("look", self._fetched() if self.what == "clean" else [])
             would = any(line[0] == "remove" for line in lines)
             return self._reported("would be removed", "remove", lines) | {"changed": self.check_mode and would}
-        if not _yes(self._task.args.get("answer")):
+        answer = self._task.args.get("answer")
+        if is_no(answer):
+            return {"changed": False, "paths": [], "reported": ["Nothing was removed: the answer was no."]}
+        if not _yes(answer):
             raise NodeFailure(
-                f"Nothing was removed, for nobody confirmed it: answer yes, or give -e {self.what}_confirm=yes once "
-                "you have seen the list (--check shows it alone)."
+                f"Nothing was removed: nobody confirmed it. Answer yes, or give -e {self.what}_confirm=yes once you "
+                "have seen the list (--check shows it alone)."
             )
         lines = self._ask("remove", [str(path) for path in self._task.args["paths"]])
         return self._reported("removed", "removed", lines) | {"changed": True}

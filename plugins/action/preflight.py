@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from benchmark.cluster.machines import Machine
 from benchmark.cluster.packages.environments import with_find
 from benchmark.cluster.packages.wheelhouse import load, on_controller
 from benchmark.cluster.preflight import EngineNeeds, Needs, Probe, gpus, problems, warnings
+from benchmark.combinations import SERVED, WITH_REFERENCES
 from benchmark.errors import InputError
 from benchmark.node.hub.cache import COMMIT
+from benchmark.profiles import load_profile
 from benchmark.provisioned import ENGINES
 from benchmark.resolve import loads_model
 from benchmark.settings import is_directory_path
@@ -28,6 +31,10 @@ from benchmark.visible_devices import NAME as VISIBLE
 
 PROBE = CHECKOUT / "roles/preflight/files/probe.sh"
 DIRECTORY = CHECKOUT / "roles/hf_cache/files/directory.sh"
+
+
+# One process may look at many nodes.
+_profile = cache(load_profile)
 
 
 class ActionModule(NodeAction):
@@ -111,7 +118,21 @@ class ActionModule(NodeAction):
         if needs.engine:
             words += [needs.engine.python, needs.engine.env_dir, self._fingerprint(needs.engine.engine.name)]
         script = f"model_directory() (\n{DIRECTORY.read_text('utf-8')})\n{with_find(PROBE.read_text('utf-8'))}"
-        return needs, shlex.join(["sh", "-c", script, "probe", *words])
+        files = "\n".join(f"{name}\t{path}" for name, path in self._files().items())
+        return needs, shlex.join(["sh", "-c", f"PREFLIGHT_FILES={shlex.quote(files)}\n{script}", "probe", *words])
+
+    def _files(self) -> dict[str, str]:
+        """Return the files on the node that the run will read, by their settings; without those that have no effect."""
+        try:
+            profile = _profile(str(self.setting("benchmark_profile")))
+        except InputError:  # of a run that is resumed: its file may be gone
+            return {}
+        engine = self.setting("benchmark_engine") or profile.engine
+        read = {
+            "benchmark_dataset_path": profile.dataset in WITH_REFERENCES,
+            "benchmark_endpoint_ca_file": engine == SERVED,
+        }
+        return {name: str(self.setting(name)) for name, wanted in read.items() if wanted and self.setting(name)}
 
     def _fingerprint(self, role: str) -> str:
         try:

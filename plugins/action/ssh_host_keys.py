@@ -38,9 +38,9 @@ class ActionModule(NodeAction):
         state = judge(given, held)
         if state in ("changed", "revoked"):
             raise NodeFailure(self._refusal(state, address, given, held))
-        if state == "known":
-            return {"changed": False, "state": state}
         prints = self._fingerprints(given)
+        if state == "known":
+            return {"changed": False, "state": state, "fingerprints": [words.split()[1] for words in prints]}
         return {
             "changed": False,
             "state": state,

@@ -9,7 +9,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
-from node_action import NodeAction, NodeFailure
+from ansible.utils.display import Display
+from node_action import NodeAction, NodeFailure, is_no
 
 from benchmark.cluster.host_keys import read_confirmed
 from benchmark.errors import InputError
@@ -26,6 +27,9 @@ class ActionModule(NodeAction):
     def act(self) -> dict[str, Any]:
         """Append the confirmed keys to known_hosts: what was shown, never asked for again. Return their `lines`."""
         seen = self._task.args["seen"]
+        if is_no(self._task.args.get("answer")):
+            Display().display(f"{self.node}: its keys were not kept: the answer was no.")
+            return {"changed": False, "declined": True}
         lines = self._confirmed(dict(zip(seen["fingerprints"], seen["lines"], strict=True)))
         if not self.check_mode:
             _append(Path(seen["file"]), lines)

@@ -6,8 +6,13 @@ Two hundred nodes would be two hundred lines for every task. What failed is show
 from __future__ import annotations
 
 import copy
+import sys
+from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
+
+import recap
 from ansible import constants
 from ansible.plugins.callback.default import CallbackModule as Default
 
@@ -32,8 +37,6 @@ NAMES = 5
 NOT_WELL = ("unreachable", "failures", "rescued", "ignored")
 # The action that runs once, for all nodes.
 MEASURE = "benchmark_measure"
-# What fails a node for a reason that is known.
-FAIL = ("fail", "ansible.builtin.fail")
 # The actions that may take minutes, none of which is ever skipped.
 LONG = ("node_probe", "preflight", "python_env", "engine_env", "hf_cache", MEASURE, "cluster_aggregate")
 
@@ -81,7 +84,7 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
         before = self._reasons.setdefault(node, [])
         if any(" ".join(shown.split()) in " ".join(reason.split()) for shown in before):
             self._failed(result, "Why is said above.")
-        elif "stage" in result.result or result.task.action in FAIL:
+        elif "stage" in result.result or result.task.action in recap.FAIL:
             before.append(reason)
             # In the words as they are: as YAML, quotes and breaks of lines would be added to them.
             self._failed(result, "".join(f"\n    {line}" for line in reason.splitlines()))
@@ -92,7 +95,8 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
     def _failed(self, result: Any, why: str) -> None:
         if self._last_task_banner != result.task._uuid:
             self._print_task_banner(result.task)
-        line = f"fatal: [{result.host.get_name()}]: FAILED! {why}".replace("! \n", "!\n")
+        whose = recap.CLUSTER if recap.is_verdict(result) else result.host.get_name()
+        line = f"fatal: [{whose}]: FAILED! {why}".replace("! \n", "!\n")
         self._display.display(line, color=constants.COLOR_ERROR)
 
     def _measured(self, result: Any) -> None:

@@ -103,8 +103,14 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
         if role in ROLES and result.task.action not in FOR_ALL:
             self._put(result.host.name, WAITING)
 
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        """A node is spared a task."""
+        recap.count_skipped(result)
+
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """A node has failed."""
+        if not ignore_errors:
+            recap.count_failure(result)
         if _role(result.task) in ROLES:
             self._put(result.host.name, FAILED)
 

@@ -11,10 +11,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
-import checkout  # noqa: F401 # makes the package importable
+from ansible import context
 from ansible.plugins.callback import CallbackBase
+from checkout import CHECKOUT
+from command_line import command_line
+from recap import CLUSTER
 
-from benchmark.cluster.next_steps import next_steps
+from benchmark.cluster.names import natural
+from benchmark.cluster.next_steps import after_playbook, next_steps
 from benchmark.errors import InputError
 
 DOCUMENTATION = """
@@ -22,7 +26,7 @@ DOCUMENTATION = """
     type: notification
     short_description: where a run's report is, and which command comes next
     description:
-        - Ends the output of every playbook that summarised a run.
+        - Ends the output of every playbook that summarised a run, or that prepared one.
     requirements:
         - enabled in configuration
 """
@@ -42,15 +46,36 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
     def __init__(self) -> None:
         super().__init__()
         self._run_dir: Path | None = None
+        self._playbook = ""
+        self._declined: set[str] = set()
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        """Remember which playbook it is."""
+        self._playbook = Path(playbook._file_name).stem
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """Remember the run's directory."""
+        """Remember the run's directory, and nodes whose keys nobody wanted to keep."""
+        if result.result.get("declined"):
+            self._declined.add(result.host.get_name())
         if result.task.action == SUMMARISES and result.result.get("dir"):
             self._run_dir = Path(result.result["dir"])
+
+    def _after(self, stats: Any) -> list[str]:
+        # Of a part of it, or where nothing was changed, nothing follows.
+        if context.CLIARGS.get("check") or list(context.CLIARGS.get("tags") or ["all"]) != ["all"]:
+            return []
+        nodes = sorted(set(stats.processed) - {"localhost", CLUSTER}, key=natural)
+        counts = {node: stats.summarize(node) for node in nodes}
+        failed = [n for n in nodes if counts[n]["failures"] or counts[n]["unreachable"] or n in self._declined]
+        extras = [str(extra) for extra in context.CLIARGS.get("extra_vars") or ()]
+        command = command_line(sys.argv, extras, checkout=CHECKOUT, cwd=Path.cwd()).text
+        return after_playbook(self._playbook, [node for node in nodes if node not in failed], failed, command)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """Show the lines, beneath the recap."""
         if self._run_dir is None:
+            for line in self._after(stats):
+                self._display.display(line)
             return
         try:
             for line in next_steps(self._run_dir):

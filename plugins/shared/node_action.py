@@ -10,7 +10,7 @@ import os
 import secrets
 import traceback
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -47,10 +47,14 @@ CONFIG = CHECKOUT / "ansible.cfg"
 MODULE_S = 120
 
 
-def raw_values(task_vars: Mapping[str, Any]) -> list[Any]:
-    """Return the values of all variables of the nodes, as they are written: templates too."""
-    known, group = task_vars["hostvars"], task_vars["groups"].get(GROUP, ())
-    return [value for node in group for value in known.raw_get(node).values()]
+def raw_variables(task_vars: Mapping[str, Any], nodes: Iterable[str]) -> list[dict[str, Any]]:
+    """Return each node's variables as they are written: templates too."""
+    return [task_vars["hostvars"].raw_get(node) for node in nodes]
+
+
+def is_no(answer: object) -> bool:
+    """Return whether somebody declined, which is no failure; who says nothing at all has not."""
+    return str(answer if answer is not None else "").strip().lower() in ("no", "n", "false")
 
 
 class NodeFailure(Exception):
@@ -104,8 +108,10 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
                 f"inventory/hosts.yml, put your nodes there and delete the line {EXAMPLE}."
             )
         given = load_extra_vars(self._loader)
-        if any(map(meant, given.keys() - KNOWN)) and (found := list(unread(given, raw_values(self.task_vars)))):
-            raise NodeFailure("\n".join(found))
+        if any(map(meant, given.keys() - KNOWN)):
+            raw = raw_variables(self.task_vars, self.task_vars["groups"].get(GROUP, ()))
+            if found := list(unread(given, raw)):
+                raise NodeFailure("\n".join(found))
 
     def _broken(self, error: Exception) -> str:
         """Return one sentence for what went wrong on the way to the node, or in Ansible's own work there."""

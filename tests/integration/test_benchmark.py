@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tests.integration.conftest import DATA, Playbooks
+from tests.integration.conftest import DATA, Done, Playbooks
 from tests.integration.ssh_nodes import CHECKOUT, loopback
 
 
@@ -76,6 +76,9 @@ def test_provisioning_again_changes_nothing(playbooks: Playbooks, tmp_path: Path
     again = playbooks.run("provision")
     assert again.code == 0, again.output
     assert (again.recap("jw2")["changed"], again.recap("jw3")["changed"]) == (0, 0)
+    assert again.recap("jw2")["ok"] == again.recap("jw3")["ok"], "what was done once is no work on a node"
+    last = again.output.rstrip("\n").splitlines()[-1]
+    assert last.startswith("All 2 nodes are provisioned. Next: ansible-playbook playbooks/benchmark.yml -i ")
     assert min(again.recap("jw2")["ok"], again.recap("jw3")["ok"]) >= 3, "what the probe found needs no task of its own"
     rows = {line.split()[0]: line.split() for line in again.output.splitlines() if " GB " in line}
     assert [rows[node][-1] for node in ("jw2", "jw3")] == ["same", "same"], "one machine, one clock"
@@ -104,9 +107,11 @@ def test_what_one_node_lacks_costs_the_others_nothing(playbooks: Playbooks) -> N
         "jw3": playbooks.cluster.host("jw3"),
         "down": playbooks.cluster.host("jw3", loopback(99)),
     }
-    done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts))
+    done = playbooks.run("benchmark", "-e", "benchmark_fail_on_invalid=true", inventory=playbooks.inventory(hosts))
     assert done.code == 2, done.output
     assert done.row("jw3")["counted"], done.output
+    assert done.recap("jw3")["failed"] == int(not done.row("jw3")["verdict"]["valid"]), "only for what is its own"
+    assert [done.recap(name)["failed"] for name in ("jw2", "down", "cluster")] == [1, 1, 1]
     assert done.row("jw2")["reason"].startswith("preflight: The model directory /no/such/model does not exist")
     assert done.row("down")["reason"].startswith("preflight: Not reachable: Nothing answers SSH at")
     tasks = done.output.split("TASK [")
@@ -118,7 +123,7 @@ def test_what_one_node_lacks_costs_the_others_nothing(playbooks: Playbooks) -> N
 
 
 BAD_SETTINGS = {
-    ("benchmark_profile", "quack"): "is not a profile: there are",
+    ("benchmark_profile", "quack"): "is not a profile: did you mean quick?",
     ("benchmark_target_qps", "fast"): "benchmark_target_qps is 'fast'",
     ("benchmark_target_qps", "0"): "benchmark_target_qps is '0': a number greater than 0, or auto, is needed",
     ("benchmark_dtype", "float8"): "benchmark_dtype is 'float8'",
@@ -143,10 +148,11 @@ def test_a_bad_setting_on_the_command_line_is_refused_too(playbooks: Playbooks) 
     hosts = {"jw2": playbooks.cluster.host("jw2", loopback(98)), "jw3": playbooks.cluster.host("jw3", loopback(99))}
     words = ["-e", "benchmark_target_qps=fast", "-e", "benchmark_modell=x/y"]
     said = (BAD_SETTINGS["benchmark_target_qps", "fast"], BAD_SETTINGS["benchmark_modell", "x/y"])
-    refuse(playbooks, playbooks.inventory(hosts), *said, words=words)
+    done = refuse(playbooks, playbooks.inventory(hosts), *said, words=words)
+    assert (done.recap("jw2")["failed"], done.recap("jw3")["failed"]) == (1, 1), "neither was measured"
 
 
-def refuse(playbooks: Playbooks, inventory: Path, *said: str, words: Sequence[str] = ()) -> None:
+def refuse(playbooks: Playbooks, inventory: Path, *said: str, words: Sequence[str] = ()) -> Done:
     """Assert that the playbook refuses what was asked, says all that, and asks no node."""
     done = playbooks.run("benchmark", *words, inventory=inventory)
     assert done.code != 0
@@ -154,13 +160,18 @@ def refuse(playbooks: Playbooks, inventory: Path, *said: str, words: Sequence[st
     assert [one for one in said if one not in reported] == []
     assert "Not reachable" not in done.output
     assert not playbooks.results.exists()
+    return done
 
 
 def test_a_connection_variable_without_a_value_is_refused(playbooks: Playbooks) -> None:
     hosts = {"jw2": playbooks.cluster.host("jw2"), "jw3": {"ansible_host": "127.0.0.3", "ansible_user": "{{ nobody }}"}}
-    done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts))
+    words = ["-e", "benchmark_dtype=int4", "-e", "benchmark_prometheus_dir=/no/such/place"]
+    done = playbooks.run("benchmark", *words, inventory=playbooks.inventory(hosts))
     assert done.code != 0
-    assert "jw3: ansible_user has no value: 'nobody' is undefined." in " ".join(done.output.split())
+    said = " ".join(done.output.split())
+    assert "jw3: ansible_user has no value: 'nobody' is undefined." in said
+    assert "benchmark_dtype is 'int4'" in said, "one kind of fault does not hide another"
+    assert "benchmark_prometheus_dir: there is no directory /no/such/place on the controller." in said
     assert not (playbooks.directory / "results").exists()
 
 
@@ -218,6 +229,7 @@ def test_an_invalid_verdict_fails_the_playbook(playbooks: Playbooks) -> None:
     done = playbooks.run("benchmark", *words, "-e", "benchmark_fail_on_invalid=true")
     assert done.code != 0
     assert "INVALID" in done.summary
+    assert done.recap("jw2")["failed"] == 1
     assert [(row["node"], row["status"]) for row in done.cluster["nodes"]] == [("jw2", "complete")]
     collected = playbooks.directory / "textfiles"
     collected.mkdir()

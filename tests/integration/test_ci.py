@@ -122,7 +122,12 @@ def test_host_keys_are_trusted_when_confirmed_and_only_then(playbooks: Playbooks
     keep_here = f"-F none -o UserKnownHostsFile={known} -o IdentitiesOnly=yes"
     inventory = playbooks.inventory(ansible_ssh_common_args=keep_here)
 
-    shown = playbooks.run("trust", "--check", inventory=inventory)
+    twice = {name: cluster.host(name) for name in ("jw2", "jw3")} | {"twin": cluster.host("jw2")}
+    more = playbooks.cluster.inventory(
+        tmp_path / "twice.yml", {**playbooks.settings(), "ansible_ssh_common_args": keep_here}, twice
+    )
+    shown = playbooks.run("trust", "--check", inventory=more)
+    assert f"jw2, twin give the same SSH host key ({fingerprint(jw2)})" in " ".join(shown.output.split())
     assert shown.code == 0, shown.output
     assert fingerprint(jw2) in shown.output
     assert fingerprint(jw3) in shown.output

@@ -44,7 +44,8 @@ def test_only_the_node_that_failed_is_measured_again(playbooks: Playbooks) -> No
     report, runs, again = output.rstrip("\n").splitlines()[-3:]
     assert report == f"Report: {run_dir}/report.html"
     assert runs.endswith(f" history --results-dir {playbooks.results}")
-    assert re.fullmatch(r"Measure jw2 again: ansible-playbook .*playbooks/benchmark\.yml.* --limit jw2", again)
+    line = rf"Measure jw2 again, in this run: ansible-playbook .*/benchmark\.yml.* -e benchmark_resume={run_dir.name}"
+    assert re.fullmatch(line, again)
     broken = (run_dir / "nodes" / "jw2" / "samples.jsonl").read_text()
     before = (run_dir / "run.json").read_text()
 

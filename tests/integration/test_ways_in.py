@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from benchmark.fleet.ssh import unreachable
 from tests.integration.conftest import Playbooks, make_model_directory
-from tests.integration.ssh_nodes import PORT, Cluster, SshNode, loopback
+from tests.integration.ssh_nodes import PORT, Cluster, SshNode, keygen, loopback
 from tests.integration.test_login_shells import forget
 
 USER, PASSWORD = "bench-password", "it's a s3cret %d"
@@ -64,6 +65,49 @@ def test_with_a_password(playbooks_of: Playbooks, user: str) -> None:
     assert "Not reachable" in done.row("wrong")["reason"]
     assert PASSWORD not in done.output
     assert not list((playbooks_of.directory / "nodes").glob("*/runs/*"))
+
+
+def test_each_refused_login_says_what_to_do(tmp_path: Path) -> None:
+    """In the words of a real ssh and a real sshd."""
+    keys = {name: tmp_path / name for name in ("missing", "stranger", "open", "locked", "broken")}
+    for name in ("stranger", "open"):
+        keygen(keys[name])
+    keys["open"].chmod(0o644)
+    locked = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "a passphrase", "-f", str(keys["locked"])]
+    subprocess.run(locked, check=True)
+    keys["broken"].write_text("no key\n")
+    keys["broken"].chmod(0o600)
+    nodes = Cluster(tmp_path / "cluster")
+    nodes.directory.mkdir()
+    node = nodes.add("node", loopback(30), "MaxAuthTries 3\n")
+    closed = nodes.add("closed", loopback(31), "PubkeyAuthentication no\nKbdInteractiveAuthentication no\n"
+        "PasswordAuthentication yes\nPermitRootLogin yes\n")  # fmt: skip
+    accepted = [keys[name].with_suffix(".pub").read_text() for name in ("open", "locked")]
+    nodes.key.with_suffix(".pub").write_text("".join(accepted))
+    common = ["ssh", "-F", "none", "-p", str(PORT), "-o", f"UserKnownHostsFile={nodes.known_hosts}"]
+    common += ["-o", "PreferredAuthentications=publickey", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"]
+    expected = {
+        "missing": f"there is no key {keys['missing']} on this controller",
+        "stranger": f"or none of this controller's keys: check ansible_user, then ssh-copy-id root@{node.address}",
+        "open": f"the key {keys['open']}, which others may read: chmod 600 {keys['open']}.",
+        "locked": "A key with a passphrase has to be in the ssh-agent (ssh-add).",
+        "broken": f"the file {keys['broken']} is not a private key that ssh can use",
+        "many": "after too many keys: set ansible_ssh_private_key_file",
+        "closed": "its sshd takes no keys from this user, only password",
+    }
+    many = [word for name in ("stranger", "missing") for word in ("-i", str(keys[name]))]
+    for number in range(4):
+        keygen(tmp_path / f"more{number}")
+        many += ["-i", str(tmp_path / f"more{number}")]
+    try:
+        for name, said in expected.items():
+            address = closed.address if name == "closed" else node.address
+            key = many if name == "many" else ["-i", str(keys.get(name, nodes.key))]
+            words = [*common, *key, "-l", "root", address, "true"]
+            done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            assert said in unreachable(done.stderr, address), done.stderr
+    finally:
+        nodes.stop()
 
 
 @pytest.mark.parametrize("said", ["to Ansible", "in ssh's own settings"])

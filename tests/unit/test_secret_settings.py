@@ -37,16 +37,16 @@ def test_they_show_nowhere_by_themselves() -> None:
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({ENVIRONMENT: "A=hidden-value"}, "benchmark_environment has to be a dictionary of names and values."),
-    ({ENVIRONMENT: {"A B": "hidden-value"}}, "benchmark_environment.A B is no name of an environment variable"),
+    ({ENVIRONMENT: {"A B": "hidden-value"}}, "benchmark_environment.A B is not the name of an environment variable"),
     (
         {ENVIRONMENT: {"A": ["hidden-value"]}},
-        "benchmark_environment.A has to be a text or a number: write it in quotes.",
+        "benchmark_environment.A must be text or a number: write it in quotes.",
     ),
-    ({ENVIRONMENT: {"A": True}}, "benchmark_environment.A has to be a text or a number: write it in quotes."),
-    ({ENVIRONMENT: {"A": None}}, "benchmark_environment.A has to be a text or a number"),
+    ({ENVIRONMENT: {"A": True}}, "benchmark_environment.A must be text or a number: write it in quotes."),
+    ({ENVIRONMENT: {"A": None}}, "benchmark_environment.A must be text or a number"),
     ({ENVIRONMENT: {"A": "hidden\nvalue"}}, "benchmark_environment.A has to be one line"),
     ({ENVIRONMENT: {"HF_HOME": "/hidden-value"}}, "benchmark_environment.HF_HOME has no effect: set hf_cache_dir."),
-    ({HEADERS: {"X Y": "hidden-value"}}, "benchmark_endpoint_headers.X Y is no name of an HTTP header."),
+    ({HEADERS: {"X Y": "hidden-value"}}, "benchmark_endpoint_headers.X Y is not the name of an HTTP header."),
     ({HEADERS: {"X": "hidden\r\nvalue"}}, "benchmark_endpoint_headers.X has to be one line"),
     ({HEADERS: {"Content-Length": "5"}}, "benchmark_endpoint_headers.Content-Length is the client's own"),
     ({API_KEY: "hidden\nvalue"}, "benchmark_endpoint_api_key has to be one line of ASCII text."),
@@ -86,7 +86,7 @@ def test_they_are_masked_whole_and_in_their_parts() -> None:
 
 
 def test_they_are_no_settings() -> None:
-    with pytest.raises(InputError, match="benchmark_environment may be secret and is no part of the settings"):
+    with pytest.raises(InputError, match="benchmark_environment may be secret and is not a setting"):
         check_settings({ENVIRONMENT: {"A": "hidden"}})
     with pytest.raises(InputError, match="did you mean benchmark_endpoint_api_key") as reported:
         check_settings({"benchmark_endpoint_api_keys": "hidden"})

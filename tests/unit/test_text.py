@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def test_a_node_result() -> None:
         "of 3 samples: insufficient (P50: 11, P90: 64, P95: 130, P99: 662 needed",
     ):
         assert " ".join(words.split()) in flowing, words
+    assert re.search(r"mean +P50\* +P90\* +P95\* +P99\* +max$", text, re.MULTILINE), "what the note below is about"
     assert text.endswith("VALID: every check passed.\n")
     assert "SIMULATED" not in text
 

@@ -40,7 +40,7 @@ UUIDS = (
         ("0,3,1", ("0",), "'3' is beyond the machine's 3 GPUs"),
         ("GPU-8f32,GPU-1", (UUIDS[0], UUIDS[2]), None),
         ("GPU-8f,GPU-1", (), "'GPU-8f' is the beginning of 2 UUIDs"),
-        ("GPU-1,GPU-9", (UUIDS[2],), "'GPU-9' is no device of this machine"),
+        ("GPU-1,GPU-9", (UUIDS[2],), "'GPU-9' is not a device of this machine"),
         ("GPU-1,GPU-11", (), "'GPU-11' is there twice"),
         ("GPU-1, GPU-8f32", (UUIDS[2],), "'GPU-8f32' does not begin with GPU- as the first does"),
         ("0,GPU-1", ("0",), "'GPU-1' is no number"),

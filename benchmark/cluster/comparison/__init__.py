@@ -11,6 +11,7 @@ from benchmark.cluster.comparison.measured import HIGHER_IS_BETTER, METRICS, RAT
 from benchmark.cluster.comparison.probes import figures_words, probe_changes, single_changes
 from benchmark.cluster.comparison.side import ComparisonKey, Side
 from benchmark.cluster.diagnosis.aspects import ENERGY
+from benchmark.cluster.results.differences import differences
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import Comparison, GroupChange, MetricChange
 from benchmark.records.comparison import Outcome
@@ -21,6 +22,8 @@ from benchmark.words import plural
 FLOOR = 0.02
 # Of nodes times replicates: more nodes are surer, and need fewer.
 MOST_DRAWS = 40_000
+# Differences of two profiles.
+MOST_SHOWN = 5
 LEAST_REPLICATES = 500
 
 
@@ -39,7 +42,10 @@ def compare(before: Side, after: Side, floor: float = FLOOR) -> Comparison:
                 for other in others
             ]
         else:
-            nearest = min((other.differences(like) for other in before.groups), key=len)
+            otherwise = [
+                [*other.differences(like), *_profiles(theirs[0], nodes[0])] for other, theirs in before.groups.items()
+            ]
+            nearest = min(otherwise, key=len)
             refused.append(f"{like.label}: measured otherwise in {before.name}: {'; '.join(nearest)}")
     return Comparison(
         before=before.name,
@@ -51,6 +57,17 @@ def compare(before: Side, after: Side, floor: float = FLOOR) -> Comparison:
         refused=tuple(text[:4000] for text in refused),
         outcome=together(group.outcome for group in groups),
     )
+
+
+def _profiles(before: LoadedNode, after: LoadedNode) -> list[str]:
+    """Return in what two profiles of one name and version differ, in words."""
+    one, other = (node.result.resolved.profile if node.result else None for node in (before, after))
+    if one is None or other is None or (one.name, one.version) != (other.name, other.version):
+        return []
+    # How it is called is not what was measured.
+    pairs = differences(other.model_dump(mode="json"), one.model_dump(mode="json"))
+    found = [f"the profile's {path} is {now} instead of {was}" for path, now, was in pairs if path != "description"]
+    return found[:MOST_SHOWN] + ([f"and {len(found) - MOST_SHOWN} more"] if len(found) > MOST_SHOWN else [])
 
 
 def compare_nodes(

@@ -112,7 +112,8 @@ def render_text(comparison: Comparison) -> str:
         f"least {comparison.floor:.1%}."
     )
     rule += f" {PROBES}" if _probed(comparison) else ""
-    lines += ["", wrap(rule), "", wrap(verdict_words(comparison))]
+    lines += ["", wrap(rule)] if comparison.groups or _probed(comparison) else []  # which are the tables
+    lines += ["", wrap(verdict_words(comparison))]
     return "\n".join(line.rstrip() for line in "\n".join(lines).split("\n")) + "\n"
 
 
@@ -145,12 +146,9 @@ def render_markdown(comparison: Comparison) -> str:
     for texts, words in ((comparison.apart, "Not compared"), (comparison.refused, "Refused")):
         lines += [f"- {words}: {escape(text)}" for text in texts]
     lines += [f"- {escape(sentence)}" for sentence in _own(comparison)]
-    lines += [
-        "",
-        escape(f"{OF} {PROBES}" if _probed(comparison) else OF),
-        "",
-        f"**{escape(verdict_words(comparison))}**",
-    ]
+    rule = f"{OF} {PROBES}" if _probed(comparison) else OF
+    lines += ["", escape(rule)] if comparison.groups or _probed(comparison) else []
+    lines += ["", f"**{escape(verdict_words(comparison))}**"]
     return "\n".join(lines).strip() + "\n"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cluster.aggregate import Gathered
-from benchmark.cluster.render.node_table import node_heads, node_rows
+from benchmark.cluster.render.node_table import HEADS, node_heads, node_rows
 from benchmark.cluster.results.load import SAMPLES
 from benchmark.columns import Columns
 from benchmark.files import read_samples
@@ -23,6 +23,15 @@ SAMPLE_HEADS = ("run_id", "node", *SAMPLE_FIELDS, "latency_ms", "ttft_ms", "tpot
 PROBE_HEADS = ("run_id", "node", "gpu", "to_gpu", "probe", "value", "unit", "better")
 
 
+# What fits a page of text: the others are for spreadsheets.
+FOR_PEOPLE = (
+    *("node", "status", "valid", "hardware", "gpus", "queries_completed", "queries_failed", "queries_unfinished"),
+    *("qps", "tokens_per_s", "latency_ms_p50", "latency_ms_p99", "ttft_ms_p50", "ttft_ms_p99"),
+    *("tpot_ms_p50", "tpot_ms_p99", "joules", "tokens_per_joule"),
+    *("repeats", "repeats_qps_cv", "repeats_qps_stable", "reason"),
+)
+
+
 @dataclass(frozen=True)
 class Rows:
     """A table that may be larger than memory: its rows come one by one."""
@@ -31,9 +40,17 @@ class Rows:
     rows: Iterable[Sequence[object]]
 
 
-def nodes_of(gathered: Gathered) -> Rows:
-    """Return a row for every node that was asked."""
-    return Rows(node_heads(gathered), node_rows(gathered))
+def nodes_of(gathered: Gathered, for_people: bool = False) -> Rows:
+    """Return a row for every node that was asked; for people only what they read."""
+    heads = node_heads(gathered)
+    if for_people:
+        # Probes stand there where there is nothing else to show.
+        asked = any(row.metrics for row in gathered.result.nodes)
+        shown = [head for head in heads if head in FOR_PEOPLE or (head not in HEADS and not asked)]
+    else:
+        shown = heads
+    places = [heads.index(head) for head in shown]
+    return Rows(shown, ([row[place] for place in places] for row in node_rows(gathered)))
 
 
 def probes_of(gathered: Gathered) -> Rows:

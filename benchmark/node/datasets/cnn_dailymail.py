@@ -99,7 +99,7 @@ def _prompts(path: Path, most: int | None) -> Iterator[Prompt]:
 def _require_entry(path: Path, number: int, entry: Any) -> None:
     place = f"{path}: entry {number} (from 0)"
     if not isinstance(entry, dict):
-        raise SetupError(f"{place} is no object with {', '.join(KEYS)}.")
+        raise SetupError(f"{place} is not an object with {', '.join(KEYS)}.")
     for key, kind in KEYS.items():
         if key not in entry:
             raise SetupError(f"{place} has no {key!r}: is it a cnn_eval.json for Llama-3.1-8B?")
@@ -116,7 +116,7 @@ def _entries(path: Path) -> Iterator[Any]:
     decoder, text = json.JSONDecoder(), _Text(path)
     with text:
         if text.next_character() != "[":
-            raise SetupError(f"{path} is no JSON list of articles{'' if text.rest else ': it is empty'}.")
+            raise SetupError(f"{path} is not a JSON list of articles{'' if text.rest else ': it is empty'}.")
         text.skip()
         number = 0
         if text.next_character() == "]":

@@ -63,5 +63,5 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError:
         raise SetupError(f"{path} is damaged: it is not JSON.") from None
     if not isinstance(content, dict):
-        raise SetupError(f"{path} is damaged: it is no JSON object.")
+        raise SetupError(f"{path} is damaged: it is not a JSON object.")
     return content

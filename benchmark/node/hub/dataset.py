@@ -172,6 +172,6 @@ def _rows(snapshot: Path) -> Iterator[tuple[list[str], list[str]]]:
                 yield articles, summaries
         except (ArrowException, KeyError) as error:
             raise SetupError(
-                f"{path} is no Parquet file with the columns {ARTICLE} and {SUMMARY} ({' '.join(str(error).split())}): "
-                "hf_cache_dataset is not CNN/DailyMail."
+                f"{path} is not a Parquet file with the columns {ARTICLE} and {SUMMARY} "
+                f"({' '.join(str(error).split())}): hf_cache_dataset is not CNN/DailyMail."
             ) from None

@@ -64,7 +64,7 @@ class Kind:
                 f"that has them ({self.setting})."
             )
         if "config.json" not in held:
-            raise SetupError(f"{source} holds no config.json: it is no model that transformers can load.")
+            raise SetupError(f"{source} holds no config.json: it is not a model that transformers can load.")
 
 
 MODEL = Kind(

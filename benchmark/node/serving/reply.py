@@ -122,7 +122,7 @@ class Reply:
         except ValueError:
             raise ReplyError(f"The server streamed what is not JSON: {shown(data)}") from None
         if not isinstance(chunk, dict):
-            raise ReplyError(f"The server streamed JSON that is no object: {shown(data)}")
+            raise ReplyError(f"The server streamed JSON that is not an object: {shown(data)}")
         try:
             self._take_chunk(chunk, at_ns)
         except (AttributeError, TypeError):

@@ -78,6 +78,20 @@ smi() {
   ended $code nvidia-smi
 }
 
+# Files of the user's own that the run will read: PREFLIGHT_FILES has a line for each, its setting and where it is.
+files() {
+  printf '%s\n' "$PREFLIGHT_FILES" | while IFS='	' read -r setting file; do
+    [ -n "$file" ] || continue
+    expand "$file"
+    say at "a look at $path"
+    if [ ! -f "$path" ]; then
+      say file_lacks "$setting is $file, and there is no such file on the node: put it there, or set it to one that is."
+    elif [ ! -r "$path" ]; then
+      say file_lacks "$setting is $file, which cannot be read by the user $(id -un): chmod a+r there."
+    fi
+  done
+}
+
 # What the driver lists, and the NVIDIA GPUs on the PCI bus that no other driver has taken.
 gpu() {
   # In the order in which drivers learned them, since one that does not know a field answers nothing but that. It is left out
@@ -137,6 +151,7 @@ parts= late=
 part env environment "" "$1" "$2" "$3"
 part cache disk cache "$4"
 part model model "$5"
+part files files
 [ $# -lt 7 ] || part engine_env environment engine_ "$7" "$8" "$9"
 [ "$6" != cuda ] || part gpu gpu
 # What the run would inherit.

@@ -40,7 +40,7 @@ EXPECTED = {
     "flipped-weights": "hf_cache: model.safetensors of org/tiny-llama is damaged in",
     "broken-config": "hf_cache: config.json of org/tiny-llama is damaged in",
     "no-tokenizer": "hf_cache: tokenizer.json of org/tiny-llama is missing",
-    "never-provisioned": "hf_cache: org/tiny-llama at revision",
+    "never-provisioned": "preflight: org/tiny-llama is not in ",
     "unseen-config": "config.json is damaged (",
     "gpu-full-at-load": "benchmark: The GPU's memory is full (CUDA out of memory. Tried to allocate 1002.00 MiB",
     "gpu-full-later": "benchmark: The GPU's memory is full (CUDA out of memory. Tried to allocate 1002.00 MiB",

@@ -65,6 +65,9 @@ def check_partial(playbooks: Playbooks, output: str, by: str) -> None:
         assert f"Interrupted by {by}: it was stopped, and what it had measured was fetched" in row["reason"]
     summary = (run_dir / "benchmark_summary.txt").read_text()
     assert f"*** PARTIAL. Interrupted by {by}" in summary
+    why = cluster["partial"]
+    assert (" ".join(summary.replace("***", "").split())).count(why) == 1, "it is said once"
+    assert "The run was stopped by" not in summary, "nor in the words of the node"
     assert "PARTIAL." in output, "the summary is shown"
     assert f"All runs: python3 -m benchmark history --results-dir {playbooks.results}\nResume it: " in output
     assert f" -e benchmark_resume={run_dir.name}\n" in output

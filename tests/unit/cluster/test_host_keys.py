@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.cluster.host_keys import HostKey, judge, known_name, read_address, read_confirmed, read_keys
+from benchmark.cluster.host_keys import HostKey, judge, known_name, read_address, read_confirmed, read_keys, same_keys
 from benchmark.errors import InputError
 
 ED, OTHER, RSA = HostKey("ssh-ed25519", "AAAA"), HostKey("ssh-ed25519", "BBBB"), HostKey("ssh-rsa", "CCCC")
@@ -81,3 +81,9 @@ def test_confirmed_fingerprints_are_separated_by_commas(digests: list[bytes]) ->
 def test_what_is_no_fingerprint_is_named(word: str) -> None:
     with pytest.raises(InputError, match="is not a fingerprint"):
         read_confirmed(f"SHA256:{'a' * 43},{word}")
+
+
+def test_nodes_that_give_the_same_key_are_named() -> None:
+    assert same_keys({"jw2": ["SHA256:a", "SHA256:b"], "jw3": ["SHA256:c"], "jw4": []}) == []
+    (sentence,) = same_keys({"jw2": ["SHA256:a"], "jw3": ["SHA256:c"], "jw4": ["SHA256:a"]})
+    assert sentence.startswith("jw2, jw4 give the same SSH host key (SHA256:a). Either they are one machine")

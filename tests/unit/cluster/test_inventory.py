@@ -70,6 +70,11 @@ def test_every_command_reads_there(tmp_path: Path, capsys: pytest.CaptureFixture
         assert capsys.readouterr().err.count(said) == 1, words
 
 
+def test_the_default_place_is_not_worth_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["history", "-i", inventory(tmp_path)])
+    assert "Runs are read from" not in capsys.readouterr().err
+
+
 def test_a_directory_for_prometheus(tmp_path: Path) -> None:
     assert directory_in(PROMETHEUS_DIR, []) is None
     assert directory_in(PROMETHEUS_DIR, ["prom", "prom"]) == CHECKOUT / "prom"

@@ -85,7 +85,7 @@ def accuracy_mode(directory: Path) -> None:
     [
         (lambda d: claim(d, scenario="MultiStream"), "loadgen.scenario: Input should be 'Server'"),
         (accuracy_mode, "LoadGen gave no verdict on it"),
-        (lambda d: claim(d, results={"result_completed_samples_per_sec": 10**400}), "is no figure of LoadGen's"),
+        (lambda d: claim(d, results={"result_completed_samples_per_sec": 10**400}), "is not one of LoadGen's figures"),
     ],
 )
 def test_a_node_that_lies_takes_nobody_elses_result_with_it(run_dir: Path, spoil: Any, said: str) -> None:

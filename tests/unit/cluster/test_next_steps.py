@@ -7,7 +7,7 @@ import pytest
 
 from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.interruption import keep_interruption
-from benchmark.cluster.next_steps import CHECKOUT, next_steps
+from benchmark.cluster.next_steps import CHECKOUT, after_playbook, next_steps
 from benchmark.files import read_record, write_record
 from benchmark.records import RunRecord
 from benchmark.rundir import RESULT_FILE, RUN_FILE
@@ -36,7 +36,28 @@ def test_after_a_failure_the_nodes_that_lack_a_result(run_dir: Path) -> None:
     assert report == f"Report: {run_dir}/report.html"
     command = shlex.split(runs.removeprefix("All runs: "))
     assert command[-6:] == ["python3", "-m", "benchmark", "history", "--results-dir", str(run_dir.parent)]
-    assert again == f"Measure jw3, jw10 again: {COMMAND} --limit jw3,jw10"
+    assert again == f"Measure jw3, jw10 again, in this run: {COMMAND} -e benchmark_resume={RUN_ID}"
+
+
+def test_where_no_node_has_a_result_all_is_run_again(tmp_path: Path) -> None:
+    run = make_run(tmp_path / RUN_ID, dict.fromkeys(("jw2", "jw3"), asked(3)))
+    assert ended(run)[2:] == [f"Run it again: {COMMAND}"]
+
+
+@pytest.mark.parametrize(
+    ("playbook", "well", "failed", "said"),
+    [
+        ("trust", ["jw2", "jw3"], [], ["All 2 nodes are trusted. Next: ansible-playbook playbooks/preflight.yml -i x"]),
+        ("preflight", ["jw2"], [], ["jw2 is fit. Next: ansible-playbook playbooks/benchmark.yml -i x"]),
+        ("provision", ["jw2"], ["jw3"], ["1 of 2 nodes is provisioned. Not provisioned, for the reasons above: jw3."]),
+        ("preflight", [], ["jw2", "jw3"], []),  # settings were refused, or each says why
+        ("reset", ["jw2"], [], []),
+    ],
+)
+def test_a_playbook_without_a_run_says_what_comes_next(
+    playbook: str, well: list[str], failed: list[str], said: list[str]
+) -> None:
+    assert after_playbook(playbook, well, failed, f"ansible-playbook playbooks/{playbook}.yml -i x") == said
 
 
 def test_after_an_interruption_the_run_is_resumed(run_dir: Path) -> None:

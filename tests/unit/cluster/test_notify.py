@@ -175,9 +175,9 @@ def test_a_command_that_is_gone_by_then_is_a_sentence(tmp_path: Path) -> None:
         ("./plain SECRET", "is neither a URL"),
         ("./directory SECRET", "is neither a URL"),
         ("mail 'SECRET", "a quote that is not closed"),
-        (["mail", "SECRET"], "has to be a text"),
-        (True, "has to be a text"),
-        (7, "has to be a text"),
+        (["mail", "SECRET"], "must be text"),
+        (True, "must be text"),
+        (7, "must be text"),
     ],
 )
 def test_what_is_neither_is_refused_without_its_value(given: object, said: str, tmp_path: Path) -> None:
@@ -193,10 +193,10 @@ def test_what_is_neither_is_refused_without_its_value(given: object, said: str, 
 @pytest.mark.parametrize(
     ("given", "headers", "said"),
     [
-        ("http://127.0.0.1/", {"A B": "SECRET"}, "is no name of an HTTP header"),
+        ("http://127.0.0.1/", {"A B": "SECRET"}, "is not the name of an HTTP header"),
         ("http://127.0.0.1/", {"A": "SECRET\nB: 1"}, "without control characters"),
         ("http://127.0.0.1/", {"A": "SECRETü"}, "has to be ASCII"),
-        ("http://127.0.0.1/", {"A": ["SECRET"]}, "has to be a text or a number"),
+        ("http://127.0.0.1/", {"A": ["SECRET"]}, "must be text or a number"),
         ("http://127.0.0.1/", "SECRET", "has to be a dictionary"),
         ("", {"A": "SECRET"}, "benchmark_notify is empty"),
         (f"{sys.executable} -V", {"A": "SECRET"}, "benchmark_notify is a command"),

@@ -92,3 +92,14 @@ def test_the_gpus_of_the_pci_bus_are_listed(tmp_path: Path) -> None:
         (device / "driver").symlink_to(f"/sys/bus/pci/drivers/{driver}")
     probe = ask(tmp_path, {"nvidia-smi": f"echo '{LIST}'"})
     assert probe.many["pci_gpu"] == ["0000:00:00.0"]
+
+
+def test_files_that_the_run_will_read_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here.json").write_text("[]")
+    lines = [f"benchmark_dataset_path\t{tmp_path}/here.json", f"benchmark_endpoint_ca_file\t{tmp_path}/no ca.pem"]
+    monkeypatch.setenv("PREFLIGHT_FILES", "\n".join(lines))
+    probe = ask(tmp_path, {"nvidia-smi": f"echo '{LIST}'"})
+    assert [sentence for sentence in found(probe, tmp_path) if "no such file" in sentence] == [
+        f"benchmark_endpoint_ca_file is {tmp_path}/no ca.pem, and there is no such file on the node: put it there, or "
+        "set it to one that is."
+    ]

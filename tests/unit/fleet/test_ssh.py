@@ -13,7 +13,45 @@ from benchmark.fleet.ssh import Ssh, dropped, unreachable
     [
         ("@@@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @@@\nHost key verification failed.", "has changed"),
         ("No ED25519 host key is known for jw2.\nHost key verification failed.", "is not known: connect once"),
-        ("bench@jw2: Permission denied (publickey).", "was refused: check ansible_user"),
+        ("bench@jw2: Permission denied (publickey).", "to bench@jw2 was refused: it knows no such user, or none of"),
+        ("bench@jw2: Permission denied (publickey,password).", "check ansible_user, then ssh-copy-id bench@jw2."),
+        ("bench@jw2: Permission denied (password).", "its sshd takes no keys from this user, only password: see Pub"),
+        (
+            "no such identity: /k/id: No such file or directory\nbench@jw2: Permission denied (publickey).",
+            "there is no key /k/id on this controller: set ansible_ssh_private_key_file",
+        ),
+        (
+            "@@@ WARNING: UNPROTECTED PRIVATE KEY FILE! @@@\nPermissions 0644 for '/k/id' are too open.\n"
+            'Load key "/k/id": bad permissions\nbench@jw2: Permission denied (publickey).',
+            "the key /k/id, which others may read: chmod 600 /k/id.",
+        ),
+        (
+            'Load key "/k/id": error in libcrypto\nbench@jw2: Permission denied (publickey).',
+            "the file /k/id is not a private key that ssh can use (error in libcrypto)",
+        ),
+        (
+            'Load key "/k/id": Permission denied\nbench@jw2: Permission denied (publickey).',
+            "the key /k/id cannot be read here (Permission denied)",
+        ),
+        (
+            'Load key "/k/id": incorrect passphrase supplied to decrypt private key\nb@jw2: Permission denied.',
+            "the key /k/id has a passphrase: load it once with ssh-add /k/id.",
+        ),
+        (
+            "sign_and_send_pubkey: signing failed for ED25519: agent refused operation\nb@jw2: Permission denied.",
+            "the ssh-agent would not sign",
+        ),
+        (
+            "Received disconnect from 10.0.0.2 port 22:2: Too many authentication failures",
+            "after too many keys: set ansible_ssh_private_key_file and, in ssh's configuration, IdentitiesOnly yes.",
+        ),
+        (
+            "Invalid/incorrect password: Permission denied, please try again.",
+            "the password is wrong, or there is no",
+        ),
+        ("ControlPath too long ('/very/long' >= 108 bytes)", "set ANSIBLE_SSH_CONTROL_PATH_DIR to a short directory"),
+        ("command-line: line 0: Bad configuration option: foo", "ssh does not take its configuration: command-line"),
+        ("Unable to negotiate with 10.0.0.2 port 22: no matching host key type found.", "no algorithm in common"),
         ("ssh: connect to host jw2 port 22: Connection refused", "Nothing answers SSH at jw2"),
         ("ssh: connect to host jw2 port 22: Connection timed out", "does not answer"),
         ("ssh: Could not resolve hostname jw2: Name or service not known", "set ansible_host"),

@@ -27,6 +27,7 @@ PLAY = [
                 "when": "inventory_hostname == 'node06'",
             },
             {"name": "Say it", "ansible.builtin.debug": {"msg": "a word"}, "run_once": True},
+            {"name": "Judge all of them", "ansible.builtin.fail": {"msg": "together invalid"}, "run_once": True},
         ],
     }
 ]
@@ -45,7 +46,12 @@ def test_many_nodes_that_are_well_share_a_line(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2, done.stdout + done.stderr
-    _, well, one, why, again, said = done.stdout.split("TASK [")
+    _, well, one, why, again, said, judged = done.stdout.split("TASK [")
+    assert "fatal: [cluster]: FAILED!" in judged, "which is no node's fault"
+    failed = {line.split()[0]: "failed=1" in line for line in judged.splitlines() if "unreachable=" in line}
+    assert [node for node, has in failed.items() if has] == ["cluster", "node06"]
+    counts = next(line for line in judged.splitlines() if line.startswith("node01 "))
+    assert "ok=1 " in counts, "what runs once is no work on a node"
     assert (why + again).count("no disk is there") == 1, "as often as there is a reason"
     assert "fatal: [node06]: FAILED! Why is said above." in again
     reported = [line for line in well.splitlines() if line.startswith("ok: ")]

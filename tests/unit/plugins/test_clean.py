@@ -101,7 +101,7 @@ def test_a_run_that_goes_on_stays_whatever_its_age(tmp_path: Path) -> None:
             age(run)
         lines = clean(tmp_path, "look", *(run.parent.name for run in (works, locked, fetched, begun)))
         assert lines == [
-            ["leave", str(works), "it measures"],
+            ["leave", str(works), "a run is measuring there"],
             ["leave", str(locked), "it measures"],
             ["leave", str(fetched), "it is being fetched"],
             ["leave", str(begun), "it measures"],

@@ -43,7 +43,7 @@ def test_faults_are_reported_beside_those_of_the_settings(
     lines = str(reported.value).splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("benchmark_target_qps is -1")
-    assert lines[1].startswith("benchmark_environment.A B is no name of an environment variable")
+    assert lines[1].startswith("benchmark_environment.A B is not the name of an environment variable")
     assert lines[1].endswith("[n1, n2]")
     assert "hidden" not in str(reported.value)
     with pytest.raises(NodeFailure, match=r"benchmark_environment\.A B"):

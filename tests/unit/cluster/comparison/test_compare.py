@@ -155,6 +155,18 @@ def test_other_settings_are_refused_by_name(
     assert main(["compare", "a", "b", "--results-dir", str(tmp_path)]) == 2
     reported = " ".join(capsys.readouterr().out.split())
     assert "measured otherwise in a: dtype is bfloat16 instead of float16" in reported
+    assert "Of node:" not in reported, "a legend of no table"
+
+
+def test_profiles_that_differ_are_told_apart_by_their_fields(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, count in (("a", 20), ("b", 10)):
+        add_run(tmp_path, name, {"jw2": samples(monkeypatch, "1", count, **ENGINE)})
+    assert main(["compare", "a", "b", "--results-dir", str(tmp_path)]) == 2
+    reported = " ".join(capsys.readouterr().out.split())
+    assert "measured otherwise in a: the profile's samples is 10 instead of 20" in reported
+    assert "sha256" not in reported
 
 
 def test_what_decides_only_the_verdict_may_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +233,7 @@ def test_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert said.endswith("b is its own baseline: that it is equal to itself says nothing.")
     # One kind goes by its key or its run, and the other stays.
     assert main(["baseline", "clear", "x", *here]) == 2
-    assert "'x' is no baseline under the name 'default'; there are: " in capsys.readouterr().err
+    assert "'x' is not a baseline under the name 'default'; there are: " in capsys.readouterr().err
     assert main(["baseline", "show", *here]) == 0
     key = capsys.readouterr().out.splitlines()[0].rpartition(" ")[2]
     assert main(["baseline", "clear", key, *here]) == 0
