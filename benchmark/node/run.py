@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,14 +20,16 @@ from benchmark.errors import BenchmarkError, RunError
 from benchmark.files import write_atomic, write_record
 from benchmark.loadgen_log import SOLO
 from benchmark.node.accuracy import has_references, require_scoring
-from benchmark.node.interfaces import Workload
+from benchmark.node.interfaces import Demands, Engine, Workload
+from benchmark.node.loading import demands_of, load_engine
 from benchmark.node.lock import ALONE, STARTING, Lock
 from benchmark.node.machine import CPU, Claim, claim_machine, who_measures
 from benchmark.node.measuring import Bench, Pass, judge_answers, run_audit
+from benchmark.node.model.load import find_snapshot
+from benchmark.node.model.tokenizer import load_tokenizer
 from benchmark.node.peak import FIRST_GUESS, PeakFinder
 from benchmark.node.progress import ProgressWriter
 from benchmark.node.registry import load_dataset, make_scenario
-from benchmark.node.replicas import make_engine
 from benchmark.node.together import Start, end_turn, wait_for_start, wait_for_turn
 from benchmark.node.watch.environment import foreign_processes, require_idle, validate_environment
 from benchmark.node.watch.full_memory import explain, is_full
@@ -189,18 +192,20 @@ class _Run:
             info = DatasetInfo(name=dataset.name, prompts=len(dataset.prompts), sha256=dataset.sha256)
             self._update(dataset=info)
             scenario = make_scenario(profile.scenario, dict(profile.scenario_options))
-            if profile.accuracy != "off" and has_references(dataset):
-                require_scoring()  # now, and not after an hour of measuring
+            scored = profile.accuracy != "off" and has_references(dataset)
+            if scored:
+                # Now, and not after an hour of measuring.
+                require_scoring()
+                load_tokenizer(find_snapshot(settings))
+            demands = demands_of(profile, dataset, token_ids=scored or bool(settings.benchmark_audit))
         workload = Workload(dataset.prompts, profile.samples, profile.generation.seed)
         with ExitStack() as stack:
             if settings.benchmark_telemetry and profile.accuracy != "only":
                 self.watch = start_watch(self.request.directory, environment)
                 stack.callback(self.watch.close)
             with self._stage("loading"):
-                engine = make_engine(profile.engine, settings, profile.generation, dict(profile.engine_options))
-                engine.directory, engine.secrets = self.request.directory, self.request.secrets
-                stack.callback(engine.close)
-                self._update(engine=engine.load())
+                engine, loaded = load_engine(profile, settings, partial(self._equip, demands), stack)
+                self._update(engine=loaded)
             bench = Bench(
                 engine,
                 scenario,
@@ -209,6 +214,7 @@ class _Run:
                 self.request.directory,
                 self.progress,
                 settings.benchmark_mlperf_round,
+                replicas=loaded.replicas,
             )
             with self._stage("warm-up", profile.warmup):
                 self._warm_up(bench)
@@ -229,6 +235,9 @@ class _Run:
             if settings.benchmark_audit:
                 with self._stage("audit"):
                     self._update(audit=run_audit(bench, self._rate(bench), settings))
+
+    def _equip(self, demands: Demands, engine: Engine) -> None:
+        engine.directory, engine.secrets, engine.demands = self.request.directory, self.request.secrets, demands
 
     def _claim(self, seen: Environment) -> None:
         """Keep others from measuring here at the same time, or wait for their end."""

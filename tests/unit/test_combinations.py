@@ -53,7 +53,11 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (options("continuous", attention="magic"), None, "The engine continuous: attention: Input should be 'auto'"),
         (options("simulated", ttft_ms="slow"), None, "The engine simulated: ttft_ms: Input should be a valid number"),
         (options("vllm", page_size=16), None, "The engine vllm: page_size: Extra inputs are not permitted"),
-        ({"benchmark_engine_options": {"page_size": 16}}, None, "page_size is an option of continuous."),
+        (
+            {"benchmark_profile": "quick-generate", "benchmark_engine_options": {"page_size": 16}},
+            None,
+            "page_size is an option of continuous.",
+        ),
         # What an engine cannot do at all
         (
             options("continuous", use_cuda_graph=True) | {"benchmark_device": "cpu"},
@@ -69,6 +73,16 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
             options("continuous", attention="flash_attention_2") | {"benchmark_dtype": "float32"},
             None,
             "attention flash_attention_2 needs benchmark_dtype float16 or bfloat16.",
+        ),
+        (
+            {"benchmark_engine_options": {"attention": "sdpa"}},
+            None,
+            "attention sdpa has no steps that can be CUDA graphs: set require_cuda_graph to false too.",
+        ),
+        (
+            options("continuous", use_cuda_graph=False),
+            None,
+            "require_cuda_graph is true and use_cuda_graph is false: set both to false",
         ),
         (
             options("continuous", num_blocks=2, page_size=16),
@@ -107,8 +121,8 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (asked("vllm"), SYNTHETIC, "max_model_len is 8192, and the profile's longest prompt and its answer take 9064"),
         # Servers
         (asked("endpoint"), None, "The engine is endpoint and there is none: set benchmark_endpoint_urls"),
-        (URL, None, "benchmark_endpoint_urls is set, and the engine sequential asks no server"),
-        ({"benchmark_endpoint_start": "x"}, None, "benchmark_endpoint_start is set, and the engine sequential asks no"),
+        (URL, None, "benchmark_endpoint_urls is set, and the engine continuous asks no server"),
+        ({"benchmark_endpoint_start": "x"}, None, "benchmark_endpoint_start is set, and the engine continuous asks no"),
         (asked("continuous", **URL, benchmark_endpoint_start="x"), None, "benchmark_endpoint_start are set, and the"),
         (
             asked("endpoint", **URL, benchmark_endpoint_api="chat"),
@@ -146,7 +160,8 @@ def test_what_cannot_work_is_refused(
 
 
 @pytest.mark.parametrize(
-    "profile", ["quick", "mlperf-server", "mlperf-interactive", "mlperf-offline", "mlperf-singlestream"]
+    "profile",
+    ["quick", "quick-generate", "mlperf-server", "mlperf-interactive", "mlperf-offline", "mlperf-singlestream"],
 )
 @pytest.mark.parametrize("engine", ["sequential", "continuous", "vllm", "endpoint"])
 @pytest.mark.parametrize("accuracy", ["profile", "off", "with-performance", "only"])
@@ -170,6 +185,7 @@ def test_every_engine_takes_every_profile_it_can(engine: str, profile: str, accu
             | {"benchmark_device": "cpu", "benchmark_replicas": 2},
             None,
         ),
+        (options("continuous", attention="sdpa", require_cuda_graph=False), None),
         (asked("continuous"), {**CLOSED, "generation": {"temperature": 1.0, "top_k": 5, "top_p": 0.9}}),
         (asked("continuous"), SYNTHETIC),
         (options("vllm", max_model_len=10_000), SYNTHETIC),

@@ -102,7 +102,7 @@ def read_stored(results: Path, run_id: str) -> dict[str, Any]:
         state, stage, reason = _state(directory, node, row)
         state = PARTIAL if partial and row is not None and not row.counted else state
         values = [None] * len(METRICS) if row is None or group is None else [_value(row, metric) for metric in METRICS]
-        nodes[node] = [state, stage, reason, _place(kinds, kind_of(asked)), group, values]
+        nodes[node] = [state, stage, reason, _place(kinds, kind_of(asked, fallback_of(row, groups))), group, values]
     return {
         "created_at": run.created_at,
         "inventory": list(run.inventory),
@@ -117,8 +117,18 @@ def history_key(group: Group, row: NodeRow) -> str:
     return canonical_sha256([sorted(group.key.items()), row.gpus, row.rate])[:16]
 
 
-def kind_of(asked: ResolvedSettings) -> tuple[str, ...]:
-    """Return the values of KIND for what a node was asked: known also of a node that failed."""
+def fallback_of(row: NodeRow | None, groups: Sequence[Group]) -> str:
+    """Return the engine that answered in the place of the profile's own; empty: that one did, or none."""
+    if row is None or not row.fallback or row.group is None or row.group >= len(groups):
+        return ""
+    return groups[row.group].key.get("engine", "")
+
+
+def kind_of(asked: ResolvedSettings, fallback: str = "") -> tuple[str, ...]:
+    """Return the values of KIND for what a node was asked: known also of a node that failed.
+
+    Another engine than the one asked for makes another kind.
+    """
     settings, profile = asked.settings, asked.profile
     scenario = str(profile.scenario_options.get("scenario", profile.scenario))
     # Which model a server has is its own to say.
@@ -135,7 +145,7 @@ def kind_of(asked: ResolvedSettings) -> tuple[str, ...]:
         settings.benchmark_target_qps if scenario == "Server" else None,
         profile.model_dump(mode="json"),
     ]
-    return profile.name, scenario, model, profile.engine, canonical_sha256(deciding)[:8]
+    return profile.name, scenario, model, fallback or profile.engine, canonical_sha256(deciding)[:8]
 
 
 def _state(directory: Path, node: str, row: NodeRow | None) -> tuple[str, str, str]:

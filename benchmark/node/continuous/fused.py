@@ -13,6 +13,8 @@ import functools
 import sys
 from typing import Any
 
+from benchmark.errors import SetupError
+
 ROTARY = "apply_rotary_pos_emb"
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -27,6 +29,16 @@ def missing(device: str) -> str | None:
     except Exception as error:  # mostly there is no C compiler, or Python's headers are not there
         return f"torch cannot compile here ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
     return None
+
+
+def wanted(fuse: bool | None, device: str) -> bool:
+    """Return whether to compile, where a profile asks for `fuse`; raises SetupError where it must and cannot."""
+    if fuse is False or (fuse is None and device == "cpu"):
+        return False
+    reason = missing(device)
+    if fuse and reason is not None:
+        raise SetupError(f"engine_options: fuse: true is not to be had: {reason}.")
+    return reason is None
 
 
 def _trial(states: Any) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmark.node.interfaces import Prompt
+from benchmark.errors import InputError
+from benchmark.node.interfaces import Demands, Prompt
 
 # Llama's chat template prints a date: the same prompt must have the same tokens tomorrow.
 TEMPLATE_DATE = "26 Jul 2024"
@@ -22,3 +23,24 @@ def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
     )
     token_ids: list[int] = encoded["input_ids"]
     return token_ids
+
+
+def require_vocabulary(text_config: Any, demands: Demands) -> None:
+    """Raise InputError where the dataset's prompts have token ids that the model has not.
+
+    Such an id would break the GPU's context, and all queries after it.
+    """
+    if demands.highest_id >= text_config.vocab_size:
+        raise InputError(
+            f"The dataset's prompts have token ids up to {demands.highest_id}, and the model has "
+            f"{text_config.vocab_size}: they were made with another model's tokenizer."
+        )
+
+
+def require_room(tokens: int | None, demands: Demands, most: int, what: str) -> None:
+    """Raise InputError where the longest prompt and an answer of `most` tokens do not fit; None: no limit is known."""
+    if tokens is not None and demands.longest + most > tokens:
+        raise InputError(
+            f"The dataset's longest prompt and its answer take {demands.longest + most} tokens, and {what} {tokens}: "
+            "take shorter prompts, or another model."
+        )

@@ -18,6 +18,7 @@ from transformers.generation.continuous_batching.model_runner import ModelRunner
 from benchmark.continuous_options import Options
 from benchmark.errors import InputError, RunError, SetupError
 from benchmark.node.continuous import attention, exact_attention, flash, flash_kernels, fused
+from benchmark.node.continuous.manager import make_manager
 from benchmark.node.engines import continuous, sequential
 from benchmark.node.interfaces import EngineBroken, Prompt, Query
 from benchmark.node.model.load import LoadedModel, load_model
@@ -186,9 +187,11 @@ def test_fuse_is_refused_where_nothing_can_be_compiled(make: Make, monkeypatch: 
     fused.missing.cache_clear()
 
 
-def test_with_sampling_there_is_nothing_to_hold_answers_against(make: Make) -> None:
+def test_with_sampling_too_answers_are_held_against_the_model(make: Make) -> None:
     _, info = make(Generation(max_new_tokens=8, temperature=1.0))
-    assert info.details["cross_check"] is None
+    check = info.details["cross_check"]
+    assert isinstance(check, dict)
+    assert check["same"] == check["tokens"]
 
 
 def test_only_first_tokens_and_ends_leave_the_generation_loop(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +256,20 @@ def test_sampling_is_seeded(make: Make) -> None:
         return ask(engine, QUERIES[:1]).tokens
 
     assert sampled(1) == sampled(1) != sampled(2)
+
+
+def test_a_sampled_answer_depends_on_its_seed_alone(make: Make, one_at_a_time: dict[int, tuple[int, ...]]) -> None:
+    generation = Generation(max_new_tokens=8, min_new_tokens=8, temperature=1.0, top_k=40, seed=3)
+    mixed = [replace(query, greedy=query.index % 4 == 0) for query in QUERIES]
+    engine, _ = make(generation)
+    together = ask(engine, mixed).tokens
+    again, _ = make(generation, max_batch_tokens=16)
+    # One by one, backwards, and after others: neither order nor company counts.
+    apart = {index: tokens for query in reversed(mixed) for index, tokens in ask(again, [query]).tokens.items()}
+    assert apart == together
+    assert {index for index in together if together[index] == one_at_a_time[index]} == set(range(0, len(QUERIES), 4))
+    same_prompt = [replace(QUERIES[1], index=number, seed=number) for number in range(8)]
+    assert len(set(ask(again, same_prompt).tokens.values())) == 8
 
 
 @pytest.mark.parametrize(
@@ -396,18 +413,16 @@ def test_an_absent_model_is_a_setup_error(tmp_path: Path) -> None:
     ],
 )
 def test_automatic_choices_capture_no_graph_while_measuring(
-    settings: Settings, name: str, asked: dict[str, Any], graphs: Any, overlapped: Any
+    name: str, asked: dict[str, Any], graphs: Any, overlapped: Any
 ) -> None:
     # What transformers is asked for; a GPU would be needed to see what it makes of it.
-    engine = continuous.Engine(settings, GREEDY, asked)
-    engine._attention = name
-    engine._model = SimpleNamespace(
+    model = SimpleNamespace(
         device=SimpleNamespace(type="cuda"),
         config=SimpleNamespace(),
         set_attn_implementation=lambda implementation: None,
         init_continuous_batching=lambda config, batching: batching,
     )
-    batching = engine._make_manager(None, Options.model_validate(asked))
+    batching, _ = make_manager(model, None, Options.model_validate(asked), name, None, seed=0)
     assert (batching.use_cuda_graph, batching.use_async_batching) == (graphs, overlapped)
     assert not batching.allow_block_sharing
     assert not batching.auto_switch_to_flash

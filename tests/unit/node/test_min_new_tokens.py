@@ -18,7 +18,7 @@ from transformers.generation.continuous_batching.cb_logits_processors import Con
 from transformers.generation.continuous_batching.requests import FutureRequestState, RequestState, RequestStatus
 
 import benchmark.node.continuous
-from benchmark.errors import SetupError
+from benchmark.errors import Unfit
 from benchmark.node.continuous import attention as kernels
 from benchmark.node.continuous.logits_processors import Greedy, MinNewTokens, insert
 from benchmark.node.engines import continuous, sequential
@@ -157,17 +157,13 @@ def test_without_a_least_length_no_step_looks_at_it(settings: Settings, batched:
         assert engine._manager.logit_processor.do_processing
 
 
-def test_a_transformers_that_cannot_is_refused(
-    settings: Settings, batched: LoadedModel, ends: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_transformers_that_cannot_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(benchmark.node.continuous, "logits_processors")
     monkeypatch.setitem(sys.modules, "benchmark.node.continuous.logits_processors", None)
-    some = continuous.Engine(settings, Generation(max_new_tokens=MOST, min_new_tokens=1), {})
-    with pytest.raises(SetupError, match="set min_new_tokens to 0 or to max_new_tokens"), started(some, batched, ends):
-        pass
-    whole = continuous.Engine(settings, Generation(max_new_tokens=MOST, min_new_tokens=MOST), {})
-    with started(whole, batched, ends) as engine:
-        assert {*map(len, ask(engine, QUERIES).values())} == {MOST}
+    monkeypatch.setattr(continuous, "load_model", Mock(side_effect=AssertionError))
+    engine = continuous.Engine(settings, Generation(max_new_tokens=MOST, min_new_tokens=1), {})
+    with pytest.raises(Unfit, match=r"cannot choose tokens for each query apart.*: install the one in requirements-no"):
+        engine.load()
 
 
 # The processor by itself.
