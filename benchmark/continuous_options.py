@@ -30,7 +30,11 @@ class Options(BaseModel):
     kernels: Literal["auto", "torch"] = Field(
         "auto", description="of torch_flash; torch: those that come with it; auto: also one that a compiler makes"
     )
-    fuse: bool | None = Field(None, description="compile the small operations of each layer; automatic: on a GPU")
+    fuse: bool | Literal["torch"] | None = Field(
+        None,
+        description="compile the small operations of each layer; automatic: on a GPU; torch: only what torch has a "
+        "kernel for, without compiling",
+    )
     compile_level: int = Field(0, ge=0, le=3, description="torch.compile: 0 off, 3 most")
     scheduler: Literal["fifo", "prefill_first"] = "fifo"
     safety_margin: float | None = Field(None, ge=0, le=1, description="share of free pages kept from new queries")

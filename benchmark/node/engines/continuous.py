@@ -70,7 +70,7 @@ class Engine(interfaces.Engine):
 
     replicable = True
     _attention = ""
-    _fusing = False
+    _fusing: fused.How | None = None
     _fused: Fused | None = None
     _memory: Plan | None = None
     _look: Look | None = None
@@ -126,7 +126,7 @@ class Engine(interfaces.Engine):
                 self._router = Router(self._manager)
                 self._manager.output_router = self._router
                 if self._fusing:
-                    self._fused = Fused(self._model)
+                    self._fused = Fused(self._model, self._fusing)
                     self._fused.on()
                 if self._attention == kernels.TORCH_FLASH:
                     from benchmark.node.continuous import flash_kernels, step_runner

@@ -59,7 +59,7 @@ class Found:
             if demands.token_ids and api in self.without_ids:
                 raise InputError(
                     f"{self.without_ids[api]} reports no token ids, and answers are judged by their ids: take a server "
-                    "that returns them (vLLM does), or set benchmark_accuracy to off and leave benchmark_audit empty."
+                    "that returns them, or set benchmark_accuracy to off and leave benchmark_audit empty."
                 )
 
 

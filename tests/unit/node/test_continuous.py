@@ -26,6 +26,7 @@ from benchmark.node.model.tiny import make_tiny_model
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo
 from benchmark.settings import Settings
+from tests import architectures
 from tests.unit.node.heard import Heard
 
 GREEDY = Generation(max_new_tokens=8, min_new_tokens=8)
@@ -111,8 +112,9 @@ def test_many_at_once_are_answered_as_one_at_a_time(
         ({"page_size": 512}, False),
         ({"page_size": 64}, False),
         ({"page_size": 16, "max_blocks_per_request": 4}, True),
+        ({"page_size": 1024, "num_blocks": 8, "max_requests_per_batch": 1}, False),
     ],
-    ids=["many pages", "not where they lie", "a page each", "some in a page", "some in few pages"],
+    ids=["many pages", "not where they lie", "a page each", "some in a page", "some in few pages", "as quick has them"],
 )
 def test_torchs_flash_attention_reads_and_writes_the_paged_cache(
     make: Make,
@@ -173,6 +175,30 @@ def test_a_compiled_part_that_is_wrong_is_found_before_the_run(
     with pytest.raises(SetupError, match="does not answer as the model itself would"):
         make(fuse=True)
     assert "forward" not in vars(loaded.model.model.norm)
+
+
+def test_torchs_own_kernels_take_the_place_of_norms(loaded: LoadedModel) -> None:
+    """On a GPU alone: in float32 on a CPU tokens are held to be those of `generate`, to the last bit."""
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.inference_mode():
+        kernels = loaded.model.config._attn_implementation
+        attention.use(loaded.model, "sdpa")
+        plain = loaded.model(ids, use_cache=False).logits
+        fast = fused.Fused(loaded.model, "torch")
+        fast.on()
+        answer = loaded.model(ids, use_cache=False).logits
+        fast.off()
+        attention.use(loaded.model, kernels)
+    assert fast.names == ["LlamaRMSNorm"]
+    torch.testing.assert_close(answer, plain, rtol=1e-4, atol=1e-4)
+    assert "forward" not in vars(loaded.model.model.norm)
+    assert (fused.wanted("torch", "cuda"), fused.wanted("torch", "cpu"), fused.wanted(False, "cuda")) == (
+        "torch", None, None,
+    )  # fmt: skip
+
+
+def test_a_norm_of_another_kind_stays_as_it_is() -> None:
+    assert fused.Fused(architectures.model("gemma2"), "torch").names == []
 
 
 def test_fuse_is_refused_where_nothing_can_be_compiled(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
