@@ -203,7 +203,8 @@ def _servers(settings: Settings, profile: Profile) -> Iterator[str]:
 
 def _schedule(settings: Settings, profile: Profile) -> Iterator[str]:
     server = profile.scenario_options.get("scenario") == "Server"
-    if profile.engine == SEQUENTIAL and server and profile.accuracy != "only":
+    # An audit issues its queries as a measurement does.
+    if profile.engine == SEQUENTIAL and server and (profile.accuracy != "only" or settings.benchmark_audit):
         yield (
             "The engine sequential answers one query before it takes the next, and the scenario Server issues them "
             f"when they are due: take the engine continuous, {FROM_SERVERS}."

@@ -71,7 +71,7 @@ class Profile(_Part):
     engine: str
     engine_options: dict[str, Any] = Field(default_factory=dict)
     # As with prefix_caching below: the hash of a profile without it stays.
-    fallback_engine: str = Field(
+    fallback_engine: Literal["", "sequential"] = Field(
         "",
         exclude_if=lambda engine: not engine,
         description="answers where `engine` cannot serve the model on the node; it has no options",
@@ -92,12 +92,10 @@ class Profile(_Part):
     greedy_prompts: int = Field(0, ge=0, description="first prompts whose greedy tokens like nodes must agree in")
     kind: Literal["health-check", "benchmark", "self-test"] = "benchmark"
 
-    @field_validator("scenario", "engine", "fallback_engine", "dataset")
+    @field_validator("scenario", "engine", "dataset")
     @classmethod
     def _known(cls, value: str, info: Any) -> str:
-        if info.field_name == "fallback_engine" and not value:
-            return value
-        kind = info.field_name.removeprefix("fallback_") + "s"
+        kind = info.field_name + "s"
         # Looked for by name: all are listed only where it is not there, for a large run has a profile for each node.
         there = value.isidentifier() and not value.startswith("_") and (_NODE / kind / f"{value}.py").is_file()
         if not there and not (kind == "engines" and value in ENGINES):

@@ -95,6 +95,11 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
             "The engine sequential answers one query before it takes the next",
         ),
         (asked("sequential", "mlperf-interactive"), None, "the scenario Server issues them when they are due"),
+        (
+            asked("sequential", "mlperf-server", benchmark_accuracy="only", benchmark_audit="TEST06"),
+            None,
+            "the scenario Server issues them when they are due",
+        ),
         # Replicas
         (
             asked("sequential", benchmark_replicas=2),

@@ -46,6 +46,7 @@ def test_plugins_are_the_files_that_are_there() -> None:
         (OWN.replace("sequential", "vlln"), "engine: Value error, unknown engine; there are"),
         (OWN.replace("curated", "pile"), "dataset: Value error, unknown dataset"),
         (OWN + "sample: 3\n", "sample: Extra inputs"),
+        (OWN + "fallback_engine: vllm\n", "fallback_engine: Input should be '' or 'sequential'"),
         (OWN + "limits: [{metric: qps}]\n", "limits.0: Value error, give exactly one of"),
         (OWN + "generation: {max_new_tokens: 4, min_new_tokens: 5}\n", "min_new_tokens is above"),
         (OWN + "generation: {temperature: .nan}\n", "generation.temperature"),

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import atexit
-import gc
 import itertools
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import JsonValue
 
 from benchmark.continuous_options import Options
-from benchmark.errors import InputError, RunError, SetupError, Unfit
+from benchmark.errors import InputError, SetupError, Unfit
 from benchmark.node import interfaces
 from benchmark.node.continuous import attention as kernels
-from benchmark.node.continuous import cross_check, fused
+from benchmark.node.continuous import collector, cross_check, fused
 from benchmark.node.continuous.details import describe
 from benchmark.node.continuous.fused import Fused
 from benchmark.node.continuous.memory_plan import Plan, free_bytes, make_plan
@@ -32,7 +30,7 @@ from benchmark.node.model.load import (
     find_snapshot,
     load_model,
 )
-from benchmark.node.model.prompting import encode, require_room, require_vocabulary
+from benchmark.node.model.prompting import check_prompt, encode, require_room, require_vocabulary
 from benchmark.node.options import check
 from benchmark.node.startup import Stages, process_age_s
 from benchmark.profiles import Generation
@@ -49,17 +47,6 @@ UNPLANNED = (
 )
 # How many queries the check before a run asks where there are no graphs to go through.
 CHECKED_WITHOUT_GRAPHS = 4
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keep Python's collector still: freeing what lies on the GPU in the middle of a capture would end the process."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 class Engine(interfaces.Engine):
@@ -84,8 +71,9 @@ class Engine(interfaces.Engine):
         options = self._check()
         snapshot, dtype = find_snapshot(self.settings), self.settings.benchmark_dtype
         parameters = check_files(snapshot)
-        config = read_config(snapshot)
-        self._look = require_batching(config)
+        with self._stages.stage("imports"):  # most of what it takes
+            config = read_config(snapshot)
+            self._look = require_batching(config)
         self._require_prompts(options, text_config(config))
         self._choose(options, config, self.settings.benchmark_device, dtype)
         plan = None
@@ -134,7 +122,7 @@ class Engine(interfaces.Engine):
                     size = kernels.head_size(text_config(self._model.config))
                     used = flash_kernels.choose(*self._device_and_dtype(), size, options.kernels)
                     step_runner.prepare(self._manager, used, options.max_blocks_per_request)
-            with stages.stage("warm_up"), _uncollected():  # compiles, and captures CUDA graphs, where these are on
+            with stages.stage("warm_up"), collector.still():  # compiles, and captures CUDA graphs, where these are on
                 self._manager.warmup()
             if captured := getattr(self._manager.batch_processor.model_runner, "capture_s", 0.0):
                 stages.add("warm_up", -captured)
@@ -171,12 +159,11 @@ class Engine(interfaces.Engine):
             except SetupError:
                 self.close()
                 raise
-        # What is loaded by now stays. Python would look through half a million objects again and again, and hold up all
-        # queries for a quarter of a second each time.
-        gc.collect()
-        gc.freeze()
+        collector.leave_loaded()
         before: Any = loaded.details.get("startup_s") or {}
-        details["startup_s"] = {**before, **stages.seconds, "since_process_start": process_age_s()}
+        for name, seconds in before.items():
+            stages.add(name, seconds)
+        details["startup_s"] = {**stages.seconds, "since_process_start": process_age_s()}
         return EngineInfo(name="continuous", details=loaded.details | details)
 
     def submit(self, query: Query, listener: Listener) -> None:
@@ -187,7 +174,9 @@ class Engine(interfaces.Engine):
         if self._router.broken is not None:
             raise EngineBroken(self._router.broken)
         token_ids = encode(self._tokenizer, query.prompt)
-        self._check_prompt(token_ids)
+        check_prompt(
+            token_ids, self._model.config.get_text_config(), self.generation.max_new_tokens, self._cache_tokens
+        )
         request_id = str(next(self._requests))
         self._router.add(request_id, Flight(query, listener, len(token_ids)))
         said = self._said(seed=self.generation.seed << 32 | query.seed & 0xFFFFFFFF, greedy=query.greedy)
@@ -208,7 +197,7 @@ class Engine(interfaces.Engine):
         self._router.close(CLOSE_S)
         if self._fused is not None:
             self._fused.off()
-        gc.unfreeze()
+        collector.look_again()
 
     def _cross_check(self) -> JsonValue:
         """Raise SetupError where the engine's greedy answers are other than the plain model's."""
@@ -301,17 +290,3 @@ class Engine(interfaces.Engine):
         require_room(getattr(config, "max_position_embeddings", None), self.demands, most, "the model's positions are")
         held = None if pages is None else pages * options.page_size
         require_room(held, self.demands, most, "those that num_blocks and page_size hold are")
-
-    def _check_prompt(self, token_ids: list[int]) -> None:
-        """Raise RunError for a query that could never be scheduled, or would break the device for all others."""
-        text_config = self._model.config.get_text_config()
-        total = len(token_ids) + self.generation.max_new_tokens
-        if not token_ids:
-            raise RunError("The prompt has no tokens.")
-        if not 0 <= min(token_ids) <= max(token_ids) < text_config.vocab_size:
-            raise RunError(f"The prompt has token ids outside the model's {text_config.vocab_size}.")
-        positions = getattr(text_config, "max_position_embeddings", None)
-        if positions is not None and total > positions:
-            raise RunError(f"The prompt and its answer take {total} tokens; the model has {positions} positions.")
-        if total > self._cache_tokens:
-            raise RunError(f"The prompt and its answer take {total} tokens; the KV cache holds {self._cache_tokens}.")
