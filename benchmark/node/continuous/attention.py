@@ -32,6 +32,10 @@ def choose(options: Options, config: Any, device: str, dtype: str, needs: Collec
         chosen = automatic(config, device, dtype, needs, options.kernels)
     elif (reason := missing(chosen, config, device, dtype, needs, options.kernels)) is not None:
         raise SetupError(f"engine_options: attention {chosen} is not to be had: {reason}.")
+    if chosen == TORCH_FLASH:
+        multiple = flash_kernels.choose(device, dtype, head_size(config), options.kernels).page_multiple
+        if options.page_size % multiple:
+            raise SetupError(f"engine_options: {TORCH_FLASH} needs a page_size that is a multiple of {multiple}.")
     if options.require_cuda_graph and device != "cpu" and "flash" not in chosen:
         reason = missing(TORCH_FLASH, config, device, dtype, needs, options.kernels)
         raise Unfit(

@@ -67,13 +67,8 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
 
 
 def prepare(manager: Any, kernels: flash.Kernels, max_blocks: int | None) -> None:
-    """Make the manager's cache, and have its steps run here; before `warmup`.
-
-    Raises ValueError where the pages are of a size that the kernels cannot read.
-    """
+    """Make the manager's cache, and have its steps run here; before `warmup`."""
     config = manager.continuous_batching_config
-    if config.page_size % kernels.page_multiple:
-        raise ValueError(f"torch_flash needs a page_size that is a multiple of {kernels.page_multiple}")
     # transformers has set it to 0: it knows of no kernel of that kind but those of the flash-attn packages.
     config.max_blocks_per_request = MOST_PAGES if max_blocks is None else max_blocks
     processor = manager.batch_processor = manager._create_batch_processor()

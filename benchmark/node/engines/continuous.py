@@ -263,6 +263,8 @@ class Engine(interfaces.Engine):
         with self._stages.stage("attention"):
             self._attention = kernels.choose(options, text_config(config), device, dtype, self._needs)
         self._fusing = fused.wanted(options.fuse, device)
+        if options.compile_level and (reason := fused.missing(device)) is not None:
+            raise SetupError(f"engine_options: compile_level {options.compile_level} is not to be had: {reason}.")
 
     def _said(self, **words: JsonValue) -> dict[str, JsonValue]:
         """Return what may be said with a query in this run: without sampling, say, nothing is to be said of it."""

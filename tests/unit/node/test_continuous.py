@@ -207,8 +207,9 @@ def test_fuse_is_refused_where_nothing_can_be_compiled(make: Make, monkeypatch: 
 
     monkeypatch.setattr(torch, "compile", fail)
     fused.missing.cache_clear()
-    with pytest.raises(SetupError, match=r"torch cannot compile here \(RuntimeError: Failed to find C compiler"):
-        make(fuse=True)
+    for asked in ({"fuse": True}, {"compile_level": 1}):
+        with pytest.raises(SetupError, match=r"torch cannot compile here \(RuntimeError: Failed to find C compiler"):
+            make(**asked)
     assert not make()[1].details["fused"]
     fused.missing.cache_clear()
 
