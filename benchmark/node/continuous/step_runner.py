@@ -53,7 +53,14 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
         transformers prepares the next one in the very tensors from which the GPU still reads: with longer requests in
         them than it has tokens, the kernels read past the end of their inputs.
         """
-        duration: float = super().run_one_warmup(model, num_q_tokens, max_kv_read)
+        page_size = self.cb_config.page_size
+        if max_kv_read is None and not self.kernels.any_pages:
+            # Its made-up requests fill a page, and the new token would lie in another, where no such kernel looks.
+            self.cb_config.page_size = page_size - 1
+        try:
+            duration: float = super().run_one_warmup(model, num_q_tokens, max_kv_read)
+        finally:
+            self.cb_config.page_size = page_size
         if self.cache.device.type == "cuda":
             torch.cuda.synchronize()
         return duration

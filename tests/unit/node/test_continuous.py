@@ -23,7 +23,7 @@ from benchmark.node.engines import continuous, sequential
 from benchmark.node.interfaces import EngineBroken, Prompt, Query
 from benchmark.node.model.load import LoadedModel, load_model
 from benchmark.node.model.tiny import make_tiny_model
-from benchmark.profiles import Generation
+from benchmark.profiles import Generation, load_profile
 from benchmark.records import EngineInfo
 from benchmark.settings import Settings
 from tests import architectures
@@ -137,6 +137,22 @@ def test_torchs_flash_attention_reads_and_writes_the_paged_cache(
     assert ask(engine, QUERIES).tokens == one_at_a_time
     # Where no request fits in one page, none is read where it lies.
     assert placed.called == (any_pages or options["page_size"] > 16)
+
+
+@pytest.mark.parametrize("any_pages", [True, False])
+def test_the_warm_up_stays_within_the_pages_it_was_given(
+    make: Make, any_pages: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU an index beyond a table ends the process; here transformers only notes it, and 0 seconds."""
+    write = flash_kernels.torch_kernels().write
+    exact = flash.Kernels("exact", exact_attention.read, exact_attention.answer, write, any_pages=any_pages)
+    monkeypatch.setattr(flash_kernels, "choose", lambda *about: exact)
+    monkeypatch.setattr(attention, "missing", lambda *about: None)
+    engine, _ = make(**{**load_profile("quick").engine_options, "attention": attention.TORCH_FLASH})
+    runner = engine._manager.batch_processor.model_runner
+    for tokens, cached in ((1023, 0), (1024, 2048), (1, None)):
+        assert runner.run_one_warmup(engine._model, tokens, cached) > 0
+    assert ask(engine, QUERIES[:2]).tokens.keys() == {0, 1}
 
 
 @pytest.mark.parametrize("broken_from", [2, 4])
