@@ -113,6 +113,17 @@ def _continuous(settings: Settings, profile: Profile) -> Iterator[str]:
     if "flash" in options.attention and (on_cpu or settings.benchmark_dtype == "float32"):
         needed = "a GPU, and benchmark_device is cpu" if on_cpu else "benchmark_dtype float16 or bfloat16"
         yield f"The engine continuous: attention {options.attention} needs {needed}."
+    if options.require_cuda_graph and not on_cpu:
+        if options.use_cuda_graph is False:
+            yield (
+                "The engine continuous: require_cuda_graph is true and use_cuda_graph is false: set both to false, or "
+                "leave use_cuda_graph out."
+            )
+        if options.attention != "auto" and "flash" not in options.attention:
+            yield (
+                f"The engine continuous: attention {options.attention} has no steps that can be CUDA graphs: set "
+                "require_cuda_graph to false too."
+            )
     most = profile.generation.max_new_tokens
     if options.num_blocks is not None and options.num_blocks * options.page_size <= most:
         yield (
@@ -206,7 +217,8 @@ def _servers(settings: Settings, profile: Profile) -> Iterator[str]:
 
 def _schedule(settings: Settings, profile: Profile) -> Iterator[str]:
     server = profile.scenario_options.get("scenario") == "Server"
-    if profile.engine == SEQUENTIAL and server and profile.accuracy != "only":
+    # An audit issues its queries as a measurement does.
+    if profile.engine == SEQUENTIAL and server and (profile.accuracy != "only" or settings.benchmark_audit):
         yield (
             "The engine sequential answers one query before it takes the next, and the scenario Server issues them "
             f"when they are due: take the engine continuous, {FROM_SERVERS}."

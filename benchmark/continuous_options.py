@@ -23,10 +23,18 @@ class Options(BaseModel):
     max_requests_per_batch: int | None = Field(None, ge=1, description="queries of one step")
     max_blocks_per_request: int | None = Field(None, ge=0, description="flash-attn's decoding kernel; 0: without it")
     use_cuda_graph: bool | None = Field(None, description="automatic: where all are captured before measuring")
+    require_cuda_graph: bool = Field(False, description="on a GPU, refuse what would be served without CUDA graphs")
     use_async_batching: bool | None = Field(None, description="prepare a step while the one before computes")
     q_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: queries' tokens are padded to it")
     kv_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: cached tokens are padded to it")
-    fuse: bool | None = Field(None, description="compile the small operations of each layer; automatic: on a GPU")
+    kernels: Literal["auto", "torch"] = Field(
+        "auto", description="of torch_flash; torch: those that come with it; auto: also one that a compiler makes"
+    )
+    fuse: bool | Literal["torch"] | None = Field(
+        None,
+        description="compile the small operations of each layer; automatic: on a GPU; torch: only what torch has a "
+        "kernel for, without compiling",
+    )
     compile_level: int = Field(0, ge=0, le=3, description="torch.compile: 0 off, 3 most")
     scheduler: Literal["fifo", "prefill_first"] = Field("fifo", description="which queries a step takes first")
     safety_margin: float | None = Field(None, ge=0, le=1, description="share of free pages kept from new queries")

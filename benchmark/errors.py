@@ -1,4 +1,4 @@
-"""The three ways in which the benchmark fails, each with its exit code.
+"""The ways in which the benchmark fails, each with its exit code.
 
 A message is one or more sentences for a person: what went wrong, where, and what to do.
 """
@@ -23,6 +23,10 @@ class SetupError(BenchmarkError):
     """The node is not fit to run: no GPU, no model, a package missing."""
 
     exit_code = 3
+
+
+class Unfit(SetupError):
+    """The engine cannot serve this model on this node; another engine may."""
 
 
 class RunError(BenchmarkError):

@@ -85,6 +85,9 @@ def _in_effect(profile: Profile, settings: Settings) -> Profile:
     changes: dict[str, Any] = {}
     if settings.benchmark_accuracy != "profile":
         changes["accuracy"] = settings.benchmark_accuracy
+    if settings.benchmark_engine:
+        # Asked for by name: no other is to answer.
+        changes["fallback_engine"] = ""
     if settings.benchmark_engine not in ("", profile.engine):
         # The profile's options are another engine's.
         changes |= {"engine": settings.benchmark_engine, "engine_options": {}}

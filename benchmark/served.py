@@ -16,6 +16,8 @@ from benchmark.records import EngineInfo
 from benchmark.settings import Settings, is_directory_path
 
 ENDPOINT = "endpoint"
+# In the details of an engine that answered in the place of the profile's own.
+INSTEAD_OF, BECAUSE = "instead_of", "because"
 NOT_REPORTED = "not reported by the server"
 # Hex digits of a commit that people compare.
 SHORT = 12

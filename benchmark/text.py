@@ -29,7 +29,7 @@ from benchmark.records import (
     Telemetry,
 )
 from benchmark.repeats import deciding_metric, own_median, repeat_of, spreads
-from benchmark.served import NOT_REPORTED, describe_model, server_version
+from benchmark.served import BECAUSE, INSTEAD_OF, NOT_REPORTED, describe_model, server_version
 from benchmark.verdict import answer_words, label, shown, unit, value_of
 from benchmark.words import percent, plural
 
@@ -183,7 +183,14 @@ def describe_engine(engine: EngineInfo) -> str:
     """Return its name, how many there were, and the version of the server behind it where that reports one."""
     version = server_version(engine)
     server = f", server version {version}" if version else ""
-    return f"{engine.name}, {plural(engine.replicas, 'replica')}{server}"
+    fallback = describe_fallback(engine)
+    return f"{engine.name}, {plural(engine.replicas, 'replica')}{server}" + (f"; {fallback}" if fallback else "")
+
+
+def describe_fallback(engine: EngineInfo) -> str:
+    """Return that it answered in the place of the profile's own engine, and why; empty: it is the profile's own."""
+    asked = engine.details.get(INSTEAD_OF)
+    return f"{engine.name} answered instead of {asked}: {engine.details.get(BECAUSE)}" if asked else ""
 
 
 def startup_seconds(details: Mapping[str, Any]) -> dict[str, float]:

@@ -30,7 +30,7 @@ from benchmark.records import ClusterResult, Drift, Group, NodeRow, Repeats, Run
 from benchmark.rundir import STOPPED, read_run
 from benchmark.served import describe_model, server_version
 from benchmark.settings import ResolvedSettings, Settings
-from benchmark.text import describe_audit, model_of
+from benchmark.text import describe_audit, describe_fallback, model_of
 from benchmark.words import during, plural
 
 
@@ -156,6 +156,7 @@ def _row(node: LoadedNode, asked: ResolvedSettings, group_of: Mapping[str, int],
             "gpu": comparison_key(node)["hardware"][:MAX_REASON] if node.counted else None,
             "gpus": gpus_of(node),
             "simulated": result is not None and result.engine is not None and result.engine.simulated,
+            "fallback": describe_fallback(result.engine)[:MAX_REASON] if result and result.engine else "",
             "metrics": node.metrics,
             "probes": result.probes if result and node.counted else None,
             "energy": result.telemetry.energy if result and result.telemetry and node.counted else None,

@@ -107,6 +107,24 @@ class Listener(Protocol):
         """There is no answer."""
 
 
+@dataclass(frozen=True)
+class Demands:
+    """What a run asks of its engine beside answers in the profile's `generation`."""
+
+    greedy: bool = False
+    """Whether queries come that are to be answered without sampling."""
+    token_ids: bool = False
+    """Whether answers count only with the ids of their tokens."""
+    texts: bool = False
+    """Whether prompts come that are a conversation."""
+    ids: bool = False
+    """Whether prompts come that are token ids."""
+    longest: int = 0
+    """Tokens of the longest prompt of those."""
+    highest_id: int = 0
+    """The highest id in them."""
+
+
 class Engine(ABC):
     """What generates tokens: the system under test."""
 
@@ -122,6 +140,9 @@ class Engine(ABC):
     secrets = Secrets()
     """What is shown to servers and kept nowhere, set before `load`."""
 
+    demands = Demands()
+    """What the run asks of it, set before `load`, which refuses what the engine cannot do."""
+
     def __init__(self, settings: Settings, generation: Generation, options: dict[str, Any]) -> None:
         self.settings = settings
         self.generation = generation
@@ -131,8 +152,9 @@ class Engine(ABC):
     def load(self) -> EngineInfo:
         """Get ready to answer and say what was loaded.
 
-        Raises SetupError where the node is not fit for it, InputError for options or generation settings that the
-        engine does not have.
+        Raises SetupError where the node is not fit for it, Unfit (one of those) where another engine may serve the
+        model, InputError for options, generation settings or demands that the engine does not have. All of that as
+        early as it can be known: before anything is loaded, if it does not hang on what is loaded.
         """
 
     @abstractmethod
@@ -214,6 +236,8 @@ class Conditions:
     """Whose seeds LoadGen takes."""
     begins: Callable[[float], None] = field(default=lambda least_s: None, compare=False)
     """Told before the first query, for those who watch: how long the run takes at least, in seconds."""
+    replicas: int = 1
+    """GPUs (or, on the CPU, processes) that answer."""
 
 
 @dataclass(frozen=True)

@@ -42,11 +42,19 @@ class Bench:
     mlperf_round: str = DEFAULT_ROUND
     expected_ms: float | None = None
     """What one query alone takes, as the warm-up saw it."""
+    replicas: int = 1
 
     def conditions(self, target_qps: float, purpose: Purpose = "performance", prefix: str = "") -> Conditions:
         """Return under what the scenario runs for that purpose."""
         return Conditions(
-            self.directory, target_qps, purpose, prefix, self.expected_ms, self.mlperf_round, self.progress.begin
+            self.directory,
+            target_qps,
+            purpose,
+            prefix,
+            self.expected_ms,
+            self.mlperf_round,
+            self.progress.begin,
+            self.replicas,
         )
 
     def tell(self, sample: Sample, done: int) -> None:

@@ -8,7 +8,9 @@ from pydantic import JsonValue
 
 from benchmark.errors import SetupError
 from benchmark.node.engines import endpoint
-from benchmark.node.serving.provisioned import HOST, command, free_port
+from benchmark.node.model.load import find_snapshot
+from benchmark.node.model.prompting import require_room
+from benchmark.node.serving.provisioned import HOST, command, free_port, most_tokens
 from benchmark.node.watch.environment import visible_gpus
 from benchmark.profiles import Generation
 from benchmark.provisioned_engine import ProvisionedEngine
@@ -28,13 +30,15 @@ class Engine(endpoint.Engine):
     def load(self) -> EngineInfo:
         """Start the server on a free port of loopback and wait until it serves the model.
 
-        Raises InputError for options that do not exist, SetupError where the environment or the model is not there,
-        GPUs are too few, or the server does not start.
+        Raises InputError for options that do not exist and prompts that are too long, SetupError where the environment
+        or the model is not there, GPUs are too few, or the server does not start.
         """
         options = self.declared.check_options(self.options)
         self._gpus = self._used(options.tensor_parallel_size)
         port = free_port()
         start = command(self.declared, self.settings, options, port, self._gpus // options.tensor_parallel_size)
+        most = most_tokens(self.declared, options, find_snapshot(self.settings))
+        require_room(most, self.demands, self.generation.max_new_tokens, "max_model_len is")
         # Whoever looks into the log while it starts, or after it did not, finds what was asked there too.
         print(f"Starting {self.called}: {start}", flush=True)
         self.settings = self.settings.model_copy(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmark.errors import BenchmarkError, InputError
+from benchmark.errors import BenchmarkError, InputError, SetupError, Unfit
 from benchmark.node.interfaces import Answer, Engine, EngineBroken, Query
 from benchmark.node.registry import plain_engine
 from benchmark.profiles import Generation
@@ -41,10 +41,10 @@ class Loaded:
 
 @dataclass(frozen=True)
 class NotLoaded:
-    """The engine cannot be loaded, and why; `input` says whether the settings are to blame."""
+    """The engine cannot be loaded, and why; `kind`: what to raise."""
 
     reason: str
-    input: bool
+    kind: type[BenchmarkError]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def serve(assignment: Assignment, pipe: Connection) -> None:
         info = made.load()
     except Exception as error:
         reason = str(error) if isinstance(error, BenchmarkError) else f"{type(error).__name__}: {error}"
-        teller.send(NotLoaded(reason, isinstance(error, InputError)))
+        kind = next((kind for kind in (InputError, Unfit) if isinstance(error, kind)), SetupError)
+        teller.send(NotLoaded(reason, kind))
         return
     teller.send(Loaded(info, _device(assignment.settings.benchmark_device)))
     while True:

@@ -180,9 +180,9 @@ class Replicated(Engine):
         except (EOFError, OSError):
             raise SetupError(f"While loading, {replica.death()}") from None
         if isinstance(message, NotLoaded):
-            if message.input:
-                raise InputError(message.reason)
-            raise SetupError(f"{replica}: {message.reason}")
+            # Of settings and of the model the replica is not to blame.
+            whose = f"{replica}: " if message.kind is SetupError else ""
+            raise message.kind(f"{whose}{message.reason}")
         assert isinstance(message, Loaded)  # noqa: S101 # the first message of a replica is one of the two
         return message
 

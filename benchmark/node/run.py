@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,15 +21,17 @@ from benchmark.errors import BenchmarkError, RunError
 from benchmark.files import write_atomic, write_record
 from benchmark.loadgen_log import SOLO
 from benchmark.node.accuracy import has_references, require_scoring
-from benchmark.node.interfaces import Workload
+from benchmark.node.interfaces import Demands, Engine, Workload
+from benchmark.node.loading import demands_of, load_engine
 from benchmark.node.lock import ALONE, STARTING, Lock
 from benchmark.node.machine import CPU, Claim, claim_machine, who_measures
 from benchmark.node.measuring import Bench, Pass, judge_answers, run_audit
+from benchmark.node.model.load import find_snapshot
+from benchmark.node.model.tokenizer import load_tokenizer
 from benchmark.node.peak import FIRST_GUESS, PeakFinder
 from benchmark.node.probes.hardware import BESIDE_A_SERVER, probe_hardware, probed_directory, serves_already
 from benchmark.node.progress import ProgressWriter
 from benchmark.node.registry import load_dataset, make_scenario
-from benchmark.node.replicas import make_engine
 from benchmark.node.together import Start, end_turn, wait_for_start, wait_for_turn
 from benchmark.node.watch.environment import foreign_processes, require_idle, validate_environment
 from benchmark.node.watch.full_memory import explain, is_full
@@ -195,8 +198,12 @@ class _Run:
             info = DatasetInfo(name=dataset.name, prompts=len(dataset.prompts), sha256=dataset.sha256)
             self._update(dataset=info)
             scenario = make_scenario(profile.scenario, dict(profile.scenario_options))
-            if profile.accuracy != "off" and has_references(dataset):
-                require_scoring()  # now, and not after an hour of measuring
+            scored = profile.accuracy != "off" and has_references(dataset)
+            if scored:
+                # Now, and not after an hour of measuring.
+                require_scoring()
+                load_tokenizer(find_snapshot(settings))
+            demands = demands_of(profile, dataset, token_ids=scored or bool(settings.benchmark_audit))
         # An engine that only waits says nothing of the hardware either.
         if settings.benchmark_probes == "on" and profile.engine != SIMULATED:
             self._probe(environment)
@@ -206,10 +213,8 @@ class _Run:
                 self.watch = start_watch(self.request.directory, environment)
                 stack.callback(self.watch.close)
             with self._stage("loading"):
-                engine = make_engine(profile.engine, settings, profile.generation, dict(profile.engine_options))
-                engine.directory, engine.secrets = self.request.directory, self.request.secrets
-                stack.callback(engine.close)
-                self._update(engine=engine.load())
+                engine, loaded = load_engine(profile, settings, partial(self._equip, demands), stack)
+                self._update(engine=loaded)
             bench = Bench(
                 engine,
                 scenario,
@@ -218,6 +223,7 @@ class _Run:
                 self.request.directory,
                 self.progress,
                 settings.benchmark_mlperf_round,
+                replicas=loaded.replicas,
             )
             with self._stage("warm-up", profile.warmup):
                 self._warm_up(bench)
@@ -247,6 +253,9 @@ class _Run:
             probes = probe_hardware(directory, 0 if busy else len(seen.gpus))
             notes = (BESIDE_A_SERVER,) if busy and seen.gpus else ()
             self._update(probes=probes.model_copy(update={"notes": (*notes, *probes.notes)}))
+
+    def _equip(self, demands: Demands, engine: Engine) -> None:
+        engine.directory, engine.secrets, engine.demands = self.request.directory, self.request.secrets, demands
 
     def _claim(self, seen: Environment) -> None:
         """Keep others from measuring here at the same time, or wait for their end."""

@@ -81,6 +81,12 @@ class Profile(_Part):
     scenario_options: dict[str, Any] = Field(default_factory=dict, description="of the scenario: see below")
     engine: str = Field(description="what answers them")
     engine_options: dict[str, Any] = Field(default_factory=dict, description="of the engine: see below")
+    # As with prefix_caching below: the hash of a profile without it stays.
+    fallback_engine: Literal["", "sequential"] = Field(
+        "",
+        exclude_if=lambda engine: not engine,
+        description="answers where `engine` cannot serve the model on the node; it has no options",
+    )
     dataset: str = Field(description="the prompts")
     dataset_options: dict[str, Any] = Field(default_factory=dict, description="of the dataset: see below")
     min_prompts: int = Field(1, ge=1, description="a smaller dataset makes the verdict invalid")

@@ -51,6 +51,7 @@ class NodeRow(Record):
     gpu: Text | None = None
     gpus: Count = 0
     simulated: bool = False
+    fallback: Text = Field("", description="which engine answered instead of the profile's, and why; empty: its own")
     metrics: Metrics | None = None
     probes: HardwareProbes | None = None
     energy: Energy | None = None

@@ -23,7 +23,7 @@ MODEL = "org/tiny-llama"
 
 @pytest.fixture
 def whole(playbooks: Playbooks, full_venv: Path) -> Playbooks:
-    """Two nodes with hf_cache_source hub, the sequential engine and the profile quick."""
+    """Two nodes with hf_cache_source hub and the profile quick, which the engine continuous answers."""
     playbooks.venv = full_venv
     playbooks.variables = {
         "benchmark_profile": "quick",
@@ -57,7 +57,7 @@ def test_the_whole_job_and_the_token_is_nowhere(whole: Playbooks, tiny_model: Pa
     assert cluster["counted"] == 2
     results = [json.loads(next(done.run_dir.glob(f"nodes/{n}/mlperf_*.json")).read_text()) for n in ("jw2", "jw3")]
     for result in results:
-        assert result["engine"]["name"] == "sequential"
+        assert result["engine"]["name"] == "continuous"
         assert result["engine"]["details"]["commit"] == model.commit
         assert result["metrics"]["queries"]["completed"] == 20
         assert result["metrics"]["output_tokens"] == 20 * 64

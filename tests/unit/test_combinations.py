@@ -77,7 +77,11 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
             "benchmark_engine_options.ttft_ms is 'slow': it must be a number.",
         ),
         (options("vllm", page_size=16), None, "page_size is not an option of the engine vllm. There are max_model_len"),
-        ({"benchmark_engine_options": {"page_size": 16}}, None, "page_size is an option of continuous."),
+        (
+            {"benchmark_profile": "quick-generate", "benchmark_engine_options": {"page_size": 16}},
+            None,
+            "page_size is an option of continuous.",
+        ),
         # The profile's own, in its file
         (
             {},
@@ -113,6 +117,16 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
             "attention flash_attention_2 needs benchmark_dtype float16 or bfloat16.",
         ),
         (
+            {"benchmark_engine_options": {"attention": "sdpa"}},
+            None,
+            "attention sdpa has no steps that can be CUDA graphs: set require_cuda_graph to false too.",
+        ),
+        (
+            options("continuous", use_cuda_graph=False),
+            None,
+            "require_cuda_graph is true and use_cuda_graph is false: set both to false",
+        ),
+        (
             options("continuous", num_blocks=2, page_size=16),
             None,
             "2 pages (num_blocks) of 16 tokens (page_size) do not",
@@ -123,6 +137,11 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
             "The engine sequential answers one query before it takes the next",
         ),
         (asked("sequential", "mlperf-interactive"), None, "the scenario Server issues them when they are due"),
+        (
+            asked("sequential", "mlperf-server", benchmark_accuracy="only", benchmark_audit="TEST06"),
+            None,
+            "the scenario Server issues them when they are due",
+        ),
         # Replicas
         (
             asked("sequential", benchmark_replicas=2),
@@ -149,8 +168,8 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (asked("vllm"), SYNTHETIC, "max_model_len is 8192, and the profile's longest prompt and its answer take 9064"),
         # Servers
         (asked("endpoint"), None, "The engine is endpoint and there is none: set benchmark_endpoint_urls"),
-        (URL, None, "benchmark_endpoint_urls is set, and the engine sequential asks no server"),
-        ({"benchmark_endpoint_start": "x"}, None, "benchmark_endpoint_start is set, and the engine sequential asks no"),
+        (URL, None, "benchmark_endpoint_urls is set, and the engine continuous asks no server"),
+        ({"benchmark_endpoint_start": "x"}, None, "benchmark_endpoint_start is set, and the engine continuous asks no"),
         (asked("continuous", **URL, benchmark_endpoint_start="x"), None, "benchmark_endpoint_start are set, and the"),
         (
             asked("endpoint", **URL, benchmark_endpoint_api="chat"),
@@ -192,7 +211,8 @@ def test_what_cannot_work_is_refused(
 
 
 @pytest.mark.parametrize(
-    "profile", ["quick", "mlperf-server", "mlperf-interactive", "mlperf-offline", "mlperf-singlestream"]
+    "profile",
+    ["quick", "quick-generate", "mlperf-server", "mlperf-interactive", "mlperf-offline", "mlperf-singlestream"],
 )
 @pytest.mark.parametrize("engine", ["sequential", "continuous", "vllm", "endpoint"])
 @pytest.mark.parametrize("accuracy", ["profile", "off", "with-performance", "only"])
@@ -216,6 +236,7 @@ def test_every_engine_takes_every_profile_it_can(engine: str, profile: str, accu
             | {"benchmark_device": "cpu", "benchmark_replicas": 2},
             None,
         ),
+        (options("continuous", attention="sdpa", require_cuda_graph=False), None),
         (asked("continuous"), {**CLOSED, "generation": {"temperature": 1.0, "top_k": 5, "top_p": 0.9}}),
         (asked("continuous"), SYNTHETIC),
         (options("vllm", max_model_len=10_000), SYNTHETIC),

@@ -53,6 +53,7 @@ def test_plugins_are_the_files_that_are_there() -> None:
         (OWN.replace("sequential", "vlln"), "engine is 'vlln': there is no such engine: did you mean vllm? There are"),
         (OWN.replace("curated", "pile"), "dataset is 'pile': there is no such dataset. There are"),
         (OWN + "sample: 3\n", "own.yaml: sample is not a field: did you mean samples? There are name, version,"),
+        (OWN + "fallback_engine: vllm\n", "fallback_engine is 'vllm': it must be"),
         (OWN + "limits: [{metric: qps}]\n", "limits.0: give exactly one of"),
         (OWN + "generation: {max_new_tokens: 4, min_new_tokens: 5}\n", "min_new_tokens is above"),
         (OWN + "generation: {temperature: .nan}\n", "generation.temperature is not a finite number: it must be"),

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from benchmark.cluster.stored.read import KIND, kind_of
+from benchmark.cluster.stored.read import KIND, fallback_of, kind_of
 from benchmark.probed import figures
-from benchmark.records import ClusterResult, Energy, Metrics, NodeRow, RunRecord
+from benchmark.records import ClusterResult, Energy, Group, Metrics, NodeRow, RunRecord
 from benchmark.text import clean
 
 PREFIX = "llm_benchmark_"
@@ -83,9 +83,10 @@ class Exported:
         return (row for row in self.result.nodes if row.node in self.nodes)
 
 
-def labels_of(run: RunRecord, node: str) -> Labels:
+def labels_of(run: RunRecord, row: NodeRow, groups: Sequence[Group]) -> Labels:
     """Return what tells a node's series apart from all others; every series begins with these labels."""
-    return {"node": node, **dict(zip(KIND, kind_of(run.nodes[node]), strict=True))}
+    kind = kind_of(run.nodes[row.node], fallback_of(row, groups))
+    return {"node": row.node, **dict(zip(KIND, kind, strict=True))}
 
 
 def whole(run: RunRecord, result: ClusterResult) -> Exported:
@@ -98,7 +99,7 @@ def prometheus_lines(runs: Sequence[Exported]) -> Iterator[str]:
 
     The runs must not have the same node with the same request twice.
     """
-    found = [(labels_of(one.run, row.node), row, one) for one in runs for row in one.rows]
+    found = [(labels_of(one.run, row, one.result.groups), row, one) for one in runs for row in one.rows]
     yield from _metric("run_info", "which run a node's values are of", [
         ({**labels, "run_id": one.run.run_id, "results_dir": one.origin}, 1.0) for labels, _, one in found
     ])  # fmt: skip

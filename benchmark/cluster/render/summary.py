@@ -117,6 +117,7 @@ def _section(group: Group, rows: Sequence[NodeRow]) -> Section:
         queries=queries,
         probes=probes,
         totals=(
+            *_engine(members),
             *(_totals(group, len({row.attempt for row in members})) if queries else ()),
             *_answers(members),
             *_prefix_cache(members),
@@ -152,6 +153,16 @@ def _totals(group: Group, attempts: int) -> Iterable[tuple[str, str]]:
         )
     if group.worst_p99_node is not None:
         yield "Worst node", f"{group.worst_p99_node}: P99 latency {figure(group.worst_p99_latency_ms)} ms"
+
+
+def _engine(members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
+    """Yield which nodes another engine than the profile's answered on, and why; nothing where none did."""
+    nodes: dict[str, list[str]] = {}
+    for row in members:
+        if row.fallback:
+            nodes.setdefault(row.fallback, []).append(row.node)
+    if nodes:
+        yield "Engine", "\n".join(f"{some(names)}: {brief(words, 400)}" for words, names in nodes.items())
 
 
 def _answers(rows: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:

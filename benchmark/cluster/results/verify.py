@@ -31,7 +31,7 @@ def check_origin(result: NodeResult, run: RunRecord, node: str) -> None:
     asked = run.nodes[node]
     for path, claimed, given in differences(result.resolved.model_dump(), asked.model_dump()):
         raise InputError(f"it was measured with other settings than were asked: {path} is {claimed!r}, not {given!r}.")
-    if result.engine is not None and result.engine.name != asked.profile.engine:
+    if result.engine is not None and result.engine.name not in {asked.profile.engine, asked.profile.fallback_engine}:
         raise InputError(f"the engine {result.engine.name} answered where {asked.profile.engine} was asked for.")
 
 

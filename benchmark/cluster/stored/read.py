@@ -117,7 +117,8 @@ def read_stored(results: Path, run_id: str) -> dict[str, Any]:
             [_place(probes, (one.metric, one.unit)), one.median]
             for one in figures(row.probes).values() if one.better is not None and one.median > 0
         ]  # fmt: skip
-        nodes[node] = [state, stage, reason, _place(kinds, kind_of(asked)), group, values, probed]
+        kind = _place(kinds, kind_of(asked, fallback_of(row, groups)))
+        nodes[node] = [state, stage, reason, kind, group, values, probed]
     return {
         "created_at": run.created_at,
         "inventory": list(run.inventory),
@@ -133,8 +134,18 @@ def history_key(group: Group, row: NodeRow) -> str:
     return canonical_sha256([sorted(group.key.items()), row.gpus, row.rate])[:16]
 
 
-def kind_of(asked: ResolvedSettings) -> tuple[str, ...]:
-    """Return the values of KIND for what a node was asked: known also of a node that failed."""
+def fallback_of(row: NodeRow | None, groups: Sequence[Group]) -> str:
+    """Return the engine that answered in the place of the profile's own; empty: that one did, or none."""
+    if row is None or not row.fallback or row.group is None or row.group >= len(groups):
+        return ""
+    return groups[row.group].key.get("engine", "")
+
+
+def kind_of(asked: ResolvedSettings, fallback: str = "") -> tuple[str, ...]:
+    """Return the values of KIND for what a node was asked: known also of a node that failed.
+
+    Another engine than the one asked for makes another kind.
+    """
     settings, profile = asked.settings, asked.profile
     scenario = str(profile.scenario_options.get("scenario", profile.scenario))
     if not profile.loads_model:
@@ -154,7 +165,7 @@ def kind_of(asked: ResolvedSettings) -> tuple[str, ...]:
         settings.benchmark_target_qps if scenario == "Server" else None,
         profile.model_dump(mode="json"),
     ]
-    return profile.name, scenario, model, profile.engine, canonical_sha256(deciding)[:8]
+    return profile.name, scenario, model, fallback or profile.engine, canonical_sha256(deciding)[:8]
 
 
 def _state(directory: Path, node: str, row: NodeRow | None) -> tuple[str, str, str]:

@@ -11,6 +11,8 @@ import inspect
 from collections.abc import Collection
 from typing import Any
 
+from benchmark.continuous_options import Options
+from benchmark.errors import SetupError, Unfit
 from benchmark.node.continuous import flash, flash_kernels, paged_eager
 
 # In the name, "flash" makes transformers pack the requests without a mask; a digit would promise the flash-attn
@@ -19,10 +21,34 @@ TORCH_FLASH = "torch_flash"
 EAGER = paged_eager.NAME
 
 
-def automatic(config: Any, device: str, dtype: str, needs: Collection[str] = ()) -> str:
+def choose(options: Options, config: Any, device: str, dtype: str, needs: Collection[str] = ()) -> str:
+    """Return the attention that a profile's options come to here.
+
+    Raises SetupError where the one that is asked for is not to be had, Unfit where steps could not be CUDA graphs and
+    have to be.
+    """
+    chosen: str = options.attention
+    if chosen == "auto":
+        chosen = automatic(config, device, dtype, needs, options.kernels)
+    elif (reason := missing(chosen, config, device, dtype, needs, options.kernels)) is not None:
+        raise SetupError(f"engine_options: attention {chosen} is not to be had: {reason}.")
+    if chosen == TORCH_FLASH:
+        multiple = flash_kernels.choose(device, dtype, head_size(config), options.kernels).page_multiple
+        if options.page_size % multiple:
+            raise SetupError(f"engine_options: {TORCH_FLASH} needs a page_size that is a multiple of {multiple}.")
+    if options.require_cuda_graph and device != "cpu" and "flash" not in chosen:
+        reason = missing(TORCH_FLASH, config, device, dtype, needs, options.kernels)
+        raise Unfit(
+            f"Continuous batching has no attention here whose steps can be CUDA graphs ({TORCH_FLASH}: {reason})."
+        )
+    return chosen
+
+
+def automatic(config: Any, device: str, dtype: str, needs: Collection[str] = (), own: str = "auto") -> str:
     """Return the fastest attention that is known. On a CPU that is eager: 1.7 times sdpa, which has a mask to expand.
 
-    `config` is that of the language model; `needs` is what its attention asks for beyond the usual, as in `Look`.
+    `config` is that of the language model; `needs` is what its attention asks for beyond the usual, as in `Look`;
+    `own`: which kernels of `torch_flash` may be taken.
 
     The flash-attn package, of which benchmarks/engine.py has no figures yet, comes where `torch_flash` does not run.
     """
@@ -30,11 +56,14 @@ def automatic(config: Any, device: str, dtype: str, needs: Collection[str] = ())
         return EAGER
     best_first = (TORCH_FLASH, "flash_attention_3", "flash_attention_2")
     return next(
-        (name for name in best_first if missing(name, config, device, dtype, needs) is None), EAGER if needs else "sdpa"
+        (name for name in best_first if missing(name, config, device, dtype, needs, own) is None),
+        EAGER if needs else "sdpa",
     )
 
 
-def missing(name: str, config: Any, device: str, dtype: str, needs: Collection[str] = ()) -> str | None:
+def missing(
+    name: str, config: Any, device: str, dtype: str, needs: Collection[str] = (), own: str = "auto"
+) -> str | None:
     """Return why this machine and model cannot do attention `name`, as the end of a sentence; None: it can."""
     if needs and name in ("sdpa", TORCH_FLASH):
         return f"it does not know the model's {' and '.join(sorted(needs))}"
@@ -45,7 +74,7 @@ def missing(name: str, config: Any, device: str, dtype: str, needs: Collection[s
     if dtype == "float32":
         return "it needs benchmark_dtype float16 or bfloat16"
     if name == TORCH_FLASH:
-        return _torch_flash_missing(config, device, dtype)
+        return _torch_flash_missing(config, device, dtype, own)
     from transformers.utils import import_utils
 
     version = name[-1]
@@ -73,7 +102,7 @@ def plain(needs: Collection[str]) -> str:
     return "eager" if needs else "sdpa"
 
 
-def _torch_flash_missing(config: Any, device: str, dtype: str) -> str | None:
+def _torch_flash_missing(config: Any, device: str, dtype: str, own: str = "auto") -> str | None:
     from transformers.generation.continuous_batching.cache import PagedAttentionCache
 
     if getattr(config, "sliding_window", None) or set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
@@ -81,7 +110,7 @@ def _torch_flash_missing(config: Any, device: str, dtype: str) -> str | None:
     if "kwargs" not in inspect.signature(PagedAttentionCache.update).parameters:
         return "it needs transformers 5.23"
     try:
-        flash_kernels.choose(device, dtype, head_size(config))
+        flash_kernels.choose(device, dtype, head_size(config), own)
     except RuntimeError as error:
         return str(error)
     return None

@@ -13,6 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import JsonValue
+
+from benchmark.errors import SetupError
+
 # How far below the largest logit the chosen token's may lie, in standard deviations of the logits. A token that has
 # nothing to do with the prompt lies three or more below.
 EXACT_TOLERANCE = 0.01
@@ -65,6 +69,13 @@ def shortfalls(model: Any, asked: Sequence[Probe], answers: Sequence[Sequence[in
     return found
 
 
-def tolerance(dtype: str) -> float:
-    """Return what is tolerated for weights of that precision."""
-    return EXACT_TOLERANCE if dtype == "float32" else HALF_TOLERANCE
+def judge(short: Sequence[float], dtype: str) -> dict[str, JsonValue]:
+    """Return what `shortfalls` come to; raises SetupError where one is more than that precision explains."""
+    worst = max(short)
+    if worst > (EXACT_TOLERANCE if dtype == "float32" else HALF_TOLERANCE):
+        raise SetupError(
+            f"The engine does not answer as the model itself would: of {len(short)} tokens the worst lies "
+            f"{worst:.2f} standard deviations below the model's choice. Set fuse: false, use_cuda_graph: false or "
+            "attention: sdpa in benchmark_engine_options to find what is wrong here."
+        )
+    return {"tokens": len(short), "same": sum(one == 0 for one in short), "worst": round(worst, 4)}

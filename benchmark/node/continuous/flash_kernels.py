@@ -16,14 +16,14 @@ PAGE_SIZE = 256
 
 
 @functools.cache
-def choose(device: str, dtype: str, head_size: int = 64) -> Kernels:
-    """Return the fastest kernels that run here and are right.
+def choose(device: str, dtype: str, head_size: int = 64, wanted: str = "auto") -> Kernels:
+    """Return the fastest kernels that run here and are right; `wanted` "torch": of those that need no compiler.
 
     Raises RuntimeError with the reasons, as the end of a sentence, where there are none, and SetupError where memory is
     too full to try: that says nothing of the kernels, and others would be measured than on a node that had room.
     """
     reasons = []
-    for make in (triton_kernels, torch_kernels):
+    for make in (torch_kernels,) if wanted == "torch" else (triton_kernels, torch_kernels):
         try:
             kernels = make()
             worst = trial(kernels, device, dtype, head_size)

@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from benchmark.errors import SetupError
 
 ROTARY = "apply_rotary_pos_emb"
+How = Literal["compiled", "torch"]
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
@@ -29,19 +33,38 @@ def missing(device: str) -> str | None:
     return None
 
 
+def wanted(fuse: bool | Literal["torch"] | None, device: str) -> How | None:
+    """Return how to fuse, where a profile asks for `fuse`; None: not. Raises SetupError where it must and cannot."""
+    if fuse is False or (fuse is not True and device == "cpu"):
+        return None
+    if fuse == "torch":
+        return "torch"
+    reason = missing(device)
+    if fuse and reason is not None:
+        raise SetupError(f"engine_options: fuse: true is not to be had: {reason}.")
+    return "compiled" if reason is None else None
+
+
 def _trial(states: Any) -> Any:
     return states * 2 + 1
 
 
 class Fused:
-    """A model's small operations, compiled at their first use; `on` and `off` as often as one likes."""
+    """A model's small operations, compiled at their first use; `on` and `off` as often as one likes.
 
-    def __init__(self, model: Any) -> None:
+    With "torch" only its norms, by the kernel that torch has for them: one in the place of seven.
+    """
+
+    def __init__(self, model: Any, how: How = "compiled") -> None:
         import torch
 
-        compiled: dict[Any, Any] = {}
         self._modules: list[tuple[Any, Any]] = []
         self._rotary: dict[Any, tuple[Any, Any]] = {}
+        if how == "torch":
+            self._modules += _torchs_norms(model)
+            self.names = sorted({type(module).__name__ for module, _ in self._modules})
+            return
+        compiled: dict[Any, Any] = {}
         names = set()
         for name, module in model.named_modules():
             kind = type(module)
@@ -56,7 +79,7 @@ class Fused:
                 self._rotary[home] = plain, torch.compile(_by_token(plain), dynamic=True)
                 names.add(ROTARY)
         self.names = sorted(names)
-        """What is compiled."""
+        """What is fused."""
 
     def on(self) -> None:
         """Have the model use what is compiled."""
@@ -71,6 +94,27 @@ class Fused:
             vars(module).pop("forward", None)
         for home, (plain, _) in self._rotary.items():
             setattr(home, ROTARY, plain)
+
+
+def _torchs_norms(model: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the model's norms that do what torch's kernel does, each with it; families have norms of many kinds."""
+    import torch
+
+    for module in model.modules():
+        weight, epsilon = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
+        if not type(module).__name__.endswith("RMSNorm") or weight is None or epsilon is None:
+            continue
+        fast = functools.partial(_norm, weight=weight, epsilon=epsilon)
+        trial = torch.linspace(-3, 3, 3 * weight.numel(), dtype=weight.dtype, device=weight.device).view(1, 3, -1)
+        with torch.inference_mode():
+            if torch.allclose(fast(trial).float(), type(module).forward(module, trial).float(), 0.02, 0.02):
+                yield module, fast
+
+
+def _norm(states: Any, weight: Any, epsilon: float) -> Any:
+    import torch
+
+    return torch.nn.functional.rms_norm(states, (states.shape[-1],), weight, epsilon)
 
 
 def _compile(kind: Any) -> Any:

@@ -1,8 +1,9 @@
 """What may be chosen next, said for each query apart, in transformers' continuous batching.
 
-Its steps sample all tokens or none, and it drops the processor with which `generate` keeps answers from ending. So
-each processor here has a number per query among a step's inputs. It is worked out before the step, on the host, and
-lies in a tensor that stays where it is; the step itself never looks at values from Python: CUDA graphs need that.
+Its steps sample all tokens or none, all from one stream of chance, and it drops the processor with which `generate`
+keeps answers from ending. So each processor here has a number per query among a step's inputs. It is worked out before
+the step, on the host, and lies in a tensor that stays where it is; the step itself never looks at values from Python:
+CUDA graphs need that.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import Any
 import torch
 from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessor
 
-GREEDY, MIN_NEW_TOKENS = "greedy", "min_new_tokens"
+GREEDY, MIN_NEW_TOKENS, SEED = "greedy", "min_new_tokens", "seed"
 """What `add_request` takes, once the processor is inserted."""
+# Bits of chance that a float32 holds with a half added: none of them becomes 0 or 1.
+CHANCE_BITS = 23
 
 
 class Greedy(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # transformers has no types here
@@ -34,9 +37,36 @@ class Greedy(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # transfo
 
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
         """Return the scores, (tokens, vocabulary), with all but the highest struck out where that is asked."""
-        best = scores.argmax(dim=-1, keepdim=True)
-        alone = torch.full_like(scores, -torch.inf).scatter(-1, best, 0.0)
-        return torch.where(tensor_arg[: scores.size(0)].bool()[:, None], alone, scores)
+        return torch.where(tensor_arg[: scores.size(0)].bool()[:, None], _highest_alone(scores), scores)
+
+
+class Drawn(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # transformers has no types here
+    """Draws each token by its query's own seed, and leaves that token alone: an answer depends on no other query.
+
+    The highest of scores with Gumbel noise is drawn with the probabilities of their softmax.
+    """
+
+    supported_kwargs = {SEED: int}  # noqa: RUF012 # as the base class declares it
+    ignored_kwargs = ()
+
+    def fill_defaults(self, int32_tensor: torch.Tensor) -> None:
+        """Any chance will do."""
+        int32_tensor.fill_(0)
+
+    def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> torch.Tensor:
+        """Return for each query what its next token is drawn by: its seed and the token's place, mixed."""
+        asked = [one.state.logit_processor_kwargs.get(SEED, 0) for one in requests_with_new_token]
+        places = [_answered(one.state) for one in requests_with_new_token]
+        word = _mixed(torch.tensor([_signed(seed) for seed in asked], dtype=torch.int32))
+        word ^= torch.tensor([_signed(seed >> 32) for seed in asked], dtype=torch.int32)
+        return _mixed(word ^ torch.tensor([_signed(place * 0x9E3779B1) for place in places], dtype=torch.int32))
+
+    def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
+        """Return the scores, (tokens, vocabulary), with all but the drawn token struck out."""
+        tokens = torch.arange(scores.size(-1), dtype=torch.int32, device=scores.device)
+        words = _mixed(_mixed(tokens) ^ tensor_arg[: scores.size(0), None])
+        chance = (_shifted(words, 32 - CHANCE_BITS).float() + 0.5) / 2**CHANCE_BITS
+        return _highest_alone(scores - torch.log(-torch.log(chance)))
 
 
 class MinNewTokens(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # transformers has no types here
@@ -60,10 +90,7 @@ class MinNewTokens(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # t
             state = one.state
             own = state.logit_processor_kwargs
             least = own.get(MIN_NEW_TOKENS, self._least) if own else self._least
-            # Counted by what will be in the cache after the step, not by the tokens that are known: the last may still
-            # be being computed. A query that had to make room for others comes again with its tokens in its prompt.
-            tokens = state.position_offset - (state._true_initial_tokens or len(state.initial_tokens))
-            short.append(tokens < least)
+            short.append(_answered(state) < least)
         return torch.tensor(short, dtype=torch.int32)
 
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
@@ -76,10 +103,41 @@ class MinNewTokens(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # t
         return scores
 
 
-def insert(manager: Any, processor: ContinuousBatchingLogitsProcessor) -> None:
-    """Let scores go through the processor before all others; before the manager's cache is made."""
+def insert(manager: Any, processor: ContinuousBatchingLogitsProcessor, last: bool = False) -> None:
+    """Let scores go through the processor before all others, or after them; before the manager's cache is made."""
     processors = manager.logit_processor
-    processors.logits_processor.insert(0, processor)
+    processors.logits_processor.insert(len(processors.logits_processor) if last else 0, processor)
     processors.tensors_required += 1
     processors.supported_keys.update(processor.supported_kwargs)
     processors.do_processing = True
+
+
+def _answered(state: Any) -> int:
+    """Return how many tokens a query has before its next.
+
+    Counted by what will be in the cache after the step, not by the tokens that are known: the last may still be being
+    computed. A query that had to make room for others comes again with its tokens in its prompt.
+    """
+    return int(state.position_offset - (state._true_initial_tokens or len(state.initial_tokens)))
+
+
+def _highest_alone(scores: torch.Tensor) -> torch.Tensor:
+    best = scores.argmax(dim=-1, keepdim=True)
+    return torch.full_like(scores, -torch.inf).scatter(-1, best, 0.0)
+
+
+def _mixed(words: torch.Tensor) -> torch.Tensor:
+    """Return int32 words with each bit spread over all 32, as MurmurHash3 ends; products keep their low 32 bits."""
+    words = (words ^ _shifted(words, 16)) * _signed(0x85EBCA6B)
+    words = (words ^ _shifted(words, 13)) * _signed(0xC2B2AE35)
+    return words ^ _shifted(words, 16)
+
+
+def _shifted(words: torch.Tensor, bits: int) -> torch.Tensor:
+    """Return int32 words shifted to the right, filled up with zeros."""
+    return (words >> bits) & (2 ** (32 - bits) - 1)
+
+
+def _signed(number: int) -> int:
+    """Return the low 32 bits of a number as an int32 has them."""
+    return ((number & 0xFFFFFFFF) ^ 2**31) - 2**31

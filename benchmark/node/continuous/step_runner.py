@@ -53,7 +53,14 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
         transformers prepares the next one in the very tensors from which the GPU still reads: with longer requests in
         them than it has tokens, the kernels read past the end of their inputs.
         """
-        duration: float = super().run_one_warmup(model, num_q_tokens, max_kv_read)
+        page_size = self.cb_config.page_size
+        if max_kv_read is None and not self.kernels.any_pages:
+            # Its made-up requests fill a page, and the new token would lie in another, where no such kernel looks.
+            self.cb_config.page_size = page_size - 1
+        try:
+            duration: float = super().run_one_warmup(model, num_q_tokens, max_kv_read)
+        finally:
+            self.cb_config.page_size = page_size
         if self.cache.device.type == "cuda":
             torch.cuda.synchronize()
         return duration
@@ -67,13 +74,8 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
 
 
 def prepare(manager: Any, kernels: flash.Kernels, max_blocks: int | None) -> None:
-    """Make the manager's cache, and have its steps run here; before `warmup`.
-
-    Raises ValueError where the pages are of a size that the kernels cannot read.
-    """
+    """Make the manager's cache, and have its steps run here; before `warmup`."""
     config = manager.continuous_batching_config
-    if config.page_size % kernels.page_multiple:
-        raise ValueError(f"torch_flash needs a page_size that is a multiple of {kernels.page_multiple}")
     # transformers has set it to 0: it knows of no kernel of that kind but those of the flash-attn packages.
     config.max_blocks_per_request = MOST_PAGES if max_blocks is None else max_blocks
     processor = manager.batch_processor = manager._create_batch_processor()

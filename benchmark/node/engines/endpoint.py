@@ -24,7 +24,7 @@ from benchmark.node.serving.cache_counters import PrefixCacheCount, Tally
 from benchmark.node.serving.client import Client, Request
 from benchmark.node.serving.process import SERVER, ServerProcess
 from benchmark.node.serving.readiness import wait_until_ready
-from benchmark.node.serving.request import ROUTES, Api, body
+from benchmark.node.serving.request import ROUTES, Api, api_for, body
 from benchmark.node.serving.slots import raise_handle_limit
 from benchmark.node.watch.environment import visible_gpus
 from benchmark.records import EngineInfo, Serving
@@ -62,8 +62,8 @@ class Engine(interfaces.Engine):
     def load(self) -> EngineInfo:
         """Start the server where that is asked for, and learn what it is and which fields it takes.
 
-        Raises InputError without a URL or a command, SetupError where the server does not start, answer or know the
-        model.
+        Raises InputError without a URL or a command or where the server cannot do what the run asks, SetupError where
+        it does not start, answer or know the model.
         """
         self._check_options()
         settings = self.settings
@@ -100,6 +100,7 @@ class Engine(interfaces.Engine):
                 raise
             # A server whose engine has died answers that the cause is in its log.
             raise SetupError(f"{error} {self._server.last_words()}") from None
+        self._found.require(settings.benchmark_endpoint_api, self.demands)
         return EngineInfo(
             name=self.name,
             replicas=self._replicas(),
@@ -119,13 +120,8 @@ class Engine(interfaces.Engine):
         if self._client is None:
             raise RuntimeError("The engine is not loaded.")
         api = self._api(query)
-        if reason := self._found.unusable.get(api):
-            listener.failed(query, f"{ROUTES[api]} cannot be used: {reason}")
-            return
-        if query.greedy and "temperature" in self._found.refused[api]:
-            listener.failed(
-                query, f"{ROUTES[api]} takes no temperature: it cannot be asked to answer without sampling."
-            )
+        if reason := self._found.refusal(api, query.greedy):
+            listener.failed(query, reason)
             return
         self._client.submit(query, _Counted(listener, self._cache.tally, self._found), self._request(api, query))
 
@@ -174,10 +170,7 @@ class Engine(interfaces.Engine):
         return Request(ROUTES[api], fields, own)
 
     def _api(self, query: Query) -> Api:
-        asked = self.settings.benchmark_endpoint_api
-        if asked == "auto":
-            return "chat" if query.prompt.token_ids is None else "completions"
-        return asked
+        return api_for(self.settings.benchmark_endpoint_api, query.prompt.token_ids is not None)
 
     def _replicas(self) -> int:
         if isinstance(self.settings.benchmark_replicas, int):

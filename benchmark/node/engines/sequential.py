@@ -8,9 +8,10 @@ from pydantic import JsonValue
 
 from benchmark.node import interfaces
 from benchmark.node.interfaces import Answer, Listener, Query, now_ns
+from benchmark.node.model.architecture import read_config, text_config
 from benchmark.node.model.generation import generation_config
-from benchmark.node.model.load import LoadedModel, load_model
-from benchmark.node.model.prompting import encode
+from benchmark.node.model.load import LoadedModel, find_snapshot, load_model
+from benchmark.node.model.prompting import encode, require_vocabulary
 from benchmark.node.options import check_none
 from benchmark.node.startup import process_age_s
 from benchmark.records import EngineInfo
@@ -20,8 +21,13 @@ class Engine(interfaces.Engine):
     """One replica. The answer to a query depends on its seed, not on what was asked before."""
 
     def load(self) -> EngineInfo:
-        """Load the model; raises SetupError where it is not there or does not fit."""
+        """Load the model.
+
+        Raises SetupError where it is not there or does not fit, InputError for prompts of another vocabulary.
+        """
         check_none(self.options, "The sequential engine")
+        if self.demands.ids:
+            require_vocabulary(text_config(read_config(find_snapshot(self.settings))), self.demands)
         return self.start(load_model(self.settings))
 
     def start(self, loaded: LoadedModel) -> EngineInfo:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import SetupError
+from benchmark.errors import SetupError, Unfit
 from benchmark.importing import importing
 from benchmark.provisioned import FROM_SERVERS
 
@@ -86,10 +86,10 @@ def name(config: Any) -> str:
 
 
 def require_batching(config: Any) -> Look:
-    """Return what one step of the model showed; raises SetupError where continuous batching cannot serve it."""
+    """Return what one step of the model showed; raises Unfit where continuous batching cannot serve it."""
     found = look(config)
     if found.unfit is not None:
-        raise SetupError(
+        raise Unfit(
             f"This architecture ({name(config)}) is not for the engine continuous; take {FROM_SERVERS}, or sequential. "
             f"Continuous batching cannot serve it: {found.unfit}."
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from benchmark.node.interfaces import Prompt
+from benchmark.errors import InputError, RunError
+from benchmark.node.interfaces import Demands, Prompt
 
 # Llama's chat template prints a date: the same prompt must have the same tokens tomorrow.
 TEMPLATE_DATE = "26 Jul 2024"
@@ -22,3 +24,38 @@ def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
     )
     token_ids: list[int] = encoded["input_ids"]
     return token_ids
+
+
+def require_vocabulary(text_config: Any, demands: Demands) -> None:
+    """Raise InputError where the dataset's prompts have token ids that the model has not.
+
+    Such an id would break the GPU's context, and all queries after it.
+    """
+    if demands.highest_id >= text_config.vocab_size:
+        raise InputError(
+            f"The dataset's prompts have token ids up to {demands.highest_id}, and the model has "
+            f"{text_config.vocab_size}: they were made with another model's tokenizer."
+        )
+
+
+def require_room(tokens: int | None, demands: Demands, most: int, what: str) -> None:
+    """Raise InputError where the longest prompt and an answer of `most` tokens do not fit; None: no limit is known."""
+    if tokens is not None and demands.longest + most > tokens:
+        raise InputError(
+            f"The dataset's longest prompt and its answer take {demands.longest + most} tokens, and {what} {tokens}: "
+            "take shorter prompts, or another model."
+        )
+
+
+def check_prompt(token_ids: Sequence[int], text_config: Any, most: int, cache_tokens: int) -> None:
+    """Raise RunError for a query that could never be scheduled, or would break the device for all others."""
+    total = len(token_ids) + most
+    if not token_ids:
+        raise RunError("The prompt has no tokens.")
+    if not 0 <= min(token_ids) <= max(token_ids) < text_config.vocab_size:
+        raise RunError(f"The prompt has token ids outside the model's {text_config.vocab_size}.")
+    positions = getattr(text_config, "max_position_embeddings", None)
+    if positions is not None and total > positions:
+        raise RunError(f"The prompt and its answer take {total} tokens; the model has {positions} positions.")
+    if total > cache_tokens:
+        raise RunError(f"The prompt and its answer take {total} tokens; the KV cache holds {cache_tokens}.")

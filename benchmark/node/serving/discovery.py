@@ -6,15 +6,17 @@ import asyncio
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pydantic import JsonValue
 
 from benchmark.errors import InputError, SetupError
+from benchmark.node.interfaces import Demands
 from benchmark.node.serving.client import Client, Unreachable
 from benchmark.node.serving.models import choose, list_models
 from benchmark.node.serving.probe import Probe
 from benchmark.node.serving.reply import ReplyError
-from benchmark.node.serving.request import ROUTES, Api, undroppable
+from benchmark.node.serving.request import ROUTES, Api, api_for, undroppable
 from benchmark.node.serving.server_facts import ask, together
 from benchmark.profiles import Generation
 from benchmark.served import same_model
@@ -36,7 +38,29 @@ class Found:
     """Fields that a server does not take, which are left out for all of them."""
     unusable: dict[Api, str] = field(default_factory=dict)
     """Why a route cannot be used, a sentence."""
+    without_ids: dict[Api, str] = field(default_factory=dict)
+    """Routes whose answers come without token ids: at which server."""
     details: dict[str, JsonValue] = field(default_factory=dict)
+
+    def refusal(self, api: Api, greedy: bool) -> str | None:
+        """Return why a route cannot answer a query, a sentence; None: it can. `greedy`: without sampling."""
+        if reason := self.unusable.get(api):
+            return f"{ROUTES[api]} cannot be used: {reason}"
+        if greedy and "temperature" in self.refused[api]:
+            return f"{ROUTES[api]} takes no temperature: it cannot be asked to answer without sampling."
+        return None
+
+    def require(self, asked: Literal["auto", "completions", "chat"], demands: Demands) -> None:
+        """Raise InputError where the servers cannot do what a run demands with `benchmark_endpoint_api` like that."""
+        kinds = [has_ids for has_ids, come in ((False, demands.texts), (True, demands.ids)) if come]
+        for api in dict.fromkeys(api_for(asked, has_ids) for has_ids in kinds):
+            if reason := self.refusal(api, demands.greedy):
+                raise InputError(f"The profile cannot be run on this server: {reason}")
+            if demands.token_ids and api in self.without_ids:
+                raise InputError(
+                    f"{self.without_ids[api]} reports no token ids, and answers are judged by their ids: take a server "
+                    "that returns them, or set benchmark_accuracy to off and leave benchmark_audit empty."
+                )
 
 
 def refuse_foreign_server(client: Client) -> None:
@@ -81,6 +105,8 @@ async def _discover(client: Client, settings: Settings, generation: Generation) 
             continue
         _refuse_what_is_needed(api, refused, probes, generation)
         found.refused[api] = refused
+        if silent := [probe.listing.target.url for probe in probes if not probe.has_ids]:
+            found.without_ids[api] = silent[0]
         counting[api] = ", ".join(sorted({probe.counting for probe in probes}))
         found.names |= {found.model, *(probe.answered_by for probe in probes)}
         answered |= {name for probe in probes if (name := _answered_by(probe, found.model, by_user))}

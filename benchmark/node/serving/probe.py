@@ -32,6 +32,8 @@ class Probe:
         self.reason = ""
         """Why the route cannot be used, a sentence."""
         self.counting = ""
+        self.has_ids = False
+        """Whether the answer came with the ids of its tokens."""
         self.answered_by = ""
         """The model's name in the answers; empty: they have none."""
         self._client = client
@@ -90,6 +92,7 @@ class Probe:
         request = Request(ROUTES[self._api], fields)
         await self._client.ask(self.listing.target, request, lambda at_ns, token_id: None, replies.append, ALONE)
         self.counting = replies[0].counting
+        self.has_ids = replies[0].first_id is not None
         self.answered_by = replies[0].model
 
     def _why(self, error: ReplyError) -> str:

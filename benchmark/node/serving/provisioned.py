@@ -68,7 +68,7 @@ def command(engine: ProvisionedEngine, settings: Settings, options: ServerOption
         dtype=settings.benchmark_dtype,
         device=settings.benchmark_device,
         copies=copies,
-        max_model_len=options.max_model_len or min([engine.max_model_len, *_lengths(snapshot)]),
+        max_model_len=most_tokens(engine, options, snapshot),
     )
     # Its environment's programs first: it may build kernels while it starts, with the ninja that it came with.
     variables = [f"{name}={shlex.quote(value)}" for name, value in {**OFFLINE, **engine.variables}.items()]
@@ -78,6 +78,11 @@ def command(engine: ProvisionedEngine, settings: Settings, options: ServerOption
 
 def _directory(engine: ProvisionedEngine, settings: Settings) -> Path:
     return Path(engine.setting(settings, "dir")).expanduser()
+
+
+def most_tokens(engine: ProvisionedEngine, options: ServerOptions, snapshot: Path) -> int:
+    """Return how many tokens a prompt and its answer may have."""
+    return options.max_model_len or min([engine.max_model_len, *_lengths(snapshot)])
 
 
 def _lengths(snapshot: Path) -> list[int]:

@@ -76,6 +76,13 @@ def body(
     return {name: value for name, value in fields.items() if name not in refused}
 
 
+def api_for(asked: Literal["auto", "completions", "chat"], has_ids: bool) -> Api:
+    """Return the route for a prompt with token ids or without, where `benchmark_endpoint_api` is that."""
+    if asked == "auto":
+        return "completions" if has_ids else "chat"
+    return asked
+
+
 def undroppable(refused: Collection[str], generation: Generation) -> str | None:
     """Return which of the refused fields the profile cannot do without, as "top_k = 5"; None: it can without all."""
     if "temperature" in refused and generation.temperature != FIXED_TEMPERATURE:

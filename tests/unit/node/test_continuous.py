@@ -18,13 +18,15 @@ from transformers.generation.continuous_batching.model_runner import ModelRunner
 from benchmark.continuous_options import Options
 from benchmark.errors import InputError, RunError, SetupError
 from benchmark.node.continuous import attention, exact_attention, flash, flash_kernels, fused
+from benchmark.node.continuous.manager import make_manager
 from benchmark.node.engines import continuous, sequential
 from benchmark.node.interfaces import EngineBroken, Prompt, Query
 from benchmark.node.model.load import LoadedModel, load_model
 from benchmark.node.model.tiny import make_tiny_model
-from benchmark.profiles import Generation
+from benchmark.profiles import Generation, load_profile
 from benchmark.records import EngineInfo
 from benchmark.settings import Settings
+from tests import architectures
 from tests.unit.node.heard import Heard
 
 GREEDY = Generation(max_new_tokens=8, min_new_tokens=8)
@@ -110,8 +112,9 @@ def test_many_at_once_are_answered_as_one_at_a_time(
         ({"page_size": 512}, False),
         ({"page_size": 64}, False),
         ({"page_size": 16, "max_blocks_per_request": 4}, True),
+        ({"page_size": 1024, "num_blocks": 8, "max_requests_per_batch": 1}, False),
     ],
-    ids=["many pages", "not where they lie", "a page each", "some in a page", "some in few pages"],
+    ids=["many pages", "not where they lie", "a page each", "some in a page", "some in few pages", "as quick has them"],
 )
 def test_torchs_flash_attention_reads_and_writes_the_paged_cache(
     make: Make,
@@ -134,6 +137,22 @@ def test_torchs_flash_attention_reads_and_writes_the_paged_cache(
     assert ask(engine, QUERIES).tokens == one_at_a_time
     # Where no request fits in one page, none is read where it lies.
     assert placed.called == (any_pages or options["page_size"] > 16)
+
+
+@pytest.mark.parametrize("any_pages", [True, False])
+def test_the_warm_up_stays_within_the_pages_it_was_given(
+    make: Make, any_pages: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU an index beyond a table ends the process; here transformers only notes it, and 0 seconds."""
+    write = flash_kernels.torch_kernels().write
+    exact = flash.Kernels("exact", exact_attention.read, exact_attention.answer, write, any_pages=any_pages)
+    monkeypatch.setattr(flash_kernels, "choose", lambda *about: exact)
+    monkeypatch.setattr(attention, "missing", lambda *about: None)
+    engine, _ = make(**{**load_profile("quick").engine_options, "attention": attention.TORCH_FLASH})
+    runner = engine._manager.batch_processor.model_runner
+    for tokens, cached in ((1023, 0), (1024, 2048), (1, None)):
+        assert runner.run_one_warmup(engine._model, tokens, cached) > 0
+    assert ask(engine, QUERIES[:2]).tokens.keys() == {0, 1}
 
 
 @pytest.mark.parametrize("broken_from", [2, 4])
@@ -174,21 +193,48 @@ def test_a_compiled_part_that_is_wrong_is_found_before_the_run(
     assert "forward" not in vars(loaded.model.model.norm)
 
 
+def test_torchs_own_kernels_take_the_place_of_norms(loaded: LoadedModel) -> None:
+    """On a GPU alone: in float32 on a CPU tokens are held to be those of `generate`, to the last bit."""
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.inference_mode():
+        kernels = loaded.model.config._attn_implementation
+        attention.use(loaded.model, "sdpa")
+        plain = loaded.model(ids, use_cache=False).logits
+        fast = fused.Fused(loaded.model, "torch")
+        fast.on()
+        answer = loaded.model(ids, use_cache=False).logits
+        fast.off()
+        attention.use(loaded.model, kernels)
+    assert fast.names == ["LlamaRMSNorm"]
+    torch.testing.assert_close(answer, plain, rtol=1e-4, atol=1e-4)
+    assert "forward" not in vars(loaded.model.model.norm)
+    assert (fused.wanted("torch", "cuda"), fused.wanted("torch", "cpu"), fused.wanted(False, "cuda")) == (
+        "torch", None, None,
+    )  # fmt: skip
+
+
+def test_a_norm_of_another_kind_stays_as_it_is() -> None:
+    assert fused.Fused(architectures.model("gemma2"), "torch").names == []
+
+
 def test_fuse_is_refused_where_nothing_can_be_compiled(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(function: Any, **how: Any) -> Any:
         raise RuntimeError("Failed to find C compiler.")
 
     monkeypatch.setattr(torch, "compile", fail)
     fused.missing.cache_clear()
-    with pytest.raises(SetupError, match=r"torch cannot compile here \(RuntimeError: Failed to find C compiler"):
-        make(fuse=True)
+    for asked in ({"fuse": True}, {"compile_level": 1}):
+        with pytest.raises(SetupError, match=r"torch cannot compile here \(RuntimeError: Failed to find C compiler"):
+            make(**asked)
     assert not make()[1].details["fused"]
     fused.missing.cache_clear()
 
 
-def test_with_sampling_there_is_nothing_to_hold_answers_against(make: Make) -> None:
+def test_with_sampling_too_answers_are_held_against_the_model(make: Make) -> None:
     _, info = make(Generation(max_new_tokens=8, temperature=1.0))
-    assert info.details["cross_check"] is None
+    check = info.details["cross_check"]
+    assert isinstance(check, dict)
+    assert check["same"] == check["tokens"]
 
 
 def test_only_first_tokens_and_ends_leave_the_generation_loop(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +299,20 @@ def test_sampling_is_seeded(make: Make) -> None:
         return ask(engine, QUERIES[:1]).tokens
 
     assert sampled(1) == sampled(1) != sampled(2)
+
+
+def test_a_sampled_answer_depends_on_its_seed_alone(make: Make, one_at_a_time: dict[int, tuple[int, ...]]) -> None:
+    generation = Generation(max_new_tokens=8, min_new_tokens=8, temperature=1.0, top_k=40, seed=3)
+    mixed = [replace(query, greedy=query.index % 4 == 0) for query in QUERIES]
+    engine, _ = make(generation)
+    together = ask(engine, mixed).tokens
+    again, _ = make(generation, max_batch_tokens=16)
+    # One by one, backwards, and after others: neither order nor company counts.
+    apart = {index: tokens for query in reversed(mixed) for index, tokens in ask(again, [query]).tokens.items()}
+    assert apart == together
+    assert {index for index in together if together[index] == one_at_a_time[index]} == set(range(0, len(QUERIES), 4))
+    same_prompt = [replace(QUERIES[1], index=number, seed=number) for number in range(8)]
+    assert len(set(ask(again, same_prompt).tokens.values())) == 8
 
 
 @pytest.mark.parametrize(
@@ -396,18 +456,16 @@ def test_an_absent_model_is_a_setup_error(tmp_path: Path) -> None:
     ],
 )
 def test_automatic_choices_capture_no_graph_while_measuring(
-    settings: Settings, name: str, asked: dict[str, Any], graphs: Any, overlapped: Any
+    name: str, asked: dict[str, Any], graphs: Any, overlapped: Any
 ) -> None:
     # What transformers is asked for; a GPU would be needed to see what it makes of it.
-    engine = continuous.Engine(settings, GREEDY, asked)
-    engine._attention = name
-    engine._model = SimpleNamespace(
+    model = SimpleNamespace(
         device=SimpleNamespace(type="cuda"),
         config=SimpleNamespace(),
         set_attn_implementation=lambda implementation: None,
         init_continuous_batching=lambda config, batching: batching,
     )
-    batching = engine._make_manager(None, Options.model_validate(asked))
+    batching, _ = make_manager(model, None, Options.model_validate(asked), name, None, seed=0)
     assert (batching.use_cuda_graph, batching.use_async_batching) == (graphs, overlapped)
     assert not batching.allow_block_sharing
     assert not batching.auto_switch_to_flash

@@ -18,9 +18,9 @@ from transformers.generation.continuous_batching.cb_logits_processors import Con
 from transformers.generation.continuous_batching.requests import FutureRequestState, RequestState, RequestStatus
 
 import benchmark.node.continuous
-from benchmark.errors import SetupError
+from benchmark.errors import Unfit
 from benchmark.node.continuous import attention as kernels
-from benchmark.node.continuous.logits_processors import Greedy, MinNewTokens, insert
+from benchmark.node.continuous.logits_processors import Drawn, Greedy, MinNewTokens, insert
 from benchmark.node.engines import continuous, sequential
 from benchmark.node.interfaces import Engine, Prompt, Query
 from benchmark.node.model.generation import generation_config
@@ -157,17 +157,13 @@ def test_without_a_least_length_no_step_looks_at_it(settings: Settings, batched:
         assert engine._manager.logit_processor.do_processing
 
 
-def test_a_transformers_that_cannot_is_refused(
-    settings: Settings, batched: LoadedModel, ends: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_transformers_that_cannot_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(benchmark.node.continuous, "logits_processors")
     monkeypatch.setitem(sys.modules, "benchmark.node.continuous.logits_processors", None)
-    some = continuous.Engine(settings, Generation(max_new_tokens=MOST, min_new_tokens=1), {})
-    with pytest.raises(SetupError, match="set min_new_tokens to 0 or to max_new_tokens"), started(some, batched, ends):
-        pass
-    whole = continuous.Engine(settings, Generation(max_new_tokens=MOST, min_new_tokens=MOST), {})
-    with started(whole, batched, ends) as engine:
-        assert {*map(len, ask(engine, QUERIES).values())} == {MOST}
+    monkeypatch.setattr(continuous, "load_model", Mock(side_effect=AssertionError))
+    engine = continuous.Engine(settings, Generation(max_new_tokens=MOST, min_new_tokens=1), {})
+    with pytest.raises(Unfit, match=r"cannot choose tokens for each query apart.*: install the one in requirements-no"):
+        engine.load()
 
 
 # The processor by itself.
@@ -260,3 +256,27 @@ def test_a_recorded_step_goes_by_what_is_in_its_buffers() -> None:
         assert chosen.argmax(-1).tolist()[: len(requests)] == expected
         alone = [(~row.isinf()).sum().item() == 1 for row in chosen]
         assert alone[: len(requests)] == greedy
+
+
+def test_a_recorded_step_draws_by_each_querys_own_seed() -> None:
+    drawn = Drawn()
+    arguments, scores = torch.zeros(8, dtype=torch.int32), torch.randn(4, 512)
+    recorded = make_fx(lambda scores, arguments: drawn(scores, arguments))(scores, arguments)
+    seen = set()
+    for seed in (0, 1, 2**40 + 1):
+        requests = [request(5, 5 + place, logit_processor_kwargs={"seed": seed}) for place in range(4)]
+        arguments[:4] = drawn.prepare_tensor_args(requests)
+        chosen = recorded(scores, arguments)
+        assert chosen.equal(drawn(scores, arguments))
+        assert (~chosen.isinf()).sum(-1).tolist() == [1] * 4
+        seen.add(tuple(chosen.argmax(-1).tolist()))
+    assert len(seen) == 3
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    drawn, likely = Drawn(), torch.tensor([0.5, 0.3, 0.15, 0.05, 0.0])
+    for asked in ([(seed, 0) for seed in range(4000)], [(7, place) for place in range(4000)]):
+        requests = [request(5, 5 + place, logit_processor_kwargs={"seed": seed}) for seed, place in asked]
+        tokens = drawn(likely.log().repeat(4000, 1), drawn.prepare_tensor_args(requests)).argmax(-1)
+        # Four standard deviations of a share of 4,000 draws.
+        assert torch.allclose(torch.bincount(tokens, minlength=5) / 4000, likely, rtol=0, atol=0.032)

@@ -105,8 +105,8 @@ def test_exports_of_unlike_runs_stand_beside_each_other(tmp_path: Path) -> None:
     assert len(values(families, "run_valid")) == len(values(families, "node_counted")) == 3 * len(files)
     shown = {one[:3] for one in values(families, "node_counted", "profile", "model", "engine")}
     assert {
-        ("quick", "org/other", "sequential"),
-        ("own", KINDS["quick"].settings.benchmark_model, "sequential"),
+        ("quick", "org/other", "continuous"),
+        ("own", KINDS["quick"].settings.benchmark_model, "continuous"),
     } <= shown
     # All of them in one file are the same series: each with the newest run of its kind.
     write_textfile(tmp_path, tmp_path / "results")
@@ -117,7 +117,7 @@ def test_exports_of_unlike_runs_stand_beside_each_other(tmp_path: Path) -> None:
                 str(sorted(s.labels.items())) for s in merged[name].samples
             }
     quick = [one for one in values(merged, "run_info", "profile", "engine", "run_id", "model") if one[0] == "quick"]
-    assert ("quick", "sequential", "20261102T100000Z-0123abcd", KINDS["quick"].settings.benchmark_model, 1.0) in quick
+    assert ("quick", "continuous", "20261102T100000Z-0123abcd", KINDS["quick"].settings.benchmark_model, 1.0) in quick
 
 
 def test_the_newest_of_each_node_and_none_that_was_removed(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_the_newest_of_each_node_and_none_that_was_removed(tmp_path: Path) -> No
     write_textfile(tmp_path, results)
     families = written(tmp_path)
     # lab is in an inventory of its own; old was in that of jw2 and jw3, which no longer has it.
-    assert slowest(families) == {(node, "sequential"): value for node, value in (("jw2", 1), ("jw3", 2), ("lab", 0.5))}
+    assert slowest(families) == {(node, "continuous"): value for node, value in (("jw2", 1), ("jw3", 2), ("lab", 0.5))}
     # A node that fails keeps the series that say so, and no figure of an earlier run.
     store(results, 4, {}, of, inventory=BOTH, failed=("jw3",))
     # A run that goes on says nothing yet, and one that was interrupted nothing of the nodes that it stopped.
@@ -149,16 +149,16 @@ def test_results_directories_share_the_file(tmp_path: Path) -> None:
     store(theirs, 3, {"jw2": 2500}, KINDS["engine"])
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda results: write_textfile(tmp_path, results), [mine, theirs] * 4))
-    both = {("jw2", "sequential"): 2.0, ("jw2", "simulated"): 2.5, ("jw3", "sequential"): 1.0}
+    both = {("jw2", "continuous"): 2.0, ("jw2", "simulated"): 2.5, ("jw3", "continuous"): 1.0}
     assert slowest(written(tmp_path)) == both
     store(mine, 4, {"jw2": 1500}, KINDS["quick"])
     write_textfile(tmp_path, mine)
     write_textfile(tmp_path, theirs)
-    assert slowest(written(tmp_path)) == {**both, ("jw2", "sequential"): 1.5}
+    assert slowest(written(tmp_path)) == {**both, ("jw2", "continuous"): 1.5}
     # What a results directory wrote goes with it.
     shutil.rmtree(theirs)
     write_textfile(tmp_path, mine)
-    assert slowest(written(tmp_path)) == {("jw2", "sequential"): 1.5, ("jw3", "sequential"): 1.0}
+    assert slowest(written(tmp_path)) == {("jw2", "continuous"): 1.5, ("jw3", "continuous"): 1.0}
 
 
 def test_the_exporter_may_read_it_and_nothing_else_is_left(tmp_path: Path) -> None:

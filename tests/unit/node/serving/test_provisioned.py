@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from benchmark.errors import SetupError
+from benchmark.errors import InputError, SetupError
 from benchmark.node import provisioned as engines
+from benchmark.node.interfaces import Demands
 from benchmark.node.serving.provisioned import command, free_port, packages
 from benchmark.profiles import Generation
 from benchmark.provisioned import ENGINES
@@ -154,6 +155,14 @@ def test_gpus_that_are_too_few(visible: int, asked: Any, spread: int, monkeypatc
     engine = engines.Engine(VLLM, Settings(benchmark_replicas=asked), Generation(max_new_tokens=4), {})
     with pytest.raises(SetupError, match=f"tensor_parallel_size: {spread}.*and {visible} are visible"):
         engine._used(spread)
+
+
+def test_prompts_that_are_too_long_start_no_server(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    see(monkeypatch, 1)
+    engine = engines.Engine(VLLM, settings, Generation(max_new_tokens=4), {})
+    engine.demands = Demands(ids=True, longest=9000)
+    with pytest.raises(InputError, match="answer take 9004 tokens, and max_model_len is 8192: take shorter prompts"):
+        engine.load()
 
 
 def see(monkeypatch: pytest.MonkeyPatch, count: int) -> None:

@@ -1,0 +1,57 @@
+"""What a result says of the engine `continuous`: every choice, as it came out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import JsonValue
+
+from benchmark.continuous_options import Options
+from benchmark.node.continuous.memory_plan import Plan
+from benchmark.profiles import Generation
+
+
+def describe(
+    manager: Any,
+    options: Options,
+    generation: Generation,
+    ends: Sequence[int] | None,
+    kernels: str | None,
+    fused: Sequence[str],
+    plan: Plan | None,
+) -> dict[str, JsonValue]:
+    """Return the details. `ends`: tokens that end an answer, None where all have one length; `kernels`: by name."""
+    import torch
+
+    cache, resolved = manager.batch_processor.cache, manager.continuous_batching_config
+    graphs = resolved.cuda_graph_booleans
+    return {
+        "attention": manager.model.config._attn_implementation,
+        "attention_kernels": kernels,
+        "block_sharing": bool(cache.use_prefix_sharing),
+        "page_size": options.page_size,
+        "num_blocks": resolved.num_blocks,
+        "kv_cache_tokens": resolved.num_blocks * options.page_size,
+        "max_batch_tokens": resolved.max_batch_tokens,
+        "max_requests_per_batch": resolved.max_requests_per_batch,
+        "max_blocks_per_request": resolved.max_blocks_per_request,
+        "max_memory_percent": resolved.max_memory_percent,
+        "cuda_graphs": {"varlen": graphs[0], "decode": graphs[1]},
+        "async_batching": bool(resolved.use_async_batching),
+        "compile_level": options.compile_level,
+        "fused": list(fused),
+        "scheduler": resolved.scheduler_type,
+        "safety_margin": manager.batch_processor.scheduler.safety_margin,
+        "ends": "at max_new_tokens" if ends is None else [int(token) for token in ends],
+        "seed": generation.seed,
+        "sampling": "each query by its own seed" if generation.temperature > 0 else None,
+        # Made before the measuring window: the cache, and CUDA graphs and compiled code where they are on.
+        "warmed_up": bool(manager.warmed_up),
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "torch_threads": torch.get_num_threads(),
+        "memory": None if plan is None else dataclasses.asdict(plan),
+        "options": options.model_dump(mode="json", exclude_none=True),
+    }

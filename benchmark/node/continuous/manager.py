@@ -1,0 +1,83 @@
+"""transformers' manager of continuous batching, made as a profile's options and the plan for the memory ask for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from benchmark.continuous_options import Options
+from benchmark.node.continuous import attention, logits_processors
+from benchmark.node.continuous.memory_plan import Plan
+from benchmark.profiles import Generation
+
+# On a CPU transformers would take 60 % of the memory for the cache and plan steps of 8192 tokens.
+CPU_CACHE_TOKENS = 32_768
+CPU_BATCH_TOKENS = 512
+# Options that are our own, or that it calls otherwise.
+NOT_TRANSFORMERS = {"attention", "compile_level", "fuse", "kernels", "require_cuda_graph", "scheduler"}
+
+
+def make_manager(
+    model: Any, config: Any, options: Options, chosen_attention: str, plan: Plan | None, seed: int
+) -> tuple[Any, str]:
+    """Return the manager, and the name under which the model attends from now on.
+
+    `config` is transformers' GenerationConfig. Without a plan transformers sizes the cache itself.
+    """
+    from transformers import ContinuousBatchingConfig
+
+    own = chosen_attention == attention.TORCH_FLASH
+    asked = {
+        **options.model_dump(
+            exclude={"attention", "compile_level", "fuse", "kernels", "require_cuda_graph", "scheduler"}
+        ),
+        "default_compile_level": options.compile_level,
+        "scheduler_type": options.scheduler,
+        "allow_block_sharing": False,
+        "auto_switch_to_flash": False,
+        "seed": seed,
+    }
+    if model.device.type == "cpu":
+        asked["num_blocks"] = options.num_blocks or max(2, CPU_CACHE_TOKENS // options.page_size)
+        asked["max_batch_tokens"] = options.max_batch_tokens or CPU_BATCH_TOKENS
+    elif "flash" in chosen_attention:
+        # Graphs for steps in which all requests answer: `warmup` captures those. Steps of mixed lengths would
+        # capture a graph for each new size in the middle of the measuring window.
+        if options.use_cuda_graph is not False:
+            asked["use_cuda_graph"] = (bool(options.use_cuda_graph) and not own, True)
+        if options.use_async_batching is None:
+            asked["use_async_batching"] = True
+    if "flash" in chosen_attention and plan is not None:
+        # With a mask over all tokens of the cache, only transformers knows what that takes.
+        asked["num_blocks"] = options.num_blocks or plan.cache_tokens // options.page_size
+        asked["max_batch_tokens"], asked["max_requests_per_batch"] = plan.batch_tokens, plan.requests
+        asked["max_memory_percent"] = 1.0  # the plan leaves room, and knows of limits that transformers does not
+    known = {field.name for field in dataclasses.fields(ContinuousBatchingConfig)}
+    older = "auto_switch_to_flash" not in known
+    if older:  # transformers 5.17: another name for the pages, and only a paged attention is left as it is
+        asked["block_size"] = asked.pop("page_size")
+    used = f"paged|{chosen_attention.removeprefix('paged|')}" if older else chosen_attention
+    attention.use(model, used)
+    batching = ContinuousBatchingConfig(**{key: value for key, value in asked.items() if key in known})
+    return model.init_continuous_batching(config, batching), used
+
+
+def insert_processors(manager: Any, generation: Generation, ends: Sequence[int]) -> frozenset[str]:
+    """Have tokens chosen as the profile asks; return what may be said with a query, to `add_request`.
+
+    Before the manager's cache is made.
+    """
+    processors: list[Any] = []
+    # In this order: of a greedy query one token is left, and that must not be struck out after it.
+    if generation.min_new_tokens:
+        processors.append(logits_processors.MinNewTokens(generation.min_new_tokens, ends))
+    if generation.temperature > 0:
+        processors.append(logits_processors.Greedy())
+    for processor in reversed(processors):
+        logits_processors.insert(manager, processor)
+    if generation.temperature > 0:
+        # After what the temperature and the like make of the scores.
+        processors.append(logits_processors.Drawn())
+        logits_processors.insert(manager, processors[-1], last=True)
+    return frozenset(word for processor in processors for word in processor.supported_kwargs)

@@ -1,0 +1,61 @@
+"""What a run asks of its engine, and loading that: the profile's, or the one in its place where it cannot serve."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from benchmark.errors import BenchmarkError, Unfit
+from benchmark.node.interfaces import Dataset, Demands, Engine
+from benchmark.node.replicas import make_engine
+from benchmark.profiles import Profile
+from benchmark.records import EngineInfo
+from benchmark.served import BECAUSE, INSTEAD_OF
+from benchmark.settings import Settings
+
+
+def demands_of(profile: Profile, dataset: Dataset, token_ids: bool) -> Demands:
+    """Return what a run asks of its engine; `token_ids`: whether answers are judged by theirs."""
+    given = [prompt.token_ids for prompt in dataset.prompts if prompt.token_ids is not None]
+    sampling = profile.generation.temperature > 0
+    return Demands(
+        greedy=profile.accuracy != "off" and profile.greedy_prompts > 0 and sampling,
+        token_ids=token_ids,
+        texts=len(given) < len(dataset.prompts),
+        ids=bool(given),
+        longest=max(map(len, given), default=0),
+        highest_id=max((max(ids, default=0) for ids in given), default=0),
+    )
+
+
+def load_engine(
+    profile: Profile, settings: Settings, equip: Callable[[Engine], None], stack: ExitStack
+) -> tuple[Engine, EngineInfo]:
+    """Return the engine, ready to answer, and what it is; `equip` gives it what it needs, `stack` closes it.
+
+    Raises as `Engine.load` does.
+    """
+
+    def load(name: str, options: dict[str, Any]) -> tuple[Engine, EngineInfo]:
+        engine = make_engine(name, settings, profile.generation, options)
+        equip(engine)
+        stack.callback(engine.close)
+        return engine, engine.load()
+
+    try:
+        return load(profile.engine, dict(profile.engine_options))
+    except Unfit as unfit:
+        if not profile.fallback_engine:
+            raise
+        reason = str(unfit)
+    # Not within the handler: what was tried there, and its memory, is released by now.
+    words = f"{profile.fallback_engine} is to answer instead of {profile.engine}: {reason}"
+    print(words, file=sys.stderr, flush=True)
+    try:
+        engine, info = load(profile.fallback_engine, {})
+    except BenchmarkError as error:
+        raise type(error)(f"{error} ({words})") from error
+    details = {**info.details, INSTEAD_OF: profile.engine, BECAUSE: reason}
+    return engine, info.model_copy(update={"details": details})
