@@ -52,8 +52,11 @@ def single_changes(before: Sequence[LoadedNode], after: Sequence[LoadedNode], fl
     first, second = _of(before), _of(after)
     both = {node: (first[node], each) for node, each in second.items() if node in first}
     for one in in_order(second.values()):
-        pairs = [(node, *(each[one.name] for each in sides)) for node, sides in both.items()
-                 if all(one.name in each for each in sides)]  # fmt: skip
+        pairs = [
+            (node, was[one.name], now[one.name])
+            for node, (was, now) in both.items()
+            if one.name in was and one.name in now
+        ]
         if one.better is not None and pairs:
             yield from _nodes(one, pairs, floor)
             yield from _places(one, pairs, floor)

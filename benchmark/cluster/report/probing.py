@@ -80,7 +80,8 @@ def _legend(found: Found) -> str:
         parts.insert(0, f"hollow, its GPUs or pairs of GPUs{which}")
         parts.insert(0, "filled, the median of a node")
     words = "; ".join(parts)
-    at_end = at_right([Strip(node, ()) for node in found], "the difference to the line, or in red the GPU that is off")
+    end = "the difference to the line, or in red the GPU that is off" if len(found) > 1 else "the GPU that is off"
+    at_end = at_right([Strip(node, ()) for node in found], end)
     return f"{words[0].upper()}{words[1:]}{at_end}."
 
 

@@ -138,8 +138,8 @@ def kind_of(asked: ResolvedSettings) -> tuple[str, ...]:
     settings, profile = asked.settings, asked.profile
     scenario = str(profile.scenario_options.get("scenario", profile.scenario))
     if not profile.loads_model:
-        deciding = [settings.benchmark_device, profile.model_dump(mode="json")]
-        return profile.name, scenario, NONE, profile.engine, canonical_sha256(deciding)[:8]
+        asked_of_hardware = [settings.benchmark_device, profile.model_dump(mode="json")]
+        return profile.name, scenario, NONE, profile.engine, canonical_sha256(asked_of_hardware)[:8]
     # Which model a server has is its own to say.
     model = settings.benchmark_endpoint_model if profile.engine == ENDPOINT else settings.benchmark_model
     deciding = [
