@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import re
 from pathlib import Path
+from types import ModuleType
+from typing import get_args
 
 import pytest
 
 from benchmark.cluster.aggregate import gather
+from benchmark.node.probes.found import of_scope
+from benchmark.node.probes.interfaces import Scope
 from benchmark.probed import column, figures, in_order
 from benchmark.records.probes import HardwareProbes
 from benchmark.text import WIDTH, columns, render_node
 from tests.unit.building import add_probed, hardware, make_run, probes
+
+CHECKOUT = Path(__file__).parents[2]
 
 
 def test_median_and_worst_of_gpus_and_pairs() -> None:
@@ -81,3 +90,41 @@ def test_text_of_a_node_without_probes_or_checks(tmp_path: Path) -> None:
     assert result is not None
     assert "Checks" not in render_node(result)
     assert "Hardware probes" not in render_node(result.model_copy(update={"probes": None}))
+
+
+def _names(module: ModuleType) -> set[str]:
+    """Return what a probe calls its figures, as patterns: what stands in an f-string may be any word."""
+    found = set()
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.Dict):
+            pairs = zip(node.keys, node.values, strict=True)
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
+            pairs = zip([node.targets[0].slice], [node.value], strict=True)
+        else:
+            continue
+        for key, value in pairs:
+            if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Figure":
+                assert key is not None
+                found.add(_pattern(key, module))
+    return found
+
+
+def _pattern(key: ast.expr, module: ModuleType) -> str:
+    if isinstance(key, ast.JoinedStr):
+        return "".join(
+            re.escape(str(part.value)) if isinstance(part, ast.Constant) else r"[\w<>]+" for part in key.values
+        )
+    return re.escape(str(key.value) if isinstance(key, ast.Constant) else getattr(module, ast.unparse(key)))
+
+
+def test_every_figure_has_a_row_in_the_docs_and_none_else() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", (CHECKOUT / "docs" / "probes.md").read_text(), re.MULTILINE)
+    documented = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    modules = [module for scope in get_args(Scope) for module in of_scope(scope)]
+    patterns = {pattern: module.__name__ for module in modules for pattern in _names(module)}
+    assert set(patterns.values()) == {module.__name__ for module in modules}
+    missing = {
+        pattern: name for pattern, name in patterns.items() if not any(re.fullmatch(pattern, d) for d in documented)
+    }
+    assert missing == {}
+    assert {name for name in documented if not any(re.fullmatch(pattern, name) for pattern in patterns)} == set()
