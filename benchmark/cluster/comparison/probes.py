@@ -14,7 +14,7 @@ from benchmark.cluster.comparison.bootstrap import CONFIDENCE
 from benchmark.cluster.comparison.measured import judged
 from benchmark.cluster.diagnosis.spread import NATURAL_SPREAD
 from benchmark.cluster.results.load import LoadedNode
-from benchmark.probed import NodeFigure, figures, in_order
+from benchmark.probed import LEAST, NodeFigure, figures, in_order
 from benchmark.records import MetricChange, NodeChange
 from benchmark.text import probe_unit, probe_value
 
@@ -78,7 +78,7 @@ def _places(one: NodeFigure, pairs: Sequence[tuple[str, NodeFigure, NodeFigure]]
         for place in now.places:
             value = earlier.get((place.name, place.gpu))
             found = _change(one, value, place.value, reach, floor)
-            if value is None or found is None:
+            if value is None or found is None or min(was.median, now.median) <= LEAST:
                 continue
             # What its whole node did has been said, or is the mean's.
             by_itself = math.log(place.value / value) - math.log(now.median / was.median)
@@ -93,7 +93,7 @@ def _reach(one: NodeFigure, tests: int) -> float:
 
 def _change(one: NodeFigure, before: float | None, after: float, reach: float, floor: float) -> dict[str, Any] | None:
     """Return the fields of a NodeChange; None where it is neither better nor worse."""
-    if before is None or before <= 0 or after <= 0:
+    if before is None or min(before, after) <= LEAST:
         return None
     log = math.log(after / before)
     change, low, high = math.expm1(log), math.expm1(log - reach), math.expm1(log + reach)
@@ -128,8 +128,8 @@ def _outcome(one: NodeFigure, sides: Sequence[float | None], before: int, after:
     first, second = sides
     if first is None or second is None:
         return {"outcome": "not judged", "note": "undefined"}
-    change = second / first - 1 if first > 0 else None
-    if one.better is None or change is None or second <= 0:
+    change = second / first - 1 if first > LEAST else None
+    if one.better is None or change is None or second <= LEAST:
         return {"outcome": "not judged", "note": "not ranked", "change": change}
     reach = _quantile((1 + CONFIDENCE) / 2) * _spread(one) * math.sqrt(1 / before + 1 / after)
     low, high = (math.expm1(math.log1p(change) + side * reach) for side in (-1, 1))
