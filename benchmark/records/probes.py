@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from benchmark.records.base import Count, Name, Record, Text
+from benchmark.records.base import Count, Record, Text
 
 # The figure that counts results of the sustained matrix product which differ from the first one.
 WRONG = "wrong_products"
@@ -35,7 +35,7 @@ class GpuProbes(Record):
     """What was measured on one GPU, while all others of the node were measured too."""
 
     index: Count
-    name: Name = ""
+    name: Text = ""
     uuid: Text = ""
     figures: dict[FigureName, Measured] = Field(
         default_factory=dict, description="by name; what the GPU cannot do is absent"

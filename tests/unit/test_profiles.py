@@ -14,7 +14,7 @@ def test_every_profile_that_comes_along_is_sound(name: str) -> None:
     profile = load_profile(name)
     assert profile.name == name
     assert profile.description
-    assert profile.limits or not profile.loads_model
+    assert bool(profile.limits) is profile.loads_model
     assert {limit.metric for limit in profile.limits} <= set(metric_paths())
 
 
