@@ -15,6 +15,8 @@ from benchmark.records.probes import HardwareProbes, Measured
 PREFIX = "probe."
 # A GPU or a pair that is worse than its node's median by so much is marked.
 CLEARLY = 0.05
+# A value that is lower is none that another could be held against.
+LEAST = 1e-9
 _PAIR = re.compile(r"(\w+?)_([0-9]+)_to_([0-9]+)")
 _COUNTED = "of "
 
@@ -83,13 +85,14 @@ def figures(probes: HardwareProbes | None) -> dict[str, NodeFigure]:
     found: dict[str, list[tuple[Place, Measured]]] = {}
     for name, place, measured in _measured(probes) if probes else ():
         found.setdefault(name, []).append((place, measured))
-    of_host = probes.node if probes else ()
-    return {
-        name: NodeFigure(
-            name, unit_of(m for _, m in each), each[0][1].better, tuple(place for place, _ in each), name in of_host
-        )
-        for name, each in found.items()
-    }
+    made = {}
+    for name, each in found.items():
+        unit = unit_of(measured for _, measured in each)
+        # Of unlike units none is better than another.
+        better = each[0][1].better if unit else None
+        of_host = probes is not None and name in probes.node
+        made[name] = NodeFigure(name, unit, better, tuple(place for place, _ in each), of_host)
+    return made
 
 
 def ranked(found: Iterable[NodeFigure]) -> list[NodeFigure]:

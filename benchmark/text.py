@@ -136,12 +136,13 @@ def probe_value(value: float | None, unit: str) -> str:
     """Return a probe's value in at most five characters: a count (without a unit) whole, a share in percent."""
     if value is None or unit not in ("", "share"):
         return figure(value)
-    return f"{value:.0f}" if unit == "" else f"{value:.0%}"
+    whole = f"{value:.0f}" if unit == "" else f"{value:.0%}"
+    return whole if len(whole) <= 5 else figure(value)
 
 
 def probe_unit(unit: str) -> str:
     """Return the unit as it stands behind `probe_value`, with a leading space, or nothing."""
-    return f" {unit}" if unit not in ("", "share") else ""
+    return f" {clean(unit)}" if unit not in ("", "share") else ""
 
 
 def worst_words(one: NodeFigure) -> str:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from benchmark.records.base import Count, Name, Record, Text
+from benchmark.records.base import Count, Record, Text
 
 # The figure that counts results of the sustained matrix product which differ from the first one.
 WRONG = "wrong_products"
+
+# Far beyond any hardware: sums and ratios of such values are finite.
+MOST = 1e15
+FigureName = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class Measured(Record):
     """A number with its unit: GB/s is 10^9 bytes a second, TFLOP/s and TOP/s 10^12 operations a second."""
 
-    value: float
-    unit: Name
+    value: float = Field(ge=-MOST, le=MOST)
+    unit: Annotated[str, Field(min_length=1, max_length=40)]
 
     @property
     def better(self) -> Literal["higher", "lower"] | None:
@@ -33,15 +37,17 @@ class GpuProbes(Record):
     index: Count
     name: Text = ""
     uuid: Text = ""
-    figures: dict[Name, Measured] = Field(default_factory=dict, description="by name; what the GPU cannot do is absent")
+    figures: dict[FigureName, Measured] = Field(
+        default_factory=dict, description="by name; what the GPU cannot do is absent"
+    )
 
 
 class HardwareProbes(Record):
     """Of one node. What was not measured is absent, and `notes` says why."""
 
-    node: dict[Name, Measured] = Field(default_factory=dict, description="CPU, memory and disk")
+    node: dict[FigureName, Measured] = Field(default_factory=dict, description="CPU, memory and disk")
     gpus: tuple[GpuProbes, ...] = ()
-    between_gpus: dict[Name, Measured] = Field(default_factory=dict, description="each pair, and all together")
+    between_gpus: dict[FigureName, Measured] = Field(default_factory=dict, description="each pair, and all together")
     notes: tuple[Text, ...] = Field((), description="what could not be measured, and why, a sentence each")
     seconds: float = Field(description="how long all of it took")
 

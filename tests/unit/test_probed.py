@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import re
 from pathlib import Path
+from types import ModuleType
+from typing import get_args
 
 import pytest
 
 from benchmark.cluster.aggregate import gather
+from benchmark.node.probes.found import of_scope
+from benchmark.node.probes.interfaces import Scope
 from benchmark.probed import column, figures, in_order
 from benchmark.records.probes import HardwareProbes
 from benchmark.text import WIDTH, columns, render_node
 from tests.unit.building import add_probed, hardware, make_run, probes
 
+CHECKOUT = Path(__file__).parents[2]
+
 
 def test_median_and_worst_of_gpus_and_pairs() -> None:
     found = figures(probes(8, slow=5))
     read = found["device_memory_read"]
-    assert (read.median, read.worst.value, read.worst.words) == (4100, pytest.approx(3280), "GPU 5")
+    assert (read.median, read.worst.words) == (4100, "GPU 5")
+    assert read.worst.value == pytest.approx(3280)
     assert read.off == pytest.approx(-0.2)
     assert found["kernel_launch"].off is None
     pairs = found["peer_copy"]
@@ -37,7 +47,8 @@ def test_lower_is_better_where_the_unit_says_so() -> None:
         }
     )
     launch = figures(both)["kernel_launch"]
-    assert (launch.worst.gpu, launch.off) == (1, pytest.approx(1 / 3))
+    assert launch.worst.gpu == 1
+    assert launch.off == pytest.approx(1 / 3)
 
 
 def test_figures_that_are_not_ranked_come_last() -> None:
@@ -79,3 +90,41 @@ def test_text_of_a_node_without_probes_or_checks(tmp_path: Path) -> None:
     assert result is not None
     assert "Checks" not in render_node(result)
     assert "Hardware probes" not in render_node(result.model_copy(update={"probes": None}))
+
+
+def _names(module: ModuleType) -> set[str]:
+    """Return what a probe calls its figures, as patterns: what stands in an f-string may be any word."""
+    found = set()
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.Dict):
+            pairs = zip(node.keys, node.values, strict=True)
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
+            pairs = zip([node.targets[0].slice], [node.value], strict=True)
+        else:
+            continue
+        for key, value in pairs:
+            if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Figure":
+                assert key is not None
+                found.add(_pattern(key, module))
+    return found
+
+
+def _pattern(key: ast.expr, module: ModuleType) -> str:
+    if isinstance(key, ast.JoinedStr):
+        return "".join(
+            re.escape(str(part.value)) if isinstance(part, ast.Constant) else r"[\w<>]+" for part in key.values
+        )
+    return re.escape(str(key.value) if isinstance(key, ast.Constant) else getattr(module, ast.unparse(key)))
+
+
+def test_every_figure_has_a_row_in_the_docs_and_none_else() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", (CHECKOUT / "docs" / "probes.md").read_text(), re.MULTILINE)
+    documented = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    modules = [module for scope in get_args(Scope) for module in of_scope(scope)]
+    patterns = {pattern: module.__name__ for module in modules for pattern in _names(module)}
+    assert set(patterns.values()) == {module.__name__ for module in modules}
+    missing = {
+        pattern: name for pattern, name in patterns.items() if not any(re.fullmatch(pattern, d) for d in documented)
+    }
+    assert missing == {}
+    assert {name for name in documented if not any(re.fullmatch(pattern, name) for pattern in patterns)} == set()

@@ -69,8 +69,9 @@ def figure_of_samples(nodes: Sequence[LoadedNode], metric: str) -> Figure:
 
 
 def _rate(nodes: Sequence[LoadedNode], metric: str) -> Figure:
-    values = [getattr(node.metrics, metric, None) for node in nodes]
-    if any(value is None for value in values):
+    given: list[float | None] = [getattr(node.metrics, metric, None) for node in nodes]
+    values = [value for value in given if value is not None]
+    if not values or len(values) < len(given):
         return Figure(None, note="undefined")
     value = math.fsum(values) / len(values)
     first = nodes[0].result

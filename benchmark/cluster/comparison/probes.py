@@ -14,7 +14,7 @@ from benchmark.cluster.comparison.bootstrap import CONFIDENCE
 from benchmark.cluster.comparison.measured import judged
 from benchmark.cluster.diagnosis.spread import NATURAL_SPREAD
 from benchmark.cluster.results.load import LoadedNode
-from benchmark.probed import NodeFigure, figures, in_order
+from benchmark.probed import LEAST, NodeFigure, figures, in_order
 from benchmark.records import MetricChange, NodeChange
 from benchmark.text import probe_unit, probe_value
 
@@ -52,8 +52,11 @@ def single_changes(before: Sequence[LoadedNode], after: Sequence[LoadedNode], fl
     first, second = _of(before), _of(after)
     both = {node: (first[node], each) for node, each in second.items() if node in first}
     for one in in_order(second.values()):
-        pairs = [(node, *(each[one.name] for each in sides)) for node, sides in both.items()
-                 if all(one.name in each for each in sides)]  # fmt: skip
+        pairs = [
+            (node, was[one.name], now[one.name])
+            for node, (was, now) in both.items()
+            if one.name in was and one.name in now
+        ]
         if one.better is not None and pairs:
             yield from _nodes(one, pairs, floor)
             yield from _places(one, pairs, floor)
@@ -75,7 +78,7 @@ def _places(one: NodeFigure, pairs: Sequence[tuple[str, NodeFigure, NodeFigure]]
         for place in now.places:
             value = earlier.get((place.name, place.gpu))
             found = _change(one, value, place.value, reach, floor)
-            if value is None or found is None:
+            if value is None or found is None or min(was.median, now.median) <= LEAST:
                 continue
             # What its whole node did has been said, or is the mean's.
             by_itself = math.log(place.value / value) - math.log(now.median / was.median)
@@ -90,7 +93,7 @@ def _reach(one: NodeFigure, tests: int) -> float:
 
 def _change(one: NodeFigure, before: float | None, after: float, reach: float, floor: float) -> dict[str, Any] | None:
     """Return the fields of a NodeChange; None where it is neither better nor worse."""
-    if before is None or before <= 0 or after <= 0:
+    if before is None or min(before, after) <= LEAST:
         return None
     log = math.log(after / before)
     change, low, high = math.expm1(log), math.expm1(log - reach), math.expm1(log + reach)
@@ -125,8 +128,8 @@ def _outcome(one: NodeFigure, sides: Sequence[float | None], before: int, after:
     first, second = sides
     if first is None or second is None:
         return {"outcome": "not judged", "note": "undefined"}
-    change = second / first - 1 if first > 0 else None
-    if one.better is None or change is None or second <= 0:
+    change = second / first - 1 if first > LEAST else None
+    if one.better is None or change is None or second <= LEAST:
         return {"outcome": "not judged", "note": "not ranked", "change": change}
     reach = _quantile((1 + CONFIDENCE) / 2) * _spread(one) * math.sqrt(1 / before + 1 / after)
     low, high = (math.expm1(math.log1p(change) + side * reach) for side in (-1, 1))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from benchmark.probed import NodeFigure, figures, in_order
 from benchmark.records import NodeRow
-from benchmark.text import figure, probe_value, worst_words
+from benchmark.text import clean, figure, probe_value, worst_words
 
 # Columns of a block, and how wide a column is with the space before it: a block and a verdict fit a terminal.
 COLUMNS, WIDTH = 5, 10
@@ -85,13 +85,13 @@ def _block(
 def _head(one: NodeFigure) -> list[str]:
     """Return a figure's name in lines that are narrower than a column, and its unit below."""
     lines = [""]
-    for word in one.words.split():
+    for word in clean(one.words).split():
         joined = f"{lines[-1]} {word}".strip()
         if len(joined) < WIDTH:
             lines[-1] = joined
         else:
             lines.append(word[: WIDTH - 1])
-    return [*filter(None, lines), "" if one.unit == "share" else one.unit[: WIDTH - 1]]
+    return [*filter(None, lines), "" if one.unit == "share" else clean(one.unit)[: WIDTH - 1]]
 
 
 def _cell(one: NodeFigure | None) -> str:

@@ -63,12 +63,14 @@ def at_right(strips: Sequence[Strip], what: str) -> str:
     return f"; at the right {what}" if len(strips) <= MOST_NAMED else ""
 
 
-def dot_charts(name: str, like: NodeGroup, strips: Sequence[Strip], axis: Axis, words: str) -> tuple[Markup, Markup]:
-    """Return the chart for a desk and for a phone; `words` is what a screen reader says of it."""
+def dot_charts(
+    name: str, like: NodeGroup, strips: Sequence[Strip], axis: Axis, words: str, narrow: bool = True
+) -> tuple[Markup, Markup | None]:
+    """Return the chart for a desk and, where it is wanted, for a phone; `words` is what a screen reader says of it."""
     draw = _named if len(strips) <= MOST_NAMED else _many
     return (
         draw(f"{name}-{like.number}-wide", WIDE, like, strips, axis, words),
-        draw(f"{name}-{like.number}-narrow", NARROW, like, strips, axis, words),
+        draw(f"{name}-{like.number}-narrow", NARROW, like, strips, axis, words) if narrow else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmark.cluster.arithmetic import disagreement_words
@@ -10,8 +10,9 @@ from benchmark.cluster.diagnosis.aspects import Aspect
 from benchmark.cluster.names import some
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.solo import losers
+from benchmark.probed import figures
 from benchmark.records import ClusterResult, Finding, Spread
-from benchmark.text import floor_note
+from benchmark.text import floor_note, probe_unit
 from benchmark.verdict import label, unit
 from benchmark.words import sentences
 
@@ -60,6 +61,7 @@ def _advice(result: ClusterResult) -> Iterator[Advice]:
         yield Advice(BAD, f"{finding.node} is slow", finding_words(finding), "findings")
     if result.verdict.reasons and not missing and not invalid and not result.agreements:
         yield Advice(BAD, "The run is invalid", " ".join(result.verdict.reasons), "nodes")
+    yield from _behind(result, slow)
     if result.problems:
         yield Advice(UNSURE, "A file was refused", result.problems[0], "files")
     if result.overlap and result.overlap.late_ms:
@@ -79,6 +81,27 @@ def _advice(result: ClusterResult) -> Iterator[Advice]:
     for drift in result.drift[:1]:
         text = f"Nodes with {drift.hardware} have {len(drift.values)} different values of {drift.fact}."
         yield Advice(UNSURE, "Nodes that should be alike differ", text, "differences")
+
+
+def _behind(result: ClusterResult, slow: Container[str]) -> Iterator[Advice]:
+    """Yield the node whose GPU is furthest behind its others, by its probes, where nothing said so before."""
+    behind = [
+        (abs(one.off), row.node, one)
+        for row in result.nodes
+        if row.node not in slow
+        for one in figures(row.probes).values()
+        if one.off is not None
+    ]
+    if behind:
+        _, node, one = max(behind, key=lambda each: each[0])
+        others = [name for name in dict.fromkeys(name for _, name, _ in behind) if name != node]
+        more = f" Others with such a GPU: {some(others)}." if others else ""
+        change = share(one.worst.value / one.median - 1)
+        text = (
+            f"{one.words} is {amount(one.worst.value)}{probe_unit(one.unit)} on {one.worst.words}, {change} against "
+            f"the median of the node.{more}"
+        )
+        yield Advice(UNSURE, f"{node} has a GPU that is behind its others", text, "hardware")
 
 
 def _unsteady_words(unsteady: Sequence[Spread]) -> str:
@@ -105,7 +128,8 @@ def _fine(result: ClusterResult) -> Advice:
     pooled = [group.latency_ms for group in result.groups if group.latency_ms]
     if note := floor_note(pooled, ["p99"]):
         text += f" The P99 is {note}: it shows whether something is wrong, not what the cluster can do."
-    return Advice(FINE, "Nothing stands out", text, "distributions")
+    queries = any(row.metrics or not row.probes for row in result.nodes)
+    return Advice(FINE, "Nothing stands out", text, "distributions" if queries else "hardware")
 
 
 def verdict_words(result: ClusterResult) -> str:

@@ -6,6 +6,7 @@ expression of the template can forget to. The page has no script, and its policy
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.report.distributions import distributions
 from benchmark.cluster.report.headline import advice, finding_words, verdict_words
 from benchmark.cluster.report.parts import NodeGroup, node_groups
+from benchmark.cluster.report.probing import probing
+from benchmark.cluster.report.probing import tiles as probe_tiles
 from benchmark.cluster.report.ranking import ranking
 from benchmark.cluster.report.repeating import repeating
 from benchmark.cluster.report.sharing import sharing
@@ -56,11 +59,13 @@ def render_report(gathered: Gathered, run_dir: Path, against_baseline: Compariso
         why=verdict_words(result),
         first=notes[0],
         others=notes[1:MOST_ADVICE],
-        tiles=_tiles(gathered),
+        tiles=_tiles(gathered, groups),
         groups=[_group(like, charted=like.number <= MOST_CHARTED) for like in groups],
         baseline=baseline_view(against_baseline),
         repeated=[reported for like in groups if (reported := repeating(like, result.repeats))][:MOST_CHARTED],
         shared=[both for like in groups if (both := sharing(like, lost))][:MOST_CHARTED],
+        asked_model=any(asked.profile.loads_model for asked in run.nodes.values()),
+        probed=[one for like in groups if (one := probing(like, charted=like.number <= MOST_CHARTED))],
         trends=[(like, found) for like in groups[:MOST_CHARTED] if (found := trend(like, known))],
         checks=sections.checks(result),
         energy=sections.energy(counted, result.groups),
@@ -73,12 +78,15 @@ def render_report(gathered: Gathered, run_dir: Path, against_baseline: Compariso
     )
 
 
-def _tiles(gathered: Gathered) -> list[tuple[str, str, str]]:
+def _tiles(gathered: Gathered, groups: Sequence[NodeGroup]) -> list[tuple[str, str, str]]:
     """Return (value, unit, meaning) of what is set large at the top."""
     result = gathered.result
     tiles = []
     for number, group in enumerate(result.groups, start=1):
         which = f", group {number}" if len(result.groups) > 1 else ""
+        if not groups[number - 1].queries:
+            tiles += [(value, unit, meaning + which) for value, unit, meaning in probe_tiles(groups[number - 1])]
+            continue
         sum_of = f"the sum over {len(group.nodes)} nodes" if len(group.nodes) > 1 else "of one node"
         qps, tokens = (f"{sum_of}{which}{beside(group, metric)}" for metric in ("qps", "tokens_per_s"))
         tiles.append((amount(group.qps), "QPS", f"completed queries, {qps}"))
@@ -92,6 +100,7 @@ def _tiles(gathered: Gathered) -> list[tuple[str, str, str]]:
 
 def _group(like: NodeGroup, charted: bool) -> dict[str, Any]:
     rows = [sections.node_cells(like, like.rows[node.node], place) for place, node in enumerate(like.nodes, start=1)]
+    rows = rows if like.queries else []
     out = [row for row in rows if row["slow"] or not row["valid"] or row["marked"]]
     spreads = [s for n in like.nodes if n.metrics for s in (n.metrics.latency_ms, n.metrics.ttft_ms) if s]
     return {

@@ -13,6 +13,7 @@ from benchmark.cluster.report.amounts import median
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.errors import InputError
 from benchmark.loadgen_log import read_limits
+from benchmark.probed import figures
 from benchmark.records import ClusterResult, Finding, Group, NodeRow
 from benchmark.rundir import NODES
 
@@ -65,6 +66,11 @@ class NodeGroup:
     """Distribution -> (percentile, limit in ms) of the verdict."""
 
     @property
+    def queries(self) -> bool:
+        """Whether queries were measured, or nothing was: else the hardware alone was probed."""
+        return any(row.metrics or not row.probes for row in self.rows.values())
+
+    @property
     def crowd(self) -> tuple[LoadedNode, ...]:
         """The nodes that are shown together."""
         return tuple(node for node in self.nodes if node.node not in self.marked)
@@ -101,6 +107,8 @@ def _like(
     outstanding = [name for name in findings if name in names]
     if group.worst_p99_node is not None and len(nodes) > MOST_COLOURED and group.worst_p99_node not in outstanding:
         outstanding.append(group.worst_p99_node)
+    if not any(node.metrics for node in nodes):
+        outstanding += [name for name in names if name not in outstanding and _has_gpu_off(rows[name])]
     marked = names if len(nodes) <= MOST_COLOURED else outstanding[:MOST_OUTSTANDING]
     return NodeGroup(
         number=number,
@@ -113,6 +121,10 @@ def _like(
         ranked_by="ttft_ms.p99" if server else "qps",
         limits=_limits(run_dir, nodes[0], server),
     )
+
+
+def _has_gpu_off(row: NodeRow) -> bool:
+    return any(one.off is not None for one in figures(row.probes).values())
 
 
 def _rank(node: LoadedNode, by_ttft: bool) -> float:

@@ -11,16 +11,19 @@ from matplotlib.ticker import FixedLocator
 
 from benchmark.cluster.diagnosis.aspects import Aspect
 from benchmark.cluster.history import history_of_run
+from benchmark.cluster.history.aspects import unit_in
 from benchmark.cluster.history.show import day
 from benchmark.cluster.report.amounts import amount, median, share, tick
 from benchmark.cluster.report.drawing import COLOURS, DASHES, SERIES, Canvas, Margins, series
 from benchmark.cluster.report.parts import Chart, NodeGroup, Table
 from benchmark.errors import InputError
 from benchmark.records import NodeHistory, Shift
+from benchmark.text import probe_unit
 
 # Of a node's runs of the same kind: so many are shown.
 MOST_RUNS = 30
 MOST_DAYS = 4
+MOST_PROBES = 6
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,9 @@ class Since:
 
 @dataclass(frozen=True)
 class Trend:
-    """The chart of a group's earlier runs, and what shifted."""
+    """The charts of a group's earlier runs, and what shifted."""
 
-    chart: Chart
+    charts: Sequence[Chart]
     since: Sequence[Since]
 
 
@@ -51,9 +54,27 @@ def histories(run_dir: Path) -> dict[str, NodeHistory]:
 
 
 def trend(like: NodeGroup, known: Mapping[str, NodeHistory]) -> Trend | None:
-    """Return the group's trend; None where no node of it has an earlier run."""
+    """Return the group's trend; None where no node of it has an earlier run.
+
+    It is of the metric that ranks nodes and of the probes that shifted; without queries, of the first probe at least.
+    """
     nodes = [known[node.node] for node in like.nodes if node.node in known]
-    metric = "qps" if like.ranked_by == "qps" else "ttft_ms.p50"
+    units = {metric: unit for one in nodes for metric, unit in one.units.items()}
+    shifted = {shift.metric for one in nodes for shift in one.shifts}
+    metrics = ["qps" if like.ranked_by == "qps" else "ttft_ms.p50"] if like.queries else list(units)[:1]
+    metrics += [metric for metric in units if metric in shifted and metric not in metrics][:MOST_PROBES]
+    charts = [chart for metric in metrics if (chart := _chart(like, nodes, metric, units))]
+    if not charts:
+        return None
+    since = [
+        Since(one.node, at.run_id, [_words(one, shift) for shift in one.shifts if shift.run_id == at.run_id], at.facts)
+        for one in nodes
+        for at in one.drift
+    ]
+    return Trend(charts, since)
+
+
+def _chart(like: NodeGroup, nodes: Sequence[NodeHistory], metric: str, units: Mapping[str, str]) -> Chart | None:
     values = {
         one.node: {point.run_id: point.values[metric] for point in one.points if metric in point.values}
         for one in nodes
@@ -63,28 +84,25 @@ def trend(like: NodeGroup, known: Mapping[str, NodeHistory]) -> Trend | None:
         return None
     shifted = {one.node: [shift.run_id for shift in one.shifts if shift.metric == metric] for one in nodes}
     aspect = Aspect(metric, metric == "qps")
-    title = f"{aspect.label}{aspect.unit and f',{aspect.unit}'} in {len(runs)} runs with like settings"
+    unit = probe_unit(units.get(metric, "")) or aspect.unit
+    title = f"{aspect.label}{unit and f',{unit}'} in {len(runs)} runs with like settings"
     words = f"{title}. The table below has the values."
-    chart = Chart(
+    name = f"trend-{like.number}" if metric not in units else f"trend-{metric}-{like.number}"
+    return Chart(
         title=title,
         note="Oldest to the left; a ring marks the first run at a new level",
-        wide=_draw(f"trend-{like.number}-wide", 860, like, values, runs, shifted, words),
-        narrow=_draw(f"trend-{like.number}-narrow", 340, like, values, runs, shifted, words),
+        wide=_draw(f"{name}-wide", 860, like, values, runs, shifted, words),
+        narrow=_draw(f"{name}-narrow", 340, like, values, runs, shifted, words),
         tables=[_table(like, values, runs, title)],
     )
-    since = [
-        Since(one.node, at.run_id, [_words(shift) for shift in one.shifts if shift.run_id == at.run_id], at.facts)
-        for one in nodes
-        for at in one.drift
-    ]
-    return Trend(chart, since)
 
 
-def _words(shift: Shift) -> str:
+def _words(history: NodeHistory, shift: Shift) -> str:
     aspect = Aspect(shift.metric, higher_is_better=True)
+    unit = unit_in(history, aspect)
     tentative = f"; {shift.runs} run{'s' * (shift.runs > 1)} so far" if shift.tentative else ""
     return (
-        f"{aspect.label} {share(shift.change)}, {amount(shift.before)} to {amount(shift.after)}{aspect.unit}: "
+        f"{aspect.label} {share(shift.change)}, {amount(shift.before)} to {amount(shift.after)}{unit}: "
         f"{'worse' if shift.worse else 'better'}{tentative}"
     )
 

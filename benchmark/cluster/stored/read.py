@@ -11,7 +11,7 @@ from typing import Any
 from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.errors import InputError
 from benchmark.files import read_record
-from benchmark.probed import figures
+from benchmark.probed import LEAST, figures
 from benchmark.profiles import NONE
 from benchmark.records import ClusterResult, Failure, Group, NodeRow, RunRecord
 from benchmark.rundir import FAILURE, NODES, RESULT_FILE, RUN_FILE
@@ -115,7 +115,7 @@ def read_stored(results: Path, run_id: str) -> dict[str, Any]:
         values = [None] * len(METRICS) if row is None or group is None else [_value(row, metric) for metric in METRICS]
         probed = [] if row is None or group is None else [
             [_place(probes, (one.metric, one.unit)), one.median]
-            for one in figures(row.probes).values() if one.better is not None and one.median > 0
+            for one in figures(row.probes).values() if one.better is not None and one.median > LEAST
         ]  # fmt: skip
         kind = _place(kinds, kind_of(asked, fallback_of(row, groups)))
         nodes[node] = [state, stage, reason, kind, group, values, probed]
@@ -149,8 +149,8 @@ def kind_of(asked: ResolvedSettings, fallback: str = "") -> tuple[str, ...]:
     settings, profile = asked.settings, asked.profile
     scenario = str(profile.scenario_options.get("scenario", profile.scenario))
     if not profile.loads_model:
-        deciding = [settings.benchmark_device, profile.model_dump(mode="json")]
-        return profile.name, scenario, NONE, profile.engine, canonical_sha256(deciding)[:8]
+        asked_of_hardware = [settings.benchmark_device, profile.model_dump(mode="json")]
+        return profile.name, scenario, NONE, profile.engine, canonical_sha256(asked_of_hardware)[:8]
     # Which model a server has is its own to say.
     model = settings.benchmark_endpoint_model if profile.engine == ENDPOINT else settings.benchmark_model
     deciding = [

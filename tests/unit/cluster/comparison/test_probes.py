@@ -31,7 +31,8 @@ def test_a_node_that_fell_by_a_tenth_is_worse(tmp_path: Path) -> None:
     assert (found.outcome, found.groups[0].label) == ("worse", "hardware v1, 2 x NVIDIA H200")
     assert outcomes(found)["probe.device_memory_read"] == "worse"
     read = found.groups[0].changes[[c.metric for c in found.groups[0].changes].index("probe.device_memory_read")]
-    assert (read.unit, read.change) == ("GB/s", pytest.approx(-0.1))
+    assert read.unit == "GB/s"
+    assert read.change == pytest.approx(-0.1)
     # What only says something of the others, and what the host disturbs.
     assert outcomes(found)["probe.sustained_clock"] == "not judged"
     assert outcomes(found)["probe.kernel_launch"] == "within noise"

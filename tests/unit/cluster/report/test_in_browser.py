@@ -19,13 +19,14 @@ from benchmark.columns import Columns
 from benchmark.files import read_samples, read_ticks
 from benchmark.metrics import latencies_ms, percentile, tpots_ms, ttfts_ms
 from benchmark.text import clean
-from tests.unit.building import asked, make_run
+from tests.unit.building import asked, make_run, probes
 from tests.unit.cluster.report import runs
 from tests.unit.cluster.report.browser import Chart, Scheme, chromium, keep_picture, opened
+from tests.unit.probed_runs import store
 
 MEGABYTE = 1_000_000
 SCHEMES: tuple[tuple[Scheme, int], ...] = (("light", 1440), ("dark", 360))
-REPORTS = ("1", "2", "20", "200", "partly failed", "hostile", "nothing came back")
+REPORTS = ("1", "2", "20", "200", "partly failed", "hostile", "nothing came back", "hardware")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,9 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
             gathered = runs.hostile(run_dir)
         elif name == "nothing came back":
             gathered = gather(make_run(run_dir, {"jw2": asked(3)}))
+        elif name == "hardware":
+            nodes = {f"gpu-{n:03}": probes(2, 1 - n / 1000, slow=1 if n == 7 else None) for n in range(1, 21)}
+            gathered = gather(store(run_dir, 1, nodes))
         else:
             many = int(name) > 20
             runs.cluster(run_dir, int(name), *((50, 2000) if many else (20, 100)), measured_often=name == "20")
@@ -80,7 +84,7 @@ def test_it_opens_from_disk_alone_and_fits_a_phone_and_a_desk(
             assert seen.overflow() == 0, f"{width}, unfolded"
 
 
-@pytest.mark.parametrize("name", ["20", "partly failed", "hostile"])
+@pytest.mark.parametrize("name", ["20", "partly failed", "hostile", "hardware"])
 def test_it_is_accessible_by_day_and_by_night(browser: Browser, reports: dict[str, Report], name: str) -> None:
     for scheme, width in SCHEMES:
         with opened(browser, reports[name].path, width, scheme) as seen:
@@ -207,6 +211,20 @@ def test_the_ranking_is_drawn_with_the_nodes_own_values(browser: Browser, report
                 axis = 0 if name == "20" else 1
                 assert value == pytest.approx(qps[node], abs=chart.resolution()[axis])
                 assert rank == pytest.approx(number, abs=0.1)
+
+
+def test_probes_are_drawn_with_each_gpus_own_values(browser: Browser, reports: dict[str, Report]) -> None:
+    report = reports["hardware"]
+    with opened(browser, report.path) as seen:
+        charts = seen.charts()
+    for place in ("wide", "narrow"):
+        chart = charts[f"probe-device_memory_read-1-{place}"]
+        for row in report.gathered.result.nodes:
+            assert row.probes is not None
+            for gpu in row.probes.gpus:
+                ((value, _),) = chart.points(f"probe:device_memory_read:{row.node}:GPU {gpu.index}")
+                wanted = gpu.figures["device_memory_read"].value
+                assert value == pytest.approx(wanted, abs=chart.resolution()[0])
 
 
 TIMES_REPEATED = ("P50 latency", "P99 latency", "P99 TTFT")

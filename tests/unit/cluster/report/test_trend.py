@@ -24,8 +24,8 @@ def test_a_shift_is_drawn_at_its_first_run_with_what_differed(tmp_path: Path) ->
     (like,) = node_groups(run_dir, gathered.result, gathered.nodes)
     found = trend(like, known)
     assert found is not None
-    assert [row[0] for row in found.chart.tables[0].rows] == runs
-    assert found.chart.tables[0].rows[0][1:] == ("0.56", "0.56", "0.56")
+    assert [row[0] for row in found.charts[0].tables[0].rows] == runs
+    assert found.charts[0].tables[0].rows[0][1:] == ("0.56", "0.56", "0.56")
     assert {(one.node, one.run_id) for one in found.since} == {("jw2", runs[4]), ("jw3", runs[4])}
     assert any("QPS \N{MINUS SIGN}14%, 0.56 to 0.48: worse" in words for words in found.since[0].shifts)
     page = render_report(gathered, run_dir)
