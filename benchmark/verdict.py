@@ -10,6 +10,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, get_args
 
+from benchmark.probed import PREFIX, words_of
 from benchmark.profiles import Limit, Profile
 from benchmark.records import (
     MAX_UNSEEN,
@@ -68,6 +69,8 @@ def label(metric: str) -> str:
     """Return the words for a metric's path: "latency_ms.p99" is "P99 latency"."""
     if metric in _LABELS:
         return _LABELS[metric]
+    if metric.startswith(PREFIX):
+        return words_of(metric)
     head, _, tail = metric.rpartition(".")
     return f"{tail.upper() if tail[:1] == 'p' else tail} {_LABELS[head]}" if head in _LABELS else metric
 
@@ -228,11 +231,6 @@ def _probe_checks(probes: HardwareProbes | None, floors: Mapping[str, float]) ->
                 limit=0,
                 passed=not wrong.value,
             )
-
-
-def words_of(probe: str) -> str:
-    """Return a probe's figure in words: "device memory read" of device_memory_read."""
-    return probe.replace("_", " ")
 
 
 def _answer_faults(profile: Profile, metrics: Metrics) -> Iterator[tuple[Check, str]]:

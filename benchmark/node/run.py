@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from benchmark.combinations import SIMULATED
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.files import write_atomic, write_record
 from benchmark.loadgen_log import SOLO
@@ -24,7 +25,7 @@ from benchmark.node.lock import ALONE, STARTING, Lock
 from benchmark.node.machine import CPU, Claim, claim_machine, who_measures
 from benchmark.node.measuring import Bench, Pass, judge_answers, run_audit
 from benchmark.node.peak import FIRST_GUESS, PeakFinder
-from benchmark.node.probes.hardware import probe_hardware, probed_directory
+from benchmark.node.probes.hardware import BESIDE_A_SERVER, probe_hardware, probed_directory, serves_already
 from benchmark.node.progress import ProgressWriter
 from benchmark.node.registry import load_dataset, make_scenario
 from benchmark.node.replicas import make_engine
@@ -196,7 +197,8 @@ class _Run:
             scenario = make_scenario(profile.scenario, dict(profile.scenario_options))
             if profile.accuracy != "off" and has_references(dataset):
                 require_scoring()  # now, and not after an hour of measuring
-        if settings.benchmark_probes == "on":
+        # An engine that only waits says nothing of the hardware either.
+        if settings.benchmark_probes == "on" and profile.engine != SIMULATED:
             self._probe(environment)
         workload = Workload(dataset.prompts, profile.samples, profile.generation.seed)
         with ExitStack() as stack:
@@ -240,8 +242,11 @@ class _Run:
     def _probe(self, seen: Environment) -> None:
         """Measure the hardware, before an engine takes the GPUs' memory."""
         with self._stage("probes"):
-            directory = probed_directory(self.request.settings, self.profile)
-            self._update(probes=probe_hardware(directory, len(seen.gpus)))
+            settings, profile = self.request.settings, self.profile
+            directory, busy = probed_directory(settings, profile), serves_already(settings, profile)
+            probes = probe_hardware(directory, 0 if busy else len(seen.gpus))
+            notes = (BESIDE_A_SERVER,) if busy and seen.gpus else ()
+            self._update(probes=probes.model_copy(update={"notes": (*notes, *probes.notes)}))
 
     def _claim(self, seen: Environment) -> None:
         """Keep others from measuring here at the same time, or wait for their end."""

@@ -154,10 +154,14 @@ class Drift(Record):
 
 
 class Finding(Record):
-    """A node that is slow among its peers, or against its own history, and the probable cause."""
+    """A node, or a GPU of it, that is slow among its peers or against its own history, and the probable cause."""
 
     node: Name
-    metric: Name = Field(description="the most telling one in which it is slow; tokens_per_joule: energy")
+    place: Text = Field("", description="the GPU, or from which to which, that is slow; empty: the node as a whole")
+    metric: Name = Field(
+        description="the most telling one in which it is slow; tokens_per_joule: energy; probe.<name>: of the hardware"
+    )
+    unit: Text = Field("", description="of a probe's figure; other metrics have theirs in their names")
     value: float
     expected: float = Field(description="median of the like nodes, or of the node's earlier runs")
     change: float = Field(description="value / expected - 1")

@@ -31,7 +31,7 @@ class GpuProbes(Record):
     """What was measured on one GPU, while all others of the node were measured too."""
 
     index: Count
-    name: Name = ""
+    name: Text = ""
     uuid: Text = ""
     figures: dict[Name, Measured] = Field(default_factory=dict, description="by name; what the GPU cannot do is absent")
 

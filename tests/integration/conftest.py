@@ -53,6 +53,8 @@ class Playbooks:
             "benchmark_results_dir": str(self.results),
             "benchmark_work_dir": f"{self.directory}/nodes/{{{{ inventory_hostname }}}}/runs",
             "benchmark_timeout_s": 120,
+            # Of the machine that all nodes of the tests are: only the tests that are about them probe it.
+            "benchmark_probes": "off",
             # All nodes of the tests are this machine.
             "benchmark_shared_machine": True,
             # On a busy machine nodes may miss each other's window: only the test that is about it asks for a verdict.

@@ -23,6 +23,7 @@ from benchmark.records import (
     Solo,
     Window,
 )
+from benchmark.records.probes import GpuProbes, HardwareProbes, Measured
 from benchmark.resolve import resolve
 from benchmark.rundir import NODES, RUN_FILE, of_repeat
 from benchmark.settings import ResolvedSettings
@@ -113,7 +114,13 @@ def result_of(node: str, resolved: ResolvedSettings, samples: Sequence[Sample], 
         "window": Window(started_unix_ns=START_NS, ended_unix_ns=START_NS + last),
         "metrics": measured,
         "target_qps": TARGET_QPS,
-        "verdict": judge(resolved.profile, Findings(measured), TARGET_QPS, "complete"),
+        "verdict": judge(
+            resolved.profile,
+            Findings(measured, probes=changes.get("probes")),
+            TARGET_QPS,
+            "complete",
+            resolved.settings.benchmark_probe_floors,
+        ),
     }
     return NodeResult.model_validate({**fields, **changes})
 
@@ -160,6 +167,78 @@ def add_node(
     """Write the files of a node that answered in a closed loop."""
     samples = closed_loop(latencies_ms)
     return write_node(run_dir, result_of(node, resolved, samples, **changes), samples)
+
+
+def hardware(**settings: Any) -> ResolvedSettings:
+    """Return resolved settings of the profile that only probes."""
+    return resolve({"benchmark_profile": "hardware", **settings})
+
+
+def probes(gpus: int = 1, pace: float = 1.0, slow: int | None = None, **node: Any) -> HardwareProbes:
+    """Return what an H200's probes give, `pace` times as fast; the GPU `slow` reads its memory at four fifths of it.
+
+    `node`: replaces fields of the record.
+    """
+    each = {
+        "device_memory_read": (4100.0, "GB/s"),
+        "kernel_launch": (2.0, "us"),
+        "matrix_bfloat16": (700.0, "TFLOP/s"),
+        "sustained_matrix_bfloat16": (650.0, "TFLOP/s"),
+    }
+    beside = {"sustained_clock": (1700.0, "MHz"), "sustained_throttled_sw_power_cap": (0.4, "share")}
+    found = []
+    for index in range(gpus):
+        figures = {
+            name: Measured(value=value / pace if unit == "us" else value * pace, unit=unit)
+            for name, (value, unit) in each.items()
+        }
+        if index == slow:
+            figures["device_memory_read"] = Measured(value=0.8 * 4100 * pace, unit="GB/s")
+        figures |= {name: Measured(value=value, unit=unit) for name, (value, unit) in beside.items()}
+        figures["wrong_products"] = Measured(value=0, unit=f"of {38 + index % 2}")
+        found.append(GpuProbes(index=index, name="NVIDIA H200", uuid=f"GPU-{index}", figures=figures))
+    pairs = [(one, other) for one in range(gpus) for other in range(gpus) if one != other]
+    between = {f"peer_copy_{a}_to_{b}": Measured(value=380 * pace + a, unit="GB/s") for a, b in pairs}
+    if pairs:
+        between["all_reduce"] = Measured(value=470 * pace, unit="GB/s")
+    fields: dict[str, Any] = {
+        "node": {"cpu_one_core": Measured(value=600 * pace, unit="MB/s")},
+        "gpus": tuple(found),
+        "between_gpus": between,
+        "seconds": 25.0,
+    }
+    return HardwareProbes.model_validate({**fields, **node})
+
+
+def add_probed(
+    run_dir: Path, node: str, resolved: ResolvedSettings, found: HardwareProbes | None, **changes: Any
+) -> Path:
+    """Write the files of a node whose hardware alone was probed."""
+    settings = resolved.settings
+    gpus = (
+        tuple(GPU.model_copy(update={"index": g.index, "name": g.name, "uuid": g.uuid}) for g in found.gpus)
+        if found
+        else ()
+    )
+    fields: dict[str, Any] = {
+        "run_id": RUN_ID,
+        "node": node,
+        "status": "complete",
+        "stage": "done",
+        "started_at": "2025-01-02T03:04:05+00:00",
+        "finished_at": "2025-01-02T03:04:30+00:00",
+        "resolved": resolved,
+        "environment": HOST.model_copy(update={"gpus": gpus or HOST.gpus}),
+        "probes": found,
+        "verdict": judge(
+            resolved.profile, Findings(None, probes=found), 0, "complete", settings.benchmark_probe_floors
+        ),
+    }
+    result = NodeResult.model_validate({**fields, **changes})
+    directory = run_dir / NODES / node
+    directory.mkdir(parents=True, exist_ok=True)
+    write_record(directory / f"mlperf_datacenter_{node}_20250102T030405Z.json", result)
+    return directory
 
 
 def _drawn(index: int, times: tuple[int, int, int, int], input_tokens: int, tokens: int, error: str | None) -> Sample:

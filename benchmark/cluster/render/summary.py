@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.cluster.diagnosis.aspects import ENERGY
+from benchmark.cluster.diagnosis.aspects import Aspect
 from benchmark.cluster.names import some
 from benchmark.cluster.render.stability import beside, cell, headline, note, table
 from benchmark.cluster.solo import losers, solo_table
@@ -23,7 +23,7 @@ from benchmark.text import (
     floor_note,
     moment,
 )
-from benchmark.verdict import answer_words, label, unit
+from benchmark.verdict import answer_words
 from benchmark.words import percent, plural
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -220,11 +220,11 @@ def _agreed(result: ClusterResult) -> str:
 
 def finding_words(finding: Finding) -> str:
     """Return what is wrong with a slow node and why, a line each."""
-    aspect = finding.metric
-    name, suffix = ("tokens/J", "") if aspect == ENERGY else (label(aspect), unit(aspect))
+    aspect = Aspect(finding.metric, higher_is_better=True, own_unit=finding.unit)
+    place = f"{finding.place}: " if finding.place else ""
     lines = [
-        f"{name} is {figure(finding.value)}{suffix}, {percent(finding.change, 0)} against "
-        f"{figure(finding.expected)}{suffix}, {finding.against}"
+        f"{place}{aspect.label} is {figure(finding.value)}{aspect.unit}, {percent(finding.change, 0)} against "
+        f"{figure(finding.expected)}{aspect.unit}, {finding.against}"
     ]
     if finding.also:
         lines.append(f"also {'; '.join(finding.also)}")

@@ -18,10 +18,12 @@ from benchmark.errors import BenchmarkError
 from benchmark.node.model.load import find_snapshot
 from benchmark.profiles import Profile
 from benchmark.records.probes import GpuProbes, HardwareProbes, Measured
+from benchmark.served import ENDPOINT
 from benchmark.settings import Settings
 
 # Far more than each takes: a GPU that hangs is named, and the node goes on.
 LIMIT_S = 90
+BESIDE_A_SERVER = "The GPUs were not probed: a server that runs already has them."
 # What a process starts with is where this package lies, installed or not.
 ROOT = Path(benchmark.__file__).parents[1]
 
@@ -58,6 +60,11 @@ def probed_directory(settings: Settings, profile: Profile) -> Path:
         with suppress(BenchmarkError, OSError):
             return find_snapshot(settings)
     return Path(sys.prefix)
+
+
+def serves_already(settings: Settings, profile: Profile) -> bool:
+    """Return whether a server that somebody else started may have the GPUs: probes would disturb both."""
+    return profile.engine == ENDPOINT and not settings.benchmark_endpoint_start
 
 
 @contextmanager

@@ -1,0 +1,130 @@
+"""What a node's probes come to, for all that shows them: each figure's median over GPUs or pairs, and the worst one."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from benchmark.records.probes import HardwareProbes, Measured
+
+# Before a probe's name, where it stands among metrics.
+PREFIX = "probe."
+# A GPU or a pair that is worse than its node's median by so much is marked.
+CLEARLY = 0.05
+_PAIR = re.compile(r"(\w+?)_([0-9]+)_to_([0-9]+)")
+_COUNTED = "of "
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one value was measured: on the node itself, on a GPU, or from one GPU to a peer, by their indexes."""
+
+    name: str
+    """As it was recorded: with the pair in it, where there is one."""
+    value: float
+    gpu: int | None = None
+    peer: int | None = None
+
+    @property
+    def words(self) -> str:
+        """The place for people; empty: the node itself, or all its GPUs together."""
+        if self.gpu is None:
+            return ""
+        return f"GPU {self.gpu}" if self.peer is None else f"GPU {self.gpu} to {self.peer}"
+
+
+@dataclass(frozen=True)
+class NodeFigure:
+    """One figure of a node, with its values at every place. `name` is without pairs: peer_copy of peer_copy_0_to_1."""
+
+    name: str
+    unit: str
+    better: Literal["higher", "lower"] | None
+    places: tuple[Place, ...]
+
+    @property
+    def metric(self) -> str:
+        """What it is called among metrics."""
+        return PREFIX + self.name
+
+    @property
+    def words(self) -> str:
+        """The name for people."""
+        return words_of(self.name)
+
+    @cached_property
+    def median(self) -> float:
+        """The median of all places."""
+        return statistics.median(place.value for place in self.places)
+
+    @cached_property
+    def worst(self) -> Place:
+        """The place with the worst value; of a figure that is not ranked, with the highest."""
+        pick = min if self.better == "higher" else max
+        return pick(self.places, key=lambda place: place.value)
+
+    @property
+    def off(self) -> float | None:
+        """How far the worst place is from the median, where it is clearly worse: -0.2 is 20 % less."""
+        if self.better is None or len(self.places) < 2 or not self.median:
+            return None
+        change = self.worst.value / self.median - 1
+        return change if abs(change) >= CLEARLY else None
+
+
+def figures(probes: HardwareProbes | None) -> dict[str, NodeFigure]:
+    """Return a node's figures by name: its GPUs', those between GPUs, its own. What was not measured is absent."""
+    found: dict[str, list[tuple[Place, Measured]]] = {}
+    for name, place, measured in _measured(probes) if probes else ():
+        found.setdefault(name, []).append((place, measured))
+    return {
+        name: NodeFigure(name, unit_of(m for _, m in each), each[0][1].better, tuple(place for place, _ in each))
+        for name, each in found.items()
+    }
+
+
+def ranked(found: Iterable[NodeFigure]) -> list[NodeFigure]:
+    """Return the figures of which there is a better and a worse; the others only say something of these."""
+    return [one for one in found if one.better is not None]
+
+
+def in_order(nodes: Iterable[dict[str, NodeFigure]]) -> list[NodeFigure]:
+    """Return each figure that any of the nodes has, as the first one that has it; those that are ranked come first."""
+    first: dict[str, NodeFigure] = {}
+    for each in nodes:
+        for name, one in each.items():
+            first.setdefault(name, one)
+    return sorted(first.values(), key=lambda one: one.better is None)
+
+
+def unit_of(measured: Iterable[Measured]) -> str:
+    """Return the unit that values share. A count "of 39" has none: how many were looked at may differ."""
+    units = {one.unit for one in measured}
+    (unit,) = units if len(units) == 1 else ("",)
+    return "" if unit.startswith(_COUNTED) else unit
+
+
+def words_of(name: str) -> str:
+    """Return a figure's name, or its name among metrics, for people."""
+    return name.removeprefix(PREFIX).replace("_", " ")
+
+
+def column(name: str, unit: str) -> str:
+    """Return what a figure is called as a column of a table: `probe_device_memory_read_gb_s`."""
+    words = [PREFIX.rstrip("."), name, *filter(None, re.split(r"[^a-z0-9]+", unit.lower()))]
+    return "_".join(words)
+
+
+def _measured(probes: HardwareProbes) -> Iterator[tuple[str, Place, Measured]]:
+    for gpu in probes.gpus:
+        yield from ((name, Place(name, one.value, gpu.index), one) for name, one in gpu.figures.items())
+    for name, one in probes.between_gpus.items():
+        if pair := _PAIR.fullmatch(name):
+            yield pair[1], Place(name, one.value, int(pair[2]), int(pair[3])), one
+        else:
+            yield name, Place(name, one.value), one
+    yield from ((name, Place(name, one.value), one) for name, one in probes.node.items())
