@@ -37,6 +37,28 @@ class Spread(Record):
     stable: bool = Field(description="whether the coefficient of variation is at most 0.05")
 
 
+class Roofline(Record):
+    """What one GPU's own memory and matrix rate allow at best, by its probes, and what was measured beside it.
+
+    Limits, not targets: with many queries in flight a token's time is above its least by nature.
+    """
+
+    weights: Count = Field(description="that each token is multiplied with: all but tables that it picks a row of")
+    weights_bytes: Count
+    memory_read_gb_s: float | None = Field(None, description="the probe's, of the median GPU")
+    matrix_tflop_s: float | None = Field(None, description="the probe's in the run's precision, of the median GPU")
+    alone: bool = Field(description="whether one query at a time was in flight on a GPU")
+    least_tpot_ms: float | None = Field(None, description="weights_bytes / memory_read_gb_s")
+    tpot_ms: float | None = Field(None, description="the median that was measured")
+    times_least_tpot: float | None = Field(None, description="tpot_ms / least_tpot_ms")
+    most_tokens_per_s: float | None = Field(
+        None,
+        description="output tokens of one GPU: the matrix rate over 2 x weights for each token of prompt and answer",
+    )
+    tokens_per_s: float | None = Field(None, description="output tokens of one GPU that were measured")
+    share_of_most_tokens: float | None = Field(None, description="tokens_per_s / most_tokens_per_s")
+
+
 class NodeRow(Record):
     """One node in the cluster summary. Values are absent where the node has none."""
 
@@ -53,6 +75,7 @@ class NodeRow(Record):
     simulated: bool = False
     metrics: Metrics | None = None
     probes: HardwareProbes | None = None
+    roofline: Roofline | None = Field(None, description="absent: no probes of a GPU, or the weights are not known")
     energy: Energy | None = None
     prefix_cache: PrefixCache | None = Field(None, description="absent: the engine is no server, or nothing is kept")
     rate: Text = Field("", description="queries per second, where a schedule sets it; or searched")

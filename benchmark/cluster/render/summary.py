@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.cluster.datasheet import datasheet_words
 from benchmark.cluster.diagnosis.aspects import Aspect
 from benchmark.cluster.names import some
 from benchmark.cluster.render.stability import beside, cell, headline, note, table
+from benchmark.cluster.roofline import roofline_words
 from benchmark.cluster.solo import losers, solo_table
 from benchmark.code import code_words
 from benchmark.records import ClusterResult, Distribution, Finding, Group, MeasuredAttempt, NodeRow, Overlap, RunRecord
@@ -108,6 +110,7 @@ def _section(group: Group, rows: Sequence[NodeRow]) -> Section:
         unstable=note(members),
         totals=(
             *_totals(group, len({row.attempt for row in members})),
+            *_limits(members),
             *_answers(members),
             *_prefix_cache(members),
         ),
@@ -141,6 +144,14 @@ def _totals(group: Group, attempts: int) -> Iterable[tuple[str, str]]:
         )
     if group.worst_p99_node is not None:
         yield "Worst node", f"{group.worst_p99_node}: P99 latency {figure(group.worst_p99_latency_ms)} ms"
+
+
+def _limits(rows: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
+    """Yield how near the nodes come to what their own GPUs allow, and these to their datasheet, where it is known."""
+    if words := roofline_words(rows):
+        yield "Roofline", words
+    if words := datasheet_words(row.probes for row in rows if row.probes):
+        yield "Datasheet", words
 
 
 def _answers(rows: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
