@@ -16,7 +16,7 @@ from benchmark.cluster.diagnosis.memory_errors import memory_errors
 from benchmark.cluster.diagnosis.pcie import lower_pcie
 from benchmark.cluster.diagnosis.power_limit import lower_power_limit
 from benchmark.cluster.diagnosis.slow import Earlier, Shift, slow_nodes
-from benchmark.cluster.diagnosis.slow_gpus import SlowPlace, slow_gpus, suspect_of
+from benchmark.cluster.diagnosis.slow_gpus import SlowPlace, apart, slow_gpus, suspect_of
 from benchmark.cluster.diagnosis.software import other_configuration, other_software
 from benchmark.cluster.diagnosis.suspect import Rule, Suspect
 from benchmark.cluster.diagnosis.tenants import co_tenant
@@ -71,14 +71,11 @@ def diagnose(
     found: list[tuple[float, Finding]] = []
     for group in groups:
         members = [nodes[name] for name in group.nodes]
-        places: dict[str, list[SlowPlace]] = {}
-        for one in slow_gpus(members):
-            places.setdefault(one.node.node, []).append(one)
-            found.append((one.worst, _of_gpu(one)))
-        apart = {node: [one.place.gpu for one in each if one.place.gpu is not None] for node, each in places.items()}
-        for slow in slow_nodes(members, earlier, apart):
+        places = slow_gpus(members)
+        found += [(one.worst, _of_gpu(one)) for one in places]
+        for slow in slow_nodes(members, earlier, apart(places)):
             peers = [node for node in members if node is not slow.node]
-            sentences = [words for one in places.get(slow.node.node, ()) for words in one.sentences]
+            sentences = [words for one in places if one.node is slow.node for words in one.sentences]
             suspect = Suspect(slow.node, peers, drift, slow_gpus=sentences)
             probes_alone = slow.shifts[0].aspect.metric.startswith(PREFIX)
             causes = [name for name in CAUSES if not (probes_alone and name == SLOWER_HARDWARE)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from benchmark.cluster.diagnosis.aspects import off
@@ -45,14 +45,24 @@ class SlowPlace:
 
 def slow_gpus(group: Sequence[LoadedNode]) -> list[SlowPlace]:
     """Return the slow GPUs of like nodes, each held against the other GPUs of its node; then slow links."""
-    found = [one for node in group for one in _slow_in(node, len(group))]
+    each = [(node, probed(node)) for node in group]
+    found = [one for node, figures in each for one in _slow_in(node, figures, len(group))]
     named = {(one.node.node, one.place.gpu) for one in found}
     links = (
         one
-        for one in _slow_links(group)
+        for one in _slow_links(each)
         if not named & {(one.node.node, one.place.gpu), (one.node.node, one.place.peer)}
     )
     return [*found, *links]
+
+
+def apart(places: Iterable[SlowPlace]) -> dict[str, list[int]]:
+    """Return for each node its GPUs that are slow by themselves."""
+    found: dict[str, list[int]] = {}
+    for one in places:
+        if one.place.gpu is not None:
+            found.setdefault(one.node.node, []).append(one.place.gpu)
+    return found
 
 
 def alone(node: LoadedNode, gpu: int) -> LoadedNode:
@@ -89,12 +99,12 @@ def _like(probes: HardwareProbes, own: int) -> list[GpuProbes]:
     return [gpu for gpu in probes.gpus if gpu.index != own and gpu.name == names.get(own)]
 
 
-def _slow_in(node: LoadedNode, nodes: int) -> Iterator[SlowPlace]:
+def _slow_in(node: LoadedNode, figures: Mapping[str, NodeFigure], nodes: int) -> Iterator[SlowPlace]:
     probes = node.result.probes if node.result else None
     if probes is None or len(probes.gpus) < 2:
         return
     names = {gpu.index: gpu.name for gpu in probes.gpus}
-    each = [(one, values) for one in probed(node).values() if (values := _by_gpu(one))]
+    each = [(one, values) for one in figures.values() if (values := _by_gpu(one))]
     shifts: dict[int, list[Shift]] = {}
     for one, values in each:
         aspect = aspect_of(one)
@@ -120,12 +130,13 @@ def _by_gpu(one: NodeFigure) -> dict[int, float]:
     return {gpu: statistics.median(values) for gpu, values in links.items()}
 
 
-def _slow_links(group: Sequence[LoadedNode]) -> Iterator[SlowPlace]:
+def _slow_links(probes: Sequence[tuple[LoadedNode, Mapping[str, NodeFigure]]]) -> Iterator[SlowPlace]:
     """Yield the slowest link of a node where it falls further behind the node's others than on like nodes.
 
     Within a node links may differ by how they are built: beside each other, or through the host.
     """
-    each = {node.node: (node, probed(node)) for node in comparable(group)}
+    counted = {node.node for node in comparable([node for node, _ in probes])}
+    each = {node.node: (node, figures) for node, figures in probes if node.node in counted}
     for name in {name for _, found in each.values() for name, one in found.items() if one.places[0].peer is not None}:
         figures = {node: found[name] for node, (_, found) in each.items() if name in found and found[name].median > 0}
         shares = {node: Reading(one.worst.value / one.median) for node, one in figures.items() if one.worst.value > 0}
