@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from benchmark.cluster.stored.read import KIND, kind_of
-from benchmark.records import ClusterResult, Energy, Metrics, NodeRow, RunRecord
+from benchmark.records import ClusterResult, Energy, Finding, Metrics, NodeRow, RunRecord
 from benchmark.text import clean
 
 PREFIX = "llm_benchmark_"
@@ -128,10 +128,15 @@ def prometheus_lines(runs: Sequence[Exported]) -> Iterator[str]:
     yield from _repeats(found)
     yield from _alone(rows)
     yield from _metric("slow_node_change_ratio", "how far a slow node is from its peers: value / expected - 1", [
-        ({**labels, "metric": finding.metric, "cause": finding.cause or "none seen"}, finding.change)
+        ({**labels, **_what(finding)}, finding.change)
         for labels, row, one in found
         for finding in one.result.findings if finding.node == row.node
     ])  # fmt: skip
+
+
+def _what(finding: Finding) -> Labels:
+    """Return what is slow, and why: several GPUs of a node may be slow in the same metric."""
+    return {"metric": finding.metric, "gpu": finding.place.removeprefix("GPU "), "cause": finding.cause or "none seen"}
 
 
 def _repeats(found: Sequence[tuple[Labels, NodeRow, Exported]]) -> Iterator[str]:

@@ -1,20 +1,26 @@
 """Which node and which GPU the probes give away, and why: records made by hand."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmark.cluster.aggregate import gather
 from benchmark.cluster.arithmetic import group_nodes
 from benchmark.cluster.diagnosis import diagnose, no_history
 from benchmark.cluster.diagnosis.probe_figures import UNKNOWN, kind_of
 from benchmark.cluster.diagnosis.slow import Earlier
+from benchmark.cluster.export.prometheus import Exported, prometheus_lines
+from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.render.summary import finding_words
 from benchmark.cluster.report.headline import slow_words
+from benchmark.cluster.report.page import render_report
 from benchmark.cluster.results.load import LoadedNode
+from benchmark.cluster.run_verdict import run_verdict
 from benchmark.records import Finding, Gpu, NodeResult
 from benchmark.records.probes import GpuProbes, HardwareProbes, Measured
-from tests.unit.building import HOST, hardware, probes
+from tests.unit.building import HOST, add_probed, hardware, make_run, probes
 from tests.unit.cluster.diagnosis.nodes import node, watched
 
 
@@ -246,6 +252,21 @@ def test_a_slow_disk_is_no_cause_of_slow_answers() -> None:
 def test_nodes_with_other_numbers_of_gpus_are_left_out() -> None:
     nodes = [probed(f"n{number}", probes(4)) for number in range(3)]
     assert findings([*nodes, probed("large", changed(probes(8), all_reduce=200.0))]) == ()
+
+
+def test_every_slow_gpu_has_a_series_and_a_line_of_its_own(tmp_path: Path) -> None:
+    resolved = hardware()
+    make_run(tmp_path, {"n1": resolved})
+    add_probed(tmp_path, "n1", resolved, with_gpu(probes(8, slow=1), 6, device_memory_read=(3000.0, "GB/s")))
+    gathered = gather(tmp_path)
+    places = [one.place for one in gathered.result.findings]
+    assert places == ["GPU 6", "GPU 1"]
+    exported = Exported(gathered.run, gathered.result, frozenset(gathered.run.nodes))
+    lines = [line for line in prometheus_lines([exported]) if "slow_node_change_ratio{" in line]
+    assert len({line.rpartition(" ")[0] for line in lines}) == len(lines) == 2
+    told = run_verdict(Outcome(gathered.run, gathered.result), tmp_path, "report.html")
+    assert [one.place for one in told.slow] == places
+    assert "GPU 6 of n1 is slow" in render_report(gathered, tmp_path).split("<main>")[0]
 
 
 def test_a_figure_that_nobody_knows_has_a_kind() -> None:
