@@ -13,8 +13,9 @@ from benchmark.cluster.results.load import LoadedNode
 from benchmark.probed import NodeFigure, figures, ranked
 from benchmark.verdict import label
 
-# How often a run of nodes that are all alike may name one for what its probes gave, all figures together.
-ALPHA = 0.002
+# How often a run of nodes that are all alike may name one for what its probes gave, all figures together; as often one
+# of its GPUs beside the others of the node, beside those of all nodes, and a link.
+ALPHA = 0.001
 
 
 @dataclass(frozen=True)

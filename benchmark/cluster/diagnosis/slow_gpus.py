@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,11 +11,13 @@ from benchmark.cluster.diagnosis.aspects import off
 from benchmark.cluster.diagnosis.probe_figures import ALPHA, aspect_of, comparable, compared, probed
 from benchmark.cluster.diagnosis.slow import Shift
 from benchmark.cluster.diagnosis.spread import Deviation, Reading
-from benchmark.cluster.diagnosis.suspect import Suspect
+from benchmark.cluster.diagnosis.suspect import Suspect, gpus_probed
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.probed import NodeFigure, Place
-from benchmark.records.probes import GpuProbes, HardwareProbes
 from benchmark.words import plural
+
+Probed = tuple[LoadedNode, Mapping[str, NodeFigure]]
+"""A node and its figures, by name."""
 
 # A GPU's links are told from its peers' by their median: with three GPUs one bad link is half of two GPUs' links.
 LEAST_LINKED = 4
@@ -44,16 +47,22 @@ class SlowPlace:
 
 
 def slow_gpus(group: Sequence[LoadedNode]) -> list[SlowPlace]:
-    """Return the slow GPUs of like nodes, each held against the other GPUs of its node; then slow links."""
+    """Return the slow GPUs of like nodes, beside the others of their node, else beside those of all nodes; slow links.
+
+    Where most of a node's GPUs are slow it is the node that is.
+    """
     each = [(node, probed(node)) for node in group]
-    found = [one for node, figures in each for one in _slow_in(node, figures, len(group))]
-    named = {(one.node.node, one.place.gpu) for one in found}
+    found = {
+        (one.node.node, one.place.gpu): one for node, figures in each for one in _slow_in(node, figures, len(group))
+    }
+    for one in _slow_among_all(each):
+        found.setdefault((one.node.node, one.place.gpu), one)
     links = (
         one
         for one in _slow_links(each)
-        if not named & {(one.node.node, one.place.gpu), (one.node.node, one.place.peer)}
+        if not found.keys() & {(one.node.node, one.place.gpu), (one.node.node, one.place.peer)}
     )
-    return [*found, *links]
+    return [*found.values(), *links]
 
 
 def apart(places: Iterable[SlowPlace]) -> dict[str, list[int]]:
@@ -87,23 +96,17 @@ def alone(node: LoadedNode, gpu: int) -> LoadedNode:
 
 def suspect_of(one: SlowPlace) -> Suspect:
     """Return the GPU and its node's others, as rules take a node and its peers."""
-    probes = one.node.result.probes if one.node.result else None
-    own = one.place.gpu
-    peers = [gpu.index for gpu in _like(probes, own)] if probes is not None and own is not None else []
-    node = alone(one.node, own) if own is not None else one.node
-    return Suspect(node, [alone(one.node, gpu) for gpu in peers], others="the node's other GPUs")
-
-
-def _like(probes: HardwareProbes, own: int) -> list[GpuProbes]:
-    names = {gpu.index: gpu.name for gpu in probes.gpus}
-    return [gpu for gpu in probes.gpus if gpu.index != own and gpu.name == names.get(own)]
+    own, names = one.place.gpu, _names(one.node)
+    if own is None:
+        return Suspect(one.node, ())
+    peers = [alone(one.node, gpu) for gpu, name in names.items() if gpu != own and name == names.get(own)]
+    return Suspect(alone(one.node, own), peers, others="the node's other GPUs")
 
 
 def _slow_in(node: LoadedNode, figures: Mapping[str, NodeFigure], nodes: int) -> Iterator[SlowPlace]:
-    probes = node.result.probes if node.result else None
-    if probes is None or len(probes.gpus) < 2:
+    names = _names(node)
+    if len(names) < 2:
         return
-    names = {gpu.index: gpu.name for gpu in probes.gpus}
     each = [(one, values) for one in figures.values() if (values := _by_gpu(one))]
     shifts: dict[int, list[Shift]] = {}
     for one, values in each:
@@ -113,9 +116,41 @@ def _slow_in(node: LoadedNode, figures: Mapping[str, NodeFigure], nodes: int) ->
             for key, far in off(like, aspect, ALPHA / len(each) / nodes).items():
                 shifts.setdefault(int(key), []).append(Shift(aspect, like[key].value, far))
     for gpu, reported in sorted(shifts.items()):
-        others = len(_like(probes, gpu))
+        others = sum(name == names[gpu] for name in names.values()) - 1
         against = f"the median of the node's {others} other GPUs" if others > 1 else "the node's other GPU"
         yield SlowPlace(node, Place("", 0, gpu), _worst_first(reported), against)
+
+
+def _slow_among_all(probes: Sequence[Probed]) -> Iterator[SlowPlace]:
+    """Yield GPUs that are slow among those of all like nodes: within a node half of its GPUs can hide each other."""
+    counted = {node.node for node in comparable([node for node, _ in probes])}
+    each = {node.node: (node, figures) for node, figures in probes if node.node in counted}
+    known = {name: _names(node) for name, (node, _) in each.items()}
+    if len(each) < 2 or any(len(names) < 2 for names in known.values()):
+        return
+    pools: dict[tuple[str, str], dict[str, Reading]] = {}
+    for node, (_, figures) in each.items():
+        for one in figures.values():
+            for gpu, value in _by_gpu(one).items():
+                if value > 0 and gpu in known[node]:
+                    pools.setdefault((one.name, known[node][gpu]), {})[f"{gpu} {node}"] = Reading(value)
+    shifts: dict[tuple[str, int], list[Shift]] = {}
+    for (figure, model), pool in pools.items():
+        aspect = aspect_of(next(found[figure] for _, found in each.values() if figure in found))
+        slow = off(pool, aspect, ALPHA / len(pools))
+        of_node = Counter(key.partition(" ")[2] for key in slow)
+        for key, far in slow.items():
+            gpu, _, node = key.partition(" ")
+            if 2 * of_node[node] <= sum(name == model for name in known[node].values()):
+                shifts.setdefault((node, int(gpu)), []).append(Shift(aspect, pool[key].value, far))
+    for (node, index), reported in shifts.items():
+        like = sum(name == known[node][index] for names in known.values() for name in names.values())
+        against = f"the median of {like - 1} GPUs of like nodes"
+        yield SlowPlace(each[node][0], Place("", 0, index), _worst_first(reported), against)
+
+
+def _names(node: LoadedNode) -> dict[int, str]:
+    return {gpu.index: gpu.name for gpu in gpus_probed(node)}
 
 
 def _by_gpu(one: NodeFigure) -> dict[int, float]:
@@ -130,7 +165,7 @@ def _by_gpu(one: NodeFigure) -> dict[int, float]:
     return {gpu: statistics.median(values) for gpu, values in links.items()}
 
 
-def _slow_links(probes: Sequence[tuple[LoadedNode, Mapping[str, NodeFigure]]]) -> Iterator[SlowPlace]:
+def _slow_links(probes: Sequence[Probed]) -> Iterator[SlowPlace]:
     """Yield the slowest link of a node where it falls further behind the node's others than on like nodes.
 
     Within a node links may differ by how they are built: beside each other, or through the host.

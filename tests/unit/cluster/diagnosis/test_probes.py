@@ -100,6 +100,16 @@ def test_a_node_all_of_whose_gpus_are_slow_is_named_once() -> None:
     assert len(named) == 5
 
 
+def test_half_of_a_nodes_gpus_are_named_beside_like_nodes() -> None:
+    # Within the node they are as many as the others, and its median lies between.
+    half = probes(8)
+    for gpu in range(4):
+        half = with_gpu(half, gpu, device_memory_read=(0.9 * 4100, "GB/s"))
+    found = findings([probed("half", half), *(probed(f"n{number}", probes(8)) for number in range(4))])
+    assert {(one.node, one.place) for one in found} == {("half", f"GPU {gpu}") for gpu in range(4)}
+    assert {one.against for one in found} == {"the median of 39 GPUs of like nodes"}
+
+
 def test_two_nodes_of_one_gpu_say_which_is_slow() -> None:
     (found,) = findings([probed("n1", probes()), probed("n2", probes(pace=0.85))])
     assert (found.node, found.against) == (
