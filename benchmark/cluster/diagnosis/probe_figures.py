@@ -26,8 +26,8 @@ class Kind:
     least: float
 
 
-# By how a figure's name begins; the first that fits. The spread is what repeated runs and like parts differ by, or
-# more; the least change is what is no fault even where the others happen to be nearer to each other.
+# By how a figure's name begins; the first that fits. The spread is what healthy parts are taken to differ by as long as
+# there are too few to show it; the least change is no fault even where the others happen to be nearer to each other.
 KINDS: Mapping[str, Kind] = {
     # The memory's clock is fixed, and no GPU lowers it by itself.
     "device_memory": Kind(0.01, 0.05),

@@ -140,13 +140,13 @@ def _slow_among_all(probes: Sequence[Probed]) -> Iterator[SlowPlace]:
         slow = off(pool, aspect, ALPHA / len(pools))
         of_node = Counter(key.partition(" ")[2] for key in slow)
         for key, far in slow.items():
-            gpu, _, node = key.partition(" ")
+            index, _, node = key.partition(" ")
             if 2 * of_node[node] <= sum(name == model for name in known[node].values()):
-                shifts.setdefault((node, int(gpu)), []).append(Shift(aspect, pool[key].value, far))
-    for (node, index), reported in shifts.items():
-        like = sum(name == known[node][index] for names in known.values() for name in names.values())
+                shifts.setdefault((node, int(index)), []).append(Shift(aspect, pool[key].value, far))
+    for (node, own), reported in shifts.items():
+        like = sum(name == known[node][own] for names in known.values() for name in names.values())
         against = f"the median of {like - 1} GPUs of like nodes"
-        yield SlowPlace(each[node][0], Place("", 0, index), _worst_first(reported), against)
+        yield SlowPlace(each[node][0], Place("", 0, own), _worst_first(reported), against)
 
 
 def _names(node: LoadedNode) -> dict[int, str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from benchmark.cluster.stored.read import KIND, kind_of
-from benchmark.records import ClusterResult, Energy, Finding, Metrics, NodeRow, RunRecord
+from benchmark.records import ClusterResult, Energy, Finding, Metrics, NodeRow, Roofline, RunRecord
 from benchmark.text import clean
 
 PREFIX = "llm_benchmark_"
@@ -30,6 +30,10 @@ def _of(read: Callable[[Metrics], float | None]) -> Value:
 
 def _energy(read: Callable[[Energy], float | None]) -> Value:
     return lambda row: read(row.energy) if row.energy else None
+
+
+def _limit(read: Callable[[Roofline], float | None]) -> Value:
+    return lambda row: read(row.roofline) if row.roofline else None
 
 
 def _maybe(count: int | None) -> float | None:
@@ -49,6 +53,14 @@ GAUGES: dict[str, tuple[str, Value]] = {
     "cached_prompt_tokens": (
         "prompt tokens from servers' caches; no value: not reported",
         lambda row: _maybe(row.prefix_cache.cached_tokens) if row.prefix_cache else None,
+    ),
+    "least_tpot_seconds": (
+        "least time per output token that a GPU's own memory allows, by its probe",
+        _limit(lambda limits: None if limits.least_tpot_ms is None else limits.least_tpot_ms / 1000),
+    ),
+    "most_output_tokens_per_second_and_gpu": (
+        "most output tokens per second that a GPU's own matrix rate allows, by its probe",
+        _limit(lambda limits: limits.most_tokens_per_s),
     ),
     "energy_joules": ("by the GPUs' own counters, in the measuring window", _energy(lambda e: e.joules)),
     "idle_watts": ("mean power of the GPUs before the window, model loaded", _energy(lambda e: e.idle_w)),

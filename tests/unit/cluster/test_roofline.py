@@ -1,5 +1,7 @@
 """What a GPU's own memory and matrix rate allow at best: arithmetic, and where it is undefined."""
 
+import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.cluster.aggregate import aggregate, gather
+from benchmark.cluster.export.prometheus import Exported, prometheus_lines
+from benchmark.cluster.render.node_table import render_node_table
 from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.report.page import render_report
 from benchmark.cluster.results.load import LoadedNode
@@ -116,6 +120,17 @@ def test_one_query_at_a_time_is_held_against_the_memory(tmp_path: Path) -> None:
     assert row.roofline.alone
     assert "TPOT 15.1 ms: 4.02 x the least time that a GPU's own memory allows (3.75 ms)" in text
     assert "the least TPOT that a GPU&#39;s own memory allows" in page.split("<main>")[0]
+
+
+def test_tables_and_prometheus_have_the_limits(tmp_path: Path) -> None:
+    row_of(tmp_path)
+    gathered = gather(tmp_path)
+    (cells,) = csv.DictReader(io.StringIO(render_node_table(gathered)))
+    assert float(cells["roofline_least_tpot_ms"]) == pytest.approx(3.7525, abs=0.001)
+    assert float(cells["roofline_times_least_tpot"]) == pytest.approx(4.018, abs=0.01)
+    lines = list(prometheus_lines([Exported(gathered.run, gathered.result, frozenset(gathered.run.nodes))]))
+    (line,) = (one for one in lines if one.startswith("llm_benchmark_least_tpot_seconds{"))
+    assert float(line.split()[-1]) == pytest.approx(0.0037525, abs=1e-6)
 
 
 def row(**fields: Any) -> NodeRow:
