@@ -1,7 +1,8 @@
 """Which node is slow, and why: findings from a run's like nodes, each with the probable cause and its evidence.
 
 `spread` says when a value is off, `aspects` which values count, `probe_figures` those of the probes among them, `slow`
-which nodes are slow and `slow_gpus` which GPUs of a node; every other file is one cause with its thresholds. Formulas and thresholds: docs/metrics.md, Diagnosis.
+which nodes are slow and `slow_gpus` which GPUs of a node; every other file is one cause with its thresholds.
+Formulas and thresholds: docs/metrics.md, Diagnosis.
 """
 
 from __future__ import annotations

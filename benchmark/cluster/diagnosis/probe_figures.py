@@ -34,14 +34,14 @@ KINDS: Mapping[str, Kind] = {
     # At the power limit each chip settles at a clock of its own.
     "matrix": Kind(0.015, 0.05),
     "sustained_matrix": Kind(0.015, 0.05),
-    # A GPU at the other socket is a little further away; half the lanes, or one generation less, are half of it.
-    "host_to_device": Kind(0.03, 0.15),
-    "device_to_host": Kind(0.03, 0.15),
+    # A GPU at the other socket is further away; half the lanes, or one generation less, are half of it.
+    "host_to_device": Kind(0.05, 0.40),
+    "device_to_host": Kind(0.05, 0.40),
     "peer_copy": Kind(0.02, 0.10),
-    # Times of a few microseconds, which anything else that the node does makes longer.
+    # Times of a few microseconds, which the other socket, and anything else that the node does, make longer.
     "all_reduce_16_kib": Kind(0.10, 0.30),
     "all_reduce": Kind(0.03, 0.10),
-    "kernel": Kind(0.10, 0.30),
+    "kernel": Kind(0.10, 0.50),
     # Boost clocks, and whatever else runs there.
     "cpu": Kind(0.05, 0.20),
     # Where pages lie, and which cores copy them.
