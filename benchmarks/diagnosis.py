@@ -6,6 +6,9 @@ Every node's prefill speed, decode speed and tokens per joule differ from its pe
 (normal, one standard deviation of 2 %); QPS, tokens/s, TTFT and TPOT follow from them as in a closed loop. "together":
 one chance for all of a node's metrics, the hardest case for finding anything. "few queries": 20, each of which differs
 by 5 % more, so that what is measured of a node is uncertain too. The slow node takes 10 % longer for every query.
+
+The second table has probes of the hardware too, each figure with a spread of its own. There one GPU of one node is
+10 % slow: in all that its memory and its matrix products give, or in what is read of its memory alone.
 """
 
 from __future__ import annotations
@@ -14,13 +17,16 @@ import argparse
 import random
 import statistics
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from benchmark.cluster.diagnosis import no_history
 from benchmark.cluster.diagnosis.slow import slow_nodes
+from benchmark.cluster.diagnosis.slow_gpus import apart, slow_gpus
 from benchmark.cluster.results.load import LoadedNode, Times
 from benchmark.metrics import distribution
 from benchmark.records import Energy, Metrics, NodeResult, QueryCounts, Telemetry
+from benchmark.records.probes import GpuProbes, HardwareProbes, Measured
 from benchmark.resolve import resolve
 
 SEED = 20261124
@@ -37,6 +43,25 @@ ASKED = NodeResult(
     started_at="2026-11-24T00:00:00+00:00",
     resolved=resolve({"benchmark_profile": "quick"}),
 )
+
+# Figures with their units, and how much healthy ones differ: of each GPU, of each pair of GPUs, of the node.
+GPU_FIGURES = {
+    **{f"device_memory_{kind}": ("GB/s", 0.01) for kind in ("read", "copy")},
+    **{f"matrix_{kind}": ("TFLOP/s", 0.01) for kind in ("bfloat16", "float16", "float8", "int8")},
+    **dict.fromkeys(("host_to_device", "device_to_host"), ("GB/s", 0.01)),
+    "sustained_matrix_bfloat16": ("TFLOP/s", 0.01),
+    **{f"kernel_{kind}": ("us", 0.05) for kind in ("launch", "round_trip")},
+}
+PAIR = ("GB/s", 0.01)
+TOGETHER = {"all_reduce": ("GB/s", 0.01), "all_reduce_16_kib": ("us", 0.05)}
+NODE_FIGURES = {
+    **{f"cpu_{kind}": ("MB/s", 0.03) for kind in ("one_core", "all_cores")},
+    "host_memory_copy": ("GB/s", 0.08),
+    "disk_read": ("GB/s", 0.10),
+}
+# In what a GPU is slow: in everything that its own memory and its clocks decide, or in one figure.
+ALL = tuple(name for name in GPU_FIGURES if name.startswith(("device", "matrix", "sustained")))
+ONE = ("device_memory_read",)
 
 Speeds = Callable[[random.Random], tuple[float, float, float]]
 
@@ -76,6 +101,61 @@ def node(name: str, chance: random.Random, speeds: Speeds, queries: tuple[int, f
     return LoadedNode(name, result, metrics, Times(array("d", latency), array("d", ttft), array("d", tpot)))
 
 
+def probed(one: LoadedNode, chance: random.Random, gpus: int, slow: Sequence[str] = ()) -> LoadedNode:
+    """Return the node with probes of so many GPUs, of which the first is 10 % slow in the figures named."""
+
+    def drawn(figures: Mapping[str, tuple[str, float]], worse: Sequence[str] = ()) -> dict[str, Measured]:
+        return {
+            name: Measured.model_construct(
+                value=1000 * chance.lognormvariate(0, spread) * (0.9 if name in worse else 1), unit=unit
+            )
+            for name, (unit, spread) in figures.items()
+        }
+
+    pairs = {f"peer_copy_{a}_to_{b}": PAIR for a in range(gpus) for b in range(gpus) if a != b}
+    found = HardwareProbes.model_construct(
+        node=drawn(NODE_FIGURES),
+        gpus=tuple(
+            GpuProbes.model_construct(
+                index=index, name="GPU", uuid="", figures=drawn(GPU_FIGURES, slow if index == 0 else ())
+            )
+            for index in range(gpus)
+        ),
+        between_gpus=drawn({**pairs, **TOGETHER}) if gpus > 1 else {},
+        notes=(),
+        seconds=1.0,
+    )
+    return replace(one, result=one.result.model_copy(update={"probes": found}) if one.result else None)
+
+
+def named(cluster: Sequence[LoadedNode]) -> set[tuple[str, int | None]]:
+    """Return what the diagnosis names: nodes, and GPUs of nodes."""
+    places = slow_gpus(cluster)
+    slow = {(one.node.node, one.place.gpu) for one in places}
+    return slow | {(one.node.node, None) for one in slow_nodes(cluster, no_history, apart(places))}
+
+
+def probe_shares(nodes: int, gpus: int, runs: range) -> tuple[int, int, int]:
+    """Return in how many clean runs anything is named, and in how many the slow GPU is: slow in all figures, in one.
+
+    Each run has a seed of its own.
+    """
+    # A node of one GPU is that GPU.
+    culprit = ("slow", 0 if gpus > 1 else None)
+    false, in_all, in_one = 0, 0, 0
+    for run in runs:
+        chance = random.Random(f"{SEED} {nodes} {gpus} {run}")  # noqa: S311 # chance, not a secret
+
+        def drawn(name: str, slow: Sequence[str] = (), chance: random.Random = chance) -> LoadedNode:
+            return probed(node(name, chance, independent(0.02), MANY), chance, gpus, slow)
+
+        cluster = [drawn(f"n{number}") for number in range(nodes)]
+        false += bool(named(cluster))
+        in_all += culprit in named([drawn("slow", ALL), *cluster[1:]])
+        in_one += culprit in named([drawn("slow", ONE), *cluster[1:]])
+    return false, in_all, in_one
+
+
 def shares(nodes: int, runs: int, speeds: Speeds, queries: tuple[int, float]) -> tuple[float, float]:
     """Return the share of clean runs in which any node is named, and of runs in which the slow one is."""
     chance = random.Random(f"{SEED} {nodes} {runs}")  # noqa: S311 # chance, not a secret
@@ -105,6 +185,15 @@ def main() -> None:
         number = max(100, min(runs, runs * 20 // count))
         false, found = shares(count, number, speeds, queries)
         print(f"| {count} | {words} | {number:,} | {false:.2%} | {found:.1%} |", flush=True)
+    print(
+        "\n| nodes | GPUs each | runs | clean runs in which any is named "
+        "| the GPU 10 % slow is found | 10 % slow in one figure alone |"
+    )
+    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    for count, gpus in ((1, 8), (2, 1), (2, 8), (20, 1), (20, 8)):
+        number = max(100, runs // (4 if count * gpus <= 20 else 16))
+        wrong, in_all, in_one = (found / number for found in probe_shares(count, gpus, range(number)))
+        print(f"| {count} | {gpus} | {number:,} | {wrong:.2%} | {in_all:.1%} | {in_one:.1%} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from benchmark.cluster.names import natural
 from benchmark.cluster.repeats import at_repeat, median_of, node_spread, with_spread
 from benchmark.cluster.results.load import MAX_REASON, LoadedNode, one_line, unknown_dirs
 from benchmark.cluster.results.load_many import load_nodes
+from benchmark.cluster.roofline import roofline
 from benchmark.cluster.solo import solo_changes
 from benchmark.cluster.stored.read import history_key
 from benchmark.records import ClusterResult, Drift, Group, NodeRow, Repeats, RunRecord, Spread
@@ -159,6 +160,7 @@ def _row(node: LoadedNode, asked: ResolvedSettings, group_of: Mapping[str, int],
             "fallback": describe_fallback(result.engine)[:MAX_REASON] if result and result.engine else "",
             "metrics": node.metrics,
             "probes": result.probes if result and node.counted else None,
+            "roofline": roofline(node) if node.counted else None,
             "energy": result.telemetry.energy if result and result.telemetry and node.counted else None,
             "prefix_cache": result.serving.prefix_cache if result and result.serving and node.counted else None,
             "rate": rate_of(result) if result and node.counted else "",

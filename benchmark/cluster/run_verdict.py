@@ -133,6 +133,7 @@ def _slow(result: ClusterResult) -> Iterator[SlowNode]:
     for found in result.findings:
         yield SlowNode(
             node=found.node,
+            place=found.place,
             metric=found.metric,
             value=found.value,
             expected=found.expected,

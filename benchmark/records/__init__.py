@@ -19,6 +19,7 @@ from benchmark.records.cluster import (
     Overlap,
     RepeatRow,
     Repeats,
+    Roofline,
     SoloChange,
     Spread,
 )
@@ -127,6 +128,7 @@ __all__ = [
     "Repeat",
     "RepeatRow",
     "Repeats",
+    "Roofline",
     "Rouge",
     "RunOfNode",
     "RunRecord",

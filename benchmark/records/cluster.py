@@ -37,6 +37,28 @@ class Spread(Record):
     stable: bool = Field(description="whether the coefficient of variation is at most 0.05")
 
 
+class Roofline(Record):
+    """What one GPU's own memory and matrix rate allow at best, by its probes, and what was measured beside it.
+
+    Limits, not targets: with many queries in flight a token's time is above its least by nature.
+    """
+
+    weights: Count = Field(description="that each token is multiplied with: all but tables that it picks a row of")
+    weights_bytes: Count
+    memory_read_gb_s: float | None = Field(None, description="the probe's, of the median GPU")
+    matrix_tflop_s: float | None = Field(None, description="the probe's in the run's precision, of the median GPU")
+    alone: bool = Field(description="whether one query at a time was in flight on a GPU")
+    least_tpot_ms: float | None = Field(None, description="weights_bytes / memory_read_gb_s")
+    tpot_ms: float | None = Field(None, description="the median that was measured")
+    times_least_tpot: float | None = Field(None, description="tpot_ms / least_tpot_ms")
+    most_tokens_per_s: float | None = Field(
+        None,
+        description="output tokens of one GPU: the matrix rate over 2 x weights for each token of prompt and answer",
+    )
+    tokens_per_s: float | None = Field(None, description="output tokens of one GPU that were measured")
+    share_of_most_tokens: float | None = Field(None, description="tokens_per_s / most_tokens_per_s")
+
+
 class NodeRow(Record):
     """One node in the cluster summary. Values are absent where the node has none."""
 
@@ -54,6 +76,7 @@ class NodeRow(Record):
     fallback: Text = Field("", description="which engine answered instead of the profile's, and why; empty: its own")
     metrics: Metrics | None = None
     probes: HardwareProbes | None = None
+    roofline: Roofline | None = Field(None, description="absent: no probes of a GPU, or the weights are not known")
     energy: Energy | None = None
     prefix_cache: PrefixCache | None = Field(None, description="absent: the engine is no server, or nothing is kept")
     rate: Text = Field("", description="queries per second, where a schedule sets it; or searched")
@@ -155,10 +178,14 @@ class Drift(Record):
 
 
 class Finding(Record):
-    """A node that is slow among its peers, or against its own history, and the probable cause."""
+    """A node, or a GPU of it, that is slow among its peers or against its own history, and the probable cause."""
 
     node: Name
-    metric: Name = Field(description="the most telling one in which it is slow; tokens_per_joule: energy")
+    place: Text = Field("", description="the GPU, or from which to which, that is slow; empty: the node as a whole")
+    metric: Name = Field(
+        description="the most telling one in which it is slow; tokens_per_joule: energy; probe.<name>: of the hardware"
+    )
+    unit: Text = Field("", description="of a probe's figure; other metrics have theirs in their names")
     value: float
     expected: float = Field(description="median of the like nodes, or of the node's earlier runs")
     change: float = Field(description="value / expected - 1")

@@ -75,9 +75,10 @@ class AgainstBaseline(Record):
 
 
 class SlowNode(Record):
-    """A node that is slow among its peers, or against its own history."""
+    """A node, or a GPU of it, that is slow among its peers, or against its own history."""
 
     node: Name
+    place: Text = Field("", description="the GPU, or from which to which; empty: the node as a whole")
     metric: Name
     value: float
     expected: float

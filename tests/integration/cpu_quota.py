@@ -48,6 +48,10 @@ class CpuQuota:
         spin = f"import os; os.sched_setaffinity(0, {{{self._core}}})\nwhile True: pass"
         self._spinners = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(SPINNERS)]
 
+    def held(self) -> list[int]:
+        """Return which processes are held back; none where they share a core instead."""
+        return [int(pid) for pid in (self._group / "cgroup.procs").read_text().split()] if self._group else []
+
     def lift(self) -> None:
         """Hold them back no more."""
         if self._group is not None:
@@ -61,6 +65,6 @@ class CpuQuota:
         """Lift, and remove the group; its processes have to have ended."""
         self.lift()
         if self._group is not None:
-            for pid in (self._group / "cgroup.procs").read_text().split():
-                (self._group.parent / "cgroup.procs").write_text(pid)
+            for pid in self.held():
+                (self._group.parent / "cgroup.procs").write_text(str(pid))
             self._group.rmdir()

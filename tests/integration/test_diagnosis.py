@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.records import Finding
+from benchmark.verdict import label
 from tests.integration.conftest import Playbooks, make_model_directory
 from tests.integration.cpu_quota import CpuQuota
 from tests.integration.ssh_nodes import Cluster, loopback
@@ -59,6 +60,55 @@ def starve_while_measuring(quota: CpuQuota, runs: Path, over: threading.Event) -
         if sum(lines) >= QUERIES:
             break
     quota.lift()
+
+
+def resident_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0  # it has ended
+
+
+def starve_while_probing(quota: CpuQuota, runs: Path, over: threading.Event) -> None:
+    """Hold the node back while its CPU is probed: until the probe of its memory has begun to fill it."""
+
+    def probing() -> bool:
+        return any('"probes"' in path.read_text() for path in runs.glob(f"*/{STARVED}/progress.json"))
+
+    while not over.wait(0.02) and not probing():
+        pass
+    quota.limit()
+    while not over.wait(0.05) and probing():
+        if any(resident_bytes(pid) > 2**28 for pid in quota.held()):
+            break
+    quota.lift()
+
+
+def test_a_slow_probe_names_its_node(nodes: Cluster, quota: CpuQuota, light_venv: Path, tmp_path: Path) -> None:
+    control_path = Path(tempfile.mkdtemp(prefix="cp"))
+    settings = {"benchmark_profile": "hardware", "benchmark_probes": "on"}
+    playbooks = Playbooks(nodes, tmp_path, light_venv, control_path, settings)
+    hosts = {name: nodes.host(name) for name in (HEALTHY[0], STARVED)}
+    sshd = nodes.nodes[STARVED].process
+    assert sshd is not None
+    quota.put(sshd.pid)
+    over = threading.Event()
+    starving = threading.Thread(target=starve_while_probing, args=(quota, tmp_path / "nodes" / STARVED / "runs", over))
+    starving.start()
+    try:
+        done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts))
+    finally:
+        over.set()
+        starving.join()
+        shutil.rmtree(control_path, ignore_errors=True)
+    assert done.code == 0, done.output
+    found = {one["node"]: Finding.model_validate(one) for one in done.cluster["findings"]}
+    assert STARVED in found, done.summary
+    named = " ".join([label(found[STARVED].metric), *found[STARVED].also])
+    assert "cpu one core" in named, found[STARVED]
+    assert found[STARVED].against.startswith(f"{HEALTHY[0]}, the only like node")
+    text = " ".join(done.summary.split())
+    assert f"Slow nodes {STARVED}" in text, done.summary
 
 
 def test_injected_faults_are_found_by_name(nodes: Cluster, quota: CpuQuota, light_venv: Path, tmp_path: Path) -> None:

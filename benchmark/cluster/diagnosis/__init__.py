@@ -1,7 +1,8 @@
 """Which node is slow, and why: findings from a run's like nodes, each with the probable cause and its evidence.
 
-`spread` says when a value is off, `aspects` which values count, `slow` which nodes are slow; every other file is one
-cause with its thresholds. Formulas and thresholds: docs/metrics.md, Diagnosis.
+`spread` says when a value is off, `aspects` which values count, `probe_figures` those of the probes among them, `slow`
+which nodes are slow and `slow_gpus` which GPUs of a node; every other file is one cause with its thresholds.
+Formulas and thresholds: docs/metrics.md, Diagnosis.
 """
 
 from __future__ import annotations
@@ -10,22 +11,26 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from benchmark.cluster.diagnosis.clocks import lower_clocks
 from benchmark.cluster.diagnosis.cpu import cpu_starvation
+from benchmark.cluster.diagnosis.hardware import slower_hardware
 from benchmark.cluster.diagnosis.loading import slow_loading
 from benchmark.cluster.diagnosis.memory_errors import memory_errors
 from benchmark.cluster.diagnosis.pcie import lower_pcie
 from benchmark.cluster.diagnosis.power_limit import lower_power_limit
-from benchmark.cluster.diagnosis.slow import Earlier, Shift, Slow, slow_nodes
+from benchmark.cluster.diagnosis.slow import Earlier, Shift, slow_nodes
+from benchmark.cluster.diagnosis.slow_gpus import SlowPlace, apart, slow_gpus, suspect_of
 from benchmark.cluster.diagnosis.software import other_configuration, other_software
 from benchmark.cluster.diagnosis.suspect import Rule, Suspect
 from benchmark.cluster.diagnosis.tenants import co_tenant
 from benchmark.cluster.diagnosis.throttling import power, thermal
 from benchmark.cluster.results.load import LoadedNode
+from benchmark.probed import PREFIX
 from benchmark.records import Drift, Finding, Group
 from benchmark.text import figure
 from benchmark.words import percent
 
 __all__ = ["CAUSES", "diagnose", "no_history"]
 
+SLOWER_HARDWARE = "slower hardware"
 # The first with evidence is the probable cause: what makes a GPU slow comes before what is only its consequence (lower
 # clocks), and what was seen to happen before what merely differs.
 CAUSES: Mapping[str, Rule] = {
@@ -37,10 +42,16 @@ CAUSES: Mapping[str, Rule] = {
     "co-tenant process": co_tenant,
     "CPU starvation": cpu_starvation,
     "lower clocks": lower_clocks,
+    SLOWER_HARDWARE: slower_hardware,
     "other software version": other_software,
     "other configuration": other_configuration,
     "slow disk at model load": slow_loading,
 }
+# What can be asked of one GPU beside the others of its node.
+GPU_CAUSES = (
+    *("thermal throttling", "lower power limit", "power throttling", "GPU memory errors", "narrower PCIe link"),
+    *("co-tenant process", "lower clocks"),
+)
 # Of a finding: a node whose software differs in everything has one cause, not a page of them.
 MAX_EVIDENCE = 8
 
@@ -53,21 +64,40 @@ def no_history(node: str) -> Sequence[Mapping[str, float]]:
 def diagnose(
     counted: Iterable[LoadedNode], groups: Iterable[Group], drift: Sequence[Drift], earlier: Earlier = no_history
 ) -> tuple[Finding, ...]:
-    """Return what is wrong with slow nodes, the worst first. `earlier` gives a node's values in like earlier runs."""
+    """Return what is wrong with slow nodes and slow GPUs, the worst first.
+
+    `earlier` gives a node's values in like earlier runs.
+    """
     nodes = {node.node: node for node in counted}
     found: list[tuple[float, Finding]] = []
     for group in groups:
         members = [nodes[name] for name in group.nodes]
-        for slow in slow_nodes(members, earlier):
+        places = slow_gpus(members)
+        found += [(one.worst, _of_gpu(one)) for one in places]
+        for slow in slow_nodes(members, earlier, apart(places)):
             peers = [node for node in members if node is not slow.node]
+            sentences = [words for one in places if one.node is slow.node for words in one.sentences]
+            suspect = Suspect(slow.node, peers, drift, slow_gpus=sentences)
+            probes_alone = slow.shifts[0].aspect.metric.startswith(PREFIX)
+            causes = [name for name in CAUSES if not (probes_alone and name == SLOWER_HARDWARE)]
+            # Else the evidence says it.
+            shifts = slow.shifts if probes_alone or not peers else _of_queries(slow.shifts)
             worst = max(shift.deviation.badness for shift in slow.shifts)
-            found.append((worst, _finding(slow, Suspect(slow.node, peers, drift))))
+            found.append((worst, _finding(suspect, shifts, slow.against, causes)))
     return tuple(finding for _, finding in sorted(found, key=lambda pair: -pair[0]))
 
 
-def _finding(slow: Slow, suspect: Suspect) -> Finding:
-    first, *others = slow.shifts
-    evidence = {cause: reported for cause, rule in CAUSES.items() if (reported := list(rule(suspect)))}
+def _of_queries(shifts: Sequence[Shift]) -> Sequence[Shift]:
+    return [shift for shift in shifts if not shift.aspect.metric.startswith(PREFIX)]
+
+
+def _of_gpu(one: SlowPlace) -> Finding:
+    return _finding(suspect_of(one), one.shifts, one.against, GPU_CAUSES).model_copy(update={"place": one.place.words})
+
+
+def _finding(suspect: Suspect, shifts: Sequence[Shift], against: str, causes: Iterable[str]) -> Finding:
+    first, *others = shifts
+    evidence = {cause: reported for cause in causes if (reported := list(CAUSES[cause](suspect)))}
     cause = next(iter(evidence), "")
     sentences = [
         sentence if name == cause else f"Also {name}: {sentence}"
@@ -75,12 +105,13 @@ def _finding(slow: Slow, suspect: Suspect) -> Finding:
         for sentence in reported
     ]
     return Finding(
-        node=slow.node.node,
+        node=suspect.node.node,
         metric=first.aspect.metric,
+        unit=first.aspect.own_unit,
         value=first.value,
         expected=first.deviation.expected,
         change=first.deviation.change,
-        against=slow.against,
+        against=against,
         also=tuple(_words(shift) for shift in others),
         cause=cause,
         evidence=tuple(sentence[:1000] for sentence in sentences[:MAX_EVIDENCE]),

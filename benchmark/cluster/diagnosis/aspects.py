@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.cluster.diagnosis.spread import MEDIAN_VARIANCE, NATURAL_SPREAD, Reading, mad
+from benchmark.cluster.diagnosis.spread import (
+    LEAST_CHANGE,
+    MEDIAN_VARIANCE,
+    NATURAL_SPREAD,
+    Deviation,
+    Reading,
+    deviations,
+    mad,
+)
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import NodeResult
 from benchmark.verdict import label, unit, value_of
@@ -20,11 +28,17 @@ SEARCHED_SPREAD = 0.04
 
 @dataclass(frozen=True)
 class Aspect:
-    """A metric that a slow node is worse in. `assumed`: what like nodes are taken to differ by."""
+    """A metric that a slow node is worse in.
+
+    `assumed`: what like nodes are taken to differ by; `least`: by less they may always differ; `own_unit`: of a probe's
+    figure, whose name does not say it.
+    """
 
     metric: str
     higher_is_better: bool
     assumed: float = NATURAL_SPREAD
+    least: float = LEAST_CHANGE
+    own_unit: str = ""
 
     @property
     def label(self) -> str:
@@ -34,7 +48,7 @@ class Aspect:
     @property
     def unit(self) -> str:
         """The metric's unit, with a leading space, or nothing."""
-        return unit(self.metric)
+        return f" {self.own_unit}" if self.own_unit else unit(self.metric)
 
 
 _QPS = Aspect("qps", True)
@@ -82,6 +96,20 @@ def aspects_for(rate: str) -> tuple[Aspect, ...]:
         # The schedule sets queries and tokens per second.
         return (_LATENCY, _TTFT, _TPOT, _ENERGY)
     return (_QPS, _TOKENS, _TTFT, _TPOT, _ENERGY)
+
+
+def off(known: Mapping[str, Reading], aspect: Aspect, alpha: float) -> dict[str, Deviation]:
+    """Return those that are worse than the others by more than chance and `aspect` allow; of one alone nothing."""
+    if len(known) < 2:
+        return {}
+    found = deviations(
+        list(known.values()),
+        higher_is_better=aspect.higher_is_better,
+        alpha=alpha,
+        assumed=aspect.assumed,
+        least=aspect.least,
+    )
+    return {name: far for name, far in zip(known, found, strict=True) if far.off}
 
 
 def reading(node: LoadedNode, aspect: Aspect) -> Reading | None:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from benchmark.cluster.diagnosis.suspect import Suspect, gpus_seen, gpus_watched, lowest, usual
+from benchmark.cluster.diagnosis.suspect import Suspect, gpus_probed, gpus_seen, gpus_watched, lowest, usual
 from benchmark.cluster.results.load import LoadedNode
 
 # Boost clocks of like GPUs differ by a few steps of 15 MHz of themselves.
 LOWER = 0.97
+SUSTAINED = "sustained_clock"
 
 
 def lower_clocks(suspect: Suspect) -> Iterator[str]:
-    """Evidence: a clock below 97 % of the median of like nodes': the mean under load, or what is set as most."""
+    """Evidence: a clock below 97 % of the median of like nodes'.
+
+    The mean under load, of queries or of a long matrix product, or what is set as most.
+    """
     yield from _lower(suspect, "The mean SM clock under load", lambda node: lowest(
         gpu.sm_clock_mhz for gpu in gpus_watched(node)))  # fmt: skip
+    yield from _lower(suspect, "The mean SM clock of a long matrix product", lambda node: lowest(
+        gpu.figures[SUSTAINED].value for gpu in gpus_probed(node) if SUSTAINED in gpu.figures))  # fmt: skip
     yield from _lower(suspect, "The highest SM clock allowed", lambda node: lowest(
         gpu.sm_clock_max_mhz for gpu in gpus_seen(node)))  # fmt: skip
     yield from _lower(suspect, "The highest memory clock allowed", lambda node: lowest(
@@ -24,4 +30,4 @@ def lower_clocks(suspect: Suspect) -> Iterator[str]:
 def _lower(suspect: Suspect, what: str, clock: Callable[[LoadedNode], float | None]) -> Iterator[str]:
     own, others = clock(suspect.node), usual(suspect.peers, clock)
     if own is not None and others is not None and own < LOWER * others:
-        yield f"{what} is {own:.0f} MHz, {others:.0f} MHz on like nodes."
+        yield f"{what} is {own:.0f} MHz, {others:.0f} MHz on {suspect.others}."

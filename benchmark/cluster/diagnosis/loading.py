@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from benchmark.cluster.diagnosis.hardware import slower_disk
 from benchmark.cluster.diagnosis.suspect import Suspect, usual
 from benchmark.cluster.results.load import LoadedNode
 
@@ -17,6 +18,7 @@ def slow_loading(suspect: Suspect) -> Iterator[str]:
     own, others = seconds(suspect.node), usual(suspect.peers, seconds)
     if own is not None and others is not None and own >= SLOWER * others and own >= others + MORE_S:
         yield f"Loading the model took {own:.0f} s, {others:.0f} s on like nodes."
+        yield from slower_disk(suspect)
 
 
 def seconds(node: LoadedNode) -> float | None:

@@ -23,7 +23,7 @@ def lower_pcie(suspect: Suspect) -> Iterator[str]:
             found, when = _lower(suspect, _lowest(gpus_seen, at_best)), "at best"
         if found is not None:
             own, others = found
-            yield f"PCIe {what} {when}: {own:.0f}, {others:.0f} on like nodes."
+            yield f"PCIe {what} {when}: {own:.0f}, {others:.0f} on {suspect.others}."
 
 
 def _lowest(gpus: Callable[[LoadedNode], tuple[object, ...]], field: str) -> Callable[[LoadedNode], float | None]:

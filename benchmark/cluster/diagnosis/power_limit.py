@@ -17,4 +17,4 @@ def lower_power_limit(suspect: Suspect) -> Iterator[str]:
     if own is not None and others is not None and own < LOWER * others:
         default = lowest(gpu.power_limit_default_w for gpu in gpus_seen(suspect.node))
         made_for = f"; the board is made for {default:.0f} W" if default else ""
-        yield f"The power limit is {own:.0f} W, {others:.0f} W on like nodes{made_for}."
+        yield f"The power limit is {own:.0f} W, {others:.0f} W on {suspect.others}{made_for}."

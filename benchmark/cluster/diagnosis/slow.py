@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from benchmark.cluster.diagnosis.aspects import Aspect, aspects_of, rate_of, reading
+from benchmark.cluster.diagnosis import probe_figures
+from benchmark.cluster.diagnosis.aspects import Aspect, aspects_of, off, rate_of, reading
 from benchmark.cluster.diagnosis.spread import Deviation, Reading, deviations
 from benchmark.cluster.results.load import LoadedNode
+from benchmark.probed import in_order
 
-# How often a run of nodes that are all alike may name one of them: by the most telling metric, by all others together.
+# How often a run of nodes that are all alike may name one of them: by the most telling metric, by all others of the
+# queries together. What the probes gave has a share of its own.
 ALPHA_FIRST = 0.006
 ALPHA_OTHERS = 0.004
 # Earlier runs of a node before they are a history; the latest count.
@@ -18,6 +22,10 @@ MOST_EARLIER = 20
 
 Earlier = Callable[[str], Sequence[Mapping[str, float]]]
 """A node's values in its earlier runs with like settings, metric -> value, oldest first."""
+
+Apart = Mapping[str, Collection[int]]
+"""Node -> its GPUs that are slow by themselves: what the node's others give is then the node's."""
+NONE_APART: Apart = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Slow:
     against: str
 
 
-def slow_nodes(group: Sequence[LoadedNode], earlier: Earlier) -> list[Slow]:
+def slow_nodes(group: Sequence[LoadedNode], earlier: Earlier, apart: Apart = NONE_APART) -> list[Slow]:
     """Return the slow nodes among like ones, the worst first.
 
     From three nodes on each is held against the median of the others; two against their own earlier runs, and where
@@ -46,8 +54,10 @@ def slow_nodes(group: Sequence[LoadedNode], earlier: Earlier) -> list[Slow]:
     """
     found: list[Slow] = []
     for nodes in _same_rate(group):
-        by_history = [slow for node in nodes if (slow := _against_history(node, earlier))] if len(nodes) < 3 else []
-        found += by_history or (_against_others(nodes, earlier) if len(nodes) > 1 else [])
+        by_history = []
+        if len(nodes) < 3:
+            by_history = [slow for node in nodes if (slow := _against_history(node, earlier, apart))]
+        found += by_history or (_against_others(nodes, earlier, apart) if len(nodes) > 1 else [])
     return sorted(found, key=lambda slow: -max(shift.deviation.badness for shift in slow.shifts))
 
 
@@ -59,31 +69,31 @@ def _same_rate(group: Sequence[LoadedNode]) -> list[list[LoadedNode]]:
     return list(rates.values())
 
 
-def _aspects(nodes: Sequence[LoadedNode]) -> Iterator[tuple[Aspect, float]]:
-    """Yield what to compare like nodes in, each with its share of the false alarms."""
+def _aspects(nodes: Sequence[LoadedNode], apart: Apart) -> Iterator[tuple[Aspect, float, dict[str, Reading]]]:
+    """Yield what to compare like nodes in, each with its share of the false alarms and the nodes' values."""
     result = nodes[0].result
     aspects = aspects_of(result) if result else ()
     for number, aspect in enumerate(aspects):
-        yield aspect, ALPHA_OTHERS / (len(aspects) - 1) if number else ALPHA_FIRST
+        known = {node.node: one for node in nodes if (one := reading(node, aspect)) is not None}
+        yield aspect, ALPHA_OTHERS / (len(aspects) - 1) if number else ALPHA_FIRST, known
+    probed = {node.node: probe_figures.probed(node) for node in probe_figures.comparable(nodes)}
+    figures = in_order(probed.values())
+    for figure in figures:
+        known = {
+            name: Reading(value)
+            for name, each in probed.items()
+            if figure.name in each
+            and (value := probe_figures.middle(each[figure.name], apart.get(name, ()))) is not None
+        }
+        yield probe_figures.aspect_of(figure), probe_figures.ALPHA / len(figures), known
 
 
-def _against_others(nodes: Sequence[LoadedNode], earlier: Earlier) -> list[Slow]:
+def _against_others(nodes: Sequence[LoadedNode], earlier: Earlier, apart: Apart) -> list[Slow]:
     shifts: dict[str, list[Shift]] = {}
-    for aspect, alpha in _aspects(nodes):
-        known = [(node.node, one) for node in nodes if (one := reading(node, aspect)) is not None]
-        for name, value, found in _off(known, aspect, alpha):
-            shifts.setdefault(name, []).append(Shift(aspect, value, found))
+    for aspect, alpha, known in _aspects(nodes, apart):
+        for name, found in off(known, aspect, alpha).items():
+            shifts.setdefault(name, []).append(Shift(aspect, known[name].value, found))
     return [Slow(node, tuple(shifts[node.node]), _peers(node, nodes, earlier)) for node in nodes if node.node in shifts]
-
-
-def _off(known: Sequence[tuple[str, Reading]], aspect: Aspect, alpha: float) -> Iterator[tuple[str, float, Deviation]]:
-    """Yield name, value and deviation of those that are off the others."""
-    if len(known) < 2:
-        return
-    found = deviations(
-        [one for _, one in known], higher_is_better=aspect.higher_is_better, alpha=alpha, assumed=aspect.assumed
-    )
-    yield from ((name, one.value, far) for (name, one), far in zip(known, found, strict=True) if far.off)
 
 
 def _peers(node: LoadedNode, nodes: Sequence[LoadedNode], earlier: Earlier) -> str:
@@ -95,13 +105,13 @@ def _peers(node: LoadedNode, nodes: Sequence[LoadedNode], earlier: Earlier) -> s
     return f"{other}, the only like node: which of the two is off cannot be known without history"
 
 
-def _against_history(node: LoadedNode, earlier: Earlier) -> Slow | None:
+def _against_history(node: LoadedNode, earlier: Earlier, apart: Apart) -> Slow | None:
     runs = earlier(node.node)[-MOST_EARLIER:]
     if len(runs) < LEAST_EARLIER:
         return None
     shifts = []
-    for aspect, alpha in _aspects([node]):
-        now = reading(node, aspect)
+    for aspect, alpha, known in _aspects([node], apart):
+        now = known.get(node.node)
         before = [Reading(run[aspect.metric]) for run in runs if run.get(aspect.metric, 0) > 0]
         if now is None or len(before) < LEAST_EARLIER:
             continue
@@ -111,6 +121,7 @@ def _against_history(node: LoadedNode, earlier: Earlier) -> Slow | None:
             higher_is_better=aspect.higher_is_better,
             alpha=alpha * (len(before) + 1),
             assumed=aspect.assumed,
+            least=aspect.least,
         )[-1]
         if found.off:
             shifts.append(Shift(aspect, now.value, found))

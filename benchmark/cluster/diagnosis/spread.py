@@ -77,12 +77,17 @@ def believed(own: float, count: int, assumed: float) -> float:
 
 
 def deviations(
-    readings: Sequence[Reading], *, higher_is_better: bool, alpha: float, assumed: float = NATURAL_SPREAD
+    readings: Sequence[Reading],
+    *,
+    higher_is_better: bool,
+    alpha: float,
+    assumed: float = NATURAL_SPREAD,
+    least: float = LEAST_CHANGE,
 ) -> list[Deviation]:
     """Return how far each reading is from the median of the others.
 
-    `alpha` is the probability with which any of them exceeds its limit although all are alike. Values have to be above
-    zero, and there have to be at least two.
+    `alpha` is the probability with which any of them exceeds its limit although all are alike; `least`: a smaller
+    change is never named. Values have to be above zero, and there have to be at least two.
     """
     logs = [math.log(reading.value) for reading in readings]
     expected = medians_of_others(logs)
@@ -102,7 +107,7 @@ def deviations(
             # A node whose own samples tell less than those of the others has to be further off.
             limit=max(
                 quantile * math.sqrt(natural**2 * variance + max(0.0, reading.error**2 - sampling**2)),
-                math.log1p(LEAST_CHANGE),
+                math.log1p(least),
             ),
         )
         for log, middle, reading in zip(logs, expected, readings, strict=True)

@@ -8,15 +8,22 @@ from dataclasses import dataclass
 
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import Drift, Environment, Gpu, GpuTelemetry, Telemetry
+from benchmark.records.probes import GpuProbes
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """`peers` are the other nodes of its group; `drift` is what nodes with the same hardware differ in."""
+    """`peers` are the other nodes of its group; `drift` is what nodes with the same hardware differ in.
+
+    A GPU that is held against the others of its node is given as a node that has no other. `others`: what peers are
+    called in sentences; `slow_gpus`: of the node, what is slow about which, a sentence each.
+    """
 
     node: LoadedNode
     peers: Sequence[LoadedNode]
     drift: Sequence[Drift] = ()
+    others: str = "like nodes"
+    slow_gpus: Sequence[str] = ()
 
     @property
     def environment(self) -> Environment | None:
@@ -47,6 +54,11 @@ def gpus_seen(node: LoadedNode) -> tuple[Gpu, ...]:
     """Return the node's GPUs as they were before the run."""
     seen = environment_of(node)
     return seen.gpus if seen else ()
+
+
+def gpus_probed(node: LoadedNode) -> tuple[GpuProbes, ...]:
+    """Return what probes gave of the node's GPUs."""
+    return node.result.probes.gpus if node.result and node.result.probes else ()
 
 
 def gpus_watched(node: LoadedNode) -> tuple[GpuTelemetry, ...]:

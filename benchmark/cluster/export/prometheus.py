@@ -15,7 +15,7 @@ from datetime import datetime
 
 from benchmark.cluster.stored.read import KIND, fallback_of, kind_of
 from benchmark.probed import figures
-from benchmark.records import ClusterResult, Energy, Group, Metrics, NodeRow, RunRecord
+from benchmark.records import ClusterResult, Energy, Finding, Group, Metrics, NodeRow, Roofline, RunRecord
 from benchmark.text import clean
 
 PREFIX = "llm_benchmark_"
@@ -32,6 +32,10 @@ def _of(read: Callable[[Metrics], float | None]) -> Value:
 
 def _energy(read: Callable[[Energy], float | None]) -> Value:
     return lambda row: read(row.energy) if row.energy else None
+
+
+def _limit(read: Callable[[Roofline], float | None]) -> Value:
+    return lambda row: read(row.roofline) if row.roofline else None
 
 
 def _maybe(count: int | None) -> float | None:
@@ -52,6 +56,14 @@ GAUGES: dict[str, tuple[str, Value]] = {
     "cached_prompt_tokens": (
         "prompt tokens from servers' caches; no value: not reported",
         lambda row: _maybe(row.prefix_cache.cached_tokens) if row.prefix_cache else None,
+    ),
+    "least_tpot_seconds": (
+        "least time per output token that a GPU's own memory allows, by its probe",
+        _limit(lambda limits: None if limits.least_tpot_ms is None else limits.least_tpot_ms / 1000),
+    ),
+    "most_output_tokens_per_second_and_gpu": (
+        "most output tokens per second that a GPU's own matrix rate allows, by its probe",
+        _limit(lambda limits: limits.most_tokens_per_s),
     ),
     "energy_joules": ("by the GPUs' own counters, in the measuring window", _energy(lambda e: e.joules)),
     "idle_watts": ("mean power of the GPUs before the window, model loaded", _energy(lambda e: e.idle_w)),
@@ -137,7 +149,7 @@ def prometheus_lines(runs: Sequence[Exported]) -> Iterator[str]:
         for gpu, name, unit, value in _probed(row)
     ])  # fmt: skip
     yield from _metric("slow_node_change_ratio", "how far a slow node is from its peers: value / expected - 1", [
-        ({**labels, "metric": finding.metric, "cause": finding.cause or "none seen"}, finding.change)
+        ({**labels, **_what(finding)}, finding.change)
         for labels, row, one in found
         for finding in one.result.findings if finding.node == row.node
     ])  # fmt: skip
@@ -148,6 +160,11 @@ def _probed(row: NodeRow) -> Iterator[tuple[str, str, str, float]]:
     for one in figures(row.probes).values():
         for place in one.places:
             yield "" if place.gpu is None else str(place.gpu), place.name, one.unit, place.value
+
+
+def _what(finding: Finding) -> Labels:
+    """Return what is slow, and why: several GPUs of a node may be slow in the same metric."""
+    return {"metric": finding.metric, "gpu": finding.place.removeprefix("GPU "), "cause": finding.cause or "none seen"}
 
 
 def _repeats(found: Sequence[tuple[Labels, NodeRow, Exported]]) -> Iterator[str]:

@@ -29,6 +29,7 @@ _SPREAD = tuple(name for name in Distribution.model_fields if name != "insuffici
 _SPREADS = tuple(name for name in Metrics.model_fields if name.endswith("_ms"))
 _PLAIN = ("duration_s", "qps", "tokens_per_s", "input_tokens", "output_tokens")
 _ENERGY = ("joules", "idle_w", "tokens_per_joule", "joules_per_query")
+_LIMITS = ("least_tpot_ms", "times_least_tpot", "most_tokens_per_s", "share_of_most_tokens")
 _OVER_REPEATS = ("median", "lowest", "highest", "cv", "stable")
 _OF_SOLO = ("alone", "together", "change")
 HEADS = (
@@ -39,6 +40,7 @@ HEADS = (
     *(f"{spread}_{part}" for spread in _SPREADS for part in _SPREAD),
     *_ENERGY,
     "cached_prompt_tokens",
+    *(f"roofline_{name}" for name in _LIMITS),
     *("repeats", "repeat"),
     *(f"repeats_{_column(metric)}_{part}" for metric in SPREAD_OF for part in _OVER_REPEATS),
     *(f"solo_{_column(metric)}_{part}" for metric in FIGURES for part in _OF_SOLO),
@@ -107,6 +109,7 @@ def _values(run_id: str, row: NodeRow, node: LoadedNode, repeats: tuple[int | No
         cells += [getattr(spread, part, None) for part in _SPREAD]
     cells += [getattr(energy, name, None) for name in _ENERGY]
     cells.append(row.prefix_cache.cached_tokens if row.prefix_cache else None)
+    cells += [getattr(row.roofline, name, None) for name in _LIMITS]
     cells += repeats
     over, solo = {one.metric: one for one in row.spread}, {one.metric: one for one in row.solo}
     cells += [getattr(over.get(metric), part, None) for metric in SPREAD_OF for part in _OVER_REPEATS]

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.cluster.diagnosis.aspects import ENERGY
+from benchmark.cluster.datasheet import datasheet_words
+from benchmark.cluster.diagnosis.aspects import Aspect
 from benchmark.cluster.names import some
 from benchmark.cluster.render.probe_table import ProbeTable, probe_table, seconds_words
 from benchmark.cluster.render.stability import beside, cell, headline, note, table
+from benchmark.cluster.roofline import roofline_words
 from benchmark.cluster.solo import losers, solo_table
 from benchmark.code import code_words
 from benchmark.records import ClusterResult, Distribution, Finding, Group, MeasuredAttempt, NodeRow, Overlap, RunRecord
@@ -24,7 +26,7 @@ from benchmark.text import (
     floor_note,
     moment,
 )
-from benchmark.verdict import answer_words, label, unit
+from benchmark.verdict import answer_words
 from benchmark.words import percent, plural
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -119,6 +121,7 @@ def _section(group: Group, rows: Sequence[NodeRow]) -> Section:
         totals=(
             *_engine(members),
             *(_totals(group, len({row.attempt for row in members})) if queries else ()),
+            *_limits(members),
             *_answers(members),
             *_prefix_cache(members),
             *_probing(members),
@@ -163,6 +166,14 @@ def _engine(members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
             nodes.setdefault(row.fallback, []).append(row.node)
     if nodes:
         yield "Engine", "\n".join(f"{some(names)}: {brief(words, 400)}" for words, names in nodes.items())
+
+
+def _limits(rows: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
+    """Yield how near the nodes come to what their own GPUs allow, and these to their datasheet, where it is known."""
+    if words := roofline_words(rows):
+        yield "Roofline", words
+    if words := datasheet_words(row.probes for row in rows if row.probes):
+        yield "Datasheet", words
 
 
 def _answers(rows: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
@@ -257,11 +268,11 @@ def _agreed(result: ClusterResult) -> str:
 
 def finding_words(finding: Finding) -> str:
     """Return what is wrong with a slow node and why, a line each."""
-    aspect = finding.metric
-    name, suffix = ("tokens/J", "") if aspect == ENERGY else (label(aspect), unit(aspect))
+    aspect = Aspect(finding.metric, higher_is_better=True, own_unit=finding.unit)
+    place = f"{finding.place}: " if finding.place else ""
     lines = [
-        f"{name} is {figure(finding.value)}{suffix}, {percent(finding.change, 0)} against "
-        f"{figure(finding.expected)}{suffix}, {finding.against}"
+        f"{place}{aspect.label} is {figure(finding.value)}{aspect.unit}, {percent(finding.change, 0)} against "
+        f"{figure(finding.expected)}{aspect.unit}, {finding.against}"
     ]
     if finding.also:
         lines.append(f"also {'; '.join(finding.also)}")

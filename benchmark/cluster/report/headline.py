@@ -10,7 +10,7 @@ from benchmark.cluster.diagnosis.aspects import Aspect
 from benchmark.cluster.names import some
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.solo import losers
-from benchmark.probed import figures
+from benchmark.probed import PREFIX, figures
 from benchmark.records import ClusterResult, Finding, Spread
 from benchmark.text import floor_note, probe_unit
 from benchmark.verdict import label, unit
@@ -58,7 +58,7 @@ def _advice(result: ClusterResult) -> Iterator[Advice]:
             text += f" {finding_words(slow[first.node])}"
         yield Advice(BAD, f"{first.node} is invalid", text, "invalid")
     for finding in result.findings:
-        yield Advice(BAD, f"{finding.node} is slow", finding_words(finding), "findings")
+        yield Advice(BAD, slow_words(finding), finding_words(finding), "findings")
     if result.verdict.reasons and not missing and not invalid and not result.agreements:
         yield Advice(BAD, "The run is invalid", " ".join(result.verdict.reasons), "nodes")
     yield from _behind(result, slow)
@@ -144,11 +144,21 @@ def verdict_words(result: ClusterResult) -> str:
     )
 
 
+def slow_words(finding: Finding) -> str:
+    """Return what is slow: a node, a GPU of it, or one part of its hardware."""
+    if finding.place:
+        return f"{finding.place} of {finding.node} is slow"
+    if finding.metric.startswith(PREFIX):
+        return f"{finding.node} is slow in one thing: {label(finding.metric)}"
+    return f"{finding.node} is slow"
+
+
 def finding_words(finding: Finding) -> str:
     """Return how much slower, against what, and why."""
-    aspect = Aspect(finding.metric, higher_is_better=True)
+    aspect = Aspect(finding.metric, higher_is_better=True, own_unit=finding.unit)
+    place = f"{finding.place}: " if finding.place else ""
     cause = f"Probable cause: {finding.cause.rstrip('.')}." if finding.cause else "No cause was seen."
     return (
-        f"{aspect.label} is {amount(finding.value)}{aspect.unit}, {share(finding.change)} against "
+        f"{place}{aspect.label} is {amount(finding.value)}{aspect.unit}, {share(finding.change)} against "
         f"{amount(finding.expected)}{aspect.unit}, {finding.against.rstrip('.')}. {cause}"
     )

@@ -6,6 +6,7 @@ expression of the template can forget to. The page has no script, and its policy
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from benchmark.cluster.render.job_summary import baseline_view
 from benchmark.cluster.render.stability import beside
 from benchmark.cluster.render.summary import view
 from benchmark.cluster.report import sections
-from benchmark.cluster.report.amounts import amount, share
+from benchmark.cluster.report.amounts import amount, median, share
 from benchmark.cluster.report.distributions import distributions
 from benchmark.cluster.report.headline import advice, finding_words, verdict_words
 from benchmark.cluster.report.parts import NodeGroup, node_groups
@@ -32,7 +33,7 @@ from benchmark.cluster.report.sharing import sharing
 from benchmark.cluster.report.timeline import timeline
 from benchmark.cluster.report.trend import histories, trend
 from benchmark.cluster.solo import losers
-from benchmark.records import Comparison
+from benchmark.records import Comparison, NodeRow
 from benchmark.text import clean, environment, floor_note
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -93,9 +94,23 @@ def _tiles(gathered: Gathered, groups: Sequence[NodeGroup]) -> list[tuple[str, s
         tiles.append((amount(group.tokens_per_s), "tokens/s", f"output tokens, {tokens}"))
         if group.gpus:
             tiles.append((amount(group.qps_per_gpu), "QPS", f"per GPU, on average{which}"))
+        tiles += _limit_tile([row for row in result.nodes if row.node in group.nodes], which)
     tiles = tiles[:MOST_TILES]
     tiles.append((f"{result.counted} of {result.asked}", "nodes", "are counted"))
     return tiles
+
+
+def _limit_tile(rows: Sequence[NodeRow], which: str) -> list[tuple[str, str, str]]:
+    """Return how near the median node comes to what its own GPUs allow; nothing where that is not known."""
+    known = [row.roofline for row in rows if row.roofline]
+    times = [one.times_least_tpot for one in known if one.alone and one.times_least_tpot is not None]
+    if times:
+        return [(amount(median(times)), "x", f"the least TPOT that a GPU's own memory allows{which}")]
+    shares = [one.share_of_most_tokens for one in known if not one.alone and one.share_of_most_tokens is not None]
+    if shares:
+        part = amount(100 * statistics.median(shares))
+        return [(part, "%", f"of the tokens/s that a GPU's own matrix rate allows at most{which}")]
+    return []
 
 
 def _group(like: NodeGroup, charted: bool) -> dict[str, Any]:

@@ -118,6 +118,7 @@ def load_model(settings: Settings, readers: int | None = None) -> LoadedModel:
         details={
             "architecture": type(model).__name__,
             "parameters": parameters,
+            "parameters_per_token": parameters_per_token(model),
             "dtype": str(model.dtype).removeprefix("torch."),
             "device": device,
             "attention": model.config._attn_implementation,
@@ -126,6 +127,37 @@ def load_model(settings: Settings, readers: int | None = None) -> LoadedModel:
             "load_s": round(time.monotonic() - started, 3),
             "startup_s": dict(stages.seconds),
         },
+    )
+
+
+def parameters_per_token(model: Any) -> int | None:
+    """Return how many parameters each token is multiplied with: what a step reads. None: that depends on the token.
+
+    Of tables that a token picks a row of, such as its embedding, none is read as a whole, unless it is the output's
+    matrix too. In a mixture of experts a token chooses which weights are read; other parts than the text's (vision) are
+    not used at every step.
+    """
+    config = model.config
+    text = config.get_text_config()
+    if text is not config or has_experts(text.to_dict()):
+        return None
+    output = model.get_output_embeddings()
+    tables = {
+        id(module.weight): module.weight.numel()
+        for module in model.modules()
+        if type(module).__name__.endswith("Embedding") and hasattr(module, "weight")
+        if output is None or module.weight is not output.weight
+    }
+    every: int = sum(parameter.numel() for parameter in model.parameters())
+    picked: int = sum(tables.values())
+    return every - picked
+
+
+def has_experts(config: dict[str, Any]) -> bool:
+    """Return whether a configuration, or a part of it, has experts that a token chooses from."""
+    return any(
+        has_experts(value) if isinstance(value, dict) else isinstance(value, int) and value > 0 and "expert" in name
+        for name, value in config.items()
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from benchmark.cluster.diagnosis import CAUSES
 from benchmark.cluster.diagnosis.suspect import Suspect
 from benchmark.records import CpuTime, Drift, GpuProcess
+from benchmark.records.probes import GpuProbes, HardwareProbes, Measured
 from tests.unit.cluster.diagnosis.nodes import host, node, watched, with_gpu
 
 Change = dict[str, Any]
@@ -34,6 +35,11 @@ def model_took(seconds: float) -> Change:
     return {"stages_s": {"loading": seconds}}
 
 
+def memory_reads(gb_s: float) -> Change:
+    figures = {"device_memory_read": Measured(value=gb_s, unit="GB/s")}
+    return {"probes": HardwareProbes(gpus=(GpuProbes(index=0, figures=figures),), seconds=1)}
+
+
 CASES = [
     # cause, what is reached, what is not, like nodes, what is said
     (
@@ -48,7 +54,7 @@ CASES = [
         with_gpu(throttle_reasons=("hw_thermal_slowdown",)),
         with_gpu(throttle_reasons=("gpu_idle",)),
         {},
-        "A GPU was throttled by heat before the run (hw_thermal_slowdown), no like node was.",
+        "A GPU was throttled by heat before the run (hw_thermal_slowdown), like nodes were not.",
     ),
     (
         "power throttling",
@@ -141,6 +147,13 @@ CASES = [
         host(cpu_governor="schedutil"),
         host(cpu_governor="performance"),
         "The CPU's governor is powersave, performance on like nodes.",
+    ),
+    (
+        "slower hardware",
+        memory_reads(3280),
+        memory_reads(3950),
+        memory_reads(4100),
+        "Device memory read 3,280 GB/s, 20% below 4,100 GB/s on like nodes.",
     ),
     (
         "slow disk at model load",

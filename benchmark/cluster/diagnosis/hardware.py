@@ -1,0 +1,48 @@
+"""The hardware itself delivers less, by what probes gave before the engine loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from benchmark.cluster.diagnosis.probe_figures import aspect_of, comparable, compared, kind_of, middle, probed
+from benchmark.cluster.diagnosis.suspect import Suspect, usual
+from benchmark.cluster.results.load import LoadedNode
+from benchmark.probed import in_order
+
+# What a model is loaded from, and nothing that is measured waits for.
+DISK = "disk_read"
+
+
+def slower_hardware(suspect: Suspect) -> Iterator[str]:
+    """Evidence: GPUs that are slow among the node's own, and figures that are worse than like nodes'.
+
+    By how much healthy ones may differ: `probe_figures.KINDS`.
+    """
+    yield from suspect.slow_gpus
+    nodes = comparable([suspect.node, *suspect.peers])
+    if suspect.node not in nodes:
+        return
+    peers = [node for node in nodes if node is not suspect.node]
+    for one in in_order([probed(suspect.node)]):
+        if one.name != DISK:
+            yield from _worse(suspect.node, peers, one.name)
+
+
+def slower_disk(suspect: Suspect) -> Iterator[str]:
+    """Evidence that belongs to slow loading: the disk reads less than on like nodes."""
+    yield from _worse(suspect.node, suspect.peers, DISK)
+
+
+def _worse(node: LoadedNode, peers: Sequence[LoadedNode], name: str) -> Iterator[str]:
+    def value(one: LoadedNode) -> float | None:
+        found = probed(one).get(name)
+        return middle(found) if found else None
+
+    own, others = value(node), usual(peers, value)
+    if own is None or others is None:
+        return
+    aspect = aspect_of(probed(node)[name])
+    change = own / others if aspect.higher_is_better else others / own
+    if change <= 1 / (1 + kind_of(name).least):
+        words = compared(aspect, own, others)
+        yield f"{words[0].upper()}{words[1:]} on like nodes."

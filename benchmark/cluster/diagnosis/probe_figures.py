@@ -1,0 +1,101 @@
+"""What probes measured of the hardware, as metrics to hold like nodes and like GPUs against each other in."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmark.cluster.diagnosis.aspects import Aspect
+from benchmark.cluster.report.amounts import amount
+from benchmark.cluster.results.load import LoadedNode
+from benchmark.probed import NodeFigure, figures, ranked
+from benchmark.verdict import label
+
+# How often a run of nodes that are all alike may name one for what its probes gave, all figures together; as often one
+# of its GPUs beside the others of the node, beside those of all nodes, and a link.
+ALPHA = 0.001
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What healthy hardware differs by: one standard deviation, and the least change that is ever named."""
+
+    spread: float
+    least: float
+
+
+# By how a figure's name begins; the first that fits. The spread is what healthy parts are taken to differ by as long as
+# there are too few to show it; the least change is no fault even where the others happen to be nearer to each other.
+KINDS: Mapping[str, Kind] = {
+    # The memory's clock is fixed, and no GPU lowers it by itself.
+    "device_memory": Kind(0.01, 0.05),
+    # At the power limit each chip settles at a clock of its own.
+    "matrix": Kind(0.015, 0.05),
+    "sustained_matrix": Kind(0.015, 0.05),
+    # A GPU at the other socket is further away; half the lanes, or one generation less, are half of it.
+    "host_to_device": Kind(0.05, 0.40),
+    "device_to_host": Kind(0.05, 0.40),
+    "peer_copy": Kind(0.02, 0.10),
+    # Times of a few microseconds, which the other socket, and anything else that the node does, make longer.
+    "all_reduce_16_kib": Kind(0.10, 0.30),
+    "all_reduce": Kind(0.03, 0.10),
+    "kernel": Kind(0.10, 0.50),
+    # Boost clocks, and whatever else runs there.
+    "cpu": Kind(0.05, 0.20),
+    # Where pages lie, and which cores copy them.
+    "host_memory": Kind(0.08, 0.25),
+    # Shared with others, often by a network.
+    "disk": Kind(0.10, 0.40),
+}
+# Of a probe that nobody has said anything of.
+UNKNOWN = Kind(0.05, 0.20)
+
+
+def kind_of(name: str) -> Kind:
+    """Return by how much a probe's figure may differ between healthy parts."""
+    return next((kind for begins, kind in KINDS.items() if name.startswith(begins)), UNKNOWN)
+
+
+def aspect_of(one: NodeFigure) -> Aspect:
+    """Return a probe's figure as a metric that a slow node, or a slow GPU, is worse in."""
+    kind = kind_of(one.name)
+    return Aspect(one.metric, one.better == "higher", kind.spread, kind.least, one.unit)
+
+
+def probed(node: LoadedNode) -> dict[str, NodeFigure]:
+    """Return the figures of a node that there is a better and a worse of, by name."""
+    found = figures(node.result.probes if node.result else None)
+    return {one.name: one for one in ranked(found.values())}
+
+
+def comparable(nodes: Sequence[LoadedNode]) -> list[LoadedNode]:
+    """Return the nodes whose probes can be held against each other: those with as many GPUs as most of them have.
+
+    What GPUs share with each other, each has less of where there are more.
+    """
+    counts = {node.node: len(node.result.probes.gpus) for node in nodes if node.result and node.result.probes}
+    if not counts:
+        return []
+    usual = Counter(counts.values()).most_common(1)[0][0]
+    return [node for node in nodes if counts.get(node.node) == usual]
+
+
+def middle(one: NodeFigure, without: Collection[int] = ()) -> float | None:
+    """Return the median of a figure over a node's GPUs, without those that are slow by themselves; None: no such value.
+
+    With these a node of two GPUs would be called slow for one of them.
+    """
+    values = [place.value for place in one.places if not {place.gpu, place.peer} & set(without)]
+    value = statistics.median(values or [place.value for place in one.places])
+    return value if value > 0 else None
+
+
+def compared(aspect: Aspect, value: float, expected: float) -> str:
+    """Return "device memory read 3,020 GB/s, 28 % below 4,190 GB/s"."""
+    beside = "below" if value < expected else "above"
+    return (
+        f"{label(aspect.metric)} {amount(value)}{aspect.unit}, {abs(value / expected - 1):.0%} {beside} "
+        f"{amount(expected)}{aspect.unit}"
+    )
