@@ -120,7 +120,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = "[str, type[BaseModel] | None] = {"
     combinations = place / "benchmark/combinations.py"
     edit(combinations, (f"ENGINE_OPTIONS: dict{options}\n", '    "toy": None,\n'))
-    edit(combinations, (f"DATASET_OPTIONS: dict{options}\n", '    "toy": None,\n'))
+    edit(combinations, (f"DATASET_OPTIONS: dict{options}\n", '    "toy": CnnDailymailOptions,\n'))
     edit(combinations, (f"SCENARIO_OPTIONS: dict{options}", '"toy": None, '))
     # An engine that is provisioned.
     (place / "benchmark/provisioned/toyserve.py").write_text(DECLARATION)
