@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from benchmark.errors import BenchmarkError, InputError, SetupError, Unfit
-from benchmark.node.interfaces import Answer, Engine, EngineBroken, Query
+from benchmark.node.interfaces import Answer, Demands, Engine, EngineBroken, Query
 from benchmark.node.registry import plain_engine
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo
@@ -29,6 +29,7 @@ class Assignment:
     options: dict[str, Any]
     environment: dict[str, str] = field(default_factory=dict)
     """Environment variables: which GPU, how many threads."""
+    demands: Demands = field(default_factory=Demands)
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def serve(assignment: Assignment, pipe: Connection) -> None:
     teller = _Teller(pipe)
     try:
         made = plain_engine(assignment.engine, assignment.settings, assignment.generation, assignment.options)
+        made.demands = assignment.demands
         info = made.load()
     except Exception as error:
         reason = str(error) if isinstance(error, BenchmarkError) else f"{type(error).__name__}: {error}"

@@ -161,7 +161,7 @@ class Replicated(Engine):
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         environment, place = self._part(number)
-        arguments = self._name, self.settings, self.generation, self.options, environment
+        arguments = self._name, self.settings, self.generation, self.options, environment, self.demands
         process = context.Process(target=serve, args=(Assignment(number, *arguments), theirs), name=f"replica-{number}")
         process.start()
         theirs.close()  # so that the replica's death closes the pipe

@@ -73,8 +73,8 @@ class Engine(interfaces.Engine):
         parameters = check_files(snapshot)
         with self._stages.stage("imports"):  # most of what it takes
             config = read_config(snapshot)
+            self._require_prompts(options, text_config(config))
             self._look = require_batching(config)
-        self._require_prompts(options, text_config(config))
         self._choose(options, config, self.settings.benchmark_device, dtype)
         plan = None
         if self.settings.benchmark_device != "cpu":

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from benchmark.continuous_options import Options
-from benchmark.errors import InputError, SetupError, Unfit
+from benchmark.errors import BenchmarkError, InputError, SetupError, Unfit
 from benchmark.node.continuous import attention
+from benchmark.node.interfaces import Demands
 from benchmark.node.loading import load_engine
 from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.replicas import Replicated
@@ -72,10 +73,21 @@ def test_where_the_fallback_fails_too_both_reasons_are_given(mamba: Path) -> Non
         load_engine(profile, settings, lambda engine: None, stack)
 
 
-def test_a_replica_that_cannot_serve_lets_another_engine_answer(mamba: Path) -> None:
+@pytest.mark.parametrize(
+    ("demands", "error", "said"),
+    [
+        (Demands(), Unfit, "^This architecture .* is not for the engine continuous"),
+        (Demands(ids=True, highest_id=9999), InputError, "^The dataset's prompts have token ids up to 9999, and the"),
+    ],
+)
+def test_a_replica_refuses_as_one_engine_does(
+    mamba: Path, demands: Demands, error: type[BenchmarkError], said: str
+) -> None:
     settings = Settings(benchmark_device="cpu", benchmark_dtype="float32", benchmark_model=str(mamba))
-    with closing(Replicated("continuous", settings, Generation(), {}, 1, None)) as engine, pytest.raises(Unfit):
-        engine.load()
+    with closing(Replicated("continuous", settings, Generation(), {}, 1, None)) as engine:
+        engine.demands = demands
+        with pytest.raises(error, match=said):
+            engine.load()
 
 
 def test_on_a_gpu_quick_wants_steps_that_are_cuda_graphs() -> None:
