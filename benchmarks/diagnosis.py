@@ -191,7 +191,7 @@ def main() -> None:
     )
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     for count, gpus in ((1, 8), (2, 1), (2, 8), (20, 1), (20, 8)):
-        number = max(100, runs // (4 if count * gpus <= 20 else 16))
+        number = max(100, runs // (4 if count * gpus <= 20 else 8))
         wrong, in_all, in_one = (found / number for found in probe_shares(count, gpus, range(number)))
         print(f"| {count} | {gpus} | {number:,} | {wrong:.2%} | {in_all:.1%} | {in_one:.1%} |", flush=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from benchmark.cluster.diagnosis.probe_figures import aspect_of, comparable, compared, kind_of, middle, probed
+from benchmark.cluster.diagnosis.probe_figures import aspect_of, comparable, compared, is_shared, middle, probed
 from benchmark.cluster.diagnosis.suspect import Suspect, usual
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.probed import in_order
@@ -41,8 +41,8 @@ def _worse(node: LoadedNode, peers: Sequence[LoadedNode], name: str) -> Iterator
     own, others = value(node), usual(peers, value)
     if own is None or others is None:
         return
-    aspect = aspect_of(probed(node)[name])
+    aspect = aspect_of(probed(node)[name], is_shared(node))
     change = own / others if aspect.higher_is_better else others / own
-    if change <= 1 / (1 + kind_of(name).least):
+    if change <= 1 / (1 + aspect.least):
         words = compared(aspect, own, others)
         yield f"{words[0].upper()}{words[1:]} on like nodes."

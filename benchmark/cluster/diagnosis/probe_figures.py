@@ -15,7 +15,7 @@ from benchmark.verdict import label
 
 # How often a run of nodes that are all alike may name one for what its probes gave, all figures together; as often one
 # of its GPUs beside the others of the node, beside those of all nodes, and a link.
-ALPHA = 0.001
+ALPHA = 0.0005
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,24 @@ KINDS: Mapping[str, Kind] = {
 UNKNOWN = Kind(0.05, 0.20)
 
 
-def kind_of(name: str) -> Kind:
-    """Return by how much a probe's figure may differ between healthy parts."""
-    return next((kind for begins, kind in KINDS.items() if name.startswith(begins)), UNKNOWN)
+# Nodes that share a machine, with each other or with other runs, probe what is left of it: only half is worth a word.
+LEAST_SHARED = 1.0
 
 
-def aspect_of(one: NodeFigure) -> Aspect:
+def kind_of(name: str, shared: bool = False) -> Kind:
+    """Return by how much a figure may differ between healthy parts; `shared`: of a machine that others use too."""
+    kind = next((kind for begins, kind in KINDS.items() if name.startswith(begins)), UNKNOWN)
+    return Kind(kind.spread, max(kind.least, LEAST_SHARED)) if shared else kind
+
+
+def is_shared(node: LoadedNode) -> bool:
+    """Return whether the node's machine is not its alone."""
+    return node.result is not None and node.result.resolved.settings.benchmark_shared_machine
+
+
+def aspect_of(one: NodeFigure, shared: bool) -> Aspect:
     """Return a probe's figure as a metric that a slow node, or a slow GPU, is worse in."""
-    kind = kind_of(one.name)
+    kind = kind_of(one.name, shared)
     return Aspect(one.metric, one.better == "higher", kind.spread, kind.least, one.unit)
 
 

@@ -77,7 +77,7 @@ def _aspects(nodes: Sequence[LoadedNode], apart: Apart) -> Iterator[tuple[Aspect
         known = {node.node: one for node in nodes if (one := reading(node, aspect)) is not None}
         yield aspect, ALPHA_OTHERS / (len(aspects) - 1) if number else ALPHA_FIRST, known
     probed = {node.node: probe_figures.probed(node) for node in probe_figures.comparable(nodes)}
-    figures = in_order(probed.values())
+    figures, shared = in_order(probed.values()), any(map(probe_figures.is_shared, nodes))
     for figure in figures:
         known = {
             name: Reading(value)
@@ -85,7 +85,7 @@ def _aspects(nodes: Sequence[LoadedNode], apart: Apart) -> Iterator[tuple[Aspect
             if figure.name in each
             and (value := probe_figures.middle(each[figure.name], apart.get(name, ()))) is not None
         }
-        yield probe_figures.aspect_of(figure), probe_figures.ALPHA / len(figures), known
+        yield probe_figures.aspect_of(figure, shared), probe_figures.ALPHA / len(figures), known
 
 
 def _against_others(nodes: Sequence[LoadedNode], earlier: Earlier, apart: Apart) -> list[Slow]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from benchmark.cluster.diagnosis.aspects import off
-from benchmark.cluster.diagnosis.probe_figures import ALPHA, aspect_of, comparable, compared, probed
+from benchmark.cluster.diagnosis.probe_figures import ALPHA, aspect_of, comparable, compared, is_shared, probed
 from benchmark.cluster.diagnosis.slow import Shift
 from benchmark.cluster.diagnosis.spread import Deviation, Reading
 from benchmark.cluster.diagnosis.suspect import Suspect, gpus_probed
@@ -110,7 +110,7 @@ def _slow_in(node: LoadedNode, figures: Mapping[str, NodeFigure], nodes: int) ->
     each = [(one, values) for one in figures.values() if (values := _by_gpu(one))]
     shifts: dict[int, list[Shift]] = {}
     for one, values in each:
-        aspect = aspect_of(one)
+        aspect = aspect_of(one, is_shared(node))
         for name in set(names.values()):
             like = {str(gpu): Reading(value) for gpu, value in values.items() if names.get(gpu) == name and value > 0}
             for key, far in off(like, aspect, ALPHA / len(each) / nodes).items():
@@ -128,6 +128,7 @@ def _slow_among_all(probes: Sequence[Probed]) -> Iterator[SlowPlace]:
     known = {name: _names(node) for name, (node, _) in each.items()}
     if len(each) < 2 or any(len(names) < 2 for names in known.values()):
         return
+    shared = any(is_shared(node) for node, _ in each.values())
     pools: dict[tuple[str, str], dict[str, Reading]] = {}
     for node, (_, figures) in each.items():
         for one in figures.values():
@@ -136,7 +137,7 @@ def _slow_among_all(probes: Sequence[Probed]) -> Iterator[SlowPlace]:
                     pools.setdefault((one.name, known[node][gpu]), {})[f"{gpu} {node}"] = Reading(value)
     shifts: dict[tuple[str, int], list[Shift]] = {}
     for (figure, model), pool in pools.items():
-        aspect = aspect_of(next(found[figure] for _, found in each.values() if figure in found))
+        aspect = aspect_of(next(found[figure] for _, found in each.values() if figure in found), shared)
         slow = off(pool, aspect, ALPHA / len(pools))
         of_node = Counter(key.partition(" ")[2] for key in slow)
         for key, far in slow.items():
@@ -175,10 +176,11 @@ def _slow_links(probes: Sequence[Probed]) -> Iterator[SlowPlace]:
     for name in {name for _, found in each.values() for name, one in found.items() if one.places[0].peer is not None}:
         figures = {node: found[name] for node, (_, found) in each.items() if name in found and found[name].median > 0}
         shares = {node: Reading(one.worst.value / one.median) for node, one in figures.items() if one.worst.value > 0}
-        for node, far in off(shares, aspect_of(figures[next(iter(figures))]), ALPHA).items():
+        aspect = aspect_of(next(iter(figures.values())), any(is_shared(node) for node, _ in each.values()))
+        for node, far in off(shares, aspect, ALPHA).items():
             one = figures[node]
             shift = Shift(
-                aspect_of(one),
+                aspect,
                 one.worst.value,
                 Deviation(far.expected * one.median, far.change, far.badness, far.limit),
             )

@@ -259,6 +259,16 @@ def test_a_slow_disk_is_no_cause_of_slow_answers() -> None:
     assert found.evidence[1] == "Disk read 0.20 GB/s, 90% below 2.00 GB/s on like nodes."
 
 
+@pytest.mark.parametrize(("value", "named"), [(350, []), (250, ["slow"])])
+def test_on_a_shared_machine_only_half_is_worth_a_word(value: float, named: list[str]) -> None:
+    one, slow = (
+        HardwareProbes(node={"cpu_one_core": Measured(value=rate, unit="MB/s")}, seconds=1) for rate in (600, value)
+    )
+    shared: dict[str, Any] = {"resolved": hardware(benchmark_shared_machine=True)}
+    found = findings([*(probed(f"n{number}", one, **shared) for number in range(4)), probed("slow", slow, **shared)])
+    assert [one.node for one in found] == named
+
+
 def test_nodes_with_other_numbers_of_gpus_are_left_out() -> None:
     nodes = [probed(f"n{number}", probes(4)) for number in range(3)]
     assert findings([*nodes, probed("large", changed(probes(8), all_reduce=200.0))]) == ()
