@@ -79,11 +79,13 @@ def asked(samples: int = 20, profile: dict[str, Any] | None = None, **settings: 
     return ResolvedSettings.model_validate({"settings": base.settings, "profile": changed})
 
 
-def make_run(directory: Path, nodes: dict[str, ResolvedSettings], run_id: str = RUN_ID) -> Path:
+def make_run(
+    directory: Path, nodes: dict[str, ResolvedSettings], run_id: str = RUN_ID, at: str = "2025-01-02T03:04:05+00:00"
+) -> Path:
     """Write run.json and the nodes' empty directories; return the run's directory."""
     record = RunRecord(
         run_id=run_id,
-        created_at="2025-01-02T03:04:05+00:00",
+        created_at=at,
         command="ansible-playbook playbooks/benchmark.yml",
         versions={},
         nodes=nodes,

@@ -19,7 +19,7 @@ def store(results: Path, day: int, nodes: Mapping[str, HardwareProbes | None], *
     directory = results / run_id
     directory.mkdir(parents=True)
     resolved = hardware(**settings)
-    make_run(directory, dict.fromkeys(nodes, resolved), run_id=run_id)
+    make_run(directory, dict.fromkeys(nodes, resolved), run_id=run_id, at=f"2026-11-{day:02}T10:00:00+00:00")
     for node, found in nodes.items():
         ended = {} if found else {"status": "interrupted", "stage": "probes", "verdict": None}
         add_probed(directory, node, resolved, found, run_id=run_id, **ended)

@@ -35,8 +35,8 @@ def hostile(value: float) -> HardwareProbes:
 
 @pytest.mark.parametrize("value", [MOST, 1e-300])
 def test_they_break_and_steer_nothing(tmp_path: Path, value: float, capsys: pytest.CaptureFixture[str]) -> None:
-    for day in range(1, 8):
-        last = store(tmp_path, day, {"gpu1": hostile(value if day > 4 else 1.0), "gpu2": probes(2)})
+    for day in range(1, 5):
+        last = store(tmp_path, day, {"gpu1": hostile(value if day > 3 else 1.0), "gpu2": probes(2)})
     assert main(["baseline", "set", str(tmp_path / "20261101T100000Z-0123abcd")]) == 0
     assert main(["aggregate", str(last), "--junit", str(tmp_path / "j.xml"), "--prometheus-dir", str(tmp_path)]) == 1
     assert main(["compare", str(tmp_path / "20261101T100000Z-0123abcd"), str(last)]) in (0, 1, 2)
