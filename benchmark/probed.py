@@ -47,8 +47,6 @@ class NodeFigure:
     unit: str
     better: Literal["higher", "lower"] | None
     places: tuple[Place, ...]
-    of_host: bool = False
-    """Whether it is of the node itself: CPU, memory, disk."""
 
     @property
     def metric(self) -> str:
@@ -90,8 +88,7 @@ def figures(probes: HardwareProbes | None) -> dict[str, NodeFigure]:
         unit = unit_of(measured for _, measured in each)
         # Of unlike units none is better than another.
         better = each[0][1].better if unit else None
-        of_host = probes is not None and name in probes.node
-        made[name] = NodeFigure(name, unit, better, tuple(place for place, _ in each), of_host)
+        made[name] = NodeFigure(name, unit, better, tuple(place for place, _ in each))
     return made
 
 

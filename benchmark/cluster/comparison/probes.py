@@ -1,6 +1,6 @@
 """What changed in the probes of the hardware: of like nodes together, and of single GPUs, pairs and nodes.
 
-A run has one value of each, so that how far it differs from run to run is assumed, not seen: docs/probes.md.
+A run has one value of each, so that how far it differs from run to run is assumed, not seen: docs/metrics.md, Probes.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ from typing import Any
 
 from benchmark.cluster.comparison.bootstrap import CONFIDENCE
 from benchmark.cluster.comparison.measured import judged
-from benchmark.cluster.diagnosis.spread import NATURAL_SPREAD
+from benchmark.cluster.diagnosis.probe_figures import kind_of
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.probed import LEAST, NodeFigure, figures, in_order
 from benchmark.records import MetricChange, NodeChange
 from benchmark.text import probe_unit, probe_value
 
-# Of what the host has a part in: whatever else it does disturbs a latency, or its own rates, more than a GPU's.
-HOST_SPREAD = 0.05
 # Figures that stand for hardware which is shown and not compared.
 MOST_SHOWN = 3
 
@@ -88,7 +86,7 @@ def _places(one: NodeFigure, pairs: Sequence[tuple[str, NodeFigure, NodeFigure]]
 
 def _reach(one: NodeFigure, tests: int) -> float:
     """Return how far a value may be from an earlier one by chance, as a logarithm, where so many are looked at."""
-    return _quantile(1 - (1 - CONFIDENCE) / 2 / max(1, tests)) * math.sqrt(2) * _spread(one)
+    return _quantile(1 - (1 - CONFIDENCE) / 2 / max(1, tests)) * math.sqrt(2) * kind_of(one.name).spread
 
 
 def _change(one: NodeFigure, before: float | None, after: float, reach: float, floor: float) -> dict[str, Any] | None:
@@ -131,12 +129,7 @@ def _outcome(one: NodeFigure, sides: Sequence[float | None], before: int, after:
     change = second / first - 1 if first > LEAST else None
     if one.better is None or change is None or second <= LEAST:
         return {"outcome": "not judged", "note": "not ranked", "change": change}
-    reach = _quantile((1 + CONFIDENCE) / 2) * _spread(one) * math.sqrt(1 / before + 1 / after)
+    reach = _quantile((1 + CONFIDENCE) / 2) * kind_of(one.name).spread * math.sqrt(1 / before + 1 / after)
     low, high = (math.expm1(math.log1p(change) + side * reach) for side in (-1, 1))
     outcome = judged(change, low, high, floor, higher_is_better=one.better == "higher")
     return {"change": change, "low": low, "high": high, "outcome": outcome}
-
-
-def _spread(one: NodeFigure) -> float:
-    """Return what one value is taken to differ by from run to run: one standard deviation, relative."""
-    return HOST_SPREAD if one.of_host or one.better == "lower" else NATURAL_SPREAD

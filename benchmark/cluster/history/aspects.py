@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from benchmark.cluster.comparison.probes import HOST_SPREAD
 from benchmark.cluster.diagnosis.aspects import Aspect
-from benchmark.cluster.diagnosis.spread import NATURAL_SPREAD
+from benchmark.cluster.diagnosis.probe_figures import kind_of
+from benchmark.probed import PREFIX
 from benchmark.records import NodeHistory
 from benchmark.records.probes import Measured
-from benchmark.text import probe_unit
 
 
 def probe_aspects(units: Mapping[str, str]) -> Iterator[Aspect]:
-    """Yield an aspect for each probe, by its unit."""
+    """Yield an aspect for each probe, by its name and unit."""
     for metric, unit in units.items():
         higher = Measured(value=0, unit=unit).better == "higher"
-        yield Aspect(metric, higher, NATURAL_SPREAD if higher else HOST_SPREAD)
+        yield Aspect(metric, higher, kind_of(metric.removeprefix(PREFIX)).spread, own_unit=unit)
 
 
-def unit_in(history: NodeHistory, aspect: Aspect) -> str:
-    """Return the unit of an aspect's values, with a leading space, or nothing."""
-    return probe_unit(history.units.get(aspect.metric, "")) or aspect.unit
+def aspect_in(history: NodeHistory, metric: str) -> Aspect:
+    """Return what a metric of a history is called, and its unit."""
+    return Aspect(metric, higher_is_better=True, own_unit=history.units.get(metric, ""))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 
 from benchmark.cluster.diagnosis.aspects import ASPECTS, Aspect
-from benchmark.cluster.history.aspects import probe_aspects, unit_in
+from benchmark.cluster.history.aspects import probe_aspects
 from benchmark.cluster.stored.read import INVALID, PARTIAL, VALID
 from benchmark.records import History, NodeHistory, NodeRuns, Shift
 from benchmark.text import above, entry, figure, left, moment, right, wrap
@@ -47,7 +47,7 @@ def _node(node: NodeHistory) -> Iterator[str]:
             cells = "".join(right(point.values.get(metric), 7) for point in latest)
             name = left(aspect.label + aspect.unit, 16)[:14].ljust(14)
             if metric in node.units:
-                name = above(f"{aspect.label}{unit_in(node, aspect)}", 14).replace("\n", "\n  ")
+                name = above(f"{aspect.label}{aspect.unit}", 14).replace("\n", "\n  ")
             yield "  " + name + right(statistics.median(values), 7) + cells
     shown = [f"{moment(point.created_at)}  {point.run_id}" + ("" if point.valid else ", invalid") for point in latest]
     yield entry("runs", "\n".join(shown), "  ")
@@ -101,9 +101,8 @@ def _words(node: NodeHistory, shifts: Iterable[Shift], facts: Iterable[str]) -> 
     aspects = _aspects(node)
     for shift in shifts:
         aspect = aspects[shift.metric]
-        unit = unit_in(node, aspect)
         yield (
-            f"{aspect.label} {percent(shift.change, 0)}, {figure(shift.before)} to {figure(shift.after)}{unit}: "
+            f"{aspect.label} {percent(shift.change, 0)}, {figure(shift.before)} to {figure(shift.after)}{aspect.unit}: "
             f"{'worse' if shift.worse else 'better'}"
             + (f"; {shift.runs} run so far, one more will tell" if shift.tentative and shift.runs == 1 else "")
             + (f"; {shift.runs} runs so far" if shift.tentative and shift.runs > 1 else "")

@@ -11,14 +11,13 @@ from matplotlib.ticker import FixedLocator
 
 from benchmark.cluster.diagnosis.aspects import Aspect
 from benchmark.cluster.history import history_of_run
-from benchmark.cluster.history.aspects import unit_in
+from benchmark.cluster.history.aspects import aspect_in
 from benchmark.cluster.history.show import day
 from benchmark.cluster.report.amounts import amount, median, share, tick
 from benchmark.cluster.report.drawing import COLOURS, DASHES, SERIES, Canvas, Margins, series
 from benchmark.cluster.report.parts import Chart, NodeGroup, Table
 from benchmark.errors import InputError
 from benchmark.records import NodeHistory, Shift
-from benchmark.text import probe_unit
 
 # Of a node's runs of the same kind: so many are shown.
 MOST_RUNS = 30
@@ -83,9 +82,8 @@ def _chart(like: NodeGroup, nodes: Sequence[NodeHistory], metric: str, units: Ma
     if len(runs) < 2:
         return None
     shifted = {one.node: [shift.run_id for shift in one.shifts if shift.metric == metric] for one in nodes}
-    aspect = Aspect(metric, metric == "qps")
-    unit = probe_unit(units.get(metric, "")) or aspect.unit
-    title = f"{aspect.label}{unit and f',{unit}'} in {len(runs)} runs with like settings"
+    aspect = Aspect(metric, metric == "qps", own_unit=units.get(metric, ""))
+    title = f"{aspect.label}{aspect.unit and f',{aspect.unit}'} in {len(runs)} runs with like settings"
     words = f"{title}. The table below has the values."
     name = f"trend-{like.number}" if metric not in units else f"trend-{metric}-{like.number}"
     return Chart(
@@ -98,11 +96,10 @@ def _chart(like: NodeGroup, nodes: Sequence[NodeHistory], metric: str, units: Ma
 
 
 def _words(history: NodeHistory, shift: Shift) -> str:
-    aspect = Aspect(shift.metric, higher_is_better=True)
-    unit = unit_in(history, aspect)
+    aspect = aspect_in(history, shift.metric)
     tentative = f"; {shift.runs} run{'s' * (shift.runs > 1)} so far" if shift.tentative else ""
     return (
-        f"{aspect.label} {share(shift.change)}, {amount(shift.before)} to {amount(shift.after)}{unit}: "
+        f"{aspect.label} {share(shift.change)}, {amount(shift.before)} to {amount(shift.after)}{aspect.unit}: "
         f"{'worse' if shift.worse else 'better'}{tentative}"
     )
 
