@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmark.cluster.arithmetic import disagreement_words
@@ -10,9 +10,9 @@ from benchmark.cluster.diagnosis.aspects import Aspect
 from benchmark.cluster.names import some
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.solo import losers
-from benchmark.probed import PREFIX, figures
+from benchmark.probed import PREFIX
 from benchmark.records import ClusterResult, Finding, Spread
-from benchmark.text import floor_note, probe_unit
+from benchmark.text import floor_note
 from benchmark.verdict import label, unit
 from benchmark.words import sentences
 
@@ -61,7 +61,6 @@ def _advice(result: ClusterResult) -> Iterator[Advice]:
         yield Advice(BAD, slow_words(finding), finding_words(finding), "findings")
     if result.verdict.reasons and not missing and not invalid and not result.agreements:
         yield Advice(BAD, "The run is invalid", " ".join(result.verdict.reasons), "nodes")
-    yield from _behind(result, slow)
     if result.problems:
         yield Advice(UNSURE, "A file was refused", result.problems[0], "files")
     if result.overlap and result.overlap.late_ms:
@@ -81,27 +80,6 @@ def _advice(result: ClusterResult) -> Iterator[Advice]:
     for drift in result.drift[:1]:
         text = f"Nodes with {drift.hardware} have {len(drift.values)} different values of {drift.fact}."
         yield Advice(UNSURE, "Nodes that should be alike differ", text, "differences")
-
-
-def _behind(result: ClusterResult, slow: Container[str]) -> Iterator[Advice]:
-    """Yield the node whose GPU is furthest behind its others, by its probes, where nothing said so before."""
-    behind = [
-        (abs(one.off), row.node, one)
-        for row in result.nodes
-        if row.node not in slow
-        for one in figures(row.probes).values()
-        if one.off is not None
-    ]
-    if behind:
-        _, node, one = max(behind, key=lambda each: each[0])
-        others = [name for name in dict.fromkeys(name for _, name, _ in behind) if name != node]
-        more = f" Others with such a GPU: {some(others)}." if others else ""
-        change = share(one.worst.value / one.median - 1)
-        text = (
-            f"{one.words} is {amount(one.worst.value)}{probe_unit(one.unit)} on {one.worst.words}, {change} against "
-            f"the median of the node.{more}"
-        )
-        yield Advice(UNSURE, f"{node} has a GPU that is behind its others", text, "hardware")
 
 
 def _unsteady_words(unsteady: Sequence[Spread]) -> str:

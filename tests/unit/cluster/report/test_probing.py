@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from benchmark.cluster.aggregate import Gathered, gather
-from benchmark.cluster.report.headline import advice
 from benchmark.cluster.report.page import render_report
 from benchmark.cluster.report.parts import node_groups
 from benchmark.cluster.report.probing import Probed, probing
@@ -76,14 +75,6 @@ def test_of_many_nodes_only_what_stands_out_is_drawn_apart(tmp_path: Path) -> No
     assert len(drawn) == 61
     assert "gpu2:GPU 1" in drawn
     assert found.folded
-
-
-def test_a_gpu_that_is_behind_is_what_to_look_at(tmp_path: Path) -> None:
-    result = gathered_of(tmp_path, 3, gpus=8).result.model_copy(update={"findings": ()})
-    first = advice(result)[0]
-    assert first.title == "gpu2 has a GPU that is behind its others"
-    assert "on GPU 7, \N{MINUS SIGN}20% against the median of the node." in first.text
-    assert first.target == "hardware"
 
 
 def test_probes_stand_beside_queries(tmp_path: Path) -> None:
