@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from benchmark.combinations import combination_problems
 from benchmark.errors import InputError
 from benchmark.faults import did_you_mean, sentences
-from benchmark.profiles import Profile, load_profile
+from benchmark.profiles import NONE, Profile, load_profile
 from benchmark.settings import NODE_NAME, RUN_WIDE, ResolvedSettings, Settings, check_settings
 from benchmark.verdict import accuracy_paths, metric_paths
 
@@ -53,6 +53,8 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
             problems += _without_model(profile, settings)
         except ValidationError as error:
             problems += sentences(error, Profile, before="benchmark_")
+        except InputError as error:
+            problems.append(str(error))
     if settings is not None and profile is not None:
         problems += combination_problems(settings, profile)
     searchable = profile is not None and profile.scenario_options.get("scenario") in ("Server", "Offline")
@@ -82,6 +84,10 @@ def _in_effect(profile: Profile, settings: Settings) -> Profile:
     """Return the profile with what the settings put in its place: nodes with unlike profiles are not summed."""
     if settings.benchmark_probes == "only" and profile.loads_model:
         return load_profile(HARDWARE)
+    asked = settings.benchmark_engine
+    if asked and (asked != NONE) != profile.loads_model:
+        what = f"the profile {profile.name} asks {'a' if profile.loads_model else 'no'} model"
+        raise InputError(f"benchmark_engine is {asked}, and {what}: leave it, or take another profile.")
     changes: dict[str, Any] = {}
     if settings.benchmark_accuracy != "profile":
         changes["accuracy"] = settings.benchmark_accuracy

@@ -228,8 +228,8 @@ class Settings(EngineSettings):
     benchmark_shared_machine: bool = Field(
         False,
         description=(
-            "whether the node shares its machine with other nodes and runs for which that is set too, without waiting "
-            "for them: for trying things out; results say so, as what is measured is no figure of the machine"
+            "whether nodes and runs for which that is set too share the machine without waiting for each other: for "
+            "trying things out, as what is measured is no figure of the machine"
         ),
     )
     benchmark_timeout_s: int = Field(

@@ -65,5 +65,5 @@ def test_a_sick_gpu_fails_its_node_before_anything_is_done(tmp_path: Path) -> No
     ):
         assert warned in said, done.output
     # A name that nobody knows is refused before a node is asked.
-    assert "preflight_gpu is not a setting: did you mean preflight_gpus?" in wrong.output
+    assert "preflight_gpu is not a setting, and nothing reads it: did you mean preflight_gpus" in wrong.output
     assert "TASK [preflight : Probe the nodes]" not in wrong.output

@@ -174,7 +174,7 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (
             asked("endpoint", **URL, benchmark_endpoint_api="chat"),
             SYNTHETIC,
-            "the prompts of the dataset synthetic are token ids without text",
+            "the prompts of the dataset synthetic are token ids without a text",
         ),
         # Scenarios
         (

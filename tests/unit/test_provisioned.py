@@ -79,7 +79,7 @@ def test_a_profile_may_want_prefix_caching(tmp_path: Path) -> None:
 
 
 def test_other_engines_are_left_alone() -> None:
-    assert resolve({"python_env_wheelhouse": "wheels", "benchmark_device": "cpu"}).profile.engine == "sequential"
+    assert resolve({"python_env_wheelhouse": "wheels", "benchmark_device": "cpu"}).profile.engine == "continuous"
 
 
 def test_options_have_defaults() -> None:

@@ -37,7 +37,7 @@ def test_defaults() -> None:
         (
             "benchmark_profile",
             "quack",
-            "benchmark_profile is 'quack', which is not a profile: did you mean quick? There are mlperf",
+            "benchmark_profile is 'quack', which is not a profile: did you mean quick? There are hardware, mlperf",
         ),
         ("benchmark_profile", "", "benchmark_profile is '': it must not be empty."),
         ("benchmark_profile", 7, "benchmark_profile is 7: it must be text (in quotes)."),
@@ -224,8 +224,11 @@ def test_probes_alone_are_the_profile_hardware() -> None:
         ({"benchmark_profile": "hardware", "benchmark_repeats": 3}, "benchmark_repeats is set, and the profile"),
         ({"benchmark_profile": "hardware", "benchmark_accuracy": "only"}, "benchmark_accuracy is set, and the profile"),
         ({"benchmark_profile": "hardware", "benchmark_solo_first": True}, "benchmark_solo_first is set, and"),
-        ({"benchmark_profile": "hardware", "benchmark_engine": "sequential"}, "none together"),
-        ({"benchmark_engine": "none"}, "none together"),
+        (
+            {"benchmark_profile": "hardware", "benchmark_engine": "sequential"},
+            "benchmark_engine is sequential, and the profile hardware asks no model",
+        ),
+        ({"benchmark_engine": "none"}, "benchmark_engine is none, and the profile quick asks a model"),
         ({"benchmark_probes": "yes please"}, "benchmark_probes is 'yes please'"),
         ({"benchmark_probe_floors": {"device_memory_read": 0}}, "benchmark_probe_floors.device_memory_read is 0"),
     ],

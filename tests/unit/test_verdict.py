@@ -272,7 +272,7 @@ def test_a_gpu_that_computes_wrongly_is_never_valid() -> None:
         assert verdict.reasons == ("GPU 0 computes wrongly: 2 of 39 products of the same matrices differ.",)
 
 
-def test_a_probe_that_failed_is_a_reason_where_nothing_else_is_measured() -> None:
+def test_a_failed_probe_is_a_reason_in_a_run_of_probes_alone() -> None:
     found = Findings(probes=probed(4000, notes=("GPU 1: the probes did not end within 90 s.",)))
     assert judge(load_profile("hardware"), found, 0, "complete").reasons == found.probes.notes  # type: ignore[union-attr]
     assert judge(load_profile("quick"), found, 0, "complete").valid

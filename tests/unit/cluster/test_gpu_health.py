@@ -180,8 +180,8 @@ def test_slices_of_a_node_without_mig_are_none(well: Probe) -> None:
         ("0,0", "'0' is there twice, and CUDA then sees no GPU at all", ""),
         ("", "entry 1 is empty", ""),
         ("8", "'8' is beyond the machine's 8 GPUs", ""),
-        ("GPU-9", "'GPU-9' is no device of this machine", ""),
-        ("GPU-1,GPU-9", "", "'GPU-9' is no device of this machine"),
+        ("GPU-9", "'GPU-9' is not a device of this machine", ""),
+        ("GPU-1,GPU-9", "", "'GPU-9' is not a device of this machine"),
     ],
 )
 def test_what_cuda_leaves_out_is_said_before(well: Probe, visible: str, problem: str, warning: str) -> None:

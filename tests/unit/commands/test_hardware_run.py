@@ -36,7 +36,7 @@ def test_prune_keeps_the_newest_of_its_kind(runs: list[Path], capsys: pytest.Cap
 def test_it_is_aggregated_again_and_says_what_comes_next(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["aggregate", str(runs[-1])]) == 1
     assert "Interrupted while its hardware was probed." in capsys.readouterr().out
-    assert next_steps(runs[-1])[-1].startswith("Measure gpu2 again: ")
+    assert next_steps(runs[-1])[-1].startswith("Measure gpu2 again, in this run: ")
 
 
 def test_a_node_that_was_not_probed_is_not_compared(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:

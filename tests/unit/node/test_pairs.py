@@ -18,11 +18,12 @@ from benchmark.resolve import resolve
 from benchmark.settings import ResolvedSettings
 from tests.openai_server import OpenAIServer
 
+PROFILES = [name for name in profile_names() if load_profile(name).loads_model]
 # What each pair that cannot be is refused with, on the controller.
 SCHEDULED = "The engine sequential answers one query before it takes the next"
 REFUSED = {("sequential", name): SCHEDULED for name in ("mlperf-server", "mlperf-interactive")}
-REFUSED |= {(engine, name): "benchmark_device is cpu, and" for engine in ENGINES for name in profile_names()}
-PAIRS = [(engine, profile) for engine in plugins("engines") for profile in profile_names()]
+REFUSED |= {(engine, name): "benchmark_device is cpu, and" for engine in ENGINES for name in PROFILES}
+PAIRS = [(engine, profile) for engine in plugins("engines") for profile in PROFILES]
 
 
 @pytest.fixture(scope="module")

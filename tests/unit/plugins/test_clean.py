@@ -102,9 +102,9 @@ def test_a_run_that_goes_on_stays_whatever_its_age(tmp_path: Path) -> None:
         lines = clean(tmp_path, "look", *(run.parent.name for run in (works, locked, fetched, begun)))
         assert lines == [
             ["leave", str(works), "a run is measuring there"],
-            ["leave", str(locked), "it measures"],
+            ["leave", str(locked), "a run is measuring there"],
             ["leave", str(fetched), "it is being fetched"],
-            ["leave", str(begun), "it measures"],
+            ["leave", str(begun), "a run is measuring there"],
         ]
         # Also where somebody confirmed it before it began.
         clean(tmp_path, "remove", str(works), str(locked), str(fetched), str(begun))
