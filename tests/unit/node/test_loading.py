@@ -23,7 +23,12 @@ from benchmark.settings import ResolvedSettings, Settings
 from benchmark.text import render_node
 from tests import architectures
 
-CPU: dict[str, Any] = {"benchmark_device": "cpu", "benchmark_dtype": "float32", "benchmark_telemetry": False}
+CPU: dict[str, Any] = {
+    "benchmark_device": "cpu",
+    "benchmark_dtype": "float32",
+    "benchmark_telemetry": False,
+    "benchmark_probes": "off",
+}
 
 
 def measure(directory: Path, model: Path, **settings: Any) -> NodeResult:

@@ -44,7 +44,7 @@ def given(tmp_path_factory: pytest.TempPathFactory, server: OpenAIServer) -> dic
     return {
         **{"benchmark_model": str(directory / "tiny"), "benchmark_device": "cpu", "benchmark_dtype": "float32"},
         **{"benchmark_dataset_path": str(directory / "cnn_eval.json"), "benchmark_telemetry": False},
-        **{"benchmark_target_qps": 40, "benchmark_accuracy": "with-performance"},
+        **{"benchmark_target_qps": 40, "benchmark_accuracy": "with-performance", "benchmark_probes": "off"},
     }
 
 

@@ -74,7 +74,9 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_toy_of_each_kind_runs(toys: Path, tmp_path: Path) -> None:
-    resolved = resolve({"benchmark_profile": str(toys / "toy.yaml"), "benchmark_device": "cpu"})
+    resolved = resolve(
+        {"benchmark_profile": str(toys / "toy.yaml"), "benchmark_device": "cpu", "benchmark_probes": "off"}
+    )
     directory = tmp_path / "run"
     directory.mkdir()
     result = run(RunRequest("r1", "jw2", resolved, directory))

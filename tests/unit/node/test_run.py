@@ -67,7 +67,7 @@ def test_quick_runs_with_the_continuous_engine(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     asked = {
         **{"benchmark_engine": "continuous", "benchmark_model": str(tmp_path / "tiny"), "benchmark_dtype": "float32"},
-        **{"benchmark_device": "cpu", "benchmark_telemetry": False},
+        **{"benchmark_device": "cpu", "benchmark_telemetry": False, "benchmark_probes": "off"},
     }
     result = run(RunRequest(run_id="r1", node="jw2", resolved=resolve(asked), directory=tmp_path / "run"))
     assert (result.status, result.resolved.profile.name) == ("complete", "quick")
@@ -135,7 +135,10 @@ def test_a_directory_with_samples_of_an_earlier_run_is_refused(tmp_path: Path) -
 
 
 def test_a_missing_model_is_a_setup_error(tmp_path: Path) -> None:
-    model = {"profile": resolve({}).profile, "settings": Settings(benchmark_device="cpu", benchmark_model="/nowhere")}
+    model = {
+        "profile": resolve({}).profile,
+        "settings": Settings(benchmark_device="cpu", benchmark_model="/nowhere", benchmark_probes="off"),
+    }
     with pytest.raises(SetupError, match=r"/nowhere holds no model: there is no config\.json"):
         run(RunRequest("r1", "jw2", ResolvedSettings.model_validate(model), tmp_path))
     assert written(tmp_path).status == "failed"

@@ -243,6 +243,7 @@ def measured(directory: Path, words: str, **profile: Any) -> NodeResult:
         {
             "benchmark_profile": "self-test",
             "benchmark_device": "cpu",
+            "benchmark_probes": "off",
             "benchmark_engine": "endpoint",
             "benchmark_model": str(directory / "model"),
             "benchmark_endpoint_urls": [f"http://127.0.0.1:{port}"],

@@ -53,6 +53,7 @@ def measure(
             "benchmark_endpoint_urls": [server.url],
             "benchmark_endpoint_model": "served",
             "benchmark_telemetry": False,
+            "benchmark_probes": "off",
             **settings,
         }
     )
