@@ -12,6 +12,7 @@ import yaml
 
 from tests.integration.conftest import BIN
 from tests.integration.ssh_nodes import CHECKOUT
+from tests.processes import assert_ended
 
 
 def test_ctrl_c_ends_a_hook_that_hangs_and_nothing_else(tmp_path: Path) -> None:
@@ -38,4 +39,4 @@ def test_ctrl_c_ends_a_hook_that_hangs_and_nothing_else(tmp_path: Path) -> None:
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 2, output
     assert "benchmark_notify: ended by Ctrl-C. The run is not affected." in " ".join(output.split())
-    assert not Path(f"/proc/{began.read_text().strip()}").exists()
+    assert_ended(int(began.read_text()))

@@ -15,6 +15,7 @@ import yaml
 from tests.integration.conftest import DATA, Done, Playbooks
 from tests.integration.ssh_nodes import loopback
 from tests.integration.test_benchmark import measuring_pid, start, wait_until
+from tests.processes import assert_ended
 
 LONG = {"samples": 60, "engine_options": {"ttft_ms": 30, "tpot_ms": 1}}
 
@@ -152,7 +153,7 @@ def test_a_node_that_waits_for_no_start_is_started_again(playbooks: Playbooks) -
     done = playbooks.run("benchmark", "-e", "benchmark_resume=latest", inventory=inventory)
     assert done.code == 0, done.output
     assert "jw2: an earlier attempt waits for a start that never comes" in done.output
-    assert not Path(f"/proc/{pid}").exists()
+    assert_ended(int(pid))
     assert attempts(done) == {"jw2": 2, "jw3": 2}
     assert done.cluster["verdict"]["valid"], done.summary
     log = done.run_dir / "nodes" / "jw2" / "attempt-1" / "benchmark.log"

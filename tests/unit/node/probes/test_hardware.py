@@ -17,6 +17,7 @@ from benchmark.node.probes.found import of_scope
 from benchmark.node.probes.hardware import probe_hardware, probed_directory, serves_already
 from benchmark.node.probes.interfaces import Figure, Host
 from benchmark.resolve import resolve
+from tests.processes import assert_ended
 
 ROOT = Path(hardware.ROOT)
 NODES_OWN = {"cpu_one_core", "cpu_all_cores", "host_memory_copy"}
@@ -69,7 +70,7 @@ def test_one_that_hangs_is_ended_and_noted(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     probes = probe_hardware(tmp_path, 0)
     assert probes.notes == ("the node: the probes did not end within 0.5 s.",)
-    _wait_for_end(int((tmp_path / "pids").read_text()))
+    assert_ended(int((tmp_path / "pids").read_text()))
 
 
 def test_probes_end_when_their_run_is_killed(tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_probes_end_when_their_run_is_killed(tmp_path: Path) -> None:
     run.send_signal(signal.SIGKILL)
     run.wait()
     run.stdout.close()
-    _wait_for_end(pid)
+    assert_ended(pid)
 
 
 def test_the_disk_is_that_of_the_model_where_there_is_one(tmp_path: Path) -> None:
@@ -118,18 +119,3 @@ def _program(directory: Path, command: str) -> str:
     program.write_text(f"#!/bin/sh\n{command}\n")
     program.chmod(0o755)
     return str(program)
-
-
-def _wait_for_end(pid: int) -> None:
-    deadline = time.monotonic() + 30
-    while _runs(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
