@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 
 from benchmark.errors import InputError
 from benchmark.faults import sentence
-from benchmark.profiles import Profile, off_in_yaml, plugins
+from benchmark.profiles import Profile, plugins, switch_in_yaml
 from benchmark.provisioned import EngineSettings
 from benchmark.variables import SECRETS, VARIABLES
 
@@ -69,11 +69,6 @@ def _rate_or_auto(value: Any) -> Any:
     if not 0 < number < math.inf:
         raise ValueError("a number greater than 0, or auto, is needed")
     return number
-
-
-def _switch(value: Any) -> Any:
-    """Return on or off for what YAML reads these words as."""
-    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
 def _as_text(value: Any) -> Any:
@@ -154,9 +149,9 @@ class Settings(EngineSettings):
         ),
     )
     benchmark_accuracy: Annotated[
-        Literal["profile", "off", "with-performance", "only"], BeforeValidator(off_in_yaml)
+        Literal["profile", "off", "with-performance", "only"], BeforeValidator(switch_in_yaml)
     ] = Field("profile", description="whether the answers are judged too; profile: as it says")
-    benchmark_probes: Annotated[Literal["on", "off", "only"], BeforeValidator(_switch)] = Field(
+    benchmark_probes: Annotated[Literal["on", "off", "only"], BeforeValidator(switch_in_yaml)] = Field(
         "on",
         description=(
             "small probes of GPUs, CPU, memory, links and disk before an engine loads, half a minute (with the engine "

@@ -23,9 +23,9 @@ _NODE = _HERE.parent / "node"
 NONE = "none"
 
 
-def off_in_yaml(value: Any) -> Any:
-    """Return the word off, which YAML takes for false, as it was written."""
-    return "off" if value is False else value
+def switch_in_yaml(value: Any) -> Any:
+    """Return the words on and off, which YAML takes for true and false, as they were written."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class _Part(BaseModel):
@@ -94,7 +94,7 @@ class Profile(_Part):
     warmup: int = Field(2, ge=0, description="queries before measuring, not counted")
     generation: Generation = Field(Generation(), description="how tokens are chosen: see below")
     limits: tuple[Limit, ...] = Field((), description="checks of the verdict, in order")
-    accuracy: Annotated[Literal["off", "with-performance", "only"], BeforeValidator(off_in_yaml)] = Field(
+    accuracy: Annotated[Literal["off", "with-performance", "only"], BeforeValidator(switch_in_yaml)] = Field(
         "off", description="whether the answers are judged too; benchmark_accuracy has the last word"
     )
     accuracy_limits: tuple[Limit, ...] = Field((), description="checks of the answers, where accuracy is measured")

@@ -26,7 +26,7 @@ def measure(gpus: Gpus) -> Mapping[str, Figure]:
     dist.init_process_group(
         "nccl",
         init_method=f"file://{gpus.store}",
-        rank=gpus.rank,
+        rank=gpus.index,
         world_size=gpus.count,
         timeout=PATIENCE,
         device_id=gpus.torch.device(gpus.device),

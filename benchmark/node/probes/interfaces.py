@@ -34,18 +34,11 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Gpus:
+class Gpus(Gpu):
     """All GPUs of the node, as the process of one of them sees them. `store`: a file by which these find each other."""
 
-    torch: ModuleType
-    rank: int
     count: int
     store: Path
-
-    @property
-    def device(self) -> str:
-        """The name that torch knows this process's GPU by."""
-        return f"cuda:{self.rank}"
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def main(scope: str, *words: str) -> None:
     print(json.dumps({**measure(scope, gpu), "name": properties.name, "uuid": gpu.uuid}), flush=True)
     if count > 1:
         torch.cuda.empty_cache()
-        print(json.dumps(measure("gpus", Gpus(torch, index, count, Path(lines.get())))), flush=True)
+        print(json.dumps(measure("gpus", Gpus(torch, index, gpu.uuid, count, Path(lines.get())))), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ BYTES, ROUNDS, WARM_UP, COPIES = 2**28, 10, 3, 4
 
 def measure(gpus: Gpus) -> Mapping[str, Figure]:
     """Return the rate of each ordered pair in GB/s, each alone: the first GPU's process measures them all."""
-    if gpus.rank:
+    if gpus.index:
         return {}
     torch, found = gpus.torch, {}
     for one, other in itertools.permutations(range(gpus.count), 2):
