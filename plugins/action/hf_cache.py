@@ -37,7 +37,6 @@ from benchmark.node.hub.cache import COMMIT, Manifest, RepositoryCache
 from benchmark.node.hub.files import DATASET, MODEL, Kind
 from benchmark.profiles import load_profile
 from benchmark.progress import PREFIX, gigabytes
-from benchmark.resolve import loads_model
 from benchmark.settings import Settings, is_directory_path
 from benchmark.words import plural
 
@@ -81,14 +80,14 @@ class ActionModule(NodeAction):
     def questions(self) -> list[str]:
         """Return the commands that check a directory of the user's own, and what else the node alone can tell."""
         model = str(self.setting("benchmark_model"))
-        directory = [_directory(model)] if is_directory_path(model) and self._needs_model() else []
+        directory = [_directory(model)] if is_directory_path(model) and self.needs_model() else []
         return directory + [self._look_at(part) for part in self._parts() if self._is_settled(part)]
 
     def settled(self, answers: Mapping[str, str]) -> dict[str, Any] | None:
         """Return that all is there and verified, as the node alone can tell it."""
         model = str(self.setting("benchmark_model"))
-        done: dict[str, Any] = {} if self._needs_model() else dict(NOTHING)
-        if is_directory_path(model) and self._needs_model():
+        done: dict[str, Any] = {} if self.needs_model() else dict(NOTHING)
+        if is_directory_path(model) and self.needs_model():
             if (said := answers.get(_directory(model))) is None:
                 return None
             if not (own := _own_directory(said)):
@@ -101,7 +100,7 @@ class ActionModule(NodeAction):
         return done
 
     def _parts(self) -> list[Part]:
-        if not self._needs_model():
+        if not self.needs_model():
             return []
         parts = [] if is_directory_path(str(self.setting("benchmark_model"))) else [self._model_part()]
         return parts + ([self._dataset_part()] if self._needs_dataset() else [])
@@ -111,7 +110,7 @@ class ActionModule(NodeAction):
 
         `dataset` is the prepared file, where the profile's dataset is one that is provisioned.
         """
-        if not self._needs_model():
+        if not self.needs_model():
             return dict(NOTHING)
         # Read here and not given to the task: a task's arguments are printed with -vvv.
         # The role's own default, for a play without the role.
@@ -142,12 +141,6 @@ class ActionModule(NodeAction):
             ("--model", model, "--revision", revision),
             on_node=("--min-free-gb", str(self.setting("hf_cache_min_free_gb"))),
         )
-
-    def _needs_model(self) -> bool:
-        try:
-            return loads_model(str(self.setting("benchmark_profile")), str(self.setting("benchmark_probes")))
-        except InputError as error:
-            raise NodeFailure(str(error)) from None
 
     def _needs_dataset(self) -> bool:
         try:

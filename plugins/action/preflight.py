@@ -25,7 +25,6 @@ from benchmark.errors import InputError
 from benchmark.node.hub.cache import COMMIT
 from benchmark.profiles import load_profile
 from benchmark.provisioned import ENGINES
-from benchmark.resolve import loads_model
 from benchmark.settings import is_directory_path
 from benchmark.visible_devices import NAME as VISIBLE
 
@@ -88,10 +87,7 @@ class ActionModule(NodeAction):
     def _needs(self) -> tuple[Needs, str]:
         """Return what the node needs, and the command that tells what it has."""
         model, source = str(self.setting("benchmark_model")), str(self.setting("hf_cache_source"))
-        try:
-            loaded = loads_model(str(self.setting("benchmark_profile")), str(self.setting("benchmark_probes")))
-        except InputError as error:
-            raise NodeFailure(str(error)) from None
+        loaded = self.needs_model()
         own = loaded and is_directory_path(model)
         fetched = loaded and source != "none" and not is_directory_path(model)
         needs = Needs(

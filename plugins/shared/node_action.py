@@ -30,12 +30,14 @@ from reports import hand_on, show
 
 from benchmark.cluster.given_names import KNOWN, meant, unread
 from benchmark.cluster.inventory import GROUP
+from benchmark.errors import InputError
 from benchmark.files import read_record
 from benchmark.fleet.errors import Lost, NodeError
 from benchmark.fleet.login_shell import plain
 from benchmark.fleet.session import ANSWER_S, run_command
 from benchmark.fleet.ssh import Ssh, unreachable
 from benchmark.progress import parse
+from benchmark.resolve import loads_model
 from benchmark.rundir import NODES, ORDER, RunOrder
 from benchmark.settings import Settings
 from benchmark.unwritable import errno_in, remedy
@@ -187,6 +189,13 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         if name in self.task_vars:
             return self._templar.template(self.task_vars[name])
         return default if field is None else field.default
+
+    def needs_model(self) -> bool:
+        """Return whether a run needs a model on the node; raise NodeFailure for what is not a profile."""
+        try:
+            return loads_model(str(self.setting("benchmark_profile")), str(self.setting("benchmark_probes")))
+        except InputError as error:
+            raise NodeFailure(str(error)) from None
 
     @cached_property
     def _asked(self) -> Settings | None:
