@@ -33,10 +33,9 @@ mv owner.part owner
 # It stays in this shell's memory, and goes on through a pipe: into no file, no argument and no environment of a shell.
 IFS= read -r secrets
 cat > order.json
-# What says how the run is and how it ended gets its place on the disk now, and is written in place: so that it can also be
-# said on a disk that the run fills. Python makes room for its own result.
-for file in limit pid exit_code; do echo "               " | cat > "$file.part"; done
-: > benchmark.log
+# What says how the run is, how it ended and why gets its place on the disk now, and is written in place: so that it can also
+# be said on a disk that the run fills. Python makes room for its own result.
+for file in limit.part pid.part exit_code.part benchmark.log; do echo "               " | cat > "$file"; done
 # Shows later whether the node was started anew meanwhile.
 { read -r boot < /proc/sys/kernel/random/boot_id && echo "$boot" > boot_id; } 2> /dev/null || :
 # Others wait for these instead of looking again and again: the run releases the first when it is ready to measure, the shell
@@ -100,6 +99,6 @@ printf '%s\n' "$secrets" | setsid sh -c '
   # What outlived it: `timeout` leads a process group of all that was started.
   kill -KILL -- "-$limit" 2>/dev/null
   keep exit_code $code
-' benchmark "$6" "$python" "$AWAIT_MACHINE" "$9" "${10}" > benchmark.log 2>&1 &
+' benchmark "$6" "$python" "$AWAIT_MACHINE" "$9" "${10}" 1<> benchmark.log 2>&1 &
 trap - EXIT
 echo started

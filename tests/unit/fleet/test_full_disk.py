@@ -42,7 +42,7 @@ def disk() -> Iterator[Disk]:
     disk.close()
 
 
-SIZES = ["size=4k", "size=8k", "size=12k", "size=16k", "size=20k", "size=24k", "size=30k", "size=64k"]
+SIZES = [f"size={kib}k" for kib in (4, 8, 12, 16, 20, 24, 30, 36, 40, 44, 48, 52, 64)]
 INODES = [f"size=128k,nr_inodes={count}" for count in range(2, 16, 2)]
 
 
