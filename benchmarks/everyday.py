@@ -2,11 +2,12 @@
 
 Both users begin each pair of runs in the same second, as two timers would. They log in to the nodes by accounts of
 their own and by one that they share, in turn; now and then a controller is killed, and its run resumed or left alone.
-The engine is the simulated one, and the two checkouts differ, so that a result says whose code measured. At the end
-everything is held against what it should be (everyday_checks.py), and the project's own means of cleaning are tried.
-Exit code 1: something is wrong.
+Each node is a machine of its own as far as a run can see: it has CPUs and a /tmp that no other node has, so that runs
+wait for each other. The engine is the simulated one, and the two checkouts differ, so that a result says whose code
+measured. At the end everything is held against what it should be (everyday_checks.py), and the project's own means of
+cleaning are tried. Exit code 1: something is wrong.
 
-As root it makes three accounts and removes them at its end; otherwise this user stands for all of them.
+Needs root: it makes three accounts and mount namespaces, and removes them at its end.
 
     python3 -m benchmarks.everyday [--runs 40] [--set NAME=VALUE] [--python PATH] [--keep DIR]
 """
@@ -39,6 +40,8 @@ from tests.integration.ssh_nodes import CHECKOUT, Cluster, SshNode
 NODES = ("node1", "node2")
 # Of farm's addresses, where no other measurement's nodes are.
 FIRST_ADDRESS = 50_000
+# Whatever a run claims there, no other node sees.
+OWN_TMP = "mount -t tmpfs -o mode=1777 none /tmp"
 LIMIT_S = 400
 # Within each checkout.
 EXPORTS = "prometheus"
@@ -106,12 +109,11 @@ class Person:
 
     def words(self, *words: str) -> list[str]:
         """Return a command as this person would give it; nothing of our own environment is theirs."""
-        home = self.place if os.geteuid() == 0 else Path.home()
         path = f"{self.python.parent}:/usr/local/bin:/usr/bin:/bin"
-        given = {"HOME": home, "PATH": path, "LANG": "C.UTF-8", "ANSIBLE_NOCOLOR": 1}
+        given = {"HOME": self.place, "PATH": path, "LANG": "C.UTF-8", "ANSIBLE_NOCOLOR": 1}
         given["ANSIBLE_SSH_CONTROL_PATH_DIR"] = self.place / "cp"
-        user = ["runuser", "-u", self.account, "--"] if os.geteuid() == 0 else []
-        return [*user, "env", "-i", *(f"{name}={value}" for name, value in given.items()), *words]
+        as_person = ["runuser", "-u", self.account, "--", "env", "-i"]
+        return [*as_person, *(f"{name}={value}" for name, value in given.items()), *words]
 
     def python_m(self, *words: str) -> list[str]:
         return self.words(str(self.python), "-m", "benchmark", *words)
@@ -214,11 +216,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def accounts(place: Path) -> Iterator[dict[str, str]]:
-    """Yield the accounts of a, b and the one that both share; as root they are made, and removed again."""
-    if os.geteuid() != 0:
-        user = os.environ.get("USER") or str(os.geteuid())
-        yield dict.fromkeys(("a", "b", "shared"), user)
-        return
+    """Yield the accounts of a, b and the one that both share; they are made, and removed again."""
     names = {who: f"everyday{os.getpid() % 10_000}{who[0]}" for who in ("a", "b", "shared")}
     try:
         for who, name in names.items():
@@ -258,9 +256,7 @@ def processes_of(account: str) -> list[int]:
 
 
 def controllers_python(place: Path, account: str) -> Path:
-    """Return a Python with what a controller needs, which the account may use: this one, or one that is made for it."""
-    if os.geteuid() != 0:
-        return Path(sys.executable)
+    """Return a Python with what a controller needs, made from one that the account may use."""
     for candidate in (sys.executable, "/usr/local/bin/python3", "/usr/bin/python3"):
         found = Path(candidate)
         usable = (
@@ -321,7 +317,7 @@ def make_person(
         # Beside so much else on this machine the verdict is not what this is about.
         "benchmark_fail_on_invalid": False,
         "benchmark_notify": append,
-        "python_env_python": str(Path(python).resolve()) if os.geteuid() == 0 else sys.executable,
+        "python_env_python": str(python.resolve()),
         "python_env_requirements": "tests/data/requirements-light.txt",
         "python_env_min_free_gb": 0.1,
         "hf_cache_source": "none",
@@ -332,8 +328,7 @@ def make_person(
     variables |= {name: yaml.safe_load(value) for name, _, value in (one.partition("=") for one in more)}
     for account in person.accounts:
         cluster.inventory(person.inventory(account), {**variables, "ansible_user": account})
-    if os.geteuid() == 0:
-        subprocess.run(["chown", "-R", person.account, str(person.place)], check=True)
+    subprocess.run(["chown", "-R", person.account, str(person.place)], check=True)
     return person
 
 
@@ -347,7 +342,14 @@ def main() -> int:
     )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="a new directory that stays, for looking at it")
     arguments = parser.parse_args()
-    place = arguments.keep.resolve() if arguments.keep else Path(tempfile.mkdtemp(prefix="everyday."))
+    if os.geteuid() != 0:
+        parser.error("it makes accounts and mount namespaces: run it as root")
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < len(NODES):
+        parser.error(f"each of the {len(NODES)} nodes needs a CPU of its own, and there are {len(cpus)}")
+    place = arguments.keep.resolve() if arguments.keep else Path(tempfile.mkdtemp(prefix="everyday.", dir="/var/tmp"))
+    if place.is_relative_to("/tmp"):  # noqa: S108 # the directory of that name
+        parser.error("each node has a /tmp of its own, where it would not see this directory: choose another")
     place.mkdir(exist_ok=True)
     place.chmod(0o755)
     (place / "profiles").mkdir()
@@ -362,7 +364,8 @@ def main() -> int:
     try:
         with accounts(place) as names:
             for number, name in enumerate(NODES):
-                cluster.join(SshNode(name, address(FIRST_ADDRESS + number), cluster.directory / name))
+                apart = f"{OWN_TMP}; taskset -pc {cpus[number]} $$ > /dev/null"
+                cluster.join(SshNode(name, address(FIRST_ADDRESS + number), cluster.directory / name, before=apart))
             python = arguments.python or controllers_python(place, names["a"])
             people = [make_person(who, names, place, python, cluster, arguments.set) for who in ("a", "b")]
             together = threading.Barrier(len(people))
