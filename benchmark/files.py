@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import secrets
 import stat
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from benchmark.errors import InputError
 from benchmark.records import SCHEMA_VERSION, Sample, Tick
@@ -65,8 +65,8 @@ def read_record(path: Path, record: type[RecordT]) -> RecordT:
     """Return the record that `path` holds. Raises InputError with one sentence that names the file and the fault."""
     text = read_text(path, MAX_RESULT_BYTES)
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
+        content = from_json(text)
+    except ValueError:
         raise InputError(f"{path}: not JSON; the file is truncated or damaged.") from None
     version = content.get("schema_version") if isinstance(content, dict) else SCHEMA_VERSION
     if "schema_version" in record.model_fields and version != SCHEMA_VERSION:

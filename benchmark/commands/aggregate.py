@@ -12,6 +12,7 @@ from benchmark.cluster.aggregate import Gathered, gather
 from benchmark.cluster.baseline import against_baseline
 from benchmark.cluster.export.textfile import FILE, write_textfile
 from benchmark.cluster.outcome import Outcome
+from benchmark.cluster.overview.write import write_index
 from benchmark.cluster.render import reports
 from benchmark.cluster.render.job_summary import render_job_summary
 from benchmark.cluster.render.node_table import render_node_table
@@ -19,7 +20,7 @@ from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.results.load import MAX_REASON
 from benchmark.cluster.run_verdict import VERDICT_FILE, run_verdict
 from benchmark.commands import where
-from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, SetupError
+from benchmark.errors import EXIT_INVALID, EXIT_VALID, BenchmarkError, InputError, SetupError
 from benchmark.files import write_atomic, write_record
 from benchmark.records import Failure, RunRecord
 from benchmark.rundir import FAILURE, NODES, RESULT_FILE, read_run
@@ -55,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Write and print the summary; return 0 for a valid verdict and 1 for an invalid one."""
     run_dir = where.run_dir(arguments, arguments.run)
+    try:
+        return _summarise(arguments, run_dir)
+    finally:
+        _renew_index(run_dir.parent)
+
+
+def _summarise(arguments: argparse.Namespace, run_dir: Path) -> int:
     run = read_run(run_dir)
     if arguments.failures_from_stdin:
         keep_failures(run_dir, run, sys.stdin.read())
@@ -73,6 +81,16 @@ def main(arguments: argparse.Namespace) -> int:
         except InputError as error:
             print(error, file=sys.stderr)  # the run is not worse for it
     return EXIT_VALID if result.verdict.valid else EXIT_INVALID
+
+
+def _renew_index(results: Path) -> None:
+    """Make the page over all runs anew; no run is worse for a page that cannot be made."""
+    try:
+        write_index(results)
+    except BenchmarkError as error:
+        print(error, file=sys.stderr)
+    except Exception as error:  # whatever a run's files claim
+        print(f"The page over all runs cannot be made: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def _write(run_dir: Path, gathered: Gathered, outcome: Outcome) -> str:

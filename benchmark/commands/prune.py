@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from benchmark.cluster.ages import parse_age
+from benchmark.cluster.overview.write import PAGE, write_index
 from benchmark.cluster.pruning import PINNED, Plan, Stored, plan, remove
 from benchmark.commands import where
 from benchmark.errors import EXIT_VALID, InputError, RunError
@@ -37,7 +38,7 @@ def main(arguments: argparse.Namespace) -> int:
     planned = plan(results, arguments.keep, older_s, arguments.never)
     _show(planned, results, done=arguments.yes)
     if arguments.yes:
-        _remove(planned)
+        _remove(planned, results)
     elif planned.goes:
         print("Nothing was removed yet: --yes removes what is shown.")
     return EXIT_VALID
@@ -65,7 +66,7 @@ def _described(one: Stored) -> str:
     return f"{one.age_s / 86400:.0f} d old, {', '.join(profiles)}, {count} node{'' if count == 1 else 's'}"
 
 
-def _remove(planned: Plan) -> None:
+def _remove(planned: Plan, results: Path) -> None:
     freed, failures = 0, []
     for one in planned.goes:
         try:
@@ -77,6 +78,11 @@ def _remove(planned: Plan) -> None:
             failures.append(str(error))
     if planned.goes:
         print(f"{byte_size(freed)} freed.")
+        try:
+            if (results / PAGE).exists():
+                write_index(results)
+        except InputError as error:
+            failures.append(str(error))
     if failures:
         raise RunError("\n".join(failures))
 

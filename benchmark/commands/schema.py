@@ -21,6 +21,7 @@ from benchmark.records import (
     Interruption,
     NodeResult,
     ReadyNode,
+    RunList,
     RunRecord,
     RunVerdict,
     Sample,
@@ -45,6 +46,7 @@ SCHEMAS: Mapping[str, tuple[type[BaseModel], str]] = {
     "baselines": (Baselines, "results/baselines.json"),
     "comparison": (Comparison, "compare --json"),
     "history": (History, "history --json"),
+    "list": (RunList, "list --json"),
 }
 
 

@@ -18,6 +18,8 @@ from benchmark.provisioned import ENGINES
 
 _HERE = Path(__file__).parent
 _NODE = _HERE.parent / "node"
+# Engines, scenarios and datasets whose files were found.
+_SEEN: set[tuple[str, str]] = set()
 
 # The scenario, engine and dataset of a profile that measures the hardware alone.
 NONE = "none"
@@ -123,9 +125,12 @@ class Profile(_Part):
         if value == NONE:
             return value
         kind = info.field_name + "s"
-        # Looked for by name: all are listed only where it is not there, for a large run has a profile for each node.
-        there = value.isidentifier() and not value.startswith("_") and (_NODE / kind / f"{value}.py").is_file()
-        if not there and not (kind == "engines" and value in ENGINES):
+        # Looked for by name, once: a large run has a profile for each node, and there may be hundreds of runs to read.
+        if (kind, value) not in _SEEN and not (kind == "engines" and value in ENGINES):
+            there = value.isidentifier() and not value.startswith("_") and (_NODE / kind / f"{value}.py").is_file()
+            if there:
+                _SEEN.add((kind, value))
+                return value
             known = plugins(kind)
             meant = did_you_mean(value, known)
             raise ValueError(f"there is no such {info.field_name}{meant} There are {', '.join(known)}")

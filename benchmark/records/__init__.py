@@ -42,6 +42,7 @@ from benchmark.records.node import (
 )
 from benchmark.records.probes import GpuProbes, HardwareProbes, Measured
 from benchmark.records.run import AgreedStart, Attempt, Controller, Failure, Interruption, Owner, ReadyNode, RunRecord
+from benchmark.records.run_list import GroupInShort, RunInShort, RunList
 from benchmark.records.run_verdict import (
     AgainstBaseline,
     BaselineChange,
@@ -101,6 +102,7 @@ __all__ = [
     "Group",
     "GroupChange",
     "GroupFigures",
+    "GroupInShort",
     "HardwareProbes",
     "History",
     "HistoryPoint",
@@ -130,6 +132,8 @@ __all__ = [
     "Repeats",
     "Roofline",
     "Rouge",
+    "RunInShort",
+    "RunList",
     "RunOfNode",
     "RunRecord",
     "RunVerdict",

@@ -6,17 +6,16 @@ another one wrote is kept, unless a newer run of the same node and request is he
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmark import locks
 from benchmark.cluster.export.prometheus import PREFIX, Exported, prometheus_lines
 from benchmark.cluster.stored.index import stored_runs
-from benchmark.cluster.stored.read import KIND, PARTIAL, UNFINISHED, StoredRun
+from benchmark.cluster.stored.read import KIND, StoredRun
+from benchmark.cluster.stored.states import PARTIAL, UNFINISHED
 from benchmark.errors import InputError
 from benchmark.files import read_record, read_text, write_atomic
 from benchmark.records import ClusterResult, RunRecord
@@ -38,7 +37,7 @@ def write_textfile(directory: Path, results: Path) -> None:
     Raises InputError where that cannot be done; the file is then as it was.
     """
     try:
-        with _alone(directory):
+        with locks.alone(directory):
             own = _families("".join(prometheus_lines(newest(results))))
             write_atomic(directory / FILE, _merged(own, _families(_written(directory / FILE)), results))
             # Whatever the umask: the exporter is another user.
@@ -142,14 +141,3 @@ def _written(path: Path) -> str:
         return read_text(path, MAX_BYTES)
     except InputError:
         return ""
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Within, no other process of this program replaces the file, where the file system has locks."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        locks.take(descriptor, wait=True)
-        yield
-    finally:
-        os.close(descriptor)

@@ -13,14 +13,15 @@ from benchmark.cluster.history.aspects import probe_aspects
 from benchmark.cluster.history.changepoint import LEAST_SIDE, change_points
 from benchmark.cluster.names import natural, some
 from benchmark.cluster.stored.index import stored_runs
-from benchmark.cluster.stored.read import INVALID, PARTIAL, UNFINISHED, VALID, StoredNode, StoredRun
+from benchmark.cluster.stored.read import StoredNode, StoredRun
+from benchmark.cluster.stored.states import INVALID, PARTIAL, UNFINISHED, VALID
 from benchmark.errors import InputError
 from benchmark.files import read_record
 from benchmark.records import DriftAt, History, HistoryPoint, NodeHistory, NodeResult, NodeRuns, RunOfNode, Shift
 from benchmark.rundir import NODES
 from benchmark.served import server_version
 
-__all__ = ["ASPECTS", "history_of_run", "node_history"]
+__all__ = ["ASPECTS", "history_of_run", "node_history", "recent_histories"]
 
 # Of a node's newest runs: so many are listed, and counted by how they ended.
 MOST_LISTED = 10
@@ -62,6 +63,15 @@ def history_of_run(run_dir: Path, most: int) -> dict[str, NodeHistory]:
     return {series[0][1].node: _history(results, series[-most:]) for series in ending}
 
 
+def recent_histories(results: Path, runs: Sequence[StoredRun], most: int) -> list[tuple[StoredNode, NodeHistory]]:
+    """Return each node's newest `most` runs of each kind, beside what the newest says, without what drifted.
+
+    What drifted stands in the nodes' own results, which are not read here.
+    """
+    names = sorted({name for run in runs for name in run.names}, key=natural)
+    return [(series[-1][1], _history(results, series[-most:], drift=False)) for series in _series(runs, names)]
+
+
 def _series(runs: Sequence[StoredRun], names: Sequence[str]) -> list[Series]:
     """Return the runs in which a node counted, for each node and comparison key; a node's oldest series first."""
     found: dict[tuple[str, str], Series] = {}
@@ -92,7 +102,7 @@ def _asked(runs: Sequence[StoredRun], name: str) -> NodeRuns:
     return NodeRuns(node=name, count=len(each), newest=tuple(shown), failed=len(failed), failed_in=dict(stages))
 
 
-def _history(results: Path, runs: Series) -> NodeHistory:
+def _history(results: Path, runs: Series, drift: bool = True) -> NodeHistory:
     first = runs[0][1]
     units = {metric: unit for _, one in runs for metric, unit in one.units.items()}
     aspects = (*aspects_for(first.rate), *probe_aspects(units))
@@ -109,7 +119,8 @@ def _history(results: Path, runs: Series) -> NodeHistory:
         ),
         shifts=tuple(shifts),
         drift=tuple(
-            DriftAt(run_id=run_id, facts=_drifted(results, first.node, at[run_id], run_id)) for run_id in sorted(at)
+            DriftAt(run_id=run_id, facts=_drifted(results, first.node, at[run_id], run_id))
+            for run_id in (sorted(at) if drift else ())
         ),
     )
 

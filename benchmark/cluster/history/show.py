@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 from benchmark.cluster.diagnosis.aspects import ASPECTS, Aspect
 from benchmark.cluster.history.aspects import probe_aspects
-from benchmark.cluster.stored.read import INVALID, PARTIAL, VALID
+from benchmark.cluster.stored.states import INVALID, PARTIAL, VALID
 from benchmark.records import History, NodeHistory, NodeRuns, Shift
 from benchmark.text import above, entry, figure, left, moment, right, wrap
 from benchmark.words import percent, plural

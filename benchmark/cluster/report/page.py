@@ -1,8 +1,4 @@
-"""`report.html`: everything that the page shows, put into its template.
-
-Every value is escaped as it is put in (`autoescape`), on one line and without control characters (`finalize`): no
-expression of the template can forget to. The page has no script, and its policy lets it load nothing.
-"""
+"""`report.html`: everything that the page shows, put into its template."""
 
 from __future__ import annotations
 
@@ -11,17 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from benchmark import __version__
 from benchmark.cluster.aggregate import Gathered
-from benchmark.cluster.names import some
 from benchmark.cluster.render.job_summary import baseline_view
 from benchmark.cluster.render.stability import beside
 from benchmark.cluster.render.summary import view
 from benchmark.cluster.report import sections
-from benchmark.cluster.report.amounts import amount, median, share
+from benchmark.cluster.report.amounts import amount, median
 from benchmark.cluster.report.distributions import distributions
 from benchmark.cluster.report.headline import advice, finding_words, verdict_words
 from benchmark.cluster.report.parts import NodeGroup, node_groups
@@ -30,13 +22,13 @@ from benchmark.cluster.report.probing import tiles as probe_tiles
 from benchmark.cluster.report.ranking import ranking
 from benchmark.cluster.report.repeating import repeating
 from benchmark.cluster.report.sharing import sharing
+from benchmark.cluster.report.templating import page_environment, style_sheet
 from benchmark.cluster.report.timeline import timeline
 from benchmark.cluster.report.trend import histories, trend
 from benchmark.cluster.solo import losers
 from benchmark.records import Comparison, NodeRow
-from benchmark.text import clean, environment, floor_note
+from benchmark.text import floor_note
 
-TEMPLATES = Path(__file__).parent / "templates"
 # Groups that get charts; a run has seldom more than two.
 MOST_CHARTED = 4
 MOST_ADVICE = 5
@@ -52,11 +44,12 @@ def render_report(gathered: Gathered, run_dir: Path, against_baseline: Compariso
     counted = [node for node in nodes if node.counted]
     known = histories(run_dir)
     lost = {node for node, _ in losers(result.nodes)}
-    page = _environment().get_template("report.html.j2")
-    return page.render(
+    jinja = page_environment()
+    jinja.filters |= {"finding": finding_words, "missed": sections.failed_checks}
+    return jinja.get_template("report.html.j2").render(
         **view(result, run),
         version=__version__,
-        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 # a file of this package
+        css=style_sheet(),
         why=verdict_words(result),
         first=notes[0],
         others=notes[1:MOST_ADVICE],
@@ -128,24 +121,3 @@ def _group(like: NodeGroup, charted: bool) -> dict[str, Any]:
         "distributions": distributions(like) if charted else [],
         "timeline": timeline(like) if charted else None,
     }
-
-
-def _environment() -> Environment:
-    jinja = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=True,
-        finalize=lambda value: value if isinstance(value, Markup) else clean(value),
-    )
-    text = environment(TEMPLATES)
-    jinja.filters |= {"moment": text.filters["moment"], "rouge": text.filters["rouge"]}
-    jinja.filters |= {
-        "some": some,
-        "amount": amount,
-        "share": share,
-        "finding": finding_words,
-        "missed": sections.failed_checks,
-    }
-    return jinja

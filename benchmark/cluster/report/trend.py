@@ -11,13 +11,13 @@ from matplotlib.ticker import FixedLocator
 
 from benchmark.cluster.diagnosis.aspects import Aspect
 from benchmark.cluster.history import history_of_run
-from benchmark.cluster.history.aspects import aspect_in
 from benchmark.cluster.history.show import day
-from benchmark.cluster.report.amounts import amount, median, share, tick
+from benchmark.cluster.report.amounts import amount, median, tick
 from benchmark.cluster.report.drawing import COLOURS, DASHES, SERIES, Canvas, Margins, series
 from benchmark.cluster.report.parts import Chart, NodeGroup, Table
+from benchmark.cluster.report.shifting import shift_words
 from benchmark.errors import InputError
-from benchmark.records import NodeHistory, Shift
+from benchmark.records import NodeHistory
 
 # Of a node's runs of the same kind: so many are shown.
 MOST_RUNS = 30
@@ -66,7 +66,12 @@ def trend(like: NodeGroup, known: Mapping[str, NodeHistory]) -> Trend | None:
     if not charts:
         return None
     since = [
-        Since(one.node, at.run_id, [_words(one, shift) for shift in one.shifts if shift.run_id == at.run_id], at.facts)
+        Since(
+            one.node,
+            at.run_id,
+            [shift_words(one, shift) for shift in one.shifts if shift.run_id == at.run_id],
+            at.facts,
+        )
         for one in nodes
         for at in one.drift
     ]
@@ -92,15 +97,6 @@ def _chart(like: NodeGroup, nodes: Sequence[NodeHistory], metric: str, units: Ma
         wide=_draw(f"{name}-wide", 860, like, values, runs, shifted, words),
         narrow=_draw(f"{name}-narrow", 340, like, values, runs, shifted, words),
         tables=[_table(like, values, runs, title)],
-    )
-
-
-def _words(history: NodeHistory, shift: Shift) -> str:
-    aspect = aspect_in(history, shift.metric)
-    tentative = f"; {shift.runs} run{'s' * (shift.runs > 1)} so far" if shift.tentative else ""
-    return (
-        f"{aspect.label} {share(shift.change)}, {amount(shift.before)} to {amount(shift.after)}{aspect.unit}: "
-        f"{'worse' if shift.worse else 'better'}{tentative}"
     )
 
 

@@ -8,10 +8,13 @@ from pathlib import Path
 from benchmark.cluster.names import some
 from benchmark.errors import InputError
 from benchmark.rundir import RUN_FILE
+from benchmark.text import clean
 
 LATEST = "latest"
 # Of runs that a message names.
 MAX_NAMED = 3
+# Of a run's id, in characters.
+MAX_NAME = 200
 
 
 def find_run(results: Path, name: str) -> Path:
@@ -42,9 +45,10 @@ def require_name(name: str) -> None:
         raise InputError(f"{name} is not a run: there is no {RUN_FILE} in it.")
 
 
-def stored_ids(results: Path) -> list[str]:
+def stored_ids(results: Path, closed: list[str] | None = None) -> list[str]:
     """Return the ids of the runs in a results directory, the oldest first: an id begins with its UTC time.
 
+    Appended to `closed` is why others are not among them, such as another user's directory that may not be entered.
     Raises InputError where there is no such directory, or where it cannot be read.
     """
     try:
@@ -52,7 +56,16 @@ def stored_ids(results: Path) -> list[str]:
             names = [entry.name for entry in entries if not entry.name.startswith(".") and not entry.is_symlink()]
     except OSError as error:
         raise InputError(f"{results}: {error.strerror}.") from None
-    return sorted(name for name in names if _is_file(results / name / RUN_FILE))
+    found, odd, unread = list[str](), list[str](), list[str]()
+    for name in sorted(names):
+        try:
+            if (results / name / RUN_FILE).is_file():
+                (found if _is_name(name) else odd).append(name)
+        except OSError as error:
+            unread.append(f"{results / name}: {error.strerror}.")
+    if closed is not None:
+        closed += [*unread, *(f"{clean(name)}: no name of a run." for name in odd)]
+    return found
 
 
 def _inside(results: Path, name: str) -> Path | None:
@@ -68,6 +81,11 @@ def _inside(results: Path, name: str) -> Path | None:
 
 def _run(directory: Path) -> Path | None:
     return directory.resolve() if _is_file(directory / RUN_FILE) else None
+
+
+def _is_name(name: str) -> bool:
+    # As records take it: a name that is not UTF-8 has surrogates.
+    return len(name) <= MAX_NAME and not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _is_file(path: Path) -> bool:

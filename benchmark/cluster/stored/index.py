@@ -22,7 +22,7 @@ from benchmark.rundir import RESULT_FILE, RUN_FILE
 
 INDEX = "index.json"
 # What an entry holds; another number, or another version of the program, makes the index anew.
-FORMAT = 2
+FORMAT = 3
 MAX_BYTES = 512 * 2**20
 
 Entry = dict[str, Any]
@@ -36,7 +36,8 @@ def stored_runs(results: Path, skipped: list[str] | None = None) -> list[StoredR
     before = _read(results / INDEX)
     entries: dict[str, Entry] = {}
     runs = []
-    for run_id in stored_ids(results):
+    unread: list[str] = []
+    for run_id in stored_ids(results, unread):
         # Before the files are read: should they be replaced meanwhile, the entry does not fit them and is made again.
         files = _files(results / run_id)
         entry = before.get(run_id, {})
@@ -44,14 +45,15 @@ def stored_runs(results: Path, skipped: list[str] | None = None) -> list[StoredR
             try:
                 entry = {"files": files, "content": read_stored(results, run_id)}
             except InputError as error:
-                if skipped is not None:
-                    skipped.append(str(error))
+                unread.append(str(error))
                 continue
         entries[run_id] = entry
         runs.append(StoredRun(run_id, entry["content"]))
     if entries != before:
         with suppress(OSError):
             _write(results / INDEX, entries)
+    if skipped is not None:
+        skipped += unread
     return runs
 
 

@@ -9,22 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.cluster.diagnosis.aspects import ENERGY
+from benchmark.cluster.stored.short import run_in_short
+from benchmark.cluster.stored.states import INVALID, PARTIAL, UNFINISHED, VALID, brief
 from benchmark.errors import InputError
 from benchmark.files import read_record
 from benchmark.probed import LEAST, figures
 from benchmark.profiles import NONE
-from benchmark.records import ClusterResult, Failure, Group, NodeRow, RunRecord
+from benchmark.records import ClusterResult, Failure, Group, NodeRow, RunInShort, RunRecord
 from benchmark.rundir import FAILURE, NODES, RESULT_FILE, RUN_FILE
 from benchmark.served import ENDPOINT, in_label
 from benchmark.settings import ResolvedSettings, canonical_sha256
 from benchmark.verdict import value_of
 
 METRICS = ("qps", "tokens_per_s", "latency_ms.p50", "ttft_ms.p50", "tpot_ms.p50", ENERGY)
-# Of a reason: so much stands in a line of a list.
-BRIEF = 300
-
-# How a run ended for a node, beside a row's own states. In a partial run a node without a result need not have failed.
-VALID, INVALID, PARTIAL, UNFINISHED = "valid", "invalid", "partial", "no summary"
 KIND = ("profile", "scenario", "model", "engine", "settings")
 """What tells apart what was asked of a node, as names of labels; `settings` is a hash of all that decides."""
 
@@ -70,6 +67,12 @@ class StoredRun:
         return list(self.content["inventory"])
 
     @property
+    def short(self) -> RunInShort:
+        """What a list of runs says of it; where its report lies is not known."""
+        # By its directory's name, as everywhere: a copy may have another.
+        return RunInShort.model_validate({**self.content["short"], "run_id": self.run_id})
+
+    @property
     def names(self) -> list[str]:
         """The nodes that were asked."""
         return list(self.content["nodes"])
@@ -95,6 +98,7 @@ def read_stored(results: Path, run_id: str) -> dict[str, Any]:
     run = read_record(directory / RUN_FILE, RunRecord)
     rows: dict[str, NodeRow] = {}
     groups: Sequence[Group] = ()
+    result = None
     summary = directory / RESULT_FILE
     partial = False
     if summary.is_file():
@@ -126,6 +130,7 @@ def read_stored(results: Path, run_id: str) -> dict[str, Any]:
         "kinds": [list(kind) for kind in kinds],
         "probes": [list(probe) for probe in probes],
         "nodes": nodes,
+        "short": run_in_short(run, result).model_dump(mode="json", exclude_defaults=True),
     }
 
 
@@ -175,16 +180,11 @@ def _state(directory: Path, node: str, row: NodeRow | None) -> tuple[str, str, s
         with suppress(InputError):
             failure = read_record(directory / NODES / node / FAILURE, Failure)
     if row is None:
-        return UNFINISHED, failure.stage if failure else "", _brief(failure.reason if failure else "")
+        return UNFINISHED, failure.stage if failure else "", brief(failure.reason if failure else "")
     if row.counted:
         valid = row.verdict is not None and row.verdict.valid
-        return (VALID, "", "") if valid else (INVALID, "", _brief(row.reason))
-    return row.status, row.stage or (failure.stage if failure else ""), _brief(row.reason)
-
-
-def _brief(reason: str) -> str:
-    line = " ".join(reason.split())
-    return line if len(line) <= BRIEF else f"{line[:BRIEF]} ..."
+        return (VALID, "", "") if valid else (INVALID, "", brief(row.reason))
+    return row.status, row.stage or (failure.stage if failure else ""), brief(row.reason)
 
 
 def _key(group: Group, row: NodeRow) -> tuple[str, str, str]:

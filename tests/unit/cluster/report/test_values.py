@@ -16,9 +16,9 @@ from benchmark.cluster.report import sections
 from benchmark.cluster.report.amounts import amount, median, share
 from benchmark.cluster.report.distributions import distributions, ecdf
 from benchmark.cluster.report.headline import BAD, FINE, advice, verdict_words
-from benchmark.cluster.report.page import TEMPLATES
 from benchmark.cluster.report.parts import MOST_COLOURED, node_groups
 from benchmark.cluster.report.repeating import MOST_DOTS, repeating
+from benchmark.cluster.report.templating import TEMPLATES
 from benchmark.cluster.report.timeline import aligned
 from benchmark.loadgen_log import read_limits
 from benchmark.metrics import PERCENTILES, percentile

@@ -1,0 +1,48 @@
+"""Write `index.html`: whole, by one process at a time, and never over a page that is somebody else's."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from benchmark import locks
+from benchmark.cluster.overview.page import render_index
+from benchmark.cluster.stored.index import stored_runs
+from benchmark.errors import InputError
+from benchmark.files import write_atomic
+
+PAGE = "index.html"
+# Stands in the head of each of the project's pages.
+OURS = b'<meta name="generator" content="llm-datacenter-benchmark">'
+HEAD_BYTES = 4096
+
+
+def write_index(results: Path) -> int:
+    """Replace the page over all runs of a results directory; return how many runs it shows.
+
+    Raises InputError where it cannot be written; what lies there is then as it was.
+    """
+    path = results / PAGE
+    try:
+        with locks.alone(results):
+            # The runs are read while nobody else writes: whoever writes last has seen what the others had ended.
+            skipped: list[str] = []
+            runs = stored_runs(results, skipped)
+            _require_ours(path)
+            write_atomic(path, render_index(results, runs, skipped))
+    except OSError as error:
+        raise InputError(f"{path}: the page over all runs cannot be written: {error.strerror}.") from None
+    return len(runs)
+
+
+def _require_ours(path: Path) -> None:
+    """Raise InputError where another page lies there: results may be kept where a web server shows them."""
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            head = file.read(HEAD_BYTES) if regular else b""
+    except FileNotFoundError:
+        return
+    if not regular or (head and OURS not in head):
+        raise InputError(f"{path} is not the page over all runs, and is left alone: move it away to have one.")

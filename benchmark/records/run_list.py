@@ -1,0 +1,51 @@
+"""All stored runs in short: `results/index.html`, and `python3 -m benchmark list --json`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from benchmark import DISCLAIMER
+from benchmark.records.base import SCHEMA_VERSION, Count, Name, Record, Text
+
+RunVerdictWord = Literal["valid", "invalid", "partial", "no summary"]
+
+
+class GroupInShort(Record):
+    """The sums of one group of like nodes; unlike ones are never added up."""
+
+    label: Text
+    nodes: Count
+    qps: float | None = None
+    tokens_per_s: float | None = None
+
+
+class RunInShort(Record):
+    """One run. What it measured is absent where it has no summary."""
+
+    run_id: Name
+    created_at: Name = Field(description="UTC, ISO 8601")
+    verdict: RunVerdictWord = Field(description="partial: ended before its time; no summary: goes on, or was killed")
+    profiles: tuple[Name, ...]
+    models: tuple[Text, ...] = Field(description="what the numbers are of: model, revision, precision, device")
+    asked: Count
+    counted: Count
+    nodes: tuple[Name, ...] = Field(description="all that were asked")
+    groups: tuple[GroupInShort, ...] = ()
+    not_hardware: Text = Field("", description="why the numbers say nothing of the hardware; empty: they do")
+    weight: Name = Field(description="of what to look at first: bad, unsure or fine")
+    first: Text = Field(description="what to look at first")
+    why: Text = Field(description="the same in full")
+    report: Text = Field("", description="path of its report.html; empty: there is none")
+
+
+class RunList(Record):
+    """Runs of a results directory, the newest first."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    disclaimer: Text = DISCLAIMER
+    runs: tuple[RunInShort, ...]
+    matching: Count = Field(description="runs that the filters let through, also those beyond the limit")
+    stored: Count = Field(description="all runs that can be read")
+    skipped: tuple[Text, ...] = Field((), description="runs that could not be read, and why")

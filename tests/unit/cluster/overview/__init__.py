@@ -1,0 +1,1 @@
+"""Tests of the page over all runs, and of the list."""
