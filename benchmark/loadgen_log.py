@@ -152,14 +152,14 @@ def read_schedule(path: Path) -> dict[int, tuple[int, int]]:
     return found
 
 
-def read_limits(directory: Path) -> dict[str, float]:
+def read_limits(directory: Path, prefix: str = "") -> dict[str, float]:
     """Return the limits of the P99 that the Server scenario was run under, in milliseconds: ttft_ms and tpot_ms.
 
-    Raises InputError where the log cannot be read.
+    By the log whose name begins with `prefix`. Raises InputError where the log cannot be read.
     """
     limits = {}
-    for key, value, _ in _entries(directory / DETAIL):
+    for key, value, _ in _entries(directory / f"{prefix}{DETAIL}"):
         metric = key.removeprefix("requested_server_").removesuffix("_latency") + "_ms"
-        if key in LIMITS and isinstance(value, int) and value > 0:
+        if key in LIMITS and isinstance(value, int) and 0 < value < 2**63:
             limits[metric] = value / 1e6
     return limits

@@ -46,6 +46,7 @@ RUN_WIDE = (
     "benchmark_drift",
     "benchmark_mlperf_round",
     "benchmark_audit",
+    "benchmark_currency",
 )
 
 # Of a URL's query string.
@@ -255,6 +256,17 @@ class Settings(EngineSettings):
             "whether GPUs (through NVML) and host (through psutil) are watched ten times a second "
             "while the node measures; also gives the energy"
         ),
+    )
+    benchmark_cost_per_gpu_hour: float = Field(
+        0,
+        ge=0,
+        description=(
+            "price of one GPU for an hour, in benchmark_currency, per group or host; gives the cost of a million "
+            "tokens; 0: not known, and no cost is shown"
+        ),
+    )
+    benchmark_currency: str = Field(
+        "USD", pattern=r"^[^\W\d_]{1,8}$|^[$€£¥₩₹]$", description="what prices are in, as a word or sign: only printed"
     )
     benchmark_solo_first: bool = Field(
         False,

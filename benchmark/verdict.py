@@ -51,6 +51,8 @@ _LABELS = {
     "answers.short": "answers that are too short",
     "answers.miscounted": "answers whose counts differ",
     "answers.miscounted_tokens": "tokens in which counts differ",
+    "cost_per_million_output_tokens": "cost of 1M output tokens",
+    "cost_per_million_input_tokens": "cost of 1M input tokens",
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",

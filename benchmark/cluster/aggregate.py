@@ -14,6 +14,7 @@ from benchmark.cluster.arithmetic import (
     group_nodes,
     least_together,
     measured_attempts,
+    node_cost,
 )
 from benchmark.cluster.diagnosis import diagnose
 from benchmark.cluster.diagnosis.aspects import rate_of
@@ -27,7 +28,7 @@ from benchmark.cluster.results.load_many import load_nodes
 from benchmark.cluster.roofline import roofline
 from benchmark.cluster.solo import solo_changes
 from benchmark.cluster.stored.read import history_key
-from benchmark.records import ClusterResult, Drift, Group, NodeRow, Repeats, RunRecord, Spread
+from benchmark.records import ClusterResult, Drift, Group, NodeRow, Repeats, RunRecord, Slo, Spread
 from benchmark.rundir import STOPPED, read_run
 from benchmark.served import describe_model, server_version
 from benchmark.settings import ResolvedSettings, Settings
@@ -51,16 +52,16 @@ def aggregate(run_dir: Path) -> ClusterResult:
     return gather(run_dir).result
 
 
-def gather(run_dir: Path) -> Gathered:
+def gather(run_dir: Path, slo: Slo | None = None) -> Gathered:
     """Return the run in `run_dir`, its nodes and the cluster's result, from its files alone.
 
     A file that is corrupt, oversized, a link, another run's or another node's, or that claims what its samples do not
-    give, is named in `problems` and its node is not counted; the others are. Raises InputError where `run_dir` holds
-    no run.
+    give, is named in `problems` and its node is not counted; the others are. Goodput is held against `slo`; None:
+    against the profile's own limits. Raises InputError where `run_dir` holds no run.
     """
     run_dir = run_dir.resolve()
     run = read_run(run_dir)
-    loaded = load_nodes(run_dir, run, sorted(run.nodes, key=natural))
+    loaded = load_nodes(run_dir, run, sorted(run.nodes, key=natural), slo)
     nodes, _ = median_of(loaded)
     return Gathered(run, nodes, _result(run_dir, run, loaded), loaded)
 
@@ -163,6 +164,8 @@ def _row(node: LoadedNode, asked: ResolvedSettings, group_of: Mapping[str, int],
             "roofline": roofline(node) if node.counted else None,
             "energy": result.telemetry.energy if result and result.telemetry and node.counted else None,
             "prefix_cache": result.serving.prefix_cache if result and result.serving and node.counted else None,
+            "cost": node_cost(node) if node.counted else None,
+            "goodput": node.goodput if node.counted else None,
             "rate": rate_of(result) if result and node.counted else "",
             "rouge": result.accuracy.rouge if result and result.accuracy else None,
             "audit": describe_audit(result.audit)[:MAX_REASON] if result and result.audit else "",

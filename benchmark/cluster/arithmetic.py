@@ -9,13 +9,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from benchmark.cluster.cost import cost_of, cost_together
 from benchmark.cluster.drift import drift_reason, hardware
 from benchmark.cluster.names import natural, some
 from benchmark.cluster.results.load import LoadedNode
+from benchmark.goodput import together
 from benchmark.metrics import NS_PER_MS, NS_PER_S, per_joule, pooled_distribution
 from benchmark.records import (
     Agreement,
     Check,
+    Cost,
     Disagreement,
     Distribution,
     Drift,
@@ -78,6 +81,14 @@ def gpus_of(node: LoadedNode) -> int:
     return result.engine.replicas if on_gpu and result and result.engine and not result.engine.simulated else 0
 
 
+def node_cost(node: LoadedNode) -> Cost | None:
+    """Return what a counted node's tokens cost; None without a price, or where no GPU answered."""
+    if node.result is None or node.metrics is None:
+        return None
+    settings = node.result.resolved.settings
+    return cost_of(settings.benchmark_cost_per_gpu_hour * gpus_of(node), settings.benchmark_currency, node.metrics)
+
+
 def group_nodes(counted: Iterable[LoadedNode]) -> tuple[Group, ...]:
     """Return the sums over like nodes, in the order of what makes them alike."""
     members: dict[tuple[tuple[str, str], ...], list[LoadedNode]] = {}
@@ -119,6 +130,8 @@ def _group(key: dict[str, str], nodes: Sequence[LoadedNode], differing: set[str]
         worst_p99_latency_ms=worst_ms,
         worst_p99_node=worst,
         **_energy(nodes),
+        cost=cost_together([(node_cost(node), node.metrics) for node in nodes]),
+        goodput=together([node.goodput for node in nodes]),
     )
 
 

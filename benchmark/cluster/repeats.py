@@ -35,6 +35,7 @@ def at_repeat(node: LoadedNode, number: int) -> LoadedNode:
         times=chosen.times,
         time_series=chosen.time_series,
         clock=chosen.clock,
+        goodput=chosen.goodput,
         later=(),
     )
 

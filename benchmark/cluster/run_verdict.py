@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+from benchmark.cluster.goodput import serves
 from benchmark.cluster.outcome import Outcome
 from benchmark.probed import figures, in_order
 from benchmark.records import (
@@ -75,6 +76,9 @@ def _figures(group: Group, result: ClusterResult) -> GroupFigures:
         ttft_ms=group.ttft_ms,
         tpot_ms=group.tpot_ms,
         tokens_per_joule=group.tokens_per_joule,
+        cost=group.cost,
+        goodput=group.goodput,
+        serves=_brief(serves(group, result.nodes)),
         probes=tuple(_probes([row for row in result.nodes if row.node in set(group.nodes)])),
     )
 

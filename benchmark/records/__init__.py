@@ -24,7 +24,9 @@ from benchmark.records.cluster import (
     Spread,
 )
 from benchmark.records.comparison import Comparison, GroupChange, MetricChange, NodeChange
+from benchmark.records.cost import Cost
 from benchmark.records.environment import Code, Environment, Gpu, GpuProcess
+from benchmark.records.goodput import Goodput, Slo
 from benchmark.records.history import DriftAt, History, HistoryPoint, NodeHistory, NodeRuns, RunOfNode, Shift
 from benchmark.records.node import (
     Accuracy,
@@ -81,6 +83,7 @@ __all__ = [
     "Code",
     "Comparison",
     "Controller",
+    "Cost",
     "Count",
     "CpuTime",
     "DatasetInfo",
@@ -94,6 +97,7 @@ __all__ = [
     "FailedNode",
     "Failure",
     "Finding",
+    "Goodput",
     "Gpu",
     "GpuProbes",
     "GpuProcess",
@@ -140,6 +144,7 @@ __all__ = [
     "Sample",
     "Serving",
     "Shift",
+    "Slo",
     "SlowNode",
     "Solo",
     "SoloChange",

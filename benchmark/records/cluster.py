@@ -8,6 +8,8 @@ from pydantic import Field
 
 from benchmark import DISCLAIMER
 from benchmark.records.base import SCHEMA_VERSION, Count, Name, Record, Text
+from benchmark.records.cost import Cost
+from benchmark.records.goodput import Goodput
 from benchmark.records.node import Rouge
 from benchmark.records.probes import HardwareProbes
 from benchmark.records.sample import Distribution, Metrics, QueryCounts
@@ -78,6 +80,8 @@ class NodeRow(Record):
     probes: HardwareProbes | None = None
     roofline: Roofline | None = Field(None, description="absent: no probes of a GPU, or the weights are not known")
     energy: Energy | None = None
+    cost: Cost | None = Field(None, description="absent: it has no benchmark_cost_per_gpu_hour, or no GPU answered")
+    goodput: Goodput | None = Field(None, description="absent: there are no limits of TTFT or TPOT, or it is undefined")
     prefix_cache: PrefixCache | None = Field(None, description="absent: the engine is no server, or nothing is kept")
     rate: Text = Field("", description="queries per second, where a schedule sets it; or searched")
     rouge: Rouge | None = None
@@ -109,6 +113,8 @@ class Group(Record):
     energy_joules: float | None = Field(None, description="their sum over the measuring windows: not the wall's")
     tokens_per_joule: float | None = None
     joules_per_query: float | None = None
+    cost: Cost | None = Field(None, description="of all nodes together; absent: one of them has none")
+    goodput: Goodput | None = Field(None, description="the sum over the nodes; absent: undefined for one of them")
     spread: tuple[Spread, ...] = Field((), description="of the group's figures, where there are several repeats")
 
 

@@ -15,8 +15,8 @@ Outcome = Literal["no difference", "within noise", "better", "worse", "not judge
 class MetricChange(Record):
     """One metric in both. Changes are relative: -0.05 is 5 % less."""
 
-    metric: Name = Field(description="a path into the metrics, or probe.<name>: see unit")
-    unit: Text = Field("", description="of a probe: its unit")
+    metric: Name = Field(description="a path into the metrics, probe.<name> or cost_<of what>: see unit")
+    unit: Text = Field("", description="of a probe: its unit; of a cost: its currency")
     of: Literal["node", "all"] = Field(description="node: the mean of the nodes; all: every sample of all of them")
     before: float | None
     after: float | None

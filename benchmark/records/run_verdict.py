@@ -8,6 +8,8 @@ from pydantic import Field
 
 from benchmark import DISCLAIMER
 from benchmark.records.base import SCHEMA_VERSION, Count, Name, Record, Text
+from benchmark.records.cost import Cost
+from benchmark.records.goodput import Goodput
 from benchmark.records.sample import Distribution
 
 # Of the lists below; whatever 1000 nodes have to say, the record stays under 512 KiB.
@@ -47,6 +49,11 @@ class GroupFigures(Record):
     ttft_ms: Distribution | None
     tpot_ms: Distribution | None
     tokens_per_joule: float | None
+    cost: Cost | None = Field(None, description="absent: not every node has a price")
+    goodput: Goodput | None = Field(
+        None, description="under the profile's limits of TTFT and TPOT; absent: it has none"
+    )
+    serves: Brief = Field("", description="how many users at once, in a sentence; empty: there is no goodput")
     probes: tuple[ProbeFigure, ...] = ()
 
 

@@ -7,7 +7,16 @@ from typing import Any
 
 from benchmark.cluster.comparison.bootstrap import CONFIDENCE, REPLICATES, interval_of_change
 from benchmark.cluster.comparison.each import node_changes
-from benchmark.cluster.comparison.measured import HIGHER_IS_BETTER, METRICS, RATES, Figure, figure_of, judged
+from benchmark.cluster.comparison.measured import (
+    COSTS,
+    HIGHER_IS_BETTER,
+    METRICS,
+    RATES,
+    Figure,
+    currency_of,
+    figure_of,
+    judged,
+)
 from benchmark.cluster.comparison.probes import figures_words, probe_changes, single_changes
 from benchmark.cluster.comparison.side import ComparisonKey, Side
 from benchmark.cluster.diagnosis.aspects import ENERGY
@@ -88,6 +97,7 @@ def compare_nodes(
             _change(metric, figure_of(first, metric), figure_of(second, metric), floor, replicates)
             for metric in METRICS
         ),
+        *_cost_changes(first, second),
         *probe_changes(first, second, floor),
     )
     each = (*node_changes(first, second, floor), *single_changes(first, second, floor))
@@ -101,6 +111,22 @@ def compare_nodes(
         outcome=together([*(change.outcome for change in changes), *(one.outcome for one in each)]),
         note=note,
     )
+
+
+def _cost_changes(before: Sequence[LoadedNode], after: Sequence[LoadedNode]) -> Iterable[MetricChange]:
+    """Yield what tokens cost in both; nothing where nobody has a price. Not judged: tokens/s is, a price is known."""
+    currencies = {currency for nodes in (before, after) if (currency := currency_of(nodes))}
+    for metric in COSTS if currencies else ():
+        was, now = figure_of(before, metric), figure_of(after, metric)
+        values: dict[str, Any] = {"metric": metric, "unit": " or ".join(sorted(currencies)), "of": "all"}
+        values |= {"before": was.value, "after": now.value, "outcome": "not judged", "note": was.note}
+        if was.value is None or now.value is None:
+            values["note"] = (was if was.value is None else now).note
+        elif len(currencies) > 1:
+            values["note"] = "prices in different currencies"
+        elif was.value > 0:
+            values["change"] = now.value / was.value - 1
+        yield MetricChange.model_validate(values)
 
 
 def together(outcomes: Iterable[Outcome]) -> Outcome:

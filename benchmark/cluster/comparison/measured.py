@@ -9,7 +9,9 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmark.cluster.arithmetic import node_cost
 from benchmark.cluster.comparison.bootstrap import Draw, inflation, percentile_draw, rate_draw, repeats_draw
+from benchmark.cluster.cost import cost_together
 from benchmark.cluster.diagnosis.aspects import ENERGY, rate_of, scenario_of
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.metrics import PERCENTILES, SAMPLES_NEEDED, percentile
@@ -18,6 +20,7 @@ from benchmark.records.comparison import Outcome
 RATES = ("qps", "tokens_per_s")
 TIMES = ("latency_ms", "ttft_ms", "tpot_ms")
 SHOWN = ("p50", "p99")
+COSTS = ("cost_per_million_output_tokens", "cost_per_million_input_tokens")
 METRICS = (*RATES, *(f"{times}.{name}" for times in TIMES for name in SHOWN), ENERGY)
 HIGHER_IS_BETTER = (*RATES, ENERGY)
 
@@ -64,6 +67,8 @@ def figure_of_samples(nodes: Sequence[LoadedNode], metric: str) -> Figure:
         return _rate(nodes, metric)
     if metric == ENERGY:
         return _energy(nodes)
+    if metric in COSTS:
+        return _cost(nodes, metric.removeprefix("cost_"))
     times, _, name = metric.partition(".")
     return _percentile(nodes, times, name)
 
@@ -102,6 +107,18 @@ def _energy(nodes: Sequence[LoadedNode]) -> Figure:
     if not known or len(known) < len(values):
         return Figure(None, note="undefined")
     return Figure(statistics.fmean(known), note=ONE_VALUE)
+
+
+def currency_of(nodes: Sequence[LoadedNode]) -> str | None:
+    """Return what the nodes' prices are in; None where none has a price."""
+    return next((cost.currency for node in nodes if (cost := node_cost(node))), None)
+
+
+def _cost(nodes: Sequence[LoadedNode], field: str) -> Figure:
+    together = cost_together([(node_cost(node), node.metrics) for node in nodes])
+    if together is None:
+        return Figure(None, note="not every node has a price")
+    return Figure(getattr(together, field), note="follows tokens/s and the price")
 
 
 def _percentile(nodes: Sequence[LoadedNode], times: str, name: str) -> Figure:

@@ -15,7 +15,7 @@ from datetime import datetime
 
 from benchmark.cluster.stored.read import KIND, fallback_of, kind_of
 from benchmark.probed import figures
-from benchmark.records import ClusterResult, Energy, Finding, Group, Metrics, NodeRow, Roofline, RunRecord
+from benchmark.records import ClusterResult, Energy, Finding, Goodput, Group, Metrics, NodeRow, Roofline, RunRecord
 from benchmark.text import clean
 
 PREFIX = "llm_benchmark_"
@@ -32,6 +32,10 @@ def _of(read: Callable[[Metrics], float | None]) -> Value:
 
 def _energy(read: Callable[[Energy], float | None]) -> Value:
     return lambda row: read(row.energy) if row.energy else None
+
+
+def _good(read: Callable[[Goodput], float | None]) -> Value:
+    return lambda row: read(row.goodput) if row.goodput else None
 
 
 def _limit(read: Callable[[Roofline], float | None]) -> Value:
@@ -65,12 +69,33 @@ GAUGES: dict[str, tuple[str, Value]] = {
         "most output tokens per second that a GPU's own matrix rate allows, by its probe",
         _limit(lambda limits: limits.most_tokens_per_s),
     ),
+    "goodput_ratio": ("queries that met the limits of TTFT and TPOT, of those planned", _good(lambda g: g.share)),
+    "goodput_queries_per_second": ("queries per second that met them", _good(lambda g: g.qps)),
+    "goodput_output_tokens_per_second": ("their output tokens per second", _good(lambda g: g.tokens_per_s)),
+    "goodput_limit_ttft_seconds": (
+        "limit of the time to the first token that goodput is held against",
+        _good(lambda g: None if g.slo.ttft_ms is None else g.slo.ttft_ms / 1000),
+    ),
+    "goodput_limit_tpot_seconds": (
+        "limit of the time per output token that goodput is held against",
+        _good(lambda g: None if g.slo.tpot_ms is None else g.slo.tpot_ms / 1000),
+    ),
+    "queries_in_flight": ("queries in progress, mean over the measured time", _good(lambda g: g.in_flight)),
+    "users": (
+        "queries in progress for at least half of the measured time",
+        _good(lambda g: None if g.users is None else float(g.users)),
+    ),
     "energy_joules": ("by the GPUs' own counters, in the measuring window", _energy(lambda e: e.joules)),
     "idle_watts": ("mean power of the GPUs before the window, model loaded", _energy(lambda e: e.idle_w)),
     "output_tokens_per_joule": ("output tokens per joule", _energy(lambda e: e.tokens_per_joule)),
     "query_energy_joules": ("joules per completed query", _energy(lambda e: e.joules_per_query)),
 }
 RATES = {"qps": "queries_per_second", "tokens_per_s": "output_tokens_per_second"}
+COSTS = {
+    "per_hour": "price of the GPUs that answered, for an hour",
+    "per_million_output_tokens": "price of the time that a million output tokens take",
+    "per_million_input_tokens": "price of the time in which a million tokens of prompts are answered",
+}
 TIMES = {
     "latency_seconds": ("latency_ms", "completed minus scheduled"),
     "ttft_seconds": ("ttft_ms", "first token minus scheduled"),
@@ -140,6 +165,11 @@ def prometheus_lines(runs: Sequence[Exported]) -> Iterator[str]:
             ({**labels, "statistic": statistic}, getattr(spread, statistic) / 1000)
             for labels, spread in spreads if spread
             for statistic in STATISTICS
+        ])  # fmt: skip
+    for name, meaning in COSTS.items():
+        priced = [({**labels, "currency": row.cost.currency}, row.cost, name) for labels, row in rows if row.cost]
+        yield from _metric(f"cost_{name}", meaning, [
+            (labels, value) for labels, cost, field in priced if (value := getattr(cost, field)) is not None
         ])  # fmt: skip
     yield from _repeats(found)
     yield from _alone(rows)

@@ -27,7 +27,8 @@ PROBE_HEADS = ("run_id", "node", "gpu", "to_gpu", "probe", "value", "unit", "bet
 FOR_PEOPLE = (
     *("node", "status", "valid", "hardware", "gpus", "queries_completed", "queries_failed", "queries_unfinished"),
     *("qps", "tokens_per_s", "latency_ms_p50", "latency_ms_p99", "ttft_ms_p50", "ttft_ms_p99"),
-    *("tpot_ms_p50", "tpot_ms_p99", "joules", "tokens_per_joule"),
+    *("tpot_ms_p50", "tpot_ms_p99", "goodput_share", "goodput_tokens_per_s", "goodput_users"),
+    *("joules", "tokens_per_joule", "cost_currency", "cost_per_million_output_tokens"),
     *("repeats", "repeats_qps_cv", "repeats_qps_stable", "reason"),
 )
 

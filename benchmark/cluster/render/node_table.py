@@ -1,7 +1,7 @@
 """One line for each node, for spreadsheets and notebooks: `nodes.csv`. Values are not rounded; empty is undefined.
 
 Every file has the columns of HEADS, so that those of many runs can be put below each other. Behind them stand those of
-the probes that the run's nodes have, by the same names in every run.
+the cost, where a node has a price, and of the probes that the run's nodes have, by the same names in every run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from benchmark.cluster.aggregate import Gathered
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.cluster.solo import FIGURES
 from benchmark.probed import NodeFigure, column, figures, in_order
-from benchmark.records import AnswerCounts, Distribution, Metrics, NodeRow, QueryCounts
+from benchmark.records import AnswerCounts, Cost, Distribution, Goodput, Metrics, NodeRow, QueryCounts, Slo
 from benchmark.repeats import SPREAD_OF
 from benchmark.text import clean
 
@@ -29,6 +29,9 @@ _SPREAD = tuple(name for name in Distribution.model_fields if name != "insuffici
 _SPREADS = tuple(name for name in Metrics.model_fields if name.endswith("_ms"))
 _PLAIN = ("duration_s", "qps", "tokens_per_s", "input_tokens", "output_tokens")
 _ENERGY = ("joules", "idle_w", "tokens_per_joule", "joules_per_query")
+_COST = tuple(Cost.model_fields)
+_GOODPUT = tuple(name for name in Goodput.model_fields if name != "slo")
+_SLO = tuple(Slo.model_fields)
 _LIMITS = ("least_tpot_ms", "times_least_tpot", "most_tokens_per_s", "share_of_most_tokens")
 _OVER_REPEATS = ("median", "lowest", "highest", "cv", "stable")
 _OF_SOLO = ("alone", "together", "change")
@@ -39,6 +42,8 @@ HEADS = (
     *_PLAIN,
     *(f"{spread}_{part}" for spread in _SPREADS for part in _SPREAD),
     *_ENERGY,
+    *(f"goodput_{name}" for name in _GOODPUT),
+    *(f"goodput_limit_{name}" for name in _SLO),
     "cached_prompt_tokens",
     *(f"roofline_{name}" for name in _LIMITS),
     *("repeats", "repeat"),
@@ -59,17 +64,27 @@ def render_node_table(gathered: Gathered) -> str:
 
 
 def node_heads(gathered: Gathered) -> list[str]:
-    """Return the columns' names: those of every run, and of each probe the median and, of several GPUs, the worst."""
-    return [*HEADS, *(name for one, several in _probes(gathered) for name in _columns(one, several))]
+    """Return the columns' names: those of every run, of the cost where there is a price, and of the probes.
+
+    Of each probe there is the median and, of several GPUs, the worst.
+    """
+    cost = [f"cost_{name}" for name in _COST] if _priced(gathered) else []
+    return [*HEADS, *cost, *(name for one, several in _probes(gathered) for name in _columns(one, several))]
 
 
 def node_rows(gathered: Gathered) -> Iterator[list[object]]:
     """Yield the values of every node in the order of `node_heads`; None is undefined."""
     nodes = {node.node: node for node in gathered.nodes}
     repeats, probes = gathered.result.repeats, _probes(gathered)
+    priced = _COST if _priced(gathered) else ()
     for row in gathered.result.nodes:
         of = (len(repeats.rows), repeats.chosen) if repeats and row.counted else (None, None)
-        yield [*_values(gathered.result.run_id, row, nodes[row.node], of), *_probe_values(row, probes)]
+        cost = [getattr(row.cost, name, None) for name in priced]
+        yield [*_values(gathered.result.run_id, row, nodes[row.node], of), *cost, *_probe_values(row, probes)]
+
+
+def _priced(gathered: Gathered) -> bool:
+    return any(row.cost for row in gathered.result.nodes)
 
 
 def _probes(gathered: Gathered) -> list[tuple[NodeFigure, bool]]:
@@ -108,6 +123,8 @@ def _values(run_id: str, row: NodeRow, node: LoadedNode, repeats: tuple[int | No
         spread = getattr(metrics, name, None)
         cells += [getattr(spread, part, None) for part in _SPREAD]
     cells += [getattr(energy, name, None) for name in _ENERGY]
+    cells += [getattr(row.goodput, name, None) for name in _GOODPUT]
+    cells += [getattr(row.goodput.slo if row.goodput else None, name, None) for name in _SLO]
     cells.append(row.prefix_cache.cached_tokens if row.prefix_cache else None)
     cells += [getattr(row.roofline, name, None) for name in _LIMITS]
     cells += repeats

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.cluster.cost import cost_words
 from benchmark.cluster.datasheet import datasheet_words
 from benchmark.cluster.diagnosis.aspects import Aspect
+from benchmark.cluster.goodput import goodput_words, serves
 from benchmark.cluster.names import some
 from benchmark.cluster.render.probe_table import ProbeTable, probe_table, seconds_words
 from benchmark.cluster.render.stability import beside, cell, headline, note, table
@@ -121,6 +123,8 @@ def _section(group: Group, rows: Sequence[NodeRow]) -> Section:
         totals=(
             *_engine(members),
             *(_totals(group, len({row.attempt for row in members})) if queries else ()),
+            *_cost(group, members),
+            *_goodput(group, members),
             *_limits(members),
             *_answers(members),
             *_prefix_cache(members),
@@ -156,6 +160,19 @@ def _totals(group: Group, attempts: int) -> Iterable[tuple[str, str]]:
         )
     if group.worst_p99_node is not None:
         yield "Worst node", f"{group.worst_p99_node}: P99 latency {figure(group.worst_p99_latency_ms)} ms"
+
+
+def _cost(group: Group, members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
+    """Yield what a million tokens cost; nothing where no node has a price."""
+    if words := cost_words(group, members):
+        yield "Cost", words
+
+
+def _goodput(group: Group, members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
+    """Yield what was answered within the limits, and for how many users at once; nothing without limits."""
+    if group.goodput is not None:
+        yield "Goodput", goodput_words(group.goodput)
+        yield "Users", serves(group, members)
 
 
 def _engine(members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:

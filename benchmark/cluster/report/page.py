@@ -25,6 +25,7 @@ from benchmark.cluster.report.sharing import sharing
 from benchmark.cluster.report.templating import page_environment, style_sheet
 from benchmark.cluster.report.timeline import timeline
 from benchmark.cluster.report.trend import histories, trend
+from benchmark.cluster.report.users import goodput_tables, users_tile
 from benchmark.cluster.solo import losers
 from benchmark.records import Comparison, NodeRow
 from benchmark.text import floor_note
@@ -62,7 +63,8 @@ def render_report(gathered: Gathered, run_dir: Path, against_baseline: Compariso
         probed=[one for like in groups if (one := probing(like, charted=like.number <= MOST_CHARTED))],
         trends=[(like, found) for like in groups[:MOST_CHARTED] if (found := trend(like, known))],
         checks=sections.checks(result),
-        energy=sections.energy(counted, result.groups),
+        goodput=goodput_tables(result),
+        energy=sections.consumption(result.nodes, result.groups),
         gpus=sections.gpus(counted),
         starts=sections.starts(counted),
         unwatched=sections.notes_of_watching(counted),
@@ -87,6 +89,7 @@ def _tiles(gathered: Gathered, groups: Sequence[NodeGroup]) -> list[tuple[str, s
         tiles.append((amount(group.tokens_per_s), "tokens/s", f"output tokens, {tokens}"))
         if group.gpus:
             tiles.append((amount(group.qps_per_gpu), "QPS", f"per GPU, on average{which}"))
+        tiles += users_tile(group, which)
         tiles += _limit_tile([row for row in result.nodes if row.node in group.nodes], which)
     tiles = tiles[:MOST_TILES]
     tiles.append((f"{result.counted} of {result.asked}", "nodes", "are counted"))

@@ -1,4 +1,4 @@
-"""The page's tables: nodes, checks, differences, energy, GPUs, settings."""
+"""The page's tables: nodes, checks, differences, energy and cost, GPUs, settings."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.report.parts import NodeGroup, Table
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.code import code_words
-from benchmark.records import Check, ClusterResult, Group, NodeRow, RunRecord
+from benchmark.records import Check, ClusterResult, Cost, Group, NodeRow, RunRecord
 from benchmark.served import ENDPOINT, server_version
 from benchmark.settings import Settings
 from benchmark.text import STARTUP_STAGES, check_words, startup_seconds
 from benchmark.verdict import label, shown, unit
+from benchmark.words import plural
 
 # With more nodes a table is folded.
 MOST_ROWS = 24
@@ -94,38 +95,63 @@ def failed_checks(row: NodeRow) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Joules:
-    """Energy per node and, of several, together; `of`: how many of how many nodes have a counter."""
+class Consumption:
+    """Energy and cost per node and, of several, together; `of`: how many of how many nodes have a counter of energy."""
 
     each: Table
     total: Table | None
     of: str
+    priced: bool
     folded: bool
 
 
-def energy(nodes: Sequence[LoadedNode], groups: Sequence[Group]) -> Joules | None:
-    """Return what the nodes used while measuring; None where no GPU has a counter."""
-    rows = []
-    for node in nodes:
-        e = node.result.telemetry.energy if node.result and node.result.telemetry else None
-        if e is not None:
-            mean_w = e.joules / e.window_s if e.window_s else None
-            rows.append((node.node, *map(amount, (e.joules, mean_w, e.idle_w, e.tokens_per_joule, e.joules_per_query))))
-    if not rows:
+_ENERGY = ("joules", "tokens per joule", "joules per query")
+
+
+def consumption(rows: Sequence[NodeRow], groups: Sequence[Group]) -> Consumption | None:
+    """Return what the counted nodes used while measuring, and what that cost; None: no counter, and no price.
+
+    What no node has, has no column.
+    """
+    rows = [row for row in rows if row.counted]
+    metered, priced = [row for row in rows if row.energy], [row for row in rows if row.cost]
+    if not metered and not priced:
         return None
+    heads = ["joules", "mean W", "idle W", "tokens per joule", "joules per query"] if metered else []
+    each = [(row.node, *(_joules(row) if metered else ()), *(_cost(row.cost) if priced else ())) for row in rows
+            if row.energy or row.cost]  # fmt: skip
+    used = any(group.energy_joules is not None for group in groups)
     totals = [
         (
-            f"{group.label}: {group.energy_nodes} of {len(group.nodes)} nodes",
-            *map(amount, (group.energy_joules, group.tokens_per_joule, group.joules_per_query)),
+            f"{group.label}: {plural(len(group.nodes), 'node')}"
+            + (f", energy of {group.energy_nodes}" if group.energy_nodes < len(group.nodes) and metered else ""),
+            *(map(amount, (group.energy_joules, group.tokens_per_joule, group.joules_per_query)) if used else ()),
+            *(_cost(group.cost) if priced else ()),
         )
         for group in groups
-        if group.energy_joules is not None and len(group.nodes) > 1
+        if len(group.nodes) > 1 and (group.energy_joules is not None or group.cost)
     ]
-    words = ("group", "joules", "tokens per joule", "joules per query")
-    total = Table("Together", words, totals) if totals else None
-    heads = ("node", "joules", "mean W", "idle W", "tokens per joule", "joules per query")
-    each = Table("Energy in the measuring window", heads, rows)
-    return Joules(each, total, f"{len(rows)} of {len(nodes)}", len(rows) > MOST_ROWS)
+    cost_heads = ["price per hour", "per million output tokens", "per million input tokens"] if priced else []
+    title = " and ".join([*(["Energy"] if metered else []), *(["cost"] if priced else [])]).capitalize()
+    total = Table("Together", ["group", *(_ENERGY if used else ()), *cost_heads], totals) if totals else None
+    table = Table(f"{title} in the measuring window", ["node", *heads, *cost_heads], each)
+    of = f"{len(metered)} of {len(rows)}" if metered else ""
+    return Consumption(table, total, of, bool(priced), len(each) > MOST_ROWS)
+
+
+def _joules(row: NodeRow) -> tuple[str, ...]:
+    e = row.energy
+    if e is None:
+        return ("-",) * 5
+    mean_w = e.joules / e.window_s if e.window_s else None
+    return tuple(map(amount, (e.joules, mean_w, e.idle_w, e.tokens_per_joule, e.joules_per_query)))
+
+
+def _cost(cost: Cost | None) -> tuple[str, ...]:
+    if cost is None:
+        return ("-",) * 3
+    values = (cost.per_hour, cost.per_million_output_tokens, cost.per_million_input_tokens)
+    return tuple("-" if value is None else f"{cost.currency} {amount(value)}" for value in values)
 
 
 def gpus(nodes: Iterable[LoadedNode]) -> Table | None:

@@ -24,9 +24,10 @@ from benchmark.columns import Columns, doubles
 from benchmark.errors import InputError
 from benchmark.files import read_record, read_ticks
 from benchmark.fleet.rendezvous import READY_FILE
-from benchmark.loadgen_log import SOLO
+from benchmark.goodput import goodput, limits_of
+from benchmark.loadgen_log import SOLO, read_limits
 from benchmark.metrics import LOADGENS, NS_PER_S, defined, heard, latencies_ms, tpots_ms, ttfts_ms
-from benchmark.records import Failure, Metrics, NodeResult, ReadyNode, RunRecord
+from benchmark.records import Failure, Goodput, Metrics, NodeResult, ReadyNode, RunRecord, Slo
 from benchmark.repeats import repeat_of
 from benchmark.rundir import ATTEMPT, FAILURE, NODES, of_repeat
 
@@ -77,6 +78,7 @@ class Measurement:
     times: Times
     time_series: TimeSeries | None
     clock: ReadyNode | None
+    goodput: Goodput | None
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class LoadedNode:
     failure: Failure | None = None
     refused: str | None = None
     clock: ReadyNode | None = None
+    goodput: Goodput | None = None
     problems: tuple[str, ...] = ()
     later: tuple[Measurement, ...] = ()
     """Of a node that counts: its repeats from the second on. The fields above are the first one's."""
@@ -115,8 +118,11 @@ def unknown_dirs(run_dir: Path, run: RunRecord) -> list[str]:
     return [f"{NODES}/{name}: no node of this name was asked; passed over." for name in names]
 
 
-def load_node(run_dir: Path, run: RunRecord, node: str) -> LoadedNode:
-    """Return what the node's files say. Never raises for their content: what is wrong is reported in the result."""
+def load_node(run_dir: Path, run: RunRecord, node: str, slo: Slo | None = None) -> LoadedNode:
+    """Return what the node's files say. Never raises for their content: what is wrong is reported in the result.
+
+    Goodput is held against `slo`; None: against the profile's own limits.
+    """
     directory = run_dir / NODES / node
     problems: list[str] = []
 
@@ -136,7 +142,8 @@ def load_node(run_dir: Path, run: RunRecord, node: str) -> LoadedNode:
     try:
         result, metrics, samples = _read_result(directory, run, node)
         first = _context(directory, node, result.attempt if result else 1, samples, 1, tell)
-        later = tuple(_later(directory, run, node, result, tell)) if result else ()
+        good = _goodput(directory, result, metrics, samples, slo)
+        later = tuple(_later(directory, run, node, result, tell, slo)) if result else ()
     except InputError as error:
         return LoadedNode(node, failure=failure, refused=tell(error), problems=tuple(problems))
     series, clock = first
@@ -150,6 +157,7 @@ def load_node(run_dir: Path, run: RunRecord, node: str) -> LoadedNode:
         time_series=series,
         failure=failure,
         clock=clock,
+        goodput=good,
         problems=tuple(problems),
         later=later,
     )
@@ -174,7 +182,12 @@ def _context(
 
 
 def _later(
-    directory: Path, run: RunRecord, node: str, result: NodeResult, tell: Callable[[InputError], str]
+    directory: Path,
+    run: RunRecord,
+    node: str,
+    result: NodeResult,
+    tell: Callable[[InputError], str],
+    slo: Slo | None,
 ) -> Iterator[Measurement]:
     """Yield the repeats of a complete result from the second on. Raises InputError where one is not to be believed."""
     if result.status != "complete":
@@ -190,7 +203,25 @@ def _later(
         except InputError as error:
             raise InputError(f"{node}, repeat {number}: {error}") from None
         series, clock = _context(directory, node, result.attempt, samples, number, tell)
-        yield Measurement(as_only, metrics, Times.of(samples, metrics), series, clock)
+        good = _goodput(directory, as_only, metrics, samples, slo, of_repeat("", number))
+        yield Measurement(as_only, metrics, Times.of(samples, metrics), series, clock, good)
+
+
+def _goodput(
+    directory: Path,
+    result: NodeResult | None,
+    metrics: Metrics | None,
+    samples: Columns,
+    slo: Slo | None,
+    prefix: str = "",
+) -> Goodput | None:
+    """Return the goodput of a complete measurement; None also where neither `slo` nor the profile has limits."""
+    if result is None or metrics is None or result.status != "complete":
+        return None
+    if slo is None:
+        server = result.loadgen is not None and result.loadgen.scenario == "Server"
+        slo = limits_of(result.resolved.profile, read_limits(directory, prefix) if server else None)
+    return goodput(samples, metrics, slo) if slo else None
 
 
 def one_line(failure: Failure) -> str:

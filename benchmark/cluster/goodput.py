@@ -1,0 +1,88 @@
+"""Goodput in words: how many users a node serves at once, and how well, for people who know no percentiles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from benchmark.cluster.names import some
+from benchmark.goodput import NEEDED, SERVED, served
+from benchmark.records import Goodput, Group, NodeRow, Slo
+from benchmark.text import figure
+from benchmark.words import plural
+
+BASIS = "users at once: answers in progress for at least half of the measured time"
+
+
+def goodput_words(one: Goodput) -> str:
+    """Return the share of queries and the tokens per second within the limits, with these."""
+    return (
+        f"{share_words(one.share)} of {plural(one.queries, 'query', 'queries')}, {figure(one.tokens_per_s)} tokens/s, "
+        f"within {slo_words(one.slo)}"
+    )
+
+
+def slo_words(slo: Slo) -> str:
+    """Return the limits by their metrics: "TTFT 500 ms and TPOT 30 ms"."""
+    limits = [(name, limit) for name, limit in (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms)) if limit is not None]
+    return " and ".join(f"{name} {limit:g} ms" for name, limit in limits)
+
+
+def share_words(share: float) -> str:
+    """Return a share in percent, never rounded up: 98.96 % have not become 99 %."""
+    return f"{math.floor(share * 1000 + 1e-9) / 10:g} %"
+
+
+def serves(group: Group, rows: Sequence[NodeRow]) -> str:
+    """Return how many users like nodes serve at once, in a sentence, with its basis; empty: there is no goodput.
+
+    Only what was measured is claimed: of several nodes each must carry the sentence for it to be one about all.
+    """
+    nodes = {row.node: row.goodput for row in rows if row.node in set(group.nodes) and row.goodput}
+    if group.goodput is None or not nodes:
+        return ""
+    if len(nodes) == 1:
+        return sentence(group.goodput)
+    if all(map(served, nodes.values())):
+        users = [one.users or 0 for one in nodes.values()]
+        each = f"{min(users)}" if min(users) == max(users) else f"{min(users)} to {max(users)}"
+        return _claim(f"These {len(nodes)} nodes serve", group.goodput, f" ({each} each)")
+    good = [name for name, one in nodes.items() if served(one)]
+    worst = min(nodes, key=lambda name: nodes[name].share)
+    some_do = f"{len(good)} of {len(nodes)} nodes serve their users within the limits ({some(good)}). " if good else ""
+    return f"{some_do}{sentence(nodes[worst], worst)}"
+
+
+def sentence(one: Goodput, who: str = "This node") -> str:
+    """Return how many users one node serves at once; where that was not measured, what was."""
+    if served(one):
+        return _claim(f"{who} serves", one)
+    met = f"{one.met:,} of {one.queries:,} answers had {_promise(one.slo)}"
+    if not one.users:
+        idle = "" if one.in_flight is None else f" ({figure(one.in_flight)} answers in progress on average)"
+        return f"{who} had less than one user at a time{idle}: {met}."
+    at_once = plural(one.users, "user")
+    if one.share < SERVED:
+        return f"{who} does not serve {at_once} at once: only {met}, {share_words(one.share)}; {BASIS}."
+    return f"{who} had {at_once} at once: {met}. To say it of {100 * SERVED:g} % takes {NEEDED} answers; {BASIS}."
+
+
+def _claim(serve: str, one: Goodput, more: str = "") -> str:
+    count = plural(one.users or 0, "user")
+    return (
+        f"{serve} {count} at once{more}: {_promise(one.slo)}, for {100 * SERVED:g} % of answers. Measured: "
+        f"{share_words(one.share)} of {one.queries:,}; {BASIS}."
+    )
+
+
+def _promise(slo: Slo) -> str:
+    """Return the limits as what a user gets: "first token under 0.5 s and at least 20 tokens/s each"."""
+    first = [] if slo.ttft_ms is None else [f"first token under {slo.ttft_ms / 1000:g} s"]
+    rest = [] if slo.tpot_ms is None else [f"at least {_rate(1000 / slo.tpot_ms)} tokens/s each"]
+    return " and ".join([*first, *rest])
+
+
+def _rate(tokens_per_s: float) -> str:
+    """Return a rate with three digits, never rounded up."""
+    digits = max(0, 2 - math.floor(math.log10(tokens_per_s)))
+    return f"{math.floor(tokens_per_s * 10**digits + 1e-9) / 10**digits:g}"

@@ -1,0 +1,96 @@
+"""`python3 -m benchmark goodput`: what was answered within limits of TTFT and TPOT, and for how many users at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from benchmark.cluster.aggregate import Gathered, gather
+from benchmark.cluster.goodput import goodput_words, sentence, serves
+from benchmark.commands import where
+from benchmark.errors import EXIT_VALID, InputError
+from benchmark.records import Slo
+from benchmark.text import entry, wrap
+
+EXAMPLE = "--slo ttft=500 tpot=30, in milliseconds"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `goodput`."""
+    parser.add_argument("run", metavar="RUN", help=where.RUN)
+    parser.add_argument(
+        "--slo",
+        nargs="+",
+        metavar="LIMIT",
+        help="ttft=MS and tpot=MS, or one of them: most milliseconds to the first token, and per token after it; "
+        "default: the limits of the run's own profile",
+    )
+    where.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print a record instead of text")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print the goodput of every node and of like nodes together; return 0. Raises InputError."""
+    slo = parse_slo(arguments.slo) if arguments.slo is not None else None
+    gathered = gather(where.run_dir(arguments, arguments.run), slo)
+    result = gathered.result
+    if not any(row.goodput for row in result.nodes):
+        raise InputError(_why_none(gathered, slo))
+    if arguments.json:
+        nodes = {row.node: row.goodput.model_dump() if row.goodput else None for row in result.nodes}
+        groups = [
+            {"label": group.label, "nodes": group.nodes, "goodput": group.goodput and group.goodput.model_dump()}
+            | {"serves": serves(group, result.nodes)}
+            for group in result.groups
+        ]
+        print(json.dumps({"run_id": result.run_id, "nodes": nodes, "groups": groups}, indent=2))
+    else:
+        print("\n".join(_lines(gathered)))
+    return EXIT_VALID
+
+
+def parse_slo(words: Sequence[str]) -> Slo:
+    """Return the limits that words such as `ttft=500` give. Raises InputError."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, given, value = word.partition("=")
+        if name not in ("ttft", "tpot") or not given or f"{name}_ms" in found:
+            raise InputError(f"--slo: {word!r} is no limit, or one given twice: write {EXAMPLE}.")
+        found[f"{name}_ms"] = value
+    try:
+        return Slo.model_validate(found)
+    except ValidationError:
+        raise InputError(f"--slo: limits are numbers above 0: write {EXAMPLE}.") from None
+
+
+def _lines(gathered: Gathered) -> list[str]:
+    result = gathered.result
+    lines = [f"Goodput of {result.run_id}"]
+    for group in result.groups:
+        members = [row for row in result.nodes if row.node in group.nodes]
+        lines += ["", wrap(group.label), ""]
+        for row in members:
+            words = "undefined: when their tokens came was not seen for all answers, or there were no queries"
+            if row.goodput:
+                # Of one node the sentence stands beneath, as that of its group.
+                own = f"\n{sentence(row.goodput, row.node)}" if len(members) > 1 else ""
+                words = goodput_words(row.goodput) + own
+            lines.append(entry(row.node, words))
+        if group.goodput:
+            total = [entry("Together", goodput_words(group.goodput))] if len(members) > 1 else []
+            lines += ["", *total, entry("Users", serves(group, members))]
+    return lines
+
+
+def _why_none(gathered: Gathered, slo: Slo | None) -> str:
+    if not any(row.counted and row.metrics for row in gathered.result.nodes):
+        return f"{gathered.result.run_id} has no node that measured queries and is counted."
+    undefined = "its goodput is undefined: when tokens came was not seen, or it had no queries."
+    if slo is not None:
+        return f"{gathered.result.run_id}: {undefined}"
+    return (
+        f"{gathered.result.run_id}: its profile has no limits of TTFT and TPOT, or {undefined} Give limits: {EXAMPLE}."
+    )

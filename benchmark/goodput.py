@@ -1,0 +1,147 @@
+"""Goodput: what was answered within the limits of TTFT and TPOT, and how many users at once. Arithmetic alone.
+
+Formulas: docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmark.columns import ABSENT, Columns, Flags, Floats
+from benchmark.metrics import LOADGENS, PERCENTILES, SAMPLES_NEEDED, heard, tpots_ms, ttfts_ms
+from benchmark.profiles import Profile
+from benchmark.records import MAX_UNSEEN, Goodput, Metrics, Slo
+
+# The share of answers that have to meet the limits before users are said to be served: what P99 limits ask for.
+SERVED = 0.99
+# Of fewer queries nothing can be said about so large a share.
+NEEDED = SAMPLES_NEEDED["p99"]
+_PARTS = (*PERCENTILES, "max")
+
+
+def limits_of(profile: Profile, loadgens: dict[str, float] | None = None) -> Slo | None:
+    """Return a profile's own limits of TTFT and TPOT; None where it has neither.
+
+    Those of its verdict at the highest percentile, and those that LoadGen was run under (`loadgens`, in milliseconds by
+    metric); the stricter of both.
+    """
+    found = dict(loadgens or {})
+    for metric in ("ttft_ms", "tpot_ms"):
+        own = {limit.metric: limit.at_most for limit in profile.limits if limit.at_most is not None}
+        asked = [own[path] for part in _PARTS if (path := f"{metric}.{part}") in own]
+        if asked:
+            found[metric] = min(found.get(metric, math.inf), asked[-1])
+    kept = {metric: limit for metric, limit in found.items() if 0 < limit < math.inf}
+    return Slo.model_validate(kept) if kept else None
+
+
+def goodput(samples: Columns, metrics: Metrics, slo: Slo) -> Goodput | None:
+    """Return what met the limits, of the samples that `metrics` are of; None where it is undefined.
+
+    It is undefined without a query, and where a time that has a limit was not seen for more than 1 % of the answers:
+    that it was not seen does not mean that it was met. Of fewer such answers each counts as missed.
+    """
+    seen = heard(samples) if metrics.times_of == LOADGENS else samples
+    planned = metrics.queries.planned
+    good = met(seen, slo)
+    if good is None or not planned:
+        return None
+    count = int(np.count_nonzero(good))
+    completed, tokens = metrics.queries.completed, metrics.output_tokens
+    good_tokens = sum(samples.output_tokens[good].tolist())
+    mean, users = in_flight(samples)
+    # As shares of the run's own rates, which are LoadGen's where it drove the run.
+    return Goodput(
+        slo=slo,
+        queries=planned,
+        met=count,
+        share=count / planned,
+        qps=metrics.qps * (count / completed) if metrics.qps is not None and completed else None,
+        tokens_per_s=metrics.tokens_per_s * (good_tokens / tokens)
+        if metrics.tokens_per_s is not None and tokens
+        else None,
+        in_flight=mean,
+        users=users,
+    )
+
+
+def met(samples: Columns, slo: Slo) -> Flags | None:
+    """Return which samples completed within all limits; None where that was not seen for too many.
+
+    An answer of one token has no second one to wait for: the limit of TPOT does not concern it.
+    """
+    good = samples.completed.copy()
+    several: Flags = samples.completed & (samples.output_tokens > 1)
+    limits: tuple[tuple[float | None, Floats, Flags], ...] = (
+        (slo.ttft_ms, ttfts_ms(samples), samples.completed),
+        (slo.tpot_ms, tpots_ms(samples), several),
+    )
+    for limit, times, concerned in limits:
+        if limit is None:
+            continue
+        unseen = concerned & np.isnan(times)
+        if np.count_nonzero(unseen) > MAX_UNSEEN * np.count_nonzero(samples.completed):
+            return None
+        with np.errstate(invalid="ignore"):
+            good &= ~concerned | (times <= limit)
+    return good
+
+
+def in_flight(samples: Columns) -> tuple[float | None, int | None]:
+    """Return how many queries were in progress from the first one's beginning to the last completion.
+
+    The mean over that time (Little's law: the sum of their latencies over it), and the largest number that was reached
+    or exceeded for at least half of it. A query is in progress from when it was scheduled until it completed; of one
+    that failed the end is not known, and it counts as nothing. None where no time passed.
+    """
+    done = samples.completed
+    begins = np.where(samples.scheduled_ns == ABSENT, samples.issued_ns, samples.scheduled_ns)[done]
+    ends = samples.completed_ns[done]
+    moments = np.concatenate((begins, ends))
+    changes = np.concatenate((np.ones_like(begins), -np.ones_like(ends)))
+    order = np.argsort(moments, kind="stable")
+    lasted = np.diff(moments[order])
+    passed = sum(lasted.tolist())
+    if not passed:
+        return None, None
+    there = np.cumsum(changes[order])[:-1]
+    mean = sum((ends - begins).tolist()) / passed
+    most_first = np.argsort(-there, kind="stable")
+    reached = 0
+    for number, time in zip(there[most_first].tolist(), lasted[most_first].tolist(), strict=True):
+        reached += time
+        if 2 * reached >= passed:
+            return mean, number
+    return mean, 0
+
+
+def together(each: Sequence[Goodput | None]) -> Goodput | None:
+    """Return the sum over nodes; None where it is undefined for one, or they were held against different limits."""
+    known = [one for one in each if one is not None]
+    if not known or len(known) < len(each) or any(one.slo != known[0].slo for one in known):
+        return None
+    queries, count = sum(one.queries for one in known), sum(one.met for one in known)
+    users = [one.users for one in known if one.users is not None]
+    return Goodput(
+        slo=known[0].slo,
+        queries=queries,
+        met=count,
+        share=count / queries,
+        qps=_sum([one.qps for one in known]),
+        tokens_per_s=_sum([one.tokens_per_s for one in known]),
+        in_flight=_sum([one.in_flight for one in known]),
+        users=sum(users) if len(users) == len(known) else None,
+    )
+
+
+def served(one: Goodput) -> bool:
+    """Return whether what was measured carries the sentence that its users are served within the limits."""
+    return one.queries >= NEEDED and one.share >= SERVED and bool(one.users)
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) if len(known) == len(values) else None
