@@ -60,6 +60,7 @@ from benchmark.records.sample import (
     Sample,
 )
 from benchmark.records.serving import PrefixCache, Serving
+from benchmark.records.sweep import Crossing, Curve, CurvePoint, Curves, Load
 from benchmark.records.telemetry import CpuTime, Energy, GpuTelemetry, GpuTick, Telemetry, Tick
 from benchmark.records.verdict import Check, Verdict
 
@@ -82,6 +83,10 @@ __all__ = [
     "Controller",
     "Count",
     "CpuTime",
+    "Crossing",
+    "Curve",
+    "CurvePoint",
+    "Curves",
     "DatasetInfo",
     "Disagreement",
     "Distribution",
@@ -105,6 +110,7 @@ __all__ = [
     "History",
     "HistoryPoint",
     "Interruption",
+    "Load",
     "LoadGenResult",
     "Measured",
     "MeasuredAttempt",

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from benchmark.cluster.aggregate import Gathered
 from benchmark.cluster.render.node_table import HEADS, node_heads, node_rows
-from benchmark.cluster.results.load import SAMPLES
 from benchmark.columns import Columns
 from benchmark.files import read_samples
 from benchmark.metrics import latencies_ms, tpots_ms, ttfts_ms
 from benchmark.probed import figures
 from benchmark.records import Sample
-from benchmark.rundir import NODES, of_repeat
+from benchmark.rundir import NODES
 
 SAMPLE_FIELDS = tuple(name for name in Sample.model_fields if name != "token_ids")
 SAMPLE_HEADS = ("run_id", "node", *SAMPLE_FIELDS, "latency_ms", "ttft_ms", "tpot_ms")
@@ -72,11 +71,10 @@ def samples_of(gathered: Gathered, run_dir: Path) -> Rows:
 
 
 def _samples(gathered: Gathered, run_dir: Path) -> Iterator[Sequence[object]]:
-    repeat = gathered.result.repeats.chosen if gathered.result.repeats else 1
     for node in gathered.nodes:
         if node.refused or node.metrics is None:
             continue
-        samples = read_samples(run_dir / NODES / node.node / of_repeat(SAMPLES, repeat if node.counted else 1))
+        samples = read_samples(run_dir / NODES / node.node / node.samples)
         columns = Columns.of(samples)
         times = [each(columns).tolist() for each in (latencies_ms, ttfts_ms, tpots_ms)]
         for sample, *of_sample in zip(samples, *times, strict=True):
