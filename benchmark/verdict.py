@@ -31,6 +31,8 @@ from benchmark.records import (
 )
 from benchmark.records.probes import WRONG
 
+# Before a metric's path: its geometric mean over the steps of a sweep.
+CURVE = "curve."
 NO_FLOORS: Mapping[str, float] = MappingProxyType({})
 _PARTS = [part for part in Distribution.model_fields if part != "insufficient"]
 _LABELS = {
@@ -51,6 +53,9 @@ _LABELS = {
     "answers.short": "answers that are too short",
     "answers.miscounted": "answers whose counts differ",
     "answers.miscounted_tokens": "tokens in which counts differ",
+    "curve.tokens_per_s": "tokens/s over the curve",
+    "curve.ttft_ms": "TTFT over the curve",
+    "curve.tpot_ms": "TPOT over the curve",
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",

@@ -29,6 +29,8 @@ def swept(node: LoadedNode) -> profiles.Sweep | None:
 
 def steps_of(node: LoadedNode) -> dict[float, Measurement]:
     """Return the steps that the node completed, the least load first; of several attempts the last one's."""
+    if node.steps:
+        return dict(node.steps)
     if swept(node) is None:
         return {}
     found = list(node.earlier)
@@ -40,13 +42,20 @@ def steps_of(node: LoadedNode) -> dict[float, Measurement]:
     return dict(sorted(by_step.items()))
 
 
+def step_of(measured: Measurement) -> Step | None:
+    """Return the figures that a ladder is judged by; None where a step has none."""
+    load, metrics = measured.result.load, measured.metrics
+    return None if load is None or metrics is None else Step(load, metrics, measured.times.sustained)
+
+
 def at_step(node: LoadedNode, step: float) -> LoadedNode:
     """Return the node as if that step were its only measurement; as it is where it does not count or lacks it."""
-    chosen = steps_of(node).get(step) if node.counted else None
+    steps = steps_of(node)
+    chosen = steps.get(step) if node.counted else None
     if chosen is None:
-        return replace(node, later=(), earlier=())
+        return replace(node, later=(), earlier=(), steps=steps)
     fields = {name: getattr(chosen, name) for name in ("result", "metrics", "times", "time_series", "clock", "samples")}
-    return replace(node, later=(), earlier=(), **fields)
+    return replace(node, later=(), earlier=(), steps=steps, **fields)
 
 
 def chosen_step(nodes: Sequence[LoadedNode]) -> float | None:
@@ -59,6 +68,19 @@ def chosen_step(nodes: Sequence[LoadedNode]) -> float | None:
     if not common:
         return None
     return max(common, key=lambda step: (_rate([steps[step] for steps in each], "tokens_per_s") or 0.0, -step))
+
+
+def at_common_step(
+    before: Sequence[LoadedNode], after: Sequence[LoadedNode]
+) -> tuple[list[LoadedNode], list[LoadedNode]]:
+    """Return the nodes of two sweeps at one step that all have: that with most tokens/s before; others as they are."""
+    both = [*before, *after]
+    step = chosen_step(before)
+    if step is None or not all(step in steps_of(node) for node in both):
+        step = next((one for one in steps_of(both[0]) if all(one in steps_of(node) for node in both)), None)
+    if step is None:
+        return list(before), list(after)
+    return [at_step(node, step) for node in before], [at_step(node, step) for node in after]
 
 
 def first_steps_left(run_dir: Path, run: RunRecord, nodes: Mapping[str, object]) -> int:
@@ -107,7 +129,7 @@ def _curve(of: _Of, sweep: profiles.Sweep, nodes: Sequence[LoadedNode]) -> Curve
     each = [steps_of(node) for node in nodes]
     loads = sorted({step for steps in each for step in steps})
     measured = [[steps[load] for steps in each if load in steps] for load in loads]
-    points = [_point(load, those) for load, those in zip(loads, measured, strict=True)]
+    points = [point_of(load, those) for load, those in zip(loads, measured, strict=True)]
     rates = [point.tokens_per_s_per_gpu for point in points]
     best = front([(point.tokens_per_s_per_user, point.tokens_per_s_per_gpu) for point in points])
     ended = {node.result.sweep_ended for node in nodes if node.result and node.result.sweep_ended}
@@ -127,7 +149,8 @@ def _curve(of: _Of, sweep: profiles.Sweep, nodes: Sequence[LoadedNode]) -> Curve
     )
 
 
-def _point(load: float, measured: Sequence[Measurement]) -> CurvePoint:
+def point_of(load: float, measured: Sequence[Measurement]) -> CurvePoint:
+    """Return what a step of several nodes together, or of one, comes to."""
     gpus = sum(one.result.engine.replicas for one in measured if one.result.engine)
     tokens_per_s = _rate(measured, "tokens_per_s")
     latency, ttft, tpot = (_pooled(measured, name) for name in _POOLED)
@@ -160,9 +183,7 @@ def _point(load: float, measured: Sequence[Measurement]) -> CurvePoint:
 
 def _rate(measured: Sequence[Measurement], name: str) -> float | None:
     """Return the sum of a rate; None where it is undefined for one: it would be the others'."""
-    steps = [
-        Step(one.result.load, one.metrics, one.times.sustained) for one in measured if one.result.load and one.metrics
-    ]
+    steps = [step for one in measured if (step := step_of(one))]
     rates = [rate for step in steps if (rate := getattr(step, name)) is not None]
     return math.fsum(rates) if rates and len(rates) == len(measured) else None
 

@@ -23,7 +23,7 @@ from benchmark.records.cluster import (
     SoloChange,
     Spread,
 )
-from benchmark.records.comparison import Comparison, GroupChange, MetricChange, NodeChange
+from benchmark.records.comparison import Comparison, CurveChange, GroupChange, MetricChange, NodeChange
 from benchmark.records.environment import Code, Environment, Gpu, GpuProcess
 from benchmark.records.history import DriftAt, History, HistoryPoint, NodeHistory, NodeRuns, RunOfNode, Shift
 from benchmark.records.node import (
@@ -85,6 +85,7 @@ __all__ = [
     "CpuTime",
     "Crossing",
     "Curve",
+    "CurveChange",
     "CurvePoint",
     "Curves",
     "DatasetInfo",

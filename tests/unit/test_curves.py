@@ -57,7 +57,7 @@ def test_the_front_is_what_no_point_beats(points: list[tuple[Any, Any]]) -> None
 
 
 @given(st.lists(RATES, min_size=1, max_size=10), RATES)
-def test_a_limit_is_crossed_between_what_keeps_it_and_what_does_not(values: list[float], bound: float) -> None:
+def test_a_limit_is_crossed_after_the_last_that_keeps_it(values: list[float], bound: float) -> None:
     limit, loads = Limit(metric="ttft_ms.p99", at_most=bound), [2**n for n in range(len(values))]
     found = crossing(limit, loads, values)
     first = next((load for load, value in zip(loads, values, strict=True) if value > bound), None)
@@ -67,6 +67,7 @@ def test_a_limit_is_crossed_between_what_keeps_it_and_what_does_not(values: list
     elif first == loads[0]:
         assert (found.within, found.at) == (None, None)
     else:
+        assert found.within is not None
         assert found.within == first / 2
         assert found.at is not None
         assert found.within <= found.at <= first

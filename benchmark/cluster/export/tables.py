@@ -13,12 +13,13 @@ from benchmark.columns import Columns
 from benchmark.files import read_samples
 from benchmark.metrics import latencies_ms, tpots_ms, ttfts_ms
 from benchmark.probed import figures
-from benchmark.records import Sample
+from benchmark.records import CurvePoint, Sample
 from benchmark.rundir import NODES
 
 SAMPLE_FIELDS = tuple(name for name in Sample.model_fields if name != "token_ids")
 SAMPLE_HEADS = ("run_id", "node", *SAMPLE_FIELDS, "latency_ms", "ttft_ms", "tpot_ms")
 
+CURVE_HEADS = ("run_id", "kind", "of", "by", *CurvePoint.model_fields, "knee", "ended")
 PROBE_HEADS = ("run_id", "node", "gpu", "to_gpu", "probe", "value", "unit", "better")
 
 
@@ -63,6 +64,19 @@ def _probes(gathered: Gathered) -> Iterator[Sequence[object]]:
             for place in one.places:
                 where = (gathered.run.run_id, row.node, place.gpu, place.peer)
                 yield [*where, one.name, place.value, one.unit or None, one.better]
+
+
+def curves_of(gathered: Gathered) -> Rows:
+    """Return a row for each step of a sweep: of every node that measured it, and of each group together."""
+    return Rows(CURVE_HEADS, _curves(gathered))
+
+
+def _curves(gathered: Gathered) -> Iterator[Sequence[object]]:
+    sweep = gathered.result.sweep
+    for curve in sweep.curves if sweep else ():
+        for point in curve.points:
+            of_step = [getattr(point, name) for name in CurvePoint.model_fields]
+            yield [gathered.run.run_id, curve.kind, curve.of, sweep and sweep.by, *of_step, curve.knee, curve.ended]
 
 
 def samples_of(gathered: Gathered, run_dir: Path) -> Rows:

@@ -44,25 +44,46 @@ def curve_tables(result: ClusterResult) -> list[CurveTable]:
 
 
 def _table(sweep: Curves, curve: Curve) -> CurveTable:
-    rows = tuple((_marked(sweep, point), point) for point in curve.points)
-    members = [one for one in sweep.curves if one.kind == "node" and one.group == curve.group]
-    nodes = members if curve.kind == "group" else []
+    nodes = _nodes(sweep, curve)
+    what = f"{curve.of}: the curve of its nodes together" if len(nodes) > 1 else f"{curve.of}: the curve"
+    lines = lines_of(sweep, curve)
+    shown = nodes[:MOST_NODES]
+    lines += [(one.of, _node(sweep, one)) for one in shown]
+    if len(nodes) > MOST_NODES:
+        lines.append(("more", f"{some([one.of for one in nodes[MOST_NODES:]])}: in the JSON"))
+    return CurveTable(
+        what,
+        "in flight" if sweep.by == "concurrency" else "of burst",
+        tuple((marked(sweep, point), point) for point in curve.points),
+        tuple(notes_of(curve)),
+        tuple(lines),
+    )
+
+
+def _nodes(sweep: Curves, curve: Curve) -> list[Curve]:
+    if curve.kind == "node":
+        return []
+    return [one for one in sweep.curves if one.kind == "node" and one.group == curve.group]
+
+
+def notes_of(curve: Curve) -> list[str]:
+    """Return what the marks beside a curve's steps mean, of those that it has."""
     notes = ["+ on the Pareto front: no other step has more tokens/s per GPU and per user"]
     if any(not point.confident for point in curve.points):
         notes.append("* of fewer than 662 samples: its P99 is without confidence")
     if any(not point.valid for point in curve.points):
         notes.append("! not every node is valid in it")
+    return notes
+
+
+def lines_of(sweep: Curves, curve: Curve) -> list[tuple[str, str]]:
+    """Return what a curve comes to: its knee, where each limit is crossed, why it ended."""
     lines = [("Knee", _knee(sweep, curve)), *(("Limit", _crossed(sweep, one)) for one in curve.crossings)]
-    lines += [(one.of, _node(sweep, one)) for one in nodes[:MOST_NODES]]
-    if len(nodes) > MOST_NODES:
-        lines.append(("more", f"{some([one.of for one in nodes[MOST_NODES:]])}: in the JSON"))
-    if curve.ended:
-        lines.append(("Ended", curve.ended))
-    what = f"{curve.of}: the curve of its nodes together" if len(nodes) > 1 else f"{curve.of}: the curve"
-    return CurveTable(what, "in flight" if sweep.by == "concurrency" else "of burst", rows, tuple(notes), tuple(lines))
+    return [*lines, *([("Ended", curve.ended)] if curve.ended else [])]
 
 
-def _marked(sweep: Curves, point: CurvePoint) -> str:
+def marked(sweep: Curves, point: CurvePoint) -> str:
+    """Return a step with its marks: + on the front, * without confidence, ! not valid."""
     step = f"{point.step:g}" if sweep.by == "concurrency" else f"{point.step:.0%}"
     return step + "+" * point.on_front + "*" * (not point.confident) + "!" * (not point.valid)
 

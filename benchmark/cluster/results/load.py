@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -104,6 +104,8 @@ class LoadedNode:
     """Steps of a sweep that earlier attempts measured."""
     samples: str = SAMPLES
     """Where the samples are, within the node's directory."""
+    steps: Mapping[float, Measurement] = field(default_factory=dict)
+    """Where a step of a sweep was chosen: all of them, by their load."""
     repeats: tuple[LoadedNode, ...] = ()
     """Where a repeat was chosen and all of them are needed: each as if it were the node's only one."""
 

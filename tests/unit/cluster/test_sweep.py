@@ -1,5 +1,6 @@
 """The curves of a sweep: against theory, of nodes that stopped, failed or were measured in several attempts."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from benchmark.cluster.aggregate import aggregate, gather
 from benchmark.cluster.attempts import open_attempt
 from benchmark.cluster.comparison.side import load_side
 from benchmark.cluster.export.tables import samples_of
+from benchmark.cluster.outcome import Outcome
+from benchmark.cluster.render.job_summary import render_job_summary
 from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.sweep import first_steps_left
 from benchmark.records import ClusterResult, Curve, Sample
@@ -79,6 +82,10 @@ def test_every_other_figure_is_of_the_chosen_step(tmp_path: Path) -> None:
     assert [row[0].strip("+*!") for row in rows] == [str(step) for step in LADDER]
     assert "* of fewer than 662 samples: its P99 is without confidence" in text
     assert "P99 latency 3000 ms: kept up to 4 in flight" in " ".join(text.split())
+    page = render_job_summary(Outcome(gathered.run, gathered.result))
+    assert [line.split()[1].strip("+*!\\") for line in page.splitlines() if line.count("|") == 10][2:] == [
+        str(step) for step in LADDER
+    ]
 
 
 def test_nodes_may_stop_at_different_steps(tmp_path: Path) -> None:
@@ -136,3 +143,25 @@ def test_steps_that_are_not_the_ladders_are_refused(tmp_path: Path) -> None:
     (row,) = aggregate(run_of(tmp_path, {"jw2": odd})).nodes
     assert row.status == "refused"
     assert "it measured the steps [1, 2, 8, 16]" in row.reason.replace(".0", "")
+
+
+def uneven(seed: int, slower: float) -> dict[int, list[Sample]]:
+    chance = random.Random(seed)
+    return {
+        users: queue(users, SERVERS, [int(slower * chance.uniform(0.95, 1.05) * S) for _ in range(users * 30)])
+        for users in LADDER
+    }
+
+
+def test_a_node_ten_percent_slow_is_named_from_the_curves(tmp_path: Path) -> None:
+    paces = {"jw1": 1.0, "jw2": 1.01, "jw3": 1.1, "jw4": 0.99, "jw5": 1.0}
+    nodes = {name: uneven(seed, pace) for seed, (name, pace) in enumerate(paces.items())}
+    # One that stopped early is held against the others in the steps that all have.
+    nodes["jw4"] = {users: nodes["jw4"][users] for users in LADDER[:4]}
+    run_dir = run_of(tmp_path, nodes)
+    result = aggregate(run_dir)
+    (finding,) = result.findings
+    assert (finding.node, finding.metric) == ("jw3", "curve.tokens_per_s")
+    assert finding.change == pytest.approx(1 / 1.1 - 1, abs=0.01)
+    assert "P50 TPOT over the curve" in " ".join(finding.also)
+    assert "tokens/s over the curve is" in " ".join(render_cluster(result, read_run(run_dir)).split())
