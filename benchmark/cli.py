@@ -42,7 +42,13 @@ COMMANDS = {
     "manifest": ("benchmark.commands.manifest", "list everything that is ever fetched, with what vouches for it"),
     "aggregate": ("benchmark.commands.aggregate", "make the cluster summary from a run's files"),
     "compare": ("benchmark.commands.compare", "what became better or worse between two runs, or two nodes"),
-to    "history": (
+    "goodput": (
+        "benchmark.commands.goodput",
+        "what was answered within limits of TTFT and TPOT, and for how many users at once",
+    ),
+    "list": ("benchmark.commands.list", "all stored runs, the newest first"),
+    "index": ("benchmark.commands.index", "make the page over all runs anew"),
+    "history": (
         "benchmark.commands.history",
         "every node over all stored runs, and when it changed",
     ),

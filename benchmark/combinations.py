@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from pydantic import BaseModel, ValidationError
 
-from benchmark import continuous_options, loadgen_options, simulated_options
+from benchmark import closed_loop_options, continuous_options, loadgen_options, simulated_options
 from benchmark.dataset_options import CnnDailymailOptions, SyntheticOptions
 from benchmark.errors import InputError
 from benchmark.faults import sentence
@@ -18,6 +18,7 @@ from benchmark.provisioned import ENGINES, FROM_SERVERS
 from benchmark.provisioned_engine import ProvisionedEngine
 from benchmark.settings import Settings
 
+CLOSED_LOOP = "closed_loop"
 SERVED, CONTINUOUS, SEQUENTIAL, SIMULATED = "endpoint", "continuous", "sequential", "simulated"
 # What can be asked of each; None: nothing. Engines that are provisioned declare their options.
 ENGINE_OPTIONS: dict[str, type[BaseModel] | None] = {
@@ -26,7 +27,10 @@ ENGINE_OPTIONS: dict[str, type[BaseModel] | None] = {
     SEQUENTIAL: None,
     SERVED: None,
 }
-SCENARIO_OPTIONS: dict[str, type[BaseModel] | None] = {"loadgen": loadgen_options.Options, "closed_loop": None}
+SCENARIO_OPTIONS: dict[str, type[BaseModel] | None] = {
+    "loadgen": loadgen_options.Options,
+    "closed_loop": closed_loop_options.Options,
+}
 DATASET_OPTIONS: dict[str, type[BaseModel] | None] = {
     "cnn_dailymail": CnnDailymailOptions,
     "synthetic": SyntheticOptions,
@@ -40,7 +44,9 @@ Check = Callable[[Settings, Profile], Iterator[str]]
 
 def combination_problems(settings: Settings, profile: Profile) -> list[str]:
     """Return why a profile, with what the settings put in its place, cannot be run with them; a sentence each."""
-    checks: tuple[Check, ...] = (_provisioned, _options, _replicas, _continuous, _servers, _schedule, _accuracy)
+    checks: tuple[Check, ...] = (
+        *(_provisioned, _options, _replicas, _continuous, _servers, _schedule, _in_flight, _sweep, _accuracy),
+    )
     return [problem for check in checks for problem in check(settings, profile)]
 
 
@@ -223,6 +229,49 @@ def _schedule(settings: Settings, profile: Profile) -> Iterator[str]:
             "The engine sequential answers one query before it takes the next, and the scenario Server issues them "
             f"when they are due: take the engine continuous, {FROM_SERVERS}."
         )
+
+
+def _in_flight(settings: Settings, profile: Profile) -> Iterator[str]:
+    if profile.scenario != CLOSED_LOOP:
+        return
+    try:
+        options = closed_loop_options.Options.model_validate(dict(profile.scenario_options))
+    except ValidationError:
+        return  # said of the options
+    most = max(profile.sweep.concurrency, default=1) if profile.sweep else options.concurrency
+    if most > 1 and SEQUENTIAL in (profile.engine, profile.fallback_engine):
+        # Queued before it, they would be one in flight under another name.
+        yield (
+            f"The engine {SEQUENTIAL} answers one query before it takes the next, and {most} are to be in flight: take "
+            f"the engine continuous, {FROM_SERVERS}, or set concurrency to 1."
+        )
+    if profile.samples is not None and (options.min_query_count or options.max_duration_ms):
+        yield (
+            f"Profile {settings.benchmark_profile}: samples is {profile.samples}, and scenario_options say when "
+            "enough were measured (min_query_count, max_duration_ms): give one or the other."
+        )
+
+
+def _sweep(settings: Settings, profile: Profile) -> Iterator[str]:
+    if profile.sweep is None:
+        return
+    scenario = profile.scenario_options.get("scenario")
+    if profile.sweep.concurrency and profile.scenario == "loadgen":
+        yield "The profile's sweep: concurrency needs the scenario closed_loop: LoadGen decides how many are in flight."
+    if profile.sweep.rate and (profile.scenario == CLOSED_LOOP or scenario in ("Offline", "SingleStream")):
+        yield f"The profile's sweep: rate needs a schedule, and {scenario or profile.scenario} has none."
+    asked = {
+        "benchmark_repeats": settings.benchmark_repeats > 1,
+        "benchmark_solo_first": settings.benchmark_solo_first,
+        "benchmark_audit": bool(settings.benchmark_audit),
+        "benchmark_target_qps": settings.benchmark_target_qps == "auto",
+    }
+    for name, given in asked.items():
+        if given:
+            yield (
+                f"{name} is {getattr(settings, name)}, and the profile {profile.name} measures under one load after "
+                "the other: take another profile, or leave it."
+            )
 
 
 def _accuracy(settings: Settings, profile: Profile) -> Iterator[str]:

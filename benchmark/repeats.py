@@ -73,12 +73,16 @@ def repeat_of(result: NodeResult, number: int) -> NodeResult:
     if number == 1:
         return result.model_copy(update={"repeats": ()})
     repeat = result.repeats[number - 2]
-    fields = {name: getattr(repeat, name) for name in type(repeat).model_fields if name != "number"}
+    fields = {name: getattr(repeat, name) for name in type(repeat).model_fields if name not in ("number", "load")}
+    fields["load"] = repeat.load or result.load
     return result.model_copy(update={"repeats": (), **fields})
 
 
-def own_median(result: NodeResult) -> int:
-    """Return which repeat is the median one of this node alone; 1 where there is only one."""
-    metric = deciding_metric(result)
+def own_choice(result: NodeResult) -> int:
+    """Return which repeat is the median one of this node alone, or which step of a sweep has most tokens/s."""
     each = [result.metrics, *(repeat.metrics for repeat in result.repeats)]
+    if result.resolved.profile.sweep is not None:
+        rates = [metrics.tokens_per_s or 0.0 if metrics else 0.0 for metrics in each]
+        return 1 + rates.index(max(rates))
+    metric = deciding_metric(result)
     return median_repeat([value_of(metrics, metric) if metrics else None for metrics in each], metric)

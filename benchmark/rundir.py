@@ -31,6 +31,8 @@ PROGRAM = "llm-datacenter-benchmark"
 # nanoseconds.
 READY = "ready"
 GO = "go"
+# What a node says in the place of what it is, where it takes part in no further measurement.
+OVER = "over"
 # The same of its turn to measure alone: it may, and it has.
 TURN = "turn"
 TURN_OVER = "turn_over"
@@ -65,6 +67,12 @@ class RunOrder(Record):
     solo: bool = Field(False, description="whether it measures alone first, when it is its turn")
     limit_s: Annotated[int, Field(ge=1)] | None = Field(
         None, description="time limit on the node that has room for all turns and repeats; absent: benchmark_timeout_s"
+    )
+    first_step: Annotated[int, Field(ge=1)] = Field(
+        1, description="of a sweep: those before it were measured in earlier attempts"
+    )
+    measurements: Annotated[int, Field(ge=1)] = Field(
+        1, description="of this attempt at most: repeats, or steps that are left"
     )
 
 

@@ -417,6 +417,11 @@ class ResolvedSettings(BaseModel):
     settings: Settings
     profile: Profile
 
+    @property
+    def measurements(self) -> int:
+        """How many measurements there are at most after one load: the repeats, or the steps of a sweep."""
+        return len(self.profile.sweep.steps) if self.profile.sweep else self.settings.benchmark_repeats
+
     def sha256(self) -> str:
         """Return the hex SHA-256 of the canonical JSON form: equal settings, equal hash."""
         return canonical_sha256(self.model_dump(mode="json"))

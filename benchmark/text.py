@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.loads import load_words, sweep_words
 from benchmark.probed import NodeFigure, figures, in_order
 from benchmark.profiles import Profile
 from benchmark.records import (
@@ -28,7 +29,7 @@ from benchmark.records import (
     Spread,
     Telemetry,
 )
-from benchmark.repeats import deciding_metric, own_median, repeat_of, spreads
+from benchmark.repeats import deciding_metric, own_choice, repeat_of, spreads
 from benchmark.served import BECAUSE, INSTEAD_OF, NOT_REPORTED, describe_model, server_version
 from benchmark.verdict import answer_words, label, shown, unit, value_of
 from benchmark.words import percent, plural
@@ -271,8 +272,8 @@ def finish(rendered: str) -> str:
 def render_node(result: NodeResult) -> str:
     """Return the node's result as text of at most WIDTH columns."""
     template = environment(Path(__file__).parent / "templates").get_template("node_result.txt.j2")
-    repeats = _repeats(result)
-    result = repeat_of(result, own_median(result))
+    repeats, sweep = _repeats(result), sweep_words(result)
+    result = repeat_of(result, own_choice(result))
     metrics, profile = result.metrics, result.resolved.profile
     return finish(
         template.render(
@@ -290,6 +291,8 @@ def render_node(result: NodeResult) -> str:
             times=_times(metrics) if metrics else [],
             percentiles=_heads(metrics) if metrics else [],
             repeats=repeats,
+            sweep=sweep,
+            load=load_words(result.load) if result.load else "",
             probes=_probes(result),
             connections=connections_words(result.serving) if result.serving else "",
             checks=[check_words(check) for check in result.verdict.checks] if result.verdict else [],
@@ -329,10 +332,10 @@ def connections_words(serving: Serving) -> str:
 def _repeats(result: NodeResult) -> str:
     """Return which repeat the text shows and how far all differ; nothing where there is only one."""
     each = [result.metrics, *(repeat.metrics for repeat in result.repeats)]
-    if not result.repeats:
+    if not result.repeats or result.resolved.profile.sweep:
         return ""
     lines = [
-        f"{len(each)} after one load; below is repeat {own_median(result)}, this node's median by "
+        f"{len(each)} after one load; below is repeat {own_choice(result)}, this node's median by "
         f"{label(deciding_metric(result))}"
     ]
     lines += map(spread_words, spreads(lambda number, metric: _at(each[number - 1], metric), len(each)))

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from benchmark.combinations import DATASET_OPTIONS, ENGINE_OPTIONS, SCENARIO_OPTIONS
-from benchmark.profiles import Generation, Limit, Profile, plugins
+from benchmark.profiles import Generation, Limit, Profile, Sweep, plugins
 from benchmark.provisioned import ENGINES
 from benchmark.verdict import accuracy_paths, metric_paths
 
@@ -34,6 +34,8 @@ def profiles_page() -> str:
         fields_table(Limit),
         f"`limits` may name {_paths(metric_paths())}; `accuracy_limits` {_paths(accuracy_paths())}. "
         "What each is: [metrics](metrics.md).",
+        "### `sweep`",
+        fields_table(Sweep),
         "## Options",
         "Absent, or none by default: decided when the run starts, and said in the result.",
     ]

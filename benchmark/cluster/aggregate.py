@@ -28,6 +28,7 @@ from benchmark.cluster.results.load_many import load_nodes
 from benchmark.cluster.roofline import roofline
 from benchmark.cluster.solo import solo_changes
 from benchmark.cluster.stored.read import history_key
+from benchmark.cluster.sweep import curves_of
 from benchmark.records import ClusterResult, Drift, Group, NodeRow, Repeats, RunRecord, Slo, Spread
 from benchmark.rundir import STOPPED, read_run
 from benchmark.served import describe_model, server_version
@@ -90,6 +91,7 @@ def _result(run_dir: Path, run: RunRecord, loaded: Sequence[LoadedNode]) -> Clus
         overlap=attempts[0].overlap if len(attempts) == 1 else None,
         attempts=attempts if len(attempts) > 1 else (),
         repeats=_with_overlap(repeats, run, loaded) if repeats else None,
+        sweep=curves_of(loaded, groups),
         agreements=compared,
         partial=partial,
         findings=diagnose(counted, groups, drift, earlier_runs(run_dir, _comparison_keys(groups, rows))),
@@ -209,7 +211,8 @@ def _reason(node: LoadedNode) -> str:
     queries = node.metrics.queries if node.metrics else None
     planned = result.resolved.profile.samples or (queries.planned if queries else 0)
     done = queries.completed if queries else 0
-    first = " of the first repeat" if result.resolved.settings.benchmark_repeats > 1 else ""
+    several = result.resolved.measurements > 1
+    first = (" of the first step" if result.resolved.profile.sweep else " of the first repeat") if several else ""
     queries_words = f"after {done} of {plural(planned, 'query', 'queries')}{first}"
     reported = f"{result.status} {during(result.stage)}, {queries_words}"
     return "\n".join([f"{reported[0].upper()}{reported[1:]}.", *error, *failure])

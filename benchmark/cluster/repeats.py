@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmark.cluster.arithmetic import group_nodes
 from benchmark.cluster.results.load import LoadedNode
+from benchmark.cluster.sweep import at_step, chosen_step, swept
 from benchmark.metrics import pooled_distribution
 from benchmark.records import Group, RepeatRow, Repeats, Spread
 from benchmark.repeats import deciding_metric, median_repeat, spreads
@@ -19,7 +20,9 @@ from benchmark.verdict import value_of
 
 
 def repeats_of(nodes: Sequence[LoadedNode]) -> int:
-    """Return how many repeats all counted nodes have."""
+    """Return how many repeats all counted nodes have; the steps of a sweep are none."""
+    if any(swept(node) for node in nodes):
+        return 1
     return min((1 + len(node.later) for node in nodes if node.counted), default=1)
 
 
@@ -30,6 +33,7 @@ def at_repeat(node: LoadedNode, number: int) -> LoadedNode:
     chosen = node.later[number - 2]
     return replace(
         node,
+        samples=chosen.samples,
         result=chosen.result,
         metrics=chosen.metrics,
         times=chosen.times,
@@ -43,8 +47,11 @@ def at_repeat(node: LoadedNode, number: int) -> LoadedNode:
 def median_of(nodes: Sequence[LoadedNode]) -> tuple[tuple[LoadedNode, ...], Repeats | None]:
     """Return the nodes as they were in the median repeat of the whole run, and how that was found.
 
-    The overlap of each is for who knows of attempts to fill in. None where there is only one repeat.
+    The overlap of each is for who knows of attempts to fill in. None where there is only one repeat. Of a sweep one
+    step stands for the run in the same way: the one with most tokens/s.
     """
+    if (step := chosen_step(nodes)) is not None:
+        return tuple(at_step(node, step) for node in nodes), None
     count = repeats_of(nodes)
     if count < 2:
         return tuple(at_repeat(node, 1) for node in nodes), None
@@ -63,7 +70,7 @@ def median_of(nodes: Sequence[LoadedNode]) -> tuple[tuple[LoadedNode, ...], Repe
 
 def node_spread(node: LoadedNode) -> tuple[Spread, ...]:
     """Return the spread of a counted node's figures; nothing where it has only one repeat."""
-    if not node.counted:
+    if not node.counted or swept(node):
         return ()
     each = [node.metrics, *(repeat.metrics for repeat in node.later)]
 

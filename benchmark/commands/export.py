@@ -1,4 +1,4 @@
-"""`python3 -m benchmark export`: a run's nodes, samples or probes for Grafana, a spreadsheet or a notebook."""
+"""`python3 -m benchmark export`: a run's nodes, samples, probes or curves for Grafana, a spreadsheet or a notebook."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import BinaryIO
 from benchmark.cluster.aggregate import Gathered, gather
 from benchmark.cluster.export.parquet import write_parquet
 from benchmark.cluster.export.prometheus import prometheus_lines, whole
-from benchmark.cluster.export.tables import Rows, nodes_of, probes_of, samples_of
+from benchmark.cluster.export.tables import Rows, curves_of, nodes_of, probes_of, samples_of
 from benchmark.cluster.export.text import csv_lines, markdown_lines
 from benchmark.commands import where
 from benchmark.errors import EXIT_VALID, InputError
@@ -22,6 +22,7 @@ TABLES: dict[str, Callable[[Gathered, Path], Rows]] = {
     "nodes": lambda gathered, _: nodes_of(gathered),
     "samples": samples_of,
     "probes": lambda gathered, _: probes_of(gathered),
+    "curves": lambda gathered, _: curves_of(gathered),
 }
 
 
@@ -38,8 +39,10 @@ def main(arguments: argparse.Namespace) -> int:
     """Write the export; return 0. Raises InputError or SetupError."""
     if arguments.format == "prometheus" and arguments.what == "samples":
         raise InputError("Prometheus keeps values over time, not samples: export nodes, or take csv or parquet.")
-    if arguments.format == "prometheus" and arguments.what == "probes":
-        raise InputError("Prometheus has the probes among the nodes' values: export nodes, or take csv or parquet.")
+    if arguments.format == "prometheus" and arguments.what in ("probes", "curves"):
+        raise InputError(
+            f"Prometheus has the {arguments.what} among the nodes' values: export nodes, or take csv or parquet."
+        )
     run_dir = where.run_dir(arguments, arguments.run)
     output: Path | None = arguments.output
     if output is None:

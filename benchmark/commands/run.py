@@ -21,7 +21,7 @@ from benchmark.node.run import RunRequest, run
 from benchmark.node.serving.masking import MaskedStream
 from benchmark.provisioned import ENGINES
 from benchmark.records import Code, NodeResult, Owner
-from benchmark.repeats import own_median, repeat_of
+from benchmark.repeats import own_choice, repeat_of
 from benchmark.resolve import from_environment, resolve_nodes
 from benchmark.rundir import RunOrder, open_run, user_name
 from benchmark.secret_settings import NAMES, Secrets, parse_secrets
@@ -122,7 +122,7 @@ def _masked_output(secrets: Secrets) -> Iterator[None]:
 def _exit_code(result: NodeResult) -> int:
     if result.status != "complete" or result.verdict is None:
         raise RunError(result.error or "The run did not complete.")
-    verdict = repeat_of(result, own_median(result)).verdict
+    verdict = repeat_of(result, own_choice(result)).verdict
     return EXIT_VALID if verdict and verdict.valid else EXIT_INVALID
 
 
@@ -141,6 +141,7 @@ def _from_order(path: Path, starting_lock: int | None) -> RunRequest:
         text=False,
         code=order.code,
         owner=order.owner.words if order.owner else "",
+        first_step=order.first_step,
         engine_dir=_engine_dir(order),
     )
 

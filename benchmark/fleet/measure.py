@@ -16,13 +16,12 @@ from pathlib import Path
 
 from benchmark.cluster.drift import drift_reason
 from benchmark.errors import InputError
-from benchmark.files import read_record, write_atomic, write_record
+from benchmark.files import write_atomic, write_record
 from benchmark.fleet.errors import ControllerGone, Ended, Excluded, Lost, NodeError, Refused
 from benchmark.fleet.giving_way import GivingWay
 from benchmark.fleet.remote_run import GRACE_S, Node, RemoteRun, Reports
 from benchmark.fleet.rendezvous import (
     READY_FILE,
-    START_FILE,
     agree,
     clock_offset,
     drift_of_ready,
@@ -32,7 +31,7 @@ from benchmark.fleet.session import ANSWER_S, calls_at_once
 from benchmark.fleet.ssh import unreachable
 from benchmark.progress import Progress
 from benchmark.records import AgreedStart, Drift, Failure, ReadyNode
-from benchmark.rundir import FAILURE, of_repeat
+from benchmark.rundir import FAILURE, OVER, of_repeat
 
 # The role that failures are of.
 STAGE = "benchmark"
@@ -118,6 +117,7 @@ class Measurement:
         self._abandoned = self._stopped = False
         self._agreed: dict[int, AgreedStart] = {}
         self._offsets: dict[str, int] = {}
+        self._last_start_unix_ns: dict[str, int] = {}
         self._trial_began = 0.0
         self._drift: tuple[Drift, ...] | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -207,8 +207,9 @@ class Measurement:
             if not (order.attempt > 1 and await run.adopt()):
                 await run.start()
                 if order.wait_s is not None:
-                    for repeat in range(1, order.resolved.settings.benchmark_repeats + 1):
-                        await self._measure_together(run, repeat)
+                    for repeat in range(1, order.measurements + 1):
+                        if not await self._measure_together(run, repeat):
+                            break
             # It waits for nobody any more.
             self._barrier.leave(run.node.name)
             state = await self._until_end(run)
@@ -217,10 +218,15 @@ class Measurement:
         self._barrier.leave(run.node.name)
         await run.finish(state)
 
-    async def _measure_together(self, run: RemoteRun, repeat: int) -> None:
-        """Have the node begin a repeat when all others do. Raises Excluded where it does not take part."""
+    async def _measure_together(self, run: RemoteRun, repeat: int) -> bool:
+        """Have the node begin a repeat when all others do; return whether it wants to.
+
+        Raises Excluded where it cannot take part.
+        """
         name = run.node.name
         facts = await (self._until_all_ready(run) if repeat == 1 else self._ready_with_all(run, repeat))
+        if facts is None:
+            return False
         # Now, since nobody loads any more, whom a round trip would wait for.
         async with self._clocks:
             await self._read_clock(run, repeat, facts)
@@ -243,8 +249,10 @@ class Measurement:
         except TimeoutError:
             why = run.lost or "took the word to start and gave no answer"
             raise Excluded(unreachable(why, run.node.ssh.address)) from None
+        self._last_start_unix_ns[name] = unix_ns
+        return True
 
-    async def _until_all_ready(self, run: RemoteRun) -> str:
+    async def _until_all_ready(self, run: RemoteRun) -> str | None:
         """Return what the node says it is, once all are ready; until then it may have to give way to an older run."""
         name = run.node.name
         while True:
@@ -264,8 +272,11 @@ class Measurement:
             await self._giving_way.is_over()
             await run.start()
 
-    async def _ready_with_all(self, run: RemoteRun, repeat: int) -> str:
+    async def _ready_with_all(self, run: RemoteRun, repeat: int) -> str | None:
+        """Return what the node says it is, once all are ready; at once None where it takes part in no more repeats."""
         facts = await self._until_ready(run, repeat)
+        if facts.strip() == OVER:
+            return None
         # Whatever it said last: it waits for nobody else any more.
         self._giving_way.hear(run.node.name, None)
         await self._barrier.wait(run.node.name)
@@ -371,7 +382,7 @@ class Measurement:
         """Return how the run ended. Raises NodeError where it does not."""
         order = run.node.order
         settings = order.resolved.settings
-        # Nodes that wait for each other are at their last repeat by now; one that does not is at its first.
+        # Nodes that wait for each other are past their last start by now; one that does not is at its first.
         limit_s = GRACE_S + (settings.benchmark_timeout_s if order.wait_s else run.node.limit_s + run.node.busy_s)
         try:
             return await run.until_end(limit_s - self._since_start_s(run))
@@ -386,11 +397,8 @@ class Measurement:
 
     def _since_start_s(self, run: RemoteRun) -> float:
         """Return how long ago the last start was that the node was sent, in seconds; 0 where there was none."""
-        path = self.run_dir / of_repeat(START_FILE, run.node.order.resolved.settings.benchmark_repeats)
-        start = read_record(path, AgreedStart) if path.is_file() and run.node.order.wait_s else None
-        if start is None or run.node.name not in start.nodes or start.attempt != run.node.order.attempt:
-            return 0
-        return max(0.0, (time.time_ns() - start.start_unix_ns) / 1e9)
+        start_unix_ns = self._last_start_unix_ns.get(run.node.name)
+        return 0 if start_unix_ns is None else max(0.0, (time.time_ns() - start_unix_ns) / 1e9)
 
     async def _exclude(self, run: RemoteRun, reason: str) -> str:
         """Stop a node's run, fetch what there is, and return why."""

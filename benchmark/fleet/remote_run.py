@@ -227,8 +227,9 @@ class RemoteRun:
         names = await self.fetch()
         if names and state.isdigit():
             await self.clean()
-        settings = self.node.order.resolved.settings
-        if reason := why_failed(state, self.node.place, settings.benchmark_timeout_s, settings.benchmark_repeats):
+        order = self.node.order
+        timeout_s = order.resolved.settings.benchmark_timeout_s
+        if reason := why_failed(state, self.node.place, timeout_s, order.measurements):
             raise NodeError(reason)
 
     def _foreign(self, whose: str) -> str:

@@ -59,9 +59,10 @@ def turns_s(nodes: Collection[ResolvedSettings]) -> int:
 
 
 def repeats_s(nodes: Collection[ResolvedSettings]) -> int:
-    """Return how long the repeats after the first may take, in seconds: benchmark_timeout_s each, of the slowest."""
-    repeating = [asked.settings for asked in nodes if measures(asked)]
-    return max(((one.benchmark_repeats - 1) * (one.benchmark_timeout_s + TELLING_S) for one in repeating), default=0)
+    """Return how long measurements after the first may take, in seconds: benchmark_timeout_s each, of the slowest."""
+    repeating = [asked for asked in nodes if measures(asked)]
+    each = ((one.measurements - 1) * (one.settings.benchmark_timeout_s + TELLING_S) for one in repeating)
+    return max(each, default=0)
 
 
 def clock_offset(trips: Iterable[RoundTrip]) -> tuple[int, int]:

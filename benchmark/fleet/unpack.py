@@ -92,7 +92,7 @@ def why_failed(exit_code: str, directory: Path, timeout_s: int, repeats: int = 1
     if exit_code in ("0", "1"):
         return None
     if exit_code == "124":
-        each = f" for each of {repeats} repeats" if repeats > 1 else ""
+        each = f" for each of {repeats} measurements" if repeats > 1 else ""
         return f"The benchmark hung: it was stopped after benchmark_timeout_s = {timeout_s} s{each}."
     if exit_code == "137":
         return why_killed(directory)

@@ -238,6 +238,8 @@ class Conditions:
     """Told before the first query, for those who watch: how long the run takes at least, in seconds."""
     replicas: int = 1
     """GPUs (or, on the CPU, processes) that answer."""
+    concurrency: int | None = None
+    """Queries in flight on each of them, for a scenario that keeps so many; None: as many as its options say."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from benchmark.audit import AUDIT_PREFIX, judge_audit
 from benchmark.columns import Columns
 from benchmark.errors import InputError, RunError
 from benchmark.files import rewrite_samples, sample_writer
+from benchmark.ladder import Step, sustained
 from benchmark.loadgen_log import ACCURACY, ANSWERS
 from benchmark.loadgen_options import Purpose
 from benchmark.node.accuracy import answers_of, has_references, model_ends, read_answers, score
@@ -22,7 +23,7 @@ from benchmark.node.together import Start, sleep_until
 from benchmark.node.watch import cpu_time
 from benchmark.node.watch.telemetry import NoWatch, Watch
 from benchmark.profiles import Profile
-from benchmark.records import Accuracy, Audit, CpuTime, LoadGenResult, Metrics, Sample, Serving, Window
+from benchmark.records import Accuracy, Audit, CpuTime, Load, LoadGenResult, Metrics, Sample, Serving, Window
 from benchmark.settings import DEFAULT_ROUND, Settings
 
 SAMPLES = "samples.jsonl"
@@ -44,17 +45,20 @@ class Bench:
     """What one query alone takes, as the warm-up saw it."""
     replicas: int = 1
 
-    def conditions(self, target_qps: float, purpose: Purpose = "performance", prefix: str = "") -> Conditions:
-        """Return under what the scenario runs for that purpose."""
+    def conditions(
+        self, target_qps: float, purpose: Purpose = "performance", prefix: str = "", load: Load | None = None
+    ) -> Conditions:
+        """Return under what the scenario runs for that purpose; a `load` has the last word."""
         return Conditions(
             self.directory,
-            target_qps,
+            target_qps if load is None or load.rate is None else load.rate,
             purpose,
             prefix,
             self.expected_ms,
             self.mlperf_round,
             self.progress.begin,
             self.replicas,
+            load.concurrency if load else None,
         )
 
     def tell(self, sample: Sample, done: int) -> None:
@@ -79,6 +83,8 @@ class Pass:
     bench: Bench
     target_qps: float
     prefix: str = ""
+    load: Load | None = None
+    """What is asked of the system; None: what the profile's scenario says."""
     watch: Watch | NoWatch = field(default_factory=NoWatch)
     recorder: Recorder | None = None
     window: Window | None = None
@@ -109,7 +115,7 @@ class Pass:
             self.recorder = Recorder(bench.engine, writer, began_ns, bench.tell)
             try:
                 bench.progress.begin(least_s=0)
-                conditions = bench.conditions(self.target_qps, prefix=self.prefix)
+                conditions = bench.conditions(self.target_qps, prefix=self.prefix, load=self.load)
                 outcome = bench.scenario.run(bench.workload, self.recorder, conditions)
             finally:
                 self.recorder.close()
@@ -121,6 +127,13 @@ class Pass:
         self.loadgen = outcome.loadgen
         if outcome.scheduled_ns:
             rewrite_samples(path, self.recorder.amend(outcome.scheduled_ns))
+
+    def step(self) -> Step | None:
+        """Return what the ladder is judged by; None where there is no load, or no query could be issued."""
+        measured = self.metrics()
+        if self.load is None or self.recorder is None or measured is None:
+            return None
+        return Step(self.load, measured, sustained(Columns.of(self.recorder.samples)))
 
     def metrics(self) -> Metrics | None:
         """Return what the samples amount to; None where no query could be issued."""

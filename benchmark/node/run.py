@@ -7,7 +7,7 @@ import signal
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -16,9 +16,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from benchmark.combinations import SIMULATED
+from benchmark.combinations import CLOSED_LOOP, SIMULATED
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.files import write_atomic, write_record
+from benchmark.ladder import Step, why_end
 from benchmark.loadgen_log import SOLO
 from benchmark.node.accuracy import has_references, require_scoring
 from benchmark.node.interfaces import Demands, Engine, Workload
@@ -32,7 +33,7 @@ from benchmark.node.peak import FIRST_GUESS, PeakFinder
 from benchmark.node.probes.hardware import BESIDE_A_SERVER, probe_hardware, probed_directory, serves_already
 from benchmark.node.progress import ProgressWriter
 from benchmark.node.registry import load_dataset, make_scenario
-from benchmark.node.together import Start, end_turn, wait_for_start, wait_for_turn
+from benchmark.node.together import Start, end_starts, end_turn, wait_for_start, wait_for_turn
 from benchmark.node.watch.environment import foreign_processes, require_idle, validate_environment
 from benchmark.node.watch.full_memory import explain, is_full
 from benchmark.node.watch.telemetry import NoWatch, Watch, start_watch
@@ -40,6 +41,7 @@ from benchmark.records import (
     Code,
     DatasetInfo,
     Environment,
+    Load,
     Metrics,
     NodeResult,
     Repeat,
@@ -91,6 +93,8 @@ class RunRequest:
     """Which code this is."""
     owner: str = ""
     """Whose run it is, in words. With it no other run of this project measures here at the same time."""
+    first_step: int = 1
+    """Of a sweep: those before it were measured in earlier attempts."""
     engine_dir: Path | None = None
     """Where the environment of the provisioned engine is that is wanted; None: where the settings say, or none is."""
 
@@ -117,7 +121,7 @@ class _Run:
         self.request = request
         self.profile = request.resolved.profile
         self.progress = ProgressWriter(request.node, request.directory)
-        self.repeats = request.resolved.settings.benchmark_repeats
+        self.measurements = request.resolved.measurements - request.first_step + 1
         # Of each repeat: it is held until the node is ready for that.
         self.starting = [] if request.wait_s is None else [*self._locks()]
         self.turn = Lock(request.directory / ALONE) if request.solo else None
@@ -232,12 +236,7 @@ class _Run:
                 self._update(target_qps=self._target(bench))
                 if self.starting and self.turn is not None:
                     self._measure_alone(bench, self.starting[0], self.turn)
-                self.measured = Pass(bench, self.result.target_qps or 0, watch=self.watch)
-                start = self._begin(self.measured, 1)
-                with self._measuring(1):
-                    self._measure(self.measured, start)
-                for number in range(2, self.repeats + 1):
-                    self._measure_again(bench, number)
+                self._measure_all(bench, self._loads(bench))
             if profile.accuracy != "off":
                 with self._stage("accuracy", len(dataset.prompts) if has_references(dataset) else 0):
                     self._update(accuracy=judge_answers(bench, dataset, self._rate(bench), settings))
@@ -322,7 +321,7 @@ class _Run:
     def _locks(self) -> Iterator[Lock]:
         directory = self.request.directory
         yield Lock(directory / STARTING, self.request.starting_lock)
-        for number in range(2, self.repeats + 1):
+        for number in range(2, self.measurements + 1):
             yield Lock(directory / f"{of_repeat(READY, number)}.lock")
 
     def _begin(self, measured: Pass, number: int) -> Start | None:
@@ -339,8 +338,49 @@ class _Run:
             return wait_for_start(request.directory, request.wait_s or 0, environment, lock, number)
 
     def _measuring(self, number: int) -> AbstractContextManager[None]:
-        which = f", repeat {number} of {self.repeats}" if self.repeats > 1 else ""
+        what, before = ("step", self.request.first_step - 1) if self.profile.sweep else ("repeat", 0)
+        of = before + self.measurements
+        which = f", {what} {before + number} of {of}" if of > 1 else ""
         return self._stage("measuring", self.profile.samples or 0, reported=f"measuring{which}")
+
+    def _loads(self, bench: Bench) -> list[Load | None]:
+        """Return what each measurement asks of the system; None: what the profile's scenario says."""
+        sweep = self.profile.sweep
+        if sweep is None:
+            options = self.profile.scenario_options
+            fixed = Load(concurrency=options.get("concurrency", 1)) if self.profile.scenario == CLOSED_LOOP else None
+            return [fixed] * self.measurements
+        burst = 0.0
+        if sweep.rate:
+            with self._stage("searching"):
+                burst = PeakFinder(bench).burst()
+        loads = [Load(concurrency=step) for step in sweep.concurrency]
+        loads += [Load(rate=float(f"{share * burst:.4g}"), share=share) for share in sweep.rate]
+        return [*loads[self.request.first_step - 1 :]]
+
+    def _measure_all(self, bench: Bench, loads: Sequence[Load | None]) -> None:
+        """Measure the profile as often as is asked, or under one load after the other until the ladder ends."""
+        target, sweep = self.result.target_qps or 0, self.profile.sweep
+        measured = self.measured = Pass(bench, target, load=loads[0], watch=self.watch)
+        start = self._begin(measured, 1)
+        with self._measuring(1):
+            self._measure(measured, start)
+        self._set(load=loads[0])
+        steps: list[Step] = []
+        for number, load in enumerate(loads[1:], start=2):
+            if sweep and (step := measured.step()) and (why := why_end(sweep, [*steps, step])):
+                self._end_sweep(why, number)
+                return
+            steps += [step] if sweep and step else []
+            measured = self._measure_again(bench, number, load)
+        if sweep and (step := measured.step()):
+            self._end_sweep(why_end(sweep, [*steps, step]))
+
+    def _end_sweep(self, why: str, number: int = 0) -> None:
+        """Keep why there are no further steps; the others need not wait for this node at measurement `number`."""
+        self._update(sweep_ended=why)
+        if self.starting and number:
+            end_starts(self.request.directory, self.starting[number - 1], number)
 
     def _measure(self, measured: Pass, start: Start | None) -> None:
         try:
@@ -350,12 +390,12 @@ class _Run:
                 self._set(window=measured.window, cpu=measured.cpu, serving=measured.serving)
         self._set(loadgen=measured.loadgen)
 
-    def _measure_again(self, bench: Bench, number: int) -> None:
+    def _measure_again(self, bench: Bench, number: int, load: Load | None) -> Pass:
         prefix = of_repeat("", number)
         watched = self.request.resolved.settings.benchmark_telemetry
         watch = start_watch(bench.directory, self.result.environment, prefix) if watched else NoWatch()
         try:
-            again = Pass(bench, self.result.target_qps or 0, prefix=prefix, watch=watch)
+            again = Pass(bench, self.result.target_qps or 0, prefix=prefix, load=load, watch=watch)
             start = self._begin(again, number)
             with self._measuring(number):
                 again.run(start, lambda window: self._update(False))
@@ -365,6 +405,7 @@ class _Run:
         metrics = again.metrics()
         repeat = {
             "number": number,
+            "load": load,
             "window": again.window,
             "metrics": metrics,
             "loadgen": again.loadgen,
@@ -373,6 +414,7 @@ class _Run:
             "serving": again.serving,
         }
         self._update(repeats=(*self.result.repeats, repeat))
+        return again
 
     @contextmanager
     def _stage(self, stage: Stage, total: int = 0, reported: str = "") -> Iterator[None]:

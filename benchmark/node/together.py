@@ -18,7 +18,7 @@ from benchmark.files import write_atomic
 from benchmark.node.interfaces import now_ns
 from benchmark.node.lock import Lock
 from benchmark.records import Environment
-from benchmark.rundir import BELL, GO, READY, TURN, TURN_OVER, of_repeat
+from benchmark.rundir import BELL, GO, OVER, READY, TURN, TURN_OVER, of_repeat
 
 # How often the node looks for the word to start, should nobody ring; and where a file system has no named pipes.
 LOOK_S, DEAF_LOOK_S = 5.0, 0.1
@@ -66,6 +66,12 @@ def wait_for_start(
     unix_ns = int(go.read_text(encoding="utf-8"))
     # Converted once: a wall clock that is set while the node waits moves nothing.
     return Start(unix_ns, now_ns() + unix_ns - time.time_ns())
+
+
+def end_starts(directory: Path, starting: Lock, repeat: int) -> None:
+    """Report that this node takes part in no repeat from this one on; releases `starting`."""
+    write_atomic(directory / of_repeat(READY, repeat), OVER)
+    starting.release()
 
 
 def sleep_until(at_ns: int) -> None:

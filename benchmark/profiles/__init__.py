@@ -23,6 +23,7 @@ _SEEN: set[tuple[str, str]] = set()
 
 # The scenario, engine and dataset of a profile that measures the hardware alone.
 NONE = "none"
+MOST_STEPS, MOST_IN_FLIGHT = 20, 4096
 
 
 def switch_in_yaml(value: Any) -> Any:
@@ -73,6 +74,37 @@ class Limit(_Part):
         return self
 
 
+class Sweep(_Part):
+    """A ladder of loads, one after the other: `concurrency` or `rate`, in ascending order."""
+
+    concurrency: tuple[Annotated[int, Field(ge=1, le=MOST_IN_FLIGHT)], ...] = Field(
+        (), max_length=MOST_STEPS, description="queries in flight on each GPU, a step each"
+    )
+    rate: tuple[Annotated[float, Field(gt=0, le=10)], ...] = Field(
+        (), max_length=MOST_STEPS, description="or: queries/s, as shares of what a burst reaches, a step each"
+    )
+    least_growth: float = Field(
+        0.05, ge=0, lt=1, description="the ladder ends with a step that has not so much more tokens/s than any before"
+    )
+    limits: tuple[Limit, ...] = Field((), description="where on the ladder each is crossed is reported")
+    stop_at_limits: bool = Field(False, description="whether the ladder ends with the step that passes one of them")
+
+    @model_validator(mode="after")
+    def _ladder(self) -> Sweep:
+        if bool(self.concurrency) == bool(self.rate):
+            raise ValueError("give either concurrency or rate")
+        if list(self.steps) != sorted(set(self.steps)):
+            raise ValueError("each step is to be above the one before it")
+        if any(limit.at_least_of_target is not None for limit in self.limits):
+            raise ValueError("limits are fixed figures: give at_least or at_most")
+        return self
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """The loads, in the order in which they are measured."""
+        return self.concurrency or self.rate
+
+
 class Profile(_Part):
     """What is run and what it is held against."""
 
@@ -103,6 +135,11 @@ class Profile(_Part):
     # A profile without it is what it was before there was this choice: its hash stays.
     prefix_caching: bool = Field(
         False, exclude_if=lambda wanted: not wanted, description="whether a server may reuse what it computed before"
+    )
+    sweep: Sweep | None = Field(
+        None,
+        exclude_if=lambda ladder: ladder is None,
+        description="measure under one load after the other, and report the curve: see below",
     )
     greedy_prompts: int = Field(0, ge=0, description="first prompts whose greedy tokens like nodes must agree in")
     kind: Literal["health-check", "benchmark", "self-test", "hardware"] = Field(

@@ -23,7 +23,7 @@ from benchmark.records.cluster import (
     SoloChange,
     Spread,
 )
-from benchmark.records.comparison import Comparison, GroupChange, MetricChange, NodeChange
+from benchmark.records.comparison import Comparison, CurveChange, GroupChange, MetricChange, NodeChange
 from benchmark.records.cost import Cost
 from benchmark.records.environment import Code, Environment, Gpu, GpuProcess
 from benchmark.records.goodput import Goodput, Slo
@@ -63,6 +63,7 @@ from benchmark.records.sample import (
     Sample,
 )
 from benchmark.records.serving import PrefixCache, Serving
+from benchmark.records.sweep import Crossing, Curve, CurvePoint, Curves, Load
 from benchmark.records.telemetry import CpuTime, Energy, GpuTelemetry, GpuTick, Telemetry, Tick
 from benchmark.records.verdict import Check, Verdict
 
@@ -86,6 +87,11 @@ __all__ = [
     "Cost",
     "Count",
     "CpuTime",
+    "Crossing",
+    "Curve",
+    "CurveChange",
+    "CurvePoint",
+    "Curves",
     "DatasetInfo",
     "Disagreement",
     "Distribution",
@@ -111,6 +117,7 @@ __all__ = [
     "History",
     "HistoryPoint",
     "Interruption",
+    "Load",
     "LoadGenResult",
     "Measured",
     "MeasuredAttempt",

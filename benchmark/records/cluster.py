@@ -14,6 +14,7 @@ from benchmark.records.node import Rouge
 from benchmark.records.probes import HardwareProbes
 from benchmark.records.sample import Distribution, Metrics, QueryCounts
 from benchmark.records.serving import PrefixCache
+from benchmark.records.sweep import Curves
 from benchmark.records.telemetry import Energy
 from benchmark.records.verdict import Verdict
 
@@ -215,6 +216,7 @@ class ClusterResult(Record):
     overlap: Overlap | None = Field(description="absent where no node measured, or not all in one attempt")
     attempts: tuple[MeasuredAttempt, ...] = Field((), description="where the counted nodes come from several")
     repeats: Repeats | None = Field(None, description="where there are several; all other figures are of one of them")
+    sweep: Curves | None = Field(None, description="where the profile is a sweep; all other figures are of one step")
     agreements: tuple[Agreement, ...] = ()
     drift: tuple[Drift, ...] = ()
     findings: tuple[Finding, ...] = Field((), description="slow nodes, the worst first")

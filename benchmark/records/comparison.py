@@ -43,6 +43,19 @@ class NodeChange(Record):
     outcome: Literal["better", "worse"]
 
 
+class CurveChange(Record):
+    """What a sweep gave in both where a user gets as many tokens/s: on the straight lines between its steps."""
+
+    tokens_per_s_per_user: float
+    before: float = Field(description="output tokens/s of a GPU")
+    after: float
+    change: float = Field(description="after / before - 1")
+    low: float | None = Field(None, description="where the change lies at least, at 99 % confidence")
+    high: float | None = Field(None, description="where it lies at most")
+    outcome: Outcome
+    note: Text = Field("", description="why it was not judged")
+
+
 class GroupChange(Record):
     """Like nodes that were measured in both, with the same settings on the same hardware."""
 
@@ -51,6 +64,7 @@ class GroupChange(Record):
     before_nodes: Count
     after_nodes: Count
     changes: tuple[MetricChange, ...]
+    curve: tuple[CurveChange, ...] = Field((), description="of sweeps; the changes above are then of one step of both")
     each: tuple[NodeChange, ...] = Field((), description="single nodes that changed, where there are several")
     outcome: Outcome
     note: Text = ""

@@ -12,6 +12,7 @@ from benchmark.records.environment import Environment
 from benchmark.records.probes import HardwareProbes
 from benchmark.records.sample import Metrics
 from benchmark.records.serving import Serving
+from benchmark.records.sweep import Load
 from benchmark.records.telemetry import CpuTime, Telemetry
 from benchmark.records.verdict import Verdict
 from benchmark.settings import ResolvedSettings
@@ -157,6 +158,7 @@ class Repeat(Record):
     """A further measurement of the profile in the same process: everything that the first one has."""
 
     number: Annotated[int, Field(ge=2)] = Field(description="of the repeats; the first is the result's own fields")
+    load: Load | None = Field(None, description="of a sweep's step; absent: the same as the first one's")
     window: Window
     metrics: Metrics
     loadgen: LoadGenResult | None = None
@@ -192,13 +194,19 @@ class NodeResult(Record):
     )
     target_qps: float | None = Field(None, description="the whole node's: per GPU times the GPUs that answered")
     peak: PeakSearch | None = Field(None, description="where benchmark_target_qps is auto")
+    load: Load | None = Field(
+        None, description="once it was measured, of a closed loop or a sweep: what was asked of the system"
+    )
     window: Window | None = None
     metrics: Metrics | None = None
     loadgen: LoadGenResult | None = None
     accuracy: Accuracy | None = None
     audit: Audit | None = Field(None, description="where benchmark_audit asks for one")
     solo: Solo | None = Field(None, description="where benchmark_solo_first asks for it and there are several nodes")
-    repeats: tuple[Repeat, ...] = Field((), description="from the second on, where benchmark_repeats asks for several")
+    repeats: tuple[Repeat, ...] = Field(
+        (), description="from the second on, where benchmark_repeats or a sweep asks for several"
+    )
+    sweep_ended: Text = Field("", description="why the sweep has no further steps; empty: there is none, or it goes on")
     telemetry: Telemetry | None = Field(None, description="what was watched while measuring")
     cpu: CpuTime | None = Field(None, description="what the run had of the CPU while measuring")
     serving: Serving | None = Field(None, description="dealings with servers while measuring; absent: there are none")

@@ -180,7 +180,35 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (
             {},
             {**CLOSED, "scenario_options": {"rate": 4}},
-            "scenario_options.rate is not an option of the scenario closed_loop, which has none.",
+            "scenario_options.rate is not an option of the scenario closed_loop. There are concurrency",
+        ),
+        (
+            {},
+            {**CLOSED, "scenario_options": {"concurrency": 8}},
+            "sequential answers one query before it takes the next, and 8 are to be in flight",
+        ),
+        (
+            {"benchmark_engine": "continuous"},
+            {**CLOSED, "scenario_options": {"max_duration_ms": 9}},
+            "samples is 5, and scenario_options say when enough were measured",
+        ),
+        # Sweeps
+        ({}, {**CLOSED, "sweep": {"concurrency": [1, 4]}}, "and 4 are to be in flight"),
+        (asked("continuous"), {**CLOSED, "sweep": {"concurrency": [4, 1]}}, "above the one before it"),
+        (asked("continuous"), {**CLOSED, "sweep": {"rate": [0.5], "concurrency": [1]}}, "either concurrency or rate"),
+        (asked("continuous"), {**CLOSED, "sweep": {"rate": [0.5]}}, "rate needs a schedule, and closed_loop has none"),
+        (
+            asked("continuous"),
+            {
+                **{**CLOSED, "scenario": "loadgen", "scenario_options": {"scenario": "Server"}},
+                "sweep": {"concurrency": [1, 4]},
+            },
+            "concurrency needs the scenario closed_loop",
+        ),
+        (
+            asked("continuous", benchmark_repeats=3),
+            {**CLOSED, "sweep": {"concurrency": [1, 4]}},
+            "benchmark_repeats is 3, and the profile own measures under one load after the other",
         ),
         (
             asked("continuous"),

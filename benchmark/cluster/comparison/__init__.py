@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from benchmark.cluster.comparison.bootstrap import CONFIDENCE, REPLICATES, interval_of_change
+from benchmark.cluster.comparison.curves import curve_changes
 from benchmark.cluster.comparison.each import node_changes
 from benchmark.cluster.comparison.measured import (
     COSTS,
@@ -22,6 +23,7 @@ from benchmark.cluster.comparison.side import ComparisonKey, Side
 from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.cluster.results.differences import differences
 from benchmark.cluster.results.load import LoadedNode
+from benchmark.cluster.sweep import at_common_step
 from benchmark.records import Comparison, GroupChange, MetricChange
 from benchmark.records.comparison import Outcome
 from benchmark.text import figure
@@ -91,6 +93,8 @@ def compare_nodes(
         note = f"only the {plural(len(names), 'node that is', 'nodes that are')} in both"
     first = [node for node in before if not names or node.node in names]
     second = [node for node in after if not names or node.node in names]
+    first, second = at_common_step(first, second)
+    curve = tuple(curve_changes(first, second, floor))
     replicates = max(LEAST_REPLICATES, min(REPLICATES, MOST_DRAWS // (len(first) + len(second))))
     changes = (
         *(
@@ -101,14 +105,17 @@ def compare_nodes(
         *probe_changes(first, second, floor),
     )
     each = (*node_changes(first, second, floor), *single_changes(first, second, floor))
+    outcomes: list[Outcome] = [one.outcome for one in changes]
+    outcomes += [*(one.outcome for one in curve), *(one.outcome for one in each)]
     return GroupChange(
         label=label[:4000],
         nodes=tuple(node.node for node in second),
         before_nodes=len(before),
         after_nodes=len(after),
         changes=changes,
+        curve=curve,
         each=each,
-        outcome=together([*(change.outcome for change in changes), *(one.outcome for one in each)]),
+        outcome=together(outcomes),
         note=note,
     )
 

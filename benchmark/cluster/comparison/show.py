@@ -8,7 +8,7 @@ from benchmark.cluster.diagnosis.aspects import ENERGY
 from benchmark.cluster.names import some
 from benchmark.cluster.render.markdown import escape
 from benchmark.probed import PREFIX, Place
-from benchmark.records import Comparison, GroupChange, MetricChange, NodeChange
+from benchmark.records import Comparison, CurveChange, GroupChange, MetricChange, NodeChange
 from benchmark.text import WIDTH, above, entry, figure, left, probe_unit, probe_value, right, wrap
 from benchmark.verdict import label, unit
 from benchmark.words import percent, plural
@@ -70,6 +70,9 @@ def _worse(comparison: Comparison) -> Iterator[str]:
         for change in group.changes:
             if change.outcome == "worse":
                 yield f"{name_of(change)} {percent(change.change or 0)}"
+        for one in group.curve:
+            if one.outcome == "worse":
+                yield f"tokens/s of a GPU {percent(one.change)} at {one.tokens_per_s_per_user:g} per user"
         slower = dict.fromkeys(whose(one) for one in group.each if one.outcome == "worse")
         if slower:
             yield f"{some(list(slower))} alone"
@@ -80,6 +83,17 @@ def node_words(one: NodeChange) -> str:
     return (
         f"{whose(one)}: {name_of(one)} {percent(one.change)} ({percent(one.low)} to {percent(one.high)}), "
         f"{_value(one.before, one)} to {_value(one.after, one)}: {one.outcome}"
+    )
+
+
+def curve_words(one: CurveChange) -> str:
+    """Return what changed at one place of the curves."""
+    more = f"{abs(one.change):.1%} {'more' if one.change > 0 else 'less'}" if one.change else "as many"
+    between = f" ({percent(one.low)} to {percent(one.high)})" if one.low is not None and one.high is not None else ""
+    outcome = one.note if one.outcome == "not judged" else one.outcome
+    return (
+        f"{more} tokens/s of a GPU at {one.tokens_per_s_per_user:g} tokens/s per user{between}, "
+        f"{figure(one.before)} to {figure(one.after)}: {outcome}"
     )
 
 
@@ -101,6 +115,7 @@ def render_text(comparison: Comparison) -> str:
     for group in comparison.groups:
         lines += ["", wrap(title(group)), "", _line(HEADS)]
         lines += [_line(cells(change)) for change in defined(group)]
+        lines += ["", *(wrap(curve_words(one), "  ", "    ") for one in group.curve)] if group.curve else []
         lines += ["", *(wrap(node_words(one), "  ", "    ") for one in group.each)] if group.each else []
     for heading, texts in (("Not compared", comparison.apart), ("Refused", comparison.refused)):
         if texts:
@@ -142,6 +157,7 @@ def render_markdown(comparison: Comparison) -> str:
     lines += [f"From {escape(comparison.before)} to {escape(comparison.after)}.", ""]
     for group in comparison.groups:
         lines += [f"### {escape(title(group))}", "", *markdown_table(group), ""]
+        lines += [f"- {escape(curve_words(one))}" for one in group.curve]
         lines += [*(f"- {escape(node_words(one))}" for one in group.each), ""]
     for texts, words in ((comparison.apart, "Not compared"), (comparison.refused, "Refused")):
         lines += [f"- {words}: {escape(text)}" for text in texts]

@@ -74,7 +74,10 @@ def load_side(run_dir: Path, node: str = "") -> Side:
     nodes, _ = median_of(whole)
     count = repeats_of(whole)
     loaded = [
-        replace(chosen, repeats=tuple(at_repeat(one, number) for number in range(1, count + 1)))
+        replace(
+            chosen,
+            repeats=tuple(at_repeat(one, number) for number in range(1, count + 1)) if count > 1 else (chosen,),
+        )
         for one, chosen in zip(whole, nodes, strict=True)
         if node in ("", chosen.node)
     ]
@@ -87,7 +90,7 @@ def load_side(run_dir: Path, node: str = "") -> Side:
 
 
 def _repeats(run: RunRecord) -> int:
-    return max((asked.settings.benchmark_repeats for asked in run.nodes.values()), default=1)
+    return max((asked.measurements for asked in run.nodes.values()), default=1)
 
 
 def by_comparison_key(counted: Sequence[LoadedNode]) -> dict[ComparisonKey, tuple[LoadedNode, ...]]:

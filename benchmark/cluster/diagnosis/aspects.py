@@ -131,14 +131,20 @@ def _error(node: LoadedNode, metric: str) -> float:
         and node.result
         and scenario_of(node.result) in ("closed_loop", "SingleStream")
     ):
-        times = np.asarray(node.times.latency_ms)
-        if len(times) < 2:
-            return 0.0
-        # Not statistics.stdev: its fractions take 60 ms for the samples of one MLPerf run.
-        return float(np.std(times, ddof=1) / math.sqrt(len(times)) / np.mean(times))
-    return _median_error(node.times.ascending.get(metric.removesuffix(".p50"), ()) if metric.endswith(".p50") else ())
+        return rate_error(node.times.latency_ms)
+    return median_error(node.times.ascending.get(metric.removesuffix(".p50"), ()) if metric.endswith(".p50") else ())
 
 
-def _median_error(times: Sequence[float]) -> float:
+def rate_error(latencies_ms: Sequence[float]) -> float:
+    """Return the relative standard error of a rate of queries that follow each other, from their times."""
+    times = np.asarray(latencies_ms)
+    if len(times) < 2:
+        return 0.0
+    # Not statistics.stdev: its fractions take 60 ms for the samples of one MLPerf run.
+    return float(np.std(times, ddof=1) / math.sqrt(len(times)) / np.mean(times))
+
+
+def median_error(times: Sequence[float]) -> float:
+    """Return the relative standard error of the median of times in ascending order."""
     middle = float(np.median(times)) if len(times) > 1 else 0.0
     return mad(times) * math.sqrt(MEDIAN_VARIANCE / len(times)) / middle if middle > 0 else 0.0

@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from benchmark.cluster.diagnosis import probe_figures
+from benchmark.cluster.diagnosis import curves, probe_figures
 from benchmark.cluster.diagnosis.aspects import Aspect, aspects_of, off, rate_of, reading
 from benchmark.cluster.diagnosis.spread import Deviation, Reading, deviations
 from benchmark.cluster.results.load import LoadedNode
+from benchmark.cluster.sweep import steps_of
 from benchmark.probed import in_order
 
 # How often a run of nodes that are all alike may name one of them: by the most telling metric, by all others of the
@@ -71,10 +72,13 @@ def _same_rate(group: Sequence[LoadedNode]) -> list[list[LoadedNode]]:
 
 def _aspects(nodes: Sequence[LoadedNode], apart: Apart) -> Iterator[tuple[Aspect, float, dict[str, Reading]]]:
     """Yield what to compare like nodes in, each with its share of the false alarms and the nodes' values."""
-    result = nodes[0].result
-    aspects = aspects_of(result) if result else ()
+    result, swept = nodes[0].result, all(map(steps_of, nodes))
+    aspects = curves.ASPECTS if swept else aspects_of(result) if result else ()
     for number, aspect in enumerate(aspects):
-        known = {node.node: one for node in nodes if (one := reading(node, aspect)) is not None}
+        if swept:
+            known = curves.curve_readings(nodes, aspect)
+        else:
+            known = {node.node: one for node in nodes if (one := reading(node, aspect)) is not None}
         yield aspect, ALPHA_OTHERS / (len(aspects) - 1) if number else ALPHA_FIRST, known
     probed = {node.node: probe_figures.probed(node) for node in probe_figures.comparable(nodes)}
     figures, shared = in_order(probed.values()), any(map(probe_figures.is_shared, nodes))

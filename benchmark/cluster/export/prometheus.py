@@ -102,6 +102,16 @@ TIMES = {
     "tpot_seconds": ("tpot_ms", "time per output token after the first"),
 }
 
+# Of a step of a sweep: what it means, the point's field, and what makes it the metric's unit.
+CURVES = {
+    "output_tokens_per_second": ("output tokens", "tokens_per_s", 1.0),
+    "output_tokens_per_second_per_gpu": ("output tokens of one GPU", "tokens_per_s_per_gpu", 1.0),
+    "output_tokens_per_second_per_user": ("1 / P50 of the time per output token", "tokens_per_s_per_user", 1.0),
+    "ttft_p99_seconds": ("P99 of the time to the first token", "ttft_p99_ms", 0.001),
+    "tpot_p99_seconds": ("P99 of the time per output token", "tpot_p99_ms", 0.001),
+    "latency_p99_seconds": ("P99 latency", "latency_p99_ms", 0.001),
+}
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -172,6 +182,7 @@ def prometheus_lines(runs: Sequence[Exported]) -> Iterator[str]:
             (labels, value) for labels, cost, field in priced if (value := getattr(cost, field)) is not None
         ])  # fmt: skip
     yield from _repeats(found)
+    yield from _curves(found)
     yield from _alone(rows)
     yield from _metric("probe", "what a probe of the hardware gave, in its unit", [
         ({**labels, "gpu": gpu, "probe": name, "unit": unit}, value)
@@ -218,6 +229,26 @@ def _repeats(found: Sequence[tuple[Labels, NodeRow, Exported]]) -> Iterator[str]
     ):
         values = [({**labels, "metric": one.metric}, float(getattr(one, field))) for labels, one in spreads]
         yield from _metric(name, meaning, values)
+
+
+def _curves(found: Sequence[tuple[Labels, NodeRow, Exported]]) -> Iterator[str]:
+    """Yield each node's figures in each step of a sweep, and its knee; nothing where there is none."""
+    curves = [
+        (labels, sweep.by, curve)
+        for labels, row, one in found
+        if (sweep := one.result.sweep)
+        for curve in sweep.curves
+        if curve.kind == "node" and curve.of == row.node
+    ]
+    for name, (meaning, field, scale) in CURVES.items():
+        yield from _metric(f"sweep_{name}", f"{meaning}, in each step of a sweep", [
+            ({**labels, by: f"{point.step:g}"}, value * scale)
+            for labels, by, curve in curves
+            for point in curve.points if (value := getattr(point, field)) is not None
+        ])  # fmt: skip
+    yield from _metric("sweep_knee", "the load from which on queries wait for each other", [
+        ({**labels, "by": by}, curve.knee) for labels, by, curve in curves if curve.knee is not None
+    ])  # fmt: skip
 
 
 def _alone(rows: Iterable[tuple[Labels, NodeRow]]) -> Iterator[str]:

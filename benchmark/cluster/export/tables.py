@@ -9,17 +9,17 @@ from pathlib import Path
 
 from benchmark.cluster.aggregate import Gathered
 from benchmark.cluster.render.node_table import HEADS, node_heads, node_rows
-from benchmark.cluster.results.load import SAMPLES
 from benchmark.columns import Columns
 from benchmark.files import read_samples
 from benchmark.metrics import latencies_ms, tpots_ms, ttfts_ms
 from benchmark.probed import figures
-from benchmark.records import Sample
-from benchmark.rundir import NODES, of_repeat
+from benchmark.records import CurvePoint, Sample
+from benchmark.rundir import NODES
 
 SAMPLE_FIELDS = tuple(name for name in Sample.model_fields if name != "token_ids")
 SAMPLE_HEADS = ("run_id", "node", *SAMPLE_FIELDS, "latency_ms", "ttft_ms", "tpot_ms")
 
+CURVE_HEADS = ("run_id", "kind", "of", "by", *CurvePoint.model_fields, "knee", "ended")
 PROBE_HEADS = ("run_id", "node", "gpu", "to_gpu", "probe", "value", "unit", "better")
 
 
@@ -67,17 +67,29 @@ def _probes(gathered: Gathered) -> Iterator[Sequence[object]]:
                 yield [*where, one.name, place.value, one.unit or None, one.better]
 
 
+def curves_of(gathered: Gathered) -> Rows:
+    """Return a row for each step of a sweep: of every node that measured it, and of each group together."""
+    return Rows(CURVE_HEADS, _curves(gathered))
+
+
+def _curves(gathered: Gathered) -> Iterator[Sequence[object]]:
+    sweep = gathered.result.sweep
+    for curve in sweep.curves if sweep else ():
+        for point in curve.points:
+            of_step = [getattr(point, name) for name in CurvePoint.model_fields]
+            yield [gathered.run.run_id, curve.kind, curve.of, sweep and sweep.by, *of_step, curve.knee, curve.ended]
+
+
 def samples_of(gathered: Gathered, run_dir: Path) -> Rows:
     """Return a row for every sample of the nodes whose files are believed; token ids are left out."""
     return Rows(SAMPLE_HEADS, _samples(gathered, run_dir))
 
 
 def _samples(gathered: Gathered, run_dir: Path) -> Iterator[Sequence[object]]:
-    repeat = gathered.result.repeats.chosen if gathered.result.repeats else 1
     for node in gathered.nodes:
         if node.refused or node.metrics is None:
             continue
-        samples = read_samples(run_dir / NODES / node.node / of_repeat(SAMPLES, repeat if node.counted else 1))
+        samples = read_samples(run_dir / NODES / node.node / node.samples)
         columns = Columns.of(samples)
         times = [each(columns).tolist() for each in (latencies_ms, ttfts_ms, tpots_ms)]
         for sample, *of_sample in zip(samples, *times, strict=True):

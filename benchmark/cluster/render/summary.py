@@ -12,6 +12,7 @@ from benchmark.cluster.datasheet import datasheet_words
 from benchmark.cluster.diagnosis.aspects import Aspect
 from benchmark.cluster.goodput import goodput_words, serves
 from benchmark.cluster.names import some
+from benchmark.cluster.render.curve_table import curve_tables, sweep_words
 from benchmark.cluster.render.probe_table import ProbeTable, probe_table, seconds_words
 from benchmark.cluster.render.stability import beside, cell, headline, note, table
 from benchmark.cluster.roofline import roofline_words
@@ -91,6 +92,8 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
             (hardware, fact, *pair) for hardware, facts in drift.items() for fact, values in facts for pair in values
         ],
         "repeats": headline(result),
+        "sweep": sweep_words(result),
+        "curves": curve_tables(result),
         "spread": table(result),
         "cell": cell,
         "solo": solo_table(result),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from benchmark.errors import InputError
 from benchmark.files import read_record, read_ticks
 from benchmark.fleet.rendezvous import READY_FILE
 from benchmark.goodput import goodput, limits_of
+from benchmark.ladder import Sustained, sustained
 from benchmark.loadgen_log import SOLO, read_limits
 from benchmark.metrics import LOADGENS, NS_PER_S, defined, heard, latencies_ms, tpots_ms, ttfts_ms
 from benchmark.records import Failure, Goodput, Metrics, NodeResult, ReadyNode, RunRecord, Slo
@@ -48,6 +49,7 @@ class Times:
     """When each completed sample had, since the first was issued."""
     tokens: array[float] = field(default_factory=lambda: array("d"))
     """Its output tokens."""
+    sustained: Sustained = field(default_factory=Sustained)
 
     @cached_property
     def ascending(self) -> dict[str, array[float]]:
@@ -66,12 +68,13 @@ class Times:
             tpot_ms=doubles(defined(tpots_ms(seen))),
             ended_s=doubles((samples.completed_ns[done] - began_ns) / NS_PER_S),
             tokens=doubles(samples.output_tokens[done].astype(np.float64)),
+            sustained=sustained(samples),
         )
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One repeat of a node that counts: the result as if it were its only one, and what belongs to it."""
+    """One repeat of a node that counts, or one step of a sweep: the result as if it were its only one, and its own."""
 
     result: NodeResult
     metrics: Metrics | None
@@ -79,6 +82,8 @@ class Measurement:
     time_series: TimeSeries | None
     clock: ReadyNode | None
     goodput: Goodput | None
+    samples: str = SAMPLES
+    """Where its samples are, within the node's directory."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,14 @@ class LoadedNode:
     goodput: Goodput | None = None
     problems: tuple[str, ...] = ()
     later: tuple[Measurement, ...] = ()
-    """Of a node that counts: its repeats from the second on. The fields above are the first one's."""
+    """Of a node that counts: its repeats from the second on. The fields above are the first one's. And of a sweep, of
+    any node that completed steps."""
+    earlier: tuple[Measurement, ...] = ()
+    """Steps of a sweep that earlier attempts measured."""
+    samples: str = SAMPLES
+    """Where the samples are, within the node's directory."""
+    steps: Mapping[float, Measurement] = field(default_factory=dict)
+    """Where a step of a sweep was chosen: all of them, by their load."""
     repeats: tuple[LoadedNode, ...] = ()
     """Where a repeat was chosen and all of them are needed: each as if it were the node's only one."""
 
@@ -144,6 +156,7 @@ def load_node(run_dir: Path, run: RunRecord, node: str, slo: Slo | None = None) 
         first = _context(directory, node, result.attempt if result else 1, samples, 1, tell)
         good = _goodput(directory, result, metrics, samples, slo)
         later = tuple(_later(directory, run, node, result, tell, slo)) if result else ()
+        earlier = tuple(_earlier(directory, run, node, tell, slo))
     except InputError as error:
         return LoadedNode(node, failure=failure, refused=tell(error), problems=tuple(problems))
     series, clock = first
@@ -160,6 +173,7 @@ def load_node(run_dir: Path, run: RunRecord, node: str, slo: Slo | None = None) 
         goodput=good,
         problems=tuple(problems),
         later=later,
+        earlier=earlier,
     )
 
 
@@ -189,22 +203,26 @@ def _later(
     tell: Callable[[InputError], str],
     slo: Slo | None,
 ) -> Iterator[Measurement]:
-    """Yield the repeats of a complete result from the second on. Raises InputError where one is not to be believed."""
-    if result.status != "complete":
+    """Yield the repeats of a complete result from the second on, or the steps of a sweep, however that ended.
+
+    Raises InputError where one is not to be believed.
+    """
+    if result.status != "complete" and run.nodes[node].profile.sweep is None:
         return
     check_repeats(result, run.nodes[node], node)
     for number in range(2, len(result.repeats) + 2):
-        as_only = repeat_of(result, number)
-        samples = read_columns(directory / of_repeat(SAMPLES, number))
+        as_only, name = repeat_of(result, number), of_repeat(SAMPLES, number)
+        samples = read_columns(directory / name)
         try:
             metrics = measured(samples, run.nodes[node], as_only.loadgen, as_only.metrics)
             check_loadgen(as_only, directory, of_repeat("", number))
-            check_claims(as_only, samples, metrics)
+            if result.status == "complete":
+                check_claims(as_only, samples, metrics)
         except InputError as error:
             raise InputError(f"{node}, repeat {number}: {error}") from None
         series, clock = _context(directory, node, result.attempt, samples, number, tell)
         good = _goodput(directory, as_only, metrics, samples, slo, of_repeat("", number))
-        yield Measurement(as_only, metrics, Times.of(samples, metrics), series, clock, good)
+        yield Measurement(as_only, metrics, Times.of(samples, metrics), series, clock, good, name)
 
 
 def _goodput(
@@ -222,6 +240,27 @@ def _goodput(
         server = result.loadgen is not None and result.loadgen.scenario == "Server"
         slo = limits_of(result.resolved.profile, read_limits(directory, prefix) if server else None)
     return goodput(samples, metrics, slo) if slo else None
+
+
+def _earlier(
+    directory: Path, run: RunRecord, node: str, tell: Callable[[InputError], str], slo: Slo | None
+) -> Iterator[Measurement]:
+    """Yield the steps of a sweep that earlier attempts completed, the first attempt's first."""
+    if run.nodes[node].profile.sweep is None:
+        return
+    for aside in sorted(directory.glob(f"{ATTEMPT}*"), key=lambda path: (len(path.name), path.name)):
+        try:
+            result, metrics, samples = _read_result(aside, run, node)
+            if result is None or result.load is None:
+                continue
+            series, clock = _context(aside, node, result.attempt, samples, 1, tell)
+            good = _goodput(aside, result, metrics, samples, slo)
+            found = [Measurement(repeat_of(result, 1), metrics, Times.of(samples, metrics), series, clock, good)]
+            found += _later(aside, run, node, result, tell, slo)
+        except InputError as error:
+            tell(error)
+            continue
+        yield from (replace(one, samples=f"{aside.name}/{one.samples}") for one in found)
 
 
 def one_line(failure: Failure) -> str:

@@ -12,6 +12,7 @@ from benchmark.cluster.results.differences import differences
 from benchmark.columns import Columns
 from benchmark.errors import InputError
 from benchmark.loadgen_log import ACCURACY, DETAIL, SOLO, read_result
+from benchmark.profiles import Sweep
 from benchmark.records import LoadGenResult, Metrics, NodeResult, RunRecord, Solo
 from benchmark.settings import ResolvedSettings
 from benchmark.verdict import Findings, judge
@@ -95,10 +96,25 @@ def check_solo(solo: Solo, samples: Columns, asked: ResolvedSettings) -> None:
 
 
 def check_repeats(result: NodeResult, asked: ResolvedSettings, node: str) -> None:
-    """Raise InputError where a complete result has other repeats than were asked for."""
+    """Raise InputError where a complete result has other repeats, or steps of a sweep, than were asked for."""
+    if asked.profile.sweep is not None:
+        check_steps(result, asked.profile.sweep, node)
+        return
     count = asked.settings.benchmark_repeats if asked.profile.measures_queries else 1
     if [repeat.number for repeat in result.repeats] != list(range(2, count + 1)):
         raise InputError(f"{node}: {1 + len(result.repeats)} repeats came back, {count} were asked for.")
+
+
+def check_steps(result: NodeResult, sweep: Sweep, node: str) -> None:
+    """Raise InputError where the steps are not some of the ladder, one after the other, or none ended it."""
+    loads = [result.load, *(repeat.load for repeat in result.repeats)]
+    measured_steps = [load.step for load in loads if load]
+    first = sweep.steps.index(measured_steps[0]) if measured_steps and measured_steps[0] in sweep.steps else 0
+    expected = list(sweep.steps[first : first + 1 + len(result.repeats)])
+    if measured_steps != expected:
+        raise InputError(f"{node}: it measured the steps {measured_steps} of a sweep that asks for {expected}.")
+    if result.status == "complete" and not result.sweep_ended:
+        raise InputError(f"{node}: it claims to be complete, and does not say why its sweep ended.")
 
 
 def check_claims(result: NodeResult, samples: Columns, given: Metrics) -> None:

@@ -6,9 +6,9 @@ case $1 in "~/"*) run=$HOME/${1#"~/"}/$2 ;; *) run=$1/$2 ;; esac
 cd "$run" 2>/dev/null || { echo nothing; exit 0; }
 whose=$(owned . "$3") || { echo "foreign $whose"; exit 0; }
 number=$(sed -n 's/^ *"attempt": \([0-9]*\).*/\1/p' order.json 2>/dev/null)
-# The last start that it waits for.
-repeats=$(sed -n 's/^ *"benchmark_repeats": \([0-9]*\).*/\1/p' order.json 2>/dev/null)
-[ "${repeats:-1}" -gt 1 ] && last=repeat${repeats}_go || last=go
+# The last start that it waits for, unless it says before that it takes part in no more.
+measurements=$(sed -n 's/^ *"measurements": \([0-9]*\).*/\1/p' order.json 2>/dev/null)
+[ "${measurements:-1}" -gt 1 ] && last=repeat${measurements}_go || last=go
 # One that was started just now has no pid yet.
 looks=20
 while [ ! -s pid ] && [ "$looks" -gt 0 ]; do
@@ -21,7 +21,7 @@ if [ -f exit_code ]; then
 elif ! read -r pid 2>/dev/null < pid || [ ! "/proc/$pid/cwd" -ef . ]; then
   state=vanished
   if [ -f exit_code ]; then read -r state < exit_code; fi
-elif [ ! -f "$last" ] && grep -q '"wait_s": [0-9]' order.json; then
+elif [ ! -f "$last" ] && ! cat ./*ready 2>/dev/null | grep -qx over && grep -q '"wait_s": [0-9]' order.json; then
   state=waits
 else
   state=running

@@ -1,43 +1,61 @@
-"""One query in flight on each GPU: the next one is scheduled the moment the last one completed."""
+"""A fixed number of queries in flight on each GPU: the next one is scheduled the moment the last one completed."""
 
 from __future__ import annotations
 
 import queue
 import threading
 from collections.abc import Iterator
+from typing import Any
 
+from benchmark.closed_loop_options import Options
 from benchmark.node import interfaces
 from benchmark.node.interfaces import Conditions, Issuer, Outcome, Workload
+from benchmark.node.options import check
 
 
 class Scenario(interfaces.Scenario):
-    """The closed loop. Its QPS is what users who never pause would see, one for each GPU, not what could be served."""
+    """The closed loop. Its QPS is what users who never pause would see, not what could be served.
+
+    It has no schedule: a query is due when its user's last one has ended, so that a slow system is asked less.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        """Raise InputError for options that the scenario does not have."""
+        self.options = check(Options, options, "scenario_options of the closed loop")
 
     def run(self, workload: Workload, issuer: Issuer, conditions: Conditions) -> Outcome:
         """Issue the queries, each when one before it has ended; for accuracy, each prompt once."""
-        planned = len(workload.prompts) if conditions.purpose == "accuracy" else workload.samples
-        loop = _Loop(workload, issuer, iter(range(planned or len(workload.prompts))))
-        if conditions.replicas == 1:
+        users = (conditions.concurrency or self.options.concurrency) * conditions.replicas
+        prompts, until_ns = len(workload.prompts), None
+        if conditions.purpose == "accuracy":
+            planned = prompts
+        else:
+            planned = workload.samples or self.options.planned(prompts, users)
+            if self.options.max_duration_ms is not None:
+                until_ns = interfaces.now_ns() + self.options.max_duration_ms * 1_000_000
+        loop = _Loop(workload, issuer, iter(range(planned)), until_ns)
+        if users == 1:
             loop.run()
         else:
-            loop.run_several(conditions.replicas)
+            loop.run_several(users)
         return Outcome()
 
 
 class _Loop:
-    """Users who take the next query from one list."""
+    """Users who take the next query from one list, until it is empty or `until_ns` has passed."""
 
-    def __init__(self, workload: Workload, issuer: Issuer, indexes: Iterator[int]) -> None:
+    def __init__(self, workload: Workload, issuer: Issuer, indexes: Iterator[int], until_ns: int | None) -> None:
         self._workload = workload
         self._issuer = issuer
         self._indexes = indexes
+        self._until_ns = until_ns
         self._issuing = threading.Lock()
         self._stopped = False
 
     def run(self) -> None:
         """Be one user."""
         scheduled_ns = interfaces.now_ns()
-        while not self._stopped:
+        while not self._stopped and (self._until_ns is None or scheduled_ns < self._until_ns):
             # Engines hear of one query at a time, as from one user: tokenizers may be in use by one thread alone.
             with self._issuing:
                 index = next(self._indexes, None)

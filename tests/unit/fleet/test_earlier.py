@@ -16,6 +16,9 @@ from benchmark.fleet.remote_run import program
         (1, True, [], "waits"),
         (3, True, ["go", "repeat2_go", "repeat3_go"], "running"),
         (3, True, ["go", "repeat2_go"], "waits"),
+        (3, True, ["go", "repeat2_ready"], "waits"),
+        # A sweep that ended before its last step.
+        (3, True, ["go", "repeat2_ready=over"], "running"),
         (3, False, [], "running"),
     ],
 )
@@ -25,11 +28,9 @@ def test_a_run_that_will_wait_is_not_taken_for_one_that_measures(
     run = tmp_path / "run" / "jw2"
     run.mkdir(parents=True)
     wait_s = 1080 if waits else "null"
-    (run / "order.json").write_text(
-        f'{{\n  "attempt": 1,\n  "settings": {{\n    "benchmark_repeats": {repeats}\n  }},\n  "wait_s": {wait_s}\n}}\n'
-    )
-    for name in there:
-        (run / name).touch()
+    (run / "order.json").write_text(f'{{\n  "attempt": 1,\n  "measurements": {repeats},\n  "wait_s": {wait_s}\n}}\n')
+    for name, _, content in (word.partition("=") for word in there):
+        (run / name).write_text(content)
     # Only a process in the run's directory is the run.
     with subprocess.Popen(["cat"], cwd=run, stdin=subprocess.PIPE) as process:
         (run / "pid").write_text(f"{process.pid}\n")

@@ -408,3 +408,37 @@ def test_it_takes_no_longer_than_the_slowest(fleet: Fleet, tmp_path: Path) -> No
     fleet.add("jw3")
     assert sorted(fleet.measure().fetched) == ["jw2", "jw3"]
     assert time.monotonic() - began > 1
+
+
+STEPS = """echo '{facts}' > ready.tmp; mv ready.tmp ready
+flock -u 8 2>/dev/null
+until [ -f go ]; do sleep 0.02; done
+for step in 2 3; do
+  [ "$step" = {dies} ] && kill -9 $$
+  [ "$step" = {over} ] && echo over > ready.tmp || echo '{facts}' > ready.tmp
+  mv ready.tmp repeat${{step}}_ready
+  [ "$step" = {over} ] && break
+  until [ -f repeat${{step}}_go ]; do sleep 0.02; done
+done
+{last}
+echo measured > samples.jsonl"""
+
+
+def test_who_needs_no_further_start_is_waited_for_by_none(fleet: Fleet) -> None:
+    seen = fleet.directory / "seen"
+
+    def steps(dies: int = 0, over: int = 0, last: str = ":") -> str:
+        return STEPS.format(facts=FACTS, dies=dies, over=over, last=last)
+
+    three = {"measurements": 3}
+    # It takes part in no third step, and ends only once the others have had theirs.
+    fleet.add("over", steps(over=3, last=f"until [ -f {seen} ]; do sleep 0.02; done"), order=three)
+    fleet.add("jw2", steps(last=f"touch {seen}"), order=three)
+    fleet.add("dies", steps(dies=3), order=three)
+    # One that measures once is as one whose ladder ends at once.
+    fleet.add("once", order={"measurements": 1})
+    outcome = fleet.measure()
+    assert sorted(outcome.fetched) == ["jw2", "once", "over"], outcome.failures
+    assert list(outcome.failures) == ["dies"]
+    starts = [json.loads((fleet.run_dir / f"{n}start.json").read_text())["nodes"] for n in ("", "repeat2_", "repeat3_")]
+    assert starts == [["dies", "jw2", "once", "over"], ["dies", "jw2", "over"], ["jw2"]]

@@ -46,10 +46,12 @@ class Held(interfaces.Engine):
             listener.completed(query, now_ns(), Answer.of(1, (1,)))
 
 
-def loop(engine: Held, queries: int, replicas: int) -> Recorder:
+def loop(
+    engine: interfaces.Engine, queries: int | None, replicas: int, given: int | None = None, **options: int
+) -> Recorder:
     recorder = Recorder(engine, None, now_ns(), lambda sample, done: None)
     workload = Workload((Prompt("p", "text"),), queries, 0)
-    Scenario({}).run(workload, recorder, Conditions(Path(), 1.0, replicas=replicas))
+    Scenario(options).run(workload, recorder, Conditions(Path(), 1.0, replicas=replicas, concurrency=given))
     return recorder
 
 
@@ -63,6 +65,28 @@ def test_each_gpu_has_one_query_in_flight(queries: int, replicas: int) -> None:
     # But for the first of each, a query is due when another has ended: waiting is part of its latency.
     assert all(sample.scheduled_ns in ends for sample in samples[replicas:])
     assert len({sample.scheduled_ns for sample in samples[replicas:]}) == max(0, queries - replicas)
+
+
+@pytest.mark.parametrize(("option", "step", "replicas"), [(4, None, 1), (4, None, 2), (1, 4, 2), (3, 1, 2)])
+def test_so_many_are_in_flight_on_each_gpu(option: int, step: int | None, replicas: int) -> None:
+    wanted = (step or option) * replicas
+    engine = Held(wanted, 20)
+    samples = loop(engine, 20, replicas, step, concurrency=option).samples
+    assert (engine.most, len(samples)) == (wanted, 20)
+
+
+def test_without_samples_each_in_flight_has_four_rounds() -> None:
+    assert len(loop(Held(8, 32), None, 2, 4, min_query_count=5).samples) == 32
+    assert len(loop(Held(2, 9), None, 2, min_query_count=9).samples) == 9
+
+
+def test_no_query_is_issued_after_the_time_is_over() -> None:
+    # The first is held until a second comes, and its end is later than a millisecond after the start.
+    class Late(Held):
+        def submit(self, query: Query, listener: Listener) -> None:
+            threading.Timer(0.01, lambda: super(Late, self).submit(query, listener)).start()
+
+    assert len(loop(Late(2, 2), None, 2, min_query_count=1000, max_duration_ms=1).samples) == 2
 
 
 @pytest.mark.parametrize("replicas", [1, 3])

@@ -1,0 +1,122 @@
+"""The curves of a sweep as the summaries show them: a table for each group, and a line for each node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmark.cluster.names import some
+from benchmark.records import ClusterResult, Crossing, Curve, CurvePoint, Curves
+from benchmark.text import figure
+from benchmark.verdict import label, unit
+
+# Nodes that have a line of their own; the JSON has all.
+MOST_NODES = 20
+
+
+@dataclass(frozen=True)
+class CurveTable:
+    """One curve as a table. `notes` explain its marks; `lines` say what it comes to, and each of its nodes."""
+
+    title: str
+    head: str
+    rows: tuple[tuple[str, CurvePoint], ...]
+    notes: tuple[str, ...]
+    lines: tuple[tuple[str, str], ...]
+
+
+def sweep_words(result: ClusterResult) -> str:
+    """Return which step all other figures are of; nothing where there is no sweep."""
+    if result.sweep is None:
+        return ""
+    return (
+        f"{at_step(result.sweep, result.sweep.chosen)}: every figure but the curves' is of this step, which has most "
+        "tokens/s of those that all nodes measured"
+    )
+
+
+def curve_tables(result: ClusterResult) -> list[CurveTable]:
+    """Return a table for each group's curve, and for that of each node that does not count."""
+    sweep = result.sweep
+    if sweep is None:
+        return []
+    shown = [one for one in sweep.curves if one.kind == "group" or one.group is None]
+    return [_table(sweep, one) for one in shown]
+
+
+def _table(sweep: Curves, curve: Curve) -> CurveTable:
+    nodes = _nodes(sweep, curve)
+    what = f"{curve.of}: the curve of its nodes together" if len(nodes) > 1 else f"{curve.of}: the curve"
+    lines = lines_of(sweep, curve)
+    shown = nodes[:MOST_NODES]
+    lines += [(one.of, _node(sweep, one)) for one in shown]
+    if len(nodes) > MOST_NODES:
+        lines.append(("more", f"{some([one.of for one in nodes[MOST_NODES:]])}: in the JSON"))
+    return CurveTable(
+        what,
+        "in flight" if sweep.by == "concurrency" else "of burst",
+        tuple((marked(sweep, point), point) for point in curve.points),
+        tuple(notes_of(curve)),
+        tuple(lines),
+    )
+
+
+def _nodes(sweep: Curves, curve: Curve) -> list[Curve]:
+    if curve.kind == "node":
+        return []
+    return [one for one in sweep.curves if one.kind == "node" and one.group == curve.group]
+
+
+def notes_of(curve: Curve) -> list[str]:
+    """Return what the marks beside a curve's steps mean, of those that it has."""
+    notes = ["+ on the Pareto front: no other step has more tokens/s per GPU and per user"]
+    if any(not point.confident for point in curve.points):
+        notes.append("* of fewer than 662 samples: its P99 is without confidence")
+    if any(not point.valid for point in curve.points):
+        notes.append("! not every node is valid in it")
+    return notes
+
+
+def lines_of(sweep: Curves, curve: Curve) -> list[tuple[str, str]]:
+    """Return what a curve comes to: its knee, where each limit is crossed, why it ended."""
+    lines = [("Knee", _knee(sweep, curve)), *(("Limit", _crossed(sweep, one)) for one in curve.crossings)]
+    return [*lines, *([("Ended", curve.ended)] if curve.ended else [])]
+
+
+def marked(sweep: Curves, point: CurvePoint) -> str:
+    """Return a step with its marks: + on the front, * without confidence, ! not valid."""
+    step = f"{point.step:g}" if sweep.by == "concurrency" else f"{point.step:.0%}"
+    return step + "+" * point.on_front + "*" * (not point.confident) + "!" * (not point.valid)
+
+
+def at_step(sweep: Curves, step: float) -> str:
+    """Return a load for people: "16 in flight on each GPU"."""
+    return f"{step:.3g} in flight on each GPU" if sweep.by == "concurrency" else f"{step:.0%} of a burst's rate"
+
+
+def _knee(sweep: Curves, curve: Curve) -> str:
+    most = f"{figure(curve.most_tokens_per_s_per_gpu)} tokens/s per GPU at most"
+    if curve.enough is not None:
+        most += f", nearly reached with {at_step(sweep, curve.enough)}"
+    if curve.knee is None:
+        return most if sweep.by == "rate" else f"not reached: tokens/s still grew; {most}"
+    return f"queries wait for each other from {at_step(sweep, curve.knee)} on; {most}"
+
+
+def _node(sweep: Curves, curve: Curve) -> str:
+    last = curve.points[-1].step
+    knee = f"knee at {curve.knee:.3g}, " if curve.knee is not None else ""
+    most = f"{knee}{figure(curve.most_tokens_per_s_per_gpu)} tokens/s per GPU at most"
+    return f"{most}, measured up to {at_step(sweep, last)}. {curve.ended}".rstrip(" .") + "."
+
+
+def _crossed(sweep: Curves, one: Crossing) -> str:
+    what = f"{label(one.metric)} {figure(one.limit)}{unit(one.metric)}"
+    if one.beyond is None:
+        return f"{what}: kept by every step" if one.within is not None else f"{what}: undefined"
+    if one.within is None:
+        return f"{what}: passed by the first step"
+    return (
+        f"{what}: kept up to {at_step(sweep, one.within)}, passed at {one.beyond:g}"
+        if sweep.by == "concurrency"
+        else f"{what}: kept up to {one.within:.0%}, passed at {one.beyond:.0%}"
+    ) + (f" (crossed near {one.at:.3g})" if one.at is not None and sweep.by == "concurrency" else "")

@@ -1,0 +1,127 @@
+"""The curves of a sweep: each node's tokens/s per GPU against tokens/s per user, and what all came to as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from benchmark.cluster.render.curve_table import lines_of, marked, notes_of
+from benchmark.cluster.report.amounts import amount, tick
+from benchmark.cluster.report.drawing import COLOURS, DASHES, SERIES, Canvas, Margins, brief, series
+from benchmark.cluster.report.parts import Chart, NodeGroup, Table
+from benchmark.records import Curve, CurvePoint, Curves
+
+WIDE, NARROW = 860, 340
+
+
+@dataclass(frozen=True)
+class Curved:
+    """A group's curves as a chart, the points of all its nodes together, and in sentences what they come to."""
+
+    like: NodeGroup
+    chart: Chart
+    together: Table
+    notes: Sequence[str]
+    lines: Sequence[tuple[str, str]]
+
+
+def curved(like: NodeGroup, sweep: Curves | None) -> Curved | None:
+    """Return what the page shows of a group's curves; None where there is none."""
+    if sweep is None:
+        return None
+    of_group = [one for one in sweep.curves if one.group == like.number - 1]
+    nodes = [one for one in of_group if one.kind == "node" and _drawn(one)]
+    together = next((one for one in of_group if one.kind == "group"), None)
+    if together is None or not nodes:
+        return None
+    title = "Output tokens/s of a GPU against those of a user"
+    words = f"{title}, a line for each of {len(nodes)} nodes. The tables below have the values."
+    what = "queries in flight on each GPU" if sweep.by == "concurrency" else "the share of a burst's rate"
+    chart = Chart(
+        title=title,
+        note=f"A point for each step, with {what} beside it; up and to the right is better",
+        wide=_draw(f"curves-{like.number}-wide", WIDE, like, sweep, nodes, words),
+        narrow=_draw(f"curves-{like.number}-narrow", NARROW, like, sweep, nodes, words),
+        tables=[_by_node(sweep, nodes, name, what) for name, what in _FIGURES],
+    )
+    return Curved(like, chart, _table(sweep, together), notes_of(together), lines_of(sweep, together))
+
+
+_FIGURES = (
+    ("tokens_per_s_per_gpu", "tokens/s of a GPU"),
+    ("tokens_per_s_per_user", "tokens/s of a user"),
+    ("ttft_p99_ms", "P99 TTFT ms"),
+    ("tpot_p99_ms", "P99 TPOT ms"),
+)
+
+
+def _drawn(curve: Curve) -> list[tuple[CurvePoint, float, float]]:
+    return [
+        (point, point.tokens_per_s_per_user, point.tokens_per_s_per_gpu)
+        for point in curve.points
+        if point.tokens_per_s_per_user is not None and point.tokens_per_s_per_gpu is not None
+    ]
+
+
+def _draw(name: str, width: int, like: NodeGroup, sweep: Curves, nodes: Sequence[Curve], words: str) -> Markup:
+    with Canvas(name, width, 320, margins=Margins(left=58, right=30)) as canvas:
+        (axes,) = canvas.axes
+        # Those that stand out lie on top of the others.
+        for curve in sorted(nodes, key=lambda one: one.of in like.marked):
+            look, points = like.marked.get(curve.of), _drawn(curve)
+            colour = COLOURS["crowd"] if look is None else SERIES[look.colour]
+            axes.plot(
+                [x for _, x, _ in points],
+                [y for _, _, y in points],
+                color=colour,
+                linestyle="-" if look is None else DASHES[look.dashes],
+                linewidth=0.8 if look is None else 1.6,
+                gid=series("curve", curve.of),
+            )
+            if look is not None:
+                axes.plot(
+                    [x for _, x, _ in points], [y for _, _, y in points], "o", color=colour, markersize=4,
+                    gid=series("steps", curve.of),
+                )  # fmt: skip
+                axes.annotate(brief(curve.of), points[-1][1:], xytext=(6, 4), textcoords="offset points")
+        longest = max(nodes, key=lambda one: len(_drawn(one)))
+        for point, x, y in _drawn(longest):
+            step = f"{point.step:g}" if sweep.by == "concurrency" else f"{point.step:.0%}"
+            axes.annotate(step, (x, y), xytext=(-4, -12), textcoords="offset points", ha="right", color=COLOURS["soft"])
+        every = [pair for one in nodes for _, *pair in _drawn(one)]
+        axes.set_xlim(0, 1.08 * max(x for x, _ in every))
+        axes.set_ylim(0, 1.08 * max(y for _, y in every))
+        axes.xaxis.set_major_formatter(lambda value, _: tick(value))
+        axes.yaxis.set_major_formatter(lambda value, _: tick(value))
+        axes.locator_params(nbins=5)
+        axes.set_xlabel("tokens/s of a user")
+        axes.set_ylabel("tokens/s of a GPU")
+        return canvas.svg(words)
+
+
+def _table(sweep: Curves, curve: Curve) -> Table:
+    heads = ("in flight" if sweep.by == "concurrency" else "of a burst", "nodes", "tokens/s of a GPU", "of a user")
+    times = ("P50 TTFT ms", "P99", "P50 TPOT ms", "P99", "P50 latency ms", "P99", "tokens/J")
+    rows = [
+        (
+            marked(sweep, point),
+            str(point.nodes),
+            *map(amount, (point.tokens_per_s_per_gpu, point.tokens_per_s_per_user)),
+            *map(amount, (point.ttft_p50_ms, point.ttft_p99_ms, point.tpot_p50_ms, point.tpot_p99_ms)),
+            *map(amount, (point.latency_p50_ms, point.latency_p99_ms, point.tokens_per_joule)),
+        )
+        for point in curve.points
+    ]
+    return Table("The nodes together", (*heads, *times), rows)
+
+
+def _by_node(sweep: Curves, nodes: Sequence[Curve], name: str, what: str) -> Table:
+    steps = sorted({point.step for one in nodes for point in one.points})
+    heads = ("node", *(f"{step:g}" if sweep.by == "concurrency" else f"{step:.0%}" for step in steps))
+    rows = []
+    for one in nodes:
+        by_step = {point.step: amount(getattr(point, name)) for point in one.points}
+        rows.append((one.of, *(by_step.get(step, "-") for step in steps)))
+    return Table(f"{what} in each step", heads, rows)

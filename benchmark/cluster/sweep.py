@@ -1,0 +1,207 @@
+"""The curves of a sweep: of each node, and of the counted nodes of a group that measured a step together.
+
+One step stands for the run wherever a single figure is asked for, as one repeat does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmark import profiles
+from benchmark.cluster.results.load import LoadedNode, Measurement, load_node
+from benchmark.curves import crossing, enough, front, knee
+from benchmark.ladder import Step
+from benchmark.metrics import per_joule, pooled_distribution
+from benchmark.records import Curve, CurvePoint, Curves, Distribution, Group, RunRecord
+from benchmark.verdict import value_of
+
+_POOLED = ("latency_ms", "ttft_ms", "tpot_ms")
+
+
+def swept(node: LoadedNode) -> profiles.Sweep | None:
+    """Return the ladder that the node was asked to measure; None: one load alone, or nothing is known of it."""
+    known = [node.result] if node.result else [one.result for one in node.earlier]
+    return known[-1].resolved.profile.sweep if known else None
+
+
+def steps_of(node: LoadedNode) -> dict[float, Measurement]:
+    """Return the steps that the node completed, the least load first; of several attempts the last one's."""
+    if node.steps:
+        return dict(node.steps)
+    if swept(node) is None:
+        return {}
+    found = list(node.earlier)
+    if node.result is not None and node.result.load is not None:
+        first = node.result.model_copy(update={"repeats": ()})
+        found.append(
+            Measurement(first, node.metrics, node.times, node.time_series, node.clock, node.goodput, node.samples)
+        )
+    found += node.later
+    by_step = {one.result.load.step: one for one in found if one.result.load is not None}
+    return dict(sorted(by_step.items()))
+
+
+def step_of(measured: Measurement) -> Step | None:
+    """Return the figures that a ladder is judged by; None where a step has none."""
+    load, metrics = measured.result.load, measured.metrics
+    return None if load is None or metrics is None else Step(load, metrics, measured.times.sustained)
+
+
+def at_step(node: LoadedNode, step: float) -> LoadedNode:
+    """Return the node as if that step were its only measurement; as it is where it does not count or lacks it."""
+    steps = steps_of(node)
+    chosen = steps.get(step) if node.counted else None
+    if chosen is None:
+        return replace(node, later=(), earlier=(), steps=steps)
+    measured = ("result", "metrics", "times", "time_series", "clock", "goodput", "samples")
+    fields = {name: getattr(chosen, name) for name in measured}
+    return replace(node, later=(), earlier=(), steps=steps, **fields)
+
+
+def chosen_step(nodes: Sequence[LoadedNode]) -> float | None:
+    """Return the step with most tokens/s of those that all counted nodes have; None where there is no sweep.
+
+    Of equal ones the least load.
+    """
+    each = [steps_of(node) for node in nodes if node.counted and swept(node)]
+    common = [step for step in (each[0] if each else ()) if all(step in steps for steps in each)]
+    if not common:
+        return None
+    return max(common, key=lambda step: (_rate([steps[step] for steps in each], "tokens_per_s") or 0.0, -step))
+
+
+def at_common_step(
+    before: Sequence[LoadedNode], after: Sequence[LoadedNode]
+) -> tuple[list[LoadedNode], list[LoadedNode]]:
+    """Return the nodes of two sweeps at one step that all have: that with most tokens/s before; others as they are."""
+    both = [*before, *after]
+    step = chosen_step(before)
+    if step is None or not all(step in steps_of(node) for node in both):
+        step = next((one for one in steps_of(both[0]) if all(one in steps_of(node) for node in both)), None)
+    if step is None:
+        return list(before), list(after)
+    return [at_step(node, step) for node in before], [at_step(node, step) for node in after]
+
+
+def first_steps_left(run_dir: Path, run: RunRecord, nodes: Mapping[str, object]) -> int:
+    """Return which step, from 1, a further attempt at these nodes begins with: the first that one of them lacks.
+
+    All of them go on together, so what one lacks the others measure again. 1 where there is no sweep.
+    """
+    firsts = []
+    for name in nodes:
+        sweep = run.nodes[name].profile.sweep if name in run.nodes else None
+        if sweep is None:
+            return 1
+        there = steps_of(load_node(run_dir, run, name))
+        lacking = [number for number, step in enumerate(sweep.steps, start=1) if step not in there]
+        firsts.append(min([*lacking, len(sweep.steps)]))
+    return min(firsts, default=1)
+
+
+def curves_of(nodes: Sequence[LoadedNode], groups: Sequence[Group]) -> Curves | None:
+    """Return what a sweep came to, from the nodes with all their steps; None where there is none."""
+    chosen = chosen_step(nodes)
+    by_name = {node.node: node for node in nodes if steps_of(node)}
+    if chosen is None:
+        return None
+    found: list[Curve] = []
+    for number, group in enumerate(groups):
+        members = [by_name[name] for name in group.nodes if name in by_name]
+        if members and (sweep := swept(members[0])) is not None:
+            found.append(_curve(_Of(group.label[:200], "group", number), sweep, members))
+    group_of = {name: number for number, group in enumerate(groups) for name in group.nodes}
+    for name, node in by_name.items():
+        if (sweep := swept(node)) is not None:
+            found.append(_curve(_Of(name, "node", group_of.get(name)), sweep, [node]))
+    sweep = next(sweep for node in by_name.values() if (sweep := swept(node)))
+    return Curves(by="concurrency" if sweep.concurrency else "rate", chosen=chosen, curves=tuple(found))
+
+
+@dataclass(frozen=True)
+class _Of:
+    name: str
+    kind: str
+    group: int | None
+
+
+def _curve(of: _Of, sweep: profiles.Sweep, nodes: Sequence[LoadedNode]) -> Curve:
+    each = [steps_of(node) for node in nodes]
+    loads = sorted({step for steps in each for step in steps})
+    measured = [[steps[load] for steps in each if load in steps] for load in loads]
+    points = [point_of(load, those) for load, those in zip(loads, measured, strict=True)]
+    rates = [point.tokens_per_s_per_gpu for point in points]
+    best = front([(point.tokens_per_s_per_user, point.tokens_per_s_per_gpu) for point in points])
+    ended = {node.result.sweep_ended for node in nodes if node.result and node.result.sweep_ended}
+    crossings = [crossing(limit, loads, [_value(those, limit.metric) for those in measured]) for limit in sweep.limits]
+    return Curve.model_validate(
+        {
+            "of": of.name,
+            "kind": of.kind,
+            "group": of.group,
+            "points": [point.model_copy(update={"on_front": on}) for point, on in zip(points, best, strict=True)],
+            "knee": knee(loads, rates, sweep.least_growth) if sweep.concurrency else None,
+            "most_tokens_per_s_per_gpu": max((rate for rate in rates if rate is not None), default=None),
+            "enough": enough(loads, rates, sweep.least_growth),
+            "crossings": crossings,
+            "ended": "\n".join(sorted(ended))[:4000] if of.kind == "node" else "",
+        }
+    )
+
+
+def point_of(load: float, measured: Sequence[Measurement]) -> CurvePoint:
+    """Return what a step of several nodes together, or of one, comes to."""
+    gpus = sum(one.result.engine.replicas for one in measured if one.result.engine)
+    tokens_per_s = _rate(measured, "tokens_per_s")
+    latency, ttft, tpot = (_pooled(measured, name) for name in _POOLED)
+    energies = [
+        (one.result.telemetry.energy.joules, one.metrics)
+        for one in measured
+        if one.metrics and one.result.telemetry and one.result.telemetry.energy
+    ]
+    joules = math.fsum(used for used, _ in energies) if len(energies) == len(measured) else 0.0
+    return CurvePoint(
+        step=load,
+        nodes=len(measured),
+        queries=sum(one.metrics.queries.completed for one in measured if one.metrics),
+        failed=sum(one.metrics.queries.failed for one in measured if one.metrics),
+        qps=_rate(measured, "qps"),
+        tokens_per_s=tokens_per_s,
+        tokens_per_s_per_gpu=tokens_per_s / gpus if tokens_per_s is not None and gpus else None,
+        tokens_per_s_per_user=1000 / tpot.p50 if tpot and tpot.p50 > 0 else None,
+        latency_p50_ms=latency.p50 if latency else None,
+        latency_p99_ms=latency.p99 if latency else None,
+        ttft_p50_ms=ttft.p50 if ttft else None,
+        ttft_p99_ms=ttft.p99 if ttft else None,
+        tpot_p50_ms=tpot.p50 if tpot else None,
+        tpot_p99_ms=tpot.p99 if tpot else None,
+        tokens_per_joule=per_joule(joules, [metrics for _, metrics in energies])["tokens_per_joule"],
+        confident=latency is not None and "p99" not in latency.insufficient,
+        valid=all(one.result.verdict is not None and one.result.verdict.valid for one in measured),
+    )
+
+
+def _rate(measured: Sequence[Measurement], name: str) -> float | None:
+    """Return the sum of a rate; None where it is undefined for one: it would be the others'."""
+    steps = [step for one in measured if (step := step_of(one))]
+    rates = [rate for step in steps if (rate := getattr(step, name)) is not None]
+    return math.fsum(rates) if rates and len(rates) == len(measured) else None
+
+
+def _pooled(measured: Sequence[Measurement], name: str) -> Distribution | None:
+    each = [getattr(one.metrics, name) if one.metrics else None for one in measured]
+    if len(each) == 1 or None in each:  # of one node it may be LoadGen's own
+        return each[0] if len(each) == 1 else None
+    return pooled_distribution([one.times.ascending[name] for one in measured])
+
+
+def _value(measured: Sequence[Measurement], metric: str) -> float | None:
+    """Return the figure that a limit names: of one node its own, of several that of their pooled samples."""
+    if len(measured) == 1:
+        return value_of(measured[0].metrics, metric) if measured[0].metrics else None
+    name, _, part = metric.partition(".")
+    pooled = _pooled(measured, name) if name in _POOLED else None
+    return getattr(pooled, part, None)

@@ -1,0 +1,116 @@
+"""A ladder of loads: what a step of it sustains, and when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmark.columns import Columns
+from benchmark.curves import keeps
+from benchmark.loads import at_load, limit_words
+from benchmark.metrics import NS_PER_S
+from benchmark.profiles import Sweep
+from benchmark.records import Load, Metrics
+from benchmark.verdict import value_of
+
+# A queue grows without end where answering what waits at the end takes so much of the time in which queries came.
+BACKLOG = 0.05
+
+
+@dataclass(frozen=True)
+class Sustained:
+    """What was completed from the first query's issue to the last one's."""
+
+    seconds: float = 0.0
+    queries: int = 0
+    tokens: int = 0
+    backlog_s: float = 0.0
+    """From the last query's issue to the last completion."""
+
+    @property
+    def qps(self) -> float | None:
+        """Completed queries per second; None: undefined."""
+        return self.queries / self.seconds if self.queries and self.seconds > 0 else None
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Output tokens of these per second; None: undefined."""
+        return self.tokens / self.seconds if self.queries and self.seconds > 0 else None
+
+
+def sustained(samples: Columns) -> Sustained:
+    """Return what the system sustained while queries were still issued.
+
+    A closed loop keeps as many in flight as it is to from its first issue to its last one: each after the first few
+    takes the place of one that completed. What comes after that, while the system empties, is in no rate.
+    """
+    done = samples.completed
+    if not done.any():
+        return Sustained()
+    first, last = int(samples.issued_ns.min()), int(samples.issued_ns.max())
+    within = done & (samples.completed_ns <= last)
+    return Sustained(
+        (last - first) / NS_PER_S,
+        int(np.count_nonzero(within)),
+        sum(samples.output_tokens[within].tolist()),
+        max(0, int(samples.completed_ns[done].max()) - last) / NS_PER_S,
+    )
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step as a node measured it."""
+
+    load: Load
+    metrics: Metrics
+    sustained: Sustained
+
+    @property
+    def qps(self) -> float | None:
+        """Queries per second under the load; of a schedule, over all its queries."""
+        return self.sustained.qps if self.load.rate is None else self.metrics.qps
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Output tokens per second, as `qps`."""
+        return self.sustained.tokens_per_s if self.load.rate is None else self.metrics.tokens_per_s
+
+
+def why_end(sweep: Sweep, steps: Sequence[Step]) -> str:
+    """Return why the ladder ends with the last of these steps, in a sentence; empty: it goes on."""
+    last = steps[-1]
+    if not last.metrics.queries.completed:
+        return f"No query was answered at {at_load(sweep, last.load.step)}."
+    if last.load.rate is not None and _grows(steps):
+        return (
+            f"The queue grows without end: at {last.load.rate:.3g} queries/s, answering those that still waited when "
+            f"the last one came took {last.sustained.backlog_s:.3g} s."
+        )
+    passed = [limit for limit in sweep.limits if not keeps(limit, value_of(last.metrics, limit.metric))]
+    if sweep.stop_at_limits and passed:
+        return f"A limit is passed at {at_load(sweep, last.load.step)}: {', '.join(map(limit_words, passed))}."
+    if last.load.rate is None and not grew(sweep, [step.tokens_per_s for step in steps]):
+        return (
+            f"Throughput stopped growing: {at_load(sweep, last.load.step)} give less than {sweep.least_growth:.0%} "
+            "more tokens/s than the best step before."
+        )
+    if last.load.step == sweep.steps[-1]:
+        return f"The ladder's last step, {at_load(sweep, last.load.step)}."
+    return ""
+
+
+def _grows(steps: Sequence[Step]) -> bool:
+    """Return whether more queries came than were answered, in the last step."""
+    alone, last = steps[0].metrics.latency_ms, steps[-1].sustained
+    # What is in flight at the end has to be answered in any case.
+    unloaded_s = alone.p50 / 1000 if alone else 0.0
+    return last.backlog_s - unloaded_s > BACKLOG * last.seconds
+
+
+def grew(sweep: Sweep, values: Sequence[float | None]) -> bool:
+    """Return whether the last of the values is enough above the highest before; where one is undefined, it may be."""
+    known = [value for value in values[:-1] if value is not None]
+    last = values[-1]
+    return last is None or not known or last >= max(known) * (1 + sweep.least_growth)

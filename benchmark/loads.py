@@ -1,0 +1,53 @@
+"""Loads, limits on a ladder of them, and what a node's sweep came to, in words."""
+
+from __future__ import annotations
+
+from benchmark.profiles import Limit, Sweep
+from benchmark.records import Load, NodeResult, Repeat
+from benchmark.repeats import own_choice, repeat_of
+from benchmark.verdict import label, unit, value_of
+
+
+def at_load(sweep: Sweep, step: float) -> str:
+    """Return a load for people."""
+    return f"{step:g} in flight on each GPU" if sweep.concurrency else f"{step:.0%} of a burst's rate"
+
+
+def limit_words(limit: Limit) -> str:
+    """Return a limit for people: "P99 TTFT at most 500 ms"."""
+    bound, value = ("at most", limit.at_most) if limit.at_most is not None else ("at least", limit.at_least)
+    return f"{label(limit.metric)} {bound} {value:g}{unit(limit.metric)}"
+
+
+def sweep_words(result: NodeResult) -> str:
+    """Return what each step of a sweep came to, a line each, and why there are no more; nothing without a sweep."""
+    sweep = result.resolved.profile.sweep
+    if sweep is None:
+        return ""
+    lines = [
+        f"{at_load(sweep, one.load.step)}: {_rate(one.metrics.tokens_per_s)} tokens/s, "
+        f"{_rate(value_of(one.metrics, 'latency_ms.p99'))} ms P99 latency"
+        for one in _each(result)
+        if one.load and one.metrics
+    ]
+    chosen = repeat_of(result, own_choice(result)).load
+    below = [f"below is the one with most tokens/s, {at_load(sweep, chosen.step)}"] if chosen else []
+    return "\n".join([*lines, *([result.sweep_ended] if result.sweep_ended else []), *below])
+
+
+def _each(result: NodeResult) -> list[NodeResult | Repeat]:
+    return [result, *result.repeats]
+
+
+def load_words(load: Load) -> str:
+    """Return what was asked of the system, and where times then count from."""
+    if load.concurrency is None:
+        return f"{_rate(load.rate)} queries/s, which is {load.share or 0:.0%} of what a burst reached"
+    return (
+        f"{load.concurrency} in flight on each GPU: a closed loop, so there is no schedule, and times count from when "
+        "the query before was answered"
+    )
+
+
+def _rate(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f}"

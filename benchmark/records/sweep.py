@@ -1,0 +1,91 @@
+"""Loads, and what a ladder of them amounts to: one point for each, and what the curve through them says."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from benchmark.records.base import Count, Name, Record, Text
+
+
+class Load(Record):
+    """What a measurement asked of the system: so many queries in flight, or so many a second."""
+
+    concurrency: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="queries in flight on each GPU (on the CPU: replica). There is then no schedule: times count from "
+        "when the query before was answered",
+    )
+    rate: Annotated[float, Field(gt=0)] | None = Field(None, description="queries per second of the whole node")
+    share: Annotated[float, Field(gt=0)] | None = Field(None, description="of the rate that a burst reaches")
+
+    @model_validator(mode="after")
+    def _one(self) -> Load:
+        if (self.concurrency is None) == (self.rate is None):
+            raise ValueError("a load is either a concurrency or a rate")
+        return self
+
+    @property
+    def step(self) -> float:
+        """What the profile's ladder calls it."""
+        return self.concurrency or self.share or 0.0
+
+
+class CurvePoint(Record):
+    """One step of a sweep: of a node, or of all counted nodes of a group that measured it together."""
+
+    step: float = Field(description="queries in flight on each GPU; or the share of the rate that a burst reaches")
+    nodes: Count = Field(description="that it covers")
+    queries: Count = Field(description="that were answered")
+    failed: Count = 0
+    qps: float | None = Field(description="while as many were in flight as the step asks for; with a rate: of all")
+    tokens_per_s: float | None = Field(description="output tokens, in the same time")
+    tokens_per_s_per_gpu: float | None = Field(description="on the CPU: per replica")
+    tokens_per_s_per_user: float | None = Field(description="1000 / P50 of TPOT: how fast an answer is read")
+    latency_p50_ms: float | None = None
+    latency_p99_ms: float | None = None
+    ttft_p50_ms: float | None = None
+    ttft_p99_ms: float | None = None
+    tpot_p50_ms: float | None = None
+    tpot_p99_ms: float | None = None
+    tokens_per_joule: float | None = None
+    confident: bool = Field(description="whether the samples are enough for a P99 at 99 % confidence")
+    valid: bool = Field(description="whether every node's own checks hold in it")
+    on_front: bool = Field(False, description="whether no other step has both more tokens/s per GPU and per user")
+
+
+class Crossing(Record):
+    """Where on the ladder a limit is passed."""
+
+    metric: Name
+    limit: float
+    within: float | None = Field(description="the last step that keeps it, of those below the first that does not")
+    beyond: float | None = Field(description="the first step that does not; absent: every step keeps it")
+    at: float | None = Field(description="between the two, on the straight line through their figures")
+
+
+class Curve(Record):
+    """The steps of a sweep, the least load first, and what they say together."""
+
+    of: Name = Field(description="a node's name; or the label of a group")
+    kind: Literal["node", "group"]
+    group: Count | None = Field(None, description="index into groups; absent: the node does not count")
+    points: tuple[CurvePoint, ...]
+    knee: float | None = Field(
+        None,
+        description="the load at which the highest rate would be reached, were answers under it as fast as in the "
+        "first step: from there on queries wait for each other. Absent: tokens/s still grew, or there is one point",
+    )
+    most_tokens_per_s_per_gpu: float | None = Field(None, description="the highest of the points")
+    enough: float | None = Field(None, description="the least step that comes within least_growth of the highest")
+    crossings: tuple[Crossing, ...] = ()
+    ended: Text = Field("", description="why there are no further steps")
+
+
+class Curves(Record):
+    """What a sweep came to: its curves, those of groups first. All other figures of the run are of one step."""
+
+    by: Literal["concurrency", "rate"]
+    chosen: float = Field(description="the step, of those that all counted nodes measured, with most tokens/s")
+    curves: tuple[Curve, ...]

@@ -1,0 +1,167 @@
+"""The curves of a sweep: against theory, of nodes that stopped, failed or were measured in several attempts."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.cluster.aggregate import aggregate, gather
+from benchmark.cluster.attempts import open_attempt
+from benchmark.cluster.comparison.side import load_side
+from benchmark.cluster.export.tables import samples_of
+from benchmark.cluster.outcome import Outcome
+from benchmark.cluster.render.job_summary import render_job_summary
+from benchmark.cluster.render.summary import render_cluster
+from benchmark.cluster.sweep import first_steps_left
+from benchmark.records import ClusterResult, Curve, Sample
+from benchmark.rundir import read_run
+from benchmark.text import WIDTH
+from tests.unit.building import make_run
+from tests.unit.queues import LADDER, S, queue, sweeping, write_sweep
+
+SERVERS, SERVICE_S = 6, 2
+LIMITS = [{"metric": "latency_ms.p99", "at_most": 3000.0}]
+
+
+def steps(
+    servers: int = SERVERS, service_s: float = SERVICE_S, ladder: tuple[int, ...] = LADDER
+) -> dict[int, list[Sample]]:
+    return {users: queue(users, servers, [int(service_s * S)] * (users * 6)) for users in ladder}
+
+
+def run_of(directory: Path, nodes: dict[str, dict[int, list[Sample]]]) -> Path:
+    resolved = sweeping(limits=LIMITS)
+    run_dir = make_run(directory, dict.fromkeys(nodes, resolved))
+    for node, each in nodes.items():
+        write_sweep(run_dir, node, resolved, each)
+    return run_dir
+
+
+def curves(result: ClusterResult) -> dict[str, Curve]:
+    assert result.sweep is not None
+    return {curve.of if curve.kind == "node" else "all": curve for curve in result.sweep.curves}
+
+
+def test_the_curve_of_a_queue_is_what_theory_says(tmp_path: Path) -> None:
+    result = aggregate(run_of(tmp_path, {"jw2": steps(), "jw3": steps()}))
+    assert [row.reason for row in result.nodes] == ["", ""]
+    for name, nodes in (("jw2", 1), ("all", 2)):
+        curve = curves(result)[name]
+        assert [point.step for point in curve.points] == list(LADDER)
+        for point in curve.points:
+            users = int(point.step)
+            assert point.qps == pytest.approx(nodes * min(users, SERVERS) / SERVICE_S, rel=0.02)
+            assert point.tokens_per_s_per_gpu == pytest.approx(64 * min(users, SERVERS) / SERVICE_S, rel=0.02)
+            # A token every 9/10 of the service over 63, whoever waits.
+            assert point.tokens_per_s_per_user == pytest.approx(63 / (0.9 * SERVICE_S))
+            # Who arrives last in the first round waits longest: the others take turns.
+            assert point.latency_p50_ms == pytest.approx(1000 * SERVICE_S * max(1, users / SERVERS), rel=0.51)
+        assert curve.knee == pytest.approx(SERVERS, rel=0.05)
+        assert curve.enough == 8
+        (limit,) = curve.crossings
+        assert (limit.within, limit.beyond) == (4, 8)
+    assert result.sweep is not None
+    assert result.sweep.chosen == 8
+    assert result.repeats is None
+
+
+def test_every_other_figure_is_of_the_chosen_step(tmp_path: Path) -> None:
+    run_dir = run_of(tmp_path, {"jw2": steps(), "jw3": steps(service_s=2.2)})
+    gathered = gather(run_dir)
+    assert gathered.result.sweep is not None
+    chosen = gathered.result.sweep.chosen
+    assert {row.metrics.queries.completed for row in gathered.result.nodes if row.metrics} == {6 * chosen}
+    assert len(list(samples_of(gathered, run_dir).rows)) == 2 * 6 * chosen
+    (group,) = load_side(run_dir).groups.values()
+    assert {node.metrics.queries.completed for node in group if node.metrics} == {6 * chosen}
+    text = render_cluster(gathered.result, gathered.run)
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert "8 in flight on each GPU: every figure but the curves' is of this step" in " ".join(text.split())
+    rows = [line.split() for line in text.splitlines() if line[:3].strip(" +*!").isdigit()]
+    assert [row[0].strip("+*!") for row in rows] == [str(step) for step in LADDER]
+    assert "* of fewer than 662 samples: its P99 is without confidence" in text
+    assert "P99 latency 3000 ms: kept up to 4 in flight" in " ".join(text.split())
+    page = render_job_summary(Outcome(gathered.run, gathered.result))
+    assert [line.split()[1].strip("+*!\\") for line in page.splitlines() if line.count("|") == 10][2:] == [
+        str(step) for step in LADDER
+    ]
+
+
+def test_nodes_may_stop_at_different_steps(tmp_path: Path) -> None:
+    short = steps(servers=2, ladder=LADDER[:3])
+    result = aggregate(run_of(tmp_path, {"jw2": steps(), "jw3": short}))
+    assert [row.counted for row in result.nodes] == [True, True]
+    found = curves(result)
+    assert [point.nodes for point in found["all"].points] == [2, 2, 2, 1, 1]
+    assert found["jw3"].knee == pytest.approx(2)
+    assert result.sweep is not None
+    assert result.sweep.chosen == 4, "of those that all nodes measured"
+
+
+@pytest.mark.parametrize("verdict", [True, False], ids=["stopped", "killed"])
+def test_what_a_node_measured_before_it_died_is_kept(tmp_path: Path, verdict: bool) -> None:
+    resolved = sweeping(limits=LIMITS)
+    run_dir = make_run(tmp_path, dict.fromkeys(("jw2", "jw3"), resolved))
+    write_sweep(run_dir, "jw2", resolved, steps())
+    gone: dict[str, Any] = {"status": "interrupted", "stage": "measuring", "error": "gone", "sweep_ended": ""}
+    gone |= {} if verdict else {"verdict": None, "metrics": None}
+    place = write_sweep(run_dir, "jw3", resolved, steps(ladder=LADDER[:2]), **gone)
+    # In the midst of the third.
+    (place / "repeat3_samples.jsonl").write_bytes((place / "samples.jsonl").read_bytes())
+    result = aggregate(run_dir)
+    jw2, jw3 = result.nodes
+    assert (jw2.counted, jw3.counted, jw3.status, result.problems) == (True, False, "interrupted", ())
+    found = curves(result)
+    assert [point.step for point in found["jw3"].points] == [1, 2]
+    assert found["jw3"].group is None
+    assert [point.nodes for point in found["all"].points] == [1] * len(LADDER)
+    text = render_cluster(result, read_run(run_dir))
+    assert "jw3: the curve" in text
+
+
+def test_a_further_attempt_goes_on_with_the_step_that_lacks(tmp_path: Path) -> None:
+    resolved = sweeping(limits=LIMITS)
+    run_dir = make_run(tmp_path, dict.fromkeys(("jw2", "jw3"), resolved))
+    stopped: dict[str, Any] = {"status": "interrupted", "stage": "measuring", "sweep_ended": ""}
+    write_sweep(run_dir, "jw2", resolved, steps(ladder=LADDER[:3]), **stopped)
+    write_sweep(run_dir, "jw3", resolved, steps(ladder=LADDER[:2]), **stopped)
+    run = read_run(run_dir)
+    number = open_attempt(run_dir, run, run.nodes, command="again")
+    # All go on together, so with the first that one of them lacks.
+    assert first_steps_left(run_dir, read_run(run_dir), run.nodes) == 3
+    for node in run.nodes:
+        write_sweep(run_dir, node, resolved, steps(ladder=LADDER[2:]), attempt=number)
+    result = aggregate(run_dir)
+    assert [row.counted for row in result.nodes] == [True, True], [row.reason for row in result.nodes]
+    assert all([point.step for point in curve.points] == list(LADDER) for curve in curves(result).values())
+    assert curves(result)["all"].knee == pytest.approx(SERVERS, rel=0.05)
+
+
+def test_steps_that_are_not_the_ladders_are_refused(tmp_path: Path) -> None:
+    odd = {users: each for users, each in steps().items() if users != 4}
+    (row,) = aggregate(run_of(tmp_path, {"jw2": odd})).nodes
+    assert row.status == "refused"
+    assert "it measured the steps [1, 2, 8, 16]" in row.reason.replace(".0", "")
+
+
+def uneven(seed: int, slower: float) -> dict[int, list[Sample]]:
+    chance = random.Random(seed)
+    return {
+        users: queue(users, SERVERS, [int(slower * chance.uniform(0.95, 1.05) * S) for _ in range(users * 30)])
+        for users in LADDER
+    }
+
+
+def test_a_node_ten_percent_slow_is_named_from_the_curves(tmp_path: Path) -> None:
+    paces = {"jw1": 1.0, "jw2": 1.01, "jw3": 1.1, "jw4": 0.99, "jw5": 1.0}
+    nodes = {name: uneven(seed, pace) for seed, (name, pace) in enumerate(paces.items())}
+    # One that stopped early is held against the others in the steps that all have.
+    nodes["jw4"] = {users: nodes["jw4"][users] for users in LADDER[:4]}
+    run_dir = run_of(tmp_path, nodes)
+    result = aggregate(run_dir)
+    (finding,) = result.findings
+    assert (finding.node, finding.metric) == ("jw3", "curve.tokens_per_s")
+    assert finding.change == pytest.approx(1 / 1.1 - 1, abs=0.01)
+    assert "P50 TPOT over the curve" in " ".join(finding.also)
+    assert "tokens/s over the curve is" in " ".join(render_cluster(result, read_run(run_dir)).split())
