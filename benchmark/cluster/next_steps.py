@@ -8,24 +8,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.cluster.names import some
+from benchmark.cluster.overview.listing import PAGE, REPORT
 from benchmark.files import read_record
 from benchmark.records import ClusterResult
 from benchmark.rundir import RESULT_FILE, read_run
 from benchmark.words import plural
 
-REPORT = "report.html"
 # Before the commands that are of the checkout.
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def next_steps(run_dir: Path) -> list[str]:
-    """Return the last lines of a run: where its report is, where all runs are, and what to do about what is missing.
+    """Return the last lines of a run: its report, the page over all runs, and what to do about what is missing.
 
     Commands are given as a shell in the current directory takes them. Raises InputError where there is no result.
     """
     run, result = read_run(run_dir), read_record(run_dir / RESULT_FILE, ClusterResult)
-    words = ["python3", "-m", "benchmark", "history", "--results-dir", _short(run_dir.parent)]
-    lines = [f"Report: {_short(run_dir / REPORT)}", f"All runs: {_here(words)}"]
+    words = ["python3", "-m", "benchmark", "list", "--results-dir", _short(run_dir.parent)]
+    page = run_dir.parent / PAGE
+    lines = [f"Report: {_short(run_dir / REPORT)}"]
+    # Where it could not be written, that was said.
+    lines += [f"All runs: {_short(page)}"] if page.is_file() else []
+    lines += [f"The same here: {_here(words)}" if page.is_file() else f"All runs: {_here(words)}"]
     if "ansible-playbook" not in run.command:
         return lines
     missing = [row.node for row in result.nodes if not row.counted]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from benchmark.cluster.overview.write import PAGE, write_index
+from benchmark.cluster.overview.listing import PAGE
+from benchmark.cluster.overview.write import write_index
 from benchmark.commands import where
 from benchmark.errors import EXIT_VALID
 from benchmark.words import plural

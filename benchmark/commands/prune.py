@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from benchmark.cluster.ages import parse_age
-from benchmark.cluster.overview.write import PAGE, write_index
+from benchmark.cluster.overview.listing import PAGE
+from benchmark.cluster.overview.write import write_index
 from benchmark.cluster.pruning import PINNED, Plan, Stored, plan, remove
 from benchmark.commands import where
 from benchmark.errors import EXIT_VALID, InputError, RunError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ SECRET = frozenset(variable.name for variable in VARIABLES if variable.secret)
 _SECRET_NAME = re.compile(
     r"(pass|password|passphrase|secret|token|credentials?|api_?key|authorization)s?$", re.IGNORECASE
 )
+PROGRAM = "ansible-playbook"
 # What of the environment says which ansible-playbook this is.
 _KEPT = ("ANSIBLE_CONFIG", "ANSIBLE_VAULT_PASSWORD_FILE", "ANSIBLE_VAULT_IDENTITY_LIST")
 
@@ -43,6 +45,8 @@ def command_line(
     but a setting. Of what is secret the whole variable is left out, and -e with it where nothing is left of that.
     """
     words, hidden, position = list(argv[1:]), list[str](), 0
+    if Path(argv[0]).name == "__main__.py" and words[:1] == ["playbook"]:
+        del words[0]  # python -m ansible playbook ...
     for extra in extras:
         kept, names = _without_secrets(extra, secrets)
         if not names:
@@ -62,10 +66,17 @@ def command_line(
             first = position - 1 if words[position] == extra else position
             del words[first : position + 1]
             position = first
-    line = shlex.join(["ansible-playbook", *words])
+    line = shlex.join([_program(argv[0]), *words])
     given = [f"{name}={shlex.quote(os.environ[name])}" for name in _KEPT if os.environ.get(name)]
     there = [] if cwd == checkout else [f"cd {shlex.quote(str(cwd))} &&"]
     return CommandLine(" ".join([*there, *given, line]), tuple(dict.fromkeys(hidden)))
+
+
+def _program(called: str) -> str:
+    """Return the name of this ansible-playbook; where a shell would find another one by it, or none, its path."""
+    path = Path(called).absolute()
+    there = path.name == PROGRAM and path.is_file()
+    return str(path) if there and shutil.which(PROGRAM) != str(path) else PROGRAM
 
 
 def _gives(word: str, extra: str) -> bool:

@@ -42,9 +42,11 @@ def test_only_the_node_that_failed_is_measured_again(playbooks: Playbooks) -> No
     output, _ = process.communicate(timeout=200)
     assert process.returncode != 0, output
     run_dir = (playbooks.results / "latest").resolve()
-    report, runs, again = output.rstrip("\n").splitlines()[-3:]
+    report, page, here, again = output.rstrip("\n").splitlines()[-4:]
     assert report == f"Report: {run_dir}/report.html"
-    assert runs.endswith(f" history --results-dir {playbooks.results}")
+    assert page == f"All runs: {playbooks.results}/index.html"
+    assert here.endswith(f" list --results-dir {playbooks.results}")
+    assert f">{run_dir.name}<" in (playbooks.results / "index.html").read_text()
     line = rf"Measure jw2 again, in this run: ansible-playbook .*/benchmark\.yml.* -e benchmark_resume={run_dir.name}"
     assert re.fullmatch(line, again)
     broken = (run_dir / "nodes" / "jw2" / "samples.jsonl").read_text()

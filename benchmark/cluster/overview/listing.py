@@ -13,6 +13,7 @@ from benchmark.errors import InputError
 from benchmark.records import RunInShort, RunList
 
 REPORT = "report.html"
+PAGE = "index.html"
 # Of names that a message says there are.
 MOST_NAMED = 20
 # Of a reason why a run cannot be read.

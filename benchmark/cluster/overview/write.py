@@ -7,12 +7,12 @@ import stat
 from pathlib import Path
 
 from benchmark import locks
+from benchmark.cluster.overview.listing import PAGE
 from benchmark.cluster.overview.page import render_index
 from benchmark.cluster.stored.index import stored_runs
 from benchmark.errors import InputError
 from benchmark.files import write_atomic
 
-PAGE = "index.html"
 # Stands in the head of each of the project's pages.
 OURS = b'<meta name="generator" content="llm-datacenter-benchmark">'
 HEAD_BYTES = 4096

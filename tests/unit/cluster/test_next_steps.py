@@ -8,6 +8,7 @@ import pytest
 from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.interruption import keep_interruption
 from benchmark.cluster.next_steps import CHECKOUT, after_playbook, next_steps
+from benchmark.cluster.overview.write import write_index
 from benchmark.files import read_record, write_record
 from benchmark.records import RunRecord
 from benchmark.rundir import RESULT_FILE, RUN_FILE
@@ -32,10 +33,12 @@ def ended(run_dir: Path, command: str = COMMAND) -> list[str]:
 
 
 def test_after_a_failure_the_nodes_that_lack_a_result(run_dir: Path) -> None:
-    report, runs, again = ended(run_dir)
+    write_index(run_dir.parent)
+    report, page, here, again = ended(run_dir)
     assert report == f"Report: {run_dir}/report.html"
-    command = shlex.split(runs.removeprefix("All runs: "))
-    assert command[-6:] == ["python3", "-m", "benchmark", "history", "--results-dir", str(run_dir.parent)]
+    assert page == f"All runs: {run_dir.parent}/index.html"
+    command = shlex.split(here.removeprefix("The same here: "))
+    assert command[-6:] == ["python3", "-m", "benchmark", "list", "--results-dir", str(run_dir.parent)]
     assert again == f"Measure jw3, jw10 again, in this run: {COMMAND} -e benchmark_resume={RUN_ID}"
 
 
@@ -80,5 +83,10 @@ def test_commands_are_for_the_directory_one_is_in(
     monkeypatch.setattr("benchmark.cluster.next_steps.CHECKOUT", tmp_path)
     assert ended(run_dir)[:2] == [
         f"Report: all runs/{RUN_ID}/report.html",
-        "All runs: python3 -m benchmark history --results-dir 'all runs'",
+        "All runs: python3 -m benchmark list --results-dir 'all runs'",
+    ], "there is no page"
+    write_index(run_dir.parent)
+    assert ended(run_dir)[1:3] == [
+        "All runs: all runs/index.html",
+        "The same here: python3 -m benchmark list --results-dir 'all runs'",
     ]

@@ -110,6 +110,10 @@ def test_of_names_and_values_only_secrets_are_left_out(
         assert shlex.split(line.text)[-1] == "p.yml"
 
 
+def test_a_module_of_python_is_the_same_program() -> None:
+    assert again(["/lib/ansible/__main__.py", "playbook", "p.yml", "-e", "x=1"]).text == "ansible-playbook p.yml -e x=1"
+
+
 def test_files_and_the_vault_stay() -> None:
     argv = ["ansible-playbook", "p.yml", "-e", "@secrets.yml", "--vault-password-file", "my pass", "--vault-id", "a@b"]
     assert shlex.split(again(argv).text) == argv
@@ -131,3 +135,59 @@ def test_the_line_runs_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyP
             [shell, "-c", line], env={"PATH": f"{programs}:/usr/bin:/bin"}, capture_output=True, text=True, check=True
         )
         assert done.stdout.splitlines() == [str(place), "/a b/ansible.cfg", *words]
+
+
+# What the given variables are, as ansible-playbook itself finds them.
+DUMP = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.copy:
+        content: "{{ [inventory_hostname, ansible_limit, q('vars', *names)] | to_json }}"
+        dest: "{{ lookup('env', 'DUMPED') }}"
+"""
+ODD = """two words, it's "quoted" $HOME `id` !x #y ~ * \\ {curly} end=1"""
+
+
+@pytest.mark.parametrize("activated", [True, False], ids=["activated", "by its path"])
+def test_pasted_it_gives_the_same_variables(tmp_path: Path, activated: bool) -> None:
+    place = tmp_path / "it's a place"
+    (place / "my vars").mkdir(parents=True)
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1"}
+    environment["PATH"] = f"{Path(program).parent}:{environment['PATH']}" if activated else environment["PATH"]
+    (place / "dump it.yml").write_text(DUMP)
+    (place / "hosts.yml").write_text("all: {hosts: {jw2: {ansible_connection: local}, jw3: }}")
+    (place / "my vars" / "plain.yml").write_text(yaml.safe_dump({"plain": ODD}))
+    (place / "my vars" / "sealed.yml").write_text(yaml.safe_dump({"sealed": "from the vault"}))
+    (place / "my pass").write_text("sesame")
+    vault = ["--vault-id", "dev@my pass"]
+    subprocess.run(
+        [str(Path(program).with_name("ansible-vault")), "encrypt", *vault, "my vars/sealed.yml"],
+        cwd=place, env=environment, check=True, capture_output=True,
+    )  # fmt: skip
+    names = ["benchmark_model", "spaced", "listed", "several", "short", "plain", "sealed", "umlaut"]
+    words = [
+        *("-i", "hosts.yml", "dump it.yml", "--limit", "!jw3", *vault),
+        *("-e", json.dumps({"benchmark_model": ODD, "names": names})),
+        f"-espaced={shlex.quote(ODD)}",
+        '--extra-vars=listed=\'[1, {"a": "b c"}]\' short=x',
+        *("--extra-vars", "{several: 'one\n\n  two', umlaut: \N{LATIN SMALL LETTER U WITH DIAERESIS}}"),
+        *("-e", "@my vars/plain.yml", "-e", "@my vars/sealed.yml"),
+    ]
+    dumped = [tmp_path / "first", tmp_path / "again"]
+    subprocess.run(
+        [program, *words], cwd=place, env={**environment, "DUMPED": str(dumped[0])}, check=True, capture_output=True
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", environment["PATH"])
+        line = again([program, *words, "-e", "hf_cache_token=hidden"], cwd=place).text
+    assert "hidden" not in line
+    subprocess.run(
+        ["bash", "-c", line], cwd="/", env={**environment, "DUMPED": str(dumped[1])}, check=True, capture_output=True
+    )
+    first, second = (json.loads(path.read_text()) for path in dumped)
+    assert first == second
+    assert first[:2] == ["jw2", "!jw3"]
+    assert first[2][0] == first[2][5] == ODD
+    assert first[2][6] == "from the vault"

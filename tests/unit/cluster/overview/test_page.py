@@ -14,7 +14,8 @@ import pytest
 from benchmark import locks
 from benchmark.cli import main
 from benchmark.cluster.overview import page as overview_page
-from benchmark.cluster.overview.write import OURS, PAGE, write_index
+from benchmark.cluster.overview.listing import PAGE
+from benchmark.cluster.overview.write import OURS, write_index
 from benchmark.cluster.stored.index import stored_runs
 from benchmark.rundir import NODES, RESULT_FILE, RUN_FILE
 from tests.unit.cluster.history.test_history import store
