@@ -33,6 +33,7 @@ class Columns:
     output_tokens: Ints
     pieces: Ints
     usage_tokens: Ints
+    asked_tokens: Ints
     cached_tokens: Ints
 
     @classmethod
@@ -51,6 +52,7 @@ class Columns:
             output_tokens=_column([s.output_tokens for s in each]),
             pieces=_optional([s.pieces for s in each]),
             usage_tokens=_optional([s.usage_tokens for s in each]),
+            asked_tokens=_optional([s.asked_tokens for s in each]),
             cached_tokens=_optional([s.cached_tokens for s in each]),
         )
 

@@ -9,8 +9,20 @@ from collections.abc import Callable, Iterator, Mapping
 
 from pydantic import BaseModel, ValidationError
 
-from benchmark import closed_loop_options, continuous_options, loadgen_options, simulated_options
-from benchmark.dataset_options import CnnDailymailOptions, SyntheticOptions
+from benchmark import (
+    closed_loop_options,
+    continuous_options,
+    loadgen_options,
+    schedule_options,
+    simulated_options,
+)
+from benchmark.dataset_options import (
+    CnnDailymailOptions,
+    ConversationsOptions,
+    SyntheticOptions,
+    TraceOptions,
+    bounds_of,
+)
 from benchmark.errors import InputError
 from benchmark.faults import sentence
 from benchmark.profiles import Profile
@@ -29,15 +41,20 @@ ENGINE_OPTIONS: dict[str, type[BaseModel] | None] = {
 }
 SCENARIO_OPTIONS: dict[str, type[BaseModel] | None] = {
     "loadgen": loadgen_options.Options,
+    "schedule": schedule_options.Options,
+    "conversations": schedule_options.ConversationOptions,
     "closed_loop": closed_loop_options.Options,
 }
 DATASET_OPTIONS: dict[str, type[BaseModel] | None] = {
     "cnn_dailymail": CnnDailymailOptions,
     "synthetic": SyntheticOptions,
+    "conversations": ConversationsOptions,
+    "trace": TraceOptions,
     "curated": None,
 }
-# Those whose prompts are token ids without text, and those whose prompts have references.
-WITHOUT_TEXT, WITH_REFERENCES = ("synthetic",), ("cnn_dailymail",)
+# Those whose prompts are token ids without text, whose prompts have references, and whose file a user may give.
+WITHOUT_TEXT, WITH_REFERENCES = ("synthetic", "conversations", "trace"), ("cnn_dailymail",)
+WITH_FILE = ("cnn_dailymail", "trace")
 
 Check = Callable[[Settings, Profile], Iterator[str]]
 
@@ -45,7 +62,18 @@ Check = Callable[[Settings, Profile], Iterator[str]]
 def combination_problems(settings: Settings, profile: Profile) -> list[str]:
     """Return why a profile, with what the settings put in its place, cannot be run with them; a sentence each."""
     checks: tuple[Check, ...] = (
-        *(_provisioned, _options, _replicas, _continuous, _servers, _schedule, _in_flight, _sweep, _accuracy),
+        *(
+            _provisioned,
+            _options,
+            _replicas,
+            _continuous,
+            _servers,
+            _schedule,
+            _in_flight,
+            _sweep,
+            _workload,
+            _accuracy,
+        ),
     )
     return [problem for check in checks for problem in check(settings, profile)]
 
@@ -192,9 +220,12 @@ def _its_environment(settings: Settings, engine: ProvisionedEngine) -> Iterator[
 
 def _longest_prompt(profile: Profile) -> int:
     """Return the least tokens that the longest prompt is known to have."""
-    lengths = dict(profile.dataset_options).get("input_tokens", 1) if profile.dataset == "synthetic" else 1
-    longest = max(lengths) if isinstance(lengths, (list, tuple)) and lengths else lengths
-    return longest if isinstance(longest, int) else 1
+    if profile.dataset != "synthetic":
+        return 1
+    try:
+        return SyntheticOptions.model_validate(dict(profile.dataset_options)).longest
+    except ValidationError:
+        return 1  # said of the options
 
 
 def _servers(settings: Settings, profile: Profile) -> Iterator[str]:
@@ -222,11 +253,10 @@ def _servers(settings: Settings, profile: Profile) -> Iterator[str]:
 
 
 def _schedule(settings: Settings, profile: Profile) -> Iterator[str]:
-    server = profile.scenario_options.get("scenario") == "Server"
     # An audit issues its queries as a measurement does.
-    if profile.engine == SEQUENTIAL and server and (profile.accuracy != "only" or settings.benchmark_audit):
+    if profile.engine == SEQUENTIAL and profile.scheduled and (profile.accuracy != "only" or settings.benchmark_audit):
         yield (
-            "The engine sequential answers one query before it takes the next, and the scenario Server issues them "
+            "The engine sequential answers one query before it takes the next, and a schedule issues them "
             f"when they are due: take the engine continuous, {FROM_SERVERS}."
         )
 
@@ -256,10 +286,16 @@ def _sweep(settings: Settings, profile: Profile) -> Iterator[str]:
     if profile.sweep is None:
         return
     scenario = profile.scenario_options.get("scenario")
-    if profile.sweep.concurrency and profile.scenario == "loadgen":
-        yield "The profile's sweep: concurrency needs the scenario closed_loop: LoadGen decides how many are in flight."
-    if profile.sweep.rate and (profile.scenario == CLOSED_LOOP or scenario in ("Offline", "SingleStream")):
-        yield f"The profile's sweep: rate needs a schedule, and {scenario or profile.scenario} has none."
+    if profile.sweep.concurrency and profile.scenario != CLOSED_LOOP:
+        yield (
+            f"The profile's sweep: concurrency needs the scenario closed_loop: {profile.scenario} decides by itself how "
+            "many are in flight."
+        )
+    if profile.sweep.rate and (profile.scenario != "loadgen" or scenario in ("Offline", "SingleStream")):
+        yield (
+            "The profile's sweep: rate needs LoadGen's scenario Server, whose rate is set for each step, and not "
+            f"{scenario or profile.scenario}."
+        )
     asked = {
         "benchmark_repeats": settings.benchmark_repeats > 1,
         "benchmark_solo_first": settings.benchmark_solo_first,
@@ -272,6 +308,35 @@ def _sweep(settings: Settings, profile: Profile) -> Iterator[str]:
                 f"{name} is {getattr(settings, name)}, and the profile {profile.name} measures under one load after "
                 "the other: take another profile, or leave it."
             )
+
+
+def _workload(settings: Settings, profile: Profile) -> Iterator[str]:
+    """Yield what a dataset and a scenario need of each other, and of the settings."""
+    if (profile.dataset == "conversations") != (profile.scenario == "conversations"):
+        yield (
+            f"The dataset is {profile.dataset} and the scenario {profile.scenario}: the turns of the dataset "
+            "conversations are put together by the scenario conversations, which takes no other."
+        )
+    if profile.replays and profile.dataset != "trace":
+        yield (
+            f"scenario_options: arrivals is trace, and the dataset {profile.dataset} has no times of its own: take the "
+            "dataset trace."
+        )
+    if profile.dataset == "trace" and not settings.benchmark_dataset_path:
+        yield "The dataset trace needs benchmark_dataset_path: the trace's file on the node."
+    options = DATASET_OPTIONS.get(profile.dataset)
+    if options is not SyntheticOptions and options is not ConversationsOptions:
+        return
+    try:
+        drawn = options.model_validate(dict(profile.dataset_options)).output_tokens
+    except ValidationError:
+        return  # said of the options
+    most = profile.generation.max_new_tokens
+    if drawn is not None and bounds_of(drawn)[1] > most:
+        yield (
+            f"Profile {settings.benchmark_profile}: dataset_options.output_tokens goes up to {bounds_of(drawn)[1]:g}, "
+            f"and generation.max_new_tokens is {most}: raise it."
+        )
 
 
 def _accuracy(settings: Settings, profile: Profile) -> Iterator[str]:

@@ -2,49 +2,147 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 MOST_TOKENS = 2**20
 
 
+class Spread(BaseModel):
+    """Numbers that are drawn from a distribution, cut off at both ends: what would lie beyond is not drawn."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    distribution: Literal["normal", "lognormal"] = Field(description="a constant is a number, uniform two in brackets")
+    mean: float = Field(gt=0, description="of the numbers themselves, before both ends are cut off")
+    stddev: float = Field(gt=0, description="their standard deviation")
+    least: float = Field(ge=0, description="the smallest that is drawn")
+    most: float = Field(description="the largest")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Spread:
+        if not self.least <= self.mean <= self.most:
+            raise ValueError("the mean lies between least and most")
+        return self
+
+
+Span = tuple[float, float]
+
+
+def _drawn(value: Any, least: int, most: int, kind: type[int] | type[float]) -> Any:
+    """Return a number, [least, most] or a Spread; one message for whatever else it is, where a union has several."""
+    what = f"a {'whole number' if kind is int else 'number'} from {least} to {most}"
+    words = (
+        f"it must be {what}, two of them ([the least, the most]), or a mapping with distribution (normal or "
+        "lognormal), mean, stddev, least and most"
+    )
+    if isinstance(value, dict):
+        try:
+            value = Spread.model_validate(value)
+        except ValidationError as error:
+            raise ValueError(f"{words}; {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+    bounds = (value.least, value.most) if isinstance(value, Spread) else value
+    bounds = bounds if isinstance(bounds, (list, tuple)) else (bounds,)
+    numbers = all(type(each) in (int, float) and least <= each <= most for each in bounds)
+    if not numbers or (kind is int and any(each != int(each) for each in bounds)) or len(bounds) > 2:
+        raise ValueError(words)
+    if isinstance(value, (list, tuple)) and len(value) != 2:
+        raise ValueError(words)
+    if bounds[0] > bounds[-1]:
+        raise ValueError("the least is above the most")
+    return tuple(value) if isinstance(value, (list, tuple)) else value
+
+
 def _length(value: Any) -> Any:
-    """Return a length or the least and the most; one message for whatever else it is, where a union has several."""
-    bounds = value if isinstance(value, (list, tuple)) else (value,)
-    whole = all(type(each) is int and 1 <= each <= MOST_TOKENS for each in bounds)
-    if not whole or (isinstance(value, (list, tuple)) and len(value) != 2):
-        raise ValueError(f"it must be a whole number from 1 to {MOST_TOKENS}, or two of them: the least and the most")
-    return tuple(bounds) if isinstance(value, (list, tuple)) else value
+    if isinstance(value, float) or (isinstance(value, (list, tuple)) and any(type(each) is float for each in value)):
+        value = "a fraction of a token"
+    return _drawn(value, 1, MOST_TOKENS, int)
 
 
-class SyntheticOptions(BaseModel):
-    """The `dataset_options` of the dataset `synthetic`."""
+def _seconds(value: Any) -> Any:
+    return _drawn(value, 0, 86400, float)
 
+
+Lengths = Annotated[int | tuple[int, int] | Spread, BeforeValidator(_length)]
+Seconds = Annotated[float | tuple[float, float] | Spread, BeforeValidator(_seconds)]
+
+
+def bounds_of(drawn: float | Span | Spread) -> Span:
+    """Return the least and the most that is drawn."""
+    if isinstance(drawn, Spread):
+        return drawn.least, drawn.most
+    return drawn if isinstance(drawn, tuple) else (drawn, drawn)
+
+
+class _Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    input_tokens: Annotated[int | tuple[int, int], BeforeValidator(_length)] = Field(
-        description="tokens of each prompt; or [the least, the most]"
+
+class _SharedPrefix(_Options):
+    """Prompts that begin alike, as those of one system prompt do."""
+
+    shared_prefix_tokens: int = Field(
+        0, ge=0, le=MOST_TOKENS, strict=True, description="tokens that prompts begin with in common, before their own"
+    )
+    shared_prefix_share: float = Field(
+        1.0, gt=0, le=1, strict=True, description="share of the prompts that begin so, drawn by the seed"
+    )
+    shared_prefixes: int = Field(
+        1, ge=1, le=10**6, strict=True, description="different ones, of which each such prompt has one"
+    )
+
+
+class SyntheticOptions(_SharedPrefix):
+    """The `dataset_options` of the dataset `synthetic`."""
+
+    input_tokens: Lengths = Field(
+        description="tokens of each prompt: a number; [the least, the most], uniform; or a "
+        "[distribution](#distributions)"
+    )
+    output_tokens: Lengths | None = Field(
+        None, description="tokens of each answer, exactly; written likewise; absent: as `generation` says"
     )
     prompts: int = Field(ge=1, le=10**6, strict=True, description="how many different prompts are made")
     seed: int = Field(0, ge=0, strict=True, description="the same seed and model give the same prompts")
 
-    @model_validator(mode="after")
-    def _in_order(self) -> SyntheticOptions:
-        if self.bounds[0] > self.bounds[1]:
-            raise ValueError("input_tokens: the least is above the most")
-        return self
-
     @property
-    def bounds(self) -> tuple[int, int]:
-        """The least and the most tokens of a prompt."""
-        return self.input_tokens if isinstance(self.input_tokens, tuple) else (self.input_tokens, self.input_tokens)
+    def longest(self) -> int:
+        """Tokens that a prompt has at most."""
+        return self.shared_prefix_tokens + int(bounds_of(self.input_tokens)[1])
 
 
-class CnnDailymailOptions(BaseModel):
+class ConversationsOptions(_SharedPrefix):
+    """The `dataset_options` of the dataset `conversations`."""
+
+    conversations: int = Field(ge=1, le=10**6, strict=True, description="how many different ones are made")
+    turns: Lengths = Field(description="questions in each: a number, [the least, the most] or a distribution")
+    input_tokens: Lengths = Field(description="tokens that each question adds; written likewise")
+    output_tokens: Lengths | None = Field(
+        None, description="tokens of each answer, exactly; written likewise; absent: as `generation` says"
+    )
+    think_s: Seconds = Field(0, description="seconds between an answer and the next question; written likewise")
+    seed: int = Field(0, ge=0, strict=True, description="the same seed and model give the same conversations")
+
+
+class TraceOptions(_Options):
+    """The `dataset_options` of the dataset `trace`, whose file is `benchmark_dataset_path`."""
+
+    queries: int | None = Field(None, ge=1, strict=True, description="the first so many; absent: all")
+    block_tokens: int = Field(
+        512, ge=1, le=MOST_TOKENS, strict=True, description="tokens that each of `hash_ids` stands for"
+    )
+    max_input_tokens: int = Field(
+        MOST_TOKENS, ge=1, le=MOST_TOKENS, strict=True, description="longer prompts are cut to this"
+    )
+    max_output_tokens: int = Field(
+        MOST_TOKENS, ge=1, le=MOST_TOKENS, strict=True, description="longer answers are cut to this"
+    )
+    seed: int = Field(0, ge=0, strict=True, description="the same seed, file and model give the same prompts")
+
+
+class CnnDailymailOptions(_Options):
     """The `dataset_options` of the dataset `cnn_dailymail`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompts: int | None = Field(None, ge=1, strict=True, description="the first so many articles; absent: all")
     edge: bool = Field(False, strict=True, description="the 5,000 articles of MLPerf's edge benchmark, in its order")

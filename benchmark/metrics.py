@@ -182,7 +182,7 @@ def _answers(samples: Columns, min_tokens: int) -> AnswerCounts:
     return AnswerCounts(
         one_piece=int(np.count_nonzero(in_one_piece(samples))),
         coarse=int(np.count_nonzero(coarse(samples))),
-        short=int(np.count_nonzero(samples.completed & (most < min_tokens))),
+        short=int(np.count_nonzero(samples.completed & (most < np.maximum(samples.asked_tokens, min_tokens)))),
         miscounted=int(np.count_nonzero(differ)),
         miscounted_tokens=sum(abs(one - other) for one, other in pairs),
     )

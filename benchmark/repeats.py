@@ -21,9 +21,9 @@ SPREAD_OF = (
 def deciding_metric(result: NodeResult) -> str:
     """Return the metric that the median repeat is the median by: how fast the system is, not how fast it was asked.
 
-    Queries per second, except where a schedule sets these (LoadGen's Server scenario): there the P50 of latency.
+    Queries per second, except where a schedule sets these: there the P50 of latency.
     """
-    return "latency_ms.p50" if result.resolved.profile.scenario_options.get("scenario") == "Server" else "qps"
+    return "latency_ms.p50" if result.resolved.profile.scheduled else "qps"
 
 
 def median_repeat(values: Sequence[float | None], metric: str) -> int:

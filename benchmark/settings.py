@@ -129,7 +129,8 @@ class Settings(EngineSettings):
     benchmark_dataset_path: str = Field(
         "",
         description=(
-            "your own cnn_eval.json on the node; empty: what hf_cache prepared, where the profile asks for it"
+            "a file of your own on the node: cnn_eval.json, or what the dataset trace replays; empty: what hf_cache "
+            "prepared, where the profile asks for it"
         ),
     )
     benchmark_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="the weights' precision")

@@ -262,11 +262,13 @@ def _answer_faults(profile: Profile, metrics: Metrics) -> Iterator[tuple[Check, 
             yield _at_most("share of tokens that are counted otherwise", share, MAX_MISCOUNTED), reason
     if answers.short:
         least, most = profile.generation.min_new_tokens, profile.generation.max_new_tokens
-        asked = f"exactly {most}" if least == most else f"at least {least}"
+        asked = f"exactly {most} tokens" if least == most else f"at least {least} tokens"
+        if profile.dataset == "trace" or profile.dataset_options.get("output_tokens"):
+            asked = "as many tokens as the dataset says"
         yield (
             _at_most("answers.short", answers.short, 0),
             (
-                f"{answers.short} of {completed} answers are shorter than was asked for, {asked} tokens: the server "
+                f"{answers.short} of {completed} answers are shorter than was asked for, {asked}: the server "
                 "ignores min_tokens or ignore_eos, so it did less work."
             ),
         )

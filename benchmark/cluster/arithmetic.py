@@ -24,6 +24,7 @@ from benchmark.records import (
     Drift,
     Group,
     MeasuredAttempt,
+    NodeResult,
     NodeRow,
     Overlap,
     QueryCounts,
@@ -32,7 +33,7 @@ from benchmark.records import (
     Verdict,
     Window,
 )
-from benchmark.served import in_label, model_facts
+from benchmark.served import NOT_REPORTED, in_label, model_facts
 from benchmark.settings import canonical_sha256, needed_nodes
 from benchmark.words import plural
 
@@ -69,7 +70,22 @@ def comparison_key(node: LoadedNode) -> dict[str, str]:
         # Of two servers with one name for it, one may serve a quantized model.
         "served": facts.served,
         "dataset": f"{result.dataset.name} {result.dataset.sha256[:SHORT]}",
+        **_reuse(result),
     }
+
+
+def _reuse(result: NodeResult) -> dict[str, str]:
+    """Return whether prompts were reused, where they may be: answers that cost less are not to be mixed with others.
+
+    A server's cache is its own to switch on. Without that permission a run in which it happened is invalid.
+    """
+    if not result.resolved.profile.prefix_caching:
+        return {}
+    cache = result.serving.prefix_cache if result.serving else None
+    if result.serving is None or (cache is not None and cache.cached_tokens == 0):
+        return {"prefix_cache": "nothing reused"}
+    reported = cache is not None and cache.cached_tokens is not None
+    return {"prefix_cache": "prompts reused" if reported else f"reuse of prompts {NOT_REPORTED}"}
 
 
 def gpus_of(node: LoadedNode) -> int:

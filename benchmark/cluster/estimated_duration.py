@@ -17,7 +17,7 @@ LONG_S = 120
 
 def estimated_durations(nodes: Collection[ResolvedSettings]) -> list[str]:
     """Return sentences on what takes long: LoadGen's schedule, turns alone and repeats, where there are any."""
-    found = list(dict.fromkeys(sentence for one in nodes if (sentence := _of_loadgen(one)) is not None))
+    found = list(dict.fromkeys(sentence for one in nodes if (sentence := _of_schedule(one)) is not None))
     asked = [one for one in nodes if measures(one)]
     if turns_s(asked):
         found.append(
@@ -36,12 +36,12 @@ def estimated_durations(nodes: Collection[ResolvedSettings]) -> list[str]:
 def measurement_s(asked: ResolvedSettings) -> float | None:
     """Return how long one measurement takes at least by LoadGen's schedule, or else at the target's rate on one GPU.
 
-    None where that is open: without a number of queries, or without a rate.
+    None where that is open: without a number of queries, without a rate, or where only a trace knows.
     """
     profile, rate = asked.profile, _rate(asked)
     if profile.scenario == "loadgen":
         return loadgen_s(profile, rate)
-    return None if profile.samples is None or rate is None else profile.samples / rate
+    return None if profile.samples is None or rate is None or profile.replays else profile.samples / rate
 
 
 def loadgen_s(profile: Profile, rate: float | None) -> float:
@@ -71,10 +71,11 @@ def _rate(asked: ResolvedSettings) -> float | None:
     return None if target == "auto" or asked.profile.scenario_options.get("scenario") == "SingleStream" else target
 
 
-def _of_loadgen(asked: ResolvedSettings) -> str | None:
-    """Return a sentence on the time that LoadGen's schedule takes; None where that is not long."""
+def _of_schedule(asked: ResolvedSettings) -> str | None:
+    """Return a sentence on the time that a schedule takes; None where that is not long, or only a trace knows it."""
     profile, rate, limit_s = asked.profile, _rate(asked), asked.settings.benchmark_timeout_s
-    if profile.scenario != "loadgen" or (performance_s := loadgen_s(profile, rate)) < LONG_S:
+    performance_s = measurement_s(asked)
+    if profile.scenario not in ("loadgen", "schedule") or performance_s is None or performance_s < LONG_S:
         return None
     times = {"measuring": performance_s if profile.measures_queries else 0.0}
     if rate is not None and profile.accuracy != "off":

@@ -42,6 +42,15 @@ class Prompt:
     token_ids: tuple[int, ...] | None = None
     reference: str | None = None
     """What a good answer says; None: the dataset has no references."""
+    output_tokens: int | None = None
+    """Tokens that its answer has, exactly; None: as many as the profile's generation gives."""
+    due_s: float | None = None
+    """When a trace has it arrive, in seconds since its first query; None: the dataset is no trace."""
+    follows: int | None = None
+    """The number of the prompt before it in its conversation: that prompt, its answer and these tokens are one prompt
+    then. None: a conversation begins, or there are none."""
+    think_s: float = 0.0
+    """How long the user thinks after the answer before, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,11 @@ class Query:
     seed: int
     greedy: bool = False
     """Without sampling, whatever the profile says."""
+
+    def bounds(self, generation: Generation) -> tuple[int, int]:
+        """Return how many tokens the answer has at least and at most."""
+        exactly = self.prompt.output_tokens
+        return (generation.min_new_tokens, generation.max_new_tokens) if exactly is None else (exactly, exactly)
 
 
 @dataclass(frozen=True)
@@ -120,7 +134,9 @@ class Demands:
     ids: bool = False
     """Whether prompts come that are token ids."""
     longest: int = 0
-    """Tokens of the longest prompt of those."""
+    """Tokens of the longest prompt of those, with what a conversation had before."""
+    lengths: bool = False
+    """Whether prompts come that say how long their answer is."""
     highest_id: int = 0
     """The highest id in them."""
 
@@ -186,6 +202,9 @@ class Issuer(Protocol):
 
     def wait(self, query: Query) -> int:
         """Return when the query has completed or failed, with the time at which that was certain."""
+
+    def answer(self, query: Query) -> tuple[int, Answer | None]:
+        """Return as `wait` does, and the answer; None: the query failed."""
 
     def check(self) -> None:
         """Raise what keeps the run from going on, for a scenario that waits elsewhere."""

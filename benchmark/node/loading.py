@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from benchmark.errors import BenchmarkError, Unfit
-from benchmark.node.interfaces import Dataset, Demands, Engine
+from benchmark.errors import BenchmarkError, InputError, Unfit
+from benchmark.node.interfaces import Dataset, Demands, Engine, Prompt
 from benchmark.node.replicas import make_engine
 from benchmark.profiles import Profile
 from benchmark.records import EngineInfo
@@ -17,7 +17,11 @@ from benchmark.settings import Settings
 
 
 def demands_of(profile: Profile, dataset: Dataset, token_ids: bool) -> Demands:
-    """Return what a run asks of its engine; `token_ids`: whether answers are judged by theirs."""
+    """Return what a run asks of its engine; `token_ids`: whether answers are judged by theirs.
+
+    Raises InputError where the dataset asks for longer answers than the profile's generation gives.
+    """
+    _require_lengths(profile, dataset)
     given = [prompt.token_ids for prompt in dataset.prompts if prompt.token_ids is not None]
     sampling = profile.generation.temperature > 0
     return Demands(
@@ -25,9 +29,32 @@ def demands_of(profile: Profile, dataset: Dataset, token_ids: bool) -> Demands:
         token_ids=token_ids,
         texts=len(given) < len(dataset.prompts),
         ids=bool(given),
-        longest=max(map(len, given), default=0),
+        longest=max(contexts(dataset.prompts, profile.generation.max_new_tokens), default=0),
+        lengths=any(prompt.output_tokens is not None for prompt in dataset.prompts),
         highest_id=max((max(ids, default=0) for ids in given), default=0),
     )
+
+
+def contexts(prompts: Sequence[Prompt], longest_answer: int) -> list[int]:
+    """Return how many tokens each prompt has, where it has ids, with what its conversation had before."""
+    found: list[int] = []
+    for prompt in prompts:
+        before = 0
+        if prompt.follows is not None:
+            answer = prompts[prompt.follows].output_tokens
+            before = found[prompt.follows] + (longest_answer if answer is None else answer)
+        found.append(before + len(prompt.token_ids or ()))
+    return found
+
+
+def _require_lengths(profile: Profile, dataset: Dataset) -> None:
+    longest = max((prompt.output_tokens or 0 for prompt in dataset.prompts), default=0)
+    if longest > profile.generation.max_new_tokens:
+        raise InputError(
+            f"The dataset {dataset.name} asks for answers of up to {longest} tokens, and the profile's "
+            f"generation.max_new_tokens is {profile.generation.max_new_tokens}: raise it, or have the dataset ask for "
+            "shorter ones."
+        )
 
 
 def load_engine(

@@ -52,7 +52,11 @@ class Recorder:
             self.failed(query, f"{type(error).__name__}: {error}")
 
     def wait(self, query: Query) -> int:
-        """Return the time at which it was certain that the query had completed, or failed.
+        """Return the time at which it was certain that the query had completed, or failed; raises as `answer` does."""
+        return self.answer(query)[0]
+
+    def answer(self, query: Query) -> tuple[int, Answer | None]:
+        """Return the time at which it was certain that the query had completed, or failed, and its answer.
 
         Raises the OSError that kept its sample from being written.
         """
@@ -62,7 +66,7 @@ class Recorder:
         with self._lock:
             self._ended.pop(query.index, None)
         self.check()
-        return flight.ended_ns
+        return flight.ended_ns, flight.answer
 
     def check(self) -> None:
         """Raise the OSError that kept a sample from being kept: the run cannot go on."""
@@ -87,12 +91,13 @@ class Recorder:
 
         So are more than may be: the work was another than what was asked, and nobody knows where it would have ended.
         """
-        most = self._engine.generation.max_new_tokens
+        exactly, (_, most) = query.prompt.output_tokens, query.bounds(self._engine.generation)
         if not answer.output_tokens:
             self.failed(query, "The engine generated no token.")
             return
         if answer.output_tokens > most:
-            self.failed(query, f"The answer has {answer.output_tokens} tokens, and at most {most} were asked for.")
+            asked = "at most" if exactly is None else "exactly"
+            self.failed(query, f"The answer has {answer.output_tokens} tokens, and {asked} {most} were asked for.")
             return
         self._record(query, at_ns, answer, None)
 
@@ -132,6 +137,7 @@ class Recorder:
             output_tokens=0 if answer is None else answer.output_tokens,
             pieces=None if answer is None else answer.pieces,
             usage_tokens=None if answer is None else answer.usage_tokens,
+            asked_tokens=query.prompt.output_tokens,
             cached_tokens=None if answer is None else answer.cached_tokens,
             token_ids=() if answer is None else answer.token_ids,
             error=error,
@@ -150,6 +156,7 @@ class Recorder:
             if flight.watcher is None:
                 self._ended[query.index] = flight
         # Whoever waits could not know of the end before.
+        flight.answer = answer
         flight.ended_ns = ended_ns if answer is None or answer.whole_ns is None else max(ended_ns, answer.whole_ns)
         flight.done.set()
 
@@ -167,4 +174,5 @@ class _InFlight:
         self.first_token_ns: int | None = None
         self.first_reported_ns: int | None = None
         self.ended_ns = 0
+        self.answer: Answer | None = None
         self.done = threading.Event()

@@ -207,7 +207,8 @@ class _Run:
                 # Now, and not after an hour of measuring.
                 require_scoring()
                 load_tokenizer(find_snapshot(settings))
-            demands = demands_of(profile, dataset, token_ids=scored or bool(settings.benchmark_audit))
+            converse = any(prompt.follows is not None for prompt in dataset.prompts)
+            demands = demands_of(profile, dataset, scored or bool(settings.benchmark_audit) or converse)
         # An engine that only waits says nothing of the hardware either.
         if settings.benchmark_probes == "on" and profile.engine != SIMULATED:
             self._probe(environment)

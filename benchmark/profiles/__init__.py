@@ -156,6 +156,16 @@ class Profile(_Part):
         """Whether queries are issued and measured: without them nodes have no window to share."""
         return self.loads_model and self.accuracy != "only"
 
+    @property
+    def scheduled(self) -> bool:
+        """Whether a schedule sets the queries per second, and not how fast they are answered."""
+        return self.scenario == "schedule" or self.scenario_options.get("scenario") == "Server"
+
+    @property
+    def replays(self) -> bool:
+        """Whether that schedule is a trace's own, whatever the target."""
+        return self.scenario == "schedule" and self.scenario_options.get("arrivals") == "trace"
+
     @field_validator("scenario", "engine", "dataset")
     @classmethod
     def _known(cls, value: str, info: Any) -> str:

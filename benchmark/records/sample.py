@@ -30,6 +30,9 @@ class Sample(Record):
     usage_tokens: Count | None = Field(
         None, description="output tokens by the server's usage, where these are not `output_tokens`"
     )
+    asked_tokens: Count | None = Field(
+        None, description="output tokens that exactly were asked for; absent: as many as the profile's generation gives"
+    )
     cached_tokens: Count | None = Field(
         None, description="prompt tokens from the server's prefix cache, by its usage; absent: not reported"
     )

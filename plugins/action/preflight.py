@@ -20,7 +20,7 @@ from benchmark.cluster.machines import Machine
 from benchmark.cluster.packages.environments import with_find
 from benchmark.cluster.packages.wheelhouse import load, on_controller
 from benchmark.cluster.preflight import EngineNeeds, Needs, Probe, gpus, problems, warnings
-from benchmark.combinations import SERVED, WITH_REFERENCES
+from benchmark.combinations import SERVED, WITH_FILE
 from benchmark.errors import InputError
 from benchmark.node.hub.cache import COMMIT
 from benchmark.profiles import load_profile
@@ -125,7 +125,7 @@ class ActionModule(NodeAction):
             return {}
         engine = self.setting("benchmark_engine") or profile.engine
         read = {
-            "benchmark_dataset_path": profile.dataset in WITH_REFERENCES,
+            "benchmark_dataset_path": profile.dataset in WITH_FILE,
             "benchmark_endpoint_ca_file": engine == SERVED,
         }
         return {name: str(self.setting(name)) for name, wanted in read.items() if wanted and self.setting(name)}

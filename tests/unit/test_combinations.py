@@ -19,6 +19,15 @@ CPU_VLLM: dict[str, Any] = {"benchmark_device": "cpu", "vllm_requirements": "cpu
 CLOSED = {"scenario": "closed_loop", "engine": "sequential", "dataset": "curated", "samples": 5}
 SYNTHETIC = {**CLOSED, "dataset": "synthetic", "dataset_options": {"input_tokens": [100, 9000], "prompts": 4}}
 
+REPLAY = {**CLOSED, "scenario": "schedule", "scenario_options": {"arrivals": "trace"}, "dataset": "trace"}
+TALKS = {
+    **CLOSED,
+    "scenario": "conversations",
+    "dataset": "conversations",
+    "dataset_options": {"conversations": 4, "turns": [1, 3], "input_tokens": 5, "output_tokens": [2, 9]},
+    "generation": {"max_new_tokens": 9},
+}
+
 
 def problems(settings: dict[str, Any], profile: dict[str, Any] | None, directory: Path) -> list[str]:
     """Resolve the settings with a profile of one's own where there is one; return what is refused."""
@@ -136,11 +145,11 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
             None,
             "The engine sequential answers one query before it takes the next",
         ),
-        (asked("sequential", "mlperf-interactive"), None, "the scenario Server issues them when they are due"),
+        (asked("sequential", "mlperf-interactive"), None, "a schedule issues them when they are due"),
         (
             asked("sequential", "mlperf-server", benchmark_accuracy="only", benchmark_audit="TEST06"),
             None,
-            "the scenario Server issues them when they are due",
+            "a schedule issues them when they are due",
         ),
         # Replicas
         (
@@ -221,6 +230,26 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
             "own.yaml: scenario_options.scenario is missing.",
         ),
         ({"benchmark_target_qps": "auto"}, None, "profile quick has no rate to search for"),
+        ({}, {**CLOSED, "scenario": "schedule"}, "a schedule issues them when they are due"),
+        (
+            asked("continuous"),
+            {**CLOSED, "scenario": "schedule", "scenario_options": {"arrivals": "poisson", "burstiness": 2}},
+            "burstiness belongs to arrivals: gamma, and arrivals is poisson",
+        ),
+        (asked("continuous"), REPLAY, "The dataset trace needs benchmark_dataset_path"),
+        (asked("continuous"), {**REPLAY, "dataset": "curated"}, "the dataset curated has no times of its own"),
+        (asked("continuous"), {**TALKS, "scenario": "closed_loop"}, "are put together by the scenario conversations"),
+        (asked("continuous"), {**TALKS, **SYNTHETIC, "scenario": "conversations"}, "which takes no other"),
+        (
+            asked("continuous"),
+            {**TALKS, "generation": {"max_new_tokens": 8}},
+            "dataset_options.output_tokens goes up to 9, and generation.max_new_tokens is 8: raise it.",
+        ),
+        (
+            asked("endpoint", **URL, benchmark_endpoint_api="chat"),
+            TALKS,
+            "the prompts of the dataset conversations are token ids without a text",
+        ),
         (asked("continuous", "mlperf-singlestream", benchmark_target_qps="auto"), None, "has no rate to search for"),
         # Accuracy
         (
@@ -272,6 +301,9 @@ def test_every_engine_takes_every_profile_it_can(engine: str, profile: str, accu
         (asked("endpoint", benchmark_endpoint_urls=["http://a", "http://b"], benchmark_endpoint_start="both"), None),
         (asked("continuous", "mlperf-server", benchmark_target_qps="auto"), None),
         ({"benchmark_solo_first": True, "benchmark_dtype": "float16", "benchmark_device": "cpu"}, None),
+        (asked("continuous"), {**CLOSED, "scenario": "schedule"}),
+        (asked("continuous", benchmark_dataset_path="/x"), REPLAY),
+        (asked("continuous"), TALKS),
     ],
 )
 def test_what_can_work_is_let_be(settings: dict[str, Any], profile: dict[str, Any] | None, tmp_path: Path) -> None:

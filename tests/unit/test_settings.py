@@ -175,6 +175,7 @@ BELONG_TO_THE_RUN: dict[str, tuple[Any, Any]] = {
     "benchmark_drift": ("fail", "warn"),
     "benchmark_mlperf_round": ("6.1", "6.0"),
     "benchmark_audit": ("TEST06", ""),
+    "benchmark_currency": ("USD", "EUR"),
 }
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from benchmark.cluster.arithmetic import node_cost
 from benchmark.cluster.comparison.bootstrap import Draw, inflation, percentile_draw, rate_draw, repeats_draw
 from benchmark.cluster.cost import cost_together
-from benchmark.cluster.diagnosis.aspects import ENERGY, rate_of, scenario_of
+from benchmark.cluster.diagnosis.aspects import ENERGY, rate_of
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.metrics import PERCENTILES, SAMPLES_NEEDED, percentile
 from benchmark.records.comparison import Outcome
@@ -80,7 +80,7 @@ def _rate(nodes: Sequence[LoadedNode], metric: str) -> Figure:
         return Figure(None, note="undefined")
     value = math.fsum(values) / len(values)
     first = nodes[0].result
-    if first is not None and scenario_of(first) == "Server" and rate_of(first) != "searched":
+    if first is not None and first.resolved.profile.scheduled and rate_of(first) != "searched":
         return Figure(value, note="set by the schedule")
     draws = [_node_rate(node, metric) for node in nodes]
     known = [draw for draw in draws if draw is not None]

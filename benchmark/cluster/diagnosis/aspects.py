@@ -61,10 +61,12 @@ ASPECTS = (_QPS, _TOKENS, _LATENCY, _TTFT, _TPOT, _ENERGY)
 """All of them, for what shows everything."""
 
 _SEARCHED = "searched"
+# A trace has times of its own: which, the dataset's hash says.
+REPLAYED = "of the trace"
 
 
 def scenario_of(result: NodeResult) -> str:
-    """Return who issued the queries: "closed_loop", or LoadGen's "Server", "Offline" or "SingleStream"."""
+    """Return who issued the queries: the scenario, or of LoadGen's "Server", "Offline" or "SingleStream"."""
     profile = result.resolved.profile
     return str(profile.scenario_options.get("scenario", profile.scenario))
 
@@ -74,8 +76,11 @@ def rate_of(result: NodeResult) -> str:
 
     Nodes with different rates waited in different queues: their times tell nothing of the nodes.
     """
-    if scenario_of(result) != "Server":
+    profile = result.resolved.profile
+    if not profile.scheduled:
         return ""
+    if profile.replays:
+        return REPLAYED
     asked = result.resolved.settings.benchmark_target_qps
     return _SEARCHED if asked == "auto" else f"{result.target_qps:g}"
 

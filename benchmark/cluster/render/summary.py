@@ -176,6 +176,10 @@ def _goodput(group: Group, members: Sequence[NodeRow]) -> Iterable[tuple[str, st
     if group.goodput is not None:
         yield "Goodput", goodput_words(group.goodput)
         yield "Users", serves(group, members)
+    elif any(row.goodput for row in members):
+        lacking = some([row.node for row in members if row.goodput is None])
+        why = f"undefined for {lacking}" if lacking else "the nodes have different limits"
+        yield "Goodput", f"not of all together: {why}"
 
 
 def _engine(members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:

@@ -103,6 +103,7 @@ def _like(
     findings: Mapping[str, tuple[Finding, ...]],
 ) -> NodeGroup:
     server = all(node.result and node.result.loadgen and node.result.loadgen.scenario == "Server" for node in nodes)
+    scheduled = all(node.result and node.result.resolved.profile.scheduled for node in nodes)
     names = [node.node for node in nodes]
     outstanding = [name for name in findings if name in names]
     if group.worst_p99_node is not None and len(nodes) > MOST_COLOURED and group.worst_p99_node not in outstanding:
@@ -113,12 +114,12 @@ def _like(
     return NodeGroup(
         number=number,
         group=group,
-        nodes=tuple(sorted(nodes, key=lambda node: _rank(node, server))),
+        nodes=tuple(sorted(nodes, key=lambda node: _rank(node, scheduled))),
         rows={name: rows[name] for name in names},
         findings={name: findings[name] for name in names if name in findings},
         # The first colour is the calm one: where only a few are marked, they get the others.
         marked={name: Mark(at if marked is names else at + 1, at) for at, name in enumerate(marked)},
-        ranked_by="ttft_ms.p99" if server else "qps",
+        ranked_by="ttft_ms.p99" if scheduled else "qps",
         limits=_limits(run_dir, nodes[0], server),
     )
 

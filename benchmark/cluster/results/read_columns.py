@@ -45,6 +45,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     output_tokens: _Count = 0
     pieces: _Count | None = None
     usage_tokens: _Count | None = None
+    asked_tokens: _Count | None = None
     cached_tokens: _Count | None = None
     error: _Text | None = None
 

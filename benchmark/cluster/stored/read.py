@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.cluster.diagnosis.aspects import ENERGY
+from benchmark.cluster.diagnosis.aspects import ENERGY, REPLAYED
 from benchmark.cluster.stored.short import run_in_short
 from benchmark.cluster.stored.states import INVALID, PARTIAL, UNFINISHED, VALID, brief
 from benchmark.errors import InputError
@@ -167,7 +167,7 @@ def kind_of(asked: ResolvedSettings, fallback: str = "") -> tuple[str, ...]:
         settings.benchmark_replicas,
         settings.benchmark_endpoint_urls,
         # A schedule's rate decides how long queries wait; of other scenarios it is a limit.
-        settings.benchmark_target_qps if scenario == "Server" else None,
+        settings.benchmark_target_qps if profile.scheduled and not profile.replays else None,
         profile.model_dump(mode="json"),
     ]
     return profile.name, scenario, model, fallback or profile.engine, canonical_sha256(deciding)[:8]
@@ -190,7 +190,7 @@ def _state(directory: Path, node: str, row: NodeRow | None) -> tuple[str, str, s
 def _key(group: Group, row: NodeRow) -> tuple[str, str, str]:
     key = group.key
     parts = [key.get("profile", ""), in_label("dtype", key.get("dtype", "")), key.get("engine", ""), row.gpu or ""]
-    rate = f"at {row.rate} queries/s" if row.rate and row.rate != "searched" else ""
+    rate = f"at {row.rate} queries/s" if row.rate and row.rate not in ("searched", REPLAYED) else ""
     label = ", ".join(part for part in (*parts, rate) if part)[:4000]
     return history_key(group, row), label, row.rate
 

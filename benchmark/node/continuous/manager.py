@@ -63,14 +63,16 @@ def make_manager(
     return model.init_continuous_batching(config, batching), used
 
 
-def insert_processors(manager: Any, generation: Generation, ends: Sequence[int]) -> frozenset[str]:
+def insert_processors(
+    manager: Any, generation: Generation, ends: Sequence[int], lengths: bool = False
+) -> frozenset[str]:
     """Have tokens chosen as the profile asks; return what may be said with a query, to `add_request`.
 
-    Before the manager's cache is made.
+    `lengths`: whether queries come that say how long their answer is. Before the manager's cache is made.
     """
     processors: list[Any] = []
     # In this order: of a greedy query one token is left, and that must not be struck out after it.
-    if generation.min_new_tokens:
+    if generation.min_new_tokens or lengths:
         processors.append(logits_processors.MinNewTokens(generation.min_new_tokens, ends))
     if generation.temperature > 0:
         processors.append(logits_processors.Greedy())

@@ -1,20 +1,17 @@
-"""Prompts of given lengths, made of random tokens: what an engine does with them depends on their length alone.
+"""Prompts made of random tokens of the model's own vocabulary, of given lengths: no file is needed but the model's.
 
-The token ids are drawn uniformly from the model's ordinary vocabulary, prompt after prompt, with Python's Mersenne
-Twister (`random.Random(seed).random()`, whose sequence Python guarantees to stay): the same options and the same model
-give the same prompts everywhere. How long the answers are is the profile's `generation`. The prompts have no text: an
-engine that cannot be given token ids cannot answer them.
+For load tests of lengths that no real dataset has. Tokens are ordinary ones: those that the tokenizer added for a
+purpose of their own (begin and end of text, roles, ...) are left out, for such prompts are nobody's. The same seed and
+the same model give the same prompts everywhere. How long the answers are is the profile's `generation`, or drawn too.
+The prompts have no text: an engine that cannot be given token ids cannot answer them.
 """
 
 from __future__ import annotations
 
-import json
-import random
-from pathlib import Path
 from typing import Any
 
 from benchmark.dataset_options import SyntheticOptions
-from benchmark.errors import SetupError
+from benchmark.node.drawing import Prefixes, chance, ordinary_tokens, tokens, whole
 from benchmark.node.interfaces import Dataset, Prompt
 from benchmark.node.model.load import find_snapshot
 from benchmark.node.options import check
@@ -25,43 +22,19 @@ def load(settings: Settings, options: dict[str, Any]) -> Dataset:
     """Return the prompts. Raises InputError for wrong options, SetupError where the model is not there."""
     chosen = check(SyntheticOptions, options, "The dataset synthetic")
     vocabulary = ordinary_tokens(find_snapshot(settings))
-    draw = random.Random(chosen.seed).random  # noqa: S311 # reproducible is the point
-    least, most = chosen.bounds
+    draw, answers = chance(chosen.seed), chance(chosen.seed ^ 0xA115)
+    prefixes = Prefixes(
+        chosen.shared_prefixes, chosen.shared_prefix_tokens, chosen.shared_prefix_share, vocabulary, chosen.seed
+    )
     made = []
     for _ in range(chosen.prompts):
-        length = least + int(draw() * (most - least + 1))
-        made.append(tuple(vocabulary[int(draw() * len(vocabulary))] for _ in range(length)))
-    prompts = tuple(Prompt(id=f"synthetic-{n:05}", text="", token_ids=ids) for n, ids in enumerate(made))
-    return Dataset(name="synthetic", prompts=prompts, sha256=canonical_sha256(made))
-
-
-def ordinary_tokens(snapshot: Path) -> list[int]:
-    """Return the token ids that stand for text, ascending: without special tokens and the vocabulary's padding.
-
-    From the model's configuration and its tokenizer's files; raises SetupError where these do not say.
-    """
-    config = _read(snapshot / "config.json")
-    size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
-    if not isinstance(size, int) or size < 1:
-        raise SetupError(f"{snapshot / 'config.json'} states no vocab_size.")
-    tokenizer = _read(snapshot / "tokenizer.json")
-    added = {token["id"] for token in tokenizer.get("added_tokens") or []}
-    vocabulary = (tokenizer.get("model") or {}).get("vocab") or {}
-    # A dictionary of tokens (BPE, WordPiece), or a list of them in the order of their ids (Unigram).
-    ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
-    ordinary = sorted(token_id for token_id in set(ids) - added if token_id < size)
-    if not ordinary:
-        raise SetupError(f"{snapshot / 'tokenizer.json'} holds no vocabulary.")
-    return ordinary
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SetupError(f"{path} cannot be read: {error.strerror}; the dataset synthetic needs it.") from None
-    except ValueError:
-        raise SetupError(f"{path} is damaged: it is not JSON.") from None
-    if not isinstance(content, dict):
-        raise SetupError(f"{path} is damaged: it is not a JSON object.")
-    return content
+        before = prefixes.of_a_prompt(draw)
+        made.append((*before, *tokens(whole(chosen.input_tokens, draw), vocabulary, draw)))
+    lengths = [whole(chosen.output_tokens, answers) for _ in made] if chosen.output_tokens else [None] * len(made)
+    prompts = tuple(
+        Prompt(id=f"synthetic-{n:05}", text="", token_ids=ids, output_tokens=length)
+        for n, (ids, length) in enumerate(zip(made, lengths, strict=True))
+    )
+    # As it was before answers had lengths of their own, where they have none.
+    content: object = [made, lengths] if chosen.output_tokens else made
+    return Dataset(name="synthetic", prompts=prompts, sha256=canonical_sha256(content))

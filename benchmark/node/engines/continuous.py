@@ -110,7 +110,9 @@ class Engine(interfaces.Engine):
                 self._manager, self._used_attention = manager.make_manager(
                     self._model, config, options, self._attention, plan, self.generation.seed
                 )
-                self._words = manager.insert_processors(self._manager, self.generation, end_tokens(loaded))
+                self._words = manager.insert_processors(
+                    self._manager, self.generation, end_tokens(loaded), self.demands.lengths
+                )
                 self._router = Router(self._manager)
                 self._manager.output_router = self._router
                 if self._fusing:
@@ -174,12 +176,13 @@ class Engine(interfaces.Engine):
         if self._router.broken is not None:
             raise EngineBroken(self._router.broken)
         token_ids = encode(self._tokenizer, query.prompt)
-        check_prompt(
-            token_ids, self._model.config.get_text_config(), self.generation.max_new_tokens, self._cache_tokens
-        )
+        exactly, (_, most) = query.prompt.output_tokens, query.bounds(self.generation)
+        check_prompt(token_ids, self._model.config.get_text_config(), most, self._cache_tokens)
         request_id = str(next(self._requests))
         self._router.add(request_id, Flight(query, listener, len(token_ids)))
         said = self._said(seed=self.generation.seed << 32 | query.seed & 0xFFFFFFFF, greedy=query.greedy)
+        if exactly is not None:  # then nothing ends the answer before
+            said |= {"max_new_tokens": exactly, "eos_token_id": -1, **self._said(min_new_tokens=exactly)}
         taken = self._manager.add_request(token_ids, request_id=request_id, streaming=True, **said)
         if taken is None and self._router.withdraw(request_id):
             fatal = self._manager.background_thread_status.fatal_error

@@ -27,6 +27,7 @@ from benchmark.node.serving.readiness import wait_until_ready
 from benchmark.node.serving.request import ROUTES, Api, api_for, body
 from benchmark.node.serving.slots import raise_handle_limit
 from benchmark.node.watch.environment import visible_gpus
+from benchmark.profiles import Generation
 from benchmark.records import EngineInfo, Serving
 from benchmark.secret_settings import Secrets
 from benchmark.served import same_model
@@ -92,9 +93,9 @@ class Engine(interfaces.Engine):
             self._server = ServerProcess(
                 settings.benchmark_endpoint_start, self.directory, name=self.called, secret=self._secrets.values
             )
-            wait_until_ready(self._client, self._server, settings, self.generation)
+            wait_until_ready(self._client, self._server, settings, self._hardest)
         try:
-            self._found = discovery.discover(self._client, settings, self.generation)
+            self._found = discovery.discover(self._client, settings, self._hardest)
         except SetupError as error:
             if self._server is None:
                 raise
@@ -160,6 +161,12 @@ class Engine(interfaces.Engine):
             "proxies": [*sorted({target.address.through for target in targets if target.address.proxy})],
         }
         return {name: value for name, value in names.items() if value}
+
+    @property
+    def _hardest(self) -> Generation:
+        """What servers are asked whether they can: answers of an exact length too, where such prompts come."""
+        most = self.generation.max_new_tokens
+        return self.generation.model_copy(update={"min_new_tokens": most}) if self.demands.lengths else self.generation
 
     def _request(self, api: Api, query: Query) -> Request:
         if api == "completions" and query.prompt.token_ids is None:

@@ -54,8 +54,15 @@ class Engine(interfaces.Engine):
                 attention_mask=torch.ones_like(inputs),
                 generation_config=self._greedy if query.greedy else self._config,
                 streamer=watch,
+                **_exactly(query),
             )
         listener.completed(query, watch.last_ns, Answer.of(len(token_ids), tuple(watch.token_ids)))
+
+
+def _exactly(query: Query) -> dict[str, int]:
+    """Return what `generate` is told of the answer's length beside its configuration."""
+    tokens = query.prompt.output_tokens
+    return {} if tokens is None else {"min_new_tokens": tokens, "max_new_tokens": tokens}
 
 
 class _TokenWatch:

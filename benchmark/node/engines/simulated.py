@@ -72,7 +72,7 @@ class Engine(interfaces.Engine):
             self._timer.stop()
 
     def _begin(self, query: Query, listener: Listener, at_ns: int) -> None:
-        tokens = self.generation.max_new_tokens
+        _, tokens = query.bounds(self.generation)
         slower = self._slowdown * self._chance.lognormvariate(0, self.timing.spread)
         first_ns = at_ns + int(self.timing.ttft_ms * slower * 1e6)
         generating_ns = int(self.timing.tpot_ms * slower * 1e6) * (tokens - 1)

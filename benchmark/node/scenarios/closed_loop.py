@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +10,7 @@ from benchmark.closed_loop_options import Options
 from benchmark.node import interfaces
 from benchmark.node.interfaces import Conditions, Issuer, Outcome, Workload
 from benchmark.node.options import check
+from benchmark.node.users import run_users
 
 
 class Scenario(interfaces.Scenario):
@@ -33,11 +33,7 @@ class Scenario(interfaces.Scenario):
             planned = workload.samples or self.options.planned(prompts, users)
             if self.options.max_duration_ms is not None:
                 until_ns = interfaces.now_ns() + self.options.max_duration_ms * 1_000_000
-        loop = _Loop(workload, issuer, iter(range(planned)), until_ns)
-        if users == 1:
-            loop.run()
-        else:
-            loop.run_several(users)
+        run_users(users, _Loop(workload, issuer, iter(range(planned)), until_ns).run)
         return Outcome()
 
 
@@ -50,12 +46,11 @@ class _Loop:
         self._indexes = indexes
         self._until_ns = until_ns
         self._issuing = threading.Lock()
-        self._stopped = False
 
-    def run(self) -> None:
+    def run(self, stopped: threading.Event) -> None:
         """Be one user."""
         scheduled_ns = interfaces.now_ns()
-        while not self._stopped and (self._until_ns is None or scheduled_ns < self._until_ns):
+        while not stopped.is_set() and (self._until_ns is None or scheduled_ns < self._until_ns):
             # Engines hear of one query at a time, as from one user: tokenizers may be in use by one thread alone.
             with self._issuing:
                 index = next(self._indexes, None)
@@ -64,24 +59,3 @@ class _Loop:
                 query = self._workload.query(index)
                 self._issuer.issue(query, scheduled_ns)
             scheduled_ns = self._issuer.wait(query)
-
-    def run_several(self, users: int) -> None:
-        """Be so many users; raises what the first raised that could not go on."""
-        ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-
-        def user() -> None:
-            try:
-                self.run()
-                ended.put(None)
-            except BaseException as error:  # raised again where it is waited for
-                ended.put(error)
-
-        # Daemons, and waited for here, where a signal is heard: a user may wait for an answer that never comes.
-        for number in range(users):
-            threading.Thread(target=user, name=f"user-{number}", daemon=True).start()
-        try:
-            for _ in range(users):
-                if (error := ended.get()) is not None:
-                    raise error
-        finally:
-            self._stopped = True

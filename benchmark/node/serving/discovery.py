@@ -58,8 +58,9 @@ class Found:
                 raise InputError(f"The profile cannot be run on this server: {reason}")
             if demands.token_ids and api in self.without_ids:
                 raise InputError(
-                    f"{self.without_ids[api]} reports no token ids, and answers are judged by their ids: take a server "
-                    "that returns them, or set benchmark_accuracy to off and leave benchmark_audit empty."
+                    f"{self.without_ids[api]} reports no token ids, and answers are judged by their ids, or are part "
+                    "of a next prompt: take a server that returns them; or set benchmark_accuracy to off, leave "
+                    "benchmark_audit empty, and take no conversations."
                 )
 
 

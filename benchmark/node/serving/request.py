@@ -49,8 +49,9 @@ def body(
     Everything that decides how tokens are chosen is explicit: what is left out would come from the server's defaults,
     which vLLM takes from the model's own generation_config.json, and of which llama.cpp has some that are not off.
     """
-    length = generation.max_new_tokens if most is None else min(most, generation.max_new_tokens)
-    shortest = min(generation.min_new_tokens, length)
+    least, longest = query.bounds(generation)
+    length = longest if most is None else min(most, longest)
+    shortest = min(least, length)
     fields: dict[str, Any] = {
         "model": model,
         "stream": True,
@@ -66,7 +67,7 @@ def body(
     }
     if shortest:
         fields["min_tokens"] = shortest
-    if generation.min_new_tokens == generation.max_new_tokens:
+    if least == longest:
         fields["ignore_eos"] = True
     if api == "chat":
         fields["messages"] = [{"role": "user", "content": query.prompt.text}]

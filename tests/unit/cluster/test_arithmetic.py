@@ -22,9 +22,22 @@ from benchmark.cluster.names import natural
 from benchmark.cluster.render.node_table import render_node_table
 from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.report.page import render_report
+from benchmark.cluster.stored.read import history_key
 from benchmark.files import write_record
 from benchmark.metrics import distribution
-from benchmark.records import ClusterResult, Energy, EngineInfo, NodeRow, Overlap, ReadyNode, Telemetry, Verdict, Window
+from benchmark.records import (
+    ClusterResult,
+    Energy,
+    EngineInfo,
+    NodeRow,
+    Overlap,
+    PrefixCache,
+    ReadyNode,
+    Serving,
+    Telemetry,
+    Verdict,
+    Window,
+)
 from benchmark.rundir import RESULT_FILE
 from benchmark.text import render_node
 from tests.unit.building import GPU, HOST, RUN_ID, add_node, asked, make_run
@@ -86,6 +99,23 @@ def test_servers_are_alike_in_what_they_report(tmp_path: Path) -> None:
     assert group.label == "NVIDIA A30, bfloat16"
     facts = {name: group.key[name] for name in ("model", "dtype", "revision", "served")}
     assert facts == {"model": "llama", "dtype": "bfloat16", "revision": "abc", "served": "quantization fp8"}
+
+
+def test_runs_that_reused_prompts_stand_apart(tmp_path: Path) -> None:
+    """Where they may: by what their servers did, in groups and in what comparisons and histories go by."""
+    allowed = asked(3, {"engine": "endpoint", "prefix_caching": True})
+    caches = {"on": 40, "also-on": 7, "off": 0, "silent": None}
+    make_run(tmp_path, dict.fromkeys(caches, allowed))
+    for node, cached in caches.items():
+        serving = Serving(prefix_cache=PrefixCache(cached_tokens=cached, prompt_tokens=90, source="its counters"))
+        engine = EngineInfo(name="endpoint", details=SERVED)
+        add_node(tmp_path, node, allowed, [100.0] * 3, engine=engine, serving=serving)
+    result = aggregate(tmp_path)
+    assert sorted(group.nodes for group in result.groups) == [("also-on", "on"), ("off",), ("silent",)]
+    assert len({history_key(result.groups[row.group or 0], row) for row in result.nodes}) == 3
+    assert len(load_side(tmp_path).groups) == 3
+    # What may not reuse anything is told apart by nothing new: its history goes on.
+    assert all("prefix_cache" not in group.key for group in served(tmp_path / "plain", jw2=SERVED).groups)
 
 
 @pytest.mark.parametrize(

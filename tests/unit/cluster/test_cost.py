@@ -91,7 +91,7 @@ def test_cost_stands_in_all_that_a_run_leaves(tmp_path: Path) -> None:
     assert group.cost is not None
     assert group.cost.per_million_output_tokens == pytest.approx(2.5 * own)  # 5 an hour for twice the tokens
     summary = words(render_cluster(result, run))
-    assert "Cost USD 10.9 per million output tokens, or USD 23.1 per million input tokens (USD 5.00 an hour)" in summary
+    assert "Cost USD 10.9 per million output tokens, or 23.1 per million input tokens (USD 5.00 an hour)" in summary
     assert "output from USD 4.34 on jw2 to 17.4 on jw3" in summary
     page = words(render_report(gathered, tmp_path))
     assert "<h2>Energy and cost</h2>" in page

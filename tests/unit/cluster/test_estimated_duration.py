@@ -50,6 +50,16 @@ def test_what_loadgens_schedule_takes_is_said() -> None:
     )
 
 
+def test_what_another_schedule_takes_is_said() -> None:
+    arrivals = {"scenario": "schedule", "scenario_options": {"arrivals": "gamma"}}
+    (reported,) = estimated_durations([asked(2000, arrivals)])
+    assert reported.startswith("quick: measuring 67 min at 0.5 queries/s, which benchmark_target_qps asks of a GPU.")
+    assert "benchmark_timeout_s (1800) ends a run that takes longer than 30 min" in reported
+    assert estimated_durations([asked(20, arrivals)]) == []
+    # How long a trace is, its file says, and that is on the node.
+    assert estimated_durations([asked(2000, {**arrivals, "scenario_options": {"arrivals": "trace"}})]) == []
+
+
 def test_the_node_that_takes_longest_counts() -> None:
     slow = asked(60, benchmark_repeats=2, benchmark_target_qps=0.1)
     (reported,) = estimated_durations([asked(20, benchmark_repeats=2), slow])

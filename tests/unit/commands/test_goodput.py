@@ -113,6 +113,19 @@ def test_one_node_that_does_not_serve_is_named(tmp_path: Path) -> None:
     assert "These 2 nodes serve" not in summary
 
 
+def test_a_node_whose_tokens_were_not_seen_is_named(tmp_path: Path) -> None:
+    resolved = asked(20, LIMITED)
+    make_run(tmp_path, {"jw2": resolved, "jw3": resolved})
+    users(tmp_path, "jw2", 4, 20, profile=LIMITED)
+    unseen = [sample(i, 1000, 900).model_copy(update={"pieces": 1}) for i in range(20)]
+    write_node(tmp_path, result_of("jw3", resolved, unseen), unseen)
+    result = aggregate(tmp_path)
+    assert [row.goodput is None for row in result.nodes] == [False, True]
+    summary = words(render_cluster(result, read_run(tmp_path)))
+    assert "Goodput not of all together: undefined for jw3" in summary
+    assert "users at once" not in summary
+
+
 def test_a_failed_query_is_missed(tmp_path: Path) -> None:
     resolved = asked(2, LIMITED)
     make_run(tmp_path, {"jw2": resolved})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from benchmark.errors import InputError, SetupError
 from benchmark.node.accuracy import has_references
 from benchmark.node.datasets import cnn_dailymail
-from benchmark.node.datasets.synthetic import ordinary_tokens
+from benchmark.node.drawing import ordinary_tokens
 from benchmark.node.interfaces import Dataset
 from benchmark.node.registry import load_dataset
 from benchmark.profiles import load_profile, profile_names
@@ -243,7 +243,7 @@ def test_every_length_and_every_ordinary_token_is_drawn(model: Path) -> None:
         {"input_tokens": 2, "prompts": 0},
         {"input_tokens": 2, "prompts": True},
         {"input_tokens": 2, "prompts": 3, "seed": -1},
-        {"input_tokens": 2, "prompts": 3, "output_tokens": 9},
+        {"input_tokens": 2, "prompts": 3, "answer_tokens": 9},
     ],
 )
 def test_options_that_synthetic_does_not_have(model: Path, options: dict[str, Any]) -> None:

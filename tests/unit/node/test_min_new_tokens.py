@@ -22,7 +22,7 @@ from benchmark.errors import Unfit
 from benchmark.node.continuous import attention as kernels
 from benchmark.node.continuous.logits_processors import Drawn, Greedy, MinNewTokens, insert
 from benchmark.node.engines import continuous, sequential
-from benchmark.node.interfaces import Engine, Prompt, Query
+from benchmark.node.interfaces import Demands, Engine, Prompt, Query
 from benchmark.node.model.generation import generation_config
 from benchmark.node.model.load import LoadedModel, load_model
 from benchmark.node.model.tiny import make_tiny_model
@@ -102,6 +102,26 @@ def test_many_at_once_end_where_one_alone_does(
         assert ask(engine, QUERIES) == expected
     # The end itself is a token too: the first that may be one is the one after.
     assert min(map(len, expected.values())) == min(least + 1, MOST)
+
+
+def test_answers_have_the_length_their_prompt_says(
+    settings: Settings, alone: LoadedModel, batched: LoadedModel, ends: list[int]
+) -> None:
+    """Whatever the model would have ended with, and beside answers that may end."""
+    exact = [
+        replace(query, prompt=replace(query.prompt, output_tokens=1 + query.index)) if query.index % 3 else query
+        for query in QUERIES
+    ]
+    generation = Generation(max_new_tokens=MOST, min_new_tokens=0)
+    answers = []
+    for engine, model in ((sequential.Engine, alone), (continuous.Engine, batched)):
+        made = engine(settings, generation, {})
+        made.demands = Demands(texts=True, lengths=True)
+        with started(made, model, ends) as ready:
+            answers.append(ask(ready, exact))
+    assert answers[0] == answers[1]
+    assert all(len(answers[0][query.index]) == 1 + query.index for query in exact if query.index % 3)
+    assert {len(answers[0][query.index]) for query in exact if not query.index % 3} == {1}
 
 
 def test_a_request_that_made_room_keeps_count_of_its_tokens(

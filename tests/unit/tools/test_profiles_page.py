@@ -24,7 +24,15 @@ def test_every_field_is_there_with_its_meaning(model: type[BaseModel]) -> None:
         assert re.search(rf"^\| `{name}` \| .+ \| .* \| {re.escape(field.description)} \|$", PAGE, re.MULTILINE), name
 
 
-def test_the_example_is_a_profile(tmp_path: Path) -> None:
-    (example,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    (tmp_path / "chat.yaml").write_text(example)
-    assert resolve({"benchmark_profile": str(tmp_path / "chat.yaml")}).profile.samples == 200
+def test_the_examples_are_profiles(tmp_path: Path) -> None:
+    examples = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    found = {}
+    for number, example in enumerate(examples):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(example)
+        settings = {"benchmark_endpoint_urls": ["http://127.0.0.1:8000"], "benchmark_dataset_path": "/data/trace.jsonl"}
+        asked = settings if "engine: endpoint" in example else {}
+        profile = resolve({"benchmark_profile": str(path), **asked}).profile
+        found[profile.name] = profile
+    assert found["chat"].samples == 200
+    assert found["chat-hour"].replays

@@ -7,7 +7,7 @@ import pytest
 from benchmark.cluster.aggregate import aggregate, gather
 from benchmark.cluster.results import load_many
 from benchmark.cluster.results.load import LoadedNode, load_node
-from benchmark.records import RunRecord
+from benchmark.records import RunRecord, Slo
 from tests.unit.building import add_node, asked, make_run
 
 
@@ -31,9 +31,9 @@ def test_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("os.cpu_count", lambda: 3)
     here: list[str] = []
 
-    def noticed(run_dir: Path, run: RunRecord, node: str) -> LoadedNode:
+    def noticed(run_dir: Path, run: RunRecord, node: str, slo: Slo | None) -> LoadedNode:
         here.append(node)
-        return load_node(run_dir, run, node)
+        return load_node(run_dir, run, node, slo)
 
     monkeypatch.setattr(load_many, "load_node", noticed)
     together = gather(run_dir)
