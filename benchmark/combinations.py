@@ -264,7 +264,7 @@ def _sweep(settings: Settings, profile: Profile) -> Iterator[str]:
         "benchmark_repeats": settings.benchmark_repeats > 1,
         "benchmark_solo_first": settings.benchmark_solo_first,
         "benchmark_audit": bool(settings.benchmark_audit),
-        "benchmark_target_qps": settings.benchmark_target_qps == "auto",
+        "benchmark_target_qps": settings.benchmark_target_qps == "auto" and bool(profile.sweep.rate),
     }
     for name, given in asked.items():
         if given:

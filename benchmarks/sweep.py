@@ -1,6 +1,7 @@
 """A sweep on an engine whose capacity is known, held against theory: the simulated one with so many servers.
 
-A closed queue without pauses gives min(n in flight, servers) / service time. Ends non-zero where the knee is further than 5 % from the number of servers, or a rate more than 2 % from theory.
+A closed queue without pauses gives min(n in flight, servers) / service time. Ends non-zero where the knee is further
+than 5 % from the number of servers, or a rate more than 2 % from theory.
 
     python3 -m benchmarks.sweep [--servers 12] [--service-s 0.5] [--rounds 16] [--rates]
 

@@ -54,7 +54,7 @@ def _table(sweep: Curves, curve: Curve) -> CurveTable:
     return CurveTable(
         what,
         "in flight" if sweep.by == "concurrency" else "of burst",
-        tuple((marked(sweep, point), point) for point in curve.points),
+        tuple(zip(marked_steps(sweep, curve), curve.points, strict=True)),
         tuple(notes_of(curve)),
         tuple(lines),
     )
@@ -73,6 +73,8 @@ def notes_of(curve: Curve) -> list[str]:
         notes.append("* of fewer than 662 samples: its P99 is without confidence")
     if any(not point.valid for point in curve.points):
         notes.append("! not every node is valid in it")
+    if len({point.nodes for point in curve.points}) > 1:
+        notes.append("~ not all nodes measured it: the others had ended before")
     return notes
 
 
@@ -82,10 +84,16 @@ def lines_of(sweep: Curves, curve: Curve) -> list[tuple[str, str]]:
     return [*lines, *([("Ended", curve.ended)] if curve.ended else [])]
 
 
-def marked(sweep: Curves, point: CurvePoint) -> str:
-    """Return a step with its marks: + on the front, * without confidence, ! not valid."""
-    step = f"{point.step:g}" if sweep.by == "concurrency" else f"{point.step:.0%}"
-    return step + "+" * point.on_front + "*" * (not point.confident) + "!" * (not point.valid)
+def marked_steps(sweep: Curves, curve: Curve) -> list[str]:
+    """Return the steps of a curve, each with its marks: see `notes_of`."""
+    most = max((point.nodes for point in curve.points), default=0)
+
+    def marks(point: CurvePoint) -> str:
+        few = "~" * (point.nodes < most)
+        return "+" * point.on_front + "*" * (not point.confident) + "!" * (not point.valid) + few
+
+    steps = (f"{point.step:g}" if sweep.by == "concurrency" else f"{point.step:.0%}" for point in curve.points)
+    return [step + marks(point) for step, point in zip(steps, curve.points, strict=True)]
 
 
 def at_step(sweep: Curves, step: float) -> str:
