@@ -11,6 +11,8 @@ from benchmark.verdict import label, unit
 
 # Nodes that have a line of their own; the JSON has all.
 MOST_NODES = 20
+# Nodes that do not count, and have a table.
+MOST_ALONE = 5
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,15 @@ class CurveTable:
     head: str
     rows: tuple[tuple[str, CurvePoint], ...]
     notes: tuple[str, ...]
-    lines: tuple[tuple[str, str], ...]
+    lines: list[tuple[str, str]]
 
 
 def sweep_words(result: ClusterResult) -> str:
     """Return which step all other figures are of; nothing where there is no sweep."""
     if result.sweep is None:
         return ""
+    if result.sweep.chosen is None:
+        return "no node counts: there are the curves alone"
     return (
         f"{at_step(result.sweep, result.sweep.chosen)}: every figure but the curves' is of this step, which has most "
         "tokens/s of those that all nodes measured"
@@ -39,8 +43,12 @@ def curve_tables(result: ClusterResult) -> list[CurveTable]:
     sweep = result.sweep
     if sweep is None:
         return []
-    shown = [one for one in sweep.curves if one.kind == "group" or one.group is None]
-    return [_table(sweep, one) for one in shown]
+    groups = [one for one in sweep.curves if one.kind == "group"]
+    alone = [one for one in sweep.curves if one.group is None]
+    tables = [_table(sweep, one) for one in (*groups, *alone[:MOST_ALONE])]
+    if more := alone[MOST_ALONE:]:
+        tables[-1].lines.append(("Also", f"{some([one.of for one in more])}: their curves are in the JSON"))
+    return tables
 
 
 def _table(sweep: Curves, curve: Curve) -> CurveTable:
@@ -56,7 +64,7 @@ def _table(sweep: Curves, curve: Curve) -> CurveTable:
         "in flight" if sweep.by == "concurrency" else "of burst",
         tuple(zip(marked_steps(sweep, curve), curve.points, strict=True)),
         tuple(notes_of(curve)),
-        tuple(lines),
+        lines,
     )
 
 

@@ -13,6 +13,7 @@ from benchmark.cluster.export.tables import samples_of
 from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.render.job_summary import render_job_summary
 from benchmark.cluster.render.summary import render_cluster
+from benchmark.cluster.report.page import render_report
 from benchmark.cluster.results.load import load_node
 from benchmark.cluster.sweep import first_steps_left, steps_of
 from benchmark.records import ClusterResult, Curve, Load, Sample
@@ -72,6 +73,7 @@ def test_every_other_figure_is_of_the_chosen_step(tmp_path: Path) -> None:
     gathered = gather(run_dir)
     assert gathered.result.sweep is not None
     chosen = gathered.result.sweep.chosen
+    assert chosen is not None
     assert {row.metrics.queries.completed for row in gathered.result.nodes if row.metrics} == {6 * chosen}
     assert len(list(samples_of(gathered, run_dir).rows)) == 2 * 6 * chosen
     (group,) = load_side(run_dir).groups.values()
@@ -133,6 +135,22 @@ def test_what_a_node_measured_before_it_died_is_kept(tmp_path: Path, verdict: bo
     assert [point.nodes for point in found["all"].points] == [1] * len(LADDER)
     text = render_cluster(result, read_run(run_dir))
     assert "jw3: the curve" in text
+
+
+def test_a_run_in_which_no_node_counts_has_its_curves(tmp_path: Path) -> None:
+    resolved = sweeping()
+    names = [f"jw{number}" for number in range(1, 8)]
+    run_dir = make_run(tmp_path, dict.fromkeys(names, resolved))
+    for node in names:
+        gone: dict[str, Any] = {"status": "interrupted", "stage": "measuring", "sweep_ended": ""}
+        write_sweep(run_dir, node, resolved, steps(ladder=LADDER[:3]), **gone)
+    gathered = gather(run_dir)
+    assert gathered.result.sweep is not None
+    assert gathered.result.sweep.chosen is None
+    text = render_cluster(gathered.result, gathered.run)
+    assert text.count(": the curve") == 5
+    assert "jw6, jw7: their curves are in the JSON" in " ".join(text.split())
+    assert "no node counts: there are the curves alone" in render_report(gathered, run_dir)
 
 
 def test_a_node_that_dies_in_its_first_step_says_why(tmp_path: Path) -> None:
