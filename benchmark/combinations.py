@@ -288,8 +288,8 @@ def _sweep(settings: Settings, profile: Profile) -> Iterator[str]:
     scenario = profile.scenario_options.get("scenario")
     if profile.sweep.concurrency and profile.scenario != CLOSED_LOOP:
         yield (
-            f"The profile's sweep: concurrency needs the scenario closed_loop: {profile.scenario} decides by itself how "
-            "many are in flight."
+            f"The profile's sweep: concurrency needs the scenario closed_loop: {profile.scenario} decides by itself "
+            "how many are in flight."
         )
     if profile.sweep.rate and (profile.scenario != "loadgen" or scenario in ("Offline", "SingleStream")):
         yield (
@@ -300,7 +300,7 @@ def _sweep(settings: Settings, profile: Profile) -> Iterator[str]:
         "benchmark_repeats": settings.benchmark_repeats > 1,
         "benchmark_solo_first": settings.benchmark_solo_first,
         "benchmark_audit": bool(settings.benchmark_audit),
-        "benchmark_target_qps": settings.benchmark_target_qps == "auto",
+        "benchmark_target_qps": settings.benchmark_target_qps == "auto" and bool(profile.sweep.rate),
     }
     for name, given in asked.items():
         if given:

@@ -78,6 +78,14 @@ class Step:
         return self.sustained.tokens_per_s if self.load.rate is None else self.metrics.tokens_per_s
 
 
+def loads_of(sweep: Sweep, burst: float) -> list[Load]:
+    """Return the load of each step; `burst`: the queries per second that rates are shares of."""
+    if sweep.concurrency:
+        return [Load(concurrency=step) for step in sweep.concurrency]
+    # Four digits: people will read them.
+    return [Load(rate=float(f"{share * burst:.4g}"), share=share) for share in sweep.rate]
+
+
 def why_end(sweep: Sweep, steps: Sequence[Step]) -> str:
     """Return why the ladder ends with the last of these steps, in a sentence; empty: it goes on."""
     last = steps[-1]

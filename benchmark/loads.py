@@ -44,8 +44,8 @@ def load_words(load: Load) -> str:
     if load.concurrency is None:
         return f"{_rate(load.rate)} queries/s, which is {load.share or 0:.0%} of what a burst reached"
     return (
-        f"{load.concurrency} in flight on each GPU: a closed loop, so there is no schedule, and times count from when "
-        "the query before was answered"
+        f"{load.concurrency} in flight on each GPU, a closed loop: there is no schedule, times count from when the "
+        "query before was answered"
     )
 
 

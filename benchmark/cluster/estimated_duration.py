@@ -16,7 +16,7 @@ LONG_S = 120
 
 
 def estimated_durations(nodes: Collection[ResolvedSettings]) -> list[str]:
-    """Return sentences on what takes long: LoadGen's schedule, turns alone and repeats, where there are any."""
+    """Return sentences on what takes long: a schedule, turns alone, repeats and sweeps, where there are any."""
     found = list(dict.fromkeys(sentence for one in nodes if (sentence := _of_schedule(one)) is not None))
     asked = [one for one in nodes if measures(one)]
     if turns_s(asked):
@@ -30,7 +30,15 @@ def estimated_durations(nodes: Collection[ResolvedSettings]) -> list[str]:
             f"benchmark_repeats: after one load there are {repeats} measurements, {_each(asked)}. Each may take "
             "benchmark_timeout_s."
         )
-    return found
+    return [*found, *dict.fromkeys(map(_of_sweep, (one.profile for one in asked if one.profile.sweep)))]
+
+
+def _of_sweep(profile: Profile) -> str:
+    """Return a sentence on how many steps a sweep has, and how long one takes where that is limited."""
+    steps = len(profile.sweep.steps) if profile.sweep else 0
+    limit_ms = profile.scenario_options.get("max_duration_ms")
+    each = f", each of up to {duration(limit_ms / 1000)} and what is then in flight" if limit_ms else ""
+    return f"{profile.name}: after one load up to {steps} steps{each}. The ladder may end before its last."
 
 
 def measurement_s(asked: ResolvedSettings) -> float | None:

@@ -106,7 +106,7 @@ def curves_of(nodes: Sequence[LoadedNode], groups: Sequence[Group]) -> Curves | 
     """Return what a sweep came to, from the nodes with all their steps; None where there is none."""
     chosen = chosen_step(nodes)
     by_name = {node.node: node for node in nodes if steps_of(node)}
-    if chosen is None:
+    if not by_name:
         return None
     found: list[Curve] = []
     for number, group in enumerate(groups):

@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmark.cluster.drift import drift_reason
 from benchmark.errors import InputError
 from benchmark.files import write_atomic, write_record
+from benchmark.fleet.barrier import Barrier
 from benchmark.fleet.errors import ControllerGone, Ended, Excluded, Lost, NodeError, Refused
 from benchmark.fleet.giving_way import GivingWay
 from benchmark.fleet.remote_run import GRACE_S, Node, RemoteRun, Reports
@@ -43,6 +44,8 @@ CLOCKS_AT_ONCE = 8
 TRIAL_S = 5.0
 # How long after the start a node that could not be reached before is still looked for.
 LATE_S = 30.0
+# How long nodes that are ready for a further measurement wait for one that cannot be reached any more.
+GONE_S = 60.0
 # How often a run is to say how far it is: what that costs the controller does not grow with the nodes.
 PROGRESS_S_PER_NODE, PROGRESS_S = 0.05, (1, 10)
 
@@ -55,42 +58,6 @@ class Outcome:
     failures: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
     """Whether one of them failed because the run was stopped."""
-
-
-class Barrier:
-    """Lets nobody pass before all that take part, and have not left, have come."""
-
-    def __init__(self, members: Iterable[str]) -> None:
-        self._members = set(members)
-        self._waiting: dict[str, asyncio.Future[None]] = {}
-
-    async def wait(self, member: str) -> None:
-        """Return once all have come."""
-        passed = self._waiting[member] = asyncio.get_running_loop().create_future()
-        self._open_where_all_are_here()
-        try:
-            await passed
-        finally:
-            # One that was interrupted is not here any more.
-            if self._waiting.get(member) is passed:
-                del self._waiting[member]
-
-    def leave(self, member: str) -> None:
-        """Take part no more; may be called again."""
-        self._members.discard(member)
-        self._waiting.pop(member, None)
-        self._open_where_all_are_here()
-
-    def has(self, member: str) -> bool:
-        """Return whether somebody still takes part."""
-        return member in self._members
-
-    def _open_where_all_are_here(self) -> None:
-        if self._members <= self._waiting.keys():
-            waiting, self._waiting = self._waiting, {}
-            for passed in waiting.values():
-                if not passed.done():
-                    passed.set_result(None)
 
 
 class Measurement:
@@ -294,14 +261,39 @@ class Measurement:
         else:
             limit, since_ns = "benchmark_timeout_s", self._agreed[repeat - 1].start_unix_ns
         limit_s = int(getattr(settings, limit))
+        deadline = time.monotonic() + limit_s - (time.time_ns() - since_ns) / 1e9
+        asking = asyncio.ensure_future(run.until_ready(repeat, deadline))
         try:
-            return await run.until_ready(repeat, time.monotonic() + limit_s - (time.time_ns() - since_ns) / 1e9)
+            if repeat > 1:
+                await self._while_within_reach(run, asking)
+            return await asking
         except TimeoutError:
             self._reports.message(run.node.name, "not ready in time, stopped")
             reason = f"Not ready to measure within {limit} = {limit_s} s"
             if run.lost:
                 raise Excluded(f"{reason}, and the SSH connection is lost: {run.lost}.") from None
             raise Excluded(f"{reason}: it was still {run.doing}.") from None
+
+    async def _while_within_reach(self, run: RemoteRun, asking: asyncio.Future[str]) -> None:
+        """Return once the node has answered; raise Excluded where others are ready and it cannot be reached for long.
+
+        It may be measuring all the same: a further attempt fetches what it has.
+        """
+        gone_since: float | None = None
+        try:
+            while not (await asyncio.wait({asking}, timeout=min(1.0, GONE_S)))[0]:
+                gone = bool(run.lost) and self._barrier.waits_for(run.node.name)
+                gone_since = (gone_since or time.monotonic()) if gone else None
+                if gone_since is not None and time.monotonic() - gone_since > GONE_S:
+                    self._reports.message(run.node.name, "out of reach, left behind")
+                    raise Excluded(
+                        f"The SSH connection is lost ({run.lost}), and others were ready to go on for {GONE_S:g} s: "
+                        "they went on without it."
+                    )
+        finally:
+            if not asking.done():
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
 
     async def _read_clock(self, run: RemoteRun, repeat: int, facts: str) -> None:
         """Keep what a node said that is ready."""

@@ -19,7 +19,7 @@ from typing import Any
 from benchmark.combinations import CLOSED_LOOP, SIMULATED
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.files import write_atomic, write_record
-from benchmark.ladder import Step, why_end
+from benchmark.ladder import Step, loads_of, why_end
 from benchmark.loadgen_log import SOLO
 from benchmark.node.accuracy import has_references, require_scoring
 from benchmark.node.interfaces import Demands, Engine, Workload
@@ -355,9 +355,7 @@ class _Run:
         if sweep.rate:
             with self._stage("searching"):
                 burst = PeakFinder(bench).burst()
-        loads = [Load(concurrency=step) for step in sweep.concurrency]
-        loads += [Load(rate=float(f"{share * burst:.4g}"), share=share) for share in sweep.rate]
-        return [*loads[self.request.first_step - 1 :]]
+        return [*loads_of(sweep, burst)[self.request.first_step - 1 :]]
 
     def _measure_all(self, bench: Bench, loads: Sequence[Load | None]) -> None:
         """Measure the profile as often as is asked, or under one load after the other until the ladder ends."""

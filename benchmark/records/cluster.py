@@ -14,7 +14,7 @@ from benchmark.records.node import Rouge
 from benchmark.records.probes import HardwareProbes
 from benchmark.records.sample import Distribution, Metrics, QueryCounts
 from benchmark.records.serving import PrefixCache
-from benchmark.records.sweep import Curves
+from benchmark.records.sweep import Curves, Load
 from benchmark.records.telemetry import Energy
 from benchmark.records.verdict import Verdict
 
@@ -85,6 +85,7 @@ class NodeRow(Record):
     goodput: Goodput | None = Field(None, description="absent: there are no limits of TTFT or TPOT, or it is undefined")
     prefix_cache: PrefixCache | None = Field(None, description="absent: the engine is no server, or nothing is kept")
     rate: Text = Field("", description="queries per second, where a schedule sets it; or searched")
+    load: Load | None = Field(None, description="of a closed loop or a sweep: what was asked of the node")
     rouge: Rouge | None = None
     audit: Text = Field("", description="what the compliance test came to, where one was run")
     host_vars: Text = Field("", description="where the target was searched: what to set to measure at it again")

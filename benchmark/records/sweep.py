@@ -87,5 +87,7 @@ class Curves(Record):
     """What a sweep came to: its curves, those of groups first. All other figures of the run are of one step."""
 
     by: Literal["concurrency", "rate"]
-    chosen: float = Field(description="the step, of those that all counted nodes measured, with most tokens/s")
+    chosen: float | None = Field(
+        description="the step, of those that all counted nodes measured, with most tokens/s; absent: no node counts"
+    )
     curves: tuple[Curve, ...]

@@ -205,7 +205,7 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         ({}, {**CLOSED, "sweep": {"concurrency": [1, 4]}}, "and 4 are to be in flight"),
         (asked("continuous"), {**CLOSED, "sweep": {"concurrency": [4, 1]}}, "above the one before it"),
         (asked("continuous"), {**CLOSED, "sweep": {"rate": [0.5], "concurrency": [1]}}, "either concurrency or rate"),
-        (asked("continuous"), {**CLOSED, "sweep": {"rate": [0.5]}}, "rate needs a schedule, and closed_loop has none"),
+        (asked("continuous"), {**CLOSED, "sweep": {"rate": [0.5]}}, "rate needs LoadGen's scenario Server"),
         (
             asked("continuous"),
             {

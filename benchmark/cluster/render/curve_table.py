@@ -11,6 +11,8 @@ from benchmark.verdict import label, unit
 
 # Nodes that have a line of their own; the JSON has all.
 MOST_NODES = 20
+# Nodes that do not count, and have a table.
+MOST_ALONE = 5
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,15 @@ class CurveTable:
     head: str
     rows: tuple[tuple[str, CurvePoint], ...]
     notes: tuple[str, ...]
-    lines: tuple[tuple[str, str], ...]
+    lines: list[tuple[str, str]]
 
 
 def sweep_words(result: ClusterResult) -> str:
     """Return which step all other figures are of; nothing where there is no sweep."""
     if result.sweep is None:
         return ""
+    if result.sweep.chosen is None:
+        return "no node counts: there are the curves alone"
     return (
         f"{at_step(result.sweep, result.sweep.chosen)}: every figure but the curves' is of this step, which has most "
         "tokens/s of those that all nodes measured"
@@ -39,8 +43,12 @@ def curve_tables(result: ClusterResult) -> list[CurveTable]:
     sweep = result.sweep
     if sweep is None:
         return []
-    shown = [one for one in sweep.curves if one.kind == "group" or one.group is None]
-    return [_table(sweep, one) for one in shown]
+    groups = [one for one in sweep.curves if one.kind == "group"]
+    alone = [one for one in sweep.curves if one.group is None]
+    tables = [_table(sweep, one) for one in (*groups, *alone[:MOST_ALONE])]
+    if more := alone[MOST_ALONE:]:
+        tables[-1].lines.append(("Also", f"{some([one.of for one in more])}: their curves are in the JSON"))
+    return tables
 
 
 def _table(sweep: Curves, curve: Curve) -> CurveTable:
@@ -54,9 +62,9 @@ def _table(sweep: Curves, curve: Curve) -> CurveTable:
     return CurveTable(
         what,
         "in flight" if sweep.by == "concurrency" else "of burst",
-        tuple((marked(sweep, point), point) for point in curve.points),
+        tuple(zip(marked_steps(sweep, curve), curve.points, strict=True)),
         tuple(notes_of(curve)),
-        tuple(lines),
+        lines,
     )
 
 
@@ -73,6 +81,8 @@ def notes_of(curve: Curve) -> list[str]:
         notes.append("* of fewer than 662 samples: its P99 is without confidence")
     if any(not point.valid for point in curve.points):
         notes.append("! not every node is valid in it")
+    if len({point.nodes for point in curve.points}) > 1:
+        notes.append("~ not all nodes measured it: the others had ended before")
     return notes
 
 
@@ -82,10 +92,16 @@ def lines_of(sweep: Curves, curve: Curve) -> list[tuple[str, str]]:
     return [*lines, *([("Ended", curve.ended)] if curve.ended else [])]
 
 
-def marked(sweep: Curves, point: CurvePoint) -> str:
-    """Return a step with its marks: + on the front, * without confidence, ! not valid."""
-    step = f"{point.step:g}" if sweep.by == "concurrency" else f"{point.step:.0%}"
-    return step + "+" * point.on_front + "*" * (not point.confident) + "!" * (not point.valid)
+def marked_steps(sweep: Curves, curve: Curve) -> list[str]:
+    """Return the steps of a curve, each with its marks: see `notes_of`."""
+    most = max((point.nodes for point in curve.points), default=0)
+
+    def marks(point: CurvePoint) -> str:
+        few = "~" * (point.nodes < most)
+        return "+" * point.on_front + "*" * (not point.confident) + "!" * (not point.valid) + few
+
+    steps = (f"{point.step:g}" if sweep.by == "concurrency" else f"{point.step:.0%}" for point in curve.points)
+    return [step + marks(point) for step, point in zip(steps, curve.points, strict=True)]
 
 
 def at_step(sweep: Curves, step: float) -> str:

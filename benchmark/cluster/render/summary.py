@@ -18,7 +18,18 @@ from benchmark.cluster.render.stability import beside, cell, headline, note, tab
 from benchmark.cluster.roofline import roofline_words
 from benchmark.cluster.solo import losers, solo_table
 from benchmark.code import code_words
-from benchmark.records import ClusterResult, Distribution, Finding, Group, MeasuredAttempt, NodeRow, Overlap, RunRecord
+from benchmark.loads import load_words
+from benchmark.records import (
+    ClusterResult,
+    Distribution,
+    Finding,
+    Group,
+    Load,
+    MeasuredAttempt,
+    NodeRow,
+    Overlap,
+    RunRecord,
+)
 from benchmark.text import (
     describe_prefix_cache,
     describe_profile,
@@ -125,7 +136,7 @@ def _section(group: Group, rows: Sequence[NodeRow]) -> Section:
         probes=probes,
         totals=(
             *_engine(members),
-            *(_totals(group, len({row.attempt for row in members})) if queries else ()),
+            *(_totals(group, members) if queries else ()),
             *_cost(group, members),
             *_goodput(group, members),
             *_limits(members),
@@ -136,7 +147,15 @@ def _section(group: Group, rows: Sequence[NodeRow]) -> Section:
     )
 
 
-def _totals(group: Group, attempts: int) -> Iterable[tuple[str, str]]:
+def _load(group: Group, load: Load) -> Iterable[tuple[str, str]]:
+    """Yield how many users there were at once, and how fast each was served; nothing for one on each GPU."""
+    if load.concurrency is not None and load.concurrency > 1:
+        reads = group.tpot_ms and group.tpot_ms.p50 > 0 and f"; {figure(1000 / group.tpot_ms.p50)} tokens/s for each"
+        yield "Load", load_words(load) + (reads or "")
+
+
+def _totals(group: Group, members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
+    attempts = len({row.attempt for row in members})
     apart = f", measured in {attempts} attempts and never all at once" if attempts > 1 else ""
     fleet = "" if len(group.nodes) == 1 else f" (the sum over {len(group.nodes)} nodes{apart}: a fleet figure)"
     tokens = f"{figure(group.tokens_per_s)} tokens/s{beside(group, 'tokens_per_s')}"
@@ -145,6 +164,8 @@ def _totals(group: Group, attempts: int) -> Iterable[tuple[str, str]]:
         yield "Per GPU", f"{figure(group.qps_per_gpu)} QPS, {figure(group.tokens_per_s_per_gpu)} tokens/s on average"
     else:
         yield "Per GPU", "undefined: no GPU took part"
+    if load := next((row.load for row in members if row.load), None):
+        yield from _load(group, load)
     queries = group.queries
     yield (
         "Queries",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from benchmark.cluster.render.curve_table import lines_of, marked, notes_of
+from benchmark.cluster.render.curve_table import lines_of, marked_steps, notes_of
 from benchmark.cluster.report.amounts import amount, tick
 from benchmark.cluster.report.drawing import COLOURS, DASHES, SERIES, Canvas, Margins, brief, series
 from benchmark.cluster.report.parts import Chart, NodeGroup, Table
@@ -106,13 +106,13 @@ def _table(sweep: Curves, curve: Curve) -> Table:
     times = ("P50 TTFT ms", "P99", "P50 TPOT ms", "P99", "P50 latency ms", "P99", "tokens/J")
     rows = [
         (
-            marked(sweep, point),
+            step,
             str(point.nodes),
             *map(amount, (point.tokens_per_s_per_gpu, point.tokens_per_s_per_user)),
             *map(amount, (point.ttft_p50_ms, point.ttft_p99_ms, point.tpot_p50_ms, point.tpot_p99_ms)),
             *map(amount, (point.latency_p50_ms, point.latency_p99_ms, point.tokens_per_joule)),
         )
-        for point in curve.points
+        for step, point in zip(marked_steps(sweep, curve), curve.points, strict=True)
     ]
     return Table("The nodes together", (*heads, *times), rows)
 

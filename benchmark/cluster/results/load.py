@@ -155,7 +155,7 @@ def load_node(run_dir: Path, run: RunRecord, node: str, slo: Slo | None = None) 
         result, metrics, samples = _read_result(directory, run, node)
         first = _context(directory, node, result.attempt if result else 1, samples, 1, tell)
         good = _goodput(directory, result, metrics, samples, slo)
-        later = tuple(_later(directory, run, node, result, tell, slo)) if result else ()
+        later = _believed(directory, run, node, result, tell, slo) if result else ()
         earlier = tuple(_earlier(directory, run, node, tell, slo))
     except InputError as error:
         return LoadedNode(node, failure=failure, refused=tell(error), problems=tuple(problems))
@@ -193,6 +193,24 @@ def _context(
     except InputError as error:
         tell(error)
     return series, clock
+
+
+def _believed(
+    directory: Path,
+    run: RunRecord,
+    node: str,
+    result: NodeResult,
+    tell: Callable[[InputError], str],
+    slo: Slo | None,
+) -> tuple[Measurement, ...]:
+    """Return what `_later` yields; why a node failed is not hidden by steps of it that are not to be believed."""
+    try:
+        return tuple(_later(directory, run, node, result, tell, slo))
+    except InputError as error:
+        if result.status == "complete":
+            raise
+        tell(error)
+        return ()
 
 
 def _later(

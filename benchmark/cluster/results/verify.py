@@ -109,6 +109,8 @@ def check_steps(result: NodeResult, sweep: Sweep, node: str) -> None:
     """Raise InputError where the steps are not some of the ladder, one after the other, or none ended it."""
     loads = [result.load, *(repeat.load for repeat in result.repeats)]
     measured_steps = [load.step for load in loads if load]
+    if not measured_steps and result.status != "complete" and not result.repeats:
+        return  # it ended before, or in the midst of, its first step
     first = sweep.steps.index(measured_steps[0]) if measured_steps and measured_steps[0] in sweep.steps else 0
     expected = list(sweep.steps[first : first + 1 + len(result.repeats)])
     if measured_steps != expected:

@@ -98,3 +98,11 @@ def test_loadgens_own_least_duration_is_what_we_say() -> None:
 @pytest.mark.parametrize(("seconds", "words"), [(45, "45 s"), (720, "12 min"), (26760, "7 h 26 min")])
 def test_a_time_is_for_people(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_a_sweep_says_how_many_steps_it_may_have() -> None:
+    (reported,) = estimated_durations([resolve({"benchmark_profile": "sweep"})])
+    assert reported == (
+        "sweep: after one load up to 10 steps, each of up to 2 min and what is then in flight. The ladder may end "
+        "before its last."
+    )

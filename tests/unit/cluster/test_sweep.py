@@ -13,11 +13,13 @@ from benchmark.cluster.export.tables import samples_of
 from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.render.job_summary import render_job_summary
 from benchmark.cluster.render.summary import render_cluster
-from benchmark.cluster.sweep import first_steps_left
-from benchmark.records import ClusterResult, Curve, Sample
+from benchmark.cluster.report.page import render_report
+from benchmark.cluster.results.load import load_node
+from benchmark.cluster.sweep import first_steps_left, steps_of
+from benchmark.records import ClusterResult, Curve, Load, Sample
 from benchmark.rundir import read_run
 from benchmark.text import WIDTH
-from tests.unit.building import make_run
+from tests.unit.building import asked, make_run, result_of, write_node
 from tests.unit.queues import LADDER, S, queue, sweeping, write_sweep
 
 SERVERS, SERVICE_S = 6, 2
@@ -71,6 +73,7 @@ def test_every_other_figure_is_of_the_chosen_step(tmp_path: Path) -> None:
     gathered = gather(run_dir)
     assert gathered.result.sweep is not None
     chosen = gathered.result.sweep.chosen
+    assert chosen is not None
     assert {row.metrics.queries.completed for row in gathered.result.nodes if row.metrics} == {6 * chosen}
     assert len(list(samples_of(gathered, run_dir).rows)) == 2 * 6 * chosen
     (group,) = load_side(run_dir).groups.values()
@@ -79,7 +82,7 @@ def test_every_other_figure_is_of_the_chosen_step(tmp_path: Path) -> None:
     assert max(map(len, text.splitlines())) <= WIDTH
     assert "8 in flight on each GPU: every figure but the curves' is of this step" in " ".join(text.split())
     rows = [line.split() for line in text.splitlines() if line[:3].strip(" +*!").isdigit()]
-    assert [row[0].strip("+*!") for row in rows] == [str(step) for step in LADDER]
+    assert [row[0].strip("+*!~") for row in rows] == [str(step) for step in LADDER]
     assert "* of fewer than 662 samples: its P99 is without confidence" in text
     assert "P99 latency 3000 ms: kept up to 4 in flight" in " ".join(text.split())
     page = render_job_summary(Outcome(gathered.run, gathered.result))
@@ -88,12 +91,26 @@ def test_every_other_figure_is_of_the_chosen_step(tmp_path: Path) -> None:
     ]
 
 
+def test_a_load_without_a_ladder_says_how_users_are_served(tmp_path: Path) -> None:
+    resolved = asked(80, {"scenario_options": {"concurrency": 8}})
+    run_dir = make_run(tmp_path, {"jw2": resolved})
+    samples = queue(8, 8, [SERVICE_S * S] * 80)
+    load = Load(concurrency=8)
+    write_node(run_dir, result_of("jw2", resolved, samples, load=load), samples)
+    result = aggregate(run_dir)
+    assert (result.nodes[0].load, result.sweep) == (load, None)
+    words = " ".join(render_cluster(result, read_run(run_dir)).split())
+    assert "Load 8 in flight on each GPU, a closed loop: there is no schedule, times count from when" in words
+    assert "before was answered; 35.0 tokens/s for each" in words
+
+
 def test_nodes_may_stop_at_different_steps(tmp_path: Path) -> None:
     short = steps(servers=2, ladder=LADDER[:3])
     result = aggregate(run_of(tmp_path, {"jw2": steps(), "jw3": short}))
     assert [row.counted for row in result.nodes] == [True, True]
     found = curves(result)
     assert [point.nodes for point in found["all"].points] == [2, 2, 2, 1, 1]
+    assert "~ not all nodes measured it" in render_cluster(result, read_run(tmp_path))
     assert found["jw3"].knee == pytest.approx(2)
     assert result.sweep is not None
     assert result.sweep.chosen == 4, "of those that all nodes measured"
@@ -120,6 +137,32 @@ def test_what_a_node_measured_before_it_died_is_kept(tmp_path: Path, verdict: bo
     assert "jw3: the curve" in text
 
 
+def test_a_run_in_which_no_node_counts_has_its_curves(tmp_path: Path) -> None:
+    resolved = sweeping()
+    names = [f"jw{number}" for number in range(1, 8)]
+    run_dir = make_run(tmp_path, dict.fromkeys(names, resolved))
+    for node in names:
+        gone: dict[str, Any] = {"status": "interrupted", "stage": "measuring", "sweep_ended": ""}
+        write_sweep(run_dir, node, resolved, steps(ladder=LADDER[:3]), **gone)
+    gathered = gather(run_dir)
+    assert gathered.result.sweep is not None
+    assert gathered.result.sweep.chosen is None
+    text = render_cluster(gathered.result, gathered.run)
+    assert text.count(": the curve") == 5
+    assert "jw6, jw7: their curves are in the JSON" in " ".join(text.split())
+    assert "no node counts: there are the curves alone" in render_report(gathered, run_dir)
+
+
+def test_a_node_that_dies_in_its_first_step_says_why(tmp_path: Path) -> None:
+    resolved = sweeping()
+    run_dir = make_run(tmp_path, {"jw2": resolved})
+    gone: dict[str, Any] = {"status": "failed", "stage": "measuring", "error": "No memory.", "sweep_ended": ""}
+    write_sweep(run_dir, "jw2", resolved, steps(ladder=LADDER[:1]), **gone, load=None)
+    result = aggregate(run_dir)
+    assert (result.nodes[0].status, result.sweep, result.problems) == ("failed", None, ())
+    assert "No memory." in result.nodes[0].reason
+
+
 def test_a_further_attempt_goes_on_with_the_step_that_lacks(tmp_path: Path) -> None:
     resolved = sweeping(limits=LIMITS)
     run_dir = make_run(tmp_path, dict.fromkeys(("jw2", "jw3"), resolved))
@@ -127,8 +170,16 @@ def test_a_further_attempt_goes_on_with_the_step_that_lacks(tmp_path: Path) -> N
     write_sweep(run_dir, "jw2", resolved, steps(ladder=LADDER[:3]), **stopped)
     write_sweep(run_dir, "jw3", resolved, steps(ladder=LADDER[:2]), **stopped)
     run = read_run(run_dir)
-    number = open_attempt(run_dir, run, run.nodes, command="again")
+    open_attempt(run_dir, run, run.nodes, command="again")
     # All go on together, so with the first that one of them lacks.
+    assert first_steps_left(run_dir, read_run(run_dir), run.nodes) == 3
+    # An attempt that ends in its first step takes nothing away.
+    for node in run.nodes:
+        write_sweep(run_dir, node, resolved, steps(ladder=LADDER[2:3]), attempt=2, load=None, **stopped)
+    kept = [list(steps_of(load_node(run_dir, read_run(run_dir), node))) for node in ("jw2", "jw3")]
+    assert kept == [[1, 2, 4], [1, 2]]
+    run = read_run(run_dir)
+    number = open_attempt(run_dir, run, run.nodes, command="again")
     assert first_steps_left(run_dir, read_run(run_dir), run.nodes) == 3
     for node in run.nodes:
         write_sweep(run_dir, node, resolved, steps(ladder=LADDER[2:]), attempt=number)

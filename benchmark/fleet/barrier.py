@@ -1,0 +1,46 @@
+"""Where nodes wait for each other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+
+class Barrier:
+    """Lets nobody pass before all that take part, and have not left, have come."""
+
+    def __init__(self, members: Iterable[str]) -> None:
+        self._members = set(members)
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+
+    async def wait(self, member: str) -> None:
+        """Return once all have come."""
+        passed = self._waiting[member] = asyncio.get_running_loop().create_future()
+        self._open_where_all_are_here()
+        try:
+            await passed
+        finally:
+            # One that was interrupted is not here any more.
+            if self._waiting.get(member) is passed:
+                del self._waiting[member]
+
+    def leave(self, member: str) -> None:
+        """Take part no more; may be called again."""
+        self._members.discard(member)
+        self._waiting.pop(member, None)
+        self._open_where_all_are_here()
+
+    def has(self, member: str) -> bool:
+        """Return whether somebody still takes part."""
+        return member in self._members
+
+    def waits_for(self, member: str) -> bool:
+        """Return whether somebody waits, and this one has not come."""
+        return bool(self._waiting) and member in self._members and member not in self._waiting
+
+    def _open_where_all_are_here(self) -> None:
+        if self._members <= self._waiting.keys():
+            waiting, self._waiting = self._waiting, {}
+            for passed in waiting.values():
+                if not passed.done():
+                    passed.set_result(None)
