@@ -20,7 +20,7 @@ DECIDES = (
     "roles",
     "pyproject.toml",
     "requirements-node.txt",
-    *(engine.lock.file for engine in ENGINES.values()),
+    *(lock.file for engine in ENGINES.values() for lock in engine.locks),
 )
 GIT_S = 10
 # Hex digits of a hash that people compare.

@@ -6,6 +6,7 @@ Only what cannot work is refused. What merely has no effect is let be: one inven
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePosixPath
 
 from pydantic import BaseModel, ValidationError
 
@@ -62,18 +63,17 @@ Check = Callable[[Settings, Profile], Iterator[str]]
 def combination_problems(settings: Settings, profile: Profile) -> list[str]:
     """Return why a profile, with what the settings put in its place, cannot be run with them; a sentence each."""
     checks: tuple[Check, ...] = (
-        *(
-            _provisioned,
-            _options,
-            _replicas,
-            _continuous,
-            _servers,
-            _schedule,
-            _in_flight,
-            _sweep,
-            _workload,
-            _accuracy,
-        ),
+        _existing,
+        _provisioned,
+        _options,
+        _replicas,
+        _continuous,
+        _servers,
+        _schedule,
+        _in_flight,
+        _sweep,
+        _workload,
+        _accuracy,
     )
     return [problem for check in checks for problem in check(settings, profile)]
 
@@ -166,6 +166,22 @@ def _continuous(settings: Settings, profile: Profile) -> Iterator[str]:
         )
 
 
+def _existing(settings: Settings, profile: Profile) -> Iterator[str]:
+    used = ["python_env", *([profile.engine] if profile.engine in ENGINES else [])]
+    for role in (role for role in used if not getattr(settings, f"{role}_manage")):
+        directory = getattr(settings, f"{role}_dir")
+        if directory == Settings.model_fields[f"{role}_dir"].default:
+            yield (
+                f"{role}_manage is false, so {role}_dir has to name the environment that exists, the directory with "
+                f"bin/python3 in it: it is still {directory}."
+            )
+        if role == "python_env" and PurePosixPath(settings.python_env_code_dir).is_relative_to(directory):
+            yield (
+                f"python_env_code_dir is {settings.python_env_code_dir}, within python_env_dir ({directory}), where "
+                "nothing is written because python_env_manage is false: set it to a directory outside."
+            )
+
+
 def _provisioned(settings: Settings, profile: Profile) -> Iterator[str]:
     if not (engine := ENGINES.get(profile.engine)):
         return
@@ -206,10 +222,17 @@ def _its_environment(settings: Settings, engine: ProvisionedEngine) -> Iterator[
             f"The engine {name} starts a server of its own: leave benchmark_endpoint_urls and "
             "benchmark_endpoint_start empty, or take the engine endpoint."
         )
+    if not engine.setting(settings, "manage"):
+        return
     if settings.benchmark_device == "cpu" and pins == engine.lock.file:
         yield (
-            f"benchmark_device is cpu, and {pins} locks {engine.title}'s build for CUDA: set {name}_requirements to a "
-            "file that pins its build for the CPU."
+            f"benchmark_device is cpu, and {pins} locks {engine.title}'s build for CUDA: set {name}_requirements to "
+            f"{engine.cpu_lock.file if engine.cpu_lock else 'a file that pins its build for the CPU'}."
+        )
+    if settings.benchmark_device == "cuda" and engine.cpu_lock and pins == engine.cpu_lock.file:
+        yield (
+            f"benchmark_device is cuda, and {pins} locks {engine.title}'s build for the CPU: leave {name}_requirements "
+            f"at {engine.lock.file}."
         )
     if settings.python_env_wheelhouse and not engine.setting(settings, "wheelhouse"):
         yield (

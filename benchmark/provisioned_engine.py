@@ -32,7 +32,13 @@ class Lock:
     glibc: tuple[int, int]
     """The oldest."""
     oldest_driver: int
-    """The first number of the oldest NVIDIA driver that serves the CUDA of the build."""
+    """The first number of the oldest NVIDIA driver that serves the CUDA of the build; 0: it is one for the CPU."""
+    package: str = ""
+    """What is locked, where that is a build for other hardware with a name of its own; empty: the engine's package."""
+    torch: str = ""
+    """The torch that it needs, where that is not locked but comes from an index of builds."""
+    without: tuple[str, ...] = ()
+    """What it asks for and works better without: built for another torch than that one."""
 
     @property
     def pythons(self) -> tuple[str, ...]:
@@ -105,6 +111,10 @@ class ProvisionedEngine:
     min_free_gb: float
     disk: str
     """What the environment takes of the disk, in words."""
+    cpu_lock: Lock | None = None
+    """The same for nodes without a GPU, where there is such a build."""
+    works: str = ""
+    """The versions that take our command line, such as >=0.23: what an environment that exists must have."""
     max_model_len: int = 8192
     """Tokens of prompt and answer where nobody asks for another number: enough for every profile's prompts."""
     timeout_s: int = 3600
@@ -116,8 +126,17 @@ class ProvisionedEngine:
     """Directories under the home where it keeps what it compiled; they may be another user's of it, so they stay."""
 
     def setting(self, settings: BaseModel, name: str) -> Any:
-        """Return one of its settings: `dir`, `python`, `requirements`, `wheelhouse`, `min_free_gb` or `timeout_s`."""
+        """Return one of its settings, by what follows its name: `dir`, `manage`, ... (see `settings_fields`)."""
         return getattr(settings, f"{self.name}_{name}")
+
+    def lock_of(self, requirements: str) -> Lock | None:
+        """Return the lock that a node's requirements are; None: they are a file of the user's own."""
+        return next((lock for lock in self.locks if lock.file == requirements), None)
+
+    @property
+    def locks(self) -> tuple[Lock, ...]:
+        """Its locks, that for GPUs first."""
+        return (self.lock, *([self.cpu_lock] if self.cpu_lock else []))
 
     def check_options(self, given: Mapping[str, Any]) -> ServerOptions:
         """Return `given` as options. Raises InputError, a sentence for each fault."""
@@ -137,11 +156,25 @@ class ProvisionedEngine:
         """Return the fields of its settings: name -> type and description with a default."""
         pythons = self.lock.pythons
         fields: dict[str, Any] = {
+            "manage": (
+                bool,
+                Field(
+                    True,
+                    description=(
+                        f"whether the role installs {self.title}; false: {self.name}_dir is an environment that exists "
+                        "and has it, which is checked and never changed"
+                    ),
+                ),
+            ),
             "dir": (
                 NonEmpty,
                 Field(
                     f"{PLACE}/{self.name}",
-                    description=f"{self.title}'s own virtual environment on the node: it pins its own torch",
+                    description=(
+                        f"{self.title}'s own virtual environment on the node: it pins its own torch. With "
+                        f"{self.name}_manage false: the directory of the environment that exists, with bin/python3 and "
+                        f"bin/{self.program} in it"
+                    ),
                 ),
             ),
             "python": (

@@ -49,7 +49,7 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
             ]
     if settings is not None and profile is not None:
         try:
-            profile = _in_effect(profile, settings)
+            profile = in_effect(profile, settings)
             problems += _without_model(profile, settings)
         except ValidationError as error:
             problems += sentences(error, Profile, before="benchmark_")
@@ -80,7 +80,7 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
     return ResolvedSettings(settings=settings, profile=profile)
 
 
-def _in_effect(profile: Profile, settings: Settings) -> Profile:
+def in_effect(profile: Profile, settings: Settings) -> Profile:
     """Return the profile with what the settings put in its place: nodes with unlike profiles are not summed."""
     if settings.benchmark_probes == "only" and profile.loads_model:
         return load_profile(HARDWARE)

@@ -332,9 +332,23 @@ class Settings(EngineSettings):
         ),
     )
 
+    python_env_manage: bool = Field(
+        True,
+        description=(
+            "whether the role makes the environment; false: python_env_dir is one that exists (conda, a module, a "
+            "container's), which is checked and never changed"
+        ),
+    )
     python_env_dir: NonEmpty = Field(
         "~/.local/share/llm-benchmark/venv",
-        description="the virtual environment on the node; those of other packages lie beside it (venv-<hash>)",
+        description=(
+            "the virtual environment on the node; those of other packages lie beside it (venv-<hash>). With "
+            "python_env_manage false: the directory of the environment that exists, with bin/python3 in it"
+        ),
+    )
+    python_env_code_dir: NonEmpty = Field(
+        "~/.local/share/llm-benchmark/code",
+        description="on the node: where the benchmark's own code goes if python_env_manage is false",
     )
     python_env_python: NonEmpty = Field(
         "python3", description="the interpreter that it is made from, 3.10 or newer, with its venv module"
@@ -391,6 +405,11 @@ class Settings(EngineSettings):
     hf_cache_timeout_s: int = Field(
         7200, ge=1, description="seconds until a download counts as hung: two hours are enough for 16 GB at 20 Mbit/s"
     )
+
+    @property
+    def code_dir(self) -> str:
+        """Where the benchmark's own code lies on the node: what `find_environment` is asked for."""
+        return self.python_env_dir if self.python_env_manage else self.python_env_code_dir
 
     @field_validator("benchmark_model")
     @classmethod

@@ -64,8 +64,21 @@ OWN: dict[str, dict[str, Any]] = {
 WITHOUT_KINDS = ("mamba", "mamba2")
 BATCHED = (
     *("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma", "gemma2", "gemma3_text"),
-    *("gemma3", "mistral3", "ministral", "qwen3_vl", "llava", "phi", "phi3", "phimoe", "gpt2", "gpt_neox", "opt"),
-    *("olmo2", "olmo3", "olmoe", "granite", "granitemoe", "cohere", "cohere2", "gpt_oss", "glm4", "glm4_moe"),
+    *(
+        "gemma3",
+        "mistral3",
+        "ministral",
+        "qwen3_vl",
+        "llava",
+        "phi",
+        "phi3",
+        "phi4_multimodal",
+        "phimoe",
+        "gpt2",
+        "gpt_neox",
+        "opt",
+    ),
+    *("olmo", "olmo2", "olmo3", "olmoe", "granite", "granitemoe", "cohere", "cohere2", "gpt_oss", "glm4", "glm4_moe"),
     *("ernie4_5", "exaone4", "starcoder2", "smollm3", "seed_oss", "hunyuan_v1_dense", "minimax_m2", "apertus", "dbrx"),
 )
 ALONE = (
@@ -166,6 +179,26 @@ def answers(settings: Settings, name: str) -> dict[int, tuple[int, ...]]:
         return ask(engine)
     finally:
         engine.close()
+
+
+def generated(settings: Settings) -> dict[int, tuple[int, ...]]:
+    """Return what transformers' own `generate` answers greedily to all prompts, with nothing of ours around it."""
+    import torch
+    from transformers import AutoConfig
+
+    own = AutoConfig.from_pretrained(settings.benchmark_model)
+    plain = model_class(own).from_pretrained(settings.benchmark_model, dtype=torch.float32).eval()
+    words = {
+        "do_sample": False,
+        "max_new_tokens": GENERATION.max_new_tokens,
+        "min_new_tokens": GENERATION.min_new_tokens,
+    }
+    found = {}
+    for query in queries():
+        prompt = torch.tensor([query.prompt.token_ids])
+        answer = plain.generate(prompt, attention_mask=torch.ones_like(prompt), **words)
+        found[query.index] = tuple(answer[0, prompt.shape[1] :].tolist())
+    return found
 
 
 def outcome(family: str, tokenizer: Path, directory: Path) -> str:

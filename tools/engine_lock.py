@@ -1,6 +1,6 @@
 """Write an engine's lock (requirements-ENGINE.txt): everything that it needs, with versions and the wheels' SHA-256.
 
-python -m tools.engine_lock ENGINE [VERSION]
+python -m tools.engine_lock ENGINE [VERSION] [--cpu]
 
 Asks the package index through uv, which reads the wheels' metadata and downloads no wheel. Without a version the one
 that is locked now is resolved anew, with what is the newest for it today.
@@ -9,6 +9,7 @@ that is locked now is resolved anew, with what is the newest for it today.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -35,19 +36,21 @@ requires-python = ">={oldest},<{below}"
 dependencies = ["{package}=={version}"]
 [tool.uv]
 environments = ["{environment}"]
+override-dependencies = {without}
 """
-HEAD = """# What benchmark_engine: {name} needs, in an environment of its own: it pins its own torch.
-# Made by python -m tools.engine_lock {name}: {count} packages, up to {gb:.1f} GB of wheels,
-# for Python {first} to {last} on {machine} with glibc {glibc} or newer. pip installs nothing else.
+HEAD = """# What benchmark_engine: {name} needs{cpu}, in an environment of its own: it pins its own torch.
+# Made by python -m tools.engine_lock {name}{word}: {count} packages, up to {gb:.1f} GB of wheels,
+# for Python {first} to {last} on {machine} with glibc {glibc} or newer. pip installs nothing else{torch}.
 """
 
 
-def locked_version(engine: ProvisionedEngine) -> str:
+def locked_version(lock: Lock, package: str) -> str:
     """Return the version of the engine that is locked now."""
-    text = (CHECKOUT / engine.lock.file).read_text(encoding="utf-8")
-    match = re.search(rf"^{re.escape(engine.package)}==(\S+)", text, re.MULTILINE)
+    file = CHECKOUT / lock.file
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    match = re.search(rf"^{re.escape(package)}==(\S+)", text, re.MULTILINE)
     if not match:
-        raise SystemExit(f"{engine.lock.file} locks no {engine.package}: give the version.")
+        raise SystemExit(f"{lock.file} locks no {package}: give the version.")
     return match[1]
 
 
@@ -62,14 +65,16 @@ def everywhere(lock: Lock) -> tuple[str, ...]:
     return ("sys_platform == 'linux'", f"platform_machine == '{lock.machine}'", "implementation_name == 'cpython'")
 
 
-def resolve(engine: ProvisionedEngine, version: str) -> tuple[str, dict[str, Any]]:
+def resolve(lock: Lock, package: str, version: str) -> tuple[str, dict[str, Any]]:
     """Return what uv resolves, as requirements and as its lock. Ends where it does not."""
     project = PROJECT.format(
-        oldest=engine.lock.pythons[0],
-        below=".".join(map(str, engine.lock.below_python)),
-        package=engine.package,
+        oldest=lock.pythons[0],
+        below=".".join(map(str, lock.below_python)),
+        package=package,
         version=version,
-        environment=" and ".join(everywhere(engine.lock)),
+        environment=" and ".join(everywhere(lock)),
+        # So uv calls it that a package is not wanted, whoever asks for it.
+        without=json.dumps([f"{name} ; sys_platform == 'none'" for name in lock.without]),
     )
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / "pyproject.toml").write_text(project, encoding="utf-8")
@@ -80,9 +85,8 @@ def resolve(engine: ProvisionedEngine, version: str) -> tuple[str, dict[str, Any
         return text, tomllib.loads((Path(place) / "uv.lock").read_text(encoding="utf-8"))
 
 
-def render(engine: ProvisionedEngine, requirements: str, resolved: dict[str, Any]) -> str:
+def render(engine: ProvisionedEngine, lock: Lock, requirements: str, resolved: dict[str, Any]) -> str:
     """Return the text of the lock. Ends where a package has no wheel for one of the Pythons that it is asked for."""
-    lock = engine.lock
     packages = {(one["name"], one["version"]): one for one in resolved["package"]}
     sizes, lines = dict.fromkeys(lock.pythons, 0), []
     for line in requirements.splitlines():
@@ -102,6 +106,9 @@ def render(engine: ProvisionedEngine, requirements: str, resolved: dict[str, Any
         lines.append(" \\\n    ".join([f"{pin} ; {rest}" if rest else pin, *sorted(hashes)]))
     head = HEAD.format(
         name=engine.name,
+        cpu="" if lock is engine.lock else " on nodes without a GPU",
+        word="" if lock is engine.lock else " --cpu",
+        torch=f"; {lock.torch} comes first, from an index of builds" if lock.torch else "",
         count=len({line.split("==")[0] for line in lines}),
         gb=max(sizes.values()) / 1e9,
         first=lock.pythons[0],
@@ -109,7 +116,7 @@ def render(engine: ProvisionedEngine, requirements: str, resolved: dict[str, Any
         machine=lock.machine,
         glibc=".".join(map(str, lock.glibc)),
     )
-    return head + "\n".join(lines) + "\n"
+    return head + "\n".join([*([lock.torch] if lock.torch else []), *lines]) + "\n"
 
 
 def best(wheels: Iterable[dict[str, Any]], target: Target) -> dict[str, Any] | None:
@@ -127,10 +134,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.engine_lock", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("engine", choices=ENGINES)
     parser.add_argument("version", nargs="?", default="", help="empty: the one that is locked now")
+    parser.add_argument("--cpu", action="store_true", help="the build for nodes without a GPU")
     arguments = parser.parse_args()
     engine = ENGINES[arguments.engine]
-    file = CHECKOUT / engine.lock.file
-    file.write_text(render(engine, *resolve(engine, arguments.version or locked_version(engine))), encoding="utf-8")
+    lock = engine.cpu_lock if arguments.cpu else engine.lock
+    if lock is None:
+        raise SystemExit(f"{engine.title} has no build for nodes without a GPU that is locked here.")
+    file, package = CHECKOUT / lock.file, lock.package or engine.package
+    text = render(engine, lock, *resolve(lock, package, arguments.version or locked_version(lock, package)))
+    file.write_text(text, encoding="utf-8")
     print("".join(line[1:] for line in file.read_text(encoding="utf-8").splitlines()[1:3]).strip())
 
 

@@ -44,15 +44,26 @@ BEGIN_TABLE, END_TABLE = "<!-- variables: made by tools/generate.py -->", "<!-- 
 BUSY = ("benchmark_busy", "benchmark_shared_machine", "benchmark_sync_timeout_s")
 # What a role reads of the settings that another role's name begins.
 BORROWED = {
-    "python_env": BUSY,
-    **dict.fromkeys(ENGINES, (*BUSY, "python_env_python")),
+    # What decides which packages an environment that exists must have.
+    "python_env": (
+        *BUSY,
+        "benchmark_profile",
+        "benchmark_engine",
+        "benchmark_accuracy",
+        "benchmark_probes",
+        "benchmark_dataset_path",
+        "benchmark_device",
+    ),
+    **dict.fromkeys(ENGINES, (*BUSY, "benchmark_device", "python_env_manage", "python_env_dir", "python_env_python")),
     "hf_cache": (
         *BUSY,
         "benchmark_model",
         "benchmark_model_revision",
         "benchmark_profile",
         "benchmark_dataset_path",
+        "python_env_manage",
         "python_env_dir",
+        "python_env_code_dir",
         "python_env_python",
         "python_env_requirements",
         "python_env_torch_index_url",
@@ -70,7 +81,9 @@ BORROWED = {
         "hf_cache_dir",
         "hf_cache_source",
         "hf_cache_min_free_gb",
+        "python_env_manage",
         "python_env_dir",
+        "python_env_code_dir",
         "python_env_min_free_gb",
         "python_env_python",
         "python_env_requirements",
@@ -90,8 +103,8 @@ PARTS = {
     "benchmark_fail_on_invalid": "The run and its files",
     "benchmark_endpoint_api_key": "Secrets, and which run",
     "preflight_gpus": "Whether a node is fit",
-    "python_env_dir": "The Python environment on a node",
-    **{f"{name}_dir": f"{engine.title}'s environment, for the engine {name}" for name, engine in ENGINES.items()},
+    "python_env_manage": "The Python environment on a node",
+    **{f"{name}_manage": f"{engine.title}'s environment, for the engine {name}" for name, engine in ENGINES.items()},
     "hf_cache_dir": "Model and dataset",
 }
 ORDER = ("benchmark", "preflight", *PROVISIONING_ROLES)

@@ -24,6 +24,8 @@ class EngineNeeds:
     env_gb: float
     locked: bool
     gpus: int = 1
+    existing: str = ""
+    """The directory of the environment that exists and is only looked at; empty: one is made."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Needs:
     absent_model: str = ""
     """A hub's model that nothing brings there, so that it has to be there; empty: there is none."""
     gpus: Wanted = field(default_factory=Wanted)
+    existing: str = ""
+    """The directory of the environment that exists and is only looked at; empty: one is made."""
 
 
 @dataclass
@@ -140,6 +144,8 @@ def hung_words(command: str) -> str:
 def _python(probe: Probe, needs: Needs) -> list[str]:
     version = probe.values.get("python", "")
     wanted = ".".join(map(str, MIN_PYTHON))
+    if needs.existing:
+        return _existing("python_env", needs.existing, needs.python, version)
     if not version:
         return [f"There is no Python: {needs.python} does not start. Install Python {wanted} or newer, or set "
                 "python_env_python to one that is there."]  # fmt: skip
@@ -151,9 +157,24 @@ def _python(probe: Probe, needs: Needs) -> list[str]:
     return []
 
 
+def _existing(role: str, directory: str, python: str, version: str) -> list[str]:
+    """Return why there is no Python to be used in an environment that is to exist; its packages the role looks at."""
+    named = f"{role}_manage is false, so {role}_dir has to name an environment that exists"
+    if not version:
+        return [f"{named}, and in {directory} there is no Python that starts ({python}): set {role}_dir to one."]
+    if _numbers(version) < MIN_PYTHON:
+        wanted = ".".join(map(str, MIN_PYTHON))
+        return [
+            f"{named}, and {python} is Python {version}; {wanted} or newer is needed: set {role}_dir to such a one."
+        ]
+    return []
+
+
 def _engine(probe: Probe, needs: EngineNeeds) -> list[str]:
     name, title, lock = needs.engine.name, needs.engine.title, needs.engine.lock
     version, found = probe.values.get("engine_python", ""), []
+    if needs.existing:
+        return _existing(name, needs.existing, needs.python, version)
     if not version:
         found.append(
             f"There is no Python for {title}: {needs.python} does not start; set {name}_python to one that does."
@@ -207,8 +228,9 @@ def _disk(probe: Probe, needs: Needs) -> list[str]:
     needed: dict[str, float] = {}
     free: dict[str, float] = {}
     places: dict[str, list[str]] = {}
-    wanted = [("env", "env_present", needs.env_gb, f"the environment in {needs.env_dir}")]
-    if engine := needs.engine:
+    what = "the benchmark's own code" if needs.existing else "the environment"
+    wanted = [("env", "env_present", needs.env_gb, f"{what} in {needs.env_dir}")]
+    if (engine := needs.engine) and not engine.existing:
         place = f"{engine.engine.title} in {engine.env_dir}"
         wanted.append(("engine_env", "engine_env_present", engine.env_gb, place))
     if needs.weights_gb > 0:

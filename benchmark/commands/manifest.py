@@ -116,12 +116,13 @@ def _packages(wheelhouses: list[Path]) -> list[Section]:
     )
     for_engines = [
         Section(
-            f"{engine.title} and what it needs ({engine.lock.file}; only with the engine {engine.name})",
+            f"{engine.title} and what it needs ({lock.file}; only with the engine {engine.name})",
             "Pinned by version and by the SHA-256 of every wheel: pip on the node installs nothing else. "
             "Where a package has a wheel for each Python, a node takes one of those listed.",
-            _pins(engine.lock.file),
+            _pins(lock.file),
         )
         for engine in ENGINES.values()
+        for lock in engine.locks
     ]
     return [for_nodes, for_controller, *for_engines, *map(_wheels, wheelhouses)]
 

@@ -148,7 +148,7 @@ def _from_order(path: Path, starting_lock: int | None) -> RunRequest:
 
 def _engine_dir(order: RunOrder) -> Path | None:
     engine = ENGINES.get(order.resolved.profile.engine)
-    if engine is None:
+    if engine is None or not engine.setting(order.resolved.settings, "manage"):
         return None
     return find_environment(engine.setting(order.resolved.settings, "dir"), order.environments.get(engine.name, ""))
 
@@ -157,7 +157,7 @@ def _require_code(wanted: Code | None) -> None:
     """Raise SetupError where the code that runs here is not the one that the controller wants measured with."""
     if wanted is not None and (here := installed_sha256()) != wanted.sha256:
         raise SetupError(
-            f"The code in {sys.prefix} on this node is {here[:SHORT]}, and the controller's checkout is "
+            f"The code in {PACKAGE.parent} on this node is {here[:SHORT]}, and the controller's checkout is "
             f"{wanted.sha256[:SHORT]}: it was changed by hand, or by another checkout. Nothing was measured: remove "
             "that directory on the node and run playbooks/provision.yml."
         )

@@ -382,7 +382,7 @@ class RemoteRun:
             words = ["converse", node.on_node, node.name, "{mark}", str(self._progress_s)]
             # What start.sh takes.
             words += [order.owner.token, order.owner.words] if order.owner else ["", ""]
-            words += [order.resolved.settings.python_env_dir, str(node.limit_s)]
+            words += [order.resolved.settings.code_dir, str(node.limit_s)]
             words += [order.environments.get("python_env", ""), order.code.sha256 if order.code else ""]
             words += [node.claims, str(node.busy_s)]
             # It ends with its standard input; should a disk hang there, with this.

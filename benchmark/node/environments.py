@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
+
+from benchmark.code import PACKAGE
 
 # What the module python_env_install leaves in an environment that is complete.
 MARK = ".llm-benchmark"
@@ -30,8 +31,9 @@ def hold_environments(*directories: Path) -> None:
 
     They are marked as used now too: those that were not for the longest go first.
     """
-    own = Path(sys.prefix)
-    for directory in (own, own.parent.parent, *directories):
+    # DIRECTORY/code/HASH/lib/python3.11/site-packages/benchmark
+    code = PACKAGE.joinpath(*[".."] * 4)
+    for directory in (code, code / "../..", *directories):
         mark = directory / MARK
         with suppress(OSError):
             # Open until the end; nothing that is started inherits it.

@@ -59,7 +59,7 @@ for directory; do
   # Beside the one that the settings name: what other checkouts wanted, or this one before.
   for kept in "$dir"-????????????; do
     mark=$kept/.llm-benchmark
-    [ -f "$mark" ] && [ -f "$kept/pyvenv.cfg" ] && may_go "$mark" && may_go "$mark" "$longest_run" || continue
+    [ -f "$mark" ] && { [ -f "$kept/pyvenv.cfg" ] || [ -d "$kept/code" ]; } && may_go "$mark" && may_go "$mark" "$longest_run" || continue
     if held "$mark" -x || process_of "$kept" > /dev/null; then
       leave "$kept" "it is in use"
     else

@@ -45,7 +45,7 @@ for given; do
     case $HOME/ in
       "$made"/*) leave "$made" "the home directory lies in it" ;;
       *)
-        if [ -f "$made/.llm-benchmark" ] && [ -f "$made/pyvenv.cfg" ]; then
+        if [ -f "$made/.llm-benchmark" ] && { [ -f "$made/pyvenv.cfg" ] || [ -d "$made/code" ]; }; then
           if take "$made" "an environment" && [ "$mode" = remove ]; then rm -f "$beside.lock" "$beside.lock.held"; fi
         else
           leave "$made" "it lacks the mark .llm-benchmark: never completed, or made by somebody else"

@@ -122,8 +122,9 @@ def _wheelhouse_problems(nodes: Iterable[ResolvedSettings]) -> Iterator[str]:
     """Yield which wheelhouse is not there, or lacks a package that is pinned."""
     wanted = set()
     for settings, engine in ((r.settings, r.profile.engine) for r in nodes):
-        wanted.add(("python_env", settings.python_env_wheelhouse, settings.python_env_requirements))
-        if own := ENGINES.get(engine):
+        if settings.python_env_manage:
+            wanted.add(("python_env", settings.python_env_wheelhouse, settings.python_env_requirements))
+        if (own := ENGINES.get(engine)) and own.setting(settings, "manage"):
             wanted.add((engine, own.setting(settings, "wheelhouse"), own.setting(settings, "requirements")))
     for prefix, given, pins in sorted(wanted):
         if not given:

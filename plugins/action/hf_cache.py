@@ -232,7 +232,7 @@ class ActionModule(NodeAction):
         if code == NO_ENVIRONMENT:
             if self.check_mode:
                 return None
-            directory = self.setting("python_env_dir")
+            directory = made_of(self, "python_env")[0].directory
             raise NodeFailure(f"There is no Python in {directory} on the node: run the role python_env first.")
         return _answer(part, code, out, err, limit)
 

@@ -59,7 +59,7 @@ class ActionModule(NodeAction):
     def _ask(self, mode: str, listed: list[str]) -> list[list[str]]:
         others = "yes" if _yes(self.setting(f"{self.what}_other_users")) else "no"
         words = [mode, self.node, str(self.setting("benchmark_work_dir")), str(self.setting("hf_cache_dir")), others]
-        words += [*self._further(), *(str(self.setting(f"{role}_dir")) for role in ("python_env", *ENGINES))]
+        words += [*self._further(), *self._environments()]
         texts = [(SCRIPTS / f"{name}.sh").read_text(encoding="utf-8") for name in ("removal", self.what)]
         code, out, err = self.shell(
             f"sh -c {shlex.quote(''.join(texts))} {self.what} {shlex.join(words)}",
@@ -76,6 +76,12 @@ class ActionModule(NodeAction):
                     f"Nothing is removed here: {line[1]}. Wait for its end, or stop it, and run this again."
                 )
         return lines
+
+    def _environments(self) -> list[str]:
+        """Return where environments of the roles' making lie: one that exists without them is not looked at."""
+        made = [role for role in ("python_env", *ENGINES) if self.setting(f"{role}_manage")]
+        own = [] if "python_env" in made else [str(self.setting("python_env_code_dir"))]
+        return [*own, *(str(self.setting(f"{role}_dir")) for role in made)]
 
     def _further(self) -> list[str]:
         if self.what == "reset":

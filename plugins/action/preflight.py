@@ -17,7 +17,7 @@ from node_action import CHECKOUT, NodeAction, NodeFailure
 
 from benchmark.cluster.gpu_health import Wanted
 from benchmark.cluster.machines import Machine
-from benchmark.cluster.packages.environments import with_find
+from benchmark.cluster.packages.environments import existing_environment, interpreter, with_find
 from benchmark.cluster.packages.wheelhouse import load, on_controller
 from benchmark.cluster.preflight import EngineNeeds, Needs, Probe, gpus, problems, warnings
 from benchmark.combinations import SERVED, WITH_FILE
@@ -92,9 +92,10 @@ class ActionModule(NodeAction):
         fetched = loaded and source != "none" and not is_directory_path(model)
         needs = Needs(
             device=str(self.setting("benchmark_device")),
-            python=str(self.setting("python_env_python")),
-            env_dir=str(self.setting("python_env_dir")),
-            env_gb=float(self.setting("python_env_min_free_gb")) + self._wheels_gb("python_env_wheelhouse"),
+            python=interpreter("python_env", self.setting),
+            env_dir=self._place("python_env"),
+            env_gb=self._size_gb("python_env"),
+            existing=existing_environment("python_env", self.setting),
             cache_dir=str(self.setting("hf_cache_dir")),
             weights_gb=float(self.setting("hf_cache_min_free_gb")) if fetched else 0,
             engine=self._engine(),
@@ -143,13 +144,25 @@ class ActionModule(NodeAction):
             if gpus_of_a_copy := wanted.get(name, {}).get(self.node):
                 return EngineNeeds(
                     engine,
-                    python=str(self.setting(f"{name}_python") or self.setting("python_env_python")),
-                    env_dir=str(self.setting(f"{name}_dir")),
-                    env_gb=float(self.setting(f"{name}_min_free_gb")) + self._wheels_gb(f"{name}_wheelhouse"),
-                    locked=self.setting(f"{name}_requirements") == engine.lock.file,
+                    python=interpreter(name, self.setting),
+                    env_dir=self._place(name),
+                    env_gb=self._size_gb(name),
+                    locked=engine.lock_of(str(self.setting(f"{name}_requirements"))) is not None,
                     gpus=int(gpus_of_a_copy),
+                    existing=existing_environment(name, self.setting),
                 )
         return None
+
+    def _place(self, role: str) -> str:
+        """Return where something of the role's environment is written: for one that exists our own code alone."""
+        existing = existing_environment(role, self.setting)
+        return str(self.setting(f"{role}_{'code_' if existing and role == 'python_env' else ''}dir"))
+
+    def _size_gb(self, role: str) -> float:
+        """Return what a new environment takes of the disk; one that exists nothing."""
+        if existing_environment(role, self.setting):
+            return 0
+        return float(self.setting(f"{role}_min_free_gb")) + self._wheels_gb(f"{role}_wheelhouse")
 
     def _wheels_gb(self, wheelhouse: str) -> float:
         """Return how much of the disk the wheels take, at most, on their way into a new environment."""

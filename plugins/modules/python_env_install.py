@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import compileall
 import fcntl
 import hashlib
 import os
 import re
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -34,8 +37,13 @@ options:
   dir: {description: "The environment's directory; others lie beside it.", type: str, required: true}
   fingerprint: {description: What the marker will say., type: str, required: true}
   python: {description: The interpreter to make it from., type: str, required: true}
-  requirements: {description: Text of the requirements file., type: str, required: true}
+  existing:
+    description: Whether O(python) is that of an environment that exists. Then only our own code is put into O(dir).
+    type: bool
+    default: false
+  requirements: {description: Text of the requirements file., type: str, default: ""}
   torch_index_url: {description: Package index of torch builds; empty for the usual one., type: str, default: ""}
+  package: {description: The engine's package; a build of it may have a name of its own., type: str, default: ""}
   wheel: {description: The benchmark's wheel on the node; empty for an environment without it., type: str, default: ""}
   code_sha256: {description: The hash of the code in the wheel., type: str, default: ""}
   settings: {description: What the names of the settings begin with., type: str, default: python_env}
@@ -360,16 +368,70 @@ def install_code(directory: Path, code: Path, parameters: dict[str, Any]) -> Non
     mark(code, parameters["code_sha256"])
 
 
+def stand_for_existing(directory: Path, parameters: dict[str, Any]) -> None:
+    """Make the directory that stands for an environment which exists: its own code lies in it, and nothing else."""
+    if directory.exists() and any(one.name not in (MARKER, "bin", "code") for one in directory.iterdir()):
+        raise InstallError(f"{directory} holds files that are not the benchmark's: set python_env_code_dir to another.")
+    write_python(directory, parameters["python"], "")
+    mark(directory, parameters["fingerprint"])
+
+
+def unpack_code(directory: Path, code: Path, parameters: dict[str, Any]) -> None:
+    """Unpack one wheel of our own, which is pure Python, and compile it; its Python finds it before all packages."""
+    shutil.rmtree(code, ignore_errors=True)
+    packages = code / "lib" / "python3" / "site-packages"
+    with ZipFile(parameters["wheel"]) as wheel:
+        wheel.extractall(packages)
+    # With the Python that will run it: a module runs with that.
+    compileall.compile_dir(packages, quiet=2)
+    write_python(code, parameters["python"], str(packages))
+    mark(code, parameters["code_sha256"])
+
+
+def write_python(directory: Path, python: str, packages: str) -> None:
+    """Write a program that stands for the existing environment's Python; it leaves no compiled files in that."""
+    program = directory / "bin" / "python"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    path = f'PYTHONPATH={shlex.quote(packages)}"${{PYTHONPATH:+:$PYTHONPATH}}" ' if packages else ""
+    gone = "There is no $python any more: provide the environment again, or set python_env_dir to another."
+    program.write_text(
+        "#!/bin/sh\n"
+        f"python={shlex.quote(str(Path(python).expanduser()))}\n"
+        f'[ -x "$python" ] || {{ echo "{gone}" >&2; exit 3; }}\n'
+        f'{path}PYTHONDONTWRITEBYTECODE=1 exec "$python" "$@"\n'
+    )
+    program.chmod(0o755)
+
+
 def install_from_index(python: Path, requirements: Path, parameters: dict[str, Any], progress: Progress | None) -> None:
     """Install with the node's own pip configuration, torch from an index of its own where there is one."""
     timeout_s, settings = parameters["timeout_s"], parameters["settings"]
     pip = [str(python), "-m", "pip", "install", "--no-color", "--progress-bar", "off"]
-    if parameters["torch_index_url"]:
+    torch, rest = requirements_without_torch(parameters["requirements"])
+    # A lock has everything with its checksum, but for a torch that comes from an index of builds.
+    locked = "--hash=" in rest
+    apart = bool(torch) and locked and not torch[0].endswith("\\")
+    if parameters["torch_index_url"] or apart:
         # From that index alone, and first: what comes after finds torch there and takes no other build.
-        torch, _ = requirements_without_torch(parameters["requirements"])
-        run([*pip, "--index-url", parameters["torch_index_url"], *torch], timeout_s, settings, progress=progress)
-    run([*pip, "--requirement", str(requirements)], timeout_s, settings, progress=progress)
+        index = ["--index-url", parameters["torch_index_url"]] if parameters["torch_index_url"] else []
+        run([*pip, *index, *torch], timeout_s, settings, progress=progress)
+    if apart:
+        requirements.write_text(rest)
+    words = ["--no-deps"] if locked else []
+    run([*pip, *words, "--requirement", str(requirements)], timeout_s, settings, progress=progress)
     (python.parents[1] / WHEELS).unlink(missing_ok=True)
+    if parameters["package"]:
+        name_build(python.parents[1], parameters["package"])
+
+
+def name_build(directory: Path, package: str) -> None:
+    """Let a build for other hardware be found by the package's own name too, which it may ask its version by."""
+    for packages in directory.glob("lib/python3*/site-packages"):
+        if any(packages.glob(f"{package}-*.dist-info")):
+            continue
+        for info in packages.glob(f"{package}_*.dist-info"):
+            if f"{package}/__init__.py" in (info / "RECORD").read_text():
+                (packages / f"{package}-{info.name.partition('-')[2]}").symlink_to(info.name)
 
 
 def install_from_wheels(
@@ -466,12 +528,15 @@ def provide(base: Path, parameters: dict[str, Any], progress: Progress | None = 
     place = find(base, parameters["fingerprint"])
     if changed := place is None or not is_made(place, parameters["fingerprint"]):
         place = place_for(base, parameters["fingerprint"])
-        install(place, parameters, progress)
+        if parameters["existing"]:
+            stand_for_existing(place, parameters)
+        else:
+            install(place, parameters, progress)
     os.utime(place / MARKER)
     if sha256 := parameters["code_sha256"]:
         code = place / "code" / sha256[:SHORT]
         if not is_made(code, sha256):
-            install_code(place, code, parameters)
+            (unpack_code if parameters["existing"] else install_code)(place, code, parameters)
             changed = True
         os.utime(code / MARKER)
         prune(sorted(place.glob("code/*")), CODES_KEPT)
@@ -487,8 +552,10 @@ def main() -> None:
             "dir": {"type": "str", "required": True},
             "fingerprint": {"type": "str", "required": True},
             "python": {"type": "str", "required": True},
-            "requirements": {"type": "str", "required": True},
+            "existing": {"type": "bool", "default": False},
+            "requirements": {"type": "str", "default": ""},
             "torch_index_url": {"type": "str", "default": ""},
+            "package": {"type": "str", "default": ""},
             "wheel": {"type": "str", "default": ""},
             "code_sha256": {"type": "str", "default": ""},
             "settings": {"type": "str", "default": "python_env"},

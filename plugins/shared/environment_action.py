@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from existing_environment import ExistingEnvironment
 from install_progress import following
 from node_action import CHECKOUT, NodeAction, NodeFailure
 from reports import show
@@ -20,12 +21,15 @@ from benchmark.code import wheel_sha256
 from benchmark.errors import InputError, SetupError
 from benchmark.fleet.remote_run import await_machine
 from benchmark.fleet.session import ANSWER_S
+from benchmark.provisioned import ENGINES
 from benchmark.settings import Settings
 from benchmark.words import plural
 
 STATE = CHECKOUT / "roles/python_env/files/state.sh"
 # What the module runs at most, each with the time limit: venv, torch, the other packages, the wheel.
 INSTALLATIONS = 4
+# Unpacking our own code and compiling it: seconds, on a slow shared disk too.
+CODE_S = 300
 # What await_machine.sh needs to know, and its exit code where another run measures.
 BUSY, NOT_ALONE = ("benchmark_busy", "benchmark_shared_machine", "benchmark_sync_timeout_s"), 3
 # One process may look at many nodes.
@@ -82,19 +86,32 @@ class EnvironmentAction(NodeAction):
     def questions(self) -> list[str]:
         """Return the command that tells whether the environment is there."""
         wanted, fingerprint = made_of(self, self.settings)
-        return [_state(wanted.directory, fingerprint, self._code)]
+        state = _state(wanted.directory, fingerprint, self._code)
+        if not wanted.existing:
+            return [state]
+        return [*([state] if self.wheel else []), self._look(wanted)]
 
     def settled(self, answers: Mapping[str, str]) -> dict[str, Any] | None:
         """Return that the environment is there."""
         wanted, fingerprint = made_of(self, self.settings)
-        state = answers.get(_state(wanted.directory, fingerprint, self._code), "")
-        return {"changed": False, "fingerprint": fingerprint} if self._is_there(state, fingerprint) else None
+        there = self._has_ours(wanted, answers.get(_state(wanted.directory, fingerprint, self._code), ""), fingerprint)
+        if there and wanted.existing:
+            seen = answers.get(self._look(wanted))
+            there = seen is not None and not ExistingEnvironment(self, wanted).problems(0, seen, "")
+        return {"changed": False, "fingerprint": fingerprint} if there else None
 
     def act(self) -> dict[str, Any]:
         """Return `changed`, the environment's fingerprint, and the bytes of wheels that were `sent`."""
         wanted, fingerprint = made_of(self, self.settings)
-        if self._is_there(self.shell(_state(wanted.directory, fingerprint, self._code))[1], fingerprint):
+        if wanted.existing:
+            keep_away(self)
+            existing = ExistingEnvironment(self, wanted)
+            if problems := existing.problems(*self.shell(existing.question)):
+                raise NodeFailure("\n".join(problems))
+        if self._has_ours(wanted, self.shell(_state(wanted.directory, fingerprint, self._code))[1], fingerprint):
             return {"changed": False, "fingerprint": fingerprint}
+        if wanted.existing:
+            return self._put_code_beside(wanted, fingerprint)
         try:
             supply = HouseOnController(wanted.wheelhouse).supply(self, wanted) if wanted.wheelhouse else None
         except InputError as error:
@@ -114,6 +131,7 @@ class EnvironmentAction(NodeAction):
             "python": wanted.python,
             "requirements": wanted.requirements,
             "torch_index_url": wanted.torch_index_url,
+            "package": ENGINES[self.settings].package if self.settings in ENGINES else "",
             "timeout_s": int(self.setting(f"{self.settings}_timeout_s")),
             "settings": self.settings,
         }
@@ -129,6 +147,36 @@ class EnvironmentAction(NodeAction):
             done = self.module("python_env_install", INSTALLATIONS * arguments["timeout_s"], **arguments)
         result: dict[str, Any] = {"changed": bool(done["changed"]), "fingerprint": fingerprint}
         return result | ({"sent": supply.size} if supply else {})
+
+    def _put_code_beside(self, wanted: Wanted, fingerprint: str) -> dict[str, Any]:
+        """Put the benchmark's own code where an environment that exists finds it, and nothing into that."""
+        if self.check_mode:
+            self.would(f"put the benchmark's own code into {wanted.directory}, for the environment {wanted.existing}")
+        elif self.wheel:
+            # What the module imports of that environment is not compiled into it.
+            self._task.environment = [*(self._task.environment or []), {"PYTHONDONTWRITEBYTECODE": "1"}]
+            self.module(
+                "python_env_install",
+                CODE_S,
+                dir=wanted.directory,
+                fingerprint=fingerprint,
+                python=wanted.python,
+                existing=True,
+                wheel=self._push(self.wheel),
+                code_sha256=self._code,
+                timeout_s=CODE_S,
+                settings="python_env_code",
+            )
+        return {"changed": True, "fingerprint": fingerprint}
+
+    def _look(self, wanted: Wanted) -> str:
+        """Return the command that looks at an environment that exists: not beside a run that measures."""
+        settings = Settings.model_validate({name: self.setting(name) for name in BUSY})
+        return f"{await_machine(settings, wait=False)} && {ExistingEnvironment(self, wanted).question}"
+
+    def _has_ours(self, wanted: Wanted, state: str, fingerprint: str) -> bool:
+        """Return whether what the role puts on the node is there; into an engine's that exists it puts nothing."""
+        return bool(wanted.existing and not self.wheel) or self._is_there(state, fingerprint)
 
     def _is_there(self, state: str, fingerprint: str) -> bool:
         """Return whether environment and code were made of what is wanted and are unchanged, by state.sh's answer."""

@@ -30,6 +30,7 @@ from reports import hand_on, show
 
 from benchmark.cluster.given_names import KNOWN, meant, unread
 from benchmark.cluster.inventory import GROUP
+from benchmark.cluster.packages.environments import interpreter
 from benchmark.errors import InputError
 from benchmark.files import read_record
 from benchmark.fleet.errors import Lost, NodeError
@@ -258,9 +259,9 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
     def module(self, name: str, within_s: float, **arguments: Any) -> dict[str, Any]:
         """Run one of the project's modules on the node; raise NodeFailure with its message where it failed.
 
-        It runs with python_env_python, which preflight has looked at: the node's `python3` may be another, and too old.
+        It runs with the Python of the environment, which preflight has looked at: the node's `python3` may be too old.
         """
-        python = str(self.setting("python_env_python"))
+        python = interpreter("python_env", self.setting)
         if python.startswith("~"):
             python = str(self._remote_expand_user(python))
         with self.bounded(within_s + MODULE_S):

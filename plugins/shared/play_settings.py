@@ -26,6 +26,7 @@ from benchmark.secret_settings import LEAST_MASKED, NAMES, Secrets, check_secret
 from benchmark.settings import ResolvedSettings, Settings
 from benchmark.variables import NOTIFY, NOTIFY_HEADERS, RESUME, SECRETS
 
+PYTHONPATH = "PYTHONPATH"
 PREFIXES = ("benchmark_", "preflight_", *(f"{role}_" for role in PROVISIONING_ROLES))
 # What the playbooks themselves set.
 OWN = (
@@ -67,6 +68,7 @@ def resolve_play(task_vars: Mapping[str, Any], loader: Any) -> Play:
             raise InputError(f"{RESUME} belongs to the whole run and differs between nodes: give it with -e.")
         if not (name := wanted.pop() if wanted else ""):
             resolved = resolve_nodes(given)
+            problems += _path_problems(known, resolved)
             if problems:
                 raise InputError("\n".join(problems))
             return Play(resolved, given, hosts, from_line)
@@ -109,6 +111,21 @@ def _secret_problems(known: Mapping[str, Any]) -> list[str]:
             for problem in str(error).splitlines():
                 nodes_by_problem.setdefault(problem, []).append(node)
     return [f"{problem} [{some(names)}]" for problem, names in nodes_by_problem.items()]
+
+
+def _path_problems(known: Mapping[str, Any], resolved: Mapping[str, ResolvedSettings]) -> list[str]:
+    """Return where PYTHONPATH would hide the benchmark's own code from the Python of an environment that exists."""
+    found = [
+        node
+        for node, one in resolved.items()
+        if not one.settings.python_env_manage and PYTHONPATH in secrets_of(known[node]).environment
+    ]
+    if not found:
+        return []
+    return [
+        f"{PYTHONPATH} in benchmark_environment would hide the benchmark's own code, since python_env_manage is false: "
+        f"set it in the node's login files, or in a bin/python3 of your own that sets it. [{some(found)}]"
+    ]
 
 
 def _notify_problems(known: Mapping[str, Any]) -> list[str]:

@@ -87,6 +87,7 @@ DECLARED = (
     *("roles/vllm/tasks/main.yml", "roles/benchmark/README.md"),
     *("roles/benchmark/defaults/main.yml", "roles/benchmark/meta/argument_specs.yml"),
     *("roles/preflight/README.md", "roles/preflight/meta/argument_specs.yml"),
+    *("roles/python_env/README.md", "roles/python_env/meta/argument_specs.yml"),
     # What servers are known to say and take, whoever started them.
     *("benchmark/node/engines/endpoint.py", "benchmark/node/measuring.py", "benchmark/verdict.py"),
     *(f"benchmark/node/serving/{name}.py" for name in ("cache_counters", "models", "request", "server_facts", "words")),

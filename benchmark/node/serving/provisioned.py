@@ -1,19 +1,22 @@
-"""A provisioned engine on the node: the environment that its role made, and the command that serves from it."""
+"""A provisioned engine on the node: the environment that it has, and the command that serves from it."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import socket
-from importlib import metadata
+import subprocess
 from pathlib import Path
 
+from benchmark import installed
 from benchmark.errors import SetupError
 from benchmark.node.model.load import find_snapshot
 from benchmark.provisioned_engine import ProvisionedEngine, ServerOptions, Start
 from benchmark.settings import Settings
 
 HOST = "127.0.0.1"
+# For a Python to tell which packages it has, from a slow disk too.
+ASK_S = 60
 # Where config.json says how many tokens a model takes, and in which words: those that servers look for.
 TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")
 LENGTHS = (
@@ -31,17 +34,22 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 def packages(engine: ProvisionedEngine, settings: Settings) -> dict[str, str]:
     """Return the versions, in the engine's environment, of the packages that can change a number."""
-    pattern = "lib/python3*/site-packages"
-    places = [str(place) for place in _directory(engine, settings).glob(pattern)]
-    found = {}
-    for name in engine.packages:
-        for distribution in metadata.Distribution.discover(name=name, path=places):
-            found[name] = distribution.version
-    # Builds for other hardware have names of their own, such as NAME-tpu.
-    for place in _directory(engine, settings).glob(f"{pattern}/{engine.package}_*.dist-info"):
-        distribution = metadata.Distribution.at(place)
-        if any(str(path) == f"{engine.package}/__init__.py" for path in distribution.files or ()):
-            found[place.name.partition("-")[0].replace("_", "-")] = distribution.version
+    if not engine.setting(settings, "manage"):
+        return _packages_of_existing(engine, settings)
+    places = [str(place) for place in _directory(engine, settings).glob("lib/python3*/site-packages")]
+    return installed.versions(engine.packages, places)
+
+
+def _packages_of_existing(engine: ProvisionedEngine, settings: Settings) -> dict[str, str]:
+    """Ask the Python of an environment that exists: it alone knows where its packages lie."""
+    python = _directory(engine, settings) / "bin" / "python3"
+    text = Path(installed.__file__).read_text(encoding="utf-8")
+    words = [str(python), "-B", "-c", text, *engine.packages]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=ASK_S, cwd="/")
+        found: dict[str, str] = json.loads(done.stdout.strip().rpartition("\n")[2])["packages"]
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError):
+        return {}
     return found
 
 
@@ -58,7 +66,10 @@ def command(engine: ProvisionedEngine, settings: Settings, options: ServerOption
     """
     program = _directory(engine, settings) / "bin" / engine.program
     if not program.exists():
-        raise SetupError(f"There is no {program}: run playbooks/provision.yml with benchmark_engine: {engine.name}.")
+        remedy = f"run playbooks/provision.yml with benchmark_engine: {engine.name}"
+        if not engine.setting(settings, "manage"):
+            remedy = f"set {engine.name}_dir to an environment that has {engine.title} ({engine.name}_manage is false)"
+        raise SetupError(f"There is no {program}: {remedy}.")
     snapshot = find_snapshot(settings)
     start = Start(
         snapshot=snapshot,

@@ -8,7 +8,7 @@ LC_ALL=C
 for made in "$dir" ${3:+"$dir/code/$(printf %.12s "$3")"}; do
   [ -x "$made/bin/python" ] || exit 0
   cat "$made/.llm-benchmark" 2>/dev/null || exit 0
-  sum=$(for info in "$made"/lib/python3*/site-packages/*.dist-info; do echo "${info##*/}"; done | sha256sum)
+  sum=$(for info in "$made"/lib/python3*/site-packages/*.dist-info; do [ ! -e "$info" ] || echo "${info##*/}"; done | sha256sum)
   echo "${sum%% *}"
   # It is wanted: those that were not for the longest go first.
   touch -c "$made/.llm-benchmark" 2>/dev/null

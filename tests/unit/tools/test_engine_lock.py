@@ -29,7 +29,7 @@ def test_each_python_has_its_wheel_and_no_other() -> None:
     platforms = ("manylinux_2_28_x86_64",) * 5 + ("musllinux_1_2_x86_64",)
     own = package("own", *(f"{tag}-{platform}" for tag, platform in zip(tags, platforms, strict=True)))
     lock = {"package": [package("pure", "py3-none-any"), own]}
-    text = engine_lock.render(VLLM, f"own==1 ; {CPYTHON}\npure==1 ; {CPYTHON}\n", lock)
+    text = engine_lock.render(VLLM, VLLM.lock, f"own==1 ; {CPYTHON}\npure==1 ; {CPYTHON}\n", lock)
     assert hashes(text, "own") == {1, 2, 3}
     assert hashes(text, "pure") == {0}
     assert [str(one) for one in parse_requirements(text)] == ["own==1", "pure==1"]
@@ -38,7 +38,7 @@ def test_each_python_has_its_wheel_and_no_other() -> None:
 
 def test_a_marker_says_only_what_is_not_said_already() -> None:
     lock = {"package": [package("six", "cp312-abi3-manylinux2014_x86_64")]}
-    text = engine_lock.render(VLLM, f"six==1 ; python_full_version >= '3.12' and {CPYTHON}", lock)
+    text = engine_lock.render(VLLM, VLLM.lock, f"six==1 ; python_full_version >= '3.12' and {CPYTHON}", lock)
     (six,) = parse_requirements(text)
     assert six.marker == Marker('python_full_version >= "3.12"')
 
@@ -49,7 +49,7 @@ FOREIGN = ["cp311-cp311-manylinux_2_28_x86_64", "py3-none-win_amd64", "py3-none-
 @pytest.mark.parametrize("tag", FOREIGN)
 def test_what_would_be_built_on_the_node_is_refused(tag: str) -> None:
     with pytest.raises(SystemExit, match=r"a==1 has no wheel for Python 3\.1[12] on x86_64 with glibc 2\.31"):
-        engine_lock.render(VLLM, "a==1", {"package": [package("a", tag)]})
+        engine_lock.render(VLLM, VLLM.lock, "a==1", {"package": [package("a", tag)]})
 
 
 def test_the_lock_that_is_kept_is_whole() -> None:

