@@ -10,7 +10,7 @@ from benchmark.served import describe_model
 
 SIMULATED = "simulated: no model was run"
 SHARED = "the nodes may be one machine"
-NO_SUMMARY = "It goes on, or its controller was killed: then -e benchmark_resume=<run id> measures what is missing."
+NO_SUMMARY = "It goes on, or its controller was killed: then -e benchmark_resume={} measures what is missing."
 
 
 def run_in_short(run: RunRecord, result: ClusterResult | None) -> RunInShort:
@@ -28,7 +28,7 @@ def run_in_short(run: RunRecord, result: ClusterResult | None) -> RunInShort:
         profiles=tuple(sorted({one.profile.name for one in asked})),
         models=tuple(sorted({brief(model) for model in models})),
         asked=len(run.nodes),
-        counted=result.counted if result else 0,
+        counted=result.counted if result else None,
         nodes=tuple(run.nodes),
         groups=tuple(
             GroupInShort(label=brief(one.label), nodes=len(one.nodes), qps=one.qps, tokens_per_s=one.tokens_per_s)
@@ -37,7 +37,7 @@ def run_in_short(run: RunRecord, result: ClusterResult | None) -> RunInShort:
         not_hardware="; ".join(words for words, so in ((SIMULATED, simulated), (SHARED, shared)) if so),
         weight=first.weight if first else UNSURE,
         first=brief(first.title) if first else "It has no summary",
-        why=brief(first.text) if first else NO_SUMMARY,
+        why=brief(first.text) if first else NO_SUMMARY.format(run.run_id),
     )
 
 
