@@ -19,6 +19,7 @@ class GroupInShort(Record):
     nodes: Count
     qps: float | None = None
     tokens_per_s: float | None = None
+    probes: tuple[Text, ...] = Field((), description="where no query was measured: what the hardware gave, in words")
 
 
 class RunInShort(Record):

@@ -41,6 +41,9 @@ def _run(run: RunInShort) -> Iterator[str]:
     for group in others:
         yield " " * (_WHEN + _VERDICT + _PROFILE + _NODES) + _figures(group)
     yield wrap(run.run_id, "  ", "  ")
+    for group in run.groups:
+        if group.probes:
+            yield wrap(", ".join(group.probes), "  ", "    ")
     note = f" {run.not_hardware.upper()}." if run.not_hardware else ""
     yield wrap(f"{run.first}.{note}", "  ", "    ")
 
