@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -18,6 +19,9 @@ import ansible_runner
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PLAYBOOK = "playbooks/benchmark.yml"
+ANSIBLE_PLAYBOOK = "ansible-playbook"
+# Of the environment: how ansible-playbook is to be called where its name alone does not do.
+CALLED_AS = "LLM_BENCHMARK_ANSIBLE_PLAYBOOK"
 # The task that opens the run. It comes before any node is asked, so no node's output can pose as it.
 OPENS = "benchmark_open"
 # Of messages of failed tasks that are kept, and of lines of the output.
@@ -119,6 +123,9 @@ def _environment() -> dict[str, str]:
         # ansible-playbook lies beside this Python, in an activated environment or not.
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
     }
+    beside = str(Path(sys.executable).with_name(ANSIBLE_PLAYBOOK))
+    if shutil.which(ANSIBLE_PLAYBOOK) != beside:
+        changes[CALLED_AS] = beside  # for the command to run it again: whose shell takes it has not this PATH
     if not sys.stdout.isatty() and "ANSIBLE_FORCE_COLOR" not in os.environ:
         changes["ANSIBLE_NOCOLOR"] = "True"  # runner gives it a terminal, whatever ours is
     return changes

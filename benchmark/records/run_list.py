@@ -19,6 +19,7 @@ class GroupInShort(Record):
     nodes: Count
     qps: float | None = None
     tokens_per_s: float | None = None
+    probes: tuple[Text, ...] = Field((), description="where no query was measured: what the hardware gave, in words")
 
 
 class RunInShort(Record):
@@ -30,7 +31,7 @@ class RunInShort(Record):
     profiles: tuple[Name, ...]
     models: tuple[Text, ...] = Field(description="what the numbers are of: model, revision, precision, device")
     asked: Count
-    counted: Count
+    counted: Count | None = Field(None, description="nodes whose numbers are part of the sums; absent: not known")
     nodes: tuple[Name, ...] = Field(description="all that were asked")
     groups: tuple[GroupInShort, ...] = ()
     not_hardware: Text = Field("", description="why the numbers say nothing of the hardware; empty: they do")

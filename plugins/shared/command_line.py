@@ -24,6 +24,8 @@ _SECRET_NAME = re.compile(
     r"(pass|password|passphrase|secret|token|credentials?|api_?key|authorization)s?$", re.IGNORECASE
 )
 PROGRAM = "ansible-playbook"
+# What benchmark/cluster/playbook.py says, which gives ansible-playbook a PATH that the caller's shell does not have.
+CALLED_AS = "LLM_BENCHMARK_ANSIBLE_PLAYBOOK"
 # What of the environment says which ansible-playbook this is.
 _KEPT = ("ANSIBLE_CONFIG", "ANSIBLE_VAULT_PASSWORD_FILE", "ANSIBLE_VAULT_IDENTITY_LIST")
 
@@ -74,6 +76,8 @@ def command_line(
 
 def _program(called: str) -> str:
     """Return the name of this ansible-playbook; where a shell would find another one by it, or none, its path."""
+    if named := os.environ.get(CALLED_AS):
+        return named
     path = Path(called).absolute()
     there = path.name == PROGRAM and path.is_file()
     return str(path) if there and shutil.which(PROGRAM) != str(path) else PROGRAM

@@ -22,7 +22,7 @@ from benchmark.cluster.overview.sparklines import MOST_POINTS, node_lines
 from benchmark.cluster.report.templating import page_environment, style_sheet
 from benchmark.cluster.stored.read import StoredRun
 from benchmark.cluster.stored.states import INVALID, PARTIAL, UNFINISHED, VALID, brief
-from benchmark.records import RunInShort
+from benchmark.records import GroupInShort, RunInShort
 
 TEMPLATE = "index.html.j2"
 # What keeps the page's size in bounds: runs, lines of nodes, and runs that cannot be read.
@@ -59,7 +59,7 @@ class _Row:
     href: str
     at: str
     models: Sequence[str]
-    figures: Sequence[tuple[float | None, float | None]]
+    groups: Sequence[GroupInShort]
     more_groups: int
     look: str
     verdict: int
@@ -109,7 +109,7 @@ def _row(run: RunInShort, href: str, profiles: _Options, crews: dict[frozenset[s
         href=href,
         at=_at(run.created_at),
         models=[brief(model, MOST_NAME) for model in run.models[:MOST_GROUPS]],
-        figures=[(group.qps, group.tokens_per_s) for group in run.groups[:MOST_GROUPS]] or [(None, None)],
+        groups=run.groups[:MOST_GROUPS],
         more_groups=max(0, len(run.groups) - MOST_GROUPS, len(run.models) - MOST_GROUPS),
         look=_LOOK.get(run.verdict, "unsure"),
         verdict=VERDICTS.index(run.verdict),

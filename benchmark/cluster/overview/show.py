@@ -37,10 +37,13 @@ def _run(run: RunInShort) -> Iterator[str]:
     if len(profile) >= _PROFILE:
         profile = f"{profile[: _PROFILE - 4]}..."
     head = left(_when(run.created_at), _WHEN) + left(run.verdict, _VERDICT) + left(profile, _PROFILE)
-    yield head + right(f"{run.counted}/{run.asked}", _NODES) + _figures(first)
+    yield head + right(f"{'-' if run.counted is None else run.counted}/{run.asked}", _NODES) + _figures(first)
     for group in others:
         yield " " * (_WHEN + _VERDICT + _PROFILE + _NODES) + _figures(group)
     yield wrap(run.run_id, "  ", "  ")
+    for group in run.groups:
+        if group.probes:
+            yield wrap(", ".join(group.probes), "  ", "    ")
     note = f" {run.not_hardware.upper()}." if run.not_hardware else ""
     yield wrap(f"{run.first}.{note}", "  ", "    ")
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+from benchmark.cluster.report.amounts import amount, median
 from benchmark.cluster.report.headline import UNSURE, advice
 from benchmark.cluster.stored.states import INVALID, PARTIAL, UNFINISHED, VALID, brief
-from benchmark.records import ClusterResult, GroupInShort, RunInShort, RunRecord
+from benchmark.probed import NodeFigure, figures, in_order, ranked
+from benchmark.records import ClusterResult, Group, GroupInShort, RunInShort, RunRecord
 from benchmark.records.run_list import RunVerdictWord
 from benchmark.served import describe_model
+from benchmark.text import probe_unit
 
+# Of the hardware's figures, where there are no others.
+MOST_PROBES = 2
 SIMULATED = "simulated: no model was run"
 SHARED = "the nodes may be one machine"
-NO_SUMMARY = "It goes on, or its controller was killed: then -e benchmark_resume=<run id> measures what is missing."
+NO_SUMMARY = "It goes on, or its controller was killed: then -e benchmark_resume={} measures what is missing."
 
 
 def run_in_short(run: RunRecord, result: ClusterResult | None) -> RunInShort:
@@ -28,17 +35,29 @@ def run_in_short(run: RunRecord, result: ClusterResult | None) -> RunInShort:
         profiles=tuple(sorted({one.profile.name for one in asked})),
         models=tuple(sorted({brief(model) for model in models})),
         asked=len(run.nodes),
-        counted=result.counted if result else 0,
+        counted=result.counted if result else None,
         nodes=tuple(run.nodes),
-        groups=tuple(
-            GroupInShort(label=brief(one.label), nodes=len(one.nodes), qps=one.qps, tokens_per_s=one.tokens_per_s)
-            for one in (result.groups if result else ())
-        ),
+        groups=tuple(_group(one, result) for one in result.groups) if result else (),
         not_hardware="; ".join(words for words, so in ((SIMULATED, simulated), (SHARED, shared)) if so),
         weight=first.weight if first else UNSURE,
         first=brief(first.title) if first else "It has no summary",
-        why=brief(first.text) if first else NO_SUMMARY,
+        why=brief(first.text) if first else NO_SUMMARY.format(run.run_id),
     )
+
+
+def _group(group: Group, result: ClusterResult) -> GroupInShort:
+    rows = [row for row in result.nodes if row.node in set(group.nodes)]
+    probes = () if any(row.metrics for row in rows) else tuple(_probes([figures(row.probes) for row in rows]))
+    return GroupInShort(
+        label=brief(group.label), nodes=len(group.nodes), qps=group.qps, tokens_per_s=group.tokens_per_s, probes=probes
+    )
+
+
+def _probes(found: Sequence[dict[str, NodeFigure]]) -> Iterator[str]:
+    """Yield the first figures: each the median of the nodes."""
+    for one in ranked(in_order(found))[:MOST_PROBES]:
+        middle = median(each[one.name].median for each in found if one.name in each)
+        yield f"{one.words} {amount(middle)}{probe_unit(one.unit)}"
 
 
 def _verdict(result: ClusterResult | None) -> RunVerdictWord:

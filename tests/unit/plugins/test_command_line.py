@@ -23,7 +23,9 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "plugins" / "shared"))
 
-from command_line import CommandLine, command_line
+from command_line import CALLED_AS, CommandLine, command_line
+
+from benchmark.cluster import playbook
 
 HERE = Path("/checkout")
 WORD = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
@@ -112,6 +114,17 @@ def test_of_names_and_values_only_secrets_are_left_out(
 
 def test_a_module_of_python_is_the_same_program() -> None:
     assert again(["/lib/ansible/__main__.py", "playbook", "p.yml", "-e", "x=1"]).text == "ansible-playbook p.yml -e x=1"
+
+
+@pytest.mark.parametrize("activated", [True, False])
+def test_from_ci_it_is_what_the_caller_s_shell_finds(monkeypatch: pytest.MonkeyPatch, activated: bool) -> None:
+    program = Path(sys.executable).with_name("ansible-playbook")
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin" if activated else "/usr/bin")
+    given = playbook._environment()
+    assert CALLED_AS == playbook.CALLED_AS
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert again([str(program), "p.yml"]).text == f"{'ansible-playbook' if activated else program} p.yml"
 
 
 def test_files_and_the_vault_stay() -> None:

@@ -16,7 +16,7 @@ from benchmark.cluster.overview.listing import Wanted, list_runs
 from benchmark.cluster.overview.write import write_index
 from benchmark.records import RunList
 from tests.unit.cluster.overview import stored
-from tests.unit.cluster.report.browser import chromium, opened
+from tests.unit.cluster.report.browser import chromium, keep_picture, opened
 
 COUNTS = (1, 20, 300)
 MEGABYTE = 1_000_000
@@ -80,15 +80,18 @@ def test_it_fits_a_phone_and_a_desk_and_is_accessible(browser: Browser, pages: d
             assert seen.serious() == [], width
 
 
-def test_each_run_says_how_it_ended_and_leads_to_its_report(browser: Browser, pages: dict[int, Path]) -> None:
-    with opened(browser, pages[20]) as seen:
+def test_each_run_says_how_it_ended_and_leads_to_its_report(
+    browser: Browser, pages: dict[int, Path], pytestconfig: pytest.Config
+) -> None:
+    with opened(browser, pages[20], 1100) as seen:
+        keep_picture(pytestconfig, "all-runs.png", seen.page.screenshot())
         rows = [" ".join(row.split()) for row in seen.page.locator(".runs tbody tr").all_inner_texts()]
         links = seen.page.evaluate("[...document.querySelectorAll('.runs th a')].map(a => a.href)")
         seen.page.locator(".runs th a").first.click()
         assert seen.page.title() == "a report"
     newest, _, _, *_ = rows
     assert newest.startswith(f"2025-01-20 10:00 {stored.run_id(19)} no summary quick")
-    assert newest.endswith("0 of 3 - - It has no summary " + listed(pages[20]).runs[0].why)
+    assert newest.endswith("- of 3 - - It has no summary " + listed(pages[20]).runs[0].why)
     failed = next(row for row in rows if stored.run_id(4) in row)
     assert " invalid quick " in failed
     assert " 2 of 4 " in failed

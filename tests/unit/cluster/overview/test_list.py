@@ -31,10 +31,10 @@ def test_it_says_of_each_run_how_it_ended(results: Path, capsys: pytest.CaptureF
     text = capsys.readouterr().out
     assert all(columns(line) <= WIDTH for line in text.splitlines())
     words = " ".join(text.split())
-    assert "2025-01-20 10:00 no summary quick 0/3 - -" in words
+    assert "2025-01-20 10:00 no summary quick -/3 - -" in words
     group = list_runs(results, Wanted(verdict="valid")).runs[0].groups[0]
     assert f"2025-01-19 10:00 valid quick 3/3 {figure(group.qps)} {figure(group.tokens_per_s)} " in words
-    assert "2025-01-15 10:00 valid hardware 2/2 - -" in words
+    assert f"2025-01-15 10:00 valid hardware 2/2 - - {stored.run_id(14)} device memory read 4,100 GB/s, " in words
     assert words.index(stored.run_id(19)) < words.index(stored.run_id(18))
     assert "The newest 6 of 20 runs; --limit 0 shows all." in words
     assert "run.json: not JSON" in words
