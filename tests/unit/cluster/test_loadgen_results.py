@@ -50,6 +50,7 @@ def test_it_counts_with_loadgens_own_rates(run_dir: Path) -> None:
     # Goodput is held against the limits of LoadGen's own verdict, and is a share of its rate.
     assert row.goodput is not None
     assert row.goodput.slo == Slo(ttft_ms=2000, tpot_ms=100)
+    assert row.metrics.qps is not None
     assert row.goodput.qps == pytest.approx(row.metrics.qps * row.goodput.met / row.metrics.queries.completed)
     # A hundred queries are too few for LoadGen: its verdict is the node's.
     assert "LoadGen: early stopping satisfied: no." in row.reason
