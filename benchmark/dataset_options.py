@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 MOST_TOKENS = 2**20
 
 
-class Spread(BaseModel):
+class DistributionOptions(BaseModel):
     """Numbers that are drawn from a distribution, cut off at both ends: what would lie beyond is not drawn."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -21,7 +21,7 @@ class Spread(BaseModel):
     most: float = Field(description="the largest")
 
     @model_validator(mode="after")
-    def _in_order(self) -> Spread:
+    def _in_order(self) -> DistributionOptions:
         if not self.least <= self.mean <= self.most:
             raise ValueError("the mean lies between least and most")
         return self
@@ -31,7 +31,7 @@ Span = tuple[float, float]
 
 
 def _drawn(value: Any, least: int, most: int, kind: type[int] | type[float]) -> Any:
-    """Return a number, [least, most] or a Spread; one message for whatever else it is, where a union has several."""
+    """Return a number, [least, most] or a distribution; one message for whatever else it is: a union has several."""
     what = f"a {'whole number' if kind is int else 'number'} from {least} to {most}"
     words = (
         f"it must be {what}, two of them ([the least, the most]), or a mapping with distribution (normal or "
@@ -39,10 +39,10 @@ def _drawn(value: Any, least: int, most: int, kind: type[int] | type[float]) -> 
     )
     if isinstance(value, dict):
         try:
-            value = Spread.model_validate(value)
+            value = DistributionOptions.model_validate(value)
         except ValidationError as error:
             raise ValueError(f"{words}; {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
-    bounds = (value.least, value.most) if isinstance(value, Spread) else value
+    bounds = (value.least, value.most) if isinstance(value, DistributionOptions) else value
     bounds = bounds if isinstance(bounds, (list, tuple)) else (bounds,)
     numbers = all(type(each) in (int, float) and least <= each <= most for each in bounds)
     if not numbers or (kind is int and any(each != int(each) for each in bounds)) or len(bounds) > 2:
@@ -64,13 +64,13 @@ def _seconds(value: Any) -> Any:
     return _drawn(value, 0, 86400, float)
 
 
-Lengths = Annotated[int | tuple[int, int] | Spread, BeforeValidator(_length)]
-Seconds = Annotated[float | tuple[float, float] | Spread, BeforeValidator(_seconds)]
+Lengths = Annotated[int | tuple[int, int] | DistributionOptions, BeforeValidator(_length)]
+Seconds = Annotated[float | tuple[float, float] | DistributionOptions, BeforeValidator(_seconds)]
 
 
-def bounds_of(drawn: float | Span | Spread) -> Span:
+def bounds_of(drawn: float | Span | DistributionOptions) -> Span:
     """Return the least and the most that is drawn."""
-    if isinstance(drawn, Spread):
+    if isinstance(drawn, DistributionOptions):
         return drawn.least, drawn.most
     return drawn if isinstance(drawn, tuple) else (drawn, drawn)
 

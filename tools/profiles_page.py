@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from benchmark.combinations import DATASET_OPTIONS, ENGINE_OPTIONS, SCENARIO_OPTIONS
-from benchmark.dataset_options import Spread
+from benchmark.dataset_options import DistributionOptions
 from benchmark.profiles import Generation, Limit, Profile, Sweep, plugins
 from benchmark.provisioned import ENGINES
 from benchmark.verdict import accuracy_paths, metric_paths
@@ -47,7 +47,7 @@ def profiles_page() -> str:
             if options is not None:
                 parts += [f"#### The {kind} `{name}`", fields_table(options)]
         if kind == "dataset":
-            parts += ["#### Distributions", fields_table(Spread)]
+            parts += ["#### Distributions", fields_table(DistributionOptions)]
         parts += [f"{' and '.join(without)} {'has' if len(without) == 1 else 'have'} none."] if without else []
     return "\n\n".join(parts) + "\n"
 
@@ -89,7 +89,7 @@ def _words(annotation: Any) -> str:
             return f"[{', '.join(map(_words, inner))}]"
         return f"list of {_words(inner[0])}" + "s" * (inner[0] is not str)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return {Limit: "limit", Spread: "distribution"}.get(annotation, "mapping")
+        return {Limit: "limit", DistributionOptions: "distribution"}.get(annotation, "mapping")
     return WORDS[origin or annotation]
 
 

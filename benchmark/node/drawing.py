@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
-from benchmark.dataset_options import Span, Spread, bounds_of
+from benchmark.dataset_options import DistributionOptions, Span, bounds_of
 from benchmark.errors import SetupError
 
 Draw = Callable[[], float]
@@ -25,28 +25,30 @@ def chance(seed: int) -> Draw:
     return random.Random(seed).random  # noqa: S311 # reproducible is the point
 
 
-def whole(drawn: float | Span | Spread, draw: Draw) -> int:
-    """Return a whole number of a distribution: a constant, uniform between two, or a Spread; takes one draw."""
+def whole(drawn: float | Span | DistributionOptions, draw: Draw) -> int:
+    """Return a whole number: a constant, uniform between two, or of a distribution that is named; takes one draw."""
     least, most = map(int, bounds_of(drawn))
-    if not isinstance(drawn, Spread):
+    if not isinstance(drawn, DistributionOptions):
         return least + int(draw() * (most - least + 1))
     # Half a token further at both ends: each whole number has the share of what is rounded to it.
-    return min(most, max(least, round(_of_spread(drawn, draw(), least - 0.5, most + 0.5))))
+    return min(most, max(least, round(_inverse(drawn, draw(), least - 0.5, most + 0.5))))
 
 
-def number(drawn: float | Span | Spread, draw: Draw) -> float:
+def number(drawn: float | Span | DistributionOptions, draw: Draw) -> float:
     """Return a number of a distribution; takes one draw."""
     least, most = bounds_of(drawn)
-    if not isinstance(drawn, Spread):
+    if not isinstance(drawn, DistributionOptions):
         return least + draw() * (most - least)
-    return min(most, max(least, _of_spread(drawn, draw(), least, most)))
+    return min(most, max(least, _inverse(drawn, draw(), least, most)))
 
 
-def _of_spread(spread: Spread, share: float, least: float, most: float) -> float:
+def _inverse(asked: DistributionOptions, share: float, least: float, most: float) -> float:
     """Return where `share` of the distribution between `least` and `most` lies below."""
-    mean, stddev = spread.mean, spread.stddev
-    if spread.distribution == "lognormal":
+    mean, stddev = asked.mean, asked.stddev
+    if asked.distribution == "lognormal":
         variance = math.log1p((stddev / mean) ** 2)
+        if variance == 0:  # too little for a double
+            return mean
         normal = NormalDist(math.log(mean) - variance / 2, math.sqrt(variance))
         least, most = (math.log(end) if end > 0 else -math.inf for end in (least, most))
     else:
@@ -55,7 +57,7 @@ def _of_spread(spread: Spread, share: float, least: float, most: float) -> float
     at = below + share * (upto - below)
     # Beyond these no double tells a share from none, or from all.
     value = normal.inv_cdf(min(max(at, 1e-300), 1 - 1e-16))
-    return math.exp(value) if spread.distribution == "lognormal" else value
+    return math.exp(value) if asked.distribution == "lognormal" else value
 
 
 def tokens(count: int, vocabulary: Sequence[int], draw: Draw) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import pytest
 from benchmark.cluster.aggregate import aggregate
 from benchmark.loadgen_log import read_result
 from benchmark.node.run import RunRequest, run
-from benchmark.records import ClusterResult, NodeRow
+from benchmark.records import ClusterResult, NodeRow, Slo
 from benchmark.settings import ResolvedSettings
 from tests.unit.building import RUN_ID, make_run
 from tests.unit.node.test_loadgen import asked
@@ -47,8 +47,24 @@ def test_it_counts_with_loadgens_own_rates(run_dir: Path) -> None:
     assert row.metrics is not None
     assert row.metrics.qps == content["loadgen"]["results"]["result_completed_samples_per_sec"]
     assert result.groups[0].qps == row.metrics.qps
+    # Goodput is held against the limits of LoadGen's own verdict, and is a share of its rate.
+    assert row.goodput is not None
+    assert row.goodput.slo == Slo(ttft_ms=2000, tpot_ms=100)
+    assert row.metrics.qps is not None
+    assert row.goodput.qps == pytest.approx(row.metrics.qps * row.goodput.met / row.metrics.queries.completed)
     # A hundred queries are too few for LoadGen: its verdict is the node's.
     assert "LoadGen: early stopping satisfied: no." in row.reason
+
+
+def test_a_limit_of_loadgens_that_is_no_number_is_none(run_dir: Path) -> None:
+    log = run_dir / "nodes" / "jw2" / "mlperf_log_detail.txt"
+    limit = '"requested_server_ttft_latency", "value": '
+    assert limit in log.read_text()
+    log.write_text(log.read_text().replace(f"{limit}2000000000", f"{limit}{10**400}"))
+    row = only(aggregate(run_dir))
+    assert row.counted, row.reason
+    assert row.goodput is not None
+    assert row.goodput.slo == Slo(tpot_ms=100)
 
 
 def edit_result(directory: Path) -> None:

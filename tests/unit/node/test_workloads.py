@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.dataset_options import Spread
+from benchmark.dataset_options import DistributionOptions
 from benchmark.errors import InputError, SetupError
 from benchmark.node.drawing import chance, number, whole
 from benchmark.node.interfaces import Dataset
@@ -55,7 +55,7 @@ def test_lengths_follow_their_distribution(model: Path, spread: dict[str, Any], 
 @given(
     st.sampled_from(["normal", "lognormal"]),
     st.floats(1, 1e4),
-    st.floats(0.001, 1e5),
+    st.one_of(st.floats(0.001, 1e5), st.just(1e-300)),
     st.floats(0.001, 1),
     st.floats(1, 10),
     st.integers(0, 2**40),
@@ -63,19 +63,19 @@ def test_lengths_follow_their_distribution(model: Path, spread: dict[str, Any], 
 def test_nothing_beyond_both_ends_is_drawn(
     name: Any, mean: float, stddev: float, down: float, up: float, seed: int
 ) -> None:
-    spread = Spread(distribution=name, mean=mean, stddev=stddev, least=mean * down, most=mean * up)
+    spread = DistributionOptions(distribution=name, mean=mean, stddev=stddev, least=mean * down, most=mean * up)
     draw = chance(seed)
     assert all(spread.least <= number(spread, draw) <= spread.most for _ in range(20))
-    span = Spread(distribution=name, mean=mean, stddev=stddev, least=int(mean), most=int(mean) + 3)
+    span = DistributionOptions(distribution=name, mean=mean, stddev=stddev, least=int(mean), most=int(mean) + 3)
     assert all(span.least <= whole(span, draw) <= span.most for _ in range(20))
 
 
 def test_the_same_seed_gives_the_same_lengths_for_ever() -> None:
     """Computed once: another Python, or another machine, must not give others."""
     draw = chance(7)
-    assert [whole(Spread.model_validate(NORMAL), draw) for _ in range(6)] == DRAWN_NORMAL
+    assert [whole(DistributionOptions.model_validate(NORMAL), draw) for _ in range(6)] == DRAWN_NORMAL
     draw = chance(7)
-    assert [whole(Spread.model_validate(LOGNORMAL), draw) for _ in range(6)] == DRAWN_LOGNORMAL
+    assert [whole(DistributionOptions.model_validate(LOGNORMAL), draw) for _ in range(6)] == DRAWN_LOGNORMAL
 
 
 DRAWN_NORMAL = [91, 79, 108, 71, 102, 93]

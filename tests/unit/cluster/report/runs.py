@@ -17,6 +17,7 @@ from tests.unit.building import HOST, MS, add_node, asked, make_run, often, resu
 SLOW = "gpu-007"
 UNSTEADY, SHARING = "gpu-004", "gpu-009"
 QUERIES = 20
+LIMITS_MS = {"ttft_ms": 500, "tpot_ms": 50}
 
 
 def names(count: int) -> list[str]:
@@ -29,12 +30,17 @@ def cluster(
 ) -> Path:
     """Write a run of `count` nodes with 2 % spread between them; the seventh is 12 % slower, for its heat.
 
-    `every_ms`: the time between two looks at the GPU. `measured_often`: alone first, and then in three repeats.
+    `every_ms`: the time between two looks at the GPU. `measured_often`: alone first, and then in three repeats; with
+    limits of TTFT and TPOT, and a price.
     """
     directory.mkdir(parents=True, exist_ok=True)
     chance = random.Random(count)
     settings: dict[str, Any] = {"benchmark_repeats": 3, "benchmark_solo_first": True} if measured_often else {}
     resolved = asked(queries, **settings)
+    if measured_often:
+        own = [limit.model_dump() for limit in resolved.profile.limits]
+        limits = [*own, *({"metric": f"{name}.p99", "at_most": most} for name, most in LIMITS_MS.items())]
+        resolved = asked(queries, {"limits": limits}, benchmark_cost_per_gpu_hour=2.5, **settings)
     make_run(directory, dict.fromkeys(names(count), resolved))
     for name in names(count):
         slow = name == SLOW

@@ -183,6 +183,12 @@ def test_energy_stands_in_the_page_with_what_it_is_not(browser: Browser, reports
     assert group.energy_joules is not None
     with opened(browser, report.path) as seen:
         words = seen.page.inner_text("#energy")
+        goodput = " ".join(seen.page.inner_text("#goodput").split())
+    assert group.cost is not None
+    assert f"USD {group.cost.per_million_output_tokens:,.1f}" in words
+    assert "each carry the whole price" in words
+    assert goodput.count("100 % 20 ") == 20
+    assert "within TTFT 500 ms and TPOT 50 ms" in goodput
     assert "of 20 of 20 nodes: not what the wall socket gives" in words
     assert f"{group.energy_joules:,.0f}" in words
 
