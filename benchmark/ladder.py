@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.columns import Columns
+from benchmark.columns import Columns, Flags
 from benchmark.curves import keeps
 from benchmark.loads import at_load, limit_words
 from benchmark.metrics import NS_PER_S
@@ -20,14 +20,12 @@ BACKLOG = 0.05
 
 
 @dataclass(frozen=True)
-class Sustained:
-    """What was completed from the first query's issue to the last one's."""
+class Rate:
+    """What was completed in a time."""
 
     seconds: float = 0.0
     queries: int = 0
     tokens: int = 0
-    backlog_s: float = 0.0
-    """From the last query's issue to the last completion."""
 
     @property
     def qps(self) -> float | None:
@@ -40,22 +38,42 @@ class Sustained:
         return self.tokens / self.seconds if self.queries and self.seconds > 0 else None
 
 
+@dataclass(frozen=True)
+class Sustained:
+    """What was completed until the last query's issue: what comes while the system empties is in no rate."""
+
+    closed: Rate = Rate()
+    """From the first query's issue: a closed loop has all its queries in flight at once."""
+    scheduled: Rate = Rate()
+    """From the first completion: until then a schedule fills the system."""
+    seconds: float = 0.0
+    """From the first query's issue to the last one's."""
+    backlog_s: float = 0.0
+    """From the last query's issue to the last completion."""
+
+
 def sustained(samples: Columns) -> Sustained:
     """Return what the system sustained while queries were still issued.
 
     A closed loop keeps as many in flight as it is to from its first issue to its last one: each after the first few
-    takes the place of one that completed. What comes after that, while the system empties, is in no rate.
+    takes the place of one that completed. A schedule has as many in flight at its end as soon after its beginning.
     """
     done = samples.completed
     if not done.any():
         return Sustained()
     first, last = int(samples.issued_ns.min()), int(samples.issued_ns.max())
-    within = done & (samples.completed_ns <= last)
+    ended = samples.completed_ns[done]
+
+    def rate(begin: int, counted: Flags) -> Rate:
+        tokens = sum(samples.output_tokens[counted].tolist())
+        return Rate(max(0, last - begin) / NS_PER_S, int(np.count_nonzero(counted)), tokens)
+
+    within, began = done & (samples.completed_ns <= last), int(ended.min())
     return Sustained(
+        rate(first, within),
+        rate(began, within & (samples.completed_ns > began)),
         (last - first) / NS_PER_S,
-        int(np.count_nonzero(within)),
-        sum(samples.output_tokens[within].tolist()),
-        max(0, int(samples.completed_ns[done].max()) - last) / NS_PER_S,
+        max(0, int(ended.max()) - last) / NS_PER_S,
     )
 
 
@@ -69,13 +87,17 @@ class Step:
 
     @property
     def qps(self) -> float | None:
-        """Queries per second under the load; of a schedule, over all its queries."""
-        return self.sustained.qps if self.load.rate is None else self.metrics.qps
+        """Queries per second under the load."""
+        return self._rate.qps
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Output tokens per second, as `qps`."""
-        return self.sustained.tokens_per_s if self.load.rate is None else self.metrics.tokens_per_s
+        """Output tokens per second under the load."""
+        return self._rate.tokens_per_s
+
+    @property
+    def _rate(self) -> Rate:
+        return self.sustained.closed if self.load.rate is None else self.sustained.scheduled
 
 
 def loads_of(sweep: Sweep, burst: float) -> list[Load]:

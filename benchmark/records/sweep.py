@@ -39,7 +39,7 @@ class CurvePoint(Record):
     nodes: Count = Field(description="that it covers")
     queries: Count = Field(description="that were answered")
     failed: Count = 0
-    qps: float | None = Field(description="while as many were in flight as the step asks for; with a rate: of all")
+    qps: float | None = Field(description="until the last was issued: while the load was what the step asks for")
     tokens_per_s: float | None = Field(description="output tokens, in the same time")
     tokens_per_s_per_gpu: float | None = Field(description="on the CPU: per replica")
     tokens_per_s_per_user: float | None = Field(description="1000 / P50 of TPOT: how fast an answer is read")

@@ -22,7 +22,7 @@ def step(load: Load, samples: list[Sample]) -> Step:
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(4, 8))
 def test_a_closed_queue_sustains_what_theory_says(users: int, servers: int, rounds: int) -> None:
-    found = sustained(Columns.of(queue(users, servers, [2 * S] * (users * rounds))))
+    found = sustained(Columns.of(queue(users, servers, [2 * S] * (users * rounds)))).closed
     assert found.qps is not None
     # To within the round in which the last query is issued.
     assert found.qps == pytest.approx(min(users, servers) / 2, rel=1 / (rounds - 1) if users > servers else 1e-9)
@@ -31,18 +31,18 @@ def test_a_closed_queue_sustains_what_theory_says(users: int, servers: int, roun
 
 def test_services_that_differ_give_the_rate_of_their_mean() -> None:
     services = [S // 2, 3 * S // 2] * 2000
-    found = sustained(Columns.of(queue(16, 4, services)))
+    found = sustained(Columns.of(queue(16, 4, services))).closed
     assert found.qps == pytest.approx(4, rel=0.02)
     # What all of it took, to the end of the last, would be less: the system empties.
     whole = metrics.compute(Columns.of(queue(16, 16, [S] * 32)), 32)
-    assert (whole.qps, sustained(Columns.of(queue(16, 16, [S] * 32))).qps) == (16, 16)
+    assert (whole.qps, sustained(Columns.of(queue(16, 16, [S] * 32))).closed.qps) == (16, 16)
 
 
 def test_nothing_completed_sustains_nothing() -> None:
     none = sustained(Columns.of([Sample(index=0, prompt_id="p", scheduled_ns=0, issued_ns=0, error="no")]))
-    assert (none.qps, none.tokens_per_s) == (None, None)
+    assert (none.closed.qps, none.closed.tokens_per_s, none.scheduled.qps) == (None, None, None)
     one = sustained(Columns.of([sample(0, 0, 0, S)]))
-    assert (one.qps, one.tokens_per_s) == (None, None)
+    assert (one.closed.qps, one.closed.tokens_per_s, one.scheduled.qps) == (None, None, None)
 
 
 def climbed(sweep: Sweep, servers: int) -> list[str]:
@@ -95,7 +95,9 @@ def test_a_queue_that_grows_without_end_is_seen(share: float, grows: bool) -> No
             samples.append(sample(index, issued, began, began + S))
         return step(Load(rate=rate, share=rate / servers), samples)
 
-    said = why_end(sweep, [at(0.4), at(share * servers)])
+    last = at(share * servers)
+    assert last.qps == pytest.approx(min(share, 1) * servers, rel=0.02), "until the last came, no less"
+    said = why_end(sweep, [at(0.4), last])
     assert said.startswith("The queue grows without end") is grows, said
     assert bool(said) is grows
 
