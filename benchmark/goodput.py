@@ -11,14 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmark.columns import ABSENT, Columns, Flags, Floats
-from benchmark.metrics import LOADGENS, PERCENTILES, SAMPLES_NEEDED, heard, tpots_ms, ttfts_ms
+from benchmark.metrics import LOADGENS, PERCENTILES, heard, tpots_ms, ttfts_ms
 from benchmark.profiles import Profile
 from benchmark.records import MAX_UNSEEN, Goodput, Metrics, Slo
 
-# The share of answers that have to meet the limits before users are said to be served: what P99 limits ask for.
-SERVED = 0.99
-# Of fewer queries nothing can be said about so large a share.
-NEEDED = SAMPLES_NEEDED["p99"]
 _PARTS = (*PERCENTILES, "max")
 
 
@@ -135,11 +131,6 @@ def together(each: Sequence[Goodput | None]) -> Goodput | None:
         in_flight=_sum([one.in_flight for one in known]),
         users=sum(users) if len(users) == len(known) else None,
     )
-
-
-def served(one: Goodput) -> bool:
-    """Return whether what was measured carries the sentence that its users are served within the limits."""
-    return one.queries >= NEEDED and one.share >= SERVED and bool(one.users)
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from benchmark.cluster.names import some
-from benchmark.goodput import NEEDED, SERVED, served
 from benchmark.records import Goodput, Group, NodeRow, Slo
+from benchmark.records.goodput import NEEDED, SERVED
 from benchmark.text import figure
 from benchmark.words import plural
 
@@ -43,11 +43,11 @@ def serves(group: Group, rows: Sequence[NodeRow]) -> str:
         return ""
     if len(nodes) == 1:
         return sentence(group.goodput)
-    if all(map(served, nodes.values())):
+    if all(one.served for one in nodes.values()):
         users = [one.users or 0 for one in nodes.values()]
         each = f"{min(users)}" if min(users) == max(users) else f"{min(users)} to {max(users)}"
         return _claim(f"These {len(nodes)} nodes serve", group.goodput, f" ({each} each)")
-    good = [name for name, one in nodes.items() if served(one)]
+    good = [name for name, one in nodes.items() if one.served]
     worst = min(nodes, key=lambda name: nodes[name].share)
     some_do = f"{len(good)} of {len(nodes)} nodes serve their users within the limits ({some(good)}). " if good else ""
     return f"{some_do}{sentence(nodes[worst], worst)}"
@@ -55,7 +55,7 @@ def serves(group: Group, rows: Sequence[NodeRow]) -> str:
 
 def sentence(one: Goodput, who: str = "This node") -> str:
     """Return how many users one node serves at once; where that was not measured, what was."""
-    if served(one):
+    if one.served:
         return _claim(f"{who} serves", one)
     met = f"{one.met:,} of {one.queries:,} answers had {_promise(one.slo)}"
     if not one.users:

@@ -8,6 +8,10 @@ from pydantic import Field, model_validator
 
 from benchmark.records.base import Count, Record
 
+# The share of answers that have to meet the limits before users are said to be served: what limits of P99 ask for. Of
+# fewer queries than a P99 needs nothing can be said about so large a share (`SAMPLES_NEEDED` in benchmark/metrics.py).
+SERVED, NEEDED = 0.99, 662
+
 Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -37,3 +41,8 @@ class Goodput(Record):
     users: Count | None = Field(
         None, description="queries in progress for at least half of the measured time: users served at once"
     )
+
+    @property
+    def served(self) -> bool:
+        """Whether what was measured carries the sentence that its users are served within the limits."""
+        return self.queries >= NEEDED and self.share >= SERVED and bool(self.users)

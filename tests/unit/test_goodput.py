@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.columns import Columns
-from benchmark.goodput import goodput, in_flight, limits_of, met, served, together
-from benchmark.metrics import compute
+from benchmark.goodput import goodput, in_flight, limits_of, met, together
+from benchmark.metrics import SAMPLES_NEEDED, compute
 from benchmark.records import Goodput, Sample, Slo
+from benchmark.records.goodput import NEEDED
 from tests.unit.building import MS, asked, failed, sample, sample_lists
 
 LIMITS = st.builds(Slo, ttft_ms=st.floats(0.001, 1e5), tpot_ms=st.floats(0.001, 1e5))
@@ -134,12 +135,11 @@ def test_what_was_not_seen_is_no_success(unseen: int, defined: bool) -> None:
 def test_nobody_is_served_on_too_little() -> None:
     slo = Slo(ttft_ms=500)
     few = Goodput(slo=slo, queries=661, met=661, share=1, users=4)
-    assert [
-        served(few),
-        served(few.model_copy(update={"queries": 662})),
-        served(few.model_copy(update={"queries": 662, "users": 0})),
-        served(Goodput(slo=slo, queries=1000, met=989, share=0.989, users=4)),
-    ] == [False, True, False, False]
+    enough = few.model_copy(update={"queries": 662})
+    missed = Goodput(slo=slo, queries=1000, met=989, share=0.989, users=4)
+    each = (few, enough, enough.model_copy(update={"users": 0}), missed)
+    assert [one.served for one in each] == [False, True, False, False]
+    assert SAMPLES_NEEDED["p99"] == NEEDED
 
 
 def test_nodes_add_up_or_are_undefined() -> None:

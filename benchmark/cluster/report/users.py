@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from benchmark.cluster.goodput import share_words, slo_words
 from benchmark.cluster.report.amounts import amount
 from benchmark.cluster.report.parts import Table
-from benchmark.goodput import served
 from benchmark.records import ClusterResult, Group
 
 
@@ -19,7 +18,7 @@ def goodput_tables(result: ClusterResult) -> list[Table]:
 def users_tile(group: Group, which: str) -> list[tuple[str, str, str]]:
     """Return how many users one node serves at once; nothing where that was not measured, or is of several."""
     good = group.goodput
-    if good is None or len(group.nodes) != 1 or not served(good):
+    if good is None or len(group.nodes) != 1 or not good.served:
         return []
     return [(str(good.users), "users", f"at once within {slo_words(good.slo)}{which}")]
 
