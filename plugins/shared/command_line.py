@@ -26,8 +26,13 @@ _SECRET_NAME = re.compile(
 PROGRAM = "ansible-playbook"
 # What benchmark/cluster/playbook.py says, which gives ansible-playbook a PATH that the caller's shell does not have.
 CALLED_AS = "LLM_BENCHMARK_ANSIBLE_PLAYBOOK"
-# What of the environment says which ansible-playbook this is.
-_KEPT = ("ANSIBLE_CONFIG", "ANSIBLE_VAULT_PASSWORD_FILE", "ANSIBLE_VAULT_IDENTITY_LIST")
+# What of the environment decides what is run, where and as whom. What is given to ssh is not among it: it may hold a
+# password, as that of a ProxyCommand.
+_KEPT = (
+    *("ANSIBLE_CONFIG", "ANSIBLE_INVENTORY", "ANSIBLE_RUN_TAGS", "ANSIBLE_SKIP_TAGS"),
+    *("ANSIBLE_REMOTE_USER", "ANSIBLE_REMOTE_PORT", "ANSIBLE_PRIVATE_KEY_FILE"),
+    *("ANSIBLE_VAULT_PASSWORD_FILE", "ANSIBLE_VAULT_IDENTITY_LIST"),
+)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,10 @@ class Ring:
 
 @dataclass(frozen=True)
 class Line:
-    """One figure of one node over its runs of one kind. `axes`: what its pixels span, as JSON; `newest`: its value."""
+    """One figure of one node over its runs of one kind. `axes`: what its pixels span, as JSON; `newest`: its value.
+
+    `path` goes through all runs, `end` is the newest one's point: of a single run there is nothing else.
+    """
 
     node: str
     profile: str
@@ -47,7 +50,9 @@ class Line:
     newest: str
     last_run_id: str
     words: str
+    count: int
     path: str
+    end: str
     axes: str
     rings: tuple[Ring, ...]
 
@@ -101,8 +106,9 @@ def _line(newest: StoredNode, history: NodeHistory, metric: str) -> Line:
         newest=amount(values[-1]),
         last_run_id=points[-1].run_id,
         words=f"{aspect.label} of {history.node} in {plural(len(values), 'run')}: {span}",
-        # A run alone is a point.
-        path=" ".join(f"{'L' if place else 'M'} {x} {y}" for place, (x, y) in enumerate(at)) + " h 0",
+        count=len(values),
+        path=" ".join(f"{'L' if place else 'M'} {x} {y}" for place, (x, y) in enumerate(at)),
+        end=f"M {' '.join(at[-1])} h 0",
         axes=json.dumps([axes], separators=(",", ":")),
         rings=rings,
     )

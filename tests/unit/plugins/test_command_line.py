@@ -170,7 +170,7 @@ def test_pasted_it_gives_the_same_variables(tmp_path: Path, activated: bool) -> 
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1"}
     environment["PATH"] = f"{Path(program).parent}:{environment['PATH']}" if activated else environment["PATH"]
     (place / "dump it.yml").write_text(DUMP)
-    (place / "hosts.yml").write_text("all: {hosts: {jw2: {ansible_connection: local}, jw3: }}")
+    (place / "my hosts.yml").write_text("all: {hosts: {jw2: {ansible_connection: local}, jw3: }}")
     (place / "my vars" / "plain.yml").write_text(yaml.safe_dump({"plain": ODD}))
     (place / "my vars" / "sealed.yml").write_text(yaml.safe_dump({"sealed": "from the vault"}))
     (place / "my pass").write_text("sesame")
@@ -181,19 +181,27 @@ def test_pasted_it_gives_the_same_variables(tmp_path: Path, activated: bool) -> 
     )  # fmt: skip
     names = ["benchmark_model", "spaced", "listed", "several", "short", "plain", "sealed", "umlaut"]
     words = [
-        *("-i", "hosts.yml", "dump it.yml", "--limit", "!jw3", *vault),
+        *("dump it.yml", "--limit", "!jw3", *vault),
         *("-e", json.dumps({"benchmark_model": ODD, "names": names})),
         f"-espaced={shlex.quote(ODD)}",
         '--extra-vars=listed=\'[1, {"a": "b c"}]\' short=x',
         *("--extra-vars", "{several: 'one\n\n  two', umlaut: \N{LATIN SMALL LETTER U WITH DIAERESIS}}"),
         *("-e", "@my vars/plain.yml", "-e", "@my vars/sealed.yml"),
     ]
+    # The inventory by a word, or by the environment.
+    words += ["-i", "my hosts.yml"] if activated else []
+    more = {} if activated else {"ANSIBLE_INVENTORY": "my hosts.yml"}
     dumped = [tmp_path / "first", tmp_path / "again"]
     subprocess.run(
-        [program, *words], cwd=place, env={**environment, "DUMPED": str(dumped[0])}, check=True, capture_output=True
+        [program, *words],
+        cwd=place,
+        env={**environment, **more, "DUMPED": str(dumped[0])},
+        check=True,
+        capture_output=True,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", environment["PATH"])
+        for name, value in {"PATH": environment["PATH"], **more}.items():
+            patch.setenv(name, value)
         line = again([program, *words, "-e", "hf_cache_token=hidden"], cwd=place).text
     assert "hidden" not in line
     subprocess.run(
