@@ -43,12 +43,12 @@ def main() -> int:
     shown = Table({"load": 8, "theory": 10, "measured": 10, "off %": 8}, vars(given))
     worst = 0.0
     for point in curve.points:
-        # Shares are of what a burst reaches, which is the capacity but for its last round: only the highest is judged.
-        theory = point.step * capacity if given.rates else min(point.step, given.servers) / given.service_s
-        theory = min(theory, capacity)
-        off = (point.qps or 0) / theory - 1
-        worst = worst if given.rates else max(worst, abs(off))
-        shown.add({"load": point.step, "theory": theory, "measured": point.qps, "off %": 100 * off})
+        # Shares are of what a burst reaches, which ends with a system that empties: only the highest rate is judged.
+        theory = None if given.rates else min(point.step, given.servers) / given.service_s
+        off = (point.qps or 0) / theory - 1 if theory else None
+        worst = max(worst, abs(off or 0))
+        percent = None if off is None else 100 * off
+        shown.add({"load": point.step, "theory": theory, "measured": point.qps, "off %": percent})
     most = max(point.qps or 0 for point in curve.points)
     found, wanted = (most, capacity) if given.rates else (curve.knee or 0.0, float(given.servers))
     shown.say(curve.ended)

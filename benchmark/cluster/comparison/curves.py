@@ -6,12 +6,12 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 
-from benchmark.cluster.comparison.bootstrap import CONFIDENCE, SEED, Draw, percentile_draw, rate_draw
+from benchmark.cluster.comparison.bootstrap import CONFIDENCE, SEED, Draw, inflation, percentile_draw, rate_draw
 from benchmark.cluster.comparison.measured import judged
 from benchmark.cluster.results.load import LoadedNode, Measurement
 from benchmark.cluster.sweep import point_of, steps_of
 from benchmark.curves import between
-from benchmark.metrics import PERCENTILES
+from benchmark.metrics import PERCENTILES, SAMPLES_NEEDED
 from benchmark.records import CurveChange
 
 # So many places of the curves are compared at most, at tokens/s of a user that people would ask for.
@@ -101,7 +101,11 @@ def _drawer(measured: Sequence[Measurement]) -> Callable[[random.Random], Point]
     known = [one for one in rates if one is not None]
     if point.tokens_per_s_per_gpu is None or point.tokens_per_s_per_user is None or len(known) < len(rates):
         return lambda chance: (None, None)
-    tpot = percentile_draw(ordered, PERCENTILES["p50"])
+    if len(ordered) < SAMPLES_NEEDED["p50"]:
+        return lambda chance: (None, None)
+    middle_ms = 1000 / point.tokens_per_s_per_user
+    more = math.fsum(inflation(one.times.tpot_ms, middle_ms) * len(one.times.tpot_ms) for one in measured)
+    tpot = percentile_draw(ordered, PERCENTILES["p50"], more / len(ordered))
     of_gpu, whole = point.tokens_per_s_per_gpu, math.fsum(middle for _, middle in known)
 
     def draw(chance: random.Random) -> Point:
