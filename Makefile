@@ -15,7 +15,7 @@ NODE_PYTHON ?= $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_inf
 NODE_PLATFORM ?= manylinux_2_28_x86_64
 REQUIREMENTS ?= requirements-node.txt
 
-.PHONY: demo test lint format generate wheelhouse clean
+.PHONY: demo test test-vllm lint format generate wheelhouse clean
 
 # The whole job on inventory/local: two nodes on this machine, CPU, a tiny model made on the spot.
 demo: $(VENV)/.controller .demo/tiny-llama
@@ -23,6 +23,10 @@ demo: $(VENV)/.controller .demo/tiny-llama
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
+
+# Real vLLM, its build for the CPU, through the role and the engine: by hand, and by .github/workflows/vllm.yml.
+test-vllm: $(VENV)/.dev
+	$(BIN)/python -m pytest -v tests/integration/real_vllm
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

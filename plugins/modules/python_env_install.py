@@ -425,13 +425,20 @@ def install_from_index(python: Path, requirements: Path, parameters: dict[str, A
 
 
 def name_build(directory: Path, package: str) -> None:
-    """Let a build for other hardware be found by the package's own name too, which it may ask its version by."""
+    """Let a build for other hardware (NAME-cpu) be found by the package's own name too, as NAME of version 1.2+cpu.
+
+    That is how the package's makers call it, and what it asks itself for: its version, and which hardware it is for.
+    """
     for packages in directory.glob("lib/python3*/site-packages"):
         if any(packages.glob(f"{package}-*.dist-info")):
             continue
         for info in packages.glob(f"{package}_*.dist-info"):
-            if f"{package}/__init__.py" in (info / "RECORD").read_text():
-                (packages / f"{package}-{info.name.partition('-')[2]}").symlink_to(info.name)
+            if f"{package}/__init__.py" not in (info / "RECORD").read_text():
+                continue
+            hardware, _, version = info.name[len(package) + 1 : -len(".dist-info")].partition("-")
+            named = packages / f"{package}-{version}+{hardware}.dist-info"
+            named.mkdir()
+            (named / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}+{hardware}\n")
 
 
 def install_from_wheels(

