@@ -6,6 +6,7 @@ expression of the template can forget to. The page has no script, and its policy
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -130,7 +131,9 @@ def _group(like: NodeGroup, charted: bool) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _environment() -> Environment:
+    """Return the environment of the page's template, which is compiled once."""
     jinja = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
