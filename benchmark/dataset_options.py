@@ -21,7 +21,7 @@ def _length(value: Any) -> Any:
 class SyntheticOptions(BaseModel):
     """The `dataset_options` of the dataset `synthetic`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     input_tokens: Annotated[int | tuple[int, int], BeforeValidator(_length)] = Field(
         description="tokens of each prompt; or [the least, the most]"
@@ -44,7 +44,7 @@ class SyntheticOptions(BaseModel):
 class CnnDailymailOptions(BaseModel):
     """The `dataset_options` of the dataset `cnn_dailymail`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     prompts: int | None = Field(None, ge=1, strict=True, description="the first so many articles; absent: all")
     edge: bool = Field(False, strict=True, description="the 5,000 articles of MLPerf's edge benchmark, in its order")
