@@ -14,7 +14,7 @@ LEAST_ROUNDS = 4
 class Options(BaseModel):
     """The profile's `scenario_options`. The last two take the place of the profile's `samples`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     concurrency: int = Field(
         1,

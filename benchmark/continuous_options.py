@@ -13,7 +13,7 @@ Choice = Literal["auto", "sdpa", "paged|eager", "torch_flash", "flash_attention_
 class Options(BaseModel):
     """The profile's `engine_options`. None: automatic; the result says what that came to."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     attention: Choice = Field("auto", description="auto: the fastest there is")
     page_size: int = Field(256, ge=4, description="tokens in a page of the cache")

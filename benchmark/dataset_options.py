@@ -12,7 +12,7 @@ MOST_TOKENS = 2**20
 class DistributionOptions(BaseModel):
     """Numbers that are drawn from a distribution, cut off at both ends: what would lie beyond is not drawn."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     distribution: Literal["normal", "lognormal"] = Field(description="a constant is a number, uniform two in brackets")
     mean: float = Field(gt=0, description="of the numbers themselves, before both ends are cut off")
@@ -76,7 +76,7 @@ def bounds_of(drawn: float | Span | DistributionOptions) -> Span:
 
 
 class _Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class _SharedPrefix(_Options):

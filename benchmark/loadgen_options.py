@@ -44,7 +44,7 @@ EQUALLY = frozenset({"llama3_1-8b", "llama3_1-8b-interactive", "llama3_1-8b-edge
 class Options(BaseModel):
     """The profile's `scenario_options`. What is None is LoadGen's own; what is given stands in user.conf."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     scenario: Literal["Server", "Offline", "SingleStream"] = Field(description="MLPerf's, by its name")
     model: str = Field("llama3_1-8b", pattern=r"^[\w.-]+$", description="whose limits in LoadGen's configuration")

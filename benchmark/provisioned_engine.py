@@ -50,7 +50,7 @@ class Lock:
 class ServerOptions(BaseModel):
     """`benchmark_engine_options` that all such engines have; each adds its own. Absent: the server decides."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     reserved: ClassVar[tuple[str, ...]] = ()
     """Words of the command line that the run decides: where the server is and what it is called."""

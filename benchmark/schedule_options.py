@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class Options(BaseModel):
     """The `scenario_options` of the scenario `schedule`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     arrivals: Literal["constant", "poisson", "gamma", "trace"] = Field(
         "poisson",
@@ -39,6 +39,6 @@ class Options(BaseModel):
 class ConversationOptions(BaseModel):
     """The `scenario_options` of the scenario `conversations`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     users: int = Field(1, ge=1, le=100_000, strict=True, description="who converse at the same time, on each GPU")

@@ -432,7 +432,7 @@ class Settings(EngineSettings):
 class ResolvedSettings(BaseModel):
     """What a node is given: its settings with defaults filled in, and the whole profile, so that no file is missing."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     settings: Settings
     profile: Profile

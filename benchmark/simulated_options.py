@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Options(BaseModel):
     """The profile's `engine_options`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     load_s: float = Field(0, ge=0, description="seconds that loading takes")
     ttft_ms: float = Field(5, ge=0, description="milliseconds until the first token")

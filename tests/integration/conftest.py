@@ -25,6 +25,8 @@ REAL: dict[str, Any] = {
     "python_env_requirements": "requirements-node.txt",
     "python_env_torch_index_url": os.environ.get("TORCH_INDEX_URL", ""),
 }
+# Packages that only a client of the hub or of servers needs: with what they need, most of what there is to install.
+CLIENTS = ("aiohttp==", "huggingface_hub==")
 # For an environment of the tests: most of what pip would compile is never imported.
 UNCOMPILED: dict[str, Any] = {"node_environment": {"PIP_COMPILE": "0"}}
 
@@ -198,6 +200,12 @@ def playbooks(cluster: Cluster, light_venv: Path, tmp_path: Path) -> Iterator[Pl
     control_path = Path(tempfile.mkdtemp(prefix="cp"))
     yield Playbooks(cluster, tmp_path, light_venv, control_path)
     shutil.rmtree(control_path, ignore_errors=True)
+
+
+def write_least_requirements(path: Path) -> None:
+    """Write the pins of an environment whose nodes are no clients: they measure with the simulated engine."""
+    light = (DATA / "requirements-light.txt").read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in light if not line.startswith(CLIENTS)))
 
 
 def make_model_directory(directory: Path) -> None:

@@ -21,13 +21,11 @@ from benchmark.fleet.rendezvous import READY_FILE
 from benchmark.records import ReadyNode
 from benchmark.rundir import ORDER
 from tests.hub_server import Hub, small_model
-from tests.integration.conftest import BIN, DATA, Done, Playbooks
+from tests.integration.conftest import BIN, Done, Playbooks, write_least_requirements
 from tests.integration.isolated_nodes import HOME, IsolatedNode, isolated_cluster, why_not
 from tests.integration.ssh_nodes import CHECKOUT, PORT, Cluster
 
-# Without what only a client of the hub or of servers needs, which is most of what there is to install.
 REQUIREMENTS = CHECKOUT / ".build" / "tests" / "requirements-airgap.txt"
-CLIENTS = ("aiohttp==", "huggingface_hub==")
 MODEL = "org/small"
 # The tasks of python_env and hf_cache.
 PROVIDE = (
@@ -51,8 +49,7 @@ def wheelhouse() -> Path:
     """What `make wheelhouse` makes, kept between runs of the tests; what is there already is not brought again."""
     directory = CHECKOUT / ".build" / "tests" / "wheelhouse"
     directory.mkdir(parents=True, exist_ok=True)
-    light = (DATA / "requirements-light.txt").read_text().splitlines(keepends=True)
-    REQUIREMENTS.write_text("".join(line for line in light if not line.startswith(CLIENTS)))
+    write_least_requirements(REQUIREMENTS)
     asked = [NODE_PYTHON, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
     version = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     # As a user calls it, with this very environment, which needs no making.

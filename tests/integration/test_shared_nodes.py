@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import UNCOMPILED, Playbooks, make_model_directory
+from tests.integration.conftest import UNCOMPILED, Playbooks, make_model_directory, write_least_requirements
 from tests.integration.faults.left_over import assert_nothing_runs
 from tests.integration.isolated_nodes import why_not
 from tests.integration.ssh_nodes import Cluster, loopback
@@ -58,6 +58,7 @@ def people(place: Path, accounts: tuple[str, str]) -> Iterator[tuple[Playbooks, 
     (place / "cluster").mkdir()
     cluster = Cluster(place / "cluster")
     make_model_directory(place / "model")
+    write_least_requirements(place / "requirements.txt")
     environments = place / "environments"
     environments.mkdir()
     environments.chmod(0o777)
@@ -72,6 +73,7 @@ def people(place: Path, accounts: tuple[str, str]) -> Iterator[tuple[Playbooks, 
                 "benchmark_work_dir": "~/runs",
                 "hf_cache_dir": "~/huggingface",
                 "python_env_python": "/usr/bin/python3",
+                "python_env_requirements": str(place / "requirements.txt"),
                 **UNCOMPILED,
             }
             directory = place / f"controller-of-{name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import TypeVar
@@ -42,7 +43,9 @@ def baseline_view(reported: Comparison | str) -> dict[str, object]:
     return {"words": f"{verdict_words(reported)} (from {reported.before}) {OF}", "heads": HEADS, "tables": tables}
 
 
+@functools.cache
 def _environment() -> Environment:
+    """Return the environment of the template, which is compiled once."""
     text = environment(TEMPLATES)
     jinja = Environment(
         loader=FileSystemLoader(TEMPLATES),

@@ -16,7 +16,7 @@ from benchmark.cluster.report import sections
 from benchmark.cluster.report.amounts import amount, median
 from benchmark.cluster.report.curves import curved
 from benchmark.cluster.report.distributions import distributions
-from benchmark.cluster.report.headline import advice, finding_words, verdict_words
+from benchmark.cluster.report.headline import advice, verdict_words
 from benchmark.cluster.report.parts import NodeGroup, node_groups
 from benchmark.cluster.report.probing import probing
 from benchmark.cluster.report.probing import tiles as probe_tiles
@@ -46,9 +46,8 @@ def render_report(gathered: Gathered, run_dir: Path, against_baseline: Compariso
     counted = [node for node in nodes if node.counted]
     known = histories(run_dir)
     lost = {node for node, _ in losers(result.nodes)}
-    jinja = page_environment()
-    jinja.filters |= {"finding": finding_words, "missed": sections.failed_checks}
-    return jinja.get_template("report.html.j2").render(
+    template = page_environment().get_template("report.html.j2")
+    return template.render(
         **view(result, run),
         version=__version__,
         css=style_sheet(),

@@ -6,6 +6,7 @@ expression of a template can forget to. A page has no script, and its policy let
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -13,13 +14,16 @@ from markupsafe import Markup
 
 from benchmark.cluster.names import some
 from benchmark.cluster.report.amounts import amount, share
+from benchmark.cluster.report.headline import finding_words
+from benchmark.cluster.report.sections import failed_checks
 from benchmark.text import clean, environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
+@functools.cache
 def page_environment() -> Environment:
-    """Return the environment of the pages' templates, with what all pages use."""
+    """Return the environment of the pages' templates, which compiles each once."""
     jinja = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
@@ -30,7 +34,7 @@ def page_environment() -> Environment:
     )
     text = environment(TEMPLATES)
     jinja.filters |= {"moment": text.filters["moment"], "rouge": text.filters["rouge"]}
-    jinja.filters |= {"some": some, "amount": amount, "share": share}
+    jinja.filters |= {"some": some, "amount": amount, "share": share, "finding": finding_words, "missed": failed_checks}
     return jinja
 
 

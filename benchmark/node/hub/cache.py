@@ -42,7 +42,7 @@ READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 class File(BaseModel):
     """One file of a snapshot."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     etag: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$", description="name of the blob: its hash")]
     size: Annotated[int, Field(ge=0, description="bytes")]
@@ -54,7 +54,7 @@ class File(BaseModel):
 class Manifest(BaseModel):
     """What a snapshot consists of."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     repository: Annotated[str, Field(description="its id at the hub")]
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]

@@ -36,7 +36,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class PreparedRecord(BaseModel):
     """What a prepared file was made from; written after it, so that a file without a sound one does not count."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     sha256: Annotated[Sha256, Field(description="of the prepared file's bytes")]
     prompts: Annotated[int, Field(ge=1)]
