@@ -343,7 +343,7 @@ class Settings(EngineSettings):
         "~/.local/share/llm-benchmark/venv",
         description=(
             "the virtual environment on the node; those of other packages lie beside it (venv-<hash>). With "
-            "python_env_manage false: the directory of the environment that exists, with bin/python3 in it"
+            "python_env_manage false: the one that exists, with bin/python3 in it"
         ),
     )
     python_env_code_dir: NonEmpty = Field(
