@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from benchmark.node.environments import MARK
 from tests.integration.ssh_nodes import CHECKOUT, Cluster, loopback
 
 BIN = Path(sys.executable).parent
@@ -184,7 +185,7 @@ def provide(venv: Path, cluster: Cluster, directory: Path, variables: dict[str, 
     venv.parent.mkdir(parents=True, exist_ok=True)
     with venv.with_name(f"{venv.name}.tests").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if (venv / ".llm-benchmark").exists():
+        if (venv / MARK).exists():
             return
         control_path = Path(tempfile.mkdtemp(prefix="cp"))
         make_model_directory(directory / "model")
@@ -200,6 +201,15 @@ def playbooks(cluster: Cluster, light_venv: Path, tmp_path: Path) -> Iterator[Pl
     control_path = Path(tempfile.mkdtemp(prefix="cp"))
     yield Playbooks(cluster, tmp_path, light_venv, control_path)
     shutil.rmtree(control_path, ignore_errors=True)
+
+
+def copy_environment(venv: Path, place: Path) -> None:
+    """Copy an environment by further names of its files. Runs lock its marks: those are the copy's own."""
+
+    def copy(source: str, target: str) -> None:
+        (shutil.copy2 if Path(source).name == MARK else os.link)(source, target)
+
+    shutil.copytree(venv, place, symlinks=True, copy_function=copy)
 
 
 def write_least_requirements(path: Path) -> None:

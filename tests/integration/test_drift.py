@@ -1,18 +1,16 @@
 """Two nodes that should be alike and are not: one has another package. Told, or stopped before anything is measured."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Playbooks
+from tests.integration.conftest import Playbooks, copy_environment
 
 
 def with_another_version(venv: Path, place: Path) -> Path:
     """Copy an environment to `place`, and let one package there be of another version."""
-    shutil.copytree(venv, place, symlinks=True, copy_function=os.link)
+    copy_environment(venv, place)
     (metadata,) = place.glob("lib/python3*/site-packages/huggingface_hub-*.dist-info/METADATA")
     text = metadata.read_text().replace("\nVersion: 2.4.0\n", "\nVersion: 2.3.0\n")
     metadata.unlink()  # it is a link to the other one's

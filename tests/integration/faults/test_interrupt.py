@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +18,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from tests.integration.conftest import DATA, Playbooks
+from tests.integration.conftest import DATA, Playbooks, copy_environment
 from tests.integration.faults.left_over import assert_nothing_runs, processes_of
 
 
@@ -133,7 +132,7 @@ def test_before_anything_is_measured_nothing_is_left(long_run: Playbooks) -> Non
 def test_an_installation_ends_with_its_playbook(playbooks: Playbooks) -> None:
     # Made already, so that pip is at work at once; of other pins, so that it is; and its index never says a word.
     ready_made = playbooks.directory / "nodes" / "jw2" / "venv"
-    shutil.copytree(playbooks.venv, ready_made, symlinks=True, copy_function=os.link)
+    copy_environment(playbooks.venv, ready_made)
     (ready_made / ".llm-benchmark").unlink()
     pins = playbooks.directory / "pins.txt"
     pins.write_text("no-such-package==1.0\n")
