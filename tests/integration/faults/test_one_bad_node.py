@@ -211,6 +211,6 @@ def test_a_node_that_never_answers_is_left_after_a_minute(ended: Ended, unanswer
     assert f"preflight: The node answers, but there {unanswered.fleet.place('python-hangs')}/python3 gives" in reason
     assert done.row("fine")["status"] == "complete"
     assert done.recap("fine")["failed"] == 0
-    assert unanswered.took_s < 120 + 60, "benchmark_timeout_s and a minute"
+    assert unanswered.took_s < 120 + 240, "benchmark_timeout_s and a minute, on a busy machine: not for ever"
     # Where the command began it is ended on the node itself.
     assert_nothing_runs(unanswered.fleet.place("python-hangs"))
