@@ -42,10 +42,20 @@ GGUF = "gguf==0.19.0"
 pytestmark = pytest.mark.timeout(3600)
 
 
+def make_model(directory: Path) -> None:
+    """Make a tiny Llama with heads of 32, the smallest that vLLM's attention on the CPU takes."""
+    from transformers import AutoConfig, LlamaForCausalLM
+
+    make_tiny_model(directory)
+    config = AutoConfig.from_pretrained(directory)
+    config.head_dim = 32
+    LlamaForCausalLM(config).save_pretrained(directory)
+
+
 @pytest.fixture
 def real(cluster: Cluster, tmp_path: Path) -> Iterator[Playbooks]:
     """The playbooks on two nodes that have the tests' own environment, and vLLM by the role."""
-    make_tiny_model(tmp_path / "model")
+    make_model(tmp_path / "model")
     control_path = Path(tempfile.mkdtemp(prefix="cp"))
     made = Playbooks(cluster, tmp_path, Path(sys.prefix), control_path)
     made.variables = {
