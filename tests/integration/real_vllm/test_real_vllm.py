@@ -131,9 +131,9 @@ def test_quick_on_two_nodes_which_agree(real: Playbooks) -> None:
     for node in ("jw2", "jw3"):
         reported = assert_served(done, real.directory / "model", node)
         assert reported["metrics"]["output_tokens"] == 20 * 64
-        assert reported["metrics"]["tpot_ms"]["p50"] > 0
+        assert reported["metrics"]["latency_ms"]["p50"] > 0
     assert done.cluster["counted"] == 2
-    assert [one for one in done.cluster["verdict"]["checks"] if "agree" in json.dumps(one) and not one["passed"]] == []
+    assert "2 of 2 like nodes give the same greedy tokens" in " ".join(done.summary.split())
     assert_nothing_runs(real.directory)
 
 
