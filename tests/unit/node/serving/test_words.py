@@ -116,3 +116,12 @@ def test_words_are_always_one_short_line(body: bytes) -> None:
     words = body_words(body)
     assert len(words) <= MAX_SHOWN
     assert "\n" not in words
+
+
+def test_a_warning_that_names_an_error_is_no_cause() -> None:
+    warning = (
+        "(APIServer pid=1) WARNING 11-28 22:31:02 [a.py:255] This can cause `OSError: [Errno 24] Too many open files`."
+    )
+    error = "(Worker pid=2) ERROR 11-28 22:31:44 [b.py:1063] RuntimeError: Unsupported CPU attention: head_dim=16"
+    assert causes([warning, error]) == [error]
+    assert causes([warning]) == [warning]
