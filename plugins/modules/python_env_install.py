@@ -60,6 +60,8 @@ options:
 """
 
 MARKER = ".llm-benchmark"
+# What becomes the marker once the environment is complete.
+BEGUN = ".llm-benchmark.part"
 # Of a fingerprint, in the names of directories.
 SHORT = 12
 # So many environments, and so many wheels of our own in each, are kept: others are removed, unless a run uses them or
@@ -247,7 +249,7 @@ def requirements_without_torch(text: str) -> tuple[list[str], str]:
 
 def kept(base: Path) -> list[Path]:
     """Return the directories of the environments that lie beside each other, as roles/python_env/files look at them."""
-    return [base, *sorted(base.parent.glob(f"{base.name}-{'?' * SHORT}"))]
+    return [base, *sorted(base.parent.glob(f"{base.name}-{'[0-9a-f]' * SHORT}"))]
 
 
 def find(base: Path, fingerprint: str) -> Path | None:
@@ -303,12 +305,17 @@ def install(directory: Path, parameters: dict[str, Any], progress: Progress | No
     interpreter = str(Path(parameters["python"]).expanduser())
     python = directory / "bin" / "python"
     have = installed_wheels(directory)
-    (directory / MARKER).unlink(missing_ok=True)
     # What did not come from a wheelhouse as a whole could hold anything: with one, such an environment is made anew.
-    if not works(python, interpreter) or (parameters["wheels_dir"] and not have):
+    anew = not works(python, interpreter) or bool(parameters["wheels_dir"] and not have)
+    refuse_others(directory, anew, parameters["settings"])
+    begin(directory)
+    (directory / MARKER).unlink(missing_ok=True)
+    if anew:
         shutil.rmtree(directory, ignore_errors=True)
+        begin(directory)
         have = begin_from_another(directory, interpreter, parameters) if parameters["wheels_dir"] else []
         if not have:
+            begin(directory)
             if progress:
                 progress.show("making the virtual environment")
             run([interpreter, "-m", "venv", str(directory)], parameters["timeout_s"], parameters["settings"])
@@ -321,9 +328,30 @@ def install(directory: Path, parameters: dict[str, Any], progress: Progress | No
     mark(directory, parameters["fingerprint"])
 
 
+def refuse_others(directory: Path, anew: bool, settings: str) -> None:
+    """Raise InstallError where a directory was neither made nor begun here, and would be removed, or is no environment.
+
+    It may be somebody's home directory, or an environment that another program made.
+    """
+    ours = (directory / MARKER).exists() or (directory / BEGUN).exists()
+    if ours or not directory.is_dir() or not any(directory.iterdir()):
+        return
+    if anew or not (directory / "pyvenv.cfg").exists():
+        raise InstallError(
+            f"{directory} exists, and was not made by the benchmark: it is left alone. Set {settings}_dir to a "
+            f"directory of its own, remove it if nobody needs it, or set {settings}_manage: false to measure with it."
+        )
+
+
+def begin(directory: Path) -> None:
+    """Make the directory of an environment and mark it as begun here."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / BEGUN).touch()
+
+
 def mark(directory: Path, fingerprint: str) -> None:
     """Mark an environment as complete."""
-    beside = directory / (MARKER + ".part")
+    beside = directory / BEGUN
     beside.write_text(f"{fingerprint}\n{installed_sum(directory)}\n")
     beside.replace(directory / MARKER)
 
@@ -340,7 +368,7 @@ def begin_from_another(directory: Path, interpreter: str, parameters: dict[str, 
             continue
         try:
             unmarked = shutil.ignore_patterns(MARKER + "*")
-            shutil.copytree(other, directory, symlinks=True, copy_function=os.link, ignore=unmarked)
+            shutil.copytree(other, directory, symlinks=True, copy_function=os.link, ignore=unmarked, dirs_exist_ok=True)
         except (OSError, shutil.Error):  # no further names on this file system
             shutil.rmtree(directory, ignore_errors=True)
             return []

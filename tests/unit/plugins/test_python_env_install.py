@@ -174,6 +174,48 @@ def test_one_that_a_run_uses_is_not_made_anew_under_it(tmp_path: Path) -> None:
             install.place_for(tmp_path / "venv", "a" * 64)
 
 
+PLAIN = {"python": sys.executable, "wheels_dir": "", "settings": "python_env", "timeout_s": 60, "requirements": ""}
+
+
+@pytest.mark.parametrize(
+    "names", [["thesis.tex"], ["bin/python3", "conda-meta/x"], ["pyvenv.cfg", "bin/uv"], [".bashrc"]]
+)
+def test_what_others_made_is_never_removed(names: list[str], tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    with pytest.raises(install.InstallError, match=r"left alone\. Set python_env_dir to a directory of its own"):
+        install.install(tmp_path, PLAIN)
+    assert all((tmp_path / name).exists() for name in names)
+
+
+def test_python_without_pyvenv_is_not_installed_into(tmp_path: Path) -> None:
+    # As /usr, or conda's: one that works, and belongs to others.
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    with pytest.raises(install.InstallError, match="python_env_manage: false"):
+        install.install(tmp_path, PLAIN)
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_one_that_was_begun_is_made_anew(marked: bool, tmp_path: Path) -> None:
+    directory = tmp_path / "venv"
+    install.begin(directory)
+    if marked:
+        environment(directory, "a" * 64)
+    (directory / "bin").mkdir(exist_ok=True)
+    (directory / "bin" / "python").unlink(missing_ok=True)
+    with pytest.raises(install.InstallError, match="/nowhere/python"):
+        install.install(directory, {**PLAIN, "python": "/nowhere/python"})
+    assert [one.name for one in directory.iterdir()] == [install.BEGUN], "so that the next try goes on"
+
+
+def test_a_neighbour_with_a_name_as_long_is_left_alone(tmp_path: Path) -> None:
+    (made,) = kept_at(tmp_path / "venv", "a" * 64)
+    (tmp_path / "venv-experiments1").mkdir()
+    assert install.kept(tmp_path / "venv") == [made]
+
+
 def test_how_far_pip_is_stands_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / ".venv.progress"
     progress = install.Progress(path)
