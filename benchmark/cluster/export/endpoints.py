@@ -26,6 +26,8 @@ from benchmark.settings import is_directory_path
 SHORT_NAME = 20
 PERCENTILES = {"50": "p50", "90": "p90", "95": "p95", "99": "p99"}
 TIMES = {"ttft": "ttft_ms", "tpot": "tpot_ms", "latency": "latency_ms"}
+# MLCommons' own names for models that it measures, by their makers' ids on the hub.
+MODELS = {"meta-llama/Llama-3.1-8B-Instruct": "llama3_1-8b", "deepseek-ai/DeepSeek-R1": "deepseek-r1"}
 NS_PER_MS = 1_000_000
 OTHER_LOAD = (
     "the format has points of a fixed number of queries in flight, and this run was asked for something else. A "
@@ -89,6 +91,8 @@ def curves_of(gathered: Gathered) -> tuple[list[Curve], list[str]]:
 
 def model_directory(model: ModelFacts) -> str:
     """Return the name of the model's directory, which MLCommons' checker compares with the model's name."""
+    if known := MODELS.get(hub_name(model.name)):
+        return known
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", hub_name(model.name).rpartition("/")[2]).strip("_")[:64]
     return name or "model"
 
@@ -138,8 +142,11 @@ def point(curve: Curve, in_flight: int, answers: SystemFile | None) -> Content:
     if measured.dataset is not None:
         content |= {"dataset": measured.dataset.name, "dataset_name": measured.dataset.name}
         content["dataset_type"] = "Performance"
+    if warmup := _warmup(measured):
+        content["warmup"] = warmup
     metrics = curve.points[in_flight].metrics
-    if metrics and metrics.queries.completed:
+    # Not every engine counts them.
+    if metrics and metrics.queries.completed and metrics.input_tokens:
         content["input_token_average"] = metrics.input_tokens / metrics.queries.completed
     return content
 
@@ -190,6 +197,21 @@ def notes(measured: Measurement) -> list[str]:
             f"{metrics.queries.completed} answers are too few for {needed}: in brackets what 99 % confidence needs."
         )
     return found
+
+
+def _warmup(result: NodeResult) -> Content | None:
+    """Return how the engine was warmed up before the first point; None where it was not seen."""
+    taken_s = result.stages_s.get("warm-up")
+    if not result.warmup or taken_s is None or result.dataset is None:
+        return None
+    return {
+        "duration_s": taken_s,
+        # A run in which one of them failed ends there.
+        "requests_issued": result.warmup,
+        "requests_completed": result.warmup,
+        "data_source": f"the first prompts of {result.dataset.name}",
+        "concurrency": 1,
+    }
 
 
 def _node_type(seen: Environment, answers: SystemFile | None, framework: str, other: str) -> Content:

@@ -120,6 +120,19 @@ def test_what_nobody_sees_comes_from_system_yml(swept: Path, capsys: pytest.Capt
     assert "network cards" not in capsys.readouterr().out
 
 
+def test_a_point_says_how_it_was_warmed_up(tmp_path: Path) -> None:
+    resolved = sweeping(benchmark_model="meta-llama/Llama-3.1-8B-Instruct")
+    run_dir = make_run(tmp_path / RUN_ID, {"jw2": resolved})
+    write_sweep(run_dir, "jw2", resolved, steps(), warmup=3, stages_s={"warm-up": 4.5}, **ON_TWO)
+    point = read(export(run_dir) / "jw2" / "llama3_1-8b" / "r4" / "point.yaml")
+    warmup = point["warmup"]
+    assert warmup.pop("data_source")
+    assert warmup == {"duration_s": 4.5, "requests_issued": 3, "requests_completed": 3, "concurrency": 1}
+    assert point["link_to_model"].startswith("https://huggingface.co/meta-llama/Llama-3.1-8B-Instruct/tree/")
+    # The simulated engine counts no tokens of prompts.
+    assert "input_token_average" not in point
+
+
 def test_one_load_is_one_point(tmp_path: Path) -> None:
     resolved = asked(3, profile={"engine": "simulated", "engine_options": {}, "fallback_engine": "", "limits": []})
     run_dir = make_run(tmp_path / RUN_ID, {"jw2": resolved})
