@@ -151,14 +151,15 @@ def point(curve: Curve, in_flight: int, answers: SystemFile | None) -> Content:
     return content
 
 
-def system_desc(curve: Curve, in_flight: int, answers: SystemFile | None, submitter: str) -> Content:
+def system_desc(curve: Curve, in_flight: int, answers: SystemFile | None) -> Content:
     """Return system_desc.json: what the run saw of the node, and what `answers` say of it."""
     seen = curve.environment
     gpus = f"{len(seen.gpus)}x {seen.gpus[0].name}" if seen.gpus else seen.cpu
     framework, other = software(curve.result, seen)
     metrics, most = curve.points[in_flight].metrics, curve.most_tokens_per_s
     content: Content = {
-        "submitter_org_names": submitter,
+        # The viewer shows it beside each curve, and has no other place that is always seen.
+        "submitter_org_names": DISCLAIMER,
         "submission_id": curve.result.run_id,
         "system_name": f"{answers.system_name if answers else gpus} ({curve.node})",
         "shortened_system_name": curve.short,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,10 @@ from benchmark.text import clean
 
 # In the place of an organization: nobody submits this.
 NOBODY = "unverified"
+NOT_OFFICIAL = (
+    'mlperf-viz calls whatever it is given "Official" and "verified by MLCommons", and a tree cannot say otherwise: it '
+    "is not true of this one. Each curve's organization says so; do not pass its charts on without that."
+)
 NOT_KNOWN = (
     "No program sees the memory's modules, network cards, file system and availability, which MLCommons' checker asks "
     "for: --system FILE gives them. mlperf-viz needs none of them."
@@ -38,16 +41,18 @@ def write_endpoints(output: Path, gathered: Gathered, system: Path | None) -> li
         top = root / NOBODY / gathered.run.run_id
         _write(top / "README.md", _readme(gathered, said))
         for curve in curves:
-            directory = top / "results" / _file_name(curve.node) / model_directory(curve.model)
+            # A node already has a directory of its name in the run.
+            directory = top / "results" / curve.node / model_directory(curve.model)
             for in_flight, measured in curve.points.items():
                 to = directory / f"r{in_flight}"
                 _write(to / "point.yaml", yaml.safe_dump(point(curve, in_flight, answers), sort_keys=False))
                 _write(to / "result_summary.json", _json(result_summary(measured)))
-                _write(to / "system_desc.json", _json(system_desc(curve, in_flight, answers, NOBODY)))
+                _write(to / "system_desc.json", _json(system_desc(curve, in_flight, answers)))
     points = sum(len(curve.points) for curve in curves)
     return [
         f"{output}: points {points}, nodes {len(curves)}; {DISCLAIMER}.",
         *map(clean, said),
+        NOT_OFFICIAL,
         *([] if answers else [NOT_KNOWN]),
     ]
 
@@ -71,13 +76,11 @@ def _readme(gathered: Gathered, said: list[str]) -> str:
         f"{gathered.result.profile}.",
         "Each node is a system; N in `rN` is how many queries were in flight on it. Rates are over all answers, from "
         "the first query to the last token.",
+        "",
+        NOT_OFFICIAL,
         *(["", *(f"- {clean(sentence)}" for sentence in said)] if said else []),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _file_name(node: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", node)
 
 
 def _write(path: Path, text: str) -> None:

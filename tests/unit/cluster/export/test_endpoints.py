@@ -53,6 +53,7 @@ def test_each_node_is_a_system_with_its_points(swept: Path, capsys: pytest.Captu
     assert "points 10, nodes 2" in said
     assert "jw4: left out" in said
     assert "network cards" in said
+    assert "it is not true of this one" in " ".join(said.split())
     for node, service_s in (("jw2", 2.0), ("jw3", 2.2)):
         for users in LADDER:
             directory = results / node / "Llama_3_1" / f"r{users * GPUS}"
@@ -84,6 +85,7 @@ def test_every_file_says_that_it_is_no_submission(swept: Path) -> None:
 
 def test_a_system_has_what_was_seen_and_nothing_else(swept: Path) -> None:
     of_points = [read(path) for path in sorted(export(swept).glob("jw2/*/*/system_desc.json"))]
+    assert of_points[0]["submitter_org_names"] == DISCLAIMER
     (node,) = of_points[0]["node_types"]
     assert node["host_processor_vcpu_count"] == HOST.cpu_count
     assert node["accelerator_info"] == [
