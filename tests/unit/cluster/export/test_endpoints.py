@@ -135,6 +135,15 @@ def test_a_point_says_how_it_was_warmed_up(tmp_path: Path) -> None:
     assert "input_token_average" not in point
 
 
+def test_steps_of_a_node_that_broke_are_kept(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / RUN_ID, {"jw2": sweeping()})
+    few = {users: samples for users, samples in steps().items() if users <= 2}
+    broken = {"status": "failed", "stage": "measuring", "error": "CUDA error"}
+    write_sweep(run_dir, "jw2", sweeping(), few, ended="", **broken, **ON_TWO)
+    assert not gather(run_dir).result.counted
+    assert {path.name for path in export(run_dir).glob("jw2/*/*")} == {"r2", "r4"}
+
+
 def test_one_load_is_one_point(tmp_path: Path) -> None:
     resolved = asked(3, profile={"engine": "simulated", "engine_options": {}, "fallback_engine": "", "limits": []})
     run_dir = make_run(tmp_path / RUN_ID, {"jw2": resolved})
