@@ -54,7 +54,7 @@ COMMANDS = {
     ),
     "baseline": ("benchmark.commands.baseline", "set the run that later ones are held against"),
     "prune": ("benchmark.commands.prune", "remove old runs from the results directory, once it was shown which"),
-    "export": ("benchmark.commands.export", "a run's nodes or samples as CSV, Parquet, Prometheus or Markdown"),
+    "export": ("benchmark.commands.export", "a run as CSV, Parquet, Prometheus, Markdown, or for MLCommons' viewer"),
     "submission": ("benchmark.commands.submission", "the tree that MLCommons' submission checker reads"),
     "schema": ("benchmark.commands.schema", "write the JSON schemas of every file that a run holds"),
     "ci": ("benchmark.commands.ci", "run the playbook for a CI system: JUnit, Markdown, an exit code by policy"),

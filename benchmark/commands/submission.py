@@ -12,7 +12,7 @@ from benchmark.cluster.submission.parts import gather_parts
 from benchmark.cluster.submission.rules import DIVISIONS, ROUND, check_submitter
 from benchmark.cluster.submission.system_file import read_system, write_template
 from benchmark.cluster.submission.systems import host_interconnect
-from benchmark.cluster.submission.tree import write_tree
+from benchmark.cluster.submission.tree import check_new, write_tree
 from benchmark.commands import where
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError
 from benchmark.text import clean
@@ -42,8 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Write the tree and print what is missing. Raises InputError."""
     check_submitter(arguments.submitter, "--submitter")
-    if arguments.output.exists() or arguments.output.is_symlink():
-        raise InputError(f"--output: {arguments.output} exists already; name a new directory.")
+    check_new(arguments.output)
     submission = gather_parts([where.run_dir(arguments, run) for run in arguments.runs], arguments.node)
     seen = submission.parts(submission.nodes[0])[0].environment
     if not arguments.system.exists():

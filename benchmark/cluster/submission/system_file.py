@@ -57,6 +57,12 @@ class SystemFile(BaseModel):
     system_type_detail: Optional = ""
     hw_notes: Optional = Field("", description="what else a reader has to know of the hardware")
     sw_notes: Optional = Field("", description="and of the software")
+    filesystem: Optional = Field("", description="that models are read from, such as ext4; for export alone")
+    availability_url: Optional = Field("", description="where an available system can be had; for export alone")
+    target_availability_date: Optional = Field("", description="of a preview, such as 2027-01-31; for export alone")
+    endpoints_division: Annotated[
+        Literal["", "Standardized", "Serviced", "RDI"], BeforeValidator(lambda value: "" if value is None else value)
+    ] = Field("", description="Standardized, Serviced or RDI; for export alone")
     system_id: Optional = Field(
         "", description="the name of the system's directory and file; empty: made from system_name"
     )

@@ -7,7 +7,7 @@ from benchmark.cluster.submission.parts import Part
 from benchmark.cluster.submission.rules import Division
 from benchmark.cluster.submission.system_file import SystemFile
 from benchmark.provisioned import ENGINES
-from benchmark.records import Environment
+from benchmark.records import Environment, NodeResult
 
 NONE = "N/A"
 # Versions that make up the framework, by engine; what else is installed is the other software.
@@ -25,7 +25,7 @@ def system_description(
     """Return the fields. `system_type` is "datacenter", "edge" or "datacenter,edge"."""
     seen = part.environment
     gpu = seen.gpus[0] if seen.gpus else None
-    framework, other = _software(part)
+    framework, other = software(part.result, part.environment)
     notes = [answers.sw_notes, _what_answered(part), f"{DISCLAIMER}."]
     fields: dict[str, str | int] = {
         "division": division,
@@ -39,10 +39,10 @@ def system_description(
         "host_processor_model_name": seen.cpu,
         "host_processors_per_node": answers.host_processors_per_node,
         "host_processor_core_count": answers.host_processor_core_count,
-        "host_memory_capacity": _gib(seen.memory_mib),
+        "host_memory_capacity": gib(seen.memory_mib),
         "accelerators_per_node": len(seen.gpus) or "0",  # the number would pass for no answer
         "accelerator_model_name": gpu.name if gpu else NONE,
-        "accelerator_memory_capacity": _gib(gpu.memory_mib) if gpu else NONE,
+        "accelerator_memory_capacity": gib(gpu.memory_mib) if gpu else NONE,
         "accelerator_frequency": f"{gpu.sm_clock_max_mhz} MHz" if gpu and gpu.sm_clock_max_mhz else "",
         "accelerator_host_interconnect": answers.accelerator_host_interconnect or host_interconnect(seen) or NONE,
         "accelerator_interconnect": answers.accelerator_interconnect or NONE,
@@ -78,13 +78,14 @@ def host_interconnect(seen: Environment) -> str:
     return f"PCIe Gen{gpu.pcie_generation_max} x{gpu.pcie_width or gpu.pcie_width_max}"
 
 
-def _gib(mib: int) -> str:
+def gib(mib: int) -> str:
+    """Return a memory's size for people."""
     return f"{round(mib / 1024)} GiB"
 
 
-def _software(part: Part) -> tuple[str, str]:
-    seen = part.environment
-    engine = part.result.resolved.profile.engine
+def software(result: NodeResult, seen: Environment) -> tuple[str, str]:
+    """Return what answered, and what else was installed, each with its version."""
+    engine = result.resolved.profile.engine
     packages = seen.server_packages or seen.packages
     chosen = [name for name in FRAMEWORKS.get(engine, ()) if name in packages]
     framework = ", ".join(f"{name} {packages[name]}" for name in chosen)
@@ -96,7 +97,7 @@ def _software(part: Part) -> tuple[str, str]:
         f"CUDA {seen.cuda}" if seen.cuda else "",
         f"Python {seen.python}",
         f"Linux {seen.kernel}" if seen.kernel else "",
-        f"LoadGen {part.result.loadgen.version}" if part.result.loadgen else "",
+        f"LoadGen {result.loadgen.version}" if result.loadgen else "",
     ]
     return framework or f"the {engine} engine", ", ".join([*(one for one in machine if one), *rest])
 

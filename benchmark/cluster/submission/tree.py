@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,19 @@ from benchmark.loadgen_log import ACCURACY, ANSWERS, DETAIL, SUMMARY
 USER_CONF = "user.conf"
 
 
-def write_tree(output: Path, submission: Submission, answers: SystemFile, division: Division, submitter: str) -> Path:
-    """Write the tree at `output`, which must not exist, and return it. Raises InputError where that cannot be."""
+def check_new(output: Path) -> None:
+    """Raise InputError where there is something of this name."""
     if output.exists() or output.is_symlink():
         raise InputError(f"--output: {output} exists already; name a new directory.")
+
+
+@contextmanager
+def new_tree(output: Path) -> Iterator[Path]:
+    """Give a directory beside `output`, which becomes `output` where the block ends well and is removed where not.
+
+    Raises InputError where `output` exists or cannot be written.
+    """
+    check_new(output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
@@ -34,12 +44,18 @@ def write_tree(output: Path, submission: Submission, answers: SystemFile, divisi
         raise InputError(f"--output: {output} cannot be written: {error.strerror}.") from error
     try:
         beside.chmod(0o755)
-        _fill(beside / division / submitter, submission, answers, division, submitter)
+        yield beside
         beside.rename(output)
     except OSError as error:
         raise InputError(f"{error.filename or output}: {error.strerror}; nothing was written to {output}.") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_tree(output: Path, submission: Submission, answers: SystemFile, division: Division, submitter: str) -> Path:
+    """Write the tree at `output`, which must not exist, and return it. Raises InputError where that cannot be."""
+    with new_tree(output) as root:
+        _fill(root / division / submitter, submission, answers, division, submitter)
     return output
 
 
