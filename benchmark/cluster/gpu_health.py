@@ -118,8 +118,11 @@ def judge(listing: Listing, status: str, on_pci: Sequence[str], wanted: Wanted) 
 
 
 def _none_listed(said: str) -> str:
+    # As a shell says it, and as `timeout` does.
+    missing = any(words in said for words in ("not found", "No such file or directory"))
+    why = "there is no nvidia-smi on its PATH" if missing else f"nvidia-smi failed ({said or 'it said nothing'})"
     return (
-        f"No GPU is visible: nvidia-smi failed ({said or 'it said nothing'}). Install or load the NVIDIA driver, or "
+        f"No GPU is visible: {why}. Install or load the NVIDIA driver, or "
         "restart the node where a GPU is lost; to measure the CPU instead, set benchmark_device: cpu."
     )
 

@@ -180,8 +180,14 @@ def point_of(load: float, measured: Sequence[Measurement]) -> CurvePoint:
         tpot_p99_ms=tpot.p99 if tpot else None,
         tokens_per_joule=per_joule(joules, [metrics for _, metrics in energies])["tokens_per_joule"],
         confident=latency is not None and "p99" not in latency.insufficient,
-        valid=all(one.result.verdict is not None and one.result.verdict.valid for one in measured),
+        valid=all(map(_holds, measured)),
     )
+
+
+def _holds(one: Measurement) -> bool:
+    """Return whether all checks of a step hold; that a later step was interrupted takes nothing from it."""
+    verdict = one.result.verdict
+    return verdict is not None and all(check.passed for check in verdict.checks)
 
 
 def _rate(measured: Sequence[Measurement], name: str) -> float | None:

@@ -83,7 +83,7 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
             return
         before = self._reasons.setdefault(node, [])
         if any(" ".join(shown.split()) in " ".join(reason.split()) for shown in before):
-            self._failed(result, "Why is said above.")
+            self._failed(result, "See the reason above.")
         elif "stage" in result.result or result.task.action in recap.FAIL:
             before.append(reason)
             # In the words as they are: as YAML, quotes and breaks of lines would be added to them.

@@ -80,7 +80,7 @@ def notes_of(curve: Curve) -> list[str]:
     if any(not point.confident for point in curve.points):
         notes.append("* of fewer than 662 samples: its P99 is without confidence")
     if any(not point.valid for point in curve.points):
-        notes.append("! not every node is valid in it")
+        notes.append("! not valid: a check failed in it")
     if len({point.nodes for point in curve.points}) > 1:
         notes.append("~ not all nodes measured it: the others had ended before")
     return notes
@@ -111,10 +111,14 @@ def at_step(sweep: Curves, step: float) -> str:
 
 def _knee(sweep: Curves, curve: Curve) -> str:
     most = f"{figure(curve.most_tokens_per_s_per_gpu)} tokens/s per GPU at most"
+    if len(curve.points) == 1:
+        return f"not known: one step alone was measured, with {most.removesuffix(' at most')}"
+    if curve.knee is None and sweep.by == "concurrency":
+        return f"not reached: tokens/s still grew; {most}"
     if curve.enough is not None:
         most += f", nearly reached with {at_step(sweep, curve.enough)}"
     if curve.knee is None:
-        return most if sweep.by == "rate" else f"not reached: tokens/s still grew; {most}"
+        return most
     return f"queries wait for each other from {at_step(sweep, curve.knee)} on; {most}"
 
 

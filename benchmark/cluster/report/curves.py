@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from benchmark.cluster.render.curve_table import lines_of, marked_steps, notes_of
+from benchmark.cluster.render.curve_table import MOST_ALONE, lines_of, marked_steps, notes_of
 from benchmark.cluster.report.amounts import amount, tick
 from benchmark.cluster.report.drawing import COLOURS, DASHES, SERIES, Canvas, Margins, brief, series
 from benchmark.cluster.report.parts import Chart, NodeGroup, Table
@@ -46,7 +46,30 @@ def curved(like: NodeGroup, sweep: Curves | None) -> Curved | None:
         narrow=_draw(f"curves-{like.number}-narrow", NARROW, like, sweep, nodes, words),
         tables=[_by_node(sweep, nodes, name, what) for name, what in _FIGURES],
     )
-    return Curved(like, chart, _table(sweep, together), notes_of(together), lines_of(sweep, together))
+    return Curved(
+        like, chart, _table(sweep, together, "The nodes together"), notes_of(together), lines_of(sweep, together)
+    )
+
+
+@dataclass(frozen=True)
+class Uncounted:
+    """The steps that a node completed which does not count, as a table and in sentences."""
+
+    node: str
+    table: Table
+    notes: Sequence[str]
+    lines: Sequence[tuple[str, str]]
+
+
+def uncounted(sweep: Curves | None) -> list[Uncounted]:
+    """Return what the page shows of nodes that measured steps and do not count; of many the first."""
+    if sweep is None:
+        return []
+    curves = [one for one in sweep.curves if one.group is None]
+    return [
+        Uncounted(one.of, _table(sweep, one, f"Steps of {one.of}"), notes_of(one), lines_of(sweep, one))
+        for one in curves[:MOST_ALONE]
+    ]
 
 
 _FIGURES = (
@@ -101,7 +124,7 @@ def _draw(name: str, width: int, like: NodeGroup, sweep: Curves, nodes: Sequence
         return canvas.svg(words)
 
 
-def _table(sweep: Curves, curve: Curve) -> Table:
+def _table(sweep: Curves, curve: Curve, caption: str) -> Table:
     heads = ("in flight" if sweep.by == "concurrency" else "of a burst", "nodes", "tokens/s of a GPU", "of a user")
     times = ("P50 TTFT ms", "P99", "P50 TPOT ms", "P99", "P50 latency ms", "P99", "tokens/J")
     rows = [
@@ -114,7 +137,7 @@ def _table(sweep: Curves, curve: Curve) -> Table:
         )
         for step, point in zip(marked_steps(sweep, curve), curve.points, strict=True)
     ]
-    return Table("The nodes together", (*heads, *times), rows)
+    return Table(caption, (*heads, *times), rows)
 
 
 def _by_node(sweep: Curves, nodes: Sequence[Curve], name: str, what: str) -> Table:

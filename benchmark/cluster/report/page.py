@@ -14,7 +14,7 @@ from benchmark.cluster.render.stability import beside
 from benchmark.cluster.render.summary import view
 from benchmark.cluster.report import sections
 from benchmark.cluster.report.amounts import amount, median
-from benchmark.cluster.report.curves import curved
+from benchmark.cluster.report.curves import curved, uncounted
 from benchmark.cluster.report.distributions import distributions
 from benchmark.cluster.report.headline import advice, verdict_words
 from benchmark.cluster.report.parts import NodeGroup, node_groups
@@ -58,6 +58,7 @@ def render_report(gathered: Gathered, run_dir: Path, against_baseline: Compariso
         groups=[_group(like, charted=like.number <= MOST_CHARTED) for like in groups],
         baseline=baseline_view(against_baseline),
         curved=[shown for like in groups if (shown := curved(like, result.sweep))][:MOST_CHARTED],
+        uncounted=uncounted(result.sweep),
         repeated=[reported for like in groups if (reported := repeating(like, result.repeats))][:MOST_CHARTED],
         shared=[both for like in groups if (both := sharing(like, lost))][:MOST_CHARTED],
         asked_model=any(asked.profile.loads_model for asked in run.nodes.values()),

@@ -79,12 +79,18 @@ def test_a_gpu_that_asks_for_a_recovery_action_is_not_fit(action: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "status"),
-    [([], "0"), (["No devices were found"], "6"), (["sh: nvidia-smi: not found"], "127"), ([LOST], "15")],
+    ("lines", "status", "why"),
+    [
+        ([], "0", "nvidia-smi failed ("),
+        (["No devices were found"], "6", "nvidia-smi failed ("),
+        ([LOST], "15", "nvidia-smi failed ("),
+        (["sh: nvidia-smi: not found"], "127", "there is no nvidia-smi on its PATH"),
+        (["timeout: failed to run command 'nvidia-smi': No such file or directory"], "127", "there is no nvidia-smi"),
+    ],
 )
-def test_without_any_gpu_there_is_one_sentence(lines: list[str], status: str) -> None:
+def test_without_any_gpu_there_is_one_sentence(lines: list[str], status: str, why: str) -> None:
     (found,) = problems(lines, status)
-    assert found.startswith("No GPU is visible: nvidia-smi failed (")
+    assert found.startswith(f"No GPU is visible: {why}")
 
 
 def test_an_exit_code_without_words_is_told_too() -> None:

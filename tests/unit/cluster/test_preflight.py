@@ -46,7 +46,10 @@ def test_a_fit_node_has_no_problem() -> None:
         ({"cache_unwritable": ["/data"]}, "/data is not writable"),
         ({"env_unwritable": ["/opt"]}, "/opt is not writable"),
         ({"missing_program": ["timeout", "tar"]}, "Not installed: timeout, tar"),
-        ({"gpu_status": ["127"], "gpu": ["nvidia-smi: not found"]}, "No GPU is visible: nvidia-smi failed"),
+        (
+            {"gpu_status": ["127"], "gpu": ["nvidia-smi: not found"]},
+            "No GPU is visible: there is no nvidia-smi on its PATH",
+        ),
         ({"gpu": ["No devices were found"]}, "No GPU is visible"),
     ],
 )

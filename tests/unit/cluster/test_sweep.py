@@ -11,12 +11,13 @@ from benchmark.cluster.attempts import open_attempt
 from benchmark.cluster.comparison.side import load_side
 from benchmark.cluster.export.tables import samples_of
 from benchmark.cluster.outcome import Outcome
+from benchmark.cluster.render.curve_table import lines_of
 from benchmark.cluster.render.job_summary import render_job_summary
 from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.report.page import render_report
 from benchmark.cluster.results.load import load_node
 from benchmark.cluster.sweep import first_steps_left, steps_of
-from benchmark.records import ClusterResult, Curve, Load, Sample
+from benchmark.records import Check, ClusterResult, Curve, Load, Sample, Verdict
 from benchmark.rundir import read_run
 from benchmark.text import WIDTH
 from tests.unit.building import asked, make_run, result_of, write_node
@@ -150,7 +151,24 @@ def test_a_run_in_which_no_node_counts_has_its_curves(tmp_path: Path) -> None:
     text = render_cluster(gathered.result, gathered.run)
     assert text.count(": the curve") == 5
     assert "jw6, jw7: their curves are in the JSON" in " ".join(text.split())
-    assert "no node counts: there are the curves alone" in render_report(gathered, run_dir)
+    page = render_report(gathered, run_dir)
+    assert "no node counts: there are the curves alone" in page
+    assert 'href="#curves"' in page
+    assert [name in page for name in ("Steps of jw1", "Steps of jw5", "Steps of jw6")] == [True, True, False]
+
+
+def test_an_interruption_takes_nothing_from_earlier_steps(tmp_path: Path) -> None:
+    resolved = sweeping()
+    run_dir = make_run(tmp_path, {"jw2": resolved})
+    gone: dict[str, Any] = {"status": "interrupted", "stage": "measuring", "sweep_ended": ""}
+    kept = Check(metric="queries.failed", value=0, comparison="at_most", limit=0, passed=True)
+    lost = Verdict(valid=False, reasons=("The run is interrupted.",), checks=(kept,))
+    write_sweep(run_dir, "jw2", resolved, steps(ladder=LADDER[:1]), **gone, verdict=lost)
+    sweep = aggregate(run_dir).sweep
+    assert sweep is not None
+    (curve,) = sweep.curves
+    assert [point.valid for point in curve.points] == [True]
+    assert dict(lines_of(sweep, curve))["Knee"].startswith("not known: one step alone was measured, with ")
 
 
 def test_a_node_that_dies_in_its_first_step_says_why(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_a_removal_that_was_cut_short_is_ended(results: Path, capsys: pytest.Cap
         (["--keep", "-1"], "--keep takes a number"),
         (["--older-than", "90"], "--older-than is '90'"),
         (["--older-than", "3m"], "--older-than is '3m'"),
-        (["--keep", "1", "--never", "20200101T000000Z-typo"], "is no run in"),
+        (["--keep", "1", "--never", "20200101T000000Z-typo"], "is neither a run in"),
         (["--keep", "1", "--never", "../outside"], "../outside is not a run"),
     ],
 )

@@ -53,7 +53,7 @@ def test_many_nodes_that_are_well_share_a_line(tmp_path: Path) -> None:
     counts = next(line for line in judged.splitlines() if line.startswith("node01 "))
     assert "ok=1 " in counts, "what runs once is no work on a node"
     assert (why + again).count("no disk is there") == 1, "as often as there is a reason"
-    assert "fatal: [node06]: FAILED! Why is said above." in again
+    assert "fatal: [node06]: FAILED! See the reason above." in again
     reported = [line for line in well.splitlines() if line.startswith("ok: ")]
     assert len(reported) == 9
     assert reported[-1].startswith("ok: 7 more (")
