@@ -57,7 +57,7 @@ def sentence(one: Goodput, who: str = "This node") -> str:
     """Return how many users one node serves at once; where that was not measured, what was."""
     if one.served:
         return _claim(f"{who} serves", one)
-    met = f"{one.met:,} of {one.queries:,} answers had {_promise(one.slo)}"
+    met = f"{one.met:,} of {one.queries:,} answers kept the limits ({_promise(one.slo)})"
     if not one.users:
         idle = "" if one.in_flight is None else f" ({figure(one.in_flight)} answers in progress on average)"
         return f"{who} had less than one user at a time{idle}: {met}."

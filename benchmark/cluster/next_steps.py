@@ -64,7 +64,15 @@ def after_playbook(name: str, well: Sequence[str], failed: Sequence[str], comman
             f"Not {are}, for the reasons above: {some(failed)}."
         ]
     subject = f"All {len(well)} nodes are" if len(well) > 1 else f"{well[0]} is"
+    command = _without_fingerprints(command) if name == "trust" else command
     return [f"{subject} {are}. Next: {command.replace(f'{name}.yml', f'{following}.yml', 1)}"]
+
+
+def _without_fingerprints(command: str) -> str:
+    """Return a command without what is for playbooks/trust.yml alone."""
+    words = shlex.split(command)
+    extra = [n for n, word in enumerate(words) if word.startswith("trust_fingerprints=") and words[n - 1] == "-e"]
+    return shlex.join(word for n, word in enumerate(words) if n not in extra and n + 1 not in extra)
 
 
 def _here(words: Sequence[str]) -> str:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
+from benchmark import DISCLAIMER
 from benchmark.cluster.aggregate import Gathered, gather
 from benchmark.cluster.goodput import goodput_words, sentence, serves
+from benchmark.cluster.stored.short import not_hardware
 from benchmark.commands import where
 from benchmark.errors import EXIT_VALID, InputError
 from benchmark.records import Slo
@@ -46,7 +48,17 @@ def main(arguments: argparse.Namespace) -> int:
             | {"serves": serves(group, result.nodes)}
             for group in result.groups
         ]
-        print(json.dumps({"run_id": result.run_id, "nodes": nodes, "groups": groups}, indent=2))
+        print(
+            json.dumps(
+                {
+                    "run_id": result.run_id,
+                    "not_hardware": not_hardware(gathered.run, result),
+                    "nodes": nodes,
+                    "groups": groups,
+                },
+                indent=2,
+            )
+        )
     else:
         print("\n".join(_lines(gathered)))
     return EXIT_VALID
@@ -68,7 +80,9 @@ def parse_slo(words: Sequence[str]) -> Slo:
 
 def _lines(gathered: Gathered) -> list[str]:
     result = gathered.result
-    lines = [f"Goodput of {result.run_id}"]
+    lines = [f"Goodput of {result.run_id} ({DISCLAIMER})"]
+    if why := not_hardware(gathered.run, result):
+        lines += ["", wrap(f"No figures of the hardware: {why}.", "*** ", "*** ")]
     for group in result.groups:
         members = [row for row in result.nodes if row.node in group.nodes]
         lines += ["", wrap(group.label), ""]

@@ -26,8 +26,6 @@ def run_in_short(run: RunRecord, result: ClusterResult | None) -> RunInShort:
     models = {row.model for row in result.nodes if row.model} if result else set()
     models = models or {describe_model(one.settings, one.profile.engine) for one in asked}
     first = advice(result)[0] if result else None
-    shared = any(one.settings.benchmark_shared_machine for one in asked)
-    simulated = result is not None and any(row.simulated for row in result.nodes)
     return RunInShort(
         run_id=run.run_id,
         created_at=run.created_at,
@@ -38,11 +36,18 @@ def run_in_short(run: RunRecord, result: ClusterResult | None) -> RunInShort:
         counted=result.counted if result else None,
         nodes=tuple(run.nodes),
         groups=tuple(_group(one, result) for one in result.groups) if result else (),
-        not_hardware="; ".join(words for words, so in ((SIMULATED, simulated), (SHARED, shared)) if so),
+        not_hardware=not_hardware(run, result),
         weight=first.weight if first else UNSURE,
         first=brief(first.title) if first else "It has no summary",
         why=brief(first.text) if first else NO_SUMMARY.format(run.run_id),
     )
+
+
+def not_hardware(run: RunRecord, result: ClusterResult | None) -> str:
+    """Return why a run's figures say nothing of the hardware; empty: they do."""
+    shared = any(one.settings.benchmark_shared_machine for one in run.nodes.values())
+    simulated = result is not None and any(row.simulated for row in result.nodes)
+    return "; ".join(words for words, so in ((SIMULATED, simulated), (SHARED, shared)) if so)
 
 
 def _group(group: Group, result: ClusterResult) -> GroupInShort:

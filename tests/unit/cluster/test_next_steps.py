@@ -63,6 +63,12 @@ def test_a_playbook_without_a_run_says_what_comes_next(
     assert after_playbook(playbook, well, failed, f"ansible-playbook playbooks/{playbook}.yml -i x") == said
 
 
+def test_what_is_for_trust_alone_is_not_handed_on() -> None:
+    given = "ansible-playbook playbooks/trust.yml -i 'my x.yml' -e trust_fingerprints=SHA256:a,SHA256:b --limit jw2"
+    wanted = "ansible-playbook playbooks/preflight.yml -i 'my x.yml' --limit jw2"
+    assert after_playbook("trust", ["jw2"], [], given) == [f"jw2 is trusted. Next: {wanted}"]
+
+
 def test_after_an_interruption_the_run_is_resumed(run_dir: Path) -> None:
     keep_interruption(run_dir, "SIGINT")
     assert ended(run_dir)[2:] == [f"Resume it: {COMMAND} -e benchmark_resume={RUN_ID}"]
