@@ -37,7 +37,7 @@ for run in "$work"/*/*; do
 done
 if [ "$mode" = remove ]; then rmdir "$work"/*/ "$work" 2> /dev/null; fi
 
-# Environments: python_env_install marks one when it is complete. Beside the one that the settings name others may be kept.
+# Environments: python_env_install marks one when it begins it, and when it is complete. Beside the one that the settings name others may be kept.
 for given; do
   dir=$(expand "$given")
   beside=${dir%/*}/.${dir##*/}
@@ -45,10 +45,16 @@ for given; do
     case $HOME/ in
       "$made"/*) leave "$made" "the home directory lies in it" ;;
       *)
+        what=
         if [ -f "$made/.llm-benchmark" ] && { [ -f "$made/pyvenv.cfg" ] || [ -d "$made/code" ]; }; then
-          if take "$made" "an environment" && [ "$mode" = remove ]; then rm -f "$beside.lock" "$beside.lock.held"; fi
-        else
-          leave "$made" "it lacks the mark .llm-benchmark: never completed, or made by somebody else"
+          what="an environment"
+        elif [ -f "$made/.llm-benchmark.part" ]; then
+          what="an environment that was begun"
+        fi
+        if [ -z "$what" ]; then
+          leave "$made" "it lacks the mark .llm-benchmark: somebody else made it"
+        elif take "$made" "$what" && [ "$mode" = remove ]; then
+          rm -f "$beside.lock" "$beside.lock.held"
         fi
         ;;
     esac

@@ -57,6 +57,16 @@ def test_only_what_was_confirmed_goes(tmp_path: Path, venv: Path) -> None:
     assert (run.exists(), venv.exists()) == (True, False)
 
 
+def test_one_that_was_begun_goes_and_one_of_others_stays(tmp_path: Path, venv: Path) -> None:
+    (venv / ".llm-benchmark").rename(venv / ".llm-benchmark.part")
+    theirs = write(venv.with_name("vllm") / "pyvenv.cfg").parent
+    shown = reset(tmp_path, "look")
+    assert [line[0::2] for line in shown if line[0] == "remove"] == [["remove", str(venv)]]
+    assert ["leave", str(theirs), "it lacks the mark .llm-benchmark: somebody else made it"] in shown
+    reset(tmp_path, "remove", f"{venv}\n{theirs}\n")
+    assert (venv.exists(), theirs.exists()) == (False, True)
+
+
 def test_environments_of_other_checkouts_go_too(tmp_path: Path, venv: Path) -> None:
     beside = venv.with_name("venv-0123456789ab")
     shutil.copytree(venv, beside)
