@@ -23,6 +23,9 @@ RUN_FILE = "run.json"
 ORDER = "order.json"
 FAILURE = "failure.json"
 RESULT_FILE = "aggregated_datacenter_results.json"
+REPORT_FILE = "report.html"
+# Beside the runs: the page over all of them.
+PAGE_FILE = "index.html"
 NODES = "nodes"
 # Of a run and of each node: what an earlier attempt left, a directory for each.
 ATTEMPT = "attempt-"

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.cluster.names import some
-from benchmark.cluster.overview.listing import PAGE, REPORT
 from benchmark.files import read_record
 from benchmark.records import ClusterResult
-from benchmark.rundir import RESULT_FILE, read_run
+from benchmark.rundir import PAGE_FILE, REPORT_FILE, RESULT_FILE, read_run
 from benchmark.words import plural
 
 # Before the commands that are of the checkout.
@@ -25,8 +24,8 @@ def next_steps(run_dir: Path) -> list[str]:
     """
     run, result = read_run(run_dir), read_record(run_dir / RESULT_FILE, ClusterResult)
     words = ["python3", "-m", "benchmark", "list", "--results-dir", _short(run_dir.parent)]
-    page = run_dir.parent / PAGE
-    lines = [f"Report: {_short(run_dir / REPORT)}"]
+    page = run_dir.parent / PAGE_FILE
+    lines = [f"Report: {_short(run_dir / REPORT_FILE)}"]
     # Where it could not be written, that was said.
     lines += [f"All runs: {_short(page)}"] if page.is_file() else []
     lines += [f"The same here: {_here(words)}" if page.is_file() else f"All runs: {_here(words)}"]

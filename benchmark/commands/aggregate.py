@@ -23,13 +23,12 @@ from benchmark.commands import where
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, BenchmarkError, InputError, SetupError
 from benchmark.files import write_atomic, write_record
 from benchmark.records import Failure, RunRecord
-from benchmark.rundir import FAILURE, NODES, RESULT_FILE, read_run
+from benchmark.rundir import FAILURE, NODES, REPORT_FILE, RESULT_FILE, read_run
 from benchmark.text import render_node
 
 SUMMARY_FILE = "benchmark_summary.txt"
 MARKDOWN_FILE = "benchmark_summary.md"
 TABLE_FILE = "nodes.csv"
-REPORT_FILE = "report.html"
 
 _FAILURES: TypeAdapter[dict[str, dict[str, str]]] = TypeAdapter(dict[str, dict[str, str]])
 

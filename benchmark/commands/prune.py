@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 
 from benchmark.cluster.ages import parse_age
-from benchmark.cluster.overview.listing import PAGE
 from benchmark.cluster.overview.write import write_index
 from benchmark.cluster.pruning import PINNED, Plan, Stored, plan, remove
 from benchmark.commands import where
 from benchmark.errors import EXIT_VALID, InputError, RunError
+from benchmark.rundir import PAGE_FILE
 from benchmark.text import byte_size, clean
 
 
@@ -80,7 +80,7 @@ def _remove(planned: Plan, results: Path) -> None:
     if planned.goes:
         print(f"{byte_size(freed)} freed.")
         try:
-            if (results / PAGE).exists():
+            if (results / PAGE_FILE).exists():
                 write_index(results)
         except InputError as error:
             failures.append(str(error))

@@ -11,9 +11,8 @@ from benchmark.cluster.stored.index import stored_runs
 from benchmark.cluster.stored.read import StoredRun
 from benchmark.errors import InputError
 from benchmark.records import RunInShort, RunList
+from benchmark.rundir import REPORT_FILE
 
-REPORT = "report.html"
-PAGE = "index.html"
 # Of names that a message says there are.
 MOST_NAMED = 20
 # Of a reason why a run cannot be read.
@@ -55,7 +54,7 @@ def list_runs(results: Path, wanted: Wanted) -> RunList:
 
 def in_short(results: Path, stored: Sequence[StoredRun]) -> list[RunInShort]:
     """Return the runs, the newest first, each with the path of its report where it has one."""
-    runs = [_with_report(results / one.run_id / REPORT, one.short) for one in stored]
+    runs = [_with_report(results / one.run_id / REPORT_FILE, one.short) for one in stored]
     # A copy's directory may be called otherwise: its time counts.
     return sorted(runs, key=lambda run: (run.created_at, run.run_id), reverse=True)
 

@@ -17,12 +17,13 @@ from markupsafe import Markup
 
 from benchmark import DISCLAIMER, __version__
 from benchmark.cluster.names import natural
-from benchmark.cluster.overview.listing import REPORT, in_short
+from benchmark.cluster.overview.listing import in_short
 from benchmark.cluster.overview.sparklines import MOST_POINTS, node_lines
 from benchmark.cluster.report.templating import page_environment, style_sheet
 from benchmark.cluster.stored.read import StoredRun
 from benchmark.cluster.stored.states import INVALID, PARTIAL, UNFINISHED, VALID, brief
 from benchmark.records import GroupInShort, RunInShort
+from benchmark.rundir import REPORT_FILE
 
 TEMPLATE = "index.html.j2"
 # What keeps the page's size in bounds: runs, lines of nodes, and runs that cannot be read.
@@ -121,7 +122,7 @@ def _row(run: RunInShort, href: str, profiles: _Options, crews: dict[frozenset[s
 
 def _href(run: RunInShort) -> str:
     """Return where a run's report lies from the page, for a browser; empty: there is none."""
-    return f"{quote(os.fsencode(run.run_id))}/{REPORT}" if run.report else ""
+    return f"{quote(os.fsencode(run.run_id))}/{REPORT_FILE}" if run.report else ""
 
 
 def _at(created_at: str) -> str:

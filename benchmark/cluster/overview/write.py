@@ -7,11 +7,11 @@ import stat
 from pathlib import Path
 
 from benchmark import locks
-from benchmark.cluster.overview.listing import PAGE
 from benchmark.cluster.overview.page import render_index
 from benchmark.cluster.stored.index import stored_runs
 from benchmark.errors import InputError
 from benchmark.files import write_atomic
+from benchmark.rundir import PAGE_FILE
 
 # Stands in the head of each of the project's pages.
 OURS = b'<meta name="generator" content="llm-datacenter-benchmark">'
@@ -23,7 +23,7 @@ def write_index(results: Path) -> int:
 
     Raises InputError where it cannot be written; what lies there is then as it was.
     """
-    path = results / PAGE
+    path = results / PAGE_FILE
     try:
         with locks.alone(results):
             # The runs are read while nobody else writes: whoever writes last has seen what the others had ended.

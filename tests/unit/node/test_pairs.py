@@ -21,7 +21,7 @@ from tests.openai_server import OpenAIServer
 PROFILES = [name for name in profile_names() if load_profile(name).loads_model]
 # What each pair that cannot be is refused with, on the controller.
 SCHEDULED = "The engine sequential answers one query before it takes the next"
-REFUSED = {("sequential", name): SCHEDULED for name in ("mlperf-server", "mlperf-interactive")}
+REFUSED = {("sequential", name): SCHEDULED for name in ("mlperf-server", "mlperf-interactive", "sweep")}
 REFUSED |= {(engine, name): "benchmark_device is cpu, and" for engine in ENGINES for name in PROFILES}
 PAIRS = [(engine, profile) for engine in plugins("engines") for profile in PROFILES]
 
@@ -56,6 +56,10 @@ def asked(given: dict[str, Any], engine: str, profile: str, url: str) -> Resolve
     least = 4 if whole["generation"]["min_new_tokens"] > 1 else whole["generation"]["min_new_tokens"]
     whole |= {"warmup": 1, "min_prompts": 1, "samples": whole["samples"] and 5}
     whole["generation"] |= {"max_new_tokens": 4, "min_new_tokens": least}
+    if whole.get("sweep"):
+        whole["sweep"]["concurrency"] = [1, 2]
+        whole["scenario_options"] |= {"min_query_count": 4}
+        whole["dataset_options"] |= {"prompts": 6, "input_tokens": 16}
     if whole["scenario"] == "loadgen":
         whole["scenario_options"] |= {"min_duration_ms": 50, "min_query_count": 6, "max_query_count": 12}
     return ResolvedSettings.model_validate({"settings": base.settings, "profile": whole})

@@ -14,10 +14,9 @@ import pytest
 from benchmark import locks
 from benchmark.cli import main
 from benchmark.cluster.overview import page as overview_page
-from benchmark.cluster.overview.listing import PAGE
 from benchmark.cluster.overview.write import OURS, write_index
 from benchmark.cluster.stored.index import stored_runs
-from benchmark.rundir import NODES, RESULT_FILE, RUN_FILE
+from benchmark.rundir import NODES, PAGE_FILE, RESULT_FILE, RUN_FILE
 from tests.unit.cluster.history.test_history import store
 from tests.unit.cluster.overview import stored
 from tests.unit.cluster.report.runs import HOSTILE
@@ -30,7 +29,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, stored.Content]
 
 def listed(results: Path) -> list[str]:
     """Return the ids in the page, in its order."""
-    return re.findall(r"<small>(2[^<]*)</small></th>", (results / PAGE).read_text())
+    return re.findall(r"<small>(2[^<]*)</small></th>", (results / PAGE_FILE).read_text())
 
 
 def test_every_summary_makes_it_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,13 +41,13 @@ def test_every_summary_makes_it_anew(tmp_path: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert main(["aggregate", str(tmp_path / runs[0])]) == 2
     assert listed(tmp_path) == runs[1:]
-    assert f"{runs[0]}/run.json: not JSON" in (tmp_path / PAGE).read_text()
+    assert f"{runs[0]}/run.json: not JSON" in (tmp_path / PAGE_FILE).read_text()
     assert main(["prune", "--keep", "0", "--yes", "--results-dir", str(tmp_path)]) == 0
     assert listed(tmp_path) == runs[1:], "the newest of its kind stays"
-    (tmp_path / PAGE).unlink()
+    (tmp_path / PAGE_FILE).unlink()
     assert main(["index", "--results-dir", str(tmp_path)]) == 0
     assert listed(tmp_path) == runs[1:]
-    assert f"{tmp_path / PAGE}: 1 run\n" in capsys.readouterr().out
+    assert f"{tmp_path / PAGE_FILE}: 1 run\n" in capsys.readouterr().out
 
 
 def test_a_removed_run_is_gone_from_it(tmp_path: Path, given: dict[str, stored.Content]) -> None:
@@ -80,13 +79,13 @@ def test_no_run_fails_for_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], there: Callable[[Path], None], said: str
 ) -> None:
     run_id = store(tmp_path, 1, {"jw2": 1800})
-    there(tmp_path / PAGE)
-    before = (tmp_path / PAGE).lstat().st_ino
+    there(tmp_path / PAGE_FILE)
+    before = (tmp_path / PAGE_FILE).lstat().st_ino
     assert main(["aggregate", str(tmp_path / run_id)]) == 0
     assert said in capsys.readouterr().err
-    assert (tmp_path / PAGE).lstat().st_ino == before
+    assert (tmp_path / PAGE_FILE).lstat().st_ino == before
     assert main(["index", "--results-dir", str(tmp_path)]) == 2
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(f".{PAGE}")] == []
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(f".{PAGE_FILE}")] == []
 
 
 def test_whoever_holds_the_directory_is_not_waited_for_for_ever(tmp_path: Path) -> None:
@@ -103,7 +102,7 @@ def test_who_may_read_it_is_for_the_umask_to_say(tmp_path: Path, umask: int) -> 
         write_index(tmp_path)
     finally:
         os.umask(before)
-    assert (tmp_path / PAGE).stat().st_mode & 0o777 == 0o644 & ~umask
+    assert (tmp_path / PAGE_FILE).stat().st_mode & 0o777 == 0o644 & ~umask
 
 
 def _end_runs(results: Path, content: stored.Content, numbers: list[int]) -> None:
@@ -121,8 +120,8 @@ def test_controllers_at_the_same_time_neither_tear_nor_lose(tmp_path: Path, give
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):
-        if (tmp_path / PAGE).exists():
-            text = (tmp_path / PAGE).read_text()
+        if (tmp_path / PAGE_FILE).exists():
+            text = (tmp_path / PAGE_FILE).read_text()
             assert text.startswith("<!doctype html>")
             assert text.endswith("</html>")
     assert [writer.exitcode for writer in writers] == [0, 0, 0]
@@ -136,7 +135,7 @@ def test_runs_that_cannot_be_read_are_named(tmp_path: Path, given: dict[str, sto
     odd.mkdir()
     (odd / RUN_FILE).write_text((whole / RUN_FILE).read_text())
     write_index(tmp_path)
-    text = (tmp_path / PAGE).read_text()
+    text = (tmp_path / PAGE_FILE).read_text()
     assert listed(tmp_path) == [closed.name, whole.name]
     assert f"{damaged.name}/{RESULT_FILE}: not JSON" in text
     assert "2025?: no name of a run." in text
@@ -164,7 +163,7 @@ def test_what_runs_say_is_shown_and_does_nothing(tmp_path: Path, given: dict[str
     directory = stored.keep(tmp_path, 1, (run, result))
     directory.rename(tmp_path / "a copy #1? of <b>'it'")
     write_index(tmp_path)
-    text = (tmp_path / PAGE).read_text(encoding="utf-8")
+    text = (tmp_path / PAGE_FILE).read_text(encoding="utf-8")
     assert text.encode().find(OURS) > 0
     assert all(character.isprintable() or character == "\n" for character in text)
     assert "<script" not in text
@@ -184,7 +183,7 @@ def test_its_size_is_bounded(tmp_path: Path, given: dict[str, stored.Content], m
         (stored.keep(tmp_path, number, given["quick"]) / RESULT_FILE).write_text("{")
     assert write_index(tmp_path) == 5
     assert listed(tmp_path) == [stored.run_id(number) for number in (4, 3, 2)]
-    text = (tmp_path / PAGE).read_text()
+    text = (tmp_path / PAGE_FILE).read_text()
     assert "2 older runs are not shown here" in text
     assert text.count('class="chart spark"') == 2
     assert "1 more are not shown here" in text
@@ -197,14 +196,14 @@ def test_a_run_of_simulated_nodes_says_so(tmp_path: Path, given: dict[str, store
         row["simulated"] = True
     stored.keep(tmp_path, 1, (run, result))
     write_index(tmp_path)
-    assert "simulated: no model was run" in (tmp_path / PAGE).read_text()
+    assert "simulated: no model was run" in (tmp_path / PAGE_FILE).read_text()
 
 
 def test_no_samples_are_read(tmp_path: Path) -> None:
     run_id = store(tmp_path, 1, {"jw2": 1800})
     write_index(tmp_path)
-    before = (tmp_path / PAGE).read_text()
+    before = (tmp_path / PAGE_FILE).read_text()
     for path in (tmp_path / run_id / NODES).rglob("*.json*"):
         path.unlink()
     write_index(tmp_path)
-    assert (tmp_path / PAGE).read_text().split("<footer>")[0] == before.split("<footer>")[0]
+    assert (tmp_path / PAGE_FILE).read_text().split("<footer>")[0] == before.split("<footer>")[0]
