@@ -95,7 +95,8 @@ def test_a_run_that_goes_on_stays_whatever_its_age(tmp_path: Path) -> None:
         subprocess.Popen(["sh", "-c", "echo $$ > session; exec sleep 300"], cwd=fetched),
     ]
     try:
-        while not ((works / "pid").exists() and (fetched / "session").exists()):
+        # A file is there before the shell has written to it, which would make the run young again.
+        while not all(file.exists() and file.read_text() for file in (works / "pid", fetched / "session")):
             time.sleep(0.01)
         for run in (works, locked, fetched):
             age(run)
