@@ -24,6 +24,11 @@ class Options(BaseModel):
     max_blocks_per_request: int | None = Field(None, ge=0, description="flash-attn's decoding kernel; 0: without it")
     use_cuda_graph: bool | None = Field(None, description="automatic: where all are captured before measuring")
     require_cuda_graph: bool = Field(False, description="on a GPU, refuse what would be served without CUDA graphs")
+    graph_tokens: int | None = Field(
+        None,
+        ge=0,
+        description="of torch_flash: steps with prompts in them are CUDA graphs too, up to so many tokens; 0: none",
+    )
     use_async_batching: bool | None = Field(None, description="prepare a step while the one before computes")
     q_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: queries' tokens are padded to it")
     kv_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: cached tokens are padded to it")

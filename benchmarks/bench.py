@@ -25,6 +25,7 @@ from benchmarks.workloads import Measured, Workload
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "auto": (),
     "all": ({"use_cuda_graph": False}, {"use_async_batching": False}, {"fuse": False}),
+    "graphs": ({"graph_tokens": 0}, {"graph_tokens": 2048}, {"graph_tokens": 8192}, {}),
     "sizes": (
         {"page_size": 128},
         {"page_size": 512},
@@ -39,6 +40,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
 # Options that have no column.
 NOTED = (
     "fuse",
+    "graph_tokens",
     "page_size",
     "max_requests_per_batch",
     "max_batch_tokens",

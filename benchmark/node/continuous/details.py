@@ -26,6 +26,8 @@ def describe(
     import torch
 
     cache, resolved = manager.batch_processor.cache, manager.continuous_batching_config
+    steps = getattr(manager.batch_processor.model_runner, "prompt_steps", None)
+    recorded = list(steps.sizes) if steps else []
     graphs = resolved.cuda_graph_booleans
     return {
         "attention": manager.model.config._attn_implementation,
@@ -38,7 +40,7 @@ def describe(
         "max_requests_per_batch": resolved.max_requests_per_batch,
         "max_blocks_per_request": resolved.max_blocks_per_request,
         "max_memory_percent": resolved.max_memory_percent,
-        "cuda_graphs": {"varlen": graphs[0], "decode": graphs[1]},
+        "cuda_graphs": {"varlen": graphs[0], "decode": graphs[1], "prompts": recorded},
         "async_batching": bool(resolved.use_async_batching),
         "compile_level": options.compile_level,
         "fused": list(fused),

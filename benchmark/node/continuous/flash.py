@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmark.node.continuous.pieces import Recording
+
 FULL_ATTENTION = "full_attention"
 
 
@@ -83,6 +85,12 @@ class Places:
         self._any_pages = kernels.any_pages
         self.lengths: list[int] = []
         """Of the requests at the beginning of the step that answer: tokens so far, with the new one."""
+        self.requests = 0
+        self.longest = 0
+        """New tokens of the request that has most of them."""
+        self.earlier = False
+        """Whether a prompt is read of which pieces are in the cache already."""
+        self._lists: tuple[list[int] | None, list[int]] = None, []
 
     def extend(
         self,
@@ -95,10 +103,13 @@ class Places:
         """Add one request to the step's lists of rows; in the place of the cache's `extend_read_and_write_indices`."""
         before = len(write_index[0])
         if before == 0:
-            self.lengths = []
+            self.lengths, self.requests, self.longest, self.earlier = [], 0, 0, False
+            self._lists = None if read_index is None else read_index[0], write_index[0]
+        self.requests, self.longest = self.requests + 1, max(self.longest, query_length)
         page_size = self._allocator.tokens_per_page
         # As soon as one reads a prompt, the kernel for prompts reads the rest.
         answers = query_length == 1 and before == len(self.lengths) and (self._any_pages or past_length < page_size)
+        self.earlier |= past_length > 0 and not answers
         if read_index is None or not answers:
             self._plain(request_id, past_length, query_length, read_index, write_index)
             return
@@ -108,28 +119,35 @@ class Places:
         write_index[0].append(rows[-1] + past_length % page_size)
         read_index[0].extend(rows)
 
+    @property
+    def rows(self) -> tuple[int, int]:
+        """How many rows the step reads and writes."""
+        read, written = self._lists
+        return len(read or ()), len(written)
 
-def make_step(inputs: Any, lengths: Sequence[int], kernels: Kernels) -> Step:
-    """Work out a step from what transformers passes to the model, and `Places.lengths`.
 
-    Runs on the device, without waiting for it.
+def make_step(inputs: Any, places: Places, kernels: Kernels) -> Step:
+    """Work out a step from what transformers passes to the model, and from where its requests lie.
+
+    Runs on the device, without waiting for it. Inputs may be padded: what attention sees is not.
     """
     allocator = next(iter(inputs["cache"].cache_allocators.values()))
     starts_k = inputs["cu_seq_lens_k"][FULL_ATTENTION]
     if inputs["block_table"] is not None:
         return _answering_step(inputs["block_table"][0], starts_k, allocator, kernels)
-    write_rows, read_rows = inputs["write_index"][0], inputs["read_index"][0]
-    starts_q = inputs["cu_seq_lens_q"]
-    max_q, max_k = inputs["max_length_q"], inputs["max_length_k"][FULL_ATTENTION]
+    read, written = places.rows
+    write_rows, read_rows = inputs["write_index"][0][:written], inputs["read_index"][0][:read]
+    starts_q, starts_k = (starts[: places.requests + 1] for starts in (inputs["cu_seq_lens_q"], starts_k))
+    max_q, max_k = places.longest, inputs["max_length_k"][FULL_ATTENTION]
     if read_rows.numel() == 0:
         return Step(kernels, write_rows, None, Reading(starts_q, starts_k, max_q, max_k, None))
-    page_size, count = allocator.tokens_per_page, len(lengths)
-    pages = [-(-length // page_size) for length in lengths]
+    page_size, count = allocator.tokens_per_page, len(places.lengths)
+    pages = [-(-length // page_size) for length in places.lengths]
     answering, reading = None, None
     if count:
         answering = _answering(starts_k[: count + 1].diff(), read_rows, max(pages), page_size)
     if count < len(starts_q) - 1:
-        rows = read_rows[sum(pages) :]
+        rows = read_rows[sum(pages) :] if places.earlier else None
         reading = Reading(starts_q[count:] - count, starts_k[count:] - starts_k[count], max_q, max_k, rows)
     return Step(kernels, write_rows, answering, reading)
 
@@ -176,7 +194,7 @@ def forward(
     value: Any,
     attention_mask: Any,
     scaling: float | None = None,
-    step: Step | None = None,
+    step: Step | Recording | None = None,
     cache: Any = None,
     **kwargs: Any,
 ) -> tuple[Any, None]:
@@ -190,17 +208,30 @@ def forward(
         raise ValueError("torch_flash is for the continuous engine, without soft caps and attention sinks.")
     pages_k, pages_v = cache.layer_to_allocator[module.layer_idx].get_cache_for_block_table(module.layer_idx)
     query, key, value = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))
-    kernels = step.kernels
+    if isinstance(step, Recording):
+
+        def attend(now: Step, answer: Any, *states: Any) -> None:
+            torch.cat(_attend(now, states, pages_k, pages_v, scaling), out=answer[: len(now.write_rows)])
+
+        return step.cut((query, key, value), attend).unsqueeze(0), None
+    parts = _attend(step, (query, key, value), pages_k, pages_v, scaling)
+    answer = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return answer.unsqueeze(0), None
+
+
+def _attend(step: Step, states: Sequence[Any], pages_k: Any, pages_v: Any, scale: float | None) -> list[Any]:
+    """Write keys and values to the pages; return the answers, (tokens, heads, size) in parts."""
+    kernels, tokens = step.kernels, len(step.write_rows)
+    query, key, value = (one[:tokens] for one in states)
     kernels.write(key, value, step.write_rows, pages_k, pages_v)
     parts, count = [], 0
     if (now := step.answering) is not None:
         count = len(now.lengths)
-        parts.append(kernels.answer(query[:count], pages_k, pages_v, now, scaling))
+        parts.append(kernels.answer(query[:count], pages_k, pages_v, now, scale))
     if (reading := step.reading) is not None:
         key, value = key[count:], value[count:]
         if (rows := reading.rows) is not None:
             key, value = (pages.flatten(0, 1).index_select(0, rows) for pages in (pages_k, pages_v))
         starts = reading.starts_q.int(), reading.starts_k.int()
-        parts.append(kernels.read(query[count:], key, value, *starts, reading.max_q, reading.max_k, scaling))
-    answer = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return answer.unsqueeze(0), None
+        parts.append(kernels.read(query[count:], key, value, *starts, reading.max_q, reading.max_k, scale))
+    return parts

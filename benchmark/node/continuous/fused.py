@@ -4,7 +4,8 @@ What is compiled are the parts that every layer of a Llama-like model has, so th
 the norms, the MLP and the rotary embedding. The number of tokens is left open. Attention and cache stay as they are.
 
 A query alone has one token a step, and then multiplying is nothing but reading the weights: what multiplies is compiled
-for that number too, as code that reads faster than a library for matrices does.
+for that number too, as code that reads faster than a library for matrices does. Products of the same states become one
+(`merged`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from benchmark.errors import SetupError
+from benchmark.node.continuous import merged
 
 ROTARY = "apply_rotary_pos_emb"
 How = Literal["compiled", "torch"]
@@ -60,19 +62,28 @@ class Fused:
 
         self._modules: list[tuple[Any, Any]] = []
         self._rotary: dict[Any, tuple[Any, Any]] = {}
+        linear = torch.nn.functional.linear
         if how == "torch":
-            self._modules += _torchs_norms(model)
+            self._modules += [*_torchs_norms(model), *merged.attentions(model, linear)]
+            self._modules += [(module, merged.mlp.__get__(module)) for module in merged.mlps(model)]
             self.names = sorted({type(module).__name__ for module, _ in self._modules})
             return
+        mlps = set(merged.mlps(model))
+        self._modules += merged.attentions(model, _where_alone(linear))
+        done = {module for module, _ in self._modules}
         compiled: dict[Any, Any] = {}
         names = set()
         for name, module in model.named_modules():
             kind = type(module)
+            if module in done:
+                names.add(kind.__name__)
+                continue
             home = sys.modules[kind.__module__]
             if kind.__name__.endswith(("RMSNorm", "MLP")) or name.endswith(PROJECTIONS):
-                if kind not in compiled:
-                    compiled[kind] = _compile(kind)
-                self._modules.append((module, compiled[kind].__get__(module)))
+                plain = merged.mlp if module in mlps else kind.forward
+                if plain not in compiled:
+                    compiled[plain] = _compile(kind, plain)
+                self._modules.append((module, compiled[plain].__get__(module)))
                 names.add(kind.__name__)
             if kind.__name__.endswith("Attention") and hasattr(home, ROTARY) and home not in self._rotary:
                 plain = getattr(home, ROTARY)
@@ -117,11 +128,10 @@ def _norm(states: Any, weight: Any, epsilon: float) -> Any:
     return torch.nn.functional.rms_norm(states, (states.shape[-1],), weight, epsilon)
 
 
-def _compile(kind: Any) -> Any:
-    """Return a `forward` for modules of that kind, (batch, tokens, size) each."""
+def _compile(kind: Any, plain: Any) -> Any:
+    """Return a compiled `forward` for modules of that kind, (batch, tokens, size) each."""
     import torch
 
-    plain = kind.forward
     alone = torch.compile(plain, dynamic=False, options={"coordinate_descent_tuning": True})
     if kind.__name__.endswith("RMSNorm"):
         return torch.compile(plain, dynamic=True)
@@ -132,6 +142,18 @@ def _compile(kind: Any) -> Any:
         return alone(self, states) if states.shape[:2].numel() == 1 else many(self, states)
 
     return forward
+
+
+def _where_alone(linear: Any) -> Any:
+    """Return the product, compiled for a token alone."""
+    import torch
+
+    alone = torch.compile(linear, dynamic=False, options={"coordinate_descent_tuning": True})
+
+    def multiply(states: Any, weight: Any, bias: Any) -> Any:
+        return (alone if states.shape[:2].numel() == 1 else linear)(states, weight, bias)
+
+    return multiply
 
 
 def _by_token(rotary: Any) -> Any:

@@ -15,7 +15,15 @@ from benchmark.profiles import Generation
 CPU_CACHE_TOKENS = 32_768
 CPU_BATCH_TOKENS = 512
 # Options that are our own, or that it calls otherwise.
-NOT_TRANSFORMERS = {"attention", "compile_level", "fuse", "kernels", "require_cuda_graph", "scheduler"}
+NOT_TRANSFORMERS = {
+    "attention",
+    "compile_level",
+    "fuse",
+    "graph_tokens",
+    "kernels",
+    "require_cuda_graph",
+    "scheduler",
+}
 
 
 def make_manager(
@@ -29,9 +37,7 @@ def make_manager(
 
     own = chosen_attention == attention.TORCH_FLASH
     asked = {
-        **options.model_dump(
-            exclude={"attention", "compile_level", "fuse", "kernels", "require_cuda_graph", "scheduler"}
-        ),
+        **options.model_dump(exclude=NOT_TRANSFORMERS),
         "default_compile_level": options.compile_level,
         "scheduler_type": options.scheduler,
         "allow_block_sharing": False,

@@ -52,8 +52,9 @@ def make_plan(
     batch_tokens: int | None = None,
     requests: int | None = None,
     share: float | None = None,
+    graph_tokens: int = 0,
 ) -> Plan:
-    """Divide `free` bytes. None: chosen here.
+    """Divide `free` bytes. None: chosen here. Steps of up to `graph_tokens` have memory of their own, in CUDA graphs.
 
     Raises SetupError where a cache of `needed_tokens` does not fit beside the weights, and says what would.
     """
@@ -68,7 +69,10 @@ def make_plan(
     pages = (usable - _step_bytes(sizes, bytes_per_value, batch_tokens, 1)) // (per_token * page_size)
     if requests is None:
         requests = min(MOST_REQUESTS, 2 ** max(0, pages.bit_length() - 1)) if pages > 0 else 1
-    steps = _step_bytes(sizes, bytes_per_value, batch_tokens, min(requests, batch_tokens))
+    steps = sum(
+        _step_bytes(sizes, bytes_per_value, tokens, min(requests, tokens))
+        for tokens in (batch_tokens, min(graph_tokens, batch_tokens))
+    )
     pages = max(0, (usable - steps) // (per_token * page_size))
     plan = Plan(free, weights, steps, per_token, pages * page_size, batch_tokens, requests)
     if plan.cache_tokens < needed_tokens:

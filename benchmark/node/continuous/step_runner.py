@@ -4,7 +4,8 @@
   (`flash.Places`).
 - Only what a CUDA graph holds is padded: without that, one graph for decoding would pad every other step too, to the
   largest number of requests, each as long as the whole step.
-- Graphs are captured for every number of answering requests before anything is measured, and for nothing else.
+- Everything is captured before anything is measured: transformers' graphs for every number of answering requests, and
+  for steps with prompts in them our own (`prompt_steps`).
 - A step of the warm-up ends before the next is prepared.
 """
 
@@ -15,8 +16,10 @@ from typing import Any
 
 import torch
 from transformers.generation.continuous_batching.model_runner import ModelRunner
+from transformers.generation.continuous_batching.utils import stream_context
 
 from benchmark.node.continuous import flash
+from benchmark.node.continuous.prompt_steps import PromptSteps
 
 # Pages of the longest request that is read where it lies; longer ones take transformers' slower way.
 MOST_PAGES = 32
@@ -30,9 +33,17 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
     """Of the step that was prepared last, which is the next to run."""
     capture_s = 0.0
     """Seconds in which the model was put into CUDA graphs; transformers runs it once before, which compiles."""
+    graph_tokens = 0
+    """Up to how many tokens a step with prompts in it is recorded."""
+    prompt_steps: PromptSteps | None = None
+    failed = ""
+    """Why a step could not be recorded: transformers' warm-up catches an error, notes it and goes on."""
 
     def maybe_pad_inputs(self, num_q_tokens: int, max_kv_read: int, use_decode_fast_path: bool) -> tuple[int, int]:
         """Say what the next step is to be padded to, and remember whether it is."""
+        if not use_decode_fast_path and self.prompt_steps and (size := self.prompt_steps.size(num_q_tokens)):
+            self.pad_inputs = True
+            return size, max_kv_read
         self.pad_inputs = use_decode_fast_path and self.use_cuda_graph_decode
         sizes: tuple[int, int] = super().maybe_pad_inputs(num_q_tokens, max_kv_read, use_decode_fast_path)
         return sizes
@@ -46,6 +57,38 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
             self.run_one_warmup(model, self.cache.max_batch_tokens - 1, 0)
             self.pad_inputs = True
         super().warmup(model)
+        if self.graph_tokens and self.supports_logits_to_keep(model):
+            requests = self.cb_config.max_requests_per_batch
+            with stream_context(self.inputs_and_outputs.compute_stream):
+                self.prompt_steps = PromptSteps(
+                    model, self.inputs_and_outputs, self.graph_pool_id, self.graph_tokens, requests
+                )
+            for size in reversed(self.prompt_steps.sizes):
+                self.run_one_warmup(model, size, 0)
+                if not self.prompt_steps.has(size):
+                    raise RuntimeError(self.failed or f"a step of {size} tokens could not be recorded")
+            self.cache.reset()
+
+    def compute_batch(self, model: Any, batch_data: dict[str, Any]) -> None:
+        """Run a step: what was recorded, where it has prompts in it and is padded for that."""
+        if self.inputs_and_outputs.use_block_table or not self.pad_inputs or self.prompt_steps is None:
+            super().compute_batch(model, batch_data)
+            return
+        size = batch_data["input_ids"].shape[1]
+        with stream_context(self.inputs_and_outputs.compute_stream):
+            step = flash.make_step(batch_data, self.places, self.kernels)
+            if self.prompt_steps.has(size):
+                self.prompt_steps.run(size, step, self.places.requests)
+                return
+            began = time.monotonic()
+            try:
+                self.prompt_steps.record(
+                    batch_data, step, lambda *inputs: ModelRunner._forward_process_and_sample(self, model, *inputs)
+                )
+            except Exception as error:
+                self.failed = f"{type(error).__name__}: {error}"
+                raise
+            self.capture_s += time.monotonic() - began
 
     def run_one_warmup(self, model: Any, num_q_tokens: int, max_kv_read: int | None) -> float:
         """Run one step, and wait for it.
@@ -66,15 +109,19 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
         return duration
 
     def _forward_process_and_sample(self, model: Any, batch_data: dict[str, Any], *rest: Any) -> None:
-        batch_data["step"] = flash.make_step(batch_data, self.places.lengths, self.kernels)
         began = time.monotonic()
-        super()._forward_process_and_sample(model, batch_data, *rest)
+        # Never kept in batch_data: a graph's own step has to be worked out while it is captured.
+        step = flash.make_step(batch_data, self.places, self.kernels)
+        super()._forward_process_and_sample(model, {**batch_data, "step": step}, *rest)
         if self.cache.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             self.capture_s += time.monotonic() - began
 
 
-def prepare(manager: Any, kernels: flash.Kernels, max_blocks: int | None) -> None:
-    """Make the manager's cache, and have its steps run here; before `warmup`."""
+def prepare(manager: Any, kernels: flash.Kernels, max_blocks: int | None, graph_tokens: int = 0) -> None:
+    """Make the manager's cache, and have its steps run here; before `warmup`.
+
+    Steps of up to `graph_tokens` with prompts in them are recorded as CUDA graphs.
+    """
     config = manager.continuous_batching_config
     # transformers has set it to 0: it knows of no kernel of that kind but those of the flash-attn packages.
     config.max_blocks_per_request = MOST_PAGES if max_blocks is None else max_blocks
@@ -85,4 +132,5 @@ def prepare(manager: Any, kernels: flash.Kernels, max_blocks: int | None) -> Non
     runner = processor.model_runner
     runner.__class__ = StepRunner
     runner.kernels, runner.places = kernels, flash.Places(cache, kernels)
+    runner.graph_tokens = min(graph_tokens, cache.max_batch_tokens)
     cache.extend_read_and_write_indices = runner.places.extend

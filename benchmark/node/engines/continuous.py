@@ -15,7 +15,7 @@ from benchmark.continuous_options import Options
 from benchmark.errors import InputError, SetupError, Unfit
 from benchmark.node import interfaces
 from benchmark.node.continuous import attention as kernels
-from benchmark.node.continuous import collector, cross_check, fused
+from benchmark.node.continuous import collector, cross_check, fused, pieces
 from benchmark.node.continuous.details import describe
 from benchmark.node.continuous.fused import Fused
 from benchmark.node.continuous.memory_plan import Plan, free_bytes, make_plan
@@ -123,7 +123,8 @@ class Engine(interfaces.Engine):
 
                     size = kernels.head_size(text_config(self._model.config))
                     used = flash_kernels.choose(*self._device_and_dtype(), size, options.kernels)
-                    step_runner.prepare(self._manager, used, options.max_blocks_per_request)
+                    recorded = pieces.wanted(options, self._model.device.type)
+                    step_runner.prepare(self._manager, used, options.max_blocks_per_request, recorded)
             with stages.stage("warm_up"), collector.still():  # compiles, and captures CUDA graphs, where these are on
                 self._manager.warmup()
             if captured := getattr(self._manager.batch_processor.model_runner, "capture_s", 0.0):
@@ -283,7 +284,9 @@ class Engine(interfaces.Engine):
         pages, longest = options.num_blocks, max(1, self.demands.longest)
         needed = self.generation.max_new_tokens + longest if pages is None else pages * options.page_size
         chosen = options.max_batch_tokens, options.max_requests_per_batch, options.max_memory_percent
-        return make_plan(look.sizes, bytes_per_value, free_bytes(), weights, needed, options.page_size, *chosen)
+        recorded = pieces.wanted(options, "cuda") if self._attention == kernels.TORCH_FLASH else 0
+        free = free_bytes()
+        return make_plan(look.sizes, bytes_per_value, free, weights, needed, options.page_size, *chosen, recorded)
 
     def _device_and_dtype(self) -> tuple[str, str]:
         return self._model.device.type, str(self._model.dtype).removeprefix("torch.")

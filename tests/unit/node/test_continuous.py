@@ -17,7 +17,7 @@ from transformers.generation.continuous_batching.model_runner import ModelRunner
 
 from benchmark.continuous_options import Options
 from benchmark.errors import InputError, RunError, SetupError
-from benchmark.node.continuous import attention, exact_attention, flash, flash_kernels, fused
+from benchmark.node.continuous import attention, exact_attention, flash, flash_kernels, fused, pieces
 from benchmark.node.continuous.manager import make_manager
 from benchmark.node.engines import continuous, sequential
 from benchmark.node.interfaces import EngineBroken, Prompt, Query
@@ -137,6 +137,80 @@ def test_torchs_flash_attention_reads_and_writes_the_paged_cache(
     assert ask(engine, QUERIES).tokens == one_at_a_time
     # Where no request fits in one page, none is read where it lies.
     assert placed.called == (any_pages or options["page_size"] > 16)
+
+
+class Again(pieces.Recording):
+    """A CPU has no graphs: the same calls once more, each time with what attention is given of the step then."""
+
+    step: Any = None
+
+    def record(self, forward: Callable[[], None]) -> Any:
+        self.forward = forward
+        return self
+
+    def replay(self, step: Any) -> None:
+        self.step = step
+        self.forward()
+
+    def cut(self, states: tuple[Any, Any, Any], attend: Callable[..., None]) -> Any:
+        answer = torch.zeros_like(states[0])
+        attend(self.step, answer, *states)
+        return answer
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Again], bool], None]:
+    """Have steps of up to 32 tokens recorded, by such a recording and with kernels that find any page or not."""
+
+    def use(recording: type[Again], any_pages: bool) -> None:
+        write = flash_kernels.torch_kernels().write
+        exact = flash.Kernels("exact", exact_attention.read, exact_attention.answer, write, any_pages=any_pages)
+        monkeypatch.setattr(flash_kernels, "choose", lambda *about: exact)
+        monkeypatch.setattr(attention, "missing", lambda *about: None)
+        monkeypatch.setattr(pieces, "wanted", lambda options, device: 32)
+        monkeypatch.setattr(pieces, "LEAST", 24)
+        monkeypatch.setattr(pieces, "Recording", recording)
+
+    return use
+
+
+RECORDED: dict[str, Any] = {"attention": attention.TORCH_FLASH, "max_batch_tokens": 32, "page_size": 16}
+
+
+@pytest.mark.parametrize("any_pages", [True, False])
+def test_steps_with_prompts_are_padded_to_those_recorded(
+    make: Make,
+    one_at_a_time: dict[int, tuple[int, ...]],
+    recorded: Callable[[type[Again], bool], None],
+    any_pages: bool,
+) -> None:
+    replayed = []
+
+    class Noted(Again):
+        def replay(self, step: flash.Step) -> None:
+            replayed.append((len(step.write_rows), step.answering is not None, step.reading is not None))
+            super().replay(step)
+
+    recorded(Noted, any_pages)
+    engine, info = make(**RECORDED)
+    assert info.details["cuda_graphs"] == {"varlen": False, "decode": False, "prompts": [24, 30, 32]}
+    replayed.clear()
+    assert ask(engine, QUERIES).tokens == one_at_a_time
+    tokens = {step[0] for step in replayed}
+    assert tokens - set(pieces.sizes(32))  # padded
+    assert {step[1:] for step in replayed} >= {(False, True), (any_pages, True)}
+
+
+def test_a_recorded_step_that_is_wrong_is_found_before_the_run(
+    make: Make, recorded: Callable[[type[Again], bool], None]
+) -> None:
+    class Stale(Again):
+        def replay(self, step: flash.Step) -> None:
+            """Compute nothing."""
+
+    recorded(Stale, True)
+    with pytest.raises(SetupError, match=r"a step of 32 tokens in CUDA graphs is wrong by \d"):
+        make(**RECORDED)
 
 
 @pytest.mark.parametrize("any_pages", [True, False])
@@ -264,7 +338,7 @@ def test_every_effective_choice_is_in_the_result(make: Make) -> None:
         "kv_cache_tokens": 640,
         "max_batch_tokens": 64,
         "max_requests_per_batch": 64,
-        "cuda_graphs": {"varlen": False, "decode": False},
+        "cuda_graphs": {"varlen": False, "decode": False, "prompts": []},
         "async_batching": False,
         "compile_level": 0,
         "ends": "at max_new_tokens",

@@ -24,6 +24,11 @@ def test_what_is_compiled_answers_the_same(monkeypatch: pytest.MonkeyPatch) -> N
         plain = [model(one).logits for one in inputs]
         parts = Fused(model)
         parts.on()
+        for layer in model.model.layers:
+            for together in (layer.self_attn, ("q_proj", "k_proj", "v_proj")), (layer.mlp, ("gate_proj", "up_proj")):
+                module, names = together
+                places = {getattr(module, name).weight.untyped_storage().data_ptr() for name in names}
+                assert len(places) == 1  # one matrix, and nothing twice
         compiled = [model(one).logits for one in inputs]
         parts.off()
         again = model(inputs[0]).logits

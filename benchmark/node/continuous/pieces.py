@@ -1,0 +1,137 @@
+"""A step with prompts in it as CUDA graphs: all between two attentions is one graph, attention is started by itself.
+
+What attention computes differs from step to step: how many requests read their prompts, how long each of them is. All
+else depends on the number of tokens alone. So a step is padded to the next number for which there are graphs; attention
+sees the real tokens only. To start a layer kernel by kernel takes the CPU a millisecond, to start a graph some
+microseconds.
+
+The model is recorded as it is: where it calls its attention, the graph under way ends and the next begins. After its
+last layer comes what turns states into tokens; that depends on the number of requests alone, and is recorded apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmark.continuous_options import Options
+
+# Numbers of tokens to pad to. Up to some hundred a step takes as long as reading the weights, whatever it holds; then
+# padding costs its share: at most a sixteenth, half of that on average.
+LEAST = 128
+PER_DOUBLING = 16
+# Longer steps keep the GPU busy for longer than the CPU takes to start them kernel by kernel.
+GRAPH_TOKENS = 2048
+LEAST_REQUESTS = 16
+
+Attend = Callable[..., Any]
+
+
+def wanted(options: Options, device: str) -> int:
+    """Return up to how many tokens a step with prompts is recorded here; 0: none."""
+    if device == "cpu" or options.use_cuda_graph is False:
+        return 0
+    return GRAPH_TOKENS if options.graph_tokens is None else options.graph_tokens
+
+
+def sizes(most: int) -> list[int]:
+    """Return the numbers of tokens, up to `most`, for which to record a step."""
+    found, size = [], LEAST
+    while size < most:
+        found.append(size)
+        size += max(LEAST // 4, 2 ** (size.bit_length() - 1) // PER_DOUBLING)
+    return [*found, most]
+
+
+def request_counts(most: int) -> list[int]:
+    """Return the numbers of requests, up to `most`, for which to record how their tokens are chosen."""
+    found, count = [], LEAST_REQUESTS
+    while count < most:
+        found.append(count)
+        count *= 2
+    return [*found, most]
+
+
+@dataclass
+class Pieces:
+    """What was recorded: graphs, and what is called between them."""
+
+    graphs: list[Any] = field(default_factory=list)
+    between: list[Attend] = field(default_factory=list)
+    """Called with what is to be known of the step, see `flash.Step`."""
+
+    def replay(self, step: Any) -> None:
+        """Run the step on the current stream."""
+        first, *others = self.graphs
+        first.replay()
+        for attend, graph in zip(self.between, others, strict=True):
+            attend(step)
+            graph.replay()
+
+
+class Recording:
+    """What is being recorded; the model passes it to its attention in a step's place."""
+
+    def __init__(self, pool: Any, answers: dict[tuple[int, ...], Any], most: int) -> None:
+        self.pieces = Pieces()
+        self._pool, self._answers, self._most = pool, answers, most
+
+    def record(self, forward: Callable[[], None]) -> Pieces:
+        """Call `forward`, which runs the model, and return what it did, in pieces. On the current stream."""
+        import torch
+
+        torch.cuda.synchronize()
+        self._begin()
+        try:
+            forward()
+        finally:
+            self.pieces.graphs[-1].capture_end()
+        return self.pieces
+
+    def cut(self, states: tuple[Any, Any, Any], attend: Callable[..., None]) -> Any:
+        """End a piece and begin the next.
+
+        `states`: query, key and value, (tokens, heads, size) each, which the piece before computes; `attend(step,
+        answer, *states)` writes what the piece after reads. Returns that: (tokens, heads, size).
+        """
+        import torch
+
+        self.pieces.graphs[-1].capture_end()
+        query = states[0]
+        shape = self._most, *query.shape[1:]
+        if shape not in self._answers:  # the layers take turns in one
+            self._answers[shape] = torch.zeros(shape, dtype=query.dtype, device=query.device)
+        answer = self._answers[shape][: len(query)]
+        seen = tuple(_in_place(state) for state in states)
+        self.pieces.between.append(lambda step: attend(step, answer, *seen))
+        self._begin()
+        return answer
+
+    def _begin(self) -> None:
+        import torch
+
+        graph = torch.cuda.CUDAGraph()
+        graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+        self.pieces.graphs.append(graph)
+
+
+class _Memory:
+    """Where a tensor lies, by CUDA's array interface, which knows no bfloat16."""
+
+    def __init__(self, whole: Any) -> None:
+        self.__cuda_array_interface__ = {
+            "data": (whole.data_ptr(), False),
+            "shape": tuple(whole.shape),
+            "strides": tuple(stride * whole.element_size() for stride in whole.stride()),
+            "typestr": f"<i{whole.element_size()}",
+            "version": 3,
+        }
+
+
+def _in_place(tensor: Any) -> Any:
+    """Return the tensor without keeping its memory: the pieces that follow may use it, once attention has read it."""
+    import torch
+
+    whole = {2: torch.int16, 4: torch.int32}[tensor.element_size()]
+    return torch.as_tensor(_Memory(tensor.view(whole)), device=tensor.device).view(tensor.dtype)

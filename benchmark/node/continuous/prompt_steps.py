@@ -1,0 +1,127 @@
+"""Every kind of step with prompts in it, recorded before anything is measured, and run from what was recorded."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from benchmark.node.continuous import flash, pieces
+
+# By which a state, around 1, of a replayed step may differ from the same step without graphs, by the same kernels.
+TOLERANCE = 0.05
+
+Choose = Callable[[dict[str, Any], Any, Any, Any], None]
+"""transformers' way to run a step and to choose its tokens: (inputs, carry_over_ids, previous outputs, outputs)."""
+
+
+class PromptSteps:
+    """One set of graphs, with inputs of its own: transformers has two pairs of inputs, which take turns.
+
+    `io`: transformers' inputs and outputs; `pool`: of the graphs' memory; the most tokens and requests of a step.
+    """
+
+    def __init__(self, model: Any, io: Any, pool: Any, most_tokens: int, most_requests: int) -> None:
+        self.sizes = pieces.sizes(most_tokens)
+        self._counts = pieces.request_counts(most_requests)
+        self._model, self._io, self._pool = model, io, pool
+        self._answers: dict[tuple[int, ...], Any] = {}
+        self._layers: dict[int, pieces.Pieces] = {}
+        self._choices: dict[int, pieces.Pieces] = {}
+        self._inputs, _, self._previous, self._outputs = (one.clone() for one in self._pair())
+        self._states: Any = None
+        """(1, most tokens, size): what the last layer makes of each token."""
+
+    def size(self, tokens: int) -> int | None:
+        """Return to how many tokens a step is padded; None: it is longer than those that are recorded."""
+        return self.sizes[bisect.bisect_left(self.sizes, tokens)] if tokens <= self.sizes[-1] else None
+
+    def has(self, size: int) -> bool:
+        """Whether a step of so many tokens is recorded."""
+        return size in self._layers
+
+    def run(self, size: int, step: flash.Step, requests: int) -> None:
+        """Run the step that transformers has prepared, padded to `size` tokens, on the current stream."""
+        outputs = self._copy()
+        self._layers[size].replay(step)
+        count = self._counts[bisect.bisect_left(self._counts, requests)]
+        self._choices[count].replay(step)
+        outputs[:, :count].copy_(self._outputs[:, :count])
+
+    def record(self, inputs: dict[str, Any], step: flash.Step, choose: Choose) -> None:
+        """Record a step of the warm-up; the longest has to come first.
+
+        Raises RuntimeError where its states are others than those of the same step without graphs.
+        """
+        size = inputs["input_ids"].shape[1]
+        # Other tokens at each place: with one at all, each would be answered like the others.
+        inputs["input_ids"].random_(0, self._model.config.get_text_config().vocab_size)
+        self._copy()
+        own = {**inputs, **{name: self._own(inputs[name]) for name in ("input_ids", "position_ids")}}
+
+        def layers(step: flash.Step | pieces.Recording) -> Any:
+            self._io.carry_over_tokens(own["input_ids"], self._own(self._pair()[1]), self._previous)
+            return self._model.base_model(**own, step=step).last_hidden_state
+
+        expected = layers(step)  # compiles, and has the kernels loaded
+        if self._states is None:
+            self._states = torch.zeros_like(expected)
+        states, recording = self._states[:, :size], self._recording()
+        recorded = recording.record(lambda: states.copy_(layers(recording)))
+        states.zero_()
+        recorded.replay(step)
+        worst = float((states - expected).abs().max())
+        if not worst <= TOLERANCE:
+            raise RuntimeError(f"a step of {size} tokens in CUDA graphs is wrong by {worst:.3f}")
+        self._layers[size] = recorded
+        if not self._choices:
+            for count in reversed(self._counts):
+                self._choices[count] = self._record_choice(own, count, choose)
+
+    def _record_choice(self, own: dict[str, Any], count: int, choose: Choose) -> pieces.Pieces:
+        """Record how the tokens of so many requests are chosen, whatever step their states are of."""
+        carried, longest = self._own(self._pair()[1]), self._states.shape[1]
+
+        def run() -> None:
+            # Where no request is, an earlier step's place may stand.
+            places = self._own(own["logits_indices"][:count]).clamp(max=longest - 1)
+            few = {"logits_indices": places, "logits_to_keep": places}
+            few["logits_processor_args"] = self._own(own["logits_processor_args"][:, :count])
+            with _given(self._model.base_model, self._states):
+                choose({**own, **few}, carried, self._previous, self._outputs)
+
+        run()
+        return self._recording().record(run)
+
+    def _recording(self) -> pieces.Recording:
+        return pieces.Recording(self._pool, self._answers, self.sizes[-1])
+
+    def _pair(self) -> tuple[Any, Any, Any, Any]:
+        """Return what the step that is prepared has: all small inputs, of these what is carried over, outputs."""
+        now = self._io.io_pairs[self._io.current_pair].device_io if hasattr(self._io, "io_pairs") else self._io
+        return now._bulk_input_tensor, *self._io.get_cb_kwargs()
+
+    def _copy(self) -> Any:
+        """Take over the inputs that are prepared; return where the outputs go."""
+        small, _, previous, outputs = self._pair()
+        self._inputs.copy_(small)
+        self._previous.copy_(previous)
+        return outputs
+
+    def _own(self, small: Any) -> Any:
+        """Return one of the small inputs as it lies here."""
+        return self._inputs.as_strided(small.shape, small.stride(), small.storage_offset())
+
+
+@contextmanager
+def _given(layers: Any, states: Any) -> Iterator[None]:
+    """Have the model take these states for what its layers give."""
+    layers.forward = lambda *_, **__: BaseModelOutputWithPast(last_hidden_state=states)
+    try:
+        yield
+    finally:
+        del layers.forward

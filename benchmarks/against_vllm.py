@@ -1,0 +1,263 @@
+"""`continuous` beside vLLM on one machine: the same prompts, LoadGen, the same definitions; a table and its ratios.
+
+    python3 -m benchmarks.against_vllm --model DIRECTORY --vllm-dir DIRECTORY [--seconds 60]
+    python3 -m benchmarks.against_vllm ... --loads 2000/100@31.25,34.5 500/30@28 --engines continuous,vllm,client
+
+`continuous` has the engine options of the profiles mlperf-offline, mlperf-server and mlperf-interactive; vLLM its
+defaults but for prefix caching, which is off. `client` is vLLM's own, `vllm bench serve`, asking the very server that
+the engine `vllm` has started: the same load, as far as it can make it. Prompts of 60 to 2,500 random tokens, 128 out.
+All GPUs that are visible serve: in as many replicas, or copies by vLLM's data parallelism.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import random
+import string
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark import metrics
+from benchmark.columns import Columns
+from benchmark.loadgen_options import Purpose
+from benchmark.node.interfaces import Conditions, Engine, Workload, now_ns
+from benchmark.node.recorder import Recorder
+from benchmark.node.registry import make_scenario
+from benchmark.node.replicas import make_engine
+from benchmark.profiles import Generation, load_profile
+from benchmark.settings import Settings
+from benchmarks import workloads
+from benchmarks.table import Table
+
+OFFLINE = "Offline"
+PROFILES = {OFFLINE: "mlperf-offline", "2000/100": "mlperf-server", "500/30": "mlperf-interactive"}
+COLUMNS = {
+    **{"load": 22, "engine": 10, "valid": 5, "queries": 7, "QPS": 6, "tokens/s": 8, "TTFT P50": 8, "P99": 8},
+    **{"TPOT mean": 9, "TPOT P99": 8},
+}
+COMPARED = ("tokens/s", "TTFT P50", "P99", "TPOT mean", "TPOT P99")
+WARM_UP = 128
+
+
+@dataclass(frozen=True)
+class Job:
+    """One load: so many queries at once, or a rate under limits (P99 TTFT and P99 TPOT in ms)."""
+
+    kind: str
+    rate: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        return self.kind if self.kind == OFFLINE else f"{self.kind} at {self.rate:g}/s"
+
+    def valid(self, row: dict[str, Any]) -> bool | None:
+        """Return whether the limits are met; None where there are none, or nothing is known."""
+        if self.kind == OFFLINE or row["P99"] is None or row["TPOT P99"] is None:
+            return None
+        ttft, tpot = map(float, self.kind.split("/"))
+        return not row["failed"] and row["P99"] <= ttft and row["TPOT P99"] <= tpot
+
+
+def jobs(arguments: argparse.Namespace) -> list[Job]:
+    """Return what is asked for; of one kind one after the other, for they share an engine."""
+    found = [Job(OFFLINE)] if arguments.offline else []
+    for load in arguments.loads:
+        kind, _, rates = load.partition("@")
+        if kind not in PROFILES or kind == OFFLINE:
+            raise SystemExit(f"--loads: {kind} is none of {', '.join(k for k in PROFILES if k != OFFLINE)}")
+        found += [Job(kind, float(rate), arguments.seconds) for rate in rates.split(",")]
+    return found
+
+
+def main() -> None:
+    """Run each engine in a process of its own, so that it leaves the GPU as it found it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="a directory with the model")
+    parser.add_argument("--vllm-dir", default="~/.local/share/llm-benchmark/vllm", help="vLLM's environment")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--vocabulary", type=int, default=128_000, help="token ids of the prompts are below")
+    parser.add_argument("--shrink", type=int, default=1, help="shorter prompts and answers by this factor")
+    parser.add_argument("--engines", default="continuous,vllm,client", help="client: vllm bench serve, beside vllm")
+    parser.add_argument("--offline", type=int, default=1024, help="queries at once; 0: no Offline")
+    parser.add_argument("--loads", nargs="*", default=["2000/100@31.25", "500/30@28"], help="LIMITS@RATE,RATE ...")
+    parser.add_argument("--seconds", type=float, default=60, help="of each rate")
+    parser.add_argument("--options", type=json.loads, default={}, help="JSON: more options of continuous")
+    parser.add_argument("--json", type=Path, help="write the table there too, after each row")
+    arguments = parser.parse_args()
+    jobs(arguments)
+    table = Table(COLUMNS, {key: str(value) for key, value in vars(arguments).items()})
+    for engine, target in (("continuous", continuous), ("vllm", vllm)):
+        if engine not in arguments.engines.split(","):
+            continue
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        process = multiprocessing.get_context("spawn").Process(target=_send, args=(target, arguments, sender))
+        process.start()
+        sender.close()
+        for row in _received(receiver):
+            table.add(row)
+            if arguments.json:
+                table.write(arguments.json)
+        process.join()
+    for line in ratios(table.rows):
+        table.say(line)
+
+
+def ratios(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line for each load that two engines had: the first's figures divided by each other's."""
+    for load in dict.fromkeys(row["load"] for row in rows):
+        first, *others = [row for row in rows if row["load"] == load and row.get("tokens/s")] or [{}]
+        for other in others:
+            parts = [f"{name} {first[name] / other[name]:.3f}" for name in COMPARED if first[name] and other[name]]
+            yield f"{load}: {first['engine']} / {other['engine']}: {', '.join(parts)}"
+
+
+def continuous(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Ask our engine, started anew for each kind of load with that profile's options."""
+    asked = jobs(arguments)
+    for kind in dict.fromkeys(job.kind for job in asked):
+        options = {**load_profile(PROFILES[kind]).engine_options, **arguments.options}
+        with _engine(arguments, "continuous", options) as (engine, ready_s, place):
+            yield _note("continuous", kind, f"{options}, ready after {ready_s:.0f} s")
+            for job in (job for job in asked if job.kind == kind):
+                yield measured(arguments, "continuous", engine, job, place)
+
+
+def vllm(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Ask vLLM, by our engine, then by its own client."""
+    with _engine(arguments, "vllm", {}) as (engine, ready_s, place):
+        yield _note("vllm", "all", f"ready after {ready_s:.0f} s")
+        for job in jobs(arguments):
+            yield measured(arguments, "vllm", engine, job, place)
+            if "client" in arguments.engines.split(","):
+                yield own_client(arguments, engine, job, place)
+
+
+class _engine:  # noqa: N801 # used as a function is
+    def __init__(self, arguments: argparse.Namespace, name: str, options: dict[str, Any]) -> None:
+        work = _work(arguments, 1)
+        generation = Generation(max_new_tokens=work.output_tokens, min_new_tokens=work.output_tokens)
+        settings = {"benchmark_model": arguments.model, "vllm_dir": arguments.vllm_dir}
+        settings |= {"benchmark_device": arguments.device, "benchmark_dtype": arguments.dtype}
+        self.engine = make_engine(name, Settings.model_validate(settings), generation, options)
+        self.work = _work(arguments, WARM_UP)
+
+    def __enter__(self) -> tuple[Engine, float, Path]:
+        self.directory = tempfile.TemporaryDirectory()
+        place = self.engine.directory = Path(self.directory.name)
+        began = now_ns()
+        try:
+            self.engine.load()
+            ready_s = (now_ns() - began) / 1e9
+            # Kernels, graphs and memory settle; other tokens than those that are measured.
+            workloads.run(self.engine, self.work.warm_up(WARM_UP), float("inf"), at_once=True)
+        except BaseException:
+            self.engine.close()
+            raise
+        return self.engine, ready_s, place
+
+    def __exit__(self, *about: object) -> None:
+        with closing(self.engine):
+            self.directory.cleanup()
+
+
+def measured(arguments: argparse.Namespace, name: str, engine: Engine, job: Job, place: Path) -> dict[str, Any]:
+    """Return a row: one run of LoadGen."""
+    count = arguments.offline if job.kind == OFFLINE else max(1, round(job.rate * job.seconds))
+    options: dict[str, Any] = {"scenario": "Server", "burst_query_count": count}
+    options |= {"probe_duration_ms": int(job.seconds * 1000), "probe_query_count": 1}
+    prompts = tuple(query.prompt for query in _work(arguments, count).queries())
+    recorder = Recorder(engine, None, now_ns(), lambda sample, done: None)
+    purpose: Purpose = "burst" if job.kind == OFFLINE else "probe"
+    prefix = f"{name}_{job.kind.replace('/', '_')}_{job.rate:g}_"
+    conditions = Conditions(place, job.rate or float(count), purpose, prefix)
+    outcome = make_scenario("loadgen", options).run(Workload(prompts, None, 0), recorder, conditions)
+    recorder.close()
+    samples = Columns.of(recorder.amend(outcome.scheduled_ns))
+    done = samples.completed
+    row: dict[str, Any] = {"load": job.name, "engine": name, "queries": len(samples)}
+    row["failed"] = len(samples) - int(np.count_nonzero(done))
+    ttft = metrics.distribution(metrics.defined(metrics.ttfts_ms(samples)))
+    tpot = metrics.distribution(metrics.defined(metrics.tpots_ms(samples)))
+    row |= {"TTFT P50": ttft and ttft.p50, "P99": ttft and ttft.p99}
+    row |= {"TPOT mean": tpot and tpot.mean, "TPOT P99": tpot and tpot.p99}
+    seconds = (samples.last_ns - int(samples.issued_ns.min())) / 1e9
+    row |= {
+        "QPS": (len(samples) - row["failed"]) / seconds,
+        "tokens/s": int(samples.output_tokens[done].sum()) / seconds,
+    }
+    row["valid"] = job.valid(row)
+    row["note"] = f"{row['failed']} failed" if row["failed"] else ""
+    return row
+
+
+def own_client(arguments: argparse.Namespace, engine: Engine, job: Job, place: Path) -> dict[str, Any]:
+    """Return a row by `vllm bench serve`: prompts of letters, each of which is a token of the model's tokenizer."""
+    count = arguments.offline if job.kind == OFFLINE else max(1, round(job.rate * job.seconds))
+    work = _work(arguments, count)
+    draw = random.Random(1)  # noqa: S311 # no secret
+    prompts, result = place / "prompts.jsonl", place / "result.json"
+    texts = ("".join(draw.choices(string.ascii_letters, k=length)) for length in work.lengths)
+    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts), encoding="utf-8")
+    settings = engine.settings
+    command = [
+        *(str(Path(arguments.vllm_dir).expanduser() / "bin" / "vllm"), "bench", "serve", "--backend", "openai"),
+        *("--base-url", settings.benchmark_endpoint_urls[0], "--model", settings.benchmark_endpoint_model),
+        *("--tokenizer", arguments.model, "--dataset-name", "custom", "--dataset-path", str(prompts)),
+        *("--custom-output-len", str(work.output_tokens), "--skip-chat-template", "--disable-shuffle", "--ignore-eos"),
+        *("--num-prompts", str(count), "--request-rate", f"{job.rate:g}" if job.rate else "inf", "--seed", "1"),
+        *("--percentile-metrics", "ttft,tpot", "--metric-percentiles", "50,99"),
+        *("--save-result", "--result-dir", str(place), "--result-filename", result.name, "--disable-tqdm"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    row: dict[str, Any] = {"load": job.name, "engine": "its client", "queries": count}
+    if done.returncode or not result.is_file():
+        return {**row, "note": f"vllm bench serve: {(done.stderr or done.stdout).strip()[-300:]}"}
+    found = json.loads(result.read_text(encoding="utf-8"))
+    result.unlink()
+    row |= {"failed": count - found["completed"], "QPS": found["request_throughput"]}
+    row |= {"tokens/s": found["output_throughput"], "TTFT P50": found["p50_ttft_ms"], "P99": found["p99_ttft_ms"]}
+    row |= {"TPOT mean": found["mean_tpot_ms"], "TPOT P99": found["p99_tpot_ms"]}
+    mean = found["total_input_tokens"] / max(1, found["completed"])
+    return {**row, "valid": job.valid(row), "note": f"{mean:.0f} tokens in on average, ours {work.input_tokens:.0f}"}
+
+
+def _work(arguments: argparse.Namespace, count: int) -> workloads.Workload:
+    return workloads.summaries(count, arguments.vocabulary, arguments.shrink)
+
+
+def _note(engine: str, load: str, note: str) -> dict[str, Any]:
+    return {"load": load, "engine": engine, "note": note}
+
+
+def _send(target: Any, arguments: argparse.Namespace, sender: Any) -> None:
+    try:
+        for row in target(arguments):
+            sender.send(row)
+    except BaseException as error:  # a row of its own; the other engine goes on
+        sender.send(_note(target.__name__, "", f"{type(error).__name__}: {' '.join(str(error).split())}"[:1000]))
+    finally:
+        sender.close()
+
+
+def _received(receiver: Any) -> Iterator[dict[str, Any]]:
+    while True:
+        try:
+            yield receiver.recv()
+        except EOFError:
+            return
+
+
+if __name__ == "__main__":
+    main()
