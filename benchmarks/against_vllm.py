@@ -18,6 +18,7 @@ import random
 import string
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ COLUMNS = {
 }
 COMPARED = ("tokens/s", "TTFT P50", "P99", "TPOT mean", "TPOT P99")
 WARM_UP = 128
+WARM_UP_S = 300
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a directory with the model")
     parser.add_argument("--vllm-dir", default="~/.local/share/llm-benchmark/vllm", help="vLLM's environment")
+    parser.add_argument("--url", default="", help="a vLLM that serves the model already, instead of starting one")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--vocabulary", type=int, default=128_000, help="token ids of the prompts are below")
@@ -136,7 +139,7 @@ def continuous(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def vllm(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Ask vLLM, by our engine, then by its own client."""
-    with _engine(arguments, "vllm", {}) as (engine, ready_s, place):
+    with _engine(arguments, "endpoint" if arguments.url else "vllm", {}) as (engine, ready_s, place):
         yield _note("vllm", "all", f"ready after {ready_s:.0f} s")
         for job in jobs(arguments):
             yield measured(arguments, "vllm", engine, job, place)
@@ -150,6 +153,8 @@ class _engine:  # noqa: N801 # used as a function is
         generation = Generation(max_new_tokens=work.output_tokens, min_new_tokens=work.output_tokens)
         settings = {"benchmark_model": arguments.model, "vllm_dir": arguments.vllm_dir}
         settings |= {"benchmark_device": arguments.device, "benchmark_dtype": arguments.dtype}
+        if name == "endpoint":
+            settings |= {"benchmark_endpoint_urls": [arguments.url]}
         self.engine = make_engine(name, Settings.model_validate(settings), generation, options)
         self.work = _work(arguments, WARM_UP)
 
@@ -161,7 +166,7 @@ class _engine:  # noqa: N801 # used as a function is
             self.engine.load()
             ready_s = (now_ns() - began) / 1e9
             # Kernels, graphs and memory settle; other tokens than those that are measured.
-            workloads.run(self.engine, self.work.warm_up(WARM_UP), float("inf"), at_once=True)
+            workloads.run(self.engine, self.work.warm_up(WARM_UP), time.monotonic() + WARM_UP_S, at_once=True)
         except BaseException:
             self.engine.close()
             raise
@@ -176,7 +181,7 @@ def measured(arguments: argparse.Namespace, name: str, engine: Engine, job: Job,
     """Return a row: one run of LoadGen."""
     count = arguments.offline if job.kind == OFFLINE else max(1, round(job.rate * job.seconds))
     options: dict[str, Any] = {"scenario": "Server", "burst_query_count": count}
-    options |= {"probe_duration_ms": int(job.seconds * 1000), "probe_query_count": 1}
+    options |= {"probe_duration_ms": max(1, int(job.seconds * 1000)), "probe_query_count": 1}
     prompts = tuple(query.prompt for query in _work(arguments, count).queries())
     recorder = Recorder(engine, None, now_ns(), lambda sample, done: None)
     purpose: Purpose = "burst" if job.kind == OFFLINE else "probe"
@@ -213,7 +218,8 @@ def own_client(arguments: argparse.Namespace, engine: Engine, job: Job, place: P
     settings = engine.settings
     command = [
         *(str(Path(arguments.vllm_dir).expanduser() / "bin" / "vllm"), "bench", "serve", "--backend", "openai"),
-        *("--base-url", settings.benchmark_endpoint_urls[0], "--model", settings.benchmark_endpoint_model),
+        *("--base-url", settings.benchmark_endpoint_urls[0]),
+        *("--model", settings.benchmark_endpoint_model or arguments.model),
         *("--tokenizer", arguments.model, "--dataset-name", "custom", "--dataset-path", str(prompts)),
         *("--custom-output-len", str(work.output_tokens), "--skip-chat-template", "--disable-shuffle", "--ignore-eos"),
         *("--num-prompts", str(count), "--request-rate", f"{job.rate:g}" if job.rate else "inf", "--seed", "1"),
