@@ -39,17 +39,28 @@ def test_on_24_gb_the_cache_of_llama_8b_has_room() -> None:
     assert "GPU memory: 25.0 GB to be had, 16.1 GB weights" in found.sentence()
 
 
+def test_recorded_steps_have_memory_of_their_own() -> None:
+    plain, recorded = plan(batch_tokens=4096, requests=64), plan(batch_tokens=4096, requests=64, graph_tokens=2048)
+    assert plain.steps * 1.3 < recorded.steps < plain.steps * 2
+    assert recorded.cache_tokens < plain.cache_tokens
+    # No step is longer than one may be.
+    assert (
+        plan(batch_tokens=1024, requests=64, graph_tokens=2048).steps == 2 * plan(batch_tokens=1024, requests=64).steps
+    )
+
+
 @given(
     free=st.integers(17, 200).map(lambda gb: gb * 10**9),
     page_size=st.sampled_from([16, 256, 1024]),
     batch_tokens=st.none() | st.integers(1, 8192),
     requests=st.none() | st.integers(1, 1024),
+    graph_tokens=st.integers(0, 4096),
 )
 def test_a_plan_never_takes_more_than_there_is(
-    free: int, page_size: int, batch_tokens: int | None, requests: int | None
+    free: int, page_size: int, batch_tokens: int | None, requests: int | None, graph_tokens: int
 ) -> None:
     try:
-        found = plan(free, page_size=page_size, batch_tokens=batch_tokens, requests=requests)
+        found = plan(free, page_size=page_size, batch_tokens=batch_tokens, requests=requests, graph_tokens=graph_tokens)
     except SetupError:
         reject()  # the next test is about these
     taken = found.weights + found.steps + found.cache_tokens * found.bytes_per_token

@@ -1,0 +1,61 @@
+"""What the comparison with vLLM asks, and what it makes of the answers; the engines themselves need a GPU."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.node.model.tiny import make_tiny_model
+from benchmarks import against_vllm
+from benchmarks.against_vllm import Job
+
+
+def given(**changes: Any) -> argparse.Namespace:
+    asked = {"offline": 0, "loads": ["500/30@2"], "seconds": 2.0, "shrink": 16, "vocabulary": 300, "options": {}}
+    about = {"model": "", "vllm_dir": "none", "url": "", "device": "cpu", "dtype": "float32", "engines": "continuous"}
+    return argparse.Namespace(**{**asked, **about, **changes})
+
+
+def test_each_rate_of_each_limit_is_a_load() -> None:
+    asked = against_vllm.jobs(given(offline=8, loads=["2000/100@31.25,36", "500/30@28"]))
+    assert [job.name for job in asked] == ["Offline", "2000/100 at 31.25/s", "2000/100 at 36/s", "500/30 at 28/s"]
+    with pytest.raises(SystemExit, match="100/5 is none of 2000/100, 500/30"):
+        against_vllm.jobs(given(loads=["100/5@1"]))
+
+
+@pytest.mark.parametrize(
+    ("ttft", "tpot", "failed", "valid"),
+    [(500, 30, 0, True), (501, 30, 0, False), (500, 30.1, 0, False), (1, 1, 1, False), (None, 30, 0, None)],
+)
+def test_a_load_is_valid_within_its_limits(
+    ttft: float | None, tpot: float | None, failed: int, valid: bool | None
+) -> None:
+    row = {"P99": ttft, "TPOT P99": tpot, "failed": failed}
+    assert Job("500/30", 28, 1).valid(row) is valid
+    assert Job(against_vllm.OFFLINE).valid(row) is None
+
+
+def test_what_only_one_engine_had_is_not_compared() -> None:
+    figures = {"tokens/s": 20.0, "TTFT P50": 1.0, "P99": 4.0, "TPOT mean": 1.0, "TPOT P99": 3.0}
+    rows: list[dict[str, Any]] = [
+        {"load": "a", "engine": "continuous", **figures},
+        {"load": "b", "engine": "continuous", **figures},
+        {"load": "b", "engine": "vllm", "note": "it did not start"},
+        {"load": "a", "engine": "vllm", **figures, "tokens/s": 10.0, "P99": None},
+    ]
+    ratio = "tokens/s 2.000, TTFT P50 1.000, TPOT mean 1.000, TPOT P99 1.000"
+    assert list(against_vllm.ratios(rows)) == [f"a: continuous / vllm: {ratio}"]
+
+
+def test_a_tiny_model_goes_through_loadgen(tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / "model")
+    note, row = against_vllm.continuous(given(model=str(tmp_path / "model")))
+    assert "max_batch_tokens" in note["note"]
+    assert row["load"] == "500/30 at 2/s"
+    assert row["failed"] == 0
+    assert row["queries"] >= 4
+    assert row["tokens/s"] == pytest.approx(8 * row["QPS"])
+    assert row["TPOT P99"] > 0
