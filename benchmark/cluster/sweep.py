@@ -6,7 +6,7 @@ One step stands for the run wherever a single figure is asked for, as one repeat
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,20 +86,32 @@ def at_common_step(
     return [at_step(node, step) for node in before], [at_step(node, step) for node in after]
 
 
-def first_steps_left(run_dir: Path, run: RunRecord, nodes: Mapping[str, object]) -> int:
-    """Return which step, from 1, a further attempt at these nodes begins with: the first that one of them lacks.
+@dataclass(frozen=True)
+class StepsLeft:
+    """What a further attempt at a sweep has to do. `bursts_qps`: of nodes with a ladder of rates, what these are of."""
 
-    All of them go on together, so what one lacks the others measure again. 1 where there is no sweep.
+    first_step: int
+    bursts_qps: Mapping[str, float]
+
+
+def steps_left(run_dir: Path, run: RunRecord, nodes: Collection[str]) -> StepsLeft:
+    """Return with which step, from 1, a further attempt at these nodes begins: the first that one of them lacks.
+
+    All of them go on together, so what one lacks the others measure again; and a share stays one of the same rate.
     """
-    firsts = []
+    firsts: list[int] = []
+    bursts: dict[str, float] = {}
     for name in nodes:
-        sweep = run.nodes[name].profile.sweep if name in run.nodes else None
+        sweep = run.nodes[name].profile.sweep
         if sweep is None:
-            return 1
+            return StepsLeft(1, {})
         there = steps_of(load_node(run_dir, run, name))
         lacking = [number for number, step in enumerate(sweep.steps, start=1) if step not in there]
         firsts.append(min([*lacking, len(sweep.steps)]))
-    return min(firsts, default=1)
+        load = next((one.result.load for one in there.values()), None)
+        if load and load.rate and load.share:
+            bursts[name] = load.rate / load.share
+    return StepsLeft(min(firsts, default=1), bursts)
 
 
 def curves_of(nodes: Sequence[LoadedNode], groups: Sequence[Group]) -> Curves | None:

@@ -16,7 +16,7 @@ from benchmark.cluster.render.job_summary import render_job_summary
 from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.report.page import render_report
 from benchmark.cluster.results.load import load_node
-from benchmark.cluster.sweep import first_steps_left, steps_of
+from benchmark.cluster.sweep import steps_left, steps_of
 from benchmark.records import Check, ClusterResult, Curve, Load, Sample, Verdict
 from benchmark.rundir import read_run
 from benchmark.text import WIDTH
@@ -190,7 +190,7 @@ def test_a_further_attempt_goes_on_with_the_step_that_lacks(tmp_path: Path) -> N
     run = read_run(run_dir)
     open_attempt(run_dir, run, run.nodes, command="again")
     # All go on together, so with the first that one of them lacks.
-    assert first_steps_left(run_dir, read_run(run_dir), run.nodes) == 3
+    assert steps_left(run_dir, read_run(run_dir), run.nodes).first_step == 3
     # An attempt that ends in its first step takes nothing away.
     for node in run.nodes:
         write_sweep(run_dir, node, resolved, steps(ladder=LADDER[2:3]), attempt=2, load=None, **stopped)
@@ -198,7 +198,7 @@ def test_a_further_attempt_goes_on_with_the_step_that_lacks(tmp_path: Path) -> N
     assert kept == [[1, 2, 4], [1, 2]]
     run = read_run(run_dir)
     number = open_attempt(run_dir, run, run.nodes, command="again")
-    assert first_steps_left(run_dir, read_run(run_dir), run.nodes) == 3
+    assert steps_left(run_dir, read_run(run_dir), run.nodes).first_step == 3
     for node in run.nodes:
         write_sweep(run_dir, node, resolved, steps(ladder=LADDER[2:]), attempt=number)
     result = aggregate(run_dir)
