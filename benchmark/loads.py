@@ -31,7 +31,7 @@ def sweep_words(result: NodeResult) -> str:
         if one.load and one.metrics
     ]
     chosen = repeat_of(result, own_choice(result)).load
-    below = [f"below is the one with most tokens/s, {at_load(sweep, chosen.step)}"] if chosen else []
+    below = [f"Below is the least load with nearly the most tokens/s: {at_load(sweep, chosen.step)}."] if chosen else []
     return "\n".join([*lines, *([result.sweep_ended] if result.sweep_ended else []), *below])
 
 

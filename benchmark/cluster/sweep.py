@@ -62,21 +62,24 @@ def at_step(node: LoadedNode, step: float) -> LoadedNode:
 
 
 def chosen_step(nodes: Sequence[LoadedNode]) -> float | None:
-    """Return the step with most tokens/s of those that all counted nodes have; None where there is no sweep.
+    """Return the least step with nearly the most tokens/s of those that all counted nodes have; None without a sweep.
 
-    Of equal ones the least load.
+    Nearly: within `least_growth`. Beyond the knee rates differ by chance alone, and latencies by a multiple.
     """
-    each = [steps_of(node) for node in nodes if node.counted and swept(node)]
+    counted = [(sweep, steps_of(node)) for node in nodes if node.counted and (sweep := swept(node))]
+    each = [steps for _, steps in counted]
     common = [step for step in (each[0] if each else ()) if all(step in steps for steps in each)]
     if not common:
         return None
-    return max(common, key=lambda step: (_rate([steps[step] for steps in each], "tokens_per_s") or 0.0, -step))
+    rates = [_rate([steps[step] for steps in each], "tokens_per_s") for step in common]
+    chosen = enough(common, rates, counted[0][0].least_growth)
+    return common[0] if chosen is None else chosen
 
 
 def at_common_step(
     before: Sequence[LoadedNode], after: Sequence[LoadedNode]
 ) -> tuple[list[LoadedNode], list[LoadedNode]]:
-    """Return the nodes of two sweeps at one step that all have: that with most tokens/s before; others as they are."""
+    """Return the nodes of two sweeps at one step that all have: that which was chosen before; others as they are."""
     both = [*before, *after]
     step = chosen_step(before)
     if step is None or not all(step in steps_of(node) for node in both):

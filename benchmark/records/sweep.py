@@ -88,6 +88,7 @@ class Curves(Record):
 
     by: Literal["concurrency", "rate"]
     chosen: float | None = Field(
-        description="the step, of those that all counted nodes measured, with most tokens/s; absent: no node counts"
+        description="the least step, of those that all counted nodes measured, within least_growth of the most "
+        "tokens/s; absent: no node counts"
     )
     curves: tuple[Curve, ...]

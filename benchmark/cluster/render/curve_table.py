@@ -33,8 +33,8 @@ def sweep_words(result: ClusterResult) -> str:
     if result.sweep.chosen is None:
         return "no node counts: there are the curves alone"
     return (
-        f"{at_step(result.sweep, result.sweep.chosen)}: every figure but the curves' is of this step, which has most "
-        "tokens/s of those that all nodes measured"
+        f"{at_step(result.sweep, result.sweep.chosen)}: every figure but the curves' is of this step, the least load "
+        "with nearly the most tokens/s of those that all nodes measured"
     )
 
 

@@ -18,6 +18,7 @@ from benchmark.cluster.report.page import render_report
 from benchmark.cluster.results.load import load_node
 from benchmark.cluster.sweep import steps_left, steps_of
 from benchmark.records import Check, ClusterResult, Curve, Load, Sample, Verdict
+from benchmark.repeats import own_choice
 from benchmark.rundir import read_run
 from benchmark.text import WIDTH
 from tests.unit.building import asked, make_run, result_of, write_node
@@ -115,6 +116,19 @@ def test_nodes_may_stop_at_different_steps(tmp_path: Path) -> None:
     assert found["jw3"].knee == pytest.approx(2)
     assert result.sweep is not None
     assert result.sweep.chosen == 4, "of those that all nodes measured"
+
+
+def test_beyond_the_knee_chance_does_not_choose_a_step(tmp_path: Path) -> None:
+    """Of steps whose rates are alike the least load stands for the run: the others' latencies are a multiple."""
+    measured = {**steps(), 16: steps(service_s=1.98, ladder=(16,))[16]}
+    result = aggregate(run_of(tmp_path, {"jw2": measured}))
+    points = {point.step: point.tokens_per_s or 0 for point in curves(result)["jw2"].points}
+    assert points[16] > points[8]
+    assert result.sweep is not None
+    assert result.sweep.chosen == 8
+    node = load_node(tmp_path, read_run(tmp_path), "jw2").result
+    assert node is not None
+    assert own_choice(node) == LADDER.index(8) + 1, "and the node says the same"
 
 
 @pytest.mark.parametrize("verdict", [True, False], ids=["stopped", "killed"])

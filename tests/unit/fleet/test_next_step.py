@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -31,7 +32,13 @@ def test_nodes_agree_on_the_step_after_what_lies_on_them(
             benchmark_profile=str(path),
         )
         steps = {users: queue(users, 8, [S] * 4 * users) for users in STEPS[:measured]}
-        killed = {"status": "interrupted", "stage": "ready", "metrics": None, "verdict": None, "sweep_ended": ""}
+        killed: dict[str, Any] = {
+            "status": "interrupted",
+            "stage": "ready",
+            "metrics": None,
+            "verdict": None,
+            "sweep_ended": "",
+        }
         (tmp_path / "made/nodes" / name).mkdir(parents=True)
         left = write_sweep(tmp_path / "made", name, node.order.resolved, steps, **killed)
         for file, words in (
