@@ -11,11 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmark import profiles
+from benchmark.cluster.arithmetic import gpus_of
+from benchmark.cluster.cost import cost_at
 from benchmark.cluster.results.load import LoadedNode, Measurement, load_node
 from benchmark.curves import crossing, enough, front, knee
+from benchmark.goodput import together
 from benchmark.ladder import Step
 from benchmark.metrics import per_joule, pooled_distribution
-from benchmark.records import Curve, CurvePoint, Curves, Distribution, Group, RunRecord
+from benchmark.records import Cost, Curve, CurvePoint, Curves, Distribution, Group, RunRecord
 from benchmark.verdict import value_of
 
 _POOLED = ("latency_ms", "ttft_ms", "tpot_ms")
@@ -194,6 +197,8 @@ def point_of(load: float, measured: Sequence[Measurement]) -> CurvePoint:
         tpot_p50_ms=tpot.p50 if tpot else None,
         tpot_p99_ms=tpot.p99 if tpot else None,
         tokens_per_joule=per_joule(joules, [metrics for _, metrics in energies])["tokens_per_joule"],
+        cost=_cost(measured),
+        goodput=together([one.goodput for one in measured]),
         confident=latency is not None and "p99" not in latency.insufficient,
         valid=all(map(_holds, measured)),
     )
@@ -210,6 +215,23 @@ def _rate(measured: Sequence[Measurement], name: str) -> float | None:
     steps = [step for one in measured if (step := step_of(one))]
     rates = [rate for step in steps if (rate := getattr(step, name)) is not None]
     return math.fsum(rates) if rates and len(rates) == len(measured) else None
+
+
+def _cost(measured: Sequence[Measurement]) -> Cost | None:
+    """Return what tokens cost under the load; None where one has no price or no rate, or they are in other money."""
+    per_hour, output, prompt, currencies = [], [], [], set()
+    for one in measured:
+        settings, step = one.result.resolved.settings, step_of(one)
+        price, rate = settings.benchmark_cost_per_gpu_hour * gpus_of(one), step.tokens_per_s if step else None
+        if price <= 0 or rate is None or one.metrics is None or not one.metrics.output_tokens:
+            return None
+        per_hour.append(price)
+        output.append(rate)
+        prompt.append(rate * one.metrics.input_tokens / one.metrics.output_tokens)
+        currencies.add(settings.benchmark_currency)
+    if len(currencies) != 1:
+        return None
+    return cost_at(math.fsum(per_hour), currencies.pop(), math.fsum(output), math.fsum(prompt))
 
 
 def _pooled(measured: Sequence[Measurement], name: str) -> Distribution | None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from benchmark import DISCLAIMER
 from benchmark.cluster.aggregate import Gathered, gather
-from benchmark.cluster.goodput import goodput_words, sentence, serves
+from benchmark.cluster.goodput import goodput_words, highest_served, sentence, serves
 from benchmark.cluster.stored.short import not_hardware
 from benchmark.commands import where
 from benchmark.errors import EXIT_VALID, InputError
@@ -45,7 +45,7 @@ def main(arguments: argparse.Namespace) -> int:
         nodes = {row.node: row.goodput.model_dump() if row.goodput else None for row in result.nodes}
         groups = [
             {"label": group.label, "nodes": group.nodes, "goodput": group.goodput and group.goodput.model_dump()}
-            | {"serves": serves(group, result.nodes)}
+            | {"serves": serves(group, result.nodes, result.sweep)}
             for group in result.groups
         ]
         print(
@@ -90,12 +90,14 @@ def _lines(gathered: Gathered) -> list[str]:
             words = "undefined: when their tokens came was not seen for all answers, or there were no queries"
             if row.goodput:
                 # Of one node the sentence stands beneath, as that of its group.
-                own = f"\n{sentence(row.goodput, row.node)}" if len(members) > 1 else ""
+                curve = next((one for one in result.sweep.curves if one.of == row.node), None) if result.sweep else None
+                best = (highest_served(curve) if curve else None) or row.goodput
+                own = f"\n{sentence(best, row.node)}" if len(members) > 1 else ""
                 words = goodput_words(row.goodput) + own
             lines.append(entry(row.node, words))
         if group.goodput:
             total = [entry("Together", goodput_words(group.goodput))] if len(members) > 1 else []
-            lines += ["", *total, entry("Users", serves(group, members))]
+            lines += ["", *total, entry("Users", serves(group, members, result.sweep))]
     return lines
 
 

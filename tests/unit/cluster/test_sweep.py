@@ -9,7 +9,8 @@ import pytest
 from benchmark.cluster.aggregate import aggregate, gather
 from benchmark.cluster.attempts import open_attempt
 from benchmark.cluster.comparison.side import load_side
-from benchmark.cluster.export.tables import samples_of
+from benchmark.cluster.export.prometheus import prometheus_lines, whole
+from benchmark.cluster.export.tables import curves_of, samples_of
 from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.render.curve_table import lines_of
 from benchmark.cluster.render.job_summary import render_job_summary
@@ -116,6 +117,36 @@ def test_nodes_may_stop_at_different_steps(tmp_path: Path) -> None:
     assert found["jw3"].knee == pytest.approx(2)
     assert result.sweep is not None
     assert result.sweep.chosen == 4, "of those that all nodes measured"
+
+
+def test_each_step_has_its_cost_and_its_users(tmp_path: Path) -> None:
+    """Before six servers up to four users wait for nobody; 3.6 an hour are 0.001 a second."""
+    limits = [{"metric": "ttft_ms.p99", "at_most": limit} for limit in (500.0, 2000.0)]
+    limits += [{"metric": "tpot_ms.p99", "at_most": 30.0}]
+    resolved = sweeping(limits=limits, benchmark_cost_per_gpu_hour=3.6, benchmark_currency="EUR")
+    run_dir = make_run(tmp_path, dict.fromkeys(("jw2", "jw3"), resolved))
+    each = {users: queue(users, SERVERS, [SERVICE_S * S] * 672) for users in LADDER}
+    for node in ("jw2", "jw3"):
+        write_sweep(run_dir, node, resolved, each)
+    gathered = gather(run_dir)
+    for name, nodes in (("jw2", 1), ("all", 2)):
+        for point in curves(gathered.result)[name].points:
+            rate = 32 * min(point.step, SERVERS)
+            assert point.cost is not None
+            assert point.cost.per_million_output_tokens == pytest.approx(1000 / rate, rel=0.01)
+            assert point.goodput is not None
+            assert (point.goodput.users, point.goodput.served) == (nodes * point.step, point.step <= SERVERS)
+    text = " ".join(render_cluster(gathered.result, gathered.run).split())
+    assert "These 2 nodes serve 8 users at once (4 each): first token under 0.5 s and at least 33.3 tokens/s" in text
+    assert "Cost EUR per million output tokens: 31.2 with 1 in flight, 15.6 with 2, 7.81 with 4," in text
+    table = curves_of(gathered)
+    (row,) = [row for row in table.rows if row[2] == "jw3" and row[4] == 1]
+    found = dict(zip(table.heads, row, strict=True))
+    assert (found["cost_currency"], found["goodput_users"]) == ("EUR", 1)
+    assert found["cost_per_million_output_tokens"] == pytest.approx(31.25)
+    lines = "".join(prometheus_lines([whole(gathered.run, gathered.result)])).splitlines()
+    assert sum(line.startswith("llm_benchmark_sweep_cost_per_million_output_tokens{") for line in lines) == 10
+    assert "EUR per million output tokens" in render_report(gathered, run_dir)
 
 
 def test_beyond_the_knee_chance_does_not_choose_a_step(tmp_path: Path) -> None:
