@@ -1,11 +1,13 @@
 """The curves of a sweep: against theory, of nodes that stopped, failed or were measured in several attempts."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmark.cli import main
 from benchmark.cluster.aggregate import aggregate, gather
 from benchmark.cluster.attempts import open_attempt
 from benchmark.cluster.comparison.side import load_side
@@ -119,7 +121,7 @@ def test_nodes_may_stop_at_different_steps(tmp_path: Path) -> None:
     assert result.sweep.chosen == 4, "of those that all nodes measured"
 
 
-def test_each_step_has_its_cost_and_its_users(tmp_path: Path) -> None:
+def test_each_step_has_its_cost_and_its_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Before six servers up to four users wait for nobody; 3.6 an hour are 0.001 a second."""
     limits = [{"metric": "ttft_ms.p99", "at_most": limit} for limit in (500.0, 2000.0)]
     limits += [{"metric": "tpot_ms.p99", "at_most": 30.0}]
@@ -139,6 +141,14 @@ def test_each_step_has_its_cost_and_its_users(tmp_path: Path) -> None:
     text = " ".join(render_cluster(gathered.result, gathered.run).split())
     assert "These 2 nodes serve 8 users at once (4 each): first token under 0.5 s and at least 33.3 tokens/s" in text
     assert "Cost EUR per million output tokens: 31.2 with 1 in flight, 15.6 with 2, 7.81 with 4," in text
+    assert main(["goodput", str(run_dir), "--slo", "ttft=500"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "jw3 1 in flight on each GPU: 100 % of 672 queries, 32.0 tokens/s, within TTFT 500 ms 2 in flight on" in shown
+    )
+    assert "jw3 serves 4 users at once: first token under 0.5 s, for 99 % of answers." in shown
+    assert main(["goodput", str(run_dir), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"]["jw2"]["16"]["share"] < 0.1
     table = curves_of(gathered)
     (row,) = [row for row in table.rows if row[2] == "jw3" and row[4] == 1]
     found = dict(zip(table.heads, row, strict=True))
