@@ -70,6 +70,8 @@ def comparison_key(node: LoadedNode) -> dict[str, str]:
         # Of two servers with one name for it, one may serve a quantized model.
         "served": facts.served,
         "dataset": f"{result.dataset.name} {result.dataset.sha256[:SHORT]}",
+        # Nodes that were asked at other times waited in other queues.
+        **({"arrivals": result.arrivals_sha256[:SHORT]} if result.arrivals_sha256 else {}),
         **_reuse(result),
     }
 

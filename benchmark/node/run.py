@@ -389,7 +389,7 @@ class _Run:
         finally:
             if measured.window is not None:
                 self._set(window=measured.window, cpu=measured.cpu, serving=measured.serving)
-        self._set(loadgen=measured.loadgen)
+        self._set(loadgen=measured.loadgen, arrivals_sha256=measured.arrivals_sha256)
 
     def _measure_again(self, bench: Bench, number: int, load: Load | None) -> Pass:
         prefix = of_repeat("", number)

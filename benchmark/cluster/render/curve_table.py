@@ -78,7 +78,7 @@ def _spent(sweep: Curves, curve: Curve) -> list[tuple[str, str]]:
         if all(value is None for _, value in each):
             continue
         words = f"{costs[0][1].currency} per million {what} tokens: "
-        found.append(("Cost" if not found else "", words + _at_each(sweep, each)))
+        found.append(("Cost", words + _at_each(sweep, each)))
     energies = [(point, point.tokens_per_joule) for point in curve.points if point.tokens_per_joule is not None]
     return [*found, *([("Energy", "output tokens per joule: " + _at_each(sweep, energies))] if energies else [])]
 

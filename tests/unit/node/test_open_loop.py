@@ -130,6 +130,22 @@ def test_the_same_seed_gives_the_same_arrivals_for_ever(options: dict[str, Any],
     assert [round(at, 6) for at in times] == known
 
 
+def test_arrivals_have_a_hash_that_the_rate_leaves_alone() -> None:
+    def arrivals(rate: float, prompts: Sequence[Prompt] = PROMPTS, **options: Any) -> str:
+        made = simulated.Engine(Settings(), Generation(max_new_tokens=4), WAITS)
+        made.load()
+        recorder = Recorder(made, None, now_ns(), lambda sample, done: None)
+        workload = Workload(tuple(prompts), None, 0)
+        outcome = make_scenario("schedule", options).run(workload, recorder, Conditions(Path(), rate))
+        recorder.close()
+        made.close()
+        return outcome.arrivals_sha256
+
+    assert arrivals(1000, seed=7) == arrivals(5000, seed=7)
+    traced = [arrivals(1, TRACED, arrivals="trace", time_scale=scale) for scale in (1, 0.5)]
+    assert len({arrivals(1000, seed=7), arrivals(1000, seed=8), *traced}) == 4
+
+
 def test_a_trace_is_replayed_at_its_own_times() -> None:
     samples = run("schedule", {"arrivals": "trace", "time_scale": 0.5}, TRACED)
     assert due_ms(samples) == pytest.approx([0, 0, 10, 25], abs=1e-5)
