@@ -9,6 +9,7 @@ import argparse
 import importlib
 import io
 import os
+import select
 import sys
 import traceback
 from collections.abc import Sequence
@@ -71,14 +72,22 @@ def entry() -> NoReturn:
         sys.stdout.reconfigure(line_buffering=True)  # also into a file or a pipe
     try:
         code = main()
-    except Exception:
+    except Exception as error:
         code = RunError.exit_code  # Python's own, 1, would say that all was done and is invalid
-        with suppress(OSError):  # a full disk may be what broke it, and the log may be on that
-            traceback.print_exc()
+        if not (isinstance(error, BrokenPipeError) and _reader_is_gone()):
+            with suppress(OSError):  # a full disk may be what broke it, and the log may be on that
+                traceback.print_exc()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()
     os._exit(code)
+
+
+def _reader_is_gone() -> bool:
+    """Return whether nobody reads the output any more, as after `| head`: a fault of nobody's."""
+    waiting = select.poll()
+    waiting.register(1, 0)
+    return any(event & select.POLLERR for _, event in waiting.poll(0))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmark.columns import ABSENT, Columns, Flags, Floats
 from benchmark.metrics import LOADGENS, PERCENTILES, heard, tpots_ms, ttfts_ms
-from benchmark.profiles import Profile
+from benchmark.profiles import Limit, Profile
 from benchmark.records import MAX_UNSEEN, Goodput, Metrics, Slo
 
 _PARTS = (*PERCENTILES, "max")
@@ -22,16 +22,25 @@ def limits_of(profile: Profile, loadgens: dict[str, float] | None = None) -> Slo
     """Return a profile's own limits of TTFT and TPOT; None where it has neither.
 
     Those of its verdict at the highest percentile, and those that LoadGen was run under (`loadgens`, in milliseconds by
-    metric); the stricter of both.
+    metric); the stricter of both. Where there are none, those whose crossing a sweep looks for, in the same way.
     """
     found = dict(loadgens or {})
+    _add(found, profile.limits)
+    if not found and profile.sweep is not None:
+        _add(found, profile.sweep.limits)
+    kept = {metric: limit for metric, limit in found.items() if 0 < limit < math.inf}
+    return Slo.model_validate(kept) if kept else None
+
+
+def _add(found: dict[str, float], limits: Sequence[Limit]) -> None:
+    own: dict[str, float] = {}
+    for limit in limits:
+        if limit.at_most is not None:
+            own[limit.metric] = min(own.get(limit.metric, math.inf), limit.at_most)
     for metric in ("ttft_ms", "tpot_ms"):
-        own = {limit.metric: limit.at_most for limit in profile.limits if limit.at_most is not None}
         asked = [own[path] for part in _PARTS if (path := f"{metric}.{part}") in own]
         if asked:
             found[metric] = min(found.get(metric, math.inf), asked[-1])
-    kept = {metric: limit for metric, limit in found.items() if 0 < limit < math.inf}
-    return Slo.model_validate(kept) if kept else None
 
 
 def goodput(samples: Columns, metrics: Metrics, slo: Slo) -> Goodput | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.columns import Columns, Flags
+from benchmark.columns import ABSENT, Columns, Floats
 from benchmark.curves import keeps
 from benchmark.loads import at_load, limit_words
 from benchmark.metrics import NS_PER_S
@@ -21,15 +22,15 @@ BACKLOG = 0.05
 
 @dataclass(frozen=True)
 class Rate:
-    """What was completed in a time."""
+    """What was answered in a time: of an answer that was under way at its end, the share of its tokens."""
 
     seconds: float = 0.0
-    queries: int = 0
-    tokens: int = 0
+    queries: float = 0
+    tokens: float = 0
 
     @property
     def qps(self) -> float | None:
-        """Completed queries per second; None: undefined."""
+        """Queries per second; None: undefined."""
         return self.queries / self.seconds if self.queries and self.seconds > 0 else None
 
     @property
@@ -40,12 +41,14 @@ class Rate:
 
 @dataclass(frozen=True)
 class Sustained:
-    """What was completed until the last query's issue: what comes while the system empties is in no rate."""
+    """What was answered until the last query's issue: what comes while the system empties is in no rate."""
 
     closed: Rate = Rate()
-    """From the first query's issue: a closed loop has all its queries in flight at once."""
+    """From the first query's issue: a closed loop has all its queries in flight at once. With what had been answered of
+    those in flight at the end: with lengths that differ each is somewhere in its answer, and all were served."""
     scheduled: Rate = Rate()
-    """From the first completion: until then a schedule fills the system."""
+    """From the first completion: until then a schedule fills the system. Whole answers: those under way at the end
+    make up for those that were at the beginning."""
     seconds: float = 0.0
     """From the first query's issue to the last one's."""
     backlog_s: float = 0.0
@@ -64,17 +67,25 @@ def sustained(samples: Columns) -> Sustained:
     first, last = int(samples.issued_ns.min()), int(samples.issued_ns.max())
     ended = samples.completed_ns[done]
 
-    def rate(begin: int, counted: Flags) -> Rate:
-        tokens = sum(samples.output_tokens[counted].tolist())
-        return Rate(max(0, last - begin) / NS_PER_S, int(np.count_nonzero(counted)), tokens)
+    def rate(begin: int, answered: Floats) -> Rate:
+        tokens = math.fsum((samples.output_tokens * answered).tolist())
+        return Rate(max(0, last - begin) / NS_PER_S, math.fsum(answered.tolist()), tokens)
 
     within, began = done & (samples.completed_ns <= last), int(ended.min())
     return Sustained(
-        rate(first, within),
-        rate(began, within & (samples.completed_ns > began)),
+        rate(first, np.maximum(within, _answered(samples, last))),
+        rate(began, (within & (samples.completed_ns > began)).astype(np.float64)),
         (last - first) / NS_PER_S,
         max(0, int(ended.max()) - last) / NS_PER_S,
     )
+
+
+def _answered(samples: Columns, at_ns: int) -> Floats:
+    """Return the share of each answer's tokens that had come by then; 0 where it failed, or its first was not seen."""
+    seen = samples.completed & (samples.first_token_ns != ABSENT)
+    lasted = np.where(seen, samples.completed_ns - samples.first_token_ns, 0)
+    there = np.where(seen, at_ns - samples.first_token_ns, 0)
+    return np.clip(np.divide(there, lasted, out=np.zeros(len(samples)), where=lasted > 0), 0.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,10 @@ def limit_words(limit: Limit) -> str:
 
 
 def sweep_words(result: NodeResult) -> str:
-    """Return what each step of a sweep came to, a line each, and why there are no more; nothing without a sweep."""
+    """Return what each step of a sweep came to, a line each, and why there are no more; nothing without a sweep.
+
+    Rates are of whole steps: those of the curve, until the last query's issue, take the samples, which are not here.
+    """
     sweep = result.resolved.profile.sweep
     if sweep is None:
         return ""
@@ -31,8 +34,9 @@ def sweep_words(result: NodeResult) -> str:
         if one.load and one.metrics
     ]
     chosen = repeat_of(result, own_choice(result)).load
-    below = [f"below is the one with most tokens/s, {at_load(sweep, chosen.step)}"] if chosen else []
-    return "\n".join([*lines, *([result.sweep_ended] if result.sweep_ended else []), *below])
+    below = [f"Below is the least load with nearly the most tokens/s: {at_load(sweep, chosen.step)}."] if chosen else []
+    whole = ["Of whole steps, with their last answers, which the cluster's curve leaves out:"] if lines else []
+    return "\n".join([*whole, *lines, *([result.sweep_ended] if result.sweep_ended else []), *below])
 
 
 def _each(result: NodeResult) -> list[NodeResult | Repeat]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 
+from benchmark.curves import enough
 from benchmark.records import NodeResult, Spread
 from benchmark.verdict import value_of
 
@@ -79,10 +80,10 @@ def repeat_of(result: NodeResult, number: int) -> NodeResult:
 
 
 def own_choice(result: NodeResult) -> int:
-    """Return which repeat is the median one of this node alone, or which step of a sweep has most tokens/s."""
+    """Return which repeat is the median one of this node alone; of a sweep, the first with nearly the most tokens/s."""
     each = [result.metrics, *(repeat.metrics for repeat in result.repeats)]
-    if result.resolved.profile.sweep is not None:
-        rates = [metrics.tokens_per_s or 0.0 if metrics else 0.0 for metrics in each]
-        return 1 + rates.index(max(rates))
+    if (sweep := result.resolved.profile.sweep) is not None:
+        rates = [metrics.tokens_per_s if metrics else None for metrics in each]
+        return int(enough(range(1, len(each) + 1), rates, sweep.least_growth) or 1)
     metric = deciding_metric(result)
     return median_repeat([value_of(metrics, metric) if metrics else None for metrics in each], metric)

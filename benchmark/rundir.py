@@ -74,6 +74,11 @@ class RunOrder(Record):
     first_step: Annotated[int, Field(ge=1)] = Field(
         1, description="of a sweep: those before it were measured in earlier attempts"
     )
+    burst_qps: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="of a sweep of rates: queries per second that a burst reached in an earlier attempt; absent: it is "
+        "to be measured",
+    )
     measurements: Annotated[int, Field(ge=1)] = Field(
         1, description="of this attempt at most: repeats, or steps that are left"
     )

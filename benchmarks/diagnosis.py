@@ -9,6 +9,9 @@ by 5 % more, so that what is measured of a node is uncertain too. The slow node 
 
 The second table has probes of the hardware too, each figure with a spread of its own. There one GPU of one node is
 10 % slow: in all that its memory and its matrix products give, or in what is read of its memory alone.
+
+The third is of sweeps: a node has a curve, from samples of every step (64, which differ by 5 %). Beside what a node
+is by itself, each of its steps is off by a chance of its own.
 """
 
 from __future__ import annotations
@@ -23,9 +26,10 @@ from dataclasses import replace
 from benchmark.cluster.diagnosis import no_history
 from benchmark.cluster.diagnosis.slow import slow_nodes
 from benchmark.cluster.diagnosis.slow_gpus import apart, slow_gpus
-from benchmark.cluster.results.load import LoadedNode, Times
+from benchmark.cluster.results.load import LoadedNode, Measurement, Times
+from benchmark.ladder import Rate, Sustained
 from benchmark.metrics import distribution
-from benchmark.records import Energy, Metrics, NodeResult, QueryCounts, Telemetry
+from benchmark.records import Energy, Load, Metrics, NodeResult, QueryCounts, Telemetry
 from benchmark.records.probes import GpuProbes, HardwareProbes, Measured
 from benchmark.resolve import resolve
 
@@ -43,6 +47,7 @@ ASKED = NodeResult(
     started_at="2026-11-24T00:00:00+00:00",
     resolved=resolve({"benchmark_profile": "quick"}),
 )
+SWEPT = ASKED.model_copy(update={"resolved": resolve({"benchmark_profile": "sweep"})})
 
 # Figures with their units, and how much healthy ones differ: of each GPU, of each pair of GPUs, of the node.
 GPU_FIGURES = {
@@ -62,6 +67,10 @@ NODE_FIGURES = {
 # In what a GPU is slow: in everything that its own memory and its clocks decide, or in one figure.
 ALL = tuple(name for name in GPU_FIGURES if name.startswith(("device", "matrix", "sustained")))
 ONE = ("device_memory_read",)
+
+# Steps of a sweep: queries in flight, and how many of them are answered at once.
+LADDER, AT_ONCE, OF_A_STEP = (1, 2, 4, 8, 16, 32), 12, (64, 0.05)
+JITTER = 0.01
 
 Speeds = Callable[[random.Random], tuple[float, float, float]]
 
@@ -99,6 +108,47 @@ def node(name: str, chance: random.Random, speeds: Speeds, queries: tuple[int, f
     used = Energy(joules=1, window_s=1, tokens_per_joule=TOKENS_PER_JOULE / energy)
     result = ASKED.model_copy(update={"telemetry": Telemetry(ticks=1, interval_ms=100, cost_percent=0, energy=used)})
     return LoadedNode(name, result, metrics, Times(array("d", latency), array("d", ttft), array("d", tpot)))
+
+
+def swept(name: str, chance: random.Random, speeds: Speeds, slow: float = 1.0) -> LoadedNode:
+    """Return a node with its curve, as it is loaded from the files of a sweep."""
+    prefill, decode, _ = speeds(chance)
+    steps = {float(users): _step(users, chance, (prefill * slow, decode * slow)) for users in LADDER}
+    first = steps[LADDER[0]]
+    return LoadedNode(name, first.result, first.metrics, first.times, steps=steps)
+
+
+def _step(users: int, chance: random.Random, paces: tuple[float, float]) -> Measurement:
+    count, differ = OF_A_STEP
+    prefill, decode = (pace * chance.gauss(1, JITTER) for pace in paces)
+    wait = max(1.0, users / AT_ONCE)
+    ttft = [TTFT_MS * prefill * wait * chance.gauss(1, differ) for _ in range(count)]
+    tpot = [TPOT_MS * decode * chance.gauss(1, differ) for _ in range(count)]
+    # Who waits for one of so many places waits for what those before need: their first token and all others.
+    latency = [first + rest * (TOKENS - 1) * wait for first, rest in zip(ttft, tpot, strict=True)]
+    seconds = count / users * statistics.fmean(latency) / 1000
+    lasting = Sustained(closed=Rate(seconds, count, count * TOKENS))
+    times = Times(array("d", latency), array("d", ttft), array("d", tpot), sustained=lasting)
+    metrics = Metrics(
+        queries=QueryCounts(planned=count, completed=count, failed=0, unfinished=0),
+        tokens_per_s=count * TOKENS / seconds,
+        ttft_ms=distribution(ttft),
+        tpot_ms=distribution(tpot),
+    )
+    result = SWEPT.model_copy(update={"load": Load(concurrency=users)})
+    return Measurement(result, metrics, times, None, None, None)
+
+
+def curve_shares(nodes: int, runs: int) -> tuple[float, float]:
+    """Return the share of clean sweeps in which any node is named, and of sweeps in which the slow one is."""
+    chance = random.Random(f"{SEED} {nodes} {JITTER}")  # noqa: S311 # chance, not a secret
+    false = found = 0
+    for _ in range(runs):
+        cluster = [swept(f"n{number}", chance, independent(0.02)) for number in range(nodes)]
+        false += bool(slow_nodes(cluster, no_history))
+        cluster[0] = swept("slow", chance, independent(0.02), SLOW)
+        found += "slow" in {one.node.node for one in slow_nodes(cluster, no_history)}
+    return false / runs, found / runs
 
 
 def probed(one: LoadedNode, chance: random.Random, gpus: int, slow: Sequence[str] = ()) -> LoadedNode:
@@ -194,6 +244,12 @@ def main() -> None:
         number = max(100, runs // (4 if count * gpus <= 20 else 8))
         wrong, in_all, in_one = (found / number for found in probe_shares(count, gpus, range(number)))
         print(f"| {count} | {gpus} | {number:,} | {wrong:.2%} | {in_all:.1%} | {in_one:.1%} |", flush=True)
+    print("\n| nodes that sweep | runs | clean runs in which a node is named | the node 10 % slow is found |")
+    print("| ---: | ---: | ---: | ---: |")
+    for count in (5, 10, 20):
+        number = max(100, runs // 4)
+        false, seen = curve_shares(count, number)
+        print(f"| {count} | {number:,} | {false:.2%} | {seen:.1%} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 from benchmark.cluster.cost import cost_of, cost_together
 from benchmark.cluster.drift import drift_reason, hardware
 from benchmark.cluster.names import natural, some
-from benchmark.cluster.results.load import LoadedNode
+from benchmark.cluster.results.load import LoadedNode, Measurement
 from benchmark.goodput import together
 from benchmark.metrics import NS_PER_MS, NS_PER_S, per_joule, pooled_distribution
 from benchmark.records import (
@@ -70,6 +70,8 @@ def comparison_key(node: LoadedNode) -> dict[str, str]:
         # Of two servers with one name for it, one may serve a quantized model.
         "served": facts.served,
         "dataset": f"{result.dataset.name} {result.dataset.sha256[:SHORT]}",
+        # Nodes that were asked at other times waited in other queues.
+        **({"arrivals": result.arrivals_sha256[:SHORT]} if result.arrivals_sha256 else {}),
         **_reuse(result),
     }
 
@@ -88,7 +90,7 @@ def _reuse(result: NodeResult) -> dict[str, str]:
     return {"prefix_cache": "prompts reused" if reported else f"reuse of prompts {NOT_REPORTED}"}
 
 
-def gpus_of(node: LoadedNode) -> int:
+def gpus_of(node: LoadedNode | Measurement) -> int:
     """Return how many GPUs answered; none on the CPU."""
     result = node.result
     on_gpu = result is not None and result.resolved.settings.benchmark_device == "cuda"

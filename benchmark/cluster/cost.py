@@ -15,7 +15,7 @@ MILLION = 1_000_000
 
 def cost_of(per_hour: float, currency: str, metrics: Metrics) -> Cost | None:
     """Return what tokens cost at `per_hour`, the price of all GPUs that answered; None where that is nothing."""
-    return _cost(per_hour, currency, *_rates(metrics)) if per_hour > 0 else None
+    return cost_at(per_hour, currency, *_rates(metrics)) if per_hour > 0 else None
 
 
 def cost_together(each: Sequence[tuple[Cost | None, Metrics | None]]) -> Cost | None:
@@ -25,7 +25,7 @@ def cost_together(each: Sequence[tuple[Cost | None, Metrics | None]]) -> Cost | 
         return None
     output, prompt = zip(*(_rates(metrics) for _, metrics in known), strict=True)
     per_hour = math.fsum(cost.per_hour for cost, _ in known)
-    return _cost(per_hour, known[0][0].currency, _sum(output), _sum(prompt))
+    return cost_at(per_hour, known[0][0].currency, _sum(output), _sum(prompt))
 
 
 def cost_words(group: Group, rows: Sequence[NodeRow]) -> str:
@@ -68,7 +68,8 @@ def _spread(priced: Sequence[NodeRow], currency: str) -> str:
     return f"; output from {currency} {figure(low)} on {cheapest} to {figure(high)} on {dearest}" if low < high else ""
 
 
-def _cost(per_hour: float, currency: str, output_per_s: float | None, input_per_s: float | None) -> Cost:
+def cost_at(per_hour: float, currency: str, output_per_s: float | None, input_per_s: float | None) -> Cost:
+    """Return what tokens cost at `per_hour`, by how many come a second."""
     output, prompt = (
         per_hour / SECONDS_PER_HOUR / rate * MILLION if rate else None for rate in (output_per_s, input_per_s)
     )

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from benchmark.cluster.names import some
-from benchmark.records import Goodput, Group, NodeRow, Slo
+from benchmark.goodput import together
+from benchmark.records import Curve, Curves, Goodput, Group, NodeRow, Slo
 from benchmark.records.goodput import NEEDED, SERVED
 from benchmark.text import figure
 from benchmark.words import plural
@@ -33,24 +34,38 @@ def share_words(share: float) -> str:
     return f"{math.floor(share * 1000 + 1e-9) / 10:g} %"
 
 
-def serves(group: Group, rows: Sequence[NodeRow]) -> str:
+def serves(group: Group, rows: Sequence[NodeRow], sweep: Curves | None = None) -> str:
     """Return how many users like nodes serve at once, in a sentence, with its basis; empty: there is no goodput.
 
-    Only what was measured is claimed: of several nodes each must carry the sentence for it to be one about all.
+    Only what was measured is claimed: of several nodes each must carry the sentence for it to be one about all. Of a
+    sweep it is the highest load that carries it.
     """
     nodes = {row.node: row.goodput for row in rows if row.node in set(group.nodes) and row.goodput}
-    if group.goodput is None or not nodes:
+    if sweep is not None:
+        curves = [curve for curve in sweep.curves if curve.kind == "node" and curve.of in set(group.nodes)]
+        nodes = {curve.of: best for curve in curves if (best := highest_served(curve))}
+    of_all = together(list(nodes.values()))
+    if group.goodput is None or of_all is None:
         return ""
     if len(nodes) == 1:
-        return sentence(group.goodput)
+        return sentence(of_all)
     if all(one.served for one in nodes.values()):
         users = [one.users or 0 for one in nodes.values()]
         each = f"{min(users)}" if min(users) == max(users) else f"{min(users)} to {max(users)}"
-        return _claim(f"These {len(nodes)} nodes serve", group.goodput, f" ({each} each)")
+        return _claim(f"These {len(nodes)} nodes serve", of_all, f" ({each} each)")
     good = [name for name, one in nodes.items() if one.served]
     worst = min(nodes, key=lambda name: nodes[name].share)
     some_do = f"{len(good)} of {len(nodes)} nodes serve their users within the limits ({some(good)}). " if good else ""
     return f"{some_do}{sentence(nodes[worst], worst)}"
+
+
+def highest_served(curve: Curve) -> Goodput | None:
+    """Return the goodput of the highest load at which users are served; where that is none, of the best one."""
+    known = [point.goodput for point in curve.points if point.goodput]
+    kept = [one for one in known if one.share >= SERVED and one.users]
+    served = [one for one in kept if one.served]
+    best = served or kept or known[:1]
+    return best[-1] if best else None
 
 
 def sentence(one: Goodput, who: str = "This node") -> str:

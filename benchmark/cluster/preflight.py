@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from benchmark.cluster.gpu_health import CHECKED, Judged, Wanted, answers, judge
 from benchmark.cluster.gpu_listing import FIELDS, Listing
 from benchmark.provisioned_engine import ProvisionedEngine
+from benchmark.trace_columns import COLUMNS, lacking
 
 MIN_PYTHON = (3, 10)
 
@@ -44,6 +45,8 @@ class Needs:
     gpus: Wanted = field(default_factory=Wanted)
     existing: str = ""
     """The directory of the environment that exists and is only looked at; empty: one is made."""
+    trace: str = ""
+    """The file that the dataset `trace` is to replay; empty: another dataset is asked for."""
 
 
 @dataclass
@@ -117,6 +120,9 @@ def problems(probe: Probe, needs: Needs) -> list[str]:
     found += [] if "engine_env" in hung or needs.engine is None else _engine(probe, needs.engine)
     found += [] if "model" in hung else _model(probe, needs)
     found += probe.many.get("file_lacks", [])
+    begins = probe.values.get("dataset_begins")
+    if needs.trace and begins is not None and (columns := lacking(begins)):
+        found.append(f"benchmark_dataset_path: {needs.trace} has no {' and no '.join(columns)}; a trace is {COLUMNS}.")
     found += _disk(probe, needs)
     judged = _judged(probe, needs) if needs.device == "cuda" and "gpu" not in hung else None
     if needs.engine and judged and 0 < judged.usable < needs.engine.gpus:

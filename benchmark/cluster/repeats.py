@@ -48,7 +48,7 @@ def median_of(nodes: Sequence[LoadedNode]) -> tuple[tuple[LoadedNode, ...], Repe
     """Return the nodes as they were in the median repeat of the whole run, and how that was found.
 
     The overlap of each is for who knows of attempts to fill in. None where there is only one repeat. Of a sweep one
-    step stands for the run in the same way: the one with most tokens/s.
+    step stands for the run in the same way: the least load with nearly the most tokens/s.
     """
     if (step := chosen_step(nodes)) is not None:
         return tuple(at_step(node, step) for node in nodes), None

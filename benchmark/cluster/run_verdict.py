@@ -78,7 +78,7 @@ def _figures(group: Group, result: ClusterResult) -> GroupFigures:
         tokens_per_joule=group.tokens_per_joule,
         cost=group.cost,
         goodput=group.goodput,
-        serves=_brief(serves(group, result.nodes)),
+        serves=_brief(serves(group, result.nodes, result.sweep)),
         probes=tuple(_probes([row for row in result.nodes if row.node in set(group.nodes)])),
     )
 

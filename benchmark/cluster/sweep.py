@@ -6,16 +6,19 @@ One step stands for the run wherever a single figure is asked for, as one repeat
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmark import profiles
+from benchmark.cluster.arithmetic import gpus_of
+from benchmark.cluster.cost import cost_at
 from benchmark.cluster.results.load import LoadedNode, Measurement, load_node
 from benchmark.curves import crossing, enough, front, knee
+from benchmark.goodput import together
 from benchmark.ladder import Step
 from benchmark.metrics import per_joule, pooled_distribution
-from benchmark.records import Curve, CurvePoint, Curves, Distribution, Group, RunRecord
+from benchmark.records import Cost, Curve, CurvePoint, Curves, Distribution, Group, RunRecord
 from benchmark.verdict import value_of
 
 _POOLED = ("latency_ms", "ttft_ms", "tpot_ms")
@@ -62,21 +65,24 @@ def at_step(node: LoadedNode, step: float) -> LoadedNode:
 
 
 def chosen_step(nodes: Sequence[LoadedNode]) -> float | None:
-    """Return the step with most tokens/s of those that all counted nodes have; None where there is no sweep.
+    """Return the least step with nearly the most tokens/s of those that all counted nodes have; None without a sweep.
 
-    Of equal ones the least load.
+    Nearly: within `least_growth`. Beyond the knee rates differ by chance alone, and latencies by a multiple.
     """
-    each = [steps_of(node) for node in nodes if node.counted and swept(node)]
+    counted = [(sweep, steps_of(node)) for node in nodes if node.counted and (sweep := swept(node))]
+    each = [steps for _, steps in counted]
     common = [step for step in (each[0] if each else ()) if all(step in steps for steps in each)]
     if not common:
         return None
-    return max(common, key=lambda step: (_rate([steps[step] for steps in each], "tokens_per_s") or 0.0, -step))
+    rates = [_rate([steps[step] for steps in each], "tokens_per_s") for step in common]
+    chosen = enough(common, rates, counted[0][0].least_growth)
+    return common[0] if chosen is None else chosen
 
 
 def at_common_step(
     before: Sequence[LoadedNode], after: Sequence[LoadedNode]
 ) -> tuple[list[LoadedNode], list[LoadedNode]]:
-    """Return the nodes of two sweeps at one step that all have: that with most tokens/s before; others as they are."""
+    """Return the nodes of two sweeps at one step that all have: that which was chosen before; others as they are."""
     both = [*before, *after]
     step = chosen_step(before)
     if step is None or not all(step in steps_of(node) for node in both):
@@ -86,20 +92,32 @@ def at_common_step(
     return [at_step(node, step) for node in before], [at_step(node, step) for node in after]
 
 
-def first_steps_left(run_dir: Path, run: RunRecord, nodes: Mapping[str, object]) -> int:
-    """Return which step, from 1, a further attempt at these nodes begins with: the first that one of them lacks.
+@dataclass(frozen=True)
+class StepsLeft:
+    """What a further attempt at a sweep has to do. `bursts_qps`: of nodes with a ladder of rates, what these are of."""
 
-    All of them go on together, so what one lacks the others measure again. 1 where there is no sweep.
+    first_step: int
+    bursts_qps: Mapping[str, float]
+
+
+def steps_left(run_dir: Path, run: RunRecord, nodes: Collection[str]) -> StepsLeft:
+    """Return with which step, from 1, a further attempt at these nodes begins: the first that one of them lacks.
+
+    All of them go on together, so what one lacks the others measure again; and a share stays one of the same rate.
     """
-    firsts = []
+    firsts: list[int] = []
+    bursts: dict[str, float] = {}
     for name in nodes:
-        sweep = run.nodes[name].profile.sweep if name in run.nodes else None
+        sweep = run.nodes[name].profile.sweep
         if sweep is None:
-            return 1
+            return StepsLeft(1, {})
         there = steps_of(load_node(run_dir, run, name))
         lacking = [number for number, step in enumerate(sweep.steps, start=1) if step not in there]
         firsts.append(min([*lacking, len(sweep.steps)]))
-    return min(firsts, default=1)
+        load = next((one.result.load for one in there.values()), None)
+        if load and load.rate and load.share:
+            bursts[name] = load.rate / load.share
+    return StepsLeft(min(firsts, default=1), bursts)
 
 
 def curves_of(nodes: Sequence[LoadedNode], groups: Sequence[Group]) -> Curves | None:
@@ -179,6 +197,8 @@ def point_of(load: float, measured: Sequence[Measurement]) -> CurvePoint:
         tpot_p50_ms=tpot.p50 if tpot else None,
         tpot_p99_ms=tpot.p99 if tpot else None,
         tokens_per_joule=per_joule(joules, [metrics for _, metrics in energies])["tokens_per_joule"],
+        cost=_cost(measured),
+        goodput=together([one.goodput for one in measured]),
         confident=latency is not None and "p99" not in latency.insufficient,
         valid=all(map(_holds, measured)),
     )
@@ -195,6 +215,23 @@ def _rate(measured: Sequence[Measurement], name: str) -> float | None:
     steps = [step for one in measured if (step := step_of(one))]
     rates = [rate for step in steps if (rate := getattr(step, name)) is not None]
     return math.fsum(rates) if rates and len(rates) == len(measured) else None
+
+
+def _cost(measured: Sequence[Measurement]) -> Cost | None:
+    """Return what tokens cost under the load; None where one has no price or no rate, or they are in other money."""
+    per_hour, output, prompt, currencies = [], [], [], set()
+    for one in measured:
+        settings, step = one.result.resolved.settings, step_of(one)
+        price, rate = settings.benchmark_cost_per_gpu_hour * gpus_of(one), step.tokens_per_s if step else None
+        if price <= 0 or rate is None or one.metrics is None or not one.metrics.output_tokens:
+            return None
+        per_hour.append(price)
+        output.append(rate)
+        prompt.append(rate * one.metrics.input_tokens / one.metrics.output_tokens)
+        currencies.add(settings.benchmark_currency)
+    if len(currencies) != 1:
+        return None
+    return cost_at(math.fsum(per_hour), currencies.pop(), math.fsum(output), math.fsum(prompt))
 
 
 def _pooled(measured: Sequence[Measurement], name: str) -> Distribution | None:

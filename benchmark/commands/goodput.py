@@ -10,11 +10,12 @@ from pydantic import ValidationError
 
 from benchmark import DISCLAIMER
 from benchmark.cluster.aggregate import Gathered, gather
-from benchmark.cluster.goodput import goodput_words, sentence, serves
+from benchmark.cluster.goodput import goodput_words, highest_served, sentence, serves
+from benchmark.cluster.render.curve_table import at_step
 from benchmark.cluster.stored.short import not_hardware
 from benchmark.commands import where
 from benchmark.errors import EXIT_VALID, InputError
-from benchmark.records import Slo
+from benchmark.records import Curve, Curves, Goodput, Slo
 from benchmark.text import entry, wrap
 
 EXAMPLE = "--slo ttft=500 tpot=30, in milliseconds"
@@ -45,20 +46,18 @@ def main(arguments: argparse.Namespace) -> int:
         nodes = {row.node: row.goodput.model_dump() if row.goodput else None for row in result.nodes}
         groups = [
             {"label": group.label, "nodes": group.nodes, "goodput": group.goodput and group.goodput.model_dump()}
-            | {"serves": serves(group, result.nodes)}
+            | {"serves": serves(group, result.nodes, result.sweep)}
             for group in result.groups
         ]
-        print(
-            json.dumps(
-                {
-                    "run_id": result.run_id,
-                    "not_hardware": not_hardware(gathered.run, result),
-                    "nodes": nodes,
-                    "groups": groups,
-                },
-                indent=2,
-            )
-        )
+        reported: dict[str, object] = {"run_id": result.run_id, "not_hardware": not_hardware(gathered.run, result)}
+        reported |= {"nodes": nodes, "groups": groups}
+        if result.sweep:
+            # Of nodes and of groups, by the load.
+            reported["steps"] = {
+                curve.of: {f"{one.step:g}": one.goodput.model_dump() for one in curve.points if one.goodput}
+                for curve in result.sweep.curves
+            }
+        print(json.dumps(reported, indent=2))
     else:
         print("\n".join(_lines(gathered)))
     return EXIT_VALID
@@ -89,14 +88,29 @@ def _lines(gathered: Gathered) -> list[str]:
         for row in members:
             words = "undefined: when their tokens came was not seen for all answers, or there were no queries"
             if row.goodput:
+                curve = _curve(result.sweep, "node", row.node)
+                best = (highest_served(curve) if curve else None) or row.goodput
                 # Of one node the sentence stands beneath, as that of its group.
-                own = f"\n{sentence(row.goodput, row.node)}" if len(members) > 1 else ""
-                words = goodput_words(row.goodput) + own
+                own = f"\n{sentence(best, row.node)}" if len(members) > 1 else ""
+                words = _words(row.goodput, result.sweep, curve) + own
             lines.append(entry(row.node, words))
         if group.goodput:
-            total = [entry("Together", goodput_words(group.goodput))] if len(members) > 1 else []
-            lines += ["", *total, entry("Users", serves(group, members))]
+            together = _words(group.goodput, result.sweep, _curve(result.sweep, "group", group.label[:200]))
+            total = [entry("Together", together)] if len(members) > 1 else []
+            lines += ["", *total, entry("Users", serves(group, members, result.sweep))]
     return lines
+
+
+def _curve(sweep: Curves | None, kind: str, of: str) -> Curve | None:
+    return next((one for one in sweep.curves if (one.kind, one.of) == (kind, of)), None) if sweep else None
+
+
+def _words(one: Goodput, sweep: Curves | None, curve: Curve | None) -> str:
+    """Return what was answered within the limits: of a sweep at each of its steps, a line each."""
+    if sweep is None or curve is None:
+        return goodput_words(one)
+    steps = [(point.step, point.goodput) for point in curve.points if point.goodput]
+    return "\n".join(f"{at_step(sweep, step)}: {goodput_words(each)}" for step, each in steps)
 
 
 def _why_none(gathered: Gathered, slo: Slo | None) -> str:

@@ -142,6 +142,7 @@ def _from_order(path: Path, starting_lock: int | None) -> RunRequest:
         code=order.code,
         owner=order.owner.words if order.owner else "",
         first_step=order.first_step,
+        burst_qps=order.burst_qps,
         engine_dir=_engine_dir(order),
     )
 

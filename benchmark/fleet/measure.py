@@ -20,6 +20,7 @@ from benchmark.files import write_atomic, write_record
 from benchmark.fleet.barrier import Barrier
 from benchmark.fleet.errors import ControllerGone, Ended, Excluded, Lost, NodeError, Refused
 from benchmark.fleet.giving_way import GivingWay
+from benchmark.fleet.next_step import NextStep
 from benchmark.fleet.remote_run import GRACE_S, Node, RemoteRun, Reports
 from benchmark.fleet.rendezvous import (
     READY_FILE,
@@ -32,7 +33,7 @@ from benchmark.fleet.session import ANSWER_S, calls_at_once
 from benchmark.fleet.ssh import unreachable
 from benchmark.progress import Progress
 from benchmark.records import AgreedStart, Drift, Failure, ReadyNode
-from benchmark.rundir import FAILURE, OVER, of_repeat
+from benchmark.rundir import FAILURE, OVER, RunOrder, of_repeat
 
 # The role that failures are of.
 STAGE = "benchmark"
@@ -77,6 +78,7 @@ class Measurement:
         self._report, self._finished, self._interruption = reports.progress, finished, interruption
         self._giving_way = GivingWay(nodes[0].order.run_id if nodes else "")
         self._barrier = Barrier(node.name for node in nodes if node.order.wait_s is not None)
+        self._next_step = NextStep(run_dir, self._barrier)
         self._clocks, self._turn = asyncio.Semaphore(CLOCKS_AT_ONCE), asyncio.Lock()
         calls = calls_at_once()
         progress_s = progress_every_s(len(nodes))
@@ -172,6 +174,8 @@ class Measurement:
         order = run.node.order
         try:
             if not (order.attempt > 1 and await run.adopt()):
+                if order.attempt > 1 and order.resolved.profile.sweep:
+                    order = await self._go_on(run)
                 await run.start()
                 if order.wait_s is not None:
                     for repeat in range(1, order.measurements + 1):
@@ -184,6 +188,15 @@ class Measurement:
             state = ended.state
         self._barrier.leave(run.node.name)
         await run.finish(state)
+
+    async def _go_on(self, run: RemoteRun) -> RunOrder:
+        """Let a node begin with the step that all agree on, now that what it had measured is here; return its order."""
+        run.node = await self._next_step.agree(run.node)
+        order = run.node.order
+        if order.first_step > 1:
+            steps = order.first_step - 1 + order.measurements
+            self._reports.message(run.node.name, f"goes on with step {order.first_step} of {steps}")
+        return order
 
     async def _measure_together(self, run: RemoteRun, repeat: int) -> bool:
         """Have the node begin a repeat when all others do; return whether it wants to.

@@ -268,6 +268,8 @@ class Outcome:
     loadgen: LoadGenResult | None = None
     scheduled_ns: dict[int, int] = field(default_factory=dict)
     """Query index -> when it was scheduled, by `now_ns`, of queries that were issued without saying so."""
+    arrivals_sha256: str = ""
+    """Of the times that a seed or a trace gave, in proportion to the rate; empty: there are no such."""
 
 
 class Scenario(ABC):

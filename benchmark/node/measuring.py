@@ -89,6 +89,7 @@ class Pass:
     recorder: Recorder | None = None
     window: Window | None = None
     loadgen: LoadGenResult | None = None
+    arrivals_sha256: str = ""
     cpu: CpuTime | None = None
     serving: Serving | None = None
 
@@ -124,7 +125,7 @@ class Pass:
                 self.watch.end(began_ns, ended_ns)
                 self.cpu = cpu_time.between(cpu, cpu_time.read())
                 self.serving = bench.engine.end_window()
-        self.loadgen = outcome.loadgen
+        self.loadgen, self.arrivals_sha256 = outcome.loadgen, outcome.arrivals_sha256
         if outcome.scheduled_ns:
             rewrite_samples(path, self.recorder.amend(outcome.scheduled_ns))
 

@@ -95,6 +95,8 @@ class RunRequest:
     """Whose run it is, in words. With it no other run of this project measures here at the same time."""
     first_step: int = 1
     """Of a sweep: those before it were measured in earlier attempts."""
+    burst_qps: float | None = None
+    """What the rates of a sweep are shares of, where an earlier attempt measured it."""
     engine_dir: Path | None = None
     """Where the environment of the provisioned engine is that is wanted; None: where the settings say, or none is."""
 
@@ -351,8 +353,8 @@ class _Run:
             options = self.profile.scenario_options
             fixed = Load(concurrency=options.get("concurrency", 1)) if self.profile.scenario == CLOSED_LOOP else None
             return [fixed] * self.measurements
-        burst = 0.0
-        if sweep.rate:
+        burst = self.request.burst_qps or 0.0
+        if sweep.rate and not burst:
             with self._stage("searching"):
                 burst = PeakFinder(bench).burst()
         return [*loads_of(sweep, burst)[self.request.first_step - 1 :]]
@@ -387,7 +389,7 @@ class _Run:
         finally:
             if measured.window is not None:
                 self._set(window=measured.window, cpu=measured.cpu, serving=measured.serving)
-        self._set(loadgen=measured.loadgen)
+        self._set(loadgen=measured.loadgen, arrivals_sha256=measured.arrivals_sha256)
 
     def _measure_again(self, bench: Bench, number: int, load: Load | None) -> Pass:
         prefix = of_repeat("", number)

@@ -188,6 +188,9 @@ class NodeResult(Record):
     )
     engine: EngineInfo | None = Field(None, description="absent too where the hardware alone is probed")
     dataset: DatasetInfo | None = None
+    arrivals_sha256: Text = Field(
+        "", description="of the times of a schedule, at one query per second (of a trace: its own); empty: it has none"
+    )
     warmup: Count = Field(0, description="queries before the window, in no number")
     warmup_ms: float | None = Field(
         None, description="median latency of these, one at a time; LoadGen plans SingleStream by it; absent: none"

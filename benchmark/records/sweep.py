@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from benchmark.records.base import Count, Name, Record, Text
+from benchmark.records.cost import Cost
+from benchmark.records.goodput import Goodput
 
 
 class Load(Record):
@@ -50,6 +52,8 @@ class CurvePoint(Record):
     tpot_p50_ms: float | None = None
     tpot_p99_ms: float | None = None
     tokens_per_joule: float | None = None
+    cost: Cost | None = Field(None, description="under this load; absent: a node has no benchmark_cost_per_gpu_hour")
+    goodput: Goodput | None = Field(None, description="absent: no limits of TTFT or TPOT, or undefined for a node")
     confident: bool = Field(description="whether the samples are enough for a P99 at 99 % confidence")
     valid: bool = Field(description="whether every node's own checks hold in it")
     on_front: bool = Field(False, description="whether no other step has both more tokens/s per GPU and per user")
@@ -88,6 +92,7 @@ class Curves(Record):
 
     by: Literal["concurrency", "rate"]
     chosen: float | None = Field(
-        description="the step, of those that all counted nodes measured, with most tokens/s; absent: no node counts"
+        description="the least step, of those that all counted nodes measured, within least_growth of the most "
+        "tokens/s; absent: no node counts"
     )
     curves: tuple[Curve, ...]

@@ -34,7 +34,7 @@ from benchmark.files import write_record
 from benchmark.fleet.rendezvous import measures, patience_s, repeats_s, turns_s
 from benchmark.provisioned import ENGINES
 from benchmark.records import Code, Owner, RunRecord
-from benchmark.rundir import NODES, ORDER, RunOrder, open_run, read_run, user_name
+from benchmark.rundir import NODES, ORDER, RunOrder, open_run, user_name
 from benchmark.settings import ResolvedSettings
 from benchmark.words import plural
 
@@ -125,7 +125,6 @@ class ActionModule(NodeAction):
     ) -> dict[str, Any]:
         asked = list(resolved.values())
         wait_s, all_turns_s = patience_s(asked), turns_s(asked)
-        first_step = _first_step(directory, resolved) if attempt > 1 else 1
         more_s = all_turns_s + repeats_s(asked)
         warn_without_locks(directory)
         for sentence in estimated_durations(asked):
@@ -144,8 +143,7 @@ class ActionModule(NodeAction):
                 environments=_environments(settings),
                 wait_s=(wait_s or 0) + more_s if waits else None,
                 solo=waits and all_turns_s > 0,
-                first_step=first_step,
-                measurements=settings.measurements - first_step + 1,
+                measurements=settings.measurements,
                 limit_s=settings.settings.benchmark_timeout_s + more_s if more_s else None,
             )
             write_record(place / ORDER, order)
@@ -168,16 +166,6 @@ def _environments(asked: ResolvedSettings) -> dict[str, str]:
         with suppress(OSError, InputError):
             found[role] = Wanted.of(role, functools.partial(getattr, asked.settings), CHECKOUT).fingerprint()
     return found
-
-
-def _first_step(directory: Path, todo: Mapping[str, ResolvedSettings]) -> int:
-    """Return which step of a sweep a further attempt begins with; 1 for whatever is no sweep."""
-    if not all(asked.profile.sweep for asked in todo.values()):
-        return 1
-    # Here, since it reads samples (numpy), which no other run needs.
-    from benchmark.cluster.sweep import first_steps_left
-
-    return first_steps_left(directory, read_run(directory), todo)
 
 
 def _other_code(run: RunRecord, code: Code) -> Iterator[str]:

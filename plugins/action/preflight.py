@@ -23,7 +23,7 @@ from benchmark.cluster.preflight import EngineNeeds, Needs, Probe, gpus, problem
 from benchmark.combinations import SERVED, WITH_FILE
 from benchmark.errors import InputError
 from benchmark.node.hub.cache import COMMIT
-from benchmark.profiles import load_profile
+from benchmark.profiles import Profile, load_profile
 from benchmark.provisioned import ENGINES
 from benchmark.settings import is_directory_path
 from benchmark.visible_devices import NAME as VISIBLE
@@ -88,7 +88,7 @@ class ActionModule(NodeAction):
         """Return what the node needs, and the command that tells what it has."""
         model, source = str(self.setting("benchmark_model")), str(self.setting("hf_cache_source"))
         loaded = self.needs_model()
-        own = loaded and is_directory_path(model)
+        asked, own = self._wanted_profile(), loaded and is_directory_path(model)
         fetched = loaded and source != "none" and not is_directory_path(model)
         needs = Needs(
             device=str(self.setting("benchmark_device")),
@@ -105,6 +105,7 @@ class ActionModule(NodeAction):
                 int(self.setting("preflight_gpus")),
                 sick_fails=self.setting("preflight_sick_gpus") == "fail",
             ),
+            trace=str(self.setting("benchmark_dataset_path")) if asked and asked.dataset == "trace" else "",
         )
         revision = str(self.setting("benchmark_model_revision"))
         repository = f"{needs.cache_dir}/hub/models--{model.replace('/', '--')}"
@@ -118,11 +119,16 @@ class ActionModule(NodeAction):
         files = "\n".join(f"{name}\t{path}" for name, path in self._files().items())
         return needs, shlex.join(["sh", "-c", f"PREFLIGHT_FILES={shlex.quote(files)}\n{script}", "probe", *words])
 
+    def _wanted_profile(self) -> Profile | None:
+        """Return the profile; of a run that is resumed its file may be gone, and then nothing is known."""
+        try:
+            return _profile(str(self.setting("benchmark_profile")))
+        except InputError:
+            return None
+
     def _files(self) -> dict[str, str]:
         """Return the files on the node that the run will read, by their settings; without those that have no effect."""
-        try:
-            profile = _profile(str(self.setting("benchmark_profile")))
-        except InputError:  # of a run that is resumed: its file may be gone
+        if (profile := self._wanted_profile()) is None:
             return {}
         engine = self.setting("benchmark_engine") or profile.engine
         read = {

@@ -1,14 +1,18 @@
-"""A ladder of loads over real SSH: nodes in step with each other, and one that dies on the way."""
+"""A ladder of loads over real SSH: nodes in step with each other, and what dies on the way."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 import pytest
 import yaml
 
 from benchmark.rundir import of_repeat
-from tests.integration.conftest import DATA, REAL, Playbooks
+from tests.integration.conftest import DATA, REAL, Done, Playbooks
+from tests.integration.test_benchmark import measuring_pid, start, wait_until
 
 
 def ladder(directory: Path, steps: list[int], **changes: Any) -> str:
@@ -29,36 +33,61 @@ def windows(run_dir: Path, node: str) -> list[dict[str, Any]]:
     return [result["window"], *(repeat["window"] for repeat in result["repeats"])]
 
 
+def at_step(playbooks: Playbooks, node: str, number: int) -> int | None:
+    """Return the pid of the node's benchmark once it was told when to begin that step."""
+    begun = (playbooks.directory / "nodes" / node / "runs").glob(f"*/{node}/{of_repeat('go', number)}")
+    return measuring_pid(playbooks, node) if any(begun) else None
+
+
+def kill(playbooks: Playbooks, node: str, number: int, process: subprocess.Popen[str]) -> None:
+    """Kill the node's benchmark in that step, as the kernel would: it says nothing more."""
+    os.kill(wait_until(f"{node} is in step {number}", lambda: at_step(playbooks, node, number), process), SIGKILL)
+
+
+def steps_of(done: Done, node: str) -> list[float]:
+    (curve,) = (one for one in done.cluster["sweep"]["curves"] if one["of"] == node)
+    return [point["step"] for point in curve["points"]]
+
+
 @pytest.mark.timeout(580)
-def test_a_node_that_dies_in_a_step_costs_the_others_none(playbooks: Playbooks) -> None:
-    # Four rounds of each: 64 queries with 16 in flight pass the limit. Answers take so long that steps do not go down.
-    limits = [{"metric": "queries.completed", "at_most": 40}]
-    sweep = {"concurrency": [1, 2, 4, 8, 16, 32], "least_growth": 0, "limits": limits, "stop_at_limits": True}
-    profile = ladder(playbooks.directory, [], sweep=sweep, engine_options={"ttft_ms": 120, "tpot_ms": 5})
-    hosts = {name: playbooks.cluster.host(name) for name in ("jw2", "jw3")}
-    # Four rounds of four are 16 queries: it breaks in the step after that.
-    hosts["jw3"]["benchmark_engine_options"] = {"break_at": 20}
-    done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts, benchmark_profile=profile))
-    assert done.row("jw2")["counted"], done.summary
-    assert done.row("jw3")["status"] == "failed"
-    curves = {curve["of"]: curve for curve in done.cluster["sweep"]["curves"] if curve["kind"] == "node"}
-    steps = {name: [point["step"] for point in curve["points"]] for name, curve in curves.items()}
-    assert steps["jw3"] == [1, 2, 4], "what it had measured is kept"
-    assert steps["jw2"] == [1, 2, 4, 8, 16], "and the others go on without it"
-    assert curves["jw2"]["ended"].startswith("A limit is passed at 16 in flight")
-    for number, window in enumerate(windows(done.run_dir, "jw2"), start=1):
-        start = json.loads((done.run_dir / of_repeat("start.json", number)).read_text())
-        clock = json.loads((done.run_dir / "nodes" / "jw2" / of_repeat("ready.json", number)).read_text())
-        assert window["asked_unix_ns"] == start["start_unix_ns"] + clock["offset_ns"], "one start for all"
-        assert start["nodes"] == (["jw2", "jw3"] if number <= 4 else ["jw2"])
+def test_what_dies_in_a_step_costs_that_step_alone(playbooks: Playbooks) -> None:
+    """A node, the controller with the other node, and then the first node again."""
+    # Four rounds of each: 16 queries with 4 in flight pass the limit. Answers take so long that there is time to kill.
+    limits = [{"metric": "queries.completed", "at_most": 12}]
+    sweep = {"concurrency": [1, 2, 3, 4, 5], "least_growth": 0, "limits": limits, "stop_at_limits": True}
+    options = {"scenario_options": {"min_query_count": 4}, "engine_options": {"ttft_ms": 500, "tpot_ms": 20}}
+    words = ("-e", f"benchmark_profile={ladder(playbooks.directory, [], sweep=sweep, **options)}")
+    process = start(playbooks, *words)
+    kill(playbooks, "jw3", 2, process)
+    wait_until("jw2 goes on without it", lambda: at_step(playbooks, "jw2", 3), process)
+    process.kill()
+    process.communicate()
+    os.kill(at_step(playbooks, "jw2", 3) or 0, SIGKILL)
+    run_dir = (playbooks.results / "latest").resolve()
+    assert not list((run_dir / "nodes" / "jw2").glob("*samples.jsonl")), "what it measured is on the node alone"
+
+    # Resumed, both go on with the step that jw3 lacks. It dies in the one after that.
+    again = start(playbooks, *words, "-e", "benchmark_resume=latest")
+    kill(playbooks, "jw3", 2, again)
+    output, _ = again.communicate(timeout=200)
+    done = Done(again.returncode, output, run_dir)
+    orders = [json.loads((run_dir / "nodes" / node / "order.json").read_text()) for node in ("jw2", "jw3")]
+    assert [(order["attempt"], order["first_step"], order["measurements"]) for order in orders] == [(2, 2, 4)] * 2
+    assert "jw2: goes on with step 2 of 5" in output
+    assert steps_of(done, "jw2") == [1, 2, 3, 4], output
+    assert steps_of(done, "jw3") == [1, 2]
+    assert (done.row("jw2")["counted"], done.row("jw3")["status"]) == (True, "interrupted"), done.summary
+    (curve,) = (one for one in done.cluster["sweep"]["curves"] if one["of"] == "jw2")
+    assert curve["ended"].startswith("A limit is passed at 4 in flight")
+    assert [point["queries"] for point in curve["points"]] == [4, 8, 12, 16]
     assert "jw3: the curve" in done.summary
-    # Resumed, jw3 goes on with the step that it lacks, and then breaks again: what is there stays.
-    words = ("-e", f"benchmark_resume={done.run_dir.name}")
-    again = playbooks.run("benchmark", *words, inventory=playbooks.inventory(hosts, benchmark_profile=profile))
-    order = json.loads((again.run_dir / "nodes" / "jw3" / "order.json").read_text())
-    assert (order["attempt"], order["first_step"], order["measurements"]) == (2, 4, 3)
-    (curve,) = (one for one in again.cluster["sweep"]["curves"] if one["of"] == "jw3")
-    assert [point["step"] for point in curve["points"]] == [1, 2, 4]
+    for number, window in enumerate(windows(run_dir, "jw2"), start=1):
+        agreed = json.loads((run_dir / of_repeat("start.json", number)).read_text())
+        clock = json.loads((run_dir / "nodes" / "jw2" / of_repeat("ready.json", number)).read_text())
+        assert window["asked_unix_ns"] == agreed["start_unix_ns"] + clock["offset_ns"], "one start for all"
+        assert agreed["nodes"] == (["jw2", "jw3"] if number <= 2 else ["jw2"])
+    aside = run_dir / "nodes" / "jw2" / "attempt-1"
+    assert [len((aside / of_repeat("samples.jsonl", step)).read_text().splitlines()) for step in (1, 2)] == [4, 8]
 
 
 @pytest.mark.timeout(580)

@@ -163,3 +163,8 @@ def test_a_profiles_own_limits() -> None:
     assert limits_of(profile) == Slo(ttft_ms=400)
     assert limits_of(profile, {"ttft_ms": 500, "tpot_ms": 30}) == Slo(ttft_ms=400, tpot_ms=30)
     assert limits_of(asked(3).profile) is None
+    # Of a ladder whose crossings are looked for, where the verdict has none.
+    found = (("p99", 90), ("p99", 80), ("p50", 7))
+    ladder = {"concurrency": [1], "limits": [{"metric": f"ttft_ms.{name}", "at_most": ms} for name, ms in found]}
+    assert limits_of(asked(3, {"sweep": ladder}).profile) == Slo(ttft_ms=80)
+    assert limits_of(asked(3, {"sweep": ladder, "limits": limits}).profile) == Slo(ttft_ms=400)

@@ -246,6 +246,16 @@ def _curves(found: Sequence[tuple[Labels, NodeRow, Exported]]) -> Iterator[str]:
             for labels, by, curve in curves
             for point in curve.points if (value := getattr(point, field)) is not None
         ])  # fmt: skip
+    for name, meaning in COSTS.items():
+        yield from _metric(f"sweep_cost_{name}", f"{meaning}, in each step of a sweep", [
+            ({**labels, by: f"{point.step:g}", "currency": point.cost.currency}, value)
+            for labels, by, curve in curves
+            for point in curve.points if point.cost and (value := getattr(point.cost, name)) is not None
+        ])  # fmt: skip
+    yield from _metric("sweep_goodput_share", "queries that met all limits, in each step of a sweep", [
+        ({**labels, by: f"{point.step:g}"}, point.goodput.share)
+        for labels, by, curve in curves for point in curve.points if point.goodput
+    ])  # fmt: skip
     yield from _metric("sweep_knee", "the load from which on queries wait for each other", [
         ({**labels, "by": by}, curve.knee) for labels, by, curve in curves if curve.knee is not None
     ])  # fmt: skip

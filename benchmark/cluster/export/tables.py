@@ -19,7 +19,12 @@ from benchmark.rundir import NODES
 SAMPLE_FIELDS = tuple(name for name in Sample.model_fields if name != "token_ids")
 SAMPLE_HEADS = ("run_id", "node", *SAMPLE_FIELDS, "latency_ms", "ttft_ms", "tpot_ms")
 
-CURVE_HEADS = ("run_id", "kind", "of", "by", *CurvePoint.model_fields, "knee", "ended")
+# Of a step: what is one value, and what is a record of several.
+POINT_FIELDS = tuple(name for name in CurvePoint.model_fields if name not in ("cost", "goodput"))
+POINT_PARTS = {
+    "cost": ("currency", "per_million_output_tokens", "per_million_input_tokens"),
+    "goodput": ("share", "qps", "tokens_per_s", "users"),
+}
 PROBE_HEADS = ("run_id", "node", "gpu", "to_gpu", "probe", "value", "unit", "better")
 
 
@@ -69,14 +74,20 @@ def _probes(gathered: Gathered) -> Iterator[Sequence[object]]:
 
 def curves_of(gathered: Gathered) -> Rows:
     """Return a row for each step of a sweep: of every node that measured it, and of each group together."""
-    return Rows(CURVE_HEADS, _curves(gathered))
+    sweep = gathered.result.sweep
+    points = [point for curve in (sweep.curves if sweep else ()) for point in curve.points]
+    # Without a price, or limits, there are no such columns.
+    parts = [name for name in POINT_PARTS if any(getattr(point, name) for point in points)]
+    heads = [f"{name}_{part}" for name in parts for part in POINT_PARTS[name]]
+    return Rows(("run_id", "kind", "of", "by", *POINT_FIELDS, *heads, "knee", "ended"), _curves(gathered, parts))
 
 
-def _curves(gathered: Gathered) -> Iterator[Sequence[object]]:
+def _curves(gathered: Gathered, parts: Sequence[str]) -> Iterator[Sequence[object]]:
     sweep = gathered.result.sweep
     for curve in sweep.curves if sweep else ():
         for point in curve.points:
-            of_step = [getattr(point, name) for name in CurvePoint.model_fields]
+            of_step = [getattr(point, name) for name in POINT_FIELDS]
+            of_step += [getattr(getattr(point, name), part, None) for name in parts for part in POINT_PARTS[name]]
             yield [gathered.run.run_id, curve.kind, curve.of, sweep and sweep.by, *of_step, curve.knee, curve.ended]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmark.cluster.names import some
@@ -33,8 +34,8 @@ def sweep_words(result: ClusterResult) -> str:
     if result.sweep.chosen is None:
         return "no node counts: there are the curves alone"
     return (
-        f"{at_step(result.sweep, result.sweep.chosen)}: every figure but the curves' is of this step, which has most "
-        "tokens/s of those that all nodes measured"
+        f"{at_step(result.sweep, result.sweep.chosen)}: every figure but the curves' is of this step, the least load "
+        "with nearly the most tokens/s of those that all nodes measured"
     )
 
 
@@ -54,7 +55,7 @@ def curve_tables(result: ClusterResult) -> list[CurveTable]:
 def _table(sweep: Curves, curve: Curve) -> CurveTable:
     nodes = _nodes(sweep, curve)
     what = f"{curve.of}: the curve of its nodes together" if len(nodes) > 1 else f"{curve.of}: the curve"
-    lines = lines_of(sweep, curve)
+    lines = [*lines_of(sweep, curve), *_spent(sweep, curve)]
     shown = nodes[:MOST_NODES]
     lines += [(one.of, _node(sweep, one)) for one in shown]
     if len(nodes) > MOST_NODES:
@@ -66,6 +67,26 @@ def _table(sweep: Curves, curve: Curve) -> CurveTable:
         tuple(notes_of(curve)),
         lines,
     )
+
+
+def _spent(sweep: Curves, curve: Curve) -> list[tuple[str, str]]:
+    """Return what tokens cost at each step, in money and in energy: of what is known."""
+    costs = [(point, point.cost) for point in curve.points if point.cost]
+    found: list[tuple[str, str]] = []
+    for what in ("output", "input") if costs else ():
+        each = [(point, getattr(cost, f"per_million_{what}_tokens")) for point, cost in costs]
+        if all(value is None for _, value in each):
+            continue
+        words = f"{costs[0][1].currency} per million {what} tokens: "
+        found.append(("Cost", words + _at_each(sweep, each)))
+    energies = [(point, point.tokens_per_joule) for point in curve.points if point.tokens_per_joule is not None]
+    return [*found, *([("Energy", "output tokens per joule: " + _at_each(sweep, energies))] if energies else [])]
+
+
+def _at_each(sweep: Curves, each: Sequence[tuple[CurvePoint, float | None]]) -> str:
+    steps = [f"{point.step:g}" if sweep.by == "concurrency" else f"{point.step:.0%}" for point, _ in each]
+    first = f"{steps[0]} in flight" if sweep.by == "concurrency" else f"{steps[0]} of a burst's rate"
+    return ", ".join(f"{figure(value)} with {step}" for step, (_, value) in zip([first, *steps[1:]], each, strict=True))
 
 
 def _nodes(sweep: Curves, curve: Curve) -> list[Curve]:

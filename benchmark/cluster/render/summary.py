@@ -21,6 +21,7 @@ from benchmark.code import code_words
 from benchmark.loads import load_words
 from benchmark.records import (
     ClusterResult,
+    Curves,
     Distribution,
     Finding,
     Group,
@@ -93,7 +94,7 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
         else "",
         "code": _distinct(code_words(attempt.code) for attempt in run.attempts if attempt.code),
         "simulated": any(row.simulated for row in result.nodes),
-        "sections": [_section(group, result.nodes) for group in result.groups],
+        "sections": [_section(group, result.nodes, result.sweep) for group in result.groups],
         "together": _together(result),
         "agreed": _agreed(result),
         "enough": _enough(result),
@@ -114,7 +115,7 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
     }
 
 
-def _section(group: Group, rows: Sequence[NodeRow]) -> Section:
+def _section(group: Group, rows: Sequence[NodeRow], sweep: Curves | None) -> Section:
     members = tuple(row for row in rows if row.node in set(group.nodes))
     shown = [
         spread
@@ -138,7 +139,7 @@ def _section(group: Group, rows: Sequence[NodeRow]) -> Section:
             *_engine(members),
             *(_totals(group, members) if queries else ()),
             *_cost(group, members),
-            *_goodput(group, members),
+            *_goodput(group, members, sweep),
             *_limits(members),
             *_answers(members),
             *_prefix_cache(members),
@@ -192,11 +193,11 @@ def _cost(group: Group, members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]
         yield "Cost", words
 
 
-def _goodput(group: Group, members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
+def _goodput(group: Group, members: Sequence[NodeRow], sweep: Curves | None) -> Iterable[tuple[str, str]]:
     """Yield what was answered within the limits, and for how many users at once; nothing without limits."""
     if group.goodput is not None:
         yield "Goodput", goodput_words(group.goodput)
-        yield "Users", serves(group, members)
+        yield "Users", serves(group, members, sweep)
     elif any(row.goodput for row in members):
         lacking = some([row.node for row in members if row.goodput is None])
         why = f"undefined for {lacking}" if lacking else "the nodes have different limits"

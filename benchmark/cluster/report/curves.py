@@ -127,6 +127,8 @@ def _draw(name: str, width: int, like: NodeGroup, sweep: Curves, nodes: Sequence
 def _table(sweep: Curves, curve: Curve, caption: str) -> Table:
     heads = ("in flight" if sweep.by == "concurrency" else "of a burst", "nodes", "tokens/s of a GPU", "of a user")
     times = ("P50 TTFT ms", "P99", "P50 TPOT ms", "P99", "P50 latency ms", "P99", "tokens/J")
+    currency = next((point.cost.currency for point in curve.points if point.cost), "")
+    costs = (f"{currency} per million output tokens", "input tokens") if currency else ()
     rows = [
         (
             step,
@@ -134,10 +136,19 @@ def _table(sweep: Curves, curve: Curve, caption: str) -> Table:
             *map(amount, (point.tokens_per_s_per_gpu, point.tokens_per_s_per_user)),
             *map(amount, (point.ttft_p50_ms, point.ttft_p99_ms, point.tpot_p50_ms, point.tpot_p99_ms)),
             *map(amount, (point.latency_p50_ms, point.latency_p99_ms, point.tokens_per_joule)),
+            *(_cost(point) if currency else ()),
         )
         for step, point in zip(marked_steps(sweep, curve), curve.points, strict=True)
     ]
-    return Table(caption, (*heads, *times), rows)
+    return Table(caption, (*heads, *times, *costs), rows)
+
+
+def _cost(point: CurvePoint) -> tuple[str, str]:
+    cost = point.cost
+    return (
+        amount(cost.per_million_output_tokens if cost else None),
+        amount(cost.per_million_input_tokens if cost else None),
+    )
 
 
 def _by_node(sweep: Curves, nodes: Sequence[Curve], name: str, what: str) -> Table:

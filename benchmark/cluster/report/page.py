@@ -91,7 +91,7 @@ def _tiles(gathered: Gathered, groups: Sequence[NodeGroup]) -> list[tuple[str, s
         tiles.append((amount(group.tokens_per_s), "tokens/s", f"output tokens, {tokens}"))
         if group.gpus:
             tiles.append((amount(group.qps_per_gpu), "QPS", f"per GPU, on average{which}"))
-        tiles += users_tile(group, which)
+        tiles += users_tile(group, which, result.sweep)
         tiles += _limit_tile([row for row in result.nodes if row.node in group.nodes], which)
     tiles = tiles[:MOST_TILES]
     tiles.append((f"{result.counted} of {result.asked}", "nodes", "are counted"))

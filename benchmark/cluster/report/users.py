@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmark.cluster.goodput import share_words, slo_words
+from benchmark.cluster.goodput import highest_served, share_words, slo_words
 from benchmark.cluster.report.amounts import amount
 from benchmark.cluster.report.parts import Table
-from benchmark.records import ClusterResult, Group
+from benchmark.records import ClusterResult, Curves, Group
 
 
 def goodput_tables(result: ClusterResult) -> list[Table]:
@@ -15,9 +15,11 @@ def goodput_tables(result: ClusterResult) -> list[Table]:
     return [table for group in result.groups if (table := _table(group, result))]
 
 
-def users_tile(group: Group, which: str) -> list[tuple[str, str, str]]:
+def users_tile(group: Group, which: str, sweep: Curves | None) -> list[tuple[str, str, str]]:
     """Return how many users one node serves at once; nothing where that was not measured, or is of several."""
     good = group.goodput
+    if sweep is not None:
+        good = next((highest_served(one) for one in sweep.curves if one.kind == "node" and one.of in group.nodes), None)
     if good is None or len(group.nodes) != 1 or not good.served:
         return []
     return [(str(good.users), "users", f"at once within {slo_words(good.slo)}{which}")]

@@ -251,8 +251,13 @@ def _goodput(
     slo: Slo | None,
     prefix: str = "",
 ) -> Goodput | None:
-    """Return the goodput of a complete measurement; None also where neither `slo` nor the profile has limits."""
-    if result is None or metrics is None or result.status != "complete":
+    """Return the goodput of a complete measurement; None also where neither `slo` nor the profile has limits.
+
+    A step of a sweep is complete that has its load, whatever ended the run later.
+    """
+    if result is None or metrics is None:
+        return None
+    if result.status != "complete" and (result.resolved.profile.sweep is None or result.load is None):
         return None
     if slo is None:
         server = result.loadgen is not None and result.loadgen.scenario == "Server"

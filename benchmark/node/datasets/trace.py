@@ -4,21 +4,21 @@ Two kinds of files are known, by their columns. Mooncake's are JSON lines: `time
 `output_length` and, where they are known, `hash_ids`: the blocks of `block_tokens` tokens that the prompt is made of.
 Equal ids are equal tokens after equal tokens, so what a service could have kept in a cache can be kept here. Azure's
 are CSV: `TIMESTAMP`, a date and time, `ContextTokens` and `GeneratedTokens`. Neither holds a text: prompts are random
-tokens of the model's vocabulary, the same on every node.
+tokens of the model's vocabulary, the same on every node. No more of a file is read than the queries that are wanted.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass
 from datetime import datetime, timezone
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from benchmark.dataset_options import MOST_TOKENS, TraceOptions
 from benchmark.errors import InputError, SetupError
@@ -27,12 +27,12 @@ from benchmark.node.interfaces import Dataset, Prompt
 from benchmark.node.model.load import find_snapshot
 from benchmark.node.options import check
 from benchmark.settings import Settings, canonical_sha256
+from benchmark.trace_columns import AZURE, COLUMNS, MOONCAKE, is_mooncake
 
-MOONCAKE = ("timestamp", "input_length", "output_length")
-AZURE = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
-COLUMNS = f"Mooncake's JSON lines ({', '.join(MOONCAKE)}, hash_ids) or Azure's CSV ({', '.join(AZURE)})"
 # Of all prompts together: so many fit a node's memory.
-MOST_TOKENS_OF_ALL = 2**28
+MOST_TOKENS_OF_ALL, MOST_QUERIES = 2**28, 10**6
+# Characters of a line: a prompt of MOST_TOKENS has so many blocks.
+MOST_OF_A_LINE = 2**20
 
 
 @dataclass(frozen=True)
@@ -55,62 +55,99 @@ def load(settings: Settings, options: dict[str, Any]) -> Dataset:
         raise InputError(f"The dataset trace needs benchmark_dataset_path: a file with {COLUMNS}, on the node.")
     path = Path(settings.benchmark_dataset_path).expanduser()
     try:
-        content = path.read_bytes()
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            arrivals = list(_wanted(read_trace(_lines(file, str(path)), str(path)), chosen, str(path)))
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8; a trace is {COLUMNS}.") from None
+    except csv.Error as error:
+        raise InputError(f"{path}: not CSV: {error}; a trace is {COLUMNS}.") from None
     except OSError as error:
         raise SetupError(f"benchmark_dataset_path: {path} cannot be read: {error.strerror}.") from None
-    arrivals = sorted(read_trace(content, str(path)), key=lambda one: one.at_s)[: chosen.queries]
     if not arrivals:
         raise InputError(f"{path}: the trace has no query.")
     vocabulary = ordinary_tokens(find_snapshot(settings))
-    prompts = tuple(_prompts(arrivals, chosen, vocabulary, str(path)))
     # The tokens follow from these; of a long trace they are hundreds of millions.
-    made_from = [hashlib.sha256(content).hexdigest(), chosen.model_dump(mode="json"), vocabulary]
-    return Dataset(name="trace", prompts=prompts, sha256=canonical_sha256(made_from))
+    made_from = [[astuple(one) for one in arrivals], chosen.model_dump(mode="json"), vocabulary]
+    return Dataset(
+        name="trace", prompts=tuple(_prompts(arrivals, chosen, vocabulary)), sha256=canonical_sha256(made_from)
+    )
 
 
-def read_trace(content: bytes, where: str) -> Iterator[Arrival]:
-    """Yield the lines of a trace's file, in its order. Raises InputError, which names the line."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{where}: not UTF-8; a trace is {COLUMNS}.") from None
-    first = text.lstrip()[:1]
-    yield from _mooncake(text, where) if first == "{" else _azure(text, where)
+def read_trace(lines: Iterable[str], where: str) -> Iterator[Arrival]:
+    """Yield the queries of a trace's lines, in their order. Raises InputError, which names the line."""
+    rest = enumerate(lines, start=1)
+    first = next(((number, line) for number, line in rest if line.strip()), None)
+    if first is None:
+        raise InputError(f"{where}: it is empty; a trace is {COLUMNS}.")
+    numbered = chain([first], rest)
+    before_s = -math.inf
+    for place, one in (_mooncake if is_mooncake(first[1]) else _azure)(numbered, where):
+        if one.at_s < before_s:
+            raise InputError(f"{place}: it came before the query above it: sort the file by time, one trace a file.")
+        before_s = one.at_s
+        yield one
 
 
-def _mooncake(text: str, where: str) -> Iterator[Arrival]:
-    for number, line in enumerate(text.splitlines(), start=1):
+def _lines(file: TextIO, where: str) -> Iterator[str]:
+    number = 0
+    while line := file.readline(MOST_OF_A_LINE + 1):
+        number += 1
+        if len(line) > MOST_OF_A_LINE:
+            raise InputError(
+                f"{where}, line {number}: longer than {MOST_OF_A_LINE:,} characters; a trace is {COLUMNS}."
+            )
+        yield line
+
+
+def _wanted(arrivals: Iterator[Arrival], chosen: TraceOptions, where: str) -> Iterator[Arrival]:
+    """Yield the queries that are wanted. Raises InputError for more than a node's memory holds."""
+    together = 0
+    for count, one in enumerate(islice(arrivals, chosen.queries), start=1):
+        together += min(one.input_tokens, chosen.max_input_tokens)
+        if together > MOST_TOKENS_OF_ALL or count > MOST_QUERIES:
+            raise InputError(
+                f"{where}: it has more than {MOST_QUERIES:,} queries, or prompts of more than {MOST_TOKENS_OF_ALL:,} "
+                "tokens together: take fewer (queries), or shorter ones (max_input_tokens)."
+            )
+        yield one
+
+
+def _mooncake(lines: Iterator[tuple[int, str]], where: str) -> Iterator[tuple[str, Arrival]]:
+    for number, line in lines:
         if not line.strip():
             continue
+        place = f"{where}, line {number}"
         try:
             row = json.loads(line)
             at_ms, sizes = row["timestamp"], [row[name] for name in MOONCAKE[1:]]
             blocks = row.get("hash_ids") or []
             whole = all(type(value) is int for value in (*sizes, *blocks)) and type(at_ms) in (int, float)
         except (ValueError, TypeError, AttributeError, RecursionError):
-            raise InputError(f"{where}, line {number}: not a JSON object; a trace is {COLUMNS}.") from None
+            raise InputError(f"{place}: not a JSON object; a trace is {COLUMNS}.") from None
         except KeyError as missing:
-            raise InputError(f"{where}, line {number}: it has no {missing.args[0]}; a trace is {COLUMNS}.") from None
+            raise InputError(f"{place}: it has no {missing.args[0]}; a trace is {COLUMNS}.") from None
         if not whole:
-            raise InputError(f"{where}, line {number}: {', '.join(MOONCAKE)} and hash_ids are numbers.")
+            raise InputError(f"{place}: {', '.join(MOONCAKE)} and hash_ids are numbers.")
         at_s = at_ms / 1000 if abs(at_ms) < 2**63 else math.inf
-        yield _arrival(at_s, sizes, tuple(blocks), f"{where}, line {number}")
+        yield place, _arrival(at_s, sizes, tuple(blocks), place)
 
 
-def _azure(text: str, where: str) -> Iterator[Arrival]:
-    rows = csv.DictReader(io.StringIO(text))
+def _azure(lines: Iterator[tuple[int, str]], where: str) -> Iterator[tuple[str, Arrival]]:
+    number, head = next(lines)
+    rows = csv.DictReader(chain([head], (line for _, line in lines)))
     if missing := [name for name in AZURE if name not in (rows.fieldnames or ())]:
         raise InputError(f"{where}: it has no column {' and no '.join(missing)}; a trace is {COLUMNS}.")
     began: datetime | None = None
     for row in rows:
-        place = f"{where}, line {rows.line_num}"
+        place = f"{where}, line {number - 1 + rows.line_num}"
         try:
             at = _moment(row["TIMESTAMP"])
             sizes = [int(row[name]) for name in AZURE[1:]]
+            began = began or at
+            at_s = (at - began).total_seconds()
         except (ValueError, TypeError, AttributeError):
             raise InputError(f"{place}: not a date with its time and two whole numbers.") from None
-        began = began or at
-        yield _arrival((at - began).total_seconds(), sizes, (), place)
+        yield place, _arrival(at_s, sizes, (), place)
 
 
 def _moment(text: str) -> datetime:
@@ -131,15 +168,10 @@ def _arrival(at_s: float, sizes: list[int], blocks: tuple[int, ...], place: str)
     return Arrival(at_s, prompt, max(1, answer), blocks)
 
 
-def _prompts(arrivals: list[Arrival], chosen: TraceOptions, vocabulary: list[int], where: str) -> Iterator[Prompt]:
+def _prompts(arrivals: list[Arrival], chosen: TraceOptions, vocabulary: list[int]) -> Iterator[Prompt]:
     blocks: dict[int, tuple[int, ...]] = {}
-    sizes = [min(one.input_tokens, chosen.max_input_tokens) for one in arrivals]
-    if sum(sizes) > MOST_TOKENS_OF_ALL:
-        raise InputError(
-            f"{where}: the prompts have {sum(sizes):,} tokens together, and at most {MOST_TOKENS_OF_ALL:,} are made: "
-            "take fewer (queries), or shorter ones (max_input_tokens)."
-        )
-    for number, (one, size) in enumerate(zip(arrivals, sizes, strict=True)):
+    for number, one in enumerate(arrivals):
+        size = min(one.input_tokens, chosen.max_input_tokens)
         ids: list[int] = []
         for block in one.blocks[: math.ceil(size / chosen.block_tokens)]:
             if block not in blocks:

@@ -88,6 +88,11 @@ files() {
       say file_lacks "$setting is $file, and there is no such file on the node: put it there, or set it to one that is."
     elif [ ! -r "$path" ]; then
       say file_lacks "$setting is $file, which cannot be read by the user $(id -un): chmod a+r there."
+    elif [ ! -s "$path" ]; then
+      say file_lacks "$setting is $file, which is empty on the node."
+    elif [ "$setting" = benchmark_dataset_path ]; then
+      # What kind of file it is, the controller sees from its first line.
+      say dataset_begins "$(head -c 4096 "$path" | tr -d '\000' | grep -a -m 1 '[^[:space:]]')"
     fi
   done
 }

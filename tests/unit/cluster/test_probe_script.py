@@ -103,3 +103,30 @@ def test_files_that_the_run_will_read_are_looked_for(tmp_path: Path, monkeypatch
         f"benchmark_endpoint_ca_file is {tmp_path}/no ca.pem, and there is no such file on the node: put it there, or "
         "set it to one that is."
     ]
+
+
+MOONCAKES = '{"timestamp": 0, "input_length": 1, "output_length": 1, "hash_ids": [%s]}\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "which is empty on the node."),
+        ("\ufeffTIMESTAMP,ContextTokens,GeneratedTokens\r\n", ""),
+        ("\n" + MOONCAKES % "", ""),
+        (MOONCAKES % ", ".join(map(str, range(2000))), ""),
+        ('{"timestamp": 0, "input_tokens": 1}\n', " has no input_length and no output_length; a trace is Mooncake's"),
+        ("arrived_at,TIMESTAMP,prompt\n", " has no ContextTokens and no GeneratedTokens; a trace is Mooncake's"),
+        ("\0" * 9000, " has no TIMESTAMP and no ContextTokens and no GeneratedTokens; a trace is Mooncake's"),
+    ],
+)
+def test_a_file_that_is_no_trace_is_refused_before_work(
+    content: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "trace"
+    path.write_text(content)
+    monkeypatch.setenv("PREFLIGHT_FILES", f"benchmark_dataset_path\t{path}")
+    probe = ask(tmp_path, {"nvidia-smi": f"echo '{LIST}'"})
+    needs = Needs("cuda", "python3", f"{tmp_path}/not/yet", 0.001, str(tmp_path), 0.001, trace=str(path))
+    sentences = [sentence for sentence in problems(probe, needs) if "benchmark_dataset_path" in sentence]
+    assert [said in sentence for sentence in sentences] == ([True] if said else [])

@@ -1,23 +1,27 @@
 """The curves of a sweep: against theory, of nodes that stopped, failed or were measured in several attempts."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmark.cli import main
 from benchmark.cluster.aggregate import aggregate, gather
 from benchmark.cluster.attempts import open_attempt
 from benchmark.cluster.comparison.side import load_side
-from benchmark.cluster.export.tables import samples_of
+from benchmark.cluster.export.prometheus import prometheus_lines, whole
+from benchmark.cluster.export.tables import curves_of, samples_of
 from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.render.curve_table import lines_of
 from benchmark.cluster.render.job_summary import render_job_summary
 from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.report.page import render_report
 from benchmark.cluster.results.load import load_node
-from benchmark.cluster.sweep import first_steps_left, steps_of
+from benchmark.cluster.sweep import steps_left, steps_of
 from benchmark.records import Check, ClusterResult, Curve, Load, Sample, Verdict
+from benchmark.repeats import own_choice
 from benchmark.rundir import read_run
 from benchmark.text import WIDTH
 from tests.unit.building import asked, make_run, result_of, write_node
@@ -117,6 +121,57 @@ def test_nodes_may_stop_at_different_steps(tmp_path: Path) -> None:
     assert result.sweep.chosen == 4, "of those that all nodes measured"
 
 
+def test_each_step_has_its_cost_and_its_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before six servers up to four users wait for nobody; 3.6 an hour are 0.001 a second."""
+    limits = [{"metric": "ttft_ms.p99", "at_most": limit} for limit in (500.0, 2000.0)]
+    limits += [{"metric": "tpot_ms.p99", "at_most": 30.0}]
+    resolved = sweeping(limits=limits, benchmark_cost_per_gpu_hour=3.6, benchmark_currency="EUR")
+    run_dir = make_run(tmp_path, dict.fromkeys(("jw2", "jw3"), resolved))
+    each = {users: queue(users, SERVERS, [SERVICE_S * S] * 672) for users in LADDER}
+    for node in ("jw2", "jw3"):
+        write_sweep(run_dir, node, resolved, each)
+    gathered = gather(run_dir)
+    for name, nodes in (("jw2", 1), ("all", 2)):
+        for point in curves(gathered.result)[name].points:
+            rate = 32 * min(point.step, SERVERS)
+            assert point.cost is not None
+            assert point.cost.per_million_output_tokens == pytest.approx(1000 / rate, rel=0.01)
+            assert point.goodput is not None
+            assert (point.goodput.users, point.goodput.served) == (nodes * point.step, point.step <= SERVERS)
+    text = " ".join(render_cluster(gathered.result, gathered.run).split())
+    assert "These 2 nodes serve 8 users at once (4 each): first token under 0.5 s and at least 33.3 tokens/s" in text
+    assert "Cost EUR per million output tokens: 31.2 with 1 in flight, 15.6 with 2, 7.81 with 4," in text
+    assert main(["goodput", str(run_dir), "--slo", "ttft=500"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "jw3 1 in flight on each GPU: 100 % of 672 queries, 32.0 tokens/s, within TTFT 500 ms 2 in flight on" in shown
+    )
+    assert "jw3 serves 4 users at once: first token under 0.5 s, for 99 % of answers." in shown
+    assert main(["goodput", str(run_dir), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"]["jw2"]["16"]["share"] < 0.1
+    table = curves_of(gathered)
+    (row,) = [row for row in table.rows if row[2] == "jw3" and row[4] == 1]
+    found = dict(zip(table.heads, row, strict=True))
+    assert (found["cost_currency"], found["goodput_users"]) == ("EUR", 1)
+    assert found["cost_per_million_output_tokens"] == pytest.approx(31.25)
+    lines = "".join(prometheus_lines([whole(gathered.run, gathered.result)])).splitlines()
+    assert sum(line.startswith("llm_benchmark_sweep_cost_per_million_output_tokens{") for line in lines) == 10
+    assert "EUR per million output tokens" in render_report(gathered, run_dir)
+
+
+def test_beyond_the_knee_chance_does_not_choose_a_step(tmp_path: Path) -> None:
+    """Of steps whose rates are alike the least load stands for the run: the others' latencies are a multiple."""
+    measured = {**steps(), 16: steps(service_s=1.98, ladder=(16,))[16]}
+    result = aggregate(run_of(tmp_path, {"jw2": measured}))
+    points = {point.step: point.tokens_per_s or 0 for point in curves(result)["jw2"].points}
+    assert points[16] > points[8]
+    assert result.sweep is not None
+    assert result.sweep.chosen == 8
+    node = load_node(tmp_path, read_run(tmp_path), "jw2").result
+    assert node is not None
+    assert own_choice(node) == LADDER.index(8) + 1, "and the node says the same"
+
+
 @pytest.mark.parametrize("verdict", [True, False], ids=["stopped", "killed"])
 def test_what_a_node_measured_before_it_died_is_kept(tmp_path: Path, verdict: bool) -> None:
     resolved = sweeping(limits=LIMITS)
@@ -190,7 +245,7 @@ def test_a_further_attempt_goes_on_with_the_step_that_lacks(tmp_path: Path) -> N
     run = read_run(run_dir)
     open_attempt(run_dir, run, run.nodes, command="again")
     # All go on together, so with the first that one of them lacks.
-    assert first_steps_left(run_dir, read_run(run_dir), run.nodes) == 3
+    assert steps_left(run_dir, read_run(run_dir), run.nodes).first_step == 3
     # An attempt that ends in its first step takes nothing away.
     for node in run.nodes:
         write_sweep(run_dir, node, resolved, steps(ladder=LADDER[2:3]), attempt=2, load=None, **stopped)
@@ -198,7 +253,7 @@ def test_a_further_attempt_goes_on_with_the_step_that_lacks(tmp_path: Path) -> N
     assert kept == [[1, 2, 4], [1, 2]]
     run = read_run(run_dir)
     number = open_attempt(run_dir, run, run.nodes, command="again")
-    assert first_steps_left(run_dir, read_run(run_dir), run.nodes) == 3
+    assert steps_left(run_dir, read_run(run_dir), run.nodes).first_step == 3
     for node in run.nodes:
         write_sweep(run_dir, node, resolved, steps(ladder=LADDER[2:]), attempt=number)
     result = aggregate(run_dir)

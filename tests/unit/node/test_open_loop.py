@@ -116,6 +116,36 @@ def test_two_nodes_with_one_seed_have_one_schedule(arrivals: Any, seed: int, rat
 TRACED = [Prompt(f"t{n}", "", (n,), output_tokens=n + 1, due_s=at) for n, at in enumerate((0.0, 0.0, 0.02, 0.05))]
 
 
+@pytest.mark.parametrize(
+    ("options", "known"),
+    [
+        ({"arrivals": "poisson"}, [0.0, 0.391315, 0.554833, 1.607329, 1.682523, 2.450139]),
+        ({"arrivals": "gamma", "burstiness": 0.25}, [0.0, 0.062544, 1.083605, 1.552612, 1.552676, 1.552688]),
+        ({"arrivals": "gamma", "burstiness": 4}, [0.0, 0.757098, 2.022675, 3.078521, 3.427199, 3.720483]),
+    ],
+)
+def test_the_same_seed_gives_the_same_arrivals_for_ever(options: dict[str, Any], known: list[float]) -> None:
+    """Computed once: nodes with another Python must not be asked at other times."""
+    times = islice(distances(Options.model_validate({**options, "seed": 7}), 1), 6)
+    assert [round(at, 6) for at in times] == known
+
+
+def test_arrivals_have_a_hash_that_the_rate_leaves_alone() -> None:
+    def arrivals(rate: float, prompts: Sequence[Prompt] = PROMPTS, **options: Any) -> str:
+        made = simulated.Engine(Settings(), Generation(max_new_tokens=4), WAITS)
+        made.load()
+        recorder = Recorder(made, None, now_ns(), lambda sample, done: None)
+        workload = Workload(tuple(prompts), None, 0)
+        outcome = make_scenario("schedule", options).run(workload, recorder, Conditions(Path(), rate))
+        recorder.close()
+        made.close()
+        return outcome.arrivals_sha256
+
+    assert arrivals(1000, seed=7) == arrivals(5000, seed=7)
+    traced = [arrivals(1, TRACED, arrivals="trace", time_scale=scale) for scale in (1, 0.5)]
+    assert len({arrivals(1000, seed=7), arrivals(1000, seed=8), *traced}) == 4
+
+
 def test_a_trace_is_replayed_at_its_own_times() -> None:
     samples = run("schedule", {"arrivals": "trace", "time_scale": 0.5}, TRACED)
     assert due_ms(samples) == pytest.approx([0, 0, 10, 25], abs=1e-5)

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmark.cluster.aggregate import aggregate
+from benchmark.cluster.sweep import steps_left
 from benchmark.files import read_samples
 from benchmark.node.run import RunRequest, run
 from benchmark.resolve import resolve
-from benchmark.rundir import OVER, of_repeat
+from benchmark.rundir import OVER, of_repeat, read_run
 from benchmark.settings import ResolvedSettings
 from benchmark.text import render_node
 from tests.unit.node.led import led
@@ -67,6 +70,14 @@ def test_a_ladder_of_rates_is_a_share_of_a_burst(tmp_path: Path) -> None:
     assert result.sweep_ended
     (row,) = aggregate(tmp_path).nodes
     assert row.counted, row.reason
+    # A further attempt measures shares of the same rate.
+    left = steps_left(tmp_path, read_run(tmp_path), ["jw2"])
+    assert left.bursts_qps == {"jw2": pytest.approx(result.load.rate / 0.5)}
+    burst_qps = 2 * left.bursts_qps["jw2"]
+    again = run(RunRequest("r1", "jw2", resolved, place(tmp_path / "again", resolved), burst_qps=burst_qps))
+    assert again.load is not None
+    assert again.load.rate == pytest.approx(2 * result.load.rate, rel=1e-3)
+    assert "searching" not in again.stages_s
 
 
 def test_who_needs_no_further_start_says_so(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from benchmark.dataset_options import DistributionOptions
 from benchmark.errors import InputError, SetupError
+from benchmark.node.datasets import trace
 from benchmark.node.drawing import chance, number, whole
 from benchmark.node.interfaces import Dataset
 from benchmark.node.loading import demands_of
@@ -143,10 +144,11 @@ def test_longer_answers_than_the_profile_gives_are_refused(model: Path) -> None:
 
 MOONCAKE = [
     {"timestamp": 0, "input_length": 13, "output_length": 500, "hash_ids": [0, 1]},
-    {"timestamp": 3000, "input_length": 20, "output_length": 3, "hash_ids": [0, 2, 3]},
     {"timestamp": 1500, "input_length": 8, "output_length": 0, "hash_ids": [0]},
+    {"timestamp": 3000, "input_length": 20, "output_length": 3, "hash_ids": [0, 2, 3]},
     {"timestamp": 27482.5, "input_length": 30, "output_length": 7, "hash_ids": [9]},
 ]
+FALLING = '{"timestamp": 4, "input_length": 1, "output_length": 1}'
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:17:03.9799600,4808,10
 2023-11-16 18:17:04.0319600,3180,8
@@ -163,7 +165,7 @@ def written(directory: Path, content: str | bytes) -> Path:
 def test_a_trace_of_mooncakes_keeps_its_blocks(model: Path, tmp_path: Path) -> None:
     path = written(tmp_path, "".join(json.dumps(row) + "\n" for row in MOONCAKE))
     dataset = load("trace", model, path, block_tokens=8)
-    assert [prompt.due_s for prompt in dataset.prompts] == [0, 1.5, 3, 27.4825]  # by time, not as they stand
+    assert [prompt.due_s for prompt in dataset.prompts] == [0, 1.5, 3, 27.4825]
     assert lengths(dataset) == [13, 8, 20, 30]
     assert [prompt.output_tokens for prompt in dataset.prompts] == [500, 1, 3, 7]
     first, alone, second, last = (prompt.token_ids or () for prompt in dataset.prompts)
@@ -192,7 +194,14 @@ def test_a_trace_of_azures_is_read(model: Path, tmp_path: Path, text: str) -> No
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "no column TIMESTAMP"),
+        ("", "it is empty"),
+        (" \n\n", "it is empty"),
+        (AZURE + "2023-11-16 18:17:04,1,1\n", "line 5: it came before the query above it: sort the file by time"),
+        ('{"timestamp": 5, "input_length": 1, "output_length": 1}\n' * 2 + FALLING, "line 3: it came before the query"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,-5,1\n", "line 2: a prompt has from 1"),
+        ('{"timestamp": 0, "input_length": 1, "output_length": -1}', "line 1: a prompt has from 1 .* and an answer no"),
+        (AZURE + '2023-11-16 18:17:05,"' + "9" * 200_000 + '",1\n', "not CSV: field larger"),
+        ("\0" * 2**21, "line 1: longer than 1,048,576 characters"),
         ("a,b\n1,2\n", "no column TIMESTAMP and no ContextTokens and no GeneratedTokens"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "has no query"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,1,2\n", "line 2: not a date"),
@@ -211,6 +220,28 @@ def test_a_trace_of_azures_is_read(model: Path, tmp_path: Path, text: str) -> No
 def test_a_line_that_is_none_of_a_trace_is_named(model: Path, tmp_path: Path, content: str | bytes, words: str) -> None:
     with pytest.raises(InputError, match=words):
         load("trace", model, written(tmp_path, content))
+
+
+def test_no_more_of_a_trace_is_read_than_is_wanted(model: Path, tmp_path: Path) -> None:
+    first = load("trace", model, written(tmp_path, AZURE), queries=2)
+    path = written(tmp_path, AZURE + "a line that is none\n")
+    assert load("trace", model, path, queries=2) == first, "the same queries, the same hash"
+    with path.open("r+b") as file:
+        file.truncate(10 * 2**30)  # with a hole in the place of what follows
+    assert load("trace", model, path, queries=2) == first
+    with pytest.raises(InputError, match="line 5"):
+        load("trace", model, path)
+
+
+@pytest.mark.parametrize(("least", "options"), [("MOST_QUERIES", {}), ("MOST_TOKENS_OF_ALL", {"max_input_tokens": 2})])
+def test_a_trace_that_is_too_large_is_refused(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: str, options: dict[str, int]
+) -> None:
+    monkeypatch.setattr(trace, least, 3 if least == "MOST_QUERIES" else 6)
+    assert len(load("trace", model, written(tmp_path, AZURE), **options).prompts) == 3
+    path = written(tmp_path, AZURE + "2023-11-16 18:17:05,9,1\n")
+    with pytest.raises(InputError, match=r"take fewer \(queries\), or shorter ones"):
+        load("trace", model, path, **options)
 
 
 def test_a_trace_needs_its_file(model: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from benchmark.cluster.comparison.curves import shared_places
 from benchmark.cluster.comparison.show import render_markdown, render_text
 from benchmark.cluster.comparison.side import load_side
 from benchmark.cluster.export.prometheus import prometheus_lines, whole
-from benchmark.cluster.export.tables import CURVE_HEADS, curves_of
+from benchmark.cluster.export.tables import curves_of
 from benchmark.curves import between
 from benchmark.text import WIDTH
 from tests.unit.building import make_run
@@ -78,10 +78,12 @@ def test_only_what_both_curves_reach_is_compared() -> None:
 def test_every_step_is_exported(tmp_path: Path) -> None:
     gathered = gather(store(tmp_path, 1.0, 1))
     assert gathered.result.sweep is not None
-    rows = [dict(zip(CURVE_HEADS, row, strict=True)) for row in curves_of(gathered).rows]
+    table = curves_of(gathered)
+    rows = [dict(zip(table.heads, row, strict=True)) for row in table.rows]
     assert [(row["of"], row["step"]) for row in rows if row["kind"] == "node"] == [
         (node, step) for node in ("jw2", "jw3") for step in LADDER
     ]
+    assert not [head for head in table.heads if head.startswith(("cost", "goodput"))], "nobody has a price, or limits"
     lines = "".join(prometheus_lines([whole(gathered.run, gathered.result)])).splitlines()
     found = [line for line in lines if "_sweep_output_tokens_per_second_per_user{" in line]
     assert len(found) == 2 * len(LADDER)
