@@ -26,8 +26,11 @@ def describe(
     import torch
 
     cache, resolved = manager.batch_processor.cache, manager.continuous_batching_config
-    steps = getattr(manager.batch_processor.model_runner, "prompt_steps", None)
-    recorded = list(steps.sizes) if steps else []
+    runner = manager.batch_processor.model_runner
+    steps, failed = getattr(runner, "prompt_steps", None), getattr(runner, "failed", None)
+    recorded: list[int] | str = list(steps.sizes) if steps else []
+    if failed is not None:
+        recorded = f"not recorded: {type(failed).__name__}: {' '.join(str(failed).split())}"[:300]
     graphs = resolved.cuda_graph_booleans
     return {
         "attention": manager.model.config._attn_implementation,

@@ -12,6 +12,7 @@ last layer comes what turns states into tokens; that depends on the number of re
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,8 +86,11 @@ class Recording:
         self._begin()
         try:
             forward()
-        finally:
-            self.pieces.graphs[-1].capture_end()
+        except BaseException:
+            with suppress(RuntimeError):  # what is half recorded is no graph; the first error says why
+                self.pieces.graphs[-1].capture_end()
+            raise
+        self.pieces.graphs[-1].capture_end()
         return self.pieces
 
     def cut(self, states: tuple[Any, Any, Any], attend: Callable[..., None]) -> Any:

@@ -19,6 +19,10 @@ Choose = Callable[[dict[str, Any], Any, Any, Any], None]
 """transformers' way to run a step and to choose its tokens: (inputs, carry_over_ids, previous outputs, outputs)."""
 
 
+class WrongStep(RuntimeError):
+    """A recorded step computes something else than the step itself."""
+
+
 class PromptSteps:
     """One set of graphs, with inputs of its own: transformers has two pairs of inputs, which take turns.
 
@@ -55,7 +59,7 @@ class PromptSteps:
     def record(self, inputs: dict[str, Any], step: flash.Step, choose: Choose) -> None:
         """Record a step of the warm-up; the longest has to come first.
 
-        Raises RuntimeError where its states are others than those of the same step without graphs.
+        Raises WrongStep where its states are others than those of the same step without graphs.
         """
         size = inputs["input_ids"].shape[1]
         # Other tokens at each place: with one at all, each would be answered like the others.
@@ -76,7 +80,7 @@ class PromptSteps:
         recorded.replay(step)
         worst = float((states - expected).abs().max())
         if not worst <= TOLERANCE:
-            raise RuntimeError(f"a step of {size} tokens in CUDA graphs is wrong by {worst:.3f}")
+            raise WrongStep(f"a step of {size} tokens in CUDA graphs is wrong by {worst:.3f}")
         self._layers[size] = recorded
         if not self._choices:
             for count in reversed(self._counts):

@@ -19,7 +19,7 @@ from transformers.generation.continuous_batching.model_runner import ModelRunner
 from transformers.generation.continuous_batching.utils import stream_context
 
 from benchmark.node.continuous import flash
-from benchmark.node.continuous.prompt_steps import PromptSteps
+from benchmark.node.continuous.prompt_steps import PromptSteps, WrongStep
 
 # Pages of the longest request that is read where it lies; longer ones take transformers' slower way.
 MOST_PAGES = 32
@@ -36,7 +36,7 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
     graph_tokens = 0
     """Up to how many tokens a step with prompts in it is recorded."""
     prompt_steps: PromptSteps | None = None
-    failed = ""
+    failed: Exception | None = None
     """Why a step could not be recorded: transformers' warm-up catches an error, notes it and goes on."""
 
     def maybe_pad_inputs(self, num_q_tokens: int, max_kv_read: int, use_decode_fast_path: bool) -> tuple[int, int]:
@@ -65,8 +65,12 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
                 )
             for size in reversed(self.prompt_steps.sizes):
                 self.run_one_warmup(model, size, 0)
-                if not self.prompt_steps.has(size):
-                    raise RuntimeError(self.failed or f"a step of {size} tokens could not be recorded")
+                if self.prompt_steps.has(size):
+                    continue
+                if isinstance(self.failed, WrongStep | torch.OutOfMemoryError):
+                    raise self.failed
+                self.prompt_steps = None  # such steps are started kernel by kernel, and the result says why
+                break
             self.cache.reset()
 
     def compute_batch(self, model: Any, batch_data: dict[str, Any]) -> None:
@@ -86,7 +90,7 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
                     batch_data, step, lambda *inputs: ModelRunner._forward_process_and_sample(self, model, *inputs)
                 )
             except Exception as error:
-                self.failed = f"{type(error).__name__}: {error}"
+                self.failed = error
                 raise
             self.capture_s += time.monotonic() - began
 

@@ -201,6 +201,20 @@ def test_steps_with_prompts_are_padded_to_those_recorded(
     assert {step[1:] for step in replayed} >= {(False, True), (any_pages, True)}
 
 
+def test_what_cannot_be_recorded_is_served_without_and_said(
+    make: Make, one_at_a_time: dict[int, tuple[int, ...]], recorded: Callable[[type[Again], bool], None]
+) -> None:
+    class Refused(Again):
+        def record(self, forward: Callable[[], None]) -> Any:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    recorded(Refused, True)
+    engine, info = make(**RECORDED)
+    graphs: Any = info.details["cuda_graphs"]
+    assert graphs["prompts"] == "not recorded: RuntimeError: operation not permitted when stream is capturing"
+    assert ask(engine, QUERIES).tokens == one_at_a_time
+
+
 def test_a_recorded_step_that_is_wrong_is_found_before_the_run(
     make: Make, recorded: Callable[[type[Again], bool], None]
 ) -> None:
