@@ -111,7 +111,9 @@ def group_nodes(counted: Iterable[LoadedNode]) -> tuple[Group, ...]:
     for node in sorted(counted, key=lambda node: natural(node.node)):
         members.setdefault(tuple(comparison_key(node).items()), []).append(node)
     keys = sorted(members)
-    differing = {name for key in keys for name, value in key if value != dict(keys[0])[name]}
+    # A run without queries has fewer of them.
+    facts = [dict(key) for key in keys]
+    differing = {name for one in facts for name in one | facts[0] if one.get(name) != facts[0].get(name)}
     return tuple(_group(dict(key), members[key], differing) for key in keys)
 
 

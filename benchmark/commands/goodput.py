@@ -86,16 +86,20 @@ def _lines(gathered: Gathered) -> list[str]:
     for group in result.groups:
         members = [row for row in result.nodes if row.node in group.nodes]
         lines += ["", wrap(group.label), ""]
+        users = serves(group, members)
+        beneath = bool(users) and all(row.goodput is None or row.goodput.served for row in members)
+        beneath = beneath or len(members) == 1
         for row in members:
             words = "undefined: when their tokens came was not seen for all answers, or there were no queries"
             if row.goodput:
-                # Of one node the sentence stands beneath, as that of its group.
-                own = f"\n{sentence(row.goodput, row.node)}" if len(members) > 1 else ""
-                words = goodput_words(row.goodput) + own
+                words = goodput_words(row.goodput)
+                own = sentence(row.goodput, row.node)
+                # What is said of all of them together, or of this one for them, stands beneath.
+                words += "" if beneath or own in users else f"\n{own}"
             lines.append(entry(row.node, words))
         if group.goodput:
             total = [entry("Together", goodput_words(group.goodput))] if len(members) > 1 else []
-            lines += ["", *total, entry("Users", serves(group, members))]
+            lines += ["", *total, entry("Users", users)]
     return lines
 
 

@@ -32,6 +32,12 @@ class Load(Record):
         return self.concurrency or self.share or 0.0
 
 
+Place = Annotated[
+    Literal["GPU", "replica"],
+    Field(description="what queries in flight and tokens_per_s_per_gpu are of: on the CPU each replica"),
+]
+
+
 class CurvePoint(Record):
     """One step of a sweep: of a node, or of all counted nodes of a group that measured it together."""
 
@@ -87,6 +93,7 @@ class Curves(Record):
     """What a sweep came to: its curves, those of groups first. All other figures of the run are of one step."""
 
     by: Literal["concurrency", "rate"]
+    per: Place = "GPU"
     chosen: float | None = Field(
         description="the step, of those that all counted nodes measured, with most tokens/s; absent: no node counts"
     )

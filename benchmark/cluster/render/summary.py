@@ -41,7 +41,7 @@ from benchmark.text import (
     moment,
 )
 from benchmark.verdict import answer_words
-from benchmark.words import percent, plural
+from benchmark.words import brief, percent, plural
 
 TEMPLATES = Path(__file__).parent / "templates"
 TEMPLATE = "benchmark_summary.txt.j2"
@@ -53,8 +53,8 @@ SHARED = (
 PERCENTILES = ("p50", "p90", "p99")
 # Different profiles or models that the header names; more are counted.
 MAX_NAMED = 3
-# Different values of a fact that are shown.
-MAX_VALUES = 5
+# Different values of a fact that are shown, and characters of each.
+MAX_VALUES, MAX_VALUE = 5, 100
 
 
 @dataclass(frozen=True)
@@ -148,10 +148,10 @@ def _section(group: Group, rows: Sequence[NodeRow]) -> Section:
 
 
 def _load(group: Group, load: Load) -> Iterable[tuple[str, str]]:
-    """Yield how many users there were at once, and how fast each was served; nothing for one on each GPU."""
+    """Yield how many users there were at once, and how fast each was served; nothing for one at a time."""
     if load.concurrency is not None and load.concurrency > 1:
         reads = group.tpot_ms and group.tpot_ms.p50 > 0 and f"; {figure(1000 / group.tpot_ms.p50)} tokens/s for each"
-        yield "Load", load_words(load) + (reads or "")
+        yield "Load", load_words(load, "cuda" if group.gpus else "cpu") + (reads or "")
 
 
 def _totals(group: Group, members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
@@ -162,8 +162,6 @@ def _totals(group: Group, members: Sequence[NodeRow]) -> Iterable[tuple[str, str
     yield "Cluster", f"{figure(group.qps)} QPS{beside(group, 'qps')}, {tokens}{fleet}"
     if group.gpus:
         yield "Per GPU", f"{figure(group.qps_per_gpu)} QPS, {figure(group.tokens_per_s_per_gpu)} tokens/s on average"
-    else:
-        yield "Per GPU", "undefined: no GPU took part"
     if load := next((row.load for row in members if row.load), None):
         yield from _load(group, load)
     queries = group.queries
@@ -329,16 +327,11 @@ def _drift(result: ClusterResult) -> dict[str, list[tuple[str, list[tuple[str, s
     """Return for each hardware the facts in which its nodes differ, and who has which value."""
     shown: dict[str, list[tuple[str, list[tuple[str, str]]]]] = {}
     for one in result.drift:
-        values = [(brief(value), some(nodes)) for value, nodes in list(one.values.items())[:MAX_VALUES]]
+        values = [(brief(value, MAX_VALUE), some(nodes)) for value, nodes in list(one.values.items())[:MAX_VALUES]]
         rest = len(one.values) - len(values)
         values += [(f"and {rest} more values", "")] if rest > 0 else []
-        shown.setdefault(brief(one.hardware), []).append((one.fact, values))
+        shown.setdefault(brief(one.hardware, MAX_VALUE), []).append((one.fact, values))
     return shown
-
-
-def brief(text: str, most: int = 100) -> str:
-    """Return text that is no longer than a reader can use."""
-    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def _distinct(texts: Iterable[str]) -> str:

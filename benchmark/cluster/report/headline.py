@@ -38,7 +38,10 @@ def advice(result: ClusterResult) -> list[Advice]:
 
 def _advice(result: ClusterResult) -> Iterator[Advice]:
     if result.partial:
-        yield Advice(BAD, "The run was ended before its time", result.partial, "nodes")
+        weight, title = (BAD, "The run was ended before its time")
+        if result.in_progress:
+            weight, title = UNSURE, "The run is in progress"
+        yield Advice(weight, title, result.partial, "nodes")
     missing = [row for row in result.nodes if not row.counted]
     if missing:
         first = missing[0]
