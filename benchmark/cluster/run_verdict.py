@@ -33,7 +33,7 @@ def run_verdict(outcome: Outcome, run_dir: Path | None, report: str) -> RunVerdi
     """Return how a run ended; `report` is the page's name in its directory."""
     run, result = outcome.run, outcome.result
     counted = [row.node for row in result.nodes if row.counted] if result else []
-    failed = [row for row in result.nodes if not row.counted and row.status != "in progress"] if result else []
+    failed = [row for row in result.nodes if not (row.counted or row.in_progress)] if result else []
     path = run_dir / report if run_dir else None
     return RunVerdict.model_validate(
         {

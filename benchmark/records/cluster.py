@@ -93,6 +93,11 @@ class NodeRow(Record):
     solo: tuple[SoloChange, ...] = Field((), description="where it was measured alone too")
     spread: tuple[Spread, ...] = Field((), description="where there are several repeats")
 
+    @property
+    def in_progress(self) -> bool:
+        """Whether nothing can be said of it yet."""
+        return self.status == "in progress"
+
 
 class Group(Record):
     """The sum over like nodes: same GPU model, device, precision, model, revision, profile and engine."""

@@ -96,7 +96,6 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
         "sections": [_section(group, result.nodes) for group in result.groups],
         "together": _together(result),
         "agreed": _agreed(result),
-        "enough": _enough(result),
         "findings": [(finding.node, finding_words(finding)) for finding in result.findings],
         "drift": drift,
         "drift_rows": [
@@ -109,9 +108,27 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
         "cell": cell,
         "solo": solo_table(result),
         "lost": some([node for node, _ in losers(result.nodes)]),
-        "not_counted": [row for row in result.nodes if not row.counted],
+        "counts": _counts(result),
+        "closing": _closing(result),
+        "not_counted": [row for row in result.nodes if not (row.counted or row.in_progress)],
         "invalid": [row for row in result.nodes if row.counted and not (row.verdict and row.verdict.valid)],
     }
+
+
+def _counts(result: ClusterResult) -> str:
+    going_on = [row.node for row in result.nodes if row.in_progress]
+    more = f", {len(going_on)} in progress: {some(going_on)}" if going_on else ""
+    return f"{result.counted} of {result.asked} counted{more}"
+
+
+def _closing(result: ClusterResult) -> tuple[str, str]:
+    """Return the verdict in a word, and why; why a run is partial stands at the top, unless there is nothing else."""
+    if result.verdict.valid:
+        return "VALID", _enough(result)
+    reasons = " ".join(reason for reason in result.verdict.reasons if reason != result.partial)
+    if result.in_progress:
+        return "IN PROGRESS", reasons or "the verdict comes with the run's end."
+    return "INVALID", reasons or result.partial
 
 
 def _section(group: Group, rows: Sequence[NodeRow]) -> Section:

@@ -35,7 +35,9 @@ def test_it_is_never_valid_and_says_so_everywhere(run_dir: Path) -> None:
     outcome = Outcome(run, result)
     assert outcome.word == "PARTIAL"
     assert (outcome.exit_code("strict"), outcome.exit_code("nodes")) == (4, 4)
-    assert "*** PARTIAL. Interrupted by Ctrl-C" in render_cluster(result, run)
+    summary = " ".join(render_cluster(result, run).split())
+    assert "*** PARTIAL. Interrupted by Ctrl-C" in summary
+    assert "INVALID: Interrupted by Ctrl-C: the nodes were stopped" in summary, "there is no other reason"
     assert "**PARTIAL.** Interrupted by Ctrl" in render_job_summary(outcome)
     assert '<error type="partial"' in render_junit(outcome)
 

@@ -104,7 +104,9 @@ def test_a_run_that_goes_on_is_in_progress(tmp_path: Path, capsys: pytest.Captur
     assert "in progress 2025-01-04" in words["history"]
     assert "failed" not in words["history"]
     assert "*** IN PROGRESS. The run goes on" in summary
-    assert "gpu-004 In progress: no result yet." in summary
+    assert "Nodes 0 of 2 counted, 2 in progress: gpu-001, gpu-004" in summary
+    assert summary.endswith("IN PROGRESS: the verdict comes with the run's end.")
+    assert "ot counted" not in summary
     # Without its leader it is what it was: ended before its time.
     assert main(["list", *where]) == 0
     assert "in progress" not in capsys.readouterr().out
