@@ -64,6 +64,7 @@ def combination_problems(settings: Settings, profile: Profile) -> list[str]:
     """Return why a profile, with what the settings put in its place, cannot be run with them; a sentence each."""
     checks: tuple[Check, ...] = (
         _existing,
+        _without_model_or_gpu,
         _provisioned,
         _options,
         _replicas,
@@ -180,6 +181,16 @@ def _existing(settings: Settings, profile: Profile) -> Iterator[str]:
                 f"python_env_code_dir is {settings.python_env_code_dir}, within python_env_dir ({directory}), where "
                 "nothing is written because python_env_manage is false: set it to a directory outside."
             )
+
+
+def _without_model_or_gpu(settings: Settings, profile: Profile) -> Iterator[str]:
+    if not profile.without_model_or_gpu:
+        return
+    named = f"Profile {settings.benchmark_profile}: without_model_or_gpu"
+    if profile.engine != SIMULATED:
+        yield f"{named} is for the engine {SIMULATED}, and {profile.engine} loads a model: leave it out."
+    if profile.dataset in (*WITHOUT_TEXT, *WITH_REFERENCES):
+        yield f"{named} is true, and the dataset {profile.dataset} is made of a model's tokens: take curated."
 
 
 def _provisioned(settings: Settings, profile: Profile) -> Iterator[str]:

@@ -96,7 +96,6 @@ def open_run(
     controller: Controller | None = None,
     code: Code | None = None,
     token: str = "",
-    limited: bool | None = None,
 ) -> tuple[str, Path]:
     """Make the directory of a new run, write run.json, point `latest` at it; return run id and absolute directory.
 
@@ -124,7 +123,6 @@ def open_run(
             hosts=dict(hosts or {}),
             inventory=tuple(inventory),
             on_command_line=tuple(sorted(on_command_line)),
-            limited=limited,
             token=token,
             attempts=(Attempt(at=at, command=command[:4000], nodes=tuple(resolved), controller=controller, code=code),),
         )

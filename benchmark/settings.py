@@ -135,7 +135,10 @@ class Settings(EngineSettings):
     )
     benchmark_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="the weights' precision")
     benchmark_device: Literal["cuda", "cpu"] = Field(
-        "cuda", description="without a GPU a run on cuda fails: it never falls back to the CPU by itself"
+        "cuda",
+        description=(
+            "without a GPU a run on cuda fails: it never falls back to the CPU by itself; self-test needs none"
+        ),
     )
     benchmark_require_idle_gpus: bool = Field(
         True,
@@ -147,7 +150,8 @@ class Settings(EngineSettings):
     benchmark_target_qps: Annotated[float | Literal["auto"], BeforeValidator(_rate_or_auto)] = Field(
         0.5,
         description=(
-            "queries per second per GPU that the verdict is held against; auto: the highest valid rate is searched for"
+            "queries per second per GPU (on the CPU: per replica) that the verdict is held against; auto: the highest "
+            "valid rate is searched for"
         ),
     )
     benchmark_accuracy: Annotated[
@@ -281,7 +285,7 @@ class Settings(EngineSettings):
         ge=1,
         le=20,
         description=(
-            "measurements of the profile in one process, after one load, up to 20: their spread shows, and the "
+            "measurements of the profile, up to 20, with the model loaded once: their spread shows, and the "
             "median one is the run's result"
         ),
     )
@@ -439,7 +443,7 @@ class ResolvedSettings(BaseModel):
 
     @property
     def measurements(self) -> int:
-        """How many measurements there are at most after one load: the repeats, or the steps of a sweep."""
+        """How many measurements there are at most with the model loaded once: the repeats, or the steps of a sweep."""
         return len(self.profile.sweep.steps) if self.profile.sweep else self.settings.benchmark_repeats
 
     def sha256(self) -> str:

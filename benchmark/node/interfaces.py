@@ -253,8 +253,9 @@ class Conditions:
     """What one query alone takes, as the warm-up saw it; None: not known."""
     mlperf_round: str = DEFAULT_ROUND
     """Whose seeds LoadGen takes."""
-    begins: Callable[[float], None] = field(default=lambda least_s: None, compare=False)
-    """Told before the first query, for those who watch: how long the run takes at least, in seconds."""
+    begins: Callable[..., None] = field(default=lambda *_: None, compare=False)
+    """Called before the first query, for those who watch, with what is known of the run: how long it takes at least, in
+    seconds; how many queries it has (0: not known); how long it takes at most (infinite: not known)."""
     replicas: int = 1
     """GPUs (or, on the CPU, processes) that answer."""
     concurrency: int | None = None

@@ -66,7 +66,7 @@ class NodeRow(Record):
     """One node in the cluster summary. Values are absent where the node has none."""
 
     node: Name
-    status: Literal["complete", "interrupted", "failed", "missing", "refused"]
+    status: Literal["complete", "interrupted", "failed", "missing", "refused", "in progress"]
     counted: bool = Field(description="whether its numbers are part of the totals")
     attempt: Count | None = Field(None, description="the attempt that measured it; absent: none did")
     reason: Text = Field("", description="why it failed or is invalid; empty for a valid node")
@@ -92,6 +92,11 @@ class NodeRow(Record):
     verdict: Verdict | None = None
     solo: tuple[SoloChange, ...] = Field((), description="where it was measured alone too")
     spread: tuple[Spread, ...] = Field((), description="where there are several repeats")
+
+    @property
+    def in_progress(self) -> bool:
+        """Whether nothing can be said of it yet."""
+        return self.status == "in progress"
 
 
 class Group(Record):
@@ -221,6 +226,9 @@ class ClusterResult(Record):
     agreements: tuple[Agreement, ...] = ()
     drift: tuple[Drift, ...] = ()
     findings: tuple[Finding, ...] = Field((), description="slow nodes, the worst first")
-    partial: Text = Field("", description="why the run was ended before its time; empty: it was not")
+    partial: Text = Field(
+        "", description="why not all was measured: it was ended before its time, or goes on; empty: neither"
+    )
+    in_progress: bool = Field(False, description="whether the run still went on when this was made")
     problems: tuple[Text, ...] = Field((), description="files that were refused, by name")
     verdict: Verdict

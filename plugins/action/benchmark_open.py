@@ -25,9 +25,10 @@ from run_lock import warn_without_locks
 
 from benchmark.cluster.attempts import open_attempt
 from benchmark.cluster.estimated_duration import estimated_durations
+from benchmark.cluster.leader import controller
 from benchmark.cluster.names import some
 from benchmark.cluster.packages.environments import Wanted
-from benchmark.cluster.resume import controller, remaining
+from benchmark.cluster.resume import remaining
 from benchmark.code import code_of, code_words
 from benchmark.errors import InputError
 from benchmark.files import write_record
@@ -79,7 +80,6 @@ class ActionModule(NodeAction):
             controller=controller(os.getppid()),
             code=code,
             token=(token := secrets.token_hex(16)),
-            limited=bool(set(self.task_vars["groups"].get("gpu_nodes", ())) - set(play.resolved)),
         )
         return self._order(run_id, directory, play.resolved, 1, code, token)
 

@@ -88,6 +88,7 @@ DECLARED = (
     *("roles/benchmark/defaults/main.yml", "roles/benchmark/meta/argument_specs.yml"),
     *("roles/preflight/README.md", "roles/preflight/meta/argument_specs.yml"),
     *("roles/python_env/README.md", "roles/python_env/meta/argument_specs.yml"),
+    *("roles/hf_cache/README.md", "roles/hf_cache/meta/argument_specs.yml"),
     # What servers are known to say and take, whoever started them.
     *("benchmark/node/engines/endpoint.py", "benchmark/node/measuring.py", "benchmark/verdict.py"),
     *(f"benchmark/node/serving/{name}.py" for name in ("cache_counters", "models", "request", "server_facts", "words")),

@@ -37,7 +37,7 @@ def test_defaults() -> None:
         (
             "benchmark_profile",
             "quack",
-            "benchmark_profile is 'quack', which is not a profile: did you mean quick? There are hardware, mlperf",
+            "benchmark_profile is 'quack', which is not a profile: did you mean quick? Profiles: hardware, mlperf",
         ),
         ("benchmark_profile", "", "benchmark_profile is '': it must not be empty."),
         ("benchmark_profile", 7, "benchmark_profile is 7: it must be text (in quotes)."),
@@ -237,3 +237,13 @@ def test_probes_alone_are_the_profile_hardware() -> None:
 def test_what_probes_cannot_do_is_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         resolve(given)
+
+
+def test_a_self_test_needs_neither_model_nor_gpu() -> None:
+    asked = resolve({"benchmark_profile": "self-test", "benchmark_device": "cuda"})
+    assert (asked.profile.needs_model, asked.settings.benchmark_device) == (False, "cpu")
+    # With an engine that loads a model it is like any other.
+    other = resolve({"benchmark_profile": "self-test", "benchmark_engine": "sequential"})
+    assert (other.profile.needs_model, other.settings.benchmark_device) == (True, "cuda")
+    assert not resolve({"benchmark_profile": "hardware"}).profile.needs_model
+    assert resolve({"benchmark_profile": "hardware"}).settings.benchmark_device == "cuda"

@@ -42,14 +42,15 @@ class ComparisonKey:
     def label(self) -> str:
         """The comparison key for people: what it is called, and on what."""
         key = dict(self.settings)
-        parts = (key["profile"], in_label("dtype", key.get("dtype", "")), key.get("engine", ""), self.hardware)
+        parts = (key["profile"], *(in_label(name, key.get(name, "")) for name in ("dtype", "engine")), self.hardware)
         return ", ".join(filter(None, parts))
 
     def differences(self, other: ComparisonKey) -> list[str]:
         """Return in which settings the two differ, in words; in what two profiles differ, their hash does not say."""
         theirs = dict(other.settings)
         return [
-            f"{name} is {theirs.get(name) or 'not set'} instead of {value or 'not set'}"
+            f"{name} is {in_label(name, theirs.get(name, '')) or 'not set'} instead of "
+            f"{in_label(name, value) or 'not set'}"
             for name, value in self.settings
             if theirs.get(name) != value and name != PROFILE_HASH
         ]

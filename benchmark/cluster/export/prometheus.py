@@ -211,7 +211,7 @@ def _what(finding: Finding) -> Labels:
 def _repeats(found: Sequence[tuple[Labels, NodeRow, Exported]]) -> Iterator[str]:
     """Yield how far the repeats of a run differ; nothing where there is one."""
     several = [(labels, row, one.result.repeats) for labels, row, one in found if one.result.repeats]
-    yield from _metric("repeats", "measurements after one load", [
+    yield from _metric("repeats", "measurements with the model loaded once", [
         (labels, float(len(repeats.rows))) for labels, _, repeats in several
     ])  # fmt: skip
     yield from _metric("repeat", "number of the one that all other values are of", [

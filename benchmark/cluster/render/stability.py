@@ -41,7 +41,9 @@ def headline(result: ClusterResult) -> str:
     if found is None:
         return ""
     by = label(found.metric)
-    lines = [f"{len(found.rows)} after one load; every figure is of repeat {found.chosen}, the median by {by}"]
+    lines = [
+        f"{len(found.rows)} with the model loaded once; every figure is of repeat {found.chosen}, the median by {by}"
+    ]
     for row in found.rows:
         together = f", together for {row.overlap.together_s:.1f} s" if row.overlap and result.counted > 1 else ""
         lines.append(

@@ -42,7 +42,7 @@ from benchmark.text import (
     moment,
 )
 from benchmark.verdict import answer_words
-from benchmark.words import percent, plural
+from benchmark.words import brief, percent, plural
 
 TEMPLATES = Path(__file__).parent / "templates"
 TEMPLATE = "benchmark_summary.txt.j2"
@@ -54,8 +54,8 @@ SHARED = (
 PERCENTILES = ("p50", "p90", "p99")
 # Different profiles or models that the header names; more are counted.
 MAX_NAMED = 3
-# Different values of a fact that are shown.
-MAX_VALUES = 5
+# Different values of a fact that are shown, and characters of each.
+MAX_VALUES, MAX_VALUE = 5, 100
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,6 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
         "sections": [_section(group, result.nodes, result.sweep) for group in result.groups],
         "together": _together(result),
         "agreed": _agreed(result),
-        "enough": _enough(result),
         "findings": [(finding.node, finding_words(finding)) for finding in result.findings],
         "drift": drift,
         "drift_rows": [
@@ -110,9 +109,27 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
         "cell": cell,
         "solo": solo_table(result),
         "lost": some([node for node, _ in losers(result.nodes)]),
-        "not_counted": [row for row in result.nodes if not row.counted],
+        "counts": _counts(result),
+        "closing": _closing(result),
+        "not_counted": [row for row in result.nodes if not (row.counted or row.in_progress)],
         "invalid": [row for row in result.nodes if row.counted and not (row.verdict and row.verdict.valid)],
     }
+
+
+def _counts(result: ClusterResult) -> str:
+    going_on = [row.node for row in result.nodes if row.in_progress]
+    more = f", {len(going_on)} in progress: {some(going_on)}" if going_on else ""
+    return f"{result.counted} of {result.asked} counted{more}"
+
+
+def _closing(result: ClusterResult) -> tuple[str, str]:
+    """Return the verdict in a word, and why; why a run is partial stands at the top, unless there is nothing else."""
+    if result.verdict.valid:
+        return "VALID", _enough(result)
+    reasons = " ".join(reason for reason in result.verdict.reasons if reason != result.partial)
+    if result.in_progress:
+        return "IN PROGRESS", reasons or "the verdict comes with the run's end."
+    return "INVALID", reasons or result.partial
 
 
 def _section(group: Group, rows: Sequence[NodeRow], sweep: Curves | None) -> Section:
@@ -149,10 +166,10 @@ def _section(group: Group, rows: Sequence[NodeRow], sweep: Curves | None) -> Sec
 
 
 def _load(group: Group, load: Load) -> Iterable[tuple[str, str]]:
-    """Yield how many users there were at once, and how fast each was served; nothing for one on each GPU."""
+    """Yield how many users there were at once, and how fast each was served; nothing for one at a time."""
     if load.concurrency is not None and load.concurrency > 1:
         reads = group.tpot_ms and group.tpot_ms.p50 > 0 and f"; {figure(1000 / group.tpot_ms.p50)} tokens/s for each"
-        yield "Load", load_words(load) + (reads or "")
+        yield "Load", load_words(load, "cuda" if group.gpus else "cpu") + (reads or "")
 
 
 def _totals(group: Group, members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
@@ -163,8 +180,6 @@ def _totals(group: Group, members: Sequence[NodeRow]) -> Iterable[tuple[str, str
     yield "Cluster", f"{figure(group.qps)} QPS{beside(group, 'qps')}, {tokens}{fleet}"
     if group.gpus:
         yield "Per GPU", f"{figure(group.qps_per_gpu)} QPS, {figure(group.tokens_per_s_per_gpu)} tokens/s on average"
-    else:
-        yield "Per GPU", "undefined: no GPU took part"
     if load := next((row.load for row in members if row.load), None):
         yield from _load(group, load)
     queries = group.queries
@@ -330,16 +345,11 @@ def _drift(result: ClusterResult) -> dict[str, list[tuple[str, list[tuple[str, s
     """Return for each hardware the facts in which its nodes differ, and who has which value."""
     shown: dict[str, list[tuple[str, list[tuple[str, str]]]]] = {}
     for one in result.drift:
-        values = [(brief(value), some(nodes)) for value, nodes in list(one.values.items())[:MAX_VALUES]]
+        values = [(brief(value, MAX_VALUE), some(nodes)) for value, nodes in list(one.values.items())[:MAX_VALUES]]
         rest = len(one.values) - len(values)
         values += [(f"and {rest} more values", "")] if rest > 0 else []
-        shown.setdefault(brief(one.hardware), []).append((one.fact, values))
+        shown.setdefault(brief(one.hardware, MAX_VALUE), []).append((one.fact, values))
     return shown
-
-
-def brief(text: str, most: int = 100) -> str:
-    """Return text that is no longer than a reader can use."""
-    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def _distinct(texts: Iterable[str]) -> str:
