@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from benchmark.node.serving import keeper
 from benchmark.node.serving.masking import masked_into
 from benchmark.node.serving.words import causes, without_frames
+from benchmark.node.watch.oom import OomWatch
 
 LOG = "endpoint.log"
 SERVER = "The server (benchmark_endpoint_start)"
@@ -37,6 +39,7 @@ class ServerProcess:
         self.log = directory / LOG
         self._name = name
         self._grace_s = grace_s
+        self._oom = OomWatch()
         # What is installed beside this Python (`transformers serve`) is found too, after what is found anyway.
         path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
         log = self.log.open("wb", buffering=0)
@@ -58,8 +61,15 @@ class ServerProcess:
         code = self._keeper.poll()
         if code is None:
             return None
-        how = f"was ended by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
-        return f"{self._name} {how}. {self.last_words()}"
+        return f"{self._name} {self._how(code)}. {self.last_words()}"
+
+    def _how(self, code: int) -> str:
+        if code > 128:
+            killer = self._oom.killer() if code - 128 == signal.SIGKILL else ""
+            return f"was ended by signal {code - 128}{killer}"
+        # Of a server of several processes the kernel ends the largest. The others see that it is gone, and not why.
+        meanwhile = "; the kernel's OOM killer was at work meanwhile: memory ran out" if self._oom.kills() else ""
+        return f"ended with exit code {code}{meanwhile}"
 
     def last_words(self, lines: int = 5, characters: int = 800) -> str:
         """Return the end of the log, in a sentence, and the first error where that is not in it.
