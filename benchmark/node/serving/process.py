@@ -72,7 +72,7 @@ class ServerProcess:
         return f"ended with exit code {code}{meanwhile}"
 
     def last_words(self, lines: int = 5, characters: int = 800) -> str:
-        """Return the end of the log, in a sentence, and the first error where that is not in it.
+        """Return the log's first error, if there is one, and its end, a sentence each.
 
         A server of several processes says last that one of them failed, and why long before. What tracebacks are made
         of beside the error is left out.
@@ -83,10 +83,12 @@ class ServerProcess:
         written = [line.rstrip() for line in text.splitlines() if line.strip()]
         if not written:
             return f"{LOG} is empty."
+        first = next(iter(causes(written)), "")
         end = [line.strip() for line in without_frames(written)[-lines:]]
-        first = next(iter(causes(written)), None)
-        cause = f" Its first error: {first[-characters:]}" if first is not None and first not in end else ""
-        return f"The end of {LOG}: {' | '.join(end)[-characters:]}{cause}"
+        end = [line for line in end if f" {line} " not in f" {first} "]
+        said = [f"The first error in {LOG}: {first[:characters]}"] if first else []
+        said += [f"The end of {LOG}: {' | '.join(end)[-characters:]}"] if end else []
+        return " ".join(said)
 
     def stop(self) -> None:
         """End the server and everything that it started; return when nothing of it is left."""

@@ -25,12 +25,12 @@ from tests.integration.real_vllm.conftest import EAGER, each_its_own, result, ru
 pytestmark = pytest.mark.timeout(3600)
 # How a text goes on where the weights and the tokenizer of the trained model are what they were.
 KNOWN = {
-    "The capital of France is": "Paris",
-    "Monday, Tuesday, Wednesday, Thursday,": "Friday",
-    "2, 4, 6, 8, 10, 12,": "14",
-    "The first president of the United States was": "Washington",
-    "Water is made of hydrogen and": "oxygen",
-    "Once upon a time, there was a little girl who": "",
+    "Paris is the capital of": "France",
+    "To be, or not to be, that is the": "question",
+    "The opposite of hot is": "cold",
+    "2, 4, 6, 8, 10, 12,": "14, 16, 18",
+    "def add(a, b):\n    return": "a + b",
+    "Ich heiße Anna und ich komme aus": "Berlin",
 }
 ANSWER = Generation(max_new_tokens=16, min_new_tokens=16)
 

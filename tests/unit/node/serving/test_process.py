@@ -98,7 +98,7 @@ def test_the_first_error_is_reported_beside_the_end(tmp_path: Path) -> None:
     more = "echo 'RuntimeError: it failed'; for line in 1 2 3 4 5; do echo $line; done"
     server = ServerProcess(f"echo '{words}'; {more}; exit 1", tmp_path, name="vLLM")
     until(lambda: server.ended() is not None)
-    reported = f"vLLM ended with exit code 1. The end of {LOG}: 1 | 2 | 3 | 4 | 5 Its first error: {words}"
+    reported = f"vLLM ended with exit code 1. The first error in {LOG}: {words} The end of {LOG}: 1 | 2 | 3 | 4 | 5"
     assert server.ended() == reported
 
 
