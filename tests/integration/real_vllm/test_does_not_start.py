@@ -83,19 +83,19 @@ def by_hand(real: Playbooks, port: int) -> dict[str, Any]:
 
 
 def test_one_that_is_killed_while_it_loads(real: Playbooks) -> None:
-    """On one node the server, on the other its engine, as the kernel does where memory runs out."""
-    nodes = {"jw2": model_of(real, "whole"), "jw3": model_of(real, "core")}
+    """On one node the server, on the other the largest of its processes, as the kernel does where memory runs out."""
+    nodes = {"jw2": model_of(real, "whole"), "jw3": model_of(real, "part")}
     process = start(real, inventory=each_its_own(real, **nodes))
-    for find in (lambda: server_of(real.directory / "whole"), lambda: core_of(real.directory / "core")):
+    for find in (lambda: server_of(real.directory / "whole"), lambda: worker_of(real.directory / "part")):
         while (found := find()) is None:
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.05)
         os.kill(found.pid, signal.SIGKILL)
     output, _ = process.communicate()
     done = Done(process.returncode, output, (real.results / "latest").resolve())
-    assert "vLLM was ended by signal 9." in reason(done, "jw2")
+    assert "vLLM was ended by signal 9" in reason(done, "jw2")
     assert "vLLM ended with exit code 1." in reason(done, "jw3")
-    assert "Failed core proc(s): {'EngineCore': -9}" in reason(done, "jw3")
+    assert "WorkerProc initialization failed" in reason(done, "jw3")
     assert_nothing_runs(real.directory)
 
 
@@ -108,8 +108,8 @@ def server_of(model: Path) -> psutil.Process | None:
     return None
 
 
-def core_of(model: Path) -> psutil.Process | None:
-    """Return the process that loads the model for `vllm serve`."""
+def worker_of(model: Path) -> psutil.Process | None:
+    """Return the process that loads the model for `vllm serve`: it names itself so."""
     server = server_of(model)
-    children = server.children() if server else []
-    return next((one for one in children if "EngineCore" in " ".join(one.cmdline())), None)
+    parts = server.children(recursive=True) if server else []
+    return next((one for one in parts if "VLLM::Worker" in " ".join(one.cmdline())), None)
