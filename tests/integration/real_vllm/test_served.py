@@ -77,7 +77,7 @@ def test_a_trained_model_answers_as_our_engines_do(real: Playbooks, gemma: Path)
     generation = {"max_new_tokens": ANSWER.max_new_tokens, "min_new_tokens": ANSWER.min_new_tokens}
     nodes: dict[str, Any] = {}
     for node, scenario in (("jw2", "Server"), ("jw3", "Offline")):
-        options = {"scenario": scenario, "min_duration_ms": 2000, "min_query_count": 12}
+        options = {"scenario": scenario, "min_duration_ms": 1000, "min_query_count": len(KNOWN)}
         words = {**common, "scenario_options": options, "generation": generation}
         nodes[node] = {"benchmark_profile": write_profile(real.directory, scenario.lower(), **words)}
     real.variables |= {"benchmark_model": str(gemma), "benchmark_dataset_path": str(data), "benchmark_target_qps": 1}
