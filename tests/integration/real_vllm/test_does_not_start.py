@@ -86,8 +86,8 @@ def test_one_that_is_killed_while_it_loads(real: Playbooks) -> None:
     """On one node the server, on the other the largest of its processes, as the kernel does where memory runs out."""
     nodes = {"jw2": model_of(real, "whole"), "jw3": model_of(real, "part")}
     process = start(real, inventory=each_its_own(real, **nodes))
-    for find in (lambda: server_of(real.directory / "whole"), lambda: worker_of(real.directory / "part")):
-        while (found := find()) is None:
+    for find, name in ((server_of, "whole"), (worker_of, "part")):
+        while (found := find(real.directory / name)) is None:
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.05)
         os.kill(found.pid, signal.SIGKILL)
