@@ -87,6 +87,8 @@ class ServerProcess:
         end = [line.strip() for line in without_frames(written)[-lines:]]
         end = [line for line in end if f" {line} " not in f" {first} "]
         said = [f"The first error in {LOG}: {first[:characters]}"] if first else []
+        while len(end) > 1 and len(" | ".join(end)) > characters:
+            del end[0]
         said += [f"The end of {LOG}: {' | '.join(end)[-characters:]}"] if end else []
         return " ".join(said)
 

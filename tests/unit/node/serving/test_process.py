@@ -85,6 +85,7 @@ def test_what_a_server_leaves_behind_ends_with_it(tmp_path: Path) -> None:
         ("echo one; echo two >&2; exit 7", f"ended with exit code 7. The end of {LOG}: one | two"),
         ("kill -9 $$", f"was ended by signal 9{NOBODY}. {LOG} is empty."),
         ("no-such-command", "exit code 127"),
+        ("printf '%0500d\\n%0500d\\n' 1 2; exit 1", f"The end of {LOG}: {2:0500}"),  # whole lines
     ],
 )
 def test_an_end_is_reported_with_the_logs_last_words(tmp_path: Path, command: str, said: str) -> None:
