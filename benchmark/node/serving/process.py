@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmark.node.serving import keeper
 from benchmark.node.serving.masking import masked_into
-from benchmark.node.serving.words import causes, without_frames
+from benchmark.node.serving.words import causes, points_elsewhere, without_frames
 from benchmark.node.watch.oom import OomWatch
 
 LOG = "endpoint.log"
@@ -90,6 +90,8 @@ class ServerProcess:
         while len(end) > 1 and len(" | ".join(end)) > characters:
             del end[0]
         said += [f"The end of {LOG}: {' | '.join(end)[-characters:]}"] if end else []
+        if points_elsewhere(first):
+            said.append("No line says why: a process of it may have been killed (see dmesg).")
         return " ".join(said)
 
     def stop(self) -> None:

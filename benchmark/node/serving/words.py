@@ -13,7 +13,7 @@ MAX_SHOWN = 300
 MAX_SEARCHED = 2**16
 
 # The last line of a traceback, also behind what a logger or the name of a process puts before it.
-ERROR = re.compile(r"(?<!raise )(?<!except )\b[A-Z]\w*(Error|Exception|Exit|Interrupt|Timeout)(: |$)")
+ERROR = re.compile(r"(?<!raise )(?<!except )\b([A-Z]\w*)?(Error|Exception|Exit|Interrupt|Timeout)(: |$)")
 _FRAME = re.compile(r'File "[^"]*", line \d+')
 _TRACEBACK = "Traceback (most recent call last):"
 # What vLLM's processes and loggers put before a line: "(EngineCore pid=7) ERROR 11-28 07:09:11 [core.py:700] ".
@@ -80,7 +80,12 @@ def causes(lines: Sequence[str]) -> list[str]:
             found[-1] = f"{found[-1]} {own.strip()}"
         else:
             explaining = False
-    return [line for line in found if not _FOLLOWS.search(line)] or found
+    return [line for line in found if not points_elsewhere(line)] or found
+
+
+def points_elsewhere(line: str) -> bool:
+    """Return whether an error only says that there was another one."""
+    return _FOLLOWS.search(line) is not None
 
 
 def without_frames(lines: Sequence[str]) -> list[str]:

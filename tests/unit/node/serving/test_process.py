@@ -103,6 +103,12 @@ def test_the_first_error_is_reported_beside_the_end(tmp_path: Path) -> None:
     assert server.ended() == reported
 
 
+def test_a_part_that_ended_without_a_word_is_suspected(tmp_path: Path) -> None:
+    server = ServerProcess("echo 'RuntimeError: it failed. See root cause above.'; exit 1", tmp_path)
+    until(lambda: server.ended() is not None)
+    assert str(server.ended()).endswith("No line says why: a process of it may have been killed (see dmesg).")
+
+
 def test_a_part_that_the_kernel_killed_is_reported(little_memory: Path, tmp_path: Path) -> None:
     """The largest process of a server is not the one whose end is seen."""
     code = (

@@ -54,6 +54,11 @@ def test_an_error_that_points_to_another_is_better_than_none() -> None:
     assert cause.startswith("RuntimeError: Engine core")
 
 
+def test_an_error_of_no_kind_is_one() -> None:
+    line = "(EngineCore pid=9) ERROR 11-29 01:55:34 [core.py:1510] Exception: WorkerProc initialization failed"
+    assert causes([line, "RuntimeError: Engine core initialization failed. See root cause above."]) == [line]
+
+
 def test_the_lines_that_explain_an_error_belong_to_it() -> None:
     (cause,) = causes(PYDANTIC.splitlines())
     assert "ValidationError: 1 validation error for ModelConfig Value error, User-specified max_model_len" in cause
