@@ -94,7 +94,7 @@ def _draw(name: str, width: int, like: NodeGroup, sweep: Curves, nodes: Sequence
         every = [pair for one in nodes for _, *pair in _drawn(one)]
         axes.set_xlim(*_span([x for x, _ in every]))
         axes.set_ylim(*_span([y for _, y in every]))
-        labels = Labels(axes)
+        labels = Labels(axes, every)
         # Those that stand out lie on top of the others.
         for curve in sorted(nodes, key=lambda one: one.of in like.marked):
             look, points = like.marked.get(curve.of), _drawn(curve)

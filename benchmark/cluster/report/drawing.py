@@ -162,11 +162,15 @@ class Canvas:
 
 
 class Labels:
-    """Texts beside points of axes whose limits are set; one that would lie on another, or outside, is left out."""
+    """Texts beside points of axes whose limits are set; one that would lie on another, or outside, is left out.
 
-    def __init__(self, axes: Axes) -> None:
+    None lies on one of `points`.
+    """
+
+    def __init__(self, axes: Axes, points: Sequence[Sequence[float]]) -> None:
         self._axes = axes
-        self._taken: list[tuple[float, float, float, float]] = []
+        pixels = [axes.transData.transform(tuple(at)) for at in points]
+        self._taken: list[tuple[float, ...]] = [(x - 2, y - 2, x + 2, y + 2) for x, y in pixels]
 
     def put(self, text: str, at: Sequence[float], colour: str = COLOURS["ink"]) -> None:
         """Write `text` beside the point `at`: where there is room for it, below and to the left first."""
@@ -181,15 +185,7 @@ class Labels:
             if inside and not any(_overlap(box, other) for other in self._taken):
                 self._taken.append(box)
                 align = "left" if right else "right"
-                self._axes.annotate(
-                    text,
-                    (at[0], at[1]),
-                    (dx, dy),
-                    textcoords="offset points",
-                    ha=align,
-                    color=colour,
-                    bbox={**BEHIND, "pad": 0.5},
-                )
+                self._axes.annotate(text, (at[0], at[1]), (dx, dy), textcoords="offset points", ha=align, color=colour)
                 return
 
 
