@@ -16,6 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pydantic import JsonValue
+
 from benchmark.combinations import CLOSED_LOOP, SIMULATED
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.files import write_atomic, write_record
@@ -45,6 +47,8 @@ from benchmark.records import (
     Metrics,
     NodeResult,
     Repeat,
+    Server,
+    ServerPlace,
     Solo,
     Stage,
     Status,
@@ -95,16 +99,29 @@ class RunRequest:
     """Whose run it is, in words. With it no other run of this project measures here at the same time."""
     first_step: int = 1
     """Of a sweep: those before it were measured in earlier attempts."""
+    serves: ServerPlace | None = None
+    """Where it serves, for a driver to measure."""
+    drives: tuple[ServerPlace, ...] = ()
+    """Which servers it measures; empty: the node itself."""
+    servers: tuple[Server, ...] = ()
+    """Those of them that serve, once that is known."""
+    limit_s: int | None = None
+    """When it is stopped, in seconds after its start."""
     engine_dir: Path | None = None
     """Where the environment of the provisioned engine is that is wanted; None: where the settings say, or none is."""
 
     @property
     def settings(self) -> Settings:
         """The settings as they are to be acted on."""
-        asked = self.resolved.settings
-        if self.engine_dir is None:
-            return asked
-        return asked.model_copy(update={f"{self.resolved.profile.engine}_dir": str(self.engine_dir)})
+        changes: dict[str, Any] = {}
+        if self.engine_dir is not None:
+            changes[f"{self.resolved.profile.engine}_dir"] = str(self.engine_dir)
+        if self.serves is not None:
+            changes["benchmark_endpoint_urls"] = [self.serves.url]
+        if self.servers:
+            changes["benchmark_endpoint_urls"] = [server.url for server in self.servers]
+            changes["benchmark_replicas"] = sum(server.replicas for server in self.servers)
+        return self.resolved.settings.model_copy(update=changes)
 
 
 def run(request: RunRequest) -> NodeResult:
@@ -113,10 +130,12 @@ def run(request: RunRequest) -> NodeResult:
     The result file is written at once as `interrupted` and replaced as the run goes on, so that even a killed process
     leaves one beside its samples. Raises BenchmarkError, after having written why.
     """
-    return _Run(request).run()
+    return NodeRun(request).run()
 
 
-class _Run:
+class NodeRun:
+    """One run from its beginning to its result."""
+
     def __init__(self, request: RunRequest) -> None:
         self.request = request
         self.profile = request.resolved.profile
@@ -141,6 +160,7 @@ class _Run:
         self.claimed: int | None = None
 
     def run(self) -> NodeResult:
+        """Return the result once it is on the disk. Raises BenchmarkError, after having written why."""
         try:
             return self._run()
         finally:
@@ -183,7 +203,8 @@ class _Run:
         where = Path(error.filename or self.request.directory).absolute()
         return f"{error.strerror or error}: {where}. {todo}".rstrip()
 
-    def _stages(self) -> None:
+    def _examine(self) -> Environment:
+        """Return what the node is, once it is this run's alone. Raises SetupError where it is not fit."""
         settings, profile = self.request.settings, self.profile
         with self._stage("environment"):
             (self.request.directory / ROOM).write_bytes(b"\0" * ROOM_BYTES)
@@ -194,6 +215,20 @@ class _Run:
             if self.request.owner:
                 self._claim(environment)
             require_idle(settings, profile.engine, environment)
+        return environment
+
+    def _meet(self) -> None:
+        """Wait for the servers that are measured, where these are not the node's own."""
+
+    def _details(self) -> dict[str, JsonValue]:
+        """Return what else is to be said of the engine."""
+        return {}
+
+    def _stages(self) -> None:
+        profile = self.profile
+        environment = self._examine()
+        self._meet()
+        settings = self.request.settings
         if not profile.loads_model:
             self._probe(environment)
             return
@@ -219,6 +254,7 @@ class _Run:
                 stack.callback(self.watch.close)
             with self._stage("loading"):
                 engine, loaded = load_engine(profile, settings, partial(self._equip, demands), stack)
+                loaded = loaded.model_copy(update={"details": {**loaded.details, **self._details()}})
                 self._update(engine=loaded)
             bench = Bench(
                 engine,
