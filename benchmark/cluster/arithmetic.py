@@ -71,6 +71,8 @@ def comparison_key(node: LoadedNode) -> dict[str, str]:
         "served": facts.served,
         "dataset": f"{result.dataset.name} {result.dataset.sha256[:SHORT]}",
         **_reuse(result),
+        # What a node has of a system's queries depends on the others.
+        **({"system": "cluster"} if settings.benchmark_system == "cluster" else {}),
     }
 
 

@@ -130,25 +130,34 @@ def unknown_dirs(run_dir: Path, run: RunRecord) -> list[str]:
     return [f"{NODES}/{name}: no node of this name was asked; passed over." for name in names]
 
 
-def load_node(run_dir: Path, run: RunRecord, node: str, slo: Slo | None = None) -> LoadedNode:
-    """Return what the node's files say. Never raises for their content: what is wrong is reported in the result.
-
-    Goodput is held against `slo`; None: against the profile's own limits.
-    """
-    directory = run_dir / NODES / node
-    problems: list[str] = []
+def tell_into(problems: list[str], run_dir: Path) -> Callable[[InputError], str]:
+    """Return what adds an error to `problems`, with paths within the run, and returns its sentence."""
 
     def tell(error: InputError) -> str:
         sentence = str(error).replace(f"{run_dir}/", "")
         problems.append(sentence)
         return sentence
 
+    return tell
+
+
+def load_node(
+    run_dir: Path, run: RunRecord, node: str, slo: Slo | None = None, directory: Path | None = None
+) -> LoadedNode:
+    """Return what the node's files say. Never raises for their content: what is wrong is reported in the result.
+
+    Goodput is held against `slo`; None: against the profile's own limits. `directory`: where its files are, if not
+    under nodes/.
+    """
+    directory = directory or run_dir / NODES / node
+    problems: list[str] = []
+    tell = tell_into(problems, run_dir)
     if directory.is_symlink():
         refused = tell(InputError(f"{directory}: a symbolic link; refused."))
         return LoadedNode(node, refused=refused, problems=tuple(problems))
     failure = None
     try:
-        failure = _read_failure(directory / FAILURE, node)
+        failure = read_failure(directory / FAILURE, node)
     except InputError as error:
         tell(error)
     try:
@@ -189,7 +198,7 @@ def _context(
         series = time_series_of(samples)
     clock = None
     try:
-        clock = _read_clock(directory, node, attempt, of_repeat(READY_FILE, repeat))
+        clock = read_clock(directory, node, attempt, of_repeat(READY_FILE, repeat))
     except InputError as error:
         tell(error)
     return series, clock
@@ -286,7 +295,8 @@ def one_line(failure: Failure) -> str:
     return f"{failure.stage}: {' '.join(failure.reason.split())}"[:MAX_REASON]
 
 
-def _read_failure(path: Path, node: str) -> Failure | None:
+def read_failure(path: Path, node: str) -> Failure | None:
+    """Return why the controller has no complete result of a node; None: it says nothing. Raises InputError."""
     if not _exists(path):
         return None
     failure = read_record(path, Failure)
@@ -295,7 +305,7 @@ def _read_failure(path: Path, node: str) -> Failure | None:
     return failure
 
 
-def _read_clock(directory: Path, node: str, attempt: int, name: str) -> ReadyNode | None:
+def read_clock(directory: Path, node: str, attempt: int, name: str) -> ReadyNode | None:
     """Return what the controller measured of the node's clock; nothing for a run by hand or of one node.
 
     A result that a later attempt fetched has its clock with what else is kept of the attempt that measured it.
