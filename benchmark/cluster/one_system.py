@@ -114,12 +114,15 @@ def system_of(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str, str]
 
 
 def _on_controller(asked: Settings) -> dict[str, Any]:
-    """Return the settings of a driver that is no node: its Python is the one that ansible-playbook runs in."""
+    """Return the settings of a driver that is no node: its Python is the one that ansible-playbook runs in.
+
+    What it measures lies beside the results until it has ended.
+    """
     default = Settings()
     return {
         "python_env_manage": True,
         "python_env_dir": sys.prefix,
-        "benchmark_work_dir": default.benchmark_work_dir,
+        "benchmark_work_dir": str(Path(asked.benchmark_results_dir).expanduser().absolute() / ".driver"),
         "hf_cache_dir": asked.hf_cache_controller_dir or default.hf_cache_dir,
     }
 

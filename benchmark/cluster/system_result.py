@@ -152,14 +152,9 @@ def system_verdict(
     missing = [row.node for row in rows if not row.counted]
     needed = needed_nodes(min_nodes, len(rows))
     result = loaded.driver.result
+    enough = len(counted) >= needed
     checks = [
-        Check(
-            metric="nodes counted",
-            value=len(counted),
-            comparison="at_least",
-            limit=needed,
-            passed=len(counted) >= needed,
-        ),
+        Check(metric="nodes counted", value=len(counted), comparison="at_least", limit=needed, passed=enough),
         *(result.verdict.checks if result and result.verdict and loaded.driver.counted else ()),
     ]
     reasons = [partial] if partial else []
