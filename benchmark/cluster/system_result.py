@@ -17,6 +17,7 @@ from benchmark.cluster.results.system import LoadedSystem
 from benchmark.metrics import per_joule
 from benchmark.records import Check, Drift, Group, NodeRow, ServedShare, System, SystemResult, Verdict
 from benchmark.settings import needed_nodes
+from benchmark.text import describe_audit, describe_prefix_cache, describe_rouge
 from benchmark.words import percent, plural
 
 # What the system is called where nodes have names.
@@ -112,8 +113,23 @@ def system_result(system: System, loaded: LoadedSystem) -> SystemResult:
         servers=len(loaded.shares),
         metrics=driver.metrics,
         reasons=tuple(reason[:4000] for reason in reasons),
-        notes=tuple(_limits(driver)),
+        notes=tuple(note[:4000] for note in (*_limits(driver), *_found(driver))),
     )
+
+
+def _found(driver: LoadedNode) -> Iterator[str]:
+    """Yield what else the driver found out of all servers together."""
+    result = driver.result
+    if result is None or not driver.counted:
+        return
+    if result.peak and result.peak.host_vars:
+        yield f"target found, to measure at it again: {result.peak.host_vars}"
+    if result.accuracy and result.accuracy.rouge:
+        yield describe_rouge(result.accuracy.rouge)
+    if result.audit:
+        yield describe_audit(result.audit)
+    if words := describe_prefix_cache(result.serving.prefix_cache if result.serving else None):
+        yield words
 
 
 def _limits(driver: LoadedNode) -> Iterator[str]:

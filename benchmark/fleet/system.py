@@ -25,6 +25,7 @@ from benchmark.fleet.remote_run import GRACE_S, RemoteRun
 from benchmark.fleet.rendezvous import READY_FILE
 from benchmark.fleet.session import ANSWER_S
 from benchmark.records import DRIVER, AgreedStart, NodeResult, ReadyNode, Server, Window
+from benchmark.records.system import TRIES_AT_ONCE, TRY_S
 from benchmark.rundir import LISTENS, LOAD, SERVES, SERVING, TRIED, TRY, WINDOWS
 from benchmark.words import plural
 
@@ -78,7 +79,8 @@ class SystemMeasurement(Measurement):
                 await self._barrier.wait(name)
                 await self._require_enough()
                 await run.put(TRY, "1")
-                self._unreached = _REASONS.validate_json(await run.until_there(TRIED, f"{TRIED}.lock", ANSWER_S))
+                within_s = ANSWER_S + TRY_S * len(self._servers) / TRIES_AT_ONCE
+                self._unreached = _REASONS.validate_json(await run.until_there(TRIED, f"{TRIED}.lock", within_s))
                 await self._barrier.wait(name)
                 await self._require_enough()
                 await self._barrier.wait(name)

@@ -28,10 +28,9 @@ from benchmark.node.together import sleep_until, wait_for_start, wait_for_word
 from benchmark.node.watch.telemetry import start_watch
 from benchmark.provisioned import ENGINES
 from benchmark.records import DatasetInfo, NodeResult, ServedWindow, Server, ServerPlace, Window
+from benchmark.records.system import TRIES_AT_ONCE, TRY_S
 from benchmark.rundir import LISTENS, LOAD, SERVES, SERVING, TRIED, TRY, WINDOWS
 
-# How long a connection to a server's port may take, and how many are tried at once.
-TRY_S, TRIES_AT_ONCE = 10.0, 64
 # By which a command that starts a server (benchmark_endpoint_start) learns where, and which key it has to ask for.
 ADDRESS_VARIABLE, PORT_VARIABLE, KEY_VARIABLE = (
     "BENCHMARK_SERVE_ADDRESS",

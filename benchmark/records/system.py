@@ -12,6 +12,8 @@ from benchmark.settings import ResolvedSettings
 
 # The driver's name among the nodes of a run, and that of its directory.
 DRIVER = "driver"
+# How long the driver tries to connect to a server's port, in seconds, and to how many at once.
+TRY_S, TRIES_AT_ONCE = 10.0, 64
 
 
 class ServerPlace(Record):
@@ -51,7 +53,7 @@ class SystemResult(Record):
     servers: Count = Field(description="nodes that the driver asked")
     metrics: Metrics | None = Field(None, description="of all queries together, whoever answered")
     reasons: tuple[Text, ...] = Field((), description="why it failed or is invalid, a sentence each")
-    notes: tuple[Text, ...] = Field((), description="what limited it beside the servers, a sentence each")
+    notes: tuple[Text, ...] = Field((), description="what limited it beside the servers, and what else was found")
 
 
 class ServedShare(Record):

@@ -64,7 +64,10 @@ class ActionModule(NodeAction):
         outcome = self._measure() if self._todo else Outcome()
         if outcome.interrupted:
             keep_interruption(self.run_dir, interrupted_by())
-        return {"changed": bool(self._todo), "fetched": sorted(outcome.fetched), "failures": outcome.failures}
+        # The driver is no node: what became of it is in the summary, and in its own failure.json.
+        fetched = sorted(name for name in outcome.fetched if name in self._todo)
+        failures = {name: reason for name, reason in outcome.failures.items() if name in self._todo}
+        return {"changed": bool(self._todo), "fetched": fetched, "failures": failures}
 
     def _measure(self) -> Outcome:
         measurement = self._measurement()

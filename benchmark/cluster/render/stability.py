@@ -57,7 +57,9 @@ def table(result: ClusterResult) -> dict[str, Any]:
         return {}
     rows = []
     for number, group in enumerate(result.groups, start=1):
-        rows += [_row(row.node, row.spread, result.repeats.metric) for row in result.nodes if row.node in group.nodes]
+        # Of a part of a system there is none.
+        members = [row for row in result.nodes if row.node in group.nodes and (row.spread or row.served is None)]
+        rows += [_row(row.node, row.spread, result.repeats.metric) for row in members]
         if len(group.nodes) > 1:
             name = "all" if len(result.groups) == 1 else f"group {number}"
             rows.append(_row(name, group.spread, result.repeats.metric))
