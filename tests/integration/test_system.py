@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -64,9 +65,10 @@ def words(text: str) -> str:
     return " ".join(text.split())
 
 
-def wait_for(what: str, tell: Callable[[], Any]) -> Any:
+def wait_for(what: str, tell: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
     deadline = time.monotonic() + 120
     while not (found := tell()):
+        assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, f"never came: {what}"
         time.sleep(0.05)
     return found
@@ -87,7 +89,7 @@ def test_one_loadgen_asks_all_nodes(system: Playbooks) -> None:
     offline = {"scenario": "Offline", "min_duration_ms": 300, "min_query_count": 40}
     changes = {"scenario": "loadgen", "scenario_options": offline, "samples": None}
     system.variables["benchmark_profile"] = profile(system.directory, **changes)
-    done = system.run("benchmark", "-e", "benchmark_repeats=2", "-e", "benchmark_fail_on_invalid=true")
+    done = system.run("benchmark", "-e", "benchmark_repeats=2")
     assert done.code == 0, done.output
     assert_nothing_runs(system.directory)
     assert_no_key(system, done)
@@ -95,11 +97,15 @@ def test_one_loadgen_asks_all_nodes(system: Playbooks) -> None:
     logs = [str(path.relative_to(done.run_dir)) for path in done.run_dir.rglob("*mlperf_log_detail.txt")]
     assert sorted(logs) == ["driver/mlperf_log_detail.txt", "driver/repeat2_mlperf_log_detail.txt"]
     cluster, measured = done.cluster, driver_of(done.run_dir)
-    assert cluster["verdict"]["valid"]
     assert measured["engine"]["replicas"] == 2
     assert measured["engine"]["details"]["urls"] == [f"http://{loopback(n)}:{PORT}" for n in (2, 3)]
     chosen = cluster["repeats"]["chosen"]
     whole = measured if chosen == 1 else measured["repeats"][0]
+    # Whether LoadGen finds it valid is this machine's affair; that its word is the cluster's is not.
+    assert (cluster["verdict"]["valid"], cluster["verdict"]["reasons"]) == (
+        whole["verdict"]["valid"],
+        whole["verdict"]["reasons"],
+    )
     (group,) = cluster["groups"]
     assert group["nodes"] == ["jw2", "jw3"]
     assert (group["qps"], group["latency_ms"]) == (whole["metrics"]["qps"], whole["metrics"]["latency_ms"])
@@ -157,7 +163,7 @@ def test_a_server_that_dies_is_named(system: Playbooks) -> None:
     process = system.start(system.command("benchmark", "-e", f"{{{slow.replace('=', ': ', 1)}}}"))
     # Once both have answered, more than before the measurement.
     served = [system.directory / f"served-{loopback(n)}" for n in (2, 3)]
-    pids = wait_for("both serve", lambda: all(len(answers(path)) > 12 for path in served) and pids_of(served))
+    pids = wait_for("both serve", lambda: all(len(answers(path)) > 12 for path in served) and pids_of(served), process)
     os.kill(pids[1], signal.SIGKILL)
     output, _ = process.communicate(timeout=200)
     assert process.returncode != 0, output
@@ -220,7 +226,7 @@ def test_ctrl_c_ends_the_driver_and_all_servers(system: Playbooks) -> None:
     system.variables["benchmark_endpoint_start"] = f"if [ -e {flag} ]; then {slow}; else {quick}; fi"
     process = system.start(system.command("benchmark"))
     served = [system.directory / f"served-{loopback(n)}" for n in (2, 3)]
-    wait_for("both serve", lambda: all(len(answers(path)) > 8 for path in served))
+    wait_for("both serve", lambda: all(len(answers(path)) > 8 for path in served), process)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=200)
     assert process.returncode != 0

@@ -44,9 +44,11 @@ def headline(result: ClusterResult) -> str:
     lines = [f"{len(found.rows)} after one load; every figure is of repeat {found.chosen}, the median by {by}"]
     for row in found.rows:
         together = f", together for {row.overlap.together_s:.1f} s" if row.overlap and result.counted > 1 else ""
+        valid = f"{row.valid} of {result.counted} valid"
+        if result.system:
+            valid = "valid" if row.valid else "invalid"
         lines.append(
-            f"repeat {row.number}: {label(found.metric)} {figure(row.value)}{unit(found.metric)}, {row.valid} of "
-            f"{result.counted} valid{together}"
+            f"repeat {row.number}: {label(found.metric)} {figure(row.value)}{unit(found.metric)}, {valid}{together}"
         )
     return "\n".join(lines)
 
