@@ -116,7 +116,7 @@ class ProvisionedEngine:
     works: str = ""
     """The versions that take our command line, such as >=0.23: what an environment that exists must have."""
     key_variable: str = ""
-    """The environment variable by which the server is told the key that it asks for; empty: it asks for none."""
+    """The environment variable that holds the key which the server asks its clients for; empty: it asks for none."""
     max_model_len: int = 8192
     """Tokens of prompt and answer where nobody asks for another number: enough for every profile's prompts."""
     timeout_s: int = 3600

@@ -52,8 +52,9 @@ TURN = "turn"
 TURN_OVER = "turn_over"
 # A named pipe that is there while the node waits for a word; a byte in it means that one has been put.
 BELL = "bell"
-# Of a system of several nodes. A server says that its port is held, is told to load, says what it is, and is told in
-# which windows it was measured; the driver is told to try the ports, says which it cannot reach, is told who serves.
+# Of a system of several nodes. A server writes LISTENS once it holds its port and waits for LOAD; it writes SERVES once
+# it is ready, and ends with WINDOWS, those in which it was measured. The driver waits for TRY, writes in TRIED which
+# ports it cannot reach, and waits for SERVING: the servers that are ready.
 LISTENS, LOAD, SERVES, WINDOWS = "listens", "load", "serves", "windows"
 TRY, TRIED, SERVING = "try", "tried", "serving"
 # How a result begins to say why it is not whole, where a signal ended its run; its name follows.

@@ -1,4 +1,4 @@
-"""`tests/openai_server.py` as a process: it listens where a system's node is told to, and asks for the run's key.
+"""`tests/openai_server.py` as a process: it listens where a system's node has to, and asks for the run's key.
 
 python -m tests.one_server TOKEN_MS FILE: so long takes a token; its pid, and then a line for each query, go to
 FILE-ADDRESS. The key is that of `BENCHMARK_SERVE_API_KEY`, or of KEY.
@@ -23,11 +23,11 @@ from tests.openai_server import OpenAIServer, whole
 def main() -> None:
     """Serve until SIGTERM."""
     token_s, host = float(sys.argv[1]) / 1000, os.environ["BENCHMARK_SERVE_ADDRESS"]
-    told = Path(f"{sys.argv[2]}-{host}")
-    told.write_text(f"{os.getpid()}\n")
+    log = Path(f"{sys.argv[2]}-{host}")
+    log.write_text(f"{os.getpid()}\n")
 
     async def slowly(request: web.Request, body: dict[str, Any]) -> AsyncIterator[bytes]:
-        with told.open("a") as file:
+        with log.open("a") as file:
             print(request.path, file=file)
         async for part in whole(request, body):
             await asyncio.sleep(token_s)

@@ -1,8 +1,8 @@
 """All nodes as one system: each serves, and one driver measures them all under one schedule.
 
 A driver and its servers are runs like others, a coroutine each, which wait for each other at the barrier: all ports are
-held; the driver has tried them; all serve; the driver is ready, and the measurement begins. What the driver measured in
-is told to the servers when it has ended, so that each says what it used in those windows.
+held; the driver has tried them; all serve; the driver is ready, and the measurement begins. When it has ended, each
+server is sent the windows in which the driver measured, and reports what it used in them.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class SystemMeasurement(Measurement):
                 await self._barrier.wait(name)
                 await self._require_enough()
                 await self._measure_together(run, 1)
-            # It begins once, and is told when all is over.
+            # It begins once, and ends when the driver has.
             self._barrier.leave(name)
             state = await self._until_over(run)
         except Ended as ended:
@@ -190,7 +190,7 @@ class SystemMeasurement(Measurement):
         return start
 
     async def _until_over(self, run: RemoteRun) -> str:
-        """Return how a server's run ended: by itself, or once it was told that the driver's has."""
+        """Return how a server's run ended: by itself, or once it was sent the driver's windows."""
         limit_s = GRACE_S + run.node.limit_s
         ending = asyncio.ensure_future(run.until_end(limit_s))
         over = asyncio.ensure_future(self._over.wait())

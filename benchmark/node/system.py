@@ -56,7 +56,7 @@ def run(request: RunRequest) -> NodeResult:
 
 
 class ServingRun(NodeRun):
-    """Starts the node's server, watches the node while the driver measures, and ends when it is told to."""
+    """Starts the node's server, watches the node while the driver measures, and ends when the driver has."""
 
     def __init__(self, request: RunRequest, place: ServerPlace) -> None:
         super().__init__(request)

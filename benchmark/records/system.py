@@ -17,7 +17,7 @@ TRY_S, TRIES_AT_ONCE = 10.0, 64
 
 
 class ServerPlace(Record):
-    """Where a node's server listens: where it is told to, and nowhere else."""
+    """Where a node's server listens: there, and nowhere else."""
 
     node: Name
     host: Name = Field(description="an address of the node, or a name that leads to it")
@@ -30,7 +30,7 @@ class ServerPlace(Record):
 
 
 class Server(Record):
-    """A server that is ready, as the driver is told of it."""
+    """A server that is ready."""
 
     node: Name
     url: Name

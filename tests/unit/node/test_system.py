@@ -61,7 +61,7 @@ def wait(path: Path) -> None:
 
 
 def leading(directory: Path, measured: int) -> threading.Thread:
-    """Lead the node as the controller does, in the windows that it is told: so many of a tenth of a second."""
+    """Lead the node as the controller does, and send so many windows of a quarter of a second."""
 
     def lead() -> None:
         wait(directory / LISTENS)
