@@ -16,6 +16,7 @@ from benchmark.cluster.results.load import LoadedNode
 from benchmark.cluster.results.system import LoadedSystem
 from benchmark.metrics import per_joule
 from benchmark.records import Check, Drift, Group, NodeRow, ServedShare, System, SystemResult, Verdict
+from benchmark.records.system import ASKS_FOR_KEY
 from benchmark.settings import needed_nodes
 from benchmark.text import describe_audit, describe_prefix_cache, describe_rouge
 from benchmark.words import percent, plural
@@ -113,8 +114,22 @@ def system_result(system: System, loaded: LoadedSystem) -> SystemResult:
         servers=len(loaded.shares),
         metrics=driver.metrics,
         reasons=tuple(reason[:4000] for reason in reasons),
-        notes=tuple(note[:4000] for note in (*_limits(driver), *_found(driver))),
+        notes=tuple(note[:4000] for note in (*_limits(driver), *_found(driver), *_open(loaded))),
     )
+
+
+def _open(loaded: LoadedSystem) -> Iterator[str]:
+    """Yield which servers asked nobody for the key."""
+    names = [
+        node.node
+        for node in loaded.nodes
+        if node.result and node.result.engine and node.result.engine.details.get(ASKS_FOR_KEY) is False
+    ]
+    if names:
+        yield (
+            f"{some(names)} answered without the key, so whoever reached their ports could use them: have the server "
+            "ask for $BENCHMARK_SERVE_API_KEY."
+        )
 
 
 def _found(driver: LoadedNode) -> Iterator[str]:

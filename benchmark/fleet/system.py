@@ -42,7 +42,8 @@ class SystemMeasurement(Measurement):
         """`where`: in words, where the driver is."""
         super().__init__(*arguments, **more)
         self._needed, self._where = needed, where
-        self._servers = {run.node.name for run in self._runs if run.node.order.serves}
+        # Those too that failed before: they are part of the system that was asked for.
+        self._servers = {place.node for run in self._runs for place in run.node.order.drives}
         self._adopted: asyncio.Future[bool] | None = None
         self._unreached: dict[str, str] = {}
         self._serving: dict[str, Server] = {}

@@ -226,9 +226,7 @@ class NodeRun:
 
     def _stages(self) -> None:
         profile = self.profile
-        environment = self._examine()
-        self._meet()
-        settings = self.request.settings
+        environment, settings = self._examine(), self.request.settings
         if not profile.loads_model:
             self._probe(environment)
             return
@@ -244,6 +242,9 @@ class NodeRun:
                 load_tokenizer(find_snapshot(settings))
             converse = any(prompt.follows is not None for prompt in dataset.prompts)
             demands = demands_of(profile, dataset, scored or bool(settings.benchmark_audit) or converse)
+        # Now, since what is missing here is known: the servers load for minutes.
+        self._meet()
+        settings = self.request.settings
         # An engine that only waits says nothing of the hardware either.
         if settings.benchmark_probes == "on" and profile.engine != SIMULATED:
             self._probe(environment)

@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Protocol, cast
+from urllib.request import ProxyHandler, build_opener
 
 from pydantic import TypeAdapter
 
@@ -28,7 +30,7 @@ from benchmark.node.together import sleep_until, wait_for_start, wait_for_word
 from benchmark.node.watch.telemetry import start_watch
 from benchmark.provisioned import ENGINES
 from benchmark.records import DatasetInfo, NodeResult, ServedWindow, Server, ServerPlace, Window
-from benchmark.records.system import TRIES_AT_ONCE, TRY_S
+from benchmark.records.system import ASKS_FOR_KEY, TRIES_AT_ONCE, TRY_S
 from benchmark.rundir import LISTENS, LOAD, SERVES, SERVING, TRIED, TRY, WINDOWS
 
 # By which a command that starts a server (benchmark_endpoint_start) learns where, and which key it has to ask for.
@@ -81,7 +83,8 @@ class ServingRun(NodeRun):
                 self._tell_server()
                 demands = demands_of(profile, dataset, token_ids=False)
                 engine, loaded = load_engine(profile, settings, partial(self._equip, demands), stack)
-                self._update(engine=loaded)
+                details = {**loaded.details, ASKS_FOR_KEY: not answers_anybody(self.place)}
+                self._update(engine=loaded.model_copy(update={"details": details}))
             server = Server(node=self.request.node, url=self.place.url, replicas=loaded.replicas)
             write_atomic(self.request.directory / SERVES, server.model_dump_json())
             with self._stage("ready", reported="serves, waiting for the driver"):
@@ -185,6 +188,16 @@ def _try(place: ServerPlace) -> str:
     except OSError as error:
         return (error.strerror or str(error)).lower()
     return ""
+
+
+def answers_anybody(place: ServerPlace) -> bool:
+    """Return whether a server answers whoever has no key: then who reaches its port may use it."""
+    try:
+        # Past any proxy: see without_proxy.
+        with build_opener(ProxyHandler({})).open(f"{place.url}/v1/models", timeout=TRY_S) as answer:
+            return bool(answer.status == HTTPStatus.OK)
+    except OSError:
+        return False
 
 
 def without_proxy(places: Iterable[ServerPlace]) -> None:

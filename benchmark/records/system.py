@@ -12,6 +12,8 @@ from benchmark.settings import ResolvedSettings
 
 # The driver's name among the nodes of a run, and that of its directory.
 DRIVER = "driver"
+# Of a server's details: whether it answers only who has the key.
+ASKS_FOR_KEY = "asks_for_key"
 # How long the driver tries to connect to a server's port, in seconds, and to how many at once.
 TRY_S, TRIES_AT_ONCE = 10.0, 64
 

@@ -132,31 +132,9 @@ def test_one_loadgen_asks_all_nodes(system: Playbooks) -> None:
     assert "the sum over" not in (done.run_dir / "report.html").read_text()
     assert "(all 2 nodes as one system)" in summary
 
-    # The same nodes, each by itself: there it is a sum, of two schedules, and says so.
-    alone = [
-        "-e",
-        "benchmark_system=node",
-        "-e",
-        json.dumps(
-            {
-                "benchmark_endpoint_start": f"export BENCHMARK_SERVE_API_KEY= BENCHMARK_SERVE_PORT={PORT}; "
-                f"export BENCHMARK_SERVE_ADDRESS={{{{ ansible_host }}}}; {starts(system.directory)}",
-                "benchmark_endpoint_urls": [f"http://{{{{ ansible_host }}}}:{PORT}"],
-            }
-        ),
-    ]
-    apart = system.run("benchmark", *alone)
-    assert apart.code == 0, apart.output
-    assert "(the sum over 2 nodes: a fleet figure)" in words(apart.summary)
-    (together,) = apart.cluster["groups"]
-    assert together["queries"]["completed"] == sum(
-        apart.row(name)["metrics"]["queries"]["completed"] for name in ("jw2", "jw3")
-    )
-    assert together["key"] != group["key"], "the two are never held against each other, nor added"
-
 
 def test_a_server_that_dies_is_named(system: Playbooks) -> None:
-    """With the driver on a node; then the run is resumed, and what it measures is whole."""
+    """With the driver on a node."""
     closed = profile(system.directory, samples=60, scenario_options={"concurrency": 4})
     system.variables |= {"benchmark_profile": closed, "benchmark_driver": "jw2"}
     slow = f"benchmark_endpoint_start={json.dumps(starts(system.directory, token_ms=40))}"
@@ -218,7 +196,7 @@ def test_a_port_that_is_not_reached_is_named(system: Playbooks) -> None:
 
 
 def test_ctrl_c_ends_the_driver_and_all_servers(system: Playbooks) -> None:
-    """And the run is resumed: what a system had not measured whole, it measures again."""
+    """And the run is resumed: what a system had not measured whole, it measures again; then beside two single runs."""
     system.variables["benchmark_profile"] = profile(system.directory, samples=40, scenario_options={"concurrency": 2})
     flag = system.directory / "slowly"
     flag.write_text("")
@@ -239,3 +217,24 @@ def test_ctrl_c_ends_the_driver_and_all_servers(system: Playbooks) -> None:
     assert done.cluster["system"]["metrics"]["queries"]["completed"] == 40
     assert (done.run_dir / "driver" / "attempt-1").is_dir()
     assert_nothing_runs(system.directory)
+
+    # The same nodes, each by itself: there it is a sum, of two measurements, and says so.
+    (group,) = done.cluster["groups"]
+    alone = [
+        "-e",
+        "benchmark_system=node",
+        "-e",
+        json.dumps(
+            {
+                "benchmark_endpoint_start": f"export BENCHMARK_SERVE_API_KEY= BENCHMARK_SERVE_PORT={PORT}; "
+                f"export BENCHMARK_SERVE_ADDRESS={{{{ ansible_host }}}}; {starts(system.directory)}",
+                "benchmark_endpoint_urls": [f"http://{{{{ ansible_host }}}}:{PORT}"],
+            }
+        ),
+    ]
+    apart = system.run("benchmark", *alone)
+    assert apart.code == 0, apart.output
+    assert "(the sum over 2 nodes: a fleet figure)" in words(apart.summary)
+    (together,) = apart.cluster["groups"]
+    assert (group["queries"]["completed"], together["queries"]["completed"]) == (40, 2 * 40)
+    assert together["key"] != group["key"], "the two are never held against each other, nor added"

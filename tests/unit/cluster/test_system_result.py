@@ -83,7 +83,10 @@ def make(
     for name, one in resolved.items():
         ended = {"status": "failed", "error": "vLLM was ended by signal 9."} if name == dead else {"served": (watched,)}
         environment = HOST.model_copy(update={"gpus": (GPU,)})
-        served = result_of(name, one, (), metrics=None, verdict=None, window=None, environment=environment, **ended)
+        own = EngineInfo(name="vllm", details={"asks_for_key": False})
+        served = result_of(
+            name, one, (), engine=own, metrics=None, verdict=None, window=None, environment=environment, **ended
+        )
         write_node(run_dir, served, ())
         (run_dir / NODES / name / "samples.jsonl").unlink()
     return run_dir
@@ -123,6 +126,7 @@ def test_the_figures_are_the_schedules(tmp_path: Path) -> None:
 
 def check_rendered(run_dir: Path, gathered: Gathered) -> None:
     summary = " ".join(render_cluster(gathered.result, gathered.run).split())
+    assert "jw2, jw3 answered without the key, so whoever reached their ports could use them" in summary
     assert "System one schedule from jw2 over 2 nodes: a system's figure, and no sum" in summary
     assert "the sum over" not in summary
     assert " 65% " in summary

@@ -96,6 +96,8 @@ def test_it_serves_until_it_is_told_to_end(tmp_path: Path, monkeypatch: pytest.M
     assert [one.window.ended_unix_ns - one.window.started_unix_ns for one in result.served] == [250_000_000] * 2
     assert all(one.telemetry and one.telemetry.ticks for one in result.served)
     assert result.window == result.served[0].window
+    assert result.engine is not None
+    assert result.engine.details["asks_for_key"] is True
     served = json.loads((tmp_path / SERVES).read_text())
     assert served == {"node": "jw2", "url": asked.serves and asked.serves.url, "replicas": 1}
     kept = [path for path in tmp_path.iterdir() if path.is_file()]
