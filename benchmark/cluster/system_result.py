@@ -25,6 +25,8 @@ from benchmark.words import percent, plural
 CLUSTER = "cluster"
 # Of the driver's processor time: above it the driver may be what was measured.
 MOST_WAITED = 0.1
+# Of a comparison key: what a node knows of itself.
+_OWN = ("hardware", "dtype", "model", "revision", "engine")
 
 
 def system_node(loaded: LoadedSystem) -> LoadedNode:
@@ -48,7 +50,9 @@ def system_group(loaded: LoadedSystem) -> tuple[Group, ...]:
     if not served or loaded.driver.metrics is None:
         return ()
     (group,) = group_nodes([system_node(loaded)])
-    kinds = list(dict.fromkeys(one.key["hardware"] for one in group_nodes(served)))
+    # What they are, they know themselves: the driver sees servers alone.
+    like = group_nodes(served)
+    own = {name: " and ".join(dict.fromkeys(one.key[name] for one in like)) for name in _OWN}
     whole = loaded.driver.metrics
     p99s = [(node.metrics.latency_ms.p99, node.node) for node in served if node.metrics and node.metrics.latency_ms]
     worst_ms, worst = max(p99s, key=lambda pair: pair[0], default=(None, None))
@@ -68,8 +72,8 @@ def system_group(loaded: LoadedSystem) -> tuple[Group, ...]:
     return (
         group.model_copy(
             update={
-                "label": f"{', '.join([*kinds, *group.label.split(', ')[1:]])}, one system"[:4000],
-                "key": {**group.key, "hardware": " and ".join(kinds)},
+                "label": f"{' and '.join(dict.fromkeys(one.label for one in like))}, one system"[:4000],
+                "key": {**group.key, **own},
                 "nodes": tuple(node.node for node in served),
                 "worst_p99_latency_ms": worst_ms,
                 "worst_p99_node": worst,

@@ -90,8 +90,8 @@ class Watch:
     def between(self, from_ns: int, to_ns: int, after_ns: int | None, number: int) -> Telemetry | None:
         """Return what was watched between two times since `start`: of a window that somebody else measured in.
 
-        What came before `after_ns`, the end of the one before it, was not idle time. The ticks of windows after the
-        first get a file of their own, as those of repeats have.
+        Before it others warmed up, so that nothing is known of idle power. Ticks up to `after_ns`, the end of the
+        window before, are left out. Those of windows after the first get a file of their own, as those of repeats have.
         """
         reported = self.reported or SamplerReport(notes=(self.note,) if self.note else ())
         ticks = [
@@ -103,7 +103,9 @@ class Watch:
             lines = "".join(tick.model_dump_json() + "\n" for tick in ticks)
             write_atomic(self.path.with_name(of_repeat(TELEMETRY, number)), lines)
         watched = sum_up(ticks, to_ns - from_ns, reported)
-        return watched and watched.model_copy(update={"energy": energy_of(ticks, to_ns - from_ns, None)})
+        energy = energy_of(ticks, to_ns - from_ns, None)
+        energy = energy and energy.model_copy(update={"idle_w": None})
+        return watched and watched.model_copy(update={"energy": energy})
 
     def _say(self, line: str) -> None:
         with suppress(OSError):
