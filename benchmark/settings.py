@@ -47,6 +47,21 @@ RUN_WIDE = (
     "benchmark_mlperf_round",
     "benchmark_audit",
     "benchmark_currency",
+    "benchmark_system",
+    "benchmark_driver",
+)
+# And these where all nodes are one system, which answers one schedule.
+SYSTEM_WIDE = (
+    "benchmark_profile",
+    "benchmark_model",
+    "benchmark_model_revision",
+    "benchmark_dtype",
+    "benchmark_target_qps",
+    "benchmark_accuracy",
+    "benchmark_timeout_s",
+    "benchmark_endpoint_api",
+    "benchmark_endpoint_model",
+    "benchmark_endpoint_query_timeout_s",
 )
 
 # Of a URL's query string.
@@ -218,6 +233,31 @@ class Settings(EngineSettings):
         description=(
             "certificates (PEM) on the node of the authorities that signed a server's own; empty: the system's"
         ),
+    )
+    benchmark_system: Literal["node", "cluster"] = Field(
+        "node",
+        description=(
+            "what is measured: node: each node by itself, all at the same time; cluster: all nodes as one system, "
+            "which serve and are asked by one LoadGen"
+        ),
+    )
+    benchmark_driver: str = Field(
+        "",
+        description=(
+            "where that LoadGen runs if benchmark_system is cluster: a node's name; empty: the controller, which then "
+            "needs requirements-driver.txt"
+        ),
+    )
+    benchmark_serve_address: str = Field(
+        "",
+        pattern=r"^[\w.:-]*$",
+        description=(
+            "the node's own address or name that its server listens on if benchmark_system is cluster, and at which "
+            "the driver reaches it; empty: ansible_host"
+        ),
+    )
+    benchmark_serve_port: int = Field(
+        8000, ge=1, le=65535, description="the port that the server listens on if benchmark_system is cluster"
     )
     benchmark_busy: Literal["wait", "fail"] = Field(
         "wait",

@@ -26,11 +26,13 @@ from benchmark.cluster.names import natural
 from benchmark.cluster.repeats import at_repeat, median_of, node_spread, with_spread
 from benchmark.cluster.results.load import MAX_REASON, LoadedNode, one_line, unknown_dirs
 from benchmark.cluster.results.load_many import load_nodes
+from benchmark.cluster.results.system import LoadedSystem, load_system
 from benchmark.cluster.roofline import roofline
 from benchmark.cluster.solo import solo_changes
 from benchmark.cluster.stored.read import history_key
 from benchmark.cluster.sweep import curves_of, steps_of
-from benchmark.records import ClusterResult, Drift, Group, NodeResult, NodeRow, Repeats, RunRecord, Slo
+from benchmark.cluster.system_result import served_verdict, system_group, system_node, system_result, system_verdict
+from benchmark.records import ClusterResult, Drift, Group, NodeResult, NodeRow, Repeats, RunRecord, Slo, System
 from benchmark.rundir import STOPPED, read_run
 from benchmark.served import describe_model, server_version
 from benchmark.settings import ResolvedSettings, Settings
@@ -49,6 +51,13 @@ class Gathered:
     result: ClusterResult
     originals: tuple[LoadedNode, ...] = ()
     """The nodes as their files tell them, in the same order: in `nodes` one repeat stands for each."""
+    system: LoadedSystem | None = None
+    """Where all nodes are one system: its driver, whose samples the nodes have a part of."""
+
+    @property
+    def compared(self) -> tuple[LoadedNode, ...]:
+        """What another run is held against: the nodes, or the system that they are."""
+        return (system_node(self.system),) if self.system else self.nodes
 
 
 def aggregate(run_dir: Path) -> ClusterResult:
@@ -65,6 +74,9 @@ def gather(run_dir: Path, slo: Slo | None = None) -> Gathered:
     """
     run_dir = run_dir.resolve()
     run = read_run(run_dir)
+    if run.system is not None:
+        system = load_system(run_dir, run, run.system, slo)
+        return Gathered(run, system.nodes, _result_of_system(run_dir, run, run.system, system), system.nodes, system)
     loaded = load_nodes(run_dir, run, sorted(run.nodes, key=natural), slo)
     nodes, _ = median_of(loaded)
     return Gathered(run, nodes, _result(run_dir, run, loaded), loaded)
@@ -111,6 +123,44 @@ def _result(run_dir: Path, run: RunRecord, loaded: Sequence[LoadedNode]) -> Clus
             drift=drift if wide.benchmark_drift == "fail" else None,
             partial=partial,
         ),
+    )
+
+
+def _result_of_system(run_dir: Path, run: RunRecord, system: System, loaded: LoadedSystem) -> ClusterResult:
+    counted = [node for node in loaded.nodes if node.counted]
+    groups = system_group(loaded)
+    group_of = dict.fromkeys(groups[0].nodes, 0) if groups else {}
+    going_on = at_work(run.attempts[-1].controller if run.attempts else None)
+    rows = []
+    for node in loaded.nodes:
+        row = _row(node, node, run.nodes[node.node], group_of, going_on)
+        if share := loaded.shares.get(node.node):
+            verdict = served_verdict(node, share) if node.counted else None
+            reason = {"reason": "\n".join(verdict.reasons)} if verdict else {}
+            row = row.model_copy(update={"served": share, "verdict": verdict, "audit": "", **reason})
+        rows.append(row)
+    wide = _run_wide(run)
+    drift = _drift(run, loaded.nodes) if wide.benchmark_drift != "ignore" else ()
+    partial = GOES_ON if going_on else why_partial(run_dir, any(map(_has_measured, (loaded.driver, *loaded.nodes))))
+    found = system_result(system, loaded, going_on)
+    fails = drift if wide.benchmark_drift == "fail" else None
+    problems = (*loaded.driver.problems, *(p for n in loaded.nodes for p in n.problems), *unknown_dirs(run_dir, run))
+    return ClusterResult(
+        run_id=run.run_id,
+        profile=system.resolved.profile.name,
+        asked=len(rows),
+        counted=len(counted),
+        nodes=tuple(rows),
+        groups=groups,
+        overlap=None,
+        repeats=loaded.repeats,
+        partial=partial,
+        in_progress=going_on,
+        findings=diagnose(counted, groups, drift, earlier_runs(run_dir, _comparison_keys(groups, rows))),
+        drift=drift,
+        problems=tuple(problem[:MAX_REASON] for problem in problems),
+        system=found,
+        verdict=system_verdict(rows, found, loaded, wide.benchmark_min_nodes, fails, partial),
     )
 
 

@@ -73,6 +73,8 @@ def comparison_key(node: LoadedNode) -> dict[str, str]:
         # Nodes that were asked at other times waited in other queues.
         **({"arrivals": result.arrivals_sha256[:SHORT]} if result.arrivals_sha256 else {}),
         **_reuse(result),
+        # What a node has of a system's queries depends on the others.
+        **({"system": "cluster"} if settings.benchmark_system == "cluster" else {}),
     }
 
 

@@ -10,9 +10,10 @@ from typing import Any
 from benchmark import __version__
 from benchmark.cluster.leader import leader_of
 from benchmark.cluster.names import natural, some
+from benchmark.cluster.one_system import run_of_driver
 from benchmark.cluster.results.differences import differences
 from benchmark.errors import InputError
-from benchmark.records import RunRecord
+from benchmark.records import DRIVER, RunRecord, System
 from benchmark.resolve import resolve, resolve_nodes
 from benchmark.rundir import PROGRAM
 from benchmark.settings import RUN_WIDE, ResolvedSettings, check_settings
@@ -94,6 +95,8 @@ def remaining(run_dir: Path, run: RunRecord, play: Iterable[str], inventory: Col
     from benchmark.cluster.results.load import load_node
 
     nodes = sorted(play, key=natural)
+    if run.system is not None:
+        return _remaining_of_system(run_dir, run, run.system, nodes)
     done = [node for node in nodes if node in run.nodes and load_node(run_dir, run, node).counted]
     new = [node for node in nodes if node not in run.nodes]
     gone = [node for node in run.nodes if node not in inventory]
@@ -107,6 +110,19 @@ def remaining(run_dir: Path, run: RunRecord, play: Iterable[str], inventory: Col
     if later:
         notes.append(f"Without a complete result, and not in this play (--limit): {_names(later)}.")
     return Remaining(tuple(node for node in nodes if node not in set(done)), tuple(done), tuple(notes))
+
+
+def _remaining_of_system(run_dir: Path, run: RunRecord, system: System, nodes: Collection[str]) -> Remaining:
+    """Return all nodes or none: they are one system, which has been measured or not."""
+    from benchmark.cluster.results.load import load_node
+
+    if set(nodes) != set(run.nodes):
+        raise InputError(
+            f"benchmark_resume: the run {run.run_id} is of one system, the nodes {_names(run.nodes)}: resume it with "
+            "these and no others."
+        )
+    driver = load_node(run_dir, run_of_driver(run, system), DRIVER, None, run_dir / DRIVER)
+    return Remaining((), tuple(nodes), ()) if driver.counted else Remaining(tuple(nodes), (), ())
 
 
 def _changes(stored: ResolvedSettings, now: Mapping[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ from benchmark.cluster.run_verdict import VERDICT_FILE, run_verdict
 from benchmark.commands import where
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, BenchmarkError, InputError, SetupError
 from benchmark.files import write_atomic, write_record
-from benchmark.records import Failure, RunRecord
+from benchmark.records import DRIVER, Failure, RunRecord
 from benchmark.rundir import FAILURE, NODES, REPORT_FILE, RESULT_FILE, read_run
 from benchmark.text import render_node
 
@@ -67,7 +67,7 @@ def _summarise(arguments: argparse.Namespace, run_dir: Path) -> int:
         keep_failures(run_dir, run, sys.stdin.read())
     gathered = gather(run_dir)
     result = gathered.result
-    outcome = Outcome(run, result, against_baseline=against_baseline(run_dir, gathered.nodes))
+    outcome = Outcome(run, result, against_baseline=against_baseline(run_dir, gathered.compared))
     try:
         print(_write(run_dir, gathered, outcome), end="")
     except OSError as error:
@@ -107,7 +107,8 @@ def _write(run_dir: Path, gathered: Gathered, outcome: Outcome) -> str:
 
 def _write_texts(run_dir: Path, gathered: Gathered) -> None:
     """Write each node's result as text beside it; a node that was sent an order has not done that itself."""
-    for node in gathered.originals:
+    driver = [gathered.system.whole] if gathered.system else []
+    for node in (*gathered.originals, *driver):
         if node.result is not None:
             try:
                 text = render_node(node.result)
@@ -115,7 +116,8 @@ def _write_texts(run_dir: Path, gathered: Gathered) -> None:
                 text = (
                     f"This result cannot be shown as text ({type(error).__name__}: {error}): see the JSON beside it.\n"
                 )
-            for path in (run_dir / NODES / node.node).glob("mlperf_datacenter_*.json"):
+            place = run_dir / DRIVER if node in driver else run_dir / NODES / node.node
+            for path in place.glob("mlperf_datacenter_*.json"):
                 write_atomic(path.with_suffix(".txt"), text, synced=False)
 
 

@@ -93,5 +93,5 @@ def outcome_of(played: Played) -> Outcome:
         stopped = []  # the summary says it
     elif played.code != 0 and delivered:
         stopped += [f"{ended}, though every node delivered and the verdict is valid.", *played.reported]
-    changed = against_baseline(played.run_dir, gathered.nodes)
+    changed = against_baseline(played.run_dir, gathered.compared)
     return Outcome(run, result, "\n".join(stopped), against_baseline=changed)

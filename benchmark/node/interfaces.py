@@ -180,6 +180,10 @@ class Engine(ABC):
         What is raised fails the query; EngineBroken ends the run. An engine that breaks fails the queries in flight.
         """
 
+    def server_of(self, query: Query) -> int | None:
+        """Return which of several servers was asked, once, when the query has ended; None: there are not several."""
+        return None
+
     def begin_window(self) -> None:  # noqa: B027 # most engines serve nobody
         """Note where the servers' counters stand; called before a measurement begins, with no query in flight."""
 

@@ -27,23 +27,22 @@ IDLE_S = 1.0
 class Measurements:
     """Measures on a loaded engine, and keeps what it comes to in the open result.
 
-    Made before anything is loaded: other nodes wait at its locks. `first` is the first measurement, also where that
-    breaks off; None: it has not begun.
+    Made before anything is loaded: other nodes wait at its locks. `starting`: one of each repeat, held until this node
+    is ready for that. `first`: the first measurement, also where that breaks off; None: it has not begun.
     """
 
     def __init__(self, request: RunRequest, result: OpenResult) -> None:
         self._request, self._open = request, result
         self._profile = request.resolved.profile
         self._count = request.resolved.measurements - request.first_step + 1
-        # Of each repeat: it is held until the node is ready for that.
-        self._starting = [] if request.wait_s is None else [*self._locks()]
+        self.starting = [] if request.wait_s is None else [*self._locks()]
         self._turn = Lock(request.directory / ALONE) if request.solo else None
         self.first: Pass | None = None
 
     def run(self, bench: Bench, watch: Watch | NoWatch) -> None:
         """Measure alone first where that is asked, then with the others; `watch` watches the first measurement."""
-        if self._starting and self._turn is not None:
-            self._measure_alone(bench, self._starting[0], self._turn)
+        if self.starting and self._turn is not None:
+            self._measure_alone(bench, self.starting[0], self._turn)
         self._measure_all(bench, self._loads(bench), watch)
 
     def _locks(self) -> Iterator[Lock]:
@@ -72,7 +71,7 @@ class Measurements:
                 time.sleep(IDLE_S)
             return None
         with self._open.stage("ready", reported="ready, waiting for the others"):
-            request, environment, lock = self._request, self._open.result.environment, self._starting[number - 1]
+            request, environment, lock = self._request, self._open.result.environment, self.starting[number - 1]
             return wait_for_start(request.directory, request.wait_s or 0, environment, lock, number)
 
     def _measuring(self, number: int) -> AbstractContextManager[None]:
@@ -116,8 +115,8 @@ class Measurements:
     def _end_sweep(self, why: str, number: int = 0) -> None:
         """Keep why there are no further steps; the others need not wait for this node at measurement `number`."""
         self._open.update(sweep_ended=why)
-        if self._starting and number:
-            end_starts(self._request.directory, self._starting[number - 1], number)
+        if self.starting and number:
+            end_starts(self._request.directory, self.starting[number - 1], number)
 
     def _measure(self, measured: Pass, start: Start | None) -> None:
         try:

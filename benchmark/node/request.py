@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from benchmark.records import Code
+from benchmark.records import Code, Server, ServerPlace
 from benchmark.secret_settings import Secrets
 from benchmark.settings import ResolvedSettings, Settings
 
@@ -37,13 +38,26 @@ class RunRequest:
     """Of a sweep: those before it were measured in earlier attempts."""
     burst_qps: float | None = None
     """What the rates of a sweep are shares of, where an earlier attempt measured it."""
+    serves: ServerPlace | None = None
+    """Where it serves, for a driver to measure."""
+    drives: tuple[ServerPlace, ...] = ()
+    """Which servers it measures; empty: the node itself."""
+    servers: tuple[Server, ...] = ()
+    """Those of them that serve, once that is known."""
+    limit_s: int | None = None
+    """When it is stopped, in seconds after its start."""
     engine_dir: Path | None = None
     """Where the environment of the provisioned engine is that is wanted; None: where the settings say, or none is."""
 
     @property
     def settings(self) -> Settings:
         """The settings as they are to be acted on."""
-        asked = self.resolved.settings
-        if self.engine_dir is None:
-            return asked
-        return asked.model_copy(update={f"{self.resolved.profile.engine}_dir": str(self.engine_dir)})
+        changes: dict[str, Any] = {}
+        if self.engine_dir is not None:
+            changes[f"{self.resolved.profile.engine}_dir"] = str(self.engine_dir)
+        if self.serves is not None:
+            changes["benchmark_endpoint_urls"] = [self.serves.url]
+        if self.servers:
+            changes["benchmark_endpoint_urls"] = [server.url for server in self.servers]
+            changes["benchmark_replicas"] = sum(server.replicas for server in self.servers)
+        return self.resolved.settings.model_copy(update=changes)

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pydantic import JsonValue
+
 from benchmark.combinations import SIMULATED
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.files import write_atomic
@@ -68,10 +70,12 @@ def run(request: RunRequest) -> NodeResult:
     The result file is written at once as `interrupted` and replaced as the run goes on, so that even a killed process
     leaves one beside its samples. Raises BenchmarkError, after having written why.
     """
-    return _Run(request).run()
+    return NodeRun(request).run()
 
 
-class _Run:
+class NodeRun:
+    """One run from its beginning to its result."""
+
     def __init__(self, request: RunRequest) -> None:
         self.request = request
         self.profile = request.resolved.profile
@@ -81,6 +85,7 @@ class _Run:
         self.claimed: int | None = None
 
     def run(self) -> NodeResult:
+        """Return the result once it is on the disk. Raises BenchmarkError, after having written why."""
         try:
             return self._run()
         finally:
@@ -123,7 +128,8 @@ class _Run:
         where = Path(error.filename or self.request.directory).absolute()
         return f"{error.strerror or error}: {where}. {todo}".rstrip()
 
-    def _stages(self) -> None:
+    def _examine(self) -> Environment:
+        """Return what the node is, once it is this run's alone. Raises SetupError where it is not fit."""
         settings, profile = self.request.settings, self.profile
         with self.open.stage("environment"):
             (self.request.directory / ROOM).write_bytes(b"\0" * ROOM_BYTES)
@@ -135,6 +141,18 @@ class _Run:
             if self.request.owner:
                 self._claim(environment)
             require_idle(settings, profile.engine, environment)
+        return environment
+
+    def _meet(self) -> None:
+        """Wait for the servers that are measured, where these are not the node's own."""
+
+    def _details(self) -> dict[str, JsonValue]:
+        """Return what else is to be said of the engine."""
+        return {}
+
+    def _stages(self) -> None:
+        profile = self.profile
+        environment, settings = self._examine(), self.request.settings
         if not profile.loads_model:
             self._probe(environment)
             return
@@ -150,6 +168,9 @@ class _Run:
                 load_tokenizer(find_snapshot(settings))
             converse = any(prompt.follows is not None for prompt in dataset.prompts)
             demands = demands_of(profile, dataset, scored or bool(settings.benchmark_audit) or converse)
+        # Now, since what is missing here is known: the servers load for minutes.
+        self._meet()
+        settings = self.request.settings
         # An engine that only waits says nothing of the hardware either.
         if settings.benchmark_probes == "on" and profile.engine != SIMULATED:
             self._probe(environment)
@@ -160,6 +181,7 @@ class _Run:
                 stack.callback(self.watch.close)
             with self.open.stage("loading"):
                 engine, loaded = load_engine(profile, settings, partial(self._equip, demands), stack)
+                loaded = loaded.model_copy(update={"details": {**loaded.details, **self._details()}})
                 self.open.update(engine=loaded)
             bench = Bench(
                 engine,

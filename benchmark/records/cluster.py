@@ -15,6 +15,7 @@ from benchmark.records.probes import HardwareProbes
 from benchmark.records.sample import Distribution, Metrics, QueryCounts
 from benchmark.records.serving import PrefixCache
 from benchmark.records.sweep import Curves, Load
+from benchmark.records.system import ServedShare, SystemResult
 from benchmark.records.telemetry import Energy
 from benchmark.records.verdict import Verdict
 
@@ -92,6 +93,7 @@ class NodeRow(Record):
     verdict: Verdict | None = None
     solo: tuple[SoloChange, ...] = Field((), description="where it was measured alone too")
     spread: tuple[Spread, ...] = Field((), description="where there are several repeats")
+    served: ServedShare | None = Field(None, description="of the system's queries; absent: it is a system by itself")
 
     @property
     def in_progress(self) -> bool:
@@ -231,4 +233,7 @@ class ClusterResult(Record):
     )
     in_progress: bool = Field(False, description="whether the run still went on when this was made")
     problems: tuple[Text, ...] = Field((), description="files that were refused, by name")
+    system: SystemResult | None = Field(
+        None, description="where all nodes are one system: nothing is a sum; absent: each is one by itself"
+    )
     verdict: Verdict

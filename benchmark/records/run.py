@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from benchmark.records.base import SCHEMA_VERSION, Count, Name, Nanoseconds, Record, Text
 from benchmark.records.cluster import Drift
 from benchmark.records.environment import Code, Environment
+from benchmark.records.system import System
 from benchmark.settings import ResolvedSettings
 
 
@@ -76,6 +77,7 @@ class RunRecord(Record):
     on_command_line: tuple[Name, ...] = Field((), description="the settings that -e gave")
     token: Text = Field("", description="by which the run's directories on the nodes are known; empty: there is none")
     attempts: tuple[Attempt, ...] = Field((), description="the first one first; empty: one, by hand")
+    system: System | None = Field(None, description="that all nodes are one system; absent: each is one by itself")
 
     @model_validator(mode="before")
     @classmethod

@@ -176,13 +176,20 @@ BELONG_TO_THE_RUN: dict[str, tuple[Any, Any]] = {
     "benchmark_mlperf_round": ("6.1", "6.0"),
     "benchmark_audit": ("TEST06", ""),
     "benchmark_currency": ("USD", "EUR"),
+    "benchmark_system": ("cluster", "node"),
+    "benchmark_driver": ("jw2", ""),
+}
+# What goes with one of these.
+WITH_IT: dict[str, dict[str, Any]] = {
+    "benchmark_system": {"benchmark_engine": "vllm"},
+    "benchmark_driver": {"benchmark_engine": "vllm", "benchmark_system": "cluster"},
 }
 
 
 @pytest.mark.parametrize("setting", sorted({*BELONG_TO_THE_RUN, *RUN_WIDE}))
 def test_what_belongs_to_the_run_is_the_same_on_all_nodes(setting: str) -> None:
     one, other = BELONG_TO_THE_RUN[setting]
-    profile = {"benchmark_profile": "mlperf-offline"}
+    profile = {"benchmark_profile": "mlperf-offline", **WITH_IT.get(setting, {})}
     with pytest.raises(InputError, match=f"{setting} belongs to the whole run and differs between nodes"):
         resolve_nodes({"jw2": {setting: one, **profile}, "jw3": {setting: other, **profile}})
     assert len(resolve_nodes({"jw2": {setting: one, **profile}, "jw3": {setting: one, **profile}})) == 2

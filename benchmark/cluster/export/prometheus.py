@@ -61,6 +61,10 @@ GAUGES: dict[str, tuple[str, Value]] = {
         "prompt tokens from servers' caches; no value: not reported",
         lambda row: _maybe(row.prefix_cache.cached_tokens) if row.prefix_cache else None,
     ),
+    "served_ratio": (
+        "part of the completed queries of a system of several nodes",
+        lambda row: row.served.share if row.served else None,
+    ),
     "least_tpot_seconds": (
         "least time per output token that a GPU's own memory allows, by its probe",
         _limit(lambda limits: None if limits.least_tpot_ms is None else limits.least_tpot_ms / 1000),

@@ -130,18 +130,21 @@ def unknown_dirs(run_dir: Path, run: RunRecord) -> list[str]:
     return [f"{NODES}/{name}: no node of this name was asked; passed over." for name in names]
 
 
-def load_node(run_dir: Path, run: RunRecord, node: str, slo: Slo | None = None) -> LoadedNode:
+def load_node(
+    run_dir: Path, run: RunRecord, node: str, slo: Slo | None = None, directory: Path | None = None
+) -> LoadedNode:
     """Return what the node's files say. Never raises for their content: what is wrong is reported in the result.
 
-    Goodput is held against `slo`; None: against the profile's own limits.
+    Goodput is held against `slo`; None: against the profile's own limits. `directory`: where its files are, if not
+    under nodes/.
     """
-    files = _Files(run_dir / NODES / node, run, node, slo, run_dir)
+    files = NodeFiles(directory or run_dir / NODES / node, run, node, slo, run_dir)
     if files.directory.is_symlink():
         refused = files.tell(InputError(f"{files.directory}: a symbolic link; refused."))
         return LoadedNode(node, refused=refused, problems=tuple(files.problems))
     failure = None
     try:
-        failure = _read_failure(files.directory / FAILURE, node)
+        failure = read_failure(files.directory / FAILURE, node)
     except InputError as error:
         files.tell(error)
     try:
@@ -170,7 +173,7 @@ def load_node(run_dir: Path, run: RunRecord, node: str, slo: Slo | None = None) 
 
 
 @dataclass(frozen=True)
-class _Files:
+class NodeFiles:
     """The files of one attempt at a node, and what is wrong with them as far as they were read."""
 
     directory: Path
@@ -224,7 +227,7 @@ class _Files:
             series = time_series_of(samples)
         clock = None
         try:
-            clock = _read_clock(self.directory, self.node, attempt, of_repeat(READY_FILE, repeat))
+            clock = read_clock(self.directory, self.node, attempt, of_repeat(READY_FILE, repeat))
         except InputError as error:
             self.tell(error)
         return series, clock
@@ -304,7 +307,8 @@ def one_line(failure: Failure) -> str:
     return f"{failure.stage}: {' '.join(failure.reason.split())}"[:MAX_REASON]
 
 
-def _read_failure(path: Path, node: str) -> Failure | None:
+def read_failure(path: Path, node: str) -> Failure | None:
+    """Return why the controller has no complete result of a node; None: it says nothing. Raises InputError."""
     if not _exists(path):
         return None
     failure = read_record(path, Failure)
@@ -313,7 +317,7 @@ def _read_failure(path: Path, node: str) -> Failure | None:
     return failure
 
 
-def _read_clock(directory: Path, node: str, attempt: int, name: str) -> ReadyNode | None:
+def read_clock(directory: Path, node: str, attempt: int, name: str) -> ReadyNode | None:
     """Return what the controller measured of the node's clock; nothing for a run by hand or of one node.
 
     A result that a later attempt fetched has its clock with what else is kept of the attempt that measured it.

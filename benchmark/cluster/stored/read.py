@@ -192,6 +192,7 @@ def kind_of(asked: ResolvedSettings, fallback: str = "") -> tuple[str, ...]:
         # A schedule's rate decides how long queries wait; of other scenarios it is a limit.
         settings.benchmark_target_qps if profile.scheduled and not profile.replays else None,
         profile.model_dump(mode="json"),
+        *([settings.benchmark_system] if settings.benchmark_system != "node" else []),
     ]
     return profile.name, scenario, model, fallback or profile.engine, canonical_sha256(deciding)[:8]
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from benchmark.cli import main
-from benchmark.cluster.leader import controller
 from benchmark.cluster.overview.listing import Wanted, list_runs
 from benchmark.cluster.overview.show import render_list
-from benchmark.files import write_record
-from benchmark.records import Attempt, RunList
-from benchmark.rundir import RUN_FILE, read_run
+from benchmark.records import RunList
+from benchmark.rundir import RUN_FILE
 from benchmark.text import WIDTH, columns, figure
-from tests.unit.building import RUN_ID, make_run
+from tests.unit.building import RUN_ID, in_progress, make_run
 from tests.unit.cluster.overview import stored
 from tests.unit.queues import LADDER, S, queue, sweeping, write_sweep
 
@@ -86,9 +83,7 @@ def test_a_run_that_goes_on_is_in_progress(tmp_path: Path, capsys: pytest.Captur
     run_dir = stored.keep(tmp_path / "results", 3, given["partial"])
     where = ["--results-dir", str(tmp_path / "results")]
     words = {}
-    process = subprocess.Popen(["sleep", "600"])
-    try:
-        led_by(run_dir, process.pid)
+    with in_progress(run_dir):
         for command in ("list", "history"):
             assert main([command, *where]) == 0
             words[command] = " ".join(capsys.readouterr().out.split())
@@ -96,9 +91,6 @@ def test_a_run_that_goes_on_is_in_progress(tmp_path: Path, capsys: pytest.Captur
         assert RunList.model_validate_json(capsys.readouterr().out).matching == 1
         assert main(["aggregate", str(run_dir)]) == 1
         summary = " ".join(capsys.readouterr().out.split())
-    finally:
-        process.kill()
-        process.wait()
     assert "in progress quick -/2" in words["list"]
     assert "It is in progress." in words["list"]
     assert "in progress 2025-01-04" in words["history"]
@@ -110,13 +102,6 @@ def test_a_run_that_goes_on_is_in_progress(tmp_path: Path, capsys: pytest.Captur
     # Without its leader it is what it was: ended before its time.
     assert main(["list", *where]) == 0
     assert "in progress" not in capsys.readouterr().out
-
-
-def led_by(run_dir: Path, pid: int) -> None:
-    """Let a process lead the run."""
-    run = read_run(run_dir)
-    leader = Attempt(at=run.created_at, command="", nodes=tuple(run.nodes), controller=controller(pid))
-    write_record(run_dir / RUN_FILE, run.model_copy(update={"attempts": (leader,)}))
 
 
 def test_a_sweep_is_listed_by_its_knee(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
