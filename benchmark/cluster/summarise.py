@@ -22,6 +22,7 @@ from benchmark.cluster.results.load import MAX_REASON
 from benchmark.cluster.run_verdict import VERDICT_FILE, run_verdict
 from benchmark.errors import BenchmarkError, InputError, SetupError
 from benchmark.files import write_atomic, write_record
+from benchmark.importing import importing
 from benchmark.records import Failure, RunRecord
 from benchmark.rundir import FAILURE, NODES, REPORT_FILE, RESULT_FILE, SUMMARY_FILE, read_run
 from benchmark.text import render_node
@@ -111,7 +112,8 @@ def _write_texts(run_dir: Path, gathered: Gathered) -> None:
 def _report(run_dir: Path, gathered: Gathered, outcome: Outcome) -> str:
     try:
         # Here and not above: of all that is imported it alone takes most of a second, and only here is drawn.
-        from benchmark.cluster.report.page import render_report
+        with importing():
+            from benchmark.cluster.report.page import render_report
     except ModuleNotFoundError as missing:
         raise SetupError(
             f"{REPORT_FILE} cannot be made: the package {missing.name} is missing. Install requirements.txt into this "
