@@ -35,6 +35,7 @@ ORDER = "order.json"
 FAILURE = "failure.json"
 RESULT_FILE = "aggregated_datacenter_results.json"
 REPORT_FILE = "report.html"
+SUMMARY_FILE = "benchmark_summary.txt"
 # Beside the runs: the page over all of them.
 PAGE_FILE = "index.html"
 NODES = "nodes"

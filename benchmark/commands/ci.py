@@ -11,8 +11,8 @@ from benchmark.cluster.baseline import against_baseline
 from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.playbook import CHECKOUT, PLAYBOOK, Played, play
 from benchmark.cluster.render import reports
-from benchmark.commands.aggregate import SUMMARY_FILE
 from benchmark.errors import InputError
+from benchmark.rundir import SUMMARY_FILE
 
 # What ansible-playbook ends with where it refuses what it was given: an error, a failed task, a parser's or an
 # option's error. With anything else (a signal, a bug, no such program) something broke.
