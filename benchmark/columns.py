@@ -35,6 +35,7 @@ class Columns:
     usage_tokens: Ints
     asked_tokens: Ints
     cached_tokens: Ints
+    server: Ints
 
     @classmethod
     def of(cls, samples: Iterable[Any]) -> Columns:
@@ -54,6 +55,7 @@ class Columns:
             usage_tokens=_optional([s.usage_tokens for s in each]),
             asked_tokens=_optional([s.asked_tokens for s in each]),
             cached_tokens=_optional([s.cached_tokens for s in each]),
+            server=_optional([s.server for s in each]),
         )
 
     @classmethod
@@ -63,6 +65,10 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def where(self, chosen: Flags) -> Columns:
+        """Return the samples that are chosen."""
+        return Columns(*(column[chosen] for column in _each(self)))
 
     @property
     def completed(self) -> Flags:

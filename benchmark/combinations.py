@@ -64,6 +64,7 @@ def combination_problems(settings: Settings, profile: Profile) -> list[str]:
     """Return why a profile, with what the settings put in its place, cannot be run with them; a sentence each."""
     checks: tuple[Check, ...] = (
         _existing,
+        _without_model_or_gpu,
         _provisioned,
         _options,
         _replicas,
@@ -74,6 +75,7 @@ def combination_problems(settings: Settings, profile: Profile) -> list[str]:
         _sweep,
         _workload,
         _accuracy,
+        _system,
     )
     return [problem for check in checks for problem in check(settings, profile)]
 
@@ -180,6 +182,16 @@ def _existing(settings: Settings, profile: Profile) -> Iterator[str]:
                 f"python_env_code_dir is {settings.python_env_code_dir}, within python_env_dir ({directory}), where "
                 "nothing is written because python_env_manage is false: set it to a directory outside."
             )
+
+
+def _without_model_or_gpu(settings: Settings, profile: Profile) -> Iterator[str]:
+    if not profile.without_model_or_gpu:
+        return
+    named = f"Profile {settings.benchmark_profile}: without_model_or_gpu"
+    if profile.engine != SIMULATED:
+        yield f"{named} is for the engine {SIMULATED}, and {profile.engine} loads a model: leave it out."
+    if profile.dataset in (*WITHOUT_TEXT, *WITH_REFERENCES):
+        yield f"{named} is true, and the dataset {profile.dataset} is made of a model's tokens: take curated."
 
 
 def _provisioned(settings: Settings, profile: Profile) -> Iterator[str]:
@@ -369,3 +381,31 @@ def _accuracy(settings: Settings, profile: Profile) -> Iterator[str]:
             f"benchmark_accuracy is only, and there is nothing to judge: the dataset {profile.dataset} has no "
             "references and the profile no greedy_prompts."
         )
+
+
+def _system(settings: Settings, profile: Profile) -> Iterator[str]:
+    """Yield what cannot be where all nodes are one system, which serves and is asked by one driver."""
+    if settings.benchmark_system != "cluster":
+        if settings.benchmark_driver:
+            yield "benchmark_driver is set, and benchmark_system is node: each node measures itself. Set it to cluster."
+        return
+    before = "benchmark_system is cluster, and "
+    if profile.engine not in (SERVED, *ENGINES):
+        yield (
+            f"{before}the engine {profile.engine} answers within its own process, where no driver can ask it: set "
+            f"benchmark_engine to {' or '.join(ENGINES)}, or to endpoint with a command that starts a server "
+            "(transformers serve, say)."
+        )
+    if profile.engine == SERVED and (settings.benchmark_endpoint_urls or not settings.benchmark_endpoint_start):
+        yield (
+            f"{before}each node starts its own server: set benchmark_endpoint_start, with $BENCHMARK_SERVE_ADDRESS, "
+            "$BENCHMARK_SERVE_PORT and $BENCHMARK_SERVE_API_KEY in it, and leave benchmark_endpoint_urls empty."
+        )
+    if not profile.measures_queries:
+        yield f"{before}the profile {profile.name} measures no queries: take another, or set benchmark_system to node."
+    if profile.sweep is not None:
+        yield f"{before}the profile {profile.name} is a sweep: take one that measures under one load."
+    if settings.benchmark_solo_first:
+        yield f"{before}no node of one system measures alone: leave benchmark_solo_first."
+    if not settings.benchmark_sync_start:
+        yield f"{before}its parts begin together by nature: leave benchmark_sync_start at true."

@@ -81,7 +81,7 @@ def _unknown(
     names = [alias.alias or key for key, alias in within.model_fields.items()]
     meant = nearest(name, [*names, *more]) or next(_elsewhere(name, within), "")
     end = f": did you mean {'.'.join([*parents, meant])}?" if meant else "."
-    return f"{field} is not {noun}{end}" + (f" There are {', '.join(names)}." if listed else "")
+    return f"{field} is not {noun}{end}" + (f" Known: {', '.join(names)}." if listed else "")
 
 
 def _within(model: type[BaseModel], path: list[str]) -> type[BaseModel]:

@@ -119,11 +119,15 @@ def loads_of(sweep: Sweep, burst: float) -> list[Load]:
     return [Load(rate=float(f"{share * burst:.4g}"), share=share) for share in sweep.rate]
 
 
-def why_end(sweep: Sweep, steps: Sequence[Step]) -> str:
-    """Return why the ladder ends with the last of these steps, in a sentence; empty: it goes on."""
+def why_end(sweep: Sweep, steps: Sequence[Step], device: str) -> str:
+    """Return why the ladder ends with the last of these steps, in a sentence; empty: it goes on.
+
+    `device`: what the node computes on.
+    """
     last = steps[-1]
+    load = at_load(sweep, last.load.step, device)
     if not last.metrics.queries.completed:
-        return f"No query was answered at {at_load(sweep, last.load.step)}."
+        return f"No query was answered at {load}."
     if last.load.rate is not None and _grows(steps):
         return (
             f"The queue grows without end: at {last.load.rate:.3g} queries/s, answering those that still waited when "
@@ -131,14 +135,14 @@ def why_end(sweep: Sweep, steps: Sequence[Step]) -> str:
         )
     passed = [limit for limit in sweep.limits if not keeps(limit, value_of(last.metrics, limit.metric))]
     if sweep.stop_at_limits and passed:
-        return f"A limit is passed at {at_load(sweep, last.load.step)}: {', '.join(map(limit_words, passed))}."
+        return f"A limit is passed at {load}: {', '.join(map(limit_words, passed))}."
     if last.load.rate is None and not grew(sweep, [step.tokens_per_s for step in steps]):
         return (
-            f"Throughput stopped growing: {at_load(sweep, last.load.step)} give less than {sweep.least_growth:.0%} "
+            f"Throughput stopped growing: {load} give less than {sweep.least_growth:.0%} "
             "more tokens/s than the best step before."
         )
     if last.load.step == sweep.steps[-1]:
-        return f"The ladder's last step, {at_load(sweep, last.load.step)}."
+        return f"The ladder's last step, {load}."
     return ""
 
 

@@ -6,11 +6,12 @@ from benchmark.profiles import Limit, Sweep
 from benchmark.records import Load, NodeResult, Repeat
 from benchmark.repeats import own_choice, repeat_of
 from benchmark.verdict import label, unit, value_of
+from benchmark.words import one_of
 
 
-def at_load(sweep: Sweep, step: float) -> str:
-    """Return a load for people."""
-    return f"{step:g} in flight on each GPU" if sweep.concurrency else f"{step:.0%} of a burst's rate"
+def at_load(sweep: Sweep, step: float, device: str) -> str:
+    """Return a load for people; `device`: what the node computes on."""
+    return f"{step:g} in flight on each {one_of(device)}" if sweep.concurrency else f"{step:.0%} of a burst's rate"
 
 
 def limit_words(limit: Limit) -> str:
@@ -27,29 +28,31 @@ def sweep_words(result: NodeResult) -> str:
     sweep = result.resolved.profile.sweep
     if sweep is None:
         return ""
+    device = result.resolved.settings.benchmark_device
     lines = [
-        f"{at_load(sweep, one.load.step)}: {_rate(one.metrics.tokens_per_s)} tokens/s, "
+        f"{at_load(sweep, one.load.step, device)}: {_rate(one.metrics.tokens_per_s)} tokens/s, "
         f"{_rate(value_of(one.metrics, 'latency_ms.p99'))} ms P99 latency"
         for one in _each(result)
         if one.load and one.metrics
     ]
     chosen = repeat_of(result, own_choice(result)).load
-    below = [f"Below is the least load with nearly the most tokens/s: {at_load(sweep, chosen.step)}."] if chosen else []
+    below = "Below is the least load with nearly the most tokens/s:"
+    of_step = [f"{below} {at_load(sweep, chosen.step, device)}."] if chosen else []
     whole = ["Of whole steps, with their last answers, which the cluster's curve leaves out:"] if lines else []
-    return "\n".join([*whole, *lines, *([result.sweep_ended] if result.sweep_ended else []), *below])
+    return "\n".join([*whole, *lines, *([result.sweep_ended] if result.sweep_ended else []), *of_step])
 
 
 def _each(result: NodeResult) -> list[NodeResult | Repeat]:
     return [result, *result.repeats]
 
 
-def load_words(load: Load) -> str:
-    """Return what was asked of the system, and where times then count from."""
+def load_words(load: Load, device: str) -> str:
+    """Return what was asked of the system, and where times then count from; `device`: what the node computes on."""
     if load.concurrency is None:
         return f"{_rate(load.rate)} queries/s, which is {load.share or 0:.0%} of what a burst reached"
     return (
-        f"{load.concurrency} in flight on each GPU, a closed loop: there is no schedule, times count from when the "
-        "query before was answered"
+        f"{load.concurrency} in flight on each {one_of(device)}, a closed loop: there is no schedule, times count from "
+        "when the query before was answered"
     )
 
 

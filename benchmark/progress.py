@@ -56,17 +56,19 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def time_left_s(done: int, total: int, elapsed_s: float, least_s: float = 0.0) -> float | None:
-    """Return how long a stage goes on, from its pace so far and from how long it takes at least, in seconds.
+def time_left_s(
+    done: int, total: int, elapsed_s: float, least_s: float = 0.0, most_s: float = math.inf
+) -> float | None:
+    """Return how long a stage goes on, from its pace so far and how long it takes at least and at most, in s.
 
-    None where neither is known: no query is done yet, and there is no least duration.
+    None where neither pace nor least duration is known: no query is done yet, say.
     """
     paced = (total - done) * elapsed_s / done if 0 < done <= total else None
     least = least_s - elapsed_s
     if paced is None:
         # Beyond its least duration, or with queries none of which is done, nobody knows how long it takes.
         return least if least > 0 and not total else None
-    return max(paced, least)
+    return min(max(paced, least), max(0.0, most_s - elapsed_s))
 
 
 def parse(text: str) -> Progress:

@@ -115,6 +115,8 @@ class ProvisionedEngine:
     """The same for nodes without a GPU, where there is such a build."""
     works: str = ""
     """The versions that take our command line, such as >=0.23: what an environment that exists must have."""
+    key_variable: str = ""
+    """The environment variable that holds the key which the server asks its clients for; empty: it asks for none."""
     max_model_len: int = 8192
     """Tokens of prompt and answer where nobody asks for another number: enough for every profile's prompts."""
     timeout_s: int = 3600

@@ -6,7 +6,6 @@ Every problem is found before any host is touched.
 from __future__ import annotations
 
 import os
-from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,6 +17,8 @@ from benchmark.profiles import NONE, Profile, load_profile
 from benchmark.settings import NODE_NAME, RUN_WIDE, ResolvedSettings, Settings, check_settings
 from benchmark.verdict import accuracy_paths, metric_paths
 
+# The settings that decide which engine and model a node needs: what `in_effect` and `device_in_effect` look at.
+DECIDING = ("benchmark_profile", "benchmark_engine", "benchmark_accuracy", "benchmark_probes", "benchmark_device")
 # The profile of a run that only probes.
 HARDWARE = "hardware"
 
@@ -50,6 +51,7 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
     if settings is not None and profile is not None:
         try:
             profile = in_effect(profile, settings)
+            settings = settings.model_copy(update={"benchmark_device": device_in_effect(profile, settings)})
             problems += _without_model(profile, settings)
         except ValidationError as error:
             problems += sentences(error, Profile, before="benchmark_")
@@ -95,18 +97,17 @@ def in_effect(profile: Profile, settings: Settings) -> Profile:
         # Asked for by name: no other is to answer.
         changes["fallback_engine"] = ""
     if settings.benchmark_engine not in ("", profile.engine):
-        # The profile's options are another engine's.
-        changes |= {"engine": settings.benchmark_engine, "engine_options": {}}
+        # The profile's options are another engine's, and so is what that can do without.
+        changes |= {"engine": settings.benchmark_engine, "engine_options": {}, "without_model_or_gpu": False}
     if settings.benchmark_engine_options:
         own = changes.get("engine_options", profile.engine_options)
         changes["engine_options"] = {**own, **settings.benchmark_engine_options}
     return Profile.model_validate({**profile.model_dump(), **changes}) if changes else profile
 
 
-@cache
-def loads_model(profile: str, probes: str) -> bool:
-    """Return whether a run with that benchmark_profile and benchmark_probes needs a model on its nodes."""
-    return probes != "only" and load_profile(profile).loads_model
+def device_in_effect(profile: Profile, settings: Settings) -> str:
+    """Return what a node computes on: not on a GPU where the profile, in effect, does without."""
+    return "cpu" if profile.without_model_or_gpu else settings.benchmark_device
 
 
 def _without_model(profile: Profile, settings: Settings) -> list[str]:

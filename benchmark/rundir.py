@@ -16,7 +16,18 @@ from pydantic import Field
 from benchmark import __version__
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
-from benchmark.records import SCHEMA_VERSION, Attempt, Code, Controller, Name, Owner, Record, RunRecord
+from benchmark.records import (
+    SCHEMA_VERSION,
+    Attempt,
+    Code,
+    Controller,
+    Name,
+    Owner,
+    Record,
+    RunRecord,
+    ServerPlace,
+    System,
+)
 from benchmark.settings import NODE_NAME, ResolvedSettings, canonical_sha256
 
 RUN_FILE = "run.json"
@@ -24,6 +35,7 @@ ORDER = "order.json"
 FAILURE = "failure.json"
 RESULT_FILE = "aggregated_datacenter_results.json"
 REPORT_FILE = "report.html"
+SUMMARY_FILE = "benchmark_summary.txt"
 # Beside the runs: the page over all of them.
 PAGE_FILE = "index.html"
 NODES = "nodes"
@@ -41,6 +53,11 @@ TURN = "turn"
 TURN_OVER = "turn_over"
 # A named pipe that is there while the node waits for a word; a byte in it means that one has been put.
 BELL = "bell"
+# Of a system of several nodes. A server writes LISTENS once it holds its port and waits for LOAD; it writes SERVES once
+# it is ready, and ends with WINDOWS, those in which it was measured. The driver waits for TRY, writes in TRIED which
+# ports it cannot reach, and waits for SERVING: the servers that are ready.
+LISTENS, LOAD, SERVES, WINDOWS = "listens", "load", "serves", "windows"
+TRY, TRIED, SERVING = "try", "tried", "serving"
 # How a result begins to say why it is not whole, where a signal ended its run; its name follows.
 STOPPED = "The run was stopped by"
 
@@ -82,6 +99,8 @@ class RunOrder(Record):
     measurements: Annotated[int, Field(ge=1)] = Field(
         1, description="of this attempt at most: repeats, or steps that are left"
     )
+    serves: ServerPlace | None = Field(None, description="where it serves, and measures nothing; absent: it measures")
+    drives: tuple[ServerPlace, ...] = Field((), description="the servers that it measures; empty: the node itself")
 
 
 def open_run(
@@ -96,7 +115,7 @@ def open_run(
     controller: Controller | None = None,
     code: Code | None = None,
     token: str = "",
-    limited: bool | None = None,
+    system: System | None = None,
 ) -> tuple[str, Path]:
     """Make the directory of a new run, write run.json, point `latest` at it; return run id and absolute directory.
 
@@ -124,8 +143,8 @@ def open_run(
             hosts=dict(hosts or {}),
             inventory=tuple(inventory),
             on_command_line=tuple(sorted(on_command_line)),
-            limited=limited,
             token=token,
+            system=system,
             attempts=(Attempt(at=at, command=command[:4000], nodes=tuple(resolved), controller=controller, code=code),),
         )
         write_record(directory / RUN_FILE, record)

@@ -15,7 +15,7 @@ from benchmark.profiles import NONE
 from benchmark.records import EngineInfo
 from benchmark.settings import Settings, is_directory_path
 
-ENDPOINT = "endpoint"
+ENDPOINT, SIMULATED = "endpoint", "simulated"
 # In the details of an engine that answered in the place of the profile's own.
 INSTEAD_OF, BECAUSE = "instead_of", "because"
 NOT_REPORTED = "not reported by the server"
@@ -89,6 +89,8 @@ def describe_model(settings: Settings, engine: str, details: Mapping[str, Any] |
 
 def in_label(name: str, value: str) -> str:
     """Return a value of a comparison key as part of a label: what is not known says of what."""
+    if name == "engine" and value == f"{SIMULATED} ({SIMULATED})":
+        return SIMULATED  # the key says of any engine that it simulates; here its name does
     return f"{'precision' if name == 'dtype' else name} {value}" if value == NOT_REPORTED else value
 
 

@@ -47,6 +47,21 @@ RUN_WIDE = (
     "benchmark_mlperf_round",
     "benchmark_audit",
     "benchmark_currency",
+    "benchmark_system",
+    "benchmark_driver",
+)
+# And these where all nodes are one system, which answers one schedule.
+SYSTEM_WIDE = (
+    "benchmark_profile",
+    "benchmark_model",
+    "benchmark_model_revision",
+    "benchmark_dtype",
+    "benchmark_target_qps",
+    "benchmark_accuracy",
+    "benchmark_timeout_s",
+    "benchmark_endpoint_api",
+    "benchmark_endpoint_model",
+    "benchmark_endpoint_query_timeout_s",
 )
 
 # Of a URL's query string.
@@ -135,7 +150,10 @@ class Settings(EngineSettings):
     )
     benchmark_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="the weights' precision")
     benchmark_device: Literal["cuda", "cpu"] = Field(
-        "cuda", description="without a GPU a run on cuda fails: it never falls back to the CPU by itself"
+        "cuda",
+        description=(
+            "without a GPU a run on cuda fails: it never falls back to the CPU by itself; self-test needs none"
+        ),
     )
     benchmark_require_idle_gpus: bool = Field(
         True,
@@ -147,7 +165,8 @@ class Settings(EngineSettings):
     benchmark_target_qps: Annotated[float | Literal["auto"], BeforeValidator(_rate_or_auto)] = Field(
         0.5,
         description=(
-            "queries per second per GPU that the verdict is held against; auto: the highest valid rate is searched for"
+            "queries per second per GPU (on the CPU: per replica) that the verdict is held against; auto: the highest "
+            "valid rate is searched for"
         ),
     )
     benchmark_accuracy: Annotated[
@@ -215,6 +234,31 @@ class Settings(EngineSettings):
             "certificates (PEM) on the node of the authorities that signed a server's own; empty: the system's"
         ),
     )
+    benchmark_system: Literal["node", "cluster"] = Field(
+        "node",
+        description=(
+            "what is measured: node: each node by itself, all at the same time; cluster: all nodes as one system, "
+            "which serve and are asked by one LoadGen"
+        ),
+    )
+    benchmark_driver: str = Field(
+        "",
+        description=(
+            "where that LoadGen runs if benchmark_system is cluster: a node's name; empty: the controller, which then "
+            "needs requirements-driver.txt"
+        ),
+    )
+    benchmark_serve_address: str = Field(
+        "",
+        pattern=r"^[\w.:-]*$",
+        description=(
+            "the node's own address or name that its server listens on if benchmark_system is cluster, and at which "
+            "the driver reaches it; empty: ansible_host"
+        ),
+    )
+    benchmark_serve_port: int = Field(
+        8000, ge=1, le=65535, description="the port that the server listens on if benchmark_system is cluster"
+    )
     benchmark_busy: Literal["wait", "fail"] = Field(
         "wait",
         description=(
@@ -281,7 +325,7 @@ class Settings(EngineSettings):
         ge=1,
         le=20,
         description=(
-            "measurements of the profile in one process, after one load, up to 20: their spread shows, and the "
+            "measurements of the profile, up to 20, with the model loaded once: their spread shows, and the "
             "median one is the run's result"
         ),
     )
@@ -439,7 +483,7 @@ class ResolvedSettings(BaseModel):
 
     @property
     def measurements(self) -> int:
-        """How many measurements there are at most after one load: the repeats, or the steps of a sweep."""
+        """How many measurements there are at most with the model loaded once: the repeats, or the steps of a sweep."""
         return len(self.profile.sweep.steps) if self.profile.sweep else self.settings.benchmark_repeats
 
     def sha256(self) -> str:

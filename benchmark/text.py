@@ -292,7 +292,7 @@ def render_node(result: NodeResult) -> str:
             percentiles=_heads(metrics) if metrics else [],
             repeats=repeats,
             sweep=sweep,
-            load=load_words(result.load) if result.load else "",
+            load=load_words(result.load, result.resolved.settings.benchmark_device) if result.load else "",
             probes=_probes(result),
             connections=connections_words(result.serving) if result.serving else "",
             checks=[check_words(check) for check in result.verdict.checks] if result.verdict else [],
@@ -335,7 +335,7 @@ def _repeats(result: NodeResult) -> str:
     if not result.repeats or result.resolved.profile.sweep:
         return ""
     lines = [
-        f"{len(each)} after one load; below is repeat {own_choice(result)}, this node's median by "
+        f"{len(each)} with the model loaded once; below is repeat {own_choice(result)}, this node's median by "
         f"{label(deciding_metric(result))}"
     ]
     lines += map(spread_words, spreads(lambda number, metric: _at(each[number - 1], metric), len(each)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from benchmark.records.base import Stage
 
 # How a sentence goes on that says when something happened.
@@ -44,3 +46,19 @@ def sentences(text: str) -> str:
     """Return lines as sentences in one paragraph: each ends with a full stop, or as it does."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(line if line[-1] in ".?!" else f"{line}." for line in lines)
+
+
+def one_of(device: str) -> Literal["GPU", "replica"]:
+    """Return what an engine's own figures are of: its GPU; on the CPU there is none, and they are the replica's."""
+    return "GPU" if device == "cuda" else "replica"
+
+
+def brief(text: str, most: int = 300) -> str:
+    """Return a text on one line of at most `most` characters, cut between two words where it is longer."""
+    line = " ".join(text.split())
+    if len(line) <= most:
+        return line
+    head = line[: most - 4]
+    whole = head.rpartition(" ")[0]
+    # A word that is most of it (a path, a hash) is cut where it has to be.
+    return f"{whole if 3 * len(whole) > most else head} ..."

@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +157,9 @@ class Answers:
         self.errors.append(error)
 
 
-def ask(engine: Engine) -> dict[int, tuple[int, ...]]:
-    """Return the engine's answers to all prompts; AssertionError where one failed."""
-    heard, asked = Answers(), queries()
+def ask(engine: Engine, given: Sequence[Query] = ()) -> dict[int, tuple[int, ...]]:
+    """Return the engine's answers to these queries, else to all prompts; AssertionError where one failed."""
+    heard, asked = Answers(), given or queries()
     for query in asked:
         engine.submit(query, heard)
     while len(heard.tokens) + len(heard.errors) < len(asked):

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 Answer = Callable[[web.Request, dict[str, Any]], AsyncIterator[bytes]]
 
@@ -32,8 +33,16 @@ class Cut(Exception):
 class OpenAIServer:
     """In a thread of its own; use it as a context manager. Without further ado it answers with max_tokens token ids."""
 
-    def __init__(self, models: tuple[str, ...] = ("served",), port: int = 0, version: str = "1.2.3") -> None:
-        """`port` 0: one that is free."""
+    def __init__(
+        self,
+        models: tuple[str, ...] = ("served",),
+        port: int = 0,
+        version: str = "1.2.3",
+        host: str = "127.0.0.1",
+        key: str = "",
+    ) -> None:
+        """`port` 0: one that is free; `key`: what /v1/ asks for, as vLLM does."""
+        self.host, self.key = host, key
         self.models = models
         self.entries: list[dict[str, Any]] | None = None
         """The list of models as it is sent, in the place of `models`."""
@@ -78,7 +87,7 @@ class OpenAIServer:
             self._loop.close()
 
     async def _open(self) -> None:
-        application = web.Application()
+        application = web.Application(middlewares=[self._ask_for_key])
         application.router.add_get("/health", self._health)
         application.router.add_get("/v1/models", self._list)
         application.router.add_get("/version", self._version)
@@ -88,9 +97,16 @@ class OpenAIServer:
         application.router.add_post("/v1/chat/completions", self._answer)
         self._runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        site = web.TCPSite(self._runner, self.host, self.port)
         await site.start()
         self.port = self._runner.addresses[0][1]
+
+    @web.middleware
+    async def _ask_for_key(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        wrong = self.key and request.headers.get("Authorization") != f"Bearer {self.key}"
+        if wrong and request.path.startswith("/v1/"):
+            return web.json_response({"error": "Unauthorized"}, status=401)
+        return await handler(request)
 
     async def _list(self, request: web.Request) -> web.Response:
         entries = [{"id": model} for model in self.models] if self.entries is None else self.entries

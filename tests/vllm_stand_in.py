@@ -15,7 +15,7 @@ from tests.unit.cluster.wheel_files import make_wheel
 VERSION = "0.33.0"
 # The words that the engine vllm uses, as vLLM 0.33.0 has them; what is none of them is refused as argparse does.
 CLI = f'''
-import argparse, signal, subprocess, sys, threading
+import argparse, os, signal, subprocess, sys, threading
 from vllm_stand_in.openai_server import Counters, OpenAIServer
 
 def main():
@@ -35,7 +35,8 @@ def main():
     subprocess.Popen(["sleep", "1000"], start_new_session=True)
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: over.set())
-    with OpenAIServer((words.served_model_name,), words.port, "{VERSION}") as server:
+    key = os.environ.get("VLLM_API_KEY", "")
+    with OpenAIServer((words.served_model_name,), words.port, "{VERSION}", words.host, key) as server:
         server.counters = Counters(words.enable_prefix_caching is not False)  # as vLLM: on unless switched off
         over.wait()
 '''

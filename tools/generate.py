@@ -29,6 +29,7 @@ import yaml
 from benchmark import cli
 from benchmark.commands import schema as schema_command
 from benchmark.provisioned import ENGINES, PROVISIONING_ROLES
+from benchmark.resolve import DECIDING
 from benchmark.settings import Settings
 from benchmark.variables import VARIABLES
 from tools.profiles_page import profiles_page
@@ -47,19 +48,15 @@ BORROWED = {
     # What decides which packages an environment that exists must have.
     "python_env": (
         *BUSY,
-        "benchmark_profile",
-        "benchmark_engine",
-        "benchmark_accuracy",
-        "benchmark_probes",
+        *DECIDING,
         "benchmark_dataset_path",
-        "benchmark_device",
     ),
-    **dict.fromkeys(ENGINES, (*BUSY, "benchmark_device", "python_env_manage", "python_env_dir", "python_env_python")),
+    **dict.fromkeys(ENGINES, (*BUSY, *DECIDING, "python_env_manage", "python_env_dir", "python_env_python")),
     "hf_cache": (
         *BUSY,
+        *DECIDING,
         "benchmark_model",
         "benchmark_model_revision",
-        "benchmark_profile",
         "benchmark_dataset_path",
         "python_env_manage",
         "python_env_dir",
@@ -70,11 +67,9 @@ BORROWED = {
         "python_env_wheelhouse",
     ),
     "preflight": (
-        "benchmark_profile",
-        "benchmark_engine",
+        *DECIDING,
         "benchmark_dataset_path",
         "benchmark_endpoint_ca_file",
-        "benchmark_device",
         "benchmark_shared_machine",
         "benchmark_model",
         "benchmark_model_revision",

@@ -39,6 +39,13 @@ LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+# Gemma 3's own chat template, of texts alone: a base model has none, and a server is asked in turns too.
+TURNS = (
+    "{{ bos_token }}{% for message in messages %}"
+    "<start_of_turn>{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
+    "{{ message['content'] | trim }}<end_of_turn>\n"
+    "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
 WHOLE = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
 
 
@@ -155,6 +162,7 @@ def tokenizer(values: Mapping[str, Any]) -> Any:
         merges += [(-score, len(a), len(b), a, b) for _, _, a, b in sorted(found)]
     merges.sort(key=lambda merge: merge[:3])
     made = GemmaTokenizer(vocab=vocabulary, merges=[(a, b) for *_, a, b in merges], add_bos_token=True)
+    made.chat_template = values.get("tokenizer.chat_template", TURNS)
     own = [word for word, kind in zip(words, kinds, strict=True) if kind == 4]  # user-defined
     made.add_tokens([AddedToken(word, normalized=False) for word in own])
     return made

@@ -21,20 +21,25 @@ from benchmark.cluster.diagnosis.aspects import rate_of
 from benchmark.cluster.drift import NodeFacts, find_drift
 from benchmark.cluster.history.earlier import earlier_runs
 from benchmark.cluster.interruption import why_partial
+from benchmark.cluster.leader import at_work
 from benchmark.cluster.names import natural
 from benchmark.cluster.repeats import at_repeat, median_of, node_spread, with_spread
 from benchmark.cluster.results.load import MAX_REASON, LoadedNode, one_line, unknown_dirs
 from benchmark.cluster.results.load_many import load_nodes
+from benchmark.cluster.results.system import LoadedSystem, load_system
 from benchmark.cluster.roofline import roofline
 from benchmark.cluster.solo import solo_changes
 from benchmark.cluster.stored.read import history_key
-from benchmark.cluster.sweep import curves_of
-from benchmark.records import ClusterResult, Drift, Group, NodeRow, Repeats, RunRecord, Slo, Spread
+from benchmark.cluster.sweep import curves_of, steps_of
+from benchmark.cluster.system_result import served_verdict, system_group, system_node, system_result, system_verdict
+from benchmark.records import ClusterResult, Drift, Group, NodeResult, NodeRow, Repeats, RunRecord, Slo, System
 from benchmark.rundir import STOPPED, read_run
 from benchmark.served import describe_model, server_version
 from benchmark.settings import ResolvedSettings, Settings
 from benchmark.text import describe_audit, describe_fallback, model_of
 from benchmark.words import during, plural
+
+GOES_ON = "The run goes on: this is of the nodes that have ended by now, and its end writes it anew."
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,13 @@ class Gathered:
     result: ClusterResult
     originals: tuple[LoadedNode, ...] = ()
     """The nodes as their files tell them, in the same order: in `nodes` one repeat stands for each."""
+    system: LoadedSystem | None = None
+    """Where all nodes are one system: its driver, whose samples the nodes have a part of."""
+
+    @property
+    def compared(self) -> tuple[LoadedNode, ...]:
+        """What another run is held against: the nodes, or the system that they are."""
+        return (system_node(self.system),) if self.system else self.nodes
 
 
 def aggregate(run_dir: Path) -> ClusterResult:
@@ -62,6 +74,9 @@ def gather(run_dir: Path, slo: Slo | None = None) -> Gathered:
     """
     run_dir = run_dir.resolve()
     run = read_run(run_dir)
+    if run.system is not None:
+        system = load_system(run_dir, run, run.system, slo)
+        return Gathered(run, system.nodes, _result_of_system(run_dir, run, run.system, system), system.nodes, system)
     loaded = load_nodes(run_dir, run, sorted(run.nodes, key=natural), slo)
     nodes, _ = median_of(loaded)
     return Gathered(run, nodes, _result(run_dir, run, loaded), loaded)
@@ -72,14 +87,14 @@ def _result(run_dir: Path, run: RunRecord, loaded: Sequence[LoadedNode]) -> Clus
     counted = [node for node in nodes if node.counted]
     groups = with_spread(group_nodes(counted), loaded)
     group_of = {name: number for number, group in enumerate(groups) for name in group.nodes}
+    going_on = at_work(run.attempts[-1].controller if run.attempts else None)
     rows = tuple(
-        _row(node, run.nodes[node.node], group_of, node_spread(whole))
-        for node, whole in zip(nodes, loaded, strict=True)
+        _row(node, whole, run.nodes[node.node], group_of, going_on) for node, whole in zip(nodes, loaded, strict=True)
     )
     compared = agreements(counted)
     wide = _run_wide(run)
     drift = _drift(run, nodes) if wide.benchmark_drift != "ignore" else ()
-    partial = why_partial(run_dir)
+    partial = GOES_ON if going_on else why_partial(run_dir, any(map(_has_measured, loaded)))
     attempts = measured_attempts(run, counted)
     return ClusterResult(
         run_id=run.run_id,
@@ -94,6 +109,7 @@ def _result(run_dir: Path, run: RunRecord, loaded: Sequence[LoadedNode]) -> Clus
         sweep=curves_of(loaded, groups),
         agreements=compared,
         partial=partial,
+        in_progress=going_on,
         findings=diagnose(counted, groups, drift, earlier_runs(run_dir, _comparison_keys(groups, rows))),
         drift=drift,
         problems=tuple(
@@ -107,6 +123,44 @@ def _result(run_dir: Path, run: RunRecord, loaded: Sequence[LoadedNode]) -> Clus
             drift=drift if wide.benchmark_drift == "fail" else None,
             partial=partial,
         ),
+    )
+
+
+def _result_of_system(run_dir: Path, run: RunRecord, system: System, loaded: LoadedSystem) -> ClusterResult:
+    counted = [node for node in loaded.nodes if node.counted]
+    groups = system_group(loaded)
+    group_of = dict.fromkeys(groups[0].nodes, 0) if groups else {}
+    going_on = at_work(run.attempts[-1].controller if run.attempts else None)
+    rows = []
+    for node in loaded.nodes:
+        row = _row(node, node, run.nodes[node.node], group_of, going_on)
+        if share := loaded.shares.get(node.node):
+            verdict = served_verdict(node, share) if node.counted else None
+            reason = {"reason": "\n".join(verdict.reasons)} if verdict else {}
+            row = row.model_copy(update={"served": share, "verdict": verdict, "audit": "", **reason})
+        rows.append(row)
+    wide = _run_wide(run)
+    drift = _drift(run, loaded.nodes) if wide.benchmark_drift != "ignore" else ()
+    partial = GOES_ON if going_on else why_partial(run_dir, any(map(_has_measured, (loaded.driver, *loaded.nodes))))
+    found = system_result(system, loaded, going_on)
+    fails = drift if wide.benchmark_drift == "fail" else None
+    problems = (*loaded.driver.problems, *(p for n in loaded.nodes for p in n.problems), *unknown_dirs(run_dir, run))
+    return ClusterResult(
+        run_id=run.run_id,
+        profile=system.resolved.profile.name,
+        asked=len(rows),
+        counted=len(counted),
+        nodes=tuple(rows),
+        groups=groups,
+        overlap=None,
+        repeats=loaded.repeats,
+        partial=partial,
+        in_progress=going_on,
+        findings=diagnose(counted, groups, drift, earlier_runs(run_dir, _comparison_keys(groups, rows))),
+        drift=drift,
+        problems=tuple(problem[:MAX_REASON] for problem in problems),
+        system=found,
+        verdict=system_verdict(rows, found, loaded, wide.benchmark_min_nodes, fails, partial),
     )
 
 
@@ -143,9 +197,18 @@ def _comparison_keys(groups: Sequence[Group], rows: Sequence[NodeRow]) -> dict[s
     return {row.node: history_key(groups[row.group], row) for row in rows if row.group is not None}
 
 
-def _row(node: LoadedNode, asked: ResolvedSettings, group_of: Mapping[str, int], spread: Sequence[Spread]) -> NodeRow:
+def _has_measured(node: LoadedNode) -> bool:
+    """Return whether something of the node was measured, in an earlier attempt too."""
+    done = node.metrics is not None and node.metrics.queries.completed > 0
+    return done or bool(node.earlier) or (node.result is not None and node.result.probes is not None)
+
+
+def _row(
+    node: LoadedNode, whole: LoadedNode, asked: ResolvedSettings, group_of: Mapping[str, int], going_on: bool
+) -> NodeRow:
+    """Return the row of a node, by the measurement that stands for it; `whole`: with all that it measured."""
     result = node.result
-    failed = "missing" if node.failure is None else "failed"
+    failed = "failed" if node.failure is not None else "in progress" if going_on else "missing"
     status = "refused" if node.refused else result.status if result else failed
     return NodeRow.model_validate(
         {
@@ -153,7 +216,7 @@ def _row(node: LoadedNode, asked: ResolvedSettings, group_of: Mapping[str, int],
             "status": status,
             "counted": node.counted,
             "attempt": result.attempt if result else None,
-            "reason": _reason(node)[:MAX_REASON],
+            "reason": _reason(whole, going_on)[:MAX_REASON],
             "stage": _stage(node),
             "group": group_of.get(node.node),
             "model": _model(node, asked)[:MAX_REASON],
@@ -175,7 +238,7 @@ def _row(node: LoadedNode, asked: ResolvedSettings, group_of: Mapping[str, int],
             "host_vars": result.peak.host_vars if result and result.peak else "",
             "verdict": result.verdict if result and node.counted else None,
             "solo": solo_changes(result) if result and node.counted else (),
-            "spread": spread,
+            "spread": node_spread(whole),
         }
     )
 
@@ -193,14 +256,14 @@ def _stage(node: LoadedNode) -> str:
     return node.failure.stage if node.failure else ""
 
 
-def _reason(node: LoadedNode) -> str:
+def _reason(node: LoadedNode, going_on: bool) -> str:
     """Return why the node is invalid or not counted, one sentence a line; nothing for a valid node."""
     result = node.result
     failure = [one_line(node.failure)] if node.failure else []
     if node.refused:
         return "\n".join([f"Refused: {node.refused}", *failure])
     if result is None:
-        return "\n".join(failure) or "No result came back."
+        return "\n".join(failure) or ("In progress: no result yet." if going_on else "No result came back.")
     if result.status == "complete":
         return "\n".join(result.verdict.reasons) if result.verdict else ""
     own = result.error or ""
@@ -209,11 +272,22 @@ def _reason(node: LoadedNode) -> str:
     error = [own] if own and not repeated else []
     if not result.resolved.profile.loads_model:
         return "\n".join([f"{result.status.capitalize()} {during(result.stage)}.", *error, *failure])
-    queries = node.metrics.queries if node.metrics else None
-    planned = result.resolved.profile.samples or (queries.planned if queries else 0)
-    done = queries.completed if queries else 0
-    several = result.resolved.measurements > 1
-    first = (" of the first step" if result.resolved.profile.sweep else " of the first repeat") if several else ""
-    queries_words = f"after {done} of {plural(planned, 'query', 'queries')}{first}"
-    reported = f"{result.status} {during(result.stage)}, {queries_words}"
+    reported = f"{result.status} {during(result.stage)}, after {_how_far(node, result)}"
     return "\n".join([f"{reported[0].upper()}{reported[1:]}.", *error, *failure])
+
+
+def _how_far(node: LoadedNode, result: NodeResult) -> str:
+    """Return what a node had measured when it ended: steps of a sweep, else queries."""
+    profile, measurements = result.resolved.profile, result.resolved.measurements
+    queries = node.metrics.queries if node.metrics else None
+    planned = profile.samples or (queries.planned if queries else 0)
+    done = queries.completed if queries else 0
+    if profile.sweep and (whole := len(steps_of(node))):
+        return f"{whole} of {plural(measurements, 'step')}"
+    several = f" of the first {'step' if profile.sweep else 'repeat'}" if measurements > 1 else ""
+    return f"{_count(done, planned)}{several}"
+
+
+def _count(done: int, planned: int) -> str:
+    """Return how many queries were completed; of how many, where that is known."""
+    return f"{done} of {plural(planned, 'query', 'queries')}" if planned else plural(done, "query", "queries")

@@ -73,6 +73,8 @@ def comparison_key(node: LoadedNode) -> dict[str, str]:
         # Nodes that were asked at other times waited in other queues.
         **({"arrivals": result.arrivals_sha256[:SHORT]} if result.arrivals_sha256 else {}),
         **_reuse(result),
+        # What a node has of a system's queries depends on the others.
+        **({"system": "cluster"} if settings.benchmark_system == "cluster" else {}),
     }
 
 
@@ -113,7 +115,9 @@ def group_nodes(counted: Iterable[LoadedNode]) -> tuple[Group, ...]:
     for node in sorted(counted, key=lambda node: natural(node.node)):
         members.setdefault(tuple(comparison_key(node).items()), []).append(node)
     keys = sorted(members)
-    differing = {name for key in keys for name, value in key if value != dict(keys[0])[name]}
+    # A run without queries has fewer of them.
+    facts = [dict(key) for key in keys]
+    differing = {name for one in facts for name in one | facts[0] if one.get(name) != facts[0].get(name)}
     return tuple(_group(dict(key), members[key], differing) for key in keys)
 
 
@@ -250,12 +254,12 @@ def cluster_verdict(
     """Return the verdict: enough nodes counted, all of them valid, all measured together, and like nodes agree.
 
     Enough is `min_nodes`, a number or a percentage of the nodes asked. `drift`: where nodes must not differ, in what
-    they do; None: they may. A `partial` run, one that was ended before its time, is never valid, however many nodes had
-    delivered by then.
+    they do; None: they may. A `partial` run, one that was ended before its time or goes on, is never valid, however
+    many nodes had delivered by then.
     """
     counted = [row for row in rows if row.counted]
     valid = [row for row in counted if row.verdict is not None and row.verdict.valid]
-    missing = [row.node for row in rows if not row.counted]
+    missing = [row.node for row in rows if not (row.counted or row.in_progress)]
     invalid = [row.node for row in counted if row.verdict is None or not row.verdict.valid]
     needed = needed_nodes(min_nodes, len(rows))
     checks = [
@@ -263,7 +267,7 @@ def cluster_verdict(
         _at_least("nodes valid", len(valid), max(needed, len(counted))),
     ]
     reasons = [partial] if partial else []
-    if len(counted) < needed:
+    if len(counted) < needed and (missing or not any(row.in_progress for row in rows)):
         reported = "All that were asked are counted"
         if missing:
             reported = f"{_share(missing, rows)} not counted: {some(missing)}"

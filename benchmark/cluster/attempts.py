@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
-from benchmark.records import Attempt, Code, Controller, RunRecord
+from benchmark.records import DRIVER, Attempt, Code, Controller, RunRecord
 from benchmark.rundir import ATTEMPT, NODES, ORDER, RUN_FILE, RunOrder, point_latest
 from benchmark.settings import ResolvedSettings
 
@@ -42,7 +42,9 @@ def open_attempt(
     try:
         for node in todo:
             _put_aside(run_dir / NODES / node, _attempt_of(run_dir / NODES / node, len(earlier)))
-        _put_aside(run_dir, len(earlier), keep=(RUN_FILE, NODES))
+        if run.system is not None:
+            _put_aside(run_dir / DRIVER, _attempt_of(run_dir / DRIVER, len(earlier)))
+        _put_aside(run_dir, len(earlier), keep=(RUN_FILE, NODES, DRIVER))
         write_record(run_dir / RUN_FILE, run.model_copy(update=changes))
         point_latest(run_dir.parent, run.run_id)
     except OSError as error:

@@ -8,6 +8,7 @@ from benchmark.fleet.rendezvous import measures, turns_s
 from benchmark.loadgen_options import EQUALLY, PLANNED, Options
 from benchmark.profiles import Profile
 from benchmark.settings import ResolvedSettings
+from benchmark.words import one_of
 
 # What LoadGen's own configuration asks of every MLPerf run as long as a profile does not say otherwise.
 LOADGEN_LEAST_MS = 600_000
@@ -27,7 +28,7 @@ def estimated_durations(nodes: Collection[ResolvedSettings]) -> list[str]:
     repeats = max((one.settings.benchmark_repeats for one in asked), default=1)
     if repeats > 1:
         found.append(
-            f"benchmark_repeats: after one load there are {repeats} measurements, {_each(asked)}. Each may take "
+            f"benchmark_repeats: the model is loaded once and measured {repeats} times, {_each(asked)}. Each may take "
             "benchmark_timeout_s."
         )
     return [*found, *dict.fromkeys(map(_of_sweep, (one.profile for one in asked if one.profile.sweep)))]
@@ -38,7 +39,7 @@ def _of_sweep(profile: Profile) -> str:
     steps = len(profile.sweep.steps) if profile.sweep else 0
     limit_ms = profile.scenario_options.get("max_duration_ms")
     each = f", each of up to {duration(limit_ms / 1000)} and what is then in flight" if limit_ms else ""
-    return f"{profile.name}: after one load up to {steps} steps{each}. The ladder may end before its last."
+    return f"{profile.name}: the model is loaded once and measured in up to {steps} steps{each}. It may take fewer."
 
 
 def measurement_s(asked: ResolvedSettings) -> float | None:
@@ -92,7 +93,9 @@ def _of_schedule(asked: ResolvedSettings) -> str | None:
     if rate is None:
         reported += " or more: how long is known, and shown, once it has begun"
     else:
-        reported += f" at {rate:g} queries/s, which benchmark_target_qps asks of a GPU"
+        reported += (
+            f" at {rate:g} queries/s, which benchmark_target_qps asks of a {one_of(asked.settings.benchmark_device)}"
+        )
     words = f"{profile.name}: {reported}."
     if sum(times.values()) > limit_s:
         words += (

@@ -25,8 +25,8 @@ BRIEF_S = 2.0
 # No run has more; a node may tell what it likes.
 MOST_STAGES = 50
 HEADER = ("NODE", "STAGE", "QUERIES", "QPS", "LEFT")
-# Widths of the columns beside the node's name and its stage.
-QUERIES, RATE, LEFT = 16, 10, 10
+# Widths of the columns beside the node's name and its stage: of the last three of the header.
+WIDTHS = (16, 10, 10)
 STAGES = (12, 28)
 
 
@@ -59,6 +59,8 @@ class Fleet:
         # In the order in which they were first seen, which is the order of the work.
         self._rank: dict[str, int] = {WAITING: 0}
         self._changed: dict[str, str] = {}
+        # The lines of the last call, and since when each has been as it is.
+        self._said: dict[str, float] = {}
 
     def put(self, node: str, state: str, now: float) -> None:
         """Take in what the controller knows of a node, which may be one more; it waits once a stage is over."""
@@ -108,10 +110,16 @@ class Fleet:
                 lines.append(f"{len(nodes)} nodes: {state} ({_some(nodes)})")
         return [clean(line) for line in lines]
 
-    def details(self) -> list[str]:
-        """Return what a few nodes are at within their stage, where that is known; of many it would be too much."""
+    def lines(self, now: float) -> list[str]:
+        """Return a line for all nodes, and what a few are at within their stage; of many it would be too much.
+
+        What is as it was in the last call says for how long.
+        """
         known = [node for node in self.nodes if self._seen[node].progress.detail and not self._rests(node)]
-        return [clean(f"{node}: {describe(self._seen[node].progress)}") for node in known[:EACH]]
+        details = [clean(f"{node}: {describe(self._seen[node].progress)}") for node in known[:EACH]]
+        found = [self.summary(now), *details]
+        self._said = {line: self._said.get(line, now) for line in found}
+        return [line if since == now else f"{line} (for {clock(now - since)})" for line, since in self._said.items()]
 
     def _rests(self, node: str) -> bool:
         return self._seen[node].progress.state in _AT_REST
@@ -145,13 +153,16 @@ class Fleet:
             slowest = sorted(nodes, key=lambda node: self._slowness(node, now))[: room - 1]
             nodes = sorted(slowest, key=natural)
         name = min(max(columns(clean(node)) for node in [HEADER[0], *self.nodes]), max(8, width // 4)) + 2
-        stage = min(max(STAGES[0], width - name - QUERIES - RATE - LEFT), STAGES[1])
+        stage = min(max(STAGES[0], width - name - sum(WIDTHS)), STAGES[1])
         lines = [self.summary(now)]
-        for cells in [HEADER, *(self._cells(node, now) for node in nodes)]:
+        rows = [self._cells(node, now) for node in nodes]
+        # A column that is empty for all has no head.
+        shown = [place for place in range(2, len(HEADER)) if any(cells[place] for cells in rows)]
+        for cells in [HEADER, *rows]:
             line = left(cut(clean(cells[0]), name - 2), name)
-            if any(cells[2:]):
+            if any(cells[place] for place in shown):
                 line += left(cut(clean(cells[1]), stage - 1), stage)
-                line += cells[2].rjust(QUERIES) + cells[3].rjust(RATE) + cells[4].rjust(LEFT)
+                line += "".join(cells[place].rjust(WIDTHS[place - 2]) for place in shown)
             else:
                 line += clean(cells[1])
             lines.append(line)

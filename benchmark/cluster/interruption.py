@@ -18,8 +18,11 @@ def keep_interruption(run_dir: Path, by: str) -> None:
     write_record(run_dir / INTERRUPTED, Interruption(at=at, by=by))
 
 
-def why_partial(run_dir: Path) -> str:
-    """Return, in a sentence, why the run was ended before its time; empty: it was not."""
+def why_partial(run_dir: Path, measured: bool) -> str:
+    """Return, in a sentence, why the run was ended before its time; empty: it was not.
+
+    `measured`: whether any node had measured something by then.
+    """
     if not (run_dir / INTERRUPTED).exists():
         return ""
     try:
@@ -27,4 +30,6 @@ def why_partial(run_dir: Path) -> str:
     except InputError as error:
         return f"Interrupted: {error}"
     how = "Ctrl-C" if reported.by == "SIGINT" else reported.by
+    if not measured:
+        return f"Interrupted by {how} before anything was measured."
     return f"Interrupted by {how}: the nodes were stopped, and what they had measured by then was fetched."

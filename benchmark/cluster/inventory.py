@@ -34,9 +34,19 @@ def no_node(groups: Mapping[str, Sequence[str]], sources: Sequence[str]) -> str:
             f"The group {GROUP} is empty, and {where} lists {some(hosts)}: put the nodes that are to measure under "
             f"{GROUP}, as in inventory/hosts.example.yml."
         )
+    own_file = str(CHECKOUT / "inventory/hosts.yml")
+    given = [source for source in sources if source not in (own_file, "inventory/hosts.yml")]
+    if not given:
+        return (
+            f"The group {GROUP} is empty: copy inventory/hosts.example.yml to inventory/hosts.yml and list your nodes "
+            "there, or give your inventory with -i."
+        )
+    absent = [source for source in given if "," not in source and not Path(source).exists()]
+    if absent:
+        return f"{', '.join(absent)}: there is no such inventory (-i), and so the group {GROUP} is empty."
     return (
-        f"The group {GROUP} is empty: copy inventory/hosts.example.yml to inventory/hosts.yml and list your nodes "
-        "there, or give your inventory with -i."
+        f"The group {GROUP} is empty: {', '.join(given)} lists no hosts. List your nodes there under {GROUP}, as in "
+        "inventory/hosts.example.yml."
     )
 
 
@@ -84,6 +94,12 @@ def asked_results(sources: Sequence[str] = ()) -> tuple[Path, str]:
         return Path(DEFAULT).absolute(), "there is no Ansible here to ask an inventory with"
     used = list(sources or constants.DEFAULT_HOST_LIST)
     named = ", ".join(used)
+    # Ansible would warn of what is not there; before the first inventory is written there are runs all the same (make
+    # demo).
+    if not any("," in source or Path(source).exists() for source in used):
+        if sources:
+            raise InputError(f"{named}: there is no such inventory.")
+        return CHECKOUT / DEFAULT, f"the default; there is no {named} yet"
     try:
         values = _values(used)
     except AnsibleError as error:

@@ -32,7 +32,7 @@ class Outcome:
         if self.result is None or self.broke:
             return "REFUSED" if self.refused else "BROKEN"
         if self.result.partial:
-            return "PARTIAL"
+            return "IN PROGRESS" if self.result.in_progress else "PARTIAL"
         return "VALID" if self.result.verdict.valid else "INVALID"
 
     def exit_code(self, policy: Policy) -> int:

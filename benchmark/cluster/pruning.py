@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from benchmark.cluster.baseline import read_baselines
-from benchmark.cluster.resume import leader_of
+from benchmark.cluster.leader import leader_of
 from benchmark.cluster.stored.find import find_run
 from benchmark.errors import InputError
 from benchmark.files import MAX_RESULT_BYTES, read_text

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmark import __version__
+from benchmark.cluster.leader import leader_of
 from benchmark.cluster.names import natural, some
+from benchmark.cluster.one_system import run_of_driver
 from benchmark.cluster.results.differences import differences
 from benchmark.errors import InputError
-from benchmark.records import Controller, RunRecord
+from benchmark.records import DRIVER, RunRecord, System
 from benchmark.resolve import resolve, resolve_nodes
 from benchmark.rundir import PROGRAM
 from benchmark.settings import RUN_WIDE, ResolvedSettings, check_settings
@@ -40,24 +40,6 @@ def require_ended(run: RunRecord) -> None:
             f"benchmark_resume: the run {run.run_id} still goes on, under process {leader.pid} on this machine. Wait "
             "for its end, or end that process."
         )
-
-
-def leader_of(run: RunRecord) -> Controller | None:
-    """Return the process that leads the last attempt, where it is still there, on this machine, and is not this one."""
-    leader = run.attempts[-1].controller if run.attempts else None
-    there = leader is not None and leader.pid != os.getpid() and controller(leader.pid) == leader
-    return leader if there else None
-
-
-def controller(pid: int) -> Controller | None:
-    """Return that process of this machine, as run.json keeps it; None where there is none, or no /proc."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    # After the program's name, which is in parentheses: the third field, and the 22nd is the time of the start.
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else Controller(host=socket.gethostname(), pid=pid, started=int(fields[19]))
 
 
 def settings_to_resume(run: RunRecord, given: Given, on_command_line: Collection[str]) -> dict[str, ResolvedSettings]:
@@ -100,10 +82,11 @@ def settings_to_resume(run: RunRecord, given: Given, on_command_line: Collection
 def left_out(run: RunRecord, play: Iterable[str], named: bool) -> tuple[str, ...]:
     """Return the nodes of the play that stay out of the run, as it was opened without them by --limit.
 
-    None, where the nodes of the play are `named` now. A run of an earlier version tells it by its command.
+    None, where the nodes of the play are `named` now.
     """
-    limited = run.limited if run.limited is not None else "--limit" in run.command.split()
-    return () if named or not limited else tuple(sorted((node for node in play if node not in run.nodes), key=natural))
+    return (
+        () if named or not run.limited else tuple(sorted((node for node in play if node not in run.nodes), key=natural))
+    )
 
 
 def remaining(run_dir: Path, run: RunRecord, play: Iterable[str], inventory: Collection[str]) -> Remaining:
@@ -112,6 +95,8 @@ def remaining(run_dir: Path, run: RunRecord, play: Iterable[str], inventory: Col
     from benchmark.cluster.results.load import load_node
 
     nodes = sorted(play, key=natural)
+    if run.system is not None:
+        return _remaining_of_system(run_dir, run, run.system, nodes)
     done = [node for node in nodes if node in run.nodes and load_node(run_dir, run, node).counted]
     new = [node for node in nodes if node not in run.nodes]
     gone = [node for node in run.nodes if node not in inventory]
@@ -125,6 +110,19 @@ def remaining(run_dir: Path, run: RunRecord, play: Iterable[str], inventory: Col
     if later:
         notes.append(f"Without a complete result, and not in this play (--limit): {_names(later)}.")
     return Remaining(tuple(node for node in nodes if node not in set(done)), tuple(done), tuple(notes))
+
+
+def _remaining_of_system(run_dir: Path, run: RunRecord, system: System, nodes: Collection[str]) -> Remaining:
+    """Return all nodes or none: they are one system, which has been measured or not."""
+    from benchmark.cluster.results.load import load_node
+
+    if set(nodes) != set(run.nodes):
+        raise InputError(
+            f"benchmark_resume: the run {run.run_id} is of one system, the nodes {_names(run.nodes)}: resume it with "
+            "these and no others."
+        )
+    driver = load_node(run_dir, run_of_driver(run, system), DRIVER, None, run_dir / DRIVER)
+    return Remaining((), tuple(nodes), ()) if driver.counted else Remaining(tuple(nodes), (), ())
 
 
 def _changes(stored: ResolvedSettings, now: Mapping[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ from benchmark.records import (
     SlowNode,
 )
 from benchmark.records.run_verdict import MOST_CHARACTERS, MOST_LINES, MOST_NODES, ProbeFigure
+from benchmark.words import brief
 
 VERDICT_FILE = "verdict.json"
 
@@ -32,7 +33,7 @@ def run_verdict(outcome: Outcome, run_dir: Path | None, report: str) -> RunVerdi
     """Return how a run ended; `report` is the page's name in its directory."""
     run, result = outcome.run, outcome.result
     counted = [row.node for row in result.nodes if row.counted] if result else []
-    failed = [row for row in result.nodes if not row.counted] if result else []
+    failed = [row for row in result.nodes if not (row.counted or row.in_progress)] if result else []
     path = run_dir / report if run_dir else None
     return RunVerdict.model_validate(
         {
@@ -147,5 +148,4 @@ def _slow(result: ClusterResult) -> Iterator[SlowNode]:
 
 
 def _brief(text: str) -> str:
-    words = " ".join(text.split())
-    return words if len(words) <= MOST_CHARACTERS else f"{words[: MOST_CHARACTERS - 4]} ..."
+    return brief(text, MOST_CHARACTERS)

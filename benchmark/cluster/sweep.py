@@ -6,7 +6,7 @@ One step stands for the run wherever a single figure is asked for, as one repeat
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from benchmark.goodput import together
 from benchmark.ladder import Step
 from benchmark.metrics import per_joule, pooled_distribution
 from benchmark.records import Cost, Curve, CurvePoint, Curves, Distribution, Group, RunRecord
+from benchmark.records.sweep import Place
 from benchmark.verdict import value_of
+from benchmark.words import one_of
 
 _POOLED = ("latency_ms", "ttft_ms", "tpot_ms")
 
@@ -136,7 +138,18 @@ def curves_of(nodes: Sequence[LoadedNode], groups: Sequence[Group]) -> Curves | 
         if (sweep := swept(node)) is not None:
             found.append(_curve(_Of(name, "node", group_of.get(name)), sweep, [node]))
     sweep = next(sweep for node in by_name.values() if (sweep := swept(node)))
-    return Curves(by="concurrency" if sweep.concurrency else "rate", chosen=chosen, curves=tuple(found))
+    return Curves(
+        by="concurrency" if sweep.concurrency else "rate",
+        per=place_of(by_name.values()),
+        chosen=chosen,
+        curves=tuple(found),
+    )
+
+
+def place_of(nodes: Iterable[LoadedNode]) -> Place:
+    """Return what the figures of one engine are called by: its GPU, or the replica where no node has one."""
+    known = [one for node in nodes for one in (node.result, *(step.result for step in node.earlier)) if one]
+    return one_of("cuda" if any(one.resolved.settings.benchmark_device == "cuda" for one in known) else "cpu")
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from benchmark.cluster.baseline import against_baseline
 from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.playbook import CHECKOUT, PLAYBOOK, Played, play
 from benchmark.cluster.render import reports
-from benchmark.commands.aggregate import SUMMARY_FILE
 from benchmark.errors import InputError
+from benchmark.rundir import SUMMARY_FILE
 
 # What ansible-playbook ends with where it refuses what it was given: an error, a failed task, a parser's or an
 # option's error. With anything else (a signal, a bug, no such program) something broke.
@@ -93,5 +93,5 @@ def outcome_of(played: Played) -> Outcome:
         stopped = []  # the summary says it
     elif played.code != 0 and delivered:
         stopped += [f"{ended}, though every node delivered and the verdict is valid.", *played.reported]
-    changed = against_baseline(played.run_dir, gathered.nodes)
+    changed = against_baseline(played.run_dir, gathered.compared)
     return Outcome(run, result, "\n".join(stopped), against_baseline=changed)

@@ -37,9 +37,10 @@ def main(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.floor < 100:
         raise InputError("--floor is a percentage from 0 to below 100.")
     run_dir, node = where.run_or_node(arguments, arguments.runs[-1])
-    after, own = load_side(run_dir, node), tuple[str, ...]()
+    after, own, same = load_side(run_dir, node), tuple[str, ...](), False
     if len(arguments.runs) == 2:
-        before = load_side(*where.run_or_node(arguments, arguments.runs[0]))
+        first = where.run_or_node(arguments, arguments.runs[0])
+        before, same = load_side(*first), (first[0].resolve(), first[1]) == (run_dir.resolve(), node)
     else:
         baseline = baseline_of(run_dir.parent, after, arguments.baseline)
         if baseline is None:
@@ -48,7 +49,7 @@ def main(arguments: argparse.Namespace) -> int:
                 "with python3 -m benchmark baseline set <run id>, or name two runs."
             )
         before, own = baseline, own_baseline(run_dir.parent, after, arguments.baseline)
-    comparison = compare(before, after, arguments.floor / 100).model_copy(update={"own_baseline": own})
+    comparison = compare(before, after, arguments.floor / 100).model_copy(update={"own_baseline": own, "same": same})
     if arguments.json:
         print(comparison.model_dump_json(indent=2))
     else:

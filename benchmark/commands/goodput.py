@@ -85,24 +85,31 @@ def _lines(gathered: Gathered) -> list[str]:
     for group in result.groups:
         members = [row for row in result.nodes if row.node in group.nodes]
         lines += ["", wrap(group.label), ""]
+        users = serves(group, members, result.sweep)
+        best = {row.node: _best(row.goodput, _curve(result.sweep, "node", row.node)) for row in members if row.goodput}
+        beneath = bool(users) and all(one.served for one in best.values())
+        beneath = beneath or len(members) == 1
         for row in members:
             words = "undefined: when their tokens came was not seen for all answers, or there were no queries"
             if row.goodput:
-                curve = _curve(result.sweep, "node", row.node)
-                best = (highest_served(curve) if curve else None) or row.goodput
-                # Of one node the sentence stands beneath, as that of its group.
-                own = f"\n{sentence(best, row.node)}" if len(members) > 1 else ""
-                words = _words(row.goodput, result.sweep, curve) + own
+                words = _words(row.goodput, result.sweep, _curve(result.sweep, "node", row.node))
+                own = sentence(best[row.node], row.node)
+                # What is said of all of them together, or of this one for them, stands beneath.
+                words += "" if beneath or own in users else f"\n{own}"
             lines.append(entry(row.node, words))
         if group.goodput:
             together = _words(group.goodput, result.sweep, _curve(result.sweep, "group", group.label[:200]))
             total = [entry("Together", together)] if len(members) > 1 else []
-            lines += ["", *total, entry("Users", serves(group, members, result.sweep))]
+            lines += ["", *total, entry("Users", users)]
     return lines
 
 
 def _curve(sweep: Curves | None, kind: str, of: str) -> Curve | None:
     return next((one for one in sweep.curves if (one.kind, one.of) == (kind, of)), None) if sweep else None
+
+
+def _best(one: Goodput, curve: Curve | None) -> Goodput:
+    return (highest_served(curve) if curve else None) or one
 
 
 def _words(one: Goodput, sweep: Curves | None, curve: Curve | None) -> str:

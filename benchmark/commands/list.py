@@ -6,12 +6,12 @@ import argparse
 
 from benchmark.cluster.overview.listing import Wanted, list_runs
 from benchmark.cluster.overview.show import render_list
-from benchmark.cluster.stored.states import INVALID, PARTIAL, UNFINISHED, VALID
+from benchmark.cluster.stored.states import IN_PROGRESS, INVALID, PARTIAL, UNFINISHED, VALID
 from benchmark.commands import where
 from benchmark.errors import EXIT_VALID, InputError
 
 # A word of a command line has no space.
-VERDICTS = {state.replace(" ", "-"): state for state in (VALID, INVALID, PARTIAL, UNFINISHED)}
+VERDICTS = {state.replace(" ", "-"): state for state in (VALID, INVALID, PARTIAL, IN_PROGRESS, UNFINISHED)}
 LIMIT = 20
 
 

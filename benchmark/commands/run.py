@@ -17,8 +17,9 @@ from benchmark.code import PACKAGE, SHORT, code_of, installed_sha256
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError, RunError, SetupError
 from benchmark.files import read_record
 from benchmark.node.environments import find_environment, hold_environments
-from benchmark.node.run import RunRequest, run
+from benchmark.node.request import RunRequest
 from benchmark.node.serving.masking import MaskedStream
+from benchmark.node.system import run
 from benchmark.provisioned import ENGINES
 from benchmark.records import Code, NodeResult, Owner
 from benchmark.repeats import own_choice, repeat_of
@@ -83,7 +84,7 @@ def main(arguments: argparse.Namespace) -> int:
     if request.text:
         print(render_node(result))
         print(f"Files: {request.directory}", file=sys.stderr)
-    return _exit_code(result)
+    return _exit_code(request, result)
 
 
 def _read_secrets(source: str) -> Secrets:
@@ -119,7 +120,10 @@ def _masked_output(secrets: Secrets) -> Iterator[None]:
         yield
 
 
-def _exit_code(result: NodeResult) -> int:
+def _exit_code(request: RunRequest, result: NodeResult) -> int:
+    if result.status == "complete" and request.serves is not None:
+        # What it served is the driver's to judge.
+        return EXIT_VALID
     if result.status != "complete" or result.verdict is None:
         raise RunError(result.error or "The run did not complete.")
     verdict = repeat_of(result, own_choice(result)).verdict
@@ -140,9 +144,13 @@ def _from_order(path: Path, starting_lock: int | None) -> RunRequest:
         starting_lock,
         text=False,
         code=order.code,
-        owner=order.owner.words if order.owner else "",
+        # A driver computes nothing that a machine could be too busy for with its own servers.
+        owner=order.owner.words if order.owner and not order.drives else "",
         first_step=order.first_step,
         burst_qps=order.burst_qps,
+        serves=order.serves,
+        drives=order.drives,
+        limit_s=order.limit_s,
         engine_dir=_engine_dir(order),
     )
 

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from benchmark.cluster.drift import drift_reason
 from benchmark.errors import InputError
@@ -63,6 +64,9 @@ class Outcome:
 
 class Measurement:
     """The runs of all nodes that are to measure. `interruption`: how a sentence begins that says what stopped them."""
+
+    stopped: ClassVar[str] = "It was stopped; the others went on."
+    """What follows the reason why a node was excluded."""
 
     def __init__(
         self,
@@ -269,10 +273,7 @@ class Measurement:
     async def _until_ready(self, run: RemoteRun, repeat: int) -> str:
         """Return what the node says it is."""
         settings = run.node.order.resolved.settings
-        if repeat == 1:
-            limit, since_ns = "benchmark_sync_timeout_s", run.started_unix_ns
-        else:
-            limit, since_ns = "benchmark_timeout_s", self._agreed[repeat - 1].start_unix_ns
+        limit, since_ns = self._waits_since(run, repeat)
         limit_s = int(getattr(settings, limit))
         deadline = time.monotonic() + limit_s - (time.time_ns() - since_ns) / 1e9
         asking = asyncio.ensure_future(run.until_ready(repeat, deadline))
@@ -286,6 +287,12 @@ class Measurement:
             if run.lost:
                 raise Excluded(f"{reason}, and the SSH connection is lost: {run.lost}.") from None
             raise Excluded(f"{reason}: it was still {run.doing}.") from None
+
+    def _waits_since(self, run: RemoteRun, repeat: int) -> tuple[str, int]:
+        """Return which setting limits how long a node takes to be ready for a repeat, and since when."""
+        if repeat == 1:
+            return "benchmark_sync_timeout_s", run.started_unix_ns
+        return "benchmark_timeout_s", self._agreed[repeat - 1].start_unix_ns
 
     async def _while_within_reach(self, run: RemoteRun, asking: asyncio.Future[str]) -> None:
         """Return once the node has answered; raise Excluded where others are ready and it cannot be reached for long.
@@ -416,7 +423,7 @@ class Measurement:
             )
         except NodeError as error:
             return str(error)
-        return f"{reason} It was stopped; the others went on." if stopped else reason
+        return f"{reason} {self.stopped}" if stopped else reason
 
     async def _stop_interrupted(self, run: RemoteRun) -> str:
         try:

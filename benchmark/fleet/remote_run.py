@@ -77,6 +77,8 @@ class Node:
     def claims(self) -> str:
         """How its run wants the machine, as far as is known here: see await_machine.sh."""
         settings = self.order.resolved.settings
+        if self.order.drives:
+            return "none"
         if settings.benchmark_shared_machine:
             return "shared"
         return "gpus" if self.chosen and settings.benchmark_device == "cuda" else "alone"
@@ -120,18 +122,21 @@ class RemoteRun:
 
     # What `measure` asks, in this order.
 
-    async def adopt(self) -> bool:
-        """Return whether what is on the node is this run's, complete or measuring; keep and remove what is neither."""
+    async def adopt(self, keep: bool = True) -> bool:
+        """Return whether what is on the node is this run's, complete or measuring; keep and remove what is neither.
+
+        Not to `keep`: a run that goes on is ended, and what it left put aside too.
+        """
         state, _, number = (await self._ask("earlier", ANSWER_S, tries=1))[1].strip().partition(" ")
         if state == "nothing":
             return False
         if state == FOREIGN:
             raise NodeError(self._foreign(number))
-        if state in (*COMPLETED, "running"):
+        if keep and state in (*COMPLETED, "running"):
             now = "still measures" if state == "running" else "completed here"
             self._say(f"an earlier attempt {now}: not run again")
             return True
-        if state == "waits":
+        if state in ("waits", "running"):
             self._say("an earlier attempt waits for a start that never comes: stopping it")
             await self._ask("stop", STOP_S)
         known = number.isdecimal() and len(number) < 6
@@ -158,6 +163,14 @@ class RemoteRun:
         ready = of_repeat(READY, repeat)
         lock = f"{ready}.lock" if repeat > 1 else "starting.lock"
         return (await self._ask(f"wait {ready} {lock}", deadline - time.monotonic()))[1]
+
+    async def until_there(self, name: str, lock: str, within_s: float) -> str:
+        """Return what the run writes into that file, before which it releases the lock. Raises TimeoutError, Ended."""
+        return (await self._ask(f"wait {name} {lock}", within_s))[1]
+
+    async def put(self, name: str, word: str, within_s: float = ANSWER_S) -> None:
+        """Put a word where the run waits for it. Raises TimeoutError, Ended, Excluded."""
+        await self._put(f"{name} {word}", within_s)
 
     async def read_clock(self, trips: int = TRIPS) -> list[RoundTrip]:
         """Return so many round trips to the node's clock; of what is no time in nanoseconds there is none."""

@@ -180,6 +180,10 @@ class Engine(ABC):
         What is raised fails the query; EngineBroken ends the run. An engine that breaks fails the queries in flight.
         """
 
+    def server_of(self, query: Query) -> int | None:
+        """Return which of several servers was asked, once, when the query has ended; None: there are not several."""
+        return None
+
     def begin_window(self) -> None:  # noqa: B027 # most engines serve nobody
         """Note where the servers' counters stand; called before a measurement begins, with no query in flight."""
 
@@ -253,8 +257,9 @@ class Conditions:
     """What one query alone takes, as the warm-up saw it; None: not known."""
     mlperf_round: str = DEFAULT_ROUND
     """Whose seeds LoadGen takes."""
-    begins: Callable[[float], None] = field(default=lambda least_s: None, compare=False)
-    """Told before the first query, for those who watch: how long the run takes at least, in seconds."""
+    begins: Callable[..., None] = field(default=lambda *_: None, compare=False)
+    """Called before the first query, for those who watch, with what is known of the run: how long it takes at least, in
+    seconds; how many queries it has (0: not known); how long it takes at most (infinite: not known)."""
     replicas: int = 1
     """GPUs (or, on the CPU, processes) that answer."""
     concurrency: int | None = None

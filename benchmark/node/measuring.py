@@ -115,7 +115,7 @@ class Pass:
             self.watch.start(began_ns)
             self.recorder = Recorder(bench.engine, writer, began_ns, bench.tell)
             try:
-                bench.progress.begin(least_s=0)
+                bench.progress.begin()
                 conditions = bench.conditions(self.target_qps, prefix=self.prefix, load=self.load)
                 outcome = bench.scenario.run(bench.workload, self.recorder, conditions)
             finally:

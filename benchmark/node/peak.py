@@ -122,9 +122,7 @@ class PeakFinder:
         recorder = Recorder(self.bench.engine, None, now_ns(), lambda sample, done: None)
         try:
             # A probe is short: how far the run is, is told of the run.
-            conditions = replace(
-                self.bench.conditions(rate, purpose, prefix or f"{purpose}_"), begins=lambda least_s: None
-            )
+            conditions = replace(self.bench.conditions(rate, purpose, prefix or f"{purpose}_"), begins=lambda *_: None)
             outcome = self.bench.scenario.run(self.bench.workload, recorder, conditions)
         finally:
             recorder.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -22,21 +23,26 @@ class ProgressWriter:
         self._terminal = sys.stderr.isatty()
         self._state = ""
         self._total = 0
-        self._least_s = 0.0
+        self._least_s, self._most_s = 0.0, math.inf
         self._began = time.monotonic()
         self._written = 0.0
 
     def stage(self, state: str, total: int = 0) -> None:
         """Begin a stage of `total` queries, or of none that could be counted."""
         self._end_line()
-        self._state, self._total, self._least_s, self._began = state, total, 0.0, time.monotonic()
+        self._state, self._total, self._began = state, total, time.monotonic()
+        self._least_s, self._most_s = 0.0, math.inf
         self._write(0, time.monotonic())
         if not self._terminal:
             print(f"{time.strftime('%H:%M:%S')} {self._node}: {state}", file=sys.stderr, flush=True)
 
-    def begin(self, least_s: float) -> None:
-        """Report that the stage's queries begin now, and how long they take at least, in seconds (0: nobody knows)."""
-        self._least_s, self._began = least_s, time.monotonic()
+    def begin(self, least_s: float = 0.0, queries: int = 0, most_s: float = math.inf) -> None:
+        """Report that the stage's queries begin now, and what is known of them.
+
+        How long they take at least and at most, in seconds, and how many there are (0: as many as `stage` said).
+        """
+        self._least_s, self._most_s, self._began = least_s, most_s, time.monotonic()
+        self._total = queries or self._total
         # Not written: nothing that touches the disk comes between an agreed start and the first query.
 
     def advance(self, done: int, latency_ms: float | None = None) -> None:
@@ -58,7 +64,7 @@ class ProgressWriter:
             total=self._total,
             qps=done / elapsed if done and elapsed > 0 else None,
             latency_ms=latency_ms,
-            left_s=time_left_s(done, self._total, elapsed, self._least_s),
+            left_s=time_left_s(done, self._total, elapsed, self._least_s, self._most_s),
         )
         beside = self._path.with_suffix(".tmp")
         try:

@@ -28,22 +28,23 @@ class Engine(endpoint.Engine):
         self.declared, self.name, self.called = declared, declared.name, declared.title
 
     def load(self) -> EngineInfo:
-        """Start the server on a free port of loopback and wait until it serves the model.
+        """Start the server, on a free port of loopback unless others are served, and wait until it serves the model.
 
         Raises InputError for options that do not exist and prompts that are too long, SetupError where the environment
         or the model is not there, GPUs are too few, or the server does not start.
         """
         options = self.declared.check_options(self.options)
         self._gpus = self._used(options.tensor_parallel_size)
-        port = free_port()
-        start = command(self.declared, self.settings, options, port, self._gpus // options.tensor_parallel_size)
+        # Where the node serves others, the run says where.
+        url = next(iter(self.settings.benchmark_endpoint_urls), f"http://{HOST}:{free_port()}")
+        start = command(self.declared, self.settings, options, url, self._gpus // options.tensor_parallel_size)
         most = most_tokens(self.declared, options, find_snapshot(self.settings))
         require_room(most, self.demands, self.generation.max_new_tokens, "max_model_len is")
         # Whoever looks into the log while it starts, or after it did not, finds what was asked there too.
         print(f"Starting {self.called}: {start}", flush=True)
         self.settings = self.settings.model_copy(
             update={
-                "benchmark_endpoint_urls": [f"http://{HOST}:{port}"],
+                "benchmark_endpoint_urls": [url],
                 "benchmark_endpoint_start": start,
                 "benchmark_endpoint_model": self.settings.benchmark_model,
             }

@@ -139,6 +139,7 @@ class Recorder:
             usage_tokens=None if answer is None else answer.usage_tokens,
             asked_tokens=query.prompt.output_tokens,
             cached_tokens=None if answer is None else answer.cached_tokens,
+            server=self._engine.server_of(query),
             token_ids=() if answer is None else answer.token_ids,
             error=error,
         )

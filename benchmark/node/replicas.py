@@ -19,7 +19,7 @@ from benchmark.errors import InputError, SetupError
 from benchmark.node.interfaces import Engine, EngineBroken, Listener, Query
 from benchmark.node.registry import plain_engine
 from benchmark.node.replica_process import Ask, Assignment, Broken, Ended, FirstToken, Loaded, NotLoaded, serve
-from benchmark.node.watch.oom import oom_kills
+from benchmark.node.watch.oom import OomWatch
 from benchmark.node.watch.present_gpus import left_out, visible
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo
@@ -73,7 +73,7 @@ class _Replica:
         self.lost: str | None = None
         """Why it answers no more."""
         self.sending = threading.Lock()
-        self.oom_kills = oom_kills()
+        self.oom = OomWatch()
 
     def __str__(self) -> str:
         return f"Replica {self.number} (pid {self.process.pid}, {self.place})"
@@ -85,15 +85,9 @@ class _Replica:
         if code is None:
             return f"{self} closed its pipe."
         if code < 0:
-            killer = self._killer() if -code == signal.SIGKILL else ""
+            killer = self.oom.killer() if -code == signal.SIGKILL else ""
             return f"{self} was killed by {signal.Signals(-code).name}{killer}."
         return f"{self} ended with exit code {code}."
-
-    def _killer(self) -> str:
-        kills = oom_kills()
-        if kills is None or self.oom_kills is None:
-            return "; the kernel does that when memory runs out"
-        return ", the kernel's OOM killer: memory ran out" if kills > self.oom_kills else ", and not by the OOM killer"
 
 
 class Replicated(Engine):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from benchmark.rundir import BELL, GO, OVER, READY, TURN, TURN_OVER, of_repeat
 
 # How often the node looks for the word to start, should nobody ring; and where a file system has no named pipes.
 LOOK_S, DEAF_LOOK_S = 5.0, 0.1
+# And how often what it waits beside is looked at.
+CHECK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def wait_for_turn(directory: Path, wait_s: float, environment: Environment | Non
     """
     write_atomic(directory / READY, environment.model_dump_json() if environment else "")
     starting.release()
-    _wait_for(directory / TURN, wait_s)
+    wait_for_word(directory / TURN, wait_s)
 
 
 def end_turn(directory: Path, turn: Lock) -> None:
@@ -62,7 +65,8 @@ def wait_for_start(
     write_atomic(directory / of_repeat(READY, repeat), environment.model_dump_json() if environment else "")
     starting.release()
     go = directory / of_repeat(GO, repeat)
-    _wait_for(go, wait_s, "Nothing was measured." if repeat == 1 else "What was measured before is kept.")
+    left = "Nothing was measured." if repeat == 1 else "What was measured before is kept."
+    wait_for_word(go, wait_s, left=left)
     unix_ns = int(go.read_text(encoding="utf-8"))
     # Converted once: a wall clock that is set while the node waits moves nothing.
     return Start(unix_ns, now_ns() + unix_ns - time.time_ns())
@@ -83,8 +87,14 @@ def sleep_until(at_ns: int) -> None:
         time.sleep(left_ns / 1e9)
 
 
-def _wait_for(word: Path, wait_s: float, left: str = "Nothing was measured.") -> None:
-    """Wait asleep: hundreds of nodes that share a machine, each looking ten times a second, would keep it busy."""
+def wait_for_word(
+    word: Path, wait_s: float, check: Callable[[], None] | None = None, left: str = "Nothing was measured."
+) -> None:
+    """Return once the controller has put that word; `check` is called every second and raises what ends the wait.
+
+    Raises RunError after `wait_s` seconds. It waits asleep: hundreds of nodes that share a machine, each looking ten
+    times a second, would keep it busy.
+    """
     deadline_ns = now_ns() + int(wait_s * 1e9)
     bell = word.with_name(BELL)
     with ExitStack() as stack:
@@ -100,6 +110,8 @@ def _wait_for(word: Path, wait_s: float, left: str = "Nothing was measured.") ->
                 raise RunError(
                     f"Ready, but nobody said within {wait_s:g} s when to start: did the controller go away? {left}"
                 )
-            look_s = LOOK_S if pipes else DEAF_LOOK_S
+            look_s = (CHECK_S if check else LOOK_S) if pipes else DEAF_LOOK_S
+            if check:
+                check()
             if select.select(pipes, [], [], min(look_s, max(0.0, (deadline_ns - now_ns()) / 1e9)))[0]:
                 os.read(pipes[0], select.PIPE_BUF)

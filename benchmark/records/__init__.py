@@ -39,6 +39,7 @@ from benchmark.records.node import (
     Probe,
     Repeat,
     Rouge,
+    ServedWindow,
     Solo,
     Window,
 )
@@ -64,10 +65,12 @@ from benchmark.records.sample import (
 )
 from benchmark.records.serving import PrefixCache, Serving
 from benchmark.records.sweep import Crossing, Curve, CurvePoint, Curves, Load
+from benchmark.records.system import DRIVER, ServedShare, Server, ServerPlace, System, SystemResult
 from benchmark.records.telemetry import CpuTime, Energy, GpuTelemetry, GpuTick, Telemetry, Tick
 from benchmark.records.verdict import Check, Verdict
 
 __all__ = [
+    "DRIVER",
     "MAX_UNSEEN",
     "SCHEMA_VERSION",
     "TOKENS_PER_PIECE",
@@ -149,6 +152,10 @@ __all__ = [
     "RunRecord",
     "RunVerdict",
     "Sample",
+    "ServedShare",
+    "ServedWindow",
+    "Server",
+    "ServerPlace",
     "Serving",
     "Shift",
     "Slo",
@@ -158,6 +165,8 @@ __all__ = [
     "Spread",
     "Stage",
     "Status",
+    "System",
+    "SystemResult",
     "Telemetry",
     "Text",
     "Tick",

@@ -15,6 +15,7 @@ from benchmark.records.probes import HardwareProbes
 from benchmark.records.sample import Distribution, Metrics, QueryCounts
 from benchmark.records.serving import PrefixCache
 from benchmark.records.sweep import Curves, Load
+from benchmark.records.system import ServedShare, SystemResult
 from benchmark.records.telemetry import Energy
 from benchmark.records.verdict import Verdict
 
@@ -66,7 +67,7 @@ class NodeRow(Record):
     """One node in the cluster summary. Values are absent where the node has none."""
 
     node: Name
-    status: Literal["complete", "interrupted", "failed", "missing", "refused"]
+    status: Literal["complete", "interrupted", "failed", "missing", "refused", "in progress"]
     counted: bool = Field(description="whether its numbers are part of the totals")
     attempt: Count | None = Field(None, description="the attempt that measured it; absent: none did")
     reason: Text = Field("", description="why it failed or is invalid; empty for a valid node")
@@ -92,6 +93,12 @@ class NodeRow(Record):
     verdict: Verdict | None = None
     solo: tuple[SoloChange, ...] = Field((), description="where it was measured alone too")
     spread: tuple[Spread, ...] = Field((), description="where there are several repeats")
+    served: ServedShare | None = Field(None, description="of the system's queries; absent: it is a system by itself")
+
+    @property
+    def in_progress(self) -> bool:
+        """Whether nothing can be said of it yet."""
+        return self.status == "in progress"
 
 
 class Group(Record):
@@ -221,6 +228,12 @@ class ClusterResult(Record):
     agreements: tuple[Agreement, ...] = ()
     drift: tuple[Drift, ...] = ()
     findings: tuple[Finding, ...] = Field((), description="slow nodes, the worst first")
-    partial: Text = Field("", description="why the run was ended before its time; empty: it was not")
+    partial: Text = Field(
+        "", description="why not all was measured: it was ended before its time, or goes on; empty: neither"
+    )
+    in_progress: bool = Field(False, description="whether the run still went on when this was made")
     problems: tuple[Text, ...] = Field((), description="files that were refused, by name")
+    system: SystemResult | None = Field(
+        None, description="where all nodes are one system: nothing is a sum; absent: each is one by itself"
+    )
     verdict: Verdict

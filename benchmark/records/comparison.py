@@ -8,6 +8,7 @@ from pydantic import Field
 
 from benchmark import DISCLAIMER
 from benchmark.records.base import SCHEMA_VERSION, Count, Name, Record, Text
+from benchmark.records.sweep import Place
 
 Outcome = Literal["no difference", "within noise", "better", "worse", "not judged"]
 
@@ -47,7 +48,8 @@ class CurveChange(Record):
     """What a sweep gave in both where a user gets as many tokens/s: on the straight lines between its steps."""
 
     tokens_per_s_per_user: float
-    before: float = Field(description="output tokens/s of a GPU")
+    per: Place = "GPU"
+    before: float = Field(description="output tokens/s of a GPU, or of a replica")
     after: float
     change: float = Field(description="after / before - 1")
     low: float | None = Field(None, description="where the change lies at least, at 99 % confidence")
@@ -82,6 +84,7 @@ class Comparison(Record):
     groups: tuple[GroupChange, ...]
     apart: tuple[Text, ...] = Field((), description="groups with equal settings on other hardware: shown, not compared")
     refused: tuple[Text, ...] = Field((), description="groups that differ in settings, and in which")
+    same: bool = Field(False, description="whether before and after are one run: that they are equal says nothing")
     own_baseline: tuple[Text, ...] = Field(
         (), description="groups of which the run after is the baseline itself: that they are equal says nothing"
     )

@@ -58,7 +58,9 @@ class RunOfNode(Record):
     run_id: Name
     created_at: Name = Field(description="UTC, ISO 8601")
     profile: Name
-    state: Name = Field(description="valid, invalid; interrupted, failed, missing, refused; partial; no summary")
+    state: Name = Field(
+        description="valid, invalid; interrupted, failed, missing, refused; partial; in progress; no summary"
+    )
     stage: Text = Field("", description="in which stage it failed or was interrupted; empty: it did not, or not known")
     reason: Text = Field("", description="why, where it is not valid")
 
@@ -70,7 +72,8 @@ class NodeRuns(Record):
     count: Count = Field(description="all stored runs that asked the node")
     newest: tuple[RunOfNode, ...] = Field(description="the newest ten of them, oldest first")
     failed: Count = Field(
-        description="those of the newest without a complete result, partial runs and runs without a summary aside"
+        description="those of the newest without a complete result; partial runs, and runs in progress or without a "
+        "summary, aside"
     )
     failed_in: dict[Text, Count] = Field(default_factory=dict, description="stage -> how many of them, where known")
 

@@ -168,6 +168,13 @@ class Repeat(Record):
     verdict: Verdict | None = Field(None, description="absent while the run goes on")
 
 
+class ServedWindow(Record):
+    """One measurement that a node only served in."""
+
+    window: Window = Field(description="the driver's, by this node's clock")
+    telemetry: Telemetry | None = None
+
+
 class NodeResult(Record):
     """`mlperf_datacenter_<node>_<timestamp>.json`. Written first as `interrupted`, replaced when the run ends."""
 
@@ -210,6 +217,9 @@ class NodeResult(Record):
         (), description="from the second on, where benchmark_repeats or a sweep asks for several"
     )
     sweep_ended: Text = Field("", description="why the sweep has no further steps; empty: there is none, or it goes on")
+    served: tuple[ServedWindow, ...] = Field(
+        (), description="of a node that serves while a driver measures: its measurements, the first too"
+    )
     telemetry: Telemetry | None = Field(None, description="what was watched while measuring")
     cpu: CpuTime | None = Field(None, description="what the run had of the CPU while measuring")
     serving: Serving | None = Field(None, description="dealings with servers while measuring; absent: there are none")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from benchmark.records.base import SCHEMA_VERSION, Count, Name, Nanoseconds, Record, Text
 from benchmark.records.cluster import Drift
 from benchmark.records.environment import Code, Environment
+from benchmark.records.system import System
 from benchmark.settings import ResolvedSettings
 
 
@@ -74,11 +75,20 @@ class RunRecord(Record):
     hosts: dict[Name, Text] = Field(default_factory=dict, description="node -> address that Ansible used")
     inventory: tuple[Name, ...] = Field((), description="all nodes of the inventory, also those that were not asked")
     on_command_line: tuple[Name, ...] = Field((), description="the settings that -e gave")
-    limited: bool | None = Field(
-        None, description="whether --limit left out nodes of the inventory when it was opened; absent: not known"
-    )
     token: Text = Field("", description="by which the run's directories on the nodes are known; empty: there is none")
     attempts: tuple[Attempt, ...] = Field((), description="the first one first; empty: one, by hand")
+    system: System | None = Field(None, description="that all nodes are one system; absent: each is one by itself")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, given: Any) -> Any:
+        """Leave out what 0.2 said once more: that not all of the inventory was asked."""
+        return {name: value for name, value in given.items() if name != "limited"} if isinstance(given, dict) else given
+
+    @property
+    def limited(self) -> bool:
+        """Whether --limit left out nodes of the inventory; a run of an early version says it by its command."""
+        return bool(set(self.inventory) - set(self.nodes)) if self.inventory else "--limit" in self.command.split()
 
     def took_part(self, node: str, attempt: int) -> bool:
         """Return whether that attempt, counted from 1, was to measure the node."""

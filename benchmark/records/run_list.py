@@ -9,7 +9,7 @@ from pydantic import Field
 from benchmark import DISCLAIMER
 from benchmark.records.base import SCHEMA_VERSION, Count, Name, Record, Text
 
-RunVerdictWord = Literal["valid", "invalid", "partial", "no summary"]
+RunVerdictWord = Literal["valid", "invalid", "partial", "in progress", "no summary"]
 
 
 class GroupInShort(Record):
@@ -19,6 +19,7 @@ class GroupInShort(Record):
     nodes: Count
     qps: float | None = None
     tokens_per_s: float | None = None
+    knee: Text = Field("", description="of a sweep: where its curve bends, in words; the figures are its best step's")
     probes: tuple[Text, ...] = Field((), description="where no query was measured: what the hardware gave, in words")
 
 
@@ -27,7 +28,10 @@ class RunInShort(Record):
 
     run_id: Name
     created_at: Name = Field(description="UTC, ISO 8601")
-    verdict: RunVerdictWord = Field(description="partial: ended before its time; no summary: goes on, or was killed")
+    verdict: RunVerdictWord = Field(
+        description="partial: ended before its time; in progress: its playbook runs on this machine; no summary: its "
+        "controller was killed, or is another machine"
+    )
     profiles: tuple[Name, ...]
     models: tuple[Text, ...] = Field(description="what the numbers are of: model, revision, precision, device")
     asked: Count

@@ -98,8 +98,9 @@ class RunVerdict(Record):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     disclaimer: Text = DISCLAIMER
-    outcome: Literal["valid", "invalid", "partial", "broken", "refused"] = Field(
-        description="partial: interrupted; broken: the summary could not be made; refused: no run was opened"
+    outcome: Literal["valid", "invalid", "partial", "in progress", "broken", "refused"] = Field(
+        description="partial: interrupted; in progress: made while the run went on; "
+        "broken: the summary could not be made; refused: no run was opened"
     )
     run_id: Name | None
     profile: Name | None

@@ -36,6 +36,9 @@ class Sample(Record):
     cached_tokens: Count | None = Field(
         None, description="prompt tokens from the server's prefix cache, by its usage; absent: not reported"
     )
+    server: Count | None = Field(
+        None, description="of several servers, the one that was asked: its place in the engine's urls; absent: one"
+    )
     token_ids: tuple[int, ...] = Field(
         (), description="the output's tokens; absent where a server does not report them"
     )

@@ -34,6 +34,12 @@ class Load(Record):
         return self.concurrency or self.share or 0.0
 
 
+Place = Annotated[
+    Literal["GPU", "replica"],
+    Field(description="what queries in flight and tokens_per_s_per_gpu are of: on the CPU each replica"),
+]
+
+
 class CurvePoint(Record):
     """One step of a sweep: of a node, or of all counted nodes of a group that measured it together."""
 
@@ -91,6 +97,7 @@ class Curves(Record):
     """What a sweep came to: its curves, those of groups first. All other figures of the run are of one step."""
 
     by: Literal["concurrency", "rate"]
+    per: Place = "GPU"
     chosen: float | None = Field(
         description="the least step, of those that all counted nodes measured, within least_growth of the most "
         "tokens/s; absent: no node counts"

@@ -5,9 +5,12 @@ It runs once, for all nodes: what is done with them is in `benchmark.fleet`.
 
 from __future__ import annotations
 
+import os
+import secrets
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +19,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 from connections import ssh_to
 from descriptors import want_descriptors
 from interruption import interrupted_by, run_interruptible
-from node_action import NodeAction, NodeFailure
+from node_action import CHECKOUT, NodeAction, NodeFailure
 from play_settings import nodes, secrets_of
 from reports import at_stage, finished, hand_on, show
 from run_lock import lock_node_dir, until_parent_is_gone
 
 from benchmark.cluster.interruption import keep_interruption
+from benchmark.cluster.one_system import where
 from benchmark.files import read_record
 from benchmark.fleet.errors import ControllerGone
 from benchmark.fleet.measure import Measurement, Outcome
 from benchmark.fleet.remote_run import Node, Reports
+from benchmark.fleet.ssh import Ssh
+from benchmark.fleet.system import SystemMeasurement
 from benchmark.provisioned import PROVISIONING_ROLES
-from benchmark.rundir import NODES, ORDER, RunOrder
+from benchmark.records import DRIVER, System
+from benchmark.rundir import NODES, ORDER, RunOrder, read_run
+from benchmark.settings import needed_nodes
 from benchmark.visible_devices import NAME as VISIBLE
 from benchmark.words import plural
 
@@ -56,27 +64,55 @@ class ActionModule(NodeAction):
         outcome = self._measure() if self._todo else Outcome()
         if outcome.interrupted:
             keep_interruption(self.run_dir, interrupted_by())
-        return {"changed": bool(self._todo), "fetched": sorted(outcome.fetched), "failures": outcome.failures}
+        # The driver is no node: what became of it is in the summary, and in its own failure.json.
+        fetched = sorted(name for name in outcome.fetched if name in self._todo)
+        failures = {name: reason for name, reason in outcome.failures.items() if name in self._todo}
+        return {"changed": bool(self._todo), "fetched": fetched, "failures": failures}
 
     def _measure(self) -> Outcome:
-        measurement = Measurement(
-            self.run_dir,
-            [self._node(name, variables) for name, variables in self._todo.items()],
-            Reports(hand_on, show),
-            finished=finished,
-            interruption=lambda: self.interruption,
-        )
+        measurement = self._measurement()
         try:
             return run_interruptible(measurement.run(until_parent_is_gone), measurement.interrupt)
         except ControllerGone:
             raise NodeFailure("The ansible-playbook that this worker belongs to is gone.") from None
 
-    def _node(self, name: str, variables: Mapping[str, Any]) -> Node:
+    def _measurement(self) -> Measurement:
+        how: dict[str, Any] = {"finished": finished, "interruption": lambda: self.interruption}
+        system = read_run(self.run_dir).system
+        if system is None:
+            each = [self._node(name, variables) for name, variables in self._todo.items()]
+            return Measurement(self.run_dir, each, Reports(hand_on, show), **how)
+        # Made for this attempt, and kept nowhere: whoever has it may use the nodes' servers.
+        given = {key for one in self._todo.values() if (key := secrets_of(one).api_key)}
+        key = given.pop() if given else secrets.token_urlsafe(32)
+        each = [self._node(name, variables, key) for name, variables in self._todo.items()]
+        asked = next(iter(self._todo.values()))
+        driver = self._driver(system, asked if not system.driver else self.task_vars["hostvars"][system.driver], key)
+        min_nodes = system.resolved.settings.benchmark_min_nodes
+        needed = needed_nodes(min_nodes, len(system.servers))
+        return SystemMeasurement(
+            self.run_dir, [*each, driver], Reports(hand_on, show), needed=needed, where=where(system), **how
+        )
+
+    def _driver(self, system: System, variables: Mapping[str, Any], key: str) -> Node:
+        """Return the driver: on a node, or here, with the Python that this runs in."""
+        place, own = self.run_dir / DRIVER, secrets_of(variables)
+        order = read_record(place / ORDER, RunOrder)
+        if system.driver:
+            ssh = ssh_to(self, system.driver, variables)
+        else:
+            own = replace(own, environment={})
+            path = os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
+            ssh = Ssh("this machine", lambda line: ["env", f"PYTHONPATH={path}", "/bin/sh", "-c", line])
+        return Node(DRIVER, ssh, order, place, replace(own, api_key=key).line())
+
+    def _node(self, name: str, variables: Mapping[str, Any], key: str = "") -> Node:
         place = self.run_dir / NODES / name
         order = read_record(place / ORDER, RunOrder)
-        secrets = secrets_of(variables)
-        chosen = VISIBLE in secrets.environment
-        return Node(name, ssh_to(self, name, variables), order, place, secrets.line(), chosen)
+        own = secrets_of(variables)
+        own = replace(own, api_key=key) if key else own
+        chosen = VISIBLE in own.environment
+        return Node(name, ssh_to(self, name, variables), order, place, own.line(), chosen)
 
     @property
     def run_dir(self) -> Path:
@@ -97,6 +133,8 @@ class ActionModule(NodeAction):
             stack.enter_context(lock_node_dir(self.run_dir / NODES / name))
             self._todo[name] = variables
             at_stage(name, self.stage)
+        if self._todo and (self.run_dir / DRIVER).is_dir():
+            stack.enter_context(lock_node_dir(self.run_dir / DRIVER))
         return stack
 
 

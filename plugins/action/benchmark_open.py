@@ -25,15 +25,17 @@ from run_lock import warn_without_locks
 
 from benchmark.cluster.attempts import open_attempt
 from benchmark.cluster.estimated_duration import estimated_durations
+from benchmark.cluster.leader import controller
 from benchmark.cluster.names import some
+from benchmark.cluster.one_system import limit_of_system_s, patience_of_system_s, system_of
 from benchmark.cluster.packages.environments import Wanted
-from benchmark.cluster.resume import controller, remaining
-from benchmark.code import code_of, code_words
+from benchmark.cluster.resume import remaining
+from benchmark.code import code_of, code_words, installed_sha256
 from benchmark.errors import InputError
 from benchmark.files import write_record
 from benchmark.fleet.rendezvous import measures, patience_s, repeats_s, turns_s
 from benchmark.provisioned import ENGINES
-from benchmark.records import Code, Owner, RunRecord
+from benchmark.records import DRIVER, Code, Owner, RunRecord, System
 from benchmark.rundir import NODES, ORDER, RunOrder, open_run, user_name
 from benchmark.settings import ResolvedSettings
 from benchmark.words import plural
@@ -79,9 +81,9 @@ class ActionModule(NodeAction):
             controller=controller(os.getppid()),
             code=code,
             token=(token := secrets.token_hex(16)),
-            limited=bool(set(self.task_vars["groups"].get("gpu_nodes", ())) - set(play.resolved)),
+            system=(system := system_of(play.resolved, play.hosts)),
         )
-        return self._order(run_id, directory, play.resolved, 1, code, token)
+        return self._order(run_id, directory, play.resolved, 1, code, token, system)
 
     def _code(self) -> Code:
         """Return the code that the nodes are to measure with: what the role python_env installs there."""
@@ -112,7 +114,7 @@ class ActionModule(NodeAction):
             leader=controller(os.getppid()),
             code=code,
         )
-        return self._order(run.run_id, run_dir, todo, number, code, run.token) | reported
+        return self._order(run.run_id, run_dir, todo, number, code, run.token, run.system) | reported
 
     def _order(
         self,
@@ -122,6 +124,7 @@ class ActionModule(NodeAction):
         attempt: int,
         code: Code,
         token: str,
+        system: System | None,
     ) -> dict[str, Any]:
         asked = list(resolved.values())
         wait_s, all_turns_s = patience_s(asked), turns_s(asked)
@@ -129,6 +132,9 @@ class ActionModule(NodeAction):
         warn_without_locks(directory)
         for sentence in estimated_durations(asked):
             Display().display(sentence)
+        if system:
+            self._order_system(run_id, directory, resolved, attempt, code, token, system)
+            return {"run_id": run_id, "dir": str(directory)}
         for node, settings in resolved.items():
             place = directory / NODES / node
             place.mkdir(exist_ok=attempt > 1)
@@ -148,6 +154,52 @@ class ActionModule(NodeAction):
             )
             write_record(place / ORDER, order)
         return {"run_id": run_id, "dir": str(directory)}
+
+    def _order_system(
+        self,
+        run_id: str,
+        directory: Path,
+        resolved: Mapping[str, ResolvedSettings],
+        attempt: int,
+        code: Code,
+        token: str,
+        system: System,
+    ) -> None:
+        """Write an order for each server, and the driver's."""
+        asked = list(resolved.values())
+        places = {place.node: place for place in system.servers if place.node in resolved}
+        shared: dict[str, Any] = {
+            "run_id": run_id,
+            "attempt": attempt,
+            "owner": Owner(token=token, user=user_name(), host=socket.gethostname()),
+            "wait_s": patience_of_system_s(asked),
+            "limit_s": limit_of_system_s(asked),
+        }
+        orders = {
+            directory / NODES / node: RunOrder(
+                **shared,
+                node=node,
+                resolved=settings,
+                code=code,
+                environments=_environments(settings),
+                serves=places[node],
+            )
+            for node, settings in resolved.items()
+        }
+        own = system.driver == ""
+        orders[directory / DRIVER] = RunOrder(
+            **shared,
+            node=DRIVER,
+            resolved=system.resolved,
+            # The controller's own Python has the checkout's code, whether it is packed already or not.
+            code=code_of(CHECKOUT, installed_sha256()) if own else code,
+            environments={} if own else _environments(resolved[system.driver]),
+            drives=tuple(places.values()),
+            measurements=system.resolved.measurements,
+        )
+        for place, order in orders.items():
+            place.mkdir(exist_ok=attempt > 1)
+            write_record(place / ORDER, order)
 
     def _command_line(self) -> CommandLine:
         known = self.task_vars["hostvars"]

@@ -1,24 +1,26 @@
-"""Action `cluster_aggregate`: run `python -m benchmark aggregate` on the controller.
+"""Action `cluster_aggregate`: make the cluster summary on the controller, in this worker.
 
-Not through a module: Ansible would pack and unpack one to start a process that is started here.
+Not by a process of its own: that would load all of the package again that ansible-playbook has loaded by now.
 """
 
 from __future__ import annotations
 
-import json
+import io
 import os
-import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
 from ansible.utils.display import Display
-from node_action import CHECKOUT, NodeAction, NodeFailure
+from node_action import NodeAction, NodeFailure
 from play_settings import named_run, prometheus_dir_of
 
-from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError
+from benchmark.errors import BenchmarkError
+from benchmark.importing import importing, missing_package, one_blas_thread
 from benchmark.rundir import read_run
 
 
@@ -36,29 +38,32 @@ class ActionModule(NodeAction):
             run_dir = named_run(self.task_vars, name)
             asked = next(iter(read_run(run_dir).nodes.values()), None)
             prometheus_dir = prometheus_dir_of(self.task_vars)
-        except InputError as error:
+            if os.sep not in name:
+                Display().display(f"The run {run_dir.name} is read from {run_dir.parent}.")
+            with _warnings():
+                # Here, since no other action reads samples (numpy) or draws (matplotlib).
+                with importing(), one_blas_thread():
+                    from benchmark.cluster.summarise import summarise
+                summary = summarise(run_dir, self._task.args["failures"], prometheus_dir)
+        except BenchmarkError as error:
             raise NodeFailure(str(error)) from None
-        if os.sep not in name:
-            Display().display(f"The run {run_dir.name} is read from {run_dir.parent}.")
-        words = [sys.executable, "-m", "benchmark", "aggregate", "--failures-from-stdin", str(run_dir)]
-        words += ["--prometheus-dir", str(prometheus_dir)] if prometheus_dir else []
-        done = subprocess.run(
-            words,
-            input=json.dumps(self._task.args["failures"]),
-            cwd=CHECKOUT,
-            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode not in (EXIT_VALID, EXIT_INVALID):
-            raise NodeFailure(done.stderr.strip() or f"The summary ended with exit code {done.returncode}.")
-        if done.stderr.strip():
-            Display().warning(done.stderr.strip())
+        except ModuleNotFoundError as missing:
+            raise NodeFailure(missing_package(missing.name)) from None
         return {
             "changed": False,
-            "text": done.stdout.rstrip("\n"),
+            "text": summary.text.rstrip("\n"),
             "dir": str(run_dir),
-            "valid": done.returncode == EXIT_VALID,
+            "valid": summary.valid,
             "fail_on_invalid": asked is None or asked.settings.benchmark_fail_on_invalid,
         }
+
+
+@contextmanager
+def _warnings() -> Iterator[None]:
+    """Show what is said on stderr meanwhile, by libraries too, as a warning: a worker's stderr is nobody's."""
+    with redirect_stderr(io.StringIO()) as said:
+        try:
+            yield
+        finally:
+            if text := said.getvalue().strip():
+                Display().warning(text)

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,12 @@ from environment_action import BUSY, code_in, keep_away, made_of, own_wheel
 from node_action import CHECKOUT, NodeAction, NodeFailure
 
 from benchmark.cluster.packages.environments import with_find
-from benchmark.errors import InputError, SetupError
+from benchmark.errors import SetupError
 from benchmark.fleet.remote_run import await_machine
 from benchmark.fleet.session import ANSWER_S
 from benchmark.locks import take
 from benchmark.node.hub.cache import COMMIT, Manifest, RepositoryCache
 from benchmark.node.hub.files import DATASET, MODEL, Kind
-from benchmark.profiles import load_profile
 from benchmark.progress import PREFIX, gigabytes
 from benchmark.settings import Settings, is_directory_path
 from benchmark.words import plural
@@ -70,24 +68,20 @@ class Part:
     on_controller: tuple[str, ...] = ()
 
 
-# One process may look at many nodes.
-_profile = cache(load_profile)
-
-
 class ActionModule(NodeAction):
     """Changes nothing where everything is there and verified. The token is in no argument, output or file."""
 
     def questions(self) -> list[str]:
         """Return the commands that check a directory of the user's own, and what else the node alone can tell."""
         model = str(self.setting("benchmark_model"))
-        directory = [_directory(model)] if is_directory_path(model) and self.needs_model() else []
+        directory = [_directory(model)] if is_directory_path(model) and self.profile.needs_model else []
         return directory + [self._look_at(part) for part in self._parts() if self._is_settled(part)]
 
     def settled(self, answers: Mapping[str, str]) -> dict[str, Any] | None:
         """Return that all is there and verified, as the node alone can tell it."""
         model = str(self.setting("benchmark_model"))
-        done: dict[str, Any] = {} if self.needs_model() else dict(NOTHING)
-        if is_directory_path(model) and self.needs_model():
+        done: dict[str, Any] = {} if self.profile.needs_model else dict(NOTHING)
+        if is_directory_path(model) and self.profile.needs_model:
             if (said := answers.get(_directory(model))) is None:
                 return None
             if not (own := _own_directory(said)):
@@ -100,7 +94,7 @@ class ActionModule(NodeAction):
         return done
 
     def _parts(self) -> list[Part]:
-        if not self.needs_model():
+        if not self.profile.needs_model:
             return []
         parts = [] if is_directory_path(str(self.setting("benchmark_model"))) else [self._model_part()]
         return parts + ([self._dataset_part()] if self._needs_dataset() else [])
@@ -110,7 +104,7 @@ class ActionModule(NodeAction):
 
         `dataset` is the prepared file, where the profile's dataset is one that is provisioned.
         """
-        if not self.needs_model():
+        if not self.profile.needs_model:
             return dict(NOTHING)
         # Read here and not given to the task: a task's arguments are printed with -vvv.
         # The role's own default, for a play without the role.
@@ -143,11 +137,7 @@ class ActionModule(NodeAction):
         )
 
     def _needs_dataset(self) -> bool:
-        try:
-            profile = _profile(str(self.setting("benchmark_profile")))
-        except InputError as error:
-            raise NodeFailure(str(error)) from None
-        return profile.dataset in PROVISIONED and not self.setting("benchmark_dataset_path")
+        return self.profile.dataset in PROVISIONED and not self.setting("benchmark_dataset_path")
 
     def _dataset_part(self) -> Part:
         dataset, revision = self.setting("hf_cache_dataset"), self.setting("hf_cache_dataset_revision")

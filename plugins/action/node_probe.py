@@ -96,7 +96,7 @@ class ActionModule(NodeAction):
                 ahead_s = (
                     (int(there) - result.heard_ns[command]) / 1e9 if there.isdecimal() and len(there) < 20 else None
                 )
-                each[node] = found(probed, str(action.setting("benchmark_device")), ahead_s)
+                each[node] = found(probed, action.device, ahead_s)
         return each
 
     def _listed_twice(

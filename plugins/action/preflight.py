@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,12 @@ from benchmark.cluster.preflight import EngineNeeds, Needs, Probe, gpus, problem
 from benchmark.combinations import SERVED, WITH_FILE
 from benchmark.errors import InputError
 from benchmark.node.hub.cache import COMMIT
-from benchmark.profiles import Profile, load_profile
 from benchmark.provisioned import ENGINES
 from benchmark.settings import is_directory_path
 from benchmark.visible_devices import NAME as VISIBLE
 
 PROBE = CHECKOUT / "roles/preflight/files/probe.sh"
 DIRECTORY = CHECKOUT / "roles/hf_cache/files/directory.sh"
-
-
-# One process may look at many nodes.
-_profile = cache(load_profile)
 
 
 class ActionModule(NodeAction):
@@ -66,7 +60,7 @@ class ActionModule(NodeAction):
             return None
         return Machine.of(
             Probe.parse(answers[command]),
-            str(self.setting("benchmark_device")),
+            self.device,
             self._visible(),
             bool(self.setting("benchmark_shared_machine")),
         )
@@ -87,11 +81,11 @@ class ActionModule(NodeAction):
     def _needs(self) -> tuple[Needs, str]:
         """Return what the node needs, and the command that tells what it has."""
         model, source = str(self.setting("benchmark_model")), str(self.setting("hf_cache_source"))
-        loaded = self.needs_model()
-        asked, own = self._wanted_profile(), loaded and is_directory_path(model)
+        loaded = self.profile.needs_model
+        own = loaded and is_directory_path(model)
         fetched = loaded and source != "none" and not is_directory_path(model)
         needs = Needs(
-            device=str(self.setting("benchmark_device")),
+            device=self.device,
             python=interpreter("python_env", self.setting),
             env_dir=self._place("python_env"),
             env_gb=self._size_gb("python_env"),
@@ -105,7 +99,7 @@ class ActionModule(NodeAction):
                 int(self.setting("preflight_gpus")),
                 sick_fails=self.setting("preflight_sick_gpus") == "fail",
             ),
-            trace=str(self.setting("benchmark_dataset_path")) if asked and asked.dataset == "trace" else "",
+            trace=str(self.setting("benchmark_dataset_path")) if self.profile.dataset == "trace" else "",
         )
         revision = str(self.setting("benchmark_model_revision"))
         repository = f"{needs.cache_dir}/hub/models--{model.replace('/', '--')}"
@@ -119,21 +113,11 @@ class ActionModule(NodeAction):
         files = "\n".join(f"{name}\t{path}" for name, path in self._files().items())
         return needs, shlex.join(["sh", "-c", f"PREFLIGHT_FILES={shlex.quote(files)}\n{script}", "probe", *words])
 
-    def _wanted_profile(self) -> Profile | None:
-        """Return the profile; of a run that is resumed its file may be gone, and then nothing is known."""
-        try:
-            return _profile(str(self.setting("benchmark_profile")))
-        except InputError:
-            return None
-
     def _files(self) -> dict[str, str]:
         """Return the files on the node that the run will read, by their settings; without those that have no effect."""
-        if (profile := self._wanted_profile()) is None:
-            return {}
-        engine = self.setting("benchmark_engine") or profile.engine
         read = {
-            "benchmark_dataset_path": profile.dataset in WITH_FILE,
-            "benchmark_endpoint_ca_file": engine == SERVED,
+            "benchmark_dataset_path": self.profile.dataset in WITH_FILE,
+            "benchmark_endpoint_ca_file": self.profile.engine == SERVED,
         }
         return {name: str(self.setting(name)) for name, wanted in read.items() if wanted and self.setting(name)}
 

@@ -146,7 +146,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
         with self._lock:
             lines = self._fleet.changes()
             if now - last_line >= LINE_S:
-                lines += [self._fleet.summary(now), *self._fleet.details()]
+                lines += self._fleet.lines(now)
                 last_line = now
         for line in lines:
             self._display.display(f"{time.strftime('%H:%M:%S')} {line}")

@@ -5,24 +5,15 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from node_action import CHECKOUT, NodeAction, NodeFailure
+from node_action import CHECKOUT, NodeAction
 
 from benchmark.cluster.packages.environments import Wanted
 from benchmark.cluster.packages.existing import Asked, Found, lacks, needed, needed_by_engine
-from benchmark.errors import InputError
-from benchmark.profiles import load_profile
 from benchmark.provisioned import ENGINES
-from benchmark.resolve import in_effect
-from benchmark.settings import Settings
 
 INSTALLED = (CHECKOUT / "benchmark/installed.py").read_text(encoding="utf-8")
 # From /, since Python imports from where it is started; without leaving compiled files beside what it imports.
 LOOK = 'case $1 in "~/"*) p=$HOME/${1#"~/"} ;; *) p=$1 ;; esac; shift; cd / && exec timeout 60 "$p" -B "$@"'
-# What decides which packages the run needs.
-DECIDE = (
-    *("benchmark_profile", "benchmark_engine", "benchmark_accuracy", "benchmark_probes"),
-    *("benchmark_dataset_path", "benchmark_device"),
-)
 
 
 class ExistingEnvironment:
@@ -30,17 +21,15 @@ class ExistingEnvironment:
 
     def __init__(self, action: NodeAction, wanted: Wanted) -> None:
         self._wanted = wanted
-        self._device = str(action.setting("benchmark_device"))
+        self._device = action.device
         if engine := ENGINES.get(wanted.settings):
             self._needed = needed_by_engine(engine)
             return
-        try:
-            settings = Settings.model_validate({name: action.setting(name) for name in DECIDE})
-            profile = in_effect(load_profile(settings.benchmark_profile), settings)
-        except InputError as error:
-            raise NodeFailure(str(error)) from error
-        probes = settings.benchmark_probes != "off"
-        self._needed = needed(Asked(profile, self._device, probes, bool(settings.benchmark_dataset_path)))
+        probes, own_dataset = (
+            action.setting("benchmark_probes") != "off",
+            bool(action.setting("benchmark_dataset_path")),
+        )
+        self._needed = needed(Asked(action.profile, self._device, probes, own_dataset))
 
     @property
     def question(self) -> str:

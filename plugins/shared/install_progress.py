@@ -39,9 +39,10 @@ def following(way: Ssh, directory: str, show: Callable[[str], None]) -> Iterator
 
     def show_changes(line: str) -> None:
         nonlocal before
+        # At times there is no line: the next one is then no other than before.
         if line not in ("", before):
+            before = line
             show(line)
-        before = line
 
     command = shlex.join(["sh", "-c", _FOLLOW, "follow", directory])
     task = loop.create_task(run_command(way, command, None, MOST_S, show_changes))

@@ -12,7 +12,7 @@ import traceback
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,18 @@ from benchmark.fleet.errors import Lost, NodeError
 from benchmark.fleet.login_shell import plain
 from benchmark.fleet.session import ANSWER_S, run_command
 from benchmark.fleet.ssh import Ssh, unreachable
+from benchmark.profiles import Profile, load_profile
 from benchmark.progress import parse
-from benchmark.resolve import loads_model
+from benchmark.resolve import DECIDING, device_in_effect, in_effect
 from benchmark.rundir import NODES, ORDER, RunOrder
-from benchmark.settings import Settings
+from benchmark.settings import ResolvedSettings, Settings
 from benchmark.unwritable import errno_in, remedy
 
 # Of an inventory whose nodes are nobody's yet.
 EXAMPLE = "example_nodes"
 CONFIG = CHECKOUT / "ansible.cfg"
+# One process may look at many nodes.
+_profile = cache(load_profile)
 # What modules are asked for besides their own time limits: to be sent, to start, to answer.
 MODULE_S = 120
 
@@ -186,24 +189,38 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         """
         field = Settings.model_fields.get(name)
         if field is not None and self._asked is not None:
-            return getattr(self._asked, name)
+            return getattr(self._asked.settings, name)
         if name in self.task_vars:
             return self._templar.template(self.task_vars[name])
         return default if field is None else field.default
 
-    def needs_model(self) -> bool:
-        """Return whether a run needs a model on the node; raise NodeFailure for what is not a profile."""
-        try:
-            return loads_model(str(self.setting("benchmark_profile")), str(self.setting("benchmark_probes")))
-        except InputError as error:
-            raise NodeFailure(str(error)) from None
+    @property
+    def profile(self) -> Profile:
+        """The profile in effect on the node. Raises NodeFailure for what is not a profile."""
+        return self._effective[0]
+
+    @property
+    def device(self) -> str:
+        """What the node computes on in that profile: `cuda` or `cpu`."""
+        return self._effective[1]
 
     @cached_property
-    def _asked(self) -> Settings | None:
+    def _effective(self) -> tuple[Profile, str]:
+        if self._asked is not None:
+            return self._asked.profile, self._asked.settings.benchmark_device
+        settings = Settings.model_validate({name: self.setting(name) for name in DECIDING})
+        try:
+            profile = in_effect(_profile(settings.benchmark_profile), settings)
+        except InputError as error:
+            raise NodeFailure(str(error)) from None
+        return profile, device_in_effect(profile, settings)
+
+    @cached_property
+    def _asked(self) -> ResolvedSettings | None:
         run = self.task_vars.get("benchmark_run", {})
         run_dir = run.get("settings_from") or run.get("dir")
         order = Path(run_dir) / NODES / self.node / ORDER if run_dir else None
-        return read_record(order, RunOrder).resolved.settings if order and order.exists() else None
+        return read_record(order, RunOrder).resolved if order and order.exists() else None
 
     def questions(self) -> list[str]:
         """Return commands, which change nothing, whose answers may tell that there is nothing to do; see `settled`."""

@@ -15,6 +15,7 @@ from node_action import CHECKOUT, NodeFailure
 from benchmark.cluster.inventory import GROUP, PROMETHEUS_DIR, RESULTS_DIR, directory_in, results_in
 from benchmark.cluster.names import some
 from benchmark.cluster.notify import receiver_of
+from benchmark.cluster.one_system import CLUSTER, system_problems
 from benchmark.cluster.resume import left_out, require_ended, settings_to_resume
 from benchmark.cluster.stored.find import find_run, run_at
 from benchmark.errors import InputError
@@ -22,7 +23,7 @@ from benchmark.provisioned import PROVISIONING_ROLES
 from benchmark.records import RunRecord
 from benchmark.resolve import resolve_nodes
 from benchmark.rundir import read_run
-from benchmark.secret_settings import LEAST_MASKED, NAMES, Secrets, check_secrets
+from benchmark.secret_settings import API_KEY, LEAST_MASKED, NAMES, Secrets, check_secrets
 from benchmark.settings import ResolvedSettings, Settings
 from benchmark.variables import NOTIFY, NOTIFY_HEADERS, RESUME, SECRETS
 
@@ -68,7 +69,7 @@ def resolve_play(task_vars: Mapping[str, Any], loader: Any) -> Play:
             raise InputError(f"{RESUME} belongs to the whole run and differs between nodes: give it with -e.")
         if not (name := wanted.pop() if wanted else ""):
             resolved = resolve_nodes(given)
-            problems += _path_problems(known, resolved)
+            problems += [*_path_problems(known, resolved), *system_problems(resolved, hosts), *_key_problems(known)]
             if problems:
                 raise InputError("\n".join(problems))
             return Play(resolved, given, hosts, from_line)
@@ -126,6 +127,12 @@ def _path_problems(known: Mapping[str, Any], resolved: Mapping[str, ResolvedSett
         f"{PYTHONPATH} in benchmark_environment would hide the benchmark's own code, since python_env_manage is false: "
         f"set it in the node's login files, or in a bin/python3 of your own that sets it. [{some(found)}]"
     ]
+
+
+def _key_problems(known: Mapping[str, Any]) -> list[str]:
+    """Return that the servers of one system have different keys, where one driver asks them all."""
+    keys = {secrets_of(one).api_key for one in known.values() if one.get("benchmark_system") == CLUSTER}
+    return [f"{API_KEY} differs between nodes, which are one system: give it once."] if len(keys) > 1 else []
 
 
 def _notify_problems(known: Mapping[str, Any]) -> list[str]:

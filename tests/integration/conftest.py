@@ -18,6 +18,7 @@ import pytest
 
 from benchmark.node.environments import MARK
 from tests.integration.ssh_nodes import CHECKOUT, Cluster, loopback
+from tests.unit.cluster.wheel_files import make_wheel
 
 BIN = Path(sys.executable).parent
 DATA = CHECKOUT / "tests" / "data"
@@ -216,6 +217,17 @@ def write_least_requirements(path: Path) -> None:
     """Write the pins of an environment whose nodes are no clients: they measure with the simulated engine."""
     light = (DATA / "requirements-light.txt").read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in light if not line.startswith(CLIENTS)))
+
+
+def one_package(directory: Path) -> dict[str, Any]:
+    """Return settings of an environment of one package that needs no index: reading one takes pip longest."""
+    wheels = make_wheel(directory / "wheels", "small", "1.0").parent
+    (directory / "requirements.txt").write_text("small==1.0\n")
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+    return {
+        "python_env_requirements": str(directory / "requirements.txt"),
+        "node_environment": {**UNCOMPILED["node_environment"], **offline},
+    }
 
 
 def make_model_directory(directory: Path) -> None:

@@ -29,8 +29,8 @@ REQUIREMENTS = CHECKOUT / ".build" / "tests" / "requirements-airgap.txt"
 MODEL = "org/small"
 # The tasks of python_env and hf_cache.
 PROVIDE = (
-    "Install the pinned packages and the benchmark",
-    "Bring the model, and the dataset that the profile needs, into the cache and verify them",
+    "Ensure that the Python environment and the benchmark are there",
+    "Ensure that the model, and the dataset that the profile needs, are there and whole",
 )
 # The distribution's: one that lies in a home would not be on the node.
 NODE_PYTHON = "/usr/bin/python3"

@@ -16,7 +16,7 @@ from tests.integration.conftest import Playbooks
 from tests.integration.ssh_nodes import CHECKOUT
 from tests.integration.test_airgap import changed
 
-PROVIDE = "Install the pinned packages and the benchmark"
+PROVIDE = "Ensure that the Python environment and the benchmark are there"
 
 
 @pytest.fixture

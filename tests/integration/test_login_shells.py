@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Playbooks, make_model_directory
+from tests.integration.conftest import Playbooks, make_model_directory, one_package
 from tests.integration.ssh_nodes import Cluster, loopback
 
 SHELLS = ("tcsh", "fish", "zsh")
@@ -65,9 +65,7 @@ def test_every_login_shell_works_beside_an_old_python(nodes: Cluster, light_venv
     assert done.code == 0, done.output
     assert [row["status"] for row in done.cluster["nodes"]] == ["complete"] * len(SHELLS)
     # An environment that is to be made anew: by Ansible's module, with a file that is sent.
-    few = tmp_path / "requirements.txt"
-    few.write_text("Jinja2==3.1.6\n")
-    again = playbooks.inventory(hosts, python_env_dir=str(tmp_path / "venv"), python_env_requirements=str(few))
+    again = playbooks.inventory(hosts, python_env_dir=str(tmp_path / "venv"), **one_package(tmp_path))
     done = playbooks.run("provision", "--tags", "python_env", "--limit", "tcsh", inventory=again)
     assert done.code == 0, done.output
     assert (tmp_path / "venv" / "bin" / "python").exists()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.integration.conftest import DATA, UNCOMPILED, Playbooks, make_model_directory
+from tests.integration.conftest import DATA, Playbooks, make_model_directory, one_package
 from tests.integration.faults.left_over import assert_nothing_runs
 from tests.integration.ssh_nodes import Cluster, loopback
 from tests.integration.test_benchmark import start, wait_until
@@ -78,10 +78,8 @@ def test_what_they_measure_is_fetched_once_it_is_whole(noisy: Playbooks, sync: b
 
 def test_what_is_lacking_is_provided_there(noisy: Playbooks) -> None:
     """By ansible-core's own ways: a module, and a file that is sent."""
-    few = noisy.directory / "requirements.txt"
-    few.write_text("Jinja2==3.1.6\n")
     own = f"{noisy.directory}/made/{{{{ inventory_hostname }}}}/venv"
-    noisy.variables = {"python_env_dir": own, "python_env_requirements": str(few), **UNCOMPILED}
+    noisy.variables = {"python_env_dir": own, **one_package(noisy.directory)}
     done = noisy.run("provision", "--tags", "python_env", "--limit", "after,title")
     assert done.code == 0, done.output
     assert len(list(noisy.directory.glob("made/*/venv/bin/python"))) == 2

@@ -1,4 +1,4 @@
-"""The hardware of two nodes, probed by the profile hardware: without a model, a token or a download."""
+"""Runs without a model, a token or a download: the profile hardware on two nodes, and self-test on a third."""
 
 import json
 from typing import Any
@@ -11,6 +11,13 @@ PROBED = {"cpu_one_core", "cpu_all_cores", "host_memory_copy", "disk_read"}
 def test_nodes_are_probed_without_any_model(playbooks: Playbooks) -> None:
     hosts = {node: playbooks.cluster.host(node) for node in ("jw2", "jw3")}
     hosts["jw3"]["benchmark_probe_floors"] = {"cpu_one_core": 1e9, "matrix_float8": 1000}
+    # This machine has no GPU.
+    hosts["tries"] = {
+        **playbooks.cluster.host("jw2"),
+        "benchmark_profile": "self-test",
+        "benchmark_device": "cuda",
+        "benchmark_work_dir": str(playbooks.directory / "tries"),
+    }
     playbooks.variables = {
         "benchmark_profile": "hardware",
         "benchmark_probes": "on",
@@ -31,6 +38,8 @@ def test_nodes_are_probed_without_any_model(playbooks: Playbooks) -> None:
         (result,) = (done.run_dir / "nodes" / node).glob("mlperf_datacenter_*.json")
         assert json.loads(result.read_text())["probes"] == row["probes"]
         assert not list((done.run_dir / "nodes" / node).glob("*samples.jsonl"))
+    tried = done.row("tries")
+    assert (tried["status"], tried["counted"], tried["simulated"]) == ("complete", True, True), done.output
     reason = done.row("jw3")["reason"]
     assert "is below the floor of 1000000000 MB/s." in reason
     assert "There is no figure of matrix float8 here" in reason

@@ -1,4 +1,4 @@
-"""The profile three times after one load, over real SSH: each repeat on all nodes at once, one of them the result."""
+"""The model loaded once and measured three times, over real SSH: each time on all nodes at once, one is the result."""
 
 import json
 from pathlib import Path

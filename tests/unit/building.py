@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
 from benchmark import metrics
+from benchmark.cluster.leader import controller
 from benchmark.columns import Columns
 from benchmark.files import sample_writer, write_record
 from benchmark.records import (
+    Attempt,
     DatasetInfo,
     EngineInfo,
     Environment,
@@ -25,7 +29,7 @@ from benchmark.records import (
 )
 from benchmark.records.probes import GpuProbes, HardwareProbes, Measured
 from benchmark.resolve import resolve
-from benchmark.rundir import NODES, RUN_FILE, of_repeat
+from benchmark.rundir import NODES, RUN_FILE, of_repeat, read_run
 from benchmark.settings import ResolvedSettings
 from benchmark.verdict import Findings, judge
 
@@ -267,3 +271,16 @@ def sample_lists(most: int = 30) -> st.SearchStrategy[list[Sample]]:
     errors = st.sampled_from([None, None, None, "out of memory", "메모리 부족 \u2028"])
     drawn = st.tuples(times, st.integers(0, 1000), st.integers(1, 5), errors)
     return st.lists(drawn, max_size=most).map(lambda each: [_drawn(i, *one) for i, one in enumerate(each)])
+
+
+@contextmanager
+def in_progress(run_dir: Path) -> Iterator[None]:
+    """Within, the run's leader is at work."""
+    run, process = read_run(run_dir), subprocess.Popen(["sleep", "600"])
+    try:
+        leader = Attempt(at=run.created_at, command="", nodes=tuple(run.nodes), controller=controller(process.pid))
+        write_record(run_dir / RUN_FILE, run.model_copy(update={"attempts": (leader,)}))
+        yield
+    finally:
+        process.kill()
+        process.wait()

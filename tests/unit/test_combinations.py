@@ -67,7 +67,7 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (
             options("continuous", max_num_seqs=4),
             None,
-            "max_num_seqs is not an option of the engine continuous. There are attention, page_size",
+            "max_num_seqs is not an option of the engine continuous. Known: attention, page_size",
         ),
         (options("continuous", page_size=1), None, "benchmark_engine_options.page_size is 1: it must be at least 4."),
         (
@@ -85,7 +85,7 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
             None,
             "benchmark_engine_options.ttft_ms is 'slow': it must be a number.",
         ),
-        (options("vllm", page_size=16), None, "page_size is not an option of the engine vllm. There are max_model_len"),
+        (options("vllm", page_size=16), None, "page_size is not an option of the engine vllm. Known: max_model_len"),
         (
             {"benchmark_profile": "quick-generate", "benchmark_engine_options": {"page_size": 16}},
             None,
@@ -106,7 +106,7 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (
             {},
             {**CLOSED, "dataset": "cnn_dailymail", "dataset_options": {"prompt": 4}},
-            "did you mean prompts? There are",
+            "did you mean prompts? Known:",
         ),
         ({}, {**CLOSED, "dataset_options": {"seed": 4}}, "is not an option of the dataset curated, which has none."),
         # What an engine cannot do at all
@@ -189,7 +189,7 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (
             {},
             {**CLOSED, "scenario_options": {"rate": 4}},
-            "scenario_options.rate is not an option of the scenario closed_loop. There are concurrency",
+            "scenario_options.rate is not an option of the scenario closed_loop. Known: concurrency",
         ),
         (
             {},
@@ -251,6 +251,13 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
             "the prompts of the dataset conversations are token ids without a text",
         ),
         (asked("continuous", "mlperf-singlestream", benchmark_target_qps="auto"), None, "has no rate to search for"),
+        # Without a model or a GPU
+        ({}, {**CLOSED, "without_model_or_gpu": True}, "is for the engine simulated, and sequential loads a model"),
+        (
+            {},
+            {**SYNTHETIC, "engine": "simulated", "without_model_or_gpu": True},
+            "the dataset synthetic is made of a model's tokens: take curated",
+        ),
         # Accuracy
         (
             {"benchmark_accuracy": "only"},

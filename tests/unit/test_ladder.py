@@ -65,7 +65,7 @@ def climbed(sweep: Sweep, servers: int) -> list[str]:
     said: list[str] = []
     for users in sweep.concurrency:
         steps.append(step(Load(concurrency=users), queue(users, servers, [S] * (8 * users))))
-        said.append(why_end(sweep, steps))
+        said.append(why_end(sweep, steps, "cuda"))
         if said[-1]:
             break
     return said
@@ -111,7 +111,7 @@ def test_a_queue_that_grows_without_end_is_seen(share: float, grows: bool) -> No
 
     last = at(share * servers)
     assert last.qps == pytest.approx(min(share, 1) * servers, rel=0.02), "until the last came, no less"
-    said = why_end(sweep, [at(0.4), last])
+    said = why_end(sweep, [at(0.4), last], "cuda")
     assert said.startswith("The queue grows without end") is grows, said
     assert bool(said) is grows
 
@@ -119,4 +119,5 @@ def test_a_queue_that_grows_without_end_is_seen(share: float, grows: bool) -> No
 def test_a_step_without_an_answer_ends_the_ladder() -> None:
     failed = [Sample(index=0, prompt_id="p", scheduled_ns=0, issued_ns=0, error="no")]
     sweep = Sweep(concurrency=(1, 2))
-    assert why_end(sweep, [step(Load(concurrency=1), failed)]) == "No query was answered at 1 in flight on each GPU."
+    ended = why_end(sweep, [step(Load(concurrency=1), failed)], "cpu")
+    assert ended == "No query was answered at 1 in flight on each replica."

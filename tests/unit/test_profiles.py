@@ -50,9 +50,9 @@ def test_plugins_are_the_files_that_are_there() -> None:
         ("{", "is not YAML"),
         ("- 1\n", "own.yaml is [1]: it must be a mapping"),
         (OWN.replace("samples: 5", "samples: 0"), "samples is 0: it must be at least 1."),
-        (OWN.replace("sequential", "vlln"), "engine is 'vlln': there is no such engine: did you mean vllm? There are"),
-        (OWN.replace("curated", "pile"), "dataset is 'pile': there is no such dataset. There are"),
-        (OWN + "sample: 3\n", "own.yaml: sample is not a field: did you mean samples? There are name, version,"),
+        (OWN.replace("sequential", "vlln"), "engine is 'vlln': there is no such engine: did you mean vllm? Engines:"),
+        (OWN.replace("curated", "pile"), "dataset is 'pile': there is no such dataset. Datasets:"),
+        (OWN + "sample: 3\n", "own.yaml: sample is not a field: did you mean samples? Known: name, version,"),
         (OWN + "fallback_engine: vllm\n", "fallback_engine is 'vllm': it must be"),
         (OWN + "limits: [{metric: qps}]\n", "limits.0: give exactly one of"),
         (OWN + "generation: {max_new_tokens: 4, min_new_tokens: 5}\n", "min_new_tokens is above"),
@@ -77,7 +77,7 @@ def test_a_bad_profile_is_a_sentence(tmp_path: Path, content: str, said: str) ->
 
 
 def test_an_unknown_profile_and_an_absent_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'quack', which is not a profile: did you mean quick.*There are .*quick"):
+    with pytest.raises(InputError, match=r"'quack', which is not a profile: did you mean quick.*Profiles: .*quick"):
         load_profile("quack")
     with pytest.raises(InputError, match=r"cannot read .*No such file"):
         load_profile(str(tmp_path / "none.yaml"))

@@ -74,3 +74,9 @@ def test_time_left_goes_by_the_pace_and_by_the_least_duration() -> None:
 
 def test_a_clock_has_hours_where_there_are_any() -> None:
     assert [clock(0), clock(59.6), clock(75), clock(3675)] == ["0:00", "1:00", "1:15", "1:01:15"]
+
+
+def test_what_ends_at_a_time_ends_then_at_the_latest() -> None:
+    assert time_left_s(10, 1000, 100.0, most_s=120.0) == 20.0
+    assert time_left_s(10, 1000, 130.0, most_s=120.0) == 0.0
+    assert time_left_s(90, 100, 90.0, most_s=120.0) == 10.0

@@ -37,7 +37,7 @@ def test_defaults() -> None:
         (
             "benchmark_profile",
             "quack",
-            "benchmark_profile is 'quack', which is not a profile: did you mean quick? There are hardware, mlperf",
+            "benchmark_profile is 'quack', which is not a profile: did you mean quick? Profiles: hardware, mlperf",
         ),
         ("benchmark_profile", "", "benchmark_profile is '': it must not be empty."),
         ("benchmark_profile", 7, "benchmark_profile is 7: it must be text (in quotes)."),
@@ -176,13 +176,20 @@ BELONG_TO_THE_RUN: dict[str, tuple[Any, Any]] = {
     "benchmark_mlperf_round": ("6.1", "6.0"),
     "benchmark_audit": ("TEST06", ""),
     "benchmark_currency": ("USD", "EUR"),
+    "benchmark_system": ("cluster", "node"),
+    "benchmark_driver": ("jw2", ""),
+}
+# What goes with one of these.
+WITH_IT: dict[str, dict[str, Any]] = {
+    "benchmark_system": {"benchmark_engine": "vllm"},
+    "benchmark_driver": {"benchmark_engine": "vllm", "benchmark_system": "cluster"},
 }
 
 
 @pytest.mark.parametrize("setting", sorted({*BELONG_TO_THE_RUN, *RUN_WIDE}))
 def test_what_belongs_to_the_run_is_the_same_on_all_nodes(setting: str) -> None:
     one, other = BELONG_TO_THE_RUN[setting]
-    profile = {"benchmark_profile": "mlperf-offline"}
+    profile = {"benchmark_profile": "mlperf-offline", **WITH_IT.get(setting, {})}
     with pytest.raises(InputError, match=f"{setting} belongs to the whole run and differs between nodes"):
         resolve_nodes({"jw2": {setting: one, **profile}, "jw3": {setting: other, **profile}})
     assert len(resolve_nodes({"jw2": {setting: one, **profile}, "jw3": {setting: one, **profile}})) == 2
@@ -237,3 +244,13 @@ def test_probes_alone_are_the_profile_hardware() -> None:
 def test_what_probes_cannot_do_is_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         resolve(given)
+
+
+def test_a_self_test_needs_neither_model_nor_gpu() -> None:
+    asked = resolve({"benchmark_profile": "self-test", "benchmark_device": "cuda"})
+    assert (asked.profile.needs_model, asked.settings.benchmark_device) == (False, "cpu")
+    # With an engine that loads a model it is like any other.
+    other = resolve({"benchmark_profile": "self-test", "benchmark_engine": "sequential"})
+    assert (other.profile.needs_model, other.settings.benchmark_device) == (True, "cuda")
+    assert not resolve({"benchmark_profile": "hardware"}).profile.needs_model
+    assert resolve({"benchmark_profile": "hardware"}).settings.benchmark_device == "cuda"

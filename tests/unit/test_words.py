@@ -9,7 +9,7 @@ import pytest
 from benchmark.cluster.report.amounts import amount, tick
 from benchmark.records.base import Stage
 from benchmark.text import figure
-from benchmark.words import during, percent, plural, sentences
+from benchmark.words import brief, during, percent, plural, sentences
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "0 nodes"), (1, "1 node"), (2, "2 nodes"), (1200, "1,200 nodes")])
@@ -39,3 +39,11 @@ def test_every_stage_can_be_said_after_failed() -> None:
 
 def test_a_question_ends_as_it_does() -> None:
     assert sentences("Is it up?\nThe end\nNo.\n\n") == "Is it up? The end. No."
+
+
+def test_a_text_is_cut_between_words() -> None:
+    assert brief("one  two\nthree", 20) == "one two three"
+    assert brief("one two three four", 15) == "one two ..."
+    assert brief("a" * 30, 20) == "a" * 16 + " ..."
+    assert brief("full: " + "a" * 30, 20) == "full: aaaaaaaaaa ..."
+    assert all(len(brief("some words " * 40, most)) <= most for most in range(20, 100))

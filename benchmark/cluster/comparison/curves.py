@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from benchmark.cluster.comparison.bootstrap import CONFIDENCE, SEED, Draw, inflation, percentile_draw, rate_draw
 from benchmark.cluster.comparison.measured import judged
 from benchmark.cluster.results.load import LoadedNode, Measurement
-from benchmark.cluster.sweep import point_of, steps_of
+from benchmark.cluster.sweep import place_of, point_of, steps_of
 from benchmark.curves import between
 from benchmark.metrics import PERCENTILES, SAMPLES_NEEDED
 from benchmark.records import CurveChange
@@ -38,10 +38,11 @@ def curve_changes(before: Sequence[LoadedNode], after: Sequence[LoadedNode], flo
     replicates = max(LEAST_REPLICATES, min(REPLICATES, MOST_DRAWS // draws))
     chance = random.Random(SEED)  # noqa: S311 # chance, not a secret
     drawn = [_drawn(steps, chance, replicates) for steps in sides]
+    per = place_of([*before, *after])
     for place in places:
         was, now = (between(curve, place) for curve in curves)
         if was is not None and now is not None:
-            yield _change(place, was, now, drawn, floor)
+            yield _change(place, was, now, drawn, floor).model_copy(update={"per": per})
 
 
 def shared_places(before: Sequence[Point], after: Sequence[Point]) -> list[float]:

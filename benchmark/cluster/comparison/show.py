@@ -59,6 +59,8 @@ def verdict_words(comparison: Comparison) -> str:
     """Return the outcome, and what is worse where something is."""
     if comparison.own_baseline and len(comparison.own_baseline) == len(comparison.groups):
         return f"{comparison.after} is its own baseline: that it is equal to itself says nothing."
+    if comparison.same:
+        return f"{comparison.after} was compared with itself: that it is equal to itself says nothing."
     words = _WORDS[comparison.outcome]
     if comparison.outcome != "worse":
         return words
@@ -72,7 +74,7 @@ def _worse(comparison: Comparison) -> Iterator[str]:
                 yield f"{name_of(change)} {percent(change.change or 0)}"
         for one in group.curve:
             if one.outcome == "worse":
-                yield f"tokens/s of a GPU {percent(one.change)} at {one.tokens_per_s_per_user:g} per user"
+                yield f"tokens/s of a {one.per} {percent(one.change)} at {one.tokens_per_s_per_user:g} per user"
         slower = dict.fromkeys(whose(one) for one in group.each if one.outcome == "worse")
         if slower:
             yield f"{some(list(slower))} alone"
@@ -92,7 +94,7 @@ def curve_words(one: CurveChange) -> str:
     between = f" ({percent(one.low)} to {percent(one.high)})" if one.low is not None and one.high is not None else ""
     outcome = one.note if one.outcome == "not judged" else one.outcome
     return (
-        f"{more} tokens/s of a GPU at {one.tokens_per_s_per_user:g} tokens/s per user{between}, "
+        f"{more} tokens/s of a {one.per} at {one.tokens_per_s_per_user:g} tokens/s per user{between}, "
         f"{figure(one.before)} to {figure(one.after)}: {outcome}"
     )
 

@@ -11,8 +11,10 @@ from benchmark.cluster.diagnosis.aspects import rate_of
 from benchmark.cluster.names import natural
 from benchmark.cluster.repeats import at_repeat, median_of, repeats_of
 from benchmark.cluster.results.load import LoadedNode, load_node
+from benchmark.cluster.results.system import load_system
+from benchmark.cluster.system_result import system_node
 from benchmark.errors import InputError
-from benchmark.records import RunRecord
+from benchmark.records import RunRecord, System
 from benchmark.rundir import read_run
 from benchmark.served import in_label
 
@@ -42,14 +44,15 @@ class ComparisonKey:
     def label(self) -> str:
         """The comparison key for people: what it is called, and on what."""
         key = dict(self.settings)
-        parts = (key["profile"], in_label("dtype", key.get("dtype", "")), key.get("engine", ""), self.hardware)
+        parts = (key["profile"], *(in_label(name, key.get(name, "")) for name in ("dtype", "engine")), self.hardware)
         return ", ".join(filter(None, parts))
 
     def differences(self, other: ComparisonKey) -> list[str]:
         """Return in which settings the two differ, in words; in what two profiles differ, their hash does not say."""
         theirs = dict(other.settings)
         return [
-            f"{name} is {theirs.get(name) or 'not set'} instead of {value or 'not set'}"
+            f"{name} is {in_label(name, theirs.get(name, '')) or 'not set'} instead of "
+            f"{in_label(name, value) or 'not set'}"
             for name, value in self.settings
             if theirs.get(name) != value and name != PROFILE_HASH
         ]
@@ -68,6 +71,8 @@ def load_side(run_dir: Path, node: str = "") -> Side:
     run = read_run(run_dir)
     if node and node not in run.nodes:
         raise InputError(f"{node}: the run {run.run_id} has no node {node}; it has {', '.join(sorted(run.nodes))}.")
+    if run.system is not None:
+        return _side_of_system(run_dir, run, run.system, node)
     # Which repeat is the run's, all its nodes decide together.
     needed = [one for one in sorted(run.nodes, key=natural) if node in ("", one) or _repeats(run) > 1]
     whole = [load_node(run_dir, run, one) for one in needed]
@@ -87,6 +92,19 @@ def load_side(run_dir: Path, node: str = "") -> Side:
         why = next((problem for one in loaded for problem in one.problems), "")
         raise InputError(f"{reported}: no node of it counts, there is nothing to compare. {why}".rstrip())
     return Side(reported, by_comparison_key(counted))
+
+
+def _side_of_system(run_dir: Path, run: RunRecord, system: System, node: str) -> Side:
+    if node:
+        raise InputError(f"{node}: in the run {run.run_id} all nodes are one system: it is compared as a whole.")
+    loaded = load_system(run_dir, run, system)
+    if not loaded.driver.measured:
+        raise InputError(f"{run.run_id}: the system does not count, there is nothing to compare.")
+    count = repeats_of([loaded.whole])
+    each = [system_node(replace(loaded, driver=at_repeat(loaded.whole, number))) for number in range(1, count + 1)]
+    chosen = system_node(loaded)
+    repeats = tuple(each) if count > 1 else (chosen,)
+    return Side(run.run_id, by_comparison_key([replace(chosen, repeats=repeats)]))
 
 
 def _repeats(run: RunRecord) -> int:

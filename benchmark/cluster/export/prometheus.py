@@ -61,6 +61,10 @@ GAUGES: dict[str, tuple[str, Value]] = {
         "prompt tokens from servers' caches; no value: not reported",
         lambda row: _maybe(row.prefix_cache.cached_tokens) if row.prefix_cache else None,
     ),
+    "served_ratio": (
+        "part of the completed queries of a system of several nodes",
+        lambda row: row.served.share if row.served else None,
+    ),
     "least_tpot_seconds": (
         "least time per output token that a GPU's own memory allows, by its probe",
         _limit(lambda limits: None if limits.least_tpot_ms is None else limits.least_tpot_ms / 1000),
@@ -211,7 +215,7 @@ def _what(finding: Finding) -> Labels:
 def _repeats(found: Sequence[tuple[Labels, NodeRow, Exported]]) -> Iterator[str]:
     """Yield how far the repeats of a run differ; nothing where there is one."""
     several = [(labels, row, one.result.repeats) for labels, row, one in found if one.result.repeats]
-    yield from _metric("repeats", "measurements after one load", [
+    yield from _metric("repeats", "measurements with the model loaded once", [
         (labels, float(len(repeats.rows))) for labels, _, repeats in several
     ])  # fmt: skip
     yield from _metric("repeat", "number of the one that all other values are of", [

@@ -13,7 +13,7 @@ from benchmark.columns import Columns
 from benchmark.files import read_samples
 from benchmark.metrics import latencies_ms, tpots_ms, ttfts_ms
 from benchmark.probed import figures
-from benchmark.records import CurvePoint, Sample
+from benchmark.records import DRIVER, CurvePoint, Sample
 from benchmark.rundir import NODES
 
 SAMPLE_FIELDS = tuple(name for name in Sample.model_fields if name != "token_ids")
@@ -97,10 +97,12 @@ def samples_of(gathered: Gathered, run_dir: Path) -> Rows:
 
 
 def _samples(gathered: Gathered, run_dir: Path) -> Iterator[Sequence[object]]:
-    for node in gathered.nodes:
+    system = gathered.system
+    for node in gathered.nodes if system is None else (system.driver,):
         if node.refused or node.metrics is None:
             continue
-        samples = read_samples(run_dir / NODES / node.node / node.samples)
+        place = run_dir / NODES / node.node if system is None else run_dir / DRIVER
+        samples = read_samples(place / node.samples)
         columns = Columns.of(samples)
         times = [each(columns).tolist() for each in (latencies_ms, ttfts_ms, tpots_ms)]
         for sample, *of_sample in zip(samples, *times, strict=True):

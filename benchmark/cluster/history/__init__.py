@@ -14,7 +14,7 @@ from benchmark.cluster.history.changepoint import LEAST_SIDE, change_points
 from benchmark.cluster.names import natural, some
 from benchmark.cluster.stored.index import stored_runs
 from benchmark.cluster.stored.read import StoredNode, StoredRun
-from benchmark.cluster.stored.states import INVALID, PARTIAL, UNFINISHED, VALID
+from benchmark.cluster.stored.states import IN_PROGRESS, INVALID, PARTIAL, UNFINISHED, VALID
 from benchmark.errors import InputError
 from benchmark.files import read_record
 from benchmark.records import DriftAt, History, HistoryPoint, NodeHistory, NodeResult, NodeRuns, RunOfNode, Shift
@@ -41,7 +41,7 @@ def node_history(results: Path, node: str = "") -> History:
     runs = stored_runs(results, skipped)
     names = sorted({name for run in runs for name in run.names}, key=natural)
     if node and node not in names:
-        there = f"there are {some(names, MOST_NAMED)}" if names else "there is no run"
+        there = f"nodes: {some(names, MOST_NAMED)}" if names else "there is no run"
         raise InputError(f"{node}: no run in {results} has a node of this name; {there}.")
     wanted = [node] if node else names
     return History(
@@ -97,7 +97,7 @@ def _asked(runs: Sequence[StoredRun], name: str) -> NodeRuns:
         )
         for run, one in each[-MOST_LISTED:]
     ]
-    failed = [one for one in shown if one.state not in (VALID, INVALID, PARTIAL, UNFINISHED)]
+    failed = [one for one in shown if one.state not in (VALID, INVALID, PARTIAL, UNFINISHED, IN_PROGRESS)]
     stages = Counter(one.stage for one in failed if one.stage)
     return NodeRuns(node=name, count=len(each), newest=tuple(shown), failed=len(failed), failed_in=dict(stages))
 

@@ -70,5 +70,5 @@ def _with_report(path: Path, run: RunInShort) -> RunInShort:
 def _require(results: Path, what: str, name: str, names: Iterable[str]) -> None:
     known = sorted(set(names), key=natural)
     if name and name not in known:
-        there = f"there are {some(known, MOST_NAMED)}" if known else "there is no run"
+        there = f"{what}s: {some(known, MOST_NAMED)}" if known else "there is no run"
         raise InputError(f"{name}: no run in {results} has a {what} of this name; {there}.")

@@ -21,9 +21,10 @@ from benchmark.cluster.overview.listing import in_short
 from benchmark.cluster.overview.sparklines import MOST_POINTS, node_lines
 from benchmark.cluster.report.templating import page_environment, style_sheet
 from benchmark.cluster.stored.read import StoredRun
-from benchmark.cluster.stored.states import INVALID, PARTIAL, UNFINISHED, VALID, brief
+from benchmark.cluster.stored.states import IN_PROGRESS, INVALID, PARTIAL, UNFINISHED, VALID
 from benchmark.records import GroupInShort, RunInShort
 from benchmark.rundir import REPORT_FILE
+from benchmark.words import brief
 
 TEMPLATE = "index.html.j2"
 # What keeps the page's size in bounds: runs, lines of nodes, and runs that cannot be read.
@@ -34,7 +35,7 @@ MOST_SKIPPED = 20
 MOST_GROUPS = 4
 # Characters of a model's name, of a reason why a run cannot be read, and of what to look at.
 MOST_NAME, MOST_WORDS = 120, 200
-VERDICTS = (VALID, INVALID, PARTIAL, UNFINISHED)
+VERDICTS = (VALID, INVALID, PARTIAL, IN_PROGRESS, UNFINISHED)
 _LOOK = {VALID: "fine", INVALID: "bad"}
 
 

@@ -42,14 +42,15 @@ def _run(run: RunInShort) -> Iterator[str]:
         yield " " * (_WHEN + _VERDICT + _PROFILE + _NODES) + _figures(group)
     yield wrap(run.run_id, "  ", "  ")
     for group in run.groups:
-        if group.probes:
-            yield wrap(", ".join(group.probes), "  ", "    ")
+        if words := group.knee or ", ".join(group.probes):
+            yield wrap(words, "  ", "    ")
     note = f" {run.not_hardware.upper()}." if run.not_hardware else ""
     yield wrap(f"{run.first}.{note}", "  ", "    ")
 
 
 def _figures(group: GroupInShort) -> str:
-    return right(group.qps, _FIGURE) + right(group.tokens_per_s, _FIGURE)
+    # Of a sweep the queries/s of its best step are no result: its knee is, and stands below.
+    return right(None if group.knee else group.qps, _FIGURE) + right(group.tokens_per_s, _FIGURE)
 
 
 def _when(created_at: str) -> str:

@@ -18,25 +18,47 @@ MOST_ALONE = 5
 
 @dataclass(frozen=True)
 class CurveTable:
-    """One curve as a table. `notes` explain its marks; `lines` say what it comes to, and each of its nodes."""
+    """One curve as a table. `notes` explain its marks; `lines` say what it comes to, and each of its nodes.
+
+    `per`: what its rates are of, a GPU or a replica.
+    """
 
     title: str
     head: str
+    per: str
     rows: tuple[tuple[str, CurvePoint], ...]
     notes: tuple[str, ...]
     lines: list[tuple[str, str]]
 
 
 def sweep_words(result: ClusterResult) -> str:
-    """Return which step all other figures are of; nothing where there is no sweep."""
+    """Return the knee of each group's curve, and which step all other figures are of; nothing without a sweep."""
     if result.sweep is None:
         return ""
     if result.sweep.chosen is None:
         return "no node counts: there are the curves alone"
-    return (
+    knees = [(group.label, knee_of(result, number)) for number, group in enumerate(result.groups)]
+    heads = [f"{label}: {words}" if len(knees) > 1 else words for label, words in knees if words]
+    step = (
         f"{at_step(result.sweep, result.sweep.chosen)}: every figure but the curves' is of this step, the least load "
         "with nearly the most tokens/s of those that all nodes measured"
     )
+    return "\n".join([*heads[:MOST_NODES], step])
+
+
+def knee_of(result: ClusterResult, group: int) -> str:
+    """Return where a group's curve bends and what its nodes give there together; empty: there is no such curve."""
+    sweep = result.sweep
+    curve = next((one for one in sweep.curves if one.kind == "group" and one.group == group), None) if sweep else None
+    if sweep is None or curve is None:
+        return ""
+    most = max((point.tokens_per_s for point in curve.points if point.tokens_per_s is not None), default=None)
+    rate = f"{figure(most)} tokens/s"
+    if curve.knee is not None:
+        return f"knee at {at_step(sweep, curve.knee)}, {rate}"
+    if sweep.by == "concurrency" and len(curve.points) > 1:
+        return f"no knee up to {at_step(sweep, curve.points[-1].step)}, {rate}"
+    return f"{rate} at most" + (f", nearly reached with {at_step(sweep, curve.enough)}" if curve.enough else "")
 
 
 def curve_tables(result: ClusterResult) -> list[CurveTable]:
@@ -63,8 +85,9 @@ def _table(sweep: Curves, curve: Curve) -> CurveTable:
     return CurveTable(
         what,
         "in flight" if sweep.by == "concurrency" else "of burst",
+        sweep.per,
         tuple(zip(marked_steps(sweep, curve), curve.points, strict=True)),
-        tuple(notes_of(curve)),
+        tuple(notes_of(sweep, curve)),
         lines,
     )
 
@@ -95,9 +118,9 @@ def _nodes(sweep: Curves, curve: Curve) -> list[Curve]:
     return [one for one in sweep.curves if one.kind == "node" and one.group == curve.group]
 
 
-def notes_of(curve: Curve) -> list[str]:
+def notes_of(sweep: Curves, curve: Curve) -> list[str]:
     """Return what the marks beside a curve's steps mean, of those that it has."""
-    notes = ["+ on the Pareto front: no other step has more tokens/s per GPU and per user"]
+    notes = [f"+ on the Pareto front: no other step has more tokens/s per {sweep.per} and per user"]
     if any(not point.confident for point in curve.points):
         notes.append("* of fewer than 662 samples: its P99 is without confidence")
     if any(not point.valid for point in curve.points):
@@ -127,11 +150,11 @@ def marked_steps(sweep: Curves, curve: Curve) -> list[str]:
 
 def at_step(sweep: Curves, step: float) -> str:
     """Return a load for people: "16 in flight on each GPU"."""
-    return f"{step:.3g} in flight on each GPU" if sweep.by == "concurrency" else f"{step:.0%} of a burst's rate"
+    return f"{step:.3g} in flight on each {sweep.per}" if sweep.by == "concurrency" else f"{step:.0%} of a burst's rate"
 
 
 def _knee(sweep: Curves, curve: Curve) -> str:
-    most = f"{figure(curve.most_tokens_per_s_per_gpu)} tokens/s per GPU at most"
+    most = f"{figure(curve.most_tokens_per_s_per_gpu)} tokens/s per {sweep.per} at most"
     if len(curve.points) == 1:
         return f"not known: one step alone was measured, with {most.removesuffix(' at most')}"
     if curve.knee is None and sweep.by == "concurrency":
@@ -146,7 +169,7 @@ def _knee(sweep: Curves, curve: Curve) -> str:
 def _node(sweep: Curves, curve: Curve) -> str:
     last = curve.points[-1].step
     knee = f"knee at {curve.knee:.3g}, " if curve.knee is not None else ""
-    most = f"{knee}{figure(curve.most_tokens_per_s_per_gpu)} tokens/s per GPU at most"
+    most = f"{knee}{figure(curve.most_tokens_per_s_per_gpu)} tokens/s per {sweep.per} at most"
     return f"{most}, measured up to {at_step(sweep, last)}. {curve.ended}".rstrip(" .") + "."
 
 

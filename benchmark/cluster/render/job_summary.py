@@ -16,6 +16,7 @@ from benchmark.cluster.render.markdown import escape
 from benchmark.cluster.render.summary import TEMPLATES, view
 from benchmark.records import Comparison
 from benchmark.text import environment
+from benchmark.words import brief
 
 TEMPLATE = "job_summary.md.j2"
 # GitHub takes 1 MiB for a page; the cluster summary has everything.
@@ -61,7 +62,7 @@ def _environment() -> Environment:
 
 
 def _brief(text: str) -> str:
-    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]} ..."
+    return brief(text, MAX_CHARACTERS)
 
 
 def _first_few(items: Sequence[Item]) -> Sequence[Item]:

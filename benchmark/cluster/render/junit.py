@@ -70,7 +70,7 @@ def _cluster(outcome: Outcome) -> Element:
         _checks(suite, result.verdict.checks)
         _verdict(suite, result.verdict)
     if result is not None and result.partial:
-        _tell(_case(suite, "whole run"), "error", "partial", result.partial)
+        _tell(_case(suite, "whole run"), "error", "in progress" if result.in_progress else "partial", result.partial)
     if outcome.broke:
         _tell(_case(suite, "playbook"), "error", "refused" if outcome.refused else "broken", outcome.broke)
     if result is not None and result.problems:

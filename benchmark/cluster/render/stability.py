@@ -41,12 +41,16 @@ def headline(result: ClusterResult) -> str:
     if found is None:
         return ""
     by = label(found.metric)
-    lines = [f"{len(found.rows)} after one load; every figure is of repeat {found.chosen}, the median by {by}"]
+    lines = [
+        f"{len(found.rows)} with the model loaded once; every figure is of repeat {found.chosen}, the median by {by}"
+    ]
     for row in found.rows:
         together = f", together for {row.overlap.together_s:.1f} s" if row.overlap and result.counted > 1 else ""
+        valid = f"{row.valid} of {result.counted} valid"
+        if result.system:
+            valid = "valid" if row.valid else "invalid"
         lines.append(
-            f"repeat {row.number}: {label(found.metric)} {figure(row.value)}{unit(found.metric)}, {row.valid} of "
-            f"{result.counted} valid{together}"
+            f"repeat {row.number}: {label(found.metric)} {figure(row.value)}{unit(found.metric)}, {valid}{together}"
         )
     return "\n".join(lines)
 
@@ -57,7 +61,9 @@ def table(result: ClusterResult) -> dict[str, Any]:
         return {}
     rows = []
     for number, group in enumerate(result.groups, start=1):
-        rows += [_row(row.node, row.spread, result.repeats.metric) for row in result.nodes if row.node in group.nodes]
+        # Of a part of a system there is none.
+        members = [row for row in result.nodes if row.node in group.nodes and (row.spread or row.served is None)]
+        rows += [_row(row.node, row.spread, result.repeats.metric) for row in members]
         if len(group.nodes) > 1:
             name = "all" if len(result.groups) == 1 else f"group {number}"
             rows.append(_row(name, group.spread, result.repeats.metric))

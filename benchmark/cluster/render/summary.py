@@ -17,6 +17,7 @@ from benchmark.cluster.render.probe_table import ProbeTable, probe_table, second
 from benchmark.cluster.render.stability import beside, cell, headline, note, table
 from benchmark.cluster.roofline import roofline_words
 from benchmark.cluster.solo import losers, solo_table
+from benchmark.cluster.system_result import share_words
 from benchmark.code import code_words
 from benchmark.loads import load_words
 from benchmark.records import (
@@ -42,7 +43,7 @@ from benchmark.text import (
     moment,
 )
 from benchmark.verdict import answer_words
-from benchmark.words import percent, plural
+from benchmark.words import brief, percent, plural
 
 TEMPLATES = Path(__file__).parent / "templates"
 TEMPLATE = "benchmark_summary.txt.j2"
@@ -54,8 +55,8 @@ SHARED = (
 PERCENTILES = ("p50", "p90", "p99")
 # Different profiles or models that the header names; more are counted.
 MAX_NAMED = 3
-# Different values of a fact that are shown.
-MAX_VALUES = 5
+# Different values of a fact that are shown, and characters of each.
+MAX_VALUES, MAX_VALUE = 5, 100
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,11 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
         else "",
         "code": _distinct(code_words(attempt.code) for attempt in run.attempts if attempt.code),
         "simulated": any(row.simulated for row in result.nodes),
-        "sections": [_section(group, result.nodes, result.sweep) for group in result.groups],
+        "sections": [_section(group, result) for group in result.groups],
         "together": _together(result),
+        "system": _system(result),
+        "verdict_of": verdict_of,
         "agreed": _agreed(result),
-        "enough": _enough(result),
         "findings": [(finding.node, finding_words(finding)) for finding in result.findings],
         "drift": drift,
         "drift_rows": [
@@ -110,12 +112,47 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
         "cell": cell,
         "solo": solo_table(result),
         "lost": some([node for node, _ in losers(result.nodes)]),
-        "not_counted": [row for row in result.nodes if not row.counted],
+        "last_head": "share" if result.system else "verdict",
+        "counts": _counts(result),
+        "closing": _closing(result),
+        "not_counted": [row for row in result.nodes if not (row.counted or row.in_progress)],
         "invalid": [row for row in result.nodes if row.counted and not (row.verdict and row.verdict.valid)],
     }
 
 
-def _section(group: Group, rows: Sequence[NodeRow], sweep: Curves | None) -> Section:
+def _counts(result: ClusterResult) -> str:
+    going_on = [row.node for row in result.nodes if row.in_progress]
+    more = f", {len(going_on)} in progress: {some(going_on)}" if going_on else ""
+    return f"{result.counted} of {result.asked} counted{more}"
+
+
+def _closing(result: ClusterResult) -> tuple[str, str]:
+    """Return the verdict in a word, and why; why a run is partial stands at the top, unless there is nothing else."""
+    if result.verdict.valid:
+        return "VALID", _enough(result)
+    reasons = " ".join(reason for reason in result.verdict.reasons if reason != result.partial)
+    if result.in_progress:
+        return "IN PROGRESS", reasons or "the verdict comes with the run's end."
+    return "INVALID", reasons or result.partial
+
+
+def _system(result: ClusterResult) -> str:
+    """Return what was measured where all nodes are one system, a line each; nothing where each is one by itself."""
+    found = result.system
+    if found is None:
+        return ""
+    asked = f"one schedule from {found.driver} over {_count(found.servers, 'node')}: a system's figure, and no sum"
+    return "\n".join([asked, *found.notes])
+
+
+def verdict_of(row: NodeRow) -> str:
+    """Return the last cell of a node's row: its verdict, or its part of a system's queries."""
+    valid = row.verdict is not None and row.verdict.valid
+    return share_words(row) if row.served and valid else "valid" if valid else "INVALID"
+
+
+def _section(group: Group, result: ClusterResult) -> Section:
+    rows, system = result.nodes, result.system is not None
     members = tuple(row for row in rows if row.node in set(group.nodes))
     shown = [
         spread
@@ -137,9 +174,9 @@ def _section(group: Group, rows: Sequence[NodeRow], sweep: Curves | None) -> Sec
         probes=probes,
         totals=(
             *_engine(members),
-            *(_totals(group, members) if queries else ()),
+            *(_totals(group, members, system) if queries else ()),
             *_cost(group, members),
-            *_goodput(group, members, sweep),
+            *_goodput(group, members, result.sweep),
             *_limits(members),
             *_answers(members),
             *_prefix_cache(members),
@@ -149,22 +186,22 @@ def _section(group: Group, rows: Sequence[NodeRow], sweep: Curves | None) -> Sec
 
 
 def _load(group: Group, load: Load) -> Iterable[tuple[str, str]]:
-    """Yield how many users there were at once, and how fast each was served; nothing for one on each GPU."""
+    """Yield how many users there were at once, and how fast each was served; nothing for one at a time."""
     if load.concurrency is not None and load.concurrency > 1:
         reads = group.tpot_ms and group.tpot_ms.p50 > 0 and f"; {figure(1000 / group.tpot_ms.p50)} tokens/s for each"
-        yield "Load", load_words(load) + (reads or "")
+        yield "Load", load_words(load, "cuda" if group.gpus else "cpu") + (reads or "")
 
 
-def _totals(group: Group, members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
+def _totals(group: Group, members: Sequence[NodeRow], system: bool) -> Iterable[tuple[str, str]]:
     attempts = len({row.attempt for row in members})
     apart = f", measured in {attempts} attempts and never all at once" if attempts > 1 else ""
     fleet = "" if len(group.nodes) == 1 else f" (the sum over {len(group.nodes)} nodes{apart}: a fleet figure)"
+    if system:
+        fleet = f" (all {len(group.nodes)} nodes as one system)"
     tokens = f"{figure(group.tokens_per_s)} tokens/s{beside(group, 'tokens_per_s')}"
     yield "Cluster", f"{figure(group.qps)} QPS{beside(group, 'qps')}, {tokens}{fleet}"
     if group.gpus:
         yield "Per GPU", f"{figure(group.qps_per_gpu)} QPS, {figure(group.tokens_per_s_per_gpu)} tokens/s on average"
-    else:
-        yield "Per GPU", "undefined: no GPU took part"
     if load := next((row.load for row in members if row.load), None):
         yield from _load(group, load)
     queries = group.queries
@@ -175,7 +212,7 @@ def _totals(group: Group, members: Sequence[NodeRow]) -> Iterable[tuple[str, str
     if group.latency_ms is not None:
         spreads = (("latency", group.latency_ms), ("TTFT", group.ttft_ms), ("TPOT", group.tpot_ms))
         reported = [(name, spread, beside(group, f"{name.lower()}_ms.p99")) for name, spread in spreads if spread]
-        yield "Pooled P99", _pooled(reported)
+        yield "P99" if system else "Pooled P99", _pooled(reported)
     if group.energy_joules is not None:
         of = "" if group.energy_nodes == len(group.nodes) else f" of {group.energy_nodes} of {len(group.nodes)} nodes"
         yield (
@@ -197,7 +234,8 @@ def _goodput(group: Group, members: Sequence[NodeRow], sweep: Curves | None) -> 
     """Yield what was answered within the limits, and for how many users at once; nothing without limits."""
     if group.goodput is not None:
         yield "Goodput", goodput_words(group.goodput)
-        yield "Users", serves(group, members, sweep)
+        if words := serves(group, members, sweep):
+            yield "Users", words
     elif any(row.goodput for row in members):
         lacking = some([row.node for row in members if row.goodput is None])
         why = f"undefined for {lacking}" if lacking else "the nodes have different limits"
@@ -330,16 +368,11 @@ def _drift(result: ClusterResult) -> dict[str, list[tuple[str, list[tuple[str, s
     """Return for each hardware the facts in which its nodes differ, and who has which value."""
     shown: dict[str, list[tuple[str, list[tuple[str, str]]]]] = {}
     for one in result.drift:
-        values = [(brief(value), some(nodes)) for value, nodes in list(one.values.items())[:MAX_VALUES]]
+        values = [(brief(value, MAX_VALUE), some(nodes)) for value, nodes in list(one.values.items())[:MAX_VALUES]]
         rest = len(one.values) - len(values)
         values += [(f"and {rest} more values", "")] if rest > 0 else []
-        shown.setdefault(brief(one.hardware), []).append((one.fact, values))
+        shown.setdefault(brief(one.hardware, MAX_VALUE), []).append((one.fact, values))
     return shown
-
-
-def brief(text: str, most: int = 100) -> str:
-    """Return text that is no longer than a reader can use."""
-    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def _distinct(texts: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from benchmark.cluster.render.curve_table import MOST_ALONE, lines_of, marked_steps, notes_of
 from benchmark.cluster.report.amounts import amount, tick
-from benchmark.cluster.report.drawing import COLOURS, DASHES, SERIES, Canvas, Margins, brief, series
+from benchmark.cluster.report.drawing import COLOURS, DASHES, SERIES, Canvas, Labels, Margins, brief, series
 from benchmark.cluster.report.parts import Chart, NodeGroup, Table
 from benchmark.records import Curve, CurvePoint, Curves
 
@@ -36,18 +36,18 @@ def curved(like: NodeGroup, sweep: Curves | None) -> Curved | None:
     together = next((one for one in of_group if one.kind == "group"), None)
     if together is None or not nodes:
         return None
-    title = "Output tokens/s of a GPU against those of a user"
+    title = f"Output tokens/s of a {sweep.per} against those of a user"
     words = f"{title}, a line for each of {len(nodes)} nodes. The tables below have the values."
-    what = "queries in flight on each GPU" if sweep.by == "concurrency" else "the share of a burst's rate"
+    what = f"queries in flight on each {sweep.per}" if sweep.by == "concurrency" else "the share of a burst's rate"
     chart = Chart(
         title=title,
         note=f"A point for each step, with {what} beside it; up and to the right is better",
         wide=_draw(f"curves-{like.number}-wide", WIDE, like, sweep, nodes, words),
         narrow=_draw(f"curves-{like.number}-narrow", NARROW, like, sweep, nodes, words),
-        tables=[_by_node(sweep, nodes, name, what) for name, what in _FIGURES],
+        tables=[_by_node(sweep, nodes, name, words.format(per=sweep.per)) for name, words in _FIGURES],
     )
     return Curved(
-        like, chart, _table(sweep, together, "The nodes together"), notes_of(together), lines_of(sweep, together)
+        like, chart, _table(sweep, together, "The nodes together"), notes_of(sweep, together), lines_of(sweep, together)
     )
 
 
@@ -67,13 +67,13 @@ def uncounted(sweep: Curves | None) -> list[Uncounted]:
         return []
     curves = [one for one in sweep.curves if one.group is None]
     return [
-        Uncounted(one.of, _table(sweep, one, f"Steps of {one.of}"), notes_of(one), lines_of(sweep, one))
+        Uncounted(one.of, _table(sweep, one, f"Steps of {one.of}"), notes_of(sweep, one), lines_of(sweep, one))
         for one in curves[:MOST_ALONE]
     ]
 
 
 _FIGURES = (
-    ("tokens_per_s_per_gpu", "tokens/s of a GPU"),
+    ("tokens_per_s_per_gpu", "tokens/s of a {per}"),
     ("tokens_per_s_per_user", "tokens/s of a user"),
     ("ttft_p99_ms", "P99 TTFT ms"),
     ("tpot_p99_ms", "P99 TPOT ms"),
@@ -91,6 +91,10 @@ def _drawn(curve: Curve) -> list[tuple[CurvePoint, float, float]]:
 def _draw(name: str, width: int, like: NodeGroup, sweep: Curves, nodes: Sequence[Curve], words: str) -> Markup:
     with Canvas(name, width, 320, margins=Margins(left=58, right=30)) as canvas:
         (axes,) = canvas.axes
+        every = [pair for one in nodes for _, *pair in _drawn(one)]
+        axes.set_xlim(*_span([x for x, _ in every]))
+        axes.set_ylim(*_span([y for _, y in every]))
+        labels = Labels(axes, every)
         # Those that stand out lie on top of the others.
         for curve in sorted(nodes, key=lambda one: one.of in like.marked):
             look, points = like.marked.get(curve.of), _drawn(curve)
@@ -108,24 +112,33 @@ def _draw(name: str, width: int, like: NodeGroup, sweep: Curves, nodes: Sequence
                     [x for _, x, _ in points], [y for _, _, y in points], "o", color=colour, markersize=4,
                     gid=series("steps", curve.of),
                 )  # fmt: skip
-                axes.annotate(brief(curve.of), points[-1][1:], xytext=(6, 4), textcoords="offset points")
+                labels.put(brief(curve.of), points[-1][1:])
         longest = max(nodes, key=lambda one: len(_drawn(one)))
         for point, x, y in _drawn(longest):
             step = f"{point.step:g}" if sweep.by == "concurrency" else f"{point.step:.0%}"
-            axes.annotate(step, (x, y), xytext=(-4, -12), textcoords="offset points", ha="right", color=COLOURS["soft"])
-        every = [pair for one in nodes for _, *pair in _drawn(one)]
-        axes.set_xlim(0, 1.08 * max(x for x, _ in every))
-        axes.set_ylim(0, 1.08 * max(y for _, y in every))
+            labels.put(step, (x, y), COLOURS["soft"])
         axes.xaxis.set_major_formatter(lambda value, _: tick(value))
         axes.yaxis.set_major_formatter(lambda value, _: tick(value))
         axes.locator_params(nbins=5)
         axes.set_xlabel("tokens/s of a user")
-        axes.set_ylabel("tokens/s of a GPU")
+        axes.set_ylabel(f"tokens/s of a {sweep.per}")
         return canvas.svg(words)
 
 
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    """Return what an axis spans: from 0 where the values come near that, else from just below them."""
+    low, high = min(values), max(values)
+    room = 0.08 * (high - low) if high - low > 0.01 * high else 0.02 * high
+    return (0.0 if low < high / 3 else low - room), high + room
+
+
 def _table(sweep: Curves, curve: Curve, caption: str) -> Table:
-    heads = ("in flight" if sweep.by == "concurrency" else "of a burst", "nodes", "tokens/s of a GPU", "of a user")
+    heads = (
+        "in flight" if sweep.by == "concurrency" else "of a burst",
+        "nodes",
+        f"tokens/s of a {sweep.per}",
+        "of a user",
+    )
     times = ("P50 TTFT ms", "P99", "P50 TPOT ms", "P99", "P50 latency ms", "P99", "tokens/J")
     currency = next((point.cost.currency for point in curve.points if point.cost), "")
     costs = (f"{currency} per million output tokens", "input tokens") if currency else ()

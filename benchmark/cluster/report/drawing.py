@@ -10,6 +10,7 @@ import io
 import json
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from benchmark.text import clean
+from benchmark.text import clean, columns
 
 # Stand-ins for the page's colours: report.css says what they are by day and by night.
 COLOURS = {
@@ -69,6 +70,8 @@ _STYLE: dict[Any, Any] = {
     "text.color": COLOURS["ink"],
     "lines.solid_capstyle": "round",
 }
+# Beside the axes, in pixels, that a label may take.
+ROOM = 26.0
 # Names longer than this are cut in charts; the tables have them whole.
 MAX_LABEL = 18
 
@@ -156,6 +159,38 @@ class Canvas:
             "y": list(axes.get_ylim()),
             "scale": axes.get_xscale(),
         }
+
+
+class Labels:
+    """Texts beside points of axes whose limits are set; one that would lie on another, or outside, is left out.
+
+    None lies on one of `points`.
+    """
+
+    def __init__(self, axes: Axes, points: Sequence[Sequence[float]]) -> None:
+        self._axes = axes
+        pixels = [axes.transData.transform(tuple(at)) for at in points]
+        self._taken: list[tuple[float, ...]] = [(x - 2, y - 2, x + 2, y + 2) for x, y in pixels]
+
+    def put(self, text: str, at: Sequence[float], colour: str = COLOURS["ink"]) -> None:
+        """Write `text` beside the point `at`: where there is room for it, below and to the left first."""
+        x, y = self._axes.transData.transform(tuple(at))
+        width, height = 7.0 * columns(text), 13.0
+        frame = self._axes.get_window_extent()
+        for right, above in ((False, False), (True, True), (False, True), (True, False)):
+            dx, dy = 5 if right else -5, 4 if above else -12
+            left, bottom = x + dx - (0 if right else width), y + dy - 2
+            box = (left, bottom, left + width, bottom + height)
+            inside = box[0] >= frame.x0 - ROOM and box[2] <= frame.x1 + ROOM and box[1] >= frame.y0
+            if inside and not any(_overlap(box, other) for other in self._taken):
+                self._taken.append(box)
+                align = "left" if right else "right"
+                self._axes.annotate(text, (at[0], at[1]), (dx, dy), textcoords="offset points", ha=align, color=colour)
+                return
+
+
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def series(*names: object) -> str:

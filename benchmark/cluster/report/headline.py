@@ -38,8 +38,11 @@ def advice(result: ClusterResult) -> list[Advice]:
 
 def _advice(result: ClusterResult) -> Iterator[Advice]:
     if result.partial:
-        yield Advice(BAD, "The run was ended before its time", result.partial, "nodes")
-    missing = [row for row in result.nodes if not row.counted]
+        weight, title = (BAD, "The run was ended before its time")
+        if result.in_progress:
+            weight, title = UNSURE, "The run is in progress"
+        yield Advice(weight, title, result.partial, "nodes")
+    missing = [row for row in result.nodes if not (row.counted or row.in_progress)]
     if missing:
         first = missing[0]
         more = f" Not counted either: {some([row.node for row in missing[1:]])}." if len(missing) > 1 else ""

@@ -85,7 +85,10 @@ def _tiles(gathered: Gathered, groups: Sequence[NodeGroup]) -> list[tuple[str, s
         if not groups[number - 1].queries:
             tiles += [(value, unit, meaning + which) for value, unit, meaning in probe_tiles(groups[number - 1])]
             continue
-        sum_of = f"the sum over {len(group.nodes)} nodes" if len(group.nodes) > 1 else "of one node"
+        if result.system:
+            sum_of = f"all {len(group.nodes)} nodes as one system"
+        else:
+            sum_of = f"the sum over {len(group.nodes)} nodes" if len(group.nodes) > 1 else "of one node"
         qps, tokens = (f"{sum_of}{which}{beside(group, metric)}" for metric in ("qps", "tokens_per_s"))
         tiles.append((amount(group.qps), "QPS", f"completed queries, {qps}"))
         tiles.append((amount(group.tokens_per_s), "tokens/s", f"output tokens, {tokens}"))

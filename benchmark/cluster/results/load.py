@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -130,38 +130,33 @@ def unknown_dirs(run_dir: Path, run: RunRecord) -> list[str]:
     return [f"{NODES}/{name}: no node of this name was asked; passed over." for name in names]
 
 
-def load_node(run_dir: Path, run: RunRecord, node: str, slo: Slo | None = None) -> LoadedNode:
+def load_node(
+    run_dir: Path, run: RunRecord, node: str, slo: Slo | None = None, directory: Path | None = None
+) -> LoadedNode:
     """Return what the node's files say. Never raises for their content: what is wrong is reported in the result.
 
-    Goodput is held against `slo`; None: against the profile's own limits.
+    Goodput is held against `slo`; None: against the profile's own limits. `directory`: where its files are, if not
+    under nodes/.
     """
-    directory = run_dir / NODES / node
-    problems: list[str] = []
-
-    def tell(error: InputError) -> str:
-        sentence = str(error).replace(f"{run_dir}/", "")
-        problems.append(sentence)
-        return sentence
-
-    if directory.is_symlink():
-        refused = tell(InputError(f"{directory}: a symbolic link; refused."))
-        return LoadedNode(node, refused=refused, problems=tuple(problems))
+    files = NodeFiles(directory or run_dir / NODES / node, run, node, slo, run_dir)
+    if files.directory.is_symlink():
+        refused = files.tell(InputError(f"{files.directory}: a symbolic link; refused."))
+        return LoadedNode(node, refused=refused, problems=tuple(files.problems))
     failure = None
     try:
-        failure = _read_failure(directory / FAILURE, node)
+        failure = read_failure(files.directory / FAILURE, node)
     except InputError as error:
-        tell(error)
+        files.tell(error)
     try:
-        result, metrics, samples = _read_result(directory, run, node)
-        first = _context(directory, node, result.attempt if result else 1, samples, 1, tell)
-        good = _goodput(directory, result, metrics, samples, slo)
-        later = _believed(directory, run, node, result, tell, slo) if result else ()
-        earlier = tuple(_earlier(directory, run, node, tell, slo))
+        result, metrics, samples = files.result()
+        series, clock = files.context(result.attempt if result else 1, samples)
+        good = files.goodput(result, metrics, samples)
+        later = files.believed(result) if result else ()
+        earlier = tuple(files.earlier())
     except InputError as error:
-        return LoadedNode(node, failure=failure, refused=tell(error), problems=tuple(problems))
-    series, clock = first
+        return LoadedNode(node, failure=failure, refused=files.tell(error), problems=tuple(files.problems))
     if failure is not None and result is not None and result.status == "complete":
-        problems.append(f"{node}: its result is complete and counted, though it failed: {one_line(failure)}")
+        files.problems.append(f"{node}: its result is complete and counted, though it failed: {one_line(failure)}")
     return LoadedNode(
         node=node,
         result=result,
@@ -171,119 +166,140 @@ def load_node(run_dir: Path, run: RunRecord, node: str, slo: Slo | None = None) 
         failure=failure,
         clock=clock,
         goodput=good,
-        problems=tuple(problems),
+        problems=tuple(files.problems),
         later=later,
         earlier=earlier,
     )
 
 
-def _context(
-    directory: Path, node: str, attempt: int, samples: Columns, repeat: int, tell: Callable[[InputError], str]
-) -> tuple[TimeSeries | None, ReadyNode | None]:
-    """Return the series and the clock of a measurement; what is wrong with them is reported, and in no total."""
-    watched = directory / of_repeat(TELEMETRY, repeat)
-    try:
-        series = time_series_of(samples, read_ticks(watched) if _exists(watched) else ())
-    except InputError as error:
-        tell(error)  # without what was watched the node still counts
-        series = time_series_of(samples)
-    clock = None
-    try:
-        clock = _read_clock(directory, node, attempt, of_repeat(READY_FILE, repeat))
-    except InputError as error:
-        tell(error)
-    return series, clock
+@dataclass(frozen=True)
+class NodeFiles:
+    """The files of one attempt at a node, and what is wrong with them as far as they were read."""
 
+    directory: Path
+    run: RunRecord
+    node: str
+    slo: Slo | None
+    run_dir: Path
+    problems: list[str] = field(default_factory=list)
 
-def _believed(
-    directory: Path,
-    run: RunRecord,
-    node: str,
-    result: NodeResult,
-    tell: Callable[[InputError], str],
-    slo: Slo | None,
-) -> tuple[Measurement, ...]:
-    """Return what `_later` yields; why a node failed is not hidden by steps of it that are not to be believed."""
-    try:
-        return tuple(_later(directory, run, node, result, tell, slo))
-    except InputError as error:
-        if result.status == "complete":
-            raise
-        tell(error)
-        return ()
+    def tell(self, error: InputError) -> str:
+        """Keep what is wrong, and return it."""
+        sentence = str(error).replace(f"{self.run_dir}/", "")
+        self.problems.append(sentence)
+        return sentence
 
+    def result(self) -> tuple[NodeResult | None, Metrics | None, Columns]:
+        """Return the result, the metrics that the samples give, and these.
 
-def _later(
-    directory: Path,
-    run: RunRecord,
-    node: str,
-    result: NodeResult,
-    tell: Callable[[InputError], str],
-    slo: Slo | None,
-) -> Iterator[Measurement]:
-    """Yield the repeats of a complete result from the second on, or the steps of a sweep, however that ended.
-
-    Raises InputError where one is not to be believed.
-    """
-    if result.status != "complete" and run.nodes[node].profile.sweep is None:
-        return
-    check_repeats(result, run.nodes[node], node)
-    for number in range(2, len(result.repeats) + 2):
-        as_only, name = repeat_of(result, number), of_repeat(SAMPLES, number)
-        samples = read_columns(directory / name)
+        Raises InputError for what is not believed.
+        """
+        paths = sorted(self.directory.glob("mlperf_datacenter_*.json"))
+        if not paths:
+            return None, None, Columns.of(())
+        if len(paths) > 1:
+            raise InputError(f"{self.directory}: more than one result: {_names(paths)}.")
+        result, asked = read_record(paths[0], NodeResult), self.run.nodes[self.node]
         try:
-            metrics = measured(samples, run.nodes[node], as_only.loadgen, as_only.metrics)
-            check_loadgen(as_only, directory, of_repeat("", number))
+            check_origin(result, self.run, self.node)
+            kept = result.status == "complete" or _exists(self.directory / SAMPLES)
+            # A run for accuracy, or of the hardware alone, has no samples of a measurement.
+            kept = kept and result.resolved.profile.measures_queries
+            samples = read_columns(self.directory / SAMPLES) if kept else Columns.of(())
+            metrics = measured(samples, asked, result.loadgen, result.metrics)
             if result.status == "complete":
-                check_claims(as_only, samples, metrics)
+                check_loadgen(result, self.directory)
+                check_claims(result, samples, metrics)
+                if result.solo is not None:
+                    check_solo(result.solo, read_columns(self.directory / f"{SOLO}{SAMPLES}"), asked)
         except InputError as error:
-            raise InputError(f"{node}, repeat {number}: {error}") from None
-        series, clock = _context(directory, node, result.attempt, samples, number, tell)
-        good = _goodput(directory, as_only, metrics, samples, slo, of_repeat("", number))
-        yield Measurement(as_only, metrics, Times.of(samples, metrics), series, clock, good, name)
+            where = "" if str(error).startswith(str(self.directory)) else f"{paths[0]}: "
+            raise InputError(f"{where}{error}") from None
+        return result, metrics if kept else None, samples
 
-
-def _goodput(
-    directory: Path,
-    result: NodeResult | None,
-    metrics: Metrics | None,
-    samples: Columns,
-    slo: Slo | None,
-    prefix: str = "",
-) -> Goodput | None:
-    """Return the goodput of a complete measurement; None also where neither `slo` nor the profile has limits.
-
-    A step of a sweep is complete that has its load, whatever ended the run later.
-    """
-    if result is None or metrics is None:
-        return None
-    if result.status != "complete" and (result.resolved.profile.sweep is None or result.load is None):
-        return None
-    if slo is None:
-        server = result.loadgen is not None and result.loadgen.scenario == "Server"
-        slo = limits_of(result.resolved.profile, read_limits(directory, prefix) if server else None)
-    return goodput(samples, metrics, slo) if slo else None
-
-
-def _earlier(
-    directory: Path, run: RunRecord, node: str, tell: Callable[[InputError], str], slo: Slo | None
-) -> Iterator[Measurement]:
-    """Yield the steps of a sweep that earlier attempts completed, the first attempt's first."""
-    if run.nodes[node].profile.sweep is None:
-        return
-    for aside in sorted(directory.glob(f"{ATTEMPT}*"), key=lambda path: (len(path.name), path.name)):
+    def context(self, attempt: int, samples: Columns, repeat: int = 1) -> tuple[TimeSeries | None, ReadyNode | None]:
+        """Return the series and the clock of a measurement; what is wrong with them is reported, and in no total."""
+        watched = self.directory / of_repeat(TELEMETRY, repeat)
         try:
-            result, metrics, samples = _read_result(aside, run, node)
-            if result is None or result.load is None:
-                continue
-            series, clock = _context(aside, node, result.attempt, samples, 1, tell)
-            good = _goodput(aside, result, metrics, samples, slo)
-            found = [Measurement(repeat_of(result, 1), metrics, Times.of(samples, metrics), series, clock, good)]
-            found += _later(aside, run, node, result, tell, slo)
+            series = time_series_of(samples, read_ticks(watched) if _exists(watched) else ())
         except InputError as error:
-            tell(error)
-            continue
-        yield from (replace(one, samples=f"{aside.name}/{one.samples}") for one in found)
+            self.tell(error)  # without what was watched the node still counts
+            series = time_series_of(samples)
+        clock = None
+        try:
+            clock = read_clock(self.directory, self.node, attempt, of_repeat(READY_FILE, repeat))
+        except InputError as error:
+            self.tell(error)
+        return series, clock
+
+    def goodput(
+        self, result: NodeResult | None, metrics: Metrics | None, samples: Columns, prefix: str = ""
+    ) -> Goodput | None:
+        """Return the goodput of a complete measurement; None also where neither `slo` nor the profile has limits.
+
+        A step of a sweep is complete that has its load, whatever ended the run later.
+        """
+        if result is None or metrics is None:
+            return None
+        if result.status != "complete" and (result.resolved.profile.sweep is None or result.load is None):
+            return None
+        slo = self.slo
+        if slo is None:
+            server = result.loadgen is not None and result.loadgen.scenario == "Server"
+            slo = limits_of(result.resolved.profile, read_limits(self.directory, prefix) if server else None)
+        return goodput(samples, metrics, slo) if slo else None
+
+    def believed(self, result: NodeResult) -> tuple[Measurement, ...]:
+        """Return what `later` yields; why a node failed is not hidden by steps of it that are not to be believed."""
+        try:
+            return tuple(self.later(result))
+        except InputError as error:
+            if result.status == "complete":
+                raise
+            self.tell(error)
+            return ()
+
+    def later(self, result: NodeResult) -> Iterator[Measurement]:
+        """Yield the repeats of a complete result from the second on, or the steps of a sweep, however that ended.
+
+        Raises InputError where one is not to be believed.
+        """
+        asked = self.run.nodes[self.node]
+        if result.status != "complete" and asked.profile.sweep is None:
+            return
+        check_repeats(result, asked, self.node)
+        for number in range(2, len(result.repeats) + 2):
+            as_only, name, prefix = repeat_of(result, number), of_repeat(SAMPLES, number), of_repeat("", number)
+            samples = read_columns(self.directory / name)
+            try:
+                metrics = measured(samples, asked, as_only.loadgen, as_only.metrics)
+                check_loadgen(as_only, self.directory, prefix)
+                if result.status == "complete":
+                    check_claims(as_only, samples, metrics)
+            except InputError as error:
+                raise InputError(f"{self.node}, repeat {number}: {error}") from None
+            series, clock = self.context(result.attempt, samples, number)
+            good = self.goodput(as_only, metrics, samples, prefix)
+            yield Measurement(as_only, metrics, Times.of(samples, metrics), series, clock, good, name)
+
+    def earlier(self) -> Iterator[Measurement]:
+        """Yield the steps of a sweep that earlier attempts completed, the first attempt's first."""
+        if self.run.nodes[self.node].profile.sweep is None:
+            return
+        for path in sorted(self.directory.glob(f"{ATTEMPT}*"), key=lambda path: (len(path.name), path.name)):
+            aside = replace(self, directory=path)
+            try:
+                result, metrics, samples = aside.result()
+                if result is None or result.load is None:
+                    continue
+                series, clock = aside.context(result.attempt, samples)
+                good = aside.goodput(result, metrics, samples)
+                found = [Measurement(repeat_of(result, 1), metrics, Times.of(samples, metrics), series, clock, good)]
+                found += aside.later(result)
+            except InputError as error:
+                self.tell(error)
+                continue
+            yield from (replace(one, samples=f"{path.name}/{one.samples}") for one in found)
 
 
 def one_line(failure: Failure) -> str:
@@ -291,7 +307,8 @@ def one_line(failure: Failure) -> str:
     return f"{failure.stage}: {' '.join(failure.reason.split())}"[:MAX_REASON]
 
 
-def _read_failure(path: Path, node: str) -> Failure | None:
+def read_failure(path: Path, node: str) -> Failure | None:
+    """Return why the controller has no complete result of a node; None: it says nothing. Raises InputError."""
     if not _exists(path):
         return None
     failure = read_record(path, Failure)
@@ -300,7 +317,7 @@ def _read_failure(path: Path, node: str) -> Failure | None:
     return failure
 
 
-def _read_clock(directory: Path, node: str, attempt: int, name: str) -> ReadyNode | None:
+def read_clock(directory: Path, node: str, attempt: int, name: str) -> ReadyNode | None:
     """Return what the controller measured of the node's clock; nothing for a run by hand or of one node.
 
     A result that a later attempt fetched has its clock with what else is kept of the attempt that measured it.
@@ -314,32 +331,6 @@ def _read_clock(directory: Path, node: str, attempt: int, name: str) -> ReadyNod
         if clock.attempt == attempt:
             return clock
     return None
-
-
-def _read_result(directory: Path, run: RunRecord, node: str) -> tuple[NodeResult | None, Metrics | None, Columns]:
-    """Return the result, the metrics that the samples give, and these. Raises InputError for what is not believed."""
-    paths = sorted(directory.glob("mlperf_datacenter_*.json"))
-    if not paths:
-        return None, None, Columns.of(())
-    if len(paths) > 1:
-        raise InputError(f"{directory}: more than one result: {_names(paths)}.")
-    result = read_record(paths[0], NodeResult)
-    try:
-        check_origin(result, run, node)
-        kept = result.status == "complete" or _exists(directory / SAMPLES)
-        # A run for accuracy, or of the hardware alone, has no samples of a measurement.
-        kept = kept and result.resolved.profile.measures_queries
-        samples = read_columns(directory / SAMPLES) if kept else Columns.of(())
-        metrics = measured(samples, run.nodes[node], result.loadgen, result.metrics)
-        if result.status == "complete":
-            check_loadgen(result, directory)
-            check_claims(result, samples, metrics)
-            if result.solo is not None:
-                check_solo(result.solo, read_columns(directory / f"{SOLO}{SAMPLES}"), run.nodes[node])
-    except InputError as error:
-        where = "" if str(error).startswith(str(directory)) else f"{paths[0]}: "
-        raise InputError(f"{where}{error}") from None
-    return result, metrics if kept else None, samples
 
 
 def _exists(path: Path) -> bool:

@@ -47,6 +47,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     usage_tokens: _Count | None = None
     asked_tokens: _Count | None = None
     cached_tokens: _Count | None = None
+    server: _Count | None = None
     error: _Text | None = None
 
 

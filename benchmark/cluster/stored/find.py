@@ -30,7 +30,7 @@ def find_run(results: Path, name: str) -> Path:
         if len(begun) > 1:
             raise InputError(f"{name} may be {some(begun[::-1], MAX_NAMED)}: give more of the run's id.")
         return (results / begun[0]).resolve()
-    newest = f"the newest there are {', '.join(known[: -MAX_NAMED - 1 : -1])}" if known else "there is none"
+    newest = f"the newest runs are {', '.join(known[: -MAX_NAMED - 1 : -1])}" if known else "there is none"
     raise InputError(f"{name!r} is neither a run in {results} nor a run's directory: {newest}.")
 
 

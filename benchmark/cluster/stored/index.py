@@ -22,7 +22,7 @@ from benchmark.rundir import RESULT_FILE, RUN_FILE
 
 INDEX = "index.json"
 # What an entry holds; another number, or another version of the program, makes the index anew.
-FORMAT = 3
+FORMAT = 4
 MAX_BYTES = 512 * 2**20
 
 Entry = dict[str, Any]

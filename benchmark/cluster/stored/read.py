@@ -5,25 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from benchmark.cluster.diagnosis.aspects import ENERGY, REPLAYED
-from benchmark.cluster.stored.short import run_in_short
-from benchmark.cluster.stored.states import INVALID, PARTIAL, UNFINISHED, VALID, brief
+from benchmark.cluster.leader import at_work
+from benchmark.cluster.stored.short import in_progress, run_in_short
+from benchmark.cluster.stored.states import IN_PROGRESS, INVALID, PARTIAL, UNFINISHED, VALID
 from benchmark.errors import InputError
 from benchmark.files import read_record
 from benchmark.probed import LEAST, figures
 from benchmark.profiles import NONE
-from benchmark.records import ClusterResult, Failure, Group, NodeRow, RunInShort, RunRecord
+from benchmark.records import ClusterResult, Controller, Failure, Group, NodeRow, RunInShort, RunRecord
 from benchmark.rundir import FAILURE, NODES, RESULT_FILE, RUN_FILE
 from benchmark.served import ENDPOINT, in_label
 from benchmark.settings import ResolvedSettings, canonical_sha256
 from benchmark.verdict import value_of
+from benchmark.words import brief
 
 METRICS = ("qps", "tokens_per_s", "latency_ms.p50", "ttft_ms.p50", "tpot_ms.p50", ENERGY)
 KIND = ("profile", "scenario", "model", "engine", "settings")
 """What tells apart what was asked of a node, as names of labels; `settings` is a hash of all that decides."""
+
+
+# States that say nothing yet of a node while the run goes on.
+_OPEN = (UNFINISHED, PARTIAL, "missing", "interrupted", IN_PROGRESS)
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,14 @@ class StoredRun:
     def short(self) -> RunInShort:
         """What a list of runs says of it; where its report lies is not known."""
         # By its directory's name, as everywhere: a copy may have another.
-        return RunInShort.model_validate({**self.content["short"], "run_id": self.run_id})
+        short = RunInShort.model_validate({**self.content["short"], "run_id": self.run_id})
+        return in_progress(short) if self.in_progress else short
+
+    @cached_property
+    def in_progress(self) -> bool:
+        """Whether its playbook is at work, on this machine."""
+        leader = self.content["leader"]
+        return at_work(leader and Controller.model_validate(leader))
 
     @property
     def names(self) -> list[str]:
@@ -83,6 +97,8 @@ class StoredRun:
         if row is None:
             return None
         state, stage, reason, kind, group, values, probed = row
+        if self.in_progress and state in _OPEN:
+            state, stage, reason = IN_PROGRESS, "", ""
         key, label, rate = self.content["groups"][group] if group is not None else ("", "", "")
         known = {metric: value for metric, value in zip(METRICS, values, strict=True) if value is not None}
         probes = [(*self.content["probes"][number], value) for number, value in probed]
@@ -100,10 +116,11 @@ def read_stored(results: Path, run_id: str) -> dict[str, Any]:
     groups: Sequence[Group] = ()
     result = None
     summary = directory / RESULT_FILE
-    partial = False
+    partial, unfinished = False, UNFINISHED
     if summary.is_file():
         result = read_record(summary, ClusterResult)
         rows, groups, partial = {row.node: row for row in result.nodes}, result.groups, bool(result.partial)
+        unfinished = UNFINISHED if result.in_progress else PARTIAL
     kinds: list[tuple[str, ...]] = []
     keys: list[tuple[str, str, str]] = []
     probes: list[tuple[str, str]] = []
@@ -115,7 +132,7 @@ def read_stored(results: Path, run_id: str) -> dict[str, Any]:
         if row is not None and measured and row.group is not None and row.group < len(groups):
             group = _place(keys, _key(groups[row.group], row))
         state, stage, reason = _state(directory, node, row)
-        state = PARTIAL if partial and row is not None and not row.counted else state
+        state = unfinished if partial and row is not None and not row.counted else state
         values = [None] * len(METRICS) if row is None or group is None else [_value(row, metric) for metric in METRICS]
         probed = [] if row is None or group is None else [
             [_place(probes, (one.metric, one.unit)), one.median]
@@ -126,12 +143,18 @@ def read_stored(results: Path, run_id: str) -> dict[str, Any]:
     return {
         "created_at": run.created_at,
         "inventory": list(run.inventory),
+        "leader": _leader(run),
         "groups": [list(key) for key in keys],
         "kinds": [list(kind) for kind in kinds],
         "probes": [list(probe) for probe in probes],
         "nodes": nodes,
         "short": run_in_short(run, result).model_dump(mode="json", exclude_defaults=True),
     }
+
+
+def _leader(run: RunRecord) -> dict[str, Any] | None:
+    leader = run.attempts[-1].controller if run.attempts else None
+    return leader.model_dump(mode="json") if leader else None
 
 
 def history_key(group: Group, row: NodeRow) -> str:
@@ -169,6 +192,7 @@ def kind_of(asked: ResolvedSettings, fallback: str = "") -> tuple[str, ...]:
         # A schedule's rate decides how long queries wait; of other scenarios it is a limit.
         settings.benchmark_target_qps if profile.scheduled and not profile.replays else None,
         profile.model_dump(mode="json"),
+        *([settings.benchmark_system] if settings.benchmark_system != "node" else []),
     ]
     return profile.name, scenario, model, fallback or profile.engine, canonical_sha256(deciding)[:8]
 
@@ -189,7 +213,11 @@ def _state(directory: Path, node: str, row: NodeRow | None) -> tuple[str, str, s
 
 def _key(group: Group, row: NodeRow) -> tuple[str, str, str]:
     key = group.key
-    parts = [key.get("profile", ""), in_label("dtype", key.get("dtype", "")), key.get("engine", ""), row.gpu or ""]
+    parts = [
+        key.get("profile", ""),
+        *(in_label(name, key.get(name, "")) for name in ("dtype", "engine")),
+        row.gpu or "",
+    ]
     rate = f"at {row.rate} queries/s" if row.rate and row.rate not in ("searched", REPLAYED) else ""
     label = ", ".join(part for part in (*parts, rate) if part)[:4000]
     return history_key(group, row), label, row.rate

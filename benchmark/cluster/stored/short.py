@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from benchmark.cluster.render.curve_table import knee_of
 from benchmark.cluster.report.amounts import amount, median
 from benchmark.cluster.report.headline import UNSURE, advice
-from benchmark.cluster.stored.states import INVALID, PARTIAL, UNFINISHED, VALID, brief
+from benchmark.cluster.stored.states import IN_PROGRESS, INVALID, PARTIAL, UNFINISHED, VALID
 from benchmark.probed import NodeFigure, figures, in_order, ranked
 from benchmark.records import ClusterResult, Group, GroupInShort, RunInShort, RunRecord
 from benchmark.records.run_list import RunVerdictWord
 from benchmark.served import describe_model
 from benchmark.text import probe_unit
+from benchmark.words import brief
 
 # Of the hardware's figures, where there are no others.
 MOST_PROBES = 2
 SIMULATED = "simulated: no model was run"
 SHARED = "the nodes may be one machine"
-NO_SUMMARY = "It goes on, or its controller was killed: then -e benchmark_resume={} measures what is missing."
+NO_SUMMARY = (
+    "Its controller was killed, or it goes on elsewhere. Once it has ended, -e benchmark_resume={} measures what is "
+    "missing."
+)
+GOES_ON = "Its playbook is at work: what is known of nodes by now is not its result."
 
 
 def run_in_short(run: RunRecord, result: ClusterResult | None) -> RunInShort:
     """Return what a list of runs says of one; `result`: None where it has no summary."""
+    if result is not None and result.in_progress:
+        result = None  # somebody looked while it went on
     asked = run.nodes.values()
     models = {row.model for row in result.nodes if row.model} if result else set()
     models = models or {describe_model(one.settings, one.profile.engine) for one in asked}
@@ -35,11 +43,25 @@ def run_in_short(run: RunRecord, result: ClusterResult | None) -> RunInShort:
         asked=len(run.nodes),
         counted=result.counted if result else None,
         nodes=tuple(run.nodes),
-        groups=tuple(_group(one, result) for one in result.groups) if result else (),
+        groups=tuple(_group(one, number, result) for number, one in enumerate(result.groups)) if result else (),
         not_hardware=not_hardware(run, result),
         weight=first.weight if first else UNSURE,
         first=brief(first.title) if first else "It has no summary",
         why=brief(first.text) if first else NO_SUMMARY.format(run.run_id),
+    )
+
+
+def in_progress(short: RunInShort) -> RunInShort:
+    """Return what is said of a run while it goes on: figures that it may have are of an earlier attempt, or of some."""
+    return short.model_copy(
+        update={
+            "verdict": IN_PROGRESS,
+            "counted": None,
+            "groups": (),
+            "weight": UNSURE,
+            "first": "It is in progress",
+            "why": GOES_ON,
+        }
     )
 
 
@@ -50,11 +72,16 @@ def not_hardware(run: RunRecord, result: ClusterResult | None) -> str:
     return "; ".join(words for words, so in ((SIMULATED, simulated), (SHARED, shared)) if so)
 
 
-def _group(group: Group, result: ClusterResult) -> GroupInShort:
+def _group(group: Group, number: int, result: ClusterResult) -> GroupInShort:
     rows = [row for row in result.nodes if row.node in set(group.nodes)]
     probes = () if any(row.metrics for row in rows) else tuple(_probes([figures(row.probes) for row in rows]))
     return GroupInShort(
-        label=brief(group.label), nodes=len(group.nodes), qps=group.qps, tokens_per_s=group.tokens_per_s, probes=probes
+        label=brief(group.label),
+        nodes=len(group.nodes),
+        qps=group.qps,
+        tokens_per_s=group.tokens_per_s,
+        knee=knee_of(result, number),
+        probes=probes,
     )
 
 

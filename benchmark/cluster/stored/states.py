@@ -9,11 +9,5 @@ VALID: Final = "valid"
 INVALID: Final = "invalid"
 PARTIAL: Final = "partial"
 UNFINISHED: Final = "no summary"
-# Of a reason: so much stands in a line of a list.
-BRIEF = 300
-
-
-def brief(text: str, most: int = BRIEF) -> str:
-    """Return a text on one line, cut where it is longer than `most` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[:most]} ..."
+# Its controller is at work, on this machine.
+IN_PROGRESS: Final = "in progress"

@@ -1,6 +1,6 @@
 # Wait until no run of this project measures on this machine, whoever's it is: no Python is started meanwhile. Runs claim a machine
 # as benchmark/node/machine.py says, which has the last word: it knows the GPUs.
-# Arguments: "alone", "gpus" (some of the GPUs, the run itself sees which), or "shared"; seconds to wait; where to write that it waits
+# Arguments: "alone", "gpus" (some of the GPUs, the run itself sees which), "shared", or "none" (nothing of it); seconds to wait; where to write that it waits
 # (empty: nowhere). Prints who still measures, in a sentence, and fails.
 left=$2
 command -v flock > /dev/null || exit 0
@@ -12,7 +12,7 @@ while :; do
     [ $? = 99 ] || continue
     words='' uses='' shared=''
     { read -r words && read -r uses && read -r shared; } 2> /dev/null < "$claim"
-    case $1,$uses,$shared in shared,*,shared | gpus,gpus*) continue ;; esac
+    case $1,$uses,$shared in none,* | shared,*,shared | gpus,gpus*) continue ;; esac
     busy=$claim
     break
   done

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from benchmark.errors import InputError, SetupError
 from benchmark.node import interfaces
-from benchmark.node.interfaces import Answer, Listener, Query
+from benchmark.node.interfaces import Answer, EngineBroken, Listener, Query
 from benchmark.node.model.load import find_snapshot
 from benchmark.node.model.prompting import encode
 from benchmark.node.options import check_none
@@ -125,6 +125,15 @@ class Engine(interfaces.Engine):
             listener.failed(query, reason)
             return
         self._client.submit(query, _Counted(listener, self._cache.tally, self._found), self._request(api, query))
+
+    def server_of(self, query: Query) -> int | None:
+        """Return which of several servers was asked."""
+        return self._client.server_of(query) if self._client else None
+
+    def check(self) -> None:
+        """Raise EngineBroken where no server can answer any more."""
+        if self._client is not None and self._client.broken:
+            raise EngineBroken(self._client.broken)
 
     def begin_window(self) -> None:
         """Let everything that counts begin to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -26,13 +27,12 @@ class Scenario(interfaces.Scenario):
     def run(self, workload: Workload, issuer: Issuer, conditions: Conditions) -> Outcome:
         """Issue the queries, each when one before it has ended; for accuracy, each prompt once."""
         users = (conditions.concurrency or self.options.concurrency) * conditions.replicas
-        prompts, until_ns = len(workload.prompts), None
-        if conditions.purpose == "accuracy":
-            planned = prompts
-        else:
-            planned = workload.samples or self.options.planned(prompts, users)
-            if self.options.max_duration_ms is not None:
-                until_ns = interfaces.now_ns() + self.options.max_duration_ms * 1_000_000
+        planned, most_ms, until_ns = len(workload.prompts), None, None
+        if conditions.purpose != "accuracy":
+            planned, most_ms = workload.samples or self.options.planned(planned, users), self.options.max_duration_ms
+        conditions.begins(0.0, planned, math.inf if most_ms is None else most_ms / 1000)
+        if most_ms is not None:
+            until_ns = interfaces.now_ns() + most_ms * 1_000_000
         run_users(users, _Loop(workload, issuer, iter(range(planned)), until_ns).run)
         return Outcome()
 

@@ -35,6 +35,7 @@ class Scenario(interfaces.Scenario):
 
         The turns after one that failed cannot be asked: they stay unfinished.
         """
+        conditions.begins(0.0, workload.samples or len(workload.prompts))
         talks = _Talks(workload, issuer)
         run_users(self.options.users * conditions.replicas, talks.run)
         return Outcome()

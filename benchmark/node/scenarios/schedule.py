@@ -31,7 +31,7 @@ class Scenario(interfaces.Scenario):
     def run(self, workload: Workload, issuer: Issuer, conditions: Conditions) -> Outcome:
         """Issue each query when it is due, and return when all have ended; for accuracy, each prompt once."""
         times = self._times(workload, conditions)
-        conditions.begins(times[-1] if times else 0.0)
+        conditions.begins(times[-1] if times else 0.0, len(times))
         queries = [workload.query(index) for index in range(len(times))]
         began_ns = now_ns()
         for query, at_s in zip(queries, times, strict=True):

@@ -115,6 +115,7 @@ class Client:
         self._timeout_s = timeout_s
         self._ended = ended
         self._flights: dict[asyncio.Task[None], _Flight] = {}
+        self._given: dict[int, int] = {}
         encrypted = any(target.url.startswith("https://") for target in self.targets)
         context = tls_context(ca_file) if encrypted or ca_file else True
         try:
@@ -155,6 +156,10 @@ class Client:
         if self.broken:
             raise EngineBroken(self.broken)
         self._loop.call_soon_threadsafe(self._take_off, _Flight(query, listener), request)
+
+    def server_of(self, query: Query) -> int | None:
+        """Return the place of the server that the query was given to, once; None: to none, or there is only one."""
+        return self._given.pop(query.index, None)
 
     def close(self) -> None:
         """Drop the queries in flight and end the thread."""
@@ -255,6 +260,8 @@ class Client:
         def given(target: Target) -> None:
             target.asked += 1
             target.flights.add(flight)
+            if len(self.targets) > 1:
+                self._given[flight.index] = self.targets.index(target)
 
         target = await self._slots.take(given)
         replies: list[Reply] = []
@@ -315,6 +322,10 @@ class _Flight:
         self._listener = listener
         self._ended = False
         self._first = False
+
+    @property
+    def index(self) -> int:
+        return self._query.index
 
     def first(self, at_ns: int, token_id: int | None) -> None:
         self._first = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ from pathlib import Path
 
 from benchmark.node.serving import keeper
 from benchmark.node.serving.masking import masked_into
-from benchmark.node.serving.words import causes, without_frames
+from benchmark.node.serving.words import causes, points_elsewhere, without_frames
+from benchmark.node.watch.oom import OomWatch
 
 LOG = "endpoint.log"
 SERVER = "The server (benchmark_endpoint_start)"
@@ -37,6 +39,7 @@ class ServerProcess:
         self.log = directory / LOG
         self._name = name
         self._grace_s = grace_s
+        self._oom = OomWatch()
         # What is installed beside this Python (`transformers serve`) is found too, after what is found anyway.
         path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
         log = self.log.open("wb", buffering=0)
@@ -58,11 +61,18 @@ class ServerProcess:
         code = self._keeper.poll()
         if code is None:
             return None
-        how = f"was ended by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
-        return f"{self._name} {how}. {self.last_words()}"
+        return f"{self._name} {self._how(code)}. {self.last_words()}"
+
+    def _how(self, code: int) -> str:
+        if code > 128:
+            killer = self._oom.killer() if code - 128 == signal.SIGKILL else ""
+            return f"was ended by signal {code - 128}{killer}"
+        # Of a server of several processes the kernel ends the largest. The others see that it is gone, and not why.
+        meanwhile = "; the kernel's OOM killer was at work meanwhile: memory ran out" if self._oom.kills() else ""
+        return f"ended with exit code {code}{meanwhile}"
 
     def last_words(self, lines: int = 5, characters: int = 800) -> str:
-        """Return the end of the log, in a sentence, and the first error where that is not in it.
+        """Return the log's first error, if there is one, and its end, a sentence each.
 
         A server of several processes says last that one of them failed, and why long before. What tracebacks are made
         of beside the error is left out.
@@ -73,10 +83,16 @@ class ServerProcess:
         written = [line.rstrip() for line in text.splitlines() if line.strip()]
         if not written:
             return f"{LOG} is empty."
+        first = next(iter(causes(written)), "")
         end = [line.strip() for line in without_frames(written)[-lines:]]
-        first = next(iter(causes(written)), None)
-        cause = f" Its first error: {first[-characters:]}" if first is not None and first not in end else ""
-        return f"The end of {LOG}: {' | '.join(end)[-characters:]}{cause}"
+        end = [line for line in end if f" {line} " not in f" {first} "]
+        said = [f"The first error in {LOG}: {first[:characters]}"] if first else []
+        while len(end) > 1 and len(" | ".join(end)) > characters:
+            del end[0]
+        said += [f"The end of {LOG}: {' | '.join(end)[-characters:]}"] if end else []
+        if points_elsewhere(first):
+            said.append("No line says why: a process of it may have been killed (see dmesg).")
+        return " ".join(said)
 
     def stop(self) -> None:
         """End the server and everything that it started; return when nothing of it is left."""

@@ -7,6 +7,7 @@ import shlex
 import socket
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from benchmark import installed
 from benchmark.errors import SetupError
@@ -59,8 +60,8 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def command(engine: ProvisionedEngine, settings: Settings, options: ServerOptions, port: int, copies: int) -> str:
-    """Return the line of the shell that serves the model on loopback, `copies` times, each over its GPUs.
+def command(engine: ProvisionedEngine, settings: Settings, options: ServerOptions, url: str, copies: int) -> str:
+    """Return the line of the shell that serves the model at `url` alone, `copies` times, each over its GPUs.
 
     Raises SetupError where the engine or the model is not there.
     """
@@ -70,12 +71,12 @@ def command(engine: ProvisionedEngine, settings: Settings, options: ServerOption
         if not engine.setting(settings, "manage"):
             remedy = f"set {engine.name}_dir to an environment that has {engine.title} ({engine.name}_manage is false)"
         raise SetupError(f"There is no {program}: {remedy}.")
-    snapshot = find_snapshot(settings)
+    snapshot, at = find_snapshot(settings), urlsplit(url)
     start = Start(
         snapshot=snapshot,
         model=settings.benchmark_model,
-        host=HOST,
-        port=port,
+        host=at.hostname or HOST,
+        port=at.port or 80,
         dtype=settings.benchmark_dtype,
         device=settings.benchmark_device,
         copies=copies,

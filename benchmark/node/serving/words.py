@@ -13,11 +13,13 @@ MAX_SHOWN = 300
 MAX_SEARCHED = 2**16
 
 # The last line of a traceback, also behind what a logger or the name of a process puts before it.
-ERROR = re.compile(r"(?<!raise )(?<!except )\b[A-Z]\w*(Error|Exception|Exit|Interrupt|Timeout)(: |$)")
+ERROR = re.compile(r"(?<!raise )(?<!except )\b([A-Z]\w*)?(Error|Exception|Exit|Interrupt|Timeout)(: |$)")
 _FRAME = re.compile(r'File "[^"]*", line \d+')
 _TRACEBACK = "Traceback (most recent call last):"
 # What vLLM's processes and loggers put before a line: "(EngineCore pid=7) ERROR 11-28 07:09:11 [core.py:700] ".
 _PREFIX = re.compile(r"^(\([^()]*\) ?)?([A-Z]+ [\d-]+ [\d:.,]+ (\[[^\]]*\])? ?)?")
+# What Python writes of a warning, before the line of source that it is about.
+_WARNING = re.compile(r"^\S+:\d+: \w*Warning: ")
 # Errors that only say that there was another one.
 _FOLLOWS = re.compile(
     r"(see|for|check) (the )?(root cause|stack ?trace|error|logs?)|root cause\(s\)|failed core proc", re.I
@@ -64,32 +66,41 @@ _MILD = re.compile(r"^(?:\([^)]*\)\s*)?\W*(?:DEBUG|INFO|WARN|WARNING)\b")
 def causes(lines: Sequence[str]) -> list[str]:
     """Return what names an error in the lines of a log, in their order: each with the indented lines that explain it.
 
-    Errors that only point to another one, and what a logger calls less than one, are among them only where there is no
-    other.
+    Errors that only point to another one are among them only where there is no other; what a logger calls less than an
+    error is none.
     """
     found: list[str] = []
     explaining = False
     for line in lines:
         own = _PREFIX.sub("", line)
-        if ERROR.search(line) and not _FRAME.search(line):
+        if ERROR.search(line) and not (_FRAME.search(line) or _MILD.search(line)):
             found.append(line.strip())
             explaining = True
         elif explaining and own.startswith("  ") and not _FRAME.search(line):
             found[-1] = f"{found[-1]} {own.strip()}"
         else:
             explaining = False
-    return [line for line in found if not (_FOLLOWS.search(line) or _MILD.search(line))] or found
+    return [line for line in found if not points_elsewhere(line)] or found
+
+
+def points_elsewhere(line: str) -> bool:
+    """Return whether an error only says that there was another one."""
+    return _FOLLOWS.search(line) is not None
 
 
 def without_frames(lines: Sequence[str]) -> list[str]:
-    """Return the lines of a log without what tracebacks are made of: frames, their source and carets.
+    """Return the lines of a log without Python's warnings and what tracebacks are made of: frames, source and carets.
 
     Between a frame and the line that names the error there is nothing else; each may stand behind what a logger or the
     name of a process puts before it.
     """
     kept: list[str] = []
-    inside = False
+    inside = warned = False
     for line in lines:
+        own = _PREFIX.sub("", line)
+        source, warned = warned and own.startswith("  "), _WARNING.search(own) is not None
+        if source or warned:
+            continue
         if _TRACEBACK in line or _FRAME.search(line):
             inside = True
         elif not inside or ERROR.search(line):

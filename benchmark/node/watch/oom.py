@@ -24,6 +24,24 @@ def oom_kills() -> int | None:
     return None
 
 
+class OomWatch:
+    """What the OOM killer does from now on to processes of this process's cgroup."""
+
+    def __init__(self) -> None:
+        self._before = oom_kills()
+
+    def kills(self) -> int | None:
+        """Return how many it has ended since; None: nobody says."""
+        now = oom_kills()
+        return None if now is None or self._before is None else max(0, now - self._before)
+
+    def killer(self) -> str:
+        """Return who sent a SIGKILL, in words that go on a sentence about what it ended."""
+        if (kills := self.kills()) is None:
+            return "; the kernel does that when memory runs out"
+        return ", the kernel's OOM killer: memory ran out" if kills else ", and not by the OOM killer"
+
+
 def _counters() -> list[Path]:
     """Return where the count may stand: cgroup v1, v2, and within a container that does not see its own place."""
     try:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import benchmark
 from benchmark.errors import InputError
-from benchmark.files import read_ticks
+from benchmark.files import read_ticks, write_atomic
 from benchmark.node.watch.summary import SamplerReport, energy_of, sum_up
 from benchmark.records import Environment, Metrics, Telemetry
+from benchmark.rundir import of_repeat
 
 TELEMETRY = "telemetry.jsonl"
 # How long the run waits for the last tick of a driver that is stuck.
@@ -86,6 +87,26 @@ class Watch:
             return None
         return watched.model_copy(update={"energy": energy_of(ticks, self._window_ns, metrics)})
 
+    def between(self, from_ns: int, to_ns: int, after_ns: int | None, number: int) -> Telemetry | None:
+        """Return what was watched between two times since `start`: of a window that somebody else measured in.
+
+        Before it others warmed up, so that nothing is known of idle power. Ticks up to `after_ns`, the end of the
+        window before, are left out. Those of windows after the first get a file of their own, as those of repeats have.
+        """
+        reported = self.reported or SamplerReport(notes=(self.note,) if self.note else ())
+        ticks = [
+            tick.model_copy(update={"t_ns": tick.t_ns - from_ns})
+            for tick in (read_ticks(self.path) if self.path.is_file() else ())
+            if after_ns is None or tick.t_ns > after_ns
+        ]
+        if number > 1:
+            lines = "".join(tick.model_dump_json() + "\n" for tick in ticks)
+            write_atomic(self.path.with_name(of_repeat(TELEMETRY, number)), lines)
+        watched = sum_up(ticks, to_ns - from_ns, reported)
+        energy = energy_of(ticks, to_ns - from_ns, None)
+        energy = energy and energy.model_copy(update={"idle_w": None})
+        return watched and watched.model_copy(update={"energy": energy})
+
     def _say(self, line: str) -> None:
         with suppress(OSError):
             if self._process.stdin:
@@ -120,5 +141,9 @@ class NoWatch:
         """Nothing."""
 
     def telemetry(self, metrics: Metrics | None) -> Telemetry | None:
+        """Nothing was watched."""
+        return None
+
+    def between(self, from_ns: int, to_ns: int, after_ns: int | None, number: int) -> Telemetry | None:
         """Nothing was watched."""
         return None

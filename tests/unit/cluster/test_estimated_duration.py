@@ -103,6 +103,6 @@ def test_a_time_is_for_people(seconds: float, words: str) -> None:
 def test_a_sweep_says_how_many_steps_it_may_have() -> None:
     (reported,) = estimated_durations([resolve({"benchmark_profile": "sweep"})])
     assert reported == (
-        "sweep: after one load up to 10 steps, each of up to 2 min and what is then in flight. The ladder may end "
-        "before its last."
+        "sweep: the model is loaded once and measured in up to 10 steps, each of up to 2 min and what is then in "
+        "flight. It may take fewer."
     )

@@ -122,9 +122,22 @@ def test_what_is_done_within_a_stage_is_shown_with_its_size() -> None:
     assert fleet.changes() == ["a: hf_cache: 16.1 GB in 9 files to be downloaded"]
     fleet.report("a", Progress("hf_cache", detail="3.2 GB of 16.1 GB downloaded"), 6.0)
     assert fleet.changes() == [], "now and then is enough"
-    assert fleet.details() == ["a: hf_cache: 3.2 GB of 16.1 GB downloaded"]
+    line = "a: hf_cache: 3.2 GB of 16.1 GB downloaded"
+    assert fleet.lines(6.0)[1:] == [line]
+    assert fleet.lines(36.0) == ["1 node: 1 hf_cache (for 0:30)", f"{line} (for 0:30)"], "no line twice as it was"
+    fleet.report("a", Progress("hf_cache", detail="3.3 GB of 16.1 GB downloaded"), 40.0)
+    assert fleet.lines(66.0)[1:] == ["a: hf_cache: 3.3 GB of 16.1 GB downloaded"]
+    fleet.report("a", Progress("hf_cache", detail="3.2 GB of 16.1 GB downloaded"), 6.0)
     assert fleet.screen(80, 10, 6.0)[2] == "a     hf_cache: 3.2 GB of 16.1 GB downloaded"
     assert not fleet.runs("a"), "that is no run"
     fleet.put("a", WAITING, 61.0)
     assert fleet.changes() == ["a: hf_cache done, 1:01"]
-    assert fleet.details() == []
+    assert fleet.lines(61.0)[1:] == []
+
+
+def test_a_column_that_is_empty_has_no_head() -> None:
+    fleet = Fleet()
+    fleet.report("a", Progress("measuring, step 2 of 8", 20, qps=4.0), 0.0)
+    assert fleet.screen(80, 10, 0.0)[1].split() == ["NODE", "STAGE", "QUERIES", "QPS"]
+    fleet.report("a", Progress("measuring, step 2 of 8", 30, 100, 4.0, left_s=17.0), 0.0)
+    assert fleet.screen(80, 10, 0.0)[1].split() == ["NODE", "STAGE", "QUERIES", "QPS", "LEFT"]

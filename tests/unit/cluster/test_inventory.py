@@ -1,12 +1,22 @@
 """Where the inventory has runs kept, asked by commands: real inventories, read by real Ansible."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from ansible.parsing.vault import VaultLib, VaultSecret
 
 from benchmark.cli import main
-from benchmark.cluster.inventory import CHECKOUT, PROMETHEUS_DIR, asked_results, directory_in, require_writable
+from benchmark.cluster.inventory import (
+    CHECKOUT,
+    PROMETHEUS_DIR,
+    asked_results,
+    directory_in,
+    no_node,
+    require_writable,
+)
 from benchmark.errors import InputError
 from tests.unit.building import asked, make_run
 
@@ -87,3 +97,26 @@ def test_a_directory_for_prometheus(tmp_path: Path) -> None:
             InputError, match=f"benchmark_prometheus_dir: there is no directory {path} on the controller"
         ):
             require_writable(PROMETHEUS_DIR, path)
+
+
+def test_without_an_inventory_ansible_is_not_asked(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmark", "list"],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "ANSIBLE_INVENTORY": str(tmp_path / "hosts.yml")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "WARNING" not in done.stderr
+    with pytest.raises(InputError, match=r"hosts\.yml: there is no such inventory"):
+        asked_results([str(tmp_path / "hosts.yml")])
+
+
+def test_an_empty_group_is_told_by_the_inventory_that_was_given(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text("")
+    assert "copy inventory/hosts.example.yml" in no_node({}, [str(CHECKOUT / "inventory/hosts.yml")])
+    assert no_node({}, [str(tmp_path / "hosts.yml")]).startswith(
+        f"The group gpu_nodes is empty: {tmp_path / 'hosts.yml'} lists no hosts. List your nodes there"
+    )
+    absent = no_node({}, [str(tmp_path / "absent.yml")])
+    assert absent == f"{tmp_path / 'absent.yml'}: there is no such inventory (-i), and so the group gpu_nodes is empty."

@@ -13,7 +13,7 @@ from benchmark.node.run import RunRequest, run
 from benchmark.records import ClusterResult, NodeRow, Slo
 from benchmark.settings import ResolvedSettings
 from tests.unit.building import RUN_ID, make_run
-from tests.unit.node.test_loadgen import asked
+from tests.unit.node.loadgen_runs import asked
 
 
 @pytest.fixture(scope="module")

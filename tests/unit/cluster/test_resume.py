@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.attempts import open_attempt
+from benchmark.cluster.leader import controller
 from benchmark.cluster.render.summary import render_cluster
-from benchmark.cluster.resume import controller, left_out, remaining, require_ended, settings_to_resume
+from benchmark.cluster.resume import left_out, remaining, require_ended, settings_to_resume
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
 from benchmark.records import Attempt, Failure, ReadyNode, RunRecord, Window
@@ -133,10 +134,15 @@ def test_a_limited_run_keeps_to_its_nodes_unless_named(tmp_path: Path) -> None:
     play = ["jw10", "jw3", "jw2"]
     assert left_out(run, play, named=False) == ()
     by_command = run.model_copy(update={"command": "ansible-playbook x.yml --limit jw2"})
-    for limited in (run.model_copy(update={"limited": True}), by_command):
+    for limited in (run.model_copy(update={"inventory": tuple(play)}), by_command):
         assert left_out(limited, play, named=False) == ("jw3", "jw10")
         assert left_out(limited, play, named=True) == ()
-    assert left_out(by_command.model_copy(update={"limited": False}), play, named=False) == ()
+    assert left_out(by_command.model_copy(update={"inventory": ("jw2",)}), play, named=False) == ()
+
+
+def test_a_run_of_an_earlier_version_is_still_read(tmp_path: Path) -> None:
+    run = opened(tmp_path, "jw2")
+    assert RunRecord.model_validate({**run.model_dump(mode="json"), "limited": True}) == run
 
 
 def test_what_an_attempt_left_is_not_taken_for_the_result(tmp_path: Path) -> None:

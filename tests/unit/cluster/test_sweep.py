@@ -146,7 +146,8 @@ def test_each_step_has_its_cost_and_its_users(tmp_path: Path, capsys: pytest.Cap
     assert (
         "jw3 1 in flight on each GPU: 100 % of 672 queries, 32.0 tokens/s, within TTFT 500 ms 2 in flight on" in shown
     )
-    assert "jw3 serves 4 users at once: first token under 0.5 s, for 99 % of answers." in shown
+    assert "These 2 nodes serve 8 users at once (4 each): first token under 0.5 s, for 99 % of answers." in shown
+    assert "jw3 serves" not in shown
     assert main(["goodput", str(run_dir), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["steps"]["jw2"]["16"]["share"] < 0.1
     table = curves_of(gathered)

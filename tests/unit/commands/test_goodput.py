@@ -77,6 +77,19 @@ def test_too_few_answers_carry_no_promise(tmp_path: Path, capsys: pytest.Capture
     assert "To say it of 99 % takes 662 answers" in shown
 
 
+def test_nothing_is_said_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for late, sentences in (
+        ({}, ["These 2 nodes serve 46 users at once (23 each)"]),
+        ({"jw3": 600}, ["jw2 serves 23 users at once", "jw3 does not serve 23 users at once"]),
+    ):
+        run_dir = make_run(tmp_path / str(len(late)), dict.fromkeys(("jw2", "jw3"), asked(690)))
+        for node in ("jw2", "jw3"):
+            users(run_dir, node, 23, 690, late=late.get(node, 0))
+        shown = run_goodput(capsys, str(run_dir), "--slo", "ttft=500", "tpot=50")
+        assert [shown.count(sentence) for sentence in sentences] == [1] * len(sentences), shown
+        assert shown.count("answers in progress for at least half") == len(sentences), shown
+
+
 def test_goodput_stands_in_all_that_a_run_leaves(tmp_path: Path) -> None:
     resolved = asked(690, LIMITED)
     make_run(tmp_path, {"jw2": resolved, "jw3": resolved})

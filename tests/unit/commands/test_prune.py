@@ -14,7 +14,7 @@ import pytest
 
 from benchmark.cli import main
 from benchmark.cluster.aggregate import aggregate
-from benchmark.cluster.resume import controller
+from benchmark.cluster.leader import controller
 from benchmark.files import write_record
 from benchmark.records import Attempt, RunRecord
 from benchmark.rundir import RESULT_FILE, read_run

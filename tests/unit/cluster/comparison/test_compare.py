@@ -229,6 +229,9 @@ def test_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     capsys.readouterr()
     assert main(["compare", "b", "--baseline", "driver-580", *here]) == 0
     said = " ".join(capsys.readouterr().out.split())
+    assert main(["compare", str(tmp_path / "b"), "b", *here]) == 0
+    itself = "b was compared with itself: that it is equal to itself says nothing."
+    assert itself in " ".join(capsys.readouterr().out.split())
     assert "b is its own baseline for quick v2, float16, continuous, 1 x NVIDIA A30." in said
     assert said.endswith("b is its own baseline: that it is equal to itself says nothing.")
     # One kind goes by its key or its run, and the other stays.

@@ -101,7 +101,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["history", "--results-dir", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["nodes"][0]["node"] == "jw2"
     assert main(["history", "--results-dir", str(tmp_path), "--node", "jw9"]) == 2
-    assert "has a node of this name; there are jw2." in capsys.readouterr().err
+    assert "has a node of this name; nodes: jw2." in capsys.readouterr().err
     with pytest.raises(InputError):
         node_history(tmp_path / "nowhere")
 

@@ -13,7 +13,9 @@ from benchmark.cluster.overview.show import render_list
 from benchmark.records import RunList
 from benchmark.rundir import RUN_FILE
 from benchmark.text import WIDTH, columns, figure
+from tests.unit.building import RUN_ID, in_progress, make_run
 from tests.unit.cluster.overview import stored
+from tests.unit.queues import LADDER, S, queue, sweeping, write_sweep
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +66,8 @@ def test_filters(results: Path, words: list[str], days: list[int], capsys: pytes
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--node", "jw9"], "jw9: no run in {} has a node of this name; there are gpu-001, gpu-002"),
-        (["--profile", "quik"], "quik: no run in {} has a profile of this name; there are hardware, quick."),
+        (["--node", "jw9"], "jw9: no run in {} has a node of this name; nodes: gpu-001, gpu-002"),
+        (["--profile", "quik"], "quik: no run in {} has a profile of this name; profiles: hardware, quick."),
         (["--limit", "-1"], "--limit takes a number of runs"),
     ],
 )
@@ -74,6 +76,47 @@ def test_wrong_names_are_refused(
 ) -> None:
     assert main(["list", "--results-dir", str(results), *words]) == 2
     assert said.format(results) in capsys.readouterr().err
+
+
+def test_a_run_that_goes_on_is_in_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = stored.patterns(tmp_path / "patterns")
+    run_dir = stored.keep(tmp_path / "results", 3, given["partial"])
+    where = ["--results-dir", str(tmp_path / "results")]
+    words = {}
+    with in_progress(run_dir):
+        for command in ("list", "history"):
+            assert main([command, *where]) == 0
+            words[command] = " ".join(capsys.readouterr().out.split())
+        assert main(["list", *where, "--verdict", "in-progress", "--json"]) == 0
+        assert RunList.model_validate_json(capsys.readouterr().out).matching == 1
+        assert main(["aggregate", str(run_dir)]) == 1
+        summary = " ".join(capsys.readouterr().out.split())
+    assert "in progress quick -/2" in words["list"]
+    assert "It is in progress." in words["list"]
+    assert "in progress 2025-01-04" in words["history"]
+    assert "failed" not in words["history"]
+    assert "*** IN PROGRESS. The run goes on" in summary
+    assert "Nodes 0 of 2 counted, 2 in progress: gpu-001, gpu-004" in summary
+    assert summary.endswith("IN PROGRESS: the verdict comes with the run's end.")
+    assert "ot counted" not in summary
+    # Without its leader it is what it was: ended before its time.
+    assert main(["list", *where]) == 0
+    assert "in progress" not in capsys.readouterr().out
+
+
+def test_a_sweep_is_listed_by_its_knee(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = tmp_path / "results" / RUN_ID
+    run_dir.mkdir(parents=True)
+    resolved = sweeping()
+    make_run(run_dir, {"jw2": resolved})
+    steps = {users: queue(users, 6, [2 * S] * users * 6) for users in LADDER}
+    write_sweep(run_dir, "jw2", resolved, steps)
+    assert main(["aggregate", str(run_dir)]) == 0
+    summary = " ".join(capsys.readouterr().out.split())
+    assert "Sweep knee at 6 in flight on each GPU, 192 tokens/s 8 in flight on each GPU: every figure" in summary
+    assert main(["list", "--results-dir", str(run_dir.parent)]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert f"valid quick 1/1 - 192 {RUN_ID} knee at 6 in flight on each GPU, 192 tokens/s" in words
 
 
 def test_groups_are_never_added_up(results: Path, tmp_path: Path) -> None:

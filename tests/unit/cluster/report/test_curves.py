@@ -69,3 +69,22 @@ def test_a_run_without_a_ladder_has_no_curves(tmp_path: Path) -> None:
     assert curved(like, gathered.result.sweep) is not None
     assert gathered.result.sweep is not None
     assert gathered.result.sweep.curves[0].knee is None
+
+
+def test_axes_begin_near_their_values_and_labels_lie_apart(tmp_path: Path) -> None:
+    ladder = (48, 52, 56, 60, 64)
+    resolved = sweeping(ladder)
+    run_dir = make_run(tmp_path, dict.fromkeys(("jw2", "jw3"), resolved))
+    for node in ("jw2", "jw3"):
+        steps = {users: queue(users, 500, [int((1.8 + 0.002 * users) * S)] * users * 6) for users in ladder}
+        write_sweep(run_dir, node, resolved, steps)
+    gathered = gather(run_dir)
+    (like,) = node_groups(run_dir, gathered.result, gathered.nodes)
+    found = curved(like, gathered.result.sweep)
+    assert found is not None
+    for svg in (str(found.chart.wide), str(found.chart.narrow)):
+        (axes,) = json.loads(html.unescape(re.findall(r'data-axes="([^"]*)"', svg)[0]))
+        for points, (low, high) in zip(zip(*drawn(svg, "curve:jw2"), strict=True), (axes["x"], axes["y"]), strict=True):
+            assert min(points) - low < high - low < 2 * (max(points) - min(points))
+        texts = [text for text in re.findall(r">([^<>]+)</text>", svg) if text in ("48", "52", "56", "60", "64")]
+        assert len(texts) == len(set(texts)) >= 4

@@ -45,7 +45,7 @@ def test_a_beginning_of_two_ids_is_refused(results: Path) -> None:
 @pytest.mark.parametrize("name", ["20990101T000000Z-cccccccc", "x/../../other", ".", "", "x" * 300, "2025*"])
 def test_no_such_run_names_the_newest(results: Path, name: str) -> None:
     make_run(results.parent / "other", {"jw2": asked()})
-    with pytest.raises(InputError, match=rf"is neither a run in .*results.*: the newest there are {NEW}, {OLD}\."):
+    with pytest.raises(InputError, match=rf"is neither a run in .*results.*: the newest runs are {NEW}, {OLD}\."):
         find_run(results, name)
 
 

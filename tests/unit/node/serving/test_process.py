@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 from benchmark.node.serving.process import LOG, ServerProcess
+from benchmark.node.watch.oom import OomWatch
 
 # A shell, a child, a grandchild, and one that has left the process group as daemons do. `%s`: where the ids go.
 FAMILY = (
     "cd %s; sleep 1000 & echo $! >child; (sleep 1000 & echo $! >grandchild; wait) & "
     "setsid sh -c 'echo $$ >daemon; exec sleep 1000' & echo $$ >shell; wait"
 )
+# Who sent a SIGKILL that the kernel did not.
+NOBODY = OomWatch().killer()
 STUBBORN = "cd %s; trap '' TERM; echo $$ >shell; while :; do sleep 0.1; done"
 
 
@@ -80,8 +83,9 @@ def test_what_a_server_leaves_behind_ends_with_it(tmp_path: Path) -> None:
     ("command", "said"),
     [
         ("echo one; echo two >&2; exit 7", f"ended with exit code 7. The end of {LOG}: one | two"),
-        ("kill -9 $$", f"was ended by signal 9. {LOG} is empty."),
+        ("kill -9 $$", f"was ended by signal 9{NOBODY}. {LOG} is empty."),
         ("no-such-command", "exit code 127"),
+        ("printf '%0500d\\n%0500d\\n' 1 2; exit 1", f"The end of {LOG}: {2:0500}"),  # whole lines
     ],
 )
 def test_an_end_is_reported_with_the_logs_last_words(tmp_path: Path, command: str, said: str) -> None:
@@ -95,8 +99,30 @@ def test_the_first_error_is_reported_beside_the_end(tmp_path: Path) -> None:
     more = "echo 'RuntimeError: it failed'; for line in 1 2 3 4 5; do echo $line; done"
     server = ServerProcess(f"echo '{words}'; {more}; exit 1", tmp_path, name="vLLM")
     until(lambda: server.ended() is not None)
-    reported = f"vLLM ended with exit code 1. The end of {LOG}: 1 | 2 | 3 | 4 | 5 Its first error: {words}"
+    reported = f"vLLM ended with exit code 1. The first error in {LOG}: {words} The end of {LOG}: 1 | 2 | 3 | 4 | 5"
     assert server.ended() == reported
+
+
+def test_a_part_that_ended_without_a_word_is_suspected(tmp_path: Path) -> None:
+    server = ServerProcess("echo 'RuntimeError: it failed. See root cause above.'; exit 1", tmp_path)
+    until(lambda: server.ended() is not None)
+    assert str(server.ended()).endswith("No line says why: a process of it may have been killed (see dmesg).")
+
+
+def test_a_part_that_the_kernel_killed_is_reported(little_memory: Path, tmp_path: Path) -> None:
+    """The largest process of a server is not the one whose end is seen."""
+    code = (
+        "import sys, time; from pathlib import Path; from benchmark.node.serving.process import ServerProcess\n"
+        "server = ServerProcess(sys.argv[1], Path(sys.argv[2]), name='vLLM')\n"
+        "while (ended := server.ended()) is None: time.sleep(0.02)\n"
+        "print(ended)"
+    )
+    eats = f"{sys.executable} -c 'bytearray(400 << 20)'; echo a part has failed; exit 1"
+    inside = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(little_memory), sys.executable, "-c", code, eats]
+    said = subprocess.run([*inside, str(tmp_path)], capture_output=True, text=True, check=True).stdout
+    assert said.startswith(
+        "vLLM ended with exit code 1; the kernel's OOM killer was at work meanwhile: memory ran out. The end of"
+    )
 
 
 def test_secrets_are_not_in_the_log_even_in_halves(tmp_path: Path) -> None:

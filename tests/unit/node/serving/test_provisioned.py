@@ -38,7 +38,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def reported(settings: Settings, options: dict[str, Any], copies: int = 1) -> list[str]:
     """Return the words of the command, without the variables before it."""
-    words = shlex.split(command(VLLM, settings, VLLM.check_options(options), 4711, copies))
+    words = shlex.split(command(VLLM, settings, VLLM.check_options(options), "http://127.0.0.1:4711", copies))
     return words[words.index(f"{VLLM.setting(settings, 'dir')}/bin/vllm") :]
 
 
@@ -95,7 +95,7 @@ def test_a_model_of_any_family_can_be_served(settings: Settings, config: Any, lo
 
 
 def test_it_asks_no_network_and_finds_its_own_programs_first(settings: Settings) -> None:
-    words = shlex.split(command(VLLM, settings, VLLM.check_options({}), 1, 1))
+    words = shlex.split(command(VLLM, settings, VLLM.check_options({}), "http://127.0.0.1:1", 1))
     assert words[0] == f"PATH={VLLM.setting(settings, 'dir')}/bin:$PATH"
     assert {"HF_HUB_OFFLINE=1", "VLLM_NO_USAGE_STATS=1", "VLLM_DO_NOT_TRACK=1"} <= set(words)
 

@@ -54,6 +54,11 @@ def test_an_error_that_points_to_another_is_better_than_none() -> None:
     assert cause.startswith("RuntimeError: Engine core")
 
 
+def test_an_error_of_no_kind_is_one() -> None:
+    line = "(EngineCore pid=9) ERROR 11-29 01:55:34 [core.py:1510] Exception: WorkerProc initialization failed"
+    assert causes([line, "RuntimeError: Engine core initialization failed. See root cause above."]) == [line]
+
+
 def test_the_lines_that_explain_an_error_belong_to_it() -> None:
     (cause,) = causes(PYDANTIC.splitlines())
     assert "ValidationError: 1 validation error for ModelConfig Value error, User-specified max_model_len" in cause
@@ -68,6 +73,12 @@ def test_frames_source_and_carets_are_left_out_of_a_log() -> None:
         "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. "
         "Failed core proc(s): {}",
     ]
+
+
+def test_a_warning_and_its_source_are_left_out_of_a_log() -> None:
+    said = "(EngineCore pid=7) /usr/lib/python3.11/resource_tracker.py:254: UserWarning: there appear to be leaks"
+    lines = ["it fails", said, "(EngineCore pid=7)   warnings.warn('there %s'", "it has failed", said, "it ends"]
+    assert without_frames(lines) == ["it fails", "it has failed", "it ends"]
 
 
 @pytest.mark.parametrize(
@@ -124,4 +135,4 @@ def test_a_warning_that_names_an_error_is_no_cause() -> None:
     )
     error = "(Worker pid=2) ERROR 11-28 22:31:44 [b.py:1063] RuntimeError: Unsupported CPU attention: head_dim=16"
     assert causes([warning, error]) == [error]
-    assert causes([warning]) == [warning]
+    assert causes([warning]) == []

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from benchmark.node.watch import oom
 from benchmark.node.watch.oom import oom_kills
-from tests.memory_cgroup import memory_cgroup
 
 
 @pytest.mark.parametrize(
@@ -48,22 +44,11 @@ print(eat.returncode, before, oom_kills())
 """
 
 
-@pytest.fixture
-def procs() -> Iterator[Path]:
-    """The file to which a process writes its pid to be in a cgroup that may take 100 MiB."""
-    with ExitStack() as stack:
-        try:
-            made = stack.enter_context(memory_cgroup(f"llm-benchmark-{os.getpid()}", 100))
-        except OSError as error:
-            pytest.skip(f"no memory cgroup can be made here: {error}")
-        yield made
-
-
-def inside(procs: Path, program: str) -> list[str]:
+def inside(little_memory: Path, program: str) -> list[str]:
     """Run a Python program in the cgroup; return the words that it prints."""
-    command = ["sh", "-c", 'echo $$ > "$1" && exec "$2" -c "$3"', "sh", str(procs), sys.executable, program]
+    command = ["sh", "-c", 'echo $$ > "$1" && exec "$2" -c "$3"', "sh", str(little_memory), sys.executable, program]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
-def test_a_process_that_the_kernel_kills_is_counted(procs: Path) -> None:
-    assert inside(procs, COUNT) == ["-9", "0", "1"]
+def test_a_process_that_the_kernel_kills_is_counted(little_memory: Path) -> None:
+    assert inside(little_memory, COUNT) == ["-9", "0", "1"]

@@ -18,7 +18,7 @@ from benchmark.files import read_ticks
 from benchmark.node.watch.environment import foreign_processes
 from benchmark.node.watch.sampler import LEAST_LOAD_NS, MAX_BYTES, Board, Host, Sampler
 from benchmark.node.watch.telemetry import TELEMETRY, Watch
-from benchmark.records import Environment, Gpu, Tick
+from benchmark.records import Environment, Gpu, GpuTick, Tick
 from benchmark.settings import Settings
 from tests.unit.building import HOST
 from tests.unit.node.recorded import DIRECTORY, recorded_nvml
@@ -271,3 +271,24 @@ def test_a_load_is_reported_of_a_time_that_is_long_enough() -> None:
     assert 0 < host.look()["cpu_percent"] <= 100
     host.asked_ns = time.monotonic_ns() + 10**12
     assert host.look() == {}, "over no time there is no load, not one of zero"
+
+
+def test_windows_that_somebody_else_measured_in(tmp_path: Path) -> None:
+    watch = Watch(tmp_path, None)
+    watch.close()
+    # 100 W before the first window, 200 W in it, 50 W between the two, 300 W in the second.
+    second_ns, millijoules, lines = 1_000_000_000, 0, []
+    for at_s, watts in enumerate([100, 100, 200, 200, 200, 200, 50, 300, 300, 300, 300], start=-2):
+        gpu = GpuTick(index=0, energy_mj=millijoules, power_w=watts)
+        lines.append(Tick(t_ns=at_s * second_ns, gpus=(gpu,)).model_dump_json() + "\n")
+        millijoules += watts * 1000
+    watch.path.write_text("".join(lines))
+    first = watch.between(0, 4 * second_ns, None, 1)
+    second = watch.between(5 * second_ns, 8 * second_ns, 4 * second_ns, 2)
+    energies = [one.energy if one else None for one in (first, second)]
+    assert [energy and (energy.joules, energy.window_s, energy.idle_w) for energy in energies] == [
+        (800, 4, None),
+        (900, 3, None),
+    ]
+    kept = list(read_ticks(tmp_path / "repeat2_telemetry.jsonl"))
+    assert [tick.t_ns for tick in kept] == [number * second_ns for number in range(4)]

@@ -1,0 +1,149 @@
+"""All nodes as one system (`benchmark_system: cluster`): if they can be, where they serve, what the driver is asked."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmark.cluster.names import some
+from benchmark.fleet.rendezvous import GRACE_S, repeats_s
+from benchmark.records import DRIVER, RunRecord, ServerPlace, System
+from benchmark.settings import SYSTEM_WIDE, ResolvedSettings, Settings
+
+CLUSTER, SERVED = "cluster", "endpoint"
+CONTROLLER = "the controller"
+DRIVER_REQUIREMENTS = "requirements-driver.txt"
+# What the driver itself is asked, whatever its node is: it loads nothing and computes on no GPU.
+_DRIVERS = {
+    "benchmark_engine": SERVED,
+    "benchmark_engine_options": {},
+    "benchmark_endpoint_start": "",
+    "benchmark_device": "cpu",
+    "benchmark_replicas": "auto",
+    "benchmark_probes": "off",
+    "benchmark_probe_floors": {},
+}
+
+
+def is_system(resolved: Mapping[str, ResolvedSettings]) -> bool:
+    """Return whether the nodes are one system."""
+    return any(asked.settings.benchmark_system == CLUSTER for asked in resolved.values())
+
+
+def system_problems(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str, str]) -> Iterator[str]:
+    """Yield why the nodes cannot be one system, a sentence each; nothing where they are none."""
+    if not is_system(resolved):
+        return
+    for name in SYSTEM_WIDE:
+        yield from _unlike(name, {node: getattr(asked.settings, name) for node, asked in resolved.items()})
+    by_port: dict[tuple[str, int], list[str]] = {}
+    for place in places_of(resolved, hosts):
+        by_port.setdefault((place.host, place.port), []).append(place.node)
+    for (host, port), nodes in by_port.items():
+        if len(nodes) > 1:
+            yield (
+                f"{some(nodes)} are to serve at the same place, {host} port {port}: set benchmark_serve_address or "
+                "benchmark_serve_port of each."
+            )
+    if DRIVER in resolved:
+        yield f"benchmark_system is cluster, and a node is called {DRIVER}, as the run's own driver is: rename it."
+    driver = next(iter(resolved.values())).settings.benchmark_driver
+    if driver and driver not in resolved:
+        yield f"benchmark_driver is {driver}, which is no node of this play: name one of gpu_nodes, or leave it empty."
+    if not driver:
+        yield from _controllers(next(iter(resolved.values())))
+
+
+def _unlike(name: str, values: Mapping[str, Any]) -> Iterator[str]:
+    nodes_by_value: dict[str, list[str]] = {}
+    for node, value in values.items():
+        nodes_by_value.setdefault(repr(value), []).append(node)
+    if len(nodes_by_value) > 1:
+        words = "; ".join(f"{value} [{some(nodes)}]" for value, nodes in nodes_by_value.items())
+        yield f"benchmark_system is cluster, and {name} differs between nodes, which are one system: {words}."
+
+
+def _controllers(asked: ResolvedSettings) -> Iterator[str]:
+    """Yield what the controller lacks to be the driver."""
+    needed = {"aiohttp": "aiohttp", "psutil": "psutil"}
+    if asked.profile.scenario == "loadgen":
+        needed["mlperf_loadgen"] = "mlcommons-loadgen"
+    lacking = [package for module, package in needed.items() if importlib.util.find_spec(module) is None]
+    if lacking:
+        yield (
+            f"The controller is to drive (benchmark_driver is empty), and its Python lacks {', '.join(lacking)}: pip "
+            f"install -r {DRIVER_REQUIREMENTS}, or set benchmark_driver to a node."
+        )
+    if not (Path(sys.prefix) / "bin" / "python").exists():
+        yield (
+            f"The controller is to drive (benchmark_driver is empty), and there is no {sys.prefix}/bin/python: run "
+            "ansible-playbook from a virtual environment, or set benchmark_driver to a node."
+        )
+
+
+def places_of(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str, str]) -> tuple[ServerPlace, ...]:
+    """Return where each node's server listens."""
+    return tuple(
+        ServerPlace(
+            node=node,
+            host=asked.settings.benchmark_serve_address or hosts.get(node, node),
+            port=asked.settings.benchmark_serve_port,
+        )
+        for node, asked in resolved.items()
+    )
+
+
+def system_of(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str, str]) -> System | None:
+    """Return the system that the nodes are, and what its driver is asked; None: each is one by itself."""
+    if not is_system(resolved):
+        return None
+    places = places_of(resolved, hosts)
+    driver = next(iter(resolved.values())).settings.benchmark_driver
+    asked = resolved[driver] if driver else next(iter(resolved.values()))
+    changes = {**_DRIVERS, "benchmark_endpoint_urls": [place.url for place in places]}
+    if not asked.settings.benchmark_endpoint_model and asked.profile.engine != SERVED:
+        changes["benchmark_endpoint_model"] = asked.settings.benchmark_model
+    if not driver:
+        changes |= _on_controller(asked.settings)
+    profile = asked.profile.model_copy(update={"engine": SERVED, "engine_options": {}, "fallback_engine": ""})
+    settings = Settings.model_validate({**asked.settings.model_dump(), **changes})
+    return System(driver=driver, resolved=ResolvedSettings(settings=settings, profile=profile), servers=places)
+
+
+def _on_controller(asked: Settings) -> dict[str, Any]:
+    """Return the settings of a driver that is no node: its Python is the one that ansible-playbook runs in.
+
+    What it measures lies beside the results until it has ended.
+    """
+    default = Settings()
+    return {
+        "python_env_manage": True,
+        "python_env_dir": sys.prefix,
+        "benchmark_work_dir": str(Path(asked.benchmark_results_dir).expanduser().absolute() / ".driver"),
+        "hf_cache_dir": asked.hf_cache_controller_dir or default.hf_cache_dir,
+    }
+
+
+def patience_of_system_s(resolved: Collection[ResolvedSettings]) -> int:
+    """Return how long each of a system waits for the others, in seconds: until all are loaded, and the driver is."""
+    return 2 * max(asked.settings.benchmark_sync_timeout_s for asked in resolved) + GRACE_S + len(resolved)
+
+
+def limit_of_system_s(resolved: Collection[ResolvedSettings]) -> int:
+    """Return the time limit on a node of a system, in seconds: it serves until the driver has measured."""
+    measures_s = max(asked.settings.benchmark_timeout_s for asked in resolved)
+    return patience_of_system_s(resolved) + measures_s + repeats_s(resolved)
+
+
+def where(system: System) -> str:
+    """Return where the driver is, in words."""
+    return system.driver or CONTROLLER
+
+
+def run_of_driver(run: RunRecord, system: System) -> RunRecord:
+    """Return the run as if the driver were its only node: what its files are held against."""
+    attempts = tuple(attempt.model_copy(update={"nodes": (DRIVER,)}) for attempt in run.attempts)
+    return run.model_copy(update={"nodes": {DRIVER: system.resolved}, "attempts": attempts})

@@ -1,0 +1,209 @@
+"""What a system came to: its figures are those of one schedule over all nodes, and nothing here is a sum of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from benchmark.cluster.arithmetic import gpus_of, group_nodes
+from benchmark.cluster.cost import cost_of
+from benchmark.cluster.drift import drift_reason
+from benchmark.cluster.names import some
+from benchmark.cluster.one_system import where
+from benchmark.cluster.repeats import node_spread
+from benchmark.cluster.results.load import LoadedNode
+from benchmark.cluster.results.system import LoadedSystem
+from benchmark.metrics import per_joule
+from benchmark.records import Check, Drift, Group, NodeRow, ServedShare, System, SystemResult, Verdict
+from benchmark.records.system import ASKS_FOR_KEY
+from benchmark.settings import needed_nodes
+from benchmark.text import describe_audit, describe_prefix_cache, describe_rouge
+from benchmark.words import percent, plural
+
+# What the system is called where nodes have names.
+CLUSTER = "cluster"
+# Of the driver's processor time: above it the driver may be what was measured.
+MOST_WAITED = 0.1
+# Of a comparison key: what a node knows of itself.
+_OWN = ("hardware", "dtype", "model", "revision", "engine")
+
+
+def system_node(loaded: LoadedSystem) -> LoadedNode:
+    """Return the system as if it were one node: measured by the driver, with the hardware of those that served."""
+    driver, served = loaded.driver, next((node for node in loaded.nodes if node.counted), None)
+    if driver.result is None or served is None or served.result is None:
+        return replace(driver, node=CLUSTER)
+    settings = driver.result.resolved.settings.model_copy(
+        update={"benchmark_device": served.result.resolved.settings.benchmark_device}
+    )
+    resolved = driver.result.resolved.model_copy(update={"settings": settings})
+    result = driver.result.model_copy(
+        update={"environment": served.result.environment, "resolved": resolved, "telemetry": None}
+    )
+    return replace(driver, node=CLUSTER, result=result)
+
+
+def system_group(loaded: LoadedSystem) -> tuple[Group, ...]:
+    """Return the system's figures as a group of its nodes; nothing where it has none."""
+    served = [node for node in loaded.nodes if node.counted]
+    if not served or loaded.driver.metrics is None:
+        return ()
+    (group,) = group_nodes([system_node(loaded)])
+    # What they are, they know themselves: the driver sees servers alone.
+    like = group_nodes(served)
+    own = {name: " and ".join(dict.fromkeys(one.key[name] for one in like)) for name in _OWN}
+    whole = loaded.driver.metrics
+    p99s = [(node.metrics.latency_ms.p99, node.node) for node in served if node.metrics and node.metrics.latency_ms]
+    worst_ms, worst = max(p99s, key=lambda pair: pair[0], default=(None, None))
+    used = [
+        node.result.telemetry.energy.joules
+        for node in served
+        if node.result and node.result.telemetry and node.result.telemetry.energy
+    ]
+    energy = {}
+    if len(used) == len(served):
+        joules = math.fsum(used)
+        energy = {"energy_nodes": len(used), "energy_joules": joules, **per_joule(joules, [whole])}
+    hourly = [
+        node.result.resolved.settings.benchmark_cost_per_gpu_hour * gpus_of(node) for node in served if node.result
+    ]
+    currency = loaded.driver.result.resolved.settings.benchmark_currency if loaded.driver.result else ""
+    return (
+        group.model_copy(
+            update={
+                "label": f"{' and '.join(dict.fromkeys(one.label for one in like))}, one system"[:4000],
+                "key": {**group.key, **own},
+                "nodes": tuple(node.node for node in served),
+                "worst_p99_latency_ms": worst_ms,
+                "worst_p99_node": worst,
+                "cost": cost_of(math.fsum(hourly), currency, whole) if all(hourly) else None,
+                "spread": node_spread(loaded.whole),
+                **energy,
+            }
+        ),
+    )
+
+
+def served_verdict(node: LoadedNode, share: ServedShare) -> Verdict:
+    """Return whether a node answered what it was asked: the driver's limit on failed queries, for its own part."""
+    profile = node.result.resolved.profile if node.result else None
+    limits = [limit for limit in profile.limits if limit.metric == "queries.failed"] if profile else []
+    most = next((limit.at_most for limit in limits if limit.at_most is not None), None)
+    failed = node.metrics.queries.failed if node.metrics else 0
+    if most is None:
+        return Verdict(valid=True, checks=(), reasons=())
+    check = Check(metric="queries.failed", value=failed, comparison="at_most", limit=most, passed=failed <= most)
+    error, times = next(iter(share.errors.items()), ("", 0))
+    reasons = () if check.passed else (f"{plural(failed, 'query', 'queries')} failed here, {times} of them: {error}",)
+    return Verdict(valid=check.passed, checks=(check,), reasons=tuple(reason[:4000] for reason in reasons))
+
+
+def system_result(system: System, loaded: LoadedSystem, going_on: bool = False) -> SystemResult:
+    """Return what the system as a whole came to; `going_on`: its run is in progress."""
+    driver = loaded.driver
+    result, failure = driver.result, driver.failure
+    reasons = [failure.reason] if failure else []
+    if driver.refused:
+        reasons.append(f"Refused: {driver.refused}")
+    elif result is None and not failure and not going_on:
+        reasons.append("No result of the driver came back.")
+    elif result is not None and result.status != "complete" and not failure:
+        reasons.append(result.error or f"The driver's run is {result.status}.")
+    elif result is not None and result.verdict is not None:
+        reasons += result.verdict.reasons
+    return SystemResult(
+        driver=where(system),
+        status=result.status if result else None,
+        servers=len(loaded.shares),
+        metrics=driver.metrics,
+        reasons=tuple(reason[:4000] for reason in reasons),
+        notes=tuple(note[:4000] for note in (*_limits(driver), *_found(driver), *_open(loaded))),
+    )
+
+
+def _open(loaded: LoadedSystem) -> Iterator[str]:
+    """Yield which servers asked nobody for the key."""
+    names = [
+        node.node
+        for node in loaded.nodes
+        if node.result and node.result.engine and node.result.engine.details.get(ASKS_FOR_KEY) is False
+    ]
+    if names:
+        yield (
+            f"{some(names)} answered without the key, so whoever reached their ports could use them: have the server "
+            "ask for $BENCHMARK_SERVE_API_KEY."
+        )
+
+
+def _found(driver: LoadedNode) -> Iterator[str]:
+    """Yield what else the driver found out of all servers together."""
+    result = driver.result
+    if result is None or not driver.counted:
+        return
+    if result.peak and result.peak.host_vars:
+        yield f"target found, to measure at it again: {result.peak.host_vars}"
+    if result.accuracy and result.accuracy.rouge:
+        yield describe_rouge(result.accuracy.rouge)
+    if result.audit:
+        yield describe_audit(result.audit)
+    if words := describe_prefix_cache(result.serving.prefix_cache if result.serving else None):
+        yield words
+
+
+def _limits(driver: LoadedNode) -> Iterator[str]:
+    """Yield what of the driver itself the servers may have waited for."""
+    result, seen = driver.result, driver.metrics
+    if result is None or not driver.counted:
+        return
+    if result.serving and result.serving.waited:
+        yield (
+            f"{plural(result.serving.waited, 'query', 'queries')} waited in the driver for one of its "
+            f"{result.serving.max_connections} connections: raise its limit of open files (ulimit -n)."
+        )
+    if result.cpu and result.cpu.waited_s and result.cpu.waited_s > MOST_WAITED * result.cpu.wall_s:
+        yield (
+            f"The driver's threads waited {result.cpu.waited_s:.1f} s in {result.cpu.wall_s:.1f} s for a core: set "
+            "benchmark_driver to a machine with more to spare."
+        )
+    limit = next((one.at_most for one in result.resolved.profile.limits if one.metric == "issue_delay_ms.p99"), None)
+    if seen and seen.issue_delay_ms and limit is not None and seen.issue_delay_ms.p99 > limit:
+        yield (
+            f"The driver issued queries up to {seen.issue_delay_ms.p99:.0f} ms (P99) after they were due: the driver "
+            "is what was measured, and not the servers."
+        )
+
+
+def system_verdict(
+    rows: Sequence[NodeRow],
+    found: SystemResult,
+    loaded: LoadedSystem,
+    min_nodes: int | str,
+    drift: Sequence[Drift] | None,
+    partial: str,
+) -> Verdict:
+    """Return the verdict: the driver's own, and that enough nodes served to the end."""
+    counted = [row for row in rows if row.counted]
+    missing = [row.node for row in rows if not (row.counted or row.in_progress)]
+    needed = needed_nodes(min_nodes, len(rows))
+    result = loaded.driver.result
+    enough = len(counted) >= needed
+    checks = [
+        Check(metric="nodes counted", value=len(counted), comparison="at_least", limit=needed, passed=enough),
+        *(result.verdict.checks if result and result.verdict and loaded.driver.counted else ()),
+    ]
+    reasons = [partial] if partial else []
+    reasons += found.reasons
+    if not enough and missing and loaded.driver.counted:
+        share = f"{len(missing)} of {plural(len(rows), 'node')} {'is' if len(missing) == 1 else 'are'}"
+        reasons.append(f"{share} not counted: {some(missing)}.")
+    if drift:
+        reasons.append(f"Drift: {drift_reason(drift)}")
+    if not reasons and not (result and result.verdict and result.verdict.valid):
+        reasons.append("The driver gave no verdict.")
+    return Verdict(valid=not reasons, checks=tuple(checks), reasons=tuple(reasons))
+
+
+def share_words(row: NodeRow) -> str:
+    """Return a node's part of the completed queries; empty where it is not known."""
+    return "-" if row.served is None or row.served.share is None else percent(row.served.share, 0).lstrip("+")

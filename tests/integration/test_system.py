@@ -1,0 +1,240 @@
+"""Two nodes as one system over real sshd: each serves, one LoadGen asks both, and there is one verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.integration.conftest import DATA, Done, Playbooks
+from tests.integration.faults.left_over import assert_nothing_runs
+from tests.integration.ssh_nodes import CHECKOUT, loopback
+
+PORT = 8042
+
+
+def starts(directory: Path, token_ms: float = 1, key: str = "") -> str:
+    """Return the command that starts a server which takes so long for a token; the key that it has is kept."""
+    keeps = f'echo "$BENCHMARK_SERVE_API_KEY" > {directory}/key-$BENCHMARK_SERVE_ADDRESS'
+    other = f"KEY={key} " if key else ""
+    served = f"{other}exec {sys.executable} -m tests.one_server {token_ms} {directory}/served"
+    return f"{keeps}; cd {shlex.quote(str(CHECKOUT))}; {served}"
+
+
+def profile(directory: Path, **changes: Any) -> str:
+    """Write the fast profile with those changes, for servers."""
+    content = yaml.safe_load((DATA / "fast.yaml").read_text())
+    # How fast this machine is decides nothing here.
+    limits = [limit for limit in content["limits"] if limit["metric"] != "qps"]
+    path = directory / "system.yaml"
+    served = {"engine": "endpoint", "engine_options": {}, "limits": limits}
+    path.write_text(yaml.safe_dump({**content, **served, **changes}))
+    return str(path)
+
+
+@pytest.fixture
+def system(playbooks: Playbooks) -> Playbooks:
+    """The playbooks with both nodes as one system."""
+    playbooks.variables = {
+        "benchmark_profile": profile(playbooks.directory),
+        "benchmark_system": "cluster",
+        "benchmark_endpoint_start": starts(playbooks.directory),
+        "benchmark_endpoint_model": "served",
+        "benchmark_serve_port": PORT,
+    }
+    return playbooks
+
+
+def driver_of(run_dir: Path) -> dict[str, Any]:
+    (path,) = (run_dir / "driver").glob("mlperf_datacenter_*.json")
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def wait_for(what: str, tell: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
+    deadline = time.monotonic() + 120
+    while not (found := tell()):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, f"never came: {what}"
+        time.sleep(0.05)
+    return found
+
+
+def assert_no_key(system: Playbooks, done: Done) -> None:
+    """Assert that nothing that is printed or kept holds the key that both servers had."""
+    keys = {path.read_text().strip() for path in system.directory.glob("key-*")}
+    assert len(keys) == 1
+    (key,) = keys
+    assert len(key) > 30
+    assert key not in done.output
+    kept = [path for path in done.run_dir.rglob("*") if path.is_file()]
+    assert [path for path in kept if key in path.read_text(errors="replace")] == []
+
+
+def test_one_loadgen_asks_all_nodes(system: Playbooks) -> None:
+    offline = {"scenario": "Offline", "min_duration_ms": 300, "min_query_count": 40}
+    changes = {"scenario": "loadgen", "scenario_options": offline, "samples": None}
+    system.variables["benchmark_profile"] = profile(system.directory, **changes)
+    done = system.run("benchmark", "-e", "benchmark_repeats=2")
+    assert done.code == 0, done.output
+    assert_nothing_runs(system.directory)
+    assert_no_key(system, done)
+    # One schedule, one log, one verdict.
+    logs = [str(path.relative_to(done.run_dir)) for path in done.run_dir.rglob("*mlperf_log_detail.txt")]
+    assert sorted(logs) == ["driver/mlperf_log_detail.txt", "driver/repeat2_mlperf_log_detail.txt"]
+    cluster, measured = done.cluster, driver_of(done.run_dir)
+    assert measured["engine"]["replicas"] == 2
+    assert measured["engine"]["details"]["urls"] == [f"http://{loopback(n)}:{PORT}" for n in (2, 3)]
+    chosen = cluster["repeats"]["chosen"]
+    whole = measured if chosen == 1 else measured["repeats"][0]
+    # Whether LoadGen finds it valid is this machine's affair; that its word is the cluster's is not.
+    assert (cluster["verdict"]["valid"], cluster["verdict"]["reasons"]) == (
+        whole["verdict"]["valid"],
+        whole["verdict"]["reasons"],
+    )
+    (group,) = cluster["groups"]
+    assert group["nodes"] == ["jw2", "jw3"]
+    assert (group["qps"], group["latency_ms"]) == (whole["metrics"]["qps"], whole["metrics"]["latency_ms"])
+    assert cluster["system"]["driver"] == "the controller"
+    # What each node had of it: fewest in flight first, so that neither has nothing.
+    rows = [done.row(name) for name in ("jw2", "jw3")]
+    assert sum(row["served"]["share"] for row in rows) == pytest.approx(1)
+    assert all(row["served"]["share"] > 0.2 and row["served"]["errors"] == {} for row in rows)
+    assert sum(row["metrics"]["queries"]["completed"] for row in rows) == group["queries"]["completed"]
+    assert max(row["metrics"]["latency_ms"]["p99"] for row in rows) == group["worst_p99_latency_ms"]
+    for name in ("jw2", "jw3"):
+        place = done.run_dir / "nodes" / name
+        (path,) = place.glob("mlperf_datacenter_*.json")
+        served = json.loads(path.read_text())["served"]
+        # Each watched in the driver's windows, which one clock tells here.
+        for window, of_driver in zip(served, [measured, *measured["repeats"]], strict=True):
+            apart_ns = window["window"]["started_unix_ns"] - of_driver["window"]["started_unix_ns"]
+            assert abs(apart_ns) < 50_000_000
+            assert window["telemetry"]["ticks"] > 1
+        assert (place / "repeat2_telemetry.jsonl").is_file()
+    summary = words(done.summary)
+    assert "System one schedule from the controller over 2 nodes: a system's figure, and no sum" in summary
+    assert "the sum over" not in summary
+    assert "the sum over" not in (done.run_dir / "report.html").read_text()
+    assert "(all 2 nodes as one system)" in summary
+
+
+def test_a_server_that_dies_is_named(system: Playbooks) -> None:
+    """With the driver on a node."""
+    closed = profile(system.directory, samples=60, scenario_options={"concurrency": 4})
+    system.variables |= {"benchmark_profile": closed, "benchmark_driver": "jw2"}
+    slow = f"benchmark_endpoint_start={json.dumps(starts(system.directory, token_ms=40))}"
+    process = system.start(system.command("benchmark", "-e", f"{{{slow.replace('=', ': ', 1)}}}"))
+    # Once both have answered, more than before the measurement.
+    served = [system.directory / f"served-{loopback(n)}" for n in (2, 3)]
+    pids = wait_for("both serve", lambda: all(len(answers(path)) > 12 for path in served) and pids_of(served), process)
+    os.kill(pids[1], signal.SIGKILL)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode != 0, output
+    run_dir = (system.results / "latest").resolve()
+    cluster = json.loads((run_dir / "aggregated_datacenter_results.json").read_text())
+    rows = {row["node"]: row for row in cluster["nodes"]}
+    assert (rows["jw2"]["counted"], rows["jw3"]["counted"]) == (True, False)
+    assert "was ended by signal 9" in rows["jw3"]["reason"]
+    # What it had been asked failed, and is counted; the others were answered.
+    queries = cluster["system"]["metrics"]["queries"]
+    assert queries["failed"] > 0
+    assert queries["completed"] + queries["failed"] == 60
+    assert sum(rows["jw3"]["served"]["errors"].values()) == queries["failed"]
+    assert rows["jw2"]["served"]["errors"] == {}
+    assert not cluster["verdict"]["valid"]
+    assert "1 of 2 nodes is not counted: jw3." in cluster["verdict"]["reasons"]
+    assert cluster["system"]["driver"] == "jw2"
+    assert_nothing_runs(system.directory)
+
+
+def answers(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def pids_of(paths: list[Path]) -> list[int]:
+    return [int(answers(path)[0]) for path in paths]
+
+
+def test_a_port_that_is_not_reached_is_named(system: Playbooks) -> None:
+    """Before anything is loaded: jw4 finds its own address under a name that means another machine to the driver."""
+    hosts = system.directory / "hosts"
+    hosts.write_text(f"{loopback(4)} localhost\n")
+    jw4 = system.cluster.add("jw4", loopback(4), before=f"mount --bind {hosts} /etc/hosts")
+    try:
+        entries = {
+            "jw2": system.cluster.host("jw2"),
+            "jw4": {**system.cluster.host("jw4"), "benchmark_serve_address": "localhost"},
+        }
+        done = system.run("benchmark", inventory=system.inventory(entries))
+    finally:
+        jw4.stop()
+        del system.cluster.nodes["jw4"]
+        system.cluster.trust()
+    assert done.code != 0
+    refused = f"cannot reach localhost port {PORT}: connection refused. Nothing was loaded"
+    assert f"The driver (the controller) {refused}" in words(done.row("jw4")["reason"])
+    assert "Nothing was measured: without jw4 too few serve" in words(done.row("jw2")["reason"])
+    assert list(system.directory.glob("served-*")) == [], "no server was started"
+    assert_nothing_runs(system.directory)
+    assert done.cluster["groups"] == []
+    assert not done.cluster["verdict"]["valid"]
+
+
+def test_ctrl_c_ends_the_driver_and_all_servers(system: Playbooks) -> None:
+    """And the run is resumed: what a system had not measured whole, it measures again; then beside two single runs."""
+    system.variables["benchmark_profile"] = profile(system.directory, samples=40, scenario_options={"concurrency": 2})
+    flag = system.directory / "slowly"
+    flag.write_text("")
+    quick, slow = starts(system.directory), starts(system.directory, token_ms=200)
+    system.variables["benchmark_endpoint_start"] = f"if [ -e {flag} ]; then {slow}; else {quick}; fi"
+    process = system.start(system.command("benchmark"))
+    served = [system.directory / f"served-{loopback(n)}" for n in (2, 3)]
+    wait_for("both serve", lambda: all(len(answers(path)) > 8 for path in served), process)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode != 0
+    assert_nothing_runs(system.directory)
+    assert "PARTIAL" in output
+    flag.unlink()
+    done = system.run("benchmark", "-e", "benchmark_resume=latest")
+    assert done.code == 0, done.output
+    assert done.cluster["verdict"]["valid"], done.summary
+    assert done.cluster["system"]["metrics"]["queries"]["completed"] == 40
+    assert (done.run_dir / "driver" / "attempt-1").is_dir()
+    assert_nothing_runs(system.directory)
+
+    # The same nodes, each by itself: there it is a sum, of two measurements, and says so.
+    (group,) = done.cluster["groups"]
+    alone = [
+        "-e",
+        "benchmark_system=node",
+        "-e",
+        json.dumps(
+            {
+                "benchmark_endpoint_start": f"export BENCHMARK_SERVE_API_KEY= BENCHMARK_SERVE_PORT={PORT}; "
+                f"export BENCHMARK_SERVE_ADDRESS={{{{ ansible_host }}}}; {starts(system.directory)}",
+                "benchmark_endpoint_urls": [f"http://{{{{ ansible_host }}}}:{PORT}"],
+            }
+        ),
+    ]
+    apart = system.run("benchmark", *alone)
+    assert apart.code == 0, apart.output
+    assert "(the sum over 2 nodes: a fleet figure)" in words(apart.summary)
+    (together,) = apart.cluster["groups"]
+    assert (group["queries"]["completed"], together["queries"]["completed"]) == (40, 2 * 40)
+    assert together["key"] != group["key"], "the two are never held against each other, nor added"

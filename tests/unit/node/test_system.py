@@ -1,0 +1,144 @@
+"""A node that serves for a driver, and what a driver tries before it measures."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.errors import RunError, SetupError
+from benchmark.node.request import RunRequest
+from benchmark.node.system import hold, run, unreached
+from benchmark.records import NodeResult, ServerPlace
+from benchmark.resolve import resolve
+from benchmark.rundir import GO, LISTENS, LOAD, READY, SERVES, WINDOWS
+from benchmark.secret_settings import Secrets
+from tests.unit.building import RUN_ID
+from tests.unit.node.led import put
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+HOST = "127.0.0.1"
+KEY = "the key of this run, which is long"
+
+
+def free_port() -> int:
+    with socket.create_server((HOST, 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def request(directory: Path, key: str = "", **settings: Any) -> RunRequest:
+    start = (
+        f"cd {CHECKOUT}; {f'KEY={key} ' if key else ''}exec {sys.executable} -m tests.one_server 0 {directory}/served"
+    )
+    resolved = resolve(
+        {
+            "benchmark_profile": str(CHECKOUT / "tests/data/fast.yaml"),
+            "benchmark_engine": "endpoint",
+            "benchmark_endpoint_start": start,
+            "benchmark_endpoint_model": "served",
+            "benchmark_system": "cluster",
+            "benchmark_device": "cpu",
+            "benchmark_probes": "off",
+            **settings,
+        }
+    )
+    place = ServerPlace(node="jw2", host=HOST, port=free_port())
+    secrets = Secrets(api_key=KEY)
+    return RunRequest(RUN_ID, "jw2", resolved, directory, 60, serves=place, limit_s=60, secrets=secrets)
+
+
+def wait(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"never came: {path.name}"
+        time.sleep(0.01)
+
+
+def leading(directory: Path, measured: int) -> threading.Thread:
+    """Lead the node as the controller does, and send so many windows of a quarter of a second."""
+
+    def lead() -> None:
+        wait(directory / LISTENS)
+        put(directory, LOAD, 1)
+        wait(directory / READY)
+        started = time.time_ns()
+        put(directory, GO, started)
+        time.sleep(0.3 * max(1, measured))
+        windows = [
+            {
+                "started_unix_ns": started + number * 300_000_000,
+                "ended_unix_ns": started + number * 300_000_000 + 250_000_000,
+            }
+            for number in range(measured)
+        ]
+        beside = directory / "windows.tmp"
+        beside.write_text(json.dumps(windows))
+        beside.rename(directory / WINDOWS)
+
+    thread = threading.Thread(target=lead, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_it_serves_until_it_is_told_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BENCHMARK_SERVE_ADDRESS", "BENCHMARK_SERVE_PORT", "BENCHMARK_SERVE_API_KEY", "no_proxy"):
+        monkeypatch.setenv(name, "")  # what the run sets is undone
+    asked = request(tmp_path)
+    leading(tmp_path, measured=2)
+    result = run(asked)
+    assert (result.status, result.verdict, result.metrics) == ("complete", None, None)
+    assert [one.window.ended_unix_ns - one.window.started_unix_ns for one in result.served] == [250_000_000] * 2
+    assert all(one.telemetry and one.telemetry.ticks for one in result.served)
+    assert result.window == result.served[0].window
+    assert result.engine is not None
+    assert result.engine.details["asks_for_key"] is True
+    served = json.loads((tmp_path / SERVES).read_text())
+    assert served == {"node": "jw2", "url": asked.serves and asked.serves.url, "replicas": 1}
+    kept = [path for path in tmp_path.iterdir() if path.is_file()]
+    assert [path.name for path in kept if KEY in path.read_text(errors="replace")] == []
+    with socket.create_server((HOST, asked.serves.port if asked.serves else 0)):
+        pass  # nothing listens there any more
+
+
+def test_a_wrong_key_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BENCHMARK_SERVE_ADDRESS", "BENCHMARK_SERVE_PORT", "BENCHMARK_SERVE_API_KEY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    asked = request(tmp_path, key="another-one")
+    leading(tmp_path, measured=0)
+    with pytest.raises(SetupError) as caught:
+        run(asked)
+    (path,) = tmp_path.glob("mlperf_datacenter_*.json")
+    result = NodeResult.model_validate_json(path.read_text())
+    assert result.status == "failed"
+    assert str(caught.value) == result.error
+    assert "401" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
+def test_ports_are_held_and_tried() -> None:
+    free, held = free_port(), ServerPlace(node="jw2", host=HOST, port=free_port())
+    nowhere = ServerPlace(node="jw3", host=HOST, port=free)
+    with hold(held):
+        assert unreached([held, nowhere]) == {"jw3": "connection refused"}
+        with pytest.raises(SetupError, match=r"something else listens there: .* set benchmark_serve_port\.$"):
+            hold(held)
+    with pytest.raises(SetupError, match="that is no address of this node: set benchmark_serve_address to one"):
+        hold(ServerPlace(node="jw2", host="192.0.2.1", port=free))
+    with pytest.raises(SetupError, match="this node finds no address for no-such-host: set"):
+        hold(ServerPlace(node="jw2", host="no-such-host", port=free))
+    assert unreached([ServerPlace(node="jw4", host="no-such-host", port=free)]) == {
+        "jw4": "no address is found for no-such-host"
+    }
+
+
+def test_nobody_says_when_to_load(tmp_path: Path) -> None:
+    asked = request(tmp_path)
+    with pytest.raises(RunError, match="did the controller go away"):
+        run(RunRequest(**{**vars(asked), "wait_s": 1}))
