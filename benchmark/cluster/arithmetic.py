@@ -11,9 +11,9 @@ from typing import Any
 
 from benchmark.cluster.cost import cost_of, cost_together
 from benchmark.cluster.drift import drift_reason, hardware
+from benchmark.cluster.goodput_sum import together
 from benchmark.cluster.names import natural, some
 from benchmark.cluster.results.load import LoadedNode, Measurement
-from benchmark.goodput import together
 from benchmark.metrics import NS_PER_MS, NS_PER_S, per_joule, pooled_distribution
 from benchmark.records import (
     Agreement,

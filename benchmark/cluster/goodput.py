@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from benchmark.cluster.goodput_sum import together
 from benchmark.cluster.names import some
-from benchmark.goodput import together
 from benchmark.records import Curve, Curves, Goodput, Group, NodeRow, Slo
 from benchmark.records.goodput import NEEDED, SERVED
 from benchmark.text import figure

@@ -13,9 +13,9 @@ from pathlib import Path
 from benchmark import profiles
 from benchmark.cluster.arithmetic import gpus_of
 from benchmark.cluster.cost import cost_at
+from benchmark.cluster.goodput_sum import together
 from benchmark.cluster.results.load import LoadedNode, Measurement, load_node
 from benchmark.curves import crossing, enough, front, knee
-from benchmark.goodput import together
 from benchmark.ladder import Step
 from benchmark.metrics import per_joule, pooled_distribution
 from benchmark.records import Cost, Curve, CurvePoint, Curves, Distribution, Group, RunRecord

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.columns import Columns
-from benchmark.goodput import goodput, in_flight, limits_of, met, together
+from benchmark.goodput import goodput, in_flight, limits_of, met
 from benchmark.metrics import SAMPLES_NEEDED, compute
 from benchmark.records import Goodput, Sample, Slo
 from benchmark.records.goodput import NEEDED
@@ -140,16 +140,6 @@ def test_nobody_is_served_on_too_little() -> None:
     each = (few, enough, enough.model_copy(update={"users": 0}), missed)
     assert [one.served for one in each] == [False, True, False, False]
     assert SAMPLES_NEEDED["p99"] == NEEDED
-
-
-def test_nodes_add_up_or_are_undefined() -> None:
-    slo = Slo(ttft_ms=500, tpot_ms=30)
-    one = Goodput(slo=slo, queries=100, met=90, share=0.9, qps=9, tokens_per_s=90, in_flight=3.5, users=4)
-    both = together([one, one.model_copy(update={"met": 100, "share": 1.0, "users": 5})])
-    assert both is not None
-    assert (both.queries, both.met, both.share, both.qps, both.users) == (200, 190, 0.95, 18, 9)
-    assert together([one, None]) is None
-    assert together([one, one.model_copy(update={"slo": Slo(ttft_ms=500)})]) is None
 
 
 def test_a_profiles_own_limits() -> None:

@@ -25,9 +25,9 @@ def test_turns_alone_cost_a_measurement_for_each_node() -> None:
 
 def test_repeats_cost_a_measurement_each() -> None:
     (reported,) = estimated_durations([asked(20, benchmark_repeats=3)] * 2)
-    assert "there are 3 measurements, each about 40 s at the target's rate." in reported
+    assert "measured 3 times, each about 40 s at the target's rate." in reported
     _, reported = estimated_durations([resolve({**SERVER, "benchmark_repeats": 3})])
-    assert "there are 3 measurements, each about 1 h 51 min or more." in reported
+    assert "measured 3 times, each about 1 h 51 min or more." in reported
     both = estimated_durations([asked(benchmark_repeats=2, benchmark_solo_first=True)] * 2)
     assert [reported.split(":")[0] for reported in both] == ["benchmark_solo_first", "benchmark_repeats"]
 

@@ -274,7 +274,11 @@ def test_a_compiled_part_that_is_wrong_is_found_before_the_run(
     engine.close()
     norm = type(loaded.model.model.norm)
     plain = norm.forward
-    monkeypatch.setattr(fused, "_compile", lambda kind: lambda self, x: plain(self, x.flip(-1)) if kind is norm else x)
+
+    def forgetful(kind: Any, own: Any) -> Any:
+        return lambda self, x: plain(self, x.flip(-1)) if kind is norm else x
+
+    monkeypatch.setattr(fused, "_compile", forgetful)
     monkeypatch.setattr(fused, "PROJECTIONS", ())
     with pytest.raises(SetupError, match="does not answer as the model itself would"):
         make(fuse=True)
@@ -293,7 +297,7 @@ def test_torchs_own_kernels_take_the_place_of_norms(loaded: LoadedModel) -> None
         answer = loaded.model(ids, use_cache=False).logits
         fast.off()
         attention.use(loaded.model, kernels)
-    assert fast.names == ["LlamaRMSNorm"]
+    assert "LlamaRMSNorm" in fast.names
     torch.testing.assert_close(answer, plain, rtol=1e-4, atol=1e-4)
     assert "forward" not in vars(loaded.model.model.norm)
     assert (fused.wanted("torch", "cuda"), fused.wanted("torch", "cpu"), fused.wanted(False, "cuda")) == (
@@ -302,7 +306,7 @@ def test_torchs_own_kernels_take_the_place_of_norms(loaded: LoadedModel) -> None
 
 
 def test_a_norm_of_another_kind_stays_as_it_is() -> None:
-    assert fused.Fused(architectures.model("gemma2"), "torch").names == []
+    assert not any("Norm" in name for name in fused.Fused(architectures.model("gemma2"), "torch").names)
 
 
 def test_fuse_is_refused_where_nothing_can_be_compiled(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

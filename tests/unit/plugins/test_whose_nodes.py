@@ -61,7 +61,7 @@ def test_without_an_inventory_it_is_said_how_to_make_one(no_ssh: dict[str, str],
     (tmp_path / "empty").mkdir()
     code, said = play("preflight", "-i", str(tmp_path / "empty"), cwd=CHECKOUT, environment=no_ssh)
     assert code != 0
-    assert "copy inventory/hosts.example.yml to inventory/hosts.yml and list your nodes there" in said
+    assert f"{tmp_path / 'empty'} lists no hosts. List your nodes there under gpu_nodes, as in inventory/" in said
     assert "cd " not in said
 
 
