@@ -55,9 +55,9 @@ def knee_of(result: ClusterResult, group: int) -> str:
     most = max((point.tokens_per_s for point in curve.points if point.tokens_per_s is not None), default=None)
     rate = f"{figure(most)} tokens/s"
     if curve.knee is not None:
-        return f"knee at {at_step(sweep, curve.knee)}, {rate}"
+        return f"knee at {at_step(sweep, curve.knee)}, {rate} at most"
     if sweep.by == "concurrency" and len(curve.points) > 1:
-        return f"no knee up to {at_step(sweep, curve.points[-1].step)}, {rate}"
+        return f"no knee up to {at_step(sweep, curve.points[-1].step)}, {rate} at most"
     return f"{rate} at most" + (f", nearly reached with {at_step(sweep, curve.enough)}" if curve.enough else "")
 
 
