@@ -234,6 +234,7 @@ def test_provisioned_engine_and_role(scratch: Path, tmp_path: Path) -> None:
         "ansible_connection": "local",
         "benchmark_engine": "toyserve",
         "benchmark_device": "cpu",
+        "benchmark_shared_machine": True,  # other tests measure beside
         "benchmark_model": str(tmp_path / "model"),
         "hf_cache_source": "none",
         "python_env_python": sys.executable,
