@@ -213,7 +213,7 @@ print(json.dumps({
     "locked_on_cpu": refused(toyserve_requirements="requirements-toyserve.txt"),
     "problems": problems(Probe(facts), needs),
     "engine": plain_engine("toyserve", settings, profile.generation, {}).called,
-    "command": command(toy, settings, toy.check_options(profile.engine_options), 4711, 1),
+    "command": command(toy, settings, toy.check_options(profile.engine_options), "http://127.0.0.1:4711", 1),
     "packages": packages(toy, settings),
     "compared": "server_packages.toyserve" in FACTS,
 }))
