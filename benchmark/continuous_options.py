@@ -35,10 +35,8 @@ class Options(BaseModel):
     kernels: Literal["auto", "torch"] = Field(
         "auto", description="of torch_flash; torch: those that come with it; auto: also one that a compiler makes"
     )
-    fuse: bool | Literal["torch"] | None = Field(
-        None,
-        description="compile the small operations of each layer; automatic: on a GPU; torch: only what torch has a "
-        "kernel for, without compiling",
+    fuse: bool | None = Field(
+        None, description="small operations of each layer by kernels of ours or torch's; automatic: on a GPU"
     )
     compile_level: int = Field(0, ge=0, le=3, description="torch.compile: 0 off, 3 most")
     scheduler: Literal["fifo", "prefill_first"] = Field("fifo", description="which queries a step takes first")

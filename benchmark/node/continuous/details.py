@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
 from benchmark.continuous_options import Options
 from benchmark.node.continuous.memory_plan import Plan
 from benchmark.profiles import Generation
+
+if TYPE_CHECKING:
+    from benchmark.node.continuous.fused import Fused
 
 
 def describe(
@@ -19,7 +22,7 @@ def describe(
     generation: Generation,
     ends: Sequence[int] | None,
     kernels: str | None,
-    fused: Sequence[str],
+    fused: Fused | None,
     plan: Plan | None,
 ) -> dict[str, JsonValue]:
     """Return the details. `ends`: tokens that end an answer, None where all have one length; `kernels`: by name."""
@@ -46,7 +49,8 @@ def describe(
         "cuda_graphs": {"varlen": graphs[0], "decode": graphs[1], "prompts": recorded},
         "async_batching": bool(resolved.use_async_batching),
         "compile_level": options.compile_level,
-        "fused": list(fused),
+        "fused": list(fused.names) if fused else [],
+        "layer_kernels": fused.kernels if fused else None,
         "scheduler": resolved.scheduler_type,
         "safety_margin": manager.batch_processor.scheduler.safety_margin,
         "ends": "at max_new_tokens" if ends is None else [int(token) for token in ends],

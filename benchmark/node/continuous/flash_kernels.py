@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from benchmark.errors import SetupError
@@ -14,6 +15,9 @@ from benchmark.node.watch.full_memory import is_full
 TRIAL_TOLERANCE = 0.02
 PAGE_SIZE = 256
 
+Write = Callable[..., None]
+"""(key, value, rows, pages_k, pages_v), see `flash.Kernels`."""
+
 
 @functools.cache
 def choose(device: str, dtype: str, head_size: int = 64, wanted: str = "auto") -> Kernels:
@@ -23,9 +27,10 @@ def choose(device: str, dtype: str, head_size: int = 64, wanted: str = "auto") -
     too full to try: that says nothing of the kernels, and others would be measured than on a node that had room.
     """
     reasons = []
+    write = _write(dtype)
     for make in (torch_kernels,) if wanted == "torch" else (triton_kernels, torch_kernels):
         try:
-            kernels = make()
+            kernels = make(write)
             worst = trial(kernels, device, dtype, head_size)
         except Exception as error:  # whatever this GPU, its driver, a missing compiler or an older torch says
             text = str(error).strip() or type(error).__name__
@@ -39,17 +44,23 @@ def choose(device: str, dtype: str, head_size: int = 64, wanted: str = "auto") -
     raise RuntimeError("; ".join(reasons).replace("_", " "))
 
 
-def triton_kernels() -> Kernels:
+def _write(dtype: str) -> Write:
+    from benchmark.node.continuous import layer_kernels
+
+    return torchs_write if layer_kernels.missing(dtype) else layer_kernels.load(dtype).write
+
+
+def triton_kernels(write: Write) -> Kernels:
     """Return our own kernel for answering, beside torch's for reading prompts.
 
     It is compiled on the node: Triton needs a C compiler and Python's headers there.
     """
     from benchmark.node.continuous import paged_kernel
 
-    return Kernels("triton", torch_kernels().read, paged_kernel.answer, paged_kernel.write, paged_kernel.BLOCK)
+    return Kernels("triton", torch_kernels(write).read, paged_kernel.answer, write, paged_kernel.BLOCK)
 
 
-def torch_kernels() -> Kernels:
+def torch_kernels(write: Write) -> Kernels:
     """Return torch's own kernel alone. It can answer only a request that lies in one page."""
     import torch
 
@@ -67,11 +78,13 @@ def torch_kernels() -> Kernels:
         sizes = now.starts_q, now.starts_k, 1, longest, 0.0, False, False
         return kernel(query, rows_k, rows_v, *sizes, scale=scale, seqused_k=now.lengths)[0]
 
-    def write(key: Any, value: Any, rows: Any, pages_k: Any, pages_v: Any) -> None:
-        pages_k.flatten(0, 1).index_copy_(0, rows, key)
-        pages_v.flatten(0, 1).index_copy_(0, rows, value)
-
     return Kernels("torch", read, answer, write, any_pages=False)
+
+
+def torchs_write(key: Any, value: Any, rows: Any, pages_k: Any, pages_v: Any) -> None:
+    """Write new keys and values to the pages by torch's own kernels."""
+    pages_k.flatten(0, 1).index_copy_(0, rows, key)
+    pages_v.flatten(0, 1).index_copy_(0, rows, value)
 
 
 def trial(kernels: Kernels, device: str, dtype: str, head_size: int) -> float:

@@ -1,99 +1,75 @@
-"""Compile the small operations between the large ones: each of them alone would read and write the whole batch again.
+"""Have a model compute the small operations between the large ones at once, and products of the same states as one.
 
-What is compiled are the parts that every layer of a Llama-like model has, so that the first layer's code serves all:
-the norms, the MLP and the rotary embedding. The number of tokens is left open. Attention and cache stay as they are.
-
-A query alone has one token a step, and then multiplying is nothing but reading the weights: what multiplies is compiled
-for that number too, as code that reads faster than a library for matrices does. Products of the same states become one
-(`merged`).
+transformers' code for a layer is many small operations of torch's: each is a kernel of its own, and each reads and
+writes the whole batch. What every layer of a Llama-like model has is replaced: norms, the gate of an MLP, the rotary
+embedding, and for one token the products too (`layer_kernels`). Where these kernels do not run, torch's own kernel for
+norms is left. Whatever is put in a part's place has computed the same as that part before.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import linear, rms_norm
 
 from benchmark.errors import SetupError
 from benchmark.node.continuous import merged
+from benchmark.node.continuous.layer_kernels import ACTIVATIONS, LayerKernels, load, missing
 
 ROTARY = "apply_rotary_pos_emb"
-How = Literal["compiled", "torch"]
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+# Of answers around 1: half precision rounds by less than this, wherever it rounds.
+TOLERANCE = 0.02
+
+# Of norms, as (offset, early) of `LayerKernels.norm`: Llama's, OLMo's, Gemma's.
+KINDS = ((0, True), (0, False), (1, False))
+
+Forward = Callable[..., Any]
 
 
-@functools.cache
-def missing(device: str) -> str | None:
-    """Return why nothing can be compiled on this machine, as the end of a sentence; None: it can."""
-    import torch
-
-    try:
-        torch.compile(_trial, dynamic=True)(torch.ones(3, device=device))
-    except Exception as error:  # mostly there is no C compiler, or Python's headers are not there
-        return f"torch cannot compile here ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
-    return None
+def of(model: Any) -> Fused:
+    """Look through a model on a GPU, whose parameters are of one dtype, for what can be replaced here."""
+    dtype = str(model.dtype).removeprefix("torch.")
+    return Fused(model, load(dtype) if missing(dtype) is None else None)
 
 
-def wanted(fuse: bool | Literal["torch"] | None, device: str) -> How | None:
-    """Return how to fuse, where a profile asks for `fuse`; None: not. Raises SetupError where it must and cannot."""
-    if fuse is False or (fuse is not True and device == "cpu"):
-        return None
-    if fuse == "torch":
-        return "torch"
-    reason = missing(device)
-    if fuse and reason is not None:
+def wanted(fuse: bool | None, device: str, dtype: str) -> bool:
+    """Return whether to fuse, where a profile asks for `fuse`. Raises SetupError where it must be and cannot."""
+    if fuse and device == "cpu":
+        raise SetupError("engine_options: fuse: true is not to be had: it needs a GPU.")
+    if fuse and (reason := missing(dtype)) is not None:
         raise SetupError(f"engine_options: fuse: true is not to be had: {reason}.")
-    return "compiled" if reason is None else None
-
-
-def _trial(states: Any) -> Any:
-    return states * 2 + 1
+    return fuse is not False and device != "cpu"
 
 
 class Fused:
-    """A model's small operations, compiled at their first use; `on` and `off` as often as one likes.
+    """A model's replaced parts; `on` and `off` as often as one likes. Without `kernels`: what torch has."""
 
-    With "torch" only its norms, by the kernel that torch has for them: one in the place of seven.
-    """
-
-    def __init__(self, model: Any, how: How = "compiled") -> None:
-        import torch
-
-        self._modules: list[tuple[Any, Any]] = []
-        self._rotary: dict[Any, tuple[Any, Any]] = {}
-        linear = torch.nn.functional.linear
-        if how == "torch":
-            self._modules += [*_torchs_norms(model), *merged.attentions(model, linear)]
-            self._modules += [(module, merged.mlp.__get__(module)) for module in merged.mlps(model)]
-            self.names = sorted({type(module).__name__ for module, _ in self._modules})
-            return
-        mlps = set(merged.mlps(model))
-        self._modules += merged.attentions(model, _where_alone(linear))
-        done = {module for module, _ in self._modules}
-        compiled: dict[Any, Any] = {}
-        names = set()
-        for name, module in model.named_modules():
-            kind = type(module)
-            if module in done:
-                names.add(kind.__name__)
-                continue
-            home = sys.modules[kind.__module__]
-            if kind.__name__.endswith(("RMSNorm", "MLP")) or name.endswith(PROJECTIONS):
-                plain = merged.mlp if module in mlps else kind.forward
-                if plain not in compiled:
-                    compiled[plain] = _compile(kind, plain)
-                self._modules.append((module, compiled[plain].__get__(module)))
-                names.add(kind.__name__)
-            if kind.__name__.endswith("Attention") and hasattr(home, ROTARY) and home not in self._rotary:
-                plain = getattr(home, ROTARY)
-                self._rotary[home] = plain, torch.compile(_by_token(plain), dynamic=True)
-                names.add(ROTARY)
-        self.names = sorted(names)
-        """What is fused."""
+    def __init__(self, model: Any, kernels: LayerKernels | None) -> None:
+        self._rotary: dict[Any, tuple[Forward, Forward]] = {}
+        multiply = kernels.multiply if kernels else linear
+        with torch.no_grad():
+            self._modules: list[tuple[Any, Forward]] = [
+                *merged.attentions(model, multiply),
+                *((module, _mlp(module, kernels)) for module in merged.mlps(model)),
+                *_norms(model, kernels),
+            ]
+            if kernels:
+                done = {module for module, _ in self._modules}
+                self._modules += [(one, _projection(one, kernels)) for one in _projections(model) if one not in done]
+                self._rotary = {home: (plain, kernels.rotary) for home, plain in _rotaries(model, kernels)}
+        self.names = sorted(
+            {type(module).__name__ for module, _ in self._modules} | ({ROTARY} if self._rotary else set())
+        )
+        """What is replaced."""
+        self.kernels = "nvrtc" if kernels else f"torch's ({missing(str(model.dtype).removeprefix('torch.'))})"
+        """By what, and why not by more."""
 
     def on(self) -> None:
-        """Have the model use what is compiled."""
+        """Have the model use what is in their place."""
         for module, forward in self._modules:
             module.forward = forward
         for home, (_, fast) in self._rotary.items():
@@ -107,62 +83,79 @@ class Fused:
             setattr(home, ROTARY, plain)
 
 
-def _torchs_norms(model: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield the model's norms that do what torch's kernel does, each with it; families have norms of many kinds."""
-    import torch
-
+def _norms(model: Any, kernels: LayerKernels | None) -> Iterator[tuple[Any, Forward]]:
+    """Yield the model's norms, each with what computes the same: families have norms of several kinds."""
     for module in model.modules():
-        weight, epsilon = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
+        weight = getattr(module, "weight", None)
+        epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
         if not type(module).__name__.endswith("RMSNorm") or weight is None or epsilon is None:
             continue
-        fast = functools.partial(_norm, weight=weight, epsilon=epsilon)
+        ways = [functools.partial(_torchs_norm, weight=weight, epsilon=epsilon)]
+        if kernels:
+            own = functools.partial(kernels.norm, weight=weight, epsilon=epsilon)
+            ways = [functools.partial(own, offset=offset, early=early) for offset, early in KINDS] + ways
         trial = torch.linspace(-3, 3, 3 * weight.numel(), dtype=weight.dtype, device=weight.device).view(1, 3, -1)
-        with torch.inference_mode():
-            if torch.allclose(fast(trial).float(), type(module).forward(module, trial).float(), 0.02, 0.02):
-                yield module, fast
+        if (forward := _alike(functools.partial(type(module).forward, module), ways, trial)) is not None:
+            yield module, forward
 
 
-def _norm(states: Any, weight: Any, epsilon: float) -> Any:
-    import torch
-
-    return torch.nn.functional.rms_norm(states, (states.shape[-1],), weight, epsilon)
+def _torchs_norm(states: Any, weight: Any, epsilon: float) -> Any:
+    return rms_norm(states, (states.shape[-1],), weight, epsilon)
 
 
-def _compile(kind: Any, plain: Any) -> Any:
-    """Return a compiled `forward` for modules of that kind, (batch, tokens, size) each."""
-    import torch
+def _mlp(module: Any, kernels: LayerKernels | None) -> Forward:
+    """Return the forward of a merged MLP."""
+    weight, bias = module.merged.weight, module.merged.bias
 
-    alone = torch.compile(plain, dynamic=False, options={"coordinate_descent_tuning": True})
-    if kind.__name__.endswith("RMSNorm"):
-        return torch.compile(plain, dynamic=True)
-    # One projection has nothing to be fused with.
-    many = plain if issubclass(kind, torch.nn.Linear) else torch.compile(plain, dynamic=True)
+    def plain(both: Any) -> Any:
+        gate, up = both.chunk(2, dim=-1)
+        return module.act_fn(gate) * up
 
-    def forward(self: Any, states: Any) -> Any:
-        return alone(self, states) if states.shape[:2].numel() == 1 else many(self, states)
-
-    return forward
-
-
-def _where_alone(linear: Any) -> Any:
-    """Return the product, compiled for a token alone."""
-    import torch
-
-    alone = torch.compile(linear, dynamic=False, options={"coordinate_descent_tuning": True})
-
-    def multiply(states: Any, weight: Any, bias: Any) -> Any:
-        return (alone if states.shape[:2].numel() == 1 else linear)(states, weight, bias)
-
-    return multiply
+    if kernels:
+        trial = torch.linspace(-4, 4, 3 * len(weight), dtype=weight.dtype, device=weight.device).view(1, 3, -1)
+        numbers = range(len(ACTIVATIONS))
+        ways: dict[Forward, int] = {functools.partial(kernels.gated, activation=number): number for number in numbers}
+        if (found := _alike(plain, [*ways], trial)) is not None:
+            activation = ways[found]
+            return lambda states: module.down_proj(kernels.multiply_gated(states, weight, bias, activation))
+    return lambda states: module.down_proj(plain(linear(states, weight, bias)))
 
 
-def _by_token(rotary: Any) -> Any:
-    """Return the same for queries and keys as they lie in memory, token by token."""
+def _projections(model: Any) -> Iterator[Any]:
+    for module in model.modules():
+        if type(module) is torch.nn.Linear:
+            yield module
 
-    def rotate(q: Any, k: Any, cos: Any, sin: Any, unsqueeze_dim: int = 1) -> tuple[Any, Any]:
-        if unsqueeze_dim != 1:
-            raise ValueError("Queries and keys are expected to be (batch, heads, tokens, size).")
-        q, k = rotary(q.transpose(1, 2), k.transpose(1, 2), cos, sin, unsqueeze_dim=2)
-        return q.transpose(1, 2), k.transpose(1, 2)
 
-    return rotate
+def _projection(module: Any, kernels: LayerKernels) -> Forward:
+    return lambda states: kernels.multiply(states, module.weight, module.bias)
+
+
+def _rotaries(model: Any, kernels: LayerKernels) -> Iterator[tuple[Any, Forward]]:
+    """Yield the modules of transformers whose attention turns queries and keys as the kernel does, with their way."""
+    config = model.config.get_text_config()
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    made = functools.partial(torch.rand, dtype=model.dtype, device=model.device)
+    trial = made(1, 3, 4, size).transpose(1, 2), made(1, 3, 2, size).transpose(1, 2), made(1, 3, size), made(1, 3, size)
+    for home in {sys.modules[type(one).__module__] for one in model.modules()}:
+        plain = getattr(home, ROTARY, None)
+        if plain is not None and _alike(plain, [kernels.rotary], *trial):
+            yield home, plain
+
+
+def _alike(plain: Forward, ways: Sequence[Forward], *trial: Any) -> Forward | None:
+    """Return the way whose answers are nearest to the plain one's; None: all differ by more than rounding does."""
+    expected, found = _flat(plain(*trial)), {}
+    for way in ways:
+        try:
+            answer = _flat(way(*trial))
+        except (ValueError, RuntimeError):  # of another shape than these kernels know
+            continue
+        found[way] = float(((answer - expected).abs() / (1 + expected.abs())).max().nan_to_num(torch.inf))
+    nearest = min(found, key=lambda way: found[way], default=None)
+    return nearest if nearest is not None and found[nearest] <= TOLERANCE else None
+
+
+def _flat(answer: Any) -> Any:
+    """Return all values of a tensor, or of several."""
+    return torch.cat([one.float().flatten() for one in (answer if isinstance(answer, tuple) else (answer,))])

@@ -83,15 +83,6 @@ def mlps(model: Any) -> Iterator[Any]:
             yield module
 
 
-def mlp(self: Any, states: Any) -> Any:
-    """Compute what a merged MLP computes; its `forward`."""
-    import torch
-
-    both = torch.nn.functional.linear(states, self.merged.weight, self.merged.bias)
-    gate, up = both.chunk(2, dim=-1)
-    return self.down_proj(self.act_fn(gate) * up)
-
-
 def _linear(module: Any, names: tuple[str, ...]) -> list[Any]:
     """Return the module's projections of these names; none where one is not there, or they are not alike."""
     import torch

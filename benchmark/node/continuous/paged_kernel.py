@@ -80,20 +80,6 @@ def _join(parts, sums, out, SIZE: tl.constexpr, SPLITS: tl.constexpr):  # noqa: 
     tl.store(out + place * SIZE + columns, answer.to(out.dtype.element_ty))
 
 
-@triton.jit
-def _write(
-    key, value, rows, k, v, key_token, key_head, value_token, value_head, kv_row, kv_head,
-    SIZE: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr,  # noqa: N803
-):  # fmt: skip
-    """Put keys and values of one token where they belong."""
-    token = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, PADDED)
-    head, column, real = columns // SIZE, columns % SIZE, columns < WIDTH
-    target = tl.load(rows + token) * kv_row + head * kv_head + column
-    tl.store(k + target, tl.load(key + token * key_token + head * key_head + column, real), real)
-    tl.store(v + target, tl.load(value + token * value_token + head * value_head + column, real), real)
-
-
 def answer(query: Any, pages_k: Any, pages_v: Any, now: Answering, scale: float | None) -> Any:
     """Attend: query (requests, heads, size), pages (pages, tokens, heads of keys, size); zeros where is no request.
 
@@ -117,15 +103,6 @@ def answer(query: Any, pages_k: Any, pages_v: Any, now: Answering, scale: float 
     if splits > 1:
         _join[(requests * heads,)](parts, sums, out, SIZE=size, SPLITS=splits, num_warps=1)
     return out
-
-
-def write(key: Any, value: Any, rows: Any, pages_k: Any, pages_v: Any) -> None:
-    """Write keys and values (tokens, heads, size) to the given rows of the pages."""
-    tokens, heads, size = key.shape
-    strides = *key.stride()[:2], *value.stride()[:2], pages_k.stride(1), pages_k.stride(2)
-    width = heads * size
-    padded = triton.next_power_of_2(width)
-    _write[(tokens,)](key, value, rows, pages_k, pages_v, *strides, SIZE=size, WIDTH=width, PADDED=padded, num_warps=4)
 
 
 def _splits(blocks: int, device: Any) -> int:

@@ -7,7 +7,7 @@ import itertools
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
@@ -15,9 +15,8 @@ from benchmark.continuous_options import Options
 from benchmark.errors import InputError, SetupError, Unfit
 from benchmark.node import interfaces
 from benchmark.node.continuous import attention as kernels
-from benchmark.node.continuous import collector, cross_check, fused, pieces
+from benchmark.node.continuous import collector, compiling, cross_check, pieces
 from benchmark.node.continuous.details import describe
-from benchmark.node.continuous.fused import Fused
 from benchmark.node.continuous.memory_plan import Plan, free_bytes, make_plan
 from benchmark.node.continuous.router import Flight, Router, Waiting
 from benchmark.node.interfaces import EngineBroken, Listener, Prompt, Query
@@ -36,6 +35,9 @@ from benchmark.node.startup import Stages, process_age_s
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo
 from benchmark.settings import Settings
+
+if TYPE_CHECKING:
+    from benchmark.node.continuous.fused import Fused
 
 # What `close` waits for the generation thread to end its step, and for the listeners to hear.
 CLOSE_S = 10.0
@@ -57,7 +59,7 @@ class Engine(interfaces.Engine):
 
     replicable = True
     _attention = ""
-    _fusing: fused.How | None = None
+    _fusing = False
     _fused: Fused | None = None
     _memory: Plan | None = None
     _look: Look | None = None
@@ -116,7 +118,9 @@ class Engine(interfaces.Engine):
                 self._router = Router(self._manager)
                 self._manager.output_router = self._router
                 if self._fusing:
-                    self._fused = Fused(self._model, self._fusing)
+                    from benchmark.node.continuous import fused
+
+                    self._fused = fused.of(self._model)
                     self._fused.on()
                 if self._attention == kernels.TORCH_FLASH:
                     from benchmark.node.continuous import flash_kernels, step_runner
@@ -153,7 +157,7 @@ class Engine(interfaces.Engine):
             self.generation,
             None if self._fixed_length else end,
             used.name if used else None,
-            self._fused.names if self._fused else (),
+            self._fused,
             plan,
         )
         with stages.stage("cross_check"):
@@ -266,8 +270,10 @@ class Engine(interfaces.Engine):
             ) from None
         with self._stages.stage("attention"):
             self._attention = kernels.choose(options, text_config(config), device, dtype, self._needs)
-        self._fusing = fused.wanted(options.fuse, device)
-        if options.compile_level and (reason := fused.missing(device)) is not None:
+        from benchmark.node.continuous import fused
+
+        self._fusing = fused.wanted(options.fuse, device, dtype)
+        if options.compile_level and (reason := compiling.missing(device)) is not None:
             raise SetupError(f"engine_options: compile_level {options.compile_level} is not to be had: {reason}.")
 
     def _said(self, **words: JsonValue) -> dict[str, JsonValue]:

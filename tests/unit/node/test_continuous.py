@@ -17,7 +17,7 @@ from transformers.generation.continuous_batching.model_runner import ModelRunner
 
 from benchmark.continuous_options import Options
 from benchmark.errors import InputError, RunError, SetupError
-from benchmark.node.continuous import attention, exact_attention, flash, flash_kernels, fused, pieces
+from benchmark.node.continuous import attention, compiling, exact_attention, flash, flash_kernels, fused, pieces
 from benchmark.node.continuous.manager import make_manager
 from benchmark.node.engines import continuous, sequential
 from benchmark.node.interfaces import EngineBroken, Prompt, Query
@@ -26,7 +26,7 @@ from benchmark.node.model.tiny import make_tiny_model
 from benchmark.profiles import Generation, load_profile
 from benchmark.records import EngineInfo
 from benchmark.settings import Settings
-from tests import architectures
+from tests.unit.node.continuous.plain_kernels import PlainKernels
 from tests.unit.node.heard import Heard
 
 GREEDY = Generation(max_new_tokens=8, min_new_tokens=8)
@@ -124,7 +124,7 @@ def test_torchs_flash_attention_reads_and_writes_the_paged_cache(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The kernels are for GPUs; all around them runs here, with exact attention in their place.
-    write = flash_kernels.torch_kernels().write
+    write = flash_kernels.torchs_write
     exact = flash.Kernels("exact", exact_attention.read, exact_attention.answer, write, any_pages=any_pages)
     monkeypatch.setattr(flash_kernels, "choose", lambda *about: exact)
     placed = Mock(side_effect=flash._placed)
@@ -163,7 +163,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Again], bool], N
     """Have steps of up to 32 tokens recorded, by such a recording and with kernels that find any page or not."""
 
     def use(recording: type[Again], any_pages: bool) -> None:
-        write = flash_kernels.torch_kernels().write
+        write = flash_kernels.torchs_write
         exact = flash.Kernels("exact", exact_attention.read, exact_attention.answer, write, any_pages=any_pages)
         monkeypatch.setattr(flash_kernels, "choose", lambda *about: exact)
         monkeypatch.setattr(attention, "missing", lambda *about: None)
@@ -232,7 +232,7 @@ def test_the_warm_up_stays_within_the_pages_it_was_given(
     make: Make, any_pages: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a GPU an index beyond a table ends the process; here transformers only notes it, and 0 seconds."""
-    write = flash_kernels.torch_kernels().write
+    write = flash_kernels.torchs_write
     exact = flash.Kernels("exact", exact_attention.read, exact_attention.answer, write, any_pages=any_pages)
     monkeypatch.setattr(flash_kernels, "choose", lambda *about: exact)
     monkeypatch.setattr(attention, "missing", lambda *about: None)
@@ -260,66 +260,41 @@ def test_a_graph_that_computes_no_more_is_found_before_the_run(
     assert len(calls) > broken_from
 
 
-def test_a_compiled_part_that_is_wrong_is_found_before_the_run(
+def test_a_replaced_part_that_is_wrong_is_found_before_the_run(
     make: Make, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What is compiled is the plain code here, but for the norms, which forget their weights.
-    monkeypatch.setattr(torch, "compile", lambda function, **how: function)
-    fused.missing.cache_clear()
-    engine, info = make(fuse=True)
-    assert info.details["fused"] == ["Linear", "LlamaMLP", "LlamaRMSNorm", "apply_rotary_pos_emb"]
-    check = info.details["cross_check"]
-    assert isinstance(check, dict)
-    assert check["same"] == check["tokens"]
-    engine.close()
-    norm = type(loaded.model.model.norm)
-    plain = norm.forward
+    """As on a GPU, but for the kernels: they are in torch's own operations here, and some multiply by other rows."""
 
-    def forgetful(kind: Any, own: Any) -> Any:
-        return lambda self, x: plain(self, x.flip(-1)) if kind is norm else x
+    class Wrong(PlainKernels):
+        def multiply(self, states: Any, weight: Any, bias: Any) -> Any:
+            return super().multiply(states, weight.flip(0), bias)
 
-    monkeypatch.setattr(fused, "_compile", forgetful)
-    monkeypatch.setattr(fused, "PROJECTIONS", ())
-    with pytest.raises(SetupError, match="does not answer as the model itself would"):
-        make(fuse=True)
+    monkeypatch.setattr(fused, "wanted", lambda *about: True)
+    for kernels, right in ((PlainKernels(), True), (Wrong(), False)):
+        monkeypatch.setattr(fused, "of", lambda model, kernels=kernels: fused.Fused(model, kernels))
+        if right:
+            engine, info = make()
+            assert info.details["fused"] == ["Linear", "LlamaMLP", "LlamaRMSNorm", "apply_rotary_pos_emb"]
+            check = info.details["cross_check"]
+            assert isinstance(check, dict)
+            assert check["same"] == check["tokens"]
+            engine.close()
+        else:
+            with pytest.raises(SetupError, match="does not answer as the model itself would"):
+                make()
     assert "forward" not in vars(loaded.model.model.norm)
 
 
-def test_torchs_own_kernels_take_the_place_of_norms(loaded: LoadedModel) -> None:
-    """On a GPU alone: in float32 on a CPU tokens are held to be those of `generate`, to the last bit."""
-    ids = torch.tensor([[5, 6, 7, 8]])
-    with torch.inference_mode():
-        kernels = loaded.model.config._attn_implementation
-        attention.use(loaded.model, "sdpa")
-        plain = loaded.model(ids, use_cache=False).logits
-        fast = fused.Fused(loaded.model, "torch")
-        fast.on()
-        answer = loaded.model(ids, use_cache=False).logits
-        fast.off()
-        attention.use(loaded.model, kernels)
-    assert "LlamaRMSNorm" in fast.names
-    torch.testing.assert_close(answer, plain, rtol=1e-4, atol=1e-4)
-    assert "forward" not in vars(loaded.model.model.norm)
-    assert (fused.wanted("torch", "cuda"), fused.wanted("torch", "cpu"), fused.wanted(False, "cuda")) == (
-        "torch", None, None,
-    )  # fmt: skip
-
-
-def test_a_norm_of_another_kind_stays_as_it_is() -> None:
-    assert not any("Norm" in name for name in fused.Fused(architectures.model("gemma2"), "torch").names)
-
-
-def test_fuse_is_refused_where_nothing_can_be_compiled(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_is_refused_where_nothing_can_be_compiled(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(function: Any, **how: Any) -> Any:
         raise RuntimeError("Failed to find C compiler.")
 
     monkeypatch.setattr(torch, "compile", fail)
-    fused.missing.cache_clear()
-    for asked in ({"fuse": True}, {"compile_level": 1}):
-        with pytest.raises(SetupError, match=r"torch cannot compile here \(RuntimeError: Failed to find C compiler"):
-            make(**asked)
+    compiling.missing.cache_clear()
+    with pytest.raises(SetupError, match=r"torch cannot compile here \(RuntimeError: Failed to find C compiler"):
+        make(compile_level=1)
     assert not make()[1].details["fused"]
-    fused.missing.cache_clear()
+    compiling.missing.cache_clear()
 
 
 def test_with_sampling_too_answers_are_held_against_the_model(make: Make) -> None:

@@ -109,7 +109,7 @@ def test_on_a_gpu_quick_wants_steps_that_are_cuda_graphs() -> None:
 
 def test_nothing_in_quick_needs_a_compiler() -> None:
     options = Options.model_validate(load_profile("quick").engine_options)
-    assert (options.fuse, options.kernels, options.compile_level) == ("torch", "torch", 0)
+    assert (options.fuse, options.kernels, options.compile_level) == (None, "torch", 0)
     assert options.require_cuda_graph
     assert options.page_size >= 512  # torch's kernel answers a query where it lies if one page holds all of it
 

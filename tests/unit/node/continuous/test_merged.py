@@ -9,8 +9,6 @@ import torch
 from torch.nn.functional import linear
 
 from benchmark.node.continuous import merged
-from benchmark.node.continuous.fused import Fused
-from benchmarks.shapes import make_on_device
 
 
 def counted(calls: list[int]) -> merged.Multiply:
@@ -54,18 +52,3 @@ def test_what_is_not_alike_is_left_alone() -> None:
     mlp.act_fn = torch.nn.SiLU()
     assert not list(merged.attentions(attention, linear))
     assert not list(merged.mlps(mlp))
-
-
-def test_without_compiling_the_model_answers_the_same() -> None:
-    model = make_on_device("tiny", "float32", "cpu").model
-    inputs = torch.arange(2, 9)[None]
-    with torch.inference_mode():
-        plain = model(inputs).logits
-        parts = Fused(model, "torch")
-        parts.on()
-        found = model(inputs).logits
-        parts.off()
-        again = model(inputs).logits
-    torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(again, plain, rtol=1e-4, atol=1e-5)
-    assert {"Linear", "LlamaMLP", "LlamaRMSNorm"} == set(parts.names)

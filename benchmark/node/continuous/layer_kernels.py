@@ -1,0 +1,138 @@
+"""Kernels of ours for the small operations of a Llama-like layer, in half precision on an NVIDIA GPU.
+
+torch starts one kernel for each addition and product, and each reads and writes the whole batch: to turn queries and
+keys by their positions takes it ten. Here it is one. And a query alone has one token a step: then multiplying is
+nothing but reading the weights, which a kernel for that does faster than a library for matrices.
+
+Each is compiled on the node (`nvrtc`), and used where it computes what the model's own code does (`fused`).
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+
+from benchmark.node.continuous.nvrtc import Program
+
+SOURCE = Path(__file__).with_suffix(".cu")
+ACTIVATIONS = ("silu", "gelu by tanh")
+# Of the kernels for one token: rows of the weights that a block reads, and its threads. Measured on an H200: within 6 %
+# of the fastest for each size of Llama-3.1-8B's.
+ROWS, THREADS = 4, 256
+# Of the others. What a thread reads at once: eight values, 16 bytes.
+BLOCK, TOGETHER = 256, 8
+MOST_THREADS = 1024
+
+
+@functools.cache
+def load(dtype: str) -> LayerKernels:
+    """Return the kernels for the GPU in use. Raises ImportError or RuntimeError, which say why there are none."""
+    if dtype not in ("bfloat16", "float16"):
+        raise RuntimeError(f"there are none for {dtype}")
+    defines = {"BFLOAT16": int(dtype == "bfloat16"), "ROWS": ROWS, "THREADS": THREADS}
+    return LayerKernels(Program(SOURCE.read_text(), defines))
+
+
+@functools.cache
+def missing(dtype: str) -> str | None:
+    """Return why they do not run on this machine, as the end of a sentence; None: they do."""
+    try:
+        load(dtype)
+    except Exception as error:  # no bindings, an old driver, a GPU of another make: whatever they say
+        return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+    return None
+
+
+class LayerKernels:
+    """Each returns a new tensor; sizes are in values, and multiples of 8."""
+
+    def __init__(self, program: Program) -> None:
+        self._launch = program.launch
+
+    def rotary(self, q: Any, k: Any, cos: Any, sin: Any, unsqueeze_dim: int = 1) -> tuple[Any, Any]:
+        """As transformers' `apply_rotary_pos_emb`: q and k (1, heads, tokens, size), cos and sin (1, tokens, size)."""
+        _require(unsqueeze_dim == 1 and q.shape[0] == 1 and q.shape[-1] == cos.shape[-1] and q.shape[-1] % 16 == 0)
+        _require(cos.is_contiguous() and sin.is_contiguous() and all(_reads(one) for one in (q, k)))
+        (q_heads, tokens, size), k_heads = q.shape[1:], k.shape[1]
+        answers = [
+            torch.empty((1, tokens, heads, size), dtype=q.dtype, device=q.device) for heads in (q_heads, k_heads)
+        ]
+        strides = q.stride(2), q.stride(1), k.stride(2), k.stride(1)
+        blocks = _blocks(tokens * (q_heads + k_heads) * size // 2)
+        self._launch("rotary", blocks, BLOCK, q, k, cos, sin, *answers, tokens, q_heads, k_heads, size, *strides)
+        return answers[0].transpose(1, 2), answers[1].transpose(1, 2)
+
+    def norm(self, states: Any, weight: Any, epsilon: float, offset: float, early: bool) -> Any:
+        """RMSNorm of the last dimension; offset: added to the weight; early: what is multiplied with it is rounded."""
+        size, inner = states.shape[-1], states.shape[-2] if states.dim() > 3 else 1
+        _require(size % TOGETHER == 0)
+        if not (states.is_contiguous() or (inner > 1 and states.shape[0] == 1 and states.stride(-2) == size)):
+            states = states.contiguous()
+        stride = states.stride(-3) if inner > 1 else size
+        out = torch.empty(states.shape, dtype=states.dtype, device=states.device)
+        threads = min(MOST_THREADS, -(-size // TOGETHER // 32) * 32)
+        rows = states.numel() // size
+        self._launch(
+            "rms_norm", rows, threads, states, weight, out, size, inner, stride, epsilon, float(offset), int(early)
+        )
+        return out
+
+    def gated(self, both: Any, activation: int) -> Any:
+        """activation(gate) * up, where both are (..., gate then up)."""
+        size = both.shape[-1] // 2
+        _require(size % TOGETHER == 0 and both.is_contiguous())
+        out = torch.empty((*both.shape[:-1], size), dtype=both.dtype, device=both.device)
+        tokens = out.numel() // size
+        self._launch("gated", _blocks(out.numel()), BLOCK, both, out, tokens, size, activation)
+        return out
+
+    def multiply(self, states: Any, weight: Any, bias: Any) -> Any:
+        """As torch.nn.functional.linear; for one token by a kernel of its own."""
+        rows, size = weight.shape
+        if not _alone(states):
+            return linear(states, weight, bias)
+        out = torch.empty((*states.shape[:-1], rows), dtype=states.dtype, device=states.device)
+        self._launch("multiply", -(-rows // ROWS), THREADS, weight, states, bias, out, rows, size)
+        return out
+
+    def multiply_gated(self, states: Any, weight: Any, bias: Any, activation: int) -> Any:
+        """activation(gate) * up of a product whose weight is gate's, then up's."""
+        if not _alone(states):
+            return self.gated(linear(states, weight, bias), activation)
+        rows, size = weight.shape[0] // 2, weight.shape[1]
+        out = torch.empty((*states.shape[:-1], rows), dtype=states.dtype, device=states.device)
+        blocks = -(-rows // (ROWS // 2))
+        self._launch("multiply_gated", blocks, THREADS, weight, states, bias, out, rows, size, activation)
+        return out
+
+    def write(self, key: Any, value: Any, rows: Any, pages_k: Any, pages_v: Any) -> None:
+        """Write keys and values (tokens, heads, size) to the given rows (tokens,) int64 of the pages."""
+        tokens, heads, size = key.shape
+        width = heads * size
+        _require(width % TOGETHER == 0 and all(_reads(one) and one.stride(1) == size for one in (key, value)))
+        strides = key.stride(0), value.stride(0), pages_k.stride(1)
+        self._launch(
+            "write_rows", _blocks(tokens * width), BLOCK, key, value, rows, pages_k, pages_v, tokens, width, *strides
+        )
+
+
+def _alone(states: Any) -> bool:
+    return bool(states.numel() == states.shape[-1] and states.shape[-1] % TOGETHER == 0)
+
+
+def _reads(tensor: Any) -> bool:
+    """Whether a thread can read eight values at once wherever a row of the tensor begins."""
+    return tensor.stride(-1) == 1 and not any(stride % TOGETHER for stride in tensor.stride()[:-1])
+
+
+def _blocks(values: int) -> int:
+    return -(-values // (TOGETHER * BLOCK))
+
+
+def _require(met: bool) -> None:
+    if not met:
+        raise ValueError("These kernels are not for tensors of such a shape or layout.")
