@@ -70,6 +70,11 @@ class Pieces:
             attend(step)
             graph.replay()
 
+    def replay_graphs(self) -> None:
+        """Run the graphs alone: as long as that takes, without the attentions between them."""
+        for graph in self.graphs:
+            graph.replay()
+
 
 class Recording:
     """What is being recorded; the model passes it to its attention in a step's place."""

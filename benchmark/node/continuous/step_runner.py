@@ -71,6 +71,9 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
                     raise self.failed
                 self.prompt_steps = None  # such steps are started kernel by kernel, and the result says why
                 break
+            else:
+                with stream_context(self.inputs_and_outputs.compute_stream):
+                    self.prompt_steps.keep_fastest()
             self.cache.reset()
 
     def compute_batch(self, model: Any, batch_data: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from benchmark.continuous_options import Options
 from benchmark.errors import InputError, RunError, SetupError
 from benchmark.node.continuous import attention, compiling, exact_attention, flash, flash_kernels, fused, pieces
 from benchmark.node.continuous.manager import make_manager
+from benchmark.node.continuous.prompt_steps import PromptSteps
 from benchmark.node.engines import continuous, sequential
 from benchmark.node.interfaces import EngineBroken, Prompt, Query
 from benchmark.node.model.load import LoadedModel, load_model
@@ -152,6 +153,9 @@ class Again(pieces.Recording):
         self.step = step
         self.forward()
 
+    def replay_graphs(self) -> None:
+        """Nothing to run without attention."""
+
     def cut(self, states: tuple[Any, Any, Any], attend: Callable[..., None]) -> Any:
         answer = torch.zeros_like(states[0])
         attend(self.step, answer, *states)
@@ -170,6 +174,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Again], bool], N
         monkeypatch.setattr(pieces, "wanted", lambda options, device: 32)
         monkeypatch.setattr(pieces, "LEAST", 24)
         monkeypatch.setattr(pieces, "Recording", recording)
+        monkeypatch.setattr(PromptSteps, "_timed", lambda steps, size: size)
 
     return use
 
@@ -199,6 +204,20 @@ def test_steps_with_prompts_are_padded_to_those_recorded(
     tokens = {step[0] for step in replayed}
     assert tokens - set(pieces.sizes(32))  # padded
     assert {step[1:] for step in replayed} >= {(False, True), (any_pages, True)}
+
+
+def test_a_size_that_a_larger_one_beats_is_not_used(
+    make: Make,
+    one_at_a_time: dict[int, tuple[int, ...]],
+    recorded: Callable[[type[Again], bool], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded(Again, True)
+    monkeypatch.setattr(PromptSteps, "_timed", lambda steps, size: {24: 1, 30: 3, 32: 2}[size])
+    engine, info = make(**RECORDED)
+    graphs: Any = info.details["cuda_graphs"]
+    assert graphs["prompts"] == [24, 32]
+    assert ask(engine, QUERIES).tokens == one_at_a_time
 
 
 def test_what_cannot_be_recorded_is_served_without_and_said(
