@@ -20,16 +20,15 @@ def read(
     return torch.cat(answers)
 
 
-def answer(query: Any, pages_k: Any, pages_v: Any, now: Answering, scale: float | None = None) -> Any:
+def answer(query: Any, pages_k: Any, pages_v: Any, now: Answering, scale: float | None = None, out: Any = None) -> Any:
     """One new token per request, whose keys lie in pages; zeros where there is no request."""
     import torch
 
-    answers = []
-    for number, length in enumerate(now.lengths.tolist()):
+    out = torch.zeros_like(query[: len(now.lengths)]) if out is None else out
+    for number, length in enumerate(now.lengths[: int(now.count)].tolist()):
         key, value = (pages[now.tables[number].long()].flatten(0, 1)[:length] for pages in (pages_k, pages_v))
-        one = query[number : number + 1]
-        answers.append(_attend(one, key, value, scale) if length else torch.zeros_like(one))
-    return torch.cat(answers)
+        out[number] = _attend(query[number : number + 1], key, value, scale)[0] if length else 0
+    return out
 
 
 def _attend(query: Any, key: Any, value: Any, scale: float | None) -> Any:

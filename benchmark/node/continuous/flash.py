@@ -29,6 +29,8 @@ class Answering:
     """(requests + 1,) int32: 0, 1, 2, ..."""
     starts_k: Any
     """(requests + 1,) int32: the first row of each request's first page, for a kernel without tables."""
+    count: Any
+    """(1,) int32: how many of the requests there are, for a kernel that reads it where the others lie."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,16 @@ class Kernels:
     read: Callable[..., Any]
     """(query, key, value, starts_q, starts_k, max_q, max_k, scale): packed requests, causal from the end of each."""
     answer: Callable[..., Any]
-    """(query, pages_k, pages_v, answering, scale): one new token per request; zeros where there is no request."""
+    """(query, pages_k, pages_v, answering, scale): one new token per request; zeros where there is no request.
+
+    With `any_pages` also `out`: where the answers go, as many as `answering.count` says.
+    """
     write: Callable[..., None]
     """(key, value, rows, pages_k, pages_v): puts new keys and values there."""
     page_multiple: int = 1
     """What the size of a page has to be a multiple of."""
     any_pages: bool = True
-    """Whether `answer` finds all pages of a request; else a request has to lie in one."""
+    """Whether `answer` finds all pages of a request, and any number of requests; else a request has to lie in one."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,33 @@ class Places:
         return len(read or ()), len(written)
 
 
+class Slots:
+    """What recorded pieces see of a step: where its keys and values go, and the requests that answer."""
+
+    def __init__(self, kernels: Kernels, cache: Any, tokens: int, requests: int) -> None:
+        import torch
+
+        self.kernels = kernels
+        allocator = next(iter(cache.cache_allocators.values()))
+        self._trash = allocator.write_trash_index
+        self.rows = torch.full((tokens,), self._trash, dtype=torch.int64, device=cache.device)
+        sizes = (requests, cache.num_blocks), (requests,), (1,)
+        tables, lengths, count = (torch.zeros(size, dtype=torch.int32, device=cache.device) for size in sizes)
+        self.answering = Answering(tables, lengths, None, None, count)
+
+    def fill(self, step: Step, tokens: int) -> None:
+        """Take over a step, which is padded to so many tokens."""
+        written = len(step.write_rows)
+        self.rows[:written].copy_(step.write_rows)
+        self.rows[written:tokens].fill_(self._trash)
+        now, here = step.answering, self.answering
+        here.count.fill_(0 if now is None else len(now.lengths))
+        if now is not None:
+            requests, pages = now.tables.shape
+            here.tables[:requests, :pages].copy_(now.tables)
+            here.lengths[:requests].copy_(now.lengths)
+
+
 def make_step(inputs: Any, places: Places, kernels: Kernels) -> Step:
     """Work out a step from what transformers passes to the model, and from where its requests lie.
 
@@ -184,7 +216,8 @@ def _placed(tables: Any, lengths: Any, page_size: int) -> Answering:
 
     starts_q = torch.arange(len(lengths) + 1, dtype=torch.int32, device=lengths.device)
     starts_k = torch.nn.functional.pad(tables[:, 0] * page_size, (0, 1))
-    return Answering(tables.contiguous(), lengths, starts_q, starts_k)
+    count = torch.full((1,), len(lengths), dtype=torch.int32, device=lengths.device)
+    return Answering(tables.contiguous(), lengths, starts_q, starts_k, count)
 
 
 def forward(
@@ -209,29 +242,48 @@ def forward(
     pages_k, pages_v = cache.layer_to_allocator[module.layer_idx].get_cache_for_block_table(module.layer_idx)
     query, key, value = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))
     if isinstance(step, Recording):
-
-        def attend(now: Step, answer: Any, *states: Any) -> None:
-            torch.cat(_attend(now, states, pages_k, pages_v, scaling), out=answer[: len(now.write_rows)])
-
-        return step.cut((query, key, value), attend).unsqueeze(0), None
-    parts = _attend(step, (query, key, value), pages_k, pages_v, scaling)
+        return _record(step, (query, key, value), pages_k, pages_v, scaling).unsqueeze(0), None
+    parts = _write_and_answer(step, (query, key, value), pages_k, pages_v, scaling)
+    if step.reading is not None:
+        parts.append(_read(step, step.reading, (query, key, value), pages_k, pages_v, scaling))
     answer = parts[0] if len(parts) == 1 else torch.cat(parts)
     return answer.unsqueeze(0), None
 
 
-def _attend(step: Step, states: Sequence[Any], pages_k: Any, pages_v: Any, scale: float | None) -> list[Any]:
-    """Write keys and values to the pages; return the answers, (tokens, heads, size) in parts."""
-    kernels, tokens = step.kernels, len(step.write_rows)
-    query, key, value = (one[:tokens] for one in states)
-    kernels.write(key, value, step.write_rows, pages_k, pages_v)
-    parts, count = [], 0
-    if (now := step.answering) is not None:
-        count = len(now.lengths)
-        parts.append(kernels.answer(query[:count], pages_k, pages_v, now, scale))
-    if (reading := step.reading) is not None:
-        key, value = key[count:], value[count:]
-        if (rows := reading.rows) is not None:
-            key, value = (pages.flatten(0, 1).index_select(0, rows) for pages in (pages_k, pages_v))
-        starts = reading.starts_q.int(), reading.starts_k.int()
-        parts.append(kernels.read(query[count:], key, value, *starts, reading.max_q, reading.max_k, scale))
-    return parts
+def _record(recording: Recording, states: Sequence[Any], pages_k: Any, pages_v: Any, scale: float | None) -> Any:
+    """Record what can be, and leave the rest to each step; return where the answers will be, (tokens, heads, size)."""
+    query, key, value = states
+    answer, slots = recording.answer(query), recording.slots
+    if slots is not None:
+        slots.kernels.write(key, value, slots.rows[: len(key)], pages_k, pages_v)
+        slots.kernels.answer(query, pages_k, pages_v, slots.answering, scale, out=answer)
+
+    def attend(now: Step, *states: Any) -> None:
+        begin, end = len(now.answering.lengths) if now.answering else 0, len(now.write_rows)
+        if slots is None:
+            for part in _write_and_answer(now, states, pages_k, pages_v, scale):
+                answer[:begin].copy_(part)
+        if now.reading is not None:
+            answer[begin:end].copy_(_read(now, now.reading, states, pages_k, pages_v, scale))
+
+    recording.cut(states, attend)
+    return answer
+
+
+def _write_and_answer(step: Step, states: Sequence[Any], pages_k: Any, pages_v: Any, scale: float | None) -> list[Any]:
+    """Write keys and values to the pages; return the answers of those that answer, (requests, heads, size), if any."""
+    query, key, value = (one[: len(step.write_rows)] for one in states)
+    step.kernels.write(key, value, step.write_rows, pages_k, pages_v)
+    if (now := step.answering) is None:
+        return []
+    return [step.kernels.answer(query[: len(now.lengths)], pages_k, pages_v, now, scale)]
+
+
+def _read(step: Step, reading: Reading, states: Sequence[Any], pages_k: Any, pages_v: Any, scale: float | None) -> Any:
+    """Return the answers of those whose prompts are being read, once their keys are written: (tokens, heads, size)."""
+    count = len(step.answering.lengths) if step.answering else 0
+    query, key, value = (one[count : len(step.write_rows)] for one in states)
+    if (rows := reading.rows) is not None:
+        key, value = (pages.flatten(0, 1).index_select(0, rows) for pages in (pages_k, pages_v))
+    starts = reading.starts_q.int(), reading.starts_k.int()
+    return step.kernels.read(query, key, value, *starts, reading.max_q, reading.max_k, scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -114,13 +115,18 @@ def trial(kernels: Kernels, device: str, dtype: str, head_size: int) -> float:
         whole(longest, 1, PAGE_SIZE, 70, 0),
         whole(*range(6)),
         torch.nn.functional.pad(tables[:, 0] * PAGE_SIZE, (0, 1)),
+        whole(5),
     )
     answering = draw(5, 4), *written, now, None
-    pairs = (
+    pairs = [
         (kernels.read(*reading), exact_attention.read(*reading)),
         (kernels.answer(*answering), exact_attention.answer(*answering)),
         (pages_k, written[0]),
         (pages_v, written[1]),
-    )
+    ]
+    if kernels.any_pages:  # of five requests three are there, and their answers go where others lie
+        few, rest = dataclasses.replace(now, count=whole(3)), draw(6, 4)
+        given = (*answering[:3], few, None)
+        pairs.append((kernels.answer(*given, out=rest.clone()), exact_attention.answer(*given, out=rest.clone())))
     # NaN is larger than anything that is tolerated.
     return max(float((one.float() - exact.float()).abs().max().nan_to_num(torch.inf)) for one, exact in pairs)

@@ -1,9 +1,9 @@
-"""A step with prompts in it as CUDA graphs: all between two attentions is one graph, attention is started by itself.
+"""A step with prompts in it as CUDA graphs: all between reading prompts and reading prompts is one graph.
 
-What attention computes differs from step to step: how many requests read their prompts, how long each of them is. All
-else depends on the number of tokens alone. So a step is padded to the next number for which there are graphs; attention
-sees the real tokens only. To start a layer kernel by kernel takes the CPU a millisecond, to start a graph some
-microseconds.
+How prompts are read differs from step to step: how many there are, how long each of them is. All else depends on the
+number of tokens, and finds what it has to know of the step in memory (`flash.Slots`). So a step is padded to a number
+for which there are graphs; what reads prompts is started by itself and sees the real tokens only. To start a layer
+kernel by kernel takes the CPU a millisecond, to start a graph some microseconds.
 
 The model is recorded as it is: where it calls its attention, the graph under way ends and the next begins. After its
 last layer comes what turns states into tokens; that depends on the number of requests alone, and is recorded apart.
@@ -11,12 +11,15 @@ last layer comes what turns states into tokens; that depends on the number of re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.continuous_options import Options
+
+if TYPE_CHECKING:
+    from benchmark.node.continuous.flash import Slots
 
 # Numbers of tokens to pad to. Up to some hundred a step takes as long as reading the weights, whatever it holds; then
 # padding costs its share: at most a sixteenth, half of that on average.
@@ -79,8 +82,10 @@ class Pieces:
 class Recording:
     """What is being recorded; the model passes it to its attention in a step's place."""
 
-    def __init__(self, pool: Any, answers: dict[tuple[int, ...], Any], most: int) -> None:
+    def __init__(self, pool: Any, answers: dict[tuple[int, ...], Any], most: int, slots: Slots | None = None) -> None:
         self.pieces = Pieces()
+        self.slots = slots
+        """What pieces see of a step; None: they see nothing of it."""
         self._pool, self._answers, self._most = pool, answers, most
 
     def record(self, forward: Callable[[], None]) -> Pieces:
@@ -98,24 +103,25 @@ class Recording:
         self.pieces.graphs[-1].capture_end()
         return self.pieces
 
-    def cut(self, states: tuple[Any, Any, Any], attend: Callable[..., None]) -> Any:
+    def answer(self, query: Any) -> Any:
+        """Return where the attention's answer lies, for queries (tokens, heads, size): the layers take turns in one."""
+        import torch
+
+        shape = self._most, *query.shape[1:]
+        if shape not in self._answers:
+            self._answers[shape] = torch.zeros(shape, dtype=query.dtype, device=query.device)
+        return self._answers[shape][: len(query)]
+
+    def cut(self, states: Sequence[Any], attend: Callable[..., None]) -> None:
         """End a piece and begin the next.
 
         `states`: query, key and value, (tokens, heads, size) each, which the piece before computes; `attend(step,
-        answer, *states)` writes what the piece after reads. Returns that: (tokens, heads, size).
+        *states)` writes what the piece after reads.
         """
-        import torch
-
         self.pieces.graphs[-1].capture_end()
-        query = states[0]
-        shape = self._most, *query.shape[1:]
-        if shape not in self._answers:  # the layers take turns in one
-            self._answers[shape] = torch.zeros(shape, dtype=query.dtype, device=query.device)
-        answer = self._answers[shape][: len(query)]
         seen = tuple(_in_place(state) for state in states)
-        self.pieces.between.append(lambda step: attend(step, answer, *seen))
+        self.pieces.between.append(lambda step: attend(step, *seen))
         self._begin()
-        return answer
 
     def _begin(self) -> None:
         import torch

@@ -29,14 +29,17 @@ class WrongStep(RuntimeError):
 class PromptSteps:
     """One set of graphs, with inputs of its own: transformers has two pairs of inputs, which take turns.
 
-    `io`: transformers' inputs and outputs; `pool`: of the graphs' memory; the most tokens and requests of a step.
+    `io`: transformers' inputs and outputs; `pool`: of the graphs' memory; the most tokens and requests of a step;
+    `slots`: through which its graphs see a step, where the kernels can be recorded.
     """
 
-    def __init__(self, model: Any, io: Any, pool: Any, most_tokens: int, most_requests: int) -> None:
+    def __init__(
+        self, model: Any, io: Any, pool: Any, most_tokens: int, most_requests: int, slots: flash.Slots | None
+    ) -> None:
         self.sizes = pieces.sizes(most_tokens)
         """Numbers of tokens to record, and once they are timed those that are used."""
         self._counts = pieces.request_counts(most_requests)
-        self._model, self._io, self._pool = model, io, pool
+        self._model, self._io, self._pool, self._slots = model, io, pool, slots
         self._answers: dict[tuple[int, ...], Any] = {}
         self._layers: dict[int, pieces.Pieces] = {}
         self._choices: dict[int, pieces.Pieces] = {}
@@ -74,10 +77,15 @@ class PromptSteps:
     def run(self, size: int, step: flash.Step, requests: int) -> None:
         """Run the step that transformers has prepared, padded to `size` tokens, on the current stream."""
         outputs = self._copy()
-        self._layers[size].replay(step)
+        self._replay(size, step)
         count = self._counts[bisect.bisect_left(self._counts, requests)]
         self._choices[count].replay(step)
         outputs[:, :count].copy_(self._outputs[:, :count])
+
+    def _replay(self, size: int, step: flash.Step) -> None:
+        if self._slots is not None:
+            self._slots.fill(step, size)
+        self._layers[size].replay(step)
 
     def record(self, inputs: dict[str, Any], step: flash.Step, choose: Choose) -> None:
         """Record a step of the warm-up; the longest has to come first.
@@ -100,11 +108,12 @@ class PromptSteps:
         states, recording = self._states[:, :size], self._recording()
         recorded = recording.record(lambda: states.copy_(layers(recording)))
         states.zero_()
-        recorded.replay(step)
+        self._layers[size] = recorded
+        self._replay(size, step)
         worst = float((states - expected).abs().max())
         if not worst <= TOLERANCE:
+            del self._layers[size]
             raise WrongStep(f"a step of {size} tokens in CUDA graphs is wrong by {worst:.3f}")
-        self._layers[size] = recorded
         if not self._choices:
             for count in reversed(self._counts):
                 self._choices[count] = self._record_choice(own, count, choose)
@@ -125,7 +134,7 @@ class PromptSteps:
         return self._recording().record(run)
 
     def _recording(self) -> pieces.Recording:
-        return pieces.Recording(self._pool, self._answers, self.sizes[-1])
+        return pieces.Recording(self._pool, self._answers, self.sizes[-1], self._slots)
 
     def _pair(self) -> tuple[Any, Any, Any, Any]:
         """Return what the step that is prepared has: all small inputs, of these what is carried over, outputs."""

@@ -60,8 +60,11 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
         if self.graph_tokens and self.supports_logits_to_keep(model):
             requests = self.cb_config.max_requests_per_batch
             with stream_context(self.inputs_and_outputs.compute_stream):
+                slots = None
+                if self.kernels.any_pages:
+                    slots = flash.Slots(self.kernels, self.cache, self.graph_tokens, requests)
                 self.prompt_steps = PromptSteps(
-                    model, self.inputs_and_outputs, self.graph_pool_id, self.graph_tokens, requests
+                    model, self.inputs_and_outputs, self.graph_pool_id, self.graph_tokens, requests, slots
                 )
             for size in reversed(self.prompt_steps.sizes):
                 self.run_one_warmup(model, size, 0)

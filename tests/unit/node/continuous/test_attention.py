@@ -69,7 +69,7 @@ def test_exact_attention_follows_the_pages_of_a_request() -> None:
     for pages, rows in ((pages_k, key), (pages_v, value)):
         pages[3], pages[1, :2] = rows[:4], rows[4:]
     tables, lengths = torch.tensor([[3, 1], [0, 0]]), torch.tensor([6, 0])
-    now = flash.Answering(tables, lengths, torch.arange(3), torch.zeros(3))
+    now = flash.Answering(tables, lengths, torch.arange(3), torch.zeros(3), torch.tensor([2]))
     found = exact_attention.answer(query.repeat(2, 1, 1), pages_k, pages_v, now)
     expected = exact_attention.read(query, key, value, torch.tensor([0, 1]), torch.tensor([0, 6]), 1, 6)
     torch.testing.assert_close(found, torch.cat([expected, torch.zeros_like(expected)]))
@@ -84,13 +84,17 @@ def aligned_to_the_start(q, k, v, starts_q, starts_k, max_q, max_k, scale):  # t
     return torch.cat(done).to(q.dtype)
 
 
-def blind_to_the_last_token(q, pages_k, pages_v, now, scale):  # type: ignore[no-untyped-def]
+def blind_to_the_last_token(q, pages_k, pages_v, now, scale, out=None):  # type: ignore[no-untyped-def]
     shorter = replace(now, lengths=(now.lengths - 1).clamp(min=0))
-    return exact_attention.answer(q, pages_k, pages_v, shorter, scale)
+    return exact_attention.answer(q, pages_k, pages_v, shorter, scale, out)
 
 
-def not_a_number(q, pages_k, pages_v, now, scale):  # type: ignore[no-untyped-def]
-    return exact_attention.answer(q, pages_k, pages_v, now, scale) * torch.nan
+def answers_all_there_is_room_for(q, pages_k, pages_v, now, scale, out=None):  # type: ignore[no-untyped-def]
+    return exact_attention.answer(q, pages_k, pages_v, replace(now, count=torch.tensor([5])), scale, out)
+
+
+def not_a_number(q, pages_k, pages_v, now, scale, out=None):  # type: ignore[no-untyped-def]
+    return exact_attention.answer(q, pages_k, pages_v, now, scale, out) * torch.nan
 
 
 EXACT = flash.Kernels("exact", exact_attention.read, exact_attention.answer, flash_kernels.torchs_write)
@@ -107,6 +111,7 @@ def writes_keys_alone(key, value, rows, pages_k, pages_v):  # type: ignore[no-un
         ({"any_pages": False}, None),
         ({"read": aligned_to_the_start}, "wrong by"),
         ({"answer": blind_to_the_last_token}, "wrong by"),
+        ({"answer": answers_all_there_is_room_for}, "wrong by"),
         ({"answer": not_a_number}, "wrong by inf"),
         ({"write": writes_keys_alone}, "wrong by"),
     ],
