@@ -42,7 +42,7 @@ from benchmark.progress import parse
 from benchmark.resolve import DECIDING, device_in_effect, in_effect
 from benchmark.rundir import NODES, ORDER, RunOrder
 from benchmark.settings import ResolvedSettings, Settings
-from benchmark.unwritable import errno_in, remedy
+from benchmark.unwritable import errno_in, on_controller, remedy
 
 # Of an inventory whose nodes are nobody's yet.
 EXAMPLE = "example_nodes"
@@ -120,7 +120,9 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
                 raise NodeFailure("\n".join(found))
 
     def _broken(self, error: Exception) -> str:
-        """Return one sentence for what went wrong on the way to the node, or in Ansible's own work there."""
+        """Return one sentence for what went wrong here, on the way to the node, or in Ansible's own work there."""
+        if isinstance(error, OSError) and remedy(error.errno):
+            return on_controller(error, "A file", "")
         if number := errno_in(str(error)):
             # ansible-core takes it for a lost connection: a directory could not be made.
             place = self.setting("ansible_remote_tmp", "~/.ansible/tmp")
