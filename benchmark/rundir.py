@@ -189,7 +189,11 @@ def point_latest(results: Path, run_id: str) -> None:
 
 def read_run(run_dir: Path) -> RunRecord:
     """Return what was asked. Raises InputError where the directory is not a run's."""
-    if not (run_dir / RUN_FILE).is_file():
+    try:
+        there = (run_dir / RUN_FILE).is_file()
+    except OSError as error:  # another user's directory that may not be entered
+        raise InputError(f"{run_dir / RUN_FILE}: {error.strerror}.") from None
+    if not there:
         raise InputError(f"{run_dir} is not a run: there is no {RUN_FILE} in it.")
     run = read_record(run_dir / RUN_FILE, RunRecord)
     for node in run.nodes:

@@ -146,6 +146,9 @@ def test_what_is_not_certainly_a_run_is_left_alone(results: Path, capsys: pytest
     shutil.copytree(results / second, results / "20200101T000000Z-renamed", symlinks=True)
     (results / "20200102T000000Z-empty").mkdir()
     (results / "20200103T000000Z-file").write_text("")
+    # As one that may not be entered, which root may.
+    (results / "20200104T000000Z-closed").mkdir()
+    (results / "20200104T000000Z-closed" / "run.json").symlink_to("x" * 300)
     (results / "submission-datacenter-open" / "offline").mkdir(parents=True)
     before = {path for path in results.iterdir() if path.name != second}
     assert prune(results, "--keep", "0", "--older-than", "94d", "--yes") == 0
@@ -156,6 +159,7 @@ def test_what_is_not_certainly_a_run_is_left_alone(results: Path, capsys: pytest
     assert f"left alone  20200101T000000Z-renamed: it holds the run {second}" in shown
     assert "left alone  20200102T000000Z-empty: " in shown
     assert "left alone  20200103T000000Z-file: it is no directory" in shown
+    assert f"left alone  20200104T000000Z-closed: {results}/20200104T000000Z-closed/run.json: File name too" in shown
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file another user's")
