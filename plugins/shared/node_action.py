@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import traceback
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -107,7 +108,8 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         actions = map(Path, constants.config.get_config_value("DEFAULT_ACTION_PLUGIN_PATH"))
         # Whoever has a configuration of his own names our plugins there.
         if CHECKOUT / "plugins/action" not in [path.resolve() for path in actions]:
-            raise NodeFailure(f"{CONFIG} is not in use: cd {CHECKOUT} first, or set ANSIBLE_CONFIG={CONFIG}.")
+            there, setting = shlex.quote(str(CHECKOUT)), shlex.quote(str(CONFIG))
+            raise NodeFailure(f"{CONFIG} is not in use: cd {there} first, or set ANSIBLE_CONFIG={setting}.")
         if boolean(self.task_vars.get(EXAMPLE, False), strict=False):
             raise NodeFailure(
                 "These are the example's nodes, and nobody was contacted: copy inventory/hosts.example.yml to "
