@@ -97,6 +97,20 @@ def test_a_run_that_is_gone_is_gone_from_the_index(tmp_path: Path) -> None:
     assert first not in (tmp_path / INDEX).read_text()
 
 
+def test_a_copy_is_no_further_run(tmp_path: Path) -> None:
+    first, second, third = (store(tmp_path, number) for number in range(3))
+    for name in ("-n", "before the driver", f"{second}.bak"):
+        shutil.copytree(tmp_path / second, tmp_path / name)
+    (tmp_path / first).rename(tmp_path / "the first")
+    for _ in ("made", "kept"):
+        skipped: list[str] = []
+        assert {run.run_id for run in stored_runs(tmp_path, skipped)} == {"the first", second, third}
+        assert sorted(skipped) == [
+            f"{name}: a copy of the run {second}, which counts once."
+            for name in ("-n", f"{second}.bak", "before the driver")
+        ]
+
+
 def test_a_directory_that_cannot_be_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store(tmp_path, 0)
     (tmp_path / INDEX).unlink(missing_ok=True)
