@@ -61,6 +61,16 @@ def stored_runs(results: Path, skipped: list[str] | None = None) -> list[StoredR
     return runs
 
 
+def runs_up_to(run_dir: Path) -> list[StoredRun]:
+    """Return the runs that are no younger than the one in a directory, that one last; none where it is not among them.
+
+    Raises InputError where the results directory cannot be read.
+    """
+    runs = stored_runs(run_dir.parent)
+    place = next((number for number, run in enumerate(runs) if run.run_id == run_dir.name), -1)
+    return runs[: place + 1]
+
+
 def _without_copies(runs: list[StoredRun], copies: list[str]) -> Iterator[StoredRun]:
     """Yield each run once, the oldest first: where it has its own name, or where it was found first."""
     kept: dict[str, StoredRun] = {}
