@@ -74,7 +74,8 @@ def after_playbook(name: str, well: Sequence[str], failed: Sequence[str], comman
             f"{len(well)} of {plural(len(well) + len(failed), 'node')} {'is' if len(well) == 1 else 'are'} {are}. "
             f"Not {are}, for the reasons above: {some(failed)}."
         ]
-    subject = f"All {len(well)} nodes are" if len(well) > 1 else f"{well[0]} is"
+    all_of_them = "Both" if len(well) == 2 else f"All {len(well)}"
+    subject = f"{all_of_them} nodes are" if len(well) > 1 else f"{well[0]} is"
     command = _without_fingerprints(command) if name == "trust" else command
     return [f"{subject} {are}. Next: {command.replace(f'{name}.yml', f'{following}.yml', 1)}"]
 

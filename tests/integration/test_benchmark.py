@@ -78,7 +78,7 @@ def test_provisioning_again_changes_nothing(playbooks: Playbooks, tmp_path: Path
     assert (again.recap("jw2")["changed"], again.recap("jw3")["changed"]) == (0, 0)
     assert again.recap("jw2")["ok"] == again.recap("jw3")["ok"], "what was done once is no work on a node"
     last = again.output.rstrip("\n").splitlines()[-1]
-    assert last.startswith("All 2 nodes are provisioned. Next: ansible-playbook playbooks/benchmark.yml -i ")
+    assert last.startswith("Both nodes are provisioned. Next: ansible-playbook playbooks/benchmark.yml -i ")
     assert min(again.recap("jw2")["ok"], again.recap("jw3")["ok"]) >= 3, "what the probe found needs no task of its own"
     rows = {line.split()[0]: line.split() for line in again.output.splitlines() if " GB " in line}
     assert [rows[node][-1] for node in ("jw2", "jw3")] == ["same", "same"], "one machine, one clock"

@@ -50,7 +50,7 @@ def test_where_no_node_has_a_result_all_is_run_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("playbook", "well", "failed", "said"),
     [
-        ("trust", ["jw2", "jw3"], [], ["All 2 nodes are trusted. Next: ansible-playbook playbooks/preflight.yml -i x"]),
+        ("trust", ["jw2", "jw3"], [], ["Both nodes are trusted. Next: ansible-playbook playbooks/preflight.yml -i x"]),
         ("preflight", ["jw2"], [], ["jw2 is fit. Next: ansible-playbook playbooks/benchmark.yml -i x"]),
         ("provision", ["jw2"], ["jw3"], ["1 of 2 nodes is provisioned. Not provisioned, for the reasons above: jw3."]),
         ("preflight", [], ["jw2", "jw3"], []),  # settings were refused, or each says why
