@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from benchmark import DISCLAIMER, __version__
-from benchmark.errors import BenchmarkError, RunError, SetupError
+from benchmark.errors import BenchmarkError, InputError, RunError, SetupError
 from benchmark.importing import importing, missing_package, one_blas_thread
 
 # Each command's module has add_arguments(parser) and main(arguments) -> exit code. Only the one asked for is
@@ -116,3 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with suppress(OSError):
             print(error, file=sys.stderr)
         return error.exit_code
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        with suppress(OSError):
+            print(f"{error.filename}: {error.strerror}.", file=sys.stderr)
+        return InputError.exit_code

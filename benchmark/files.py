@@ -51,8 +51,11 @@ def atomic_writer(path: Path, synced: bool = True) -> Iterator[BinaryIO]:
             if synced:
                 os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            # Writing names no file, and the other calls one that is gone.
+            error.filename = str(path)
         raise
 
 

@@ -6,6 +6,7 @@ import getpass
 import os
 import platform
 import secrets
+import shutil
 from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,6 +30,7 @@ from benchmark.records import (
     System,
 )
 from benchmark.settings import NODE_NAME, ResolvedSettings, canonical_sha256
+from benchmark.unwritable import on_controller
 
 RUN_FILE = "run.json"
 ORDER = "order.json"
@@ -128,6 +130,7 @@ def open_run(
     now = datetime.now(timezone.utc)
     digest = canonical_sha256({node: value.model_dump(mode="json") for node, value in resolved.items()})[:8]
     stem = f"{now:%Y%m%dT%H%M%SZ}-{digest}"
+    directory: Path | None = None
     try:
         results.mkdir(parents=True, exist_ok=True)
         run_id, directory = _take(results, stem)
@@ -150,9 +153,11 @@ def open_run(
         write_record(directory / RUN_FILE, record)
         point_latest(results, run_id)
     except OSError as error:
-        raise InputError(
-            f"benchmark_results_dir: {error.filename or results} cannot be written: {error.strerror}."
-        ) from error
+        if directory is not None:  # no run, and nobody would ever look at it
+            shutil.rmtree(directory, ignore_errors=True)
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            raise InputError(f"benchmark_results_dir: {error.filename} is there, and is no directory.") from error
+        raise InputError(f"benchmark_results_dir: {on_controller(error, results)}") from error
     return run_id, directory
 
 
@@ -184,7 +189,11 @@ def point_latest(results: Path, run_id: str) -> None:
 
 def read_run(run_dir: Path) -> RunRecord:
     """Return what was asked. Raises InputError where the directory is not a run's."""
-    if not (run_dir / RUN_FILE).is_file():
+    try:
+        there = (run_dir / RUN_FILE).is_file()
+    except OSError as error:  # another user's directory that may not be entered
+        raise InputError(f"{run_dir / RUN_FILE}: {error.strerror}.") from None
+    if not there:
         raise InputError(f"{run_dir} is not a run: there is no {RUN_FILE} in it.")
     run = read_record(run_dir / RUN_FILE, RunRecord)
     for node in run.nodes:

@@ -462,6 +462,14 @@ class Settings(EngineSettings):
             return value
         raise ValueError("neither a hub id such as 'org/name' nor an absolute directory on the node")
 
+    @field_validator("python_env_torch_index_url")
+    @classmethod
+    def _index(cls, url: str) -> str:
+        # Kept in every result, and a word of pip's command line on the node.
+        if urlsplit(url).password is not None:
+            raise ValueError("a password in a URL would be kept and shown: pip takes it from ~/.netrc on the node")
+        return url
+
     @field_validator("benchmark_endpoint_urls")
     @classmethod
     def _addresses(cls, urls: list[str]) -> list[str]:

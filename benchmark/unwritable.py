@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
+# What to do, where else a setting may lead, and how to look.
 _REMEDIES = {
-    errno.ENOSPC: "Make room, or set {setting} to a larger disk (df -h shows space, df -i files).",
-    errno.EDQUOT: "Remove files of this user (quota), or set {setting} to another disk.",
-    errno.EROFS: "Have it mounted for writing, or set {setting} to another disk.",
+    errno.ENOSPC: ("Make room", "a larger disk", " (df -h shows space, df -i files)"),
+    errno.EDQUOT: ("Remove files of this user (quota)", "another disk", ""),
+    errno.EROFS: ("Have it mounted for writing", "another disk", ""),
 }
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -18,6 +20,21 @@ def errno_in(text: str) -> int | None:
     return next((number for number in _REMEDIES if os.strerror(number) in text), None)
 
 
-def remedy(number: int | None, setting: str) -> str:
-    """Return the sentence that says what to do about one of these errors; `setting` names the place. Else nothing."""
-    return _REMEDIES[number].format(setting=setting) if number in _REMEDIES else ""
+def remedy(number: int | None, setting: str = "") -> str:
+    """Return the sentence that says what to do about one of these errors; else nothing.
+
+    `setting`: the one that names the place, where one does.
+    """
+    if number not in _REMEDIES:
+        return ""
+    act, other, look = _REMEDIES[number]
+    return f"{act}, or set {setting} to {other}{look}." if setting else f"{act}{look}."
+
+
+def on_controller(error: OSError, place: Path | str, setting: str = "benchmark_results_dir") -> str:
+    """Return what is to be said where a file of the controller's own cannot be written.
+
+    `place`: where it was to be, should the error not say it.
+    """
+    what = f"{error.filename or place} on the controller cannot be written: {error.strerror}."
+    return f"{what} {remedy(error.errno, setting)}".rstrip()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.cluster.names import some
+from benchmark.cluster.utf8_locale import utf8_locale
 from benchmark.errors import InputError
 from benchmark.settings import Settings
 
@@ -87,6 +88,7 @@ def asked_results(sources: Sequence[str] = ()) -> tuple[Path, str]:
         return Path(DEFAULT).absolute(), "no inventory is here"
     if not Path("ansible.cfg").is_file():
         os.environ.setdefault("ANSIBLE_CONFIG", str(configuration))
+    os.environ.update(utf8_locale())
     try:
         from ansible import constants
         from ansible.errors import AnsibleError
@@ -102,7 +104,7 @@ def asked_results(sources: Sequence[str] = ()) -> tuple[Path, str]:
         return CHECKOUT / DEFAULT, f"the default; there is no {named} yet"
     try:
         values = _values(used)
-    except AnsibleError as error:
+    except (AnsibleError, SystemExit) as error:  # it ends the process where it cannot be loaded
         reason = " ".join(str(error).split())
         raise InputError(f"{named} cannot be asked for {RESULTS_DIR}; give --results-dir. {reason}") from None
     said = named if values else f"the default; {named} does not set {RESULTS_DIR}"

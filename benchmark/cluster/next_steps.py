@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmark.cluster.names import some
 from benchmark.files import read_record
-from benchmark.records import ClusterResult
+from benchmark.records import ClusterResult, RunRecord
 from benchmark.rundir import PAGE_FILE, REPORT_FILE, RESULT_FILE, read_run
 from benchmark.words import plural
 
@@ -29,11 +29,9 @@ def next_steps(run_dir: Path) -> list[str]:
     # Where it could not be written, that was said.
     lines += [f"All runs: {_short(page)}"] if page.is_file() else []
     lines += [f"The same here: {_here(words)}" if page.is_file() else f"All runs: {_here(words)}"]
-    if "ansible-playbook" not in run.command:
+    if not (resume := _resume(run)):
         return lines
     missing = [row.node for row in result.nodes if not row.counted]
-    # Later words of a command line take the place of earlier ones.
-    resume = f"{run.command} -e benchmark_resume={shlex.quote(run.run_id)}"
     if result.partial:
         lines.append(f"Resume it: {resume}")
     elif missing and len(missing) < len(result.nodes):
@@ -42,6 +40,20 @@ def next_steps(run_dir: Path) -> list[str]:
     elif missing:
         lines.append(f"Run it again: {run.command}")
     return lines
+
+
+def without_summary(run_dir: Path) -> list[str]:
+    """Return the last lines of a run that was opened and came to no summary. Raises InputError where it is no run."""
+    lines = [f"No summary was made, for the reason above. The run is in {_short(run_dir)}"]
+    resume = _resume(read_run(run_dir))
+    return [*lines, f"Once that is mended, go on with it: {resume}"] if resume else lines
+
+
+def _resume(run: RunRecord) -> str:
+    """Return the command that goes on with a run; nothing for one that no playbook began."""
+    # Later words of a command line take the place of earlier ones.
+    given = "ansible-playbook" in run.command
+    return f"{run.command} -e benchmark_resume={shlex.quote(run.run_id)}" if given else ""
 
 
 # By the playbook: what its nodes are when it has ended well, and which one comes next.
@@ -62,7 +74,8 @@ def after_playbook(name: str, well: Sequence[str], failed: Sequence[str], comman
             f"{len(well)} of {plural(len(well) + len(failed), 'node')} {'is' if len(well) == 1 else 'are'} {are}. "
             f"Not {are}, for the reasons above: {some(failed)}."
         ]
-    subject = f"All {len(well)} nodes are" if len(well) > 1 else f"{well[0]} is"
+    all_of_them = "Both" if len(well) == 2 else f"All {len(well)}"
+    subject = f"{all_of_them} nodes are" if len(well) > 1 else f"{well[0]} is"
     command = _without_fingerprints(command) if name == "trust" else command
     return [f"{subject} {are}. Next: {command.replace(f'{name}.yml', f'{following}.yml', 1)}"]
 

@@ -60,9 +60,11 @@ class Receiver:
 
     def mask(self, text: str) -> str:
         """Return the text without anything that may be secret of what the user gave."""
-        path = self.url.partition("://")[2].partition("/")[2]
-        given = [self.url, path, *re.split(r"[/?&=]", path)] if self.url else list(self.words[1:])
+        given = [self.url, *_after_host(self.url)] if self.url else list(self.words[1:])
         given += [word for value in self.headers.values() for word in (value, *value.split())]
+        # Of the words of `sh -c '...'` a program there says one alone.
+        parts = [part for word in self.words[1:] for part in re.split(r"[\s'\"=;|&<>()]+", word)]
+        given += [*parts, *(each for part in parts for each in _after_host(part))]
         for value in sorted(given, key=len, reverse=True):
             text = text.replace(value, MASK) if len(value) >= LEAST_MASKED else text
         return text
@@ -91,6 +93,12 @@ def receiver_of(variables: Mapping[str, Any], directory: Path) -> Receiver | Non
     if problems:
         raise InputError("\n".join(problems))
     return receiver
+
+
+def _after_host(url: str) -> list[str]:
+    """Return what of a URL may be secret, whole and in its parts; the host is none."""
+    path = url.partition("://")[2].partition("/")[2]
+    return [path, *re.split(r"[/?&=]", path)]
 
 
 def notify(receiver: Receiver, verdict: bytes) -> None:
@@ -157,9 +165,19 @@ def _post(receiver: Receiver, verdict: bytes) -> None:
         cause = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(cause, TimeoutError):
             raise _silent(receiver) from None
-        words = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else ""
-        words = words or (cause.strerror if isinstance(cause, OSError) else "") or type(cause).__name__
-        raise NotNotifiedError(f"{receiver.name} could not be reached: {_shown(receiver, str(words))}.") from None
+        raise NotNotifiedError(f"{receiver.name} could not be reached: {_shown(receiver, _words_of(cause))}.") from None
+
+
+def _words_of(cause: object) -> str:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return cause.verify_message
+    if isinstance(cause, ssl.SSLError):
+        return f"no TLS connection came about ({cause.reason})"
+    if isinstance(cause, http.client.RemoteDisconnected):
+        return "it closed the connection without an answer"
+    if isinstance(cause, http.client.HTTPException):
+        return f"its answer is not HTTP ({type(cause).__name__})"
+    return str(cause.strerror if isinstance(cause, OSError) and cause.strerror else type(cause).__name__)
 
 
 def _within_limit(post: Callable[[], None], receiver: Receiver) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 
 import ansible_runner
 
+from benchmark.cluster.utf8_locale import utf8_locale
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 PLAYBOOK = "playbooks/benchmark.yml"
 ANSIBLE_PLAYBOOK = "ansible-playbook"
@@ -116,6 +118,7 @@ def play(words: Sequence[str], artifacts: Path | None = None) -> Played:
 def _environment() -> dict[str, str]:
     """Return what differs from this process's environment."""
     changes = {
+        **utf8_locale(),
         # ansible-runner switches it off where nobody says so.
         "ANSIBLE_HOST_KEY_CHECKING": "True",
         # Runner replaces ansible.cfg's directory of callbacks by its own, and adds it to this.

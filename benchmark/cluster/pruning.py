@@ -12,7 +12,7 @@ import re
 import shutil
 import stat
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -93,15 +93,27 @@ def plan(results: Path, keep: int | None, older_s: int | None, never: Collection
     return Plan(goes, stays, len(runs) - len(old), foreign)
 
 
-def remove(stored: Stored) -> None:
-    """Remove a run; whoever looks sees all of it, or nothing. Raises InputError where it goes on, OSError."""
+def remove(stored: Stored) -> int:
+    """Remove a run and return what that freed, in bytes; whoever looks sees all of it, or nothing.
+
+    What another prune removes meanwhile is gone as well. Raises InputError where the run goes on, OSError.
+    """
     aside = stored.directory
+    if not aside.is_dir():
+        return 0
+    freed = stored.size
     if stored.run is not None:
         if why := why_in_use(stored):
             raise InputError(f"{stored.name} stays: {why}.")
         aside = stored.directory.with_name(f"{ASIDE}{stored.name}")
-        stored.directory.rename(aside)
-    shutil.rmtree(aside)
+        try:
+            stored.directory.rename(aside)
+        except FileNotFoundError:
+            return 0
+    while aside.is_dir():
+        with suppress(FileNotFoundError):
+            shutil.rmtree(aside)
+    return freed
 
 
 def why_in_use(stored: Stored) -> str:

@@ -26,6 +26,7 @@ from benchmark.importing import importing
 from benchmark.records import DRIVER, Failure, RunRecord
 from benchmark.rundir import FAILURE, NODES, REPORT_FILE, RESULT_FILE, SUMMARY_FILE, read_run
 from benchmark.text import render_node
+from benchmark.unwritable import on_controller
 
 MARKDOWN_FILE = "benchmark_summary.md"
 TABLE_FILE = "nodes.csv"
@@ -63,7 +64,7 @@ def _summarise(run_dir: Path, failures: Mapping[str, Any], prometheus_dir: Path 
     try:
         text = _write(run_dir, gathered, outcome)
     except OSError as error:
-        raise InputError(f"{run_dir}: the summary cannot be written: {error.strerror}.") from error
+        raise InputError(f"The summary cannot be written: {on_controller(error, run_dir)}") from error
     if prometheus_dir is not None:
         try:
             write_textfile(prometheus_dir, run_dir.parent)
@@ -145,4 +146,4 @@ def _keep_failures(run_dir: Path, run: RunRecord, failures: Mapping[str, Any]) -
             directory.mkdir(parents=True, exist_ok=True)
             write_record(directory / FAILURE, failure)
         except OSError as error:
-            raise InputError(f"{directory}: cannot be written: {error.strerror}.") from error
+            raise InputError(on_controller(error, directory)) from error

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+import yaml
 
 from benchmark.cluster.aggregate import gather
 from benchmark.cluster.baseline import against_baseline
@@ -28,7 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--inventory", type=Path, metavar="PATH", help="default: the checkout's inventory")
     parser.add_argument("--limit", metavar="NODES", help="these nodes only, as ansible-playbook's --limit")
     parser.add_argument(
-        "-e", dest="variables", action="append", default=[], metavar="NAME=VALUE", help="a setting for this run"
+        "-e",
+        dest="variables",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting for this run; or a JSON object of several, or @FILE; may be repeated",
     )
     parser.add_argument(
         "--policy",
@@ -66,11 +74,26 @@ def command_words(arguments: argparse.Namespace) -> list[str]:
         # The playbook's own exit code then stands for failed nodes only. What the user sets comes later and wins.
         words += ["-e", "benchmark_fail_on_invalid=false"]
     for variable in arguments.variables:
-        name, equals, _ = variable.partition("=")
-        if not equals or not name.isidentifier():
-            raise InputError(f"-e {variable}: give NAME=VALUE.")
-        words += ["-e", variable]
+        words += ["-e", _variables(variable)]
     return words
+
+
+def _variables(given: str) -> str:
+    """Return a value of -e as ansible-playbook takes it from the checkout. Raises InputError for what is none."""
+    if given.startswith("@"):
+        path = Path(given[1:]).expanduser()
+        if not path.is_file():
+            raise InputError(f"-e {given}: there is no such file.")
+        return f"@{path.resolve()}"
+    if given.startswith("{"):
+        with suppress(yaml.YAMLError):
+            if isinstance(yaml.safe_load(given), dict):
+                return given
+        raise InputError("-e: what begins with { has to be a JSON object of names and values.")
+    name, equals, _ = given.partition("=")
+    if not equals or not name.isidentifier():
+        raise InputError(f"-e {given}: give NAME=VALUE, a JSON object, or @FILE.")
+    return given
 
 
 def outcome_of(played: Played) -> Outcome:

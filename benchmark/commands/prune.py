@@ -71,8 +71,7 @@ def _remove(planned: Plan, results: Path) -> None:
     freed, failures = 0, []
     for one in planned.goes:
         try:
-            remove(one)
-            freed += one.size
+            freed += remove(one)
         except OSError as error:
             failures.append(f"{error.filename or one.directory} cannot be removed: {error.strerror}.")
         except InputError as error:

@@ -35,6 +35,7 @@ from benchmark.fleet.ssh import unreachable
 from benchmark.progress import Progress
 from benchmark.records import AgreedStart, Drift, Failure, ReadyNode
 from benchmark.rundir import FAILURE, OVER, RunOrder, of_repeat
+from benchmark.unwritable import on_controller, remedy
 
 # The role that failures are of.
 STAGE = "benchmark"
@@ -149,7 +150,8 @@ class Measurement:
             return
         if failure:
             self.outcome.failures[name] = failure
-            write_record(run.node.place / FAILURE, Failure(node=name, stage=STAGE, reason=failure[:4000]))
+            with suppress(OSError):  # that the disk here is full is seen with the summary; the outcome says the reason
+                write_record(run.node.place / FAILURE, Failure(node=name, stage=STAGE, reason=failure[:4000]))
         else:
             self.outcome.fetched.append(name)
         self._finished(name, not failure)
@@ -166,6 +168,8 @@ class Measurement:
         except TimeoutError:
             return unreachable(f"took a command and gave no answer within {ANSWER_S} s", run.node.ssh.address)
         except OSError as error:
+            if remedy(error.errno):  # the only disk that is written to from here
+                return on_controller(error, run.node.place)
             return (
                 f"{error or type(error).__name__}" if error.filename else f"{type(error).__name__}: {error}{_kept(run)}"
             )

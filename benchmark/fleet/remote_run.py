@@ -22,7 +22,7 @@ from benchmark.fleet.unpack import KNOWN, unpack, why_failed
 from benchmark.progress import Progress, describe, parse
 from benchmark.rundir import ATTEMPT, GO, READY, TURN, TURN_OVER, RunOrder, of_repeat
 from benchmark.settings import Settings
-from benchmark.unwritable import errno_in, remedy
+from benchmark.unwritable import errno_in, on_controller, remedy
 
 SCRIPTS = Path(__file__).parent / "scripts"
 # Those that converse.sh calls, and what these call.
@@ -380,7 +380,8 @@ class RemoteRun:
         except (InputError, OSError) as error:
             if errno_in(said):
                 raise NodeError(why_refused("pack.sh", said, self.node.on_node)) from error
-            reasons = [f"{error}".rstrip("."), *([f"tar said: {said}"] if said else [])]
+            reason = on_controller(error, place) if isinstance(error, OSError) else f"{error}"
+            reasons = [reason.rstrip("."), *([f"tar said: {said}"] if said else [])]
             raise NodeError("; ".join(reasons) + ".") from error
         except BaseException:
             self.close()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 # To end a shared connection that broke, and to ask once more why there is none.
@@ -74,11 +76,12 @@ _REFUSED = (
     ),
 )
 _ONLY_ONE = "set ansible_ssh_private_key_file and, in ssh's configuration, IdentitiesOnly yes"
+_OLD_KEY = re.compile(r"Offending \S+ key in (/.*?):\d+ .*?Host key for (\S+) has changed")
 _USER = re.compile(r"(\S+)@\S+: Permission denied")
 _REASONS = {
     "REMOTE HOST IDENTIFICATION HAS CHANGED": (
-        "The SSH host key of {host} has changed: if it was reinstalled, remove the old key (ssh-keygen -R {host}) and "
-        "accept the new one with ssh; if not, somebody may be in between."
+        "The SSH host key of {host} has changed: if it was reinstalled, remove the old key ({remove}) and accept the "
+        "new one with ssh, or by playbooks/trust.yml; if not, somebody may be in between."
     ),
     "Host key verification failed": (
         "The SSH host key of {host} is not known: connect once with ssh and compare the fingerprint, or let "
@@ -99,8 +102,8 @@ _REASONS = {
 }
 _JUMP_REASONS = {
     "REMOTE HOST IDENTIFICATION HAS CHANGED": (
-        "its SSH host key has changed: if it was reinstalled, remove the old key (ssh-keygen -R {host}) and accept the "
-        "new one with ssh; if not, somebody may be in between"
+        "its SSH host key has changed: if it was reinstalled, remove the old key ({remove}) and accept the new one "
+        "with ssh; if not, somebody may be in between"
     ),
     "Host key verification failed": "its SSH host key is not known: connect once with ssh and compare the fingerprint",
     "Permission denied": "it refused the SSH login: check its user, and that its authorized_keys holds this key",
@@ -171,10 +174,17 @@ def unreachable(message: str, address: str) -> str:
         return _unreachable_from_jump(forwarded[1], address)
     for text, sentence in _REASONS.items():
         if text in said:
-            return f"Not reachable: {sentence.format(host=address, said=said[-300:])}"
+            return f"Not reachable: {sentence.format(host=address, said=said[-300:], remove=_remove(said, address))}"
     if refused := _refused(said, address):
         return f"Not reachable: {refused}"
     return f"Not reachable: SSH to {address} failed: {said[-300:]}"
+
+
+def _remove(said: str, host: str) -> str:
+    """Return the command that removes a host's old key: known_hosts names a host with its port, and is any file."""
+    file, name = found.groups() if (found := _OLD_KEY.search(said)) else ("", host)
+    own = file in ("", str(Path("~/.ssh/known_hosts").expanduser()))
+    return shlex.join(["ssh-keygen", *([] if own else ["-f", file]), "-R", name])
 
 
 def _refused(said: str, address: str) -> str:
@@ -205,7 +215,8 @@ def _unreachable_jump(said: str, address: str) -> str:
     where = f"The jump host {host}, on the way to {address}," if host else f"The jump host on the way to {address}"
     for text, reason in _JUMP_REASONS.items():
         if text in said:
-            return f"Not reachable: {where} lets nobody pass: {reason.format(host=host)}" + "." * (reason[-1] != "?")
+            why = reason.format(remove=_remove(said, host))
+            return f"Not reachable: {where} lets nobody pass: {why}" + "." * (why[-1] != "?")
     if "timed out" in said:
         return f"Not reachable: {address} does not answer through its jump host: is the node up, and is the jump host?"
     return f"Not reachable: {where} lets nobody pass: {said[-300:]}"

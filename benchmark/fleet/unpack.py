@@ -15,6 +15,7 @@ from benchmark.errors import InputError
 from benchmark.files import MAX_SAMPLES_BYTES, read_record
 from benchmark.fleet.killed import why_killed
 from benchmark.records import NodeResult
+from benchmark.unwritable import on_controller
 
 # The files of a run; anything else in the archive is left out.
 KNOWN = re.compile(
@@ -80,7 +81,9 @@ def unpack(archive: Path, directory: Path, most: int = MAX_SAMPLES_BYTES, expect
             raise InputError(f"{archive.name}: came without {', '.join(lacking)[:200]}.")
         for name in names:
             (beside / name).replace(directory / name)
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+    except OSError as error:
+        raise InputError(on_controller(error, directory)) from error
+    except (tarfile.TarError, zlib.error, EOFError) as error:
         raise InputError(f"{archive.name}: cannot be unpacked ({error}).") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -94,7 +94,8 @@ class ActionModule(NodeAction):
         notes = left.notes
         if play.left_out:
             names = some(play.left_out, most=20)
-            notes += (f"Left out by --limit when the run was opened, and now too: {names}; --limit names them.",)
+            left_out = f"Left out by --limit when the run was opened, and now too: {names}."
+            notes += (f"{left_out} --limit adds whom it names.",)
         which = f"{_count(len(left.todo))} to measure, {_count(len(left.done))} complete and left alone"
         for sentence in (f"Resuming the run {run.run_id}: {which}.", *notes):
             Display().display(sentence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from benchmark.provisioned import ENGINES
 from benchmark.settings import ResolvedSettings
 
 OLDEST, BELOW = (2, 19), (2, 22)
+# Of installing and downloading on the nodes; a password of a proxy may be in it.
+ENVIRONMENT = "node_environment"
 # In env/, of the directory that ansible-runner is called in: what one call writes there, the next one reads.
 RUNNER_FILES = ("extravars", "cmdline")
 
@@ -87,6 +89,7 @@ class ActionModule(NodeAction):
             if not problems:  # a variable that has no value, and was named
                 raise
         problems += [*_wheelhouse_problems(resolved.values()), *self._prometheus_problems()]
+        problems += self._environment_problems()
         if problems:
             raise NodeFailure("\n".join(dict.fromkeys(problems)))
         return resolved
@@ -106,6 +109,23 @@ class ActionModule(NodeAction):
                     found.append(f"{node}: {name} has no value: {' '.join(str(error).split())}.")
             if not found and (kind := connection_kind(self, variables)) not in SESSIONS:
                 found.append(f"{node}: ansible_connection is {kind}: only ssh and local can be used.")
+        return found
+
+    def _environment_problems(self) -> list[str]:
+        """Return where the environment of installing and downloading is none: ansible-core would go on without it."""
+        found: list[str] = []
+        for node in nodes(self.task_vars):
+            try:
+                given = self.task_vars["hostvars"][node].get(ENVIRONMENT)
+            except AnsibleError as error:
+                found.append(f"{node}: {ENVIRONMENT} has no value: {' '.join(str(error).split())}.")
+                continue
+            each = given if isinstance(given, list) else [given]
+            if not all(one is None or isinstance(one, Mapping) for one in each):
+                found.append(
+                    f"{ENVIRONMENT} has to be a dictionary of names and values; after -e only JSON gives one: "
+                    f"""-e '{{"{ENVIRONMENT}": {{"NAME": "VALUE"}}}}'. [{node}]"""
+                )
         return found
 
     def _prometheus_problems(self) -> list[str]:

@@ -18,7 +18,7 @@ from command_line import command_line
 from recap import CLUSTER
 
 from benchmark.cluster.names import natural
-from benchmark.cluster.next_steps import after_playbook, next_steps
+from benchmark.cluster.next_steps import after_playbook, next_steps, without_summary
 from benchmark.errors import InputError
 
 DOCUMENTATION = """
@@ -31,8 +31,8 @@ DOCUMENTATION = """
         - enabled in configuration
 """
 
-# The action that writes the summary.
-SUMMARISES = "cluster_aggregate"
+# The actions that open a run, and that write its summary.
+OPENS, SUMMARISES = "benchmark_open", "cluster_aggregate"
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no types
@@ -45,6 +45,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
 
     def __init__(self) -> None:
         super().__init__()
+        self._opened: Path | None = None
         self._run_dir: Path | None = None
         self._playbook = ""
         self._declined: set[str] = set()
@@ -57,6 +58,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
         """Remember the run's directory, and nodes whose keys nobody wanted to keep."""
         if result.result.get("declined"):
             self._declined.add(result.host.get_name())
+        if result.task.action == OPENS and result.result.get("dir"):
+            self._opened = Path(result.result["dir"])
         if result.task.action == SUMMARISES and result.result.get("dir"):
             self._run_dir = Path(result.result["dir"])
 
@@ -73,12 +76,13 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """Show the lines, beneath the recap."""
-        if self._run_dir is None:
-            for line in self._after(stats):
-                self._display.display(line)
-            return
         try:
-            for line in next_steps(self._run_dir):
-                self._display.display(line)
+            if self._run_dir is not None:
+                lines = next_steps(self._run_dir)
+            else:
+                lines = without_summary(self._opened) if self._opened else self._after(stats)
         except InputError as error:
             self._display.warning(str(error))
+            return
+        for line in lines:
+            self._display.display(line)

@@ -21,8 +21,12 @@ KNOWN = frozenset(Settings.model_fields) | {variable.name for variable in VARIAB
 SECRET = frozenset(variable.name for variable in VARIABLES if variable.secret)
 # Of variables that are not ours: what Ansible and people call passwords, tokens and keys; a file's name is no secret.
 _SECRET_NAME = re.compile(
-    r"(pass|password|passphrase|secret|token|credentials?|api_?key|authorization)s?$", re.IGNORECASE
+    r"(pass|passwd|password|passphrase|pwd|secret|token|credentials?|(api|access|auth|private|secret)_?key|authorization)"
+    r"s?$",
+    re.IGNORECASE,
 )
+# A URL with a password, such as a proxy's.
+_PASSWORD_IN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s@:]*:[^/\s@]+@")
 PROGRAM = "ansible-playbook"
 # What benchmark/cluster/playbook.py says, which gives ansible-playbook a PATH that the caller's shell does not have.
 CALLED_AS = "LLM_BENCHMARK_ANSIBLE_PLAYBOOK"
@@ -133,7 +137,8 @@ def _is_secret(name: str, value: object, secrets: Collection[str]) -> bool:
         return name in SECRET  # what other settings say is in the run's files
     if any(_SECRET_NAME.search(each) for each in (name, *_names_within(value))):
         return True
-    return any(secret in text for text in _texts_within(value) for secret in secrets)
+    texts = list(_texts_within(value))
+    return any(_PASSWORD_IN_URL.search(text) for text in texts) or any(one in text for text in texts for one in secrets)
 
 
 def _names_within(value: object) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import traceback
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -42,7 +43,7 @@ from benchmark.progress import parse
 from benchmark.resolve import DECIDING, device_in_effect, in_effect
 from benchmark.rundir import NODES, ORDER, RunOrder
 from benchmark.settings import ResolvedSettings, Settings
-from benchmark.unwritable import errno_in, remedy
+from benchmark.unwritable import errno_in, on_controller, remedy
 
 # Of an inventory whose nodes are nobody's yet.
 EXAMPLE = "example_nodes"
@@ -107,7 +108,8 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         actions = map(Path, constants.config.get_config_value("DEFAULT_ACTION_PLUGIN_PATH"))
         # Whoever has a configuration of his own names our plugins there.
         if CHECKOUT / "plugins/action" not in [path.resolve() for path in actions]:
-            raise NodeFailure(f"{CONFIG} is not in use: cd {CHECKOUT} first, or set ANSIBLE_CONFIG={CONFIG}.")
+            there, setting = shlex.quote(str(CHECKOUT)), shlex.quote(str(CONFIG))
+            raise NodeFailure(f"{CONFIG} is not in use: cd {there} first, or set ANSIBLE_CONFIG={setting}.")
         if boolean(self.task_vars.get(EXAMPLE, False), strict=False):
             raise NodeFailure(
                 "These are the example's nodes, and nobody was contacted: copy inventory/hosts.example.yml to "
@@ -120,7 +122,9 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
                 raise NodeFailure("\n".join(found))
 
     def _broken(self, error: Exception) -> str:
-        """Return one sentence for what went wrong on the way to the node, or in Ansible's own work there."""
+        """Return one sentence for what went wrong here, on the way to the node, or in Ansible's own work there."""
+        if isinstance(error, OSError) and remedy(error.errno):
+            return on_controller(error, "A file", "")
         if number := errno_in(str(error)):
             # ansible-core takes it for a lost connection: a directory could not be made.
             place = self.setting("ansible_remote_tmp", "~/.ansible/tmp")

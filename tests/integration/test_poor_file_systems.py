@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +96,35 @@ def test_and_is_fetched_by_resuming_once_that_is_mended(ended: tuple[Playbooks, 
         assert again.row(node)["attempt"] == 1, "it was measured then"
         assert (again.run_dir / "nodes" / node / "samples.jsonl").read_text() == measured[node], "not measured again"
         assert not (runs(playbooks, node) / run_id).exists()
+
+
+@pytest.fixture
+def small(playbooks: Playbooks) -> Iterator[Path]:
+    """The results directory on a disk of 36 KiB."""
+    playbooks.results.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=36k", "tmpfs", str(playbooks.results)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("small file systems take root to mount")
+    yield playbooks.results
+    subprocess.run(["umount", "-l", str(playbooks.results)], check=True)
+
+
+def test_a_full_disk_of_the_controller_is_named_and_the_run_goes_on(playbooks: Playbooks, small: Path) -> None:
+    done = playbooks.run("benchmark", "--limit", "jw2")
+    assert done.code != 0
+    said = " ".join(done.output.split())
+    assert f"{done.run_dir}/" in said
+    assert "on the controller cannot be written: No space left on device. Make room" in said, done.output
+    assert "on the node" not in said, "the node's disk has room"
+    no_summary, go_on = done.output.splitlines()[-2:]
+    assert no_summary == f"No summary was made, for the reason above. The run is in {done.run_dir}"
+    subprocess.run(["mount", "-o", "remount,size=10M", str(small)], check=True)
+    command = shlex.split(go_on.partition(": ")[2])
+    again = subprocess.run(
+        command, cwd=playbooks.checkout, env=playbooks.environment(), capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stdout
+    assert done.cluster["counted"] == 1
 
 
 def runs(playbooks: Playbooks, node: str) -> Path:

@@ -171,7 +171,7 @@ def test_a_limited_run_is_resumed_without_the_others(playbooks: Playbooks) -> No
     hosts = {"jw2": playbooks.cluster.host("jw2"), "jw3": playbooks.cluster.host("jw3", loopback(99))}
     done = playbooks.run("benchmark", "-e", "benchmark_resume=latest", inventory=playbooks.inventory(hosts))
     assert done.code == 0, done.output
-    assert "Left out by --limit when the run was opened, and now too: jw3; --limit names them." in done.output
+    assert "Left out by --limit when the run was opened, and now too: jw3. --limit adds whom it names." in done.output
     assert [row["node"] for row in done.cluster["nodes"]] == ["jw2"]
     assert done.row("jw2")["counted"]
     assert "jw3" not in json.loads((done.run_dir / "run.json").read_text())["nodes"]

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -91,6 +92,17 @@ def test_bad_input_is_a_sentence_and_no_traceback(
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
+
+
+def test_what_may_not_be_read_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def closed(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", closed)
+    assert main(["prune", "--keep", "1", "--results-dir", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"{tmp_path}: Permission denied.\n"
 
 
 def test_what_nobody_foresaw_does_not_end_as_an_invalid_verdict() -> None:

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from benchmark import files
 from benchmark.errors import InputError
 from benchmark.files import read_record, read_samples, sample_writer, write_atomic, write_record
 from benchmark.records import Failure, NodeResult, Sample
+from benchmark.unwritable import on_controller
 from tests.unit.building import asked, closed_loop, result_of, sample_lists
 
 
@@ -31,6 +33,22 @@ def test_files_are_as_private_as_the_umask_asks(mask: int, mode: int, tmp_path: 
         os.umask(before)
     assert (tmp_path / "report.html").stat().st_mode & 0o777 == mode
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_disk_that_is_full_is_an_error_that_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "run.json").write_text("as it was")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        write_atomic(tmp_path / "run.json", "x")
+    assert raised.value.filename == str(tmp_path / "run.json")
+    assert on_controller(raised.value, "elsewhere") == (
+        f"{tmp_path}/run.json on the controller cannot be written: No space left on device. Make room, or set "
+        "benchmark_results_dir to a larger disk (df -h shows space, df -i files)."
+    )
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["as it was"]
 
 
 @given(sample_lists(6), st.data())

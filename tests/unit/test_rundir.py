@@ -1,10 +1,13 @@
 """The directory that a run gets."""
 
+import errno
+import os
 import re
 from pathlib import Path
 
 import pytest
 
+from benchmark import rundir
 from benchmark.errors import InputError
 from benchmark.files import read_record
 from benchmark.records import RunRecord
@@ -61,5 +64,16 @@ def test_latest_is_relative_so_that_results_may_be_moved(tmp_path: Path) -> None
 
 def test_results_that_cannot_be_written_are_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file")
-    with pytest.raises(InputError, match=r"benchmark_results_dir: .* cannot be written"):
+    with pytest.raises(InputError, match=r"benchmark_results_dir: .*/results is there, and is no directory"):
         open_run({"jw2": asked(3)}, command="")
+
+
+def test_of_a_run_that_cannot_be_opened_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(rundir, "write_record", full)
+    wanted = r"benchmark_results_dir: .*/results on the controller cannot be written: No space left on device\. Make"
+    with pytest.raises(InputError, match=wanted):
+        open_run({"jw2": asked(3)}, command="")
+    assert list((tmp_path / "results").iterdir()) == []

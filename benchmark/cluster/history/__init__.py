@@ -12,7 +12,7 @@ from benchmark.cluster.drift import NodeFacts, find_drift
 from benchmark.cluster.history.aspects import probe_aspects
 from benchmark.cluster.history.changepoint import LEAST_SIDE, change_points
 from benchmark.cluster.names import natural, some
-from benchmark.cluster.stored.index import stored_runs
+from benchmark.cluster.stored.index import runs_up_to, stored_runs
 from benchmark.cluster.stored.read import StoredNode, StoredRun
 from benchmark.cluster.stored.states import IN_PROGRESS, INVALID, PARTIAL, UNFINISHED, VALID
 from benchmark.errors import InputError
@@ -57,8 +57,8 @@ def history_of_run(run_dir: Path, most: int) -> dict[str, NodeHistory]:
     Raises InputError where the results directory cannot be read.
     """
     results, own = run_dir.parent, run_dir.name
-    runs = [run for run in stored_runs(results) if run.run_id <= own]
-    names = runs[-1].names if runs and runs[-1].run_id == own else []
+    runs = runs_up_to(run_dir)
+    names = runs[-1].names if runs else []
     ending = [series for series in _series(runs, names) if series[-1][0].run_id == own]
     return {series[0][1].node: _history(results, series[-most:]) for series in ending}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmark.cluster.diagnosis.slow import Earlier
-from benchmark.cluster.stored.index import stored_runs
+from benchmark.cluster.stored.index import runs_up_to
 from benchmark.errors import InputError
 
 
@@ -31,12 +31,10 @@ def earlier_runs(run_dir: Path, comparison_key: Mapping[str, str]) -> Earlier:
 def _read(run_dir: Path, comparison_key: Mapping[str, str]) -> dict[str, list[Mapping[str, float]]]:
     found: dict[str, list[Mapping[str, float]]] = {}
     try:
-        runs = stored_runs(run_dir.parent)
+        runs = runs_up_to(run_dir)
     except InputError:
         return found
-    for run in runs:
-        if run.run_id >= run_dir.name:
-            break
+    for run in runs[:-1]:
         for node, key in comparison_key.items():
             one = run.node(node)
             if one is not None and one.delivered and one.comparison_key == key:

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from benchmark.cluster.diagnosis.aspects import ASPECTS, Aspect
 from benchmark.cluster.history.aspects import probe_aspects
 from benchmark.cluster.stored.states import INVALID, PARTIAL, VALID
-from benchmark.records import History, NodeHistory, NodeRuns, Shift
+from benchmark.records import History, HistoryPoint, NodeHistory, NodeRuns, Shift
 from benchmark.text import above, entry, figure, left, moment, right, wrap
 from benchmark.words import percent, plural
 
@@ -35,7 +35,7 @@ def render_history(history: History) -> str:
 
 def _node(node: NodeHistory) -> Iterator[str]:
     points = node.points
-    span = " to ".join(dict.fromkeys((day(points[0].run_id), day(points[-1].run_id))))
+    span = " to ".join(dict.fromkeys(_date(point) for point in (points[0], points[-1])))
     yield wrap(f"{node.node}: {node.label}: {plural(len(points), 'run')}, {span}")
     latest = points[-LATEST:]
     days, times = zip(*(_when(point.created_at) for point in latest), strict=True)
@@ -79,6 +79,14 @@ def _asked(node: NodeRuns, headed: bool) -> Iterator[str]:
 
 def _count(number: int) -> str:
     return f"{number} run" + ("" if number == 1 else "s")
+
+
+def _date(point: HistoryPoint) -> str:
+    """Return a run's day; its id, which begins with it, where that is all that tells."""
+    try:
+        return f"{datetime.fromisoformat(point.created_at).astimezone(timezone.utc):%Y-%m-%d}"
+    except ValueError:
+        return day(point.run_id)
 
 
 def _when(created_at: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from benchmark.cluster.names import some
@@ -15,6 +16,7 @@ LATEST = "latest"
 MAX_NAMED = 3
 # Of a run's id, in characters.
 MAX_NAME = 200
+_TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z-")
 
 
 def find_run(results: Path, name: str) -> Path:
@@ -48,6 +50,8 @@ def require_name(name: str) -> None:
 def stored_ids(results: Path, closed: list[str] | None = None) -> list[str]:
     """Return the ids of the runs in a results directory, the oldest first: an id begins with its UTC time.
 
+    Directories with a name of somebody's own come before them: what their runs' time is, the name does not say.
+
     Appended to `closed` is why others are not among them, such as another user's directory that may not be entered.
     Raises InputError where there is no such directory, or where it cannot be read.
     """
@@ -57,7 +61,7 @@ def stored_ids(results: Path, closed: list[str] | None = None) -> list[str]:
     except OSError as error:
         raise InputError(f"{results}: {error.strerror}.") from None
     found, odd, unread = list[str](), list[str](), list[str]()
-    for name in sorted(names):
+    for name in sorted(names, key=lambda name: (_TIME.match(name) is not None, name)):
         try:
             if (results / name / RUN_FILE).is_file():
                 (found if _is_name(name) else odd).append(name)

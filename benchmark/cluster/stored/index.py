@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from benchmark.cluster.stored.read import StoredRun, read_stored
 from benchmark.errors import InputError
 from benchmark.files import read_text, write_atomic
 from benchmark.rundir import RESULT_FILE, RUN_FILE
+from benchmark.text import clean
 
 INDEX = "index.json"
 # What an entry holds; another number, or another version of the program, makes the index anew.
@@ -31,7 +33,8 @@ Entry = dict[str, Any]
 def stored_runs(results: Path, skipped: list[str] | None = None) -> list[StoredRun]:
     """Return every run of a results directory that can be read, the oldest first; append to `skipped` why others not.
 
-    Raises InputError where there is no such directory. A directory that cannot be written is only read.
+    A run that was copied, under whatever name, is one run. Raises InputError where there is no such directory. A
+    directory that cannot be written is only read.
     """
     before = _read(results / INDEX)
     entries: dict[str, Entry] = {}
@@ -52,9 +55,35 @@ def stored_runs(results: Path, skipped: list[str] | None = None) -> list[StoredR
     if entries != before:
         with suppress(OSError):
             _write(results / INDEX, entries)
+    runs = list(_without_copies(runs, unread))
     if skipped is not None:
         skipped += unread
     return runs
+
+
+def runs_up_to(run_dir: Path) -> list[StoredRun]:
+    """Return the runs that are no younger than the one in a directory, that one last; none where it is not among them.
+
+    Raises InputError where the results directory cannot be read.
+    """
+    runs = stored_runs(run_dir.parent)
+    place = next((number for number, run in enumerate(runs) if run.run_id == run_dir.name), -1)
+    return runs[: place + 1]
+
+
+def _without_copies(runs: list[StoredRun], copies: list[str]) -> Iterator[StoredRun]:
+    """Yield each run once, the oldest first: where it has its own name, or where it was found first."""
+    kept: dict[str, StoredRun] = {}
+    for run in runs:
+        own = str(run.content["short"]["run_id"])
+        if own not in kept or run.run_id == own:
+            kept[own] = run
+    copies += [
+        f"{clean(run.run_id)}: a copy of the run {clean(own)}, which counts once."
+        for run in runs
+        if run is not kept[own := str(run.content["short"]["run_id"])]
+    ]
+    yield from sorted(kept.values(), key=lambda run: (str(run.content["created_at"]), run.run_id))
 
 
 def _files(directory: Path) -> list[list[int]]:

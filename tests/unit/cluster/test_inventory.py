@@ -63,6 +63,23 @@ def test_what_cannot_be_asked_is_refused(tmp_path: Path) -> None:
         asked_results([inventory(tmp_path / "b", group_vars__all__vault=locked)])
 
 
+@pytest.mark.parametrize("given", [{"LC_ALL": "C"}, {"LANG": "xx_XX.UTF-8"}, {}])
+def test_it_is_found_in_any_locale(given: dict[str, str], tmp_path: Path) -> None:
+    """Ansible itself ends the process in these: a script's, and one that an SSH login brought along."""
+    source = inventory(tmp_path, group_vars__all="benchmark_results_dir: ~/f\u00fcr alle")
+    make_run(tmp_path / "f\u00fcr alle" / "20250101T000000Z-aaaaaaaa", {"jw2": asked()})
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmark", "list", "-i", source],
+        cwd=CHECKOUT,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **given},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "20250101T000000Z-aaaaaaaa" in done.stdout
+
+
 def test_every_command_reads_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = inventory(tmp_path, group_vars__all=f"benchmark_results_dir: {tmp_path / 'kept'}")
     make_run(tmp_path / "kept" / "20250101T000000Z-aaaaaaaa", {"jw2": asked()})

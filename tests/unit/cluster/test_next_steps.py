@@ -7,7 +7,7 @@ import pytest
 
 from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.interruption import keep_interruption
-from benchmark.cluster.next_steps import CHECKOUT, after_playbook, next_steps
+from benchmark.cluster.next_steps import CHECKOUT, after_playbook, next_steps, without_summary
 from benchmark.cluster.overview.write import write_index
 from benchmark.files import read_record, write_record
 from benchmark.records import RunRecord
@@ -50,7 +50,7 @@ def test_where_no_node_has_a_result_all_is_run_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("playbook", "well", "failed", "said"),
     [
-        ("trust", ["jw2", "jw3"], [], ["All 2 nodes are trusted. Next: ansible-playbook playbooks/preflight.yml -i x"]),
+        ("trust", ["jw2", "jw3"], [], ["Both nodes are trusted. Next: ansible-playbook playbooks/preflight.yml -i x"]),
         ("preflight", ["jw2"], [], ["jw2 is fit. Next: ansible-playbook playbooks/benchmark.yml -i x"]),
         ("provision", ["jw2"], ["jw3"], ["1 of 2 nodes is provisioned. Not provisioned, for the reasons above: jw3."]),
         ("preflight", [], ["jw2", "jw3"], []),  # settings were refused, or each says why
@@ -72,6 +72,15 @@ def test_what_is_for_trust_alone_is_not_handed_on() -> None:
 def test_after_an_interruption_the_run_is_resumed(run_dir: Path) -> None:
     keep_interruption(run_dir, "SIGINT")
     assert ended(run_dir)[2:] == [f"Resume it: {COMMAND} -e benchmark_resume={RUN_ID}"]
+
+
+def test_without_a_summary_it_says_where_the_run_is_and_how_it_goes_on(run_dir: Path) -> None:
+    run = read_record(run_dir / RUN_FILE, RunRecord)
+    write_record(run_dir / RUN_FILE, run.model_copy(update={"command": COMMAND}))
+    assert without_summary(run_dir) == [
+        f"No summary was made, for the reason above. The run is in {run_dir}",
+        f"Once that is mended, go on with it: {COMMAND} -e benchmark_resume={RUN_ID}",
+    ]
 
 
 def test_after_success_and_by_hand_there_is_nothing_to_do(run_dir: Path) -> None:

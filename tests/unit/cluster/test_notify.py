@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import socketserver
 import sys
 import threading
@@ -62,9 +63,9 @@ FAULTS = {
     ),
     "404 without an end": (say(b"HTTP/1.1 404 Gone\r\nContent-Length: 900\r\n\r\ncut"), "answered 404 Gone"),
     "redirects": (say(b"HTTP/1.1 307 Go\r\nLocation: http://127.0.0.1:9/\r\n\r\n"), "redirects (307)"),
-    "cuts": (say(b""), "could not be reached: "),
-    "speaks no HTTP": (say(b"SSH-2.0-OpenSSH_9.2\r\n"), "could not be reached: "),
-    "floods": (say(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000), "could not be reached: "),
+    "cuts": (say(b""), "could not be reached: it closed the connection without an answer"),
+    "speaks no HTTP": (say(b"SSH-2.0-OpenSSH_9.2\r\n"), "could not be reached: its answer is not HTTP (BadStatusLine)"),
+    "floods": (say(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000), "could not be reached: its answer is not HTTP"),
 }
 
 
@@ -94,6 +95,19 @@ def test_tls_is_checked_and_nothing_sent_otherwise(tmp_path: Path, monkeypatch: 
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
         send(tmp_path, url + PATH)
     assert len(requests) == 1
+
+
+def test_a_port_without_tls_is_a_sentence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet() -> None:
+            with listening.accept()[0] as connection:
+                connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+                connection.recv(1 << 16)
+
+        threading.Thread(target=greet, daemon=True).start()
+        with pytest.raises(NotNotifiedError, match=r"no TLS connection came about \([A-Z_]+\)\.$"):
+            send(tmp_path, f"https://127.0.0.1:{listening.getsockname()[1]}/")
 
 
 def test_the_environments_proxy_leads_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +163,17 @@ def test_a_command_that_fails_is_a_sentence(
     assert str(told.value) == said
     if (tmp_path / "child").exists():
         assert_ended(int((tmp_path / "child").read_text()))
+
+
+@pytest.mark.parametrize(
+    "said", ["curl: cannot resolve https://chat/hooks/T00/geheim1234", "geheim1234: no such hook", "key=geheim1234"]
+)
+def test_of_a_shell_s_words_none_is_repeated(said: str, tmp_path: Path) -> None:
+    given = f"sh -c 'echo \"{said}\" >&2; : --key=geheim1234 https://chat/hooks/T00/geheim1234; exit 3'"
+    with pytest.raises(NotNotifiedError) as told:
+        send(tmp_path, given)
+    assert str(told.value).startswith("sh ended with exit code 3: ")
+    assert "geheim" not in str(told.value)
 
 
 def test_a_command_that_is_gone_by_then_is_a_sentence(tmp_path: Path) -> None:

@@ -133,13 +133,23 @@ def test_words_for_ansible_playbook(tmp_path: Path) -> None:
     assert command_words(parse()) == []
 
 
+def test_variables_are_given_as_to_ansible_playbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my vars.yml").write_text("x: 1")
+    monkeypatch.chdir(tmp_path)
+    several = '{"benchmark_engine_options": {"max_tokens": 3}}'
+    # The playbook is run from the checkout, whatever the directory is here.
+    words = command_words(parse("-e", several, "-e", "@my vars.yml"))
+    assert words == ["-e", several, "-e", f"@{tmp_path}/my vars.yml"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--inventory", "/nowhere"], "there is no /nowhere"),
         (["-e", "benchmark_profile"], "give NAME=VALUE"),
         (["-e=--check=1"], "give NAME=VALUE"),
-        (["-e", "@secrets.yml"], "give NAME=VALUE"),
+        (["-e", "@/nowhere/secrets.yml"], "there is no such file"),
+        (["-e", "{benchmark_model: x"], "has to be a JSON object"),
     ],
 )
 def test_bad_words_are_refused(words: list[str], said: str) -> None:

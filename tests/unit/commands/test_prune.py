@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -146,6 +147,9 @@ def test_what_is_not_certainly_a_run_is_left_alone(results: Path, capsys: pytest
     shutil.copytree(results / second, results / "20200101T000000Z-renamed", symlinks=True)
     (results / "20200102T000000Z-empty").mkdir()
     (results / "20200103T000000Z-file").write_text("")
+    # As one that may not be entered, which root may.
+    (results / "20200104T000000Z-closed").mkdir()
+    (results / "20200104T000000Z-closed" / "run.json").symlink_to("x" * 300)
     (results / "submission-datacenter-open" / "offline").mkdir(parents=True)
     before = {path for path in results.iterdir() if path.name != second}
     assert prune(results, "--keep", "0", "--older-than", "94d", "--yes") == 0
@@ -156,6 +160,7 @@ def test_what_is_not_certainly_a_run_is_left_alone(results: Path, capsys: pytest
     assert f"left alone  20200101T000000Z-renamed: it holds the run {second}" in shown
     assert "left alone  20200102T000000Z-empty: " in shown
     assert "left alone  20200103T000000Z-file: it is no directory" in shown
+    assert f"left alone  20200104T000000Z-closed: {results}/20200104T000000Z-closed/run.json: File name too" in shown
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file another user's")
@@ -173,6 +178,29 @@ def test_a_removal_that_was_cut_short_is_ended(results: Path, capsys: pytest.Cap
     assert prune(results, "--keep", "50", "--yes") == 0
     assert "left of a removal that was cut short" in capsys.readouterr().out
     assert not (results / f".pruned-{first}").exists()
+
+
+def test_two_at_once_remove_each_run_once_and_neither_fails(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rename, removed = Path.rename, shutil.rmtree
+
+    def another_was_first(path: Path, target: Path) -> Path:
+        if path.name == runs(results)[0]:
+            removed(path)
+        return rename(path, target)
+
+    def another_is_at_it(path: Path) -> None:
+        (path / "run.json").unlink(missing_ok=True)
+        monkeypatch.setattr(shutil, "rmtree", removed)
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "run.json")
+
+    monkeypatch.setattr(Path, "rename", another_was_first)
+    monkeypatch.setattr(shutil, "rmtree", another_is_at_it)
+    before = runs(results)
+    assert prune(results, "--older-than", "94d", "--yes") == 0, capsys.readouterr()
+    assert len(runs(results)) < len(before) - 1
+    assert not list(results.glob(".pruned-*"))
 
 
 @pytest.mark.parametrize(

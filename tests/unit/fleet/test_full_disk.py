@@ -98,3 +98,15 @@ def test_why_a_disk_cannot_be_written_is_said_in_words(said: str, fleet: Fleet) 
     reason = fleet.measure().failures["jw2"]
     assert reason.startswith(f"{said}: ")
     assert "benchmark_work_dir" in reason
+
+
+def test_a_full_disk_of_the_controller_is_not_taken_for_the_node_s(fleet: Fleet, disk: Disk) -> None:
+    # There is room for the order, what the node said when it was ready, and the start, but for no samples.
+    disk.mount(fleet.run_dir, "size=24k")
+    fleet.add("jw2", MEASURES.replace("echo measured >", "head -c 100000 /dev/urandom >"))
+    outcome = fleet.measure()
+    place = fleet.run_dir / "nodes" / "jw2"
+    assert outcome.failures["jw2"].startswith(f"{place} on the controller cannot be written: No space left on device. ")
+    assert "set benchmark_results_dir to a larger disk" in outcome.failures["jw2"]
+    assert "Its files stay on jw2 in " in outcome.failures["jw2"]
+    assert (fleet.there("jw2") / "samples.jsonl").stat().st_size == 100_000

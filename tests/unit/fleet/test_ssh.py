@@ -11,7 +11,18 @@ from benchmark.fleet.ssh import Ssh, dropped, unreachable
 @pytest.mark.parametrize(
     ("ssh", "said"),
     [
-        ("@@@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @@@\nHost key verification failed.", "has changed"),
+        ("@@@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @@@\nHost key verification failed.", "keygen -R jw2)"),
+        (
+            "@@@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @@@\nOffending ED25519 key in /my keys/known:7\n"
+            "Host key for [10.0.0.2]:2222 has changed and you have requested strict checking.\n",
+            "remove the old key (ssh-keygen -f '/my keys/known' -R '[10.0.0.2]:2222')",
+        ),
+        (
+            "@@@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @@@\n"
+            f"Offending ECDSA key in {Path.home()}/.ssh/known_hosts:7\n  remove with:\n  ssh-keygen -f x -R y\n"
+            "Host key for jw2 has changed and you have requested strict checking.\n",
+            "remove the old key (ssh-keygen -R jw2)",
+        ),
         ("No ED25519 host key is known for jw2.\nHost key verification failed.", "is not known: connect once"),
         ("bench@jw2: Permission denied (publickey).", "to bench@jw2 was refused: it knows no such user, or none of"),
         ("bench@jw2: Permission denied (publickey,password).", "check ansible_user, then ssh-copy-id bench@jw2."),

@@ -97,6 +97,11 @@ def test_of_json_only_secrets_are_left_out(data: dict[str, str], flag: bool) -> 
         ("ansible_become_password=quiet", None, ("ansible_become_password",)),
         ("ansible_ssh_pass=quiet x=1", {"x": "1"}, ("ansible_ssh_pass",)),
         ("vault_hf_token=quiet", None, ("vault_hf_token",)),
+        ("ansible_private_key=quiet x=1", {"x": "1"}, ("ansible_private_key",)),
+        ("db_passwd=quiet x=1 db_pwd=quiet", {"x": "1"}, ("db_passwd", "db_pwd")),
+        ("x=1 AWS_SECRET_ACCESS_KEY=quiet", {"x": "1"}, ("AWS_SECRET_ACCESS_KEY",)),
+        ("mirror=https://me:quiet@mirror/simple x=1", {"x": "1"}, ("mirror",)),
+        ("mirror=https://mirror/simple:quick@1", {"mirror": "https://mirror/simple:quick@1"}, ()),
         ("elsewhere=say_quiet_please", None, ("elsewhere",)),
         ("benchmark_engine_options='{\"max_tokens\": 3}'", {"benchmark_engine_options": '{"max_tokens": 3}'}, ()),
     ],
@@ -110,6 +115,15 @@ def test_of_names_and_values_only_secrets_are_left_out(
         assert line.hidden == hidden
         assert [parse_kv(each) for each in extras_of(shlex.split(line.text))] == ([left] if left else [])
         assert shlex.split(line.text)[-1] == "p.yml"
+
+
+def test_a_proxy_s_password_is_left_out_with_its_variable() -> None:
+    given = json.dumps({"node_environment": {"HTTPS_PROXY": "http://me:quiet@proxy:3128"}, "benchmark_model": "m"})
+    line = again(["ansible-playbook", "p.yml", "-e", given])
+    assert "quiet" not in line.text
+    assert line.hidden == ("node_environment",)
+    without = json.dumps({"node_environment": {"HTTPS_PROXY": "http://proxy:3128"}})
+    assert again(["ansible-playbook", "p.yml", "-e", without]).hidden == ()
 
 
 def test_a_module_of_python_is_the_same_program() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,14 @@ def test_latest_without_its_link_is_the_newest(results: Path) -> None:
     assert find_run(results, "latest") == results / NEW
     (results / "latest").symlink_to("removed")
     assert find_run(results, "latest") == results / NEW
+
+
+def test_a_name_of_somebody_s_own_is_never_the_newest(results: Path) -> None:
+    (results / "latest").unlink(missing_ok=True)
+    newest = find_run(results, "latest")
+    shutil.copytree(newest, results / "of-the-paper")
+    assert find_run(results, "latest") == newest
+    assert find_run(results, "of-the-paper") == results / "of-the-paper"
 
 
 def test_a_beginning_of_two_ids_is_refused(results: Path) -> None:

@@ -12,10 +12,10 @@ import pytest
 from benchmark.cluster.aggregate import aggregate
 from benchmark.cluster.history import history_of_run
 from benchmark.cluster.stored import index, read
-from benchmark.cluster.stored.index import INDEX, stored_runs
+from benchmark.cluster.stored.index import INDEX, runs_up_to, stored_runs
 from benchmark.cluster.stored.read import StoredRun
 from benchmark.files import write_record
-from benchmark.rundir import RESULT_FILE
+from benchmark.rundir import RESULT_FILE, RUN_FILE, read_run
 from tests.unit.building import closed_loop
 from tests.unit.cluster.comparison.virtual import add_run
 
@@ -95,6 +95,34 @@ def test_a_run_that_is_gone_is_gone_from_the_index(tmp_path: Path) -> None:
     (tmp_path / first).rename(tmp_path / ".removed")
     assert [run.run_id for run in stored_runs(tmp_path)] == [second]
     assert first not in (tmp_path / INDEX).read_text()
+
+
+def test_a_copy_is_no_further_run(tmp_path: Path) -> None:
+    first, second, third = (store(tmp_path, number) for number in range(3))
+    for name in ("-n", "before the driver", f"{second}.bak"):
+        shutil.copytree(tmp_path / second, tmp_path / name)
+    (tmp_path / first).rename(tmp_path / "the first")
+    for _ in ("made", "kept"):
+        skipped: list[str] = []
+        assert {run.run_id for run in stored_runs(tmp_path, skipped)} == {"the first", second, third}
+        assert sorted(skipped) == [
+            f"{name}: a copy of the run {second}, which counts once."
+            for name in ("-n", f"{second}.bak", "before the driver")
+        ]
+
+
+def test_what_is_older_than_a_run_is_known_by_its_time(tmp_path: Path) -> None:
+    first, second, third = (store(tmp_path, number) for number in range(3))
+    for number, name in enumerate((first, second, third)):
+        run = read_run(tmp_path / name)
+        write_record(
+            tmp_path / name / RUN_FILE, run.model_copy(update={"created_at": f"2026-01-0{number + 1}T10:00:00Z"})
+        )
+    (tmp_path / first).rename(tmp_path / "the first")
+    assert [run.run_id for run in runs_up_to(tmp_path / second)] == ["the first", second]
+    assert [point.run_id for point in history_of_run(tmp_path / second, 9)["jw2"].points] == ["the first", second]
+    shutil.copytree(tmp_path / second, tmp_path / "copy")
+    assert runs_up_to(tmp_path / "copy") == []
 
 
 def test_a_directory_that_cannot_be_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
