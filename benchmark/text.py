@@ -60,12 +60,14 @@ _KINDS = {
 def clean(text: object) -> str:
     """Return `text` on one line with nothing in it that could steer a terminal; odd characters become '?'."""
     words = " ".join(unicodedata.normalize("NFC", str(text)).split())
+    if words.isascii() and words.isprintable():  # nearly all are: not a letter at a time
+        return words
     return "".join(c if c.isprintable() and not unicodedata.category(c).startswith("M") else "?" for c in words)
 
 
 def columns(text: str) -> int:
     """Return how many columns a terminal needs for clean text: East Asian wide characters take two."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    return len(text) if text.isascii() else sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def wrap(text: object, first: str = "", rest: str = "", width: int = WIDTH) -> str:
@@ -429,6 +431,8 @@ def _at(metrics: Metrics | None, path: str) -> float | None:
 
 
 def _pieces(word: str, room: int) -> list[str]:
+    if columns(word) <= room:
+        return [word]
     pieces = [""]
     for character in word:
         if columns(pieces[-1] + character) > room:

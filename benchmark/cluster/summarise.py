@@ -22,7 +22,7 @@ from benchmark.cluster.results.load import MAX_REASON
 from benchmark.cluster.run_verdict import VERDICT_FILE, run_verdict
 from benchmark.errors import BenchmarkError, InputError, SetupError
 from benchmark.files import write_atomic, write_record
-from benchmark.importing import importing
+from benchmark.importing import importing, uncollected, undocumented
 from benchmark.records import DRIVER, Failure, RunRecord
 from benchmark.rundir import FAILURE, NODES, REPORT_FILE, RESULT_FILE, SUMMARY_FILE, read_run
 from benchmark.text import render_node
@@ -50,10 +50,12 @@ def summarise(run_dir: Path, failures: Mapping[str, Any] | None = None, promethe
     Prometheus is written. What goes wrong with that or with the page over all runs is said on stderr: the run is not
     worse for it. Raises BenchmarkError where the summary cannot be made.
     """
-    try:
-        return _summarise(run_dir, {} if failures is None else failures, prometheus_dir)
-    finally:
-        _renew_index(run_dir.parent)
+    # What is read and drawn makes few cycles: to look for some takes a fifth of the time.
+    with uncollected():
+        try:
+            return _summarise(run_dir, {} if failures is None else failures, prometheus_dir)
+        finally:
+            _renew_index(run_dir.parent)
 
 
 def _summarise(run_dir: Path, failures: Mapping[str, Any], prometheus_dir: Path | None) -> Summary:
@@ -115,7 +117,7 @@ def _write_texts(run_dir: Path, gathered: Gathered) -> None:
 def _report(run_dir: Path, gathered: Gathered, outcome: Outcome) -> str:
     try:
         # Here and not above: of all that is imported it alone takes most of a second, and only here is drawn.
-        with importing():
+        with importing(), undocumented():
             from benchmark.cluster.report.page import render_report
     except ModuleNotFoundError as missing:
         raise SetupError(

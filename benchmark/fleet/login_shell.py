@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 
 # Within single quotes csh still replaces `!` and ends a line, and fish reads `\\` and `\'`. A quote would end them.
@@ -13,7 +14,7 @@ def plain(line: str) -> str:
     if line.isascii() and line.isprintable() and _UNSAFE.isdisjoint(line):
         return line
     # printf's octal numbers: a backslash before a digit means nothing to any of them.
-    octal = "".join(_octal(character) for character in line)
+    octal = "".join(map(_octal, line))
     return f'eval "$(printf "{octal}")"'
 
 
@@ -22,6 +23,7 @@ def far_command(line: str) -> str:
     return f"/bin/sh -c {shlex.quote(plain(line))}"
 
 
+@functools.cache
 def _octal(character: str) -> str:
     # Those that mean something to printf, within double quotes, or to one of the shells.
     if character.isascii() and character.isprintable() and character not in "!\\'\"$`%":

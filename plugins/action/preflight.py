@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class ActionModule(NodeAction):
         probed = self.task_vars.get("preflight_probe") or {}
         if reason := probed.get("failures", {}).get(self.node):
             raise NodeFailure(reason)
-        needs, command = self._needs()
+        needs, command = self._needs
         code, out, err = self.shell(command)
         if code != 0:
             raise NodeFailure(f"The node could not be examined: {' '.join((err or out).split())[-300:]}")
@@ -46,16 +47,16 @@ class ActionModule(NodeAction):
 
     def questions(self) -> list[str]:
         """Return the command that examines the node."""
-        return [self._needs()[1]]
+        return [self._needs[1]]
 
     def settled(self, answers: Mapping[str, str]) -> dict[str, Any] | None:
         """Return what was found."""
-        needs, command = self._needs()
+        needs, command = self._needs
         return self._judge(needs, answers[command]) if command in answers else None
 
     def machine(self, answers: Mapping[str, str]) -> Machine | None:
         """Return what tells the node's machine from others; None where it did not answer."""
-        command = self._needs()[1]
+        command = self._needs[1]
         if command not in answers:
             return None
         return Machine.of(
@@ -78,8 +79,9 @@ class ActionModule(NodeAction):
             Display().warning(f"{self.node}: {sentence}")
         return {"changed": False, "gpus": gpus(probe), "python": probe.values["python"]}
 
+    @cached_property
     def _needs(self) -> tuple[Needs, str]:
-        """Return what the node needs, and the command that tells what it has."""
+        """What the node needs, and the command that tells what it has: looked for once, as variables are templates."""
         model, source = str(self.setting("benchmark_model")), str(self.setting("hf_cache_source"))
         loaded = self.profile.needs_model
         own = loaded and is_directory_path(model)

@@ -27,6 +27,7 @@ from bounds import TooMuch, bounded
 from checkout import CHECKOUT as CHECKOUT  # for the actions
 from connections import connect, way_of
 from interruption import Interrupted, end_own_children, interrupted_by, interruptible, run_interruptible
+from remembered import remembering
 from reports import hand_on, show
 
 from benchmark.cluster.given_names import KNOWN, meant, unread
@@ -48,8 +49,8 @@ from benchmark.unwritable import errno_in, on_controller, remedy
 # Of an inventory whose nodes are nobody's yet.
 EXAMPLE = "example_nodes"
 CONFIG = CHECKOUT / "ansible.cfg"
-# One process may look at many nodes.
-_profile = cache(load_profile)
+# One process may look at many nodes, at each with several actions.
+_profile, _order = cache(load_profile), cache(lambda path: read_record(path, RunOrder))
 # What modules are asked for besides their own time limits: to be sent, to start, to answer.
 MODULE_S = 120
 
@@ -81,7 +82,7 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run `act` and return its result; every failure carries `stage` (the role) and `msg` (the reason)."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        self.task_vars: Mapping[str, Any] = task_vars or {}
+        self.task_vars: Mapping[str, Any] = remembering(task_vars or {})
         # Whatever the user's umask lets others do: a run's files are not theirs to change.
         os.umask(os.umask(0o077) | 0o022)
         try:
@@ -224,7 +225,7 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         run = self.task_vars.get("benchmark_run", {})
         run_dir = run.get("settings_from") or run.get("dir")
         order = Path(run_dir) / NODES / self.node / ORDER if run_dir else None
-        return read_record(order, RunOrder).resolved if order and order.exists() else None
+        return _order(order).resolved if order and order.exists() else None
 
     def questions(self) -> list[str]:
         """Return commands, which change nothing, whose answers may tell that there is nothing to do; see `settled`."""

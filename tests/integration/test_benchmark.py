@@ -126,48 +126,46 @@ BAD_SETTINGS = {
     ("benchmark_profile", "quack"): "is not a profile: did you mean quick?",
     ("benchmark_target_qps", "fast"): "benchmark_target_qps is 'fast'",
     ("benchmark_target_qps", "0"): "benchmark_target_qps is '0': a number greater than 0, or auto, is needed",
-    ("benchmark_dtype", "float8"): "benchmark_dtype is 'float8'",
     ("benchmark_device", "tpu"): "benchmark_device is 'tpu'",
     ("benchmark_timeout_s", "-5"): "benchmark_timeout_s is '-5'",
     ("benchmark_modell", "x/y"): "did you mean benchmark_model?",
     ("benchmark_model", "llama"): "neither a hub id",
     ("hf_cache_source", "usb"): "hf_cache_source is 'usb'",
 }
+# As -e gives them, to all nodes.
+ON_THE_LINE = {
+    ("benchmark_dtype", "float8"): "benchmark_dtype is 'float8'",
+    ("benchmark_repeats", "none"): "benchmark_repeats is 'none'",
+    ("python_env_pyhton", "x"): "did you mean python_env_python?",
+    ("benchmark_prometheus_dir", "/no/such/place"): (
+        "benchmark_prometheus_dir: there is no directory /no/such/place on the controller."
+    ),
+    ("python_env_torch_index_url", "https://me:quiet@index/whl"): (
+        "a password in a URL would be kept and shown: pip takes it from ~/.netrc on the node"
+    ),
+    # Text, however much it looks like JSON: ansible-core would warn, and go on without any of it.
+    ("node_environment", """'{"HTTPS_PROXY": "http://proxy"}'"""): (
+        "node_environment has to be a dictionary of names and values; after -e only JSON gives one"
+    ),
+}
 
 
-def test_every_bad_setting_is_refused_before_any_node_is_touched(playbooks: Playbooks) -> None:
+def test_bad_settings_of_every_kind_are_refused_at_once(playbooks: Playbooks) -> None:
+    """Of nodes, of the command line, of the connection, of the controller: one kind of fault does not hide another."""
     # Addresses where nothing listens: who asks them would fail otherwise.
     hosts = {
         f"jw{number}": {**playbooks.cluster.host("jw2", loopback(99)), name: value}
         for number, (name, value) in enumerate(BAD_SETTINGS)
     }
-    refuse(playbooks, playbooks.inventory(hosts), *BAD_SETTINGS.values())
-
-
-def test_bad_settings_of_every_kind_are_refused_at_once(playbooks: Playbooks) -> None:
-    """On the command line, of the connection, of the controller: one kind of fault does not hide another."""
-    hosts = {
-        "jw2": playbooks.cluster.host("jw2", loopback(98)),
-        "jw3": {**playbooks.cluster.host("jw3", loopback(99)), "ansible_user": "{{ nobody }}"},
-    }
-    given = (
-        *("benchmark_target_qps=fast", "benchmark_modell=x/y", "benchmark_dtype=int4"),
-        *("benchmark_prometheus_dir=/no/such/place", "python_env_torch_index_url=https://me:quiet@index/whl"),
-        # Text, however much it looks like JSON: ansible-core would warn, and go on without any of it.
-        """node_environment='{"HTTPS_PROXY": "http://proxy"}'""",
-    )
+    hosts["nobody"] = {**playbooks.cluster.host("jw3", loopback(98)), "ansible_user": "{{ nobody }}"}
     said = (
-        BAD_SETTINGS["benchmark_target_qps", "fast"],
-        BAD_SETTINGS["benchmark_modell", "x/y"],
-        "benchmark_dtype is 'int4'",
-        "jw3: ansible_user has no value: 'nobody' is undefined.",
-        "benchmark_prometheus_dir: there is no directory /no/such/place on the controller.",
-        "a password in a URL would be kept and shown: pip takes it from ~/.netrc on the node",
-        "node_environment has to be a dictionary of names and values; after -e only JSON gives one",
+        *BAD_SETTINGS.values(),
+        *ON_THE_LINE.values(),
+        "nobody: ansible_user has no value: 'nobody' is undefined.",
     )
-    words = [word for setting in given for word in ("-e", setting)]
+    words = [word for name, value in ON_THE_LINE for word in ("-e", f"{name}={value}")]
     done = refuse(playbooks, playbooks.inventory(hosts), *said, words=words)
-    assert (done.recap("jw2")["failed"], done.recap("jw3")["failed"]) == (1, 1), "neither was measured"
+    assert {done.recap(name)["failed"] for name in hosts} == {1}, "none was measured"
     assert "quiet" not in done.output
 
 

@@ -54,6 +54,29 @@ def test_numpy_starts_no_threads_for_us(given: dict[str, str], reported: str) ->
     assert done.stdout.strip() == reported
 
 
+# What a line can be set to by `set`, and what `help` says of it, of classes that are loaded within.
+DRAWN = """
+from contextlib import nullcontext
+from benchmark.importing import undocumented
+with {within}:
+    from matplotlib.lines import Line2D
+line = Line2D([0, 1], [0, 1])
+line.set(linewidth=3, c="red")
+class Own(Line2D):
+    pass
+print(line.get_linewidth(), line.get_color(), "drawstyle" in Line2D.set.__doc__, "drawstyle" in Own.set.__doc__)
+"""
+
+
+@pytest.mark.parametrize(("within", "written"), [("undocumented()", False), ("nullcontext()", True)])
+def test_matplotlib_is_loaded_without_its_manual(within: str, written: bool) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DRAWN.format(within=within)], capture_output=True, text=True, check=True
+    )
+    # Whoever derives a class afterwards has it written.
+    assert done.stdout.split() == ["3.0", "red", str(written), "True"]
+
+
 @pytest.mark.parametrize(
     ("module", "said"),
     [
