@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.integration.conftest import DATA, Done, Playbooks
+from tests.integration.conftest import DATA, REAL, Done, Playbooks
 from tests.integration.faults.left_over import assert_nothing_runs
 from tests.integration.ssh_nodes import CHECKOUT, loopback
 
@@ -132,6 +132,44 @@ def test_one_loadgen_asks_all_nodes(system: Playbooks) -> None:
     assert "the sum over" not in summary
     assert "the sum over" not in (done.run_dir / "report.html").read_text()
     assert "(all 2 nodes as one system)" in summary
+
+
+@pytest.mark.timeout(580)
+def test_an_engine_without_a_server_is_served(playbooks: Playbooks, full_venv: Path, tiny_model: Path) -> None:
+    """Real continuous batching behind our own server: one copy on a node, two on the other."""
+    playbooks.venv = full_venv
+    path = profile(playbooks.directory, engine="continuous", samples=24, scenario_options={"concurrency": 4})
+    playbooks.variables = {
+        **REAL,
+        "benchmark_profile": path,
+        "benchmark_model": str(tiny_model),
+        "benchmark_system": "cluster",
+        "benchmark_serve_port": PORT,
+    }
+    hosts = {name: playbooks.cluster.host(name) for name in ("jw2", "jw3")}
+    hosts["jw3"]["benchmark_replicas"] = 2
+    done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts))
+    assert done.code == 0, done.output
+    assert_nothing_runs(playbooks.directory)
+    assert done.cluster["verdict"]["valid"], done.summary
+    measured = driver_of(done.run_dir)
+    assert measured["engine"]["replicas"] == 3
+    assert measured["engine"]["details"]["refused_fields"] == {"chat": [], "completions": []}
+    assert "(continuous)" in measured["engine"]["details"]["server"]
+    # Exact lengths, whose tokens were seen one by one as far as TTFT and TPOT hang on it.
+    assert measured["metrics"]["queries"]["completed"] == 24
+    assert measured["metrics"]["output_tokens"] == 24 * 8
+    assert measured["metrics"]["answers"]["coarse"] == 0
+    assert measured["metrics"]["tpot_ms"] is not None
+    rows = [done.row(name) for name in ("jw2", "jw3")]
+    assert [row["gpus"] for row in rows] == [1, 2]
+    assert all(row["served"]["share"] > 0 and row["served"]["errors"] == {} for row in rows)
+    for name, replicas in (("jw2", 1), ("jw3", 2)):
+        (found,) = (done.run_dir / "nodes" / name).glob("mlperf_datacenter_*.json")
+        engine = json.loads(found.read_text())["engine"]
+        assert (engine["name"], engine["replicas"], engine["details"]["asks_for_key"]) == ("continuous", replicas, True)
+    assert "and no sum" in words(done.summary)
+    assert "their sum" not in words(done.summary)
 
 
 def test_a_server_that_dies_is_named(system: Playbooks) -> None:
