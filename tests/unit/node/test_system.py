@@ -9,10 +9,13 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
 from benchmark.errors import RunError, SetupError
+from benchmark.node.interfaces import EngineBroken
 from benchmark.node.request import RunRequest
 from benchmark.node.system import hold, run, unreached
 from benchmark.records import NodeResult, ServerPlace
@@ -103,6 +106,54 @@ def test_it_serves_until_it_is_told_to_end(tmp_path: Path, monkeypatch: pytest.M
     kept = [path for path in tmp_path.iterdir() if path.is_file()]
     assert [path.name for path in kept if KEY in path.read_text(errors="replace")] == []
     with socket.create_server((HOST, asked.serves.port if asked.serves else 0)):
+        pass  # nothing listens there any more
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_an_engine_without_a_server_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, breaks: bool) -> None:
+    """And the node is out once that engine can answer nothing any more."""
+    for name in ("BENCHMARK_SERVE_ADDRESS", "BENCHMARK_SERVE_PORT", "BENCHMARK_SERVE_API_KEY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    options = {"benchmark_engine_options": {"break_at": 0}} if breaks else {}
+    own = {"benchmark_engine": "simulated", "benchmark_endpoint_start": "", "benchmark_endpoint_model": ""}
+    asked = request(tmp_path, **own, **options)
+    assert asked.serves is not None
+    url, said = asked.serves.url, list[str]()
+
+    def ask() -> None:
+        wait(tmp_path / READY)
+        body = {"model": asked.settings.benchmark_model, "stream": True, "return_token_ids": True, "seed": 3}
+        body |= {"max_tokens": 8, "min_tokens": 8, "messages": [{"role": "user", "content": "Why?"}]}
+        whole = Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), {"Authorization": f"Bearer {KEY}"})
+        try:
+            said.append(urlopen(whole, timeout=60).read().decode())
+        except HTTPError as error:
+            said.append(error.read().decode())
+        if not breaks:
+            leader.join()
+
+    leader = leading(tmp_path, measured=0 if breaks else 1)
+    if breaks:
+        monkeypatch.setattr("benchmark.node.together.CHECK_S", 0.01)
+        monkeypatch.setattr(f"{__name__}.WINDOWS", "never")  # the driver goes on
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    if breaks:
+        with pytest.raises(EngineBroken, match="The simulated engine was told to break"):
+            run(asked)
+    else:
+        result = run(asked)
+        assert (result.status, len(result.served)) == ("complete", 1)
+        assert result.engine is not None
+        assert result.engine.simulated
+        assert (result.engine.details["asks_for_key"], json.loads((tmp_path / SERVES).read_text())["url"]) == (
+            True,
+            url,
+        )
+    asking.join(60)
+    assert ("told to break" in said[0]) == breaks
+    assert ('"token_ids":[3]' in said[0]) != breaks
+    with socket.create_server((HOST, asked.serves.port)):
         pass  # nothing listens there any more
 
 
