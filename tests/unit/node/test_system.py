@@ -114,14 +114,18 @@ def test_an_engine_without_a_server_is_served(tmp_path: Path, monkeypatch: pytes
     """And the node is out once that engine can answer nothing any more."""
     for name in ("BENCHMARK_SERVE_ADDRESS", "BENCHMARK_SERVE_PORT", "BENCHMARK_SERVE_API_KEY", "no_proxy"):
         monkeypatch.setenv(name, "")
-    options = {"benchmark_engine_options": {"break_at": 0}} if breaks else {}
-    own = {"benchmark_engine": "simulated", "benchmark_endpoint_start": "", "benchmark_endpoint_model": ""}
-    asked = request(tmp_path, **own, **options)
+    monkeypatch.setattr("benchmark.node.together.CHECK_S", 0.01)
+    own: dict[str, Any] = {"benchmark_endpoint_start": "", "benchmark_endpoint_model": ""}
+    own |= {"benchmark_engine": "simulated", "benchmark_engine_options": {"break_at": 0} if breaks else {}}
+    asked, said = request(tmp_path, **own), list[str]()
     assert asked.serves is not None
-    url, said = asked.serves.url, list[str]()
+    port, url = asked.serves.port, asked.serves.url
 
-    def ask() -> None:
+    def lead() -> None:
+        wait(tmp_path / LISTENS)
+        put(tmp_path, LOAD, 1)
         wait(tmp_path / READY)
+        put(tmp_path, GO, time.time_ns())
         body = {"model": asked.settings.benchmark_model, "stream": True, "return_token_ids": True, "seed": 3}
         body |= {"max_tokens": 8, "min_tokens": 8, "messages": [{"role": "user", "content": "Why?"}]}
         whole = Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), {"Authorization": f"Bearer {KEY}"})
@@ -130,30 +134,24 @@ def test_an_engine_without_a_server_is_served(tmp_path: Path, monkeypatch: pytes
         except HTTPError as error:
             said.append(error.read().decode())
         if not breaks:
-            leader.join()
+            put(tmp_path, WINDOWS, "[]")
 
-    leader = leading(tmp_path, measured=0 if breaks else 1)
-    if breaks:
-        monkeypatch.setattr("benchmark.node.together.CHECK_S", 0.01)
-        monkeypatch.setattr(f"{__name__}.WINDOWS", "never")  # the driver goes on
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
+    leader = threading.Thread(target=lead, daemon=True)
+    leader.start()
     if breaks:
         with pytest.raises(EngineBroken, match="The simulated engine was told to break"):
             run(asked)
     else:
         result = run(asked)
-        assert (result.status, len(result.served)) == ("complete", 1)
+        assert result.status == "complete"
         assert result.engine is not None
         assert result.engine.simulated
-        assert (result.engine.details["asks_for_key"], json.loads((tmp_path / SERVES).read_text())["url"]) == (
-            True,
-            url,
-        )
-    asking.join(60)
+        assert result.engine.details["asks_for_key"] is True
+        assert json.loads((tmp_path / SERVES).read_text())["url"] == url
+    leader.join(60)
     assert ("told to break" in said[0]) == breaks
     assert ('"token_ids":[3]' in said[0]) != breaks
-    with socket.create_server((HOST, asked.serves.port)):
+    with socket.create_server((HOST, port)):
         pass  # nothing listens there any more
 
 
