@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.request import ProxyHandler, build_opener
 
 from pydantic import TypeAdapter
@@ -27,13 +27,15 @@ from benchmark.node.lock import Lock
 from benchmark.node.registry import load_dataset
 from benchmark.node.request import RunRequest
 from benchmark.node.run import NodeRun
-from benchmark.node.serving.server import EngineServer
 from benchmark.node.together import sleep_until, wait_for_start, wait_for_word
 from benchmark.node.watch.telemetry import start_watch
 from benchmark.provisioned import ENGINES
 from benchmark.records import DatasetInfo, EngineInfo, NodeResult, ServedWindow, Server, ServerPlace, Window
 from benchmark.records.system import ASKS_FOR_KEY, TRIES_AT_ONCE, TRY_S
 from benchmark.rundir import LISTENS, LOAD, SERVES, SERVING, TRIED, TRY, WINDOWS
+
+if TYPE_CHECKING:
+    from benchmark.node.serving.server import EngineServer
 
 # By which a command that starts a server (benchmark_endpoint_start) learns where, and which key it has to ask for.
 ADDRESS_VARIABLE, PORT_VARIABLE, KEY_VARIABLE = (
@@ -117,6 +119,8 @@ class ServingRun(NodeRun):
 
     def _serve(self, engine: Engine, loaded: EngineInfo, stack: ExitStack) -> EngineServer:
         """Return a server of ours for an engine that has none."""
+        from benchmark.node.serving.server import EngineServer  # here alone: it takes aiohttp a while to import
+
         model, key = self.request.settings.benchmark_model, self.request.secrets.api_key
         server = EngineServer(engine, loaded.name, model, self.profile.generation, key)
         server.start(hold(self.place))
