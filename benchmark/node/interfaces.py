@@ -95,7 +95,7 @@ class Answer:
     usage_tokens: int | None = None
     """Output tokens by the server's usage, where these are not `output_tokens`."""
     cached_tokens: int | None = None
-    """Prompt tokens from the server's prefix cache, by its usage; None: not reported."""
+    """Prompt tokens from a prefix cache, of a server's by its usage; None: not reported."""
     whole_ns: int | None = None
     """When it was certain that this is all, if that was after the last token; None: with it."""
     model: str = ""
@@ -103,8 +103,8 @@ class Answer:
 
     @classmethod
     def of(cls, input_tokens: int, token_ids: tuple[int, ...]) -> Answer:
-        """Return the answer whose token ids are known."""
-        return cls(input_tokens, len(token_ids), token_ids)
+        """Return the answer of an engine that knows the token ids, and computes each prompt as if it were its first."""
+        return cls(input_tokens, len(token_ids), token_ids, cached_tokens=0)
 
 
 class Listener(Protocol):

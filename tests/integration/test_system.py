@@ -97,7 +97,7 @@ def test_one_loadgen_asks_all_nodes(system: Playbooks) -> None:
     assert_no_key(system, done)
     # One schedule, one log, one verdict.
     logs = [str(path.relative_to(done.run_dir)) for path in done.run_dir.rglob("*mlperf_log_detail.txt")]
-    assert sorted(logs) == ["driver/mlperf_log_detail.txt", "driver/repeat2_mlperf_log_detail.txt"]
+    assert sorted(logs) == [f"driver/{of}mlperf_log_detail.txt" for of in ("burst_", "", "repeat2_")]
     cluster, measured = done.cluster, driver_of(done.run_dir)
     assert measured["engine"]["replicas"] == 2
     assert measured["engine"]["details"]["urls"] == [f"http://{loopback(n)}:{PORT}" for n in (2, 3)]
@@ -171,7 +171,6 @@ def test_an_engine_without_a_server_is_served(playbooks: Playbooks, full_venv: P
     samples = [json.loads(line) for line in (done.run_dir / "driver" / "samples.jsonl").read_text().splitlines()]
     assert {(one["pieces"], one["first_piece_tokens"]) for one in samples} <= {(1, 8), (2, 1)}
     rows = [done.row(name) for name in ("jw2", "jw3")]
-    assert [row["gpus"] for row in rows] == [1, 2]
     assert all(row["served"]["share"] > 0 and row["served"]["errors"] == {} for row in rows)
     for name, replicas in (("jw2", 1), ("jw3", 2)):
         (found,) = (done.run_dir / "nodes" / name).glob("mlperf_datacenter_*.json")
@@ -179,6 +178,7 @@ def test_an_engine_without_a_server_is_served(playbooks: Playbooks, full_venv: P
         assert (engine["name"], engine["replicas"], engine["details"]["asks_for_key"]) == ("continuous", replicas, True)
     assert "and no sum" in words(done.summary)
     assert "their sum" not in words(done.summary)
+    assert "prefix cache: 0 of " in words(done.summary)
 
 
 def test_a_server_that_dies_is_named(system: Playbooks) -> None:
@@ -245,8 +245,7 @@ def test_a_port_that_is_not_reached_is_named(system: Playbooks) -> None:
 
 def test_a_server_with_another_key_is_named(system: Playbooks) -> None:
     """The others go on; and what of the driver limits them is named: its node lets it open few connections."""
-    offline = {"scenario": "Offline", "min_duration_ms": 100, "min_query_count": 300}
-    path = profile(system.directory, scenario="loadgen", scenario_options=offline, samples=None)
+    path = profile(system.directory, samples=120, scenario_options={"concurrency": 60})
     system.variables |= {"benchmark_profile": path, "benchmark_driver": "jw4", "benchmark_min_nodes": 2}
     jw4 = system.cluster.add("jw4", loopback(4), before="ulimit -n 100")
     hosts = {name: system.cluster.host(name) for name in ("jw2", "jw3", "jw4")}
@@ -265,7 +264,7 @@ def test_a_server_with_another_key_is_named(system: Playbooks) -> None:
     assert "Have it ask for the run's key, $BENCHMARK_SERVE_API_KEY, and for no other." in reason
     assert [done.row(name)["counted"] for name in ("jw2", "jw3", "jw4")] == [True, False, True]
     assert done.cluster["system"]["servers"] == 2
-    assert done.cluster["system"]["metrics"]["queries"]["completed"] >= 300
+    assert done.cluster["system"]["metrics"]["queries"]["completed"] == 120
     (limit,) = [note for note in done.cluster["system"]["notes"] if "connections" in note]
     assert "waited in the driver for one of its 36 connections: raise its limit of open files (ulimit -n)." in limit
 

@@ -65,7 +65,7 @@ async def list_models(client: Client, target: Target, settings: Settings) -> Lis
     except HttpError as error:
         if named_by_user and error.status not in (401, 403):
             return Listing(target, None)  # whether it has that model, the probes find out
-        hint = f" {_key_hint(settings)}" if error.status in (401, 403) else ""
+        hint = f"{'' if str(error).endswith('.') else '.'} {_key_hint(settings)}" if error.status in (401, 403) else ""
         raise SetupError(f"{target.url}{ROUTE}: {error}{hint}") from None
     except ReplyError as error:
         raise SetupError(str(error)) from None

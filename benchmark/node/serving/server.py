@@ -222,8 +222,10 @@ class _Stream:
         finish = "length" if len(token_ids) == self._asked.most else "stop"
         events = self._chunk(list(token_ids[self._sent :]), finish)
         if self._asked.usage:
-            usage = {"prompt_tokens": answer.input_tokens, "completion_tokens": len(token_ids)}
+            usage: dict[str, Any] = {"prompt_tokens": answer.input_tokens, "completion_tokens": len(token_ids)}
             usage["total_tokens"] = sum(usage.values())
+            if answer.cached_tokens is not None:
+                usage["prompt_tokens_details"] = {"cached_tokens": answer.cached_tokens}
             events += _event({**self._head, "choices": [], "usage": usage})
         return events + b"data: [DONE]\n\n"
 
