@@ -187,6 +187,16 @@ def test_a_failed_query_is_an_error_of_the_server(serve: Callable[..., Served]) 
     assert served.post() == (500, "The simulated engine was told to fail this query.")
     assert served.post()[0] == 200
 
+    def breaks_off(query: Query, listener: Any) -> None:
+        listener.first_token(query, 1, 5)
+        listener.failed(query, "It broke.")
+
+    served.engine.submit = breaks_off  # type: ignore[method-assign]
+    status, text = served.post()
+    *_, last = [line for line in text.splitlines() if line]
+    assert (status, json.loads(last.removeprefix("data: "))["error"]["message"]) == (200, "It broke.")
+    assert served.cancelled == []
+
 
 def test_once_the_engine_is_broken_nobody_is_answered(serve: Callable[..., Served]) -> None:
     served = serve(break_at=1)
