@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -266,7 +267,7 @@ def test_a_server_with_another_key_is_named(system: Playbooks) -> None:
     assert done.cluster["system"]["servers"] == 2
     assert done.cluster["system"]["metrics"]["queries"]["completed"] == 120
     (limit,) = [note for note in done.cluster["system"]["notes"] if "connections" in note]
-    assert "waited in the driver for one of its 36 connections: raise its limit of open files (ulimit -n)." in limit
+    assert re.search(r"^\d+ queries waited in the driver for one of its \d+ connections: raise its limit", limit)
 
 
 def test_ctrl_c_ends_the_driver_and_all_servers(system: Playbooks) -> None:
