@@ -32,6 +32,7 @@ class Columns:
     input_tokens: Ints
     output_tokens: Ints
     pieces: Ints
+    first_piece_tokens: Ints
     usage_tokens: Ints
     asked_tokens: Ints
     cached_tokens: Ints
@@ -52,6 +53,7 @@ class Columns:
             input_tokens=_column([s.input_tokens for s in each]),
             output_tokens=_column([s.output_tokens for s in each]),
             pieces=_optional([s.pieces for s in each]),
+            first_piece_tokens=_optional([s.first_piece_tokens for s in each]),
             usage_tokens=_optional([s.usage_tokens for s in each]),
             asked_tokens=_optional([s.asked_tokens for s in each]),
             cached_tokens=_optional([s.cached_tokens for s in each]),

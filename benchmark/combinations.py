@@ -390,12 +390,6 @@ def _system(settings: Settings, profile: Profile) -> Iterator[str]:
             yield "benchmark_driver is set, and benchmark_system is node: each node measures itself. Set it to cluster."
         return
     before = "benchmark_system is cluster, and "
-    if profile.engine not in (SERVED, *ENGINES):
-        yield (
-            f"{before}the engine {profile.engine} answers within its own process, where no driver can ask it: set "
-            f"benchmark_engine to {' or '.join(ENGINES)}, or to endpoint with a command that starts a server "
-            "(transformers serve, say)."
-        )
     if profile.engine == SERVED and (settings.benchmark_endpoint_urls or not settings.benchmark_endpoint_start):
         yield (
             f"{before}each node starts its own server: set benchmark_endpoint_start, with $BENCHMARK_SERVE_ADDRESS, "

@@ -158,8 +158,11 @@ def in_one_piece(samples: Columns) -> Flags:
 
 
 def coarse(samples: Columns) -> Flags:
-    """Return which completed samples arrived in several pieces of too many tokens on average."""
-    several: Flags = samples.completed & (samples.pieces > 1)
+    """Return which completed samples arrived in several pieces of too many tokens on average.
+
+    None whose first piece was one token: when the first and the last came is known then, and TPOT hangs on no other.
+    """
+    several: Flags = samples.completed & (samples.pieces > 1) & (samples.first_piece_tokens != 1)
     return several & (samples.output_tokens > TOKENS_PER_PIECE * samples.pieces)
 
 

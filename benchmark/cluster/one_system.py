@@ -104,7 +104,7 @@ def system_of(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str, str]
     driver = next(iter(resolved.values())).settings.benchmark_driver
     asked = resolved[driver] if driver else next(iter(resolved.values()))
     changes = {**_DRIVERS, "benchmark_endpoint_urls": [place.url for place in places]}
-    if not asked.settings.benchmark_endpoint_model and asked.profile.engine != SERVED:
+    if asked.profile.engine != SERVED:
         changes["benchmark_endpoint_model"] = asked.settings.benchmark_model
     if not driver:
         changes |= _on_controller(asked.settings)

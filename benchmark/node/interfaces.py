@@ -90,10 +90,12 @@ class Answer:
     """What a server sent, where it sends text; needed for accuracy where there are no ids."""
     pieces: int | None = None
     """In how many pieces the output arrived, apart in time; None: no stream was read."""
+    first_piece_tokens: int | None = None
+    """How many token ids the first of them had; None: it had no ids."""
     usage_tokens: int | None = None
     """Output tokens by the server's usage, where these are not `output_tokens`."""
     cached_tokens: int | None = None
-    """Prompt tokens from the server's prefix cache, by its usage; None: not reported."""
+    """Prompt tokens from a prefix cache, of a server's by its usage; None: not reported."""
     whole_ns: int | None = None
     """When it was certain that this is all, if that was after the last token; None: with it."""
     model: str = ""
@@ -101,8 +103,8 @@ class Answer:
 
     @classmethod
     def of(cls, input_tokens: int, token_ids: tuple[int, ...]) -> Answer:
-        """Return the answer whose token ids are known."""
-        return cls(input_tokens, len(token_ids), token_ids)
+        """Return the answer of an engine that knows the token ids, and computes each prompt as if it were its first."""
+        return cls(input_tokens, len(token_ids), token_ids, cached_tokens=0)
 
 
 class Listener(Protocol):
@@ -150,6 +152,9 @@ class Engine(ABC):
     counts_gpus: ClassVar[bool] = False
     """Whether `benchmark_replicas` tells the one that is there how many GPUs it uses."""
 
+    has_server: ClassVar[bool] = False
+    """Whether it is the client of servers, which others can ask too."""
+
     directory = Path()
     """Where its own logs may go: the run's directory, set before `load`."""
 
@@ -179,6 +184,12 @@ class Engine(ABC):
 
         What is raised fails the query; EngineBroken ends the run. An engine that breaks fails the queries in flight.
         """
+
+    def cancel(self, query: Query) -> None:  # noqa: B027 # an engine that cannot leave it out answers nobody
+        """Leave a query out whose answer nobody waits for any more; its listener need not hear of it."""
+
+    def check(self) -> None:  # noqa: B027 # most engines say so when they are asked
+        """Raise EngineBroken where nothing can be answered any more; looked at while others ask the engine."""
 
     def server_of(self, query: Query) -> int | None:
         """Return which of several servers was asked, once, when the query has ended; None: there are not several."""

@@ -58,15 +58,15 @@ def _require_lengths(profile: Profile, dataset: Dataset) -> None:
 
 
 def load_engine(
-    profile: Profile, settings: Settings, equip: Callable[[Engine], None], stack: ExitStack
+    profile: Profile, settings: Settings, equip: Callable[[Engine], None], stack: ExitStack, apart: bool = False
 ) -> tuple[Engine, EngineInfo]:
     """Return the engine, ready to answer, and what it is; `equip` gives it what it needs, `stack` closes it.
 
-    Raises as `Engine.load` does.
+    `apart`: see `make_engine`. Raises as `Engine.load` does.
     """
 
     def load(name: str, options: dict[str, Any]) -> tuple[Engine, EngineInfo]:
-        engine = make_engine(name, settings, profile.generation, options)
+        engine = make_engine(name, settings, profile.generation, options, apart)
         equip(engine)
         stack.callback(engine.close)
         return engine, engine.load()

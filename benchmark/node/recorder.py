@@ -136,6 +136,7 @@ class Recorder:
             input_tokens=0 if answer is None else answer.input_tokens,
             output_tokens=0 if answer is None else answer.output_tokens,
             pieces=None if answer is None else answer.pieces,
+            first_piece_tokens=None if answer is None else answer.first_piece_tokens,
             usage_tokens=None if answer is None else answer.usage_tokens,
             asked_tokens=query.prompt.output_tokens,
             cached_tokens=None if answer is None else answer.cached_tokens,

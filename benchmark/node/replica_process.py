@@ -82,13 +82,20 @@ class Ask:
     query: Query
 
 
+@dataclass(frozen=True)
+class Cancel:
+    """Nobody waits for the answer under that key any more."""
+
+    key: int
+
+
 def serve(assignment: Assignment, pipe: Connection) -> None:
     """Host an engine until the pipe's other end closes."""
     # The parent decides when a run ends; it closes the pipe, also by dying.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.environ.update(assignment.environment)
-    asked: queue.SimpleQueue[Ask] = queue.SimpleQueue()
+    asked: queue.SimpleQueue[Ask | Cancel] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(pipe, asked), daemon=True).start()
     teller = _Teller(pipe)
     try:
@@ -102,10 +109,14 @@ def serve(assignment: Assignment, pipe: Connection) -> None:
         return
     teller.send(Loaded(info, _device(assignment.settings.benchmark_device)))
     while True:
-        _answer(made, asked.get(), teller)
+        message = asked.get()
+        if isinstance(message, Ask):
+            _answer(made, message, teller)
+        elif query := teller.forget(message.key):
+            made.cancel(query)
 
 
-def _read(pipe: Connection, asked: queue.SimpleQueue[Ask]) -> None:
+def _read(pipe: Connection, asked: queue.SimpleQueue[Ask | Cancel]) -> None:
     """Pass questions on; end the process when the parent is gone, whatever the engine is doing."""
     try:
         while True:
@@ -135,14 +146,21 @@ class _Teller:
         self._lock = threading.Lock()
 
     def first_token(self, query: Query, at_ns: int, token_id: int | None = None) -> None:
-        self.send(FirstToken(self.keys[id(query)].key, at_ns, token_id))
+        if ask := self.keys.get(id(query)):
+            self.send(FirstToken(ask.key, at_ns, token_id))
 
     def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
-        self.send(Ended(self.keys.pop(id(query)).key, at_ns, answer, ""))
+        if ask := self.keys.pop(id(query), None):
+            self.send(Ended(ask.key, at_ns, answer, ""))
 
     def failed(self, query: Query, error: str) -> None:
         if ask := self.keys.pop(id(query), None):
             self.send(Ended(ask.key, 0, None, error))
+
+    def forget(self, key: int) -> Query | None:
+        """Tell nothing more of a query; None: it has ended."""
+        ask = next((ask for ask in list(self.keys.values()) if ask.key == key), None)
+        return self.keys.pop(id(ask.query), ask).query if ask else None
 
     def send(self, message: object) -> None:
         try:

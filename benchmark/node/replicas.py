@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from benchmark.errors import InputError, SetupError
 from benchmark.node.interfaces import Engine, EngineBroken, Listener, Query
 from benchmark.node.registry import plain_engine
-from benchmark.node.replica_process import Ask, Assignment, Broken, Ended, FirstToken, Loaded, NotLoaded, serve
+from benchmark.node.replica_process import Ask, Assignment, Broken, Cancel, Ended, FirstToken, Loaded, NotLoaded, serve
 from benchmark.node.watch.oom import OomWatch
 from benchmark.node.watch.present_gpus import left_out, visible
 from benchmark.profiles import Generation
@@ -29,8 +29,12 @@ from benchmark.settings import Settings
 CLOSE_S = 5.0
 
 
-def make_engine(name: str, settings: Settings, generation: Generation, options: dict[str, Any]) -> Engine:
+def make_engine(
+    name: str, settings: Settings, generation: Generation, options: dict[str, Any], apart: bool = False
+) -> Engine:
     """Return the engine of that file name in this process, or one that hosts several where several are wanted.
+
+    `apart`: also a single one is hosted, so that what else this process does takes no time of the engine's.
 
     Raises InputError where several are asked of an engine that cannot be hosted, SetupError where GPUs are too few.
     """
@@ -47,7 +51,7 @@ def make_engine(name: str, settings: Settings, generation: Generation, options: 
     if gpus is not None and count > len(gpus):
         reported = f"benchmark_replicas is {count} and {len(gpus)} GPUs are visible: each replica needs its own."
         raise SetupError(" ".join(filter(None, [reported, left_out()])))
-    return single if count == 1 else Replicated(name, settings, generation, options, count, gpus)
+    return single if count == 1 and not apart else Replicated(name, settings, generation, options, count, gpus)
 
 
 # Details in which replicas differ without being unlike.
@@ -125,19 +129,31 @@ class Replicated(Engine):
     def submit(self, query: Query, listener: Listener) -> None:
         """Pass the query on and return. Raises EngineBroken when no replica is left."""
         with self._lock:
-            alive = [replica for replica in self._replicas if replica.lost is None]
-            if not alive:
-                raise EngineBroken(" ".join(replica.lost or "" for replica in self._replicas) or "There is no replica.")
-            replica = min(alive, key=lambda one: (len(one.flights), one.dispatched))
+            replica = min(self._alive(), key=lambda one: (len(one.flights), one.dispatched))
             key = self._next_key
             self._next_key += 1
             replica.dispatched += 1
             replica.flights[key] = _Flight(query, listener)
-        try:
-            with replica.sending:
-                replica.pipe.send(Ask(key, query))
-        except OSError:
-            pass  # it has died: its listening thread fails the query with the others that it had
+        self._send(replica, Ask(key, query))
+
+    def cancel(self, query: Query) -> None:
+        """Have the replica that was given the query leave it out."""
+        with self._lock:
+            held = [
+                (replica, key)
+                for replica in self._replicas
+                for key, flight in replica.flights.items()
+                if flight.query is query
+            ]
+            for replica, key in held:
+                del replica.flights[key]
+        for replica, key in held:
+            self._send(replica, Cancel(key))
+
+    def check(self) -> None:
+        """Raise EngineBroken when no replica is left."""
+        with self._lock:
+            self._alive()
 
     def close(self) -> None:
         """End all replicas."""
@@ -150,6 +166,19 @@ class Replicated(Engine):
             replica.process.kill()
         for replica in replicas:
             replica.process.join(CLOSE_S)
+
+    def _alive(self) -> list[_Replica]:
+        """Return the replicas that answer; raises EngineBroken where there are none. Under the lock."""
+        if alive := [replica for replica in self._replicas if replica.lost is None]:
+            return alive
+        raise EngineBroken(" ".join(replica.lost or "" for replica in self._replicas) or "There is no replica.")
+
+    def _send(self, replica: _Replica, message: Ask | Cancel) -> None:
+        try:
+            with replica.sending:
+                replica.pipe.send(message)
+        except OSError:
+            pass  # it has died: its listening thread fails the query with the others that it had
 
     def _start(self, number: int) -> _Replica:
         context = multiprocessing.get_context("spawn")

@@ -14,14 +14,14 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any
 from urllib.request import ProxyHandler, build_opener
 
 from pydantic import TypeAdapter
 
 from benchmark.errors import SetupError
 from benchmark.files import write_atomic
-from benchmark.node.interfaces import now_ns
+from benchmark.node.interfaces import Engine, now_ns
 from benchmark.node.loading import demands_of, load_engine
 from benchmark.node.lock import Lock
 from benchmark.node.registry import load_dataset
@@ -30,9 +30,12 @@ from benchmark.node.run import NodeRun
 from benchmark.node.together import sleep_until, wait_for_start, wait_for_word
 from benchmark.node.watch.telemetry import start_watch
 from benchmark.provisioned import ENGINES
-from benchmark.records import DatasetInfo, NodeResult, ServedWindow, Server, ServerPlace, Window
+from benchmark.records import DatasetInfo, EngineInfo, NodeResult, ServedWindow, Server, ServerPlace, Window
 from benchmark.records.system import ASKS_FOR_KEY, TRIES_AT_ONCE, TRY_S
 from benchmark.rundir import LISTENS, LOAD, SERVES, SERVING, TRIED, TRY, WINDOWS
+
+if TYPE_CHECKING:
+    from benchmark.node.serving.server import EngineServer
 
 # By which a command that starts a server (benchmark_endpoint_start) learns where, and which key it has to ask for.
 ADDRESS_VARIABLE, PORT_VARIABLE, KEY_VARIABLE = (
@@ -42,13 +45,6 @@ ADDRESS_VARIABLE, PORT_VARIABLE, KEY_VARIABLE = (
 )
 _SERVERS = TypeAdapter(tuple[Server, ...])
 _WINDOWS = TypeAdapter(tuple[Window, ...])
-
-
-class _Serves(Protocol):
-    """An engine that is the client of a server which it started."""
-
-    def check(self) -> None:
-        """Raise EngineBroken where that has ended."""
 
 
 def run(request: RunRequest) -> NodeResult:
@@ -85,7 +81,8 @@ class ServingRun(NodeRun):
             with self.open.stage("loading"):
                 self._tell_server()
                 demands = demands_of(profile, dataset, token_ids=False)
-                engine, loaded = load_engine(profile, settings, partial(self._equip, demands), stack)
+                engine, loaded = load_engine(profile, settings, partial(self._equip, demands), stack, apart=True)
+                check = engine.check if engine.has_server else self._serve(engine, loaded, stack).check
                 details = {**loaded.details, ASKS_FOR_KEY: not answers_anybody(self.place)}
                 self.open.update(engine=loaded.model_copy(update={"details": details}))
             server = Server(node=self.request.node, url=self.place.url, replicas=loaded.replicas)
@@ -98,9 +95,8 @@ class ServingRun(NodeRun):
                 began_ns = now_ns()
                 self.watch.start(began_ns)
             with self.open.stage("measuring", reported="serving"):
-                serves = cast("_Serves", engine)
                 try:
-                    wait_for_word(self.request.directory / WINDOWS, self.request.limit_s or 0, serves.check)
+                    wait_for_word(self.request.directory / WINDOWS, self.request.limit_s or 0, check)
                 finally:
                     self.watch.end(began_ns, now_ns())
                 self._keep_windows(start.unix_ns)
@@ -120,6 +116,16 @@ class ServingRun(NodeRun):
         if declared and declared.key_variable:
             os.environ[declared.key_variable] = key
         without_proxy([self.place])
+
+    def _serve(self, engine: Engine, loaded: EngineInfo, stack: ExitStack) -> EngineServer:
+        """Return a server of ours for an engine that has none."""
+        from benchmark.node.serving.server import EngineServer  # here alone: it takes aiohttp a while to import
+
+        model, key = self.request.settings.benchmark_model, self.request.secrets.api_key
+        server = EngineServer(engine, loaded.name, model, self.profile.generation, key)
+        server.start(hold(self.place))
+        stack.callback(server.close)
+        return server
 
     def _keep_windows(self, began_unix_ns: int) -> None:
         """Keep what was watched in each of the windows that the driver measured in; none: it measured nothing."""

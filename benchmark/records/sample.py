@@ -27,6 +27,9 @@ class Sample(Record):
     pieces: Count | None = Field(
         None, description="in how many pieces the output arrived, apart in time; absent: no stream was read"
     )
+    first_piece_tokens: Count | None = Field(
+        None, description="output tokens of the first of those pieces, by their ids; absent: it had no ids"
+    )
     usage_tokens: Count | None = Field(
         None, description="output tokens by the server's usage, where these are not `output_tokens`"
     )

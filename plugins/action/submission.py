@@ -17,6 +17,7 @@ from node_action import CHECKOUT, NodeAction, NodeFailure
 from play_settings import Play, resolve_play
 
 from benchmark.audit import TEST06
+from benchmark.cluster.one_system import is_system
 from benchmark.cluster.submission.plan import Begun, Step, begun, benchmark_of, plan_step, plan_text, scenarios_of
 from benchmark.cluster.submission.rules import DIVISIONS, Benchmark, Division, check_submitter
 from benchmark.cluster.submission.system_file import read_system, write_template
@@ -51,6 +52,10 @@ class ActionModule(NodeAction):
         raise NodeFailure(f"{self.interruption}. What was measured is kept: the same command goes on from there.")
 
     def _make(self, play: Play) -> dict[str, Any]:
+        if is_system(play.resolved):
+            raise InputError(
+                "benchmark_system is cluster, and a submission's tree has the system of one node each: set it to node."
+            )
         division, benchmark = self._division(), benchmark_of(self._word("suite"))
         scenarios = scenarios_of(benchmark, self._names("scenarios"))
         again = set(self._names("again"))

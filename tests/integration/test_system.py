@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.integration.conftest import DATA, Done, Playbooks
+from tests.integration.conftest import DATA, REAL, Done, Playbooks
 from tests.integration.faults.left_over import assert_nothing_runs
 from tests.integration.ssh_nodes import CHECKOUT, loopback
 
@@ -86,20 +87,28 @@ def assert_no_key(system: Playbooks, done: Done) -> None:
 
 
 def test_one_loadgen_asks_all_nodes(system: Playbooks) -> None:
+    """At the rate that it found for all together, twice."""
     # Long enough for ticks in each window, on a busy machine too.
     offline = {"scenario": "Offline", "min_duration_ms": 300, "min_query_count": 400}
     changes = {"scenario": "loadgen", "scenario_options": offline, "samples": None}
     system.variables["benchmark_profile"] = profile(system.directory, **changes)
-    done = system.run("benchmark", "-e", "benchmark_repeats=2")
+    done = system.run("benchmark", "-e", "benchmark_repeats=2", "-e", "benchmark_target_qps=auto")
     assert done.code == 0, done.output
     assert_nothing_runs(system.directory)
     assert_no_key(system, done)
     # One schedule, one log, one verdict.
     logs = [str(path.relative_to(done.run_dir)) for path in done.run_dir.rglob("*mlperf_log_detail.txt")]
-    assert sorted(logs) == ["driver/mlperf_log_detail.txt", "driver/repeat2_mlperf_log_detail.txt"]
+    assert sorted(logs) == [f"driver/{of}mlperf_log_detail.txt" for of in ("burst_", "", "repeat2_")]
     cluster, measured = done.cluster, driver_of(done.run_dir)
     assert measured["engine"]["replicas"] == 2
     assert measured["engine"]["details"]["urls"] == [f"http://{loopback(n)}:{PORT}" for n in (2, 3)]
+    # What was searched for is the whole system's, and what is to be set is for each GPU.
+    peak = measured["peak"]
+    assert measured["target_qps"] == peak["target_qps"] == measured["repeats"][0]["loadgen"]["settings"]["target_qps"]
+    assert float(peak["host_vars"].removeprefix("benchmark_target_qps: ")) == pytest.approx(
+        peak["target_qps"] / 2, rel=1e-3
+    )
+    assert f"target found, to measure at it again: {peak['host_vars']}" in cluster["system"]["notes"]
     chosen = cluster["repeats"]["chosen"]
     whole = measured if chosen == 1 else measured["repeats"][0]
     # Whether LoadGen finds it valid is this machine's affair; that its word is the cluster's is not.
@@ -132,6 +141,45 @@ def test_one_loadgen_asks_all_nodes(system: Playbooks) -> None:
     assert "the sum over" not in summary
     assert "the sum over" not in (done.run_dir / "report.html").read_text()
     assert "(all 2 nodes as one system)" in summary
+
+
+@pytest.mark.timeout(580)
+def test_an_engine_without_a_server_is_served(playbooks: Playbooks, full_venv: Path, tiny_model: Path) -> None:
+    """Real continuous batching behind our own server: one copy on a node, two on the other."""
+    playbooks.venv = full_venv
+    path = profile(playbooks.directory, engine="continuous", samples=24, scenario_options={"concurrency": 4})
+    playbooks.variables = {
+        **REAL,
+        "benchmark_profile": path,
+        "benchmark_model": str(tiny_model),
+        "benchmark_system": "cluster",
+        "benchmark_serve_port": PORT,
+    }
+    hosts = {name: playbooks.cluster.host(name) for name in ("jw2", "jw3")}
+    hosts["jw3"]["benchmark_replicas"] = 2
+    done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts))
+    assert done.code == 0, done.output
+    assert_nothing_runs(playbooks.directory)
+    assert done.cluster["verdict"]["valid"], done.summary
+    measured = driver_of(done.run_dir)
+    assert measured["engine"]["replicas"] == 3
+    assert measured["engine"]["details"]["refused_fields"] == {"chat": [], "completions": []}
+    assert "(continuous)" in measured["engine"]["details"]["server"]
+    # Exact lengths; the first token was sent by itself, unless this machine was too busy to read it before the last.
+    assert measured["metrics"]["queries"]["completed"] == 24
+    assert measured["metrics"]["output_tokens"] == 24 * 8
+    assert measured["metrics"]["answers"]["coarse"] == 0
+    samples = [json.loads(line) for line in (done.run_dir / "driver" / "samples.jsonl").read_text().splitlines()]
+    assert {(one["pieces"], one["first_piece_tokens"]) for one in samples} <= {(1, 8), (2, 1)}
+    rows = [done.row(name) for name in ("jw2", "jw3")]
+    assert all(row["served"]["share"] > 0 and row["served"]["errors"] == {} for row in rows)
+    for name, replicas in (("jw2", 1), ("jw3", 2)):
+        (found,) = (done.run_dir / "nodes" / name).glob("mlperf_datacenter_*.json")
+        engine = json.loads(found.read_text())["engine"]
+        assert (engine["name"], engine["replicas"], engine["details"]["asks_for_key"]) == ("continuous", replicas, True)
+    assert "and no sum" in words(done.summary)
+    assert "their sum" not in words(done.summary)
+    assert "prefix cache: 0 of " in words(done.summary)
 
 
 def test_a_server_that_dies_is_named(system: Playbooks) -> None:
@@ -194,6 +242,32 @@ def test_a_port_that_is_not_reached_is_named(system: Playbooks) -> None:
     assert_nothing_runs(system.directory)
     assert done.cluster["groups"] == []
     assert not done.cluster["verdict"]["valid"]
+
+
+def test_a_server_with_another_key_is_named(system: Playbooks) -> None:
+    """The others go on; and what of the driver limits them is named: its node lets it open few connections."""
+    path = profile(system.directory, samples=120, scenario_options={"concurrency": 60})
+    system.variables |= {"benchmark_profile": path, "benchmark_driver": "jw4", "benchmark_min_nodes": 2}
+    jw4 = system.cluster.add("jw4", loopback(4), before="ulimit -n 100")
+    hosts = {name: system.cluster.host(name) for name in ("jw2", "jw3", "jw4")}
+    hosts["jw3"]["benchmark_endpoint_start"] = starts(system.directory, key="another")
+    try:
+        done = system.run("benchmark", inventory=system.inventory(hosts))
+    finally:
+        jw4.stop()
+        del system.cluster.nodes["jw4"]
+        system.cluster.trust()
+    assert done.code != 0
+    assert_nothing_runs(system.directory)
+    assert_no_key(system, done)
+    reason = words(done.row("jw3")["reason"])
+    assert f"http://{loopback(3)}:{PORT}/v1/models: HTTP 401" in reason
+    assert "Have it ask for the run's key, $BENCHMARK_SERVE_API_KEY, and for no other." in reason
+    assert [done.row(name)["counted"] for name in ("jw2", "jw3", "jw4")] == [True, False, True]
+    assert done.cluster["system"]["servers"] == 2
+    assert done.cluster["system"]["metrics"]["queries"]["completed"] == 120
+    (limit,) = [note for note in done.cluster["system"]["notes"] if "connections" in note]
+    assert re.search(r"^\d+ queries waited in the driver for one of its \d+ connections: raise its limit", limit)
 
 
 def test_ctrl_c_ends_the_driver_and_all_servers(system: Playbooks) -> None:

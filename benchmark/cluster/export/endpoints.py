@@ -76,7 +76,10 @@ def curves_of(gathered: Gathered) -> tuple[list[Curve], list[str]]:
     Raises InputError where no node has one.
     """
     if gathered.system:
-        raise InputError("All nodes of the run are one system, and a point of the endpoints format is one node's.")
+        raise InputError(
+            "All nodes of the run are one system, and a point of the endpoints format is one node's: name a run with "
+            "benchmark_system: node."
+        )
     found: dict[str, dict[int, Measurement]] = {}
     without = []
     for row, node, original in zip(gathered.result.nodes, gathered.nodes, gathered.originals, strict=True):

@@ -48,8 +48,8 @@ from benchmark.words import brief, percent, plural
 TEMPLATES = Path(__file__).parent / "templates"
 TEMPLATE = "benchmark_summary.txt.j2"
 SHARED = (
-    "SHARED MACHINE: benchmark_shared_machine is true. Nodes may be one machine, or share it with other runs: their "
-    "sum is no figure of the hardware."
+    "SHARED MACHINE: benchmark_shared_machine is true. Nodes may be one machine, or share it with other runs: {} is no "
+    "figure of the hardware."
 )
 # The percentiles that the table shows.
 PERCENTILES = ("p50", "p90", "p99")
@@ -90,7 +90,7 @@ def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
         "run": run,
         "profiles": _distinct(describe_profile(asked.profile) for asked in run.nodes.values()),
         "models": _distinct(row.model for row in result.nodes),
-        "shared_machine": SHARED
+        "shared_machine": SHARED.format("what they did together" if result.system else "their sum")
         if any(asked.settings.benchmark_shared_machine for asked in run.nodes.values())
         else "",
         "code": _distinct(code_words(attempt.code) for attempt in run.attempts if attempt.code),

@@ -44,6 +44,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     input_tokens: _Count = 0
     output_tokens: _Count = 0
     pieces: _Count | None = None
+    first_piece_tokens: _Count | None = None
     usage_tokens: _Count | None = None
     asked_tokens: _Count | None = None
     cached_tokens: _Count | None = None

@@ -105,6 +105,11 @@ def gather_parts(run_dirs: Iterable[Path], only: Collection[str] = ()) -> Submis
 
 def _parts(run_dir: Path, only: Collection[str]) -> tuple[list[Part], list[str]]:
     run = read_run(run_dir)
+    if run.system is not None:
+        raise InputError(
+            f"The nodes of the run {run.run_id} are one system, and a tree has the system of one node each: name runs "
+            "with benchmark_system: node."
+        )
     parts: list[Part] = []
     left_out: list[str] = []
     for node in sorted(run.nodes, key=natural):

@@ -67,6 +67,13 @@ class Router:
         """Forget a request that the manager did not take; False: its listener has heard of its failure already."""
         return self._flights.pop(request_id, None) is not None
 
+    def withdraw_query(self, query: Query) -> str | None:
+        """Forget a query whose answer nobody waits for, and return its request; None: it has ended."""
+        for request_id, flight in list(self._flights.items()):
+            if flight.query is query:
+                return request_id if self.withdraw(request_id) else None
+        return None
+
     def close(self, timeout_s: float) -> None:
         """Stop telling; what is still in flight has failed."""
         self._closing.set()

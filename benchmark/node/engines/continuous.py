@@ -193,6 +193,11 @@ class Engine(interfaces.Engine):
             fatal = self._manager.background_thread_status.fatal_error
             raise EngineBroken(f"The engine has stopped: {fatal or 'it was closed'}.")
 
+    def cancel(self, query: Query) -> None:
+        """Free the pages that the query holds."""
+        if (request_id := self._router.withdraw_query(query)) is not None:
+            self._manager.cancel_request(request_id)
+
     def close(self) -> None:
         """Stop within about twenty seconds; queries in flight fail."""
         manager = getattr(self, "_manager", None)

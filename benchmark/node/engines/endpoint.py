@@ -49,6 +49,7 @@ class Engine(interfaces.Engine):
     """The client of one server or several. A server's own queue is part of what is measured; there is none here."""
 
     counts_gpus = True
+    has_server = True
     name = "endpoint"
     called = SERVER
     """What a server that was started here is called where a sentence begins."""

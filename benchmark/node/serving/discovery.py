@@ -90,7 +90,7 @@ def discover(client: Client, settings: Settings, generation: Generation) -> Foun
 
 async def _discover(client: Client, settings: Settings, generation: Generation) -> Found:
     by_user = bool(settings.benchmark_endpoint_model)
-    listings = await asyncio.gather(*(list_models(client, target, by_user) for target in client.targets))
+    listings = await asyncio.gather(*(list_models(client, target, settings) for target in client.targets))
     found = Found(choose(listings, settings))
     counting: dict[str, JsonValue] = {}
     answered: set[str] = set()

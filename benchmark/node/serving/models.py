@@ -53,18 +53,19 @@ def named(ids: Sequence[str]) -> str:
     return ", ".join(one[:200] for one in ids[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
-async def list_models(client: Client, target: Target, named_by_user: bool) -> Listing:
+async def list_models(client: Client, target: Target, settings: Settings) -> Listing:
     """Return what a server lists. Raises SetupError where it has no list and the model's name is to come from it.
 
     A server need not list any: `transformers serve` lists the Hugging Face cache, and answers 500 where there is none.
     """
+    named_by_user = bool(settings.benchmark_endpoint_model)
     try:
         content = from_json(await client.get(target, ROUTE))
         return Listing(target, tuple(_entries(content)))
     except HttpError as error:
         if named_by_user and error.status not in (401, 403):
             return Listing(target, None)  # whether it has that model, the probes find out
-        hint = " Set benchmark_endpoint_api_key." if error.status in (401, 403) else ""
+        hint = f"{'' if str(error).endswith('.') else '.'} {_key_hint(settings)}" if error.status in (401, 403) else ""
         raise SetupError(f"{target.url}{ROUTE}: {error}{hint}") from None
     except ReplyError as error:
         raise SetupError(str(error)) from None
@@ -72,6 +73,12 @@ async def list_models(client: Client, target: Target, named_by_user: bool) -> Li
         if named_by_user:
             return Listing(target, None)
         raise SetupError(f"{target.url}{ROUTE} does not answer as an OpenAI-compatible server does.") from None
+
+
+def _key_hint(settings: Settings) -> str:
+    if settings.benchmark_system == "cluster":
+        return "Have it ask for the run's key, $BENCHMARK_SERVE_API_KEY, and for no other."
+    return "Set benchmark_endpoint_api_key."
 
 
 def choose(listings: Sequence[Listing], settings: Settings) -> str:

@@ -71,6 +71,7 @@ class Reply:
         self._output_ns: int | None = None
         self._text: list[str] = []
         self._token_ids: list[int] = []
+        self._first_ids = 0
         self._prompt_ids: int | None = None
         self._output_chunks = 0
         self._usage: dict[str, int] = {}
@@ -144,6 +145,7 @@ class Reply:
                 self._token_ids += [_checked(token, int) for token in _checked(token_ids, list)]
             if output or token_ids:
                 self._note_output(at_ns)
+                self._first_ids += len(token_ids or ()) if self.pieces == 1 else 0
             prompt_ids = prompt_ids or choice.get("prompt_token_ids")
             if finish := choice.get("finish_reason"):
                 self._take_finish(finish, at_ns)
@@ -234,6 +236,7 @@ class Reply:
             text="".join(self._text),
             # The last token had no text, and the finish reason came in its place.
             pieces=self.pieces + (self._finish_apart and output_tokens == self.pieces + 1),
+            first_piece_tokens=self._first_ids or None,
             usage_tokens=usage if usage != output_tokens else None,
             cached_tokens=self._usage.get("cached_tokens"),
             model=self.model,

@@ -62,8 +62,6 @@ def test_who_drives() -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"benchmark_engine": "continuous"}, "the engine continuous answers within its own process"),
-        ({"benchmark_engine": "simulated"}, "the engine simulated answers within its own process"),
         (
             {"benchmark_engine": "endpoint", "benchmark_endpoint_urls": ["http://10.0.0.9:8000"]},
             "each node starts its own server: set benchmark_endpoint_start",

@@ -13,12 +13,14 @@ import pytest
 from benchmark.cluster.aggregate import Gathered, gather
 from benchmark.cluster.comparison import compare
 from benchmark.cluster.comparison.side import load_side
+from benchmark.cluster.export.endpoints import curves_of
 from benchmark.cluster.export.prometheus import Exported, prometheus_lines
 from benchmark.cluster.export.tables import samples_of
 from benchmark.cluster.one_system import system_of
 from benchmark.cluster.render.node_table import render_node_table
 from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.report.page import render_report
+from benchmark.cluster.submission.parts import gather_parts
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
 from benchmark.records import (
@@ -121,6 +123,10 @@ def test_the_figures_are_the_schedules(tmp_path: Path) -> None:
     assert jw2.energy.joules_per_query == pytest.approx(JOULES / 13)
     assert group.cost is not None
     assert group.cost.per_hour == 6
+    # The diagnosis holds each node's own part against its peers'.
+    (finding,) = result.findings
+    assert (finding.node, finding.metric) == ("jw3", "qps")
+    assert any("P50 TPOT" in words for words in finding.also)
     check_rendered(run_dir, gathered)
 
 
@@ -209,6 +215,14 @@ def test_it_is_compared_with_its_like_alone(tmp_path: Path) -> None:
     for name, resolved in read_record(apart / RUN_FILE, RunRecord).nodes.items():
         write_node(apart, result_of(name, resolved, closed_loop([1000] * 20)), closed_loop([1000] * 20))
     assert {*load_side(one).groups}.isdisjoint(load_side(apart).groups)
+
+
+def test_what_is_of_one_node_each_is_refused(tmp_path: Path) -> None:
+    run_dir = make(tmp_path / "run", answered())
+    with pytest.raises(InputError, match="are one system, and a tree has the system of one node each"):
+        gather_parts([run_dir])
+    with pytest.raises(InputError, match="a point of the endpoints format is one node's: name a run with"):
+        curves_of(gather(run_dir))
 
 
 def test_a_changed_sample_is_refused(tmp_path: Path) -> None:

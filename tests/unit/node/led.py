@@ -14,7 +14,7 @@ from benchmark.rundir import BELL
 AHEAD_NS = 100_000_000
 
 
-def put(directory: Path, file: str, word: int) -> None:
+def put(directory: Path, file: str, word: int | str) -> None:
     """Put a word where the run looks for it, as the controller does."""
     beside = directory / f"{file}.tmp"
     beside.write_text(f"{word}\n")

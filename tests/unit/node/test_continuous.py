@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -468,6 +469,23 @@ def test_a_dead_generation_thread_fails_every_query_in_flight(make: Make, error:
     engine._manager._generation_thread.join()
     with pytest.raises(EngineBroken):
         engine.submit(QUERIES[3], heard)
+
+
+def test_a_query_that_nobody_waits_for_gives_its_pages_back(make: Make) -> None:
+    engine, _ = make(ENDLESS)
+    cache, heard = engine._manager.batch_processor.cache, Heard()
+    free = cache.compute_free_capacity()
+    for query in QUERIES[:2]:
+        engine.submit(query, heard)
+    heard.wait_for_first_tokens(2)
+    assert cache.compute_free_capacity() < free
+    for query in QUERIES[:3]:
+        engine.cancel(query)
+    deadline = time.monotonic() + 60
+    while cache.compute_free_capacity() < free:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not heard.tokens | heard.errors
 
 
 def test_closing_fails_what_is_in_flight_and_leaves_no_thread(make: Make) -> None:

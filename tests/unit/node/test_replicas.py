@@ -71,6 +71,25 @@ def test_queries_are_spread_by_this_hosts_clock(quick: Replicated) -> None:
         assert before < heard.first[index] < heard.last[index] < now_ns()
 
 
+def test_a_query_that_nobody_waits_for_is_left_out() -> None:
+    """By a single replica too: behind a server it has a process of its own."""
+    engine = make_engine("continuous", CPU, GENERATION, {}, apart=True)
+    assert isinstance(engine, Replicated)
+    slow, heard, asked = replicated({"ttft_ms": 500, "tpot_ms": 0}, count=1), Heard(), query(0)
+    slow.load()
+    slow.submit(asked, heard)
+    slow.submit(query(1), heard)
+    slow.cancel(asked)
+    slow.cancel(asked)
+    heard.wait(1)
+    slow.check()
+    slow.close()
+    assert set(heard.tokens) == {1}
+    assert set(heard.first) == {1}
+    with pytest.raises(EngineBroken, match="was closed"):
+        slow.check()
+
+
 def test_an_error_in_a_replica_names_the_replica(quick: Replicated) -> None:
     heard = Heard()
     quick.submit(query(3), heard)

@@ -9,10 +9,13 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
 from benchmark.errors import RunError, SetupError
+from benchmark.node.interfaces import EngineBroken
 from benchmark.node.request import RunRequest
 from benchmark.node.system import hold, run, unreached
 from benchmark.records import NodeResult, ServerPlace
@@ -106,6 +109,52 @@ def test_it_serves_until_it_is_told_to_end(tmp_path: Path, monkeypatch: pytest.M
         pass  # nothing listens there any more
 
 
+@pytest.mark.parametrize("breaks", [False, True])
+def test_an_engine_without_a_server_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, breaks: bool) -> None:
+    """And the node is out once that engine can answer nothing any more."""
+    for name in ("BENCHMARK_SERVE_ADDRESS", "BENCHMARK_SERVE_PORT", "BENCHMARK_SERVE_API_KEY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr("benchmark.node.together.CHECK_S", 0.01)
+    own: dict[str, Any] = {"benchmark_endpoint_start": "", "benchmark_endpoint_model": ""}
+    own |= {"benchmark_engine": "simulated", "benchmark_engine_options": {"break_at": 0} if breaks else {}}
+    asked, said = request(tmp_path, **own), list[str]()
+    assert asked.serves is not None
+    port, url = asked.serves.port, asked.serves.url
+
+    def lead() -> None:
+        wait(tmp_path / LISTENS)
+        put(tmp_path, LOAD, 1)
+        wait(tmp_path / READY)
+        put(tmp_path, GO, time.time_ns())
+        body = {"model": asked.settings.benchmark_model, "stream": True, "return_token_ids": True, "seed": 3}
+        body |= {"max_tokens": 8, "min_tokens": 8, "messages": [{"role": "user", "content": "Why?"}]}
+        whole = Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), {"Authorization": f"Bearer {KEY}"})
+        try:
+            said.append(urlopen(whole, timeout=60).read().decode())
+        except HTTPError as error:
+            said.append(error.read().decode())
+        if not breaks:
+            put(tmp_path, WINDOWS, "[]")
+
+    leader = threading.Thread(target=lead, daemon=True)
+    leader.start()
+    if breaks:
+        with pytest.raises(EngineBroken, match="The simulated engine was told to break"):
+            run(asked)
+    else:
+        result = run(asked)
+        assert result.status == "complete"
+        assert result.engine is not None
+        assert result.engine.simulated
+        assert result.engine.details["asks_for_key"] is True
+        assert json.loads((tmp_path / SERVES).read_text())["url"] == url
+    leader.join(60)
+    assert ("told to break" in said[0]) == breaks
+    assert ('"token_ids":[3]' in said[0]) != breaks
+    with socket.create_server((HOST, port)):
+        pass  # nothing listens there any more
+
+
 def test_a_wrong_key_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BENCHMARK_SERVE_ADDRESS", "BENCHMARK_SERVE_PORT", "BENCHMARK_SERVE_API_KEY", "no_proxy"):
         monkeypatch.setenv(name, "")
@@ -118,6 +167,7 @@ def test_a_wrong_key_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert result.status == "failed"
     assert str(caught.value) == result.error
     assert "401" in str(caught.value)
+    assert "Have it ask for the run's key, $BENCHMARK_SERVE_API_KEY, and for no other." in str(caught.value)
     assert "\n" not in str(caught.value)
     assert KEY not in str(caught.value)
 

@@ -48,6 +48,13 @@ def play(tmp_path: Path, **targets: float | str) -> Play:
     return Play(resolve_nodes(given), given, dict.fromkeys(given, "h"), ())
 
 
+def test_one_system_of_several_nodes_is_refused(tmp_path: Path) -> None:
+    given = {"benchmark_profile": "mlperf-offline", "benchmark_engine": "vllm", "benchmark_system": "cluster"}
+    known = {"jw2": {**given, "benchmark_driver": "jw2"}}
+    with pytest.raises(InputError, match="a submission's tree has the system of one node each: set it to node"):
+        action(tmp_path)._make(Play(resolve_nodes(known), known, dict.fromkeys(known, "h"), ()))
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

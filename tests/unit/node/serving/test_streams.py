@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import event, given
@@ -128,6 +127,7 @@ def sample_of(index: int, reply: Reply) -> Sample:
         input_tokens=answer.input_tokens,
         output_tokens=answer.output_tokens,
         pieces=answer.pieces,
+        first_piece_tokens=answer.first_piece_tokens,
         usage_tokens=answer.usage_tokens,
         token_ids=answer.token_ids,
     )
@@ -150,10 +150,12 @@ class Expected:
             at_ns += chunk.gap_ns
             times.append(at_ns)
         end_ns = at_ns + script.finish_gap_ns
-        pieces = 1
-        for before, after in pairwise(times):
+        pieces, first_ids = 1, 0
+        for chunk, before, after in zip(script.chunks, [times[0], *times], times, strict=False):
             if after - before >= APART_NS:
                 pieces += 1
+            if pieces == 1 and chunk.member == "token_ids":
+                first_ids += chunk.tokens
         ids = sum(chunk.tokens for chunk in script.chunks if chunk.member == "token_ids")
         tokens = ids or max(script.usage or 0, len(script.chunks))
         if script.finish_gap_ns >= APART_NS and tokens == pieces + 1:
@@ -164,7 +166,7 @@ class Expected:
             tpot_ms = (end_ns - times[0]) / (tokens - 1) / MS
         if tokens > 1 and pieces == 1:
             return cls(None, None, tokens, differ_by, "one piece")
-        if tokens > 2 * pieces:
+        if tokens > 2 * pieces and first_ids != 1:
             return cls(ttft_ms, None, tokens, differ_by, "coarse")
         return cls(ttft_ms, tpot_ms, tokens, differ_by, seen)
 
@@ -232,6 +234,16 @@ def test_pieces_of_eight_tokens_have_no_tpot() -> None:
     assert metrics.ttft_ms is not None
     assert metrics.tpot_ms is None
     assert "1 of 1 answers arrived in pieces of more than 2 tokens" in " ".join(verdict.reasons)
+
+
+def test_the_first_token_alone_and_then_the_others_is_all_that_tpot_hangs_on() -> None:
+    first = Chunk(200 * MS, 1, "token_ids")
+    others = Chunk(150 * MS, 15, "token_ids")
+    metrics, verdict = measure([play(replace(script(1, usage=16), chunks=(first, others)))])
+    assert metrics.answers.coarse == 0
+    assert metrics.tpot_ms is not None
+    assert metrics.tpot_ms.max == 10
+    assert verdict.valid, verdict.reasons
 
 
 def test_a_call_of_a_tool_has_its_own_first_token() -> None:

@@ -1,0 +1,123 @@
+"""What a request asks of an engine: the other end of `request.py`, for engines that have no server of their own.
+
+An engine is made for one profile. What a request asks for beside that is refused by name, never answered otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from benchmark.faults import sentences
+from benchmark.node.interfaces import Prompt, Query
+from benchmark.node.model.prompting import TEMPLATE_DATE
+from benchmark.node.serving.request import Api
+from benchmark.profiles import Generation
+
+Tokens = Annotated[int, Field(ge=0)]
+
+
+class Refused(Exception):
+    """A request that is not answered: the status, and why, in a sentence."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Usage(_Part):
+    include_usage: bool = False
+
+
+class _Message(_Part):
+    role: Literal["user"]
+    content: str
+
+
+class _Template(_Part):
+    date_string: Annotated[str, Field(pattern=f"^{TEMPLATE_DATE}$")] = TEMPLATE_DATE
+
+
+class _Asked(_Part):
+    """What both routes take."""
+
+    model: str
+    stream: Literal[True] = Field(description="true: answers are streamed")
+    return_token_ids: Literal[True] = Field(description="true: answers are token ids, without a text")
+    stream_options: _Usage = _Usage()
+    max_tokens: Tokens = Field(ge=1)
+    min_tokens: Tokens = 0
+    ignore_eos: bool = False
+    seed: int = 0
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float = Field(0, ge=0, le=0)
+    repetition_penalty: float = Field(1, ge=1, le=1)
+
+
+class _Completion(_Asked):
+    prompt: Annotated[list[Tokens], Field(min_length=1, description="the ids of its tokens")]
+
+
+class _Chat(_Asked):
+    messages: Annotated[list[_Message], Field(min_length=1, max_length=1, description="one message of the user")]
+    chat_template_kwargs: _Template = _Template()
+
+
+_ASKED: dict[Api, type[_Completion] | type[_Chat]] = {"completions": _Completion, "chat": _Chat}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as the engine is asked it. `most`: of its answer so many tokens are sent."""
+
+    query: Query
+    most: int
+    usage: bool
+
+
+def read(api: Api, body: bytes, index: int, model: str, generation: Generation) -> Asked:
+    """Return what the body of a request asks of an engine that was made for `generation`. Raises Refused."""
+    kind = _ASKED[api]
+    try:
+        asked = kind.model_validate_json(body)
+    except ValidationError as error:
+        raise Refused(400, " ".join(sentences(error, kind, before="", noun="a field of this route"))) from None
+    if asked.model != model:
+        raise Refused(404, f"The model {asked.model[:200]} does not exist: this server has {model}.")
+    greedy = asked.temperature == 0
+    _require_sampling(asked, generation, greedy)
+    exactly = _exactly(asked, generation)
+    if isinstance(asked, _Chat):
+        prompt = Prompt(id=str(index), text=asked.messages[0].content, output_tokens=exactly)
+    else:
+        prompt = Prompt(id=str(index), text="", token_ids=tuple(asked.prompt), output_tokens=exactly)
+    query = Query(index, prompt, asked.seed, greedy=greedy and generation.temperature > 0)
+    return Asked(query, asked.max_tokens, asked.stream_options.include_usage)
+
+
+def _require_sampling(asked: _Asked, generation: Generation, greedy: bool) -> None:
+    own = {"temperature": generation.temperature, "top_p": generation.top_p, "top_k": generation.top_k or -1}
+    for name, has in own.items():
+        # Without sampling nothing is drawn.
+        if not greedy and (wanted := getattr(asked, name)) not in (None, has):
+            raise Refused(400, f"{name} is {wanted:g}, and this server draws tokens with {has:g}.")
+
+
+def _exactly(asked: _Asked, generation: Generation) -> int | None:
+    """Return how long the answer is exactly; None: as the generation has it, or the beginning of that."""
+    least, longest = generation.min_new_tokens, generation.max_new_tokens
+    if asked.max_tokens > longest:
+        raise Refused(400, f"max_tokens is {asked.max_tokens}, and this server answers with {longest} at most.")
+    if asked.ignore_eos:
+        return None if least == longest == asked.max_tokens else asked.max_tokens
+    if asked.min_tokens != min(least, asked.max_tokens):
+        raise Refused(400, f"min_tokens is {asked.min_tokens}, and this server answers with {least} at least.")
+    return None
