@@ -253,11 +253,25 @@ class Settings(EngineSettings):
         pattern=r"^[\w.:-]*$",
         description=(
             "the node's own address or name that its server listens on if benchmark_system is cluster, and at which "
-            "the driver reaches it; empty: ansible_host"
+            "the driver reaches it; in a benchmark_group: at which the others of it do; empty: ansible_host"
         ),
     )
     benchmark_serve_port: int = Field(
-        8000, ge=1, le=65535, description="the port that the server listens on if benchmark_system is cluster"
+        8000,
+        ge=1,
+        le=65535,
+        description=(
+            "the port that the server listens on if benchmark_system is cluster; in a benchmark_group: at which its "
+            "nodes meet"
+        ),
+    )
+    benchmark_group: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9][\w.-]{0,63})?$",
+        description=(
+            "nodes with the same name here serve one copy of the model together (engine vllm), for one that is larger "
+            "than a node: the first in the inventory is measured, the others compute for it; empty: the node by itself"
+        ),
     )
     benchmark_busy: Literal["wait", "fail"] = Field(
         "wait",

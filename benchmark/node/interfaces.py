@@ -17,7 +17,7 @@ from benchmark.errors import RunError
 from benchmark.loadgen_options import Purpose
 from benchmark.node.options import check_none
 from benchmark.profiles import Generation
-from benchmark.records import EngineInfo, LoadGenResult, Serving
+from benchmark.records import EngineInfo, GroupPart, LoadGenResult, Serving
 from benchmark.secret_settings import Secrets
 from benchmark.settings import DEFAULT_ROUND, Settings
 
@@ -158,6 +158,9 @@ class Engine(ABC):
 
     demands = Demands()
     """What the run asks of it, set before `load`, which refuses what the engine cannot do."""
+
+    group: GroupPart | None = None
+    """With which nodes it serves one copy of the model, set before `load`; None: the node is one by itself."""
 
     def __init__(self, settings: Settings, generation: Generation, options: dict[str, Any]) -> None:
         self.settings = settings

@@ -166,7 +166,7 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (
             options("vllm", tensor_parallel_size=2) | CPU_VLLM,
             None,
-            "tensor_parallel_size spreads a model over GPUs, and benchmark_device is cpu.",
+            "tensor_parallel_size and pipeline_parallel_size spread a model over GPUs, and benchmark_device is cpu.",
         ),
         # Lengths
         (
