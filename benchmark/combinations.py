@@ -15,6 +15,7 @@ from benchmark import (
     continuous_options,
     loadgen_options,
     schedule_options,
+    sequential_options,
     simulated_options,
 )
 from benchmark.dataset_options import (
@@ -37,7 +38,7 @@ SERVED, CONTINUOUS, SEQUENTIAL, SIMULATED = "endpoint", "continuous", "sequentia
 ENGINE_OPTIONS: dict[str, type[BaseModel] | None] = {
     CONTINUOUS: continuous_options.Options,
     SIMULATED: simulated_options.Options,
-    SEQUENTIAL: None,
+    SEQUENTIAL: sequential_options.Options,
     SERVED: None,
 }
 SCENARIO_OPTIONS: dict[str, type[BaseModel] | None] = {

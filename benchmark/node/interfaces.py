@@ -147,6 +147,9 @@ class Engine(ABC):
     replicable: ClassVar[bool] = False
     """Whether a node with several GPUs runs one in a process of its own on each; else there is one on a node."""
 
+    together: ClassVar[bool] = False
+    """Whether its GPUs answer one query together: a closed loop then keeps so many in flight as on one GPU."""
+
     counts_gpus: ClassVar[bool] = False
     """Whether `benchmark_replicas` tells the one that is there how many GPUs it uses."""
 
@@ -182,6 +185,10 @@ class Engine(ABC):
 
         What is raised fails the query; EngineBroken ends the run. An engine that breaks fails the queries in flight.
         """
+
+    def parts(self) -> int:
+        """Return how many processes one copy of the model is to be spread over. Raises InputError for options."""
+        return 1
 
     def server_of(self, query: Query) -> int | None:
         """Return which of several servers was asked, once, when the query has ended; None: there are not several."""

@@ -36,6 +36,12 @@ def make_engine(name: str, settings: Settings, generation: Generation, options: 
     """
     single = plain_engine(name, settings, generation, options)
     asked = settings.benchmark_replicas
+    if (parts := single.parts()) > 1:
+        from benchmark.node.spread import Spread, require_gpus
+
+        gpus = _visible_gpus() if settings.benchmark_device == "cuda" else None
+        require_gpus(parts, gpus)
+        return Spread(name, settings, generation, options, parts, gpus)
     if not single.replicable:
         if asked not in ("auto", 1) and not single.counts_gpus:
             raise InputError(f"benchmark_replicas is {asked}: the engine {name} runs once on a node.")
@@ -55,12 +61,14 @@ OF_ITS_OWN = {"load_s", "startup_s", "memory", "cross_check"}
 
 
 @dataclass
-class _Flight:
+class Flight:
+    """A query that a replica has, and who hears of it."""
+
     query: Query
     listener: Listener
 
 
-class _Replica:
+class Replica:
     """One process, as its parent sees it."""
 
     def __init__(self, number: int, place: str, process: BaseProcess, pipe: Connection) -> None:
@@ -68,7 +76,7 @@ class _Replica:
         self.place = place
         self.process = process
         self.pipe = pipe
-        self.flights: dict[int, _Flight] = {}
+        self.flights: dict[int, Flight] = {}
         self.dispatched = 0
         self.lost: str | None = None
         """Why it answers no more."""
@@ -106,7 +114,7 @@ class Replicated(Engine):
         self._name = name
         self._gpus = gpus
         self._count = count
-        self._replicas: list[_Replica] = []
+        self._replicas: list[Replica] = []
         self._lock = threading.Lock()
         self._next_key = 0
 
@@ -132,7 +140,7 @@ class Replicated(Engine):
             key = self._next_key
             self._next_key += 1
             replica.dispatched += 1
-            replica.flights[key] = _Flight(query, listener)
+            replica.flights[key] = Flight(query, listener)
         try:
             with replica.sending:
                 replica.pipe.send(Ask(key, query))
@@ -151,7 +159,7 @@ class Replicated(Engine):
         for replica in replicas:
             replica.process.join(CLOSE_S)
 
-    def _start(self, number: int) -> _Replica:
+    def _start(self, number: int) -> Replica:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         environment, place = self._part(number)
@@ -159,7 +167,7 @@ class Replicated(Engine):
         process = context.Process(target=serve, args=(Assignment(number, *arguments), theirs), name=f"replica-{number}")
         process.start()
         theirs.close()  # so that the replica's death closes the pipe
-        return _Replica(number, place, process, ours)
+        return Replica(number, place, process, ours)
 
     def _part(self, number: int) -> tuple[dict[str, str], str]:
         """Return the environment of a replica, and the name of its part of the node."""
@@ -168,7 +176,7 @@ class Replicated(Engine):
         threads = str(max(1, len(os.sched_getaffinity(0)) // self._count))
         return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}, "CPU"
 
-    def _loaded(self, replica: _Replica) -> Loaded:
+    def _loaded(self, replica: Replica) -> Loaded:
         try:
             message = replica.pipe.recv()
         except (EOFError, OSError):
@@ -180,7 +188,7 @@ class Replicated(Engine):
         assert isinstance(message, Loaded)  # noqa: S101 # the first message of a replica is one of the two
         return message
 
-    def _listen(self, replica: _Replica) -> None:
+    def _listen(self, replica: Replica) -> None:
         while True:
             try:
                 message = replica.pipe.recv()
@@ -193,7 +201,7 @@ class Replicated(Engine):
                 traceback.print_exc()
                 self._lose(replica, f"What listens to {replica} broke: {type(error).__name__}: {error}")
 
-    def _hear(self, replica: _Replica, message: object) -> None:
+    def _hear(self, replica: Replica, message: object) -> None:
         if isinstance(message, Broken):
             self._lose(replica, f"{replica}: {message.reason}")
             replica.process.kill()
@@ -210,7 +218,7 @@ class Replicated(Engine):
             else:
                 flight.listener.completed(flight.query, message.at_ns, message.answer)
 
-    def _lose(self, replica: _Replica, reason: str) -> None:
+    def _lose(self, replica: Replica, reason: str) -> None:
         """Give nothing more to the replica, and fail what it had."""
         with self._lock:
             replica.lost = replica.lost or reason
@@ -231,7 +239,7 @@ def _visible_gpus() -> list[str]:
     return [str(number) for number in range(max(1, torch.cuda.device_count()))]
 
 
-def _apart(replica: _Replica, loaded: Loaded, first: EngineInfo) -> dict[str, JsonValue]:
+def _apart(replica: Replica, loaded: Loaded, first: EngineInfo) -> dict[str, JsonValue]:
     """Return who the replica is, and in what it is unlike the first one."""
     unlike: dict[str, JsonValue] = {
         name: value
