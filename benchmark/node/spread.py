@@ -13,6 +13,8 @@ from typing import Any
 
 from benchmark.errors import SetupError
 from benchmark.node.interfaces import EngineBroken, Listener, Query
+from benchmark.node.model.load import find_snapshot
+from benchmark.node.model.part import require_parts
 from benchmark.node.replica_process import Ask
 from benchmark.node.replicas import Flight, Replica, Replicated
 from benchmark.node.serving.provisioned import HOST, free_port
@@ -39,7 +41,11 @@ class Spread(Replicated):
         self._port = free_port()
 
     def load(self) -> EngineInfo:
-        """Start all processes, and wait until each has loaded its part; raises what one of them raised."""
+        """Start all processes, and wait until each has loaded its part; raises what one of them raised.
+
+        Raises SetupError before any is started where the model cannot be spread over so many.
+        """
+        require_parts(find_snapshot(self.settings), self._count)
         atexit.register(self.close)  # before multiprocessing's own, which would wait for them
         self._replicas = [self._start(number) for number in range(self._count)]
         waiting = list(self._replicas)

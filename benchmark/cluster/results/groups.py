@@ -67,11 +67,21 @@ def _joined(name: str, head: LoadedNode, others: Sequence[LoadedNode]) -> Loaded
     results = [node.result for node in others if node.result]
     if head.result is None or len(results) < len(others):
         return replace(here, result=None)
+    if wrong := _too_many([head.result, *results]):
+        return replace(here, result=None, refused=wrong, problems=(*problems, f"{name}: {wrong}"))
     later = tuple(
         replace(one, result=_result(one.result, results, number, one.metrics))
         for number, one in enumerate(head.later, start=1)
     )
     return replace(here, result=_result(head.result, results, 0, head.metrics), later=later)
+
+
+def _too_many(results: Sequence[NodeResult]) -> str:
+    """Return that the head claims more GPUs than the nodes have; nothing where it does not."""
+    engine, gpus = results[0].engine, sum(len(one.environment.gpus) for one in results if one.environment)
+    on_gpus = results[0].resolved.settings.benchmark_device == "cuda"
+    too_many = on_gpus and engine is not None and not engine.simulated and engine.replicas > gpus
+    return f"its head claims {engine.replicas} replicas on {gpus} GPUs." if engine and too_many else ""
 
 
 def _reasons(nodes: Sequence[LoadedNode]) -> list[tuple[LoadedNode, str]]:

@@ -26,10 +26,10 @@ NODES = ("jw6", "jw7")
 
 
 @pytest.fixture
-def group(installed: None, tmp_path: Path) -> Iterator[Playbooks]:
+def group(installed: None, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playbooks]:
     """The playbooks on two nodes that reach each other by their own networks alone, with a tiny model."""
     make_model(tmp_path / "model")
-    with bridged_cluster(tmp_path / "cluster", NODES) as cluster, two_nodes(cluster, tmp_path) as made:
+    with bridged_cluster(tmp_path_factory.mktemp("bridged"), NODES) as cluster, two_nodes(cluster, tmp_path) as made:
         made.variables["benchmark_group"] = "a"
         yield made
 

@@ -6,13 +6,12 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmark.errors import InputError, SetupError
-from benchmark.node.interfaces import Answer, Demands, EngineBroken, Prompt, Query
+from benchmark.node.interfaces import Answer, EngineBroken, Prompt, Query
 from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.replicas import make_engine
 from benchmark.node.spread import Spread
@@ -61,43 +60,34 @@ def answers(engine: Any, queries: int) -> list[Heard]:
     return each
 
 
-def test_two_processes_give_the_tokens_of_one(settings: Settings) -> None:
-    found = []
-    for options in ({}, {"tensor_parallel": 2}):
-        engine = make_engine("sequential", settings, GENERATION, options)
-        engine.demands = Demands(greedy=True)
-        info = engine.load()
-        try:
-            found.append(answers(engine, 3))
-        finally:
-            engine.close()
-    assert (info.replicas, info.details["tensor_parallel"], engine.together) == (2, 2, True)
-    one, two = ([heard.answer.token_ids for heard in each if heard.answer] for each in found)
-    assert one == two
-    assert [len(tokens) for tokens in two] == [TOKENS] * 3
-    assert [heard.first for heard in found[1]] == [[tokens[0]] for tokens in two]
-
-
-def test_one_that_dies_ends_the_other(settings: Settings) -> None:
+def test_two_processes_give_the_tokens_of_one_and_end_together(settings: Settings) -> None:
+    alone = make_engine("sequential", settings, GENERATION, {})
+    alone.load()
+    wanted = [heard.answer.token_ids for heard in answers(alone, 3) if heard.answer]
     engine = make_engine("sequential", settings, GENERATION, {"tensor_parallel": 2})
     assert isinstance(engine, Spread)
-    engine.load()
-    pids = [replica.process.pid or 0 for replica in engine._replicas]
-    os.kill(pids[1], signal.SIGKILL)
-    deadline = time.monotonic() + 60
-    while any(replica.process.is_alive() for replica in engine._replicas):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    with pytest.raises(EngineBroken, match="Replica 1 .* was killed by SIGKILL"):
-        engine.submit(Query(0, Prompt("0", text="Say."), seed=0), Heard())
-    engine.close()
+    info = engine.load()
+    try:
+        assert (info.replicas, info.details["tensor_parallel"], engine.together) == (2, 2, True)
+        found = answers(engine, 3)
+        assert [heard.answer.token_ids for heard in found if heard.answer] == wanted
+        assert [len(tokens) for tokens in wanted] == [TOKENS] * 3
+        assert [heard.first for heard in found] == [[tokens[0]] for tokens in wanted]
+        # One that dies: the other would wait for it.
+        os.kill(engine._replicas[1].process.pid or 0, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while any(replica.process.is_alive() for replica in engine._replicas):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        with pytest.raises(EngineBroken, match=r"Replica 1 .* was killed by SIGKILL"):
+            engine.submit(Query(0, Prompt("0", text="Say."), seed=0), Heard())
+    finally:
+        engine.close()
 
 
 def test_what_cannot_be_spread(settings: Settings) -> None:
     engine = make_engine("sequential", settings, GENERATION, {"tensor_parallel": 3})
-    with pytest.raises(SetupError, match="has 4 heads .* which cannot be shared out evenly"):
+    with pytest.raises(SetupError, match=r"has 4 heads .* which cannot be shared out evenly"):
         engine.load()
-    engine.close()
     with pytest.raises(InputError, match="tensor_parallel is 0: it must be at least 1"):
         make_engine("sequential", settings, GENERATION, {"tensor_parallel": 0})
-    assert Path(settings.benchmark_model).is_dir()
