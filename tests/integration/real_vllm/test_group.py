@@ -89,7 +89,9 @@ def test_a_node_that_dies_ends_its_group(killed: str, group: Playbooks) -> None:
         time.sleep(0.2)
     rank = f"--node-rank {NODES.index(killed)} "
     (pid,) = (
-        pid for pid, words in processes_of(group.directory).items() if rank in words and "bin/vllm serve" in words[:200]
+        pid
+        for pid, words in processes_of(group.directory).items()
+        if rank in words and words.split()[1].endswith("/bin/vllm")
     )
     os.kill(pid, signal.SIGKILL)
     output, _ = process.communicate()

@@ -15,6 +15,7 @@ from benchmark.cluster.resume import remaining
 from benchmark.cluster.stored.read import read_stored
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
+from benchmark.metrics import per_joule
 from benchmark.provisioned import ENGINES
 from benchmark.records import Energy, EngineInfo, Failure, GpuTelemetry, NodeResult, ServedWindow, Telemetry
 from benchmark.resolve import resolve, resolve_nodes
@@ -97,19 +98,24 @@ def make(directory: Path, dead: str = "", gpus: int = 2) -> Path:
     samples = closed_loop([500] * 20)
     whole = result_of("jw2", resolved["jw2"], samples)
     assert whole.window is not None
+    measured = whole.metrics
+    assert measured is not None
     for number, (name, one) in enumerate(resolved.items()):
+        joules = 1000.0 * (number + 1)
         telemetry = Telemetry(
             ticks=9,
             interval_ms=100,
             cost_percent=1,
             gpus=(GpuTelemetry(index=0, power_w=100 * (number + 1)),),
-            energy=Energy(joules=1000.0 * (number + 1), window_s=10, idle_w=50),
+            energy=Energy(
+                joules=joules, window_s=10, idle_w=50, **(per_joule(joules, [measured]) if not number else {})
+            ),
         )
         engine = EngineInfo(name="vllm", replicas=1 if number else gpus)
         changes: dict[str, Any] = {"environment": HOST.model_copy(update={"gpus": (GPU,)}), "engine": engine}
         if number == 0:
             target = TARGET_QPS * gpus
-            verdict = judge(one.profile, Findings(whole.metrics), target, "complete")
+            verdict = judge(one.profile, Findings(measured), target, "complete")
             changes |= {"telemetry": telemetry, "target_qps": target, "verdict": verdict}
         else:
             watched = ServedWindow(window=whole.window, telemetry=telemetry)
