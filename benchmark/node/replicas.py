@@ -15,45 +15,16 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from benchmark.errors import InputError, SetupError
+from benchmark.errors import SetupError
 from benchmark.node.interfaces import Engine, EngineBroken, Listener, Query
-from benchmark.node.registry import plain_engine
 from benchmark.node.replica_process import Ask, Assignment, Broken, Ended, FirstToken, Loaded, NotLoaded, serve
 from benchmark.node.watch.oom import OomWatch
-from benchmark.node.watch.present_gpus import left_out, visible
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo
 from benchmark.settings import Settings
 
 # A replica ends by itself when its pipe closes; one that hangs in a driver is killed.
 CLOSE_S = 5.0
-
-
-def make_engine(name: str, settings: Settings, generation: Generation, options: dict[str, Any]) -> Engine:
-    """Return the engine of that file name in this process, or one that hosts several where several are wanted.
-
-    Raises InputError where several are asked of an engine that cannot be hosted, SetupError where GPUs are too few.
-    """
-    single = plain_engine(name, settings, generation, options)
-    asked = settings.benchmark_replicas
-    if (parts := single.parts()) > 1:
-        from benchmark.node.spread import Spread, require_gpus
-
-        gpus = _visible_gpus() if settings.benchmark_device == "cuda" else None
-        require_gpus(parts, gpus)
-        return Spread(name, settings, generation, options, parts, gpus)
-    if not single.replicable:
-        if asked not in ("auto", 1) and not single.counts_gpus:
-            raise InputError(f"benchmark_replicas is {asked}: the engine {name} runs once on a node.")
-        return single
-    gpus = _visible_gpus() if settings.benchmark_device == "cuda" else None
-    if gpus is not None and not gpus:
-        raise SetupError(" ".join(["No GPU is visible to this process.", left_out() or "Try nvidia-smi."]))
-    count = (len(gpus) if gpus else 1) if asked == "auto" else asked
-    if gpus is not None and count > len(gpus):
-        reported = f"benchmark_replicas is {count} and {len(gpus)} GPUs are visible: each replica needs its own."
-        raise SetupError(" ".join(filter(None, [reported, left_out()])))
-    return single if count == 1 else Replicated(name, settings, generation, options, count, gpus)
 
 
 # Details in which replicas differ without being unlike.
@@ -226,17 +197,6 @@ class Replicated(Engine):
             replica.flights.clear()
         for flight in flights:
             flight.listener.failed(flight.query, replica.lost)
-
-
-def _visible_gpus() -> list[str]:
-    """Return what CUDA_VISIBLE_DEVICES has to say for each GPU that this process may use; empty where there is none."""
-    found = visible()
-    if found is not None:
-        return list(found.entries)
-    import torch
-
-    # Without a GPU there is one replica, which says why it cannot load better than could be said here.
-    return [str(number) for number in range(max(1, torch.cuda.device_count()))]
 
 
 def _apart(replica: Replica, loaded: Loaded, first: EngineInfo) -> dict[str, JsonValue]:

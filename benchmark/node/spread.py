@@ -11,7 +11,6 @@ import threading
 from multiprocessing.connection import wait
 from typing import Any
 
-from benchmark.errors import SetupError
 from benchmark.node.interfaces import EngineBroken, Listener, Query
 from benchmark.node.model.load import find_snapshot
 from benchmark.node.model.part import require_parts
@@ -96,9 +95,3 @@ class Spread(Replicated):
         for other in others:
             super()._lose(other, reason)
             other.process.kill()
-
-
-def require_gpus(count: int, gpus: list[str] | None) -> None:
-    """Raise SetupError where there are fewer GPUs than the model is to be spread over."""
-    if gpus is not None and count > len(gpus):
-        raise SetupError(f"tensor_parallel is {count} and {len(gpus)} GPUs are visible: each part needs its own.")

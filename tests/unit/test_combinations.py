@@ -57,7 +57,7 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (
             options("sequential", batch=4),
             None,
-            "benchmark_engine_options.batch is not an option of the engine sequential, which has none.",
+            "benchmark_engine_options.batch is not an option of the engine sequential. Known: tensor_parallel",
         ),
         (
             options("endpoint", max_num_seqs=4),

@@ -66,7 +66,7 @@ def test_they_meet_and_begin_with_all_others(fleet: Fleet) -> None:
     assert [(place["node"], place["port"]) for place in tried] == [("jw2", 8000), ("jw2", 9000)]
 
 
-def test_who_cannot_be_reached_is_named_before_anything_is_loaded(fleet: Fleet) -> None:
+def test_who_cannot_be_reached_is_named_before_loading(fleet: Fleet) -> None:
     add(fleet, "jw2", f"{meets()}\n{MEASURES}")
     add(fleet, "jw3", f"{meets(unreached=json.dumps({'jw2': 'port 9000: no answer within 10 s'}))}\n{COMPUTES}")
     fleet.add("alone")

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from benchmark.errors import InputError, SetupError
+from benchmark.node.hosting import make_engine
 from benchmark.node.interfaces import Answer, EngineBroken, Prompt, Query
 from benchmark.node.model.tiny import make_tiny_model
-from benchmark.node.replicas import make_engine
 from benchmark.node.spread import Spread
 from benchmark.profiles import Generation
 from benchmark.settings import Settings
