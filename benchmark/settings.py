@@ -269,9 +269,8 @@ class Settings(EngineSettings):
         "",
         pattern=r"^([A-Za-z0-9][\w.-]{0,63})?$",
         description=(
-            "nodes with the same name here serve one copy of the model together, for one that is larger than a node, by "
-            "an engine that can: the first in the inventory is measured, the others compute for it; empty: the node by "
-            "itself"
+            "nodes with the same name here serve one copy of the model together, for one that is larger than a node; the "
+            "first in the inventory is measured, the others compute for it; empty: the node by itself"
         ),
     )
     benchmark_busy: Literal["wait", "fail"] = Field(

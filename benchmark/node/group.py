@@ -54,7 +54,7 @@ class HeadRun(NodeRun):
         self.meeting = Meeting(request, part, Lock(request.directory / f"{LISTENS}.lock"))
 
     def _meet(self) -> None:
-        with self.open.stage("environment", reported="tries the ports of its group"):
+        with self.open.stage("environment", reported="joining its group"):
             self.meeting.run(self.open.result.environment)
 
     def _equip(self, demands: Demands, engine: Engine) -> None:
@@ -76,7 +76,7 @@ class MemberRun(ServingRun):
     def _stages(self) -> None:
         settings, profile, wait_s = self.request.settings, self.profile, self.request.wait_s or 0
         environment = self._examine()
-        with self.open.stage("environment", reported="tries the ports of its group"):
+        with self.open.stage("environment", reported="joining its group"):
             self.meeting.run(environment)
         if settings.benchmark_probes == "on":
             self._probe(environment)
@@ -84,7 +84,7 @@ class MemberRun(ServingRun):
             if settings.benchmark_telemetry:
                 self.watch = start_watch(self.request.directory, environment)
                 stack.callback(self.watch.close)
-            with self.open.stage("loading", reported="loads with its group"):
+            with self.open.stage("loading", reported="loading with its group"):
                 engine = Provisioned(
                     ENGINES[profile.engine], settings, profile.generation, dict(profile.engine_options)
                 )
@@ -98,7 +98,7 @@ class MemberRun(ServingRun):
                 details = {"start": start, **self._details()}
                 self.open.update(engine=EngineInfo(name=engine.name, replicas=1, details=details))
             check = partial(_require_running, server)
-            with self.open.stage("ready", reported="computes for its group"):
+            with self.open.stage("ready", reported="ready to compute for its group"):
                 if self.watch.gpus:
                     self.watch.idle()
                 agreed = wait_for_start(
