@@ -252,8 +252,8 @@ class Settings(EngineSettings):
         "",
         pattern=r"^[\w.:-]*$",
         description=(
-            "the node's own address or name, at which its server listens for the driver if benchmark_system is cluster, or "
-            "the others of its benchmark_group reach it; empty: ansible_host"
+            "the node's own address or name, at which its server listens for the driver if benchmark_system is "
+            "cluster, or the others of its benchmark_group reach it; empty: ansible_host"
         ),
     )
     benchmark_serve_port: int = Field(
