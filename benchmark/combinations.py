@@ -15,6 +15,7 @@ from benchmark import (
     continuous_options,
     loadgen_options,
     schedule_options,
+    sequential_options,
     simulated_options,
 )
 from benchmark.dataset_options import (
@@ -37,7 +38,7 @@ SERVED, CONTINUOUS, SEQUENTIAL, SIMULATED = "endpoint", "continuous", "sequentia
 ENGINE_OPTIONS: dict[str, type[BaseModel] | None] = {
     CONTINUOUS: continuous_options.Options,
     SIMULATED: simulated_options.Options,
-    SEQUENTIAL: None,
+    SEQUENTIAL: sequential_options.Options,
     SERVED: None,
 }
 SCENARIO_OPTIONS: dict[str, type[BaseModel] | None] = {
@@ -76,6 +77,7 @@ def combination_problems(settings: Settings, profile: Profile) -> list[str]:
         _workload,
         _accuracy,
         _system,
+        _group,
     )
     return [problem for check in checks for problem in check(settings, profile)]
 
@@ -208,15 +210,17 @@ def _provisioned(settings: Settings, profile: Profile) -> Iterator[str]:
             f"The engine {engine.name}: arguments: {caching[0]} has repeated prompts answered without computing them: "
             "leave it out, or take a profile with prefix_caching: true."
         )
-    gpus, spread = settings.benchmark_replicas, options.tensor_parallel_size
+    gpus, spread = settings.benchmark_replicas, options.gpus_of_a_copy
     if isinstance(gpus, int) and gpus % spread:
         yield (
-            f"benchmark_replicas is {gpus} and tensor_parallel_size is {spread}: with the engine {engine.name} the "
-            "former is the GPUs that are used, a multiple of the latter."
+            f"benchmark_replicas is {gpus} and one copy of the model is over {spread} (tensor_parallel_size x "
+            f"pipeline_parallel_size): with the engine {engine.name} the former is the GPUs that are used, a multiple "
+            "of the latter."
         )
-    if settings.benchmark_device == "cpu" and spread > 1:
+    if settings.benchmark_device == "cpu" and spread > 1 and not settings.benchmark_group:
         yield (
-            f"The engine {engine.name}: tensor_parallel_size spreads a model over GPUs, and benchmark_device is cpu."
+            f"The engine {engine.name}: tensor_parallel_size and pipeline_parallel_size spread a model over GPUs, and "
+            "benchmark_device is cpu."
         )
     longest = options.max_model_len or engine.max_model_len
     needed = _longest_prompt(profile) + profile.generation.max_new_tokens
@@ -403,3 +407,28 @@ def _system(settings: Settings, profile: Profile) -> Iterator[str]:
         yield f"{before}no node of one system measures alone: leave benchmark_solo_first."
     if not settings.benchmark_sync_start:
         yield f"{before}its parts begin together by nature: leave benchmark_sync_start at true."
+
+
+def _group(settings: Settings, profile: Profile) -> Iterator[str]:
+    """Yield what cannot be where several nodes serve one copy of the model."""
+    if not settings.benchmark_group:
+        return
+    before = f"benchmark_group is {settings.benchmark_group}, and "
+    spreading = [name for name, engine in ENGINES.items() if engine.spreads]
+    if profile.engine not in spreading:
+        yield (
+            f"{before}the engine {profile.engine} does not spread a model over nodes: set benchmark_engine to "
+            f"{' or '.join(spreading)}."
+        )
+    if settings.benchmark_system == "cluster":
+        yield f"{before}benchmark_system is cluster, whose nodes have a copy each: leave one of them out."
+    if settings.benchmark_replicas != "auto":
+        yield f"{before}its nodes serve one copy: leave benchmark_replicas at auto."
+    if not profile.measures_queries:
+        yield f"{before}the profile {profile.name} measures no queries: take another, or leave benchmark_group out."
+    if profile.sweep is not None:
+        yield f"{before}the profile {profile.name} is a sweep: take one that measures under one load."
+    if settings.benchmark_solo_first:
+        yield f"{before}its nodes cannot take turns: leave benchmark_solo_first."
+    if not settings.benchmark_sync_start:
+        yield f"{before}its nodes begin together by nature: leave benchmark_sync_start at true."

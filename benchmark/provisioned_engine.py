@@ -58,8 +58,16 @@ class ServerOptions(BaseModel):
     max_model_len: int | None = Field(
         None, ge=1, description="tokens of prompt and answer; absent: 8192, or what the model takes if that is less"
     )
-    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that one copy of the model is spread over")
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that each layer of the model is spread over")
+    pipeline_parallel_size: int = Field(
+        1, ge=1, description="parts that the model's layers are cut into, each on GPUs of its own"
+    )
     arguments: list[str] = Field([], description="further words of the command line, such as --kv-cache-dtype=fp8")
+
+    @property
+    def gpus_of_a_copy(self) -> int:
+        """GPUs that one copy of the model is spread over."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
 
     @field_validator("arguments")
     @classmethod
@@ -68,6 +76,17 @@ class ServerOptions(BaseModel):
             if (name := word.partition("=")[0].replace("_", "-")) in cls.reserved:
                 raise ValueError(f"{name} is what the run decides")
         return words
+
+
+@dataclass(frozen=True)
+class Part:
+    """A node's part in a copy that is spread over several: the first (rank 0) answers, the others compute for it."""
+
+    nodes: int
+    rank: int
+    host: str
+    """An address of the first, at which they meet."""
+    port: int
 
 
 @dataclass(frozen=True)
@@ -84,9 +103,11 @@ class Start:
     device: str
     """cuda or cpu."""
     copies: int
-    """Of the model, each over `tensor_parallel_size` GPUs."""
+    """Of the model, each over `gpus_of_a_copy` GPUs."""
     max_model_len: int
     """Tokens of prompt and answer."""
+    part: Part | None = None
+    """Which part of one copy over several nodes; None: the node has one or more copies to itself."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +136,10 @@ class ProvisionedEngine:
     """The same for nodes without a GPU, where there is such a build."""
     works: str = ""
     """The versions that take our command line, such as >=0.23: what an environment that exists must have."""
+    spreads: bool = False
+    """Whether several nodes can serve one copy of a model together (`Start.part`)."""
+    address_variable: str = ""
+    """The environment variable that says at which address the others of such a copy reach the node."""
     key_variable: str = ""
     """The environment variable that holds the key which the server asks its clients for; empty: it asks for none."""
     max_model_len: int = 8192

@@ -22,6 +22,7 @@ from benchmark.records import (
     Attempt,
     Code,
     Controller,
+    GroupPart,
     Name,
     Owner,
     Record,
@@ -60,6 +61,8 @@ BELL = "bell"
 # ports it cannot reach, and waits for SERVING: the servers that are ready.
 LISTENS, LOAD, SERVES, WINDOWS = "listens", "load", "serves", "windows"
 TRY, TRIED, SERVING = "try", "tried", "serving"
+# Of a group of nodes that serve one copy of a model, these too: a node writes LISTENS, waits for TRY, which says where
+# the others listen, writes in TRIED whom it cannot reach, and waits for LOAD. All but the head end with WINDOWS.
 # How a result begins to say why it is not whole, where a signal ended its run; its name follows.
 STOPPED = "The run was stopped by"
 
@@ -103,6 +106,9 @@ class RunOrder(Record):
     )
     serves: ServerPlace | None = Field(None, description="where it serves, and measures nothing; absent: it measures")
     drives: tuple[ServerPlace, ...] = Field((), description="the servers that it measures; empty: the node itself")
+    group: GroupPart | None = Field(
+        None, description="with which nodes it serves one copy of the model; absent: the node is one by itself"
+    )
 
 
 def open_run(

@@ -252,12 +252,26 @@ class Settings(EngineSettings):
         "",
         pattern=r"^[\w.:-]*$",
         description=(
-            "the node's own address or name that its server listens on if benchmark_system is cluster, and at which "
-            "the driver reaches it; empty: ansible_host"
+            "the node's own address or name, at which its server listens for the driver if benchmark_system is "
+            "cluster, or the others of its benchmark_group reach it; empty: ansible_host"
         ),
     )
     benchmark_serve_port: int = Field(
-        8000, ge=1, le=65535, description="the port that the server listens on if benchmark_system is cluster"
+        8000,
+        ge=1,
+        le=65535,
+        description=(
+            "the port that the server listens on if benchmark_system is cluster; in a benchmark_group: at which its "
+            "nodes meet"
+        ),
+    )
+    benchmark_group: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9][\w.-]{0,63})?$",
+        description=(
+            "nodes of the same name here serve one copy of the model together, which is larger than a node; the first "
+            "in the inventory is measured; empty: the node by itself"
+        ),
     )
     benchmark_busy: Literal["wait", "fail"] = Field(
         "wait",

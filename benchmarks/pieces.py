@@ -19,10 +19,10 @@ import numpy as np
 
 from benchmark import metrics
 from benchmark.columns import Columns
+from benchmark.node.hosting import make_engine
 from benchmark.node.interfaces import Conditions, Engine, Workload, now_ns
 from benchmark.node.recorder import Recorder
 from benchmark.node.registry import make_scenario
-from benchmark.node.replicas import make_engine
 from benchmark.profiles import Generation
 from benchmark.settings import Settings
 from benchmarks import workloads

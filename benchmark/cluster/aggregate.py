@@ -19,13 +19,13 @@ from benchmark.cluster.arithmetic import (
 from benchmark.cluster.diagnosis import diagnose
 from benchmark.cluster.diagnosis.aspects import rate_of
 from benchmark.cluster.drift import NodeFacts, find_drift
+from benchmark.cluster.groups import as_rows, groups_of
 from benchmark.cluster.history.earlier import earlier_runs
 from benchmark.cluster.interruption import why_partial
 from benchmark.cluster.leader import at_work
-from benchmark.cluster.names import natural
 from benchmark.cluster.repeats import at_repeat, median_of, node_spread, with_spread
+from benchmark.cluster.results.groups import load_rows
 from benchmark.cluster.results.load import MAX_REASON, LoadedNode, one_line, unknown_dirs
-from benchmark.cluster.results.load_many import load_nodes
 from benchmark.cluster.results.system import LoadedSystem, load_system
 from benchmark.cluster.roofline import roofline
 from benchmark.cluster.solo import solo_changes
@@ -77,19 +77,23 @@ def gather(run_dir: Path, slo: Slo | None = None) -> Gathered:
     if run.system is not None:
         system = load_system(run_dir, run, run.system, slo)
         return Gathered(run, system.nodes, _result_of_system(run_dir, run, run.system, system), system.nodes, system)
-    loaded = load_nodes(run_dir, run, sorted(run.nodes, key=natural), slo)
+    loaded = load_rows(run_dir, run, slo)
     nodes, _ = median_of(loaded)
-    return Gathered(run, nodes, _result(run_dir, run, loaded), loaded)
+    return Gathered(as_rows(run), nodes, _result(run_dir, run, loaded), loaded)
 
 
-def _result(run_dir: Path, run: RunRecord, loaded: Sequence[LoadedNode]) -> ClusterResult:
+def _result(run_dir: Path, asked: RunRecord, loaded: Sequence[LoadedNode]) -> ClusterResult:
+    run, members = as_rows(asked), groups_of(asked.nodes)
     nodes, repeats = median_of(loaded)
     counted = [node for node in nodes if node.counted]
     groups = with_spread(group_nodes(counted), loaded)
     group_of = {name: number for number, group in enumerate(groups) for name in group.nodes}
     going_on = at_work(run.attempts[-1].controller if run.attempts else None)
     rows = tuple(
-        _row(node, whole, run.nodes[node.node], group_of, going_on) for node, whole in zip(nodes, loaded, strict=True)
+        _row(node, whole, run.nodes[node.node], group_of, going_on).model_copy(
+            update={"members": members.get(node.node, ())}
+        )
+        for node, whole in zip(nodes, loaded, strict=True)
     )
     compared = agreements(counted)
     wide = _run_wide(run)
@@ -113,7 +117,7 @@ def _result(run_dir: Path, run: RunRecord, loaded: Sequence[LoadedNode]) -> Clus
         findings=diagnose(counted, groups, drift, earlier_runs(run_dir, _comparison_keys(groups, rows))),
         drift=drift,
         problems=tuple(
-            problem[:MAX_REASON] for problem in (*(p for n in nodes for p in n.problems), *unknown_dirs(run_dir, run))
+            problem[:MAX_REASON] for problem in (*(p for n in nodes for p in n.problems), *unknown_dirs(run_dir, asked))
         ),
         verdict=cluster_verdict(
             rows,

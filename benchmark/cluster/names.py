@@ -16,3 +16,8 @@ def some(names: Sequence[str], most: int = 5) -> str:
     """Return the first few names and how many more there are."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def members_words(members: Sequence[str]) -> str:
+    """Return the nodes of a group, the first of which is its head; nothing where there are none."""
+    return some([f"{members[0]} (head)", *members[1:]]) if members else ""

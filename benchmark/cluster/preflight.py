@@ -127,8 +127,8 @@ def problems(probe: Probe, needs: Needs) -> list[str]:
     judged = _judged(probe, needs) if needs.device == "cuda" and "gpu" not in hung else None
     if needs.engine and judged and 0 < judged.usable < needs.engine.gpus:
         found.append(
-            f"{needs.engine.engine.title} is to spread over {needs.engine.gpus} GPUs (tensor_parallel_size), and this "
-            f"node has {judged.usable}."
+            f"{needs.engine.engine.title} is to spread over {needs.engine.gpus} GPUs of this node "
+            f"(tensor_parallel_size x pipeline_parallel_size), and it has {judged.usable}."
         )
     if missing := probe.many.get("missing_program"):
         found.append(f"Not installed: {', '.join(missing)} (coreutils, util-linux and tar have them).")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import __version__
+from benchmark.cluster.groups import groups_of
 from benchmark.cluster.leader import leader_of
 from benchmark.cluster.names import natural, some
 from benchmark.cluster.one_system import run_of_driver
@@ -95,6 +96,11 @@ def remaining(run_dir: Path, run: RunRecord, play: Iterable[str], inventory: Col
     from benchmark.cluster.results.load import load_node
 
     nodes = sorted(play, key=natural)
+    if groups := groups_of(run.nodes):
+        raise InputError(
+            f"benchmark_resume: the run {run.run_id} is of groups of nodes ({_names(groups)}), which are measured "
+            "whole or not at all: start a new run."
+        )
     if run.system is not None:
         return _remaining_of_system(run_dir, run, run.system, nodes)
     done = [node for node in nodes if node in run.nodes and load_node(run_dir, run, node).counted]

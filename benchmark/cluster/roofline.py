@@ -36,7 +36,10 @@ def roofline(node: LoadedNode) -> Roofline | None:
         return None
     read_gb_s = _median(result, MEMORY)
     rate = _median(result, f"{MATRIX}{engine.details['dtype']}")
-    least_ms = None if read_gb_s is None else weights * size / (read_gb_s * 1e9) * 1e3
+    # Of a model that is spread over several GPUs each reads its part.
+    spread = engine.details.get("tensor_parallel", 1)
+    parts = spread if isinstance(spread, int) and spread > 0 else 1
+    least_ms = None if read_gb_s is None else weights * size / parts / (read_gb_s * 1e9) * 1e3
     most = None
     if rate is not None and metrics.output_tokens:
         per_token = 2 * weights * (metrics.input_tokens + metrics.output_tokens) / metrics.output_tokens

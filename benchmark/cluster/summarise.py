@@ -109,7 +109,7 @@ def _write_texts(run_dir: Path, gathered: Gathered) -> None:
                 text = (
                     f"This result cannot be shown as text ({type(error).__name__}: {error}): see the JSON beside it.\n"
                 )
-            place = run_dir / DRIVER if node in driver else run_dir / NODES / node.node
+            place = run_dir / DRIVER if node in driver else run_dir / NODES / node.directory
             for path in place.glob("mlperf_datacenter_*.json"):
                 write_atomic(path.with_suffix(".txt"), text, synced=False)
 

@@ -80,11 +80,20 @@ def main(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     os.environ["HF_HOME"] = str(Path(settings.hf_cache_dir).expanduser())
     with _masked_output(secrets):
-        result = run(replace(request, secrets=secrets))
+        result = _run(replace(request, secrets=secrets))
     if request.text:
         print(render_node(result))
         print(f"Files: {request.directory}", file=sys.stderr)
     return _exit_code(request, result)
+
+
+def _run(request: RunRequest) -> NodeResult:
+    if request.group is None:
+        return run(request)
+    # It loads the client of servers, which takes time that other runs need not spend.
+    from benchmark.node.group import run_part
+
+    return run_part(request, request.group)
 
 
 def _read_secrets(source: str) -> Secrets:
@@ -121,8 +130,8 @@ def _masked_output(secrets: Secrets) -> Iterator[None]:
 
 
 def _exit_code(request: RunRequest, result: NodeResult) -> int:
-    if result.status == "complete" and request.serves is not None:
-        # What it served is the driver's to judge.
+    if result.status == "complete" and (request.serves or (request.group and not request.group.leads)):
+        # What it served is for the driver, or the head of its group, to judge.
         return EXIT_VALID
     if result.status != "complete" or result.verdict is None:
         raise RunError(result.error or "The run did not complete.")
@@ -150,6 +159,7 @@ def _from_order(path: Path, starting_lock: int | None) -> RunRequest:
         burst_qps=order.burst_qps,
         serves=order.serves,
         drives=order.drives,
+        group=order.group,
         limit_s=order.limit_s,
         engine_dir=_engine_dir(order),
     )

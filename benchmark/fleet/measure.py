@@ -185,6 +185,7 @@ class Measurement:
                 if order.attempt > 1 and order.resolved.profile.sweep:
                     order = await self._go_on(run)
                 await run.start()
+                await self._started(run)
                 if order.wait_s is not None:
                     for repeat in range(1, order.measurements + 1):
                         if not await self._measure_together(run, repeat):
@@ -196,6 +197,9 @@ class Measurement:
             state = ended.state
         self._barrier.leave(run.node.name)
         await run.finish(state)
+
+    async def _started(self, run: RemoteRun) -> None:
+        """Do what is to be done before a node loads. Raises Excluded where it cannot."""
 
     async def _go_on(self, run: RemoteRun) -> RunOrder:
         """Let a node begin with the step that all agree on, now that what it had measured is here; return its order."""

@@ -17,7 +17,7 @@ from benchmark.errors import RunError
 from benchmark.loadgen_options import Purpose
 from benchmark.node.options import check_none
 from benchmark.profiles import Generation
-from benchmark.records import EngineInfo, LoadGenResult, Serving
+from benchmark.records import EngineInfo, GroupPart, LoadGenResult, Serving
 from benchmark.secret_settings import Secrets
 from benchmark.settings import DEFAULT_ROUND, Settings
 
@@ -149,6 +149,9 @@ class Engine(ABC):
     replicable: ClassVar[bool] = False
     """Whether a node with several GPUs runs one in a process of its own on each; else there is one on a node."""
 
+    together: ClassVar[bool] = False
+    """Whether its GPUs answer one query together: a closed loop then keeps so many in flight as on one GPU."""
+
     counts_gpus: ClassVar[bool] = False
     """Whether `benchmark_replicas` tells the one that is there how many GPUs it uses."""
 
@@ -163,6 +166,9 @@ class Engine(ABC):
 
     demands = Demands()
     """What the run asks of it, set before `load`, which refuses what the engine cannot do."""
+
+    group: GroupPart | None = None
+    """With which nodes it serves one copy of the model, set before `load`; None: the node is one by itself."""
 
     def __init__(self, settings: Settings, generation: Generation, options: dict[str, Any]) -> None:
         self.settings = settings
@@ -190,6 +196,10 @@ class Engine(ABC):
 
     def check(self) -> None:  # noqa: B027 # most engines say so when they are asked
         """Raise EngineBroken where nothing can be answered any more; looked at while others ask the engine."""
+
+    def parts(self) -> int:
+        """Return how many processes one copy of the model is to be spread over. Raises InputError for options."""
+        return 1
 
     def server_of(self, query: Query) -> int | None:
         """Return which of several servers was asked, once, when the query has ended; None: there are not several."""

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from benchmark.errors import BenchmarkError, InputError, Unfit
+from benchmark.node.hosting import make_engine
 from benchmark.node.interfaces import Dataset, Demands, Engine, Prompt
-from benchmark.node.replicas import make_engine
 from benchmark.profiles import Profile
 from benchmark.records import EngineInfo
 from benchmark.served import BECAUSE, INSTEAD_OF

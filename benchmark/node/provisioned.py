@@ -13,7 +13,7 @@ from benchmark.node.model.prompting import require_room
 from benchmark.node.serving.provisioned import HOST, command, free_port, most_tokens
 from benchmark.node.watch.environment import visible_gpus
 from benchmark.profiles import Generation
-from benchmark.provisioned_engine import ProvisionedEngine
+from benchmark.provisioned_engine import Part, ProvisionedEngine, ServerOptions
 from benchmark.records import EngineInfo
 from benchmark.settings import Settings
 
@@ -34,10 +34,9 @@ class Engine(endpoint.Engine):
         or the model is not there, GPUs are too few, or the server does not start.
         """
         options = self.declared.check_options(self.options)
-        self._gpus = self._used(options.tensor_parallel_size)
         # Where the node serves others, the run says where.
         url = next(iter(self.settings.benchmark_endpoint_urls), f"http://{HOST}:{free_port()}")
-        start = command(self.declared, self.settings, options, url, self._gpus // options.tensor_parallel_size)
+        start = self.command(url)
         most = most_tokens(self.declared, options, find_snapshot(self.settings))
         require_room(most, self.demands, self.generation.max_new_tokens, "max_model_len is")
         # Whoever looks into the log while it starts, or after it did not, finds what was asked there too.
@@ -51,6 +50,18 @@ class Engine(endpoint.Engine):
         )
         return super().load()
 
+    def command(self, url: str = "") -> str:
+        """Return the line of the shell that serves at `url`, or computes this node's part of a copy that others answer.
+
+        Raises as `load` does.
+        """
+        options, part = self.declared.check_options(self.options), None
+        self._gpus = self._used(options)
+        if group := self.group:
+            part = Part(len(group.places), group.rank, group.head.host, group.head.port)
+        copies = self._gpus // options.gpus_of_a_copy
+        return command(self.declared, self.settings, options, url, max(1, copies), part)
+
     def _check_options(self) -> None:
         """They were checked when the command was made."""
 
@@ -60,15 +71,27 @@ class Engine(endpoint.Engine):
     def _details(self) -> dict[str, JsonValue]:
         return {"options": self.declared.check_options(self.options).model_dump(mode="json")}
 
-    def _used(self, spread: int) -> int:
-        """Return how many GPUs serve: all that are visible, or `benchmark_replicas` of them; 1 on the CPU."""
+    def _used(self, options: ServerOptions) -> int:
+        """Return how many GPUs serve: all that are visible, or `benchmark_replicas` of them; 1 on the CPU.
+
+        Of a copy over several nodes: those of all nodes.
+        """
+        spread, nodes = options.gpus_of_a_copy, len(self.group.places) if self.group else 1
         if self.settings.benchmark_device == "cpu":
-            return 1
+            return nodes
         there, asked = len(visible_gpus()[0]), self.settings.benchmark_replicas
+        sizes = f"a copy is over {spread}, tensor_parallel_size x pipeline_parallel_size"
+        if self.group:
+            if spread // nodes > there:
+                raise SetupError(
+                    f"{self.called} is to serve from {spread // nodes} GPUs of this node ({sizes}, and over {nodes} "
+                    f"nodes), and {there} are visible."
+                )
+            return spread
         wanted = there - there % spread if asked == "auto" else asked
         if wanted > there or wanted < spread or wanted % spread:
             raise SetupError(
-                f"{self.called} is to serve from {max(wanted, spread)} GPUs (benchmark_replicas: {asked}, "
-                f"tensor_parallel_size: {spread}), and {there} are visible."
+                f"{self.called} is to serve from {max(wanted, spread)} GPUs (benchmark_replicas: {asked}; {sizes}), "
+                f"and {there} are visible."
             )
         return wanted

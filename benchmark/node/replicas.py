@@ -15,12 +15,10 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from benchmark.errors import InputError, SetupError
+from benchmark.errors import SetupError
 from benchmark.node.interfaces import Engine, EngineBroken, Listener, Query
-from benchmark.node.registry import plain_engine
 from benchmark.node.replica_process import Ask, Assignment, Broken, Cancel, Ended, FirstToken, Loaded, NotLoaded, serve
 from benchmark.node.watch.oom import OomWatch
-from benchmark.node.watch.present_gpus import left_out, visible
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo
 from benchmark.settings import Settings
@@ -29,42 +27,19 @@ from benchmark.settings import Settings
 CLOSE_S = 5.0
 
 
-def make_engine(
-    name: str, settings: Settings, generation: Generation, options: dict[str, Any], apart: bool = False
-) -> Engine:
-    """Return the engine of that file name in this process, or one that hosts several where several are wanted.
-
-    `apart`: also a single one is hosted, so that what else this process does takes no time of the engine's.
-
-    Raises InputError where several are asked of an engine that cannot be hosted, SetupError where GPUs are too few.
-    """
-    single = plain_engine(name, settings, generation, options)
-    asked = settings.benchmark_replicas
-    if not single.replicable:
-        if asked not in ("auto", 1) and not single.counts_gpus:
-            raise InputError(f"benchmark_replicas is {asked}: the engine {name} runs once on a node.")
-        return single
-    gpus = _visible_gpus() if settings.benchmark_device == "cuda" else None
-    if gpus is not None and not gpus:
-        raise SetupError(" ".join(["No GPU is visible to this process.", left_out() or "Try nvidia-smi."]))
-    count = (len(gpus) if gpus else 1) if asked == "auto" else asked
-    if gpus is not None and count > len(gpus):
-        reported = f"benchmark_replicas is {count} and {len(gpus)} GPUs are visible: each replica needs its own."
-        raise SetupError(" ".join(filter(None, [reported, left_out()])))
-    return single if count == 1 and not apart else Replicated(name, settings, generation, options, count, gpus)
-
-
 # Details in which replicas differ without being unlike.
 OF_ITS_OWN = {"load_s", "startup_s", "memory", "cross_check"}
 
 
 @dataclass
-class _Flight:
+class Flight:
+    """A query that a replica has, and who hears of it."""
+
     query: Query
     listener: Listener
 
 
-class _Replica:
+class Replica:
     """One process, as its parent sees it."""
 
     def __init__(self, number: int, place: str, process: BaseProcess, pipe: Connection) -> None:
@@ -72,7 +47,7 @@ class _Replica:
         self.place = place
         self.process = process
         self.pipe = pipe
-        self.flights: dict[int, _Flight] = {}
+        self.flights: dict[int, Flight] = {}
         self.dispatched = 0
         self.lost: str | None = None
         """Why it answers no more."""
@@ -110,7 +85,7 @@ class Replicated(Engine):
         self._name = name
         self._gpus = gpus
         self._count = count
-        self._replicas: list[_Replica] = []
+        self._replicas: list[Replica] = []
         self._lock = threading.Lock()
         self._next_key = 0
 
@@ -133,7 +108,7 @@ class Replicated(Engine):
             key = self._next_key
             self._next_key += 1
             replica.dispatched += 1
-            replica.flights[key] = _Flight(query, listener)
+            replica.flights[key] = Flight(query, listener)
         self._send(replica, Ask(key, query))
 
     def cancel(self, query: Query) -> None:
@@ -167,20 +142,20 @@ class Replicated(Engine):
         for replica in replicas:
             replica.process.join(CLOSE_S)
 
-    def _alive(self) -> list[_Replica]:
+    def _alive(self) -> list[Replica]:
         """Return the replicas that answer; raises EngineBroken where there are none. Under the lock."""
         if alive := [replica for replica in self._replicas if replica.lost is None]:
             return alive
         raise EngineBroken(" ".join(replica.lost or "" for replica in self._replicas) or "There is no replica.")
 
-    def _send(self, replica: _Replica, message: Ask | Cancel) -> None:
+    def _send(self, replica: Replica, message: Ask | Cancel) -> None:
         try:
             with replica.sending:
                 replica.pipe.send(message)
         except OSError:
             pass  # it has died: its listening thread fails the query with the others that it had
 
-    def _start(self, number: int) -> _Replica:
+    def _start(self, number: int) -> Replica:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         environment, place = self._part(number)
@@ -188,7 +163,7 @@ class Replicated(Engine):
         process = context.Process(target=serve, args=(Assignment(number, *arguments), theirs), name=f"replica-{number}")
         process.start()
         theirs.close()  # so that the replica's death closes the pipe
-        return _Replica(number, place, process, ours)
+        return Replica(number, place, process, ours)
 
     def _part(self, number: int) -> tuple[dict[str, str], str]:
         """Return the environment of a replica, and the name of its part of the node."""
@@ -197,7 +172,7 @@ class Replicated(Engine):
         threads = str(max(1, len(os.sched_getaffinity(0)) // self._count))
         return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}, "CPU"
 
-    def _loaded(self, replica: _Replica) -> Loaded:
+    def _loaded(self, replica: Replica) -> Loaded:
         try:
             message = replica.pipe.recv()
         except (EOFError, OSError):
@@ -209,7 +184,7 @@ class Replicated(Engine):
         assert isinstance(message, Loaded)  # noqa: S101 # the first message of a replica is one of the two
         return message
 
-    def _listen(self, replica: _Replica) -> None:
+    def _listen(self, replica: Replica) -> None:
         while True:
             try:
                 message = replica.pipe.recv()
@@ -222,7 +197,7 @@ class Replicated(Engine):
                 traceback.print_exc()
                 self._lose(replica, f"What listens to {replica} broke: {type(error).__name__}: {error}")
 
-    def _hear(self, replica: _Replica, message: object) -> None:
+    def _hear(self, replica: Replica, message: object) -> None:
         if isinstance(message, Broken):
             self._lose(replica, f"{replica}: {message.reason}")
             replica.process.kill()
@@ -239,7 +214,7 @@ class Replicated(Engine):
             else:
                 flight.listener.completed(flight.query, message.at_ns, message.answer)
 
-    def _lose(self, replica: _Replica, reason: str) -> None:
+    def _lose(self, replica: Replica, reason: str) -> None:
         """Give nothing more to the replica, and fail what it had."""
         with self._lock:
             replica.lost = replica.lost or reason
@@ -249,18 +224,7 @@ class Replicated(Engine):
             flight.listener.failed(flight.query, replica.lost)
 
 
-def _visible_gpus() -> list[str]:
-    """Return what CUDA_VISIBLE_DEVICES has to say for each GPU that this process may use; empty where there is none."""
-    found = visible()
-    if found is not None:
-        return list(found.entries)
-    import torch
-
-    # Without a GPU there is one replica, which says why it cannot load better than could be said here.
-    return [str(number) for number in range(max(1, torch.cuda.device_count()))]
-
-
-def _apart(replica: _Replica, loaded: Loaded, first: EngineInfo) -> dict[str, JsonValue]:
+def _apart(replica: Replica, loaded: Loaded, first: EngineInfo) -> dict[str, JsonValue]:
     """Return who the replica is, and in what it is unlike the first one."""
     unlike: dict[str, JsonValue] = {
         name: value

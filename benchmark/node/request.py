@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.records import Code, Server, ServerPlace
+from benchmark.records import Code, GroupPart, Server, ServerPlace
 from benchmark.secret_settings import Secrets
 from benchmark.settings import ResolvedSettings, Settings
 
@@ -44,6 +44,8 @@ class RunRequest:
     """Which servers it measures; empty: the node itself."""
     servers: tuple[Server, ...] = ()
     """Those of them that serve, once that is known."""
+    group: GroupPart | None = None
+    """With which nodes it serves one copy of the model; None: the node is one by itself."""
     limit_s: int | None = None
     """When it is stopped, in seconds after its start."""
     engine_dir: Path | None = None

@@ -191,7 +191,7 @@ class NodeRun:
                 self.request.directory,
                 self.open.progress,
                 settings.benchmark_mlperf_round,
-                replicas=loaded.replicas,
+                replicas=1 if engine.together else loaded.replicas,
             )
             with self.open.stage("warm-up", profile.warmup):
                 self._warm_up(bench)

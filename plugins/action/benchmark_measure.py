@@ -28,6 +28,7 @@ from benchmark.cluster.interruption import keep_interruption
 from benchmark.cluster.one_system import where
 from benchmark.files import read_record
 from benchmark.fleet.errors import ControllerGone
+from benchmark.fleet.groups import GroupedMeasurement
 from benchmark.fleet.measure import Measurement, Outcome
 from benchmark.fleet.remote_run import Node, Reports
 from benchmark.fleet.ssh import Ssh
@@ -81,7 +82,8 @@ class ActionModule(NodeAction):
         system = read_run(self.run_dir).system
         if system is None:
             each = [self._node(name, variables) for name, variables in self._todo.items()]
-            return Measurement(self.run_dir, each, Reports(hand_on, show), **how)
+            kind = GroupedMeasurement if any(node.order.group for node in each) else Measurement
+            return kind(self.run_dir, each, Reports(hand_on, show), **how)
         # Made for this attempt, and kept nowhere: whoever has it may use the nodes' servers.
         given = {key for one in self._todo.values() if (key := secrets_of(one).api_key)}
         key = given.pop() if given else secrets.token_urlsafe(32)

@@ -25,6 +25,7 @@ from run_lock import warn_without_locks
 
 from benchmark.cluster.attempts import open_attempt
 from benchmark.cluster.estimated_duration import estimated_durations
+from benchmark.cluster.groups import limit_of_member_s, parts_of
 from benchmark.cluster.leader import controller
 from benchmark.cluster.names import some
 from benchmark.cluster.one_system import limit_of_system_s, patience_of_system_s, system_of
@@ -68,6 +69,7 @@ class ActionModule(NodeAction):
             raise NodeFailure(str(error)) from error
 
     def _new(self, play: Play) -> dict[str, Any]:
+        self._hosts = play.hosts
         os.chdir(CHECKOUT)  # relative settings mean the checkout, wherever ansible-playbook was called
         code = self._code()
         run_id, directory = open_run(
@@ -90,6 +92,7 @@ class ActionModule(NodeAction):
         return code_of(CHECKOUT, code_in(own_wheel()))
 
     def _further(self, play: Play, run_dir: Path, run: RunRecord) -> dict[str, Any]:
+        self._hosts = play.hosts
         left = remaining(run_dir, run, play.resolved, self.task_vars["groups"].get("gpu_nodes", ()))
         notes = left.notes
         if play.left_out:
@@ -136,10 +139,13 @@ class ActionModule(NodeAction):
         if system:
             self._order_system(run_id, directory, resolved, attempt, code, token, system)
             return {"run_id": run_id, "dir": str(directory)}
+        parts = parts_of(resolved, self._hosts)
         for node, settings in resolved.items():
             place = directory / NODES / node
             place.mkdir(exist_ok=attempt > 1)
             waits = measures(settings) and wait_s is not None
+            part = parts.get(node)
+            limit_s = settings.settings.benchmark_timeout_s + more_s if more_s else None
             order = RunOrder(
                 run_id=run_id,
                 node=node,
@@ -151,7 +157,8 @@ class ActionModule(NodeAction):
                 wait_s=(wait_s or 0) + more_s if waits else None,
                 solo=waits and all_turns_s > 0,
                 measurements=settings.measurements,
-                limit_s=settings.settings.benchmark_timeout_s + more_s if more_s else None,
+                limit_s=limit_s if part is None or part.leads else limit_of_member_s(asked),
+                group=part,
             )
             write_record(place / ORDER, order)
         return {"run_id": run_id, "dir": str(directory)}

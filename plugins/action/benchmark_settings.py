@@ -19,6 +19,7 @@ from node_action import CHECKOUT, NodeAction, NodeFailure, raw_variables
 from play_settings import nodes, prometheus_dir_of, resolve_play
 
 from benchmark.cluster.given_names import files_of_nobody, unread
+from benchmark.cluster.groups import gpus_of_part
 from benchmark.cluster.inventory import PROMETHEUS_DIR, require_writable
 from benchmark.cluster.names import some
 from benchmark.cluster.packages.wheelhouse import on_controller, require_pins
@@ -39,7 +40,7 @@ class ActionModule(NodeAction):
     _requires_connection = False
 
     def act(self) -> dict[str, Any]:
-        """Return the profiles that the nodes will run, and by provisioned engine and node the GPUs of one copy."""
+        """Return the profiles that the nodes will run, and by provisioned engine and node its GPUs for one copy."""
         version = tuple(int(part) for part in release.__version__.split(".")[:2])
         if not OLDEST <= version < BELOW:
             raise NodeFailure(
@@ -59,9 +60,7 @@ class ActionModule(NodeAction):
             "profiles": sorted({r.profile.name for r in resolved.values()}),
             "engines": {
                 name: {
-                    node: engine.check_options(r.profile.engine_options).tensor_parallel_size
-                    for node, r in resolved.items()
-                    if r.profile.engine == name
+                    node: gpus_of_part(engine, r, resolved) for node, r in resolved.items() if r.profile.engine == name
                 }
                 for name, engine in ENGINES.items()
             },

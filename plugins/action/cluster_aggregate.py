@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from play_settings import named_run, prometheus_dir_of
 
 from benchmark.errors import BenchmarkError
 from benchmark.importing import importing, missing_package, one_blas_thread
+from benchmark.records import NodeRow
 from benchmark.rundir import read_run
 
 
@@ -32,7 +33,10 @@ class ActionModule(NodeAction):
     interruptible = False
 
     def act(self) -> dict[str, Any]:
-        """Return the summary as `text`, the run's `dir`, whether it is `valid`, and whether else to fail the play."""
+        """Return the summary as `text`, the run's `dir`, whether it is `valid`, and whether else to fail the play.
+
+        And by node, those of a group each: why it is `not_counted`, or `invalid`.
+        """
         try:
             name = str(self._task.args["run"])
             run_dir = named_run(self.task_vars, name)
@@ -49,13 +53,20 @@ class ActionModule(NodeAction):
             raise NodeFailure(str(error)) from None
         except ModuleNotFoundError as missing:
             raise NodeFailure(missing_package(missing.name)) from None
+        rows = summary.outcome.result.nodes if summary.outcome.result else ()
         return {
             "changed": False,
             "text": summary.text.rstrip("\n"),
             "dir": str(run_dir),
             "valid": summary.valid,
+            "not_counted": _reasons(row for row in rows if not row.counted),
+            "invalid": _reasons(row for row in rows if row.counted and row.verdict and not row.verdict.valid),
             "fail_on_invalid": asked is None or asked.settings.benchmark_fail_on_invalid,
         }
+
+
+def _reasons(rows: Iterable[NodeRow]) -> dict[str, str]:
+    return {node: row.reason for row in rows for node in row.members or (row.node,)}
 
 
 @contextmanager

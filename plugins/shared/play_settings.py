@@ -12,6 +12,7 @@ from ansible.errors import AnsibleError
 from ansible.utils.vars import load_extra_vars
 from node_action import CHECKOUT, NodeFailure
 
+from benchmark.cluster.groups import group_problems
 from benchmark.cluster.inventory import GROUP, PROMETHEUS_DIR, RESULTS_DIR, directory_in, results_in
 from benchmark.cluster.names import some
 from benchmark.cluster.notify import receiver_of
@@ -70,6 +71,7 @@ def resolve_play(task_vars: Mapping[str, Any], loader: Any) -> Play:
         if not (name := wanted.pop() if wanted else ""):
             resolved = resolve_nodes(given)
             problems += [*_path_problems(known, resolved), *system_problems(resolved, hosts), *_key_problems(known)]
+            problems += group_problems(resolved, hosts)
             if problems:
                 raise InputError("\n".join(problems))
             return Play(resolved, given, hosts, from_line)

@@ -57,7 +57,7 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (
             options("sequential", batch=4),
             None,
-            "benchmark_engine_options.batch is not an option of the engine sequential, which has none.",
+            "benchmark_engine_options.batch is not an option of the engine sequential. Known: tensor_parallel",
         ),
         (
             options("endpoint", max_num_seqs=4),
@@ -166,7 +166,7 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (
             options("vllm", tensor_parallel_size=2) | CPU_VLLM,
             None,
-            "tensor_parallel_size spreads a model over GPUs, and benchmark_device is cpu.",
+            "tensor_parallel_size and pipeline_parallel_size spread a model over GPUs, and benchmark_device is cpu.",
         ),
         # Lengths
         (

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from benchmark.cluster.arithmetic import comparison_key, gpus_of
 from benchmark.cluster.diagnosis.aspects import rate_of
+from benchmark.cluster.groups import as_rows
 from benchmark.cluster.names import natural
 from benchmark.cluster.repeats import at_repeat, median_of, repeats_of
-from benchmark.cluster.results.load import LoadedNode, load_node
+from benchmark.cluster.results.groups import load_rows
+from benchmark.cluster.results.load import LoadedNode
 from benchmark.cluster.results.system import load_system
 from benchmark.cluster.system_result import system_node
 from benchmark.errors import InputError
@@ -68,14 +70,15 @@ class Side:
 
 def load_side(run_dir: Path, node: str = "") -> Side:
     """Return the run, or one node of it. Raises InputError where it is none, or none that counts."""
-    run = read_run(run_dir)
+    asked = read_run(run_dir)
+    run = as_rows(asked)
     if node and node not in run.nodes:
         raise InputError(f"{node}: the run {run.run_id} has no node {node}; it has {', '.join(sorted(run.nodes))}.")
     if run.system is not None:
         return _side_of_system(run_dir, run, run.system, node)
     # Which repeat is the run's, all its nodes decide together.
     needed = [one for one in sorted(run.nodes, key=natural) if node in ("", one) or _repeats(run) > 1]
-    whole = [load_node(run_dir, run, one) for one in needed]
+    whole = load_rows(run_dir, asked, only=needed)
     nodes, _ = median_of(whole)
     count = repeats_of(whole)
     loaded = [

@@ -101,7 +101,7 @@ def _samples(gathered: Gathered, run_dir: Path) -> Iterator[Sequence[object]]:
     for node in gathered.nodes if system is None else (system.driver,):
         if node.refused or node.metrics is None:
             continue
-        place = run_dir / NODES / node.node if system is None else run_dir / DRIVER
+        place = run_dir / NODES / node.directory if system is None else run_dir / DRIVER
         samples = read_samples(place / node.samples)
         columns = Columns.of(samples)
         times = [each(columns).tolist() for each in (latencies_ms, ttfts_ms, tpots_ms)]

@@ -46,7 +46,7 @@ HEADS = (
     *(f"goodput_limit_{name}" for name in _SLO),
     "cached_prompt_tokens",
     *(f"roofline_{name}" for name in _LIMITS),
-    *("repeats", "repeat", "served_share"),
+    *("repeats", "repeat", "served_share", "members"),
     *(f"repeats_{_column(metric)}_{part}" for metric in SPREAD_OF for part in _OVER_REPEATS),
     *(f"solo_{_column(metric)}_{part}" for metric in FIGURES for part in _OF_SOLO),
     "reason",
@@ -127,7 +127,7 @@ def _values(run_id: str, row: NodeRow, node: LoadedNode, repeats: tuple[int | No
     cells += [getattr(row.goodput.slo if row.goodput else None, name, None) for name in _SLO]
     cells.append(row.prefix_cache.cached_tokens if row.prefix_cache else None)
     cells += [getattr(row.roofline, name, None) for name in _LIMITS]
-    cells += [*repeats, row.served.share if row.served else None]
+    cells += [*repeats, row.served.share if row.served else None, " ".join(row.members) or None]
     over, solo = {one.metric: one for one in row.spread}, {one.metric: one for one in row.solo}
     cells += [getattr(over.get(metric), part, None) for metric in SPREAD_OF for part in _OVER_REPEATS]
     cells += [getattr(solo.get(metric), part, None) for metric in FIGURES for part in _OF_SOLO]

@@ -11,7 +11,7 @@ from benchmark.cluster.cost import cost_words
 from benchmark.cluster.datasheet import datasheet_words
 from benchmark.cluster.diagnosis.aspects import Aspect
 from benchmark.cluster.goodput import goodput_words, serves
-from benchmark.cluster.names import some
+from benchmark.cluster.names import members_words, some
 from benchmark.cluster.render.curve_table import curve_tables, sweep_words
 from benchmark.cluster.render.probe_table import ProbeTable, probe_table, seconds_words
 from benchmark.cluster.render.stability import beside, cell, headline, note, table
@@ -154,6 +154,7 @@ def verdict_of(row: NodeRow) -> str:
 def _section(group: Group, result: ClusterResult) -> Section:
     rows, system = result.nodes, result.system is not None
     members = tuple(row for row in rows if row.node in set(group.nodes))
+    nodes = sum(len(row.members) or 1 for row in members)
     shown = [
         spread
         for row in members
@@ -165,7 +166,7 @@ def _section(group: Group, result: ClusterResult) -> Section:
     queries = queries or probes is None
     starred = {name for spread in shown for name in PERCENTILES if name in spread.insufficient}
     return Section(
-        title=f"{group.label}: {_count(len(members), 'node')}, {_count(group.gpus, 'GPU')}",
+        title=f"{group.label}: {_count(nodes, 'node')}, {_count(group.gpus, 'GPU')}",
         rows=members,
         heads={name: name.upper() + ("*" if name in starred else "") for name in PERCENTILES},
         note=floor_note(shown, PERCENTILES),
@@ -173,6 +174,7 @@ def _section(group: Group, result: ClusterResult) -> Section:
         queries=queries,
         probes=probes,
         totals=(
+            *_copies(members),
             *_engine(members),
             *(_totals(group, members, system) if queries else ()),
             *_cost(group, members),
@@ -185,6 +187,13 @@ def _section(group: Group, result: ClusterResult) -> Section:
     )
 
 
+def _copies(members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
+    """Yield which nodes serve one copy of the model together; nothing where each has its own."""
+    lines = [f"{row.node}: {members_words(row.members)}, one copy of the model" for row in members if row.members]
+    if lines:
+        yield "Groups", "\n".join(lines)
+
+
 def _load(group: Group, load: Load) -> Iterable[tuple[str, str]]:
     """Yield how many users there were at once, and how fast each was served; nothing for one at a time."""
     if load.concurrency is not None and load.concurrency > 1:
@@ -195,7 +204,8 @@ def _load(group: Group, load: Load) -> Iterable[tuple[str, str]]:
 def _totals(group: Group, members: Sequence[NodeRow], system: bool) -> Iterable[tuple[str, str]]:
     attempts = len({row.attempt for row in members})
     apart = f", measured in {attempts} attempts and never all at once" if attempts > 1 else ""
-    fleet = "" if len(group.nodes) == 1 else f" (the sum over {len(group.nodes)} nodes{apart}: a fleet figure)"
+    summed = plural(len(group.nodes), "group" if all(row.members for row in members) else "node")
+    fleet = "" if len(group.nodes) == 1 else f" (the sum over {summed}{apart}: a fleet figure)"
     if system:
         fleet = f" (all {len(group.nodes)} nodes as one system)"
     tokens = f"{figure(group.tokens_per_s)} tokens/s{beside(group, 'tokens_per_s')}"

@@ -146,7 +146,7 @@ def _limits(run_dir: Path, node: LoadedNode, server: bool) -> dict[str, tuple[tu
             found.setdefault(head, []).append((tail, limit.at_most))
     if server:
         try:
-            official = read_limits(run_dir / NODES / node.node)
+            official = read_limits(run_dir / NODES / node.directory)
         except InputError:
             official = {}  # the log was read when the node was believed; without it the chart lacks a line
         for metric, limit_ms in official.items():

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.cluster.names import natural, some
+from benchmark.cluster.names import members_words, natural, some
 from benchmark.cluster.render.stability import MARK
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.report.parts import NodeGroup, Table
@@ -48,6 +48,7 @@ def node_cells(like: NodeGroup, row: NodeRow, place: int) -> dict[str, Any]:
     return {
         "place": place,
         "node": row.node,
+        "members": members_words(row.members),
         "marked": len(like.marked) < len(like.nodes) and row.node in like.marked,
         "qps": amount(qps) + wave("qps"),
         "change": share(qps / middle - 1) if qps is not None and middle else "-",

@@ -107,10 +107,17 @@ class LoadedNode:
     """Steps of a sweep that earlier attempts measured."""
     samples: str = SAMPLES
     """Where the samples are, within the node's directory."""
+    files_of: str = ""
+    """Of a group of nodes: whose files these are; empty: its own."""
     steps: Mapping[float, Measurement] = field(default_factory=dict)
     """Where a step of a sweep was chosen: all of them, by their load."""
     repeats: tuple[LoadedNode, ...] = ()
     """Where a repeat was chosen and all of them are needed: each as if it were the node's only one."""
+
+    @property
+    def directory(self) -> str:
+        """Where its files are, under the run's nodes/."""
+        return self.files_of or self.node
 
     @property
     def counted(self) -> bool:

@@ -117,7 +117,7 @@ def _served(run_dir: Path, run: RunRecord, name: str, driver: LoadedNode, number
     except InputError as error:
         files.tell(error)
     try:
-        result = _result(directory, run, name)
+        result = result_of_server(directory, run, name)
     except InputError as error:
         return LoadedNode(name, failure=failure, refused=files.tell(error), problems=tuple(files.problems))
     if result is None or result.status != "complete" or not driver.counted or driver.result is None:
@@ -155,7 +155,8 @@ def _served(run_dir: Path, run: RunRecord, name: str, driver: LoadedNode, number
     )
 
 
-def _result(directory: Path, run: RunRecord, name: str) -> NodeResult | None:
+def result_of_server(directory: Path, run: RunRecord, name: str) -> NodeResult | None:
+    """Return the result of a node without samples of its own; None: there is none. Raises InputError."""
     paths = sorted(directory.glob("mlperf_datacenter_*.json"))
     if not paths:
         return None

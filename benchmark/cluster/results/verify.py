@@ -139,6 +139,8 @@ def check_claims(result: NodeResult, samples: Columns, given: Metrics) -> None:
         engine
         and settings.benchmark_device == "cuda"
         and not engine.simulated
+        # Of a group the other nodes have their own: see `results/groups.py`.
+        and not settings.benchmark_group
         and engine.replicas > len(environment.gpus)
     ):
         raise InputError(f"it claims {engine.replicas} replicas on {len(environment.gpus)} GPUs.")

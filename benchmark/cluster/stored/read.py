@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.cluster.diagnosis.aspects import ENERGY, REPLAYED
+from benchmark.cluster.groups import as_rows
 from benchmark.cluster.leader import at_work
 from benchmark.cluster.stored.short import in_progress, run_in_short
 from benchmark.cluster.stored.states import IN_PROGRESS, INVALID, PARTIAL, UNFINISHED, VALID
@@ -111,7 +112,7 @@ class StoredRun:
 def read_stored(results: Path, run_id: str) -> dict[str, Any]:
     """Return the `content` of a StoredRun from the run's files. Raises InputError where they cannot be read."""
     directory = results / run_id
-    run = read_record(directory / RUN_FILE, RunRecord)
+    run = as_rows(read_record(directory / RUN_FILE, RunRecord))
     rows: dict[str, NodeRow] = {}
     groups: Sequence[Group] = ()
     result = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from benchmark.cluster.groups import as_rows
 from benchmark.cluster.render.curve_table import knee_of
 from benchmark.cluster.report.amounts import amount, median
 from benchmark.cluster.report.headline import UNSURE, advice
@@ -30,6 +31,7 @@ def run_in_short(run: RunRecord, result: ClusterResult | None) -> RunInShort:
     """Return what a list of runs says of one; `result`: None where it has no summary."""
     if result is not None and result.in_progress:
         result = None  # somebody looked while it went on
+    run = as_rows(run)
     asked = run.nodes.values()
     models = {row.model for row in result.nodes if row.model} if result else set()
     models = models or {describe_model(one.settings, one.profile.engine) for one in asked}

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmark.cluster.arithmetic import comparison_key
-from benchmark.cluster.names import natural
+from benchmark.cluster.groups import groups_of
+from benchmark.cluster.names import natural, some
 from benchmark.cluster.results.load import load_node, one_line
 from benchmark.cluster.submission.rules import INTERACTIVE, OF_MODEL, Benchmark
 from benchmark.errors import InputError
@@ -109,6 +110,11 @@ def _parts(run_dir: Path, only: Collection[str]) -> tuple[list[Part], list[str]]
         raise InputError(
             f"The nodes of the run {run.run_id} are one system, and a tree has the system of one node each: name runs "
             "with benchmark_system: node."
+        )
+    if groups := groups_of(run.nodes):
+        raise InputError(
+            f"The run {run.run_id} is of groups of nodes ({some(sorted(groups, key=natural))}): here the system of a "
+            "submission is described by one node's hardware, so that of several cannot be written."
         )
     parts: list[Part] = []
     left_out: list[str] = []

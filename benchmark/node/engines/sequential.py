@@ -12,23 +12,28 @@ from benchmark.node.model.architecture import read_config, text_config
 from benchmark.node.model.generation import generation_config
 from benchmark.node.model.load import LoadedModel, find_snapshot, load_model
 from benchmark.node.model.prompting import encode, require_vocabulary
-from benchmark.node.options import check_none
+from benchmark.node.options import check
 from benchmark.node.startup import process_age_s
 from benchmark.records import EngineInfo
+from benchmark.sequential_options import Options
 
 
 class Engine(interfaces.Engine):
     """One replica. The answer to a query depends on its seed, not on what was asked before."""
+
+    def parts(self) -> int:
+        """Return over how many GPUs the model is spread, where this is one process of so many."""
+        return check(Options, self.options, "The sequential engine").tensor_parallel
 
     def load(self) -> EngineInfo:
         """Load the model.
 
         Raises SetupError where it is not there or does not fit, InputError for prompts of another vocabulary.
         """
-        check_none(self.options, "The sequential engine")
+        parts = self.parts()
         if self.demands.ids:
             require_vocabulary(text_config(read_config(find_snapshot(self.settings))), self.demands)
-        return self.start(load_model(self.settings))
+        return self.start(load_model(self.settings, parts=parts))
 
     def start(self, loaded: LoadedModel) -> EngineInfo:
         """Get ready with a model that is loaded already."""

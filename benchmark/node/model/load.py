@@ -19,6 +19,7 @@ from benchmark.node.model import weights
 from benchmark.node.model.architecture import model_class, read_config
 from benchmark.node.model.architecture import name as architecture_name
 from benchmark.node.model.files import REMEDY, check_files
+from benchmark.node.model.part import own_part, read_part
 from benchmark.node.startup import Stages
 from benchmark.provisioned import FROM_SERVERS
 from benchmark.settings import Settings, is_directory_path
@@ -69,10 +70,11 @@ def find_snapshot(settings: Settings) -> Path:
     return Path(snapshot)
 
 
-def load_model(settings: Settings, readers: int | None = None) -> LoadedModel:
+def load_model(settings: Settings, readers: int | None = None, parts: int = 1) -> LoadedModel:
     """Load the model onto one device: the first visible GPU, or the CPU.
 
-    So many threads read the weights; 0: transformers maps the files; None: as is faster on the device.
+    So many threads read the weights; 0: transformers maps the files; None: as is faster on the device. Of so many
+    `parts` this process, which is one of as many, loads its own: see `benchmark/node/spread.py`.
 
     Raises SetupError where it is not there, does not fit, or is not an instruct model.
     """
@@ -92,15 +94,23 @@ def load_model(settings: Settings, readers: int | None = None) -> LoadedModel:
     except ImportError as error:
         raise SetupError(f"A package is missing ({error}): run playbooks/provision.yml.") from None
     logging.disable_progress_bar()
-    device = "cuda:0" if settings.benchmark_device == "cuda" else "cpu"
+    part = own_part(parts)
+    device = f"cuda:{part}" if settings.benchmark_device == "cuda" else "cpu"
     if device != "cpu":
         with stages.stage("device"):
-            _check_memory(parameters * BYTES_PER_PARAMETER[settings.benchmark_dtype], settings.benchmark_dtype)
+            torch.cuda.set_device(part)
+            weights_bytes = parameters * BYTES_PER_PARAMETER[settings.benchmark_dtype] // parts
+            _check_memory(weights_bytes, settings.benchmark_dtype, part)
     started = time.monotonic()
     try:
         with stages.stage("tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(snapshot, local_files_only=True, trust_remote_code=False)
-        model = _read(snapshot, getattr(torch, settings.benchmark_dtype), device, readers, stages)
+        dtype = getattr(torch, settings.benchmark_dtype)
+        if parts > 1:
+            model, found = read_part(_kind_of(snapshot), snapshot, dtype, device, parts, stages)
+            _require_all(snapshot, found)
+        else:
+            model = _read(snapshot, dtype, device, readers, stages)
     except (OSError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError: torch's own, full memory among them
         reported = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise SetupError(f"The model in {snapshot} cannot be loaded: {reported}") from error
@@ -124,6 +134,7 @@ def load_model(settings: Settings, readers: int | None = None) -> LoadedModel:
             "attention": model.config._attn_implementation,
             "commit": None if is_directory_path(settings.benchmark_model) else snapshot.name,
             "trust_remote_code": False,
+            **({"tensor_parallel": parts} if parts > 1 else {}),
             "load_s": round(time.monotonic() - started, 3),
             "startup_s": dict(stages.seconds),
         },
@@ -163,13 +174,7 @@ def has_experts(config: dict[str, Any]) -> bool:
 
 def _read(snapshot: Path, dtype: Any, device: str, readers: int | None, stages: Stages) -> Any:
     """Return the model with its weights on the device; it is made without memory of its own."""
-    config = read_config(snapshot)
-    if config.is_encoder_decoder:
-        raise SetupError(
-            f"The model in {snapshot} ({architecture_name(config)}) has an encoder; sequential and continuous take "
-            f"models that continue their prompt: take {FROM_SERVERS}."
-        )
-    kind = model_class(config)
+    kind = _kind_of(snapshot)
 
     def load() -> Any:
         model, found = kind.from_pretrained(
@@ -200,6 +205,17 @@ def _read(snapshot: Path, dtype: Any, device: str, readers: int | None, stages: 
     return model
 
 
+def _kind_of(snapshot: Path) -> Any:
+    """Return transformers' class for the model. Raises SetupError where it does not continue its prompt."""
+    config = read_config(snapshot)
+    if config.is_encoder_decoder:
+        raise SetupError(
+            f"The model in {snapshot} ({architecture_name(config)}) has an encoder; sequential and continuous take "
+            f"models that continue their prompt: take {FROM_SERVERS}."
+        )
+    return model_class(config)
+
+
 def _require_all(snapshot: Path, found: Mapping[str, Any]) -> None:
     """Raise SetupError where weights are not in the files, or of another shape: transformers would make them up."""
     unfit = {
@@ -213,10 +229,10 @@ def _require_all(snapshot: Path, found: Mapping[str, Any]) -> None:
             )
 
 
-def _check_memory(weights: int, dtype: str) -> None:
+def _check_memory(weights: int, dtype: str, device: int = 0) -> None:
     import torch
 
-    free, total = free_bytes(), torch.cuda.mem_get_info(0)[1]
+    free, total = free_bytes(device), torch.cuda.mem_get_info(device)[1]
     needed = weights + HEADROOM_BYTES
     if needed > free:
         raise SetupError(

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from benchmark import installed
 from benchmark.errors import SetupError
 from benchmark.node.model.load import find_snapshot
-from benchmark.provisioned_engine import ProvisionedEngine, ServerOptions, Start
+from benchmark.provisioned_engine import Part, ProvisionedEngine, ServerOptions, Start
 from benchmark.settings import Settings
 
 HOST = "127.0.0.1"
@@ -41,6 +41,16 @@ def packages(engine: ProvisionedEngine, settings: Settings) -> dict[str, str]:
     return installed.versions(engine.packages, places)
 
 
+def python_version(engine: ProvisionedEngine, settings: Settings) -> str:
+    """Return the version of the engine's Python; empty: it does not tell."""
+    words = [str(_directory(engine, settings) / "bin" / "python3"), "-V"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=ASK_S)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip().rpartition(" ")[2]
+
+
 def _packages_of_existing(engine: ProvisionedEngine, settings: Settings) -> dict[str, str]:
     """Ask the Python of an environment that exists: it alone knows where its packages lie."""
     python = _directory(engine, settings) / "bin" / "python3"
@@ -60,9 +70,17 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def command(engine: ProvisionedEngine, settings: Settings, options: ServerOptions, url: str, copies: int) -> str:
+def command(
+    engine: ProvisionedEngine,
+    settings: Settings,
+    options: ServerOptions,
+    url: str,
+    copies: int,
+    part: Part | None = None,
+) -> str:
     """Return the line of the shell that serves the model at `url` alone, `copies` times, each over its GPUs.
 
+    `part`: which part of one copy this node has; None: it has them to itself.
     Raises SetupError where the engine or the model is not there.
     """
     program = _directory(engine, settings) / "bin" / engine.program
@@ -81,6 +99,7 @@ def command(engine: ProvisionedEngine, settings: Settings, options: ServerOption
         device=settings.benchmark_device,
         copies=copies,
         max_model_len=most_tokens(engine, options, snapshot),
+        part=part,
     )
     # Its environment's programs first: it may build kernels while it starts, with the ninja that it came with.
     variables = [f"{name}={shlex.quote(value)}" for name, value in {**OFFLINE, **engine.variables}.items()]

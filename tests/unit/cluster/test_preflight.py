@@ -175,7 +175,7 @@ def test_a_copy_that_is_spread_over_more_gpus_than_there_are() -> None:
         **{**vars(NEEDS), "engine": EngineNeeds(ENGINES["vllm"], "python3", "~/vllm", 20, locked=True, gpus=2)}
     )
     there = {**VLLM_FIT, "engine_env_present": ["yes"]}
-    few = "vLLM is to spread over 2 GPUs (tensor_parallel_size), and this node has 1."
+    few = "vLLM is to spread over 2 GPUs of this node (tensor_parallel_size x pipeline_parallel_size), and it has 1."
     assert problems(probe(**there), needs) == [few]
     # Of two, one is chosen.
     two = [*FIT["gpu"], FIT["gpu"][0].replace("0, 00000000:3B", "1, 00000000:AF")]

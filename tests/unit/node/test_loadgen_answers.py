@@ -8,10 +8,10 @@ import pytest
 
 from benchmark.errors import InputError
 from benchmark.node.accuracy import read_answers
+from benchmark.node.hosting import make_engine
 from benchmark.node.interfaces import Conditions, Workload, now_ns
 from benchmark.node.recorder import Recorder
 from benchmark.node.registry import load_dataset, make_scenario
-from benchmark.node.replicas import make_engine
 from benchmark.resolve import resolve
 from tests.unit.node.loadgen_runs import LABELS, PROFILE, SHORT, asked, measure
 

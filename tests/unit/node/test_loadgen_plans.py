@@ -8,10 +8,10 @@ import pytest
 
 from benchmark.errors import InputError
 from benchmark.loadgen_options import EQUALLY, PLANNED, Options
+from benchmark.node.hosting import make_engine
 from benchmark.node.interfaces import Conditions, Workload, now_ns
 from benchmark.node.recorder import Recorder
 from benchmark.node.registry import load_dataset, make_scenario
-from benchmark.node.replicas import make_engine
 from benchmark.profiles import load_profile
 from tests.unit.node.loadgen_runs import PROFILE, SHORT, asked, measure
 

@@ -16,9 +16,10 @@ import pytest
 
 from benchmark.errors import InputError, SetupError
 from benchmark.node.engines import sequential
+from benchmark.node.hosting import make_engine
 from benchmark.node.interfaces import EngineBroken, Prompt, Query, now_ns
 from benchmark.node.model.tiny import make_tiny_model
-from benchmark.node.replicas import Replicated, make_engine
+from benchmark.node.replicas import Replicated
 from benchmark.node.watch.oom import oom_kills
 from benchmark.profiles import Generation
 from benchmark.settings import Settings

@@ -123,5 +123,5 @@ def test_a_hub_model_that_was_not_fetched_is_a_setup_error(tmp_path: Path) -> No
 
 
 def test_options_that_the_engine_does_not_have_are_refused(model: Path) -> None:
-    with pytest.raises(InputError, match="has no options"):
+    with pytest.raises(InputError, match="batch is not an option"):
         sequential.Engine(settings(model), SAMPLING, {"batch": 4}).load()

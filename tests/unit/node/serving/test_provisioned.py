@@ -146,15 +146,15 @@ def test_a_free_port_is_free() -> None:
 def test_gpus_that_serve(visible: int, asked: Any, spread: int, used: int, monkeypatch: pytest.MonkeyPatch) -> None:
     see(monkeypatch, visible)
     engine = engines.Engine(VLLM, Settings(benchmark_replicas=asked), Generation(max_new_tokens=4), {})
-    assert engine._used(spread) == used
+    assert engine._used(VLLM.check_options({"tensor_parallel_size": spread})) == used
 
 
 @pytest.mark.parametrize(("visible", "asked", "spread"), [(1, "auto", 2), (2, 4, 1), (2, 4, 4)])
 def test_gpus_that_are_too_few(visible: int, asked: Any, spread: int, monkeypatch: pytest.MonkeyPatch) -> None:
     see(monkeypatch, visible)
     engine = engines.Engine(VLLM, Settings(benchmark_replicas=asked), Generation(max_new_tokens=4), {})
-    with pytest.raises(SetupError, match=f"tensor_parallel_size: {spread}.*and {visible} are visible"):
-        engine._used(spread)
+    with pytest.raises(SetupError, match=f"a copy is over {spread}.*and {visible} are visible"):
+        engine._used(VLLM.check_options({"tensor_parallel_size": spread}))
 
 
 def test_prompts_that_are_too_long_start_no_server(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,123 @@
+"""Groups of nodes that serve one copy of a model together (`benchmark_group`): who is in them, and if they can be."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from benchmark.cluster.names import some
+from benchmark.cluster.one_system import places_of
+from benchmark.fleet.rendezvous import patience_s, repeats_s
+from benchmark.provisioned import ENGINES
+from benchmark.provisioned_engine import ProvisionedEngine
+from benchmark.records import GroupPart, RunRecord
+from benchmark.settings import SYSTEM_WIDE, ResolvedSettings
+from benchmark.words import plural
+
+# What the nodes of a group have alike beside what those of a system have.
+GROUP_WIDE = (
+    *SYSTEM_WIDE,
+    "benchmark_engine_options",
+    "benchmark_device",
+    "benchmark_timeout_s",
+    "benchmark_cost_per_gpu_hour",
+)
+
+
+def groups_of(resolved: Mapping[str, ResolvedSettings]) -> dict[str, tuple[str, ...]]:
+    """Return the nodes of each group, in the order of the inventory: the first is the head."""
+    found: dict[str, tuple[str, ...]] = {}
+    for node, asked in resolved.items():
+        if name := asked.settings.benchmark_group:
+            found[name] = (*found.get(name, ()), node)
+    return found
+
+
+def rows_of(run: RunRecord) -> dict[str, tuple[str, ...]]:
+    """Return what a run's figures are of, by name: each node by itself, and each group with its nodes."""
+    groups = groups_of(run.nodes)
+    alone = {node: (node,) for node, asked in run.nodes.items() if not asked.settings.benchmark_group}
+    return {**alone, **groups}
+
+
+def as_rows(run: RunRecord) -> RunRecord:
+    """Return the run as if each of its groups were one node, with what its head was asked: what its figures are of."""
+    rows = rows_of(run)
+    if len(rows) == len(run.nodes):
+        return run
+    heads = {nodes[0]: name for name, nodes in rows.items()}
+    attempts = tuple(
+        attempt.model_copy(update={"nodes": tuple(heads[node] for node in attempt.nodes if node in heads)})
+        for attempt in run.attempts
+    )
+    return run.model_copy(
+        update={"nodes": {name: run.nodes[nodes[0]] for name, nodes in rows.items()}, "attempts": attempts}
+    )
+
+
+def parts_of(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str, str]) -> dict[str, GroupPart]:
+    """Return by node the part that it has in its group; nodes in none are left out."""
+    place_of = {place.node: place for place in places_of(resolved, hosts)}
+    return {
+        node: GroupPart(name=name, rank=rank, places=tuple(place_of[one] for one in nodes))
+        for name, nodes in groups_of(resolved).items()
+        for rank, node in enumerate(nodes)
+    }
+
+
+def limit_of_member_s(resolved: Collection[ResolvedSettings]) -> int:
+    """Return the time limit on a node that computes for the head of its group, until that has ended, in seconds."""
+    measures_s = max(asked.settings.benchmark_timeout_s for asked in resolved)
+    return 2 * (patience_s(resolved) or 0) + measures_s + repeats_s(resolved)
+
+
+def gpus_of_part(engine: ProvisionedEngine, asked: ResolvedSettings, all_nodes: Mapping[str, ResolvedSettings]) -> int:
+    """Return how many GPUs one copy of the model takes of a node: all that it is over, or its group's share of them."""
+    nodes = len(groups_of(all_nodes).get(asked.settings.benchmark_group, ())) or 1
+    return max(1, engine.check_options(asked.profile.engine_options).gpus_of_a_copy // nodes)
+
+
+def group_problems(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str, str]) -> Iterator[str]:
+    """Yield why nodes cannot be groups, a sentence each; nothing where there are none."""
+    for name, nodes in groups_of(resolved).items():
+        head = resolved[nodes[0]]
+        if len(nodes) == 1:
+            yield (
+                f"The group {name} has one node, {nodes[0]}, and needs two or more: has --limit left out the others?"
+            )
+            continue
+        if name in resolved:
+            yield f"benchmark_group is {name} [{some(nodes)}], and a node is called so too: rename the group."
+        for setting in GROUP_WIDE:
+            values = {repr(getattr(resolved[node].settings, setting)) for node in nodes}
+            if len(values) > 1:
+                yield (
+                    f"{setting} differs within the group {name} [{some(nodes)}], whose nodes serve one copy of the "
+                    f"model: {'; '.join(sorted(values))}."
+                )
+        yield from _places(name, resolved, nodes, hosts)
+        yield from _spread(name, len(nodes), head)
+
+
+def _places(
+    name: str, resolved: Mapping[str, ResolvedSettings], nodes: Sequence[str], hosts: Mapping[str, str]
+) -> Iterator[str]:
+    places = places_of({node: resolved[node] for node in nodes}, hosts)
+    if len({(place.host, place.port) for place in places}) < len(places):
+        yield (
+            f"Nodes of the group {name} [{some(nodes)}] are at the same place, {places[0].host} port {places[0].port}: "
+            "set benchmark_serve_address or benchmark_serve_port of each."
+        )
+
+
+def _spread(name: str, nodes: int, asked: ResolvedSettings) -> Iterator[str]:
+    """Yield whether one copy cannot be spread evenly over the nodes."""
+    engine = ENGINES.get(asked.profile.engine)
+    if engine is None or not engine.spreads:
+        return  # said of the engine
+    spread = engine.check_options(asked.profile.engine_options).gpus_of_a_copy
+    if spread % nodes or (asked.settings.benchmark_device == "cpu" and spread != nodes):
+        yield (
+            f"The group {name} has {plural(nodes, 'node')}, and one copy of the model is over {plural(spread, 'GPU')} "
+            f"(tensor_parallel_size x pipeline_parallel_size): set benchmark_engine_options to tensor_parallel_size: "
+            f"the GPUs of one node, and pipeline_parallel_size: {nodes}."
+        )

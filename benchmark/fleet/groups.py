@@ -1,0 +1,195 @@
+"""Nodes of which several serve one copy of a model: a head, which is measured like any node, and others beside it.
+
+Each is a run like others. Before anything is loaded the nodes of a group have to reach each other and to have alike
+software; then they load together, and begin with all others at the agreed start. When the head has ended, the others
+are sent the windows in which it was measured, and report what they used in them. What ends one of them ends them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from benchmark.cluster.names import some
+from benchmark.fleet.barrier import Barrier
+from benchmark.fleet.errors import Ended, Excluded, NodeError
+from benchmark.fleet.measure import Measurement
+from benchmark.fleet.remote_run import GRACE_S, RemoteRun
+from benchmark.fleet.session import ANSWER_S
+from benchmark.fleet.windows import windows_in, words
+from benchmark.records import GroupMember, GroupPart, ServerPlace, Window
+from benchmark.records.system import TRY_S
+from benchmark.rundir import LISTENS, LOAD, TRIED, TRY, WINDOWS
+
+_REASONS = TypeAdapter(dict[str, str])
+_PLACES = TypeAdapter(tuple[ServerPlace, ...])
+# Characters of a version, or of a checksum, that are shown.
+_SHORT = 20
+
+
+@dataclass
+class _Group:
+    """The nodes of one group, and how far they are."""
+
+    barrier: Barrier
+    members: dict[str, GroupMember] = field(default_factory=dict)
+    broken: asyncio.Event = field(default_factory=asyncio.Event)
+    culprit: str = ""
+    reason: str = ""
+    """The node that failed first, and why."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the head has ended."""
+    windows: tuple[Window, ...] = ()
+    """In which the head measured, by the controller's clock."""
+
+    def fail(self, node: str, reason: str) -> None:
+        """Have all others end too, unless they were told so before."""
+        if not self.broken.is_set():
+            self.culprit, self.reason = node, reason
+            self.broken.set()
+
+    def unlike(self, node: str, head: str) -> str:
+        """Return in words in what a node's software differs from the head's; nothing where it does not."""
+        own, wanted = self.members[node].software, self.members[head].software
+        return "; ".join(
+            f"{name} {own.get(name, 'none')[:_SHORT]} here and {wanted.get(name, 'none')[:_SHORT]} there"
+            for name in sorted(own.keys() | wanted.keys())
+            if own.get(name) != wanted.get(name)
+        )
+
+
+class GroupedMeasurement(Measurement):
+    """The runs of all nodes, of which some are in groups."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        names: dict[str, list[str]] = {}
+        for run in self._runs:
+            if part := run.node.order.group:
+                names.setdefault(part.name, []).append(run.node.name)
+        self._groups = {name: _Group(Barrier(nodes)) for name, nodes in names.items()}
+
+    async def _one(self, run: RemoteRun) -> None:
+        try:
+            await super()._one(run)
+        finally:
+            if (part := run.node.order.group) and (failed := self.outcome.failures.get(run.node.name)):
+                self._groups[part.name].fail(run.node.name, failed)
+
+    async def _measure(self, run: RemoteRun) -> None:
+        name, part = run.node.name, run.node.order.group
+        if part is None:
+            await super()._measure(run)
+            return
+        there = {one.node.name for one in self._runs}
+        if missing := [place.node for place in part.places if place.node not in there]:
+            raise NodeError(f"Nothing was measured: {some(missing)} of its group, {part.name}, failed before.")
+        group = self._groups[part.name]
+        try:
+            work = super()._measure(run) if part.leads else self._compute(run, part, group)
+            await _while_whole(work, name, part, group)
+        except NodeError as error:
+            group.fail(name, str(error))
+            raise
+        finally:
+            group.barrier.leave(name)
+            if part.leads:
+                group.windows = windows_in(run.node.place, self._offsets.get(name, 0))
+                group.over.set()
+
+    async def _started(self, run: RemoteRun) -> None:
+        if part := run.node.order.group:
+            await self._meet(run, part, self._groups[part.name])
+
+    async def _until_all_ready(self, run: RemoteRun) -> str | None:
+        if run.node.order.group is None:
+            return await super()._until_all_ready(run)
+        # A node of a group that gave way and began anew would have to find the others again, which have loaded by now.
+        return await self._ready_with_all(run, 1)
+
+    async def _compute(self, run: RemoteRun, part: GroupPart, group: _Group) -> None:
+        """From the start of the run of a node that is not the head to its fetched files."""
+        name = run.node.name
+        try:
+            await run.start()
+            await self._meet(run, part, group)
+            await self._measure_together(run, 1)
+            # It begins once, and ends when the head has.
+            self._barrier.leave(name)
+            state = await self._until_over(run, group)
+        except Ended as ended:
+            state = ended.state
+        self._barrier.leave(name)
+        await run.finish(state)
+
+    async def _meet(self, run: RemoteRun, part: GroupPart, group: _Group) -> None:
+        """Let the node load once all of its group listen, are alike and reach each other. Raises Excluded."""
+        name, limit_s = run.node.name, run.node.order.resolved.settings.benchmark_sync_timeout_s
+        try:
+            group.members[name] = GroupMember.model_validate_json(
+                await run.until_there(LISTENS, f"{LISTENS}.lock", limit_s)
+            )
+        except ValidationError:
+            raise Excluded("What the node says of itself cannot be used.") from None
+        except TimeoutError:
+            raise Excluded(
+                f"Not ready to listen within benchmark_sync_timeout_s = {limit_s} s: it was still {run.doing}."
+            ) from None
+        await group.barrier.wait(name)
+        if unlike := group.unlike(name, part.head.node):
+            raise Excluded(
+                f"Its software is not that of {part.head.node}, the head of its group {part.name}: {unlike}. Nothing "
+                "was loaded: provide the same on both with playbooks/provision.yml."
+            )
+        places = [place for place in part.places if place.node != name]
+        beside = [place.model_copy(update={"port": group.members[place.node].port}) for place in places]
+        await run.put(TRY, _PLACES.dump_json((*places, *beside)).decode())
+        within_s = ANSWER_S + 2 * TRY_S * len(places)
+        unreached = _REASONS.validate_json(await run.until_there(TRIED, f"{TRIED}.lock", within_s))
+        if unreached:
+            found = " and ".join(f"{other} at {_host(part, other)} ({why})" for other, why in unreached.items())
+            raise Excluded(
+                f"It cannot reach {found}, of its group {part.name}. Nothing was loaded: let the nodes of a group "
+                "connect to each other at any port, or set benchmark_serve_address to addresses at which they can."
+            )
+        await group.barrier.wait(name)
+        await run.put(LOAD, "1")
+
+    async def _until_over(self, run: RemoteRun, group: _Group) -> str:
+        """Return how a run ended that is not the head's: by itself, or once it was sent the head's windows."""
+        ending = asyncio.ensure_future(run.until_end(GRACE_S + run.node.limit_s))
+        over = asyncio.ensure_future(group.over.wait())
+        try:
+            await asyncio.wait({ending, over}, return_when=asyncio.FIRST_COMPLETED)
+            if ending.done():
+                return ending.result()
+        finally:
+            for waiting in (ending, over):
+                waiting.cancel()
+            await asyncio.gather(ending, over, return_exceptions=True)
+        await run.put(WINDOWS, words(group.windows, self._offsets.get(run.node.name, 0)))
+        return await run.until_end(GRACE_S)
+
+
+async def _while_whole(work: Coroutine[Any, Any, None], name: str, part: GroupPart, group: _Group) -> None:
+    """Do a node's work; raise Excluded as soon as another node of its group has failed."""
+    working, broken = asyncio.ensure_future(work), asyncio.ensure_future(group.broken.wait())
+    try:
+        await asyncio.wait({working, broken}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+            return
+    finally:
+        for waiting in (working, broken):
+            waiting.cancel()
+        await asyncio.gather(working, broken, return_exceptions=True)
+    which = "the head" if group.culprit == part.head.node else "another node"
+    raise Excluded(f"{group.culprit}, {which} of its group {part.name}, failed: {group.reason}")
+
+
+def _host(part: GroupPart, node: str) -> str:
+    return next((place.host for place in part.places if place.node == node), node)

@@ -1,0 +1,194 @@
+"""Several nodes as one copy of a model: the head is measured like any node, the others compute their part of it.
+
+Before anything is loaded each listens for the others, and tries whether it reaches them. What they have to say to each
+other until then goes by the controller, in files: see `benchmark/fleet/groups.py`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import psutil
+from pydantic import TypeAdapter
+
+from benchmark.files import write_atomic
+from benchmark.node.interfaces import Demands, Engine, EngineBroken, now_ns
+from benchmark.node.lock import Lock
+from benchmark.node.provisioned import Engine as Provisioned
+from benchmark.node.request import RunRequest
+from benchmark.node.run import NodeRun
+from benchmark.node.serving.process import ServerProcess
+from benchmark.node.serving.provisioned import python_version
+from benchmark.node.system import ServingRun, hold, unreached
+from benchmark.node.together import sleep_until, wait_for_start, wait_for_word
+from benchmark.node.watch.telemetry import start_watch
+from benchmark.provisioned import ENGINES
+from benchmark.provisioned_engine import ProvisionedEngine
+from benchmark.records import EngineInfo, Environment, GroupMember, GroupPart, NodeResult, ServerPlace
+from benchmark.rundir import LISTENS, LOAD, TRIED, TRY, WINDOWS
+
+# By which gloo and NCCL learn on which interface the others are: by itself gloo takes what the host's own name leads
+# to, which on many hosts is loopback.
+INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+_PLACES = TypeAdapter(tuple[ServerPlace, ...])
+_REASONS = TypeAdapter(dict[str, str])
+
+
+def run_part(request: RunRequest, part: GroupPart) -> NodeResult:
+    """Measure the copy, or compute for whoever measures it, and return this node's result: see `benchmark.node.run`."""
+    return (HeadRun if part.leads else MemberRun)(request, part).run()
+
+
+class HeadRun(NodeRun):
+    """Measures the copy that it and the others of its group serve."""
+
+    def __init__(self, request: RunRequest, part: GroupPart) -> None:
+        super().__init__(request)
+        self.part = part
+        self.meeting = Meeting(request, part, Lock(request.directory / f"{LISTENS}.lock"))
+
+    def _meet(self) -> None:
+        with self.open.stage("environment", reported="joining its group"):
+            self.meeting.run(self.open.result.environment)
+
+    def _equip(self, demands: Demands, engine: Engine) -> None:
+        super()._equip(demands, engine)
+        engine.group = self.part
+
+    def _details(self) -> dict[str, Any]:
+        return {"group": self.part.name, "nodes": [place.node for place in self.part.places]}
+
+
+class MemberRun(ServingRun):
+    """Computes its part of a copy whose head is measured, watches the node meanwhile, and ends when the head has."""
+
+    def __init__(self, request: RunRequest, part: GroupPart) -> None:
+        super().__init__(request, part.own)
+        self.part = part
+        self.meeting = Meeting(request, part, self.listening)
+
+    def _stages(self) -> None:
+        settings, profile, wait_s = self.request.settings, self.profile, self.request.wait_s or 0
+        environment = self._examine()
+        with self.open.stage("environment", reported="joining its group"):
+            self.meeting.run(environment)
+        if settings.benchmark_probes == "on":
+            self._probe(environment)
+        with ExitStack() as stack:
+            if settings.benchmark_telemetry:
+                self.watch = start_watch(self.request.directory, environment)
+                stack.callback(self.watch.close)
+            with self.open.stage("loading", reported="loading with its group"):
+                engine = Provisioned(
+                    ENGINES[profile.engine], settings, profile.generation, dict(profile.engine_options)
+                )
+                engine.group = self.part
+                start = engine.command()
+                print(f"Starting {engine.called}: {start}", flush=True)
+                server = ServerProcess(
+                    start, self.request.directory, name=engine.called, secret=self.request.secrets.values
+                )
+                stack.callback(server.stop)
+                details = {"start": start, **self._details()}
+                self.open.update(engine=EngineInfo(name=engine.name, replicas=1, details=details))
+            check = partial(_require_running, server)
+            with self.open.stage("ready", reported="ready to compute for its group"):
+                if self.watch.gpus:
+                    self.watch.idle()
+                agreed = wait_for_start(
+                    self.request.directory, wait_s, environment, self.measurements.starting[0], check=check
+                )
+                sleep_until(agreed.at_ns)
+                began_ns = now_ns()
+                self.watch.start(began_ns)
+            with self.open.stage("measuring", reported="computing for its group"):
+                try:
+                    wait_for_word(self.request.directory / WINDOWS, self.request.limit_s or 0, check)
+                finally:
+                    self.watch.end(began_ns, now_ns())
+                self._keep_windows(agreed.unix_ns)
+
+    def _details(self) -> dict[str, Any]:
+        return {"group": self.part.name, "rank": self.part.rank}
+
+
+class Meeting:
+    """A node of a group before anything is loaded: it listens for the others, and tries whether it reaches them."""
+
+    def __init__(self, request: RunRequest, part: GroupPart, listening: Lock) -> None:
+        self._request, self._part, self._listening = request, part, listening
+        self._trying = Lock(request.directory / f"{TRIED}.lock")
+
+    def run(self, environment: Environment | None) -> None:
+        """Return once all have tried, and the engine may load. Raises SetupError where the node cannot listen."""
+        directory, wait_s = self._request.directory, self._request.wait_s or 0
+        own = self._part.own
+        with hold(own) as listener, socket.create_server((own.host, 0), family=listener.family) as other:
+            member = GroupMember(port=other.getsockname()[1], software=self._software(environment))
+            write_atomic(directory / LISTENS, member.model_dump_json())
+            self._listening.release()
+            wait_for_word(directory / TRY, wait_s)
+            places = _PLACES.validate_json((directory / TRY).read_text(encoding="utf-8"))
+            write_atomic(directory / TRIED, _REASONS.dump_json(_unreached(places)).decode())
+            self._trying.release()
+            wait_for_word(directory / LOAD, wait_s)
+        show_the_way(self._engine, own.host)
+
+    @property
+    def _engine(self) -> ProvisionedEngine:
+        return ENGINES[self._request.resolved.profile.engine]
+
+    def _software(self, environment: Environment | None) -> dict[str, str]:
+        """Return what the nodes of a group have to have alike."""
+        found = {"Python": python_version(self._engine, self._request.settings)}
+        if environment is not None:
+            found |= {**environment.server_packages, "the model": environment.model_sha256}
+        return {name: version for name, version in found.items() if version}
+
+
+def show_the_way(engine: ProvisionedEngine, host: str) -> None:
+    """Tell the engine, in its environment, at which address and interface the others of its group reach this node.
+
+    What the user sets of that stays.
+    """
+    address = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    if engine.address_variable:
+        os.environ.setdefault(engine.address_variable, address)
+    if interface := _interface_of(address):
+        for variable in INTERFACE_VARIABLES:
+            os.environ.setdefault(variable, interface)
+
+
+def _interface_of(address: str) -> str:
+    """Return the network interface that has an address; empty: none has, or it cannot be told."""
+    wanted = ipaddress.ip_address(address)
+    interfaces: dict[str, list[Any]] = psutil.net_if_addrs()
+    for name, addresses in interfaces.items():
+        for one in addresses:
+            if one.family not in (socket.AF_INET, socket.AF_INET6):
+                continue
+            own = ipaddress.ip_address(one.address.partition("%")[0])
+            # All of 127.0.0.0/8 is this machine's, and one address of it is listed.
+            if own == wanted or (own.is_loopback and wanted.is_loopback):
+                return name
+    return ""
+
+
+def _unreached(places: Sequence[ServerPlace]) -> dict[str, str]:
+    """Return which nodes cannot be connected to from here, each with the ports and why; a node has several places."""
+    found: dict[str, str] = {}
+    for place in places:
+        if why := unreached([place]).get(place.node):
+            found[place.node] = "; ".join(filter(None, [found.get(place.node), f"port {place.port}: {why}"]))
+    return found
+
+
+def _require_running(server: ServerProcess) -> None:
+    if ended := server.ended():
+        raise EngineBroken(ended)

@@ -1,0 +1,15 @@
+"""What a profile may say about the engine `sequential`. Both halves read it."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Options(BaseModel):
+    """The profile's `engine_options`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    tensor_parallel: int = Field(
+        1, ge=1, description="GPUs that the model is spread over, a process each; on the CPU processes"
+    )

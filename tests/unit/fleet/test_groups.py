@@ -1,0 +1,94 @@
+"""Nodes of a group on this machine, each a directory and a shell: they meet, begin together and end together."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from benchmark.files import write_record
+from benchmark.fleet import remote_run
+from benchmark.fleet.groups import GroupedMeasurement
+from benchmark.fleet.measure import Outcome
+from benchmark.records import RunRecord
+from benchmark.rundir import RUN_FILE
+from tests.unit.building import RUN_ID
+from tests.unit.fleet.by_hand import MEASURES, Fleet, run
+
+PLACES = [{"node": name, "host": "127.0.0.1", "port": 8000 + number} for number, name in enumerate(("jw2", "jw3"))]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_run, "RETRY_S", 0)
+
+
+def meets(software: str = "0.33.0", unreached: str = "{}") -> str:
+    """Return what a node of a group does before it loads, in the shell."""
+    member = json.dumps({"port": 9000, "software": {"vllm": software}})
+    return f"""put() {{ printf '%s' "$2" > $1.part; mv $1.part $1; }}
+put listens '{member}'
+until [ -f try ]; do sleep 0.02; done
+put tried '{unreached}'
+until [ -f load ]; do sleep 0.02; done
+echo loads > loads"""
+
+
+COMPUTES = f"""{MEASURES.replace("echo measured > samples.jsonl", "")}
+until [ -f windows ]; do sleep 0.02; done
+cat try > endpoint.log; cat windows > samples.jsonl"""
+
+
+def add(fleet: Fleet, name: str, python: str) -> None:
+    rank = ("jw2", "jw3").index(name)
+    order: dict[str, Any] = {"group": {"name": "a", "rank": rank, "places": PLACES}, "limit_s": 60}
+    fleet.add(name, python, order=order)
+
+
+def measure(fleet: Fleet) -> Outcome:
+    resolved = {name: node.order.resolved for name, node in fleet.nodes.items()}
+    record = RunRecord(run_id=RUN_ID, created_at="2025-01-02T03:04:05+00:00", command="x", versions={}, nodes=resolved)
+    write_record(fleet.run_dir / RUN_FILE, record)
+    return run(GroupedMeasurement(fleet.run_dir, list(fleet.nodes.values()), fleet.reports).run())
+
+
+def test_they_meet_and_begin_with_all_others(fleet: Fleet) -> None:
+    add(fleet, "jw2", f"{meets()}\n{MEASURES}")
+    add(fleet, "jw3", f"{meets()}\n{COMPUTES}")
+    fleet.add("alone")
+    outcome = measure(fleet)
+    assert (sorted(outcome.fetched), outcome.failures) == (["alone", "jw2", "jw3"], {})
+    # The head left no result here, and so no windows.
+    assert (fleet.nodes["jw3"].place / "samples.jsonl").read_text().strip() == "[]"
+    assert json.loads((fleet.run_dir / "start.json").read_text())["nodes"] == ["alone", "jw2", "jw3"]
+    tried = json.loads((fleet.nodes["jw3"].place / "endpoint.log").read_text())
+    assert [(place["node"], place["port"]) for place in tried] == [("jw2", 8000), ("jw2", 9000)]
+
+
+def test_who_cannot_be_reached_is_named_before_loading(fleet: Fleet) -> None:
+    add(fleet, "jw2", f"{meets()}\n{MEASURES}")
+    add(fleet, "jw3", f"{meets(unreached=json.dumps({'jw2': 'port 9000: no answer within 10 s'}))}\n{COMPUTES}")
+    fleet.add("alone")
+    outcome = measure(fleet)
+    assert outcome.fetched == ["alone"]
+    assert outcome.failures["jw3"].startswith(
+        "It cannot reach jw2 at 127.0.0.1 (port 9000: no answer within 10 s), of its group a. Nothing was loaded: "
+    )
+    assert outcome.failures["jw2"].startswith("jw3, another node of its group a, failed: It cannot reach jw2 ")
+    assert not list(fleet.directory.rglob("loads"))
+
+
+def test_a_node_that_failed_before_fails_the_others(fleet: Fleet) -> None:
+    add(fleet, "jw2", f"{meets()}\n{MEASURES}")
+    outcome = measure(fleet)
+    assert outcome.failures == {"jw2": "Nothing was measured: jw3 of its group, a, failed before."}
+
+
+def test_one_that_ends_in_the_middle_ends_the_other(fleet: Fleet) -> None:
+    add(fleet, "jw2", f"{meets()}\n{MEASURES}\nexec sleep 600")
+    add(fleet, "jw3", f"{meets()}\n{MEASURES}\necho vLLM was killed >&2; exit 4")
+    outcome = measure(fleet)
+    assert outcome.failures["jw3"] == "vLLM was killed"
+    assert outcome.failures["jw2"].startswith("jw3, another node of its group a, failed: vLLM was killed")
+    assert not fleet.there("jw2").exists()
