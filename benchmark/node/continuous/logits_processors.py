@@ -1,6 +1,7 @@
 """What may be chosen next, said for each query apart, in transformers' continuous batching.
 
-Its steps sample all tokens or none, all from one stream of chance, and it drops the processor with which `generate`
+Its steps sample all tokens or none, all from one stream of chance, so that here they sample none: each takes the token
+with the highest score, to which `Drawn` has added chance. And it drops the processor with which `generate`
 keeps answers from ending. So each processor here has a number per query among a step's inputs. It is worked out before
 the step, on the host, and lies in a tensor that stays where it is; the step itself never looks at values from Python:
 CUDA graphs need that.
@@ -20,53 +21,48 @@ GREEDY, MIN_NEW_TOKENS, SEED = "greedy", "min_new_tokens", "seed"
 CHANCE_BITS = 23
 
 
-class Greedy(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # transformers has no types here
-    """Leaves only the most likely token to be drawn, where a query asks for that."""
-
-    supported_kwargs = {GREEDY: bool}  # noqa: RUF012 # as the base class declares it
-    ignored_kwargs = ()
-
-    def fill_defaults(self, int32_tensor: torch.Tensor) -> None:
-        """Not greedy."""
-        int32_tensor.fill_(0)
-
-    def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> torch.Tensor:
-        """Return 1 for each query that is greedy."""
-        asked = [int(one.state.logit_processor_kwargs.get(GREEDY, False)) for one in requests_with_new_token]
-        return torch.tensor(asked, dtype=torch.int32)
-
-    def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
-        """Return the scores, (tokens, vocabulary), with all but the highest struck out where that is asked."""
-        return torch.where(tensor_arg[: scores.size(0)].bool()[:, None], _highest_alone(scores), scores)
-
-
 class Drawn(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # transformers has no types here
-    """Draws each token by its query's own seed, and leaves that token alone: an answer depends on no other query.
+    """Adds chance to the scores, by each query's own seed: then the highest is drawn, and depends on no other query.
 
-    The highest of scores with Gumbel noise is drawn with the probabilities of their softmax.
+    The highest of scores with Gumbel noise is drawn with the probabilities of their softmax. A query that asks for
+    `greedy` gets no noise: the most likely token stays the highest.
     """
 
-    supported_kwargs = {SEED: int}  # noqa: RUF012 # as the base class declares it
+    supported_kwargs = {SEED: int, GREEDY: bool}  # noqa: RUF012 # as the base class declares it
     ignored_kwargs = ()
+
+    def __init__(self) -> None:
+        self._tokens: torch.Tensor | None = None
 
     def fill_defaults(self, int32_tensor: torch.Tensor) -> None:
         """Any chance will do."""
         int32_tensor.fill_(0)
 
     def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> torch.Tensor:
-        """Return for each query what its next token is drawn by: its seed and the token's place, mixed."""
-        asked = [one.state.logit_processor_kwargs.get(SEED, 0) for one in requests_with_new_token]
+        """Return for each query what its next token is drawn by, seed and the token's place mixed; odd: greedy."""
+        own = [one.state.logit_processor_kwargs for one in requests_with_new_token]
+        asked = [words.get(SEED, 0) for words in own]
         places = [_answered(one.state) for one in requests_with_new_token]
         word = _mixed(torch.tensor([_signed(seed) for seed in asked], dtype=torch.int32))
         word ^= torch.tensor([_signed(seed >> 32) for seed in asked], dtype=torch.int32)
-        return _mixed(word ^ torch.tensor([_signed(place * 0x9E3779B1) for place in places], dtype=torch.int32))
+        word = _mixed(word ^ torch.tensor([_signed(place * 0x9E3779B1) for place in places], dtype=torch.int32))
+        return (word & ~1) | torch.tensor([int(words.get(GREEDY, False)) for words in own], dtype=torch.int32)
 
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
-        """Return the scores, (tokens, vocabulary), with all but the drawn token struck out."""
-        tokens = torch.arange(scores.size(-1), dtype=torch.int32, device=scores.device)
-        words = _mixed(_mixed(tokens) ^ tensor_arg[: scores.size(0), None])
+        """Return the scores, (tokens, vocabulary), with noise where it is wanted."""
+        asked = tensor_arg[: scores.size(0), None]
+        words = _mixed(self._mixed_tokens(scores) ^ asked)
         chance = (_shifted(words, 32 - CHANCE_BITS).float() + 0.5) / 2**CHANCE_BITS
-        return _highest_alone(scores - torch.log(-torch.log(chance)))
+        return torch.where((asked & 1).bool(), scores, scores - torch.log(-torch.log(chance)))
+
+    def _mixed_tokens(self, scores: torch.Tensor) -> torch.Tensor:
+        """Return a number for each token, the same in every step."""
+        if self._tokens is None or self._tokens.shape != scores.shape[-1:]:
+            tokens = _mixed(torch.arange(scores.size(-1), dtype=torch.int32, device=scores.device))
+            if scores.is_cuda and torch.cuda.is_current_stream_capturing():
+                return tokens  # it lies in the graph's memory, and nowhere else
+            self._tokens = tokens
+        return self._tokens
 
 
 class MinNewTokens(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # transformers has no types here
@@ -119,11 +115,6 @@ def _answered(state: Any) -> int:
     computed. A query that had to make room for others comes again with its tokens in its prompt.
     """
     return int(state.position_offset - (state._true_initial_tokens or len(state.initial_tokens)))
-
-
-def _highest_alone(scores: torch.Tensor) -> torch.Tensor:
-    best = scores.argmax(dim=-1, keepdim=True)
-    return torch.full_like(scores, -torch.inf).scatter(-1, best, 0.0)
 
 
 def _mixed(words: torch.Tensor) -> torch.Tensor:

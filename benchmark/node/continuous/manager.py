@@ -77,15 +77,13 @@ def insert_processors(
     `lengths`: whether queries come that say how long their answer is. Before the manager's cache is made.
     """
     processors: list[Any] = []
-    # In this order: of a greedy query one token is left, and that must not be struck out after it.
     if generation.min_new_tokens or lengths:
         processors.append(logits_processors.MinNewTokens(generation.min_new_tokens, ends))
-    if generation.temperature > 0:
-        processors.append(logits_processors.Greedy())
     for processor in reversed(processors):
         logits_processors.insert(manager, processor)
     if generation.temperature > 0:
         # After what the temperature and the like make of the scores.
         processors.append(logits_processors.Drawn())
         logits_processors.insert(manager, processors[-1], last=True)
+        manager.generation_config.do_sample = False  # to choose the highest is to draw it
     return frozenset(word for processor in processors for word in processor.supported_kwargs)
