@@ -19,18 +19,18 @@ from benchmark.cluster.drift import drift_reason
 from benchmark.cluster.names import natural, some
 from benchmark.errors import InputError
 from benchmark.files import read_record
+from benchmark.fleet import windows
 from benchmark.fleet.errors import Ended, Excluded, NodeError
 from benchmark.fleet.measure import Measurement
 from benchmark.fleet.remote_run import GRACE_S, RemoteRun
 from benchmark.fleet.rendezvous import READY_FILE
 from benchmark.fleet.session import ANSWER_S
-from benchmark.records import DRIVER, AgreedStart, NodeResult, ReadyNode, Server, Window
+from benchmark.records import DRIVER, AgreedStart, ReadyNode, Server, Window
 from benchmark.records.system import TRIES_AT_ONCE, TRY_S
 from benchmark.rundir import LISTENS, LOAD, SERVES, SERVING, TRIED, TRY, WINDOWS
 from benchmark.words import plural
 
 _REASONS = TypeAdapter(dict[str, str])
-_WINDOWS = TypeAdapter(tuple[Window, ...])
 
 
 class SystemMeasurement(Measurement):
@@ -56,7 +56,7 @@ class SystemMeasurement(Measurement):
             await super()._one(run)
         finally:
             if run.node.order.drives:
-                self._windows = self._measured_in(run)
+                self._windows = windows.windows_in(run.node.place, self._offset_of(run))
                 self._over.set()
                 if not self._adoption.done():
                     self._adoption.set_result(False)
@@ -203,18 +203,8 @@ class SystemMeasurement(Measurement):
             for waiting in (ending, over):
                 waiting.cancel()
             await asyncio.gather(ending, over, return_exceptions=True)
-        offset_ns = self._offset_of(run)
-        await run.put(WINDOWS, _WINDOWS.dump_json(tuple(_moved(one, offset_ns) for one in self._windows)).decode())
+        await run.put(WINDOWS, windows.words(self._windows, self._offset_of(run)))
         return await run.until_end(GRACE_S)
-
-    def _measured_in(self, run: RemoteRun) -> tuple[Window, ...]:
-        """Return the windows in which the driver measured, by the controller's clock; none where it did not."""
-        for path in run.node.place.glob("mlperf_datacenter_*.json"):
-            with suppress(InputError):
-                result = read_record(path, NodeResult)
-                windows = [result.window, *(repeat.window for repeat in result.repeats)]
-                return tuple(_moved(one, -self._offset_of(run)) for one in windows if one is not None)
-        return ()
 
     def _offset_of(self, run: RemoteRun) -> int:
         """Return by how much the node's clock is ahead; of a run that was taken over, as it was found out then."""
@@ -223,8 +213,3 @@ class SystemMeasurement(Measurement):
                 with suppress(InputError):
                     return read_record(path, ReadyNode).offset_ns
         return self._offsets.get(run.node.name, 0)
-
-
-def _moved(window: Window, by_ns: int) -> Window:
-    """Return a window by another clock."""
-    return Window.of(max(0, window.started_unix_ns + by_ns), max(0, window.ended_unix_ns + by_ns))
