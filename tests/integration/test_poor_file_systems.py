@@ -109,7 +109,7 @@ def small(playbooks: Playbooks) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(playbooks.results)], check=True)
 
 
-def test_a_full_disk_of_the_controller_is_named_and_the_run_goes_on(playbooks: Playbooks, small: Path) -> None:
+def test_a_full_disk_of_the_controller_is_named(playbooks: Playbooks, small: Path) -> None:
     done = playbooks.run("benchmark", "--limit", "jw2")
     assert done.code != 0
     said = " ".join(done.output.split())
