@@ -1,0 +1,179 @@
+"""Measure the parts of a step by themselves, in Llama-3.1-8B's shape: on an NVIDIA GPU, without any weights.
+
+  layer      the kernels of ours beside torch's own operations, and whether their answers are the same
+  products   a layer's products by number of tokens: some sizes take longer than larger ones
+  answering  attention of requests of some 850 tokens, one new token each, beside what reading their keys takes
+
+Each figure is of a CUDA graph of several calls on other data, so that neither starting nor the cache counts.
+
+    python3 benchmarks/kernels.py [--parts layer,products,answering]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch.nn.functional import linear, rms_norm, silu
+
+from benchmark.node.continuous import pieces
+from benchmark.node.continuous.flash import Answering
+from benchmark.node.continuous.layer_kernels import load
+from benchmarks.shapes import LLAMA_3_1_8B
+
+HIDDEN, WIDE, LAYERS = (LLAMA_3_1_8B[name] for name in ("hidden_size", "intermediate_size", "num_hidden_layers"))
+HEADS, KV_HEADS, SIZE = LLAMA_3_1_8B["num_attention_heads"], LLAMA_3_1_8B["num_key_value_heads"], 128
+PRODUCTS = {
+    "query, key, value": ((HEADS + 2 * KV_HEADS) * SIZE, HIDDEN),
+    "output": (HIDDEN, HIDDEN),
+    "gate, up": (2 * WIDE, HIDDEN),
+    "down": (HIDDEN, WIDE),
+}
+PAGE = 256
+ROUNDS = 5
+
+
+def timed_us(call: Callable[[int], Any], calls: int) -> float:
+    """Return the microseconds of a call; it is given its number."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for number in range(calls):
+            call(number)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for number in range(calls):
+            call(number)
+    graph.replay()
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for _ in range(ROUNDS):
+        graph.replay()
+    end.record()
+    torch.cuda.synchronize()
+    return float(begin.elapsed_time(end)) / ROUNDS / calls * 1e3
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    """Return random values in half precision."""
+    return torch.randn(shape, dtype=torch.bfloat16, device="cuda")
+
+
+def layer() -> None:
+    """Print each kernel of ours beside torch's operations."""
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+    kernels = load("bfloat16")
+    print(f"{'':>20} {'tokens':>7} {'ours, us':>9} {'torch, us':>10}  largest difference")
+    for tokens in (1, 512, 2048):
+        together = drawn(1, tokens, (HEADS + 2 * KV_HEADS) * SIZE)
+        q, k, _ = together.split([HEADS * SIZE, KV_HEADS * SIZE, KV_HEADS * SIZE], dim=-1)
+        q, k = (one.view(1, tokens, -1, SIZE).transpose(1, 2) for one in (q, k))
+        angles = (torch.rand(1, tokens, SIZE // 2, device="cuda") * 6).repeat(1, 1, 2)
+        turned = q, k, angles.cos().bfloat16(), angles.sin().bfloat16()
+        both, states, weight = drawn(1, tokens, 2 * WIDE), drawn(1, tokens, HIDDEN), drawn(HIDDEN)
+        pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+            "rotary": (partial(_queries, kernels.rotary, turned), partial(_queries, apply_rotary_pos_emb, turned)),
+            "gate": (partial(kernels.gated, both, 0), partial(_gate, both)),
+            "norm": (
+                partial(kernels.norm, states, weight, 1e-5, 0, True),
+                partial(rms_norm, states, (HIDDEN,), weight, 1e-5),
+            ),
+        }
+        if tokens == 1:
+            for name, (rows, size) in PRODUCTS.items():
+                one, matrix = drawn(1, 1, size), drawn(rows, size) * size**-0.5
+                pairs[name] = partial(kernels.multiply, one, matrix, None), partial(linear, one, matrix)
+        for name, (ours, torchs) in pairs.items():
+            apart = float((ours().float() - torchs().float()).abs().max())
+            times = [timed_us(partial(_again, call), 20) for call in (ours, torchs)]
+            print(f"{name:>20} {tokens:>7} {times[0]:>9.1f} {times[1]:>10.1f}  {apart:g}", flush=True)
+
+
+def products() -> None:
+    """Print the products of a layer by number of tokens."""
+    # Of each more than the GPU's cache holds: they take turns.
+    matrices = {
+        name: [drawn(rows, size) for _ in range(2 + 10**8 // rows // size)] for name, (rows, size) in PRODUCTS.items()
+    }
+    print(f"{'tokens':>7} {', us; '.join(PRODUCTS)}, us; all layers, ms; us a token")
+    for tokens in pieces.sizes(pieces.GRAPH_TOKENS):
+        each = []
+        for name, some in matrices.items():
+            states = drawn(1, tokens, PRODUCTS[name][1])
+            each.append(timed_us(partial(_product, states, some), len(some)))
+        whole_ms = LAYERS * sum(each) / 1e3
+        shown = "; ".join(f"{one:.1f}" for one in each)
+        print(f"{tokens:>7} {shown}; {whole_ms:.2f}; {1e3 * whole_ms / tokens:.2f}", flush=True)
+
+
+def answering() -> None:
+    """Print what attention of answering requests takes, and reading their keys and values at the rate of a copy."""
+    large = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    bytes_per_us = 2 * large.numel() / timed_us(partial(_again, large.clone), 2)
+    draw = random.Random(780)  # noqa: S311 # no secret
+    print(f"{'requests':>9} {'us':>7} {'floor, us':>10}")
+    for requests in (1, 16, 48, 80, 160, 400):
+        lengths = [min(2500, max(60, round(draw.lognormvariate(6.55, 0.47)))) for _ in range(requests)]
+        pages = [-(-length // PAGE) for length in lengths]
+        tables = torch.zeros(requests, max(pages), dtype=torch.int32)
+        for number, count in enumerate(pages):
+            tables[number, :count] = torch.arange(sum(pages[:number]), sum(pages[: number + 1]))
+        seen, count = (torch.tensor(one, dtype=torch.int32, device="cuda") for one in (lengths, [requests]))
+        now = Answering(tables.cuda(), seen, None, None, count)
+        caches = [[drawn(sum(pages), PAGE, KV_HEADS, SIZE) for _ in ("keys", "values")] for _ in range(3)]
+        taken = timed_us(partial(_answer, drawn(requests, HEADS, SIZE), caches, now), 6)
+        floor = sum(lengths) * 2 * KV_HEADS * SIZE * 2 / bytes_per_us
+        print(f"{requests:>9} {taken:>7.1f} {floor:>10.1f}", flush=True)
+
+
+def _again(call: Callable[[], Any], number: int) -> Any:
+    return call()
+
+
+def _queries(rotary: Callable[..., Any], turned: tuple[Any, ...]) -> Any:
+    return rotary(*turned)[0]
+
+
+def _gate(both: Any) -> Any:
+    gate, up = both.chunk(2, dim=-1)
+    return silu(gate) * up
+
+
+def _product(states: Any, matrices: list[Any], number: int) -> Any:
+    return linear(states, matrices[number])
+
+
+def _answer(query: Any, caches: list[list[Any]], now: Answering, number: int) -> Any:
+    from benchmark.node.continuous import paged_kernel
+
+    keys, values = caches[number % len(caches)]
+    return paged_kernel.answer(query, keys, values, now, None)
+
+
+def main() -> int:
+    """Run the parts that are asked for."""
+    parts = {"layer": layer, "products": products, "answering": answering}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", default=",".join(parts), help="which of them, in order")
+    asked = parser.parse_args().parts.split(",")
+    if not torch.cuda.is_available():
+        print("These kernels are for an NVIDIA GPU, and torch sees none here.", file=sys.stderr)
+        return 2
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
+    with torch.inference_mode():
+        for part in asked:
+            parts[part]()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
