@@ -70,6 +70,16 @@ def test_names_and_sizes_that_do_not_fit() -> None:
     assert "pipeline_parallel_size: 3" in found
 
 
+def test_a_group_is_never_split() -> None:
+    """Two of four nodes could be a copy too: over half the GPUs."""
+    four = {**GROUP, "benchmark_engine_options": {"tensor_parallel_size": 8, "pipeline_parallel_size": 4}}
+    half = resolve_nodes({name: dict(four) for name in ("jw2", "jw3")})
+    assert list(group_problems(half, HOSTS)) == []
+    assert list(group_problems(half, HOSTS, {"jw4": "b", "jw5": None})) == []
+    (found,) = group_problems(half, HOSTS, {"jw4": "a", "jw5": "a"})
+    assert found.startswith("--limit splits the group a: it names jw2, jw3 and leaves out jw4, jw5.")
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
