@@ -11,6 +11,7 @@ from benchmark.cluster.aggregate import gather
 from benchmark.cluster.comparison import compare
 from benchmark.cluster.comparison.side import load_side
 from benchmark.cluster.groups import gpus_of_part, group_problems, groups_of, parts_of
+from benchmark.cluster.report.page import render_report
 from benchmark.cluster.resume import remaining
 from benchmark.cluster.stored.read import read_stored
 from benchmark.errors import InputError
@@ -154,6 +155,12 @@ def test_a_group_is_one_row(tmp_path: Path) -> None:
     assert row.metrics is not None
     assert (row.energy.joules, row.energy.idle_w) == (3000.0, 100.0)
     assert row.energy.tokens_per_joule == row.metrics.output_tokens / 3000
+    page = render_report(gathered, run_dir, "")
+    assert ("completed queries, of one group" in page, "One group was measured" in page, "one node" in page) == (
+        True,
+        True,
+        False,
+    )
     (node,) = gathered.nodes
     assert node.result is not None
     assert node.result.environment is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from benchmark.cluster.one_system import system_of
 from benchmark.cluster.render.node_table import render_node_table
 from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.report.page import render_report
+from benchmark.cluster.report.sections import checks
 from benchmark.cluster.submission.parts import gather_parts
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
@@ -136,7 +138,16 @@ def check_rendered(run_dir: Path, gathered: Gathered) -> None:
     assert "System one schedule from jw2 over 2 nodes: a system's figure, and no sum" in summary
     assert "the sum over" not in summary
     assert " 65% " in summary
-    assert "the sum over" not in render_report(gathered, run_dir, "")
+    page = " ".join(re.sub(r"<[^>]*>", " ", render_report(gathered, run_dir, "")).split())
+    assert "the sum over" not in page
+    assert (
+        "System one schedule from jw2 over 2 nodes: a system&#39;s figure, and no sum jw2, jw3 answered without" in page
+    )
+    assert "TPOT P50 ms share verdict" in page
+    assert " 65% valid " in page
+    # The system's own verdict, of which those of the nodes are no part.
+    assert next(line[0] for line in checks(gathered.result)) == "nodes counted at least 2"
+    assert {line[1] for line in checks(gathered.result)} <= {"1 of 1", "0 of 1"}
     table = list(csv.DictReader(io.StringIO(render_node_table(gathered))))
     assert [row["served_share"] for row in table] == ["0.65", "0.35"]
     exported = Exported(gathered.run, gathered.result, frozenset(("jw2", "jw3")), origin="here")
@@ -156,6 +167,8 @@ def test_a_node_that_died_is_named(tmp_path: Path) -> None:
     assert "1 of 2 nodes is not counted: jw3." in result.verdict.reasons
     assert any("failed" in reason for reason in result.verdict.reasons)
     assert result.groups[0].queries.failed == 2
+    assert result.system is not None
+    assert "2 queries failed on jw3: http://10.0.0.3:8000 broke off." in result.system.notes
     # Enough without it: what the driver says of the failed queries stands.
     enough = gather(make(tmp_path / "enough", answered(), dead="jw3", benchmark_min_nodes=1)).result
     assert enough.verdict.valid, enough.verdict.reasons
