@@ -22,6 +22,7 @@ from benchmark.cluster.render.node_table import render_node_table
 from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.report.page import render_report
 from benchmark.cluster.report.sections import checks
+from benchmark.cluster.stored.read import StoredRun, read_stored
 from benchmark.cluster.submission.parts import gather_parts
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
@@ -35,7 +36,7 @@ from benchmark.records import (
     ServedWindow,
     Telemetry,
 )
-from benchmark.rundir import FAILURE, NODES, RUN_FILE
+from benchmark.rundir import FAILURE, NODES, RESULT_FILE, RUN_FILE
 from benchmark.settings import ResolvedSettings
 from benchmark.verdict import Findings, judge
 from tests.unit.building import GPU, HOST, START_NS, asked, closed_loop, in_progress, make_run, result_of, write_node
@@ -151,7 +152,20 @@ def check_rendered(run_dir: Path, gathered: Gathered) -> None:
     table = list(csv.DictReader(io.StringIO(render_node_table(gathered))))
     assert [row["served_share"] for row in table] == ["0.65", "0.35"]
     exported = Exported(gathered.run, gathered.result, frozenset(("jw2", "jw3")), origin="here")
-    assert sum("served_ratio{" in line for line in prometheus_lines([exported])) == 2
+    lines = list(prometheus_lines([exported]))
+    assert sum("served_ratio{" in line for line in lines) == 2
+    assert gathered.result.system is not None
+    whole = gathered.result.system.metrics
+    assert whole is not None
+    assert whole.latency_ms is not None
+    told = {
+        "system_queries_per_second{": whole.qps,
+        "system_output_tokens_per_second{": whole.tokens_per_s,
+        'system_latency_seconds{.*statistic="p99"': whole.latency_ms.p99 / 1000,
+    }
+    for series, value in told.items():
+        found = [line for line in lines if re.match(f"llm_benchmark_{series}", line)]
+        assert [float(line.split()[-1]) for line in found] == [value, value], series
     assert len(list(samples_of(gathered, run_dir).rows)) == 20
 
 
@@ -228,6 +242,15 @@ def test_it_is_compared_with_its_like_alone(tmp_path: Path) -> None:
     for name, resolved in read_record(apart / RUN_FILE, RunRecord).nodes.items():
         write_node(apart, result_of(name, resolved, closed_loop([1000] * 20)), closed_loop([1000] * 20))
     assert {*load_side(one).groups}.isdisjoint(load_side(apart).groups)
+
+
+def test_a_nodes_history_says_that_it_is_of_a_part(tmp_path: Path) -> None:
+    run_dir = make(tmp_path / "run", answered())
+    write_record(run_dir / RESULT_FILE, gather(run_dir).result)
+    run = StoredRun("run", read_stored(tmp_path, "run"))
+    node = run.node("jw2")
+    assert node is not None
+    assert node.label.endswith(", its part of one system")
 
 
 def test_what_is_of_one_node_each_is_refused(tmp_path: Path) -> None:
