@@ -31,6 +31,7 @@ from benchmark.profiles import Profile
 from benchmark.provisioned import ENGINES, FROM_SERVERS
 from benchmark.provisioned_engine import ProvisionedEngine
 from benchmark.settings import Settings
+from benchmark.several_nodes import group_problems, place_problems, system_problems
 
 CLOSED_LOOP = "closed_loop"
 SERVED, CONTINUOUS, SEQUENTIAL, SIMULATED = "endpoint", "continuous", "sequential", "simulated"
@@ -76,8 +77,9 @@ def combination_problems(settings: Settings, profile: Profile) -> list[str]:
         _sweep,
         _workload,
         _accuracy,
-        _system,
-        _group,
+        place_problems,
+        system_problems,
+        group_problems,
     )
     return [problem for check in checks for problem in check(settings, profile)]
 
@@ -385,50 +387,3 @@ def _accuracy(settings: Settings, profile: Profile) -> Iterator[str]:
             f"benchmark_accuracy is only, and there is nothing to judge: the dataset {profile.dataset} has no "
             "references and the profile no greedy_prompts."
         )
-
-
-def _system(settings: Settings, profile: Profile) -> Iterator[str]:
-    """Yield what cannot be where all nodes are one system, which serves and is asked by one driver."""
-    if settings.benchmark_system != "cluster":
-        if settings.benchmark_driver:
-            yield "benchmark_driver is set, and benchmark_system is node: each node measures itself. Set it to cluster."
-        return
-    before = "benchmark_system is cluster, and "
-    if profile.engine == SERVED and (settings.benchmark_endpoint_urls or not settings.benchmark_endpoint_start):
-        yield (
-            f"{before}each node starts its own server: set benchmark_endpoint_start, with $BENCHMARK_SERVE_ADDRESS, "
-            "$BENCHMARK_SERVE_PORT and $BENCHMARK_SERVE_API_KEY in it, and leave benchmark_endpoint_urls empty."
-        )
-    if not profile.measures_queries:
-        yield f"{before}the profile {profile.name} measures no queries: take another, or set benchmark_system to node."
-    if profile.sweep is not None:
-        yield f"{before}the profile {profile.name} is a sweep: take one that measures under one load."
-    if settings.benchmark_solo_first:
-        yield f"{before}no node of one system measures alone: leave benchmark_solo_first."
-    if not settings.benchmark_sync_start:
-        yield f"{before}its parts begin together by nature: leave benchmark_sync_start at true."
-
-
-def _group(settings: Settings, profile: Profile) -> Iterator[str]:
-    """Yield what cannot be where several nodes serve one copy of the model."""
-    if not settings.benchmark_group:
-        return
-    before = f"benchmark_group is {settings.benchmark_group}, and "
-    spreading = [name for name, engine in ENGINES.items() if engine.spreads]
-    if profile.engine not in spreading:
-        yield (
-            f"{before}the engine {profile.engine} does not spread a model over nodes: set benchmark_engine to "
-            f"{' or '.join(spreading)}."
-        )
-    if settings.benchmark_system == "cluster":
-        yield f"{before}benchmark_system is cluster, whose nodes have a copy each: leave one of them out."
-    if settings.benchmark_replicas != "auto":
-        yield f"{before}its nodes serve one copy: leave benchmark_replicas at auto."
-    if not profile.measures_queries:
-        yield f"{before}the profile {profile.name} measures no queries: take another, or leave benchmark_group out."
-    if profile.sweep is not None:
-        yield f"{before}the profile {profile.name} is a sweep: take one that measures under one load."
-    if settings.benchmark_solo_first:
-        yield f"{before}its nodes cannot take turns: leave benchmark_solo_first."
-    if not settings.benchmark_sync_start:
-        yield f"{before}its nodes begin together by nature: leave benchmark_sync_start at true."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from benchmark.cluster.names import some
 from benchmark.cluster.one_system import places_of
@@ -76,14 +77,26 @@ def gpus_of_part(engine: ProvisionedEngine, asked: ResolvedSettings, all_nodes: 
     return max(1, engine.check_options(asked.profile.engine_options).gpus_of_a_copy // nodes)
 
 
-def group_problems(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str, str]) -> Iterator[str]:
-    """Yield why nodes cannot be groups, a sentence each; nothing where there are none."""
+def group_problems(
+    resolved: Mapping[str, ResolvedSettings],
+    hosts: Mapping[str, str],
+    left_out: Mapping[str, object] = MappingProxyType({}),
+) -> Iterator[str]:
+    """Yield why nodes cannot be groups, a sentence each; nothing where there are none.
+
+    `left_out`: the nodes that --limit leaves out, each with its benchmark_group. A group without them would be another
+    copy, over fewer GPUs.
+    """
     for name, nodes in groups_of(resolved).items():
         head = resolved[nodes[0]]
-        if len(nodes) == 1:
+        if out := [node for node, group in left_out.items() if group == name]:
             yield (
-                f"The group {name} has one node, {nodes[0]}, and needs two or more: has --limit left out the others?"
+                f"--limit splits the group {name}: it names {some(nodes)} and leaves out {some(out)}. Name all of its "
+                "nodes, or none."
             )
+            continue
+        if len(nodes) == 1:
+            yield f"The group {name} has one node, {nodes[0]}, and needs two or more: give it to others too."
             continue
         if name in resolved:
             yield f"benchmark_group is {name} [{some(nodes)}], and a node is called so too: rename the group."

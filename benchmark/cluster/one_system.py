@@ -11,7 +11,8 @@ from typing import Any
 from benchmark.cluster.names import some
 from benchmark.fleet.rendezvous import GRACE_S, repeats_s
 from benchmark.records import DRIVER, RunRecord, ServerPlace, System
-from benchmark.settings import SYSTEM_WIDE, ResolvedSettings, Settings
+from benchmark.settings import SYSTEM_WIDE, ResolvedSettings, Settings, needed_nodes
+from benchmark.words import plural
 
 CLUSTER, SERVED = "cluster", "endpoint"
 CONTROLLER = "the controller"
@@ -48,6 +49,12 @@ def system_problems(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str
                 f"{some(nodes)} are to serve at the same place, {host} port {port}: set benchmark_serve_address or "
                 "benchmark_serve_port of each."
             )
+    least = next(iter(resolved.values())).settings.benchmark_min_nodes
+    if (needed := needed_nodes(least, len(resolved))) > len(resolved):
+        yield (
+            f"benchmark_system is cluster, and benchmark_min_nodes is {needed}, where {plural(len(resolved), 'node')} "
+            "of this play could serve: nothing would be measured. Lower it, or name more nodes."
+        )
     if DRIVER in resolved:
         yield f"benchmark_system is cluster, and a node is called {DRIVER}, as the run's own driver is: rename it."
     driver = next(iter(resolved.values())).settings.benchmark_driver

@@ -118,8 +118,18 @@ def system_result(system: System, loaded: LoadedSystem, going_on: bool = False) 
         servers=len(loaded.shares),
         metrics=driver.metrics,
         reasons=tuple(reason[:4000] for reason in reasons),
-        notes=tuple(note[:4000] for note in (*_limits(driver), *_found(driver), *_open(loaded))),
+        notes=tuple(note[:4000] for note in (*_limits(driver), *_failed(loaded), *_found(driver), *_open(loaded))),
     )
+
+
+def _failed(loaded: LoadedSystem) -> Iterator[str]:
+    """Yield why queries failed on a node, where it is no reason of the node's own."""
+    for node in loaded.nodes:
+        share = loaded.shares.get(node.node)
+        if share is not None and share.errors and (not node.counted or served_verdict(node, share).valid):
+            error, times = next(iter(share.errors.items()))
+            more = f", and {sum(share.errors.values()) - times} otherwise" if len(share.errors) > 1 else ""
+            yield f"{plural(times, 'query', 'queries')} failed on {node.node}{more}: {error}"
 
 
 def _open(loaded: LoadedSystem) -> Iterator[str]:

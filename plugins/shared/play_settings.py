@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ def resolve_play(task_vars: Mapping[str, Any], loader: Any) -> Play:
         if not (name := wanted.pop() if wanted else ""):
             resolved = resolve_nodes(given)
             problems += [*_path_problems(known, resolved), *system_problems(resolved, hosts), *_key_problems(known)]
-            problems += group_problems(resolved, hosts)
+            problems += group_problems(resolved, hosts, _groups_left_out(task_vars, resolved, from_line))
             if problems:
                 raise InputError("\n".join(problems))
             return Play(resolved, given, hosts, from_line)
@@ -135,6 +135,17 @@ def _key_problems(known: Mapping[str, Any]) -> list[str]:
     """Return that the servers of one system have different keys, where one driver asks them all."""
     keys = {secrets_of(one).api_key for one in known.values() if one.get("benchmark_system") == CLUSTER}
     return [f"{API_KEY} differs between nodes, which are one system: give it once."] if len(keys) > 1 else []
+
+
+def _groups_left_out(
+    task_vars: Mapping[str, Any], resolved: Mapping[str, ResolvedSettings], from_line: Collection[str]
+) -> dict[str, Any]:
+    """Return the benchmark_group of each node that --limit leaves out; nothing where -e gives all of them one."""
+    setting = "benchmark_group"
+    if setting in from_line or not any(one.settings.benchmark_group for one in resolved.values()):
+        return {}
+    others = [node for node in task_vars["groups"].get(GROUP, ()) if node not in resolved]
+    return {str(node): task_vars["hostvars"][node].get(setting) for node in others}
 
 
 def _notify_problems(known: Mapping[str, Any]) -> list[str]:

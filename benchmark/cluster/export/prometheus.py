@@ -185,6 +185,7 @@ def prometheus_lines(runs: Sequence[Exported]) -> Iterator[str]:
         yield from _metric(f"cost_{name}", meaning, [
             (labels, value) for labels, cost, field in priced if (value := getattr(cost, field)) is not None
         ])  # fmt: skip
+    yield from _system(found)
     yield from _repeats(found)
     yield from _curves(found)
     yield from _alone(rows)
@@ -210,6 +211,24 @@ def _probed(row: NodeRow) -> Iterator[tuple[str, str, str, float]]:
 def _what(finding: Finding) -> Labels:
     """Return what is slow, and why: several GPUs of a node may be slow in the same metric."""
     return {"metric": finding.metric, "gpu": finding.place.removeprefix("GPU "), "cause": finding.cause or "none seen"}
+
+
+def _system(found: Sequence[tuple[Labels, NodeRow, Exported]]) -> Iterator[str]:
+    """Yield the figures of all nodes together, of which each node had a part; nothing where they are no system."""
+    whole = [(labels, one.result.system.metrics) for labels, _, one in found if one.result.system]
+    wholes = [(labels, metrics) for labels, metrics in whole if metrics is not None]
+    values = [(path, labels, getattr(metrics, path)) for labels, metrics in wholes for path in RATES]
+    values += [
+        (f"{field}.{statistic}", labels, getattr(spread, statistic))
+        for labels, metrics in wholes
+        for field, _ in TIMES.values()
+        if (spread := getattr(metrics, field))
+        for statistic in STATISTICS
+    ]
+    meaning = "of the whole system that a node is part of: the same for each of its nodes, and never to be added up"
+    yield from _by_unit(
+        "system_", meaning, [(path, labels, value) for path, labels, value in values if value is not None]
+    )
 
 
 def _repeats(found: Sequence[tuple[Labels, NodeRow, Exported]]) -> Iterator[str]:

@@ -30,6 +30,7 @@ from benchmark.cluster.report.users import goodput_tables, users_tile
 from benchmark.cluster.solo import losers
 from benchmark.records import Comparison, NodeRow
 from benchmark.text import floor_note
+from benchmark.words import plural
 
 # Groups that get charts; a run has seldom more than two.
 MOST_CHARTED = 4
@@ -88,7 +89,9 @@ def _tiles(gathered: Gathered, groups: Sequence[NodeGroup]) -> list[tuple[str, s
         if result.system:
             sum_of = f"all {len(group.nodes)} nodes as one system"
         else:
-            sum_of = f"the sum over {len(group.nodes)} nodes" if len(group.nodes) > 1 else "of one node"
+            grouped = all(row.members for row in result.nodes if row.node in group.nodes)
+            what = "group" if grouped else "node"
+            sum_of = f"the sum over {plural(len(group.nodes), what)}" if len(group.nodes) > 1 else f"of one {what}"
         qps, tokens = (f"{sum_of}{which}{beside(group, metric)}" for metric in ("qps", "tokens_per_s"))
         tiles.append((amount(group.qps), "QPS", f"completed queries, {qps}"))
         tiles.append((amount(group.tokens_per_s), "tokens/s", f"output tokens, {tokens}"))

@@ -12,6 +12,7 @@ from benchmark.cluster.render.stability import MARK
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.report.parts import NodeGroup, Table
 from benchmark.cluster.results.load import LoadedNode
+from benchmark.cluster.system_result import CLUSTER, share_words
 from benchmark.code import code_words
 from benchmark.records import Check, ClusterResult, Cost, Group, NodeRow, RunRecord
 from benchmark.served import ENDPOINT, server_version
@@ -57,17 +58,22 @@ def node_cells(like: NodeGroup, row: NodeRow, place: int) -> dict[str, Any]:
         "p99": at("latency_ms", "p99"),
         "ttft": at("ttft_ms", "p99"),
         "tpot": at("tpot_ms", "p50"),
+        "share": share_words(row) if row.served else "",
         "valid": bool(row.verdict and row.verdict.valid),
         "slow": like.findings.get(row.node, ()),
     }
 
 
 def checks(result: ClusterResult) -> list[tuple[str, str, str, str]]:
-    """Return, for each check of the nodes' verdicts: what, how many passed, the worst value and whose it is."""
+    """Return, for each check of the nodes' verdicts: what, how many passed, the worst value and whose it is.
+
+    Of a system it is the verdict of all together that counts.
+    """
     seen: dict[tuple[str, str], list[tuple[str, Check]]] = {}
-    for row in result.nodes:
-        for check in row.verdict.checks if row.verdict else ():
-            seen.setdefault((check.metric, check.comparison), []).append((row.node, check))
+    of_nodes = [(row.node, row.verdict) for row in result.nodes]
+    for name, verdict in [(CLUSTER, result.verdict)] if result.system else of_nodes:
+        for check in verdict.checks if verdict else ():
+            seen.setdefault((check.metric, check.comparison), []).append((name, check))
     lines = []
     for (metric, comparison), reported in seen.items():
         passed = sum(check.passed for _, check in reported)

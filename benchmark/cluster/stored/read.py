@@ -218,6 +218,7 @@ def _key(group: Group, row: NodeRow) -> tuple[str, str, str]:
         key.get("profile", ""),
         *(in_label(name, key.get(name, "")) for name in ("dtype", "engine")),
         row.gpu or "",
+        "its part of one system" if key.get("system") else "",
     ]
     rate = f"at {row.rate} queries/s" if row.rate and row.rate not in ("searched", REPLAYED) else ""
     label = ", ".join(part for part in (*parts, rate) if part)[:4000]

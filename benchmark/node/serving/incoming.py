@@ -89,6 +89,8 @@ def read(api: Api, body: bytes, index: int, model: str, generation: Generation) 
     try:
         asked = kind.model_validate_json(body)
     except ValidationError as error:
+        if not error.errors(include_url=False)[0]["loc"]:
+            raise Refused(400, "The body of the request is no JSON object.") from None
         raise Refused(400, " ".join(sentences(error, kind, before="", noun="a field of this route"))) from None
     if asked.model != model:
         raise Refused(404, f"The model {asked.model[:200]} does not exist: this server has {model}.")

@@ -11,9 +11,11 @@ import asyncio
 import hmac
 import itertools
 import json
+import logging
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -38,6 +40,9 @@ MOST_BYTES = 64 * 2**20
 KEEP_ALIVE_S = 3600.0
 # What is in flight has to end within this once the server is closed (0 would be for ever), and the thread after it.
 END_S, CLOSE_S = 0.1, 2.0
+# What comes to a port is anybody's, and aiohttp would write it into the run's log, headers and keys included.
+_UNHEARD = logging.Logger("unheard")
+_UNHEARD.addHandler(logging.NullHandler())
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -69,6 +74,7 @@ class EngineServer:
         self._runner = web.AppRunner(
             application,
             access_log=None,
+            logger=_UNHEARD,
             handle_signals=False,
             handler_cancellation=True,
             keepalive_timeout=KEEP_ALIVE_S,
@@ -112,6 +118,13 @@ class EngineServer:
             return _refusal(error.status, str(error))
         except web.HTTPException as error:
             return _refusal(error.status, f"{request.method} {request.path}: {error.reason}.")
+        except web.RequestPayloadError:
+            return _refusal(400, "The body of the request cannot be read: it is not sent as its headers say.")
+        except ConnectionError:
+            raise  # of a client that has gone
+        except Exception:
+            traceback.print_exc()
+            raise
 
     async def _sign(self, request: web.Request, response: web.StreamResponse) -> None:
         response.headers[hdrs.SERVER] = self._name

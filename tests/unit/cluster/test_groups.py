@@ -11,6 +11,7 @@ from benchmark.cluster.aggregate import gather
 from benchmark.cluster.comparison import compare
 from benchmark.cluster.comparison.side import load_side
 from benchmark.cluster.groups import gpus_of_part, group_problems, groups_of, parts_of
+from benchmark.cluster.report.page import render_report
 from benchmark.cluster.resume import remaining
 from benchmark.cluster.stored.read import read_stored
 from benchmark.errors import InputError
@@ -68,6 +69,16 @@ def test_names_and_sizes_that_do_not_fit() -> None:
     (found,) = group_problems(three, HOSTS)
     assert found.startswith("The group a has 3 nodes, and one copy of the model is over 16 GPUs")
     assert "pipeline_parallel_size: 3" in found
+
+
+def test_a_group_is_never_split() -> None:
+    """Two of four nodes could be a copy too: over half the GPUs."""
+    four = {**GROUP, "benchmark_engine_options": {"tensor_parallel_size": 8, "pipeline_parallel_size": 4}}
+    half = resolve_nodes({name: dict(four) for name in ("jw2", "jw3")})
+    assert list(group_problems(half, HOSTS)) == []
+    assert list(group_problems(half, HOSTS, {"jw4": "b", "jw5": None})) == []
+    (found,) = group_problems(half, HOSTS, {"jw4": "a", "jw5": "a"})
+    assert found.startswith("--limit splits the group a: it names jw2, jw3 and leaves out jw4, jw5.")
 
 
 @pytest.mark.parametrize(
@@ -144,6 +155,12 @@ def test_a_group_is_one_row(tmp_path: Path) -> None:
     assert row.metrics is not None
     assert (row.energy.joules, row.energy.idle_w) == (3000.0, 100.0)
     assert row.energy.tokens_per_joule == row.metrics.output_tokens / 3000
+    page = render_report(gathered, run_dir, "")
+    assert ("completed queries, of one group" in page, "One group was measured" in page, "one node" in page) == (
+        True,
+        True,
+        False,
+    )
     (node,) = gathered.nodes
     assert node.result is not None
     assert node.result.environment is not None

@@ -51,6 +51,12 @@ def test_nodes_that_are_no_system(second: dict[str, Any], hosts: dict[str, str],
     assert problem in found
 
 
+def test_more_nodes_than_there_are() -> None:
+    """As where --limit names one of two."""
+    (found,) = system_problems(resolve_nodes({"jw2": {**CLUSTER, "benchmark_min_nodes": 2}}), HOSTS)
+    assert "benchmark_min_nodes is 2, where 1 node of this play could serve: nothing would be measured." in found
+
+
 def test_who_drives() -> None:
     elsewhere = resolve_nodes({"jw3": dict(CLUSTER)})
     (found,) = system_problems(elsewhere, HOSTS)
@@ -72,6 +78,8 @@ def test_who_drives() -> None:
         ({"benchmark_sync_start": False}, "leave benchmark_sync_start at true"),
         ({"benchmark_serve_port": 70000}, "benchmark_serve_port"),
         ({"benchmark_serve_address": "10.0.0.2; true"}, "benchmark_serve_address"),
+        ({"benchmark_serve_address": "0.0.0.0"}, "benchmark_serve_address is 0.0.0.0, which is every address of"),
+        ({"benchmark_serve_address": "::"}, "benchmark_serve_address is ::, which is every address of the node"),
         ({"benchmark_system": "node"}, "benchmark_driver is set, and benchmark_system is node"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from benchmark.cluster.one_system import system_of
 from benchmark.cluster.render.node_table import render_node_table
 from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.report.page import render_report
+from benchmark.cluster.report.sections import checks
+from benchmark.cluster.stored.read import StoredRun, read_stored
 from benchmark.cluster.submission.parts import gather_parts
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
@@ -33,7 +36,7 @@ from benchmark.records import (
     ServedWindow,
     Telemetry,
 )
-from benchmark.rundir import FAILURE, NODES, RUN_FILE
+from benchmark.rundir import FAILURE, NODES, RESULT_FILE, RUN_FILE
 from benchmark.settings import ResolvedSettings
 from benchmark.verdict import Findings, judge
 from tests.unit.building import GPU, HOST, START_NS, asked, closed_loop, in_progress, make_run, result_of, write_node
@@ -136,11 +139,33 @@ def check_rendered(run_dir: Path, gathered: Gathered) -> None:
     assert "System one schedule from jw2 over 2 nodes: a system's figure, and no sum" in summary
     assert "the sum over" not in summary
     assert " 65% " in summary
-    assert "the sum over" not in render_report(gathered, run_dir, "")
+    page = " ".join(re.sub(r"<[^>]*>", " ", render_report(gathered, run_dir, "")).split())
+    assert "the sum over" not in page
+    assert (
+        "System one schedule from jw2 over 2 nodes: a system&#39;s figure, and no sum jw2, jw3 answered without" in page
+    )
+    assert "TPOT P50 ms share verdict" in page
+    assert " 65% valid " in page
+    # The system's own verdict, of which those of the nodes are no part.
+    assert next(line[0] for line in checks(gathered.result)) == "nodes counted at least 2"
+    assert {line[1] for line in checks(gathered.result)} <= {"1 of 1", "0 of 1"}
     table = list(csv.DictReader(io.StringIO(render_node_table(gathered))))
     assert [row["served_share"] for row in table] == ["0.65", "0.35"]
     exported = Exported(gathered.run, gathered.result, frozenset(("jw2", "jw3")), origin="here")
-    assert sum("served_ratio{" in line for line in prometheus_lines([exported])) == 2
+    lines = list(prometheus_lines([exported]))
+    assert sum("served_ratio{" in line for line in lines) == 2
+    assert gathered.result.system is not None
+    whole = gathered.result.system.metrics
+    assert whole is not None
+    assert whole.latency_ms is not None
+    told = {
+        "system_queries_per_second{": whole.qps,
+        "system_output_tokens_per_second{": whole.tokens_per_s,
+        'system_latency_seconds{.*statistic="p99"': whole.latency_ms.p99 / 1000,
+    }
+    for series, value in told.items():
+        found = [line for line in lines if re.match(f"llm_benchmark_{series}", line)]
+        assert [float(line.split()[-1]) for line in found] == [value, value], series
     assert len(list(samples_of(gathered, run_dir).rows)) == 20
 
 
@@ -156,6 +181,8 @@ def test_a_node_that_died_is_named(tmp_path: Path) -> None:
     assert "1 of 2 nodes is not counted: jw3." in result.verdict.reasons
     assert any("failed" in reason for reason in result.verdict.reasons)
     assert result.groups[0].queries.failed == 2
+    assert result.system is not None
+    assert "2 queries failed on jw3: http://10.0.0.3:8000 broke off." in result.system.notes
     # Enough without it: what the driver says of the failed queries stands.
     enough = gather(make(tmp_path / "enough", answered(), dead="jw3", benchmark_min_nodes=1)).result
     assert enough.verdict.valid, enough.verdict.reasons
@@ -215,6 +242,15 @@ def test_it_is_compared_with_its_like_alone(tmp_path: Path) -> None:
     for name, resolved in read_record(apart / RUN_FILE, RunRecord).nodes.items():
         write_node(apart, result_of(name, resolved, closed_loop([1000] * 20)), closed_loop([1000] * 20))
     assert {*load_side(one).groups}.isdisjoint(load_side(apart).groups)
+
+
+def test_a_nodes_history_says_that_it_is_of_a_part(tmp_path: Path) -> None:
+    run_dir = make(tmp_path / "run", answered())
+    write_record(run_dir / RESULT_FILE, gather(run_dir).result)
+    run = StoredRun("run", read_stored(tmp_path, "run"))
+    node = run.node("jw2")
+    assert node is not None
+    assert node.label.endswith(", its part of one system")
 
 
 def test_what_is_of_one_node_each_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import socket
@@ -17,7 +18,7 @@ import pytest
 from benchmark.node.engines.endpoint import Engine as Endpoint
 from benchmark.node.engines.simulated import Engine as Simulated
 from benchmark.node.interfaces import Demands, EngineBroken, Prompt, Query
-from benchmark.node.serving.server import EngineServer
+from benchmark.node.serving.server import MOST_BYTES, EngineServer
 from benchmark.profiles import Generation
 from benchmark.secret_settings import Secrets
 from benchmark.settings import Settings
@@ -156,6 +157,58 @@ def test_what_is_refused_is_named(serve: Callable[..., Served], changes: dict[st
     assert (found, said.split(" Known: ")[0]) == (status, why)
     assert KEY not in said
     assert served.asked == []
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "why"),
+    [
+        (b"", {}, 400, "The body of the request is no JSON object."),
+        (b'{"model": ', {}, 400, "The body of the request is no JSON object."),
+        (b"[" * 100_000, {}, 400, "The body of the request is no JSON object."),
+        (b"null", {}, 400, "The body of the request is no JSON object."),
+        (b"no gzip", {"Content-Encoding": "gzip"}, 400, "The body of the request cannot be read"),
+        (gzip.compress(b" " * (MOST_BYTES + 1)), {"Content-Encoding": "gzip"}, 413, "Request Entity Too Large."),
+    ],
+    ids=["nothing", "half", "deep", "null", "no gzip", "large"],
+)
+def test_a_body_that_is_none_of_ours(
+    serve: Callable[..., Served],
+    capfd: pytest.CaptureFixture[str],
+    body: bytes,
+    headers: dict[str, str],
+    status: int,
+    why: str,
+) -> None:
+    served = serve()
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+    connection.request("POST", "/v1/completions", body, {"Authorization": f"Bearer {KEY}", **headers})
+    answer = connection.getresponse()
+    said = json.loads(answer.read())["error"]["message"]
+    connection.close()
+    assert (answer.status, why in said) == (status, True), said
+    assert served.post()[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nAuthorization: Bearer " + KEY.encode() + b"\0\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nAuthorization: Bearer " + KEY.encode() + b"x" * 100_000 + b"\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+    ],
+    ids=["version", "header", "long", "TLS"],
+)
+def test_what_is_no_request_is_not_logged(
+    serve: Callable[..., Served], caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    served = serve()
+    with socket.create_connection(("127.0.0.1", served.port), 60) as connection:
+        connection.sendall(sent)
+        assert b" 400 Bad Request" in connection.recv(4096)
+    assert served.post()[0] == 200
+    assert caplog.records == []
 
 
 def test_an_answer_is_cut_where_less_is_asked_for(serve: Callable[..., Served]) -> None:
