@@ -40,7 +40,7 @@ def _modules(checkout: Path) -> list[str]:
         return sorted(name for name in archive.namelist() if name.endswith(".py"))
 
 
-def test_what_python_compiles_beside_the_source_makes_no_other_wheel(checkout: Path) -> None:
+def test_compiled_sources_make_no_other_wheel(checkout: Path) -> None:
     wheel = build_wheel(checkout)
     os.utime(wheel, (2, 2))
     (checkout / "benchmark/inner/__pycache__").mkdir()
@@ -54,7 +54,7 @@ def test_a_source_file_that_changed_makes_another(checkout: Path) -> None:
     assert build_wheel(checkout).stat().st_mtime != 2
 
 
-def test_a_file_that_is_new_or_gone_makes_another_whatever_its_time(checkout: Path) -> None:
+def test_a_new_or_missing_file_makes_another(checkout: Path) -> None:
     assert _modules(checkout) == ["benchmark/inner/module.py"]
     more = checkout / "benchmark/inner/more.py"
     more.touch()
