@@ -74,7 +74,7 @@ def test_after_an_interruption_the_run_is_resumed(run_dir: Path) -> None:
     assert ended(run_dir)[2:] == [f"Resume it: {COMMAND} -e benchmark_resume={RUN_ID}"]
 
 
-def test_without_a_summary_it_says_where_the_run_is_and_how_it_goes_on(run_dir: Path) -> None:
+def test_without_a_summary_it_says_how_the_run_goes_on(run_dir: Path) -> None:
     run = read_record(run_dir / RUN_FILE, RunRecord)
     write_record(run_dir / RUN_FILE, run.model_copy(update={"command": COMMAND}))
     assert without_summary(run_dir) == [
