@@ -100,7 +100,7 @@ def test_why_a_disk_cannot_be_written_is_said_in_words(said: str, fleet: Fleet) 
     assert "benchmark_work_dir" in reason
 
 
-def test_a_full_disk_of_the_controller_is_not_taken_for_the_node_s(fleet: Fleet, disk: Disk) -> None:
+def test_a_full_disk_of_the_controller_is_not_the_node_s(fleet: Fleet, disk: Disk) -> None:
     # There is room for the order, what the node said when it was ready, and the start, but for no samples.
     disk.mount(fleet.run_dir, "size=24k")
     fleet.add("jw2", MEASURES.replace("echo measured >", "head -c 100000 /dev/urandom >"))

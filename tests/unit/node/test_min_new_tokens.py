@@ -293,7 +293,7 @@ def test_a_recorded_step_draws_by_each_querys_own_seed() -> None:
     assert len(seen) == 3
 
 
-def test_a_greedy_query_beside_one_that_is_drawn_gets_the_most_likely_token() -> None:
+def test_a_greedy_query_gets_the_most_likely_token() -> None:
     drawn, scores = Drawn(), torch.randn(2000, 32)
     words = [{"seed": number, "greedy": number % 2 == 0} for number in range(2000)]
     requests = [request(5, 5, logit_processor_kwargs=one) for one in words]

@@ -72,7 +72,7 @@ def test_what_computes_something_else_stays_as_it_is() -> None:
     assert "LlamaRMSNorm" in parts.names  # by torch's own kernel
 
 
-def test_without_kernels_torchs_norm_and_merged_products_are_left() -> None:
+def test_without_kernels_torchs_norm_is_left() -> None:
     model = architectures.model("llama")
     inputs = torch.arange(2, 9)[None]
     with torch.inference_mode():

@@ -236,7 +236,7 @@ def test_pieces_of_eight_tokens_have_no_tpot() -> None:
     assert "1 of 1 answers arrived in pieces of more than 2 tokens" in " ".join(verdict.reasons)
 
 
-def test_the_first_token_alone_and_then_the_others_is_all_that_tpot_hangs_on() -> None:
+def test_a_first_token_alone_is_all_that_tpot_hangs_on() -> None:
     first = Chunk(200 * MS, 1, "token_ids")
     others = Chunk(150 * MS, 15, "token_ids")
     metrics, verdict = measure([play(replace(script(1, usage=16), chunks=(first, others)))])
