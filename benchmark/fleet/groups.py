@@ -18,12 +18,12 @@ from benchmark.cluster.names import some
 from benchmark.fleet.barrier import Barrier
 from benchmark.fleet.errors import Ended, Excluded, NodeError
 from benchmark.fleet.measure import Measurement
-from benchmark.fleet.remote_run import GRACE_S, RemoteRun
+from benchmark.fleet.remote_run import RemoteRun
 from benchmark.fleet.session import ANSWER_S
-from benchmark.fleet.windows import windows_in, words
+from benchmark.fleet.windows import until_over, windows_in, words
 from benchmark.records import GroupMember, GroupPart, ServerPlace, Window
 from benchmark.records.system import TRY_S
-from benchmark.rundir import LISTENS, LOAD, TRIED, TRY, WINDOWS
+from benchmark.rundir import LISTENS, LOAD, TRIED, TRY
 
 _REASONS = TypeAdapter(dict[str, str])
 _PLACES = TypeAdapter(tuple[ServerPlace, ...])
@@ -120,7 +120,8 @@ class GroupedMeasurement(Measurement):
             await self._measure_together(run, 1)
             # It begins once, and ends when the head has.
             self._barrier.leave(name)
-            state = await self._until_over(run, group)
+            offset_ns = self._offsets.get(name, 0)
+            state = await until_over(run, group.over, lambda: words(group.windows, offset_ns))
         except Ended as ended:
             state = ended.state
         self._barrier.leave(name)
@@ -158,21 +159,6 @@ class GroupedMeasurement(Measurement):
             )
         await group.barrier.wait(name)
         await run.put(LOAD, "1")
-
-    async def _until_over(self, run: RemoteRun, group: _Group) -> str:
-        """Return how a run ended that is not the head's: by itself, or once it was sent the head's windows."""
-        ending = asyncio.ensure_future(run.until_end(GRACE_S + run.node.limit_s))
-        over = asyncio.ensure_future(group.over.wait())
-        try:
-            await asyncio.wait({ending, over}, return_when=asyncio.FIRST_COMPLETED)
-            if ending.done():
-                return ending.result()
-        finally:
-            for waiting in (ending, over):
-                waiting.cancel()
-            await asyncio.gather(ending, over, return_exceptions=True)
-        await run.put(WINDOWS, words(group.windows, self._offsets.get(run.node.name, 0)))
-        return await run.until_end(GRACE_S)
 
 
 async def _while_whole(work: Coroutine[Any, Any, None], name: str, part: GroupPart, group: _Group) -> None:

@@ -22,12 +22,12 @@ from benchmark.files import read_record
 from benchmark.fleet import windows
 from benchmark.fleet.errors import Ended, Excluded, NodeError
 from benchmark.fleet.measure import Measurement
-from benchmark.fleet.remote_run import GRACE_S, RemoteRun
+from benchmark.fleet.remote_run import RemoteRun
 from benchmark.fleet.rendezvous import READY_FILE
 from benchmark.fleet.session import ANSWER_S
 from benchmark.records import DRIVER, AgreedStart, ReadyNode, Server, Window
 from benchmark.records.system import TRIES_AT_ONCE, TRY_S
-from benchmark.rundir import LISTENS, LOAD, SERVES, SERVING, TRIED, TRY, WINDOWS
+from benchmark.rundir import LISTENS, LOAD, SERVES, SERVING, TRIED, TRY
 from benchmark.words import plural
 
 _REASONS = TypeAdapter(dict[str, str])
@@ -117,7 +117,9 @@ class SystemMeasurement(Measurement):
                 await self._measure_together(run, 1)
             # It begins once, and ends when the driver has.
             self._barrier.leave(name)
-            state = await self._until_over(run)
+            state = await windows.until_over(
+                run, self._over, lambda: windows.words(self._windows, self._offset_of(run))
+            )
         except Ended as ended:
             state = ended.state
         self._barrier.leave(name)
@@ -189,22 +191,6 @@ class SystemMeasurement(Measurement):
                 f"{drift_reason(start.drift)}"
             )
         return start
-
-    async def _until_over(self, run: RemoteRun) -> str:
-        """Return how a server's run ended: by itself, or once it was sent the driver's windows."""
-        limit_s = GRACE_S + run.node.limit_s
-        ending = asyncio.ensure_future(run.until_end(limit_s))
-        over = asyncio.ensure_future(self._over.wait())
-        try:
-            await asyncio.wait({ending, over}, return_when=asyncio.FIRST_COMPLETED)
-            if ending.done():
-                return ending.result()
-        finally:
-            for waiting in (ending, over):
-                waiting.cancel()
-            await asyncio.gather(ending, over, return_exceptions=True)
-        await run.put(WINDOWS, windows.words(self._windows, self._offset_of(run)))
-        return await run.until_end(GRACE_S)
 
     def _offset_of(self, run: RemoteRun) -> int:
         """Return by how much the node's clock is ahead; of a run that was taken over, as it was found out then."""

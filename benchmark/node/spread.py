@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import threading
 from multiprocessing.connection import wait
-from typing import Any
 
 from benchmark.node.interfaces import EngineBroken, Listener, Query
 from benchmark.node.model.load import find_snapshot
@@ -17,9 +16,7 @@ from benchmark.node.model.part import require_parts
 from benchmark.node.replica_process import Ask
 from benchmark.node.replicas import Flight, Replica, Replicated
 from benchmark.node.serving.provisioned import HOST, free_port
-from benchmark.profiles import Generation
 from benchmark.records import EngineInfo
-from benchmark.settings import Settings
 
 
 class Spread(Replicated):
@@ -27,17 +24,7 @@ class Spread(Replicated):
 
     together = True
 
-    def __init__(
-        self,
-        name: str,
-        settings: Settings,
-        generation: Generation,
-        options: dict[str, Any],
-        count: int,
-        gpus: list[str] | None,
-    ) -> None:
-        super().__init__(name, settings, generation, options, count, gpus)
-        self._port = free_port()
+    _port = 0
 
     def load(self) -> EngineInfo:
         """Start all processes, and wait until each has loaded its part; raises what one of them raised.
@@ -45,6 +32,7 @@ class Spread(Replicated):
         Raises SetupError before any is started where the model cannot be spread over so many.
         """
         require_parts(find_snapshot(self.settings), self._count)
+        self._port = free_port()
         atexit.register(self.close)  # before multiprocessing's own, which would wait for them
         self._replicas = [self._start(number) for number in range(self._count)]
         waiting = list(self._replicas)
