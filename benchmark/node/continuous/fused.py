@@ -149,6 +149,8 @@ def _alike(plain: Forward, ways: Sequence[Forward], *trial: Any) -> Forward | No
     for way in ways:
         try:
             answer = _flat(way(*trial))
+        except torch.OutOfMemoryError:
+            raise  # it says nothing of the kernels
         except (ValueError, RuntimeError):  # of another shape than these kernels know
             continue
         found[way] = float(((answer - expected).abs() / (1 + expected.abs())).max().nan_to_num(torch.inf))

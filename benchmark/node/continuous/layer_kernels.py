@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
+from benchmark.errors import SetupError
 from benchmark.node.continuous.nvrtc import Program
+from benchmark.node.watch.full_memory import is_full
 
 SOURCE = Path(__file__).with_suffix(".cu")
 ACTIVATIONS = ("silu", "gelu by tanh")
@@ -39,11 +41,17 @@ def load(dtype: str) -> LayerKernels:
 
 @functools.cache
 def missing(dtype: str) -> str | None:
-    """Return why they do not run on this machine, as the end of a sentence; None: they do."""
+    """Return why they do not run on this machine, as the end of a sentence; None: they do.
+
+    Raises SetupError where memory is too full to load them: that is no reason to measure with others.
+    """
     try:
         load(dtype)
     except Exception as error:  # no bindings, an old driver, a GPU of another make: whatever they say
-        return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+        reason = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+        if is_full(reason):
+            raise SetupError(f"The kernels for layers cannot be loaded: {reason}") from error
+        return reason
     return None
 
 

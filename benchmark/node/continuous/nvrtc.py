@@ -59,5 +59,5 @@ def _result(answer: tuple[Any, ...]) -> Any:
     """Return what a call of the bindings answers beside its error code. Raises RuntimeError."""
     error, *results = answer
     if error:
-        raise RuntimeError(f"CUDA: {error.name}")
+        raise RuntimeError(f"CUDA error: {error.name.removeprefix('CUDA_ERROR_').replace('_', ' ').lower()}")
     return results[0] if results else None

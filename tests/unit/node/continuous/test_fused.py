@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -101,4 +102,20 @@ def test_fuse_is_refused_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> 
     layer_kernels.missing.cache_clear()
     with pytest.raises(SetupError, match=r"not to be had: RuntimeError: NVRTC: kernels.cu\(1\): error: no such GPU\.$"):
         fused.wanted(True, "cuda", "bfloat16")
+    layer_kernels.missing.cache_clear()
+
+
+def test_full_memory_is_no_reason_to_measure_with_other_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(PlainKernels):
+        def norm(self, *given: Any, **more: Any) -> Any:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        Fused(architectures.model("llama"), Full())
+    full = torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: out of memory")
+    for error in full:
+        monkeypatch.setattr(layer_kernels, "load", Mock(side_effect=error))
+        layer_kernels.missing.cache_clear()
+        with pytest.raises(SetupError, match=r"The kernels for layers cannot be loaded: .*out of memory"):
+            layer_kernels.missing("bfloat16")
     layer_kernels.missing.cache_clear()
