@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# Beside transformers' own, `torch_flash`: see `node/continuous/attention.py`.
-Choice = Literal["auto", "sdpa", "paged|eager", "torch_flash", "flash_attention_2", "flash_attention_3"]
+# Beside transformers' own, `paged_flash`: see `node/continuous/attention.py`.
+Choice = Literal["auto", "sdpa", "paged|eager", "paged_flash", "flash_attention_2", "flash_attention_3"]
 
 
 class Options(BaseModel):
@@ -27,14 +27,11 @@ class Options(BaseModel):
     graph_tokens: int | None = Field(
         None,
         ge=0,
-        description="of torch_flash: steps with prompts in them are CUDA graphs too, up to so many tokens; 0: none",
+        description="of paged_flash: steps with prompts in them are CUDA graphs too, up to so many tokens; 0: none",
     )
     use_async_batching: bool | None = Field(None, description="prepare a step while the one before computes")
     q_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: queries' tokens are padded to it")
     kv_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: cached tokens are padded to it")
-    kernels: Literal["auto", "torch"] = Field(
-        "auto", description="of torch_flash; torch: those that come with it; auto: also one that a compiler makes"
-    )
     fuse: bool | None = Field(
         None, description="small operations of each layer by kernels of ours or torch's; automatic: on a GPU"
     )

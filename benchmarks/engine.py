@@ -48,7 +48,7 @@ PARTS = (
     "load",
 )
 # The fastest first: time may run out.
-ATTENTIONS = ("flash_attention_3", "flash_attention_2", "torch_flash", "sdpa", "paged|eager")
+ATTENTIONS = ("flash_attention_3", "flash_attention_2", "paged_flash", "sdpa", "paged|eager")
 COLUMNS = {
     **{"workload": 8, "engine": 13, "attention": 17, "graphs": 6, "async": 5, "queries": 7, "seconds": 7},
     **{"tokens/s": 8, "of most": 7, "TTFT ms": 8, "TPOT ms": 7, "peak GB": 7},

@@ -3,10 +3,11 @@
   layer      the kernels of ours beside torch's own operations, and whether their answers are the same
   products   a layer's products by number of tokens: some sizes take longer than larger ones
   answering  attention of requests of some 850 tokens, one new token each, beside what reading their keys takes
+  reading    attention of prompts, or of later parts of prompts, beside torch's flash attention
 
 Each figure is of a CUDA graph of several calls on other data, so that neither starting nor the cache counts.
 
-    python3 benchmarks/kernels.py [--parts layer,products,answering]
+    python3 benchmarks/kernels.py [--parts layer,products,answering,reading]
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from torch.nn.functional import linear, rms_norm, silu
 
-from benchmark.node.continuous import pieces
-from benchmark.node.continuous.flash import Answering
+from benchmark.node.continuous import graphs, layout
+from benchmark.node.continuous.flash import Attend
 from benchmark.node.continuous.layer_kernels import load
 from benchmarks.shapes import LLAMA_3_1_8B
 
@@ -105,7 +106,7 @@ def products() -> None:
         name: [drawn(rows, size) for _ in range(2 + 10**8 // rows // size)] for name, (rows, size) in PRODUCTS.items()
     }
     print(f"{'tokens':>7} {', us; '.join(PRODUCTS)}, us; all layers, ms; us a token")
-    for tokens in pieces.sizes(pieces.GRAPH_TOKENS):
+    for tokens in graphs.sizes(graphs.GRAPH_TOKENS):
         each = []
         for name, some in matrices.items():
             states = drawn(1, tokens, PRODUCTS[name][1])
@@ -117,6 +118,8 @@ def products() -> None:
 
 def answering() -> None:
     """Print what attention of answering requests takes, and reading their keys and values at the rate of a copy."""
+    from benchmark.node.continuous import paged_kernel
+
     large = torch.empty(2**30, dtype=torch.uint8, device="cuda")
     bytes_per_us = 2 * large.numel() / timed_us(partial(_again, large.clone), 2)
     draw = random.Random(780)  # noqa: S311 # no secret
@@ -127,12 +130,46 @@ def answering() -> None:
         tables = torch.zeros(requests, max(pages), dtype=torch.int32)
         for number, count in enumerate(pages):
             tables[number, :count] = torch.arange(sum(pages[:number]), sum(pages[: number + 1]))
-        seen, count = (torch.tensor(one, dtype=torch.int32, device="cuda") for one in (lengths, [requests]))
-        now = Answering(tables.cuda(), seen, None, None, count)
+        now = layout.answering(tables.cuda(), torch.tensor(lengths, device="cuda"))
         caches = [[drawn(sum(pages), PAGE, KV_HEADS, SIZE) for _ in ("keys", "values")] for _ in range(3)]
-        taken = timed_us(partial(_answer, drawn(requests, HEADS, SIZE), caches, now), 6)
+        query = drawn(requests, HEADS, SIZE)
+        out = torch.empty_like(query)
+        taken = timed_us(partial(_attend, paged_kernel.answer, query, caches, now, out), 6)
         floor = sum(lengths) * 2 * KV_HEADS * SIZE * 2 / bytes_per_us
         print(f"{requests:>9} {taken:>7.1f} {floor:>10.1f}", flush=True)
+
+
+# Of each prompt: new tokens, tokens before them.
+PROMPTS = (((700, 0),), ((1024, 0),), ((300, 700),), ((450, 0), (450, 0)), ((500, 1500),), ((4096, 0),))
+
+
+def reading() -> None:
+    """Print what attention of prompts takes."""
+    from benchmark.node.continuous import prompt_kernel
+
+    kernel = torch.ops.aten._flash_attention_forward
+    print(f"{'new tokens + earlier ones':>26} {'ours, us':>9} {'torch, us':>10} {'TFLOP/s':>8}")
+    for prompts in PROMPTS:
+        starts, whole, tiles, pages, first_pages = [0], [0], [], 0, []
+        for number, (new, before) in enumerate(prompts):
+            first_pages.append(pages)
+            pages += -(-(new + before) // PAGE)
+            for begin in range(0, new, layout.TILE_ROWS):
+                tiles.append((number, starts[-1] + begin, min(layout.TILE_ROWS, new - begin), before + begin))
+            starts.append(starts[-1] + new)
+            whole.append(whole[-1] + new + before)
+        tiles.sort(key=lambda tile: tile[2] + tile[3], reverse=True)
+        lists = [0, len(tiles), 0, 0], [new + before for new, before in prompts], first_pages, tiles, [*range(pages)]
+        requests = layout.Requests(*(torch.tensor(one, dtype=torch.int32, device="cuda") for one in lists))
+        caches = [[drawn(pages, PAGE, KV_HEADS, SIZE) for _ in ("keys", "values")] for _ in range(4)]
+        query = drawn(starts[-1], HEADS, SIZE)
+        taken = timed_us(partial(_attend, prompt_kernel.read, query, caches, requests, torch.empty_like(query)), 20)
+        packed = [torch.tensor(one, dtype=torch.int32, device="cuda") for one in (starts, whole)]
+        longest = max(new for new, _ in prompts), max(new + before for new, before in prompts)
+        torchs = timed_us(partial(_packed, kernel, query, caches, whole[-1], packed, longest), 20)
+        work = sum(4 * HEADS * SIZE * new * (before + (new + 1) / 2) for new, before in prompts)
+        shown = ", ".join(f"{new} + {before}" for new, before in prompts)
+        print(f"{shown:>26} {taken:>9.1f} {torchs:>10.1f} {work / taken / 1e6:>8.0f}", flush=True)
 
 
 def _again(call: Callable[[], Any], number: int) -> Any:
@@ -152,16 +189,21 @@ def _product(states: Any, matrices: list[Any], number: int) -> Any:
     return linear(states, matrices[number])
 
 
-def _answer(query: Any, caches: list[list[Any]], now: Answering, number: int) -> Any:
-    from benchmark.node.continuous import paged_kernel
+def _attend(attend: Attend, query: Any, caches: list[list[Any]], requests: layout.Requests, out: Any, n: int) -> None:
+    keys, values = caches[n % len(caches)]
+    attend(query, keys, values, requests, None, out)
 
-    keys, values = caches[number % len(caches)]
-    return paged_kernel.answer(query, keys, values, now, None)
+
+def _packed(
+    kernel: Any, query: Any, caches: list[list[Any]], tokens: int, starts: list[Any], longest: tuple[int, int], n: int
+) -> Any:
+    keys, values = (pages.flatten(0, 1)[:tokens] for pages in caches[n % len(caches)])
+    return kernel(query, keys, values, *starts, *longest, 0.0, True, False, scale=SIZE**-0.5)
 
 
 def main() -> int:
     """Run the parts that are asked for."""
-    parts = {"layer": layer, "products": products, "answering": answering}
+    parts = {"layer": layer, "products": products, "answering": answering, "reading": reading}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default=",".join(parts), help="which of them, in order")
     asked = parser.parse_args().parts.split(",")

@@ -13,9 +13,9 @@ from typing import Any
 # By the names of the GPU's kernels; the first that fits.
 KINDS = {
     "sampling": r"argmax|softmax|multinomial|cumsum",
-    "attention": r"flash|fmha|attention|^_answer|^_join",
-    "multiplying": r"fused.*_mm_|gemm|gemv|nvjet|cutlass|splitk|cublas|matmul",
-    "cache": r"^_write|index_copy|index_select|indexselect|index_put|index_elementwise|gather",
+    "attention": r"flash|fmha|attention|^_answer|^_join|^_read",
+    "multiplying": r"^multiply|fused.*_mm_|gemm|gemv|nvjet|cutlass|splitk|cublas|matmul",
+    "cache": r"^write_rows|index_copy|index_select|indexselect|index_put|index_elementwise|gather",
     "copies": r"memcpy|memset",
 }
 OTHER = "small operations"

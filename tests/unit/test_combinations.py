@@ -116,9 +116,9 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
             "use_cuda_graph and use_async_batching need a GPU, and benchmark_device is cpu.",
         ),
         (
-            options("continuous", attention="torch_flash") | {"benchmark_device": "cpu"},
+            options("continuous", attention="paged_flash") | {"benchmark_device": "cpu"},
             None,
-            "attention torch_flash needs a GPU, and benchmark_device is cpu.",
+            "attention paged_flash needs a GPU, and benchmark_device is cpu.",
         ),
         (
             options("continuous", attention="flash_attention_2") | {"benchmark_dtype": "float32"},

@@ -1,8 +1,8 @@
 """Which attention the continuous engine computes with: what this machine has, without asking any network.
 
-Beside transformers' own there is `torch_flash`: the flash attention that comes with torch, and a kernel of ours, on the
-paged cache. It is what was measured, and so what a GPU gets. sdpa and eager attend over the packed requests with one
-dense mask, which costs as much as if every request could see all others.
+Beside transformers' own there is `paged_flash`: kernels of ours on the paged cache, where Triton compiles for the GPU.
+It is what was measured, and so what a GPU gets. sdpa and eager attend over the packed requests with one dense mask,
+which costs as much as if every request could see all others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmark.node.continuous import flash, flash_kernels, paged_eager
 
 # In the name, "flash" makes transformers pack the requests without a mask; a digit would promise the flash-attn
 # package's own decoding kernel.
-TORCH_FLASH = "torch_flash"
+PAGED_FLASH = "paged_flash"
 EAGER = paged_eager.NAME
 
 
@@ -29,43 +29,40 @@ def choose(options: Options, config: Any, device: str, dtype: str, needs: Collec
     """
     chosen: str = options.attention
     if chosen == "auto":
-        chosen = automatic(config, device, dtype, needs, options.kernels)
-    elif (reason := missing(chosen, config, device, dtype, needs, options.kernels)) is not None:
+        chosen = automatic(config, device, dtype, needs)
+    elif (reason := missing(chosen, config, device, dtype, needs)) is not None:
         raise SetupError(f"engine_options: attention {chosen} is not to be had: {reason}.")
-    if chosen == TORCH_FLASH:
-        multiple = flash_kernels.choose(device, dtype, head_size(config), options.kernels).page_multiple
-        if options.page_size % multiple:
-            raise SetupError(f"engine_options: {TORCH_FLASH} needs a page_size that is a multiple of {multiple}.")
+    if chosen == PAGED_FLASH and options.page_size % flash_kernels.PAGE_MULTIPLE:
+        raise SetupError(
+            f"engine_options: {PAGED_FLASH} needs a page_size that is a multiple of {flash_kernels.PAGE_MULTIPLE}."
+        )
     if options.require_cuda_graph and device != "cpu" and "flash" not in chosen:
-        reason = missing(TORCH_FLASH, config, device, dtype, needs, options.kernels)
+        reason = missing(PAGED_FLASH, config, device, dtype, needs)
         raise Unfit(
-            f"Continuous batching has no attention here whose steps can be CUDA graphs ({TORCH_FLASH}: {reason})."
+            f"Continuous batching has no attention here whose steps can be CUDA graphs ({PAGED_FLASH}: {reason})."
         )
     return chosen
 
 
-def automatic(config: Any, device: str, dtype: str, needs: Collection[str] = (), own: str = "auto") -> str:
+def automatic(config: Any, device: str, dtype: str, needs: Collection[str] = ()) -> str:
     """Return the fastest attention that is known. On a CPU that is eager: 1.7 times sdpa, which has a mask to expand.
 
-    `config` is that of the language model; `needs` is what its attention asks for beyond the usual, as in `Look`;
-    `own`: which kernels of `torch_flash` may be taken.
+    `config` is that of the language model; `needs` is what its attention asks for beyond the usual, as in `Look`.
 
-    The flash-attn package, of which benchmarks/engine.py has no figures yet, comes where `torch_flash` does not run.
+    The flash-attn package, of which benchmarks/engine.py has no figures yet, comes where `paged_flash` does not run.
     """
     if device == "cpu":
         return EAGER
-    best_first = (TORCH_FLASH, "flash_attention_3", "flash_attention_2")
+    best_first = (PAGED_FLASH, "flash_attention_3", "flash_attention_2")
     return next(
-        (name for name in best_first if missing(name, config, device, dtype, needs, own) is None),
+        (name for name in best_first if missing(name, config, device, dtype, needs) is None),
         EAGER if needs else "sdpa",
     )
 
 
-def missing(
-    name: str, config: Any, device: str, dtype: str, needs: Collection[str] = (), own: str = "auto"
-) -> str | None:
+def missing(name: str, config: Any, device: str, dtype: str, needs: Collection[str] = ()) -> str | None:
     """Return why this machine and model cannot do attention `name`, as the end of a sentence; None: it can."""
-    if needs and name in ("sdpa", TORCH_FLASH):
+    if needs and name in ("sdpa", PAGED_FLASH):
         return f"it does not know the model's {' and '.join(sorted(needs))}"
     if "flash" not in name:
         return None
@@ -73,8 +70,8 @@ def missing(
         return "it needs a GPU"
     if dtype == "float32":
         return "it needs benchmark_dtype float16 or bfloat16"
-    if name == TORCH_FLASH:
-        return _torch_flash_missing(config, device, dtype, own)
+    if name == PAGED_FLASH:
+        return _paged_flash_missing(config, device, dtype)
     from transformers.utils import import_utils
 
     version = name[-1]
@@ -85,12 +82,12 @@ def missing(
 
 def use(model: Any, name: str) -> None:
     """Make the model attend that way."""
-    if name == TORCH_FLASH:
+    if name == PAGED_FLASH:
         from transformers import AttentionInterface
 
-        AttentionInterface.register(TORCH_FLASH, flash.forward)
+        AttentionInterface.register(PAGED_FLASH, flash.forward)
         # Not set_attn_implementation: it looks for a package behind every name with "flash" in it.
-        model.config._attn_implementation = TORCH_FLASH
+        model.config._attn_implementation = PAGED_FLASH
     else:
         if name == EAGER:
             paged_eager.register()
@@ -102,7 +99,7 @@ def plain(needs: Collection[str]) -> str:
     return "eager" if needs else "sdpa"
 
 
-def _torch_flash_missing(config: Any, device: str, dtype: str, own: str = "auto") -> str | None:
+def _paged_flash_missing(config: Any, device: str, dtype: str) -> str | None:
     from transformers.generation.continuous_batching.cache import PagedAttentionCache
 
     if getattr(config, "sliding_window", None) or set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
@@ -110,7 +107,7 @@ def _torch_flash_missing(config: Any, device: str, dtype: str, own: str = "auto"
     if "kwargs" not in inspect.signature(PagedAttentionCache.update).parameters:
         return "it needs transformers 5.23"
     try:
-        flash_kernels.choose(device, dtype, head_size(config), own)
+        flash_kernels.choose(device, dtype, head_size(config))
     except RuntimeError as error:
         return str(error)
     return None

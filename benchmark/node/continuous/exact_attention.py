@@ -1,34 +1,31 @@
-"""Attention in float32, one request after the other: what torch's kernels are held against."""
+"""Attention in float32, one request after the other: what kernels are held against."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from benchmark.node.continuous.flash import Answering
+from benchmark.node.continuous.layout import Requests
 
 
-def read(
-    query: Any, key: Any, value: Any, starts_q: Any, starts_k: Any, max_q: int, max_k: int, scale: float | None = None
-) -> Any:
-    """Packed requests: causal, aligned to the end of each request's keys."""
-    import torch
-
-    answers = []
-    for number in range(len(starts_q) - 1):
-        span_q, span_k = (slice(int(s[number]), int(s[number + 1])) for s in (starts_q, starts_k))
-        answers.append(_attend(query[span_q], key[span_k], value[span_k], scale))
-    return torch.cat(answers)
-
-
-def answer(query: Any, pages_k: Any, pages_v: Any, now: Answering, scale: float | None = None, out: Any = None) -> Any:
-    """One new token per request, whose keys lie in pages; zeros where there is no request."""
-    import torch
-
-    out = torch.zeros_like(query[: len(now.lengths)]) if out is None else out
-    for number, length in enumerate(now.lengths[: int(now.count)].tolist()):
-        key, value = (pages[now.tables[number].long()].flatten(0, 1)[:length] for pages in (pages_k, pages_v))
+def answer(query: Any, pages_k: Any, pages_v: Any, requests: Requests, scale: float | None, out: Any) -> None:
+    """One new token of each request that answers; zeros where there is no request."""
+    for number, length in enumerate(requests.lengths[: int(requests.counts[0])].tolist()):
+        key, value = (_rows(pages, requests, number, length) for pages in (pages_k, pages_v))
         out[number] = _attend(query[number : number + 1], key, value, scale)[0] if length else 0
-    return out
+
+
+def read(query: Any, pages_k: Any, pages_v: Any, requests: Requests, scale: float | None, out: Any) -> None:
+    """The new tokens of prompts: each sees all of its request before it, and itself."""
+    for number, row, tokens, before in requests.tiles[: int(requests.counts[1])].tolist():
+        key, value = (_rows(pages, requests, number, before + tokens) for pages in (pages_k, pages_v))
+        out[row : row + tokens] = _attend(query[row : row + tokens], key, value, scale)
+
+
+def _rows(pages: Any, requests: Requests, number: int, length: int) -> Any:
+    """Return keys or values of a request's first tokens, (length, heads, size)."""
+    page_size = pages.shape[1]
+    first = int(requests.first_pages[number])
+    return pages[requests.pages[first : first - (-length // page_size)].long()].flatten(0, 1)[:length]
 
 
 def _attend(query: Any, key: Any, value: Any, scale: float | None) -> Any:

@@ -17,7 +17,8 @@ import torch
 from torch.nn.functional import linear
 
 from benchmark.errors import SetupError
-from benchmark.node.continuous.nvrtc import Program
+from benchmark.node.continuous import nvrtc
+from benchmark.node.continuous.cuda_module import CudaModule
 from benchmark.node.watch.full_memory import is_full
 
 SOURCE = Path(__file__).with_suffix(".cu")
@@ -36,7 +37,7 @@ def load(dtype: str) -> LayerKernels:
     if dtype not in ("bfloat16", "float16"):
         raise RuntimeError(f"there are none for {dtype}")
     defines = {"BFLOAT16": int(dtype == "bfloat16"), "ROWS": ROWS, "THREADS": THREADS}
-    return LayerKernels(Program(SOURCE.read_text(), defines))
+    return LayerKernels(nvrtc.load(SOURCE.read_text(), defines))
 
 
 @functools.cache
@@ -58,8 +59,8 @@ def missing(dtype: str) -> str | None:
 class LayerKernels:
     """Each returns a new tensor; sizes are in values, and multiples of 8."""
 
-    def __init__(self, program: Program) -> None:
-        self._launch = program.launch
+    def __init__(self, module: CudaModule) -> None:
+        self._launch = module.launch
 
     def rotary(self, q: Any, k: Any, cos: Any, sin: Any, unsqueeze_dim: int = 1) -> tuple[Any, Any]:
         """As transformers' `apply_rotary_pos_emb`: q and k (1, heads, tokens, size), cos and sin (1, tokens, size)."""

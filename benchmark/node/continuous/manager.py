@@ -20,7 +20,6 @@ NOT_TRANSFORMERS = {
     "compile_level",
     "fuse",
     "graph_tokens",
-    "kernels",
     "require_cuda_graph",
     "scheduler",
 }
@@ -35,7 +34,7 @@ def make_manager(
     """
     from transformers import ContinuousBatchingConfig
 
-    own = chosen_attention == attention.TORCH_FLASH
+    own = chosen_attention == attention.PAGED_FLASH
     asked = {
         **options.model_dump(exclude=NOT_TRANSFORMERS),
         "default_compile_level": options.compile_level,

@@ -16,7 +16,8 @@ import torch
 import triton
 import triton.language as tl
 
-from benchmark.node.continuous.flash import Answering
+from benchmark.node.continuous.layout import Requests
+from benchmark.node.continuous.triton_start import start
 
 # Tokens that one round of the loop reads; divides a page.
 BLOCK = 64
@@ -29,10 +30,10 @@ LOG2_E = 1.4426950408889634
 
 
 # Numbers that differ from step to step are not compiled in: that would compile again while measuring.
-@triton.jit(do_not_specialize=["most_items", "table_row"])
+@triton.jit(do_not_specialize=["most_items"])
 def _answer(
-    q, k, v, tables, lengths, count, out, parts, sums, scale, most_items,
-    q_token, q_head, kv_row, kv_head, table_row,
+    q, k, v, pages, first_pages, lengths, counts, out, parts, sums, scale, most_items,
+    q_token, q_head, kv_row, kv_head,
     HEADS: tl.constexpr, GROUP: tl.constexpr, SIZE: tl.constexpr, PAGE: tl.constexpr, STEP: tl.constexpr,  # noqa: N803
     ROWS: tl.constexpr, SPLITS: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
@@ -40,13 +41,14 @@ def _answer(
 
     Writes the answer, or where a request is read in parts, each part's and the log of its sum.
     """
-    blocks = tl.load(count) * (HEADS // GROUP)
+    blocks = tl.load(counts) * (HEADS // GROUP)
     splits = tl.minimum(SPLITS, tl.maximum(1, most_items // tl.maximum(1, blocks)))
     rows, columns, steps = tl.arange(0, ROWS), tl.arange(0, SIZE), tl.arange(0, STEP)
     real = (rows < GROUP)[:, None]
     for item in range(tl.program_id(0), blocks * splits, tl.num_programs(0)):
         part, head, request = item % splits, item // splits % (HEADS // GROUP), item // splits // (HEADS // GROUP)
         length = tl.load(lengths + request)
+        table = pages + tl.load(first_pages + request)
         share = tl.cdiv(tl.cdiv(length, splits), STEP) * STEP
         first = part * share
         last = tl.minimum(length, first + share)
@@ -58,7 +60,7 @@ def _answer(
         total = tl.zeros((ROWS,), tl.float32)
         answer = tl.zeros((ROWS, SIZE), tl.float32)
         for begin in range(first, last, STEP):
-            page = tl.load(tables + request * table_row + begin // PAGE).to(tl.int64)
+            page = tl.load(table + begin // PAGE).to(tl.int64)
             place = (page * PAGE + begin % PAGE + steps) * kv_row + head * kv_head
             there = begin + steps < last
             keys = tl.load(k + place[:, None] + columns[None, :], there[:, None], 0.0)
@@ -82,11 +84,11 @@ def _answer(
 
 @triton.jit(do_not_specialize=["most_items"])
 def _join(
-    parts, sums, count, out, most_items,
+    parts, sums, counts, out, most_items,
     HEADS: tl.constexpr, GROUP: tl.constexpr, SIZE: tl.constexpr, SPLITS: tl.constexpr,  # noqa: N803 # as Triton's users
 ):  # fmt: skip
     """Join the parts of each head of each request, where there are several."""
-    requests = tl.load(count)
+    requests = tl.load(counts)
     splits = tl.minimum(SPLITS, tl.maximum(1, most_items // tl.maximum(1, requests * (HEADS // GROUP))))
     numbers, columns = tl.arange(0, SPLITS), tl.arange(0, SIZE)
     heads = tl.where(splits > 1, requests * HEADS, 0)
@@ -101,36 +103,34 @@ def _join(
         tl.store(out + tl.cast(item, tl.int64) * SIZE + columns, answer.to(out.dtype.element_ty))
 
 
-def answer(query: Any, pages_k: Any, pages_v: Any, now: Answering, scale: float | None, out: Any = None) -> Any:
-    """Attend: query (tokens, heads, size), the first are the requests'; pages (pages, tokens, heads of keys, size).
+def answer(query: Any, pages_k: Any, pages_v: Any, requests: Requests, scale: float | None, out: Any) -> None:
+    """Attend: query and out (tokens, heads, size), pages (pages, tokens, heads of keys, size); `out` lies together.
 
-    `size` is a power of two, at least 16; a page has a multiple of 64 tokens. Writes as many rows of `out` as there are
-    requests by `now.count`, zeros for one without tokens. CUDA graphs can hold it, for any number of them.
+    `size` is a power of two, at least 16; a page has a multiple of 64 tokens. Writes the first rows of `out`, one for
+    each request that answers: zeros for one without tokens.
     """
     heads, size = query.shape[1:]
     page, kv_heads = pages_k.shape[1:3]
-    if out is None:
-        out = torch.empty((len(now.lengths), heads, size), dtype=query.dtype, device=query.device)
     # Read in parts, few requests keep the whole GPU busy too, and some long ones no others waiting. On an H200, of
     # requests of 850 tokens or so 16 took 25 us in 8 parts and 41 in 2; 80 took 79 in 8 and 92 in one.
-    processors = _processors(query.device)
-    all_parts = len(now.lengths) * kv_heads * MOST_SPLITS
-    most_items = ITEMS_PER_PROCESSOR * processors
+    all_parts = len(requests.lengths) * kv_heads * MOST_SPLITS
+    most_items = ITEMS_PER_PROCESSOR * processors(query.device)
     held = min(all_parts, most_items) * (heads // kv_heads)
     parts = torch.empty((held, size), dtype=torch.float32, device=query.device)
     sums = torch.empty((held,), dtype=torch.float32, device=query.device)
     scale = (size**-0.5 if scale is None else scale) * LOG2_E
-    strides = query.stride(0), query.stride(1), pages_k.stride(1), pages_k.stride(2), now.tables.stride(0)
+    strides = query.stride(0), query.stride(1), pages_k.stride(1), pages_k.stride(2)
     sizes = {"HEADS": heads, "GROUP": heads // kv_heads, "SIZE": size, "SPLITS": MOST_SPLITS}
-    programs = min(all_parts, PROGRAMS_PER_PROCESSOR * processors)
-    _answer[(programs,)](
-        query, pages_k, pages_v, now.tables, now.lengths, now.count, out, parts, sums, scale, most_items, *strides,
+    programs = min(all_parts, PROGRAMS_PER_PROCESSOR * processors(query.device))
+    start(
+        _answer, programs, query, pages_k, pages_v, requests.pages, requests.first_pages, requests.lengths,
+        requests.counts, out, parts, sums, scale, most_items, *strides,
         PAGE=page, STEP=BLOCK, ROWS=ROWS, **sizes, num_warps=4, num_stages=2,
     )  # fmt: skip
-    _join[(programs,)](parts, sums, now.count, out, most_items, **sizes, num_warps=1)
-    return out
+    start(_join, programs, parts, sums, requests.counts, out, most_items, **sizes, num_warps=1)
 
 
 @functools.cache
-def _processors(device: Any) -> int:
+def processors(device: Any) -> int:
+    """Return how many multiprocessors a GPU has."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 8

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from benchmark.node.continuous import flash, pieces
+from benchmark.node.continuous import flash, graphs
+from benchmark.node.continuous.layout import Places, Slots
 
 # By which a state, around 1, of a replayed step may differ from the same step without graphs, by the same kernels.
 TOLERANCE = 0.05
@@ -29,20 +30,19 @@ class WrongStep(RuntimeError):
 class PromptSteps:
     """One set of graphs, with inputs of its own: transformers has two pairs of inputs, which take turns.
 
-    `io`: transformers' inputs and outputs; `pool`: of the graphs' memory; the most tokens and requests of a step;
-    `slots`: through which its graphs see a step, where the kernels can be recorded.
+    `io`: transformers' inputs and outputs; `pool`: of the graphs' memory; the most tokens of a step; `slots`: through
+    which its graphs see a step.
     """
 
     def __init__(
-        self, model: Any, io: Any, pool: Any, most_tokens: int, most_requests: int, slots: flash.Slots | None
+        self, model: Any, io: Any, pool: Any, most_tokens: int, most_requests: int, slots: Slots, kernels: flash.Kernels
     ) -> None:
-        self.sizes = pieces.sizes(most_tokens)
+        self.sizes = graphs.sizes(most_tokens)
         """Numbers of tokens to record, and once they are timed those that are used."""
-        self._counts = pieces.request_counts(most_requests)
-        self._model, self._io, self._pool, self._slots = model, io, pool, slots
-        self._answers: dict[tuple[int, ...], Any] = {}
-        self._layers: dict[int, pieces.Pieces] = {}
-        self._choices: dict[int, pieces.Pieces] = {}
+        self._counts = graphs.request_counts(most_requests)
+        self._model, self._io, self._pool, self._slots, self._kernels = model, io, pool, slots, kernels
+        self._layers: dict[int, graphs.Graph] = {}
+        self._choices: dict[int, graphs.Graph] = {}
         self._inputs, _, self._previous, self._outputs = (one.clone() for one in self._pair())
         self._states: Any = None
         """(1, most tokens, size): what the last layer makes of each token."""
@@ -55,7 +55,7 @@ class PromptSteps:
         """Forget each size that a larger one beats: a library's product of 448 rows can take longer than one of 512."""
         fastest = float("inf")
         for size in reversed(self.sizes):
-            self._layers[size].replay_graphs()
+            self._layers[size].replay()
             seconds = min(self._timed(size) for _ in range(TIMED))
             if seconds < fastest:
                 fastest = seconds
@@ -66,7 +66,7 @@ class PromptSteps:
     def _timed(self, size: int) -> float:
         _wait()
         began = time.perf_counter()
-        self._layers[size].replay_graphs()
+        self._layers[size].replay()
         _wait()
         return time.perf_counter() - began
 
@@ -74,20 +74,16 @@ class PromptSteps:
         """Whether a step of so many tokens is recorded."""
         return size in self._layers
 
-    def run(self, size: int, step: flash.Step, requests: int) -> None:
-        """Run the step that transformers has prepared, padded to `size` tokens, on the current stream."""
+    def run(self, inputs: dict[str, Any], places: Places) -> None:
+        """Run the step that transformers has prepared, padded to a size that is recorded, on the current stream."""
         outputs = self._copy()
-        self._replay(size, step)
-        count = self._counts[bisect.bisect_left(self._counts, requests)]
-        self._choices[count].replay(step)
+        self._slots.fill(places, inputs["write_index"][0])
+        self._layers[inputs["input_ids"].shape[1]].replay()
+        count = self._counts[bisect.bisect_left(self._counts, places.requests)]
+        self._choices[count].replay()
         outputs[:, :count].copy_(self._outputs[:, :count])
 
-    def _replay(self, size: int, step: flash.Step) -> None:
-        if self._slots is not None:
-            self._slots.fill(step, size)
-        self._layers[size].replay(step)
-
-    def record(self, inputs: dict[str, Any], step: flash.Step, choose: Choose) -> None:
+    def record(self, inputs: dict[str, Any], places: Places, choose: Choose) -> None:
         """Record a step of the warm-up; the longest has to come first.
 
         Raises WrongStep where its states are others than those of the same step without graphs.
@@ -98,27 +94,29 @@ class PromptSteps:
         self._copy()
         own = {**inputs, **{name: self._own(inputs[name]) for name in ("input_ids", "position_ids")}}
 
-        def layers(step: flash.Step | pieces.Recording) -> Any:
+        def layers(step: flash.Step) -> Any:
             self._io.carry_over_tokens(own["input_ids"], self._own(self._pair()[1]), self._previous)
             return self._model.base_model(**own, step=step).last_hidden_state
 
+        step = flash.make_step(inputs, places, self._kernels)
         expected = layers(step)  # compiles, and has the kernels loaded
         if self._states is None:
             self._states = torch.zeros_like(expected)
-        states, recording = self._states[:, :size], self._recording()
-        recorded = recording.record(lambda: states.copy_(layers(recording)))
+        states = self._states[:, :size]
+        self._slots.fill(places, inputs["write_index"][0])
+        seen = flash.Step(self._kernels, self._slots.rows[:size], self._slots.requests)
+        recorded = graphs.Graph(self._pool, lambda: states.copy_(layers(seen)))
         states.zero_()
-        self._layers[size] = recorded
-        self._replay(size, step)
+        recorded.replay()
         worst = float((states - expected).abs().max())
         if not worst <= TOLERANCE:
-            del self._layers[size]
             raise WrongStep(f"a step of {size} tokens in CUDA graphs is wrong by {worst:.3f}")
+        self._layers[size] = recorded
         if not self._choices:
             for count in reversed(self._counts):
                 self._choices[count] = self._record_choice(own, count, choose)
 
-    def _record_choice(self, own: dict[str, Any], count: int, choose: Choose) -> pieces.Pieces:
+    def _record_choice(self, own: dict[str, Any], count: int, choose: Choose) -> graphs.Graph:
         """Record how the tokens of so many requests are chosen, whatever step their states are of."""
         carried, longest = self._own(self._pair()[1]), self._states.shape[1]
 
@@ -131,10 +129,7 @@ class PromptSteps:
                 choose({**own, **few}, carried, self._previous, self._outputs)
 
         run()
-        return self._recording().record(run)
-
-    def _recording(self) -> pieces.Recording:
-        return pieces.Recording(self._pool, self._answers, self.sizes[-1], self._slots)
+        return graphs.Graph(self._pool, run)
 
     def _pair(self) -> tuple[Any, Any, Any, Any]:
         """Return what the step that is prepared has: all small inputs, of these what is carried over, outputs."""

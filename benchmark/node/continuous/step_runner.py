@@ -1,7 +1,7 @@
 """transformers' way to run a step of continuous batching, changed where it costs a GPU time.
 
 - What a step holds is worked out once, not in every layer (`flash.make_step`), from pages rather than tokens
-  (`flash.Places`).
+  (`layout.Places`).
 - Only what a CUDA graph holds is padded: without that, one graph for decoding would pad every other step too, to the
   largest number of requests, each as long as the whole step.
 - Everything is captured before anything is measured: transformers' graphs for every number of answering requests, and
@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from transformers.generation.continuous_batching.model_runner import ModelRunner
 from transformers.generation.continuous_batching.utils import stream_context
 
-from benchmark.node.continuous import flash
+from benchmark.node.continuous import flash, layout
 from benchmark.node.continuous.prompt_steps import PromptSteps, WrongStep
 
 # Pages of the longest request that is read where it lies; longer ones take transformers' slower way.
@@ -26,10 +27,10 @@ MOST_PAGES = 32
 
 
 class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types here
-    """A runner for `torch_flash`."""
+    """A runner for `paged_flash`."""
 
     kernels: flash.Kernels
-    places: flash.Places
+    places: layout.Places
     """Of the step that was prepared last, which is the next to run."""
     capture_s = 0.0
     """Seconds in which the model was put into CUDA graphs; transformers runs it once before, which compiles."""
@@ -60,12 +61,9 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
         if self.graph_tokens and self.supports_logits_to_keep(model):
             requests = self.cb_config.max_requests_per_batch
             with stream_context(self.inputs_and_outputs.compute_stream):
-                slots = None
-                if self.kernels.any_pages:
-                    slots = flash.Slots(self.kernels, self.cache, self.graph_tokens, requests)
-                self.prompt_steps = PromptSteps(
-                    model, self.inputs_and_outputs, self.graph_pool_id, self.graph_tokens, requests, slots
-                )
+                slots = layout.Slots(self.cache, self.graph_tokens, requests)
+                io, pool = self.inputs_and_outputs, self.graph_pool_id
+                self.prompt_steps = PromptSteps(model, io, pool, self.graph_tokens, requests, slots, self.kernels)
             for size in reversed(self.prompt_steps.sizes):
                 self.run_one_warmup(model, size, 0)
                 if self.prompt_steps.has(size):
@@ -84,17 +82,14 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
         if self.inputs_and_outputs.use_block_table or not self.pad_inputs or self.prompt_steps is None:
             super().compute_batch(model, batch_data)
             return
-        size = batch_data["input_ids"].shape[1]
         with stream_context(self.inputs_and_outputs.compute_stream):
-            step = flash.make_step(batch_data, self.places, self.kernels)
-            if self.prompt_steps.has(size):
-                self.prompt_steps.run(size, step, self.places.requests)
+            if self.prompt_steps.has(batch_data["input_ids"].shape[1]):
+                self.prompt_steps.run(batch_data, self.places)
                 return
             began = time.monotonic()
             try:
-                self.prompt_steps.record(
-                    batch_data, step, lambda *inputs: ModelRunner._forward_process_and_sample(self, model, *inputs)
-                )
+                choose = functools.partial(ModelRunner._forward_process_and_sample, self, model)
+                self.prompt_steps.record(batch_data, self.places, choose)
             except Exception as error:
                 self.failed = error
                 raise
@@ -106,14 +101,7 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
         transformers prepares the next one in the very tensors from which the GPU still reads: with longer requests in
         them than it has tokens, the kernels read past the end of their inputs.
         """
-        page_size = self.cb_config.page_size
-        if max_kv_read is None and not self.kernels.any_pages:
-            # Its made-up requests fill a page, and the new token would lie in another, where no such kernel looks.
-            self.cb_config.page_size = page_size - 1
-        try:
-            duration: float = super().run_one_warmup(model, num_q_tokens, max_kv_read)
-        finally:
-            self.cb_config.page_size = page_size
+        duration: float = super().run_one_warmup(model, num_q_tokens, max_kv_read)
         if self.cache.device.type == "cuda":
             torch.cuda.synchronize()
         return duration
@@ -137,10 +125,8 @@ def prepare(manager: Any, kernels: flash.Kernels, max_blocks: int | None, graph_
     config.max_blocks_per_request = MOST_PAGES if max_blocks is None else max_blocks
     processor = manager.batch_processor = manager._create_batch_processor()
     cache = processor.cache
-    if not kernels.any_pages:
-        cache.max_decode_fast_path_length = min(cache.max_decode_fast_path_length, config.page_size)
     runner = processor.model_runner
     runner.__class__ = StepRunner
-    runner.kernels, runner.places = kernels, flash.Places(cache, kernels)
+    runner.kernels, runner.places = kernels, layout.Places(cache)
     runner.graph_tokens = min(graph_tokens, cache.max_batch_tokens)
     cache.extend_read_and_write_indices = runner.places.extend

@@ -15,7 +15,7 @@ from benchmark.continuous_options import Options
 from benchmark.errors import InputError, SetupError, Unfit
 from benchmark.node import interfaces
 from benchmark.node.continuous import attention as kernels
-from benchmark.node.continuous import collector, compiling, cross_check, pieces
+from benchmark.node.continuous import collector, compiling, cross_check, graphs
 from benchmark.node.continuous.details import describe
 from benchmark.node.continuous.memory_plan import Plan, free_bytes, make_plan
 from benchmark.node.continuous.router import Flight, Router, Waiting
@@ -122,12 +122,12 @@ class Engine(interfaces.Engine):
 
                     self._fused = fused.of(self._model)
                     self._fused.on()
-                if self._attention == kernels.TORCH_FLASH:
+                if self._attention == kernels.PAGED_FLASH:
                     from benchmark.node.continuous import flash_kernels, step_runner
 
                     size = kernels.head_size(text_config(self._model.config))
-                    used = flash_kernels.choose(*self._device_and_dtype(), size, options.kernels)
-                    recorded = pieces.wanted(options, self._model.device.type)
+                    used = flash_kernels.choose(*self._device_and_dtype(), size)
+                    recorded = graphs.wanted(options, self._model.device.type)
                     step_runner.prepare(self._manager, used, options.max_blocks_per_request, recorded)
             with stages.stage("warm_up"), collector.still():  # compiles, and captures CUDA graphs, where these are on
                 self._manager.warmup()
@@ -295,7 +295,7 @@ class Engine(interfaces.Engine):
         pages, longest = options.num_blocks, max(1, self.demands.longest)
         needed = self.generation.max_new_tokens + longest if pages is None else pages * options.page_size
         chosen = options.max_batch_tokens, options.max_requests_per_batch, options.max_memory_percent
-        recorded = pieces.wanted(options, "cuda") if self._attention == kernels.TORCH_FLASH else 0
+        recorded = graphs.wanted(options, "cuda") if self._attention == kernels.PAGED_FLASH else 0
         free = free_bytes()
         return make_plan(look.sizes, bytes_per_value, free, weights, needed, options.page_size, *chosen, recorded)
 

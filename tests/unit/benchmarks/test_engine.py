@@ -19,7 +19,7 @@ TINY = ["--shape", "tiny", "--device", "cpu", "--dtype", "float32", "--queries-a
 
 def test_all_parts_run_and_each_failure_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "table.json"
-    words = [*TINY, "--queries-a", "4", "--queries-b", "4", "--attentions", "magic,torch_flash,sdpa"]
+    words = [*TINY, "--queries-a", "4", "--queries-b", "4", "--attentions", "magic,paged_flash,sdpa"]
     words += [
         "--parts",
         "floor,magic,check,sequential,alone,static,continuous,split,harness,server,load",
@@ -53,7 +53,7 @@ def test_all_parts_run_and_each_failure_is_a_row(tmp_path: Path, capsys: pytest.
     assert all(row["details"]["block_sharing"] is False for row in table["rows"] if row.get("graphs") is not None)
     notes = {row["attention"]: row["note"] for row in table["rows"] if row["note"] and "probes" not in row}
     assert "engine_options of the continuous engine: attention" in notes["magic"]
-    assert notes["torch_flash"] == "not here: it needs a GPU"
+    assert notes["paged_flash"] == "not here: it needs a GPU"
     checks = [value["cross_check"] for name, value in table.items() if name.startswith("check")]
     assert [check["same"] == check["tokens"] for check in checks] == [True, True]
     assert len(table["harness"]["through_loadgen"]) == len(table["harness"]["bare"]) == 2

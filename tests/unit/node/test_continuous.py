@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from transformers.generation.continuous_batching.model_runner import ModelRunner
 
 from benchmark.continuous_options import Options
 from benchmark.errors import InputError, RunError, SetupError
-from benchmark.node.continuous import attention, compiling, exact_attention, flash, flash_kernels, fused, pieces
+from benchmark.node.continuous import attention, compiling, exact_attention, flash, flash_kernels, fused, graphs, layout
 from benchmark.node.continuous.manager import make_manager
 from benchmark.node.continuous.prompt_steps import PromptSteps
 from benchmark.node.engines import continuous, sequential
@@ -106,155 +106,138 @@ def test_many_at_once_are_answered_as_one_at_a_time(
     assert all(heard.first[i] < heard.last[i] for i in heard.tokens)
 
 
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All around the kernels, which are for GPUs, runs here: exact attention in their place, on pages of all sizes."""
+    kernels = flash.Kernels("exact", exact_attention.answer, exact_attention.read, flash_kernels.torchs_write)
+    monkeypatch.setattr(flash_kernels, "choose", lambda *about: kernels)
+    monkeypatch.setattr(flash_kernels, "PAGE_MULTIPLE", 1)
+    monkeypatch.setattr(attention, "missing", lambda *about: None)
+
+
+@pytest.mark.usefixtures("exact")
 @pytest.mark.parametrize(
-    ("options", "any_pages"),
+    ("options", "in_tables"),
     [
         ({"page_size": 16}, True),
-        ({"page_size": 16}, False),
-        ({"page_size": 512}, False),
-        ({"page_size": 64}, False),
+        ({"page_size": 512}, True),
         ({"page_size": 16, "max_blocks_per_request": 4}, True),
-        ({"page_size": 1024, "num_blocks": 8, "max_requests_per_batch": 1}, False),
+        ({"page_size": 16, "max_blocks_per_request": 0}, False),
+        ({"page_size": 256, "num_blocks": 32, "max_requests_per_batch": 1}, True),
     ],
-    ids=["many pages", "not where they lie", "a page each", "some in a page", "some in few pages", "as quick has them"],
+    ids=["many pages", "a page each", "some in few pages", "without tables", "as quick has them"],
 )
-def test_torchs_flash_attention_reads_and_writes_the_paged_cache(
+def test_attention_of_ours_reads_and_writes_the_paged_cache(
     make: Make,
     one_at_a_time: dict[int, tuple[int, ...]],
     options: dict[str, Any],
-    any_pages: bool,
+    in_tables: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The kernels are for GPUs; all around them runs here, with exact attention in their place.
-    write = flash_kernels.torchs_write
-    exact = flash.Kernels("exact", exact_attention.read, exact_attention.answer, write, any_pages=any_pages)
-    monkeypatch.setattr(flash_kernels, "choose", lambda *about: exact)
-    placed = Mock(side_effect=flash._placed)
-    monkeypatch.setattr(flash, "_placed", placed)
-    monkeypatch.setattr(attention, "missing", lambda *about: None)
-    engine, info = make(attention=attention.TORCH_FLASH, max_batch_tokens=32, **options)
-    assert info.details["attention"] == attention.TORCH_FLASH
+    placed = Mock(side_effect=layout.answering)
+    monkeypatch.setattr(layout, "answering", placed)
+    engine, info = make(attention=attention.PAGED_FLASH, max_batch_tokens=32, **options)
+    assert info.details["attention"] == attention.PAGED_FLASH
     assert info.details["attention_kernels"] == "exact"
     placed.reset_mock()
     assert ask(engine, QUERIES).tokens == one_at_a_time
-    # Where no request fits in one page, none is read where it lies.
-    assert placed.called == (any_pages or options["page_size"] > 16)
+    # Steps in which all answer take transformers' tables, where it has some.
+    assert placed.called == in_tables
 
 
-class Again(pieces.Recording):
-    """A CPU has no graphs: the same calls once more, each time with what attention is given of the step then."""
+class Again(graphs.Graph):
+    """A CPU has no graphs: the same calls once more, on what lies in memory then."""
 
-    step: Any = None
+    def __init__(self, pool: Any, run: Callable[[], None]) -> None:
+        self._run = run
 
-    def record(self, forward: Callable[[], None]) -> Any:
-        self.forward = forward
-        return self
-
-    def replay(self, step: Any) -> None:
-        self.step = step
-        self.forward()
-
-    def replay_graphs(self) -> None:
-        """Nothing to run without attention."""
-
-    def cut(self, states: Sequence[Any], attend: Callable[..., None]) -> None:
-        attend(self.step, *states)
+    def replay(self) -> None:
+        self._run()
 
 
 @pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Again], bool], None]:
-    """Have steps of up to 32 tokens recorded, by such a recording and with kernels that find any page or not."""
+def recorded(exact: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Again]], None]:
+    """Have steps of up to 32 tokens recorded by such a graph."""
 
-    def use(recording: type[Again], any_pages: bool) -> None:
-        write = flash_kernels.torchs_write
-        exact = flash.Kernels("exact", exact_attention.read, exact_attention.answer, write, any_pages=any_pages)
-        monkeypatch.setattr(flash_kernels, "choose", lambda *about: exact)
-        monkeypatch.setattr(attention, "missing", lambda *about: None)
-        monkeypatch.setattr(pieces, "wanted", lambda options, device: 32)
-        monkeypatch.setattr(pieces, "LEAST", 24)
-        monkeypatch.setattr(pieces, "Recording", recording)
+    def use(graph: type[Again]) -> None:
+        monkeypatch.setattr(graphs, "wanted", lambda options, device: 32)
+        monkeypatch.setattr(graphs, "LEAST", 24)
+        monkeypatch.setattr(graphs, "Graph", graph)
         monkeypatch.setattr(PromptSteps, "_timed", lambda steps, size: size)
 
     return use
 
 
-RECORDED: dict[str, Any] = {"attention": attention.TORCH_FLASH, "max_batch_tokens": 32, "page_size": 16}
+RECORDED: dict[str, Any] = {"attention": attention.PAGED_FLASH, "max_batch_tokens": 32, "page_size": 16}
 
 
-@pytest.mark.parametrize("any_pages", [True, False])
 def test_steps_with_prompts_are_padded_to_those_recorded(
     make: Make,
     one_at_a_time: dict[int, tuple[int, ...]],
-    recorded: Callable[[type[Again], bool], None],
-    any_pages: bool,
+    recorded: Callable[[type[Again]], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    replayed = []
+    ran = []
 
-    class Noted(Again):
-        def replay(self, step: flash.Step) -> None:
-            replayed.append((len(step.write_rows), step.answering is not None, step.reading is not None))
-            super().replay(step)
+    def noted(steps: PromptSteps, inputs: dict[str, Any], places: layout.Places) -> None:
+        ran.append((places.written, places.answering > 0, places.tiles > 0))
+        run(steps, inputs, places)
 
-    recorded(Noted, any_pages)
+    run = PromptSteps.run
+    monkeypatch.setattr(PromptSteps, "run", noted)
+    recorded(Again)
     engine, info = make(**RECORDED)
     assert info.details["cuda_graphs"] == {"varlen": False, "decode": False, "prompts": [24, 30, 32]}
-    replayed.clear()
+    ran.clear()
     assert ask(engine, QUERIES).tokens == one_at_a_time
-    tokens = {step[0] for step in replayed}
-    assert tokens - set(pieces.sizes(32))  # padded
-    assert {step[1:] for step in replayed} >= {(False, True), (any_pages, True)}
+    assert {tokens for tokens, _, _ in ran} - set(graphs.sizes(32))  # padded
+    assert {step[1:] for step in ran} >= {(False, True), (True, True)}
 
 
 def test_a_size_that_a_larger_one_beats_is_not_used(
     make: Make,
     one_at_a_time: dict[int, tuple[int, ...]],
-    recorded: Callable[[type[Again], bool], None],
+    recorded: Callable[[type[Again]], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recorded(Again, True)
+    recorded(Again)
     monkeypatch.setattr(PromptSteps, "_timed", lambda steps, size: {24: 1, 30: 3, 32: 2}[size])
     engine, info = make(**RECORDED)
-    graphs: Any = info.details["cuda_graphs"]
-    assert graphs["prompts"] == [24, 32]
+    prompts: Any = info.details["cuda_graphs"]
+    assert prompts["prompts"] == [24, 32]
     assert ask(engine, QUERIES).tokens == one_at_a_time
 
 
 def test_what_cannot_be_recorded_is_served_without_and_said(
-    make: Make, one_at_a_time: dict[int, tuple[int, ...]], recorded: Callable[[type[Again], bool], None]
+    make: Make, one_at_a_time: dict[int, tuple[int, ...]], recorded: Callable[[type[Again]], None]
 ) -> None:
     class Refused(Again):
-        def record(self, forward: Callable[[], None]) -> Any:
+        def __init__(self, pool: Any, run: Callable[[], None]) -> None:
             raise RuntimeError("operation not permitted when stream is capturing")
 
-    recorded(Refused, True)
+    recorded(Refused)
     engine, info = make(**RECORDED)
-    graphs: Any = info.details["cuda_graphs"]
-    assert graphs["prompts"] == "not recorded: RuntimeError: operation not permitted when stream is capturing"
+    said: Any = info.details["cuda_graphs"]
+    assert said["prompts"] == "not recorded: RuntimeError: operation not permitted when stream is capturing"
     assert ask(engine, QUERIES).tokens == one_at_a_time
 
 
 def test_a_recorded_step_that_is_wrong_is_found_before_the_run(
-    make: Make, recorded: Callable[[type[Again], bool], None]
+    make: Make, recorded: Callable[[type[Again]], None]
 ) -> None:
     class Stale(Again):
-        def replay(self, step: flash.Step) -> None:
+        def replay(self) -> None:
             """Compute nothing."""
 
-    recorded(Stale, True)
+    recorded(Stale)
     with pytest.raises(SetupError, match=r"a step of 32 tokens in CUDA graphs is wrong by \d"):
         make(**RECORDED)
 
 
-@pytest.mark.parametrize("any_pages", [True, False])
-def test_the_warm_up_stays_within_the_pages_it_was_given(
-    make: Make, any_pages: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("exact")
+def test_the_warm_up_stays_within_the_pages_it_was_given(make: Make) -> None:
     """On a GPU an index beyond a table ends the process; here transformers only notes it, and 0 seconds."""
-    write = flash_kernels.torchs_write
-    exact = flash.Kernels("exact", exact_attention.read, exact_attention.answer, write, any_pages=any_pages)
-    monkeypatch.setattr(flash_kernels, "choose", lambda *about: exact)
-    monkeypatch.setattr(attention, "missing", lambda *about: None)
-    engine, _ = make(**{**load_profile("quick").engine_options, "attention": attention.TORCH_FLASH})
+    engine, _ = make(**{**load_profile("quick").engine_options, "attention": attention.PAGED_FLASH})
     runner = engine._manager.batch_processor.model_runner
     for tokens, cached in ((1023, 0), (1024, 2048), (1, None)):
         assert runner.run_one_warmup(engine._model, tokens, cached) > 0
@@ -550,10 +533,10 @@ def test_an_absent_model_is_a_setup_error(tmp_path: Path) -> None:
     ("name", "asked", "graphs", "overlapped"),
     [
         ("flash_attention_2", {}, (False, True), True),
-        ("torch_flash", {}, (False, True), True),
-        ("torch_flash", {"use_cuda_graph": True, "use_async_batching": False}, (False, True), False),
+        ("paged_flash", {}, (False, True), True),
+        ("paged_flash", {"use_cuda_graph": True, "use_async_batching": False}, (False, True), False),
         ("flash_attention_2", {"use_cuda_graph": True}, (True, True), True),
-        ("torch_flash", {"use_cuda_graph": False}, False, True),
+        ("paged_flash", {"use_cuda_graph": False}, False, True),
         ("sdpa", {}, None, None),
     ],
 )

@@ -25,7 +25,5 @@ def test_a_step_of_the_warm_up_ends_before_the_next_is_prepared(
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append("waited"))
     runner = StepRunner.__new__(StepRunner)
     runner.cache = SimpleNamespace(device=torch.device(device))
-    runner.cb_config = SimpleNamespace(page_size=16)
-    monkeypatch.setattr(runner, "kernels", SimpleNamespace(any_pages=True), raising=False)
     assert [runner.run_one_warmup(None, tokens, 0) for tokens in (8191, 8192)] == [0.5, 0.5]
     assert done == expected

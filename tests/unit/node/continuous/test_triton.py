@@ -1,0 +1,68 @@
+"""Triton's kernels without a GPU: its interpreter computes what they say, and machine code is made for each GPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmark.node.continuous import paged_kernel, prompt_kernel, triton_start
+
+TRIAL = """
+from benchmark.node.continuous import flash, flash_kernels, paged_kernel, prompt_kernel
+kernels = flash.Kernels("triton", paged_kernel.answer, prompt_kernel.read, flash_kernels.torchs_write)
+paged_kernel.ITEMS_PER_PROCESSOR = {items}
+print(flash_kernels.trial(kernels, "cpu", "float32", 16))
+"""
+
+
+@pytest.mark.parametrize("items", [40, 1], ids=["requests in parts", "each in one"])
+def test_the_kernels_compute_what_exact_attention_does(items: int) -> None:
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    code = TRIAL.format(items=items)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1e-5
+
+
+def kinds(*arguments: Any) -> tuple[triton_start.Kind, ...]:
+    return tuple(triton_start.kind(one) for one in arguments)
+
+
+@pytest.mark.parametrize("architecture", [80, 90, 120])
+def test_machine_code_is_made_without_a_compiler(
+    architecture: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    half, whole = torch.zeros(8, dtype=torch.bfloat16), torch.zeros(8, dtype=torch.int32)
+    single = torch.zeros(8)
+    sizes = {"HEADS": 8, "GROUP": 4, "SIZE": 64}
+    answer = {"ROWS": 16, "SPLITS": 16}
+    strides = 512, 64, 128, 64
+    paged = half, half, half, whole, whole, whole, whole, half
+    page = {"PAGE": 256, "STEP": 64}
+    for kernel, arguments, constants in (
+        (prompt_kernel._read, (*paged, 0.1, *strides), {**sizes, **page, "ROWS": 64}),
+        (
+            paged_kernel._answer,
+            (*paged, single, single, 0.1, 99, *strides),
+            {**sizes, **page, **answer},
+        ),
+        (paged_kernel._join, (single, single, whole, half, 99), {**sizes, "SPLITS": 16}),
+    ):
+        made = triton_start.compiled(kernel, kinds(*arguments), constants, 4, 2, architecture)
+        assert made.asm["cubin"][:4] == b"\x7fELF"
+        assert made.name == kernel.__name__
+
+
+def test_numbers_that_differ_from_step_to_step_make_no_other_code() -> None:
+    whole = torch.zeros(9, dtype=torch.int32)
+    assert triton_start.kind(whole) == ("*i32", True)
+    assert triton_start.kind(whole[1:]) == ("*i32", False)
+    assert triton_start.kind(1) == ("i32", False)  # Triton itself would take it for a constant
+    assert (triton_start.kind(48), triton_start.kind(0.5)) == (("i32", True), ("fp32", False))
