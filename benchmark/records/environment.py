@@ -107,7 +107,9 @@ class Environment(Record):
     cuda_driver: Text | None = Field(None, description="the newest that the driver can serve")
     kernel: Text = ""
     cpu_governor: Text = Field("", description="how the CPU's clock is chosen; empty: the machine does not tell")
-    compiler: Text = Field("", description="the C compiler that kernels are built with, or none; empty: not reported")
+    compiler: Text = Field(
+        "", description="the C compiler that vLLM and torch.compile build kernels with, or none; empty: not reported"
+    )
     nvml: Text | None = Field(None, description="why the driver could not be asked; absent: it was, or no GPU is used")
     model_sha256: Text = Field("", description="of the weights' files; empty: the engine has none of its own")
     tokenizer_sha256: Text = ""
