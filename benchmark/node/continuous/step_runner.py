@@ -22,7 +22,7 @@ from transformers.generation.continuous_batching.utils import stream_context
 from benchmark.node.continuous import flash, layout
 from benchmark.node.continuous.prompt_steps import PromptSteps, WrongStep
 
-# Pages of the longest request that is read where it lies; longer ones take transformers' slower way.
+# Of the longest request in a step of transformers' own graphs; longer ones answer in steps as those with prompts.
 MOST_PAGES = 32
 
 
