@@ -61,11 +61,13 @@ def compare(vllm_dir: str, device: str, gpus: Sequence[str], limit_s: float, pla
     ways = [way for way in WAYS if device == "cuda" or way.gpus == 1 or way.engine != "vllm"]
     with ThreadPoolExecutor(len(ways) if device == "cuda" else 1) as pool:
         asked = [pool.submit(_answers, way, model, vllm_dir, device, list(gpus), limit_s) for way in ways]
-        found = {way: one.result() for way, one in zip(ways, asked, strict=True)}
-    for way, (answers, note) in found.items():
-        firsts = {first: found[first][0] for first in ways if first.words == ONE and first is not way}
-        compared = [f"as with {first}: {same(answers, of)}" for first, of in firsts.items() if answers and of]
-        equal = all(answers == of for of in firsts.values() if of) if compared else None
+        found = {str(way): one.result() for way, one in zip(ways, asked, strict=True)}
+    references = [str(way) for way in ways if way.words == ONE]
+    for way in ways:
+        answers, note = found[str(way)]
+        others = {name: found[name][0] for name in references if name != str(way) and answers and found[name][0]}
+        compared = [f"as with {name}: {same(answers, other)}" for name, other in others.items()]
+        equal = all(answers == other for other in others.values()) if others else None
         row = {"load": str(way), "GPUs": way.gpus, "queries": len(answers), "valid": equal, "answers": answers}
         yield {**row, "note": note or "; ".join(compared)}
 

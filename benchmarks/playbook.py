@@ -171,7 +171,7 @@ def write_profile(place: Path, name: str, load: dict[str, Any], prompts: int, sh
     base = load_profile(name)
     lengths = {key: max(1, tokens // shrink) for key, tokens in LENGTHS.items()}
     content = {
-        "name": f"{name}-synthetic",
+        "name": f"{name.removeprefix('mlperf-')}-synthetic",
         "version": 1,
         "scenario": "loadgen",
         "scenario_options": {"scenario": base.scenario_options["scenario"], "model": "llama3_1-8b", **load},

@@ -77,11 +77,13 @@ def by_playbook(part: str, given: argparse.Namespace, place: Path, gpus: Sequenc
 def sequential(part: str, given: argparse.Namespace, place: Path, gpus: Sequence[str]) -> Iterator[Row]:
     """Measure plain `generate`, on one GPU and spread over all."""
     for used in (gpus[:1], gpus):
+        # However many GPUs a copy is over, one query at a time is asked of it: as many a second are wanted.
+        asked: dict[str, Any] = {"benchmark_profile": "quick-generate", "benchmark_target_qps": 0.5 / len(used)}
         spread = {"benchmark_engine_options": {"tensor_parallel": len(used)}} if len(used) > 1 else {}
         # Spread over processes of the CPU it is one replica too.
         node = {"gpus": used, **({"benchmark_replicas": "auto"} if spread and given.device == "cpu" else {})}
         name = f"{part}-{len(used)}"
-        ran = _playbook(given, place).run(name, {"node": node}, benchmark_profile="quick-generate", **spread)
+        ran = _playbook(given, place).run(name, {"node": node}, **asked, **spread)
         yield {"load": "quick-generate", "GPUs": len(used), **ran.row("node")}
 
 

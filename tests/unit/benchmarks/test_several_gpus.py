@@ -65,21 +65,21 @@ def test_a_part_without_its_gpus_is_a_row(tmp_path: Path) -> None:
     assert row == {"part": "cluster", "note": "needs 2 GPUs, and --gpus is 1"}
 
 
-def row(part: str, kind: str, gpus: int = 2, **figures: float) -> Row:
+def row(part: str, kind: str, figures: dict[str, float], gpus: int = 2) -> Row:
     return {"part": part, "kind": kind, "GPUs": gpus, **figures}
 
 
 def test_rates_are_compared_for_as_many_gpus() -> None:
     rows = [
-        row("one", "Offline", **{"tokens/s": 1000.0, "TPOT mean": 80.0}),
-        row("one", "Server", **{"QPS": 30.0, "P99": 300.0}),
-        row("replicas", "Offline", **{"tokens/s": 1.0}),
-        row("replicas", "Offline", **{"tokens/s": 1960.0, "TPOT mean": 84.0}),
-        row("replicas", "Server", **{"QPS": 57.0, "P99": 600.0}),
-        row("cluster", "Offline", **{"tokens/s": 1960.0 * 1.04}),
-        row("cluster", "Server"),
-        row("sequential", "", 1, **{"TPOT mean": 30.0}),
-        row("sequential", "", 2, **{"TPOT mean": 45.0}),
+        row("one", "Offline", {"tokens/s": 1000.0, "TPOT mean": 80.0}),
+        row("one", "Server", {"QPS": 30.0, "P99": 300.0}),
+        row("replicas", "Offline", {"tokens/s": 1.0}),
+        row("replicas", "Offline", {"tokens/s": 1960.0, "TPOT mean": 84.0}),
+        row("replicas", "Server", {"QPS": 57.0, "P99": 600.0}),
+        row("cluster", "Offline", {"tokens/s": 1960.0 * 1.04}),
+        row("cluster", "Server", {}),
+        row("sequential", "", {"TPOT mean": 30.0}, 1),
+        row("sequential", "", {"TPOT mean": 45.0}, 2),
     ]
     assert list(several_gpus.ratios(rows)) == [
         "replicas / 2 x one, Offline: tokens/s 0.980 (0.97 to 1.1 wanted: met), TPOT mean 1.050",
@@ -100,6 +100,17 @@ def test_answers_that_part_are_counted() -> None:
     assert greedy.same(answers, [[1, 2, 3], [4, 0, 6], [7, 8]]) == (
         "1 of 3 answers equal, the others part after 1, 2 tokens"
     )
+
+
+def test_ways_are_held_against_one_gpu_of_each_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"vllm, tensor 2": ([[1, 5]], ""), "vllm, data 2": ([], "it did not start")}
+    monkeypatch.setattr(greedy, "_answers", lambda way, *about: said.get(str(way), ([[1, 2]], "")))
+    monkeypatch.setattr(greedy, "make_model", lambda directory: directory)
+    rows = {row["load"]: row for row in greedy.compare("none", "cuda", ["0", "1"], 60, tmp_path)}
+    assert [row["valid"] for row in rows.values()] == [True, True, True, False, True, None]
+    parts = "0 of 1 answers equal, the others part after 1 tokens"
+    assert rows["vllm, tensor 2"]["note"] == f"as with sequential, one GPU: {parts}; as with vllm, one GPU: {parts}"
+    assert rows["vllm, data 2"]["note"] == "it did not start"
 
 
 def test_one_way_answers(tmp_path: Path) -> None:
