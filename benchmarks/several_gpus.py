@@ -102,8 +102,9 @@ def probes(part: str, given: argparse.Namespace, place: Path, gpus: Sequence[str
     """Measure the hardware alone."""
     found: dict[str, list[float]] = {}
     units: dict[str, str] = {}
+    asked = {"benchmark_profile": "hardware", "benchmark_probes": "on"}
     for number in range(1, PROBES + 1):
-        ran = _playbook(given, place).run(f"{part}-{number}", {"node": {"gpus": gpus}}, benchmark_profile="hardware")
+        ran = _playbook(given, place).run(f"{part}-{number}", {"node": {"gpus": gpus}}, **asked)
         if (measured := ran.result("node").probes) is None:
             raise RuntimeError(f"No probes were made: {ran.words}")
         for where, figures in measured.places():
