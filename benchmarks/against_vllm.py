@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import random
 import string
 import subprocess
@@ -37,6 +36,7 @@ from benchmark.node.registry import make_scenario
 from benchmark.profiles import Generation, load_profile
 from benchmark.settings import Settings
 from benchmarks import workloads
+from benchmarks.apart import rows_apart
 from benchmarks.table import Table
 
 OFFLINE = "Offline"
@@ -48,6 +48,8 @@ COLUMNS = {
 COMPARED = ("tokens/s", "TTFT P50", "P99", "TPOT mean", "TPOT P99")
 WARM_UP = 128
 WARM_UP_S = 300
+# A server that takes longer does not start.
+START_S = 300
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def main() -> None:
     parser.add_argument("--loads", nargs="*", default=["2000/100@31.25", "500/30@28"], help="LIMITS@RATE,RATE ...")
     parser.add_argument("--seconds", type=float, default=60, help="of each rate")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON: more options of continuous")
+    parser.add_argument("--vllm-options", type=json.loads, default={}, help="JSON: options of the engine vllm")
     parser.add_argument("--json", type=Path, help="write the table there too, after each row")
     arguments = parser.parse_args()
     jobs(arguments)
@@ -104,15 +107,10 @@ def main() -> None:
     for engine, target in (("continuous", continuous), ("vllm", vllm)):
         if engine not in arguments.engines.split(","):
             continue
-        receiver, sender = multiprocessing.Pipe(duplex=False)
-        process = multiprocessing.get_context("spawn").Process(target=_send, args=(target, arguments, sender))
-        process.start()
-        sender.close()
-        for row in _received(receiver):
-            table.add(row)
+        for row in rows_apart(target, arguments):
+            table.add({"load": "", "engine": engine, **row})
             if arguments.json:
                 table.write(arguments.json)
-        process.join()
     for line in ratios(table.rows):
         table.say(line)
 
@@ -139,8 +137,9 @@ def continuous(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def vllm(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Ask vLLM, by our engine, then by its own client."""
-    with _engine(arguments, "endpoint" if arguments.url else "vllm", {}) as (engine, ready_s, place):
-        yield _note("vllm", "all", f"ready after {ready_s:.0f} s")
+    name, options = ("endpoint", {}) if arguments.url else ("vllm", arguments.vllm_options)
+    with _engine(arguments, name, options) as (engine, ready_s, place):
+        yield _note("vllm", "all", f"{options}, ready after {ready_s:.0f} s")
         for job in jobs(arguments):
             yield measured(arguments, "vllm", engine, job, place)
             if "client" in arguments.engines.split(","):
@@ -151,7 +150,8 @@ class _engine:  # noqa: N801 # used as a function is
     def __init__(self, arguments: argparse.Namespace, name: str, options: dict[str, Any]) -> None:
         work = _work(arguments, 1)
         generation = Generation(max_new_tokens=work.output_tokens, min_new_tokens=work.output_tokens)
-        settings = {"benchmark_model": arguments.model, "vllm_dir": arguments.vllm_dir}
+        settings: dict[str, Any] = {"benchmark_model": arguments.model, "vllm_dir": arguments.vllm_dir}
+        settings |= {"benchmark_endpoint_start_timeout_s": START_S}
         settings |= {"benchmark_device": arguments.device, "benchmark_dtype": arguments.dtype}
         if name == "endpoint":
             settings |= {"benchmark_endpoint_urls": [arguments.url]}
@@ -189,22 +189,23 @@ def measured(arguments: argparse.Namespace, name: str, engine: Engine, job: Job,
     conditions = Conditions(place, job.rate or float(count), purpose, prefix)
     outcome = make_scenario("loadgen", options).run(Workload(prompts, None, 0), recorder, conditions)
     recorder.close()
-    samples = Columns.of(recorder.amend(outcome.scheduled_ns))
+    row = {"load": job.name, "engine": name, **figures(Columns.of(recorder.amend(outcome.scheduled_ns)))}
+    row["valid"] = job.valid(row)
+    row["note"] = f"{row['failed']} failed" if row["failed"] else ""
+    return row
+
+
+def figures(samples: Columns) -> dict[str, Any]:
+    """Return the figures of a row; times count from the schedule, rates from the first issue to the last completion."""
     done = samples.completed
-    row: dict[str, Any] = {"load": job.name, "engine": name, "queries": len(samples)}
-    row["failed"] = len(samples) - int(np.count_nonzero(done))
+    row: dict[str, Any] = {"queries": len(samples), "failed": len(samples) - int(np.count_nonzero(done))}
     ttft = metrics.distribution(metrics.defined(metrics.ttfts_ms(samples)))
     tpot = metrics.distribution(metrics.defined(metrics.tpots_ms(samples)))
     row |= {"TTFT P50": ttft and ttft.p50, "P99": ttft and ttft.p99}
     row |= {"TPOT mean": tpot and tpot.mean, "TPOT P99": tpot and tpot.p99}
     seconds = (samples.last_ns - int(samples.issued_ns.min())) / 1e9
-    row |= {
-        "QPS": (len(samples) - row["failed"]) / seconds,
-        "tokens/s": int(samples.output_tokens[done].sum()) / seconds,
-    }
-    row["valid"] = job.valid(row)
-    row["note"] = f"{row['failed']} failed" if row["failed"] else ""
-    return row
+    row["QPS"] = (len(samples) - row["failed"]) / seconds
+    return {**row, "tokens/s": int(samples.output_tokens[done].sum()) / seconds}
 
 
 def own_client(arguments: argparse.Namespace, engine: Engine, job: Job, place: Path) -> dict[str, Any]:
@@ -245,24 +246,6 @@ def _work(arguments: argparse.Namespace, count: int) -> workloads.Workload:
 
 def _note(engine: str, load: str, note: str) -> dict[str, Any]:
     return {"load": load, "engine": engine, "note": note}
-
-
-def _send(target: Any, arguments: argparse.Namespace, sender: Any) -> None:
-    try:
-        for row in target(arguments):
-            sender.send(row)
-    except BaseException as error:  # a row of its own; the other engine goes on
-        sender.send(_note(target.__name__, "", f"{type(error).__name__}: {' '.join(str(error).split())}"[:1000]))
-    finally:
-        sender.close()
-
-
-def _received(receiver: Any) -> Iterator[dict[str, Any]]:
-    while True:
-        try:
-            yield receiver.recv()
-        except EOFError:
-            return
 
 
 if __name__ == "__main__":

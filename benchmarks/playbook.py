@@ -1,0 +1,188 @@
+"""playbooks/benchmark.yml on nodes that all are this machine, each with GPUs of its own; nothing is installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmark.cluster.results.read_columns import read_columns
+from benchmark.errors import InputError
+from benchmark.files import read_record
+from benchmark.node.serving.provisioned import HOST
+from benchmark.profiles import load_profile
+from benchmark.records import DRIVER, ClusterResult, NodeResult
+from benchmark.rundir import NODES, REPORT_FILE, RESULT_FILE, SUMMARY_FILE
+from benchmarks.against_vllm import figures
+from benchmarks.apart import Row
+
+ROOT = Path(__file__).resolve().parents[1]
+# Until the nodes are stopped and the summary is written; and what a playbook takes beside its nodes.
+STOP_S, AROUND_S = 60, 60
+# Where each prompt is asked for equally often, as MLPerf does, a load has a multiple of so many queries.
+PROMPTS = 512
+# Workload B, as a profile says it: prompts as long as CNN/DailyMail's articles.
+LENGTHS = {"mean": 781, "stddev": 388, "least": 60, "most": 2500}
+ANSWER = 128
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a playbook ended, what it printed last, and the run that it made."""
+
+    code: int
+    words: str
+    directory: Path
+
+    def result(self, node: str) -> NodeResult:
+        """Return what was measured of a node, or of the driver. Raises InputError where there is nothing."""
+        found = list(self._place(node).glob("mlperf_datacenter_*.json"))
+        if not found:
+            raise InputError(f"The playbook ended with exit code {self.code} and no result of {node}: {self.words}")
+        return read_record(found[0], NodeResult)
+
+    def row(self, node: str) -> Row:
+        """Return the figures of a row, by the samples of a node or of the driver, with the run's own verdict."""
+        result = self.result(node)
+        verdict = result.verdict
+        if result.status != "complete" or verdict is None:
+            return {"valid": False, "note": f"{result.status}: {result.error}"}
+        row = figures(read_columns(self._place(node) / "samples.jsonl"))
+        return {**row, "valid": verdict.valid, "note": " ".join(verdict.reasons)[:300]}
+
+    def _place(self, node: str) -> Path:
+        return self.directory / (node if node == DRIVER else f"{NODES}/{node}")
+
+    @property
+    def cluster(self) -> ClusterResult:
+        """What the run as a whole came to. Raises InputError where there is no summary."""
+        return read_record(self.directory / RESULT_FILE, ClusterResult)
+
+
+@dataclass(frozen=True)
+class Playbook:
+    """What all runs have in common."""
+
+    place: Path
+    """A directory for their files."""
+    model: str
+    """A directory; empty: the profiles need none."""
+    device: str
+    dtype: str
+    limit_s: int
+    """Until a node is ready, and then until it has measured."""
+    keep: Path | None = None
+    """Where what people read of each run goes."""
+
+    def run(self, name: str, nodes: Mapping[str, Mapping[str, Any]], **settings: Any) -> Ran:
+        """Measure on these nodes: `gpus` are entries of CUDA_VISIBLE_DEVICES, their other keys settings."""
+        results = self.place / name
+        hosts = {node: self._host(node, **own) for node, own in nodes.items()}
+        variables = {**self._settings(), "benchmark_results_dir": str(results), **settings}
+        inventory = self.place / f"{name}.yml"
+        inventory.write_text(yaml.safe_dump({"gpu_nodes": {"hosts": hosts, "vars": variables}}), encoding="utf-8")
+        output = self.place / f"{name}.txt"
+        with output.open("wb") as file:
+            code = self._play(inventory, file)
+        said = " ".join(output.read_text(encoding="utf-8", errors="replace").split())
+        ran = Ran(code, said[-600:], results / "latest")
+        if self.keep:
+            logs = ran.directory.glob(f"{NODES}/*/*.log")
+            self._keep(name, [output, ran.directory / SUMMARY_FILE, ran.directory / REPORT_FILE, *logs])
+        return ran
+
+    def _keep(self, name: str, files: Sequence[Path]) -> None:
+        target = (self.keep or self.place) / name
+        target.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            if file.is_file():
+                of = f"{file.parent.name}-" if file.suffix == ".log" else ""
+                shutil.copyfile(file, target / f"{of}{file.name}")
+
+    def _play(self, inventory: Path, output: Any) -> int:
+        """Run the playbook; one that takes too long is told to end, and ends its nodes."""
+        command = [sys.executable, "-m", "ansible", "playbook", "playbooks/benchmark.yml", "-i", str(inventory)]
+        environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
+        ) as process:
+            try:
+                return process.wait(self.limit_s + AROUND_S)
+            except BaseException as error:
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(STOP_S)
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
+                return process.wait()
+
+    def _host(self, node: str, gpus: Sequence[str], **own: Any) -> dict[str, Any]:
+        chosen: dict[str, Any] = {"benchmark_environment": {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}}
+        if self.device == "cpu":
+            chosen = {"benchmark_replicas": len(gpus)}
+        return {"benchmark_work_dir": str(self.place / "nodes" / node), **chosen, **own}
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "ansible_connection": "local",
+            "ansible_host": HOST,
+            **({"benchmark_model": self.model} if self.model else {}),
+            "benchmark_device": self.device,
+            "benchmark_dtype": self.dtype,
+            "benchmark_probes": "off",
+            "benchmark_timeout_s": self.limit_s,
+            "benchmark_sync_timeout_s": self.limit_s,
+            "benchmark_fail_on_invalid": False,
+            # On GPUs nodes of one machine are nodes; on its CPUs they are only for trying things out.
+            "benchmark_shared_machine": self.device == "cpu",
+            "hf_cache_source": "none",
+            "hf_cache_dir": str(self.place / "huggingface"),
+            "python_env_manage": False,
+            "python_env_dir": str(self._environment()),
+            "python_env_code_dir": str(self.place / "code"),
+        }
+
+    def _environment(self) -> Path:
+        """Return a directory whose bin/python3 is this very Python, wherever its own prefix may be."""
+        program = self.place / "environment" / "bin" / "python3"
+        if not program.exists():
+            program.parent.mkdir(parents=True)
+            program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
+            program.chmod(0o755)
+        return program.parents[1]
+
+
+def write_profile(place: Path, name: str, load: dict[str, Any], prompts: int, shrink: int = 1) -> str:
+    """Write an `mlperf-` profile with other prompts, those of workload B, and with `load`; return its path.
+
+    `load`: LoadGen's options of the scenario. `shrink`: prompts and answers are shorter by this factor.
+    """
+    base = load_profile(name)
+    lengths = {key: max(1, tokens // shrink) for key, tokens in LENGTHS.items()}
+    content = {
+        "name": f"{name.removeprefix('mlperf-')}-synthetic",
+        "version": 1,
+        "scenario": "loadgen",
+        "scenario_options": {"scenario": base.scenario_options["scenario"], "model": "llama3_1-8b", **load},
+        "engine": base.engine,
+        "engine_options": base.engine_options,
+        "dataset": "synthetic",
+        "dataset_options": {"input_tokens": {"distribution": "lognormal", **lengths}, "prompts": prompts},
+        "warmup": base.warmup,
+        "generation": {"max_new_tokens": ANSWER // shrink, "min_new_tokens": ANSWER // shrink, "temperature": 0},
+        "limits": [limit.model_dump(exclude_none=True) for limit in base.limits],
+    }
+    path = place / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return str(path)
