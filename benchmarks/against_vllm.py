@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=128_000, help="token ids of the prompts are below")
     parser.add_argument("--shrink", type=int, default=1, help="shorter prompts and answers by this factor")
     parser.add_argument("--engines", default="continuous,vllm,client", help="client: vllm bench serve, beside vllm")
+    parser.add_argument("--client-loads", type=int, default=99, help="client: asks the first so many of the loads")
     parser.add_argument("--offline", type=int, default=1024, help="queries at once; 0: no Offline")
     parser.add_argument("--loads", nargs="*", default=["2000/100@31.25", "500/30@28"], help="LIMITS@RATE,RATE ...")
     parser.add_argument("--seconds", type=float, default=60, help="of each rate")
@@ -140,9 +141,9 @@ def vllm(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     name, options = ("endpoint", {}) if arguments.url else ("vllm", arguments.vllm_options)
     with _engine(arguments, name, options) as (engine, ready_s, place):
         yield _note("vllm", "all", f"{options}, ready after {ready_s:.0f} s")
-        for job in jobs(arguments):
+        for number, job in enumerate(jobs(arguments)):
             yield measured(arguments, "vllm", engine, job, place)
-            if "client" in arguments.engines.split(","):
+            if "client" in arguments.engines.split(",") and number < arguments.client_loads:
                 yield own_client(arguments, engine, job, place)
 
 
