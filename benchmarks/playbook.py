@@ -37,7 +37,7 @@ ANSWER = 128
 
 @dataclass(frozen=True)
 class Ran:
-    """How a playbook ended, what it printed last, and the run that it made."""
+    """How a playbook ended, what it printed of its first failure or at its end, and the run that it made."""
 
     code: int
     words: str
@@ -94,7 +94,7 @@ class Playbook:
         with output.open("wb") as file:
             code = self._play(inventory, file)
         said = " ".join(output.read_text(encoding="utf-8", errors="replace").split())
-        ran = Ran(code, said[-600:], results / "latest")
+        ran = Ran(code, said[said.find("fatal:") :][:600] if "fatal:" in said else said[-600:], results / "latest")
         if self.keep:
             logs = ran.directory.glob(f"{NODES}/*/*.log")
             self._keep(name, [output, ran.directory / SUMMARY_FILE, ran.directory / REPORT_FILE, *logs])
