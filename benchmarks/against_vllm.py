@@ -5,13 +5,15 @@
 
 `continuous` has the engine options of the profiles mlperf-offline, mlperf-server and mlperf-interactive; vLLM its
 defaults but for prefix caching, which is off. `client` is vLLM's own, `vllm bench serve`, asking the very server that
-the engine `vllm` has started: the same load, as far as it can make it. Prompts of 60 to 2,500 random tokens, 128 out.
-All GPUs that are visible serve: in as many replicas, or copies by vLLM's data parallelism.
+the engine `vllm` has started. It makes the same loads where queries come at once or evenly spaced: only these tell
+whether both measure alike; where arrivals are random, each client draws its own. Prompts of 60 to 2,500 random tokens,
+128 out. All GPUs that are visible serve: in as many replicas, or copies by vLLM's data parallelism.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import string
@@ -39,14 +41,23 @@ from benchmarks import workloads
 from benchmarks.apart import rows_apart
 from benchmarks.table import Table
 
-OFFLINE = "Offline"
-PROFILES = {OFFLINE: "mlperf-offline", "2000/100": "mlperf-server", "500/30": "mlperf-interactive"}
+OFFLINE, EVEN = "Offline", "even"
+PROFILES = {
+    OFFLINE: "mlperf-offline",
+    EVEN: "mlperf-server",
+    "2000/100": "mlperf-server",
+    "500/30": "mlperf-interactive",
+}
 COLUMNS = {
     **{"load": 22, "engine": 10, "valid": 5, "queries": 7, "QPS": 6, "tokens/s": 8, "TTFT P50": 8, "P99": 8},
     **{"TPOT mean": 9, "TPOT P99": 8},
 }
 COMPARED = ("tokens/s", "TTFT P50", "P99", "TPOT mean", "TPOT P99")
 WARM_UP = 128
+# Different prompts of a Server's queries, of which there is a multiple of this then.
+PROMPTS = 256
+# Of the distances' gamma distribution: its client's queries are evenly spaced.
+EVENLY = "1e9"
 WARM_UP_S = 300
 # A server that takes longer does not start.
 START_S = 300
@@ -54,7 +65,7 @@ START_S = 300
 
 @dataclass(frozen=True)
 class Job:
-    """One load: so many queries at once, or a rate under limits (P99 TTFT and P99 TPOT in ms)."""
+    """One load: so many queries at once, or a rate, under limits (P99 TTFT and P99 TPOT in ms) or evenly spaced."""
 
     kind: str
     rate: float = 0.0
@@ -65,9 +76,13 @@ class Job:
         """What the table calls it."""
         return self.kind if self.kind == OFFLINE else f"{self.kind} at {self.rate:g}/s"
 
+    def queries(self, offline: int) -> int:
+        """Return how many there are; of Offline `offline`."""
+        return offline if self.kind == OFFLINE else max(1, round(self.rate * self.seconds))
+
     def valid(self, row: dict[str, Any]) -> bool | None:
         """Return whether the limits are met; None where there are none, or nothing is known."""
-        if self.kind == OFFLINE or row["P99"] is None or row["TPOT P99"] is None:
+        if self.kind in (OFFLINE, EVEN) or row["P99"] is None or row["TPOT P99"] is None:
             return None
         ttft, tpot = map(float, self.kind.split("/"))
         return not row["failed"] and row["P99"] <= ttft and row["TPOT P99"] <= tpot
@@ -95,9 +110,13 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=128_000, help="token ids of the prompts are below")
     parser.add_argument("--shrink", type=int, default=1, help="shorter prompts and answers by this factor")
     parser.add_argument("--engines", default="continuous,vllm,client", help="client: vllm bench serve, beside vllm")
-    parser.add_argument("--client-loads", type=int, default=99, help="client: asks the first so many of the loads")
     parser.add_argument("--offline", type=int, default=1024, help="queries at once; 0: no Offline")
-    parser.add_argument("--loads", nargs="*", default=["2000/100@31.25", "500/30@28"], help="LIMITS@RATE,RATE ...")
+    parser.add_argument(
+        "--loads",
+        nargs="*",
+        default=["even@25", "2000/100@31.25", "500/30@28"],
+        help="LIMITS@RATE,RATE ..., or even@RATE,...",
+    )
     parser.add_argument("--seconds", type=float, default=60, help="of each rate")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON: more options of continuous")
     parser.add_argument("--vllm-options", type=json.loads, default={}, help="JSON: options of the engine vllm")
@@ -105,11 +124,14 @@ def main() -> None:
     arguments = parser.parse_args()
     jobs(arguments)
     table = Table(COLUMNS, {key: str(value) for key, value in vars(arguments).items()})
-    for engine, target in (("continuous", continuous), ("vllm", vllm)):
-        if engine not in arguments.engines.split(","):
-            continue
-        for row in rows_apart(target, arguments):
-            table.add({"load": "", "engine": engine, **row})
+    engines = arguments.engines.split(",")
+    kinds = dict.fromkeys(job.kind for job in jobs(arguments))
+    runs: list[tuple[Any, ...]] = [(continuous, arguments, kind) for kind in kinds if "continuous" in engines]
+    runs += [(vllm, arguments)] if "vllm" in engines else []
+    # Each in a process of its own: the next would lack what an engine keeps of the GPU's memory while its objects live.
+    for run in runs:
+        for row in rows_apart(*run):
+            table.add({"load": "", "engine": run[0].__name__, **row})
             if arguments.json:
                 table.write(arguments.json)
     for line in ratios(table.rows):
@@ -117,22 +139,21 @@ def main() -> None:
 
 
 def ratios(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield a line for each load that two engines had: the first's figures divided by each other's."""
+    """Yield a line for each two engines that had a load: one's figures divided by the next one's."""
     for load in dict.fromkeys(row["load"] for row in rows):
-        first, *others = [row for row in rows if row["load"] == load and row.get("tokens/s")] or [{}]
-        for other in others:
-            parts = [f"{name} {first[name] / other[name]:.3f}" for name in COMPARED if first[name] and other[name]]
-            yield f"{load}: {first['engine']} / {other['engine']}: {', '.join(parts)}"
+        found = [row for row in rows if row["load"] == load and row.get("tokens/s")]
+        for one, other in itertools.pairwise(found):
+            parts = [f"{name} {one[name] / other[name]:.3f}" for name in COMPARED if one[name] and other[name]]
+            yield f"{load}: {one['engine']} / {other['engine']}: {', '.join(parts)}"
 
 
-def continuous(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Ask our engine, started anew for each kind of load with that profile's options."""
-    asked = jobs(arguments)
-    for kind in dict.fromkeys(job.kind for job in asked):
-        options = {**load_profile(PROFILES[kind]).engine_options, **arguments.options}
-        with _engine(arguments, "continuous", options) as (engine, ready_s, place):
-            yield _note("continuous", kind, f"{options}, ready after {ready_s:.0f} s")
-            for job in (job for job in asked if job.kind == kind):
+def continuous(arguments: argparse.Namespace, kind: str) -> Iterator[dict[str, Any]]:
+    """Ask our engine, started with the options of the profile for this kind of load."""
+    options = {**load_profile(PROFILES[kind]).engine_options, **arguments.options}
+    with _engine(arguments, "continuous", options) as (engine, ready_s, place):
+        yield _note("continuous", kind, f"{options}, ready after {ready_s:.0f} s")
+        for job in jobs(arguments):
+            if job.kind == kind:
                 yield measured(arguments, "continuous", engine, job, place)
 
 
@@ -141,9 +162,9 @@ def vllm(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     name, options = ("endpoint", {}) if arguments.url else ("vllm", arguments.vllm_options)
     with _engine(arguments, name, options) as (engine, ready_s, place):
         yield _note("vllm", "all", f"{options}, ready after {ready_s:.0f} s")
-        for number, job in enumerate(jobs(arguments)):
+        for job in jobs(arguments):
             yield measured(arguments, "vllm", engine, job, place)
-            if "client" in arguments.engines.split(",") and number < arguments.client_loads:
+            if "client" in arguments.engines.split(",") and job.kind in (OFFLINE, EVEN):
                 yield own_client(arguments, engine, job, place)
 
 
@@ -179,16 +200,23 @@ class _engine:  # noqa: N801 # used as a function is
 
 
 def measured(arguments: argparse.Namespace, name: str, engine: Engine, job: Job, place: Path) -> dict[str, Any]:
-    """Return a row: one run of LoadGen."""
-    count = arguments.offline if job.kind == OFFLINE else max(1, round(job.rate * job.seconds))
-    options: dict[str, Any] = {"scenario": "Server", "burst_query_count": count}
-    options |= {"probe_duration_ms": max(1, int(job.seconds * 1000)), "probe_query_count": 1}
-    prompts = tuple(query.prompt for query in _work(arguments, count).queries())
+    """Return a row: one run of LoadGen, or of our scenario for evenly spaced queries."""
+    count = job.queries(arguments.offline)
+    purpose: Purpose = "probe"
+    if job.kind in (OFFLINE, EVEN):
+        purpose = "burst" if job.kind == OFFLINE else "performance"
+    scenario = "schedule" if job.kind == EVEN else "loadgen"
+    options: dict[str, Any] = {"arrivals": "constant"}
+    if job.kind != EVEN:
+        options = {"scenario": "Server", "burst_query_count": count, "probe_query_count": 1}
+        options |= {"probe_duration_ms": max(1, int(job.seconds * 1000))}
+    # LoadGen's Server asks for each prompt equally often.
+    prompts = _work(arguments, min(count, PROMPTS) if purpose == "probe" else count).queries()
     recorder = Recorder(engine, None, now_ns(), lambda sample, done: None)
-    purpose: Purpose = "burst" if job.kind == OFFLINE else "probe"
     prefix = f"{name}_{job.kind.replace('/', '_')}_{job.rate:g}_"
     conditions = Conditions(place, job.rate or float(count), purpose, prefix)
-    outcome = make_scenario("loadgen", options).run(Workload(prompts, None, 0), recorder, conditions)
+    workload = Workload(tuple(query.prompt for query in prompts), None, 0)
+    outcome = make_scenario(scenario, options).run(workload, recorder, conditions)
     recorder.close()
     row = {"load": job.name, "engine": name, **figures(Columns.of(recorder.amend(outcome.scheduled_ns)))}
     row["valid"] = job.valid(row)
@@ -211,7 +239,7 @@ def figures(samples: Columns) -> dict[str, Any]:
 
 def own_client(arguments: argparse.Namespace, engine: Engine, job: Job, place: Path) -> dict[str, Any]:
     """Return a row by `vllm bench serve`: prompts of letters, each of which is a token of the model's tokenizer."""
-    count = arguments.offline if job.kind == OFFLINE else max(1, round(job.rate * job.seconds))
+    count = job.queries(arguments.offline)
     work = _work(arguments, count)
     draw = random.Random(1)  # noqa: S311 # no secret
     prompts, result = place / "prompts.jsonl", place / "result.json"
@@ -225,6 +253,7 @@ def own_client(arguments: argparse.Namespace, engine: Engine, job: Job, place: P
         *("--tokenizer", arguments.model, "--dataset-name", "custom", "--dataset-path", str(prompts)),
         *("--custom-output-len", str(work.output_tokens), "--skip-chat-template", "--disable-shuffle", "--ignore-eos"),
         *("--num-prompts", str(count), "--request-rate", f"{job.rate:g}" if job.rate else "inf", "--seed", "1"),
+        *("--burstiness", EVENLY),
         *("--percentile-metrics", "ttft,tpot", "--metric-percentiles", "50,99"),
         *("--save-result", "--result-dir", str(place), "--result-filename", result.name, "--disable-tqdm"),
     ]

@@ -22,7 +22,7 @@ def given(**changes: Any) -> argparse.Namespace:
 def test_each_rate_of_each_limit_is_a_load() -> None:
     asked = against_vllm.jobs(given(offline=8, loads=["2000/100@31.25,36", "500/30@28"]))
     assert [job.name for job in asked] == ["Offline", "2000/100 at 31.25/s", "2000/100 at 36/s", "500/30 at 28/s"]
-    with pytest.raises(SystemExit, match="100/5 is none of 2000/100, 500/30"):
+    with pytest.raises(SystemExit, match="100/5 is none of even, 2000/100, 500/30"):
         against_vllm.jobs(given(loads=["100/5@1"]))
 
 
@@ -36,6 +36,11 @@ def test_a_load_is_valid_within_its_limits(
     row = {"P99": ttft, "TPOT P99": tpot, "failed": failed}
     assert Job("500/30", 28, 1).valid(row) is valid
     assert Job(against_vllm.OFFLINE).valid(row) is None
+
+
+def test_a_rate_has_as_many_queries_as_come_in_its_time() -> None:
+    assert Job("even", 2.5, 4).queries(99) == 10
+    assert Job(against_vllm.OFFLINE).queries(99) == 99
 
 
 def test_what_only_one_engine_had_is_not_compared() -> None:
@@ -52,10 +57,13 @@ def test_what_only_one_engine_had_is_not_compared() -> None:
 
 def test_a_tiny_model_goes_through_loadgen(tmp_path: Path) -> None:
     make_tiny_model(tmp_path / "model")
-    note, row = against_vllm.continuous(given(model=str(tmp_path / "model")))
+    asked = given(model=str(tmp_path / "model"), loads=["500/30@2", "even@4"])
+    note, row = against_vllm.continuous(asked, "500/30")
     assert "max_batch_tokens" in note["note"]
     assert row["load"] == "500/30 at 2/s"
     assert row["failed"] == 0
     assert row["queries"] >= 4
     assert row["tokens/s"] == pytest.approx(8 * row["QPS"])
     assert row["TPOT P99"] > 0
+    _, even = against_vllm.continuous(asked, against_vllm.EVEN)
+    assert (even["load"], even["queries"], even["failed"], even["valid"]) == ("even at 4/s", 8, 0, None)
