@@ -35,8 +35,9 @@ def next_steps(run_dir: Path) -> list[str]:
     if result.partial:
         lines.append(f"Resume it: {resume}")
     elif missing and len(missing) < len(result.nodes):
-        # With the results that are there: the run is whole then.
-        lines.append(f"Measure {some(missing)} again, in this run: {resume}")
+        # With the results that are there: the run is whole then. Of a system there is one result.
+        what = "the whole system" if result.system else some(missing)
+        lines.append(f"Measure {what} again, in this run: {resume}")
     elif missing:
         lines.append(f"Run it again: {run.command}")
     return lines

@@ -17,11 +17,11 @@ from pydantic import TypeAdapter, ValidationError
 from benchmark.cluster.names import some
 from benchmark.fleet.barrier import Barrier
 from benchmark.fleet.errors import Ended, Excluded, NodeError
+from benchmark.fleet.lead import Lead, offset_of
 from benchmark.fleet.measure import Measurement
 from benchmark.fleet.remote_run import RemoteRun
 from benchmark.fleet.session import ANSWER_S
-from benchmark.fleet.windows import until_over, windows_in, words
-from benchmark.records import GroupMember, GroupPart, ServerPlace, Window
+from benchmark.records import GroupMember, GroupPart, ServerPlace
 from benchmark.records.system import TRY_S
 from benchmark.rundir import LISTENS, LOAD, TRIED, TRY
 
@@ -41,10 +41,8 @@ class _Group:
     culprit: str = ""
     reason: str = ""
     """The node that failed first, and why."""
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once the head has ended."""
-    windows: tuple[Window, ...] = ()
-    """In which the head measured, by the controller's clock."""
+    lead: Lead = field(default_factory=Lead)
+    """The head's run."""
 
     def fail(self, node: str, reason: str) -> None:
         """Have all others end too, unless they were told so before."""
@@ -98,8 +96,13 @@ class GroupedMeasurement(Measurement):
         finally:
             group.barrier.leave(name)
             if part.leads:
-                group.windows = windows_in(run.node.place, self._offsets.get(name, 0))
-                group.over.set()
+                group.lead.ends(run.node.place, offset_of(run, self._offsets))
+
+    async def _adopts(self, run: RemoteRun) -> bool:
+        adopted = await super()._adopts(run)
+        if part := run.node.order.group:
+            self._groups[part.name].lead.begins(adopted)
+        return adopted
 
     async def _started(self, run: RemoteRun) -> None:
         if part := run.node.order.group:
@@ -115,13 +118,13 @@ class GroupedMeasurement(Measurement):
         """From the start of the run of a node that is not the head to its fetched files."""
         name = run.node.name
         try:
-            await run.start()
-            await self._meet(run, part, group)
-            await self._measure_together(run, 1)
+            if not await group.lead.adopts(run):
+                await run.start()
+                await self._meet(run, part, group)
+                await self._measure_together(run, 1)
             # It begins once, and ends when the head has.
             self._barrier.leave(name)
-            offset_ns = self._offsets.get(name, 0)
-            state = await until_over(run, group.over, lambda: words(group.windows, offset_ns))
+            state = await group.lead.until_over(run, offset_of(run, self._offsets))
         except Ended as ended:
             state = ended.state
         self._barrier.leave(name)
