@@ -43,6 +43,7 @@ def test_the_driver_asks_every_server() -> None:
     [
         ({"benchmark_dtype": "bfloat16"}, HOSTS, "benchmark_dtype differs between nodes, which are one system: "),
         ({"benchmark_target_qps": 3}, HOSTS, "benchmark_target_qps differs between nodes"),
+        ({}, {**HOSTS, "jw3": "fe80::3%eth0"}, "jw3 is to be reached at fe80::3%eth0, which means something else on"),
         ({}, {"jw2": "login", "jw3": "login"}, "jw2, jw3 are to serve at the same place, login port 8000: "),
     ],
 )
