@@ -34,12 +34,19 @@ def system_node(loaded: LoadedSystem) -> LoadedNode:
     driver, served = loaded.driver, next((node for node in loaded.nodes if node.counted), None)
     if driver.result is None or served is None or served.result is None:
         return replace(driver, node=CLUSTER)
-    settings = driver.result.resolved.settings.model_copy(
-        update={"benchmark_device": served.result.resolved.settings.benchmark_device}
-    )
-    resolved = driver.result.resolved.model_copy(update={"settings": settings})
+    asked, engine = served.result.resolved, driver.result.engine
+    settings = driver.result.resolved.settings.model_copy(update={"benchmark_device": asked.settings.benchmark_device})
+    # What answered, and with which options: the driver sees servers alone.
+    if engine is not None and served.result.engine is not None:
+        own = served.result.engine
+        engine = engine.model_copy(update={"name": own.name, "simulated": own.simulated})
     result = driver.result.model_copy(
-        update={"environment": served.result.environment, "resolved": resolved, "telemetry": None}
+        update={
+            "environment": served.result.environment,
+            "resolved": asked.model_copy(update={"settings": settings}),
+            "engine": engine,
+            "telemetry": None,
+        }
     )
     return replace(driver, node=CLUSTER, result=result)
 
