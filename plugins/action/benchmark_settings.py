@@ -43,7 +43,10 @@ class ActionModule(NodeAction):
     _requires_connection = False
 
     def act(self) -> dict[str, Any]:
-        """Return the profiles that the nodes will run, and by provisioned engine and node its GPUs for one copy."""
+        """Return the profiles that the nodes will run, and by provisioned engine and node its GPUs for one copy.
+
+        And whether the nodes of the play are `measurable`: not, where others of their group or system are missing.
+        """
         version = tuple(int(part) for part in release.__version__.split(".")[:2])
         if not OLDEST <= version < BELOW:
             raise NodeFailure(
@@ -61,6 +64,7 @@ class ActionModule(NodeAction):
             )
         return {
             "changed": False,
+            "measurable": play.measurable,
             "profiles": sorted({r.profile.name for r in resolved.values()}),
             "engines": {
                 name: {

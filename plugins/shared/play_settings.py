@@ -49,6 +49,8 @@ class Play:
     on_command_line: tuple[str, ...]
     groups_outside: Mapping[str, object] = field(default_factory=dict)
     """The benchmark_group of each node that --limit leaves out."""
+    measurable: bool = True
+    """Whether these nodes can be measured, and not only looked at: a system and a group are measured whole."""
     run_dir: Path | None = None
     run: RunRecord | None = None
     left_out: tuple[str, ...] = ()
@@ -77,11 +79,12 @@ def resolve_play(task_vars: Mapping[str, Any], loader: Any, measures: bool = Tru
             resolved = resolve_nodes(given)
             outside = _groups_left_out(task_vars, resolved, from_line)
             problems += [*_path_problems(known, resolved), *_key_problems(known)]
+            together = [*system_problems(resolved, hosts), *group_problems(resolved, hosts, outside)]
             if measures or not task_vars.get("ansible_limit"):
-                problems += [*system_problems(resolved, hosts), *group_problems(resolved, hosts, outside)]
+                problems += together
             if problems:
                 raise InputError("\n".join(problems))
-            return Play(resolved, given, hosts, from_line, outside)
+            return Play(resolved, given, hosts, from_line, outside, not together)
         run_dir = _to_resume(task_vars, name)
         run = read_run(run_dir)
         require_ended(run)
@@ -94,7 +97,7 @@ def resolve_play(task_vars: Mapping[str, Any], loader: Any, measures: bool = Tru
                 f"{RESUME}: the run {run.run_id} was opened with --limit, and none of its nodes is in the inventory: "
                 "name those that are to be added with --limit."
             )
-        return Play(settings_to_resume(run, given, from_line), given, hosts, from_line, {}, run_dir, run, out)
+        return Play(settings_to_resume(run, given, from_line), given, hosts, from_line, {}, True, run_dir, run, out)
     except InputError as error:
         raise NodeFailure("\n".join(dict.fromkeys([*str(error).splitlines(), *problems]))) from error
 

@@ -50,7 +50,7 @@ def test_one_node_is_looked_at_alone_and_not_measured(
         resolve_play(play("n1", **variables), Loader())
     assert said in str(refused.value)
     looked_at = resolve_play(play("n1", **variables), Loader(), measures=False)
-    assert list(looked_at.resolved) == ["n1"]
+    assert (list(looked_at.resolved), looked_at.measurable) == (["n1"], False)
     assert looked_at.groups_outside == ({"n2": "a"} if variables is GROUP else {})
 
 
