@@ -25,6 +25,8 @@ from benchmark.words import percent, plural
 CLUSTER = "cluster"
 # Of the driver's processor time: above it the driver may be what was measured.
 MOST_WAITED = 0.1
+# How a reason begins that is of all, and not of the driver.
+_OF_ALL = "Nothing was measured"
 # Of a comparison key: what a node knows of itself.
 _OWN = ("hardware", "dtype", "model", "revision", "engine")
 
@@ -111,6 +113,8 @@ def system_result(system: System, loaded: LoadedSystem, going_on: bool = False) 
     driver = loaded.driver
     result, failure = driver.result, driver.failure
     reasons = [failure.reason] if failure else []
+    if failure and not failure.reason.startswith(_OF_ALL):
+        reasons = [f"The driver ({where(system)}): {failure.reason}"]
     if driver.refused:
         reasons.append(f"Refused: {driver.refused}")
     elif result is None and not failure and not going_on:

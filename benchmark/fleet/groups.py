@@ -50,6 +50,19 @@ class _Group:
             self.culprit, self.reason = node, reason
             self.broken.set()
 
+    def excluded(self, part: GroupPart) -> Excluded:
+        """Return why a node ends since another has failed."""
+        which = "the head" if self.culprit == part.head.node else "another node"
+        return Excluded(f"{self.culprit}, {which} of its group {part.name}, failed: {self.reason}")
+
+    async def all_here(self, node: str, part: GroupPart) -> None:
+        """Return once all nodes have come. Raises Excluded where one has gone."""
+        await self.barrier.wait(node)
+        if not all(self.barrier.has(place.node) for place in part.places):
+            # Why, is known in a moment.
+            await self.broken.wait()
+            raise self.excluded(part)
+
     def unlike(self, node: str, head: str) -> str:
         """Return in words in what a node's software differs from the head's; nothing where it does not."""
         own, wanted = self.members[node].software, self.members[head].software
@@ -143,7 +156,7 @@ class GroupedMeasurement(Measurement):
             raise Excluded(
                 f"Not ready to listen within benchmark_sync_timeout_s = {limit_s} s: it was still {run.doing}."
             ) from None
-        await group.barrier.wait(name)
+        await group.all_here(name, part)
         if unlike := group.unlike(name, part.head.node):
             raise Excluded(
                 f"Its software is not that of {part.head.node}, the head of its group {part.name}: {unlike}. Nothing "
@@ -160,7 +173,7 @@ class GroupedMeasurement(Measurement):
                 f"It cannot reach {found}, of its group {part.name}. Nothing was loaded: let the nodes of a group "
                 "connect to each other at any port, or set benchmark_serve_address to addresses at which they can."
             )
-        await group.barrier.wait(name)
+        await group.all_here(name, part)
         await run.put(LOAD, "1")
 
 
@@ -176,8 +189,7 @@ async def _while_whole(work: Coroutine[Any, Any, None], name: str, part: GroupPa
         for waiting in (working, broken):
             waiting.cancel()
         await asyncio.gather(working, broken, return_exceptions=True)
-    which = "the head" if group.culprit == part.head.node else "another node"
-    raise Excluded(f"{group.culprit}, {which} of its group {part.name}, failed: {group.reason}")
+    raise group.excluded(part)
 
 
 def _host(part: GroupPart, node: str) -> str:

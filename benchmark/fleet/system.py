@@ -110,8 +110,8 @@ class SystemMeasurement(Measurement):
         self._barrier.leave(name)
         await run.finish(state)
         await self._lead.over.wait()
-        if failed := self.outcome.failures.get(DRIVER):
-            raise NodeError(f"It served, and the driver ({self._where}) failed: {failed}")
+        if DRIVER in self.outcome.failures:
+            raise NodeError(f"It served, and {self._driver_failed}")
 
     async def _until_listening(self, run: RemoteRun) -> None:
         limit_s = run.node.order.resolved.settings.benchmark_sync_timeout_s
@@ -159,14 +159,19 @@ class SystemMeasurement(Measurement):
         )
 
     async def _require_enough(self) -> None:
-        """Raise Excluded where the driver is gone, or fewer servers are left than the run is to count with."""
-        if not self._barrier.has(DRIVER):
-            await self._lead.over.wait()
-            failed = self.outcome.failures.get(DRIVER, "it ended")
-            raise Excluded(f"Nothing was measured: the driver ({self._where}) failed: {failed}")
+        """Raise Excluded where fewer servers are left than the run is to count with, or the driver is gone."""
         left = {name for name in self._servers if self._barrier.has(name) and name not in self._unreached}
+        # First, since the driver ends for that too.
         if why := self._too_few(left):
             raise Excluded(why)
+        if not self._barrier.has(DRIVER):
+            await self._lead.over.wait()
+            raise Excluded(f"Nothing was measured: {self._driver_failed}")
+
+    @property
+    def _driver_failed(self) -> str:
+        failed = self.outcome.failures.get(DRIVER, "it ended").removesuffix(f" {self.stopped}")
+        return f"the driver ({self._where}) failed: {failed}"
 
     def _waits_since(self, run: RemoteRun, repeat: int) -> tuple[str, int]:
         if repeat == 1 and run.node.order.drives:

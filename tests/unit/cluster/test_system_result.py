@@ -227,8 +227,10 @@ def test_without_the_driver_nothing_counts(tmp_path: Path) -> None:
     write_record(run_dir / "driver" / FAILURE, Failure(node="driver", stage="benchmark", reason=reason))
     result = gather(run_dir).result
     assert (result.counted, result.groups) == (0, ())
-    assert result.verdict.reasons == (reason,)
-    assert reason in render_cluster(result, gather(run_dir).run)
+    assert result.verdict.reasons == (f"The driver (jw2): {reason}",)
+    summary = " ".join(render_cluster(result, gather(run_dir).run).split())
+    assert "System nothing was measured; the driver was to be jw2" in summary
+    assert summary.endswith(f"INVALID: The driver (jw2): {reason}")
 
 
 def test_a_system_that_goes_on_is_in_progress(tmp_path: Path) -> None:

@@ -86,6 +86,18 @@ def test_a_node_that_failed_before_fails_the_others(fleet: Fleet) -> None:
     assert outcome.failures == {"jw2": "Nothing was measured: jw3 of its group, a, failed before."}
 
 
+@pytest.mark.parametrize("gone", ["jw2", "jw3"])
+def test_one_that_cannot_listen_is_named_by_the_other(gone: str, fleet: Fleet) -> None:
+    """Whether it is the head or not, and whoever of the two comes first."""
+    for name in ("jw2", "jw3"):
+        add(fleet, name, "echo its port is taken >&2; exit 3" if name == gone else f"{meets()}\n{MEASURES}")
+    outcome = measure(fleet)
+    (other,) = {"jw2", "jw3"} - {gone}
+    which = "the head" if gone == "jw2" else "another node"
+    assert outcome.failures[gone] == "its port is taken"
+    assert outcome.failures[other].startswith(f"{gone}, {which} of its group a, failed: its port is taken")
+
+
 def test_one_that_ends_in_the_middle_ends_the_other(fleet: Fleet) -> None:
     add(fleet, "jw2", f"{meets()}\n{MEASURES}\nexec sleep 600")
     add(fleet, "jw3", f"{meets()}\n{MEASURES}\necho vLLM was killed >&2; exit 4")
