@@ -175,6 +175,8 @@ class Measurement:
             )
         except (NodeError, InputError) as error:
             return str(error) or type(error).__name__
+        except Exception as error:  # a fault of this program's own is to leave nothing running there
+            return await self._exclude(run, f"{type(error).__name__}: {error}{_kept(run)}")
         return ""
 
     async def _measure(self, run: RemoteRun) -> None:
