@@ -119,7 +119,7 @@ def left_by_an_earlier_attempt(fleet: Fleet, name: str, *files: str) -> None:
         (there / word).write_text(content)
 
 
-def test_what_a_head_measured_while_nobody_looked_is_taken_with_its_group(fleet: Fleet) -> None:
+def test_what_a_head_measured_unseen_is_taken_with_its_group(fleet: Fleet) -> None:
     """The controller was killed: the head has completed since, the other still computes, and waits for the windows."""
     for name in ("jw2", "jw3"):
         add(fleet, name, "exit 4", attempt=2)

@@ -54,7 +54,7 @@ def test_one_node_is_looked_at_alone_and_not_measured(
     assert looked_at.groups_outside == ({"n2": "a"} if variables is GROUP else {})
 
 
-def test_where_all_are_looked_at_they_are_held_against_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_all_are_looked_at_they_have_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("play_settings.load_extra_vars", lambda loader: {})
     given = play(**GROUP)
     given["hostvars"]["n2"]["benchmark_dtype"] = "bfloat16"
