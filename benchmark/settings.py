@@ -250,7 +250,6 @@ class Settings(EngineSettings):
     )
     benchmark_serve_address: str = Field(
         "",
-        pattern=r"^[\w.:-]*$",
         description=(
             "the node's own address or name, at which its server listens for the driver if benchmark_system is "
             "cluster, or the others of its benchmark_group reach it; empty: ansible_host"
@@ -475,6 +474,15 @@ class Settings(EngineSettings):
         if is_directory_path(value) or re.fullmatch(r"[\w.-]+/[\w.-]+", value):
             return value
         raise ValueError("neither a hub id such as 'org/name' nor an absolute directory on the node")
+
+    @field_validator("benchmark_serve_address")
+    @classmethod
+    def _serve_address(cls, value: str) -> str:
+        if re.fullmatch(r"[\w.:-]*", value):
+            return value
+        raise ValueError(
+            "neither a name nor an address, and IPv6 stands here without brackets and without an interface"
+        )
 
     @field_validator("python_env_torch_index_url")
     @classmethod

@@ -55,7 +55,8 @@ def main() -> None:
         with _connected(meet):
             over.wait()
         return
-    with socket.create_server(meet) as listener:
+    family = socket.AF_INET6 if ":" in words.master_addr else socket.AF_INET
+    with socket.create_server(meet, family=family) as listener:
         others = [listener.accept()[0] for _ in range(words.nnodes - 1)]
     for other in others:
         threading.Thread(target=_watch, args=(other,), daemon=True).start()

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from benchmark.cluster.names import some
-from benchmark.cluster.one_system import places_of
+from benchmark.cluster.one_system import link_local, places_of
 from benchmark.fleet.rendezvous import patience_s, repeats_s
 from benchmark.provisioned import ENGINES
 from benchmark.provisioned_engine import ProvisionedEngine
@@ -71,10 +71,19 @@ def limit_of_member_s(resolved: Collection[ResolvedSettings]) -> int:
     return 2 * (patience_s(resolved) or 0) + measures_s + repeats_s(resolved)
 
 
-def gpus_of_part(engine: ProvisionedEngine, asked: ResolvedSettings, all_nodes: Mapping[str, ResolvedSettings]) -> int:
-    """Return how many GPUs one copy of the model takes of a node: all that it is over, or its group's share of them."""
-    nodes = len(groups_of(all_nodes).get(asked.settings.benchmark_group, ())) or 1
-    return max(1, engine.check_options(asked.profile.engine_options).gpus_of_a_copy // nodes)
+def gpus_of_part(
+    engine: ProvisionedEngine,
+    asked: ResolvedSettings,
+    all_nodes: Mapping[str, ResolvedSettings],
+    left_out: Mapping[str, object] = MappingProxyType({}),
+) -> int:
+    """Return how many GPUs one copy of the model takes of a node: all that it is over, or its group's share of them.
+
+    `left_out`: see `group_problems`.
+    """
+    group = asked.settings.benchmark_group
+    nodes = len(groups_of(all_nodes).get(group, ())) + sum(bool(group) and one == group for one in left_out.values())
+    return max(1, engine.check_options(asked.profile.engine_options).gpus_of_a_copy // max(1, nodes))
 
 
 def group_problems(
@@ -115,6 +124,7 @@ def _places(
     name: str, resolved: Mapping[str, ResolvedSettings], nodes: Sequence[str], hosts: Mapping[str, str]
 ) -> Iterator[str]:
     places = places_of({node: resolved[node] for node in nodes}, hosts)
+    yield from link_local(places)
     if len({(place.host, place.port) for place in places}) < len(places):
         yield (
             f"Nodes of the group {name} [{some(nodes)}] are at the same place, {places[0].host} port {places[0].port}: "

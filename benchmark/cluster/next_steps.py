@@ -35,8 +35,9 @@ def next_steps(run_dir: Path) -> list[str]:
     if result.partial:
         lines.append(f"Resume it: {resume}")
     elif missing and len(missing) < len(result.nodes):
-        # With the results that are there: the run is whole then.
-        lines.append(f"Measure {some(missing)} again, in this run: {resume}")
+        # With the results that are there: the run is whole then. Of a system there is one result.
+        what = "the whole system" if result.system else some(missing)
+        lines.append(f"Measure {what} again, in this run: {resume}")
     elif missing:
         lines.append(f"Run it again: {run.command}")
     return lines
@@ -64,8 +65,13 @@ _FOLLOWING = {
 }
 
 
-def after_playbook(name: str, well: Sequence[str], failed: Sequence[str], command: str) -> list[str]:
-    """Return the last line of a playbook that opens no run; `command`: how it was called. None well: no line."""
+def after_playbook(
+    name: str, well: Sequence[str], failed: Sequence[str], command: str, measurable: bool = True
+) -> list[str]:
+    """Return the last line of a playbook that opens no run; `command`: how it was called. None well: no line.
+
+    `measurable`: whether these nodes can be measured without others.
+    """
     if name not in _FOLLOWING or not well:
         return []
     are, following = _FOLLOWING[name]
@@ -76,6 +82,8 @@ def after_playbook(name: str, well: Sequence[str], failed: Sequence[str], comman
         ]
     all_of_them = "Both" if len(well) == 2 else f"All {len(well)}"
     subject = f"{all_of_them} nodes are" if len(well) > 1 else f"{well[0]} is"
+    if _FOLLOWING[name][1] == "benchmark" and not measurable:
+        return [f"{subject} {are}. Next: measure with all nodes of the group or the system, without this --limit."]
     command = _without_fingerprints(command) if name == "trust" else command
     return [f"{subject} {are}. Next: {command.replace(f'{name}.yml', f'{following}.yml', 1)}"]
 

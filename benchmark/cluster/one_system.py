@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,8 @@ def system_problems(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str
     for name in SYSTEM_WIDE:
         yield from _unlike(name, {node: getattr(asked.settings, name) for node, asked in resolved.items()})
     by_port: dict[tuple[str, int], list[str]] = {}
-    for place in places_of(resolved, hosts):
+    yield from link_local(places := places_of(resolved, hosts))
+    for place in places:
         by_port.setdefault((place.host, place.port), []).append(place.node)
     for (host, port), nodes in by_port.items():
         if len(nodes) > 1:
@@ -101,6 +104,18 @@ def places_of(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str, str]
         )
         for node, asked in resolved.items()
     )
+
+
+def link_local(places: Iterable[ServerPlace]) -> Iterator[str]:
+    """Yield which places others would look for on their own link."""
+    for place in places:
+        with suppress(ValueError):  # a name
+            address = ipaddress.ip_address(place.host)
+            if address.version == 6 and address.is_link_local:
+                yield (
+                    f"{place.node} is to be reached at {place.host}, which means something else on every machine: set "
+                    "benchmark_serve_address to an address of the node that is not link-local."
+                )
 
 
 def system_of(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str, str]) -> System | None:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import __version__
-from benchmark.cluster.groups import groups_of
+from benchmark.cluster.groups import rows_of
 from benchmark.cluster.leader import leader_of
 from benchmark.cluster.names import natural, some
-from benchmark.cluster.one_system import run_of_driver
 from benchmark.cluster.results.differences import differences
 from benchmark.errors import InputError
-from benchmark.records import DRIVER, RunRecord, System
+from benchmark.records import RunRecord, System
 from benchmark.resolve import resolve, resolve_nodes
 from benchmark.rundir import PROGRAM
 from benchmark.settings import RUN_WIDE, ResolvedSettings, check_settings
@@ -91,23 +90,24 @@ def left_out(run: RunRecord, play: Iterable[str], named: bool) -> tuple[str, ...
 
 
 def remaining(run_dir: Path, run: RunRecord, play: Iterable[str], inventory: Collection[str]) -> Remaining:
-    """Return which nodes of the play are to be measured: those without a complete result that can be believed."""
+    """Return which nodes of the play are to be measured: those without a complete result that can be believed.
+
+    A group is measured whole, and so is a system. Raises InputError where a part of one that is to be is not in the
+    play.
+    """
     # Here and not above: no other run needs what reads samples (numpy), and every one loads this module.
-    from benchmark.cluster.results.load import load_node
+    from benchmark.cluster.results.groups import load_rows
 
     nodes = sorted(play, key=natural)
-    if groups := groups_of(run.nodes):
-        raise InputError(
-            f"benchmark_resume: the run {run.run_id} is of groups of nodes ({_names(groups)}), which are measured "
-            "whole or not at all: start a new run."
-        )
     if run.system is not None:
         return _remaining_of_system(run_dir, run, run.system, nodes)
-    done = [node for node in nodes if node in run.nodes and load_node(run_dir, run, node).counted]
+    left = {name: of for name, of in rows_of(run).items() if not load_rows(run_dir, run, only=[name])[0].counted}
+    _require_whole(run, left, nodes)
+    missing = {node for of in left.values() for node in of}
+    done = [node for node in nodes if node in run.nodes and node not in missing]
     new = [node for node in nodes if node not in run.nodes]
     gone = [node for node in run.nodes if node not in inventory]
-    elsewhere = [node for node in run.nodes if node in inventory and node not in nodes]
-    later = [node for node in elsewhere if not load_node(run_dir, run, node).counted]
+    later = [node for node in missing if node in inventory and node not in nodes]
     notes = []
     if gone:
         notes.append(f"No longer in the inventory, and left as they are in the run: {_names(gone)}.")
@@ -118,17 +118,30 @@ def remaining(run_dir: Path, run: RunRecord, play: Iterable[str], inventory: Col
     return Remaining(tuple(node for node in nodes if node not in set(done)), tuple(done), tuple(notes))
 
 
+def _require_whole(run: RunRecord, left: Mapping[str, Collection[str]], play: Collection[str]) -> None:
+    """Raise InputError for each group that is to be measured and of which the play has a part."""
+    problems = [
+        f"benchmark_resume: the group {name} of the run {run.run_id} is measured whole, and {_names(out)} of it is not "
+        "in this play: name all of its nodes, or none."
+        for name, nodes in left.items()
+        if (out := [node for node in nodes if node not in play]) and len(out) < len(nodes)
+    ]
+    if problems:
+        raise InputError("\n".join(problems))
+
+
 def _remaining_of_system(run_dir: Path, run: RunRecord, system: System, nodes: Collection[str]) -> Remaining:
     """Return all nodes or none: they are one system, which has been measured or not."""
-    from benchmark.cluster.results.load import load_node
+    from benchmark.cluster.results.system import load_system
 
     if set(nodes) != set(run.nodes):
         raise InputError(
             f"benchmark_resume: the run {run.run_id} is of one system, the nodes {_names(run.nodes)}: resume it with "
             "these and no others."
         )
-    driver = load_node(run_dir, run_of_driver(run, system), DRIVER, None, run_dir / DRIVER)
-    return Remaining((), tuple(nodes), ()) if driver.counted else Remaining(tuple(nodes), (), ())
+    loaded = load_system(run_dir, run, system)
+    whole = all(one.counted for one in (loaded.driver, *loaded.nodes))
+    return Remaining((), tuple(nodes), ()) if whole else Remaining(tuple(nodes), (), ())
 
 
 def _changes(stored: ResolvedSettings, now: Mapping[str, Any]) -> list[str]:
@@ -168,6 +181,9 @@ def _fitting(
         return {}
     of_run = next(iter(run.nodes.values())).settings
     for node, asked in resolved.items():
+        if group := asked.settings.benchmark_group:
+            problem = f"benchmark_group is {group!r} of a node that is new to the run, which has its groups already."
+            problems.setdefault(problem, []).append(node)
         for name in RUN_WIDE:
             value, before = getattr(asked.settings, name), getattr(of_run, name)
             if name not in FREE and value != before:

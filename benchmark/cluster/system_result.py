@@ -25,6 +25,8 @@ from benchmark.words import percent, plural
 CLUSTER = "cluster"
 # Of the driver's processor time: above it the driver may be what was measured.
 MOST_WAITED = 0.1
+# How a reason begins that is of all, and not of the driver.
+_OF_ALL = "Nothing was measured"
 # Of a comparison key: what a node knows of itself.
 _OWN = ("hardware", "dtype", "model", "revision", "engine")
 
@@ -34,12 +36,19 @@ def system_node(loaded: LoadedSystem) -> LoadedNode:
     driver, served = loaded.driver, next((node for node in loaded.nodes if node.counted), None)
     if driver.result is None or served is None or served.result is None:
         return replace(driver, node=CLUSTER)
-    settings = driver.result.resolved.settings.model_copy(
-        update={"benchmark_device": served.result.resolved.settings.benchmark_device}
-    )
-    resolved = driver.result.resolved.model_copy(update={"settings": settings})
+    asked, engine = served.result.resolved, driver.result.engine
+    settings = driver.result.resolved.settings.model_copy(update={"benchmark_device": asked.settings.benchmark_device})
+    # What answered, and with which options: the driver sees servers alone.
+    if engine is not None and served.result.engine is not None:
+        own = served.result.engine
+        engine = engine.model_copy(update={"name": own.name, "simulated": own.simulated})
     result = driver.result.model_copy(
-        update={"environment": served.result.environment, "resolved": resolved, "telemetry": None}
+        update={
+            "environment": served.result.environment,
+            "resolved": asked.model_copy(update={"settings": settings}),
+            "engine": engine,
+            "telemetry": None,
+        }
     )
     return replace(driver, node=CLUSTER, result=result)
 
@@ -104,6 +113,8 @@ def system_result(system: System, loaded: LoadedSystem, going_on: bool = False) 
     driver = loaded.driver
     result, failure = driver.result, driver.failure
     reasons = [failure.reason] if failure else []
+    if failure and not failure.reason.startswith(_OF_ALL):
+        reasons = [f"The driver ({where(system)}): {failure.reason}"]
     if driver.refused:
         reasons.append(f"Refused: {driver.refused}")
     elif result is None and not failure and not going_on:

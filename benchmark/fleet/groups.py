@@ -17,11 +17,11 @@ from pydantic import TypeAdapter, ValidationError
 from benchmark.cluster.names import some
 from benchmark.fleet.barrier import Barrier
 from benchmark.fleet.errors import Ended, Excluded, NodeError
+from benchmark.fleet.lead import Lead, offset_of
 from benchmark.fleet.measure import Measurement
 from benchmark.fleet.remote_run import RemoteRun
 from benchmark.fleet.session import ANSWER_S
-from benchmark.fleet.windows import until_over, windows_in, words
-from benchmark.records import GroupMember, GroupPart, ServerPlace, Window
+from benchmark.records import GroupMember, GroupPart, ServerPlace
 from benchmark.records.system import TRY_S
 from benchmark.rundir import LISTENS, LOAD, TRIED, TRY
 
@@ -41,16 +41,27 @@ class _Group:
     culprit: str = ""
     reason: str = ""
     """The node that failed first, and why."""
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once the head has ended."""
-    windows: tuple[Window, ...] = ()
-    """In which the head measured, by the controller's clock."""
+    lead: Lead = field(default_factory=Lead)
+    """The head's run."""
 
     def fail(self, node: str, reason: str) -> None:
         """Have all others end too, unless they were told so before."""
         if not self.broken.is_set():
             self.culprit, self.reason = node, reason
             self.broken.set()
+
+    def excluded(self, part: GroupPart) -> Excluded:
+        """Return why a node ends since another has failed."""
+        which = "the head" if self.culprit == part.head.node else "another node"
+        return Excluded(f"{self.culprit}, {which} of its group {part.name}, failed: {self.reason}")
+
+    async def all_here(self, node: str, part: GroupPart) -> None:
+        """Return once all nodes have come. Raises Excluded where one has gone."""
+        await self.barrier.wait(node)
+        if not all(self.barrier.has(place.node) for place in part.places):
+            # Why, is known in a moment.
+            await self.broken.wait()
+            raise self.excluded(part)
 
     def unlike(self, node: str, head: str) -> str:
         """Return in words in what a node's software differs from the head's; nothing where it does not."""
@@ -98,8 +109,13 @@ class GroupedMeasurement(Measurement):
         finally:
             group.barrier.leave(name)
             if part.leads:
-                group.windows = windows_in(run.node.place, self._offsets.get(name, 0))
-                group.over.set()
+                group.lead.ends(run.node.place, offset_of(run, self._offsets))
+
+    async def _adopts(self, run: RemoteRun) -> bool:
+        adopted = await super()._adopts(run)
+        if part := run.node.order.group:
+            self._groups[part.name].lead.begins(adopted)
+        return adopted
 
     async def _started(self, run: RemoteRun) -> None:
         if part := run.node.order.group:
@@ -115,13 +131,13 @@ class GroupedMeasurement(Measurement):
         """From the start of the run of a node that is not the head to its fetched files."""
         name = run.node.name
         try:
-            await run.start()
-            await self._meet(run, part, group)
-            await self._measure_together(run, 1)
+            if not await group.lead.adopts(run):
+                await run.start()
+                await self._meet(run, part, group)
+                await self._measure_together(run, 1)
             # It begins once, and ends when the head has.
             self._barrier.leave(name)
-            offset_ns = self._offsets.get(name, 0)
-            state = await until_over(run, group.over, lambda: words(group.windows, offset_ns))
+            state = await group.lead.until_over(run, offset_of(run, self._offsets))
         except Ended as ended:
             state = ended.state
         self._barrier.leave(name)
@@ -140,7 +156,7 @@ class GroupedMeasurement(Measurement):
             raise Excluded(
                 f"Not ready to listen within benchmark_sync_timeout_s = {limit_s} s: it was still {run.doing}."
             ) from None
-        await group.barrier.wait(name)
+        await group.all_here(name, part)
         if unlike := group.unlike(name, part.head.node):
             raise Excluded(
                 f"Its software is not that of {part.head.node}, the head of its group {part.name}: {unlike}. Nothing "
@@ -157,7 +173,7 @@ class GroupedMeasurement(Measurement):
                 f"It cannot reach {found}, of its group {part.name}. Nothing was loaded: let the nodes of a group "
                 "connect to each other at any port, or set benchmark_serve_address to addresses at which they can."
             )
-        await group.barrier.wait(name)
+        await group.all_here(name, part)
         await run.put(LOAD, "1")
 
 
@@ -173,8 +189,7 @@ async def _while_whole(work: Coroutine[Any, Any, None], name: str, part: GroupPa
         for waiting in (working, broken):
             waiting.cancel()
         await asyncio.gather(working, broken, return_exceptions=True)
-    which = "the head" if group.culprit == part.head.node else "another node"
-    raise Excluded(f"{group.culprit}, {which} of its group {part.name}, failed: {group.reason}")
+    raise group.excluded(part)
 
 
 def _host(part: GroupPart, node: str) -> str:

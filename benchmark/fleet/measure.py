@@ -175,13 +175,15 @@ class Measurement:
             )
         except (NodeError, InputError) as error:
             return str(error) or type(error).__name__
+        except Exception as error:  # a fault of this program's own is to leave nothing running there
+            return await self._exclude(run, f"{type(error).__name__}: {error}{_kept(run)}")
         return ""
 
     async def _measure(self, run: RemoteRun) -> None:
         """From the start of a node's run to its fetched files."""
         order = run.node.order
         try:
-            if not (order.attempt > 1 and await run.adopt()):
+            if not await self._adopts(run):
                 if order.attempt > 1 and order.resolved.profile.sweep:
                     order = await self._go_on(run)
                 await run.start()
@@ -197,6 +199,10 @@ class Measurement:
             state = ended.state
         self._barrier.leave(run.node.name)
         await run.finish(state)
+
+    async def _adopts(self, run: RemoteRun) -> bool:
+        """Return whether what an earlier attempt left on the node is taken over."""
+        return run.node.order.attempt > 1 and await run.adopt()
 
     async def _started(self, run: RemoteRun) -> None:
         """Do what is to be done before a node loads. Raises Excluded where it cannot."""

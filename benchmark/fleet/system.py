@@ -7,9 +7,9 @@ server is sent the windows in which the driver measured, and reports what it use
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
@@ -17,15 +17,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from benchmark.cluster.drift import drift_reason
 from benchmark.cluster.names import natural, some
-from benchmark.errors import InputError
-from benchmark.files import read_record
-from benchmark.fleet import windows
+from benchmark.cluster.one_system import CONTROLLER
 from benchmark.fleet.errors import Ended, Excluded, NodeError
+from benchmark.fleet.lead import Lead, offset_of
 from benchmark.fleet.measure import Measurement
 from benchmark.fleet.remote_run import RemoteRun
-from benchmark.fleet.rendezvous import READY_FILE
 from benchmark.fleet.session import ANSWER_S
-from benchmark.records import DRIVER, AgreedStart, ReadyNode, Server, Window
+from benchmark.records import DRIVER, AgreedStart, Server
 from benchmark.records.system import TRIES_AT_ONCE, TRY_S
 from benchmark.rundir import LISTENS, LOAD, SERVES, SERVING, TRIED, TRY
 from benchmark.words import plural
@@ -44,37 +42,26 @@ class SystemMeasurement(Measurement):
         self._needed, self._where = needed, where
         # Those too that failed before: they are part of the system that was asked for.
         self._servers = {place.node for run in self._runs for place in run.node.order.drives}
-        self._adopted: asyncio.Future[bool] | None = None
+        self._lead = Lead()
         self._unreached: dict[str, str] = {}
         self._serving: dict[str, Server] = {}
         self._serving_since_ns = 0
-        self._windows: tuple[Window, ...] = ()
-        self._over = asyncio.Event()
 
     async def _one(self, run: RemoteRun) -> None:
         try:
             await super()._one(run)
         finally:
             if run.node.order.drives:
-                self._windows = windows.windows_in(run.node.place, self._offset_of(run))
-                self._over.set()
-                if not self._adoption.done():
-                    self._adoption.set_result(False)
-
-    @property
-    def _adoption(self) -> asyncio.Future[bool]:
-        """Whether the driver's run of an earlier attempt is taken over."""
-        if self._adopted is None:
-            self._adopted = asyncio.get_running_loop().create_future()
-        return self._adopted
+                self._lead.ends(run.node.place, offset_of(run, self._offsets))
 
     async def _measure(self, run: RemoteRun) -> None:
+        self._require_what_was_left(run)
         await (self._drive(run) if run.node.order.drives else self._serve(run))
 
     async def _drive(self, run: RemoteRun) -> None:
         order, name = run.node.order, run.node.name
         try:
-            self._adoption.set_result(adopted := order.attempt > 1 and await run.adopt())
+            self._lead.begins(adopted := await self._adopts(run))
             if not adopted:
                 await run.start()
                 await self._barrier.wait(name)
@@ -102,7 +89,7 @@ class SystemMeasurement(Measurement):
     async def _serve(self, run: RemoteRun) -> None:
         name = run.node.name
         try:
-            if not await self._begin_to_serve(run):
+            if not await self._lead.adopts(run):
                 await run.start()
                 await self._until_listening(run)
                 await self._barrier.wait(name)
@@ -117,25 +104,14 @@ class SystemMeasurement(Measurement):
                 await self._measure_together(run, 1)
             # It begins once, and ends when the driver has.
             self._barrier.leave(name)
-            state = await windows.until_over(
-                run, self._over, lambda: windows.words(self._windows, self._offset_of(run))
-            )
+            state = await self._lead.until_over(run, offset_of(run, self._offsets))
         except Ended as ended:
             state = ended.state
         self._barrier.leave(name)
         await run.finish(state)
-        await self._over.wait()
-        if failed := self.outcome.failures.get(DRIVER):
-            raise NodeError(f"It served, and the driver ({self._where}) failed: {failed}")
-
-    async def _begin_to_serve(self, run: RemoteRun) -> bool:
-        """Return whether it serves already, for the driver's run of an earlier attempt, which goes on or has ended."""
-        if run.node.order.attempt == 1:
-            return False
-        adopted = await self._adoption
-        if await run.adopt(keep=adopted) or not adopted:
-            return adopted
-        raise NodeError("What it watched while it served is gone from the node.")
+        await self._lead.over.wait()
+        if DRIVER in self.outcome.failures:
+            raise NodeError(f"It served, and {self._driver_failed}")
 
     async def _until_listening(self, run: RemoteRun) -> None:
         limit_s = run.node.order.resolved.settings.benchmark_sync_timeout_s
@@ -162,19 +138,40 @@ class SystemMeasurement(Measurement):
                 "open that port between the two, or set benchmark_serve_address and benchmark_serve_port."
             )
 
+    def _require_what_was_left(self, run: RemoteRun) -> None:
+        """Raise NodeError, before anything is started, where the driver's node failed before, or too many others."""
+        there = {one.node.name for one in self._runs}
+        if self._where not in (CONTROLLER, *there):
+            raise NodeError(f"Nothing was measured: the driver's node, {self._where}, failed before.")
+        # What an earlier attempt measured may only have to be fetched.
+        if run.node.order.attempt == 1 and (why := self._too_few(there)):
+            raise NodeError(why)
+
+    def _too_few(self, there: Collection[str]) -> str:
+        """Return that fewer servers are left than the run is to count with; nothing where they are enough."""
+        left = self._servers.intersection(there)
+        if len(left) >= self._needed:
+            return ""
+        missing = some(sorted(self._servers - left, key=natural))
+        return (
+            f"Nothing was measured: without {missing} too few serve, since benchmark_min_nodes asks for {self._needed} "
+            f"of {plural(len(self._servers), 'node')}."
+        )
+
     async def _require_enough(self) -> None:
-        """Raise Excluded where the driver is gone, or fewer servers are left than the run is to count with."""
-        if not self._barrier.has(DRIVER):
-            await self._over.wait()
-            failed = self.outcome.failures.get(DRIVER, "it ended")
-            raise Excluded(f"Nothing was measured: the driver ({self._where}) failed: {failed}")
+        """Raise Excluded where fewer servers are left than the run is to count with, or the driver is gone."""
         left = {name for name in self._servers if self._barrier.has(name) and name not in self._unreached}
-        if len(left) < self._needed:
-            missing = some(sorted(self._servers - left, key=natural))
-            raise Excluded(
-                f"Nothing was measured: without {missing} too few serve, since benchmark_min_nodes asks for "
-                f"{self._needed} of {plural(len(self._servers), 'node')}."
-            )
+        # First, since the driver ends for that too.
+        if why := self._too_few(left):
+            raise Excluded(why)
+        if not self._barrier.has(DRIVER):
+            await self._lead.over.wait()
+            raise Excluded(f"Nothing was measured: {self._driver_failed}")
+
+    @property
+    def _driver_failed(self) -> str:
+        failed = self.outcome.failures.get(DRIVER, "it ended").removesuffix(f" {self.stopped}")
+        return f"the driver ({self._where}) failed: {failed}"
 
     def _waits_since(self, run: RemoteRun, repeat: int) -> tuple[str, int]:
         if repeat == 1 and run.node.order.drives:
@@ -191,11 +188,3 @@ class SystemMeasurement(Measurement):
                 f"{drift_reason(start.drift)}"
             )
         return start
-
-    def _offset_of(self, run: RemoteRun) -> int:
-        """Return by how much the node's clock is ahead; of a run that was taken over, as it was found out then."""
-        if run.node.name not in self._offsets:
-            for path in sorted(run.node.place.rglob(READY_FILE), reverse=True):
-                with suppress(InputError):
-                    return read_record(path, ReadyNode).offset_ns
-        return self._offsets.get(run.node.name, 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -18,20 +18,20 @@ import psutil
 from pydantic import TypeAdapter
 
 from benchmark.files import write_atomic
-from benchmark.node.interfaces import Demands, Engine, EngineBroken, now_ns
+from benchmark.node.interfaces import Demands, Engine, EngineBroken
 from benchmark.node.lock import Lock
+from benchmark.node.ports import hold, unreached
 from benchmark.node.provisioned import Engine as Provisioned
 from benchmark.node.request import RunRequest
 from benchmark.node.run import NodeRun
 from benchmark.node.serving.process import ServerProcess
 from benchmark.node.serving.provisioned import python_version
-from benchmark.node.system import ServingRun, hold, unreached
-from benchmark.node.together import sleep_until, wait_for_start, wait_for_word
-from benchmark.node.watch.telemetry import start_watch
+from benchmark.node.together import wait_for_word
+from benchmark.node.watching import WatchingRun
 from benchmark.provisioned import ENGINES
 from benchmark.provisioned_engine import ProvisionedEngine
 from benchmark.records import EngineInfo, Environment, GroupMember, GroupPart, NodeResult, ServerPlace
-from benchmark.rundir import LISTENS, LOAD, TRIED, TRY, WINDOWS
+from benchmark.rundir import LISTENS, LOAD, TRIED, TRY
 
 # By which gloo and NCCL learn on which interface the others are: by itself gloo takes what the host's own name leads
 # to, which on many hosts is loopback.
@@ -65,57 +65,34 @@ class HeadRun(NodeRun):
         return {"group": self.part.name, "nodes": [place.node for place in self.part.places]}
 
 
-class MemberRun(ServingRun):
-    """Computes its part of a copy whose head is measured, watches the node meanwhile, and ends when the head has."""
+class MemberRun(WatchingRun):
+    """Computes its part of a copy whose head is measured."""
+
+    loads = "loading with its group"
+    waits = "ready to compute for its group"
+    works = "computing for its group"
 
     def __init__(self, request: RunRequest, part: GroupPart) -> None:
-        super().__init__(request, part.own)
+        super().__init__(request)
         self.part = part
-        self.meeting = Meeting(request, part, self.listening)
 
-    def _stages(self) -> None:
-        settings, profile, wait_s = self.request.settings, self.profile, self.request.wait_s or 0
-        environment = self._examine()
+    def _join(self, environment: Environment) -> None:
         with self.open.stage("environment", reported="joining its group"):
-            self.meeting.run(environment)
-        if settings.benchmark_probes == "on":
-            self._probe(environment)
-        with ExitStack() as stack:
-            if settings.benchmark_telemetry:
-                self.watch = start_watch(self.request.directory, environment)
-                stack.callback(self.watch.close)
-            with self.open.stage("loading", reported="loading with its group"):
-                engine = Provisioned(
-                    ENGINES[profile.engine], settings, profile.generation, dict(profile.engine_options)
-                )
-                engine.group = self.part
-                start = engine.command()
-                print(f"Starting {engine.called}: {start}", flush=True)
-                server = ServerProcess(
-                    start, self.request.directory, name=engine.called, secret=self.request.secrets.values
-                )
-                stack.callback(server.stop)
-                details = {"start": start, **self._details()}
-                self.open.update(engine=EngineInfo(name=engine.name, replicas=1, details=details))
-            check = partial(_require_running, server)
-            with self.open.stage("ready", reported="ready to compute for its group"):
-                if self.watch.gpus:
-                    self.watch.idle()
-                agreed = wait_for_start(
-                    self.request.directory, wait_s, environment, self.measurements.starting[0], check=check
-                )
-                sleep_until(agreed.at_ns)
-                began_ns = now_ns()
-                self.watch.start(began_ns)
-            with self.open.stage("measuring", reported="computing for its group"):
-                try:
-                    wait_for_word(self.request.directory / WINDOWS, self.request.limit_s or 0, check)
-                finally:
-                    self.watch.end(began_ns, now_ns())
-                self._keep_windows(agreed.unix_ns)
+            Meeting(self.request, self.part, self.listening).run(environment)
 
-    def _details(self) -> dict[str, Any]:
-        return {"group": self.part.name, "rank": self.part.rank}
+    def _load(self, stack: ExitStack) -> Callable[[], None]:
+        profile = self.profile
+        engine = Provisioned(
+            ENGINES[profile.engine], self.request.settings, profile.generation, dict(profile.engine_options)
+        )
+        engine.group = self.part
+        start = engine.command()
+        print(f"Starting {engine.called}: {start}", flush=True)
+        server = ServerProcess(start, self.request.directory, name=engine.called, secret=self.request.secrets.values)
+        stack.callback(server.stop)
+        details = {"start": start, "group": self.part.name, "rank": self.part.rank}
+        self.open.update(engine=EngineInfo(name=engine.name, replicas=1, details=details))
+        return partial(_require_running, server)
 
 
 class Meeting:

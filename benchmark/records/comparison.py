@@ -63,6 +63,7 @@ class GroupChange(Record):
 
     label: Text
     nodes: tuple[Name, ...] = Field(description="whose numbers these are: the nodes that both have, if any")
+    system: bool = Field(False, description="whether all nodes are one system, which is compared as a whole")
     before_nodes: Count
     after_nodes: Count
     changes: tuple[MetricChange, ...]

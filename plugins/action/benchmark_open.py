@@ -145,6 +145,7 @@ class ActionModule(NodeAction):
             place.mkdir(exist_ok=attempt > 1)
             waits = measures(settings) and wait_s is not None
             part = parts.get(node)
+            leads = part is None or part.leads
             limit_s = settings.settings.benchmark_timeout_s + more_s if more_s else None
             order = RunOrder(
                 run_id=run_id,
@@ -156,8 +157,8 @@ class ActionModule(NodeAction):
                 environments=_environments(settings),
                 wait_s=(wait_s or 0) + more_s if waits else None,
                 solo=waits and all_turns_s > 0,
-                measurements=settings.measurements,
-                limit_s=limit_s if part is None or part.leads else limit_of_member_s(asked),
+                measurements=settings.measurements if leads else 1,
+                limit_s=limit_s if leads else limit_of_member_s(asked),
                 group=part,
             )
             write_record(place / ORDER, order)

@@ -16,7 +16,7 @@ from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 from connections import SESSIONS, connection_kind
 from node_action import CHECKOUT, NodeAction, NodeFailure, raw_variables
-from play_settings import nodes, prometheus_dir_of, resolve_play
+from play_settings import Play, nodes, prometheus_dir_of, resolve_play
 
 from benchmark.cluster.given_names import files_of_nobody, unread
 from benchmark.cluster.groups import gpus_of_part
@@ -35,12 +35,18 @@ RUNNER_FILES = ("extravars", "cmdline")
 
 
 class ActionModule(NodeAction):
-    """Raises NodeFailure with every problem: ansible-core's version, names, types and ranges, unknown profiles."""
+    """Raises NodeFailure with every problem: ansible-core's version, names, types and ranges, unknown profiles.
+
+    `measures`: whether the nodes are to be measured, and not only looked at or provisioned.
+    """
 
     _requires_connection = False
 
     def act(self) -> dict[str, Any]:
-        """Return the profiles that the nodes will run, and by provisioned engine and node its GPUs for one copy."""
+        """Return the profiles that the nodes will run, and by provisioned engine and node its GPUs for one copy.
+
+        And whether the nodes of the play are `measurable`: not, where others of their group or system are missing.
+        """
         version = tuple(int(part) for part in release.__version__.split(".")[:2])
         if not OLDEST <= version < BELOW:
             raise NodeFailure(
@@ -49,7 +55,8 @@ class ActionModule(NodeAction):
             )
         _name_what_runner_keeps()
         self._name_what_has_no_effect()
-        resolved = self._resolved()
+        play = self._play()
+        resolved = play.resolved
         if shared := [node for node, r in resolved.items() if r.settings.benchmark_shared_machine]:
             Display().display(
                 f"benchmark_shared_machine is true [{some(shared)}]: other runs for which it is set too are not waited "
@@ -57,10 +64,13 @@ class ActionModule(NodeAction):
             )
         return {
             "changed": False,
+            "measurable": play.measurable,
             "profiles": sorted({r.profile.name for r in resolved.values()}),
             "engines": {
                 name: {
-                    node: gpus_of_part(engine, r, resolved) for node, r in resolved.items() if r.profile.engine == name
+                    node: gpus_of_part(engine, r, resolved, play.groups_outside)
+                    for node, r in resolved.items()
+                    if r.profile.engine == name
                 }
                 for name, engine in ENGINES.items()
             },
@@ -76,22 +86,22 @@ class ActionModule(NodeAction):
         for sentence in files_of_nobody(context.CLIARGS.get("inventory") or (), groups, groups.get("all", ())):
             Display().warning(sentence)
 
-    def _resolved(self) -> dict[str, ResolvedSettings]:
+    def _play(self) -> Play:
         """Return every node's settings. Raises NodeFailure with everything that is wrong, of whatever kind."""
-        resolved: dict[str, ResolvedSettings] = {}
+        play = Play({}, {}, {}, ())
         problems = self._connection_problems()
         try:
-            resolved = resolve_play(self.task_vars, self._loader).resolved
+            play = resolve_play(self.task_vars, self._loader, bool(self._task.args.get("measures")))
         except NodeFailure as failure:
             problems += str(failure).splitlines()
         except AnsibleError:
             if not problems:  # a variable that has no value, and was named
                 raise
-        problems += [*_wheelhouse_problems(resolved.values()), *self._prometheus_problems()]
+        problems += [*_wheelhouse_problems(play.resolved.values()), *self._prometheus_problems()]
         problems += self._environment_problems()
         if problems:
             raise NodeFailure("\n".join(dict.fromkeys(problems)))
-        return resolved
+        return play
 
     def _connection_problems(self) -> list[str]:
         """Return where a variable of Ansible's own (ansible_user: "{{ ... }}") cannot be templated.

@@ -49,6 +49,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
         self._run_dir: Path | None = None
         self._playbook = ""
         self._declined: set[str] = set()
+        self._measurable = True
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         """Remember which playbook it is."""
@@ -58,6 +59,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
         """Remember the run's directory, and nodes whose keys nobody wanted to keep."""
         if result.result.get("declined"):
             self._declined.add(result.host.get_name())
+        self._measurable &= bool(result.result.get("measurable", True))
         if result.task.action == OPENS and result.result.get("dir"):
             self._opened = Path(result.result["dir"])
         if result.task.action == SUMMARISES and result.result.get("dir"):
@@ -72,7 +74,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
         failed = [n for n in nodes if counts[n]["failures"] or counts[n]["unreachable"] or n in self._declined]
         extras = [str(extra) for extra in context.CLIARGS.get("extra_vars") or ()]
         command = command_line(sys.argv, extras, checkout=CHECKOUT, cwd=Path.cwd()).text
-        return after_playbook(self._playbook, [node for node in nodes if node not in failed], failed, command)
+        well = [node for node in nodes if node not in failed]
+        return after_playbook(self._playbook, well, failed, command, self._measurable)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """Show the lines, beneath the recap."""

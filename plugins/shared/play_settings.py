@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +47,24 @@ class Play:
     hosts: dict[str, str]
     """Where Ansible looks for each."""
     on_command_line: tuple[str, ...]
+    groups_outside: Mapping[str, object] = field(default_factory=dict)
+    """The benchmark_group of each node that --limit leaves out."""
+    measurable: bool = True
+    """Whether these nodes can be measured, and not only looked at: a system and a group are measured whole."""
     run_dir: Path | None = None
     run: RunRecord | None = None
     left_out: tuple[str, ...] = ()
     """Nodes of the play that the run is resumed without; they are in none of the above."""
 
 
-def resolve_play(task_vars: Mapping[str, Any], loader: Any) -> Play:
+def resolve_play(task_vars: Mapping[str, Any], loader: Any, measures: bool = True) -> Play:
     """Return the resolved settings of every node of the play. Raises NodeFailure with everything that is wrong.
 
     Only what a user set is read; the rest comes from `benchmark.settings`, whose defaults are the roles' own, or from
     the run that is resumed.
+
+    Nodes that are one system, or one copy of a model, are held against each other where they are to be measured, and
+    elsewhere unless --limit leaves some out: one that is to be mended is looked at alone.
     """
     known = {node: task_vars["hostvars"][node] for node in nodes(task_vars)}
     given = {node: _given(variables) for node, variables in known.items()}
@@ -70,11 +77,14 @@ def resolve_play(task_vars: Mapping[str, Any], loader: Any) -> Play:
             raise InputError(f"{RESUME} belongs to the whole run and differs between nodes: give it with -e.")
         if not (name := wanted.pop() if wanted else ""):
             resolved = resolve_nodes(given)
-            problems += [*_path_problems(known, resolved), *system_problems(resolved, hosts), *_key_problems(known)]
-            problems += group_problems(resolved, hosts, _groups_left_out(task_vars, resolved, from_line))
+            outside = _groups_left_out(task_vars, resolved, from_line)
+            problems += [*_path_problems(known, resolved), *_key_problems(known)]
+            together = [*system_problems(resolved, hosts), *group_problems(resolved, hosts, outside)]
+            if measures or not task_vars.get("ansible_limit"):
+                problems += together
             if problems:
                 raise InputError("\n".join(problems))
-            return Play(resolved, given, hosts, from_line)
+            return Play(resolved, given, hosts, from_line, outside, not together)
         run_dir = _to_resume(task_vars, name)
         run = read_run(run_dir)
         require_ended(run)
@@ -87,7 +97,7 @@ def resolve_play(task_vars: Mapping[str, Any], loader: Any) -> Play:
                 f"{RESUME}: the run {run.run_id} was opened with --limit, and none of its nodes is in the inventory: "
                 "name those that are to be added with --limit."
             )
-        return Play(settings_to_resume(run, given, from_line), given, hosts, from_line, run_dir, run, out)
+        return Play(settings_to_resume(run, given, from_line), given, hosts, from_line, {}, True, run_dir, run, out)
     except InputError as error:
         raise NodeFailure("\n".join(dict.fromkeys([*str(error).splitlines(), *problems]))) from error
 

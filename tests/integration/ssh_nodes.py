@@ -28,6 +28,11 @@ def loopback(number: int) -> str:
     return f"127.0.{worker}.{number}"
 
 
+def worker_port(base: int) -> int:
+    """Return a port that no other test process uses: ::1 is the only IPv6 address of a loopback interface."""
+    return base + int(loopback(1).split(".")[2])
+
+
 @dataclass
 class SshNode:
     """One sshd that listens on `address`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 import re
@@ -20,7 +21,7 @@ import yaml
 from tests import vllm_group
 from tests.integration.conftest import DATA, Done, Playbooks, make_model_directory
 from tests.integration.faults.left_over import assert_nothing_runs, processes_of
-from tests.integration.ssh_nodes import Cluster, loopback
+from tests.integration.ssh_nodes import Cluster, loopback, worker_port
 from tests.integration.test_benchmark import wait_until
 
 PORT = 8045
@@ -82,6 +83,9 @@ def test_two_nodes_are_one_row(group: Playbooks) -> None:
     assert f" --tensor-parallel-size 1 --pipeline-parallel-size 2 {both.format(0)} " in details["start"]
     assert f"{both.format(1)} --headless" in other["engine"]["details"]["start"]
     assert " --host " not in other["engine"]["details"]["start"]
+    # The other begins once, also where its head measures twice.
+    orders = [json.loads((done.run_dir / "nodes" / name / "order.json").read_text()) for name in ("jw2", "jw3")]
+    assert [order["measurements"] for order in orders] == [2, 1]
     # Each watched in the head's windows, which one clock tells here.
     windows = [head["window"], *(repeat["window"] for repeat in head["repeats"])]
     for served, window in zip(other["served"], windows, strict=True):
@@ -96,36 +100,94 @@ def test_two_nodes_are_one_row(group: Playbooks) -> None:
     assert done.recap("jw3")["failed"] == 0
 
 
-@pytest.mark.parametrize(
-    ("killed", "other", "which"), [("jw2", "jw3", "the head"), ("jw3", "jw2", "another node")], ids=["head", "other"]
-)
-def test_a_node_that_dies_ends_its_group(killed: str, other: str, which: str, group: Playbooks) -> None:
-    group.variables |= {
-        "benchmark_profile": profile(group.directory, samples=4000),
-        "benchmark_environment": {vllm_group.TOKEN_MS: "50"},
+def test_of_several_groups_the_others_go_on(group: Playbooks) -> None:
+    """One whose head dies, one of which another node does, one whose head nobody reaches; and one is measured.
+
+    That one's nodes meet by IPv6, where there is any. Then those that died are measured again, in the same run.
+    """
+    group.variables["benchmark_profile"] = profile(group.directory, samples=100)
+    names = {"a": ("jw2", "jw3"), "b": ("jw4", "jw5"), "c": ("jw6", "jw7"), "d": ("jw8", "jw9")}
+    added = [name for name in sum(names.values(), ()) if name not in ("jw2", "jw3", "jw8")]
+    for name in added:
+        group.cluster.add(name, loopback(int(name[2:])))
+        vllm_group.make(group.directory / ENGINES / name)
+    hosts: dict[str, Any] = {
+        node: {"ansible_host": loopback(int(node[2:])), "benchmark_group": name}
+        for name, nodes in names.items()
+        for node in nodes
     }
-    process = group.start(group.command("benchmark"))
-    runs = group.directory / "nodes" / "jw2" / "runs"
-    wait_until("the head measures", lambda: [p for p in runs.glob("*/jw2/samples.jsonl") if p.stat().st_size], process)
-    for pid, command in processes_of(group.directory).items():
-        rank = "--node-rank 0" if killed == "jw2" else "--node-rank 1"
-        if "tests.vllm_group" in command and rank in command:
-            os.kill(pid, signal.SIGKILL)
-    output, _ = process.communicate()
-    done = Done(process.returncode, output, (group.results / "latest").resolve())
-    assert done.code != 0
-    (row,) = done.cluster["nodes"]
-    assert (row["node"], row["counted"]) == ("a", False)
-    assert row["reason"].count(f"{killed}: ") == 1, row["reason"]
-    assert f"{other}: " not in row["reason"]
-    # Whoever asks the head may see that nothing answers before it is known how that ended.
-    words = {"jw2": "No server can be reached any more|vLLM was ended by signal 9", "jw3": "vLLM was ended by signal 9"}
-    assert re.search(words[killed], row["reason"])
-    failure = json.loads((done.run_dir / "nodes" / other / "failure.json").read_text())["reason"]
-    assert failure.startswith(f"{killed}, {which} of its group a, failed: ")
-    assert re.search(words[killed], failure)
+    if Path("/proc/net/if_inet6").exists():
+        for node, base in (("jw6", 8300), ("jw7", 8400)):
+            hosts[node] |= {"benchmark_serve_address": "::1", "benchmark_serve_port": worker_port(base)}
+    try:
+        slowly(hosts, ("jw2", "jw4"), 50)
+        process = group.start(group.command("benchmark", inventory=group.inventory(hosts)))
+        for head, rank in (("jw2", 0), ("jw4", 1)):
+            wait_until(f"{head} measures", functools.partial(measured_at, group, head), process)
+            kill(group, head, rank)
+        output, _ = process.communicate()
+        done = Done(process.returncode, output, (group.results / "latest").resolve())
+        assert_who_died_is_named_once(done)
+        assert_nothing_runs(group.directory)
+        slowly(hosts, ("jw2", "jw4"), 0)
+        words = ["-e", f"benchmark_resume={done.run_dir.name}", "--limit", "jw2,jw3,jw4,jw5,jw6"]
+        again = group.run("benchmark", *words, inventory=group.inventory(hosts))
+    finally:
+        for name in added:
+            group.cluster.nodes.pop(name).stop()
+        group.cluster.trust()
+    assert again.code == 0, again.output
+    assert "4 nodes to measure, 1 node complete and left alone" in again.output
+    assert "Without a complete result, and not in this play (--limit): jw8, jw9." in again.output
+    assert [(row["node"], row["counted"], row["attempt"]) for row in again.cluster["nodes"][:3]] == [
+        ("a", True, 2),
+        ("b", True, 2),
+        ("c", True, 1),
+    ]
     assert_nothing_runs(group.directory)
-    assert (done.recap("jw2")["failed"], done.recap("jw3")["failed"]) == (1, 1)
+
+
+def slowly(hosts: dict[str, Any], heads: tuple[str, ...], token_ms: int) -> None:
+    """Have these heads take so long for a token."""
+    for head in heads:
+        hosts[head]["benchmark_environment"] = {vllm_group.TOKEN_MS: str(token_ms)}
+
+
+def measured_at(group: Playbooks, head: str) -> list[Path]:
+    runs = group.directory / "nodes" / head / "runs"
+    return [path for path in runs.glob(f"*/{head}/samples.jsonl") if path.stat().st_size]
+
+
+def kill(group: Playbooks, head: str, rank: int) -> None:
+    """Kill the part of that rank of the group with that head."""
+    wanted = f"--node-rank {rank} --master-addr {loopback(int(head[2:]))} "
+    (pid,) = (
+        pid
+        for pid, command in processes_of(group.directory).items()
+        if "tests.vllm_group" in command and wanted in command
+    )
+    os.kill(pid, signal.SIGKILL)
+
+
+def assert_who_died_is_named_once(done: Done) -> None:
+    assert done.code != 0
+    rows = {row["node"]: row for row in done.cluster["nodes"]}
+    assert {name: row["counted"] for name, row in rows.items()} == {"a": False, "b": False, "c": True, "d": False}
+    # Whoever asks the head may see that nothing answers before it is known how that ended.
+    ended = {"jw2": "No server can be reached any more|vLLM was ended by signal 9", "jw5": "vLLM was ended by signal 9"}
+    for name, killed, other, which in (("a", "jw2", "jw3", "the head"), ("b", "jw5", "jw4", "another node")):
+        assert rows[name]["reason"].count(f"{killed}: ") == 1, rows[name]["reason"]
+        assert f"{other}: " not in rows[name]["reason"]
+        assert re.search(ended[killed], rows[name]["reason"])
+        failure = json.loads((done.run_dir / "nodes" / other / "failure.json").read_text())["reason"]
+        assert failure.startswith(f"{killed}, {which} of its group {name}, failed: ")
+        assert re.search(ended[killed], failure)
+        assert (done.recap(killed)["failed"], done.recap(other)["failed"]) == (1, 1)
+    assert rows["d"]["reason"].count("jw8: ") == 1, rows["d"]["reason"]
+    assert "Nothing answers SSH at" in rows["d"]["reason"]
+    failure = json.loads((done.run_dir / "nodes" / "jw9" / "failure.json").read_text())["reason"]
+    assert failure == "Nothing was measured: jw8 of its group, d, failed before."
+    assert "Measure a, b, d again, in this run: " in done.output
 
 
 def test_nodes_that_are_not_alike_load_nothing(group: Playbooks) -> None:
@@ -140,8 +202,11 @@ def test_nodes_that_are_not_alike_load_nothing(group: Playbooks) -> None:
     assert_nothing_runs(group.directory)
 
 
-def test_a_part_of_a_group_is_refused(group: Playbooks) -> None:
+def test_a_part_of_a_group_is_looked_at_and_not_measured(group: Playbooks) -> None:
     done = group.run("benchmark", "--limit", "jw2")
     assert done.code != 0
     assert "--limit splits the group a: it names jw2 and leaves out jw3." in " ".join(done.output.split())
     assert not group.results.exists()
+    looked_at = group.run("preflight", "--limit", "jw2")
+    assert looked_at.code == 0, looked_at.output
+    assert "jw2 is fit. Next: measure with all nodes of the group or the system" in looked_at.output

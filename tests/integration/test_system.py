@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ import yaml
 
 from tests.integration.conftest import DATA, REAL, Done, Playbooks
 from tests.integration.faults.left_over import assert_nothing_runs
-from tests.integration.ssh_nodes import CHECKOUT, loopback
+from tests.integration.ssh_nodes import CHECKOUT, loopback, worker_port
 
 PORT = 8042
 
@@ -67,7 +68,7 @@ def words(text: str) -> str:
 
 
 def wait_for(what: str, tell: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (found := tell()):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, f"never came: {what}"
@@ -140,7 +141,7 @@ def test_one_loadgen_asks_all_nodes(system: Playbooks) -> None:
     assert "System one schedule from the controller over 2 nodes: a system's figure, and no sum" in summary
     assert "the sum over" not in summary
     assert "the sum over" not in (done.run_dir / "report.html").read_text()
-    assert "(all 2 nodes as one system)" in summary
+    assert "(2 nodes as one system)" in summary
 
 
 @pytest.mark.timeout(580)
@@ -182,33 +183,60 @@ def test_an_engine_without_a_server_is_served(playbooks: Playbooks, full_venv: P
     assert "prefix cache: 0 of " in words(done.summary)
 
 
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6")
 def test_a_server_that_dies_is_named(system: Playbooks) -> None:
-    """With the driver on a node."""
+    """With the driver on a node, and the server on one that is reached by IPv6."""
+    ssh_port, port = worker_port(2300), worker_port(8200)
+    jw6 = system.cluster.add("jw6", loopback(6), config=f"ListenAddress [::1]:{ssh_port}\n")
+    key = jw6.host_key.with_suffix(".pub").read_text()
+    with system.cluster.known_hosts.open("a") as known:
+        known.write(f"[::1]:{ssh_port} {key}")
+    hosts: dict[str, Any] = {"jw2": system.cluster.host("jw2")}
+    hosts["jw6"] = {"ansible_host": "::1", "ansible_port": ssh_port, "benchmark_serve_port": port}
     closed = profile(system.directory, samples=60, scenario_options={"concurrency": 4})
     system.variables |= {"benchmark_profile": closed, "benchmark_driver": "jw2"}
-    slow = f"benchmark_endpoint_start={json.dumps(starts(system.directory, token_ms=40))}"
-    process = system.start(system.command("benchmark", "-e", f"{{{slow.replace('=', ': ', 1)}}}"))
-    # Once both have answered, more than before the measurement.
-    served = [system.directory / f"served-{loopback(n)}" for n in (2, 3)]
-    pids = wait_for("both serve", lambda: all(len(answers(path)) > 12 for path in served) and pids_of(served), process)
-    os.kill(pids[1], signal.SIGKILL)
-    output, _ = process.communicate(timeout=200)
+    slow = {"benchmark_endpoint_start": starts(system.directory, token_ms=40)}
+    try:
+        inventory = system.inventory(hosts)
+        process = system.start(system.command("benchmark", "-e", json.dumps(slow), inventory=inventory))
+        # Once both have answered, more than before the measurement.
+        served = [system.directory / f"served-{host}" for host in (loopback(2), "::1")]
+        wait_for("both serve", lambda: all(len(answers(path)) > 12 for path in served), process)
+        assert_in_no_process_list(system)
+        os.kill(pids_of(served)[1], signal.SIGKILL)
+        output, _ = process.communicate(timeout=200)
+    finally:
+        jw6.stop()
+        del system.cluster.nodes["jw6"]
+        system.cluster.trust()
     assert process.returncode != 0, output
-    run_dir = (system.results / "latest").resolve()
-    cluster = json.loads((run_dir / "aggregated_datacenter_results.json").read_text())
-    rows = {row["node"]: row for row in cluster["nodes"]}
-    assert (rows["jw2"]["counted"], rows["jw3"]["counted"]) == (True, False)
-    assert "was ended by signal 9" in rows["jw3"]["reason"]
+    done = Done(process.returncode, output, (system.results / "latest").resolve())
+    assert driver_of(done.run_dir)["engine"]["details"]["urls"] == [
+        f"http://{loopback(2)}:{PORT}",
+        f"http://[::1]:{port}",
+    ]
+    rows = {row["node"]: row for row in done.cluster["nodes"]}
+    assert (rows["jw2"]["counted"], rows["jw6"]["counted"]) == (True, False)
+    assert "was ended by signal 9" in rows["jw6"]["reason"]
     # What it had been asked failed, and is counted; the others were answered.
-    queries = cluster["system"]["metrics"]["queries"]
+    queries = done.cluster["system"]["metrics"]["queries"]
     assert queries["failed"] > 0
     assert queries["completed"] + queries["failed"] == 60
-    assert sum(rows["jw3"]["served"]["errors"].values()) == queries["failed"]
+    assert sum(rows["jw6"]["served"]["errors"].values()) == queries["failed"]
     assert rows["jw2"]["served"]["errors"] == {}
-    assert not cluster["verdict"]["valid"]
-    assert "1 of 2 nodes is not counted: jw3." in cluster["verdict"]["reasons"]
-    assert cluster["system"]["driver"] == "jw2"
+    assert not done.cluster["verdict"]["valid"]
+    assert "1 of 2 nodes is not counted: jw6." in done.cluster["verdict"]["reasons"]
+    assert done.cluster["system"]["driver"] == "jw2"
+    # There is one result of all: it is measured anew, or not.
+    assert "Measure the whole system again, in this run: " in output
     assert_nothing_runs(system.directory)
+
+
+def assert_in_no_process_list(system: Playbooks) -> None:
+    (key,) = {path.read_text().strip() for path in system.directory.glob("key-*")}
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert "tests.one_server" in listed
+    assert key not in listed
 
 
 def answers(path: Path) -> list[str]:
@@ -219,7 +247,7 @@ def pids_of(paths: list[Path]) -> list[int]:
     return [int(answers(path)[0]) for path in paths]
 
 
-def test_a_port_that_is_not_reached_is_named(system: Playbooks) -> None:
+def test_ports_that_are_taken_or_not_reached_are_named(system: Playbooks) -> None:
     """Before anything is loaded: jw4 finds its own address under a name that means another machine to the driver."""
     hosts = system.directory / "hosts"
     hosts.write_text(f"{loopback(4)} localhost\n")
@@ -227,21 +255,43 @@ def test_a_port_that_is_not_reached_is_named(system: Playbooks) -> None:
     try:
         entries = {
             "jw2": system.cluster.host("jw2"),
+            "jw3": system.cluster.host("jw3"),
             "jw4": {**system.cluster.host("jw4"), "benchmark_serve_address": "localhost"},
         }
-        done = system.run("benchmark", inventory=system.inventory(entries))
+        with socket.create_server((loopback(3), PORT)):
+            done = system.run("benchmark", "-e", "benchmark_min_nodes=2", inventory=system.inventory(entries))
     finally:
         jw4.stop()
         del system.cluster.nodes["jw4"]
         system.cluster.trust()
     assert done.code != 0
+    taken = (
+        rf"No server can listen on {loopback(3)} port {PORT}: process {os.getpid()} \([^)]+\) listens there: end it,"
+    )
+    assert re.search(taken, words(done.row("jw3")["reason"]))
     refused = f"cannot reach localhost port {PORT}: connection refused. Nothing was loaded"
     assert f"The driver (the controller) {refused}" in words(done.row("jw4")["reason"])
-    assert "Nothing was measured: without jw4 too few serve" in words(done.row("jw2")["reason"])
+    (_, reason) = words(done.row("jw2")["reason"]).split("benchmark: ")
+    assert reason.startswith("Nothing was measured: without jw3, jw4 too few serve")
     assert list(system.directory.glob("served-*")) == [], "no server was started"
     assert_nothing_runs(system.directory)
     assert done.cluster["groups"] == []
     assert not done.cluster["verdict"]["valid"]
+
+
+def test_nothing_is_started_without_the_drivers_node(system: Playbooks) -> None:
+    nobody = {"ansible_host": loopback(99)}
+    inventory = system.inventory({"jw2": nobody, "jw3": system.cluster.host("jw3")})
+    done = system.run("benchmark", "-e", "benchmark_driver=jw2", inventory=inventory)
+    assert done.code != 0
+    assert "Nothing answers SSH at" in done.row("jw2")["reason"]
+    why = "Nothing was measured: the driver's node, jw2, failed before."
+    assert why in words(done.row("jw3")["reason"])
+    assert done.cluster["system"]["reasons"] == [why]
+    assert "System nothing was measured; the driver was to be jw2" in words(done.summary)
+    assert done.recap("jw3")["failed"] == 1
+    assert not (system.directory / "nodes" / "jw3" / "runs").exists()
+    assert_nothing_runs(system.directory)
 
 
 def test_a_server_with_another_key_is_named(system: Playbooks) -> None:
@@ -252,13 +302,14 @@ def test_a_server_with_another_key_is_named(system: Playbooks) -> None:
     hosts = {name: system.cluster.host(name) for name in ("jw2", "jw3", "jw4")}
     hosts["jw3"]["benchmark_endpoint_start"] = starts(system.directory, key="another")
     try:
-        done = system.run("benchmark", inventory=system.inventory(hosts))
+        done = system.run("benchmark", "-vvvv", inventory=system.inventory(hosts))
     finally:
         jw4.stop()
         del system.cluster.nodes["jw4"]
         system.cluster.trust()
     assert done.code != 0
     assert_nothing_runs(system.directory)
+    # Nor is it in anything that Ansible says of its own work.
     assert_no_key(system, done)
     reason = words(done.row("jw3")["reason"])
     assert f"http://{loopback(3)}:{PORT}/v1/models: HTTP 401" in reason

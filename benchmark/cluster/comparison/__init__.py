@@ -21,6 +21,7 @@ from benchmark.cluster.comparison.measured import (
 from benchmark.cluster.comparison.probes import figures_words, probe_changes, single_changes
 from benchmark.cluster.comparison.side import ComparisonKey, Side
 from benchmark.cluster.diagnosis.aspects import ENERGY
+from benchmark.cluster.one_system import CLUSTER
 from benchmark.cluster.results.differences import differences
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.cluster.sweep import at_common_step
@@ -96,9 +97,10 @@ def compare_nodes(
     first, second = at_common_step(first, second)
     curve = tuple(curve_changes(first, second, floor))
     replicates = max(LEAST_REPLICATES, min(REPLICATES, MOST_DRAWS // (len(first) + len(second))))
+    system = _is_system(second)
     changes = (
         *(
-            _change(metric, figure_of(first, metric), figure_of(second, metric), floor, replicates)
+            _change(metric, figure_of(first, metric), figure_of(second, metric), floor, replicates, system)
             for metric in METRICS
         ),
         *_cost_changes(first, second),
@@ -110,6 +112,7 @@ def compare_nodes(
     return GroupChange(
         label=label[:4000],
         nodes=tuple(node.node for node in second),
+        system=system,
         before_nodes=len(before),
         after_nodes=len(after),
         changes=changes,
@@ -143,8 +146,8 @@ def together(outcomes: Iterable[Outcome]) -> Outcome:
     return next((outcome for outcome in order if outcome in found), "not judged")
 
 
-def _change(metric: str, before: Figure, after: Figure, floor: float, replicates: int) -> MetricChange:
-    of = "node" if metric in (*RATES, ENERGY) else "all"
+def _change(metric: str, before: Figure, after: Figure, floor: float, replicates: int, system: bool) -> MetricChange:
+    of = "node" if metric in (*RATES, ENERGY) and not system else "all"
     values: dict[str, Any] = {"metric": metric, "of": of, "before": before.value, "after": after.value}
     if before.value is None or after.value is None or before.value <= 0 or after.value <= 0:
         return MetricChange.model_validate({**values, "outcome": "not judged", "note": "undefined"})
@@ -157,8 +160,13 @@ def _change(metric: str, before: Figure, after: Figure, floor: float, replicates
     return MetricChange.model_validate({**values, "low": low, "high": high, "outcome": outcome})
 
 
+def _is_system(nodes: Sequence[LoadedNode]) -> bool:
+    return any(node.result and node.result.resolved.settings.benchmark_system == CLUSTER for node in nodes)
+
+
 def _named(name: str, like: ComparisonKey, nodes: Sequence[LoadedNode]) -> str:
     if not any(node.metrics for node in nodes):
         return f"{name}, {like.label}: {figures_words(nodes)}"
     qps, tokens = (figure(figure_of(nodes, metric).value) for metric in ("qps", "tokens_per_s"))
-    return f"{name}, {like.label}: {qps} QPS and {tokens} tokens/s per node"
+    per = "" if _is_system(nodes) else " per node"
+    return f"{name}, {like.label}: {qps} QPS and {tokens} tokens/s{per}"

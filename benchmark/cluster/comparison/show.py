@@ -20,7 +20,8 @@ _WORDS = {
     "worse": "WORSE:",
     "not judged": "NOT COMPARED: there was nothing to judge.",
 }
-OF = "Of node: the mean of the nodes; of all: every sample of all nodes together."
+_OF = "Of node: the mean of the nodes; of all: every sample of all nodes together."
+_OF_SYSTEM = "Of all: what one schedule over all nodes gave."
 PROBES = "A run has one value of each probe: its interval is what runs of the same hardware are taken to differ by."
 HEADS = ("metric", "of", "before", "after", "change", "99 % interval", "verdict")
 
@@ -106,8 +107,14 @@ def defined(group: GroupChange) -> list[MetricChange]:
 
 def title(group: GroupChange) -> str:
     """Return what is compared, and of how many nodes."""
-    nodes = plural(len(group.nodes), "node")
+    nodes = "one system" if group.system else plural(len(group.nodes), "node")
     return f"{group.label}: {nodes}" + (f" ({group.note})" if group.note else "")
+
+
+def legend(comparison: Comparison) -> str:
+    """Return what the figures of the tables are of."""
+    of = _OF_SYSTEM if any(group.system for group in comparison.groups) else _OF
+    return f"{of} {PROBES}" if _probed(comparison) else of
 
 
 def render_text(comparison: Comparison) -> str:
@@ -124,11 +131,10 @@ def render_text(comparison: Comparison) -> str:
             lines += ["", heading, *(wrap(text, "  ", "    ") for text in texts)]
     lines += ["", *(wrap(sentence) for sentence in _own(comparison))] if comparison.own_baseline else []
     rule = (
-        f"{OF} "
+        f"{legend(comparison)} "
         f"Better or worse: the whole {comparison.confidence:.0%} interval is on that side of zero and the change is at "
         f"least {comparison.floor:.1%}."
     )
-    rule += f" {PROBES}" if _probed(comparison) else ""
     lines += ["", wrap(rule)] if comparison.groups or _probed(comparison) else []  # which are the tables
     lines += ["", wrap(verdict_words(comparison))]
     return "\n".join(line.rstrip() for line in "\n".join(lines).split("\n")) + "\n"
@@ -164,8 +170,7 @@ def render_markdown(comparison: Comparison) -> str:
     for texts, words in ((comparison.apart, "Not compared"), (comparison.refused, "Refused")):
         lines += [f"- {words}: {escape(text)}" for text in texts]
     lines += [f"- {escape(sentence)}" for sentence in _own(comparison)]
-    rule = f"{OF} {PROBES}" if _probed(comparison) else OF
-    lines += ["", escape(rule)] if comparison.groups or _probed(comparison) else []
+    lines += ["", escape(legend(comparison))] if comparison.groups or _probed(comparison) else []
     lines += ["", f"**{escape(verdict_words(comparison))}**"]
     return "\n".join(lines).strip() + "\n"
 

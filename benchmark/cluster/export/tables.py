@@ -30,7 +30,8 @@ PROBE_HEADS = ("run_id", "node", "gpu", "to_gpu", "probe", "value", "unit", "bet
 
 # What fits a page of text: the others are for spreadsheets.
 FOR_PEOPLE = (
-    *("node", "status", "valid", "hardware", "gpus", "queries_completed", "queries_failed", "queries_unfinished"),
+    *("node", "members", "status", "valid", "hardware", "gpus"),
+    *("served_share", "queries_completed", "queries_failed", "queries_unfinished"),
     *("qps", "tokens_per_s", "latency_ms_p50", "latency_ms_p99", "ttft_ms_p50", "ttft_ms_p99"),
     *("tpot_ms_p50", "tpot_ms_p99", "goodput_share", "goodput_tokens_per_s", "goodput_users"),
     *("joules", "tokens_per_joule", "cost_currency", "cost_per_million_output_tokens"),

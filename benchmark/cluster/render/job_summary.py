@@ -10,7 +10,7 @@ from typing import TypeVar
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmark import DISCLAIMER
-from benchmark.cluster.comparison.show import HEADS, OF, cells, defined, title, verdict_words
+from benchmark.cluster.comparison.show import HEADS, cells, defined, legend, title, verdict_words
 from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.render.markdown import escape
 from benchmark.cluster.render.summary import TEMPLATES, view
@@ -41,7 +41,8 @@ def baseline_view(reported: Comparison | str) -> dict[str, object]:
     if not isinstance(reported, Comparison):
         return {"words": reported, "tables": []}
     tables = [{"title": title(group), "rows": [cells(one) for one in defined(group)]} for group in reported.groups]
-    return {"words": f"{verdict_words(reported)} (from {reported.before}) {OF}", "heads": HEADS, "tables": tables}
+    words = f"{verdict_words(reported)} (from {reported.before}) {legend(reported)}"
+    return {"words": words, "heads": HEADS, "tables": tables}
 
 
 @functools.cache

@@ -142,6 +142,8 @@ def _system(result: ClusterResult) -> str:
     if found is None:
         return ""
     asked = f"one schedule from {found.driver} over {_count(found.servers, 'node')}: a system's figure, and no sum"
+    if not found.servers:
+        asked = "in progress" if result.in_progress else f"nothing was measured; the driver was to be {found.driver}"
     return "\n".join([asked, *found.notes])
 
 
@@ -207,7 +209,7 @@ def _totals(group: Group, members: Sequence[NodeRow], system: bool) -> Iterable[
     summed = plural(len(group.nodes), "group" if all(row.members for row in members) else "node")
     fleet = "" if len(group.nodes) == 1 else f" (the sum over {summed}{apart}: a fleet figure)"
     if system:
-        fleet = f" (all {len(group.nodes)} nodes as one system)"
+        fleet = f" ({_count(len(group.nodes), 'node')} as one system)"
     tokens = f"{figure(group.tokens_per_s)} tokens/s{beside(group, 'tokens_per_s')}"
     yield "Cluster", f"{figure(group.qps)} QPS{beside(group, 'qps')}, {tokens}{fleet}"
     if group.gpus:

@@ -62,7 +62,10 @@ def _joined(name: str, head: LoadedNode, others: Sequence[LoadedNode]) -> Loaded
         if result is not None and not any(node is head for node, _ in reasons):
             # What it says of itself is what came of the other's end.
             result = result.model_copy(update={"error": None})
-        words = "\n".join(f"{node.node}: {reason}" for node, reason in reasons)
+        of: dict[str, list[str]] = {}
+        for node, reason in reasons:
+            of.setdefault(reason, []).append(node.node)
+        words = "\n".join(f"{', '.join(names)}: {reason}" for reason, names in of.items())
         return replace(here, result=result, refused=None, failure=Failure(node=name, stage=stage, reason=words[:4000]))
     results = [node.result for node in others if node.result]
     if head.result is None or len(results) < len(others):

@@ -12,7 +12,7 @@ from benchmark.cluster.comparison import compare
 from benchmark.cluster.comparison.side import load_side
 from benchmark.cluster.groups import gpus_of_part, group_problems, groups_of, parts_of
 from benchmark.cluster.report.page import render_report
-from benchmark.cluster.resume import remaining
+from benchmark.cluster.resume import remaining, settings_to_resume
 from benchmark.cluster.stored.read import read_stored
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
@@ -48,12 +48,16 @@ def test_the_first_of_the_inventory_is_the_head() -> None:
     head, other = parts["jw3"], parts["jw2"]
     assert (head.leads, other.leads, other.head.node, other.own.host) == (True, False, "jw3", "fd00::2")
     assert [gpus_of_part(ENGINES["vllm"], resolved[node], resolved) for node in ("jw2", "jw4")] == [8, 16]
+    # Where --limit leaves the other out, it has its share all the same.
+    alone = {"jw2": resolved["jw2"]}
+    assert gpus_of_part(ENGINES["vllm"], resolved["jw2"], alone, {"jw3": "a", "jw4": None}) == 8
 
 
 @pytest.mark.parametrize(
     ("second", "hosts", "problem"),
     [
         ({"benchmark_dtype": "bfloat16"}, HOSTS, "benchmark_dtype differs within the group a [jw3, jw2]"),
+        ({"benchmark_serve_address": "fe80::2"}, HOSTS, "jw2 is to be reached at fe80::2, which means something else"),
         ({}, {"jw2": "login", "jw3": "login"}, "[jw3, jw2] are at the same place, login port 8000"),
         ({"benchmark_group": "jw4"}, HOSTS, "The group jw4 has one node, jw2, and needs two or more"),
     ],
@@ -206,7 +210,7 @@ def test_the_row_says_who_died(dead: str, tmp_path: Path) -> None:
     assert row.reason.splitlines()[1:] == [f"benchmark: {dead}: vLLM was killed."]
 
 
-def test_it_is_compared_and_listed_by_its_name_and_not_resumed(tmp_path: Path) -> None:
+def test_it_is_compared_and_listed_by_its_name(tmp_path: Path) -> None:
     results = tmp_path / "results"
     run_dir = make(results / "20250102T030405Z-0123abcd")
     gathered = gather(run_dir)
@@ -217,5 +221,18 @@ def test_it_is_compared_and_listed_by_its_name_and_not_resumed(tmp_path: Path) -
         load_side(run_dir, "jw2")
     stored = read_stored(results, run_dir.name)
     assert list(stored["nodes"]) == ["a"]
-    with pytest.raises(InputError, match=r"is of groups of nodes \(a\), which are measured whole or not at all"):
-        remaining(run_dir, read_run(run_dir), ["jw2", "jw3"], ["jw2", "jw3"])
+
+
+@pytest.mark.parametrize(("dead", "left"), [("", ()), ("jw3", ("jw2", "jw3"))])
+def test_a_group_is_resumed_whole_or_not_at_all(dead: str, left: tuple[str, ...], tmp_path: Path) -> None:
+    run_dir = make(tmp_path / "run", dead)
+    run = read_run(run_dir)
+    found = remaining(run_dir, run, ["jw2", "jw3"], ["jw2", "jw3"])
+    assert (found.todo, found.notes) == (left, ())
+    if not dead:
+        assert remaining(run_dir, run, ["jw2"], ["jw2", "jw3"]).done == ("jw2",)
+        return
+    with pytest.raises(InputError, match=rf"the group a of the run {run.run_id} is measured whole, and jw3 of it is "):
+        remaining(run_dir, run, ["jw2"], ["jw2", "jw3"])
+    with pytest.raises(InputError, match=r"benchmark_group is 'a' of a node that is new to the run.*\[jw4\]"):
+        settings_to_resume(run, {"jw4": dict(GROUP)}, ())

@@ -47,6 +47,11 @@ def test_where_no_node_has_a_result_all_is_run_again(tmp_path: Path) -> None:
     assert ended(run)[2:] == [f"Run it again: {COMMAND}"]
 
 
+def test_one_node_of_a_group_is_not_to_be_measured_alone() -> None:
+    (said,) = after_playbook("preflight", ["jw2"], [], "ansible-playbook playbooks/preflight.yml --limit jw2", False)
+    assert said == "jw2 is fit. Next: measure with all nodes of the group or the system, without this --limit."
+
+
 @pytest.mark.parametrize(
     ("playbook", "well", "failed", "said"),
     [

@@ -43,6 +43,7 @@ def test_the_driver_asks_every_server() -> None:
     [
         ({"benchmark_dtype": "bfloat16"}, HOSTS, "benchmark_dtype differs between nodes, which are one system: "),
         ({"benchmark_target_qps": 3}, HOSTS, "benchmark_target_qps differs between nodes"),
+        ({}, {**HOSTS, "jw3": "fe80::3%eth0"}, "jw3 is to be reached at fe80::3%eth0, which means something else on"),
         ({}, {"jw2": "login", "jw3": "login"}, "jw2, jw3 are to serve at the same place, login port 8000: "),
     ],
 )
@@ -78,6 +79,10 @@ def test_who_drives() -> None:
         ({"benchmark_sync_start": False}, "leave benchmark_sync_start at true"),
         ({"benchmark_serve_port": 70000}, "benchmark_serve_port"),
         ({"benchmark_serve_address": "10.0.0.2; true"}, "benchmark_serve_address"),
+        (
+            {"benchmark_serve_address": "[fd00::2]"},
+            "'[fd00::2]': neither a name nor an address, and IPv6 stands here without brackets",
+        ),
         ({"benchmark_serve_address": "0.0.0.0"}, "benchmark_serve_address is 0.0.0.0, which is every address of"),
         ({"benchmark_serve_address": "::"}, "benchmark_serve_address is ::, which is every address of the node"),
         ({"benchmark_system": "node"}, "benchmark_driver is set, and benchmark_system is node"),

@@ -13,15 +13,18 @@ import pytest
 
 from benchmark.cluster.aggregate import Gathered, gather
 from benchmark.cluster.comparison import compare
+from benchmark.cluster.comparison.show import render_text
 from benchmark.cluster.comparison.side import load_side
 from benchmark.cluster.export.endpoints import curves_of
 from benchmark.cluster.export.prometheus import Exported, prometheus_lines
-from benchmark.cluster.export.tables import samples_of
+from benchmark.cluster.export.tables import nodes_of, samples_of
+from benchmark.cluster.export.text import markdown_lines
 from benchmark.cluster.one_system import system_of
 from benchmark.cluster.render.node_table import render_node_table
 from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.report.page import render_report
 from benchmark.cluster.report.sections import checks
+from benchmark.cluster.resume import remaining
 from benchmark.cluster.stored.read import StoredRun, read_stored
 from benchmark.cluster.submission.parts import gather_parts
 from benchmark.errors import InputError
@@ -188,6 +191,15 @@ def test_a_node_that_died_is_named(tmp_path: Path) -> None:
     assert enough.verdict.valid, enough.verdict.reasons
 
 
+@pytest.mark.parametrize(("dead", "left"), [("", ()), ("jw3", ("jw2", "jw3"))])
+def test_a_system_is_resumed_whole_or_not_at_all(dead: str, left: tuple[str, ...], tmp_path: Path) -> None:
+    run_dir = make(tmp_path / "run", answered(), dead=dead)
+    run = read_record(run_dir / RUN_FILE, RunRecord)
+    assert remaining(run_dir, run, ["jw2", "jw3"], ["jw2", "jw3"]).todo == left
+    with pytest.raises(InputError, match="is of one system, the nodes jw2, jw3: resume it with these and no others"):
+        remaining(run_dir, run, ["jw2"], ["jw2", "jw3"])
+
+
 def test_errors_of_a_node_that_goes_on(tmp_path: Path) -> None:
     result = gather(make(tmp_path / "run", answered(fails=[15]))).result
     jw2, jw3 = result.nodes
@@ -215,8 +227,10 @@ def test_without_the_driver_nothing_counts(tmp_path: Path) -> None:
     write_record(run_dir / "driver" / FAILURE, Failure(node="driver", stage="benchmark", reason=reason))
     result = gather(run_dir).result
     assert (result.counted, result.groups) == (0, ())
-    assert result.verdict.reasons == (reason,)
-    assert reason in render_cluster(result, gather(run_dir).run)
+    assert result.verdict.reasons == (f"The driver (jw2): {reason}",)
+    summary = " ".join(render_cluster(result, gather(run_dir).run).split())
+    assert "System nothing was measured; the driver was to be jw2" in summary
+    assert summary.endswith(f"INVALID: The driver (jw2): {reason}")
 
 
 def test_a_system_that_goes_on_is_in_progress(tmp_path: Path) -> None:
@@ -242,6 +256,31 @@ def test_it_is_compared_with_its_like_alone(tmp_path: Path) -> None:
     for name, resolved in read_record(apart / RUN_FILE, RunRecord).nodes.items():
         write_node(apart, result_of(name, resolved, closed_loop([1000] * 20)), closed_loop([1000] * 20))
     assert {*load_side(one).groups}.isdisjoint(load_side(apart).groups)
+
+
+def test_a_comparison_says_that_it_is_of_one_system(tmp_path: Path) -> None:
+    one, other = (make(tmp_path / name, answered()) for name in ("one", "other"))
+    text = " ".join(render_text(compare(load_side(one), load_side(other))).split())
+    assert ", float16, vllm, 2 x NVIDIA A30: one system" in text
+    assert "Of all: what one schedule over all nodes gave." in text
+    assert "Of node" not in text
+    assert re.search(r"tokens/s all \S+ \S+ ", text)
+    assert " node " not in text.partition("verdict")[2].partition("Of all")[0]
+
+
+def test_systems_of_other_engines_or_options_are_not_compared(tmp_path: Path) -> None:
+    """Though the driver asks both by the same words."""
+    plain = load_side(make(tmp_path / "one", answered()))
+    other = load_side(make(tmp_path / "other", answered(), benchmark_engine_options={"max_num_seqs": 4}))
+    (refused,) = compare(plain, other).refused
+    assert "the profile's engine_options.max_num_seqs is 4 instead of" in refused
+
+
+def test_people_read_each_nodes_share(tmp_path: Path) -> None:
+    lines = list(markdown_lines(nodes_of(gather(make(tmp_path / "run", answered())), for_people=True)))
+    heads, _, jw2, jw3 = ([cell.strip() for cell in line.split("|")] for line in lines)
+    share = heads.index("served\\_share")
+    assert (jw2[share], jw3[share]) == ("0.65", "0.35")
 
 
 def test_a_nodes_history_says_that_it_is_of_a_part(tmp_path: Path) -> None:

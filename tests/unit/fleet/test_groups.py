@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import Any
 
 import pytest
@@ -40,9 +41,9 @@ until [ -f windows ]; do sleep 0.02; done
 cat try > endpoint.log; cat windows > samples.jsonl"""
 
 
-def add(fleet: Fleet, name: str, python: str) -> None:
+def add(fleet: Fleet, name: str, python: str, attempt: int = 1) -> None:
     rank = ("jw2", "jw3").index(name)
-    order: dict[str, Any] = {"group": {"name": "a", "rank": rank, "places": PLACES}, "limit_s": 60}
+    order: dict[str, Any] = {"group": {"name": "a", "rank": rank, "places": PLACES}, "limit_s": 60, "attempt": attempt}
     fleet.add(name, python, order=order)
 
 
@@ -85,6 +86,18 @@ def test_a_node_that_failed_before_fails_the_others(fleet: Fleet) -> None:
     assert outcome.failures == {"jw2": "Nothing was measured: jw3 of its group, a, failed before."}
 
 
+@pytest.mark.parametrize("gone", ["jw2", "jw3"])
+def test_one_that_cannot_listen_is_named_by_the_other(gone: str, fleet: Fleet) -> None:
+    """Whether it is the head or not, and whoever of the two comes first."""
+    for name in ("jw2", "jw3"):
+        add(fleet, name, "echo its port is taken >&2; exit 3" if name == gone else f"{meets()}\n{MEASURES}")
+    outcome = measure(fleet)
+    (other,) = {"jw2", "jw3"} - {gone}
+    which = "the head" if gone == "jw2" else "another node"
+    assert outcome.failures[gone] == "its port is taken"
+    assert outcome.failures[other].startswith(f"{gone}, {which} of its group a, failed: its port is taken")
+
+
 def test_one_that_ends_in_the_middle_ends_the_other(fleet: Fleet) -> None:
     add(fleet, "jw2", f"{meets()}\n{MEASURES}\nexec sleep 600")
     add(fleet, "jw3", f"{meets()}\n{MEASURES}\necho vLLM was killed >&2; exit 4")
@@ -92,3 +105,42 @@ def test_one_that_ends_in_the_middle_ends_the_other(fleet: Fleet) -> None:
     assert outcome.failures["jw3"] == "vLLM was killed"
     assert outcome.failures["jw2"].startswith("jw3, another node of its group a, failed: vLLM was killed")
     assert not fleet.there("jw2").exists()
+
+
+def left_by_an_earlier_attempt(fleet: Fleet, name: str, *files: str) -> None:
+    """Make what a controller that died has left on a node: the run's files, and whether a run is at work there."""
+    there = fleet.there(name)
+    there.mkdir(parents=True)
+    (there / "owner").write_text("ours\nalice\n")
+    order = (fleet.nodes[name].place / "order.json").read_text().replace('"attempt": 2', '"attempt": 1')
+    (there / "order.json").write_text(order)
+    for file in files:
+        word, _, content = file.partition("=")
+        (there / word).write_text(content)
+
+
+def test_what_a_head_measured_unseen_is_taken_with_its_group(fleet: Fleet) -> None:
+    """The controller was killed: the head has completed since, the other still computes, and waits for the windows."""
+    for name in ("jw2", "jw3"):
+        add(fleet, name, "exit 4", attempt=2)
+    left_by_an_earlier_attempt(fleet, "jw2", "exit_code=0\n", "go=1", "samples.jsonl=measured\n", "benchmark.log=")
+    left_by_an_earlier_attempt(fleet, "jw3", "go=1", "benchmark.log=")
+    there = fleet.there("jw3")
+    computes = """echo $$ > pid; until [ -f windows ]; do sleep 0.02; done
+    cat windows > samples.jsonl; echo 0 > exit_code.part; mv exit_code.part exit_code"""
+    with subprocess.Popen(["sh", "-c", computes], cwd=there) as computing:
+        outcome = measure(fleet)
+        computing.wait(60)
+    assert (sorted(outcome.fetched), outcome.failures) == (["jw2", "jw3"], {})
+    assert (fleet.nodes["jw2"].place / "samples.jsonl").read_text() == "measured\n"
+    assert (fleet.nodes["jw3"].place / "samples.jsonl").read_text().strip() == "[]"
+
+
+def test_a_head_that_has_nothing_has_its_group_begin_anew(fleet: Fleet) -> None:
+    add(fleet, "jw2", f"{meets()}\n{MEASURES}", attempt=2)
+    add(fleet, "jw3", f"{meets()}\n{COMPUTES}", attempt=2)
+    left_by_an_earlier_attempt(fleet, "jw3", "exit_code=0\n", "go=1", "samples.jsonl=old\n", "benchmark.log=")
+    outcome = measure(fleet)
+    assert (sorted(outcome.fetched), outcome.failures) == (["jw2", "jw3"], {})
+    assert (fleet.nodes["jw3"].place / "samples.jsonl").read_text().strip() == "[]"
+    assert (fleet.nodes["jw3"].place / "attempt-1" / "samples.jsonl").read_text() == "old\n"

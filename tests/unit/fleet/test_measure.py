@@ -378,6 +378,19 @@ def test_a_fault_of_our_own_costs_no_other_node_its_result(
     assert "in broken" in path.read_text()
 
 
+def test_a_fault_of_our_own_leaves_nothing_running(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet.add("jw2")
+
+    async def broken(self: remote_run.RemoteRun, trips: int = 0) -> None:
+        raise KeyError("jw3")
+
+    monkeypatch.setattr(remote_run.RemoteRun, "read_clock", broken)
+    outcome = fleet.measure()
+    assert outcome.failures["jw2"].startswith("KeyError: 'jw3'; where it came from: ")
+    assert outcome.failures["jw2"].endswith(" It was stopped; the others went on.")
+    assert not fleet.there("jw2").exists()
+
+
 def test_a_barrier_opens_when_all_that_have_not_left_are_here() -> None:
     async def passing() -> list[str]:
         barrier, passed = Barrier("abc"), list[str]()

@@ -76,5 +76,5 @@ def test_what_the_user_says_of_the_network_stays(monkeypatch: pytest.MonkeyPatch
 def test_a_port_that_is_taken_is_one_sentence(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(SetupError, match=f"127.0.0.1 port {port}: something else listens there"):
+        with pytest.raises(SetupError, match=f"127.0.0.1 port {port}: process {os.getpid()} "):
             meeting(tmp_path, port).run(None)

@@ -17,7 +17,7 @@ import pytest
 from benchmark.errors import RunError, SetupError
 from benchmark.node.interfaces import EngineBroken
 from benchmark.node.request import RunRequest
-from benchmark.node.system import hold, run, unreached
+from benchmark.node.system import run
 from benchmark.records import NodeResult, ServerPlace
 from benchmark.resolve import resolve
 from benchmark.rundir import GO, LISTENS, LOAD, READY, SERVES, WINDOWS
@@ -170,22 +170,6 @@ def test_a_wrong_key_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "Have it ask for the run's key, $BENCHMARK_SERVE_API_KEY, and for no other." in str(caught.value)
     assert "\n" not in str(caught.value)
     assert KEY not in str(caught.value)
-
-
-def test_ports_are_held_and_tried() -> None:
-    free, held = free_port(), ServerPlace(node="jw2", host=HOST, port=free_port())
-    nowhere = ServerPlace(node="jw3", host=HOST, port=free)
-    with hold(held):
-        assert unreached([held, nowhere]) == {"jw3": "connection refused"}
-        with pytest.raises(SetupError, match=r"something else listens there: .* set benchmark_serve_port\.$"):
-            hold(held)
-    with pytest.raises(SetupError, match="that is no address of this node: set benchmark_serve_address to one"):
-        hold(ServerPlace(node="jw2", host="192.0.2.1", port=free))
-    with pytest.raises(SetupError, match="this node finds no address for no-such-host: set"):
-        hold(ServerPlace(node="jw2", host="no-such-host", port=free))
-    assert unreached([ServerPlace(node="jw4", host="no-such-host", port=free)]) == {
-        "jw4": "no address is found for no-such-host"
-    }
 
 
 def test_nobody_says_when_to_load(tmp_path: Path) -> None:
