@@ -57,7 +57,7 @@ WARM_UP = 128
 # Different prompts of a Server's queries, of which there is a multiple of this then.
 PROMPTS = 256
 # Of the distances' gamma distribution: its client's queries are evenly spaced.
-EVENLY = "1e9"
+EVENLY = "inf"
 WARM_UP_S = 300
 # A server that takes longer does not start.
 START_S = 300
