@@ -213,6 +213,27 @@ def copy_environment(venv: Path, place: Path) -> None:
     shutil.copytree(venv, place, symlinks=True, copy_function=copy)
 
 
+def unmarked(venv: Path, place: Path) -> Path:
+    """Copy an environment as somebody else would have it: no mark, and none of our code.
+
+    Where other packages are wanted pip is at work at once. To make an environment from nothing takes longest of all.
+    """
+    left_out = shutil.ignore_patterns("code", f"{MARK}*", "requirements.txt")
+    shutil.copytree(venv, place, symlinks=True, copy_function=os.link, ignore=left_out)
+    return place
+
+
+def without_torch(directory: Path) -> Path:
+    """Return what has to be on PYTHONPATH of who needs a tokenizer alone: transformers imports torch beside it.
+
+    That takes most of the time of a node that only prepares prompts or waits.
+    """
+    place = directory / "without-torch"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text('import sys\nsys.modules["torch"] = None\n')
+    return place
+
+
 def write_least_requirements(path: Path) -> None:
     """Write the pins of an environment whose nodes are no clients: they measure with the simulated engine."""
     light = (DATA / "requirements-light.txt").read_text().splitlines(keepends=True)
