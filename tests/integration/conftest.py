@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,10 +157,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def light_venv(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """An environment without torch, made by the real provisioning from nothing: one for all test processes."""
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The directory of all test processes together."""
     place = tmp_path_factory.getbasetemp()
-    venv = (place if worker_id == "master" else place.parent) / "light" / "venv"
+    return place if worker_id == "master" else place.parent
+
+
+@pytest.fixture(scope="session")
+def light_venv(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
+    """An environment without torch, made by the real provisioning from nothing: one for all test processes."""
+    venv = shared / "light" / "venv"
     provide(venv, cluster, tmp_path_factory.mktemp("light"), UNCOMPILED)
     return venv
 
@@ -173,19 +180,29 @@ def full_venv(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
-def tiny_model(full_venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model(full_venv: Path, shared: Path) -> Path:
     """A tiny Llama, made as a user does, with the nodes' real environment: what runs import is compiled then."""
-    directory = tmp_path_factory.mktemp("made") / "tiny"
-    command = [str(full_venv / "bin" / "python"), "-m", "benchmark", "tiny-model", str(directory)]
-    subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True)
+    directory, whole = shared / "made" / "tiny", shared / "made" / "whole"
+    with one_at_a_time(shared / "made" / "lock"):
+        if not whole.exists():
+            command = [str(full_venv / "bin" / "python"), "-m", "benchmark", "tiny-model", str(directory)]
+            subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True)
+            whole.touch()
     return directory
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Have other test processes wait for this one: what it makes they need not make."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def provide(venv: Path, cluster: Cluster, directory: Path, variables: dict[str, Any]) -> None:
     """Make an environment by playbooks/provision.yml, unless it is there; other test processes wait for it."""
-    venv.parent.mkdir(parents=True, exist_ok=True)
-    with venv.with_name(f"{venv.name}.tests").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(venv.with_name(f"{venv.name}.tests")):
         if (venv / MARK).exists():
             return
         control_path = Path(tempfile.mkdtemp(prefix="cp"))
@@ -211,6 +228,27 @@ def copy_environment(venv: Path, place: Path) -> None:
         (shutil.copy2 if Path(source).name == MARK else os.link)(source, target)
 
     shutil.copytree(venv, place, symlinks=True, copy_function=copy)
+
+
+def unmarked(venv: Path, place: Path) -> Path:
+    """Copy an environment as somebody else would have it: no mark, and none of our code.
+
+    Where other packages are wanted pip is at work at once. To make an environment from nothing takes longest of all.
+    """
+    left_out = shutil.ignore_patterns("code", f"{MARK}*", "requirements.txt")
+    shutil.copytree(venv, place, symlinks=True, copy_function=os.link, ignore=left_out)
+    return place
+
+
+def without_torch(directory: Path) -> Path:
+    """Return what has to be on PYTHONPATH of who needs a tokenizer alone: transformers imports torch beside it.
+
+    That takes most of the time of a node that only prepares prompts or waits.
+    """
+    place = directory / "without-torch"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text('import sys\nsys.modules["torch"] = None\n')
+    return place
 
 
 def write_least_requirements(path: Path) -> None:

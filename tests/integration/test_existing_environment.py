@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests import vllm_stand_in
-from tests.integration.conftest import Done, Playbooks
+from tests.integration.conftest import Done, Playbooks, unmarked
 from tests.integration.faults.left_over import assert_nothing_runs
 from tests.integration.ssh_nodes import loopback
 from tests.integration.test_airgap import changed
@@ -25,15 +25,9 @@ from tests.integration.test_vllm import INSTALL, MODEL
 NOBODY = 65534
 
 
-def virtual(light: Path, place: Path) -> Path:
-    """Make a virtual environment as somebody else would have it: no mark, and none of our code."""
-    shutil.copytree(light, place, symlinks=True, copy_function=os.link, ignore=shutil.ignore_patterns("code", ".llm*"))
-    return place
-
-
 def conda_like(light: Path, place: Path) -> Path:
     """Make a prefix as conda does: a Python of its own, which finds its packages without a pyvenv.cfg."""
-    with_another_version(virtual(light, place.with_name("for conda")), place)
+    with_another_version(unmarked(light, place.with_name("for conda")), place)
     (place / "pyvenv.cfg").unlink()
     for program in (place / "bin").glob("python*"):
         program.unlink()
@@ -69,7 +63,7 @@ def host(playbooks: Playbooks, node: str, environment: Path, **more: Any) -> dic
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts read-only, and gives files to another user")
 def test_two_of_them_measure_and_are_left_as_they_were(playbooks: Playbooks) -> None:
-    theirs = virtual(playbooks.venv, playbooks.directory / "an environment")
+    theirs = unmarked(playbooks.venv, playbooks.directory / "an environment")
     conda = conda_like(playbooks.venv, playbooks.directory / "conda")
     for one in [theirs, *theirs.rglob("*")]:
         os.chown(one, NOBODY, NOBODY, follow_symlinks=False)
@@ -105,8 +99,8 @@ def test_two_of_them_measure_and_are_left_as_they_were(playbooks: Playbooks) -> 
 
 @pytest.mark.timeout(600)
 def test_what_one_lacks_is_named_before_measuring(playbooks: Playbooks) -> None:
-    lacking = virtual(playbooks.venv, playbooks.directory / "lacking")
-    old = virtual(playbooks.venv, playbooks.directory / "old")
+    lacking = unmarked(playbooks.venv, playbooks.directory / "lacking")
+    old = unmarked(playbooks.venv, playbooks.directory / "old")
     for name in ("psutil", "jinja2"):
         (info,) = (lacking / "lib").glob(f"python3*/site-packages/{name}-*.dist-info")
         shutil.rmtree(info)
@@ -133,7 +127,7 @@ def test_what_one_lacks_is_named_before_measuring(playbooks: Playbooks) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_server_of_one_is_started_as_it_is(playbooks: Playbooks) -> None:
-    theirs = virtual(playbooks.venv, playbooks.directory / "theirs")
+    theirs = unmarked(playbooks.venv, playbooks.directory / "theirs")
     (packages,) = (theirs / "lib").glob("python3*/site-packages")
     with zipfile.ZipFile(vllm_stand_in.make(playbooks.directory)) as wheel:
         wheel.extractall(packages)

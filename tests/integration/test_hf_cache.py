@@ -18,6 +18,7 @@ import yaml
 from benchmark.node.hub.cache import RepositoryCache
 from benchmark.node.model.tiny import make_tiny_model
 from tests.hub_server import Hub, small_articles, small_model
+from tests.integration.conftest import without_torch
 from tests.integration.ssh_nodes import Cluster
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -340,16 +341,8 @@ def with_a_dataset(role: Role) -> dict[str, Any]:
         "benchmark_profile": str(profile),
         "hf_cache_dataset": "org/articles",
         "hf_cache_dataset_revision": made.commit,
-        "environment": without_torch(role),
+        "environment": {"PYTHONPATH": f"{without_torch(role.directory)}:{CHECKOUT}"},
     }
-
-
-def without_torch(role: Role) -> dict[str, str]:
-    """Return what makes a node one without torch, which transformers would import for its tokenizers: for seconds."""
-    place = role.directory / "without torch"
-    place.mkdir()
-    (place / "sitecustomize.py").write_text('import sys\nsys.modules["torch"] = None\n')
-    return {"PYTHONPATH": f"{place}:{CHECKOUT}"}
 
 
 def prepared(role: Role, node: str) -> list[str]:

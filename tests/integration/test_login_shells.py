@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Playbooks, make_model_directory, one_package
+from benchmark.node.environments import MARK
+from tests.integration.conftest import Playbooks, make_model_directory, one_package, unmarked
 from tests.integration.ssh_nodes import Cluster, loopback
 
 SHELLS = ("tcsh", "fish", "zsh")
@@ -64,8 +65,10 @@ def test_every_login_shell_works_beside_an_old_python(nodes: Cluster, light_venv
     done = playbooks.run("benchmark", inventory=playbooks.inventory(hosts))
     assert done.code == 0, done.output
     assert [row["status"] for row in done.cluster["nodes"]] == ["complete"] * len(SHELLS)
-    # An environment that is to be made anew: by Ansible's module, with a file that is sent.
-    again = playbooks.inventory(hosts, python_env_dir=str(tmp_path / "venv"), **one_package(tmp_path))
+    # An environment that is to be filled: by Ansible's module, with a file that is sent.
+    venv = unmarked(light_venv, tmp_path / "venv")
+    again = playbooks.inventory(hosts, python_env_dir=str(venv), **one_package(tmp_path))
     done = playbooks.run("provision", "--tags", "python_env", "--limit", "tcsh", inventory=again)
     assert done.code == 0, done.output
-    assert (tmp_path / "venv" / "bin" / "python").exists()
+    for what in (MARK, "lib/python3*/site-packages/small-1.0.dist-info", f"code/*/{MARK}"):
+        assert len(list(venv.glob(what))) == 1

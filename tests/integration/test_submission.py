@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.integration.conftest import REAL, Playbooks
+from tests.integration.conftest import REAL, Playbooks, without_torch
+from tests.integration.ssh_nodes import SESSION, loopback
 from tests.integration.test_whole_job import articles
 from tests.unit.cluster.submission.checker import complaints
 from tests.unit.cluster.submission.conftest import ANSWERS
@@ -31,9 +34,22 @@ def short(directory: Path, scenario: str) -> str:
     return str(path)
 
 
+@pytest.fixture
+def hosts(playbooks: Playbooks, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """jw3, and jw4, which measures: loading a tokenizer beside torch would be most of its time."""
+    cluster = playbooks.cluster
+    jw4 = cluster.add("jw4", loopback(4), f"{SESSION} PYTHONPATH={without_torch(tmp_path)}\n")
+    try:
+        yield {name: cluster.host(name) for name in ("jw3", "jw4")}
+    finally:
+        jw4.stop()
+        del cluster.nodes["jw4"]
+        cluster.trust()
+
+
 @pytest.mark.timeout(580)
 def test_scenario_by_scenario_and_then_the_tree(
-    playbooks: Playbooks, full_venv: Path, tiny_model: Path, tmp_path: Path
+    playbooks: Playbooks, full_venv: Path, tiny_model: Path, hosts: dict[str, Any], tmp_path: Path
 ) -> None:
     playbooks.venv = full_venv
     playbooks.variables = {
@@ -52,26 +68,26 @@ def test_scenario_by_scenario_and_then_the_tree(
         "submission_profiles": profiles,
     }
     words = ["-e", json.dumps(variables)]
+    inventory = playbooks.inventory(hosts)
 
     # The plan is reported, and nothing is touched.
-    plan = playbooks.run("submission", *words, "--check")
+    plan = playbooks.run("submission", *words, "--check", inventory=inventory)
     assert plan.code == 0, plan.output
     assert "Together about 7 min" in plan.output  # 13,368 articles twice at 60 a second, the rest is short
     assert not playbooks.results.exists()
     assert not (tmp_path / "system.yml").exists()
     (tmp_path / "system.yml").write_text(ANSWERS)
 
-    # The first scenario alone, as where somebody stopped after it. One node: loading a tokenizer is most of the time.
-    words += ["--limit", "jw2"]
-    first = playbooks.run(
-        "submission", *words, "-e", "submission_scenarios=Offline", "-e", f"submission_output={tmp_path}/one"
-    )
+    # The first scenario alone, as where somebody stopped after it. One node: it loads a tokenizer for each run.
+    words += ["--limit", "jw4"]
+    alone = ["-e", "submission_scenarios=Offline", "-e", f"submission_output={tmp_path}/one"]
+    first = playbooks.run("submission", *words, *alone, inventory=inventory)
     assert first.code == 0, first.output
     latest = playbooks.results / "submission-datacenter-closed/offline/latest"
     offline = latest.resolve()
     assert "Offline: TEST06" not in complaints(tmp_path / "one")
 
-    done = playbooks.run("submission", *words)
+    done = playbooks.run("submission", *words, inventory=inventory)
     assert done.code == 0, done.output
     measured = f"Step 1 of 2, Offline: measured already in the run {offline.name} (short-offline, target 60.0)."
     assert measured in done.output

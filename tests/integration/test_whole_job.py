@@ -57,10 +57,12 @@ def test_the_whole_job_and_the_token_is_nowhere(whole: Playbooks, tiny_model: Pa
     assert cluster["counted"] == 2
     results = [json.loads(next(done.run_dir.glob(f"nodes/{n}/mlperf_*.json")).read_text()) for n in ("jw2", "jw3")]
     for result in results:
+        assert (result["status"], result["resolved"]["profile"]["name"]) == ("complete", "quick")
         assert result["engine"]["name"] == "continuous"
         assert result["engine"]["details"]["commit"] == model.commit
         assert result["metrics"]["queries"]["completed"] == 20
         assert result["metrics"]["output_tokens"] == 20 * 64
+        assert [len(tokens) for tokens in result["accuracy"]["greedy"].values()] == [64] * 4
         assert len(result["verdict"]["checks"]) == 5
         assert result["environment"]["packages"]["torch"].startswith("2.13.0")
 

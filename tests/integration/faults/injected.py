@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from tests.integration.conftest import copy_environment
+from tests.integration.conftest import unmarked
 from tests.integration.faults import full, hostile
 from tests.integration.faults.fleet import Fleet, children, send, small_disk
 from tests.integration.ssh_nodes import PORT, SESSION, keygen, loopback
@@ -75,9 +75,7 @@ def unfit_nodes(fleet: Fleet, stack: ExitStack) -> None:
     venv, directory = fleet.playbooks.venv, fleet.playbooks.directory
     fleet.add("no-python", python_env_python="/no/python3")
     # Made already, so that pip is at work at once; of other pins, so that it is.
-    ready_made = fleet.place("no-index") / "venv"
-    copy_environment(venv, ready_made)
-    (ready_made / ".llm-benchmark").unlink()
+    ready_made = unmarked(venv, fleet.place("no-index") / "venv")
     unreachable = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1"}
     (directory / "other.txt").write_text("no-such-package==1.0\n")
     fleet.add(

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from tests.integration.conftest import DATA, Playbooks, copy_environment
+from tests.integration.conftest import DATA, Playbooks, unmarked
 from tests.integration.faults.left_over import assert_nothing_runs, processes_of
 
 
@@ -131,9 +131,7 @@ def test_before_anything_is_measured_nothing_is_left(long_run: Playbooks) -> Non
 
 def test_an_installation_ends_with_its_playbook(playbooks: Playbooks) -> None:
     # Made already, so that pip is at work at once; of other pins, so that it is; and its index never says a word.
-    ready_made = playbooks.directory / "nodes" / "jw2" / "venv"
-    copy_environment(playbooks.venv, ready_made)
-    (ready_made / ".llm-benchmark").unlink()
+    ready_made = unmarked(playbooks.venv, playbooks.directory / "nodes" / "jw2" / "venv")
     pins = playbooks.directory / "pins.txt"
     pins.write_text("no-such-package==1.0\n")
     with socket.create_server(("127.0.0.1", 0)) as silent:

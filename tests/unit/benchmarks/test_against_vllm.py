@@ -55,7 +55,8 @@ def test_what_only_one_engine_had_is_not_compared() -> None:
     assert list(against_vllm.ratios(rows)) == [f"a: continuous / vllm: {ratio}"]
 
 
-def test_a_tiny_model_goes_through_loadgen(tmp_path: Path) -> None:
+def test_a_tiny_model_goes_through_loadgen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(against_vllm, "WARM_UP", 2)  # a CPU has no kernels that would settle
     make_tiny_model(tmp_path / "model")
     asked = given(model=str(tmp_path / "model"), loads=["500/30@2", "even@4"])
     note, row = against_vllm.continuous(asked, "500/30")

@@ -15,7 +15,6 @@ from benchmark.errors import InputError, RunError, SetupError
 from benchmark.files import read_record, read_samples, read_ticks
 from benchmark.node.engines import simulated
 from benchmark.node.interfaces import Listener, Query
-from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.run import RunRequest, run
 from benchmark.node.watch.telemetry import Watch
 from benchmark.records import Environment, GpuProcess, GpuTelemetry, Metrics, NodeResult, Telemetry
@@ -60,19 +59,6 @@ def test_a_complete_run_leaves_result_text_and_samples(tmp_path: Path) -> None:
     assert len(read_samples(tmp_path / "samples.jsonl")) == 5
     (text,) = tmp_path.glob("*.txt")
     assert "unverified, not an MLCommons submission" in text.read_text()
-
-
-def test_quick_runs_with_the_continuous_engine(tmp_path: Path) -> None:
-    make_tiny_model(tmp_path / "tiny")
-    (tmp_path / "run").mkdir()
-    asked = {
-        **{"benchmark_engine": "continuous", "benchmark_model": str(tmp_path / "tiny"), "benchmark_dtype": "float32"},
-        **{"benchmark_device": "cpu", "benchmark_telemetry": False, "benchmark_probes": "off"},
-    }
-    result = run(RunRequest(run_id="r1", node="jw2", resolved=resolve(asked), directory=tmp_path / "run"))
-    assert (result.status, result.resolved.profile.name) == ("complete", "quick")
-    assert result.accuracy is not None
-    assert [len(tokens) for tokens in result.accuracy.greedy.values()] == [64] * 4
 
 
 def test_the_warm_up_is_not_counted(tmp_path: Path) -> None:

@@ -165,14 +165,16 @@ def test_the_line_runs_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert done.stdout.splitlines() == [str(place), "/a b/ansible.cfg", *words]
 
 
-# What the given variables are, as ansible-playbook itself finds them.
+# What the given variables are, as ansible-playbook itself finds them: kept by a lookup, which starts no module.
 DUMP = """
 - hosts: all
   gather_facts: false
   tasks:
-    - ansible.builtin.copy:
-        content: "{{ [inventory_hostname, ansible_limit, q('vars', *names)] | to_json }}"
-        dest: "{{ lookup('env', 'DUMPED') }}"
+    - ansible.builtin.debug:
+        msg: "{{ lookup('ansible.builtin.pipe', 'printf %s ' ~ (found | quote) ~ ' > ' ~ (place | quote)) }}"
+      vars:
+        found: "{{ [inventory_hostname, ansible_limit, q('vars', *names)] | to_json }}"
+        place: "{{ lookup('env', 'DUMPED') }}"
 """
 ODD = """two words, it's "quoted" $HOME `id` !x #y ~ * \\ {curly} end=1"""
 
