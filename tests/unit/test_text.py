@@ -97,7 +97,7 @@ def test_a_node_result() -> None:
     for words in (
         "node jw2",
         "unverified, not an MLCommons submission",
-        "quick v3: a health check, not a capacity figure",
+        "quick v4: a health check, not a capacity figure",
         "meta-llama/Llama-3.1-8B-Instruct@be673f326cab, float16, cuda",
         "NVIDIA A30 (24576 MiB)",
         "3 of 3 completed, 0 failed, 0 unfinished",

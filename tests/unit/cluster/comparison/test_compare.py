@@ -234,7 +234,7 @@ def test_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert main(["compare", str(tmp_path / "b"), "b", *here]) == 0
     itself = "b was compared with itself: that it is equal to itself says nothing."
     assert itself in " ".join(capsys.readouterr().out.split())
-    assert "b is its own baseline for quick v3, float16, continuous, 1 x NVIDIA A30." in said
+    assert "b is its own baseline for quick v4, float16, continuous, 1 x NVIDIA A30." in said
     assert said.endswith("b is its own baseline: that it is equal to itself says nothing.")
     # One kind goes by its key or its run, and the other stays.
     assert main(["baseline", "clear", "x", *here]) == 2
@@ -242,7 +242,7 @@ def test_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert main(["baseline", "show", *here]) == 0
     key = capsys.readouterr().out.splitlines()[0].rpartition(" ")[2]
     assert main(["baseline", "clear", key, *here]) == 0
-    assert capsys.readouterr().out.startswith("default: cleared a for quick v3, float16")
+    assert capsys.readouterr().out.startswith("default: cleared a for quick v4, float16")
     assert main(["compare", "c", *here]) == 0
     assert main(["compare", "b", *here]) == 2
     assert main(["baseline", "set", "a", *here]) == 0

@@ -52,7 +52,7 @@ unverified, not an MLCommons submission
 
 Run         20250102T030405Z-0123abcd
 Created     2025-01-02 03:04:05 UTC
-Profile     quick v3: a health check, not a capacity figure
+Profile     quick v4: a health check, not a capacity figure
 Model       meta-llama/Llama-3.1-8B-Instruct@be673f326cab, float16, cuda
 Nodes       1 of 2 counted
 

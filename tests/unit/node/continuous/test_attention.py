@@ -47,7 +47,7 @@ def test_a_gpu_gets_what_was_measured_and_sdpa_last(
     assert attention.automatic(LLAMA, "cuda", "float16") == taken
 
 
-def test_exact_attention_is_causal_and_follows_the_pages_of_a_request() -> None:
+def test_exact_attention_is_causal_and_follows_pages() -> None:
     torch.manual_seed(0)
     pages_k, pages_v = (torch.full((5, 4, 2, 8), torch.nan) for _ in "kv")
     whole = [tuple(torch.randn(length, heads, 8) for heads in (4, 2, 2)) for length in (6, 7, 3)]
