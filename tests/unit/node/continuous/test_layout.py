@@ -99,7 +99,7 @@ def test_every_part_begins_where_a_gpu_reads_16_bytes_at_once() -> None:
             assert part.storage_offset() * 4 % 16 == 0
 
 
-def test_a_step_in_which_all_answer_lies_in_transformers_own_table() -> None:
+def test_a_step_in_which_all_answer_lies_in_one_table() -> None:
     tables = torch.tensor([[3, 1, -1], [2, -1, -1]])
     found = layout.answering(tables.clamp(min=0), torch.tensor([9, 4]))
     assert found.counts[:2].tolist() == [2, 0]
