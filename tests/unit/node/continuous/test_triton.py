@@ -61,7 +61,7 @@ def test_machine_code_is_made_without_a_compiler(
         assert made.name == kernel.__name__
 
 
-def test_numbers_that_differ_from_step_to_step_make_no_other_code() -> None:
+def test_numbers_of_a_step_make_no_other_code() -> None:
     whole = torch.zeros(9, dtype=torch.int32)
     assert triton_start.kind(whole) == ("*i32", True)
     assert triton_start.kind(whole[1:]) == ("*i32", False)
