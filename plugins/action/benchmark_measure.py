@@ -36,7 +36,7 @@ from benchmark.fleet.system import SystemMeasurement
 from benchmark.provisioned import PROVISIONING_ROLES
 from benchmark.records import DRIVER, System
 from benchmark.rundir import NODES, ORDER, RunOrder, read_run
-from benchmark.settings import needed_nodes
+from benchmark.settings.nodes import needed_nodes
 from benchmark.visible_devices import NAME as VISIBLE
 from benchmark.words import plural
 

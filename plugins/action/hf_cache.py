@@ -35,7 +35,8 @@ from benchmark.locks import take
 from benchmark.node.hub.cache import COMMIT, Manifest, RepositoryCache
 from benchmark.node.hub.files import DATASET, MODEL, Kind
 from benchmark.progress import PREFIX, gigabytes
-from benchmark.settings import Settings, is_directory_path
+from benchmark.settings import Settings
+from benchmark.settings.measurement import is_directory_path
 from benchmark.words import plural
 
 FILES = CHECKOUT / "roles/hf_cache/files"
