@@ -22,7 +22,8 @@ from benchmark.fleet.barrier import Barrier
 from benchmark.fleet.errors import ControllerGone, Ended, Excluded, Lost, NodeError, Refused
 from benchmark.fleet.giving_way import GivingWay
 from benchmark.fleet.next_step import NextStep
-from benchmark.fleet.remote_run import GRACE_S, Node, RemoteRun, Reports
+from benchmark.fleet.node import Node, Reports
+from benchmark.fleet.remote_run import GRACE_S, RemoteRun
 from benchmark.fleet.rendezvous import (
     READY_FILE,
     agree,

@@ -30,7 +30,7 @@ from benchmark.files import read_record
 from benchmark.fleet.errors import ControllerGone
 from benchmark.fleet.groups import GroupedMeasurement
 from benchmark.fleet.measure import Measurement, Outcome
-from benchmark.fleet.remote_run import Node, Reports
+from benchmark.fleet.node import Node, Reports
 from benchmark.fleet.ssh import Ssh
 from benchmark.fleet.system import SystemMeasurement
 from benchmark.provisioned import PROVISIONING_ROLES

@@ -29,7 +29,7 @@ from node_action import CHECKOUT, NodeAction, NodeFailure
 
 from benchmark.cluster.packages.environments import with_find
 from benchmark.errors import SetupError
-from benchmark.fleet.remote_run import await_machine
+from benchmark.fleet.programs import await_machine
 from benchmark.fleet.session import ANSWER_S
 from benchmark.locks import take
 from benchmark.node.hub.cache import COMMIT, Manifest, RepositoryCache

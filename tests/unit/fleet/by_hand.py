@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from benchmark.files import write_record
 from benchmark.fleet.measure import Measurement, Outcome
-from benchmark.fleet.remote_run import Node, RemoteRun, Reports
+from benchmark.fleet.node import Node, Reports
+from benchmark.fleet.remote_run import RemoteRun
 from benchmark.fleet.ssh import Ssh
 from benchmark.progress import Progress
 from benchmark.records import RunRecord
