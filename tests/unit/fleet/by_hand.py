@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shlex
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ MEASURES = f"""echo '{FACTS}' > ready.tmp; mv ready.tmp ready
 flock -u 8 2>/dev/null
 until [ -f go ]; do sleep 0.02; done
 echo measured > samples.jsonl"""
+# It says so, and measures once it is let go: what it does then follows.
+READY = f"echo '{FACTS}' > ready.tmp; mv ready.tmp ready; flock -u 8"
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -123,3 +126,10 @@ def noisy(before: str, after: str = ":") -> Callable[[str], list[str]]:
 
 def progress(state: str) -> str:
     return Progress(state).text()
+
+
+def failure(fleet: Fleet, name: str) -> str:
+    """Return why a node failed, as its file says."""
+    content: dict[str, str] = json.loads((fleet.nodes[name].place / "failure.json").read_text())
+    assert (content["node"], content["stage"]) == (name, "benchmark")
+    return content["reason"]
