@@ -94,7 +94,7 @@ PARTS = {
     "benchmark_target_qps": "What it is held against",
     "benchmark_engine": "Engine",
     "benchmark_endpoint_urls": "Servers, for the engine endpoint",
-    "benchmark_timeout_s": "Measuring, and nodes together",
+    "benchmark_system": "Measuring, and nodes together",
     "benchmark_fail_on_invalid": "The run and its files",
     "benchmark_endpoint_api_key": "Secrets, and which run",
     "preflight_gpus": "Whether a node is fit",
