@@ -14,7 +14,8 @@ from benchmark.combinations import combination_problems
 from benchmark.errors import InputError
 from benchmark.faults import did_you_mean, sentences
 from benchmark.profiles import NONE, Profile, load_profile
-from benchmark.settings import NODE_NAME, RUN_WIDE, ResolvedSettings, Settings, check_settings
+from benchmark.rundir import NODE_NAME
+from benchmark.settings import RUN_WIDE, ResolvedSettings, Settings, check_settings
 from benchmark.verdict import accuracy_paths, metric_paths
 
 # The settings that decide which engine and model a node needs: what `in_effect` and `device_in_effect` look at.

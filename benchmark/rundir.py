@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import platform
+import re
 import secrets
 import shutil
 from collections.abc import Collection, Mapping
@@ -15,6 +16,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from benchmark import __version__
+from benchmark.canonical import canonical_sha256
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
 from benchmark.records import (
@@ -30,7 +32,7 @@ from benchmark.records import (
     ServerPlace,
     System,
 )
-from benchmark.settings import NODE_NAME, ResolvedSettings, canonical_sha256
+from benchmark.settings import ResolvedSettings
 from benchmark.unwritable import on_controller
 
 RUN_FILE = "run.json"
@@ -42,6 +44,8 @@ SUMMARY_FILE = "benchmark_summary.txt"
 # Beside the runs: the page over all of them.
 PAGE_FILE = "index.html"
 NODES = "nodes"
+# The name of a node becomes that of a directory in there.
+NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 # Of a run and of each node: what an earlier attempt left, a directory for each.
 ATTEMPT = "attempt-"
 PROGRAM = "llm-datacenter-benchmark"

@@ -13,7 +13,8 @@ from typing import Any
 
 from benchmark.profiles import NONE
 from benchmark.records import EngineInfo
-from benchmark.settings import Settings, is_directory_path
+from benchmark.settings import Settings
+from benchmark.settings.measurement import is_directory_path
 
 ENDPOINT, SIMULATED = "endpoint", "simulated"
 # In the details of an engine that answered in the place of the profile's own.

@@ -4,7 +4,7 @@ python -m tools.generate [--check]
 
 | made | from |
 | --- | --- |
-| the options in roles/*/meta/argument_specs.yml, between two comments | benchmark/settings.py, benchmark/variables.py |
+| the options in roles/*/meta/argument_specs.yml, between two comments | benchmark/settings/, benchmark/variables.py |
 | roles/*/defaults/main.yml, the table in roles/*/README.md | the role's argument_specs.yml |
 | docs/settings.md | all of these |
 | docs/profiles.md | tools/profiles_page.py: what checks a profile |
@@ -38,7 +38,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 ROLES = CHECKOUT / "roles"
 COMMAND = "make generate"
 # Between these two comments of an argument_specs.yml; a role without them (cluster_summary) has options of its own.
-BEGIN_OPTIONS = "      # made by tools/generate.py from benchmark/settings.py: change them there"
+BEGIN_OPTIONS = "      # made by tools/generate.py from benchmark/settings/: change them there"
 END_OPTIONS = "      # end of what is made"
 BEGIN_TABLE, END_TABLE = "<!-- variables: made by tools/generate.py -->", "<!-- end of variables -->"
 # What is done where a run measures on the node.
@@ -94,7 +94,7 @@ PARTS = {
     "benchmark_target_qps": "What it is held against",
     "benchmark_engine": "Engine",
     "benchmark_endpoint_urls": "Servers, for the engine endpoint",
-    "benchmark_timeout_s": "Measuring, and nodes together",
+    "benchmark_system": "Measuring, and nodes together",
     "benchmark_fail_on_invalid": "The run and its files",
     "benchmark_endpoint_api_key": "Secrets, and which run",
     "preflight_gpus": "Whether a node is fit",

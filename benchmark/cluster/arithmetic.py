@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from benchmark.canonical import canonical_sha256
 from benchmark.cluster.cost import cost_of, cost_together
 from benchmark.cluster.drift import drift_reason, hardware
 from benchmark.cluster.goodput_sum import together
@@ -34,7 +35,7 @@ from benchmark.records import (
     Window,
 )
 from benchmark.served import NOT_REPORTED, in_label, model_facts
-from benchmark.settings import canonical_sha256, needed_nodes
+from benchmark.settings.nodes import needed_nodes
 from benchmark.words import plural
 
 # Nodes whose windows share less than this did not measure together: clocks are not known better.

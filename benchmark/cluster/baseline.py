@@ -9,13 +9,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from benchmark.canonical import canonical_sha256
 from benchmark.cluster.comparison import compare
 from benchmark.cluster.comparison.side import ComparisonKey, Side, by_comparison_key, load_side
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.errors import InputError
 from benchmark.files import read_record, write_record
 from benchmark.records import SCHEMA_VERSION, Comparison, Name, Record, Text
-from benchmark.settings import canonical_sha256
 
 BASELINES = "baselines.json"
 DEFAULT = "default"

@@ -14,7 +14,8 @@ from benchmark.code import SHORT, code_words
 from benchmark.provisioned import ENGINES
 from benchmark.records import Drift, Environment, Gpu, ReadyNode
 from benchmark.records.environment import PACKAGES
-from benchmark.settings import Settings, is_directory_path
+from benchmark.settings import Settings
+from benchmark.settings.measurement import is_directory_path
 
 MAX_TEXT = 4000
 # In the environments of the engines that are provisioned.

@@ -13,7 +13,8 @@ from typing import Any
 from benchmark.cluster.names import some
 from benchmark.fleet.rendezvous import GRACE_S, repeats_s
 from benchmark.records import DRIVER, RunRecord, ServerPlace, System
-from benchmark.settings import SYSTEM_WIDE, ResolvedSettings, Settings, needed_nodes
+from benchmark.settings import SYSTEM_WIDE, ResolvedSettings, Settings
+from benchmark.settings.nodes import needed_nodes
 from benchmark.words import plural
 
 CLUSTER, SERVED = "cluster", "endpoint"

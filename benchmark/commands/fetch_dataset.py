@@ -14,7 +14,8 @@ from benchmark.node.hub.fetch import fetch
 from benchmark.node.hub.files import DATASET
 from benchmark.node.watch.abandoned import end_with_reader
 from benchmark.resolve import resolve
-from benchmark.settings import DEFAULT_DATASET, DEFAULT_DATASET_REVISION, DEFAULT_MODEL, DEFAULT_REVISION
+from benchmark.settings.measurement import DEFAULT_MODEL, DEFAULT_REVISION
+from benchmark.settings.provisioning import DEFAULT_DATASET, DEFAULT_DATASET_REVISION
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,8 @@ from benchmark.node.hub.cache import Manifest
 from benchmark.node.hub.fetch import fetch
 from benchmark.node.watch.abandoned import end_with_reader
 from benchmark.resolve import from_environment
-from benchmark.settings import DEFAULT_MODEL, DEFAULT_REVISION, Settings, is_directory_path
+from benchmark.settings import Settings
+from benchmark.settings.measurement import DEFAULT_MODEL, DEFAULT_REVISION, is_directory_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

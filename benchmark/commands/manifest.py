@@ -19,7 +19,8 @@ from benchmark.node.hub.cache import COMMIT, SHA256_DIGITS, RepositoryCache
 from benchmark.node.hub.files import DATASET, MODEL, Kind
 from benchmark.node.sentences import PUNKT_SHA256
 from benchmark.provisioned import ENGINES
-from benchmark.settings import DEFAULT_DATASET, DEFAULT_DATASET_REVISION, DEFAULT_MODEL, DEFAULT_REVISION
+from benchmark.settings.measurement import DEFAULT_MODEL, DEFAULT_REVISION
+from benchmark.settings.provisioning import DEFAULT_DATASET, DEFAULT_DATASET_REVISION
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 INTRODUCTION = f"""# Everything that is fetched

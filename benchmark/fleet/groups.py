@@ -109,7 +109,7 @@ class GroupedMeasurement(Measurement):
         finally:
             group.barrier.leave(name)
             if part.leads:
-                group.lead.ends(run.node.place, offset_of(run, self._offsets))
+                group.lead.ends(run.node.place, offset_of(run, self._starts.offsets_ns))
 
     async def _adopts(self, run: RemoteRun) -> bool:
         adopted = await super()._adopts(run)
@@ -137,7 +137,7 @@ class GroupedMeasurement(Measurement):
                 await self._measure_together(run, 1)
             # It begins once, and ends when the head has.
             self._barrier.leave(name)
-            state = await group.lead.until_over(run, offset_of(run, self._offsets))
+            state = await group.lead.until_over(run, offset_of(run, self._starts.offsets_ns))
         except Ended as ended:
             state = ended.state
         self._barrier.leave(name)

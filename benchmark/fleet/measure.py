@@ -8,47 +8,32 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-import traceback
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from benchmark.cluster.drift import drift_reason
 from benchmark.errors import InputError
-from benchmark.files import write_atomic, write_record
+from benchmark.files import write_record
 from benchmark.fleet.barrier import Barrier
-from benchmark.fleet.errors import ControllerGone, Ended, Excluded, Lost, NodeError, Refused
+from benchmark.fleet.errors import ControllerGone, Ended, Excluded, NodeError, Refused
+from benchmark.fleet.failing import exclude, fault, reason_of, stop_interrupted
 from benchmark.fleet.giving_way import GivingWay
 from benchmark.fleet.next_step import NextStep
-from benchmark.fleet.remote_run import GRACE_S, Node, RemoteRun, Reports
-from benchmark.fleet.rendezvous import (
-    READY_FILE,
-    agree,
-    clock_offset,
-    drift_of_ready,
-    read_facts,
-)
-from benchmark.fleet.session import ANSWER_S, calls_at_once
+from benchmark.fleet.node import Node, Reports
+from benchmark.fleet.remote_run import GRACE_S, RemoteRun
+from benchmark.fleet.session import calls_at_once
 from benchmark.fleet.ssh import unreachable
+from benchmark.fleet.starts import Starts
 from benchmark.progress import Progress
-from benchmark.records import AgreedStart, Drift, Failure, ReadyNode
-from benchmark.rundir import FAILURE, OVER, RunOrder, of_repeat
-from benchmark.unwritable import on_controller, remedy
+from benchmark.records import AgreedStart, Failure
+from benchmark.rundir import FAILURE, OVER, RunOrder
 
 # The role that failures are of.
 STAGE = "benchmark"
-# Beside a node's other files: where a fault came from that this program did not expect.
-TRACEBACK = "controller_traceback.txt"
-# Clocks that are read at once: more would wait for each other here.
-CLOCKS_AT_ONCE = 8
-# How long telling all is tried out at most.
-TRIAL_S = 5.0
 # How long after the start a node that could not be reached before is still looked for.
 LATE_S = 30.0
-# How long nodes that are ready for a further measurement wait for one that cannot be reached any more.
-GONE_S = 60.0
 # How often a run is to say how far it is: what that costs the controller does not grow with the nodes.
 PROGRESS_S_PER_NODE, PROGRESS_S = 0.05, (1, 10)
 
@@ -84,16 +69,12 @@ class Measurement:
         self._giving_way = GivingWay(nodes[0].order.run_id if nodes else "")
         self._barrier = Barrier(node.name for node in nodes if node.order.wait_s is not None)
         self._next_step = NextStep(run_dir, self._barrier)
-        self._clocks, self._turn = asyncio.Semaphore(CLOCKS_AT_ONCE), asyncio.Lock()
         calls = calls_at_once()
         progress_s = progress_every_s(len(nodes))
         self._runs = [RemoteRun(node, self._reports, calls[node.ssh.through_jump], progress_s) for node in nodes]
+        self._starts = Starts(run_dir, self._runs, self._barrier, self._reports)
         self._abandoned = self._stopped = False
-        self._agreed: dict[int, AgreedStart] = {}
-        self._offsets: dict[str, int] = {}
         self._last_start_unix_ns: dict[str, int] = {}
-        self._trial_began = 0.0
-        self._drift: tuple[Drift, ...] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def run(self, watch: Callable[[], Awaitable[None]] | None = None) -> Outcome:
@@ -138,10 +119,10 @@ class Measurement:
             failure = await self._failure(run)
         except asyncio.CancelledError:
             if not self._abandoned:
-                failure = await self._stop_interrupted(run)
+                failure = await stop_interrupted(run, self._interruption())
                 self.outcome.interrupted |= bool(failure)
         except Exception as error:  # a fault of this program's own is to cost no other node its result
-            failure = f"{type(error).__name__}: {error}{_kept(run)}"
+            failure = fault(error, run.node)
         finally:
             self._barrier.leave(name)
             self._giving_way.hear(name, None)
@@ -162,21 +143,11 @@ class Measurement:
             await self._measure(run)
         except (Excluded, Refused) as excluded:
             self._barrier.leave(run.node.name)
-            return await self._exclude(run, str(excluded))
-        except Lost as lost:
-            return unreachable(str(lost), run.node.ssh.address)
-        except TimeoutError:
-            return unreachable(f"took a command and gave no answer within {ANSWER_S} s", run.node.ssh.address)
-        except OSError as error:
-            if remedy(error.errno):  # the only disk that is written to from here
-                return on_controller(error, run.node.place)
-            return (
-                f"{error or type(error).__name__}" if error.filename else f"{type(error).__name__}: {error}{_kept(run)}"
-            )
-        except (NodeError, InputError) as error:
-            return str(error) or type(error).__name__
+            return await exclude(run, str(excluded), self.stopped)
+        except (NodeError, InputError, OSError) as error:
+            return reason_of(error, run.node)
         except Exception as error:  # a fault of this program's own is to leave nothing running there
-            return await self._exclude(run, f"{type(error).__name__}: {error}{_kept(run)}")
+            return await exclude(run, fault(error, run.node), self.stopped)
         return ""
 
     async def _measure(self, run: RemoteRun) -> None:
@@ -226,24 +197,19 @@ class Measurement:
         if facts is None:
             return False
         # Now, since nobody loads any more, whom a round trip would wait for.
-        async with self._clocks:
-            await self._read_clock(run, repeat, facts)
+        await self._starts.read_clock(run, repeat, facts)
         await self._barrier.wait(name)
         if run.node.order.solo and repeat == 1:
-            self._require_no_drift(run)
-            await self._measure_alone(run)
+            self._starts.require_no_drift(run)
+            await self._starts.measure_alone(run)
             await self._barrier.wait(name)
         # How long it takes to speak to all, and to hear from each, is tried out just before the start is agreed on.
-        await self._try_out(run)
+        await self._starts.try_out(run)
         await self._barrier.wait(name)
-        start = self._agree(run, repeat)
-        if name not in start.nodes:
-            self._reports.message(name, "not alike, stopped")
-            raise Excluded(_drifted(name, start.drift))
-        unix_ns = start.start_unix_ns
+        unix_ns = self._agree(run, repeat).start_unix_ns
         within_s = max(0.0, (unix_ns - time.time_ns()) / 1e9) + LATE_S
         try:
-            await run.go(repeat, unix_ns + self._offsets[name], within_s)
+            await run.go(repeat, unix_ns + self._starts.offsets_ns[name], within_s)
         except TimeoutError:
             why = run.lost or "took the word to start and gave no answer"
             raise Excluded(unreachable(why, run.node.ssh.address)) from None
@@ -286,123 +252,17 @@ class Measurement:
 
     async def _until_ready(self, run: RemoteRun, repeat: int) -> str:
         """Return what the node says it is."""
-        settings = run.node.order.resolved.settings
         limit, since_ns = self._waits_since(run, repeat)
-        limit_s = int(getattr(settings, limit))
-        deadline = time.monotonic() + limit_s - (time.time_ns() - since_ns) / 1e9
-        asking = asyncio.ensure_future(run.until_ready(repeat, deadline))
-        try:
-            if repeat > 1:
-                await self._while_within_reach(run, asking)
-            return await asking
-        except TimeoutError:
-            self._reports.message(run.node.name, "not ready in time, stopped")
-            reason = f"Not ready to measure within {limit} = {limit_s} s"
-            if run.lost:
-                raise Excluded(f"{reason}, and the SSH connection is lost: {run.lost}.") from None
-            raise Excluded(f"{reason}: it was still {run.doing}.") from None
+        return await self._starts.until_ready(run, repeat, limit, since_ns)
 
     def _waits_since(self, run: RemoteRun, repeat: int) -> tuple[str, int]:
         """Return which setting limits how long a node takes to be ready for a repeat, and since when."""
         if repeat == 1:
             return "benchmark_sync_timeout_s", run.started_unix_ns
-        return "benchmark_timeout_s", self._agreed[repeat - 1].start_unix_ns
-
-    async def _while_within_reach(self, run: RemoteRun, asking: asyncio.Future[str]) -> None:
-        """Return once the node has answered; raise Excluded where others are ready and it cannot be reached for long.
-
-        It may be measuring all the same: a further attempt fetches what it has.
-        """
-        gone_since: float | None = None
-        try:
-            while not (await asyncio.wait({asking}, timeout=min(1.0, GONE_S)))[0]:
-                gone = bool(run.lost) and self._barrier.waits_for(run.node.name)
-                gone_since = (gone_since or time.monotonic()) if gone else None
-                if gone_since is not None and time.monotonic() - gone_since > GONE_S:
-                    self._reports.message(run.node.name, "out of reach, left behind")
-                    raise Excluded(
-                        f"The SSH connection is lost ({run.lost}), and others were ready to go on for {GONE_S:g} s: "
-                        "they went on without it."
-                    )
-        finally:
-            if not asking.done():
-                asking.cancel()
-                await asyncio.gather(asking, return_exceptions=True)
-
-    async def _read_clock(self, run: RemoteRun, repeat: int, facts: str) -> None:
-        """Keep what a node said that is ready."""
-        trips = await run.read_clock()
-        try:
-            environment, (offset_ns, uncertainty_ns) = read_facts(facts), clock_offset(trips)
-        except InputError as error:
-            raise Excluded(str(error)) from None
-        except ValueError:
-            raise Excluded("The node's clock could not be read: date +%s%N has to print nanoseconds.") from None
-        self._offsets[run.node.name] = offset_ns
-        found = ReadyNode(
-            node=run.node.name,
-            launched_unix_ns=run.started_unix_ns,
-            offset_ns=offset_ns,
-            uncertainty_ns=uncertainty_ns,
-            round_trips=len(trips),
-            environment=environment,
-            attempt=run.node.order.attempt,
-        )
-        write_record(run.node.place / of_repeat(READY_FILE, repeat), found)
-
-    async def _measure_alone(self, run: RemoteRun) -> None:
-        limit_s = run.node.order.resolved.settings.benchmark_timeout_s
-        try:
-            async with self._turn:
-                await run.measure_alone(limit_s)
-        except BaseException as error:
-            # It gets no start.
-            (run.node.place / READY_FILE).unlink(missing_ok=True)
-            if isinstance(error, TimeoutError):
-                limit = f"benchmark_timeout_s = {limit_s} s"
-                raise Excluded(f"Measuring alone did not end within {limit}.") from None
-            raise
-
-    async def _try_out(self, run: RemoteRun) -> None:
-        # Each comes here at the same moment, when the barrier opens; the first one begins.
-        self._trial_began = self._trial_began or time.monotonic()
-        try:
-            async with asyncio.timeout(TRIAL_S):
-                await run.read_clock(trips=1)
-        except (TimeoutError, Lost):
-            run.close()
+        return "benchmark_timeout_s", self._last_start_unix_ns[run.node.name]
 
     def _agree(self, run: RemoteRun, repeat: int) -> AgreedStart:
-        """Return the start of a repeat: who comes here first agrees on it for all that are ready, who are here too."""
-        if repeat not in self._agreed:
-            ready = [one.node.name for one in self._runs if self._is_ready(one, repeat)]
-            self._agreed[repeat] = agree(
-                self.run_dir,
-                ready,
-                time.monotonic() - self._trial_began,
-                # Before anything is measured: what nodes are does not change between their repeats.
-                drift_fails=repeat == 1 and self._drift_fails(run),
-                attempt=run.node.order.attempt,
-                repeat=repeat,
-            )
-            self._trial_began = 0.0
-        return self._agreed[repeat]
-
-    def _is_ready(self, run: RemoteRun, repeat: int) -> bool:
-        path = run.node.place / of_repeat(READY_FILE, repeat)
-        return self._barrier.has(run.node.name) and path.is_file()
-
-    def _drift_fails(self, run: RemoteRun) -> bool:
-        return run.node.order.resolved.settings.benchmark_drift == "fail"
-
-    def _require_no_drift(self, run: RemoteRun) -> None:
-        """Raise Excluded for a node that is not like the others, before the turns: those take long."""
-        if self._drift_fails(run):
-            if self._drift is None:
-                self._drift = drift_of_ready(self.run_dir)
-            if reported := _drifted(run.node.name, self._drift):
-                self._reports.message(run.node.name, "not alike, stopped")
-                raise Excluded(reported)
+        return self._starts.agree(run, repeat)
 
     async def _until_end(self, run: RemoteRun) -> str:
         """Return how the run ended. Raises NodeError where it does not."""
@@ -426,44 +286,7 @@ class Measurement:
         start_unix_ns = self._last_start_unix_ns.get(run.node.name)
         return 0 if start_unix_ns is None else max(0.0, (time.time_ns() - start_unix_ns) / 1e9)
 
-    async def _exclude(self, run: RemoteRun, reason: str) -> str:
-        """Stop a node's run, fetch what there is, and return why."""
-        try:
-            stopped = await run.stop()
-        except (Lost, TimeoutError) as error:
-            return (
-                f"{reason} It could not be asked to stop, the SSH connection is lost ({str(error)[-200:]}): it ends by "
-                f"itself, at the latest after benchmark_timeout_s. {run.node.stays}"
-            )
-        except NodeError as error:
-            return str(error)
-        return f"{reason} {self.stopped}" if stopped else reason
-
-    async def _stop_interrupted(self, run: RemoteRun) -> str:
-        try:
-            await run.stop_interrupted(self._interruption())
-        except Ended:
-            return f"{self._interruption()}, and its run is gone from the node."
-        except (NodeError, InputError, OSError) as error:
-            return str(error) or type(error).__name__
-        return ""
-
-
-def _kept(run: RemoteRun) -> str:
-    """Keep where an exception came from whose words do not say it; return the sentence that names the file."""
-    path = run.node.place / TRACEBACK
-    with suppress(OSError):
-        write_atomic(path, traceback.format_exc())
-        return f"; where it came from: {path}."
-    return ""
-
 
 def progress_every_s(count: int) -> int:
     """Return how often each of `count` nodes' runs is to say how far it is, in seconds."""
     return min(max(PROGRESS_S[0], math.ceil(PROGRESS_S_PER_NODE * count)), PROGRESS_S[1])
-
-
-def _drifted(name: str, drift: Iterable[Drift]) -> str:
-    """Return what is said of a node that is not like the others; nothing where it is."""
-    own = [each for each in drift if any(name in names for names in each.values.values())]
-    return f"Drift, and benchmark_drift is fail: {drift_reason(own)} Nothing was measured." if own else ""

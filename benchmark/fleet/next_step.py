@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from benchmark.files import write_record
 from benchmark.fleet.barrier import Barrier
-from benchmark.fleet.remote_run import Node
+from benchmark.fleet.node import Node
 from benchmark.rundir import ORDER, read_run
 
 if TYPE_CHECKING:

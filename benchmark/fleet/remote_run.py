@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import os
-import shlex
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.errors import InputError
-from benchmark.files import MAX_SAMPLES_BYTES
 from benchmark.fleet.errors import Ended, Excluded, Lost, NodeError, Refused
+from benchmark.fleet.fetch import TRANSFER_S, bring
+from benchmark.fleet.node import Node, Reports
+from benchmark.fleet.programs import program, why_refused
 from benchmark.fleet.rendezvous import RoundTrip
 from benchmark.fleet.session import ANSWER_S, Session, call
-from benchmark.fleet.ssh import Ssh, unreachable
-from benchmark.fleet.unpack import KNOWN, unpack, why_failed
+from benchmark.fleet.ssh import unreachable
+from benchmark.fleet.unpack import why_failed
 from benchmark.progress import Progress, describe, parse
-from benchmark.rundir import ATTEMPT, GO, READY, TURN, TURN_OVER, RunOrder, of_repeat
-from benchmark.settings import Settings
-from benchmark.unwritable import errno_in, on_controller, remedy
+from benchmark.rundir import ATTEMPT, GO, READY, TURN, TURN_OVER, of_repeat
 
-SCRIPTS = Path(__file__).parent / "scripts"
-# Those that converse.sh calls, and what these call.
-FUNCTIONS = ("find_environment", "owned", "start", "earlier", "pack", "stop", "clean")
 RETRY_S = 3
-# To pack, and to fetch, the most that a node may send: 2 GiB at 10 MB/s, and as long again.
-TRANSFER_S = 400
 FETCHES = 3
 # After the node's own time limit: 30 s until SIGKILL, and time to write the result.
 GRACE_S = 60
@@ -42,65 +30,6 @@ COMPLETED = ("0", "1")
 REMOVED = "removed"
 # And what is said before whose a directory is that is no run of ours.
 FOREIGN = "foreign"
-# Beside a node's files on the controller: what it sent, until that is unpacked.
-ARCHIVE = "fetched.tar.gz"
-
-
-@dataclass(frozen=True)
-class Node:
-    """What is asked of a node, and how it is reached."""
-
-    name: str
-    ssh: Ssh
-    order: RunOrder
-    place: Path
-    """Its directory of the run on the controller."""
-    secrets: str
-    """The line that holds what may be secret; it may be empty."""
-    chosen: bool = False
-    """Whether CUDA_VISIBLE_DEVICES is among that."""
-
-    @property
-    def on_node(self) -> str:
-        """The directory on the node that holds its directory of this run."""
-        return f"{self.order.resolved.settings.benchmark_work_dir}/{self.order.run_id}"
-
-    @property
-    def stays(self) -> str:
-        """The sentence that says where on the node its files are, and how to get them."""
-        return (
-            f"Its files stay on {self.name} in {self.on_node}/{self.name}: -e benchmark_resume={self.order.run_id} "
-            "fetches them."
-        )
-
-    @property
-    def claims(self) -> str:
-        """How its run wants the machine, as far as is known here: see await_machine.sh."""
-        settings = self.order.resolved.settings
-        if self.order.drives:
-            return "none"
-        if settings.benchmark_shared_machine:
-            return "shared"
-        return "gpus" if self.chosen and settings.benchmark_device == "cuda" else "alone"
-
-    @property
-    def busy_s(self) -> int:
-        """How long its run waits for others to end that measure on the machine."""
-        settings = self.order.resolved.settings
-        return settings.benchmark_sync_timeout_s if settings.benchmark_busy == "wait" else 0
-
-    @property
-    def limit_s(self) -> int:
-        """The time limit of its run, on the node."""
-        return self.order.limit_s or self.order.resolved.settings.benchmark_timeout_s
-
-
-@dataclass(frozen=True)
-class Reports:
-    """Where to report how far a node is (before, and now), and what a person should know."""
-
-    progress: Callable[[str, Progress | None, Progress], None]
-    message: Callable[[str, str], None]
 
 
 class RemoteRun:
@@ -209,7 +138,7 @@ class RemoteRun:
         """
         for left in reversed(range(tries)):
             try:
-                return await self._fetch(into or self.node.place)
+                return await bring(await self._open(), into or self.node.place, self.node.on_node)
             except Lost as lost:
                 await self._lose(lost)
                 if not left:
@@ -218,6 +147,10 @@ class RemoteRun:
                 await asyncio.sleep(RETRY_S)
             except NodeError as error:
                 raise NodeError(f"{error} {self.node.stays}") from error
+            except BaseException:
+                # In the middle of an answer.
+                self.close()
+                raise
         return []
 
     async def clean(self) -> None:
@@ -349,56 +282,10 @@ class RemoteRun:
             else:
                 return word, rest
 
-    async def _fetch(self, place: Path) -> list[str]:
-        """Bring what was packed. Whether it came whole is seen from the archive, not from what carried it."""
-        archive, expected, said, size, silence_s = place / ARCHIVE, [], "", 0, float(TRANSFER_S)
-        session = await self._open()
-        session.send("pack")
-        try:
-            while True:
-                word, rest = await session.receive(silence_s)
-                if word == "lies" and KNOWN.fullmatch(rest):
-                    expected.append(rest)
-                elif word == "said":
-                    said = " ".join(rest.split())
-                elif word == "ended":
-                    raise NodeError(why_refused("pack.sh", "there is no run", self.node.on_node))
-                elif word == "packed":
-                    break
-                elif word == "archive":
-                    size = int(rest) if rest.strip().isdecimal() and len(rest) < 19 else 0
-                    if not 0 < size <= MAX_SAMPLES_BYTES:
-                        break
-                    async with asyncio.timeout(TRANSFER_S):
-                        await session.save(size, archive, ANSWER_S)
-            if not 0 < size <= MAX_SAMPLES_BYTES:
-                raise NodeError(why_refused("pack.sh", said or "it packed nothing", self.node.on_node))
-            return await _in_thread(functools.partial(unpack, archive, place, expected=expected))
-        except TimeoutError:  # one of OSError's kinds
-            self.close()
-            raise Lost(f"took a command and gave no answer within {TRANSFER_S} s") from None
-        except (InputError, OSError) as error:
-            if errno_in(said):
-                raise NodeError(why_refused("pack.sh", said, self.node.on_node)) from error
-            reason = on_controller(error, place) if isinstance(error, OSError) else f"{error}"
-            reasons = [reason.rstrip("."), *([f"tar said: {said}"] if said else [])]
-            raise NodeError("; ".join(reasons) + ".") from error
-        except BaseException:
-            self.close()
-            raise
-        finally:
-            archive.unlink(missing_ok=True)
-
     async def _open(self) -> Session:
         self._asked = True
         if self._session is None:
-            node, order = self.node, self.node.order
-            words = ["converse", node.on_node, node.name, "{mark}", str(self._progress_s)]
-            # What start.sh takes.
-            words += [order.owner.token, order.owner.words] if order.owner else ["", ""]
-            words += [order.resolved.settings.code_dir, str(node.limit_s)]
-            words += [order.environments.get("python_env", ""), order.code.sha256 if order.code else ""]
-            words += [node.claims, str(node.busy_s)]
+            node, words = self.node, self.node.given(self._progress_s)
             # It ends with its standard input; should a disk hang there, with this.
             limit_s = node.limit_s + node.busy_s + (node.order.wait_s or 0) + GRACE_S + TRANSFER_S
             self._session = await call(node.ssh, program(), words, limit_s, self._calls)
@@ -411,40 +298,3 @@ class RemoteRun:
 
     def _say(self, words: str) -> None:
         self._reports.message(self.node.name, words)
-
-
-@functools.cache
-def program(script: str = "converse") -> str:
-    """Return a script, and before it those that may be called in it, each as a function with a shell of its own."""
-    functions = [f"{name}() (\n{_text(name)}\n)\n" for name in FUNCTIONS]
-    # For a shell that start.sh leaves behind.
-    return "".join([*functions, f"AWAIT_MACHINE={shlex.quote(_text('await_machine'))}\n", _text(script)])
-
-
-def await_machine(settings: Settings, wait: bool) -> str:
-    """Return the command that waits until no run measures on a machine where something is to be provided; or fails."""
-    how, wait_s = "shared" if settings.benchmark_shared_machine else "alone", settings.benchmark_sync_timeout_s
-    return shlex.join(["sh", "-c", _text("await_machine"), "await", how, str(wait_s if wait else 0), ""])
-
-
-def _text(name: str) -> str:
-    return (SCRIPTS / f"{name}.sh").read_text(encoding="utf-8")
-
-
-def why_refused(script: str, said: str, on_node: str) -> str:
-    """Return one sentence for what a script said that failed; `on_node`: the run's directory there."""
-    if number := errno_in(said):
-        what = f"{os.strerror(number)}: {on_node} on the node cannot be written to."
-        return f"{what} {remedy(number, 'benchmark_work_dir')}"
-    return f"{script} failed on the node: {' '.join(said.split())[-300:]}"
-
-
-async def _in_thread(work: Callable[[], list[str]]) -> list[str]:
-    """Wait for work that keeps a processor busy, and to its end also where that is interrupted."""
-    working = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(working)
-    except asyncio.CancelledError:
-        with suppress(Exception):
-            await working
-        raise

@@ -52,7 +52,7 @@ class SystemMeasurement(Measurement):
             await super()._one(run)
         finally:
             if run.node.order.drives:
-                self._lead.ends(run.node.place, offset_of(run, self._offsets))
+                self._lead.ends(run.node.place, offset_of(run, self._starts.offsets_ns))
 
     async def _measure(self, run: RemoteRun) -> None:
         self._require_what_was_left(run)
@@ -104,7 +104,7 @@ class SystemMeasurement(Measurement):
                 await self._measure_together(run, 1)
             # It begins once, and ends when the driver has.
             self._barrier.leave(name)
-            state = await self._lead.until_over(run, offset_of(run, self._offsets))
+            state = await self._lead.until_over(run, offset_of(run, self._starts.offsets_ns))
         except Ended as ended:
             state = ended.state
         self._barrier.leave(name)
@@ -182,7 +182,7 @@ class SystemMeasurement(Measurement):
 
     def _agree(self, run: RemoteRun, repeat: int) -> AgreedStart:
         start = super()._agree(run, repeat)
-        if start.drift and run.node.name in start.nodes:
+        if start.drift:
             raise Excluded(
                 "Nothing was measured: the nodes are one system and differ, and benchmark_drift is fail: "
                 f"{drift_reason(start.drift)}"

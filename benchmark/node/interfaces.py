@@ -19,7 +19,8 @@ from benchmark.node.options import check_none
 from benchmark.profiles import Generation
 from benchmark.records import EngineInfo, GroupPart, LoadGenResult, Serving
 from benchmark.secret_settings import Secrets
-from benchmark.settings import DEFAULT_ROUND, Settings
+from benchmark.settings import Settings
+from benchmark.settings.measurement import DEFAULT_ROUND
 
 # The one clock of a run. Wall-clock time is read once, when the measuring window begins.
 now_ns = time.monotonic_ns

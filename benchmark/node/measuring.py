@@ -24,7 +24,8 @@ from benchmark.node.watch import cpu_time
 from benchmark.node.watch.telemetry import NoWatch, Watch
 from benchmark.profiles import Profile
 from benchmark.records import Accuracy, Audit, CpuTime, Load, LoadGenResult, Metrics, Sample, Serving, Window
-from benchmark.settings import DEFAULT_ROUND, Settings
+from benchmark.settings import Settings
+from benchmark.settings.measurement import DEFAULT_ROUND
 
 SAMPLES = "samples.jsonl"
 ACCURACY_SAMPLES = ACCURACY + SAMPLES

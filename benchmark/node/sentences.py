@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from functools import cache
 
+from benchmark.canonical import canonical_sha256
 from benchmark.errors import SetupError
-from benchmark.settings import canonical_sha256
 
 # Of the four tables of punkt_tab/english in NLTK's punkt_tab.zip
 # (SHA-256 e57f64187974277726a3417ca6f181ec5403676c717672eef6a748a7b20e0106), each sorted.

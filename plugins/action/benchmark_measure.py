@@ -30,13 +30,13 @@ from benchmark.files import read_record
 from benchmark.fleet.errors import ControllerGone
 from benchmark.fleet.groups import GroupedMeasurement
 from benchmark.fleet.measure import Measurement, Outcome
-from benchmark.fleet.remote_run import Node, Reports
+from benchmark.fleet.node import Node, Reports
 from benchmark.fleet.ssh import Ssh
 from benchmark.fleet.system import SystemMeasurement
 from benchmark.provisioned import PROVISIONING_ROLES
 from benchmark.records import DRIVER, System
 from benchmark.rundir import NODES, ORDER, RunOrder, read_run
-from benchmark.settings import needed_nodes
+from benchmark.settings.nodes import needed_nodes
 from benchmark.visible_devices import NAME as VISIBLE
 from benchmark.words import plural
 

@@ -29,13 +29,14 @@ from node_action import CHECKOUT, NodeAction, NodeFailure
 
 from benchmark.cluster.packages.environments import with_find
 from benchmark.errors import SetupError
-from benchmark.fleet.remote_run import await_machine
+from benchmark.fleet.programs import await_machine
 from benchmark.fleet.session import ANSWER_S
 from benchmark.locks import take
 from benchmark.node.hub.cache import COMMIT, Manifest, RepositoryCache
 from benchmark.node.hub.files import DATASET, MODEL, Kind
 from benchmark.progress import PREFIX, gigabytes
-from benchmark.settings import Settings, is_directory_path
+from benchmark.settings import Settings
+from benchmark.settings.measurement import is_directory_path
 from benchmark.words import plural
 
 FILES = CHECKOUT / "roles/hf_cache/files"

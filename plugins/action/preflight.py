@@ -24,7 +24,7 @@ from benchmark.combinations import SERVED, WITH_FILE
 from benchmark.errors import InputError
 from benchmark.node.hub.cache import COMMIT
 from benchmark.provisioned import ENGINES
-from benchmark.settings import is_directory_path
+from benchmark.settings.measurement import is_directory_path
 from benchmark.visible_devices import NAME as VISIBLE
 
 PROBE = CHECKOUT / "roles/preflight/files/probe.sh"

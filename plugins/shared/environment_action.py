@@ -19,7 +19,7 @@ from benchmark.cluster.packages.environments import Wanted, with_find
 from benchmark.cluster.packages.own_wheel import build_wheel
 from benchmark.code import wheel_sha256
 from benchmark.errors import InputError, SetupError
-from benchmark.fleet.remote_run import await_machine
+from benchmark.fleet.programs import await_machine
 from benchmark.fleet.session import ANSWER_S
 from benchmark.provisioned import ENGINES
 from benchmark.settings import Settings

@@ -139,7 +139,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     edit(place / "benchmark/provisioned/__init__.py", (roles, '"toy", '))
     add_to_plays(place, "toy")
     setting = '    toy_dir: NonEmpty = Field("~/toy", description="where the toy lies on the node")\n\n'
-    edit(place / "benchmark/settings.py", ('seconds until one installation counts as hung")\n\n', setting))
+    edit(place / "benchmark/settings/provisioning.py", ('seconds until one installation counts as hung")\n\n', setting))
     edit(place / "tools/generate.py", ('    "hf_cache_dir": "Model and dataset",\n', '    "toy_dir": "The toy",\n'))
     # A preflight check, a command.
     edit(place / "roles/preflight/files/probe.sh", ('part model model "$5"\n', 'say toy "$(uname -s)"\n'))

@@ -20,7 +20,7 @@ from benchmark.cluster.sweep import steps_of
 from benchmark.errors import InputError
 from benchmark.records import Distribution, Environment, Gpu, NodeResult
 from benchmark.served import NOT_REPORTED, ModelFacts, hub_name, model_facts
-from benchmark.settings import is_directory_path
+from benchmark.settings.measurement import is_directory_path
 
 # What the format takes for a system's short name.
 SHORT_NAME = 20

@@ -11,10 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from benchmark.canonical import canonical_sha256
 from benchmark.cluster.packages.wheelhouse import load as load_wheelhouse
 from benchmark.cluster.packages.wheelhouse import on_controller
 from benchmark.provisioned import ENGINES
-from benchmark.settings import canonical_sha256
 
 # In the package, since a run is started with it too.
 FIND = Path(__file__).parents[2] / "fleet" / "scripts" / "find_environment.sh"

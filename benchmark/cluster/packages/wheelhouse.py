@@ -13,11 +13,11 @@ from typing import Literal
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from pydantic import BaseModel, ConfigDict
 
+from benchmark.canonical import canonical_sha256
 from benchmark.cluster.packages.resolver import Choice, Target, Wheel, checksums, choose, parse_requirements
 from benchmark.errors import InputError
 from benchmark.files import file_sha256, read_record
 from benchmark.records import SCHEMA_VERSION
-from benchmark.settings import canonical_sha256
 
 MANIFEST = "wheelhouse.json"
 # What `make wheelhouse` takes where nothing else is said.

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from benchmark.canonical import canonical_sha256
 from benchmark.cluster.diagnosis.aspects import ENERGY, REPLAYED
 from benchmark.cluster.groups import as_rows
 from benchmark.cluster.leader import at_work
@@ -21,7 +22,7 @@ from benchmark.profiles import NONE
 from benchmark.records import ClusterResult, Controller, Failure, Group, NodeRow, RunInShort, RunRecord
 from benchmark.rundir import FAILURE, NODES, RESULT_FILE, RUN_FILE
 from benchmark.served import ENDPOINT, in_label
-from benchmark.settings import ResolvedSettings, canonical_sha256
+from benchmark.settings import ResolvedSettings
 from benchmark.verdict import value_of
 from benchmark.words import brief
 

@@ -20,7 +20,7 @@ from benchmark.loadgen_options import SEEDS
 from benchmark.profiles import Limit
 from benchmark.provisioned import ENGINES
 from benchmark.records import LoadGenResult
-from benchmark.settings import DEFAULT_MODEL, DEFAULT_REVISION
+from benchmark.settings.measurement import DEFAULT_MODEL, DEFAULT_REVISION
 
 # The packages that compute, as they are called where runs are compared.
 FRAMEWORKS = [f"package {name}" for name in ("torch", "transformers", *(one.package for one in ENGINES.values()))]

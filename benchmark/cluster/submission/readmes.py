@@ -11,7 +11,8 @@ from benchmark.cluster.submission.parts import Part, Scenario
 from benchmark.cluster.submission.rules import ROUND, Division
 from benchmark.provisioned import ENGINES
 from benchmark.served import ENDPOINT, NOT_REPORTED, ModelFacts, hub_name, model_facts
-from benchmark.settings import DEFAULT_MODEL, DEFAULT_REVISION, Settings, is_directory_path
+from benchmark.settings import Settings
+from benchmark.settings.measurement import DEFAULT_MODEL, DEFAULT_REVISION, is_directory_path
 from benchmark.text import environment
 
 TEMPLATES = Path(__file__).parent / "templates"

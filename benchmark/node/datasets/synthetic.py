@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmark.canonical import canonical_sha256
 from benchmark.dataset_options import SyntheticOptions
 from benchmark.node.drawing import Prefixes, chance, ordinary_tokens, tokens, whole
 from benchmark.node.interfaces import Dataset, Prompt
 from benchmark.node.model.load import find_snapshot
 from benchmark.node.options import check
-from benchmark.settings import Settings, canonical_sha256
+from benchmark.settings import Settings
 
 
 def load(settings: Settings, options: dict[str, Any]) -> Dataset:

@@ -20,13 +20,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from benchmark.canonical import canonical_sha256
 from benchmark.dataset_options import MOST_TOKENS, TraceOptions
 from benchmark.errors import InputError, SetupError
 from benchmark.node.drawing import chance, ordinary_tokens, tokens
 from benchmark.node.interfaces import Dataset, Prompt
 from benchmark.node.model.load import find_snapshot
 from benchmark.node.options import check
-from benchmark.settings import Settings, canonical_sha256
+from benchmark.settings import Settings
 from benchmark.trace_columns import AZURE, COLUMNS, MOONCAKE, is_mooncake
 
 # Of all prompts together: so many fit a node's memory.

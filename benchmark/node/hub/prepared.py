@@ -13,8 +13,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from benchmark.canonical import canonical_sha256
 from benchmark.files import file_sha256
-from benchmark.settings import Settings, canonical_sha256, is_directory_path
+from benchmark.settings import Settings
+from benchmark.settings.measurement import is_directory_path
 
 # Word for word the one of MLPerf's reference implementation for llama3.1-8b: another would be another benchmark.
 TEMPLATE = (

@@ -22,7 +22,8 @@ from benchmark.node.model.files import REMEDY, check_files
 from benchmark.node.model.part import own_part, read_part
 from benchmark.node.startup import Stages
 from benchmark.provisioned import FROM_SERVERS
-from benchmark.settings import Settings, is_directory_path
+from benchmark.settings import Settings
+from benchmark.settings.measurement import is_directory_path
 
 BYTES_PER_PARAMETER = {"float16": 2, "bfloat16": 2, "float32": 4}
 # Room for activations and the CUDA context, and for a KV cache whose size nobody gave.

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from benchmark.canonical import canonical_sha256
 from benchmark.errors import InputError
 from benchmark.node import interfaces
 from benchmark.node.interfaces import Conditions, Issuer, Outcome, Workload, now_ns
 from benchmark.node.options import check
 from benchmark.node.together import sleep_until
 from benchmark.schedule_options import Options
-from benchmark.settings import canonical_sha256
 
 
 class Scenario(interfaces.Scenario):

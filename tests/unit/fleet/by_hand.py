@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shlex
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from typing import Any, TypeVar
 
 from benchmark.files import write_record
 from benchmark.fleet.measure import Measurement, Outcome
-from benchmark.fleet.remote_run import Node, RemoteRun, Reports
+from benchmark.fleet.node import Node, Reports
+from benchmark.fleet.remote_run import RemoteRun
 from benchmark.fleet.ssh import Ssh
 from benchmark.progress import Progress
 from benchmark.records import RunRecord
@@ -26,6 +28,8 @@ MEASURES = f"""echo '{FACTS}' > ready.tmp; mv ready.tmp ready
 flock -u 8 2>/dev/null
 until [ -f go ]; do sleep 0.02; done
 echo measured > samples.jsonl"""
+# It says so, and measures once it is let go: what it does then follows.
+READY = f"echo '{FACTS}' > ready.tmp; mv ready.tmp ready; flock -u 8"
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -122,3 +126,10 @@ def noisy(before: str, after: str = ":") -> Callable[[str], list[str]]:
 
 def progress(state: str) -> str:
     return Progress(state).text()
+
+
+def failure(fleet: Fleet, name: str) -> str:
+    """Return why a node failed, as its file says."""
+    content: dict[str, str] = json.loads((fleet.nodes[name].place / "failure.json").read_text())
+    assert (content["node"], content["stage"]) == (name, "benchmark")
+    return content["reason"]

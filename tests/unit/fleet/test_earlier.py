@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.fleet.remote_run import program
+from benchmark.fleet.programs import program
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from benchmark.files import write_record
-from benchmark.fleet import remote_run
 from benchmark.fleet.groups import GroupedMeasurement
 from benchmark.fleet.measure import Outcome
 from benchmark.records import RunRecord
@@ -18,11 +17,6 @@ from tests.unit.building import RUN_ID
 from tests.unit.fleet.by_hand import MEASURES, Fleet, run
 
 PLACES = [{"node": name, "host": "127.0.0.1", "port": 8000 + number} for number, name in enumerate(("jw2", "jw3"))]
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_run, "RETRY_S", 0)
 
 
 def meets(software: str = "0.33.0", unreached: str = "{}") -> str:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmark.fleet import remote_run
 from tests.integration.conftest import DATA
 from tests.unit.fleet.by_hand import Fleet
 from tests.unit.queues import S, queue, write_sweep
@@ -17,9 +16,8 @@ STEPS = (1, 2, 4, 8)
 
 @pytest.mark.parametrize(("wait_s", "firsts"), [(60, (2, 2, 2)), (None, (4, 2, 3))], ids=["together", "each alone"])
 def test_nodes_agree_on_the_step_after_what_lies_on_them(
-    wait_s: int | None, firsts: tuple[int, ...], fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wait_s: int | None, firsts: tuple[int, ...], fleet: Fleet, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(remote_run, "RETRY_S", 0)
     content = {**yaml.safe_load((DATA / "fast.yaml").read_text()), "sweep": {"concurrency": list(STEPS)}}
     del content["samples"], content["engine_options"]
     path = tmp_path / "ladder.yaml"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.errors import InputError
-from benchmark.fleet.remote_run import program
+from benchmark.fleet.programs import program
 from benchmark.fleet.unpack import unpack
 
 RESULT = "mlperf_datacenter_jw2_20260101T000000Z.json"

@@ -12,7 +12,7 @@ from benchmark.cluster.submission.parts import Part, Scenario, Submission, gathe
 from benchmark.cluster.submission.rules import DATACENTER, EDGE, lacking
 from benchmark.loadgen_options import SEEDS
 from benchmark.records import Audit, LoadGenResult, NodeResult, Rouge
-from benchmark.settings import DEFAULT_MODEL, DEFAULT_REVISION
+from benchmark.settings.measurement import DEFAULT_MODEL, DEFAULT_REVISION
 
 FULL = {
     "min_duration_ms": 600_000,

@@ -8,7 +8,7 @@ import pytest
 
 from benchmark.cluster.submission.parts import Part, gather_parts
 from benchmark.cluster.submission.readmes import is_reference_model, measurements, model, quantization
-from benchmark.settings import DEFAULT_MODEL, DEFAULT_REVISION
+from benchmark.settings.measurement import DEFAULT_MODEL, DEFAULT_REVISION
 
 HUB = f"/home/somebody/.cache/hub/models--{DEFAULT_MODEL.replace('/', '--')}/snapshots/{DEFAULT_REVISION}"
 

@@ -1,0 +1,65 @@
+"""Why a node failed, in sentences, and how a run that goes on there is stopped."""
+
+from __future__ import annotations
+
+import traceback
+from contextlib import suppress
+
+from benchmark.errors import InputError
+from benchmark.files import write_atomic
+from benchmark.fleet.errors import Ended, Lost, NodeError
+from benchmark.fleet.node import Node
+from benchmark.fleet.remote_run import RemoteRun
+from benchmark.fleet.session import ANSWER_S
+from benchmark.fleet.ssh import unreachable
+from benchmark.unwritable import on_controller, remedy
+
+# Beside a node's other files: where a fault came from that this program did not expect.
+TRACEBACK = "controller_traceback.txt"
+
+
+def reason_of(error: NodeError | InputError | OSError, node: Node) -> str:
+    """Return why a node failed whose coroutine ended with an error that may be expected."""
+    if isinstance(error, Lost):
+        return unreachable(str(error), node.ssh.address)
+    if isinstance(error, TimeoutError):
+        return unreachable(f"took a command and gave no answer within {ANSWER_S} s", node.ssh.address)
+    if isinstance(error, OSError):
+        if remedy(error.errno):  # the only disk that is written to from here
+            return on_controller(error, node.place)
+        return str(error) if error.filename else fault(error, node)
+    return str(error) or type(error).__name__
+
+
+def fault(error: Exception, node: Node) -> str:
+    """Return what is said of an exception that this program did not expect; keep where it came from in a file."""
+    said, path = f"{type(error).__name__}: {error}", node.place / TRACEBACK
+    with suppress(OSError):
+        write_atomic(path, traceback.format_exc())
+        return f"{said}; where it came from: {path}."
+    return said
+
+
+async def exclude(run: RemoteRun, reason: str, stopped: str) -> str:
+    """Stop a node's run, fetch what there is, and return why. `stopped`: what follows where there was one to stop."""
+    try:
+        ran = await run.stop()
+    except (Lost, TimeoutError) as error:
+        return (
+            f"{reason} It could not be asked to stop, the SSH connection is lost ({str(error)[-200:]}): it ends by "
+            f"itself, at the latest after benchmark_timeout_s. {run.node.stays}"
+        )
+    except NodeError as error:
+        return str(error)
+    return f"{reason} {stopped}" if ran else reason
+
+
+async def stop_interrupted(run: RemoteRun, interruption: str) -> str:
+    """Stop a run that was interrupted, fetch what there is, and return why it failed; nothing where it completed."""
+    try:
+        await run.stop_interrupted(interruption)
+    except Ended:
+        return f"{interruption}, and its run is gone from the node."
+    except (NodeError, InputError, OSError) as error:
+        return str(error) or type(error).__name__
+    return ""

@@ -1,0 +1,172 @@
+"""What comes before the start of each repeat, and the start that is agreed on: once, by all nodes that are ready."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from benchmark.cluster.drift import drift_reason
+from benchmark.errors import InputError
+from benchmark.files import write_record
+from benchmark.fleet.barrier import Barrier
+from benchmark.fleet.errors import Excluded, Lost
+from benchmark.fleet.node import Reports
+from benchmark.fleet.remote_run import RemoteRun
+from benchmark.fleet.rendezvous import READY_FILE, agree, clock_offset, drift_of_ready, read_facts
+from benchmark.records import AgreedStart, Drift, ReadyNode
+from benchmark.rundir import of_repeat
+
+# Clocks that are read at once: more would wait for each other here.
+CLOCKS_AT_ONCE = 8
+# How long telling all is tried out at most.
+TRIAL_S = 5.0
+# How long nodes that are ready for a further measurement wait for one that cannot be reached any more.
+GONE_S = 60.0
+
+
+class Starts:
+    """The starts of the nodes of a run that wait for each other at a barrier."""
+
+    def __init__(self, run_dir: Path, runs: Sequence[RemoteRun], barrier: Barrier, reports: Reports) -> None:
+        self._run_dir, self._runs, self._barrier, self._reports = run_dir, runs, barrier, reports
+        self.offsets_ns: dict[str, int] = {}
+        """By how much the clock of each node is ahead of the controller's."""
+        self._clocks, self._turn = asyncio.Semaphore(CLOCKS_AT_ONCE), asyncio.Lock()
+        self._agreed: dict[int, AgreedStart] = {}
+        self._trial_began = 0.0
+        self._drift: tuple[Drift, ...] | None = None
+
+    async def until_ready(self, run: RemoteRun, repeat: int, limit: str, since_ns: int) -> str:
+        """Return what the node says it is, once it is ready for a repeat.
+
+        Raises Excluded where it takes longer, since that time, than the setting `limit` says.
+        """
+        limit_s = int(getattr(run.node.order.resolved.settings, limit))
+        deadline = time.monotonic() + limit_s - (time.time_ns() - since_ns) / 1e9
+        asking = asyncio.ensure_future(run.until_ready(repeat, deadline))
+        try:
+            if repeat > 1:
+                await self._while_within_reach(run, asking)
+            return await asking
+        except TimeoutError:
+            self._reports.message(run.node.name, "not ready in time, stopped")
+            reason = f"Not ready to measure within {limit} = {limit_s} s"
+            if run.lost:
+                raise Excluded(f"{reason}, and the SSH connection is lost: {run.lost}.") from None
+            raise Excluded(f"{reason}: it was still {run.doing}.") from None
+
+    async def _while_within_reach(self, run: RemoteRun, asking: asyncio.Future[str]) -> None:
+        """Return once the node has answered; raise Excluded where others are ready and it cannot be reached for long.
+
+        It may be measuring all the same: a further attempt fetches what it has.
+        """
+        gone_since: float | None = None
+        try:
+            while not (await asyncio.wait({asking}, timeout=min(1.0, GONE_S)))[0]:
+                gone = bool(run.lost) and self._barrier.waits_for(run.node.name)
+                gone_since = (gone_since or time.monotonic()) if gone else None
+                if gone_since is not None and time.monotonic() - gone_since > GONE_S:
+                    self._reports.message(run.node.name, "out of reach, left behind")
+                    raise Excluded(
+                        f"The SSH connection is lost ({run.lost}), and others were ready to go on for {GONE_S:g} s: "
+                        "they went on without it."
+                    )
+        finally:
+            if not asking.done():
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+
+    async def read_clock(self, run: RemoteRun, repeat: int, facts: str) -> None:
+        """Write down what a node said that is ready, and its clock. Raises Excluded where neither can be used."""
+        async with self._clocks:
+            trips = await run.read_clock()
+        try:
+            environment, (offset_ns, uncertainty_ns) = read_facts(facts), clock_offset(trips)
+        except InputError as error:
+            raise Excluded(str(error)) from None
+        except ValueError:
+            raise Excluded("The node's clock could not be read: date +%s%N has to print nanoseconds.") from None
+        self.offsets_ns[run.node.name] = offset_ns
+        found = ReadyNode(
+            node=run.node.name,
+            launched_unix_ns=run.started_unix_ns,
+            offset_ns=offset_ns,
+            uncertainty_ns=uncertainty_ns,
+            round_trips=len(trips),
+            environment=environment,
+            attempt=run.node.order.attempt,
+        )
+        write_record(run.node.place / of_repeat(READY_FILE, repeat), found)
+
+    def require_no_drift(self, run: RemoteRun) -> None:
+        """Raise Excluded for a node that is not like the others, before the turns: those take long."""
+        if self._drift_fails(run):
+            if self._drift is None:
+                self._drift = drift_of_ready(self._run_dir)
+            if _drifted(run.node.name, self._drift):
+                raise self._not_alike(run, self._drift)
+
+    async def measure_alone(self, run: RemoteRun) -> None:
+        """Give a node its turn. Raises Excluded where it has not measured within its time limit."""
+        limit_s = run.node.order.resolved.settings.benchmark_timeout_s
+        try:
+            async with self._turn:
+                await run.measure_alone(limit_s)
+        except BaseException as error:
+            # It gets no start.
+            (run.node.place / READY_FILE).unlink(missing_ok=True)
+            if isinstance(error, TimeoutError):
+                limit = f"benchmark_timeout_s = {limit_s} s"
+                raise Excluded(f"Measuring alone did not end within {limit}.") from None
+            raise
+
+    async def try_out(self, run: RemoteRun) -> None:
+        """Speak to a node, so that `agree` knows how long it takes to speak to all and to hear from each."""
+        # Each comes here at the same moment, when the barrier opens; the first one begins.
+        self._trial_began = self._trial_began or time.monotonic()
+        try:
+            async with asyncio.timeout(TRIAL_S):
+                await run.read_clock(trips=1)
+        except (TimeoutError, Lost):
+            run.close()
+
+    def agree(self, run: RemoteRun, repeat: int) -> AgreedStart:
+        """Return the start of a repeat: who comes here first agrees on it for all that are ready, who are here too.
+
+        Raises Excluded for a node that is not like the others.
+        """
+        if repeat not in self._agreed:
+            ready = [one.node.name for one in self._runs if self._is_ready(one, repeat)]
+            self._agreed[repeat] = agree(
+                self._run_dir,
+                ready,
+                time.monotonic() - self._trial_began,
+                # Before anything is measured: what nodes are does not change between their repeats.
+                drift_fails=repeat == 1 and self._drift_fails(run),
+                attempt=run.node.order.attempt,
+                repeat=repeat,
+            )
+            self._trial_began = 0.0
+        start = self._agreed[repeat]
+        if run.node.name not in start.nodes:
+            raise self._not_alike(run, start.drift)
+        return start
+
+    def _is_ready(self, run: RemoteRun, repeat: int) -> bool:
+        path = run.node.place / of_repeat(READY_FILE, repeat)
+        return self._barrier.has(run.node.name) and path.is_file()
+
+    def _drift_fails(self, run: RemoteRun) -> bool:
+        return run.node.order.resolved.settings.benchmark_drift == "fail"
+
+    def _not_alike(self, run: RemoteRun, drift: Iterable[Drift]) -> Excluded:
+        self._reports.message(run.node.name, "not alike, stopped")
+        return Excluded(_drifted(run.node.name, drift))
+
+
+def _drifted(name: str, drift: Iterable[Drift]) -> str:
+    """Return what is said of a node that is not like the others; nothing where it is."""
+    own = [each for each in drift if any(name in names for names in each.values.values())]
+    return f"Drift, and benchmark_drift is fail: {drift_reason(own)} Nothing was measured." if own else ""

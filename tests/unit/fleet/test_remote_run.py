@@ -1,0 +1,83 @@
+"""One node's run: whose it is, what is heard of it, and what an earlier attempt left."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmark.fleet.errors import Ended, NodeError
+from tests.unit.fleet.by_hand import MEASURES, Fleet, failure, noisy, run
+
+
+def test_another_controllers_run_is_left_alone(fleet: Fleet) -> None:
+    node = fleet.add("jw2", order={"attempt": 2})
+    theirs = fleet.there("jw2")
+    theirs.mkdir(parents=True)
+    (theirs / "owner").write_text("theirs\nbob on there\n")
+    (theirs / "order.json").write_text('{"attempt": 1}\n')
+    (theirs / "exit_code").write_text("0\n")
+    (theirs / "samples.jsonl").write_text("measured\n")
+    fleet.measure()
+    left_alone = f"{theirs} on the node is a run of bob on there: it was left alone."
+    assert failure(fleet, "jw2") == left_alone
+
+    async def every_way() -> None:
+        ours = fleet.remote_run(node)
+        with pytest.raises(NodeError, match="is a run of bob on there: it was left alone"):
+            await ours.start()
+        assert not await ours.stop()
+        await ours.clean()
+        with pytest.raises(Ended, match="foreign bob on there"):
+            await ours.go(1, 1, 5)
+        with pytest.raises(NodeError, match="bob on there"):
+            await ours.finish(await ours.until_end(5))
+        with pytest.raises(NodeError):
+            await ours.fetch(tries=1)
+        ours.close()
+
+    run(every_way())
+    assert sorted(path.name for path in theirs.iterdir()) == ["exit_code", "order.json", "owner", "samples.jsonl"]
+    assert (theirs / "exit_code").read_text() == "0\n"
+
+
+@pytest.mark.parametrize(
+    "before", [r"printf '\033]0;x\007'", "echo Welcome", "echo 0", "echo ended 0", "printf %70000s x", "set -v"]
+)
+def test_what_a_shell_prints_of_its_own_is_no_answer(before: str, fleet: Fleet) -> None:
+    # What was said before could pass for the end of a run that has still to measure.
+    fleet.add(
+        "jw2", MEASURES.replace("echo measured", "sleep 0.5; echo measured"), noisy(before, "echo 0; echo Goodbye")
+    )
+    outcome = fleet.measure()
+    assert outcome.fetched == ["jw2"], outcome.failures
+    assert (fleet.nodes["jw2"].place / "samples.jsonl").read_text() == "measured\n"
+
+
+def test_a_session_that_breaks_is_opened_again(fleet: Fleet) -> None:
+    # The first one after the run has said something of itself, in the middle of the wait.
+    says = """echo '{"state": "loading"}' > progress.json"""
+    fleet.add("jw2", f"{says}; sleep 1; read -r shell < session; kill -9 $shell; sleep 1; {MEASURES}")
+    outcome = fleet.measure()
+    assert outcome.fetched == ["jw2"], outcome.failures
+    assert fleet.messages == [("jw2", "SSH connection lost, looking for it again; the run goes on")]
+    assert ("jw2", "loading") in fleet.progress
+    assert len(fleet.calls) == 2
+
+
+def test_what_an_earlier_attempt_left_is_adopted_or_brought_back(fleet: Fleet) -> None:
+    done = fleet.add("done", order={"attempt": 2})
+    waits = fleet.add("waits", order={"attempt": 2, "wait_s": None}, python="echo new > samples.jsonl")
+    for name, code in (("done", "0\n"), ("waits", "vanished")):
+        there = fleet.there(name)
+        there.mkdir(parents=True)
+        (there / "samples.jsonl").write_text("old\n")
+        (there / "order.json").write_text('{\n  "attempt": 1,\n  "wait_s": 60\n}\n')
+        (there / "owner").write_text("ours\nalice on here\n")
+        (there / "pid").write_text("1\n")
+        if code.strip().isdigit():
+            (there / "exit_code").write_text(code)
+    outcome = fleet.measure()
+    assert sorted(outcome.fetched) == ["done", "waits"], outcome.failures
+    assert (done.place / "samples.jsonl").read_text() == "old\n"
+    assert (waits.place / "attempt-1/samples.jsonl").read_text() == "old\n"
+    assert (waits.place / "samples.jsonl").read_text() == "new\n"
+    assert ("done", "an earlier attempt completed here: not run again") in fleet.messages

@@ -1,0 +1,102 @@
+"""Steps with prompts that are recorded, and padded to those."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from benchmark.errors import SetupError
+from benchmark.node.continuous import attention, graphs, layout
+from benchmark.node.continuous.prompt_steps import PromptSteps
+from tests.unit.node.continuous.asked import QUERIES, Make, ask
+
+
+class Again(graphs.Graph):
+    """A CPU has no graphs: the same calls once more, on what lies in memory then."""
+
+    def __init__(self, pool: Any, run: Callable[[], None]) -> None:
+        self._run = run
+
+    def replay(self) -> None:
+        self._run()
+
+
+@pytest.fixture
+def recorded(exact: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Again]], None]:
+    """Have steps of up to 32 tokens recorded by such a graph."""
+
+    def use(graph: type[Again]) -> None:
+        monkeypatch.setattr(graphs, "wanted", lambda options, device: 32)
+        monkeypatch.setattr(graphs, "LEAST", 24)
+        monkeypatch.setattr(graphs, "Graph", graph)
+        monkeypatch.setattr(PromptSteps, "_timed", lambda steps, size: size)
+
+    return use
+
+
+RECORDED: dict[str, Any] = {"attention": attention.PAGED_FLASH, "max_batch_tokens": 32, "page_size": 16}
+
+
+def test_steps_with_prompts_are_padded_to_those_recorded(
+    make: Make,
+    one_at_a_time: dict[int, tuple[int, ...]],
+    recorded: Callable[[type[Again]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran = []
+
+    def noted(steps: PromptSteps, inputs: dict[str, Any], places: layout.Places) -> None:
+        ran.append((places.written, places.answering > 0, places.tiles > 0))
+        run(steps, inputs, places)
+
+    run = PromptSteps.run
+    monkeypatch.setattr(PromptSteps, "run", noted)
+    recorded(Again)
+    engine, info = make(**RECORDED)
+    assert info.details["cuda_graphs"] == {"varlen": False, "decode": False, "prompts": [24, 30, 32]}
+    ran.clear()
+    assert ask(engine, QUERIES).tokens == one_at_a_time
+    assert {tokens for tokens, _, _ in ran} - set(graphs.sizes(32))  # padded
+    assert {step[1:] for step in ran} >= {(False, True), (True, True)}
+
+
+def test_a_size_that_a_larger_one_beats_is_not_used(
+    make: Make,
+    one_at_a_time: dict[int, tuple[int, ...]],
+    recorded: Callable[[type[Again]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded(Again)
+    monkeypatch.setattr(PromptSteps, "_timed", lambda steps, size: {24: 1, 30: 3, 32: 2}[size])
+    engine, info = make(**RECORDED)
+    prompts: Any = info.details["cuda_graphs"]
+    assert prompts["prompts"] == [24, 32]
+    assert ask(engine, QUERIES).tokens == one_at_a_time
+
+
+def test_what_cannot_be_recorded_is_served_without_and_said(
+    make: Make, one_at_a_time: dict[int, tuple[int, ...]], recorded: Callable[[type[Again]], None]
+) -> None:
+    class Refused(Again):
+        def __init__(self, pool: Any, run: Callable[[], None]) -> None:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    recorded(Refused)
+    engine, info = make(**RECORDED)
+    said: Any = info.details["cuda_graphs"]
+    assert said["prompts"] == "not recorded: RuntimeError: operation not permitted when stream is capturing"
+    assert ask(engine, QUERIES).tokens == one_at_a_time
+
+
+def test_a_recorded_step_that_is_wrong_is_found_before_the_run(
+    make: Make, recorded: Callable[[type[Again]], None]
+) -> None:
+    class Stale(Again):
+        def replay(self) -> None:
+            """Compute nothing."""
+
+    recorded(Stale)
+    with pytest.raises(SetupError, match=r"a step of 32 tokens in CUDA graphs is wrong by \d"):
+        make(**RECORDED)
