@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,12 +14,11 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-import torch
 from transformers.generation.continuous_batching.model_runner import ModelRunner
 
 from benchmark.continuous_options import Options
 from benchmark.errors import InputError, RunError, SetupError
-from benchmark.node.continuous import attention, compiling, exact_attention, flash, flash_kernels, fused, graphs, layout
+from benchmark.node.continuous import attention, exact_attention, flash, flash_kernels, fused, graphs, layout
 from benchmark.node.continuous.manager import make_manager
 from benchmark.node.continuous.prompt_steps import PromptSteps
 from benchmark.node.engines import continuous, sequential
@@ -28,6 +28,7 @@ from benchmark.node.model.tiny import make_tiny_model
 from benchmark.profiles import Generation, load_profile
 from benchmark.records import EngineInfo
 from benchmark.settings import Settings
+from tests import architectures
 from tests.unit.node.continuous.plain_kernels import PlainKernels
 from tests.unit.node.heard import Heard
 
@@ -208,12 +209,40 @@ def test_a_size_that_a_larger_one_beats_is_not_used(
     assert ask(engine, QUERIES).tokens == one_at_a_time
 
 
-def test_what_cannot_be_recorded_is_served_without_and_said(
-    make: Make, one_at_a_time: dict[int, tuple[int, ...]], recorded: Callable[[type[Again]], None]
+def test_no_longer_steps_are_recorded_than_there_are_pages_for(
+    make: Make, recorded: Callable[[type[Again]], None]
 ) -> None:
+    recorded(Again)
+    _, info = make(**{**RECORDED, "num_blocks": 2, "max_batch_tokens": 64})
+    prompts: Any = info.details["cuda_graphs"]
+    assert prompts["prompts"] == [24, 30, 32]
+    _, info = make(**{**RECORDED, "num_blocks": 1})
+    prompts = info.details["cuda_graphs"]
+    assert prompts["prompts"] == [16]
+
+
+def test_a_head_that_reads_more_of_its_layers_output_than_states_is_recorded(
+    settings: Settings, loaded: LoadedModel, recorded: Callable[[type[Again]], None]
+) -> None:
+    recorded(Again)
+    engine = continuous.Engine(settings, GREEDY, RECORDED)
+    info = engine.start(replace(loaded, model=architectures.model("olmoe")))
+    engine.close()
+    prompts: Any = info.details["cuda_graphs"]
+    assert prompts["prompts"] == [24, 30, 32]
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2], ids=["layers", "choices", "fewer choices"])
+def test_what_cannot_be_recorded_is_served_without_and_said(
+    make: Make, one_at_a_time: dict[int, tuple[int, ...]], recorded: Callable[[type[Again]], None], taken: int
+) -> None:
+    made = itertools.count()
+
     class Refused(Again):
         def __init__(self, pool: Any, run: Callable[[], None]) -> None:
-            raise RuntimeError("operation not permitted when stream is capturing")
+            super().__init__(pool, run)
+            if next(made) >= taken:
+                raise RuntimeError("operation not permitted when stream is capturing")
 
     recorded(Refused)
     engine, info = make(**RECORDED)
@@ -286,18 +315,6 @@ def test_a_replaced_part_that_is_wrong_is_found_before_the_run(
     assert "forward" not in vars(loaded.model.model.norm)
 
 
-def test_compiling_is_refused_where_nothing_can_be_compiled(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(function: Any, **how: Any) -> Any:
-        raise RuntimeError("Failed to find C compiler.")
-
-    monkeypatch.setattr(torch, "compile", fail)
-    compiling.missing.cache_clear()
-    with pytest.raises(SetupError, match=r"torch cannot compile here \(RuntimeError: Failed to find C compiler"):
-        make(compile_level=1)
-    assert not make()[1].details["fused"]
-    compiling.missing.cache_clear()
-
-
 def test_with_sampling_too_answers_are_held_against_the_model(make: Make) -> None:
     _, info = make(Generation(max_new_tokens=8, temperature=1.0))
     check = info.details["cross_check"]
@@ -334,7 +351,6 @@ def test_every_effective_choice_is_in_the_result(make: Make) -> None:
         "max_requests_per_batch": 64,
         "cuda_graphs": {"varlen": False, "decode": False, "prompts": []},
         "async_batching": False,
-        "compile_level": 0,
         "ends": "at max_new_tokens",
         "seed": 0,
         "warmed_up": True,
