@@ -114,8 +114,8 @@ def _paged_flash_missing(config: Any, device: str, dtype: str) -> str | None:
 
 
 def heads(config: Any) -> flash_kernels.Heads:
-    """Return how large the heads of a model's attention are, and how many share one of keys and values."""
+    """Return what heads a model's attention has."""
     from transformers.generation.continuous_batching.utils import find_head_dim, find_num_key_value_heads
 
-    group = config.num_attention_heads // find_num_key_value_heads(config)
-    return flash_kernels.Heads(int(find_head_dim(config)), int(group))
+    kv = int(find_num_key_value_heads(config))
+    return flash_kernels.Heads(int(find_head_dim(config)), config.num_attention_heads // kv, kv)

@@ -13,13 +13,11 @@ import torch
 
 from benchmark.node.continuous import paged_kernel, prompt_kernel, triton_start
 
-# Requests are read in parts, then each in one; heads of a size that is no power of two, and a large group of heads.
+# Heads of a size that is no power of two, of requests that are read in parts, then each in one; a large group of heads.
 TRIAL = """
 from benchmark.node.continuous import flash, flash_kernels, paged_kernel, prompt_kernel
 kernels = flash.Kernels("triton", paged_kernel.answer, prompt_kernel.read, flash_kernels.torchs_write)
-for paged_kernel.ITEMS_PER_PROCESSOR, flash_kernels.TRIAL_KV_HEADS, *heads in (
-    (40, 1, 24, 3), (1, 1, 24, 3), (40, 1, 16, 17)
-):
+for paged_kernel.ITEMS_PER_PROCESSOR, *heads in ((40, 24, 3, 2), (1, 24, 3, 2), (40, 16, 17, 1)):
     print(flash_kernels.trial(kernels, "cpu", "float32", flash_kernels.Heads(*heads)))
 """
 
