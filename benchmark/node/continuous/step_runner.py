@@ -38,7 +38,7 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
     """Up to how many tokens a step with prompts in it is recorded."""
     prompt_steps: PromptSteps | None = None
     failed: Exception | None = None
-    """Why a step could not be recorded: transformers' warm-up catches an error, notes it and goes on."""
+    """Why steps with prompts are not recorded: transformers' warm-up catches an error, notes it and goes on."""
 
     def maybe_pad_inputs(self, num_q_tokens: int, max_kv_read: int, use_decode_fast_path: bool) -> tuple[int, int]:
         """Say what the next step is to be padded to, and remember whether it is.
@@ -57,7 +57,9 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
         """Run a step of every kind, and capture the graphs; transformers would do it for graphs alone."""
         self.pad_inputs = self.cache.device.type != "cpu"
         super().warmup(model)
-        if self.graph_tokens and self.supports_logits_to_keep(model):
+        if self.graph_tokens and not self.supports_logits_to_keep(model):
+            self.failed = NotImplementedError("the model has no logits_to_keep")
+        elif self.graph_tokens:
             requests = self.cb_config.max_requests_per_batch
             with stream_context(self.inputs_and_outputs.compute_stream):
                 slots = layout.Slots(self.cache, self.graph_tokens, requests)

@@ -251,6 +251,15 @@ def test_what_cannot_be_recorded_is_served_without_and_said(
     assert ask(engine, QUERIES).tokens == one_at_a_time
 
 
+def test_of_a_model_that_computes_all_logits_no_step_is_recorded(
+    make: Make, recorded: Callable[[type[Again]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded(Again)
+    monkeypatch.setattr(ModelRunner, "supports_logits_to_keep", lambda runner, model: False)
+    said: Any = make(**RECORDED)[1].details["cuda_graphs"]
+    assert said["prompts"] == "not recorded: NotImplementedError: the model has no logits_to_keep"
+
+
 def test_a_recorded_step_that_is_wrong_is_found_before_the_run(
     make: Make, recorded: Callable[[type[Again]], None]
 ) -> None:
