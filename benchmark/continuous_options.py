@@ -21,7 +21,11 @@ class Options(BaseModel):
     max_batch_tokens: int | None = Field(None, ge=1, description="tokens of one step of the model")
     max_memory_percent: float | None = Field(None, gt=0, le=1, description="share of the free memory for the cache")
     max_requests_per_batch: int | None = Field(None, ge=1, description="queries of one step")
-    max_blocks_per_request: int | None = Field(None, ge=0, description="flash-attn's decoding kernel; 0: without it")
+    max_blocks_per_request: int | None = Field(
+        None,
+        ge=0,
+        description="steps that only answer read requests of up to so many pages by a table of them; 0: without tables",
+    )
     use_cuda_graph: bool | None = Field(None, description="automatic: where all are captured before measuring")
     require_cuda_graph: bool = Field(False, description="on a GPU, refuse what would be served without CUDA graphs")
     graph_tokens: int | None = Field(
@@ -33,8 +37,7 @@ class Options(BaseModel):
     q_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: queries' tokens are padded to it")
     kv_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: cached tokens are padded to it")
     fuse: bool | None = Field(
-        None, description="small operations of each layer by kernels of ours or torch's; automatic: on a GPU"
+        None, description="small operations of each layer by kernels of ours, or else torch's; automatic: on a GPU"
     )
-    compile_level: int = Field(0, ge=0, le=3, description="torch.compile: 0 off, 3 most")
     scheduler: Literal["fifo", "prefill_first"] = Field("fifo", description="which queries a step takes first")
     safety_margin: float | None = Field(None, ge=0, le=1, description="share of free pages kept from new queries")

@@ -5,7 +5,7 @@ Prints one table, a row as soon as it is known: first what the device can do at 
   A  32 tokens in, 64 out: one by one through `sequential`, a bare `generate` (also compiled) and `continuous`; all at
      once through one static batch and through `continuous`
   B  prompts as long as CNN/DailyMail's, 128 out: all at once through `continuous`, with each attention there is, with
-     and without CUDA graphs, asynchronous batching and compiled small operations; where the time of a step goes; what
+     and without CUDA graphs, asynchronous batching and `fuse`; where the time of a step goes; what
      LoadGen and the adapter cost; whether answers keep to min_new_tokens, and what that costs; and the highest Server
      QPS at which runs of LoadGen keep P99 TTFT and TPOT within MLPerf's limits (in ms, as "2000/100")
 

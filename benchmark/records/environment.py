@@ -108,7 +108,7 @@ class Environment(Record):
     kernel: Text = ""
     cpu_governor: Text = Field("", description="how the CPU's clock is chosen; empty: the machine does not tell")
     compiler: Text = Field(
-        "", description="the C compiler that torch.compile builds kernels with, or none; empty: not reported"
+        "", description="the C compiler that serving engines build kernels with, or none; empty: not reported"
     )
     nvml: Text | None = Field(None, description="why the driver could not be asked; absent: it was, or no GPU is used")
     model_sha256: Text = Field("", description="of the weights' files; empty: the engine has none of its own")

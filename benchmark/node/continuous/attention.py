@@ -107,12 +107,15 @@ def _paged_flash_missing(config: Any, device: str, dtype: str) -> str | None:
     if "kwargs" not in inspect.signature(PagedAttentionCache.update).parameters:
         return "it needs transformers 5.23"
     try:
-        flash_kernels.choose(device, dtype, head_size(config))
+        flash_kernels.choose(device, dtype, heads(config))
     except RuntimeError as error:
         return str(error)
     return None
 
 
-def head_size(config: Any) -> int:
-    """Return the size of one head of attention."""
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+def heads(config: Any) -> flash_kernels.Heads:
+    """Return what heads a model's attention has."""
+    from transformers.generation.continuous_batching.utils import find_head_dim, find_num_key_value_heads
+
+    kv = int(find_num_key_value_heads(config))
+    return flash_kernels.Heads(int(find_head_dim(config)), config.num_attention_heads // kv, kv)

@@ -1,6 +1,6 @@
 """Hold a fresh engine's answers against the plain model, before anything is measured.
 
-Compiled code and captured graphs are fast because they do not look any more: a graph that is stale answers at full
+Captured graphs are fast because they do not look any more: a graph that is stale answers at full
 speed and wrongly. So queries are asked such that every number of requests for which there is a graph occurs, twice
 (there are two sets of graphs), and a last one while the others answer already. Every token of those that live longest
 must be the plain model's choice, or next to it.

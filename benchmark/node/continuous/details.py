@@ -48,7 +48,6 @@ def describe(
         "max_memory_percent": resolved.max_memory_percent,
         "cuda_graphs": {"varlen": graphs[0], "decode": graphs[1], "prompts": recorded},
         "async_batching": bool(resolved.use_async_batching),
-        "compile_level": options.compile_level,
         "fused": list(fused.names) if fused else [],
         "layer_kernels": fused.kernels if fused else None,
         "scheduler": resolved.scheduler_type,
@@ -56,7 +55,7 @@ def describe(
         "ends": "at max_new_tokens" if ends is None else [int(token) for token in ends],
         "seed": generation.seed,
         "sampling": "each query by its own seed" if generation.temperature > 0 else None,
-        # Made before the measuring window: the cache, and CUDA graphs and compiled code where they are on.
+        # Made before the measuring window: the cache, and CUDA graphs where they are on.
         "warmed_up": bool(manager.warmed_up),
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),

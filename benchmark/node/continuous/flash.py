@@ -1,4 +1,4 @@
-"""`flash`: attention by kernels of ours on the pages of transformers' cache, for all requests of a step at once.
+"""`paged_flash`: attention by kernels of ours on the pages of transformers' cache, for all requests of a step at once.
 
 Requests that answer and requests whose prompt is being read take kernels of their own: in one call with a prompt, every
 answering request would be computed as if it had as many new tokens as are read together.

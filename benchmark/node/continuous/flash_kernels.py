@@ -1,9 +1,9 @@
-"""The kernels of `flash`, tried against exact attention before they are used."""
+"""The kernels of `paged_flash`, tried against exact attention before they are used."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmark.errors import SetupError
 from benchmark.node.continuous import exact_attention, layout
@@ -14,19 +14,33 @@ from benchmark.node.watch.full_memory import is_full
 TRIAL_TOLERANCE = 0.02
 # What a page has to be a multiple of: tokens that kernels read at once.
 PAGE_MULTIPLE = 64
+# On older GPUs Triton multiplies number by number.
+OLDEST = (8, 0)
+
+
+class Heads(NamedTuple):
+    """What kernels for attention depend on of a model."""
+
+    size: int
+    """Values of a head."""
+    group: int
+    """Query heads that share a head of keys and values."""
+    kv: int
+    """Heads of keys and values."""
 
 
 @functools.cache
-def choose(device: str, dtype: str, head_size: int = 64) -> Kernels:
-    """Return the kernels, where they run here and are right.
+def choose(device: str, dtype: str, heads: Heads) -> Kernels:
+    """Return the kernels, where they run here and are right for a model with such heads.
 
     Raises RuntimeError with the reason, as the end of a sentence, where there are none, and SetupError where memory is
     too full to try: that says nothing of the kernels, and another attention would be measured than on a node that had
     room.
     """
     try:
+        _require_matrix_units(device)
         kernels = triton_kernels(dtype)
-        worst = trial(kernels, device, dtype, head_size)
+        worst = trial(kernels, device, dtype, heads)
     except Exception as error:  # whatever this GPU, its driver or an older Triton says
         text = str(error).strip() or type(error).__name__
         if is_full(f"{type(error).__name__}: {text}"):
@@ -35,6 +49,13 @@ def choose(device: str, dtype: str, head_size: int = 64) -> Kernels:
     if not worst < TRIAL_TOLERANCE:
         raise RuntimeError(f"its kernels are wrong by {worst:.3f} here")
     return kernels
+
+
+def _require_matrix_units(device: str) -> None:
+    import torch
+
+    if device == "cuda" and torch.version.cuda is not None and torch.cuda.get_device_capability() < OLDEST:
+        raise RuntimeError(f"Triton does not use the matrix units of a GPU before sm_{OLDEST[0]}{OLDEST[1]}")
 
 
 def triton_kernels(dtype: str) -> Kernels:
@@ -51,22 +72,26 @@ def torchs_write(key: Any, value: Any, rows: Any, pages_k: Any, pages_v: Any) ->
     pages_v.flatten(0, 1).index_copy_(0, rows, value)
 
 
-def trial(kernels: Kernels, device: str, dtype: str, head_size: int) -> float:
-    """Return the largest difference between the kernels and exact attention, for short requests on few pages."""
+def trial(kernels: Kernels, device: str, dtype: str, heads: Heads) -> float:
+    """Return the largest difference between the kernels and exact attention, for short requests on few pages.
+
+    Of an answer beyond 1 it is its share: there half precision rounds by more.
+    """
     import torch
 
     generator = torch.Generator(device).manual_seed(0)
 
     def draw(*shape: int) -> Any:
-        return torch.randn(*shape, head_size, generator=generator, device=device).to(getattr(torch, dtype))
+        return torch.randn(*shape, heads.size, generator=generator, device=device).to(getattr(torch, dtype))
 
     def whole(*numbers: int) -> Any:
         return torch.tensor(numbers, dtype=torch.int32, device=device)
 
     size = 4 * PAGE_MULTIPLE
-    pages_k, pages_v = draw(6, size, 2), draw(6, size, 2)
+    # Of the model's own numbers, as most have the page: then what Triton makes here serves the model too.
+    pages_k, pages_v = draw(6, size, heads.kv), draw(6, size, heads.kv)
     written = pages_k.clone(), pages_v.clone()
-    key, value, rows = draw(3, 2), draw(3, 2), torch.tensor([5, 2 * size, 6 * size - 1], device=device)
+    key, value, rows = draw(3, heads.kv), draw(3, heads.kv), torch.tensor([5, 2 * size, 6 * size - 1], device=device)
     kernels.write(key, value, rows, pages_k, pages_v)
     for pages, new in zip(written, (key, value), strict=True):
         pages.flatten(0, 1)[rows] = new
@@ -80,7 +105,7 @@ def trial(kernels: Kernels, device: str, dtype: str, head_size: int) -> float:
         torch.stack([whole(*tile) for tile in tiles]),
         whole(3, 1, 5, 4, 0, 2, 5),
     )
-    query = draw(112, 4)
+    query = draw(112, heads.kv * heads.group)
     given = query, *written, requests, None
     found, exact = torch.zeros_like(query), torch.zeros_like(query)
     for attend, out in (
@@ -92,4 +117,5 @@ def trial(kernels: Kernels, device: str, dtype: str, head_size: int) -> float:
         attend(*given, out)
     pairs = (found, exact), (pages_k, written[0]), (pages_v, written[1])
     # NaN is larger than anything that is tolerated.
-    return max(float((one.float() - exact.float()).abs().max().nan_to_num(torch.inf)) for one, exact in pairs)
+    apart = ((one.float() - exact.float()).abs() / (1 + exact.float().abs()) for one, exact in pairs)
+    return max(float(one.nan_to_num(torch.inf).max()) for one in apart)

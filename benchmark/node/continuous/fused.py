@@ -60,7 +60,7 @@ class Fused:
             if kernels:
                 done = {module for module, _ in self._modules}
                 self._modules += [(one, _projection(one, kernels)) for one in _projections(model) if one not in done]
-                self._rotary = {home: (plain, kernels.rotary) for home, plain in _rotaries(model, kernels)}
+                self._rotary = {home: (plain, _rotary(plain, kernels)) for home, plain in _rotaries(model, kernels)}
         self.names = sorted(
             {type(module).__name__ for module, _ in self._modules} | ({ROTARY} if self._rotary else set())
         )
@@ -129,6 +129,16 @@ def _projections(model: Any) -> Iterator[Any]:
 
 def _projection(module: Any, kernels: LayerKernels) -> Forward:
     return lambda states: kernels.multiply(states, module.weight, module.bias)
+
+
+def _rotary(plain: Forward, kernels: LayerKernels) -> Forward:
+    """Return what turns whole heads by the kernel: some families turn a part of each, or by angles in float32."""
+
+    def turned(q: Any, k: Any, cos: Any, sin: Any, *more: Any, **named: Any) -> Any:
+        known = q.shape[-1] == cos.shape[-1] and q.dtype == cos.dtype
+        return (kernels.rotary if known else plain)(q, k, cos, sin, *more, **named)
+
+    return turned
 
 
 def _rotaries(model: Any, kernels: LayerKernels) -> Iterator[tuple[Any, Forward]]:

@@ -122,7 +122,9 @@ class LayerKernels:
         """Write keys and values (tokens, heads, size) to the given rows (tokens,) int64 of the pages."""
         tokens, heads, size = key.shape
         width = heads * size
-        _require(width % TOGETHER == 0 and all(_reads(one) and one.stride(1) == size for one in (key, value)))
+        _require(width % TOGETHER == 0 and key.dtype == value.dtype == pages_k.dtype)
+        # Some models' lie apart, as parts of each head's query, key and value.
+        key, value = (one if _reads(one) and one.stride(1) == size else one.contiguous() for one in (key, value))
         strides = key.stride(0), value.stride(0), pages_k.stride(1)
         self._launch(
             "write_rows", _blocks(tokens * width), BLOCK, key, value, rows, pages_k, pages_v, tokens, width, *strides

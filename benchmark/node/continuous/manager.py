@@ -17,7 +17,6 @@ CPU_BATCH_TOKENS = 512
 # Options that are our own, or that it calls otherwise.
 NOT_TRANSFORMERS = {
     "attention",
-    "compile_level",
     "fuse",
     "graph_tokens",
     "require_cuda_graph",
@@ -37,7 +36,6 @@ def make_manager(
     own = chosen_attention == attention.PAGED_FLASH
     asked = {
         **options.model_dump(exclude=NOT_TRANSFORMERS),
-        "default_compile_level": options.compile_level,
         "scheduler_type": options.scheduler,
         "allow_block_sharing": False,
         "auto_switch_to_flash": False,

@@ -21,6 +21,7 @@ from benchmark.node.continuous.triton_start import start
 
 # Tokens that one round of the loop reads; divides a page.
 BLOCK = 64
+# The least; a larger group of heads takes more.
 ROWS = 16
 MOST_SPLITS = 16
 # Of a multiprocessor: in how many items requests are cut at most, and how many programs take turns with them.
@@ -29,13 +30,19 @@ PROGRAMS_PER_PROCESSOR = 16
 LOG2_E = 1.4426950408889634
 
 
+@triton.jit
+def within(mask, columns, SIZE: tl.constexpr, WIDTH: tl.constexpr):  # noqa: N803 # as Triton's users
+    """Return a mask without the columns that only fill up a head to a power of two."""
+    return mask if SIZE == WIDTH else mask & (columns < SIZE)[None, :]
+
+
 # Numbers that differ from step to step are not compiled in: that would compile again while measuring.
 @triton.jit(do_not_specialize=["most_items"])
 def _answer(
     q, k, v, pages, first_pages, lengths, counts, out, parts, sums, scale, most_items,
     q_token, q_head, kv_row, kv_head,
     HEADS: tl.constexpr, GROUP: tl.constexpr, SIZE: tl.constexpr, PAGE: tl.constexpr, STEP: tl.constexpr,  # noqa: N803
-    ROWS: tl.constexpr, SPLITS: tl.constexpr,  # noqa: N803
+    ROWS: tl.constexpr, WIDTH: tl.constexpr, SPLITS: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
     """Each item is one request, one head of keys, one part of the tokens; programs take turns.
 
@@ -43,8 +50,8 @@ def _answer(
     """
     blocks = tl.load(counts) * (HEADS // GROUP)
     splits = tl.minimum(SPLITS, tl.maximum(1, most_items // tl.maximum(1, blocks)))
-    rows, columns, steps = tl.arange(0, ROWS), tl.arange(0, SIZE), tl.arange(0, STEP)
-    real = (rows < GROUP)[:, None]
+    rows, columns, steps = tl.arange(0, ROWS), tl.arange(0, WIDTH), tl.arange(0, STEP)
+    real = within((rows < GROUP)[:, None], columns, SIZE, WIDTH)
     for item in range(tl.program_id(0), blocks * splits, tl.num_programs(0)):
         part, head, request = item % splits, item // splits % (HEADS // GROUP), item // splits // (HEADS // GROUP)
         length = tl.load(lengths + request)
@@ -58,17 +65,18 @@ def _answer(
         )
         most = tl.full((ROWS,), -float("inf"), tl.float32)
         total = tl.zeros((ROWS,), tl.float32)
-        answer = tl.zeros((ROWS, SIZE), tl.float32)
+        answer = tl.zeros((ROWS, WIDTH), tl.float32)
         for begin in range(first, last, STEP):
             page = tl.load(table + begin // PAGE).to(tl.int64)
             place = (page * PAGE + begin % PAGE + steps) * kv_row + head * kv_head
             there = begin + steps < last
-            keys = tl.load(k + place[:, None] + columns[None, :], there[:, None], 0.0)
+            kept = within(there[:, None], columns, SIZE, WIDTH)
+            keys = tl.load(k + place[:, None] + columns[None, :], kept, 0.0)
             scores = tl.where(there[None, :], tl.dot(query, tl.trans(keys)) * scale, -float("inf"))
             new = tl.maximum(most, tl.max(scores, 1))
             weights = tl.exp2(scores - new[:, None])
             shrink = tl.exp2(most - new)
-            values = tl.load(v + place[:, None] + columns[None, :], there[:, None], 0.0)
+            values = tl.load(v + place[:, None] + columns[None, :], kept, 0.0)
             total = total * shrink + tl.sum(weights, 1)
             answer = answer * shrink[:, None] + tl.dot(weights.to(values.dtype), values)
             most = new
@@ -85,29 +93,32 @@ def _answer(
 @triton.jit(do_not_specialize=["most_items"])
 def _join(
     parts, sums, counts, out, most_items,
-    HEADS: tl.constexpr, GROUP: tl.constexpr, SIZE: tl.constexpr, SPLITS: tl.constexpr,  # noqa: N803 # as Triton's users
+    HEADS: tl.constexpr, GROUP: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr,  # noqa: N803
+    SPLITS: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
     """Join the parts of each head of each request, where there are several."""
     requests = tl.load(counts)
     splits = tl.minimum(SPLITS, tl.maximum(1, most_items // tl.maximum(1, requests * (HEADS // GROUP))))
-    numbers, columns = tl.arange(0, SPLITS), tl.arange(0, SIZE)
+    numbers, columns = tl.arange(0, SPLITS), tl.arange(0, WIDTH)
     heads = tl.where(splits > 1, requests * HEADS, 0)
     for item in range(tl.program_id(0), heads, tl.num_programs(0)):
         place = tl.cast(item, tl.int64) * splits + numbers
         logs = tl.load(sums + place, numbers < splits, -float("inf"))
         most = tl.max(logs, 0)
         weights = tl.exp2(logs - tl.where(most == -float("inf"), 0.0, most))
-        answers = tl.load(parts + place[:, None] * SIZE + columns[None, :], (numbers < splits)[:, None], 0.0)
+        real = within((numbers < splits)[:, None], columns, SIZE, WIDTH)
+        answers = tl.load(parts + place[:, None] * SIZE + columns[None, :], real, 0.0)
         total = tl.sum(weights, 0)
         answer = tl.sum(answers * weights[:, None], 0) / tl.where(total > 0, total, 1.0)
-        tl.store(out + tl.cast(item, tl.int64) * SIZE + columns, answer.to(out.dtype.element_ty))
+        kept = None if SIZE == WIDTH else columns < SIZE
+        tl.store(out + tl.cast(item, tl.int64) * SIZE + columns, answer.to(out.dtype.element_ty), kept)
 
 
 def answer(query: Any, pages_k: Any, pages_v: Any, requests: Requests, scale: float | None, out: Any) -> None:
     """Attend: query and out (tokens, heads, size), pages (pages, tokens, heads of keys, size); `out` lies together.
 
-    `size` is a power of two, at least 16; a page has a multiple of 64 tokens. Writes the first rows of `out`, one for
-    each request that answers: zeros for one without tokens.
+    A page has a multiple of 64 tokens. Writes the first rows of `out`, one for each request that answers: zeros for one
+    without tokens.
     """
     heads, size = query.shape[1:]
     page, kv_heads = pages_k.shape[1:3]
@@ -120,12 +131,13 @@ def answer(query: Any, pages_k: Any, pages_v: Any, requests: Requests, scale: fl
     sums = torch.empty((held,), dtype=torch.float32, device=query.device)
     scale = (size**-0.5 if scale is None else scale) * LOG2_E
     strides = query.stride(0), query.stride(1), pages_k.stride(1), pages_k.stride(2)
-    sizes = {"HEADS": heads, "GROUP": heads // kv_heads, "SIZE": size, "SPLITS": MOST_SPLITS}
+    group, width = heads // kv_heads, triton.next_power_of_2(size)
+    sizes = {"HEADS": heads, "GROUP": group, "SIZE": size, "WIDTH": width, "SPLITS": MOST_SPLITS}
     programs = min(all_parts, PROGRAMS_PER_PROCESSOR * processors(query.device))
     start(
         _answer, programs, query, pages_k, pages_v, requests.pages, requests.first_pages, requests.lengths,
         requests.counts, out, parts, sums, scale, most_items, *strides,
-        PAGE=page, STEP=BLOCK, ROWS=ROWS, **sizes, num_warps=4, num_stages=2,
+        PAGE=page, STEP=BLOCK, ROWS=max(ROWS, triton.next_power_of_2(group)), **sizes, num_warps=4, num_stages=2,
     )  # fmt: skip
     start(_join, programs, parts, sums, requests.counts, out, most_items, **sizes, num_warps=1)
 

@@ -1,7 +1,7 @@
 """Attention of prompts on the pages of a cache, in Triton: several new tokens of a request, which see all before them.
 
 Of its own because torch's kernel takes 1.4 to 2 times as long as this one on an H200, wants the keys of a prompt's
-earlier pieces copied together, and has to be given all numbers when it is started: a CUDA graph could not hold it.
+earlier parts copied together, and has to be given all numbers when it is started: a CUDA graph could not hold it.
 """
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from benchmark.node.continuous.layout import TILE_ROWS, Requests
-from benchmark.node.continuous.paged_kernel import LOG2_E, processors
+from benchmark.node.continuous.paged_kernel import LOG2_E, processors, within
 from benchmark.node.continuous.triton_start import start
 
 # Tokens that one round of the loop reads; divides a page. Of nine such choices this one was the fastest on an H200 or
@@ -30,32 +30,34 @@ def _read(
     q, k, v, pages, first_pages, tiles, counts, out, scale,
     q_token, q_head, kv_row, kv_head,
     HEADS: tl.constexpr, GROUP: tl.constexpr, SIZE: tl.constexpr, PAGE: tl.constexpr, STEP: tl.constexpr,  # noqa: N803
-    ROWS: tl.constexpr,  # noqa: N803 # as Triton's users
+    ROWS: tl.constexpr, WIDTH: tl.constexpr,  # noqa: N803 # as Triton's users
 ):  # fmt: skip
     """Each item is one tile of a prompt and one head; programs take turns, the longest items first."""
-    rows, columns, steps = tl.arange(0, ROWS), tl.arange(0, SIZE), tl.arange(0, STEP)
+    rows, columns, steps = tl.arange(0, ROWS), tl.arange(0, WIDTH), tl.arange(0, STEP)
     items = tl.load(counts + 1) * HEADS
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         tile, head = tiles + item // HEADS * 4, item % HEADS
         kv = head // GROUP * kv_head
         table = pages + tl.load(first_pages + tl.load(tile))
         row, tokens, before = tl.load(tile + 1), tl.load(tile + 2), tl.load(tile + 3)
-        real = (rows < tokens)[:, None]
+        real = within((rows < tokens)[:, None], columns, SIZE, WIDTH)
         here = tl.cast(row, tl.int64) + rows
         query = tl.load(q + here[:, None] * q_token + head * q_head + columns[None, :], real, 0.0)
         most = tl.full((ROWS,), -float("inf"), tl.float32)
         total = tl.zeros((ROWS,), tl.float32)
-        answer = tl.zeros((ROWS, SIZE), tl.float32)
+        answer = tl.zeros((ROWS, WIDTH), tl.float32)
         # Of these blocks every row sees all tokens.
         whole = (before + 1) // STEP * STEP
+        inside = None if SIZE == WIDTH else (columns < SIZE)[None, :]
+        outside = None if SIZE == WIDTH else 0.0
         for begin in range(0, whole, STEP):
             place = (tl.load(table + begin // PAGE).to(tl.int64) * PAGE + begin % PAGE + steps) * kv_row + kv
-            keys = tl.load(k + place[:, None] + columns[None, :])
+            keys = tl.load(k + place[:, None] + columns[None, :], inside, outside)
             scores = tl.dot(query, tl.trans(keys)) * scale
             new = tl.maximum(most, tl.max(scores, 1))
             weights = tl.exp2(scores - new[:, None])
             shrink = tl.exp2(most - new)
-            values = tl.load(v + place[:, None] + columns[None, :])
+            values = tl.load(v + place[:, None] + columns[None, :], inside, outside)
             total = total * shrink + tl.sum(weights, 1)
             answer = tl.dot(weights.to(values.dtype), values, answer * shrink[:, None])
             most = new
@@ -63,14 +65,15 @@ def _read(
         for begin in range(whole, last, STEP):
             place = (tl.load(table + begin // PAGE).to(tl.int64) * PAGE + begin % PAGE + steps) * kv_row + kv
             there = begin + steps < last
-            keys = tl.load(k + place[:, None] + columns[None, :], there[:, None], 0.0)
+            kept = within(there[:, None], columns, SIZE, WIDTH)
+            keys = tl.load(k + place[:, None] + columns[None, :], kept, 0.0)
             seen = there[None, :] & (begin + steps[None, :] <= before + rows[:, None])
             scores = tl.where(seen, tl.dot(query, tl.trans(keys)) * scale, -float("inf"))
             new = tl.maximum(most, tl.max(scores, 1))
             # A row may see nothing of a block; and none beyond the tile's tokens sees more than its last.
             weights = tl.exp2(scores - new[:, None])
             shrink = tl.exp2(most - new)
-            values = tl.load(v + place[:, None] + columns[None, :], there[:, None], 0.0)
+            values = tl.load(v + place[:, None] + columns[None, :], kept, 0.0)
             total = total * shrink + tl.sum(weights, 1)
             answer = tl.dot(weights.to(values.dtype), values, answer * shrink[:, None])
             most = new
@@ -81,7 +84,7 @@ def _read(
 def read(query: Any, pages_k: Any, pages_v: Any, requests: Requests, scale: float | None, out: Any) -> None:
     """Attend: query and out (tokens, heads, size), pages (pages, tokens, heads of keys, size); `out` lies together.
 
-    `size` is a power of two, at least 16; a page has a multiple of 64 tokens. Writes the rows of the tiles there are.
+    A page has a multiple of 64 tokens. Writes the rows of the tiles there are.
     """
     heads, size = query.shape[1:]
     page, kv_heads = pages_k.shape[1:3]
@@ -91,5 +94,5 @@ def read(query: Any, pages_k: Any, pages_v: Any, requests: Requests, scale: floa
         requests.counts, out, (size**-0.5 if scale is None else scale) * LOG2_E,
         query.stride(0), query.stride(1), pages_k.stride(1), pages_k.stride(2),
         HEADS=heads, GROUP=heads // kv_heads, SIZE=size, PAGE=page, STEP=BLOCK, ROWS=TILE_ROWS,
-        num_warps=WARPS, num_stages=STAGES,
+        WIDTH=triton.next_power_of_2(size), num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from benchmark.node.continuous import flash, graphs
 from benchmark.node.continuous.layout import Places, Slots
@@ -46,6 +46,8 @@ class PromptSteps:
         self._inputs, _, self._previous, self._outputs = (one.clone() for one in self._pair())
         self._states: Any = None
         """(1, most tokens, size): what the last layer makes of each token."""
+        self._output: Callable[..., Any]
+        """What the model's layers return: a family's own class, which its head may read more of."""
 
     def size(self, tokens: int) -> int | None:
         """Return to how many tokens a step is padded; None: it is longer than those that are recorded."""
@@ -96,10 +98,13 @@ class PromptSteps:
 
         def layers(step: flash.Step) -> Any:
             self._io.carry_over_tokens(own["input_ids"], self._own(self._pair()[1]), self._previous)
-            return self._model.base_model(**own, step=step).last_hidden_state
+            answer = self._model.base_model(**own, step=step)
+            self._output = type(answer)
+            return answer.last_hidden_state
 
         step = flash.make_step(inputs, places, self._kernels)
-        expected = layers(step)  # compiles, and has the kernels loaded
+        # Both kernels, as in the graph: none may be loaded while it is recorded.
+        expected = layers(dataclasses.replace(step, answers=True, reads=True))
         if self._states is None:
             self._states = torch.zeros_like(expected)
         states = self._states[:, :size]
@@ -111,10 +116,10 @@ class PromptSteps:
         worst = float((states - expected).abs().max())
         if not worst <= TOLERANCE:
             raise WrongStep(f"a step of {size} tokens in CUDA graphs is wrong by {worst:.3f}")
-        self._layers[size] = recorded
         if not self._choices:
             for count in reversed(self._counts):
                 self._choices[count] = self._record_choice(own, count, choose)
+        self._layers[size] = recorded  # at the end: without its choice it is not whole
 
     def _record_choice(self, own: dict[str, Any], count: int, choose: Choose) -> graphs.Graph:
         """Record how the tokens of so many requests are chosen, whatever step their states are of."""
@@ -125,7 +130,7 @@ class PromptSteps:
             places = self._own(own["logits_indices"][:count]).clamp(max=longest - 1)
             few = {"logits_indices": places, "logits_to_keep": places}
             few["logits_processor_args"] = self._own(own["logits_processor_args"][:, :count])
-            with _given(self._model.base_model, self._states):
+            with _given(self._model.base_model, self._output(last_hidden_state=self._states)):
                 choose({**own, **few}, carried, self._previous, self._outputs)
 
         run()
@@ -154,9 +159,9 @@ def _wait() -> None:
 
 
 @contextmanager
-def _given(layers: Any, states: Any) -> Iterator[None]:
-    """Have the model take these states for what its layers give."""
-    layers.forward = lambda *_, **__: BaseModelOutputWithPast(last_hidden_state=states)
+def _given(layers: Any, output: Any) -> Iterator[None]:
+    """Have the model take this for what its layers return."""
+    layers.forward = lambda *_, **__: output
     try:
         yield
     finally:

@@ -33,32 +33,33 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
     places: layout.Places
     """Of the step that was prepared last, which is the next to run."""
     capture_s = 0.0
-    """Seconds in which the model was put into CUDA graphs; transformers runs it once before, which compiles."""
+    """Seconds in which the model was put into CUDA graphs; transformers runs it once before, which loads kernels."""
     graph_tokens = 0
     """Up to how many tokens a step with prompts in it is recorded."""
     prompt_steps: PromptSteps | None = None
     failed: Exception | None = None
-    """Why a step could not be recorded: transformers' warm-up catches an error, notes it and goes on."""
+    """Why steps with prompts are not recorded: transformers' warm-up catches an error, notes it and goes on."""
 
     def maybe_pad_inputs(self, num_q_tokens: int, max_kv_read: int, use_decode_fast_path: bool) -> tuple[int, int]:
-        """Say what the next step is to be padded to, and remember whether it is."""
+        """Say what the next step is to be padded to, and remember whether it is.
+
+        Of the cache it reads nothing by transformers' list of tokens: that would be filled and copied for every step,
+        with room for the whole cache.
+        """
         if not use_decode_fast_path and self.prompt_steps and (size := self.prompt_steps.size(num_q_tokens)):
             self.pad_inputs = True
-            return size, max_kv_read
+            return size, 0
         self.pad_inputs = use_decode_fast_path and self.use_cuda_graph_decode
-        sizes: tuple[int, int] = super().maybe_pad_inputs(num_q_tokens, max_kv_read, use_decode_fast_path)
+        sizes: tuple[int, int] = super().maybe_pad_inputs(num_q_tokens, 0, use_decode_fast_path)
         return sizes
 
     def warmup(self, model: Any) -> None:
         """Run a step of every kind, and capture the graphs; transformers would do it for graphs alone."""
         self.pad_inputs = self.cache.device.type != "cpu"
-        if self.pad_inputs:
-            # What is compiled is laid out for the first number of tokens that it sees: a large one. And not one that
-            # another size of the model may equal, or torch takes the two for one, which then does not vary.
-            self.run_one_warmup(model, self.cache.max_batch_tokens - 1, 0)
-            self.pad_inputs = True
         super().warmup(model)
-        if self.graph_tokens and self.supports_logits_to_keep(model):
+        if self.graph_tokens and not self.supports_logits_to_keep(model):
+            self.failed = NotImplementedError("the model has no logits_to_keep")
+        elif self.graph_tokens:
             requests = self.cb_config.max_requests_per_batch
             with stream_context(self.inputs_and_outputs.compute_stream):
                 slots = layout.Slots(self.cache, self.graph_tokens, requests)
@@ -128,5 +129,6 @@ def prepare(manager: Any, kernels: flash.Kernels, max_blocks: int | None, graph_
     runner = processor.model_runner
     runner.__class__ = StepRunner
     runner.kernels, runner.places = kernels, layout.Places(cache)
-    runner.graph_tokens = min(graph_tokens, cache.max_batch_tokens)
+    # Longer ones could not be recorded either: there are no pages for them.
+    runner.graph_tokens = min(graph_tokens, cache.max_batch_tokens, cache.num_blocks * config.page_size)
     cache.extend_read_and_write_indices = runner.places.extend

@@ -15,7 +15,7 @@ from benchmark.continuous_options import Options
 from benchmark.errors import InputError, SetupError, Unfit
 from benchmark.node import interfaces
 from benchmark.node.continuous import attention as kernels
-from benchmark.node.continuous import collector, compiling, cross_check, graphs
+from benchmark.node.continuous import collector, cross_check, graphs
 from benchmark.node.continuous.details import describe
 from benchmark.node.continuous.memory_plan import Plan, free_bytes, make_plan
 from benchmark.node.continuous.router import Flight, Router, Waiting
@@ -125,11 +125,11 @@ class Engine(interfaces.Engine):
                 if self._attention == kernels.PAGED_FLASH:
                     from benchmark.node.continuous import flash_kernels, step_runner
 
-                    size = kernels.head_size(text_config(self._model.config))
-                    used = flash_kernels.choose(*self._device_and_dtype(), size)
+                    heads = kernels.heads(text_config(self._model.config))
+                    used = flash_kernels.choose(*self._device_and_dtype(), heads)
                     recorded = graphs.wanted(options, self._model.device.type)
                     step_runner.prepare(self._manager, used, options.max_blocks_per_request, recorded)
-            with stages.stage("warm_up"), collector.still():  # compiles, and captures CUDA graphs, where these are on
+            with stages.stage("warm_up"), collector.still():  # captures CUDA graphs, where these are on
                 self._manager.warmup()
             if captured := getattr(self._manager.batch_processor.model_runner, "capture_s", 0.0):
                 stages.add("warm_up", -captured)
@@ -215,8 +215,8 @@ class Engine(interfaces.Engine):
     def _cross_check(self) -> JsonValue:
         """Raise SetupError where the engine's greedy answers are other than the plain model's."""
         config = self._manager.continuous_batching_config
-        graphs = any(config.cuda_graph_booleans)
-        requests = config.max_requests_per_batch if graphs else CHECKED_WITHOUT_GRAPHS
+        captured = any(config.cuda_graph_booleans)
+        requests = config.max_requests_per_batch if captured else CHECKED_WITHOUT_GRAPHS
         requests = max(1, min(requests, self._cache_tokens // 2 // max(64, self._page_size)))
         late = min(cross_check.LATE_TOKENS, self._cache_tokens // 4)
         asked = cross_check.probes(requests, self._model.config.get_text_config().vocab_size, late)
@@ -278,8 +278,6 @@ class Engine(interfaces.Engine):
         from benchmark.node.continuous import fused
 
         self._fusing = fused.wanted(options.fuse, device, dtype)
-        if options.compile_level and (reason := compiling.missing(device)) is not None:
-            raise SetupError(f"engine_options: compile_level {options.compile_level} is not to be had: {reason}.")
 
     def _said(self, **words: JsonValue) -> dict[str, JsonValue]:
         """Return what may be said with a query in this run: without sampling, say, nothing is to be said of it."""

@@ -172,7 +172,7 @@ def _hashes(settings: Settings) -> tuple[str, str]:
 
 
 def _compiler() -> str:
-    """Return what torch.compile builds kernels with: "gcc", "gcc without Python's headers" or "none"."""
+    """Return what serving engines build kernels with: "gcc", "gcc without Python's headers" or "none"."""
     name = next((name for name in (os.environ.get("CC"), "gcc", "clang") if name and shutil.which(name)), None)
     if name is None:
         return "none"

@@ -1,4 +1,4 @@
-"""What attention there is, and the exact attention that torch's kernel is held against."""
+"""What attention there is, and the exact attention that kernels are held against."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from benchmark.errors import SetupError
 from benchmark.node.continuous import attention, exact_attention, flash, flash_kernels, layout
 
-LLAMA = SimpleNamespace(sliding_window=None, layer_types=None, head_dim=64)
+LLAMA = SimpleNamespace(
+    sliding_window=None, layer_types=None, head_dim=64, num_attention_heads=32, num_key_value_heads=8
+)
 
 
 def test_on_the_cpu_nothing_with_flash_is_to_be_had() -> None:
@@ -87,6 +89,15 @@ def reads_all_there_is_room_for(q, pages_k, pages_v, requests, scale, out):  # t
     exact_attention.read(q, pages_k, pages_v, replace(requests, counts=torch.tensor([3, 5])), scale, out)
 
 
+def of_sixteen_heads_at_most(q, pages_k, pages_v, requests, scale, out):  # type: ignore[no-untyped-def]
+    whole = torch.empty_like(out)
+    exact_attention.answer(q, pages_k, pages_v, requests, scale, whole)
+    group = q.shape[1] // pages_k.shape[2]
+    for head in range(q.shape[1]):
+        if head % group < 16:
+            out[: int(requests.counts[0]), head] = whole[: int(requests.counts[0]), head]
+
+
 def blind_to_the_last_token(q, pages_k, pages_v, requests, scale, out):  # type: ignore[no-untyped-def]
     shorter = replace(requests, lengths=(requests.lengths - 1).clamp(min=0))
     exact_attention.answer(q, pages_k, pages_v, shorter, scale, out)
@@ -126,6 +137,24 @@ def test_the_trial_tells_a_wrong_kernel(wrong: Any, said: str | None, monkeypatc
     reason = attention._paged_flash_missing(LLAMA, "cpu", "bfloat16")
     flash_kernels.choose.cache_clear()
     assert (reason is None) if said is None else (said in (reason or ""))
+
+
+def test_kernels_are_tried_with_as_many_heads_as_the_model_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    flash_kernels.choose.cache_clear()
+    kernels = replace(EXACT, answer=of_sixteen_heads_at_most)
+    monkeypatch.setattr(flash_kernels, "triton_kernels", lambda dtype: kernels)
+    assert attention._paged_flash_missing(LLAMA, "cpu", "bfloat16") is None
+    wide = SimpleNamespace(**{**vars(LLAMA), "num_key_value_heads": 1})
+    assert "wrong by" in (attention._paged_flash_missing(wide, "cpu", "bfloat16") or "")
+    flash_kernels.choose.cache_clear()
+
+
+def test_a_gpu_for_which_triton_has_no_matrix_units_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    flash_kernels.choose.cache_clear()
+    assert "a GPU before sm_80" in (attention.missing(attention.PAGED_FLASH, LLAMA, "cuda", "float16") or "")
+    flash_kernels.choose.cache_clear()
 
 
 def test_a_kernel_that_does_not_run_is_a_reason_and_no_error() -> None:

@@ -53,7 +53,6 @@ def test_every_effective_choice_is_in_the_result(make: Make) -> None:
         "max_requests_per_batch": 64,
         "cuda_graphs": {"varlen": False, "decode": False, "prompts": []},
         "async_batching": False,
-        "compile_level": 0,
         "ends": "at max_new_tokens",
         "seed": 0,
         "warmed_up": True,

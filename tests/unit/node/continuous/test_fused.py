@@ -7,6 +7,8 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from transformers.models.olmo2 import modeling_olmo2
+from transformers.models.phi3 import modeling_phi3
 
 from benchmark.errors import SetupError
 from benchmark.node.continuous import fused, layer_kernels
@@ -71,6 +73,32 @@ def test_what_computes_something_else_stays_as_it_is() -> None:
         parts.off()
     assert "apply_rotary_pos_emb" not in parts.names
     assert "LlamaRMSNorm" in parts.names  # by torch's own kernel
+
+
+def test_a_part_of_a_head_is_turned_by_the_models_own_code() -> None:
+    # Phi-4-mini's: 96 of 128 values. The kernel is for all.
+    parts = Fused(architectures.model("phi3"), PlainKernels())
+    q, k, cos, sin = (torch.rand(1, heads, 7, size) for heads, size in ((4, 32), (2, 32), (1, 16), (1, 16)))
+    given = q, k, cos[0], sin[0]
+    expected = modeling_phi3.apply_rotary_pos_emb(*given)
+    parts.on()
+    found = modeling_phi3.apply_rotary_pos_emb(*given)
+    parts.off()
+    torch.testing.assert_close(found, expected)
+
+
+def test_angles_of_another_precision_are_left_to_the_models_own_code() -> None:
+    # OLMo's are float32 whatever its weights are; the kernel would take them for half precision.
+    kernels = PlainKernels()
+    parts = Fused(architectures.model("olmo2"), kernels)
+    kernels.called.clear()
+    q, k, cos, sin = (torch.rand(1, heads, 7, 32) for heads in (4, 2, 1, 1))
+    parts.on()
+    modeling_olmo2.apply_rotary_pos_emb(q.half(), k.half(), cos[0], sin[0])
+    assert not kernels.called
+    modeling_olmo2.apply_rotary_pos_emb(q, k, cos[0], sin[0])
+    parts.off()
+    assert kernels.called == {"rotary"}
 
 
 def test_without_kernels_torchs_norm_is_left() -> None:

@@ -56,6 +56,14 @@ def test_a_kernel_is_started_for_everything_there_is(noted: Noted) -> None:
     assert (name, given[-5:]) == ("write_rows", [300, 64, 256, 256, 64])
     assert blocks * threads * 8 >= 300 * 64 > (blocks - 1) * threads * 8
 
+    # A model may have query, key and value of each head lie together.
+    apart = [part[0] for part in torch.rand(1, 300, 2, 3 * 32, dtype=torch.float16).chunk(3, dim=-1)]
+    kernels.write(apart[1], apart[2], torch.zeros(300, dtype=torch.int64), pages, pages)
+    name, _, _, key, value, *given = noted.started.pop()
+    assert (name, given[-5:]) == ("write_rows", [300, 64, 64, 64, 64])
+    assert key.equal(apart[1])
+    assert value.equal(apart[2])
+
     assert kernels.norm(q, cos[0, 0], 1e-5, 0, True).shape == q.shape  # of each head: they lie in longer rows
     name, blocks, threads, *given = noted.started.pop()
     assert (name, blocks, threads, given[3:6]) == ("rms_norm", 1200, 32, [32, 4, 256])

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from transformers.generation.continuous_batching.model_runner import ModelRunner
 
 from benchmark.errors import SetupError
 from benchmark.node.continuous import attention, graphs, layout
 from benchmark.node.continuous.prompt_steps import PromptSteps
-from tests.unit.node.continuous.asked import QUERIES, Make, ask
+from benchmark.node.engines import continuous
+from benchmark.node.model.load import LoadedModel
+from benchmark.settings import Settings
+from tests import architectures
+from tests.unit.node.continuous.asked import GREEDY, QUERIES, Make, ask
 
 
 class Again(graphs.Graph):
@@ -76,18 +83,55 @@ def test_a_size_that_a_larger_one_beats_is_not_used(
     assert ask(engine, QUERIES).tokens == one_at_a_time
 
 
-def test_what_cannot_be_recorded_is_served_without_and_said(
-    make: Make, one_at_a_time: dict[int, tuple[int, ...]], recorded: Callable[[type[Again]], None]
+def test_no_longer_steps_are_recorded_than_pages_hold(
+    make: Make, recorded: Callable[[type[Again]], None]
 ) -> None:
+    recorded(Again)
+    _, info = make(**{**RECORDED, "num_blocks": 2, "max_batch_tokens": 64})
+    prompts: Any = info.details["cuda_graphs"]
+    assert prompts["prompts"] == [24, 30, 32]
+    _, info = make(**{**RECORDED, "num_blocks": 1})
+    prompts = info.details["cuda_graphs"]
+    assert prompts["prompts"] == [16]
+
+
+def test_a_head_that_reads_more_than_states_is_recorded(
+    settings: Settings, loaded: LoadedModel, recorded: Callable[[type[Again]], None]
+) -> None:
+    recorded(Again)
+    engine = continuous.Engine(settings, GREEDY, RECORDED)
+    info = engine.start(replace(loaded, model=architectures.model("olmoe")))
+    engine.close()
+    prompts: Any = info.details["cuda_graphs"]
+    assert prompts["prompts"] == [24, 30, 32]
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2], ids=["layers", "choices", "fewer choices"])
+def test_what_cannot_be_recorded_is_served_without_and_said(
+    make: Make, one_at_a_time: dict[int, tuple[int, ...]], recorded: Callable[[type[Again]], None], taken: int
+) -> None:
+    made = itertools.count()
+
     class Refused(Again):
         def __init__(self, pool: Any, run: Callable[[], None]) -> None:
-            raise RuntimeError("operation not permitted when stream is capturing")
+            super().__init__(pool, run)
+            if next(made) >= taken:
+                raise RuntimeError("operation not permitted when stream is capturing")
 
     recorded(Refused)
     engine, info = make(**RECORDED)
     said: Any = info.details["cuda_graphs"]
     assert said["prompts"] == "not recorded: RuntimeError: operation not permitted when stream is capturing"
     assert ask(engine, QUERIES).tokens == one_at_a_time
+
+
+def test_of_a_model_that_computes_all_logits_no_step_is_recorded(
+    make: Make, recorded: Callable[[type[Again]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded(Again)
+    monkeypatch.setattr(ModelRunner, "supports_logits_to_keep", lambda runner, model: False)
+    said: Any = make(**RECORDED)[1].details["cuda_graphs"]
+    assert said["prompts"] == "not recorded: NotImplementedError: the model has no logits_to_keep"
 
 
 def test_a_recorded_step_that_is_wrong_is_found_before_the_run(

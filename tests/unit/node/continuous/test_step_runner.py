@@ -11,6 +11,15 @@ from transformers.generation.continuous_batching.model_runner import ModelRunner
 from benchmark.node.continuous.step_runner import StepRunner
 
 
+@pytest.mark.parametrize("answer", [True, False])
+def test_of_the_cache_no_list_of_tokens_is_filled(answer: bool) -> None:
+    runner = StepRunner.__new__(StepRunner)
+    runner.cache, runner.use_cuda_graph_decode = SimpleNamespace(max_batch_tokens=4096), True
+    runner.cb_config = SimpleNamespace(max_requests_per_batch=64)
+    assert runner.maybe_pad_inputs(33, 100_000, answer) == (64 if answer else 33, 0)
+    assert runner.pad_inputs == answer
+
+
 @pytest.mark.parametrize(("device", "expected"), [("cuda", ["step", "waited"] * 2), ("cpu", ["step"] * 2)])
 def test_a_step_of_the_warm_up_ends_before_the_next_is_prepared(
     device: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
