@@ -87,7 +87,7 @@ def test_a_part_of_a_head_is_turned_by_the_models_own_code() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_angles_of_another_precision_are_left_to_the_models_own_code() -> None:
+def test_angles_of_another_precision_are_left_to_the_model() -> None:
     # OLMo's are float32 whatever its weights are; the kernel would take them for half precision.
     kernels = PlainKernels()
     parts = Fused(architectures.model("olmo2"), kernels)
