@@ -83,9 +83,7 @@ def test_a_size_that_a_larger_one_beats_is_not_used(
     assert ask(engine, QUERIES).tokens == one_at_a_time
 
 
-def test_no_longer_steps_are_recorded_than_pages_hold(
-    make: Make, recorded: Callable[[type[Again]], None]
-) -> None:
+def test_no_longer_steps_are_recorded_than_pages_hold(make: Make, recorded: Callable[[type[Again]], None]) -> None:
     recorded(Again)
     _, info = make(**{**RECORDED, "num_blocks": 2, "max_batch_tokens": 64})
     prompts: Any = info.details["cuda_graphs"]
