@@ -18,7 +18,7 @@ from benchmark.node.continuous.paged_kernel import LOG2_E, processors, within
 from benchmark.node.continuous.triton_start import start
 
 # Tokens that one round of the loop reads; divides a page. Of nine such choices this one was the fastest on an H200 or
-# within 4 % of it, from 300 to 4,096 new tokens (benchmarks/kernels.py).
+# within 4 % of it, from 300 to 4,096 new tokens.
 BLOCK = 64
 WARPS, STAGES = 4, 2
 # Programs that take turns on a multiprocessor.
