@@ -154,12 +154,11 @@ def reading() -> None:
         for number, (new, before) in enumerate(prompts):
             first_pages.append(pages)
             pages += -(-(new + before) // PAGE)
-            for begin in range(0, new, layout.TILE_ROWS):
-                tiles.append((number, starts[-1] + begin, min(layout.TILE_ROWS, new - begin), before + begin))
+            tiles += layout.tiles_of(number, starts[-1], new, before)
             starts.append(starts[-1] + new)
             whole.append(whole[-1] + new + before)
-        tiles.sort(key=lambda tile: tile[2] + tile[3], reverse=True)
-        lists = [0, len(tiles), 0, 0], [new + before for new, before in prompts], first_pages, tiles, [*range(pages)]
+        lengths = [new + before for new, before in prompts]
+        lists = [0, len(tiles), 0, 0], lengths, first_pages, layout.longest_first(tiles), [*range(pages)]
         requests = layout.Requests(*(torch.tensor(one, dtype=torch.int32, device="cuda") for one in lists))
         caches = [[drawn(pages, PAGE, KV_HEADS, SIZE) for _ in ("keys", "values")] for _ in range(4)]
         query = drawn(starts[-1], HEADS, SIZE)

@@ -17,6 +17,8 @@ TILE, HEAD = 4, 4
 # Every part begins at a multiple of 16 bytes, whatever the numbers: else kernels would be compiled for each case.
 TOGETHER = 4
 
+Tile = tuple[int, int, int, int]
+
 
 @dataclass(frozen=True)
 class Requests:
@@ -49,7 +51,7 @@ class Places:
         self._lengths: list[int] = []
         self._first_pages: list[int] = []
         self._pages: list[int] = []
-        self._tiles: list[tuple[int, int, int, int]] = []
+        self._tiles: list[Tile] = []
         self.answering = 0
         """Requests at the beginning of the step that answer."""
         self.written = 0
@@ -91,10 +93,7 @@ class Places:
             write_index[0].append(blocks[-1] * stride + past_length % page_size)
         else:
             self._plain(request_id, past_length, query_length, None, write_index)
-            self._tiles += [
-                (number, row + begin, min(TILE_ROWS, query_length - begin), past_length + begin)
-                for begin in range(0, query_length, TILE_ROWS)
-            ]
+            self._tiles += tiles_of(number, row, query_length, past_length)
         self.written = len(write_index[0])
 
     def packed(self, requests: int | None = None, tiles: int | None = None) -> Any:
@@ -104,12 +103,11 @@ class Places:
         requests, tiles = _room(requests or self.requests), tiles or max(1, self.tiles)
         flat = array("i", bytes(4 * (HEAD + 2 * requests + TILE * tiles)))
         flat[:2] = array("i", (self.answering, self.tiles))
-        longest_first = sorted(self._tiles, key=lambda tile: tile[2] + tile[3], reverse=True)
         begin = HEAD
         for part, room in (
             (self._lengths, requests),
             (self._first_pages, requests),
-            ([one for tile in longest_first for one in tile], TILE * tiles),
+            ([one for tile in longest_first(self._tiles) for one in tile], TILE * tiles),
         ):
             flat[begin : begin + len(part)] = array("i", part)
             begin += room
@@ -160,6 +158,17 @@ def answering(tables: Any, lengths: Any) -> Requests:
     counts[0].fill_(requests)
     tiles = torch.zeros((1, TILE), dtype=torch.int32, device=tables.device)
     return Requests(counts, lengths.int(), first_pages, tiles, tables.int().flatten())
+
+
+def tiles_of(request: int, row: int, tokens: int, before: int) -> list[Tile]:
+    """Return the tiles of a request whose new tokens begin at a row of the step, after so many that it has already."""
+    begins = range(0, tokens, TILE_ROWS)
+    return [(request, row + begin, min(TILE_ROWS, tokens - begin), before + begin) for begin in begins]
+
+
+def longest_first(tiles: list[Tile]) -> list[Tile]:
+    """Return the tiles in the order in which kernels are to take them: that which sees most tokens takes longest."""
+    return sorted(tiles, key=lambda tile: tile[2] + tile[3], reverse=True)
 
 
 def most_tiles(tokens: int, requests: int) -> int:

@@ -22,28 +22,17 @@ from benchmark.errors import Unfit
 from benchmark.node.continuous import attention as kernels
 from benchmark.node.continuous.logits_processors import Drawn, MinNewTokens, insert
 from benchmark.node.engines import continuous, sequential
-from benchmark.node.interfaces import Demands, Engine, Prompt, Query
+from benchmark.node.interfaces import Demands, Engine, Query
 from benchmark.node.model.generation import generation_config
 from benchmark.node.model.load import LoadedModel, load_model
-from benchmark.node.model.tiny import make_tiny_model
 from benchmark.profiles import Generation
 from benchmark.settings import Settings
+from tests.unit.node.continuous.asked import QUERIES as MANY
 from tests.unit.node.heard import Heard
 
 MOST = 12
-# Of unlike lengths, so that one is being read while another already answers.
-QUERIES = [
-    Query(index=i, prompt=Prompt(id=f"p{i}", text=f"Explain the number {i}. " + "Why? " * (i * 5 % 37)), seed=i)
-    for i in range(12)
-]
+QUERIES = MANY[:12]
 Tokens = dict[int, tuple[int, ...]]
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    directory = tmp_path_factory.mktemp("model") / "tiny"
-    make_tiny_model(directory)
-    return Settings(benchmark_model=str(directory), benchmark_device="cpu", benchmark_dtype="float32")
 
 
 @pytest.fixture(scope="module")
