@@ -9,13 +9,15 @@ must be the plain model's choice, or next to it.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import JsonValue
 
 from benchmark.errors import SetupError
+from benchmark.node.continuous.router import Flight, Router, Waiting
+from benchmark.node.interfaces import Prompt, Query
 
 # How far below the largest logit the chosen token's may lie, in standard deviations of the logits. A token that has
 # nothing to do with the prompt lies three or more below.
@@ -49,6 +51,23 @@ def probes(requests: int, vocabulary: int, late_tokens: int = LATE_TOKENS) -> li
         Probe(prompt(5 + number % 7), 2 * (requests // (number + 1)).bit_length() + 2) for number in range(requests)
     ]
     return [*short, Probe(prompt(late_tokens), 4)]
+
+
+def ask(manager: Any, router: Router, asked: Sequence[Probe], words: Mapping[str, Any]) -> list[tuple[int, ...]]:
+    """Ask all, the last when the others answer already, and wait for the answers in their full length.
+
+    `words`: what else to say of each to the manager's `add_request`.
+    """
+    waiting = Waiting(len(asked))
+    for number, probe in enumerate(asked):
+        if number == len(asked) - 1:
+            waiting.first.wait()
+        request_id = f"check-{number}"
+        query = Query(number, Prompt(request_id, "", probe.token_ids), 0)
+        router.add(request_id, Flight(query, waiting, len(probe.token_ids)))
+        length = {"max_new_tokens": probe.output_tokens, "eos_token_id": -1}
+        manager.add_request(list(probe.token_ids), request_id, streaming=True, **length, **words)
+    return waiting.answers()
 
 
 def shortfalls(model: Any, asked: Sequence[Probe], answers: Sequence[Sequence[int]]) -> list[float]:

@@ -6,7 +6,8 @@ import atexit
 import itertools
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
@@ -18,8 +19,8 @@ from benchmark.node.continuous import attention as kernels
 from benchmark.node.continuous import collector, cross_check, graphs
 from benchmark.node.continuous.details import describe
 from benchmark.node.continuous.memory_plan import Plan, free_bytes, make_plan
-from benchmark.node.continuous.router import Flight, Router, Waiting
-from benchmark.node.interfaces import EngineBroken, Listener, Prompt, Query
+from benchmark.node.continuous.router import Flight, Router
+from benchmark.node.interfaces import EngineBroken, Listener, Query
 from benchmark.node.model.architecture import Look, read_config, require_batching, text_config
 from benchmark.node.model.files import check_files
 from benchmark.node.model.generation import end_tokens, generation_config
@@ -91,9 +92,7 @@ class Engine(interfaces.Engine):
         Raises InputError for options that the engine does not have, SetupError where the cache does not fit or what
         is asked for is not there, Unfit where the model or this machine is not for continuous batching.
         """
-        import torch
-
-        options, stages = self._check(), self._stages
+        options = self._check()
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
         if self._look is None:
             self._look = require_batching(self._model.config)
@@ -102,46 +101,11 @@ class Engine(interfaces.Engine):
         if self._model.device.type != "cpu" and plan is None:
             plan = self._plan(options, self._look, self._model.dtype.itemsize, 0)
         self._memory = plan
-        end = [-1] if self._fixed_length else end_tokens(loaded)
-        config = generation_config(loaded, self.generation, self.generation.temperature, eos_token_id=end)
-        from benchmark.node.continuous import manager
-
-        used = None
-        try:
-            with stages.stage("cache"):
-                self._manager, self._used_attention = manager.make_manager(
-                    self._model, config, options, self._attention, plan, self.generation.seed
-                )
-                self._words = manager.insert_processors(
-                    self._manager, self.generation, end_tokens(loaded), self.demands.lengths
-                )
-                self._router = Router(self._manager)
-                self._manager.output_router = self._router
-                if self._fusing:
-                    from benchmark.node.continuous import fused
-
-                    self._fused = fused.of(self._model)
-                    self._fused.on()
-                if self._attention == kernels.PAGED_FLASH:
-                    from benchmark.node.continuous import flash_kernels, step_runner
-
-                    heads = kernels.heads(text_config(self._model.config))
-                    used = flash_kernels.choose(*self._device_and_dtype(), heads)
-                    recorded = graphs.wanted(options, self._model.device.type)
-                    step_runner.prepare(self._manager, used, options.max_blocks_per_request, recorded)
-            with stages.stage("warm_up"), collector.still():  # captures CUDA graphs, where these are on
-                self._manager.warmup()
-            if captured := getattr(self._manager.batch_processor.model_runner, "capture_s", 0.0):
-                stages.add("warm_up", -captured)
-                stages.add("capture", captured)
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            raise SetupError(
-                f"Continuous batching cannot start: {' '.join(str(error).split())}. Memory is short: lower "
-                "max_batch_tokens, num_blocks or max_memory_percent, or end what else uses it."
-            ) from error
-        except (ValueError, ImportError, RuntimeError) as error:
-            remedy = TOO_LARGE if "num_sectors" in str(error) else ""
-            raise SetupError(f"Continuous batching cannot start: {' '.join(str(error).split())}.{remedy}") from error
+        ends = [-1] if self._fixed_length else end_tokens(loaded)
+        with _errors_for_people():
+            with self._stages.stage("cache"):
+                used = self._make_manager(options, loaded, ends)
+            self._warm_up()
         self._requests = itertools.count()
         self._page_size = options.page_size
         self._cache_tokens = self._manager.continuous_batching_config.num_blocks * options.page_size
@@ -152,15 +116,9 @@ class Engine(interfaces.Engine):
         starter.join()
         self._router.start()
         details = describe(
-            self._manager,
-            options,
-            self.generation,
-            None if self._fixed_length else end,
-            used.name if used else None,
-            self._fused,
-            plan,
+            *(self._manager, options, self.generation, None if self._fixed_length else ends, used, self._fused, plan)
         )
-        with stages.stage("cross_check"):
+        with self._stages.stage("cross_check"):
             try:
                 details["cross_check"] = self._cross_check()
             except SetupError:
@@ -169,9 +127,44 @@ class Engine(interfaces.Engine):
         collector.leave_loaded()
         before: Any = loaded.details.get("startup_s") or {}
         for name, seconds in before.items():
-            stages.add(name, seconds)
-        details["startup_s"] = {**stages.seconds, "since_process_start": process_age_s()}
+            self._stages.add(name, seconds)
+        details["startup_s"] = {**self._stages.seconds, "since_process_start": process_age_s()}
         return EngineInfo(name="continuous", details=loaded.details | details)
+
+    def _make_manager(self, options: Options, loaded: LoadedModel, ends: list[int]) -> str | None:
+        """Make transformers' manager with its cache, and put our parts in it; return the kernels of `paged_flash`."""
+        from benchmark.node.continuous import manager
+
+        config = generation_config(loaded, self.generation, self.generation.temperature, eos_token_id=ends)
+        self._manager, self._used_attention = manager.make_manager(
+            self._model, config, options, self._attention, self._memory, self.generation.seed
+        )
+        self._words = manager.insert_processors(
+            self._manager, self.generation, end_tokens(loaded), self.demands.lengths
+        )
+        self._router = Router(self._manager)
+        self._manager.output_router = self._router
+        if self._fusing:
+            from benchmark.node.continuous import fused
+
+            self._fused = fused.of(self._model)
+            self._fused.on()
+        if self._attention != kernels.PAGED_FLASH:
+            return None
+        from benchmark.node.continuous import flash_kernels, step_runner
+
+        used = flash_kernels.choose(*self._device_and_dtype(), kernels.heads(text_config(self._model.config)))
+        recorded = graphs.wanted(options, self._model.device.type)
+        step_runner.prepare(self._manager, used, options.max_blocks_per_request, recorded)
+        return used.name
+
+    def _warm_up(self) -> None:
+        """Run a step of every kind, which captures CUDA graphs where these are on."""
+        with self._stages.stage("warm_up"), collector.still():
+            self._manager.warmup()
+        if captured := getattr(self._manager.batch_processor.model_runner, "capture_s", 0.0):
+            self._stages.add("warm_up", -captured)
+            self._stages.add("capture", captured)
 
     def submit(self, query: Query, listener: Listener) -> None:
         """Hand the query to the generation thread and return.
@@ -220,7 +213,8 @@ class Engine(interfaces.Engine):
         requests = max(1, min(requests, self._cache_tokens // 2 // max(64, self._page_size)))
         late = min(cross_check.LATE_TOKENS, self._cache_tokens // 4)
         asked = cross_check.probes(requests, self._model.config.get_text_config().vocab_size, late)
-        answers = self._ask(asked)
+        # Greedy, as the plain model's choice is, whatever the run samples.
+        answers = cross_check.ask(self._manager, self._router, asked, self._said(greedy=True, min_new_tokens=0))
         checked = [*range(min(cross_check.CHECKED, requests)), -1]
         if self._fused is not None:
             self._fused.off()
@@ -234,25 +228,6 @@ class Engine(interfaces.Engine):
             if self._fused is not None:
                 self._fused.on()
         return cross_check.judge(short, self._device_and_dtype()[1])
-
-    def _ask(self, asked: Sequence[cross_check.Probe]) -> list[tuple[int, ...]]:
-        """Ask all, the last when the others answer already, and wait for the answers in their full length."""
-        waiting = Waiting(len(asked))
-        for number, probe in enumerate(asked):
-            if number == len(asked) - 1:
-                waiting.first.wait()
-            request_id = f"check-{number}"
-            query = Query(number, Prompt(request_id, "", probe.token_ids), 0)
-            self._router.add(request_id, Flight(query, waiting, len(probe.token_ids)))
-            self._manager.add_request(
-                list(probe.token_ids),
-                request_id,
-                max_new_tokens=probe.output_tokens,
-                eos_token_id=-1,
-                streaming=True,
-                **self._said(greedy=True, min_new_tokens=0),  # as the plain model does, against which they are held
-            )
-        return waiting.answers()
 
     def _check(self) -> Options:
         options = check(Options, self.options, "engine_options of the continuous engine")
@@ -307,3 +282,20 @@ class Engine(interfaces.Engine):
         require_room(getattr(config, "max_position_embeddings", None), self.demands, most, "the model's positions are")
         held = None if pages is None else pages * options.page_size
         require_room(held, self.demands, most, "those that num_blocks and page_size hold are")
+
+
+@contextmanager
+def _errors_for_people() -> Iterator[None]:
+    """Turn what stops transformers' manager into a SetupError that says what to do."""
+    import torch
+
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise SetupError(
+            f"Continuous batching cannot start: {' '.join(str(error).split())}. Memory is short: lower "
+            "max_batch_tokens, num_blocks or max_memory_percent, or end what else uses it."
+        ) from error
+    except (ValueError, ImportError, RuntimeError) as error:
+        remedy = TOO_LARGE if "num_sectors" in str(error) else ""
+        raise SetupError(f"Continuous batching cannot start: {' '.join(str(error).split())}.{remedy}") from error
