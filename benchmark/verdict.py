@@ -101,7 +101,7 @@ def metric_paths() -> tuple[str, ...]:
     return tuple(paths)
 
 
-def value_of(metrics: Metrics, path: str) -> float | None:
+def value_of(metrics: Metrics | None, path: str) -> float | None:
     """Return the value at a dotted path, or None where it is undefined. Raises ValueError for an unknown path."""
     if path not in metric_paths():
         raise ValueError(f"there is no metric {path!r}")

@@ -36,7 +36,7 @@ from benchmark.records import ClusterResult, Drift, Group, NodeResult, NodeRow, 
 from benchmark.rundir import STOPPED, read_run
 from benchmark.served import describe_model, server_version
 from benchmark.settings import ResolvedSettings, Settings
-from benchmark.text import describe_audit, describe_fallback, model_of
+from benchmark.text.descriptions import describe_audit, describe_fallback, model_of
 from benchmark.words import during, plural
 
 GOES_ON = "The run goes on: this is of the nodes that have ended by now, and its end writes it anew."

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from benchmark.cluster.names import some
 from benchmark.records import Cost, Group, Metrics, NodeRow
-from benchmark.text import figure
+from benchmark.text.figures import figure
 
 SECONDS_PER_HOUR = 3600
 MILLION = 1_000_000

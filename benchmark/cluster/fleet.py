@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from benchmark.cluster.names import natural
 from benchmark.progress import Progress, clock, describe
-from benchmark.text import clean, columns, left
+from benchmark.text.columns import clean, columns, left
 from benchmark.words import plural
 
 WAITING, DONE, FAILED = "waiting", "done", "failed"

@@ -9,7 +9,7 @@ from benchmark.cluster.goodput_sum import together
 from benchmark.cluster.names import some
 from benchmark.records import Curve, Curves, Goodput, Group, NodeRow, Slo
 from benchmark.records.goodput import NEEDED, SERVED
-from benchmark.text import figure
+from benchmark.text.figures import figure
 from benchmark.words import plural
 
 BASIS = "users at once: answers in progress for at least half of the measured time"

@@ -29,7 +29,7 @@ from benchmark import __version__
 from benchmark.errors import InputError
 from benchmark.rundir import PROGRAM
 from benchmark.secret_settings import LEAST_MASKED, MASK, check_headers
-from benchmark.text import clean
+from benchmark.text.columns import clean
 from benchmark.variables import NOTIFY, NOTIFY_HEADERS
 
 # All of it: name resolution, connecting, sending, answering; or the command from its start to its end.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from benchmark.cluster.names import natural, some
 from benchmark.cluster.preflight import Probe, gpus, unchecked
-from benchmark.text import clean, columns, left
+from benchmark.text.columns import clean, columns, left
 
 HEADS = ("Node", "GPUs", "Driver", "Python", "Free for the environment", "Free for the model", "Clock")
 # So many nodes have a row each; of more, those that are alike share one.

@@ -76,7 +76,7 @@ def node_spread(node: LoadedNode) -> tuple[Spread, ...]:
 
     def value(number: int, metric: str) -> float | None:
         metrics = each[number - 1]
-        return None if metrics is None else value_of(metrics, metric)
+        return value_of(metrics, metric)
 
     return spreads(value, len(each))
 

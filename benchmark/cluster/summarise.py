@@ -25,7 +25,7 @@ from benchmark.files import write_atomic, write_record
 from benchmark.importing import importing, uncollected, undocumented
 from benchmark.records import DRIVER, Failure, RunRecord
 from benchmark.rundir import FAILURE, NODES, REPORT_FILE, RESULT_FILE, SUMMARY_FILE, read_run
-from benchmark.text import render_node
+from benchmark.text.node_result import render_node
 from benchmark.unwritable import on_controller
 
 MARKDOWN_FILE = "benchmark_summary.md"

@@ -18,7 +18,7 @@ from benchmark.metrics import per_joule
 from benchmark.records import Check, Drift, Group, NodeRow, ServedShare, System, SystemResult, Verdict
 from benchmark.records.system import ASKS_FOR_KEY
 from benchmark.settings.nodes import needed_nodes
-from benchmark.text import describe_audit, describe_prefix_cache, describe_rouge
+from benchmark.text.descriptions import describe_audit, describe_prefix_cache, describe_rouge
 from benchmark.words import percent, plural
 
 # What the system is called where nodes have names.

@@ -7,7 +7,7 @@ import argparse
 from benchmark.cluster.baseline import DEFAULT, SHOWN, clear_baseline, read_baselines, set_baseline
 from benchmark.commands import where
 from benchmark.errors import EXIT_VALID, InputError
-from benchmark.text import clean
+from benchmark.text.columns import clean
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from benchmark.cluster.stored.short import not_hardware
 from benchmark.commands import where
 from benchmark.errors import EXIT_VALID, InputError
 from benchmark.records import Curve, Curves, Goodput, Slo
-from benchmark.text import entry, wrap
+from benchmark.text.columns import entry, wrap
 
 EXAMPLE = "--slo ttft=500 tpot=30, in milliseconds"
 

@@ -11,7 +11,8 @@ from benchmark.cluster.pruning import PINNED, Plan, Stored, plan, remove
 from benchmark.commands import where
 from benchmark.errors import EXIT_VALID, InputError, RunError
 from benchmark.rundir import PAGE_FILE
-from benchmark.text import byte_size, clean
+from benchmark.text.columns import clean
+from benchmark.text.figures import byte_size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -26,7 +26,7 @@ from benchmark.repeats import own_choice, repeat_of
 from benchmark.resolve import from_environment, resolve_nodes
 from benchmark.rundir import RunOrder, open_run, user_name
 from benchmark.secret_settings import NAMES, Secrets, parse_secrets
-from benchmark.text import render_node
+from benchmark.text.node_result import render_node
 
 # What of the environment a run by hand honours that is no secret.
 HONOURED = ("SERVER_TARGET_QPS", "CUDA_VISIBLE_DEVICES", "HF_HOME")

@@ -15,7 +15,7 @@ from benchmark.cluster.submission.systems import host_interconnect
 from benchmark.cluster.submission.tree import check_new, write_tree
 from benchmark.commands import where
 from benchmark.errors import EXIT_INVALID, EXIT_VALID, InputError
-from benchmark.text import clean
+from benchmark.text.columns import clean
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -48,7 +48,7 @@ from benchmark.records import (
     Verdict,
 )
 from benchmark.rundir import STOPPED
-from benchmark.text import render_node
+from benchmark.text.node_result import render_node
 from benchmark.unwritable import remedy
 from benchmark.verdict import Findings, judge
 from benchmark.words import during

@@ -17,7 +17,7 @@ from benchmark.cluster.ages import parse_age
 from benchmark.errors import InputError
 from benchmark.provisioned import ENGINES
 from benchmark.rundir import NODES
-from benchmark.text import byte_size
+from benchmark.text.figures import byte_size
 
 SCRIPTS = CHECKOUT / "playbooks/files"
 # Every file of an environment and of the cache is looked at, and removed: on a slow disk that takes minutes.

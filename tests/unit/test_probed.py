@@ -16,7 +16,8 @@ from benchmark.node.probes.found import of_scope
 from benchmark.node.probes.interfaces import Scope
 from benchmark.probed import column, figures, in_order
 from benchmark.records.probes import HardwareProbes
-from benchmark.text import WIDTH, columns, render_node
+from benchmark.text.columns import WIDTH, columns
+from benchmark.text.node_result import render_node
 from tests.unit.building import add_probed, hardware, make_run, probes
 
 CHECKOUT = Path(__file__).parents[2]

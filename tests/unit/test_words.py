@@ -8,7 +8,7 @@ import pytest
 
 from benchmark.cluster.report.amounts import amount, tick
 from benchmark.records.base import Stage
-from benchmark.text import figure
+from benchmark.text.figures import figure
 from benchmark.words import brief, during, percent, plural, sentences
 
 

@@ -27,7 +27,7 @@ from benchmark.cluster.results.load import LoadedNode
 from benchmark.cluster.sweep import at_common_step
 from benchmark.records import Comparison, GroupChange, MetricChange
 from benchmark.records.comparison import Outcome
-from benchmark.text import figure
+from benchmark.text.figures import figure
 from benchmark.words import plural
 
 # A smaller change is never better or worse, however sure it is: two runs of one node differ by as much.

@@ -16,7 +16,7 @@ from benchmark.cluster.diagnosis.probe_figures import kind_of
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.probed import LEAST, NodeFigure, figures, in_order
 from benchmark.records import MetricChange, NodeChange
-from benchmark.text import probe_unit, probe_value
+from benchmark.text.figures import probe_unit, probe_value
 
 # Figures that stand for hardware which is shown and not compared.
 MOST_SHOWN = 3

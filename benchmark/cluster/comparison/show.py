@@ -9,7 +9,8 @@ from benchmark.cluster.names import some
 from benchmark.cluster.render.markdown import escape
 from benchmark.probed import PREFIX, Place
 from benchmark.records import Comparison, CurveChange, GroupChange, MetricChange, NodeChange
-from benchmark.text import WIDTH, above, entry, figure, left, probe_unit, probe_value, right, wrap
+from benchmark.text.columns import WIDTH, above, entry, left, wrap
+from benchmark.text.figures import figure, probe_unit, probe_value, right
 from benchmark.verdict import label, unit
 from benchmark.words import percent, plural
 

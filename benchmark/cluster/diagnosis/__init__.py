@@ -25,7 +25,7 @@ from benchmark.cluster.diagnosis.throttling import power, thermal
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.probed import PREFIX
 from benchmark.records import Drift, Finding, Group
-from benchmark.text import figure
+from benchmark.text.figures import figure
 from benchmark.words import percent
 
 __all__ = ["CAUSES", "diagnose", "no_history"]

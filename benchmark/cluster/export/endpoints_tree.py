@@ -15,7 +15,7 @@ from benchmark.cluster.submission.system_file import SystemFile, read_system, wr
 from benchmark.cluster.submission.systems import host_interconnect
 from benchmark.cluster.submission.tree import new_tree
 from benchmark.errors import InputError
-from benchmark.text import clean
+from benchmark.text.columns import clean
 
 # In the place of an organization: nobody submits this.
 NOBODY = "unverified"

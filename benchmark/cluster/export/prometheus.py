@@ -16,7 +16,7 @@ from datetime import datetime
 from benchmark.cluster.stored.read import KIND, fallback_of, kind_of
 from benchmark.probed import figures
 from benchmark.records import ClusterResult, Energy, Finding, Goodput, Group, Metrics, NodeRow, Roofline, RunRecord
-from benchmark.text import clean
+from benchmark.text.columns import clean
 
 PREFIX = "llm_benchmark_"
 # Labels of a time's gauge: quantiles by Prometheus' own name, the rest by statistic.

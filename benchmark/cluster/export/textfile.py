@@ -20,7 +20,7 @@ from benchmark.errors import InputError
 from benchmark.files import read_record, read_text, write_atomic
 from benchmark.records import ClusterResult, RunRecord
 from benchmark.rundir import RESULT_FILE, RUN_FILE
-from benchmark.text import clean
+from benchmark.text.columns import clean
 
 FILE = "llm_benchmark.prom"
 _LABEL = r'\w+="(?:[^"\\]|\\.)*"'

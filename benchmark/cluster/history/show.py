@@ -10,7 +10,8 @@ from benchmark.cluster.diagnosis.aspects import ASPECTS, Aspect
 from benchmark.cluster.history.aspects import probe_aspects
 from benchmark.cluster.stored.states import INVALID, PARTIAL, VALID
 from benchmark.records import History, HistoryPoint, NodeHistory, NodeRuns, Shift
-from benchmark.text import above, entry, figure, left, moment, right, wrap
+from benchmark.text.columns import above, entry, left, wrap
+from benchmark.text.figures import figure, moment, right
 from benchmark.words import percent, plural
 
 _BY_METRIC = {aspect.metric: aspect for aspect in ASPECTS}

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 
 from benchmark.records import GroupInShort, RunInShort, RunList
-from benchmark.text import clean, left, right, wrap
+from benchmark.text.columns import clean, left, wrap
+from benchmark.text.figures import right
 from benchmark.words import plural
 
 # Columns: when, verdict, profile, nodes, QPS, tokens/s.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmark.cluster.names import some
 from benchmark.records import ClusterResult, Crossing, Curve, CurvePoint, Curves
-from benchmark.text import figure
+from benchmark.text.figures import figure
 from benchmark.verdict import label, unit
 
 # Nodes that have a line of their own; the JSON has all.

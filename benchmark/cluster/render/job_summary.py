@@ -15,7 +15,7 @@ from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.render.markdown import escape
 from benchmark.cluster.render.summary import TEMPLATES, view
 from benchmark.records import Comparison
-from benchmark.text import environment
+from benchmark.text.templating import environment
 from benchmark.words import brief
 
 TEMPLATE = "job_summary.md.j2"
@@ -57,7 +57,7 @@ def _environment() -> Environment:
         autoescape=False,  # noqa: S701 # escaped as Markdown, which takes care of HTML
         finalize=escape,
     )
-    jinja.filters |= {name: text.filters[name] for name in ("figure", "moment", "at")}
+    jinja.filters |= {name: text.filters[name] for name in ("figure", "moment")}
     jinja.filters |= {"brief": _brief, "first_few": _first_few, "rest": _rest}
     return jinja
 

@@ -9,7 +9,9 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from benchmark.cluster.outcome import Outcome
 from benchmark.probed import figures
 from benchmark.records import Check, NodeRow, Verdict
-from benchmark.text import check_words, clean, probe_unit, probe_value
+from benchmark.text.columns import clean
+from benchmark.text.descriptions import check_words
+from benchmark.text.figures import probe_unit, probe_value
 from benchmark.verdict import label
 
 # The cluster's own suite; a node's name has no space in it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from benchmark.text import clean
+from benchmark.text.columns import clean
 
 # What Markdown, or the hosts that extend it (links, emoji, mathematics), would read as markup within a line. The colons
 # of a time of day are none of it.

@@ -16,7 +16,7 @@ from benchmark.cluster.solo import FIGURES
 from benchmark.probed import NodeFigure, column, figures, in_order
 from benchmark.records import AnswerCounts, Cost, Distribution, Goodput, Metrics, NodeRow, QueryCounts, Slo
 from benchmark.repeats import SPREAD_OF
-from benchmark.text import clean
+from benchmark.text.columns import clean
 
 
 def _column(metric: str) -> str:

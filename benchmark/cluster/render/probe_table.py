@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from benchmark.probed import NodeFigure, figures, in_order
 from benchmark.records import NodeRow
-from benchmark.text import clean, figure, probe_value, worst_words
+from benchmark.text.columns import clean
+from benchmark.text.figures import figure, probe_value, worst_words
 
 # Columns of a block, and how wide a column is with the space before it: a block and a verdict fit a terminal.
 COLUMNS, WIDTH = 5, 10

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmark.records import ClusterResult, Group, NodeRow, Spread
 from benchmark.repeats import UNSTABLE_CV
-from benchmark.text import figure
+from benchmark.text.figures import figure
 from benchmark.verdict import label, unit, value_of
 
 # Stands behind a figure in a table.

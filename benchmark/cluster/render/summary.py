@@ -32,16 +32,10 @@ from benchmark.records import (
     Overlap,
     RunRecord,
 )
-from benchmark.text import (
-    describe_prefix_cache,
-    describe_profile,
-    energy_words,
-    environment,
-    figure,
-    finish,
-    floor_note,
-    moment,
-)
+from benchmark.text.columns import finish
+from benchmark.text.descriptions import describe_prefix_cache, describe_profile, floor_note
+from benchmark.text.figures import energy_words, figure, moment
+from benchmark.text.templating import environment
 from benchmark.verdict import answer_words
 from benchmark.words import brief, percent, plural
 

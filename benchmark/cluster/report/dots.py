@@ -11,7 +11,7 @@ from markupsafe import Markup
 from benchmark.cluster.report.amounts import tick
 from benchmark.cluster.report.drawing import COLOURS, SERIES, Canvas, Margins, brief, series
 from benchmark.cluster.report.parts import NodeGroup
-from benchmark.text import columns
+from benchmark.text.columns import columns
 
 # With more there is no room for each one's name.
 MOST_NAMED = 40

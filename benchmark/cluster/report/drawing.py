@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from benchmark.text import clean, columns
+from benchmark.text.columns import clean, columns
 
 # Stand-ins for the page's colours: report.css says what they are by day and by night.
 COLOURS = {

@@ -12,7 +12,7 @@ from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.solo import losers
 from benchmark.probed import PREFIX
 from benchmark.records import ClusterResult, Finding, Spread
-from benchmark.text import floor_note
+from benchmark.text.descriptions import floor_note
 from benchmark.verdict import label, unit
 from benchmark.words import sentences
 

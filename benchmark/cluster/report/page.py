@@ -29,7 +29,7 @@ from benchmark.cluster.report.trend import histories, trend
 from benchmark.cluster.report.users import goodput_tables, users_tile
 from benchmark.cluster.solo import losers
 from benchmark.records import Comparison, NodeRow
-from benchmark.text import floor_note
+from benchmark.text.descriptions import floor_note
 from benchmark.words import plural
 
 # Groups that get charts; a run has seldom more than two.

@@ -11,7 +11,7 @@ from benchmark.cluster.report.dots import MOST_NAMED, Axis, Dot, Strip, at_right
 from benchmark.cluster.report.parts import Chart, NodeGroup, Table
 from benchmark.cluster.report.sections import MOST_ROWS
 from benchmark.probed import NodeFigure, figures, in_order, ranked
-from benchmark.text import probe_unit, probe_value
+from benchmark.text.figures import probe_unit, probe_value
 from benchmark.words import plural
 
 # Of all charts of a group together; with more marks only each node's median is drawn, and its worst where that is off.

@@ -17,7 +17,7 @@ from benchmark.code import code_words
 from benchmark.records import Check, ClusterResult, Cost, Group, NodeRow, RunRecord
 from benchmark.served import ENDPOINT, server_version
 from benchmark.settings import Settings
-from benchmark.text import STARTUP_STAGES, check_words, startup_seconds
+from benchmark.text.descriptions import STARTUP_STAGES, check_words, startup_seconds
 from benchmark.verdict import label, shown, unit
 from benchmark.words import plural
 

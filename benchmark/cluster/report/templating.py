@@ -16,7 +16,8 @@ from benchmark.cluster.names import some
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.report.headline import finding_words
 from benchmark.cluster.report.sections import failed_checks
-from benchmark.text import clean, environment
+from benchmark.text.columns import clean
+from benchmark.text.templating import environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmark.cluster.names import some
 from benchmark.errors import InputError
 from benchmark.rundir import RUN_FILE
-from benchmark.text import clean
+from benchmark.text.columns import clean
 
 LATEST = "latest"
 # Of runs that a message names.

@@ -20,7 +20,7 @@ from benchmark.cluster.stored.read import StoredRun, read_stored
 from benchmark.errors import InputError
 from benchmark.files import read_text, write_atomic
 from benchmark.rundir import RESULT_FILE, RUN_FILE
-from benchmark.text import clean
+from benchmark.text.columns import clean
 
 INDEX = "index.json"
 # What an entry holds; another number, or another version of the program, makes the index anew.

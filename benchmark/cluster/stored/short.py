@@ -13,7 +13,7 @@ from benchmark.probed import NodeFigure, figures, in_order, ranked
 from benchmark.records import ClusterResult, Group, GroupInShort, RunInShort, RunRecord
 from benchmark.records.run_list import RunVerdictWord
 from benchmark.served import describe_model
-from benchmark.text import probe_unit
+from benchmark.text.figures import probe_unit
 from benchmark.words import brief
 
 # Of the hardware's figures, where there are no others.

@@ -13,7 +13,7 @@ from benchmark.provisioned import ENGINES
 from benchmark.served import ENDPOINT, NOT_REPORTED, ModelFacts, hub_name, model_facts
 from benchmark.settings import Settings
 from benchmark.settings.measurement import DEFAULT_MODEL, DEFAULT_REVISION, is_directory_path
-from benchmark.text import environment
+from benchmark.text.templating import environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Settings that decide a number and hold nothing of the nodes or of their owner.

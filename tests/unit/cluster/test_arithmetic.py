@@ -39,7 +39,7 @@ from benchmark.records import (
     Window,
 )
 from benchmark.rundir import RESULT_FILE
-from benchmark.text import render_node
+from benchmark.text.node_result import render_node
 from tests.unit.building import GPU, HOST, RUN_ID, add_node, asked, make_run
 
 LATENCIES = st.lists(st.integers(60, 5000).map(float), min_size=3, max_size=3)

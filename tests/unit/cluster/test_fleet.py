@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from benchmark.cluster.fleet import DONE, FAILED, WAITING, Fleet
 from benchmark.progress import Progress
-from benchmark.text import columns
+from benchmark.text.columns import columns
 
 
 def fleet_of(count: int) -> Fleet:

@@ -8,7 +8,7 @@ import pytest
 
 from benchmark.cli import main
 from benchmark.records.probes import MOST, HardwareProbes
-from benchmark.text import WIDTH, columns
+from benchmark.text.columns import WIDTH, columns
 from tests.unit.building import probes
 from tests.unit.probed_runs import store
 

@@ -18,7 +18,7 @@ from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.report.page import render_report
 from benchmark.files import rewrite_samples
 from benchmark.records import ClusterResult, NodeResult
-from benchmark.text import WIDTH
+from benchmark.text.columns import WIDTH
 from tests.unit.building import asked, closed_loop, make_run, often, result_of, write_node
 
 QUERIES = 20

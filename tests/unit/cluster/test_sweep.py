@@ -23,7 +23,7 @@ from benchmark.cluster.sweep import steps_left, steps_of
 from benchmark.records import Check, ClusterResult, Curve, Load, Sample, Verdict
 from benchmark.repeats import own_choice
 from benchmark.rundir import read_run
-from benchmark.text import WIDTH
+from benchmark.text.columns import WIDTH
 from tests.unit.building import asked, make_run, result_of, write_node
 from tests.unit.queues import LADDER, S, queue, sweeping, write_sweep
 

@@ -9,7 +9,8 @@ from benchmark.columns import Columns
 from benchmark.files import read_samples
 from benchmark.metrics import compute
 from benchmark.profiles import load_profile
-from benchmark.text import figure, render_node
+from benchmark.text.figures import figure
+from benchmark.text.node_result import render_node
 from tests.unit.node.loadgen_runs import LABELS, SHORT, measure
 
 TIMES = {

@@ -20,7 +20,7 @@ from benchmark.profiles import Generation, load_profile
 from benchmark.records import NodeResult
 from benchmark.resolve import resolve
 from benchmark.settings import ResolvedSettings, Settings
-from benchmark.text import render_node
+from benchmark.text.node_result import render_node
 from tests import architectures
 
 CPU: dict[str, Any] = {

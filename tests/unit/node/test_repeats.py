@@ -14,7 +14,7 @@ from benchmark.records import NodeResult, RunRecord
 from benchmark.resolve import resolve
 from benchmark.rundir import NODES, RUN_FILE, of_repeat
 from benchmark.settings import ResolvedSettings
-from benchmark.text import render_node
+from benchmark.text.node_result import render_node
 from tests.unit.node.led import led
 from tests.unit.node.test_solo import LOADGEN
 

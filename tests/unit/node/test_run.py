@@ -21,7 +21,7 @@ from benchmark.records import Environment, GpuProcess, GpuTelemetry, Metrics, No
 from benchmark.resolve import resolve
 from benchmark.rundir import GO, READY, RunOrder
 from benchmark.settings import ResolvedSettings, Settings
-from benchmark.text import render_node
+from benchmark.text.node_result import render_node
 from tests.unit.node.led import put
 
 

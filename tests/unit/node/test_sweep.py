@@ -12,7 +12,7 @@ from benchmark.node.run import RunRequest, run
 from benchmark.resolve import resolve
 from benchmark.rundir import OVER, of_repeat, read_run
 from benchmark.settings import ResolvedSettings
-from benchmark.text import render_node
+from benchmark.text.node_result import render_node
 from tests.unit.node.led import led
 from tests.unit.node.test_repeats import place
 from tests.unit.node.test_solo import LOADGEN

@@ -16,7 +16,7 @@ from benchmark.cluster.comparison.side import load_side
 from benchmark.cluster.results.load import LoadedNode, Times
 from benchmark.columns import Columns
 from benchmark.records import GroupChange, Sample
-from benchmark.text import WIDTH, columns
+from benchmark.text.columns import WIDTH, columns
 from tests.unit.building import GPU, HOST, asked, result_of
 from tests.unit.cluster.comparison.virtual import add_run, samples
 from tests.unit.cluster.render.test_job_summary import cells

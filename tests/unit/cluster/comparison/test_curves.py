@@ -13,7 +13,7 @@ from benchmark.cluster.comparison.side import load_side
 from benchmark.cluster.export.prometheus import prometheus_lines, whole
 from benchmark.cluster.export.tables import curves_of
 from benchmark.curves import between
-from benchmark.text import WIDTH
+from benchmark.text.columns import WIDTH
 from tests.unit.building import make_run
 from tests.unit.queues import S, queue, sweeping, write_sweep
 

@@ -13,7 +13,7 @@ from benchmark.cluster.comparison.show import render_markdown, render_text
 from benchmark.cluster.comparison.side import load_side
 from benchmark.records import Comparison
 from benchmark.records.probes import HardwareProbes
-from benchmark.text import WIDTH, columns
+from benchmark.text.columns import WIDTH, columns
 from tests.unit.building import add_node, asked, make_run, probes
 from tests.unit.probed_runs import store
 

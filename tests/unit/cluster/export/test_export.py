@@ -19,7 +19,7 @@ from benchmark.cluster.export.tables import FOR_PEOPLE
 from benchmark.cluster.render.node_table import HEADS
 from benchmark.files import write_record
 from benchmark.records import Energy, Failure
-from benchmark.text import clean
+from benchmark.text.columns import clean
 from tests.unit.building import (
     HOST,
     RUN_ID,

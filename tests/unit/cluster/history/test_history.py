@@ -17,7 +17,7 @@ from benchmark.errors import InputError
 from benchmark.files import write_record
 from benchmark.records import Failure, Sample
 from benchmark.rundir import FAILURE, NODES, RESULT_FILE, RUN_FILE
-from benchmark.text import WIDTH, columns
+from benchmark.text.columns import WIDTH, columns
 from tests.unit.building import HOST, closed_loop
 from tests.unit.cluster.comparison.virtual import add_run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmark.cluster.history import node_history
 from benchmark.cluster.history.show import render_history
 from benchmark.cluster.stored.index import stored_runs
-from benchmark.text import WIDTH, columns
+from benchmark.text.columns import WIDTH, columns
 from tests.unit.building import probes
 from tests.unit.probed_runs import store
 

@@ -12,7 +12,8 @@ from benchmark.cluster.overview.listing import Wanted, list_runs
 from benchmark.cluster.overview.show import render_list
 from benchmark.records import RunList
 from benchmark.rundir import RUN_FILE
-from benchmark.text import WIDTH, columns, figure
+from benchmark.text.columns import WIDTH, columns
+from benchmark.text.figures import figure
 from tests.unit.building import RUN_ID, in_progress, make_run
 from tests.unit.cluster.overview import stored
 from tests.unit.queues import LADDER, S, queue, sweeping, write_sweep

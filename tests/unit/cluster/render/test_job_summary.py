@@ -14,7 +14,7 @@ from benchmark.cluster.render.markdown import escape
 from benchmark.files import write_record
 from benchmark.records import ClusterResult, Drift, Failure, NodeRow, Verdict
 from benchmark.rundir import read_run
-from benchmark.text import clean
+from benchmark.text.columns import clean
 from tests.unit.building import (
     HOST,
     RUN_ID,

@@ -12,7 +12,7 @@ from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.render.job_summary import render_job_summary
 from benchmark.cluster.render.junit import render_junit
 from benchmark.cluster.render.summary import render_cluster
-from benchmark.text import WIDTH, columns
+from benchmark.text.columns import WIDTH, columns
 from tests.unit.building import add_node, add_probed, asked, hardware, make_run, probes
 
 QUERY_WORDS = ("QPS", "Queries", "undefined", "latency", "tok/s", "tokens")

@@ -30,7 +30,7 @@ from benchmark.records import (
     Window,
 )
 from benchmark.rundir import read_run
-from benchmark.text import WIDTH, columns
+from benchmark.text.columns import WIDTH, columns
 from tests.unit.building import HOST, MS, RUN_ID, START_NS, add_node, asked, make_run
 
 

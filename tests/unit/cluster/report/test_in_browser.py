@@ -18,7 +18,7 @@ from benchmark.cluster.report.page import render_report
 from benchmark.columns import Columns
 from benchmark.files import read_samples, read_ticks
 from benchmark.metrics import latencies_ms, percentile, tpots_ms, ttfts_ms
-from benchmark.text import clean
+from benchmark.text.columns import clean
 from tests.unit.building import asked, make_run, probes
 from tests.unit.cluster.report import runs
 from tests.unit.cluster.report.browser import Chart, Scheme, chromium, keep_picture, opened

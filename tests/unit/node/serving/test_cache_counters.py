@@ -23,7 +23,7 @@ from benchmark.records import NodeResult, PrefixCache
 from benchmark.resolve import resolve
 from benchmark.rundir import NODES
 from benchmark.settings import ResolvedSettings
-from benchmark.text import render_node
+from benchmark.text.node_result import render_node
 from tests.openai_server import Counters, OpenAIServer
 from tests.unit.building import RUN_ID, make_run
 from tests.unit.node.heard import Heard

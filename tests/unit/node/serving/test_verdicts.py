@@ -16,7 +16,7 @@ from benchmark.node.run import RunRequest, run
 from benchmark.records import NodeResult
 from benchmark.resolve import resolve
 from benchmark.settings import ResolvedSettings
-from benchmark.text import render_node
+from benchmark.text.node_result import render_node
 from tests.openai_server import DONE, OpenAIServer, event, finish, token, usage, whole
 
 COUNT = 5

@@ -8,83 +8,12 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from benchmark.records import Audit, EngineInfo, LoadGenResult, NodeResult, Sample, Serving
-from benchmark.text import WIDTH, above, clean, columns, entry, figure, left, moment, render_node, wrap
+from benchmark.text.columns import columns
+from benchmark.text.node_result import render_node
 from tests.unit.building import GPU, HOST, asked, closed_loop, failed, result_of, sample_lists
 
-ODD = st.text(st.characters(), max_size=120)
 # What a result can hold: a lone surrogate it cannot.
 TOLD = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=120)
-
-
-@given(ODD)
-def test_clean_text_cannot_steer_a_terminal(text: str) -> None:
-    assert clean(text).isprintable()
-
-
-@pytest.mark.parametrize(
-    ("text", "cleaned"),
-    [
-        ("a\x1b[31mred\x07", "a?[31mred?"),
-        ("two\n lines\tand  tabs", "two lines and tabs"),
-        ("right\u202eto left", "right?to left"),
-        ("zalgo a\u0323\u0323\u0323", "zalgo ạ??"),
-        ("메모리 부족", "메모리 부족"),
-        ("{{ 7 * 7 }}", "{{ 7 * 7 }}"),
-    ],
-)
-def test_clean(text: str, cleaned: str) -> None:
-    assert clean(text) == cleaned
-
-
-def test_wide_characters_take_two_columns() -> None:
-    assert columns("메모리") == 6
-    assert columns(left("메모리", 10)) == 10
-
-
-@given(ODD, st.integers(0, 20), st.integers(4, 60))
-def test_wrapped_lines_fit_and_nothing_is_lost(text: str, indent: int, room: int) -> None:
-    wrapped = wrap(text, " " * indent, " " * indent, indent + room)
-    assert all(columns(line) <= indent + room for line in wrapped.split("\n"))
-    assert "".join(wrapped.split()) == "".join(clean(text).split())
-
-
-@given(ODD, ODD)
-def test_entries_and_cells_fit(name: str, text: str) -> None:
-    assert all(columns(line) <= WIDTH for line in entry(name, text, "  ").split("\n"))
-    assert all(columns(line) <= WIDTH for line in above(name, 11).split("\n"))
-
-
-@given(st.one_of(st.none(), st.just(0.0), st.floats(1e-10, 1e13), st.integers(0, 10**13)))
-def test_a_figure_has_at_most_five_characters(value: float | None) -> None:
-    assert 1 <= len(figure(value)) <= 5
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, "-"),
-        (0, "0.00"),
-        (0.004, "4e-03"),
-        (0.527, "0.53"),
-        (9.996, "10.00"),
-        (45.26, "45.3"),
-        (99.96, "100.0"),
-        (1870.4, "1870"),
-        (99999.6, "100k"),
-        (287_431, "287k"),
-        (999_999, "1000k"),
-        (12_345_678, "12.3M"),
-        (5e12, "5000G"),
-        (5e15, "5e+15"),
-    ],
-)
-def test_figures(value: float | None, text: str) -> None:
-    assert figure(value) == text
-
-
-def test_moments() -> None:
-    assert moment("2025-01-02T03:04:05+00:00") == "2025-01-02 03:04:05 UTC"
-    assert moment("yesterday") == "yesterday"
 
 
 def render(**changes: Any) -> str:
@@ -172,7 +101,7 @@ def test_the_names_in_a_result_are_never_templates() -> None:
 def test_the_template_is_in_the_package() -> None:
     import benchmark
 
-    assert (Path(benchmark.__file__).parent / "templates" / "node_result.txt.j2").is_file()
+    assert (Path(benchmark.__file__).parent / "text" / "templates" / "node_result.txt.j2").is_file()
     assert NodeResult.model_fields["disclaimer"].default == benchmark.DISCLAIMER
 
 

@@ -1,0 +1,32 @@
+"""The templates of text for people."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmark.text.columns import above, clean, entry, left, wrap
+from benchmark.text.descriptions import describe_audit, describe_rouge
+from benchmark.text.figures import figure, moment, right
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+@functools.cache
+def environment(templates: Path) -> Environment:
+    """Return the Jinja2 environment of the text templates in a directory, which compiles each once."""
+    # Here: to load it and to compile a template takes a node a tenth of its start, and with an order it writes no text.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    jinja = Environment(
+        loader=FileSystemLoader(templates),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 # plain text: there is no markup to escape; `clean` guards the terminal
+    )
+    jinja.filters |= {"clean": clean, "entry": entry, "left": left, "right": right, "wrap": wrap, "figure": figure}
+    jinja.filters |= {"moment": moment, "above": above, "rouge": describe_rouge, "audit": describe_audit}
+    return jinja
