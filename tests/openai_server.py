@@ -1,6 +1,6 @@
 """An OpenAI-compatible server on loopback that answers as it is told to: for faults that no real server makes to order.
 
-What a server does in earnest is tested against `transformers serve` (test_endpoint_real.py).
+What a server does in earnest is tested against `transformers serve` (tests/unit/node/endpoint/test_real.py).
 """
 
 from __future__ import annotations

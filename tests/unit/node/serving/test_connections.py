@@ -15,7 +15,7 @@ from benchmark.node.serving.reply import ReplyError
 from benchmark.secret_settings import Secrets
 from tests.openai_server import event
 from tests.raw_server import Asked, Handler, RawServer, models, polite, stream
-from tests.unit.node.test_endpoint import TEXT, Heard
+from tests.unit.node.endpoint.asked import TEXT, Heard
 
 CHAT = "/v1/chat/completions"
 

@@ -17,7 +17,7 @@ from benchmark.node.serving.process import ServerProcess
 from benchmark.node.serving.readiness import wait_until_ready
 from benchmark.settings import Settings
 from tests.raw_server import Asked, RawServer, models, polite
-from tests.unit.node.test_endpoint import SIX, TEXT, ask
+from tests.unit.node.endpoint.asked import SIX, TEXT, ask
 
 CHECKOUT = Path(__file__).parents[4]
 LOADING = b'{"error": {"message": "Loading model", "code": 503}}'

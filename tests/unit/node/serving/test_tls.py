@@ -15,7 +15,7 @@ from benchmark.node.serving.failures import TlsFailure, Unreachable
 from tests.certificates import Authority
 from tests.openai_server import OpenAIServer
 from tests.raw_server import RawServer, polite
-from tests.unit.node.test_endpoint import TEXT, Heard
+from tests.unit.node.endpoint.asked import TEXT, Heard
 
 Opened = Callable[..., Client]
 
