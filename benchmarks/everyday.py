@@ -25,15 +25,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmark.rundir import RUN_FILE
 from benchmark.settings import Settings
 from benchmarks.everyday_checks import Everything, check_all
+from benchmarks.everyday_people import EXPORTS, LIMIT_S, Person, Run
 from benchmarks.farm import address, end_masters, tree
 from tests.integration.ssh_nodes import CHECKOUT, Cluster, SshNode
 
@@ -42,9 +41,6 @@ NODES = ("node1", "node2")
 FIRST_ADDRESS = 50_000
 # Whatever a run claims there, no other node sees.
 OWN_TMP = "mount -t tmpfs -o mode=1777 none /tmp"
-LIMIT_S = 400
-# Within each checkout.
-EXPORTS = "prometheus"
 # Of each person's runs: these two are killed while they measure; the first is resumed, the second left alone.
 KILLED_AND_RESUMED, KILLED = 3, 5
 # What says in a result whose code measured.
@@ -72,82 +68,6 @@ PROFILES = {
     one["name"]: one
     for one in (profile("everyday-short", 40, 8), profile("everyday-chat", 20, 32), profile("everyday-long", 20, 64))
 }
-
-
-@dataclass
-class Person:
-    """Somebody with a checkout and results; `accounts` are those on the nodes: their own, and the shared one."""
-
-    name: str
-    account: str
-    accounts: tuple[str, str]
-    place: Path
-    python: Path
-    runs: list[Run] = field(default_factory=list)
-
-    @property
-    def checkout(self) -> Path:
-        return self.place / "checkout"
-
-    @property
-    def results(self) -> Path:
-        """Where it is by default: both people's settings are the same, as those of two strangers would be."""
-        return self.checkout / "results"
-
-    @property
-    def exports(self) -> Path:
-        """Where the newest run of each profile lies for Prometheus."""
-        return self.checkout / EXPORTS
-
-    @property
-    def notified(self) -> Path:
-        """The verdicts that benchmark_notify was given, one a line."""
-        return self.place / "notified.jsonl"
-
-    def inventory(self, account: str) -> Path:
-        return self.place / f"hosts-{account}.yml"
-
-    def words(self, *words: str) -> list[str]:
-        """Return a command as this person would give it; nothing of our own environment is theirs."""
-        path = f"{self.python.parent}:/usr/local/bin:/usr/bin:/bin"
-        given = {"HOME": self.place, "PATH": path, "LANG": "C.UTF-8", "ANSIBLE_NOCOLOR": 1}
-        given["ANSIBLE_SSH_CONTROL_PATH_DIR"] = self.place / "cp"
-        as_person = ["runuser", "-u", self.account, "--", "env", "-i"]
-        return [*as_person, *(f"{name}={value}" for name, value in given.items()), *words]
-
-    def python_m(self, *words: str) -> list[str]:
-        return self.words(str(self.python), "-m", "benchmark", *words)
-
-    def ask(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run one of the project's commands to its end."""
-        return subprocess.run(
-            self.python_m(*words), cwd=self.checkout, capture_output=True, text=True, check=False, timeout=LIMIT_S
-        )
-
-    def play(self, playbook: str, account: str, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a playbook on the nodes as that account, to its end."""
-        given = ["ansible-playbook", f"playbooks/{playbook}.yml", "-i", str(self.inventory(account)), *words]
-        return subprocess.run(
-            self.words(*given), cwd=self.checkout, capture_output=True, text=True, check=False, timeout=LIMIT_S
-        )
-
-    def known(self) -> set[str]:
-        """Return the ids of the runs that lie in the results directory."""
-        return {path.parent.name for path in self.results.glob(f"*/{RUN_FILE}") if not path.parent.is_symlink()}
-
-
-@dataclass
-class Run:
-    """A run that was asked for, and what came of it."""
-
-    number: int
-    profile: str
-    account: str
-    log: Path
-    run_id: str = ""
-    code: int | None = None
-    fate: str = "ran"
-    """ran, resumed (after its controller was killed) or abandoned (the same, and left alone)."""
 
 
 def work_through(person: Person, plan: list[Run], together: threading.Barrier) -> None:

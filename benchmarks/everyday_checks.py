@@ -12,12 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmark.rundir import RESULT_FILE
-
-if TYPE_CHECKING:
-    from benchmarks.everyday import Person, Run
+from benchmarks.everyday_people import Person, Run
 
 # Of what is wrong, so many sentences are printed for each check.
 MOST_SHOWN = 8
