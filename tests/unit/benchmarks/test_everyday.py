@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from benchmarks import everyday_checks as checks
-from benchmarks.everyday import Person, Run
 from benchmarks.everyday_checks import Everything
+from benchmarks.everyday_people import Person, Run
 
 PROFILES = {"short": {"samples": 2}}
 
