@@ -31,8 +31,8 @@ from benchmark.records import (
 )
 from benchmark.repeats import deciding_metric, own_choice, repeat_of, spreads
 from benchmark.served import BECAUSE, INSTEAD_OF, NOT_REPORTED, describe_model, server_version
-from benchmark.verdict import answer_words, label, shown, unit, value_of
-from benchmark.words import percent, plural
+from benchmark.verdict import answer_words, label, unit, value_of
+from benchmark.words import percent, plural, shown
 
 if TYPE_CHECKING:
     from jinja2 import Environment

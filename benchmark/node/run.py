@@ -17,7 +17,6 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from benchmark.combinations import SIMULATED
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.files import write_atomic
 from benchmark.node.accuracy import has_references, require_scoring
@@ -36,7 +35,7 @@ from benchmark.node.request import RunRequest
 from benchmark.node.watch.environment import foreign_processes, require_idle, validate_environment
 from benchmark.node.watch.full_memory import explain, is_full
 from benchmark.node.watch.telemetry import NoWatch, Watch, start_watch
-from benchmark.profiles import NONE
+from benchmark.profiles import NONE, SIMULATED
 from benchmark.records import (
     DatasetInfo,
     Environment,

@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmark.node.probes.interfaces import Figure, Host, Scope
 
 SCOPE: Scope = "node"
+RATES = ("disk_read",)
 BLOCK, SECONDS = 2**24, 2.0
 
 
