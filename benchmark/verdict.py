@@ -30,7 +30,7 @@ from benchmark.records import (
     Verdict,
 )
 from benchmark.records.probes import WRONG
-from benchmark.words import shown
+from benchmark.words import plural, shown
 
 # Before a metric's path: its geometric mean over the steps of a sweep.
 CURVE = "curve."
@@ -183,9 +183,11 @@ def judge(
     if found.prompts is not None and found.prompts < profile.min_prompts:
         reasons.append(f"The dataset has {found.prompts} prompts, fewer than the required {profile.min_prompts}.")
     if found.accuracy is not None and found.accuracy.errors:
-        reasons.append(f"{found.accuracy.errors} queries of the accuracy run failed.")
+        failed = f"{plural(found.accuracy.errors, 'query', 'queries')} of the accuracy run failed"
+        first = ", the first with" if found.accuracy.errors > 1 else ""
+        reasons.append(f"{failed}{first}: {found.accuracy.error}" if found.accuracy.error else f"{failed}.")
     if found.audit is not None and found.audit.errors:
-        reasons.append(f"{found.audit.errors} queries of the {found.audit.name} run failed.")
+        reasons.append(f"{plural(found.audit.errors, 'query', 'queries')} of the {found.audit.name} run failed.")
     return Verdict(valid=not reasons, checks=tuple(checks), reasons=tuple(reasons))
 
 

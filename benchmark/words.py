@@ -32,6 +32,11 @@ def plural(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def of_them(some: int, total: int) -> str:
+    """Return how many of those that a sentence has counted: "3 of them", "all of them"."""
+    return f"{'all' if some == total > 1 else some} of them"
+
+
 def during(stage: Stage) -> str:
     """Return the words for the time of a run's stage, which follow "failed" and "interrupted"."""
     return _DURING[stage]

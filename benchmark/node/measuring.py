@@ -163,7 +163,7 @@ def judge_answers(bench: Bench, dataset: Dataset, target_qps: float, settings: S
     """
     greedy = _greedy(bench)
     if not has_references(dataset):
-        return Accuracy(greedy=greedy)
+        return greedy
     outcome, recorder = _record(bench, bench.conditions(target_qps, "accuracy", prefix=ACCURACY), ACCURACY_SAMPLES)
     if unknown := sum(sample.error is None and not sample.token_ids for sample in recorder.samples):
         raise RunError(
@@ -171,11 +171,13 @@ def judge_answers(bench: Bench, dataset: Dataset, target_qps: float, settings: S
             "a server that returns them (vLLM does), or set benchmark_accuracy: off."
         )
     answers = read_answers(bench.directory / f"{ACCURACY}{ANSWERS}") if outcome.loadgen else None
+    failed = [sample.error for sample in recorder.samples if sample.error]
     return Accuracy(
-        greedy=greedy,
+        greedy=greedy.greedy,
         rouge=score(answers or answers_of(recorder.samples), dataset, settings),
         loadgen=outcome.loadgen,
-        errors=sum(sample.error is not None for sample in recorder.samples),
+        errors=greedy.errors + len(failed),
+        error=next((error for error in (greedy.error, *failed) if error), ""),
     )
 
 
@@ -195,11 +197,11 @@ def run_audit(bench: Bench, target_qps: float, settings: Settings) -> Audit:
     return audit.model_copy(update={"errors": sum(sample.error is not None for sample in recorder.samples)})
 
 
-def _greedy(bench: Bench) -> dict[str, tuple[int, ...]]:
+def _greedy(bench: Bench) -> Accuracy:
     """Return the tokens that nodes which are alike must agree in: the first prompts, without sampling."""
     queries = [replace(bench.workload.query(index), greedy=True) for index in range(bench.profile.greedy_prompts)]
     samples = bench.in_turn(queries, shown=False)
-    if errors := [sample.error for sample in samples if sample.error]:
-        raise RunError(f"A query without sampling failed: {errors[0]}")
+    errors = [sample.error for sample in samples if sample.error]
     # A server that does not report its tokens has none to compare.
-    return {sample.prompt_id: sample.token_ids for sample in samples if sample.token_ids}
+    greedy = {sample.prompt_id: sample.token_ids for sample in samples if sample.token_ids and not sample.error}
+    return Accuracy(greedy=greedy, errors=len(errors), error=errors[0] if errors else "")

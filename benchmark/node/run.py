@@ -50,7 +50,7 @@ from benchmark.rundir import STOPPED
 from benchmark.text import render_node
 from benchmark.unwritable import remedy
 from benchmark.verdict import Findings, judge
-from benchmark.words import during
+from benchmark.words import during, of_them
 
 __all__ = ["RunRequest", "run"]
 
@@ -200,7 +200,9 @@ class NodeRun:
                 self.measurements.run(bench, self.watch)
             if profile.accuracy != "off":
                 with self.open.stage("accuracy", len(dataset.prompts) if has_references(dataset) else 0):
-                    self.open.update(accuracy=judge_answers(bench, dataset, self._rate(bench), settings))
+                    accuracy = judge_answers(bench, dataset, self._rate(bench), settings)
+                    error = self._explain(accuracy.error)[:1000]
+                    self.open.update(accuracy=accuracy.model_copy(update={"error": error}))
             if settings.benchmark_audit:
                 with self.open.stage("audit"):
                     self.open.update(audit=run_audit(bench, self._rate(bench), settings))
@@ -311,7 +313,7 @@ class NodeRun:
             return ""
         errors = Counter(sample.error for sample in recorder.samples if sample.error)
         error, times = max(errors.items(), key=lambda item: (is_full(item[0]), item[1]), default=("", 0))
-        return f"{times} of them: {self._explain(error)[:1000]}" if times else ""
+        return f"{of_them(times, measured.queries.failed)}: {self._explain(error)[:1000]}" if times else ""
 
     def _verdict(
         self, one: NodeResult | Repeat, measured: Metrics | None, watched: Telemetry | None, status: Status

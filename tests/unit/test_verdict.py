@@ -83,14 +83,14 @@ def test_accuracy_is_judged_only_where_it_is_measured() -> None:
         for mode, found in (
             ("off", Findings(METRICS)),
             ("only", Findings(accuracy=Accuracy(rouge=ROUGE))),
-            ("with-performance", Findings(METRICS, accuracy=Accuracy(errors=2))),
+            ("with-performance", Findings(METRICS, accuracy=Accuracy(errors=2, error="HTTP 503."))),
         )
     }
     assert judged["off"].valid
     assert judged["only"].reasons == ("ROUGE-2 15 is below the required 15.7.",)
     assert judged["with-performance"].reasons == (
         "ROUGE-2 is undefined; at least 15.7 is required.",
-        "2 queries of the accuracy run failed.",
+        "2 queries of the accuracy run failed, the first with: HTTP 503.",
     )
 
 
