@@ -23,7 +23,7 @@ from benchmark.node.together import Start, sleep_until
 from benchmark.node.watch import cpu_time
 from benchmark.node.watch.telemetry import NoWatch, Watch
 from benchmark.profiles import Profile
-from benchmark.records import Accuracy, Audit, CpuTime, Load, LoadGenResult, Metrics, Sample, Serving, Window
+from benchmark.records import Accuracy, Audit, CpuTime, Load, LoadGenResult, Metrics, Sample, Server, Serving, Window
 from benchmark.settings import Settings
 from benchmark.settings.measurement import DEFAULT_ROUND
 
@@ -45,6 +45,8 @@ class Bench:
     expected_ms: float | None = None
     """What one query alone takes, as the warm-up saw it."""
     replicas: int = 1
+    servers: tuple[Server, ...] = ()
+    """Of the nodes that are one system; empty: the node answers by itself."""
 
     def conditions(
         self, target_qps: float, purpose: Purpose = "performance", prefix: str = "", load: Load | None = None
@@ -171,7 +173,7 @@ def judge_answers(bench: Bench, dataset: Dataset, target_qps: float, settings: S
             "a server that returns them (vLLM does), or set benchmark_accuracy: off."
         )
     answers = read_answers(bench.directory / f"{ACCURACY}{ANSWERS}") if outcome.loadgen else None
-    failed = [sample.error for sample in recorder.samples if sample.error]
+    failed = [error_of(sample, bench.servers) for sample in recorder.samples if sample.error]
     return Accuracy(
         greedy=greedy.greedy,
         rouge=score(answers or answers_of(recorder.samples), dataset, settings),
@@ -197,11 +199,17 @@ def run_audit(bench: Bench, target_qps: float, settings: Settings) -> Audit:
     return audit.model_copy(update={"errors": sum(sample.error is not None for sample in recorder.samples)})
 
 
+def error_of(sample: Sample, servers: Sequence[Server]) -> str:
+    """Return what a query failed with, and on which node where several nodes serve."""
+    error = sample.error or ""
+    return error if sample.server is None or not servers else f"{servers[sample.server].node}: {error}"
+
+
 def _greedy(bench: Bench) -> Accuracy:
     """Return the tokens that nodes which are alike must agree in: the first prompts, without sampling."""
     queries = [replace(bench.workload.query(index), greedy=True) for index in range(bench.profile.greedy_prompts)]
     samples = bench.in_turn(queries, shown=False)
-    errors = [sample.error for sample in samples if sample.error]
+    errors = [error_of(sample, bench.servers) for sample in samples if sample.error]
     # A server that does not report its tokens has none to compare.
     greedy = {sample.prompt_id: sample.token_ids for sample in samples if sample.token_ids and not sample.error}
     return Accuracy(greedy=greedy, errors=len(errors), error=errors[0] if errors else "")
