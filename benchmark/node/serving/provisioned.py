@@ -129,10 +129,10 @@ def _lengths(snapshot: Path) -> list[int]:
 
 def quantization(snapshot: Path) -> str:
     """Return how the weights are quantized, as config.json says it; empty: it says nothing of that."""
-    given = [part.get("quantization_config") for part in _described(snapshot)]
-    return next(
-        (str(one.get("quant_method") or "in an unknown way")[:100] for one in given if isinstance(one, dict)), ""
-    )
+    for part in _described(snapshot):
+        if isinstance(given := part.get("quantization_config"), dict):
+            return str(given.get("quant_method") or "in an unknown way")[:100]
+    return ""
 
 
 def _described(snapshot: Path) -> list[dict[str, Any]]:
