@@ -27,14 +27,15 @@ from benchmark.dataset_options import (
 )
 from benchmark.errors import InputError
 from benchmark.faults import sentence
-from benchmark.profiles import Profile
+from benchmark.probe_floors import floor_problems
+from benchmark.profiles import SIMULATED, Profile
 from benchmark.provisioned import ENGINES, FROM_SERVERS
 from benchmark.provisioned_engine import ProvisionedEngine
 from benchmark.settings import Settings
 from benchmark.several_nodes import group_problems, place_problems, system_problems
 
 CLOSED_LOOP = "closed_loop"
-SERVED, CONTINUOUS, SEQUENTIAL, SIMULATED = "endpoint", "continuous", "sequential", "simulated"
+SERVED, CONTINUOUS, SEQUENTIAL = "endpoint", "continuous", "sequential"
 # What can be asked of each; None: nothing. Engines that are provisioned declare their options.
 ENGINE_OPTIONS: dict[str, type[BaseModel] | None] = {
     CONTINUOUS: continuous_options.Options,
@@ -77,6 +78,7 @@ def combination_problems(settings: Settings, profile: Profile) -> list[str]:
         _sweep,
         _workload,
         _accuracy,
+        floor_problems,
         place_problems,
         system_problems,
         group_problems,

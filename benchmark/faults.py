@@ -56,6 +56,9 @@ def sentence(
     """
     path = [str(part) for part in fault["loc"]]
     field = before + ".".join(path)
+    if path[-1:] == ["[key]"]:
+        # Where pydantic tells of a name in a mapping.
+        return _value(f"A name in {before}{'.'.join(path[:-2])}", fault)
     if fault["type"] == "extra_forbidden":
         return _unknown(field, path, model, noun, listed, more)
     if fault["type"] == "missing":

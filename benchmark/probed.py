@@ -17,7 +17,7 @@ PREFIX = "probe."
 CLEARLY = 0.05
 # A value that is lower is none that another could be held against.
 LEAST = 1e-9
-_PAIR = re.compile(r"(\w+?)_([0-9]+)_to_([0-9]+)")
+PAIR = re.compile(r"(\w+?)_([0-9]+)_to_([0-9]+)")
 _COUNTED = "of "
 
 
@@ -128,7 +128,7 @@ def _measured(probes: HardwareProbes) -> Iterator[tuple[str, Place, Measured]]:
     for gpu in probes.gpus:
         yield from ((name, Place(name, one.value, gpu.index), one) for name, one in gpu.figures.items())
     for name, one in probes.between_gpus.items():
-        if pair := _PAIR.fullmatch(name):
+        if pair := PAIR.fullmatch(name):
             yield pair[1], Place(name, one.value, int(pair[2]), int(pair[3])), one
         else:
             yield name, Place(name, one.value), one

@@ -22,6 +22,8 @@ INSTEAD_OF, BECAUSE = "instead_of", "because"
 NOT_REPORTED = "not reported by the server"
 # Hex digits of a commit that people compare.
 SHORT = 12
+# Of an engine's details: how the weights that it loaded are quantized.
+QUANTIZATION = "quantization"
 # Where the hub's cache keeps a model: the name has its slash as two dashes.
 SNAPSHOT = re.compile(r"/models--(?P<owner>.+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})/?$")
 
@@ -34,7 +36,7 @@ class ModelFacts:
     revision: str
     dtype: str
     served: str = ""
-    """What else a server reports of it, such as its quantization; empty: nothing, or there is no server."""
+    """What else the engine or a server reports of it, such as its quantization; empty: nothing."""
 
     @property
     def unknown(self) -> list[str]:
@@ -52,7 +54,10 @@ def model_facts(settings: Settings, engine: str, details: Mapping[str, Any] | No
     if engine != ENDPOINT:
         directory = is_directory_path(settings.benchmark_model)
         revision = "" if directory else settings.benchmark_model_revision
-        return ModelFacts(settings.benchmark_model, revision, settings.benchmark_dtype)
+        quantized = (details or {}).get(QUANTIZATION)
+        # Then the precision that was asked for is that of the other weights alone.
+        served = f"weights quantized by {quantized}" if quantized else ""
+        return ModelFacts(settings.benchmark_model, revision, settings.benchmark_dtype, served)
     known = details or {}
     given = known.get("reported")
     reported = {name: str(value) for name, value in given.items()} if isinstance(given, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, get_args
 
+from benchmark.probe_floors import floor_checks
 from benchmark.probed import PREFIX, words_of
-from benchmark.profiles import Limit, Profile
+from benchmark.profiles import SIMULATED, Limit, Profile
 from benchmark.records import (
     MAX_UNSEEN,
     TOKENS_PER_PIECE,
@@ -30,6 +30,7 @@ from benchmark.records import (
     Verdict,
 )
 from benchmark.records.probes import WRONG
+from benchmark.words import plural, shown
 
 # Before a metric's path: its geometric mean over the steps of a sweep.
 CURVE = "curve."
@@ -160,10 +161,12 @@ def judge(
         checks.append(_holds(f"{found.audit.name}: passed", found.audit.passed, note))
     reasons = [] if status == "complete" else [f"The run is {status}."]
     reasons += [_reason(check) for check in checks if not check.passed]
-    probed = list(_probe_checks(found.probes, floors))
+    # An engine that only waits says nothing of the hardware.
+    probed = list(_probe_checks(found.probes, NO_FLOORS if profile.engine == SIMULATED else floors))
     checks += [check for check, _ in probed]
     reasons += [reason for _, reason in probed if reason]
-    if not profile.loads_model:
+    lacking = any(check.value is None for check, _ in probed)
+    if not profile.loads_model or lacking:
         # Else an engine shows by itself whether it can work there.
         reasons += list(found.probes.notes) if found.probes else ["The hardware was not probed."]
     if found.metrics is not None and any(check.value is None and check.metric in _TOKEN_TIMES for check in checks):
@@ -180,9 +183,11 @@ def judge(
     if found.prompts is not None and found.prompts < profile.min_prompts:
         reasons.append(f"The dataset has {found.prompts} prompts, fewer than the required {profile.min_prompts}.")
     if found.accuracy is not None and found.accuracy.errors:
-        reasons.append(f"{found.accuracy.errors} queries of the accuracy run failed.")
+        failed = f"{plural(found.accuracy.errors, 'query', 'queries')} of the accuracy run failed"
+        first = ", the first with" if found.accuracy.errors > 1 else ""
+        reasons.append(f"{failed}{first}: {found.accuracy.error}" if found.accuracy.error else f"{failed}.")
     if found.audit is not None and found.audit.errors:
-        reasons.append(f"{found.audit.errors} queries of the {found.audit.name} run failed.")
+        reasons.append(f"{plural(found.audit.errors, 'query', 'queries')} of the {found.audit.name} run failed.")
     return Verdict(valid=not reasons, checks=tuple(checks), reasons=tuple(reasons))
 
 
@@ -223,21 +228,8 @@ def miscounted_words(metrics: Metrics) -> str:
 
 def _probe_checks(probes: HardwareProbes | None, floors: Mapping[str, float]) -> Iterator[tuple[Check, str]]:
     """Yield a check, and its reason where it failed, of each floor at each place; and that each GPU computes right."""
-    places = list(probes.places()) if probes else []
-    for name, floor in floors.items():
-        measured = [(place, figures[name]) for place, figures in places if name in figures]
-        for place, figure in measured:
-            where = f"{place}: {words_of(name)}" if place else words_of(name)
-            rate = figure.better == "higher"
-            check = _limit(Limit(metric=where, at_least=floor), figure.value if rate else None, 0)
-            least = f"{shown(floor, figure.value)} {figure.unit}"
-            why = f"below the floor of {least}" if rate else "no rate: it has no floor"
-            value = f"{shown(figure.value, floor)} {figure.unit}"
-            yield check, "" if check.passed else f"{where} {value} is {why}."
-        if not measured:
-            said = f"There is no figure of {words_of(name)} here, and benchmark_probe_floors asks for {shown(floor)}."
-            yield _limit(Limit(metric=words_of(name), at_least=floor), None, 0), said
-    for place, figures in places:
+    yield from floor_checks(probes, floors)
+    for place, figures in probes.places() if probes else ():
         if wrong := figures.get(WRONG):
             said = f"{place} computes wrongly: {wrong.value:.0f} {wrong.unit} products of the same matrices differ."
             check = _at_most(f"{place}: wrong products", wrong.value, 0)
@@ -350,20 +342,3 @@ def _reason(check: Check) -> str:
         return f"{name} is undefined; {'at most' if most else 'at least'} {limit} is required."
     value = shown(check.value, check.limit) + suffix
     return f"{name} {value} is {'above the allowed' if most else 'below the required'} {limit}."
-
-
-def shown(value: float, beside: float | None = None) -> str:
-    """Return a value with as many digits as a reader can use, and as it takes to tell it from the one `beside` it."""
-    digits = 3
-    while beside not in (None, value) and digits < 17 and _digits(value, digits) == _digits(beside, digits):
-        digits += 1
-    return _digits(value, digits)
-
-
-def _digits(value: float | None, digits: int) -> str:
-    """Return a number with at least `digits` significant digits, and all those before the decimal point."""
-    if value is None or value == 0:
-        return "0"
-    whole = math.floor(math.log10(abs(value))) + 1
-    text = f"{value:.{max(digits - whole, 0)}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text

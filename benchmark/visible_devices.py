@@ -12,6 +12,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmark.words import plural
+
 NAME = "CUDA_VISIBLE_DEVICES"
 NUMBER = re.compile(r"\s*([+-]?[0-9]+)")
 PREFIXES = ("GPU-", "MIG-")
@@ -68,7 +70,7 @@ def _number(entry: str, count: int | None) -> tuple[str | None, str]:
     if number < 0:
         return None, "is below zero"
     if count is not None and number >= count:
-        return None, f"is beyond the machine's {count} GPUs, which are numbered from 0"
+        return None, f"is beyond the machine's {plural(count, 'GPU')}, numbered from 0"
     rest = entry[found.end() :].strip()
     return str(number), f"is read as {number} alone: entries are parted by commas" if rest else ""
 

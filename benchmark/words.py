@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from benchmark.records.base import Stage
@@ -29,6 +30,11 @@ _DURING: dict[Stage, str] = {
 def plural(count: int, one: str, many: str = "") -> str:
     """Return a count with its noun: "1 node", "2 nodes", "1,200 queries" (of "query" and "queries")."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def of_them(some: int, total: int) -> str:
+    """Return how many of those that a sentence has counted: "3 of them", "all of them"."""
+    return f"{'all' if some == total > 1 else some} of them"
 
 
 def during(stage: Stage) -> str:
@@ -62,3 +68,20 @@ def brief(text: str, most: int = 300) -> str:
     whole = head.rpartition(" ")[0]
     # A word that is most of it (a path, a hash) is cut where it has to be.
     return f"{whole if 3 * len(whole) > most else head} ..."
+
+
+def shown(value: float, beside: float | None = None) -> str:
+    """Return a value with as many digits as a reader can use, and as it takes to tell it from the one `beside` it."""
+    digits = 3
+    while beside not in (None, value) and digits < 17 and _digits(value, digits) == _digits(beside, digits):
+        digits += 1
+    return _digits(value, digits)
+
+
+def _digits(value: float | None, digits: int) -> str:
+    """Return a number with at least `digits` significant digits, and all those before the decimal point."""
+    if value is None or value == 0:
+        return "0"
+    whole = math.floor(math.log10(abs(value))) + 1
+    text = f"{value:.{max(digits - whole, 0)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

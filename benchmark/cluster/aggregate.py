@@ -23,6 +23,7 @@ from benchmark.cluster.groups import as_rows, groups_of
 from benchmark.cluster.history.earlier import earlier_runs
 from benchmark.cluster.interruption import why_partial
 from benchmark.cluster.leader import at_work
+from benchmark.cluster.one_system import CLUSTER
 from benchmark.cluster.repeats import at_repeat, median_of, node_spread, with_spread
 from benchmark.cluster.results.groups import load_rows
 from benchmark.cluster.results.load import MAX_REASON, LoadedNode, one_line, unknown_dirs
@@ -276,7 +277,9 @@ def _reason(node: LoadedNode, going_on: bool) -> str:
     error = [own] if own and not repeated else []
     if not result.resolved.profile.loads_model:
         return "\n".join([f"{result.status.capitalize()} {during(result.stage)}.", *error, *failure])
-    reported = f"{result.status} {during(result.stage)}, after {_how_far(node, result)}"
+    reported = f"{result.status} {during(result.stage)}"
+    if result.resolved.settings.benchmark_system != CLUSTER:  # what a server of one system answered, its driver knows
+        reported += f", after {_how_far(node, result)}"
     return "\n".join([f"{reported[0].upper()}{reported[1:]}.", *error, *failure])
 
 

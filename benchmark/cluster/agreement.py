@@ -46,7 +46,8 @@ def _compare(tokens: Mapping[str, Mapping[str, Tokens]]) -> Agreement:
     prompts = list(dict.fromkeys(prompt for answers in tokens.values() for prompt in answers))
     named: set[str] = set()
     for prompt in prompts:
-        answers = {node: each.get(prompt, ()) for node, each in tokens.items()}
+        # A query that failed is no other answer: the verdict has it.
+        answers = {node: each[prompt] for node, each in tokens.items() if prompt in each}
         reference = _most(list(answers.values()))
         others = tuple(node for node, answer in answers.items() if answer == reference)
         for node, answer in answers.items():

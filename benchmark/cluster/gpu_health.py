@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from benchmark.cluster.gpu_listing import BUS, GpuLine, Listing, is_wrong
 from benchmark.cluster.names import some
 from benchmark.visible_devices import NAME, Visible, read
+from benchmark.words import plural
 
 # Of nvidia-smi: a warning about the board's configuration memory, with all GPUs listed.
 _WARNED = "14"
@@ -92,12 +93,13 @@ def judge(listing: Listing, status: str, on_pci: Sequence[str], wanted: Wanted) 
     of_all = problems if taken is None else warnings
     if said:
         of_all.append(
-            f"nvidia-smi lists {len(listing.gpus)} GPUs and says: {said}. A GPU that is lost would go unmeasured: "
-            f"reset it or restart the node, or {LEAVE_OUT}."
+            f"nvidia-smi lists {plural(len(listing.gpus), 'GPU')} and says: {said}. A GPU that is lost would go "
+            f"unmeasured: reset it or restart the node, or {LEAVE_OUT}."
         )
     elif status not in ("0", _WARNED) and not problems:
         of_all.append(
-            f"nvidia-smi ended with exit code {status} after listing {len(listing.gpus)} GPUs: try it on the node."
+            f"nvidia-smi ended with exit code {status} after listing {plural(len(listing.gpus), 'GPU')}: try it on the "
+            "node."
         )
     if taken is not None and not (taken.entries and used):
         lacking = "no GPU here is in MIG mode" if taken.slices else "no GPU that it names answers"
@@ -218,7 +220,7 @@ def _only_on_pci(listing: Listing, on_pci: Sequence[str]) -> Iterator[str]:
     missing = [one for one in on_pci if (match := BUS.search(one)) and match[1].lower() not in listed]
     if listed and missing:
         yield (
-            f"The PCI bus has {len(on_pci)} NVIDIA GPUs and nvidia-smi lists {len(listing.gpus)}: {some(missing)} "
-            f"{'is' if len(missing) == 1 else 'are'} lost, or not this user's (a container, another driver). Where the "
-            "node is to have them all, set preflight_gpus."
+            f"The PCI bus has {plural(len(on_pci), 'NVIDIA GPU')} and nvidia-smi lists {len(listing.gpus)}: "
+            f"{some(missing)} {'is' if len(missing) == 1 else 'are'} lost, or not this user's (a container, another "
+            "driver). Where the node is to have them all, set preflight_gpus."
         )

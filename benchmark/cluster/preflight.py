@@ -114,7 +114,8 @@ def _judged(probe: Probe, needs: Needs) -> Judged:
 def problems(probe: Probe, needs: Needs) -> list[str]:
     """Return everything that keeps the node from running, or nothing."""
     hung = probe.hung
-    found = [hung_words(command) for command in dict.fromkeys(hung.values())]
+    existing = "python_env_dir" if needs.existing else ""
+    found = [hung_words(command, existing) for command in dict.fromkeys(hung.values())]
     # Of a part that hung the rest is not known: it is no further problem.
     found += [] if "env" in hung else _python(probe, needs)
     found += [] if "engine_env" in hung or needs.engine is None else _engine(probe, needs.engine)
@@ -135,15 +136,19 @@ def problems(probe: Probe, needs: Needs) -> list[str]:
     return [*found, *(judged.problems if judged else ())]
 
 
-def hung_words(command: str) -> str:
-    """Return a sentence for a command of the probe that did not end."""
+def hung_words(command: str, existing: str = "") -> str:
+    """Return a sentence for a command of the probe that did not end.
+
+    `existing`: the setting that names the environment which is only looked at; empty: one is made.
+    """
     remedy = (
         "a disk does not answer there (a network disk whose server is gone?): mount it anew, or set another directory"
     )
     if command.startswith(("nvidia-smi", "a look at /sys/")):
         remedy = "the NVIDIA driver or a GPU hangs: look at dmesg for XID errors; mostly only a restart helps"
     elif not command.startswith(("df ", "a look at ")):
-        remedy = "try it on the node, or set python_env_python to another interpreter"
+        other = f"{existing} to another environment" if existing else "python_env_python to another interpreter"
+        remedy = f"try it on the node, or set {other}"
     return f"The node answers, but there {command} gives no answer: {remedy}."
 
 

@@ -14,6 +14,7 @@ from benchmark.cluster.diagnosis.aspects import scenario_of
 from benchmark.cluster.report.amounts import amount
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import NodeResult, NodeRow, Roofline
+from benchmark.served import QUANTIZATION
 
 # Of a weight, by the precision that an engine says it has loaded.
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
@@ -25,7 +26,8 @@ ALONE = ("closed_loop", "SingleStream")
 def roofline(node: LoadedNode) -> Roofline | None:
     """Return the limits of the node's GPUs and the share reached; None where weights or probes are not known.
 
-    The median GPU counts. Of a server's model nothing is known, and of a mixture of experts not which weights are read.
+    The median GPU counts. Of a server's model nothing is known, of a mixture of experts not which weights are read, and
+    of quantized weights not how many bytes.
     """
     result, metrics = node.result, node.metrics
     engine = result.engine if result else None
@@ -33,6 +35,8 @@ def roofline(node: LoadedNode) -> Roofline | None:
         return None
     weights, size = engine.details.get("parameters_per_token"), BYTES.get(str(engine.details.get("dtype")))
     if not isinstance(weights, int) or weights <= 0 or size is None or result.probes is None:
+        return None
+    if QUANTIZATION in engine.details:
         return None
     read_gb_s = _median(result, MEMORY)
     rate = _median(result, f"{MATRIX}{engine.details['dtype']}")

@@ -19,7 +19,7 @@ from benchmark.records import Check, Drift, Group, NodeRow, ServedShare, System,
 from benchmark.records.system import ASKS_FOR_KEY
 from benchmark.settings.nodes import needed_nodes
 from benchmark.text.descriptions import describe_audit, describe_prefix_cache, describe_rouge
-from benchmark.words import percent, plural
+from benchmark.words import of_them, percent, plural
 
 # What the system is called where nodes have names.
 CLUSTER = "cluster"
@@ -104,7 +104,9 @@ def served_verdict(node: LoadedNode, share: ServedShare) -> Verdict:
         return Verdict(valid=True, checks=(), reasons=())
     check = Check(metric="queries.failed", value=failed, comparison="at_most", limit=most, passed=failed <= most)
     error, times = next(iter(share.errors.items()), ("", 0))
-    reasons = () if check.passed else (f"{plural(failed, 'query', 'queries')} failed here, {times} of them: {error}",)
+    of_several = f", {of_them(times, failed)}" if failed > 1 else ""
+    said = f"{plural(failed, 'query', 'queries')} failed here{of_several}: {error}"
+    reasons = () if check.passed else (said,)
     return Verdict(valid=check.passed, checks=(check,), reasons=tuple(reason[:4000] for reason in reasons))
 
 

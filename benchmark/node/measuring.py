@@ -23,7 +23,7 @@ from benchmark.node.together import Start, sleep_until
 from benchmark.node.watch import cpu_time
 from benchmark.node.watch.telemetry import NoWatch, Watch
 from benchmark.profiles import Profile
-from benchmark.records import Accuracy, Audit, CpuTime, Load, LoadGenResult, Metrics, Sample, Serving, Window
+from benchmark.records import Accuracy, Audit, CpuTime, Load, LoadGenResult, Metrics, Sample, Server, Serving, Window
 from benchmark.settings import Settings
 from benchmark.settings.measurement import DEFAULT_ROUND
 
@@ -45,6 +45,8 @@ class Bench:
     expected_ms: float | None = None
     """What one query alone takes, as the warm-up saw it."""
     replicas: int = 1
+    servers: tuple[Server, ...] = ()
+    """Of the nodes that are one system; empty: the node answers by itself."""
 
     def conditions(
         self, target_qps: float, purpose: Purpose = "performance", prefix: str = "", load: Load | None = None
@@ -163,7 +165,7 @@ def judge_answers(bench: Bench, dataset: Dataset, target_qps: float, settings: S
     """
     greedy = _greedy(bench)
     if not has_references(dataset):
-        return Accuracy(greedy=greedy)
+        return greedy
     outcome, recorder = _record(bench, bench.conditions(target_qps, "accuracy", prefix=ACCURACY), ACCURACY_SAMPLES)
     if unknown := sum(sample.error is None and not sample.token_ids for sample in recorder.samples):
         raise RunError(
@@ -171,11 +173,13 @@ def judge_answers(bench: Bench, dataset: Dataset, target_qps: float, settings: S
             "a server that returns them (vLLM does), or set benchmark_accuracy: off."
         )
     answers = read_answers(bench.directory / f"{ACCURACY}{ANSWERS}") if outcome.loadgen else None
+    failed = [error_of(sample, bench.servers) for sample in recorder.samples if sample.error]
     return Accuracy(
-        greedy=greedy,
+        greedy=greedy.greedy,
         rouge=score(answers or answers_of(recorder.samples), dataset, settings),
         loadgen=outcome.loadgen,
-        errors=sum(sample.error is not None for sample in recorder.samples),
+        errors=greedy.errors + len(failed),
+        error=next((error for error in (greedy.error, *failed) if error), ""),
     )
 
 
@@ -195,11 +199,17 @@ def run_audit(bench: Bench, target_qps: float, settings: Settings) -> Audit:
     return audit.model_copy(update={"errors": sum(sample.error is not None for sample in recorder.samples)})
 
 
-def _greedy(bench: Bench) -> dict[str, tuple[int, ...]]:
+def error_of(sample: Sample, servers: Sequence[Server]) -> str:
+    """Return what a query failed with, and on which node where several nodes serve."""
+    error = sample.error or ""
+    return error if sample.server is None or not servers else f"{servers[sample.server].node}: {error}"
+
+
+def _greedy(bench: Bench) -> Accuracy:
     """Return the tokens that nodes which are alike must agree in: the first prompts, without sampling."""
     queries = [replace(bench.workload.query(index), greedy=True) for index in range(bench.profile.greedy_prompts)]
     samples = bench.in_turn(queries, shown=False)
-    if errors := [sample.error for sample in samples if sample.error]:
-        raise RunError(f"A query without sampling failed: {errors[0]}")
+    errors = [error_of(sample, bench.servers) for sample in samples if sample.error]
     # A server that does not report its tokens has none to compare.
-    return {sample.prompt_id: sample.token_ids for sample in samples if sample.token_ids}
+    greedy = {sample.prompt_id: sample.token_ids for sample in samples if sample.token_ids and not sample.error}
+    return Accuracy(greedy=greedy, errors=len(errors), error=errors[0] if errors else "")

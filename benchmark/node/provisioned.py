@@ -10,11 +10,12 @@ from benchmark.errors import SetupError
 from benchmark.node.engines import endpoint
 from benchmark.node.model.load import find_snapshot
 from benchmark.node.model.prompting import require_room
-from benchmark.node.serving.provisioned import HOST, command, free_port, most_tokens
+from benchmark.node.serving.provisioned import HOST, command, free_port, most_tokens, quantization
 from benchmark.node.watch.environment import visible_gpus
 from benchmark.profiles import Generation
 from benchmark.provisioned_engine import Part, ProvisionedEngine, ServerOptions
 from benchmark.records import EngineInfo
+from benchmark.served import QUANTIZATION
 from benchmark.settings import Settings
 
 
@@ -69,7 +70,11 @@ class Engine(endpoint.Engine):
         return self._gpus
 
     def _details(self) -> dict[str, JsonValue]:
-        return {"options": self.declared.check_options(self.options).model_dump(mode="json")}
+        quantized = quantization(find_snapshot(self.settings))
+        return {
+            "options": self.declared.check_options(self.options).model_dump(mode="json"),
+            **({QUANTIZATION: quantized} if quantized else {}),
+        }
 
     def _used(self, options: ServerOptions) -> int:
         """Return how many GPUs serve: all that are visible, or `benchmark_replicas` of them; 1 on the CPU.

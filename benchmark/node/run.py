@@ -17,7 +17,6 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from benchmark.combinations import SIMULATED
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.files import write_atomic
 from benchmark.node.accuracy import has_references, require_scoring
@@ -25,7 +24,7 @@ from benchmark.node.interfaces import Demands, Engine, Workload
 from benchmark.node.loading import demands_of, load_engine
 from benchmark.node.machine import CPU, Claim, claim_machine, who_measures
 from benchmark.node.measurements import Measurements
-from benchmark.node.measuring import Bench, judge_answers, run_audit
+from benchmark.node.measuring import Bench, error_of, judge_answers, run_audit
 from benchmark.node.model.load import find_snapshot
 from benchmark.node.model.tokenizer import load_tokenizer
 from benchmark.node.open_result import OpenResult
@@ -36,7 +35,7 @@ from benchmark.node.request import RunRequest
 from benchmark.node.watch.environment import foreign_processes, require_idle, validate_environment
 from benchmark.node.watch.full_memory import explain, is_full
 from benchmark.node.watch.telemetry import NoWatch, Watch, start_watch
-from benchmark.profiles import NONE
+from benchmark.profiles import NONE, SIMULATED
 from benchmark.records import (
     DatasetInfo,
     Environment,
@@ -51,7 +50,7 @@ from benchmark.rundir import STOPPED
 from benchmark.text.node_result import render_node
 from benchmark.unwritable import remedy
 from benchmark.verdict import Findings, judge
-from benchmark.words import during
+from benchmark.words import during, of_them
 
 __all__ = ["RunRequest", "run"]
 
@@ -192,6 +191,7 @@ class NodeRun:
                 self.open.progress,
                 settings.benchmark_mlperf_round,
                 replicas=1 if engine.together else loaded.replicas,
+                servers=self.request.servers,
             )
             with self.open.stage("warm-up", profile.warmup):
                 self._warm_up(bench)
@@ -201,7 +201,9 @@ class NodeRun:
                 self.measurements.run(bench, self.watch)
             if profile.accuracy != "off":
                 with self.open.stage("accuracy", len(dataset.prompts) if has_references(dataset) else 0):
-                    self.open.update(accuracy=judge_answers(bench, dataset, self._rate(bench), settings))
+                    accuracy = judge_answers(bench, dataset, self._rate(bench), settings)
+                    error = self._explain(accuracy.error)[:1000]
+                    self.open.update(accuracy=accuracy.model_copy(update={"error": error}))
             if settings.benchmark_audit:
                 with self.open.stage("audit"):
                     self.open.update(audit=run_audit(bench, self._rate(bench), settings))
@@ -232,8 +234,8 @@ class NodeRun:
 
     def _warm_up(self, bench: Bench) -> None:
         samples = bench.in_turn([bench.workload.query(index) for index in range(self.profile.warmup)], shown=True)
-        if errors := [sample.error for sample in samples if sample.error]:
-            raise RunError(f"The warm-up failed: {errors[0]}")
+        if failed := [sample for sample in samples if sample.error]:
+            raise RunError(f"The warm-up failed: {error_of(failed[0], bench.servers)}")
         taken_ms = sorted((s.completed_ns - s.issued_ns) / 1e6 for s in samples if s.completed_ns is not None)
         # The lower of two middle ones: the first queries may be slow for reasons that do not come again.
         median_ms = taken_ms[(len(taken_ms) - 1) // 2] if taken_ms else None
@@ -312,7 +314,8 @@ class NodeRun:
             return ""
         errors = Counter(sample.error for sample in recorder.samples if sample.error)
         error, times = max(errors.items(), key=lambda item: (is_full(item[0]), item[1]), default=("", 0))
-        return f"{times} of them: {self._explain(error)[:1000]}" if times else ""
+        reported = of_them(times, measured.queries.failed).capitalize()
+        return f"{reported}: {self._explain(error)[:1000]}" if times else ""
 
     def _verdict(
         self, one: NodeResult | Repeat, measured: Metrics | None, watched: Telemetry | None, status: Status

@@ -23,6 +23,8 @@ _SEEN: set[tuple[str, str]] = set()
 
 # The scenario, engine and dataset of a profile that measures the hardware alone.
 NONE = "none"
+# What only waits: it says nothing of the hardware.
+SIMULATED = "simulated"
 MOST_STEPS, MOST_IN_FLIGHT = 20, 4096
 
 

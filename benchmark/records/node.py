@@ -81,6 +81,7 @@ class Accuracy(Record):
     )
     loadgen: LoadGenResult | None = None
     errors: Count = Field(0, description="queries of the accuracy run that failed")
+    error: Text = Field("", description="what the first of them failed with")
 
 
 class Audit(Record):

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic_core import PydanticKnownError
 
 
 class SettingsPart(BaseModel):
     """Settings of one theme. Nobody makes one: `Settings` is all of them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_as_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        return no_switch(value) if annotation in (int, float) else value
+
+
+def no_switch(value: Any) -> Any:
+    """Return what is to become a number, unless it is YAML's true or false, which would become 1 or 0."""
+    if isinstance(value, bool):
+        raise PydanticKnownError("float_type")
+    return value

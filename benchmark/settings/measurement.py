@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from benchmark.profiles import plugins, switch_in_yaml
 from benchmark.provisioned_engine import NonEmpty
-from benchmark.settings.base import SettingsPart
+from benchmark.settings.base import SettingsPart, no_switch
 
 DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 # The commit that MLPerf's reference implementation for llama3.1-8b pins.
@@ -102,7 +102,7 @@ class MeasurementSettings(SettingsPart):
             "simulated: none); only: nothing else, as with the profile hardware"
         ),
     )
-    benchmark_probe_floors: dict[str, Annotated[float, Field(gt=0)]] = Field(
+    benchmark_probe_floors: dict[str, Annotated[float, Field(gt=0), BeforeValidator(no_switch)]] = Field(
         {},
         description=(
             "the least that a probe must reach on every GPU and between each pair, by the probe's name, such as "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from fractions import Fraction
@@ -10,6 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from benchmark.settings.base import SettingsPart
+
+# What the system's own resolver takes for an address of IPv4, however short, octal or hexadecimal.
+NUMERIC = re.compile(r"(0x[0-9a-f]+|[0-9]+)(\.(0x[0-9a-f]+|[0-9]+))*\.?", re.IGNORECASE)
+BROADCAST = ipaddress.ip_address("255.255.255.255")
 
 
 def _number_or_share(value: Any) -> Any:
@@ -151,10 +156,19 @@ class NodesSettings(SettingsPart):
     @field_validator("benchmark_serve_address")
     @classmethod
     def _serve_address(cls, value: str) -> str:
-        if re.fullmatch(r"[\w.:-]*", value):
+        # A number alone is an address to the system: 0 would be all of them.
+        if ":" in value or NUMERIC.fullmatch(value):
+            try:
+                address = ipaddress.ip_address(value)
+            except ValueError:
+                address = None
+            if address is not None and "%" not in value and not (address.is_multicast or address == BROADCAST):
+                return value
+        elif re.fullmatch(r"[\w.-]*", value):
             return value
         raise ValueError(
-            "neither a name nor an address, and IPv6 stands here without brackets and without an interface"
+            "neither a name nor a host's address, which is written in full, IPv6 without brackets and without an "
+            "interface, and the port is benchmark_serve_port"
         )
 
 

@@ -19,8 +19,8 @@ from benchmark.records import (
 )
 from benchmark.served import BECAUSE, INSTEAD_OF, NOT_REPORTED, describe_model, server_version
 from benchmark.text.figures import figure
-from benchmark.verdict import label, shown, unit
-from benchmark.words import plural
+from benchmark.verdict import label, unit
+from benchmark.words import plural, shown
 
 # Of an engine's start, in order; the last is the process's age when it was ready.
 STARTUP_STAGES = (

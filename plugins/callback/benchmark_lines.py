@@ -87,7 +87,7 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
         elif "stage" in result.result or result.task.action in recap.FAIL:
             before.append(reason)
             # In the words as they are: as YAML, quotes and breaks of lines would be added to them.
-            self._failed(result, "".join(f"\n    {line}" for line in reason.splitlines()))
+            self._failed(result, "".join(f"\n    {_printable(line)}" for line in reason.splitlines()))
         else:
             before.append(reason)
             super().v2_runner_on_failed(result, ignore_errors)
@@ -149,3 +149,8 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
 def _and_more(nodes: list[str]) -> str:
     names = ", ".join(nodes[:NAMES]) + (f" and {len(nodes) - NAMES} more" if len(nodes) > NAMES else "")
     return f"{len(nodes)} more ({names})"
+
+
+def _printable(line: str) -> str:
+    """Return a line without what could steer a terminal: a reason may quote what a server or a log of a node says."""
+    return "".join(letter if letter.isprintable() else "?" for letter in line)

@@ -23,6 +23,14 @@ def test_what_the_run_loads_is_what_the_settings_name(engine: str) -> None:
     assert describe_model(directory, engine) == "/models/x, float32, cpu"
 
 
+@pytest.mark.parametrize("engine", ["sequential", "vllm"])
+def test_quantized_weights_are_said_beside_the_precision(engine: str) -> None:
+    assert model_facts(SETTINGS, engine, {"quantization": "gptq"}).served == "weights quantized by gptq"
+    assert describe_model(SETTINGS, engine, {"quantization": "gptq"}).endswith(
+        ", float32, weights quantized by gptq, cpu"
+    )
+
+
 @pytest.mark.parametrize(
     ("details", "words"),
     [

@@ -9,7 +9,7 @@ import pytest
 from benchmark.cluster.report.amounts import amount, tick
 from benchmark.records.base import Stage
 from benchmark.text.figures import figure
-from benchmark.words import brief, during, percent, plural, sentences
+from benchmark.words import brief, during, percent, plural, sentences, shown
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "0 nodes"), (1, "1 node"), (2, "2 nodes"), (1200, "1,200 nodes")])
@@ -47,3 +47,20 @@ def test_a_text_is_cut_between_words() -> None:
     assert brief("a" * 30, 20) == "a" * 16 + " ..."
     assert brief("full: " + "a" * 30, 20) == "full: aaaaaaaaaa ..."
     assert all(len(brief("some words " * 40, most)) <= most for most in range(20, 100))
+
+
+@pytest.mark.parametrize(
+    ("value", "beside", "text"),
+    [
+        (0.527, None, "0.527"),
+        (1870.4, None, "1870"),
+        (12345.6, None, "12346"),
+        (20, None, "20"),
+        (0.0, None, "0"),
+        (3000.4, 3000, "3000.4"),  # never "3000, at most 3000 is asked"
+        (0.44996, 0.45, "0.44996"),
+        (0.45, 0.45, "0.45"),
+    ],
+)
+def test_a_value_is_distinguished_from_its_limit(value: float, beside: float | None, text: str) -> None:
+    assert shown(value, beside) == text

@@ -18,8 +18,8 @@ from benchmark.records import Check, ClusterResult, Cost, Group, NodeRow, RunRec
 from benchmark.served import ENDPOINT, server_version
 from benchmark.settings import Settings
 from benchmark.text.descriptions import STARTUP_STAGES, check_words, startup_seconds
-from benchmark.verdict import label, shown, unit
-from benchmark.words import plural
+from benchmark.verdict import label, unit
+from benchmark.words import plural, shown
 
 # With more nodes a table is folded.
 MOST_ROWS = 24

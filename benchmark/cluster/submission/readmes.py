@@ -10,7 +10,7 @@ from typing import Any
 from benchmark.cluster.submission.parts import Part, Scenario
 from benchmark.cluster.submission.rules import ROUND, Division
 from benchmark.provisioned import ENGINES
-from benchmark.served import ENDPOINT, NOT_REPORTED, ModelFacts, hub_name, model_facts
+from benchmark.served import ENDPOINT, NOT_REPORTED, QUANTIZATION, ModelFacts, hub_name, model_facts
 from benchmark.settings import Settings
 from benchmark.settings.measurement import DEFAULT_MODEL, DEFAULT_REVISION, is_directory_path
 from benchmark.text.templating import environment
@@ -82,7 +82,7 @@ def quantization(part: Part) -> str:
         name, _, value = word.partition("=")
         if name.replace("_", "-") in known:
             return value or following
-    return ""
+    return str(_details(part).get(QUANTIZATION) or "")
 
 
 def dtype(part: Part) -> str:

@@ -33,7 +33,7 @@ class Engine(interfaces.Engine):
         parts = self.parts()
         if self.demands.ids:
             require_vocabulary(text_config(read_config(find_snapshot(self.settings))), self.demands)
-        return self.start(load_model(self.settings, parts=parts))
+        return self.start(load_model(self.settings, parts=parts, texts=self.demands.texts or not self.demands.ids))
 
     def start(self, loaded: LoadedModel) -> EngineInfo:
         """Get ready with a model that is loaded already."""

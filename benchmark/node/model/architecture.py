@@ -16,6 +16,7 @@ from typing import Any
 from benchmark.errors import SetupError, Unfit
 from benchmark.importing import importing
 from benchmark.provisioned import FROM_SERVERS
+from benchmark.words import brief, sentences
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 # A step of two requests' tokens, more of which lie in the cache: numbers that no size of a model is likely to equal.
@@ -68,7 +69,7 @@ def read_config(snapshot: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(snapshot, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the configuration classes check themselves, each in its own way
-        reported = " ".join(str(error).split())[:300]
+        reported = sentences(brief(str(error)))
         raise SetupError(
             f"{snapshot / 'config.json'} does not describe a model that transformers {__version__} knows: {reported} "
             f"Take {FROM_SERVERS}: they do not need transformers to know it."

@@ -20,10 +20,13 @@ from benchmark.node.model.architecture import model_class, read_config
 from benchmark.node.model.architecture import name as architecture_name
 from benchmark.node.model.files import REMEDY, check_files
 from benchmark.node.model.part import own_part, read_part
+from benchmark.node.model.prompting import require_template
 from benchmark.node.startup import Stages
 from benchmark.provisioned import FROM_SERVERS
+from benchmark.served import QUANTIZATION
 from benchmark.settings import Settings
 from benchmark.settings.measurement import is_directory_path
+from benchmark.words import brief, sentences
 
 BYTES_PER_PARAMETER = {"float16": 2, "bfloat16": 2, "float32": 4}
 # Room for activations and the CUDA context, and for a KV cache whose size nobody gave.
@@ -71,13 +74,15 @@ def find_snapshot(settings: Settings) -> Path:
     return Path(snapshot)
 
 
-def load_model(settings: Settings, readers: int | None = None, parts: int = 1) -> LoadedModel:
+def load_model(settings: Settings, readers: int | None = None, parts: int = 1, texts: bool = True) -> LoadedModel:
     """Load the model onto one device: the first visible GPU, or the CPU.
 
     So many threads read the weights; 0: transformers maps the files; None: as is faster on the device. Of so many
-    `parts` this process, which is one of as many, loads its own: see `benchmark/node/spread.py`.
+    `parts` this process, which is one of as many, loads its own: see `benchmark/node/spread.py`. `texts`: whether
+    prompts come that are text.
 
-    Raises SetupError where it is not there, does not fit, or is not an instruct model.
+    Raises SetupError where it is not there or does not fit, needs a package that is not there, or has no chat template
+    that makes a prompt of a text.
     """
     stages = Stages()
     os.environ["HF_HUB_OFFLINE"] = "1"  # what is measured is what was provisioned, never a fresh download
@@ -106,6 +111,8 @@ def load_model(settings: Settings, readers: int | None = None, parts: int = 1) -
     try:
         with stages.stage("tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(snapshot, local_files_only=True, trust_remote_code=False)
+            if texts:
+                require_template(tokenizer, snapshot)
         dtype = getattr(torch, settings.benchmark_dtype)
         if parts > 1:
             model, found = read_part(_kind_of(snapshot), snapshot, dtype, device, parts, stages)
@@ -115,8 +122,11 @@ def load_model(settings: Settings, readers: int | None = None, parts: int = 1) -
     except (OSError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError: torch's own, full memory among them
         reported = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise SetupError(f"The model in {snapshot} cannot be loaded: {reported}") from error
-    if not tokenizer.chat_template:
-        raise SetupError(f"The model in {snapshot} has no chat template: an instruct model is needed.")
+    except ImportError as error:  # mostly for weights that are quantized
+        raise SetupError(
+            f"The model in {snapshot} needs a package that is not there: {sentences(brief(str(error)))} Take "
+            f"{FROM_SERVERS}, or weights that need none."
+        ) from error
     model.eval()
     # Of its file only what ends an answer counts: `generate` would take from it all that it is not told.
     model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
@@ -136,6 +146,7 @@ def load_model(settings: Settings, readers: int | None = None, parts: int = 1) -
             "commit": None if is_directory_path(settings.benchmark_model) else snapshot.name,
             "trust_remote_code": False,
             **({"tensor_parallel": parts} if parts > 1 else {}),
+            **({QUANTIZATION: quantized} if (quantized := _quantization(model)) else {}),
             "load_s": round(time.monotonic() - started, 3),
             "startup_s": dict(stages.seconds),
         },
@@ -228,6 +239,14 @@ def _require_all(snapshot: Path, found: Mapping[str, Any]) -> None:
             raise SetupError(
                 f"The weights in {snapshot} do not fit its config.json: {len(names)} {how} ({names[0]}). {REMEDY}"
             )
+
+
+def _quantization(model: Any) -> str:
+    """Return how the weights on the device are quantized; empty: they are not, or were turned back while loading."""
+    if not getattr(model, "is_quantized", False):
+        return ""
+    method = getattr(model, "quantization_method", "in an unknown way")
+    return str(getattr(method, "value", method))
 
 
 def _check_memory(weights: int, dtype: str, device: int = 0) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from benchmark.errors import InputError, RunError
+from benchmark.errors import InputError, RunError, SetupError
 from benchmark.node.interfaces import Demands, Prompt
+from benchmark.words import brief, sentences
 
 # Llama's chat template prints a date: the same prompt must have the same tokens tomorrow.
 TEMPLATE_DATE = "26 Jul 2024"
@@ -24,6 +26,19 @@ def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
     )
     token_ids: list[int] = encoded["input_ids"]
     return token_ids
+
+
+def require_template(tokenizer: Any, snapshot: Path) -> None:
+    """Raise SetupError where the model has no chat template that makes a prompt of a text."""
+    if not tokenizer.chat_template:
+        raise SetupError(f"The model in {snapshot} has no chat template: an instruct model is needed.")
+    try:
+        encode(tokenizer, Prompt("a question", "What is a prompt?"))
+    except Exception as error:  # whatever a template raises by itself
+        raise SetupError(
+            f"The chat template of the model in {snapshot} makes no prompt of a text: {type(error).__name__}: "
+            f"{sentences(brief(str(error)))} Mend chat_template.jinja there, or take another model."
+        ) from None
 
 
 def require_vocabulary(text_config: Any, demands: Demands) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from benchmark.node.probes.interfaces import Figure, Gpus, Scope
 
 SCOPE: Scope = "gpus"
+RATES = ("all_reduce",)
 # Bytes, and how often.
 LARGE, SMALL = (2**30, 40), (2**14, 400)
 WARM_UP = 10

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from benchmark.node.probes.interfaces import Figure, Host, Scope
 
 SCOPE: Scope = "node"
+RATES = ("cpu_one_core", "cpu_all_cores")
 # hashlib releases the interpreter's lock while it works on as much.
 BLOCK, SECONDS, ROUNDS = bytes(2**20), 0.3, 3
 

@@ -6,6 +6,7 @@ from benchmark.node.probes.interfaces import Figure, Gpu, Scope
 from benchmark.node.probes.timing import median_s
 
 SCOPE: Scope = "gpu"
+RATES = ("device_memory_read", "device_memory_copy")
 # Far beyond any cache; less where memory is scarce.
 BYTES, SHARE = 2**32, 8
 

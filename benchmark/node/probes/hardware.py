@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any
+
+from pydantic import ValidationError
 
 import benchmark
 from benchmark.errors import BenchmarkError
 from benchmark.node.model.load import find_snapshot
 from benchmark.profiles import Profile
-from benchmark.records.probes import GpuProbes, HardwareProbes, Measured
+from benchmark.records.base import Record, Text
+from benchmark.records.probes import FigureName, GpuProbes, HardwareProbes, Measured
 from benchmark.served import ENDPOINT
 from benchmark.settings import Settings
 
-# Far more than each takes: a GPU that hangs is named, and the node goes on.
+# Far more than each step takes: a GPU that hangs is named, and the node goes on.
 LIMIT_S = 90
+# For a process to be gone once it was killed: one that a driver or a disk holds is not, and is left where it is.
+GONE_S = 5
 BESIDE_A_SERVER = "The GPUs were not probed: a server that runs already has them."
 # What a process starts with is where this package lies, installed or not.
 ROOT = Path(benchmark.__file__).parents[1]
@@ -36,27 +39,26 @@ def probe_hardware(directory: Path, gpus: int) -> HardwareProbes:
     began = time.monotonic()
     notes: list[str] = []
     with _process("node", str(directory)) as process:
-        node = process.answer("the node", notes)
-    between: Mapping[str, Any] = {}
+        (node,) = _answers([process], ["the node"], notes)
+    between: _Answer | None = None
     with ExitStack() as stack:
         # At the same time: what GPUs share (power, cooling, the links to the host) shows only then.
         processes = [stack.enter_context(_process("gpu", str(index), str(gpus))) for index in range(gpus)]
-        each = [process.answer(f"GPU {index}", notes) for index, process in enumerate(processes)]
+        each = _answers(processes, [f"GPU {index}" for index in range(gpus)], notes)
         if gpus > 1 and all(each):
             store = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "store"
             for process in processes:
                 process.say(str(store))
-            answers = [process.answer(f"between the GPUs, GPU {n}", notes) for n, process in enumerate(processes)]
-            between = answers[0]
+            between = _answers(processes, [f"between the GPUs, GPU {index}" for index in range(gpus)], notes)[0]
         elif gpus > 1:
             notes.append("What is between the GPUs was not probed: one of them did not answer.")
     return HardwareProbes(
-        node=_figures(node),
+        node=node.figures if node else {},
         gpus=tuple(
-            GpuProbes(index=index, name=one.get("name", ""), uuid=one.get("uuid", ""), figures=_figures(one))
+            GpuProbes(index=index, name=one.name, uuid=one.uuid, figures=one.figures) if one else GpuProbes(index=index)
             for index, one in enumerate(each)
         ),
-        between_gpus=_figures(between),
+        between_gpus=between.figures if between else {},
         notes=tuple(notes),
         seconds=round(time.monotonic() - began, 3),
     )
@@ -75,6 +77,15 @@ def serves_already(settings: Settings, profile: Profile) -> bool:
     return profile.engine == ENDPOINT and not settings.benchmark_endpoint_start
 
 
+class _Answer(Record):
+    """What a process prints, as `measuring` says: of whom, figures, and notes on what could not be measured."""
+
+    name: Text = ""
+    uuid: Text = ""
+    figures: dict[FigureName, Measured]
+    notes: tuple[Text, ...]
+
+
 class _Process:
     """A process that probes. It and all that it started end when its standard input closes."""
 
@@ -90,7 +101,7 @@ class _Process:
             start_new_session=True,
         )
         self.pid = self._process.pid
-        self._lines: SimpleQueue[bytes] = SimpleQueue()
+        self._answers: SimpleQueue[_Answer | None] = SimpleQueue()
         self._reader = Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -99,39 +110,47 @@ class _Process:
         with suppress(OSError):
             os.write(self._process.stdin.fileno(), f"{line}\n".encode())  # type: ignore[union-attr]
 
-    def answer(self, what: str, notes: list[str]) -> Mapping[str, Any]:
-        """Return its next line; nothing, and a note about `what` it probes, where none comes."""
+    def answer(self, until: float) -> tuple[_Answer | None, str]:
+        """Return its next answer; nothing, and why, where none comes until then (of the monotonic clock)."""
         try:
-            line = self._lines.get(timeout=LIMIT_S)
+            answer = self._answers.get(timeout=max(until - time.monotonic(), 0))
         except Empty:
-            notes.append(f"{what}: the probes did not end within {LIMIT_S} s.")
-            return {}
-        if not line:
-            code = self._process.wait()
-            self._errors.seek(0)
-            said = self._errors.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
-            notes.append(f"{what}: the probes ended with exit code {code}: {said[-1][:300]}")
-            return {}
-        found: Mapping[str, Any] = json.loads(line)
-        notes += [f"{what}: {note}" for note in found["notes"]]
-        return found
+            return None, f"the probes did not end within {LIMIT_S} s."
+        return (answer, "") if answer else (None, self._end())
 
     def close(self) -> None:
-        """End it, with all that it started."""
+        """End it, with all that it started; what cannot be killed is left behind."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
-        self._reader.join()
-        for stream in (self._process.stdin, self._process.stdout, self._errors):
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(GONE_S)
+        self._reader.join(GONE_S)
+        # Closing its output would wait for the thread that still reads it.
+        output = None if self._reader.is_alive() else self._process.stdout
+        for stream in (self._process.stdin, output, self._errors):
             if stream:
                 stream.close()
+
+    def _end(self) -> str:
+        """Return how it ended that said no more, as a sentence."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(GONE_S)
+        code = self._process.returncode
+        if code == -signal.SIGKILL:
+            return (
+                "the probes were killed (SIGKILL): mostly the node's memory, or what the run may have of it, ran out."
+            )
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
+        how = "closed their output" if code is None else f"ended with exit code {code}"
+        return f"the probes {how}: {said[-1][:300]}"
 
     def _read(self) -> None:
         for line in self._process.stdout or ():
             # What a library prints is no answer.
-            if line.startswith(b"{"):
-                self._lines.put(line)
-        self._lines.put(b"")
+            with suppress(ValidationError):
+                self._answers.put(_Answer.model_validate_json(line))
+        self._answers.put(None)
 
 
 @contextmanager
@@ -143,5 +162,12 @@ def _process(*words: str) -> Iterator[_Process]:
         process.close()
 
 
-def _figures(found: Mapping[str, Any]) -> dict[str, Measured]:
-    return {name: Measured(value=value, unit=unit) for name, (value, unit) in found.get("figures", {}).items()}
+def _answers(processes: Sequence[_Process], places: Sequence[str], notes: list[str]) -> list[_Answer | None]:
+    """Return the next answer of each, which have the same time for it, and add a note for whatever is lacking."""
+    until = time.monotonic() + LIMIT_S
+    answers = []
+    for process, place in zip(processes, places, strict=True):
+        answer, why = process.answer(until)
+        notes += [f"{place}: {note}" for note in ([why] if answer is None else answer.notes)]
+        answers.append(answer)
+    return answers

@@ -10,6 +10,7 @@ import numpy as np
 from benchmark.node.probes.interfaces import Figure, Host, Scope
 
 SCOPE: Scope = "node"
+RATES = ("host_memory_copy",)
 # Beyond the caches of all cores together.
 BYTES, MOST_THREADS = 2**29, 16
 ROUNDS, SECONDS = 3, 1.0  # at least, and what more of them may take

@@ -6,6 +6,7 @@ from benchmark.node.probes.interfaces import Figure, Gpu, Scope
 from benchmark.node.probes.timing import median_s
 
 SCOPE: Scope = "gpu"
+RATES = ("host_to_device", "device_to_host")
 BYTES = 2**28
 
 

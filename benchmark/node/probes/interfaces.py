@@ -50,7 +50,7 @@ class Host:
 
 
 class Probe(Protocol):
-    """A module of this package that measures."""
+    """A module of this package that measures. RATES: which of its figures may have a floor, without pairs."""
 
     SCOPE: Scope
 

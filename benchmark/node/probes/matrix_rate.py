@@ -9,6 +9,7 @@ from benchmark.node.probes.interfaces import Figure, Gpu, Scope
 from benchmark.node.probes.timing import steady_s
 
 SCOPE: Scope = "gpu"
+RATES = ("matrix_bfloat16", "matrix_float16", "matrix_float8", "matrix_int8")
 SIZE = 8192
 
 

@@ -3,7 +3,7 @@
     python3 -m benchmark.node.probes.measuring node DIRECTORY
     python3 -m benchmark.node.probes.measuring gpu INDEX GPUS
 
-prints one line of JSON: `figures`, name -> [value, unit], and `notes`, what could not be measured and why. With several
+prints one line of JSON: `figures`, by name, and `notes`, what could not be measured and why. With several
 GPUs the process of each then waits for a line, the path of a file by which they find each other, and prints what is
 between them. It ends, with all processes of its session, when its standard input does.
 """
@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmark.node.probes.found import of_scope
 from benchmark.node.probes.interfaces import Gpu, Gpus, Host
+from benchmark.records.probes import MOST
 
 
 def measure(scope: Any, place: Any) -> dict[str, Any]:
@@ -30,7 +31,11 @@ def measure(scope: Any, place: Any) -> dict[str, Any]:
     for probe in of_scope(scope):
         name = probe.__name__.rpartition(".")[2]
         try:
-            figures |= probe.measure(place)
+            for figure, (value, unit) in probe.measure(place).items():
+                if abs(value) <= MOST:  # which nan is not either
+                    figures[figure] = {"value": value, "unit": unit}
+                else:
+                    notes.append(f"{figure.replace('_', ' ')}: it came out as {value} {unit}, which is no figure.")
         except Exception as error:  # whatever a driver or a library raises
             notes.append(f"{name.replace('_', ' ')}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
     return {"figures": figures, "notes": notes}

@@ -10,6 +10,7 @@ from typing import Any
 from benchmark.node.probes.interfaces import Figure, Gpus, Scope
 
 SCOPE: Scope = "gpus"
+RATES = ("peer_copy",)
 BYTES, ROUNDS, WARM_UP, COPIES = 2**28, 10, 3, 4
 
 

@@ -14,6 +14,7 @@ from benchmark.records.environment import throttle_reasons
 from benchmark.records.probes import WRONG
 
 SCOPE: Scope = "gpu"
+RATES = ("sustained_matrix_bfloat16",)
 SECONDS = 10.0
 # What is looked at: the last part, when clocks have settled.
 SETTLED_S = 5.0

@@ -7,6 +7,7 @@ import shlex
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from benchmark import installed
@@ -122,10 +123,23 @@ def _lengths(snapshot: Path) -> list[int]:
     It may say it of the language model alone (text_config), or in a family's own word. What it does not say in either
     place, the server has to find out itself.
     """
+    reported = [part[name] for part in _described(snapshot) for name in LENGTHS if name in part]
+    return [one for one in reported if type(one) is int and one > 0]
+
+
+def quantization(snapshot: Path) -> str:
+    """Return how the weights are quantized, as config.json says it; empty: it says nothing of that."""
+    for part in _described(snapshot):
+        if isinstance(given := part.get("quantization_config"), dict):
+            return str(given.get("quant_method") or "in an unknown way")[:100]
+    return ""
+
+
+def _described(snapshot: Path) -> list[dict[str, Any]]:
+    """Return what config.json says of the model as a whole, and of its language model."""
     try:
         config = json.loads((snapshot / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []  # the server says better what is wrong with it
-    places = [config, *(config.get(part) for part in TEXT_PARTS)] if isinstance(config, dict) else []
-    reported = [one[name] for one in places if isinstance(one, dict) for name in LENGTHS if name in one]
-    return [one for one in reported if type(one) is int and one > 0]
+    parts = [config, *(config.get(part) for part in TEXT_PARTS)] if isinstance(config, dict) else []
+    return [part for part in parts if isinstance(part, dict)]

@@ -14,6 +14,7 @@ from benchmark.errors import SetupError
 from benchmark.node.watch.nvml import Driver, NoDriver, as_text, driver
 from benchmark.records import Gpu
 from benchmark.visible_devices import NAME, Visible, read
+from benchmark.words import plural
 
 REMEDY = (
     "Look at nvidia-smi and at the kernel's messages (Xid); a reset or a restart mostly brings a GPU back. "
@@ -78,13 +79,16 @@ def require_all(boards: Sequence[Listed], seen: Sequence[Gpu], found: Visible | 
     if lost:
         reported = [f"{board} is not usable: {board.error or 'torch does not see it'}." for board in lost]
         total = len(seen) + len(lost)
-        raise SetupError("\n".join([*reported, f"The driver lists {total} GPUs and torch sees {len(seen)}. {REMEDY}"]))
+        raise SetupError(
+            "\n".join([*reported, f"The driver lists {plural(total, 'GPU')} and torch sees {len(seen)}. {REMEDY}"])
+        )
 
 
 def _require_listed(boards: Sequence[Listed], seen: Sequence[Gpu], found: Visible) -> None:
     if len(seen) < len(found.entries):
         errors = [f"{board} is in error: {board.error}." for board in boards if board.error is not None]
-        reported = f"{NAME} asks for {len(found.entries)} GPUs ({', '.join(found.entries)}) and torch sees {len(seen)}."
+        asked = f"{plural(len(found.entries), 'GPU')} ({', '.join(found.entries)})"
+        reported = f"{NAME} asks for {asked} and torch sees {len(seen)}."
         remedy = "CUDA shows a process one slice of a GPU in MIG mode: name one." if found.slices and seen else REMEDY
         raise SetupError("\n".join([*errors, f"{reported} {remedy}"]))
 

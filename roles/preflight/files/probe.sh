@@ -58,6 +58,10 @@ environment() {
     say at "$interpreter"
     version=$($limit "$interpreter" -I -S -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
     ended $? "$interpreter"
+    # A script that loads a module before may say so; what ends in no version is no Python.
+    version=${version##*"
+"}
+    case $version in *[!0-9.]*) version= ;; esac
   fi
   say "$1python" "$version"
   disk "$1env" "$3"

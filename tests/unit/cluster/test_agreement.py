@@ -49,6 +49,11 @@ def test_nodes_that_agree(tmp_path: Path) -> None:
     assert "Agreement   2 of 2 like nodes give the same greedy tokens (2 prompts)" in text
 
 
+def test_a_query_that_failed_is_no_other_answer(tmp_path: Path) -> None:
+    result = cluster(tmp_path, {"jw2": SAME, "jw3": {"explain": [1, 2, 3]}})
+    assert result.agreements[0].disagreements == ()
+
+
 def test_the_one_that_differs_from_most_is_named(tmp_path: Path) -> None:
     other = {"explain": [1, 2, 3], "code": [4, 6]}
     result = cluster(tmp_path, {"jw1": other, "jw2": SAME, "jw3": SAME})

@@ -66,6 +66,11 @@ def test_who_drives() -> None:
     assert "a node is called driver" in found
 
 
+@pytest.mark.parametrize("address", ["", "10.0.0.2", "fd00::2", "jw2", "gpu-2.example.com", "2b.example.com"])
+def test_where_a_server_may_listen(address: str) -> None:
+    assert resolve({**CLUSTER, "benchmark_serve_address": address}).settings.benchmark_serve_address == address
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -81,7 +86,12 @@ def test_who_drives() -> None:
         ({"benchmark_serve_address": "10.0.0.2; true"}, "benchmark_serve_address"),
         (
             {"benchmark_serve_address": "[fd00::2]"},
-            "'[fd00::2]': neither a name nor an address, and IPv6 stands here without brackets",
+            "'[fd00::2]': neither a name nor a host's address, which is written in full, IPv6 without brackets",
+        ),
+        # The resolver takes a number for an address: these would be 0.0.0.0.
+        *(
+            ({"benchmark_serve_address": wrong}, f"benchmark_serve_address is '{wrong}': neither a name nor a host's")
+            for wrong in ("0", "0x0", "00.0", "127.1", "10.0.0.2:8000", "224.0.0.1", "255.255.255.255", "fe80::1%eth0")
         ),
         ({"benchmark_serve_address": "0.0.0.0"}, "benchmark_serve_address is 0.0.0.0, which is every address of"),
         ({"benchmark_serve_address": "::"}, "benchmark_serve_address is ::, which is every address of the node"),

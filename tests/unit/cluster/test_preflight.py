@@ -84,6 +84,12 @@ def test_one_disk_has_to_hold_both() -> None:
     assert "30.0 GB are needed for the environment in ~/env and the weights in ~/hf" in found
 
 
+def test_an_existing_python_that_hangs_has_its_own_setting() -> None:
+    needs = replace(NEEDS, existing="/opt/conda")
+    (found,) = problems(probe(hung=["env /opt/conda/bin/python3"]), needs)
+    assert found.endswith("gives no answer: try it on the node, or set python_env_dir to another environment.")
+
+
 @pytest.mark.parametrize(
     ("hung", "said"),
     [

@@ -73,7 +73,20 @@ def test_a_driver_that_knows_no_recovery_action_is_asked_without(tmp_path: Path)
 
 def test_both_outputs_of_nvidia_smi_are_read(tmp_path: Path) -> None:
     probe = ask(tmp_path, {"nvidia-smi": f"echo 'GPU is lost' >&2; echo '{LIST}'; exit 15"})
-    assert "nvidia-smi lists 1 GPUs and says: GPU is lost" in found(probe, tmp_path)[0]
+    assert "nvidia-smi lists 1 GPU and says: GPU is lost" in found(probe, tmp_path)[0]
+
+
+@pytest.mark.parametrize(
+    ("says", "version"),
+    [
+        ("echo Loading module pytorch/2.13 ...; echo 3.11.2", "3.11.2"),
+        ("echo 3.11.2; echo module: not found", ""),
+        ("head -c 3000 /dev/urandom; echo", ""),
+        ("exit 127", ""),
+    ],
+)
+def test_only_a_version_is_taken_for_one(tmp_path: Path, says: str, version: str) -> None:
+    assert ask(tmp_path, {"python3": says, "nvidia-smi": "exit 9"}).values["python"] == version
 
 
 def test_the_gpus_of_the_pci_bus_are_listed(tmp_path: Path) -> None:

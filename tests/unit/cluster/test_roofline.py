@@ -96,6 +96,7 @@ def test_what_is_not_known_is_undefined() -> None:
     assert roofline(of(engine=engine(parameters_per_token=None))) is None
     assert roofline(of(engine=EngineInfo(name="endpoint", details={"model": "m", "urls": []}))) is None
     assert roofline(of(engine=engine(dtype="float8"))) is None
+    assert roofline(of(engine=engine(quantization="fp8"))) is None
     assert roofline(LoadedNode("n1")) is None
     one = known(of(probes=measured(tflop_s=None)))
     assert (one.most_tokens_per_s, one.share_of_most_tokens) == (None, None)

@@ -207,7 +207,7 @@ def test_errors_of_a_node_that_goes_on(tmp_path: Path) -> None:
     assert jw2.verdict.valid
     assert jw3.verdict is not None
     assert not jw3.verdict.valid
-    assert jw3.reason == "1 query failed here, 1 of them: http://10.0.0.3:8000 broke off."
+    assert jw3.reason == "1 query failed here: http://10.0.0.3:8000 broke off."
 
 
 def test_the_drivers_own_limits_are_named(tmp_path: Path) -> None:

@@ -67,6 +67,21 @@ def test_the_warm_up_is_not_counted(tmp_path: Path) -> None:
     assert result.metrics.queries.planned == 5
 
 
+def test_a_failed_query_for_accuracy_costs_no_measurement(tmp_path: Path) -> None:
+    options = {"ttft_ms": 1, "tpot_ms": 0.1, "fail_indexes": [3]}
+    judged = {"accuracy": "with-performance", "greedy_prompts": 4, "warmup": 0, "samples": 3}
+    result = run(request(tmp_path, {**judged, "engine_options": options}))
+    assert (result.status, result.stage) == ("complete", "done")
+    assert result.metrics is not None
+    assert result.metrics.queries.completed == 3
+    assert result.accuracy is not None
+    assert (len(result.accuracy.greedy), result.accuracy.errors) == (3, 1)
+    assert result.verdict is not None
+    assert result.verdict.reasons == (
+        "1 query of the accuracy run failed: The simulated engine was told to fail this query.",
+    )
+
+
 def test_failed_queries_make_the_verdict_invalid(tmp_path: Path) -> None:
     result = run(request(tmp_path, {"warmup": 0, "engine_options": {"ttft_ms": 1, "fail_indexes": [2]}}))
     assert result.verdict is not None

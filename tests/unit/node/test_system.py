@@ -16,9 +16,10 @@ import pytest
 
 from benchmark.errors import RunError, SetupError
 from benchmark.node.interfaces import EngineBroken
+from benchmark.node.measuring import error_of
 from benchmark.node.request import RunRequest
 from benchmark.node.system import run
-from benchmark.records import NodeResult, ServerPlace
+from benchmark.records import NodeResult, Sample, Server, ServerPlace
 from benchmark.resolve import resolve
 from benchmark.rundir import GO, LISTENS, LOAD, READY, SERVES, WINDOWS
 from benchmark.secret_settings import Secrets
@@ -176,3 +177,10 @@ def test_nobody_says_when_to_load(tmp_path: Path) -> None:
     asked = request(tmp_path)
     with pytest.raises(RunError, match="did the controller go away"):
         run(RunRequest(**{**vars(asked), "wait_s": 1}))
+
+
+def test_a_query_that_fails_says_on_which_node() -> None:
+    servers = tuple(Server(node=node, url=f"http://{node}:8000", replicas=1) for node in ("jw2", "jw3"))
+    failed = Sample(prompt_id="a", index=0, issued_ns=1, error="HTTP 503.", server=1)
+    assert error_of(failed, servers) == "jw3: HTTP 503."
+    assert error_of(failed, ()) == "HTTP 503."

@@ -27,7 +27,12 @@ PLAY = [
                 "when": "inventory_hostname == 'node06'",
             },
             {"name": "Say it", "ansible.builtin.debug": {"msg": "a word"}, "run_once": True},
-            {"name": "Judge all of them", "ansible.builtin.fail": {"msg": "together invalid"}, "run_once": True},
+            # As a log of a node may have it: red, another title of the window, an empty screen.
+            {
+                "name": "Judge all of them",
+                "ansible.builtin.fail": {"msg": "an \x1b[31merror\x1b]0;x\x07\x1b[2J"},
+                "run_once": True,
+            },
         ],
     }
 ]
@@ -47,7 +52,7 @@ def test_many_nodes_that_are_well_share_a_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 2, done.stdout + done.stderr
     _, well, one, why, again, said, judged = done.stdout.split("TASK [")
-    assert "fatal: [cluster]: FAILED!" in judged, "which is no node's fault"
+    assert "fatal: [cluster]: FAILED!\n    an ?[31merror?]0;x??[2J\n" in judged, "which is no node's fault"
     failed = {line.split()[0]: "failed=1" in line for line in judged.splitlines() if "unreachable=" in line}
     assert [node for node, has in failed.items() if has] == ["cluster", "node06"]
     counts = next(line for line in judged.splitlines() if line.startswith("node01 "))

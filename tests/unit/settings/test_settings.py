@@ -70,6 +70,8 @@ def test_defaults() -> None:
             "benchmark_endpoint_query_timeout_s is 0: it must be greater than 0.",
         ),
         ("benchmark_modell", "a/b", "benchmark_modell is not a setting: did you mean benchmark_model?"),
+        ("benchmark_timeout_s", True, "benchmark_timeout_s is True: it must be a number."),
+        ("preflight_gpus", True, "preflight_gpus is True: it must be a number."),
         ("colour", "red", "colour is not a setting."),
     ],
 )

@@ -13,6 +13,8 @@ import torch
 from benchmark.errors import SetupError
 from benchmark.node.continuous import memory_plan as memory
 from benchmark.node.engines import continuous, sequential
+from benchmark.node.interfaces import Demands
+from benchmark.node.model import load
 from benchmark.node.model.architecture import look, name, read_config
 from benchmark.node.model.load import load_model
 from benchmark.node.model.tiny import make_tiny_model
@@ -185,6 +187,35 @@ def test_a_model_without_a_chat_template_gets_its_sentence(tmp_path: Path, token
     settings = architectures.save("gpt2", tmp_path / "gpt2", tokenizer)
     (tmp_path / "gpt2" / "chat_template.jinja").unlink()
     with pytest.raises(SetupError, match="has no chat template: an instruct model is needed"):
+        sequential.Engine(settings, Generation(), {}).load()
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ messages | nope }}", "{{ raise_exception('no user here') }}", "{% for", "{{ messages[3].content }}"],
+)
+def test_a_template_that_makes_no_prompt_is_found_before_weights(
+    template: str, tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = architectures.save("gpt2", tmp_path / "gpt2", tokenizer)
+    (tmp_path / "gpt2" / "chat_template.jinja").write_text(template)
+    engine = sequential.Engine(settings, Generation(), {})
+    monkeypatch.setattr(load, "_read", None)
+    with pytest.raises(SetupError, match=r"The chat template of the model in .*gpt2 makes no prompt of a text: "):
+        engine.load()
+    # Prompts of token ids need none.
+    monkeypatch.undo()
+    (tmp_path / "gpt2" / "chat_template.jinja").unlink()
+    engine.demands = Demands(ids=True)
+    assert engine.load().replicas == 1
+
+
+def test_weights_that_need_a_package_are_a_setup_error(tmp_path: Path, tokenizer: Path) -> None:
+    settings = architectures.save("gpt2", tmp_path / "gpt2", tokenizer)
+    path = tmp_path / "gpt2" / "config.json"
+    quantized = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | quantized))
+    with pytest.raises(SetupError, match=r"needs a package that is not there: Loading a GPTQ .* Take vllm or endpoint"):
         sequential.Engine(settings, Generation(), {}).load()
 
 

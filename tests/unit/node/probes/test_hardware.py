@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,9 +61,15 @@ def test_one_that_fails_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch
             return self.found
 
     probes = [Probe("a.host_memory", RuntimeError("out\nof memory")), Probe("a.cpu", {"cpu": Figure(1, "MB/s")})]
+    probes.append(Probe("a.jump", {"wild": Figure(math.nan, "MB/s"), "clock": Figure(math.inf, "GB/s")}))
     monkeypatch.setattr(measuring, "of_scope", lambda scope: probes)
     found = measuring.measure("node", None)
-    assert found == {"figures": {"cpu": (1, "MB/s")}, "notes": ["host memory: RuntimeError: out of memory"]}
+    assert found["figures"] == {"cpu": {"value": 1, "unit": "MB/s"}}
+    assert found["notes"] == [
+        "host memory: RuntimeError: out of memory",
+        "wild: it came out as nan MB/s, which is no figure.",
+        "clock: it came out as inf GB/s, which is no figure.",
+    ]
 
 
 def test_one_that_hangs_is_ended_and_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +79,60 @@ def test_one_that_hangs_is_ended_and_noted(tmp_path: Path, monkeypatch: pytest.M
     probes = probe_hardware(tmp_path, 0)
     assert probes.notes == ("the node: the probes did not end within 0.5 s.",)
     assert_ended(int((tmp_path / "pids").read_text()))
+
+
+def test_several_that_hang_have_one_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "LIMIT_S", 2)
+    monkeypatch.setattr(sys, "executable", _program(tmp_path, "exec sleep 1000"))
+    began = time.monotonic()
+    probes = probe_hardware(tmp_path, 8)
+    # One after the other it would be 18 s.
+    assert time.monotonic() - began < 16
+    assert probes.notes[1:9] == tuple(f"GPU {index}: the probes did not end within 2 s." for index in range(8))
+    assert [gpu.figures for gpu in probes.gpus] == [{}] * 8
+
+
+def test_one_that_cannot_be_killed_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As a process that hangs in a driver: it outlives the kill, and keeps the output open.
+    monkeypatch.setattr(hardware, "LIMIT_S", 0.5)
+    monkeypatch.setattr(hardware, "GONE_S", 0.5)
+    command = f"setsid {shutil.which('sleep')} 1000 & echo $! > pids; exec sleep 1000"
+    monkeypatch.setattr(sys, "executable", _program(tmp_path, command))
+    monkeypatch.chdir(tmp_path)
+    try:
+        assert probe_hardware(tmp_path, 0).notes == ("the node: the probes did not end within 0.5 s.",)
+    finally:
+        os.kill(int((tmp_path / "pids").read_text()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("command", "note"),
+    [
+        (
+            "echo '{not: json}'; echo '{}'; echo '{\"figures\": 1}'; echo torn >&2; exit 3",
+            "ended with exit code 3: torn",
+        ),
+        ("kill -KILL $$", "were killed (SIGKILL): mostly the node's memory, or what the run may have of it, ran out."),
+        ("exec >&-; exec sleep 1000", "closed their output: it printed nothing"),
+    ],
+)
+def test_what_is_no_answer_breaks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, note: str
+) -> None:
+    monkeypatch.setattr(hardware, "GONE_S", 0.5)
+    monkeypatch.setattr(sys, "executable", _program(tmp_path, command))
+    assert probe_hardware(tmp_path, 0).notes == (f"the node: the probes {note}",)
+
+
+def test_a_directory_with_too_many_files_costs_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = next(probe for probe in of_scope("node") if probe.__name__.endswith(".disk"))
+    (tmp_path / "gone").symlink_to("nowhere")
+    with (tmp_path / "weights").open("wb") as weights:
+        weights.truncate(80 * 2**20)
+    for looks, found in ((60.0, tmp_path / "weights"), (-1.0, None)):
+        monkeypatch.setattr(disk, "LOOK_S", looks)
+        monkeypatch.setattr(os, "walk", lambda directory: [(str(directory), [], ["gone", "weights"])])
+        assert disk._largest(tmp_path) == found
 
 
 def test_probes_end_when_their_run_is_killed(tmp_path: Path) -> None:

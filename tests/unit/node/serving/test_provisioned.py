@@ -14,7 +14,7 @@ import pytest
 from benchmark.errors import InputError, SetupError
 from benchmark.node import provisioned as engines
 from benchmark.node.interfaces import Demands
-from benchmark.node.serving.provisioned import command, free_port, packages
+from benchmark.node.serving.provisioned import command, free_port, packages, quantization
 from benchmark.profiles import Generation
 from benchmark.provisioned import ENGINES
 from benchmark.records import Gpu
@@ -92,6 +92,22 @@ def test_a_model_of_any_family_can_be_served(settings: Settings, config: Any, lo
     (Path(settings.benchmark_model) / "config.json").write_text(json.dumps(config))
     words = reported(settings, {})
     assert words[words.index("--max-model-len") + 1] == longest
+
+
+@pytest.mark.parametrize(
+    ("config", "method"),
+    [
+        ({}, ""),
+        ({"quantization_config": None}, ""),
+        ({"quantization_config": {"quant_method": "fp8"}}, "fp8"),
+        ({"text_config": {"quantization_config": {"quant_method": "awq"}}}, "awq"),
+        ({"quantization_config": {"bits": 4}}, "in an unknown way"),
+        ([1], ""),
+    ],
+)
+def test_quantized_weights_are_known_by_their_config(config: Any, method: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert quantization(tmp_path) == method
 
 
 def test_it_asks_no_network_and_finds_its_own_programs_first(settings: Settings) -> None:
