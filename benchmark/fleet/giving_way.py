@@ -29,10 +29,14 @@ class GivingWay:
         """Take in what a node's run says of itself; None: nothing more will be heard."""
         match = _WAITS.match(progress.state) if progress else None
         # Ids begin with the time at which a run was opened.
-        if match and match[1] < self._run_id:
+        waits = bool(match and match[1] < self._run_id)
+        if waits == (node in self._waiting):
+            return
+        if waits:
             self._waiting.add(node)
         else:
             self._waiting.discard(node)
+        # Wakes a coroutine of each node.
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 

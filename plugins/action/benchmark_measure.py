@@ -16,7 +16,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 
-from connections import ssh_to
 from descriptors import want_descriptors
 from interruption import interrupted_by, run_interruptible
 from node_action import CHECKOUT, NodeAction, NodeFailure
@@ -101,7 +100,7 @@ class ActionModule(NodeAction):
         place, own = self.run_dir / DRIVER, secrets_of(variables)
         order = read_record(place / ORDER, RunOrder)
         if system.driver:
-            ssh = ssh_to(self, system.driver, variables)
+            ssh = self.connections.ssh_to(system.driver, variables)
         else:
             own = replace(own, environment={})
             path = os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -114,7 +113,7 @@ class ActionModule(NodeAction):
         own = secrets_of(variables)
         own = replace(own, api_key=key) if key else own
         chosen = VISIBLE in own.environment
-        return Node(name, ssh_to(self, name, variables), order, place, own.line(), chosen)
+        return Node(name, self.connections.ssh_to(name, variables), order, place, own.line(), chosen)
 
     @property
     def run_dir(self) -> Path:

@@ -22,7 +22,6 @@ from play_settings import named_run, prometheus_dir_of
 from benchmark.errors import BenchmarkError
 from benchmark.importing import importing, missing_package, one_blas_thread
 from benchmark.records import NodeRow
-from benchmark.rundir import read_run
 
 
 class ActionModule(NodeAction):
@@ -40,7 +39,6 @@ class ActionModule(NodeAction):
         try:
             name = str(self._task.args["run"])
             run_dir = named_run(self.task_vars, name)
-            asked = next(iter(read_run(run_dir).nodes.values()), None)
             prometheus_dir = prometheus_dir_of(self.task_vars)
             if os.sep not in name:
                 Display().display(f"The run {run_dir.name} is read from {run_dir.parent}.")
@@ -53,7 +51,8 @@ class ActionModule(NodeAction):
             raise NodeFailure(str(error)) from None
         except ModuleNotFoundError as missing:
             raise NodeFailure(missing_package(missing.name)) from None
-        rows = summary.outcome.result.nodes if summary.outcome.result else ()
+        run, rows = summary.outcome.run, summary.outcome.result.nodes if summary.outcome.result else ()
+        asked = next(iter(run.nodes.values()), None) if run else None
         return {
             "changed": False,
             "text": summary.text.rstrip("\n"),

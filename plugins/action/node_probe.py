@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "shared"))
 from ansible.errors import AnsibleError
 from ansible.plugins.loader import action_loader
 from ansible.utils.display import Display
-from connections import ssh_to
 from descriptors import want_descriptors
 from environment_action import EnvironmentAction
 from interruption import run_interruptible
@@ -59,7 +58,7 @@ class ActionModule(NodeAction):
         for node, actions in roles.items():
             try:
                 commands = dict.fromkeys(_questions(actions.values()))
-                asked[node] = (ssh_to(self, node, self.task_vars["hostvars"][node]), tuple(commands))
+                asked[node] = (self.connections.ssh_to(node, self.task_vars["hostvars"][node]), tuple(commands))
             except AnsibleError:
                 continue  # of a variable of the node's, say: its own task tells
         results = run_interruptible(probe(asked))

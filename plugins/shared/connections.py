@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -17,38 +18,77 @@ from benchmark.fleet.ssh import Ssh
 SSH, LOCAL = "ssh", "local"
 SESSIONS = (SSH, "smart", LOCAL, "ansible.builtin.ssh", "ansible.builtin.local")
 OPTIONS = ("ssh_args", "ssh_common_args", "ssh_extra_args")
+# The option that says where a node is.
+HOST = "host"
 # Words of ssh's options that send it by way of another host.
 JUMPS = ("proxyjump", "proxycommand", "-j")
 
 
-def connect(action: Any, node: str, variables: Mapping[str, Any]) -> Any:
-    """Return a connection to the node that has these variables, as ansible-core makes one for a task there."""
-    context = action._play_context.copy()
-    context.remote_addr = str(variables.get("ansible_host", node))
-    kind = connection_kind(action, variables)
-    connection, _ = action._shared_loader_obj.connection_loader.get_with_context(
-        kind, context, new_stdin=None, task_uuid=action._task._uuid, ansible_playbook_pid=str(os.getppid())
-    )
-    keys = action._task.dump_attrs()
-    keys["timeout"] = context.timeout
-    if context.password:
-        keys["password"] = context.password
-    del keys["retries"]
-    for kind_of_plugin, plugin in (("connection", connection), ("shell", connection._shell)):
-        names = constants.config.get_plugin_vars(kind_of_plugin, plugin._load_name)
-        plugin.set_options(task_keys=keys, var_options={name: variables[name] for name in names if name in variables})
-    connection.host = context.remote_addr  # ssh sets it when it first runs a command
-    return connection
+class Connections:
+    """The connections of one task to many nodes, each as ansible-core would make it for a task on that node.
+
+    To work out its options takes milliseconds, and is done once for all nodes that differ in their address alone.
+    """
+
+    def __init__(self, action: Any) -> None:
+        self._action = action
+        self._read: dict[str, tuple[str, ...]] = {}
+        self._alike: dict[tuple[str, str], Any] = {}
+
+    def ssh_to(self, node: str, variables: Mapping[str, Any]) -> Ssh:
+        """Return the way to the node that has these variables."""
+        return way_of(self.connect(node, variables), lambda: self.connect(node, variables))
+
+    def connect(self, node: str, variables: Mapping[str, Any]) -> Any:
+        """Return a connection to the node that has these variables."""
+        kind = connection_kind(self._action, variables)
+        if kind not in self._read:
+            self._read[kind] = _variables_read(self._make(kind))
+        given = {name: variables[name] for name in self._read[kind] if name in variables}
+        alike = kind, repr(given)
+        if alike not in self._alike:
+            self._alike[alike] = self._with_options(self._make(kind), given)
+        connection = copy(self._alike[alike])
+        connection._options, connection._play_context = copy(connection._options), copy(connection._play_context)
+        # ssh sets it when it first runs a command, from its option.
+        connection.host = connection._play_context.remote_addr = str(variables.get("ansible_host", node))
+        if HOST in connection.option_definitions:
+            connection.set_option(HOST, connection.host)
+        return connection
+
+    def _make(self, kind: str) -> Any:
+        action = self._action
+        connection, _ = action._shared_loader_obj.connection_loader.get_with_context(
+            kind,
+            action._play_context.copy(),
+            new_stdin=None,
+            task_uuid=action._task._uuid,
+            ansible_playbook_pid=str(os.getppid()),
+        )
+        return connection
+
+    def _with_options(self, connection: Any, given: Mapping[str, Any]) -> Any:
+        context, keys = connection._play_context, self._action._task.dump_attrs()
+        keys["timeout"] = context.timeout
+        if context.password:
+            keys["password"] = context.password
+        del keys["retries"]
+        for plugin in (connection, connection._shell):
+            plugin.set_options(task_keys=keys, var_options=given)
+        return connection
+
+
+def _variables_read(connection: Any) -> tuple[str, ...]:
+    """Return the names of the variables that its options come from, without those that say where a node is."""
+    where = {entry["name"] for entry in connection.option_definitions.get(HOST, {}).get("vars", ())}
+    plugins = (("connection", connection), ("shell", connection._shell))
+    names = [name for kind, plugin in plugins for name in constants.config.get_plugin_vars(kind, plugin._load_name)]
+    return tuple(name for name in names if name not in where)
 
 
 def connection_kind(action: Any, variables: Mapping[str, Any]) -> str:
     """Return the name of the node's connection plugin."""
     return str(variables.get("ansible_connection") or action._task.connection)
-
-
-def ssh_to(action: Any, node: str, variables: Mapping[str, Any]) -> Ssh:
-    """Return the way to the node that has these variables."""
-    return way_of(connect(action, node, variables), lambda: connect(action, node, variables))
 
 
 def way_of(connection: Any, another: Any = None) -> Ssh:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import astuple
 
 import checkout  # noqa: F401 # puts the checkout on the path
 
@@ -30,7 +29,7 @@ class Channel:
 
     def send(self, node: str, progress: Progress) -> None:
         """Report how far a node is. A message that finds the pipe full is lost; the next look sends another."""
-        message = json.dumps([node, *astuple(progress)]).encode() + b"\n"
+        message = json.dumps([node, *vars(progress).values()]).encode() + b"\n"
         if len(message) <= PIPE_BUF:
             try:
                 os.write(self._writer, message)

@@ -25,7 +25,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 from bounds import TooMuch, bounded
 from checkout import CHECKOUT as CHECKOUT  # for the actions
-from connections import connect, way_of
+from connections import Connections, way_of
 from interruption import Interrupted, end_own_children, interrupted_by, interruptible, run_interruptible
 from remembered import remembering
 from reports import hand_on, show
@@ -259,9 +259,14 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         hand_on(self.node, None, parse(json.dumps({"state": self.stage, "detail": words})))
 
     @cached_property
+    def connections(self) -> Connections:
+        """The connections to nodes that the task makes itself."""
+        return Connections(self)
+
+    @cached_property
     def way(self) -> Ssh:
         """How the node is reached."""
-        return way_of(self._connection, lambda: connect(self, self.node, self.task_vars))
+        return way_of(self._connection, lambda: self.connections.connect(self.node, self.task_vars))
 
     def _low_level_execute_command(self, cmd: str, *args: Any, **more: Any) -> dict[str, Any]:
         """Run a command as ansible-core does, whatever the user's login shell and language on the node.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmark.cluster.report.amounts import amount, tick
-from benchmark.cluster.report.drawing import BEHIND, COLOURS, DASHES, SERIES, Canvas, Margins, series
+from benchmark.cluster.report.drawing import BEHIND, COLOURS, DASHES, SERIES, Canvas, Margins, draw_line, series
 from benchmark.cluster.report.parts import Chart, NodeGroup, Table
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.metrics import PERCENTILES
@@ -82,7 +82,8 @@ def _chart(like: NodeGroup, measure: Measure) -> Chart:
                 continue
             look = like.marked.get(node)
             x, y = zip(*[(curves[node][0][0], 0.0), *curves[node]], strict=True)
-            axes.plot(
+            draw_line(
+                axes,
                 x,
                 [100 * part for part in y],
                 color=COLOURS["crowd"] if look is None else SERIES[look.colour],

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from benchmark.cluster.report.amounts import tick
-from benchmark.cluster.report.drawing import COLOURS, SERIES, Canvas, Margins, brief, series
+from benchmark.cluster.report.drawing import COLOURS, SERIES, Canvas, Margins, brief, draw_line, series
 from benchmark.cluster.report.parts import NodeGroup
 from benchmark.text.columns import columns
 
@@ -85,9 +85,9 @@ def _named(name: str, width: int, like: NodeGroup, strips: Sequence[Strip], axis
             colour = _colour(like, strip.node)
             values = [dot.value for dot in strip.dots]
             if len(values) > 1:
-                axes.plot([min(values), max(values)], [place, place], color=colour, linewidth=1.2)
+                draw_line(axes, [min(values), max(values)], [place, place], color=colour, linewidth=1.2)
             for dot in strip.dots:
-                axes.plot([dot.value], [place], "o", gid=series(*dot.name), **_look(dot, colour, 7))
+                draw_line(axes, [dot.value], [place], gid=series(*dot.name), **_look(dot, colour, 7))
             end = COLOURS["limit" if strip.alarm else "soft"]
             axes.text(1.01, place, strip.word, transform=axes.get_yaxis_transform(), va="center", color=end)
         axes.set_yticks(range(len(strips)), [brief(strip.node) for strip in strips])
@@ -108,9 +108,9 @@ def _many(name: str, width: int, like: NodeGroup, strips: Sequence[Strip], axis:
             colour = _colour(like, strip.node)
             values = [dot.value for dot in strip.dots]
             if len(values) > 1:
-                axes.plot([place, place], [min(values), max(values)], color=colour, linewidth=0.8)
+                draw_line(axes, [place, place], [min(values), max(values)], color=colour, linewidth=0.8)
             for dot in strip.dots:
-                axes.plot([place], [dot.value], "o", gid=series(*dot.name), **_look(dot, colour, 4))
+                draw_line(axes, [place], [dot.value], gid=series(*dot.name), **_look(dot, colour, 4))
         axes.set_ylim(*axis.span([dot.value for strip in strips for dot in strip.dots]))
         axes.yaxis.set_major_formatter(lambda value, _: tick(value))
         axes.set_xlim(0, len(strips) + 1)
@@ -134,7 +134,14 @@ def _many(name: str, width: int, like: NodeGroup, strips: Sequence[Strip], axis:
 
 def _look(dot: Dot, colour: str, size: int) -> dict[str, Any]:
     inside = colour if dot.filled else COLOURS["paper"]
-    return {"color": colour, "markersize": size, "markerfacecolor": inside, "markeredgewidth": 1.4}
+    return {
+        "marker": "o",
+        "linestyle": "none",
+        "color": colour,
+        "markersize": size,
+        "markerfacecolor": inside,
+        "markeredgewidth": 1.4,
+    }
 
 
 def _colour(like: NodeGroup, node: str) -> str:

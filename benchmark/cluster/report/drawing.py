@@ -19,6 +19,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from benchmark.text.columns import clean, columns
 
@@ -191,6 +192,14 @@ class Labels:
 
 def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def draw_line(axes: Axes, x: Sequence[float], y: Sequence[float], **look: Any) -> None:
+    """Draw a line as `axes.plot` does, but for the limits of the axes, which the caller sets.
+
+    There may be hundreds of lines; finding limits for each takes as long as drawing it.
+    """
+    axes.add_artist(Line2D(x, y, **look))
 
 
 def series(*names: object) -> str:
