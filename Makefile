@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 PLAY := ANSIBLE_FORCE_COLOR=$(if $(CI),,1) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-playbook
 # A package index of torch builds, for the demo's node environment and for the tests; empty: the usual index.
 TORCH_INDEX_URL ?=
-# Test processes: more than two cores have work for, since playbooks mostly wait. The longest files come first.
-JOBS ?= 3
+# Test processes: more than two cores have work for, since playbooks mostly wait. The integration tests come first: what is
+# left for the end are many short files, so that no core waits for a long one.
+JOBS ?= 5
 DEMO_SETTINGS := -i inventory/local -e python_env_torch_index_url=$(TORCH_INDEX_URL)
 
 # For nodes without internet: where the wheels go, and what the nodes are. glibc 2.28 is RHEL 8's; Ubuntu 22.04 has 2.35.

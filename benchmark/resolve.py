@@ -5,7 +5,6 @@ Every problem is found before any host is touched.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from pydantic import ValidationError
@@ -156,12 +155,6 @@ def resolve_nodes(variables_by_node: dict[str, dict[str, Any]]) -> dict[str, Res
     if problems:
         raise InputError("\n".join(problems))
     return resolved
-
-
-def from_environment() -> dict[str, Any]:
-    """Return the settings that environment variables give to a run by hand (SERVER_TARGET_QPS, HF_HOME)."""
-    names = {"SERVER_TARGET_QPS": "benchmark_target_qps", "HF_HOME": "hf_cache_dir"}
-    return {setting: os.environ[name] for name, setting in names.items() if os.environ.get(name)}
 
 
 def _disagreement(name: str, resolved: dict[str, ResolvedSettings]) -> str | None:

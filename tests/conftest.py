@@ -42,22 +42,6 @@ def pytest_collectstart() -> None:
     import torch._dynamo  # noqa: F401
 
 
-# The first file makes the environment that most of the others wait for; the two beside it meanwhile do not need it.
-FIRST = tuple(
-    f"tests/integration/{name}.py" for name in ("faults/test_one_bad_node", "faults/test_bad_models", "test_airgap")
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that are to start first at the front; of the others the order stays."""
-
-    def place(item: pytest.Item) -> int:
-        file = item.nodeid.partition("::")[0]
-        return FIRST.index(file) if file in FIRST else len(FIRST)
-
-    items.sort(key=place)
-
-
 def pytest_collection_finish() -> None:
     """Keep Python's collector from looking through what is imported by now, which is a million objects.
 

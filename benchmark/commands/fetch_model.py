@@ -14,8 +14,8 @@ from benchmark.errors import EXIT_VALID, InputError
 from benchmark.node.hub.cache import Manifest
 from benchmark.node.hub.fetch import fetch
 from benchmark.node.watch.abandoned import end_with_reader
-from benchmark.resolve import from_environment
 from benchmark.settings import Settings
+from benchmark.settings.by_hand import from_environment
 from benchmark.settings.measurement import DEFAULT_MODEL, DEFAULT_REVISION, is_directory_path
 
 

@@ -23,9 +23,10 @@ from benchmark.node.system import run
 from benchmark.provisioned import ENGINES
 from benchmark.records import Code, NodeResult, Owner
 from benchmark.repeats import own_choice, repeat_of
-from benchmark.resolve import from_environment, resolve_nodes
+from benchmark.resolve import resolve_nodes
 from benchmark.rundir import RunOrder, open_run, user_name
 from benchmark.secret_settings import NAMES, Secrets, parse_secrets
+from benchmark.settings.by_hand import from_environment
 from benchmark.text.node_result import render_node
 
 # What of the environment a run by hand honours that is no secret.

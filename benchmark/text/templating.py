@@ -20,8 +20,11 @@ def environment(templates: Path) -> Environment:
     # Here: to load it and to compile a template takes a node a tenth of its start, and with an order it writes no text.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    from benchmark.compiled_templates import CompiledTemplates
+
     jinja = Environment(
         loader=FileSystemLoader(templates),
+        bytecode_cache=CompiledTemplates(templates, "text"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

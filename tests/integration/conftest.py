@@ -18,11 +18,13 @@ from typing import Any
 import pytest
 
 from benchmark.node.environments import MARK
+from tests.integration.ready_made import make_environment
 from tests.integration.ssh_nodes import CHECKOUT, Cluster, loopback
 from tests.unit.cluster.wheel_files import make_wheel
 
 BIN = Path(sys.executable).parent
 DATA = CHECKOUT / "tests" / "data"
+LIGHT = "tests/data/requirements-light.txt"
 # Settings of the real environment, torch included.
 REAL: dict[str, Any] = {
     "python_env_requirements": "requirements-node.txt",
@@ -66,7 +68,7 @@ class Playbooks:
             "benchmark_fail_on_invalid": False,
             "python_env_dir": str(self.venv),
             "python_env_python": sys.executable,
-            "python_env_requirements": "tests/data/requirements-light.txt",
+            "python_env_requirements": LIGHT,
             "python_env_min_free_gb": 0.1,
             "hf_cache_dir": f"{self.directory}/nodes/{{{{ inventory_hostname }}}}/huggingface",
             "hf_cache_source": "none",
@@ -165,9 +167,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 
 @pytest.fixture(scope="session")
 def light_venv(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
-    """An environment without torch, made by the real provisioning from nothing: one for all test processes."""
+    """An environment without torch: one for all test processes."""
     venv = shared / "light" / "venv"
-    provide(venv, cluster, tmp_path_factory.mktemp("light"), UNCOMPILED)
+    provide(venv, cluster, tmp_path_factory.mktemp("light"), {"python_env_requirements": LIGHT, **UNCOMPILED})
     return venv
 
 
@@ -201,10 +203,16 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 
 
 def provide(venv: Path, cluster: Cluster, directory: Path, variables: dict[str, Any]) -> None:
-    """Make an environment by playbooks/provision.yml, unless it is there; other test processes wait for it."""
+    """Make an environment by playbooks/provision.yml, unless it is there; other test processes wait for it.
+
+    Its packages are there before: what the role makes from nothing is tested by test_shared_nodes.py and
+    test_airgap.py.
+    """
     with one_at_a_time(venv.with_name(f"{venv.name}.tests")):
         if (venv / MARK).exists():
             return
+        shutil.rmtree(venv, ignore_errors=True)
+        make_environment(venv, CHECKOUT / variables["python_env_requirements"])
         control_path = Path(tempfile.mkdtemp(prefix="cp"))
         make_model_directory(directory / "model")
         done = Playbooks(cluster, directory, venv, control_path, variables).run("provision")
@@ -253,7 +261,7 @@ def without_torch(directory: Path) -> Path:
 
 def write_least_requirements(path: Path) -> None:
     """Write the pins of an environment whose nodes are no clients: they measure with the simulated engine."""
-    light = (DATA / "requirements-light.txt").read_text().splitlines(keepends=True)
+    light = (CHECKOUT / LIGHT).read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in light if not line.startswith(CLIENTS)))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tests.integration.conftest import DATA, Done, Playbooks
+from tests.integration.conftest import DATA, LIGHT, Done, Playbooks
 from tests.integration.ssh_nodes import CHECKOUT, loopback
 
 
@@ -83,7 +83,7 @@ def test_provisioning_again_changes_nothing(playbooks: Playbooks, tmp_path: Path
     rows = {line.split()[0]: line.split() for line in again.output.splitlines() if " GB " in line}
     assert [rows[node][-1] for node in ("jw2", "jw3")] == ["same", "same"], "one machine, one clock"
     changed = tmp_path / "requirements.txt"
-    changed.write_text((DATA / "requirements-light.txt").read_text() + "# a changed pin\n")
+    changed.write_text((CHECKOUT / LIGHT).read_text() + "# a changed pin\n")
     checked = playbooks.run("provision", "--check", "-e", f"python_env_requirements={changed}")
     assert checked.code == 0, checked.output
     assert (checked.recap("jw2")["changed"], checked.recap("jw3")["changed"]) == (1, 1)

@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 
 from benchmark.errors import InputError
-from benchmark.resolve import from_environment, resolve, resolve_nodes
+from benchmark.resolve import resolve, resolve_nodes
 from benchmark.settings import RUN_WIDE
+from benchmark.settings.by_hand import from_environment
 from tests.unit.settings.test_settings import problems
 from tests.unit.test_profiles import OWN
 

@@ -14,6 +14,7 @@ from benchmark.cluster.comparison.show import HEADS, cells, defined, legend, tit
 from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.render.markdown import escape
 from benchmark.cluster.render.summary import TEMPLATES, view
+from benchmark.compiled_templates import CompiledTemplates
 from benchmark.records import Comparison
 from benchmark.text.templating import environment
 from benchmark.words import brief
@@ -51,6 +52,7 @@ def _environment() -> Environment:
     text = environment(TEMPLATES)
     jinja = Environment(
         loader=FileSystemLoader(TEMPLATES),
+        bytecode_cache=CompiledTemplates(TEMPLATES, "markdown"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -16,6 +16,7 @@ from benchmark.cluster.names import some
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.report.headline import finding_words
 from benchmark.cluster.report.sections import failed_checks
+from benchmark.compiled_templates import CompiledTemplates
 from benchmark.text.columns import clean
 from benchmark.text.templating import environment
 
@@ -27,6 +28,7 @@ def page_environment() -> Environment:
     """Return the environment of the pages' templates, which compiles each once."""
     jinja = Environment(
         loader=FileSystemLoader(TEMPLATES),
+        bytecode_cache=CompiledTemplates(TEMPLATES, "page"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
