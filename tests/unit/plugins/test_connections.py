@@ -1,3 +1,5 @@
+import functools
+
 """The connections that one task makes to many nodes: each has what its own node's variables say."""
 
 import sys
@@ -70,12 +72,12 @@ def test_what_differs_between_nodes_is_each_one_s_own(connections: Connections) 
 def test_a_password_is_taken_from_one_node_s_sessions_and_from_no_other(connections: Connections) -> None:
     variables = {"ansible_password": "secret", "ansible_user": "bench"}
     jw2 = connections.ssh_to("jw2", variables)
-    assert jw2.login is not None
+    assert isinstance(jw2.login, functools.partial)
     assert "PasswordAuthentication=no" in " ".join(word.decode() for word in jw2.command("true"))
     (opens,) = jw2.login.args
     assert (opens.get_option("password"), opens.get_option("host")) == ("secret", "jw2")
     jw3 = connections.ssh_to("jw3", variables)
-    assert jw3.login is not None
+    assert isinstance(jw3.login, functools.partial)
     assert jw3.login.args[0].get_option("password") == "secret"
     assert jw3.address == "jw3"
 
