@@ -1,7 +1,6 @@
-import functools
-
 """The connections that one task makes to many nodes: each has what its own node's variables say."""
 
+import functools
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,7 +44,7 @@ def words(connections: Connections, node: str, **variables: Any) -> list[str]:
     return [word.decode() for word in way.command("true")]
 
 
-def test_each_node_is_called_where_it_is_and_shares_its_own_connection(connections: Connections) -> None:
+def test_each_node_has_its_own_address_and_connection(connections: Connections) -> None:
     jw2 = words(connections, "jw2", ansible_host="10.0.0.2", ansible_user="bench")
     jw3 = words(connections, "jw3", ansible_host="10.0.0.3", ansible_user="bench")
     bare = words(connections, "jw4.example", ansible_user="bench")
@@ -69,7 +68,7 @@ def test_what_differs_between_nodes_is_each_one_s_own(connections: Connections) 
     assert "ProxyJump=gate" in again
 
 
-def test_a_password_is_taken_from_one_node_s_sessions_and_from_no_other(connections: Connections) -> None:
+def test_a_password_is_kept_from_its_own_sessions_alone(connections: Connections) -> None:
     variables = {"ansible_password": "secret", "ansible_user": "bench"}
     jw2 = connections.ssh_to("jw2", variables)
     assert isinstance(jw2.login, functools.partial)
@@ -82,7 +81,7 @@ def test_a_password_is_taken_from_one_node_s_sessions_and_from_no_other(connecti
     assert jw3.address == "jw3"
 
 
-def test_options_are_worked_out_once_for_nodes_that_have_the_same(connections: Connections, loader: Loader) -> None:
+def test_options_are_worked_out_once_for_like_nodes(connections: Connections, loader: Loader) -> None:
     for number in range(50):
         connections.connect(f"node{number}", {"ansible_host": f"10.0.0.{number}", "ansible_user": "bench"})
     assert loader.made == 2, "one to see which variables are read, and one with options"
