@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,4 +185,13 @@ def write_profile(place: Path, name: str, load: dict[str, Any], prompts: int, sh
     }
     path = place / f"{name}.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return str(path)
+
+
+def write_without_limits(place: Path, name: str, metrics: Collection[str]) -> str:
+    """Write a profile without the limits of some metrics; return its path."""
+    content = load_profile(name).model_dump(mode="json", exclude_defaults=True)
+    content["limits"] = [limit for limit in content["limits"] if limit["metric"] not in metrics]
+    path = place / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**content, "name": f"{name}-unlimited"}), encoding="utf-8")
     return str(path)

@@ -11,7 +11,7 @@ by the playbook (`benchmark.yml`; the nodes are this machine, each with GPUs of 
   one         `continuous` on the first GPU: --queries, --rate
   replicas    the same on one node with two GPUs: twice as many, twice the rate
   cluster     the same by two nodes with a GPU each, as one system under one LoadGen
-  sequential  the profile quick-generate: on one GPU, and spread over two
+  sequential  the profile quick-generate without limits of its speed: on one GPU, and spread over two
   nodes       the profile quick on two nodes with a GPU each
   probes      the profile hardware on one node with two GPUs, three times: each figure's median and spread
 by LoadGen and the engine `vllm` (as benchmarks/against_vllm.py):
@@ -37,7 +37,7 @@ from benchmark.records import DRIVER
 from benchmarks import against_vllm, greedy
 from benchmarks.against_vllm import COMPARED
 from benchmarks.apart import Row, rows_apart
-from benchmarks.playbook import PROMPTS, Playbook, write_profile
+from benchmarks.playbook import PROMPTS, Playbook, write_profile, write_without_limits
 from benchmarks.table import Table
 
 OFFLINE, SERVER = "Offline", "Server"
@@ -75,16 +75,15 @@ def by_playbook(part: str, given: argparse.Namespace, place: Path, gpus: Sequenc
 
 
 def sequential(part: str, given: argparse.Namespace, place: Path, gpus: Sequence[str]) -> Iterator[Row]:
-    """Measure plain `generate`, on one GPU and spread over all."""
+    """Measure plain `generate`, on one GPU and spread over all; its speed is the CPU's, and no limit."""
+    profile = write_without_limits(place, "quick-generate", ("qps", "latency_ms.p99"))
     for used in (gpus[:1], gpus):
-        # However many GPUs a copy is over, one query at a time is asked of it: as many a second are wanted.
-        asked: dict[str, Any] = {"benchmark_profile": "quick-generate", "benchmark_target_qps": 0.5 / len(used)}
         spread = {"benchmark_engine_options": {"tensor_parallel": len(used)}} if len(used) > 1 else {}
         # Spread over processes of the CPU it is one replica too.
         node = {"gpus": used, **({"benchmark_replicas": "auto"} if spread and given.device == "cpu" else {})}
         name = f"{part}-{len(used)}"
-        ran = _playbook(given, place).run(name, {"node": node}, **asked, **spread)
-        yield {"load": "quick-generate", "GPUs": len(used), **ran.row("node")}
+        ran = _playbook(given, place).run(name, {"node": node}, benchmark_profile=profile, **spread)
+        yield {"load": "generate", "GPUs": len(used), **ran.row("node")}
 
 
 def quick_nodes(part: str, given: argparse.Namespace, place: Path, gpus: Sequence[str]) -> Iterator[Row]:
