@@ -33,3 +33,8 @@ class RunError(BenchmarkError):
     """The run itself broke."""
 
     exit_code = 4
+
+
+def in_words(error: Exception) -> str:
+    """Return what went wrong: a failure that is written for people as it is, any other with its kind."""
+    return str(error) if isinstance(error, BenchmarkError) else f"{type(error).__name__}: {error}"

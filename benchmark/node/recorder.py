@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
+from benchmark.errors import in_words
 from benchmark.files import SampleWriter
 from benchmark.node.interfaces import Answer, Engine, EngineBroken, Query, Watcher, now_ns
 from benchmark.records import Sample
@@ -49,7 +50,7 @@ class Recorder:
             self.failed(query, str(error))
             raise
         except Exception as error:  # the engine is the system under test: whatever it raises is a failed query
-            self.failed(query, f"{type(error).__name__}: {error}")
+            self.failed(query, in_words(error))
 
     def wait(self, query: Query) -> int:
         """Return the time at which it was certain that the query had completed, or failed; raises as `answer` does."""

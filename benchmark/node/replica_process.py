@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmark.errors import BenchmarkError, InputError, SetupError, Unfit
+from benchmark.errors import BenchmarkError, InputError, SetupError, Unfit, in_words
 from benchmark.node.interfaces import Answer, Demands, Engine, EngineBroken, Query
 from benchmark.node.registry import plain_engine
 from benchmark.profiles import Generation
@@ -103,7 +103,7 @@ def serve(assignment: Assignment, pipe: Connection) -> None:
         made.demands = assignment.demands
         info = made.load()
     except Exception as error:
-        reason = str(error) if isinstance(error, BenchmarkError) else f"{type(error).__name__}: {error}"
+        reason = in_words(error)
         kind = next((kind for kind in (InputError, Unfit) if isinstance(error, kind)), SetupError)
         teller.send(NotLoaded(reason, kind))
         return
@@ -133,7 +133,7 @@ def _answer(engine: Engine, ask: Ask, teller: _Teller) -> None:
         teller.failed(ask.query, str(error))
         teller.send(Broken(str(error)))
     except Exception as error:  # as the recorder takes it: whatever an engine raises is a failed query
-        teller.failed(ask.query, f"{type(error).__name__}: {error}")
+        teller.failed(ask.query, in_words(error))
 
 
 class _Teller:

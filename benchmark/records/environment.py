@@ -73,6 +73,9 @@ class Gpu(Record):
     name: Name
     memory_mib: Count
     uuid: Text = ""
+    number: Count | None = Field(
+        None, description="the driver's, by which nvidia-smi lists it: not index where CUDA_VISIBLE_DEVICES chooses"
+    )
     vbios: Text = ""
     power_limit_w: float | None = Field(None, description="in effect")
     power_limit_default_w: float | None = Field(None, description="what the board is made for")
@@ -90,6 +93,16 @@ class Gpu(Record):
     pcie_width: Count | None = None
     pcie_width_max: Count | None = None
     processes: tuple[GpuProcess, ...] = Field((), description="of others on the GPU, before the run")
+
+    @property
+    def is_renumbered(self) -> bool:
+        """Whether nvidia-smi lists it by another number than the run."""
+        return self.number not in (None, self.index)
+
+    @property
+    def known_as(self) -> str:
+        """Its name, with its number of nvidia-smi where that is another than the run's."""
+        return f"{self.name}, GPU {self.number} of nvidia-smi" if self.is_renumbered else self.name
 
 
 class Environment(Record):

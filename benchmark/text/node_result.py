@@ -135,5 +135,5 @@ def _hardware(result: NodeResult) -> str:
         return "not examined"
     if result.resolved.settings.benchmark_device == "cpu" or not seen.gpus:
         return f"{seen.cpu} ({seen.cpu_count} CPUs, {seen.memory_mib} MiB), no GPU used"
-    gpus = ", ".join(f"{gpu.name} ({gpu.memory_mib} MiB)" for gpu in seen.gpus)
+    gpus = ", ".join(f"{gpu.known_as} ({gpu.memory_mib} MiB)" for gpu in seen.gpus)
     return f"{gpus}, driver {seen.driver or 'unknown'}, CUDA {seen.cuda or 'unknown'}"

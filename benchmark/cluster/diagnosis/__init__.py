@@ -7,7 +7,7 @@ Formulas and thresholds: docs/metrics.md, Diagnosis.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from benchmark.cluster.diagnosis.clocks import lower_clocks
 from benchmark.cluster.diagnosis.cpu import cpu_starvation
@@ -19,7 +19,7 @@ from benchmark.cluster.diagnosis.power_limit import lower_power_limit
 from benchmark.cluster.diagnosis.slow import Earlier, Shift, slow_nodes
 from benchmark.cluster.diagnosis.slow_gpus import SlowPlace, apart, slow_gpus, suspect_of
 from benchmark.cluster.diagnosis.software import other_configuration, other_software
-from benchmark.cluster.diagnosis.suspect import Rule, Suspect
+from benchmark.cluster.diagnosis.suspect import Rule, Suspect, gpus_seen
 from benchmark.cluster.diagnosis.tenants import co_tenant
 from benchmark.cluster.diagnosis.throttling import power, thermal
 from benchmark.cluster.results.load import LoadedNode
@@ -92,7 +92,16 @@ def _of_queries(shifts: Sequence[Shift]) -> Sequence[Shift]:
 
 
 def _of_gpu(one: SlowPlace) -> Finding:
-    return _finding(suspect_of(one), one.shifts, one.against, GPU_CAUSES).model_copy(update={"place": one.place.words})
+    found = _finding(suspect_of(one), one.shifts, one.against, GPU_CAUSES)
+    evidence = (*found.evidence, *_renumbered(one))
+    return found.model_copy(update={"place": one.place.words, "evidence": evidence})
+
+
+def _renumbered(one: SlowPlace) -> Iterator[str]:
+    """Yield what nvidia-smi calls the GPUs of a place, where the run counts them otherwise."""
+    for gpu in gpus_seen(one.node):
+        if gpu.index in (one.place.gpu, one.place.peer) and gpu.is_renumbered:
+            yield f"GPU {gpu.index} of the run is GPU {gpu.number} of nvidia-smi: CUDA_VISIBLE_DEVICES chooses there."
 
 
 def _finding(suspect: Suspect, shifts: Sequence[Shift], against: str, causes: Iterable[str]) -> Finding:

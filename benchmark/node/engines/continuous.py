@@ -30,7 +30,7 @@ from benchmark.node.model.load import (
     find_snapshot,
     load_model,
 )
-from benchmark.node.model.prompting import check_prompt, encode, require_room, require_vocabulary
+from benchmark.node.model.prompting import POSITIONS, check_prompt, encode, require_room, require_vocabulary
 from benchmark.node.options import check
 from benchmark.node.startup import Stages, process_age_s
 from benchmark.profiles import Generation
@@ -279,7 +279,7 @@ class Engine(interfaces.Engine):
         """Raise InputError for a dataset whose queries could never be answered, as far as it is known."""
         require_vocabulary(config, self.demands)
         most, pages = self.generation.max_new_tokens, options.num_blocks
-        require_room(getattr(config, "max_position_embeddings", None), self.demands, most, "the model's positions are")
+        require_room(getattr(config, "max_position_embeddings", None), self.demands, most, POSITIONS)
         held = None if pages is None else pages * options.page_size
         require_room(held, self.demands, most, "those that num_blocks and page_size hold are")
 

@@ -11,7 +11,7 @@ from benchmark.node.interfaces import Answer, Listener, Query, now_ns
 from benchmark.node.model.architecture import read_config, text_config
 from benchmark.node.model.generation import generation_config
 from benchmark.node.model.load import LoadedModel, find_snapshot, load_model
-from benchmark.node.model.prompting import encode, require_vocabulary
+from benchmark.node.model.prompting import POSITIONS, check_prompt, encode, require_room, require_vocabulary
 from benchmark.node.options import check
 from benchmark.node.startup import process_age_s
 from benchmark.records import EngineInfo
@@ -32,7 +32,9 @@ class Engine(interfaces.Engine):
         """
         parts = self.parts()
         if self.demands.ids:
-            require_vocabulary(text_config(read_config(find_snapshot(self.settings))), self.demands)
+            text, most = text_config(read_config(find_snapshot(self.settings))), self.generation.max_new_tokens
+            require_vocabulary(text, self.demands)
+            require_room(getattr(text, "max_position_embeddings", None), self.demands, most, POSITIONS)
         return self.start(load_model(self.settings, parts=parts, texts=self.demands.texts or not self.demands.ids))
 
     def start(self, loaded: LoadedModel) -> EngineInfo:
@@ -50,6 +52,9 @@ class Engine(interfaces.Engine):
         import torch
 
         token_ids = encode(self._tokenizer, query.prompt)
+        most = query.prompt.output_tokens or self.generation.max_new_tokens
+        # Beyond its positions a model answers nonsense, or breaks the GPU.
+        check_prompt(token_ids, text_config(self._model.config), most)
         inputs = torch.tensor([token_ids], device=self._model.device)
         torch.manual_seed(query.seed)
         watch = _TokenWatch(query, listener)

@@ -14,6 +14,10 @@ from benchmark.words import brief, sentences
 TEMPLATE_DATE = "26 Jul 2024"
 
 
+# What `require_room` says of a model that has so many.
+POSITIONS = "the model's positions are"
+
+
 def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
     """Return the prompt's token ids: its own, or those of its text within the model's chat template."""
     if prompt.token_ids is not None:
@@ -62,8 +66,11 @@ def require_room(tokens: int | None, demands: Demands, most: int, what: str) -> 
         )
 
 
-def check_prompt(token_ids: Sequence[int], text_config: Any, most: int, cache_tokens: int) -> None:
-    """Raise RunError for a query that could never be scheduled, or would break the device for all others."""
+def check_prompt(token_ids: Sequence[int], text_config: Any, most: int, cache_tokens: int | None = None) -> None:
+    """Raise RunError for a query that could never be scheduled, or would break the device for all others.
+
+    `most`: tokens of its answer; `cache_tokens`: what a cache of a fixed size holds, None: it has none.
+    """
     total = len(token_ids) + most
     if not token_ids:
         raise RunError("The prompt has no tokens.")
@@ -72,5 +79,5 @@ def check_prompt(token_ids: Sequence[int], text_config: Any, most: int, cache_to
     positions = getattr(text_config, "max_position_embeddings", None)
     if positions is not None and total > positions:
         raise RunError(f"The prompt and its answer take {total} tokens; the model has {positions} positions.")
-    if total > cache_tokens:
+    if cache_tokens is not None and total > cache_tokens:
         raise RunError(f"The prompt and its answer take {total} tokens; the KV cache holds {cache_tokens}.")

@@ -71,7 +71,7 @@ def require_idle(settings: Settings, engine: str, seen: Environment) -> None:
     others = [(gpu, one) for gpu in seen.gpus for one in gpu.processes if one.kind == "compute"]
     if not others or engine == SERVED or not settings.benchmark_require_idle_gpus:
         return
-    reported = [f"GPU {gpu.index} ({gpu.name}) is used by {_process_words(one)}." for gpu, one in others]
+    reported = [f"GPU {gpu.index} ({gpu.known_as}) is used by {_process_words(one)}." for gpu, one in others]
     advice = (
         "A number that is measured beside it would not be the GPU's: end it, take other GPUs (CUDA_VISIBLE_DEVICES in "
         "benchmark_environment), or set benchmark_require_idle_gpus: false."

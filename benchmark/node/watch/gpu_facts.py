@@ -25,6 +25,7 @@ def describe(asked: Driver, gpu: Gpu) -> Gpu:
     return Gpu.model_validate(
         {
             **dict(gpu),
+            "number": asked.ask("nvmlDeviceGetIndex", board),
             "vbios": as_text(asked.ask("nvmlDeviceGetVbiosVersion", board)) or "",
             "power_limit_w": _thousandth(asked.ask("nvmlDeviceGetEnforcedPowerLimit", board)),
             "power_limit_default_w": _thousandth(asked.ask("nvmlDeviceGetPowerManagementDefaultLimit", board)),

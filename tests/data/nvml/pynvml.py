@@ -121,6 +121,13 @@ def nvmlDeviceGetHandleByUUID(uuid: str) -> Board:  # noqa: N802
     raise NVMLError("Not Found")
 
 
+def nvmlDeviceGetIndex(board: Board) -> int:  # noqa: N802
+    """Return its number in the driver's own order."""
+    if board not in BOARDS:
+        raise NVMLError("Not Found")
+    return BOARDS.index(board)
+
+
 def nvmlDeviceGetUUID(board: Board) -> str:  # noqa: N802
     """Return its name."""
     return board.uuid

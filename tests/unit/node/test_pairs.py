@@ -98,6 +98,7 @@ def test_the_others_are_refused_on_the_controller(engine: str, profile: str, giv
         ("continuous", {"vocabulary": 512}, "token ids up to 512, and the model has 512"),
         ("sequential", {"vocabulary": 512}, "token ids up to 512, and the model has 512"),
         ("continuous", {"length": 2046}, "take 2050 tokens, and the model's positions are 2048"),
+        ("sequential", {"length": 2046}, "take 2050 tokens, and the model's positions are 2048"),
         ("simulated", {"model": "none"}, "holds no model"),
     ],
 )

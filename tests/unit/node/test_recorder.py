@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.errors import RunError
 from benchmark.files import SampleWriter, read_samples
 from benchmark.node.interfaces import Answer, Conditions, Engine, Listener, Prompt, Query, Workload, now_ns
 from benchmark.node.recorder import Recorder
@@ -31,6 +32,8 @@ class Answering(Engine):
                 threading.Thread(target=self._later, args=(query, listener)).start()
             case "raise":
                 raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            case "refuse":
+                raise RunError("The prompt has no tokens.")
             case "nothing":
                 listener.completed(query, now_ns(), Answer.of(3, ()))
             case "fail":
@@ -67,6 +70,7 @@ def test_every_query_becomes_one_sample(tmp_path: Path) -> None:
     ("behaviour", "said"),
     [
         ("raise", "RuntimeError: CUDA error: an illegal memory access was encountered"),
+        ("refuse", "The prompt has no tokens."),
         ("nothing", "The engine generated no token."),
         ("fail", "The engine gave no reason."),
     ],

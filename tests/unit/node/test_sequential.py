@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmark.errors import InputError, SetupError
+from benchmark.errors import InputError, RunError, SetupError
 from benchmark.node.engines import sequential
 from benchmark.node.interfaces import Prompt, Query
 from benchmark.node.model.tiny import make_tiny_model
@@ -87,6 +87,12 @@ def test_the_models_own_choosing_of_tokens_does_not_count(tmp_path: Path, model:
 def test_ids_of_the_datasets_own_go_to_the_model_as_they_are(model: Path) -> None:
     heard = answers(model, SAMPLING, [Query(index=0, prompt=Prompt("p", "", token_ids=(5, 6, 7)), seed=1)])
     assert heard.inputs[0] == 3
+
+
+def test_a_prompt_beyond_the_models_positions_is_not_answered(model: Path) -> None:
+    longest = Prompt("p", "", token_ids=(5,) * 2047)
+    with pytest.raises(RunError, match="The prompt and its answer take 2055 tokens; the model has 2048 positions"):
+        answers(model, Generation(max_new_tokens=8), [Query(index=0, prompt=longest, seed=1)])
 
 
 def test_the_same_seed_makes_the_same_model(tmp_path: Path, model: Path) -> None:

@@ -136,6 +136,17 @@ def test_a_lower_clock_is_the_cause() -> None:
     )
 
 
+def test_a_slow_gpu_has_its_number_of_nvidia_smi_too() -> None:
+    """As with CUDA_VISIBLE_DEVICES=4,5,6,7,0,1,2,3: whoever pulls GPU 5 out of the machine pulls a healthy one."""
+    seen = [Gpu(index=n, number=(n + 4) % 8, name="NVIDIA H200", memory_mib=144384) for n in range(8)]
+    (found,) = findings([probed("n1", probes(8, slow=5), seen)])
+    assert found.place == "GPU 5"
+    assert found.evidence[-1] == "GPU 5 of the run is GPU 1 of nvidia-smi: CUDA_VISIBLE_DEVICES chooses there."
+    same = [gpu.model_copy(update={"number": gpu.index}) for gpu in seen]
+    (found,) = findings([probed("n1", probes(8, slow=5), same)])
+    assert "nvidia-smi" not in " ".join(found.evidence)
+
+
 def test_what_holds_a_gpus_clock_down_is_the_cause() -> None:
     each = {
         "sustained_matrix_bfloat16": (500.0, "TFLOP/s"),

@@ -64,6 +64,7 @@ def test_a_gpu_is_described_as_the_driver_tells(nvml: Any) -> None:
             name="NVIDIA H100 80GB HBM3",
             memory_mib=81079,
             uuid=UUID,
+            number=1,
             vbios="96.00.DA.00.0C",
             power_limit_w=700,
             power_limit_default_w=700,
@@ -129,8 +130,8 @@ def test_a_cotenant_fails_the_node_by_name(nvml: Any, cotenant: int) -> None:
         require_idle(CUDA, "sequential", seen)
     first, advice = str(refused.value).splitlines()
     assert first == (
-        f"GPU 0 (NVIDIA H100 80GB HBM3) is used by another process: sleep of {getpass.getuser()}, pid {cotenant}, "
-        "648 MiB."
+        "GPU 0 (NVIDIA H100 80GB HBM3, GPU 1 of nvidia-smi) is used by another process: sleep of "
+        f"{getpass.getuser()}, pid {cotenant}, 648 MiB."
     )
     assert "benchmark_require_idle_gpus: false" in advice
 
