@@ -32,7 +32,7 @@ PYTHONPATH = "PYTHONPATH"
 PREFIXES = ("benchmark_", "preflight_", *(f"{role}_" for role in PROVISIONING_ROLES))
 # What the playbooks themselves set.
 OWN = (
-    *("benchmark_run", "benchmark_failure", "benchmark_measured"),
+    *("benchmark_run", "benchmark_failure", "benchmark_failed", "benchmark_measured"),
     *("preflight_settings", "preflight_probe", "preflight_lacking", "preflight_node"),
     *(f"{role}_made" for role in PROVISIONING_ROLES),
 )
