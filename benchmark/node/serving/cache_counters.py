@@ -166,13 +166,10 @@ def prefix_cache(urls: Sequence[str], before: Sequence[Reading], after: Sequence
     counted = _by_counters(urls, each, tally)
     by_usage = tally.reported == tally.answers > 0 or tally.cached_tokens > 0
     if by_usage and (counted.cached is None or tally.cached_tokens > counted.cached):
-        but = f"; counters: {counted.why}" if counted.why and not tally.cached_tokens else ""
         return PrefixCache(
             cached_tokens=tally.cached_tokens,
             prompt_tokens=max(tally.prompt_tokens, tally.cached_tokens),
-            source=f"usage.prompt_tokens_details.cached_tokens of {tally.reported} of {tally.answers} answers{but}"[
-                :MOST_CHARACTERS
-            ],
+            source=f"usage.prompt_tokens_details.cached_tokens of {tally.reported} of {tally.answers} answers",
         )
     if counted.cached is None:
         return PrefixCache(source=f"{counted.why}; no usage.prompt_tokens_details in the answers"[:MOST_CHARACTERS])

@@ -154,6 +154,13 @@ def test_one_silent_server_of_two_makes_no_hits_unknown() -> None:
     assert "unknown for http://two" in some.source
 
 
+def test_usage_of_every_answer_needs_no_counters() -> None:
+    silent = Reading(why="/metrics: HTTP 404: Not Found")
+    found = prefix_cache(URLS[:1], [silent], [silent], tally(Answer(100, 4, cached_tokens=0)))
+    assert (found.cached_tokens, found.prompt_tokens) == (0, 100)
+    assert found.source == "usage.prompt_tokens_details.cached_tokens of 1 of 1 answers"
+
+
 def test_the_larger_of_counters_and_usage_is_the_figure() -> None:
     less, more = Answer(100, 4, cached_tokens=16), Answer(100, 4, cached_tokens=64)
     assert known(vllm(0, 0), vllm(32, 100), less).cached_tokens == 32
