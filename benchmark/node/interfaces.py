@@ -143,6 +143,11 @@ class Demands:
     highest_id: int = 0
     """The highest id in them."""
 
+    @property
+    def needs_template(self) -> bool:
+        """Whether prompts are to go through the model's chat template; yes where nothing is known of them."""
+        return self.texts or not self.ids
+
 
 class Engine(ABC):
     """What generates tokens: the system under test."""

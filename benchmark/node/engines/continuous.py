@@ -84,7 +84,7 @@ class Engine(interfaces.Engine):
             weights = parameters * BYTES_PER_PARAMETER[dtype]
             plan = self._plan(options, self._look, BYTES_PER_PARAMETER[dtype], weights)
             print(plan.sentence() if plan else UNPLANNED, file=sys.stderr, flush=True)
-        return self.start(load_model(self.settings, texts=self.demands.texts or not self.demands.ids), plan)
+        return self.start(load_model(self.settings, texts=self.demands.needs_template), plan)
 
     def start(self, loaded: LoadedModel, plan: Plan | None = None) -> EngineInfo:
         """Get ready with a model that is loaded already; without a plan for the GPU's memory, make one.

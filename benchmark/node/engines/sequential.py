@@ -35,7 +35,7 @@ class Engine(interfaces.Engine):
             text, most = text_config(read_config(find_snapshot(self.settings))), self.generation.max_new_tokens
             require_vocabulary(text, self.demands)
             require_room(getattr(text, "max_position_embeddings", None), self.demands, most, POSITIONS)
-        return self.start(load_model(self.settings, parts=parts, texts=self.demands.texts or not self.demands.ids))
+        return self.start(load_model(self.settings, parts=parts, texts=self.demands.needs_template))
 
     def start(self, loaded: LoadedModel) -> EngineInfo:
         """Get ready with a model that is loaded already."""

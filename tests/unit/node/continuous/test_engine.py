@@ -115,7 +115,7 @@ def test_on_a_gpu_the_memory_is_planned_before_loading(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     started: list[Any] = []
-    monkeypatch.setattr(continuous, "load_model", lambda settings: "loaded")
+    monkeypatch.setattr(continuous, "load_model", lambda settings, texts: "loaded")
     monkeypatch.setattr(continuous.Engine, "start", lambda engine, loaded, plan: started.append((loaded, plan)))
     on_gpu = settings.model_copy(update={"benchmark_device": "cuda"})
     monkeypatch.setattr(continuous, "free_bytes", lambda: 3 * 2**30)
