@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from benchmark.node.engines.endpoint import Engine
 from benchmark.profiles import Generation
-from benchmark.records import EngineInfo
 from benchmark.settings import Settings
 from tests.openai_server import OpenAIServer
+from tests.unit.node.endpoint.asked import Known, Loaded
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
-
-
-class Known(Engine):
-    """The engine, with what `load` said."""
-
-    info: EngineInfo
-
-    def load(self) -> EngineInfo:
-        self.info = super().load()
-        return self.info
-
-
-Loaded = Callable[..., Known]
 
 
 @pytest.fixture

@@ -26,8 +26,9 @@ from benchmark.settings import ResolvedSettings
 from benchmark.text.node_result import render_node
 from tests.openai_server import Counters, OpenAIServer
 from tests.unit.building import RUN_ID, make_run
+from tests.unit.node.endpoint.asked import Loaded
 from tests.unit.node.heard import Heard
-from tests.unit.node.serving.conftest import LLAMA, Loaded
+from tests.unit.node.serving.conftest import LLAMA
 
 URLS = ["http://one", "http://two"]
 

@@ -14,8 +14,9 @@ from benchmark.node.serving.models import Listed, matching
 from benchmark.served import same_model
 from tests import openai_server
 from tests.openai_server import DONE, OpenAIServer, event
+from tests.unit.node.endpoint.asked import Loaded
 from tests.unit.node.heard import Heard
-from tests.unit.node.serving.conftest import LLAMA, Loaded
+from tests.unit.node.serving.conftest import LLAMA
 
 SNAPSHOT = (
     "/cache/hub/models--meta-llama--Llama-3.1-8B-Instruct/snapshots/" + "0e9e39f249a16976918f6564b8830bc894c89659"

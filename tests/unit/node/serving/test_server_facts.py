@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.openai_server import OpenAIServer
-from tests.unit.node.serving.conftest import LLAMA, Loaded
+from tests.unit.node.endpoint.asked import Loaded
+from tests.unit.node.serving.conftest import LLAMA
 
 KINDS: dict[str, tuple[dict[str, Any], str, dict[str, str]]] = {
     "sglang": (
