@@ -10,8 +10,8 @@ from benchmark.errors import InputError, SetupError
 from benchmark.node.interfaces import Prompt, Query
 from benchmark.profiles import Generation
 from tests.openai_server import OpenAIServer, Refusal, parts
+from tests.unit.node.endpoint.asked import Known, Loaded
 from tests.unit.node.heard import Heard
-from tests.unit.node.serving.conftest import Known, Loaded
 
 NEWER = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
 FIXED = (
