@@ -1,4 +1,4 @@
-"""Templates of Jinja2, compiled once and kept beside them, as Python keeps what it compiles.
+"""Environments of Jinja2: what all have in common, and templates that are compiled once, as Python keeps modules.
 
 To compile those of a summary and its report takes a third as long as to draw the report.
 """
@@ -10,11 +10,28 @@ import hashlib
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from jinja2 import FileSystemBytecodeCache
+from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, StrictUndefined
 from jinja2.bccache import Bucket
 
 PACKAGE = Path(__file__).parent
+
+
+def make_environment(templates: Path, name: str, *, autoescape: bool, **more: Any) -> Environment:
+    """Return an environment of the templates in a directory; `name` is its own among those that read the directory.
+
+    An undefined name in a template is an error. `more`: what else Environment takes.
+    """
+    return Environment(
+        loader=FileSystemLoader(templates),
+        bytecode_cache=CompiledTemplates(templates, name),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=autoescape,  # noqa: S701 # each says why where it is false
+        **more,
+    )
 
 
 class CompiledTemplates(FileSystemBytecodeCache):

@@ -18,18 +18,10 @@ if TYPE_CHECKING:
 def environment(templates: Path) -> Environment:
     """Return the Jinja2 environment of the text templates in a directory, which compiles each once."""
     # Here: to load it and to compile a template takes a node a tenth of its start, and with an order it writes no text.
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from benchmark.compiled_templates import make_environment
 
-    from benchmark.compiled_templates import CompiledTemplates
-
-    jinja = Environment(
-        loader=FileSystemLoader(templates),
-        bytecode_cache=CompiledTemplates(templates, "text"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 # plain text: there is no markup to escape; `clean` guards the terminal
-    )
+    # Plain text has no markup to escape; `clean` guards the terminal.
+    jinja = make_environment(templates, "text", autoescape=False)
     jinja.filters |= {"clean": clean, "entry": entry, "left": left, "right": right, "wrap": wrap, "figure": figure}
     jinja.filters |= {"moment": moment, "above": above, "rouge": describe_rouge, "audit": describe_audit}
     return jinja

@@ -7,14 +7,14 @@ import re
 from collections.abc import Sequence
 from typing import TypeVar
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 from benchmark import DISCLAIMER
 from benchmark.cluster.comparison.show import HEADS, cells, defined, legend, title, verdict_words
 from benchmark.cluster.outcome import Outcome
 from benchmark.cluster.render.markdown import escape
 from benchmark.cluster.render.summary import TEMPLATES, view
-from benchmark.compiled_templates import CompiledTemplates
+from benchmark.compiled_templates import make_environment
 from benchmark.records import Comparison
 from benchmark.text.templating import environment
 from benchmark.words import brief
@@ -50,15 +50,8 @@ def baseline_view(reported: Comparison | str) -> dict[str, object]:
 def _environment() -> Environment:
     """Return the environment of the template, which is compiled once."""
     text = environment(TEMPLATES)
-    jinja = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        bytecode_cache=CompiledTemplates(TEMPLATES, "markdown"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 # escaped as Markdown, which takes care of HTML
-        finalize=escape,
-    )
+    # Escaped as Markdown, which takes care of HTML.
+    jinja = make_environment(TEMPLATES, "markdown", autoescape=False, finalize=escape)
     jinja.filters |= {name: text.filters[name] for name in ("figure", "moment")}
     jinja.filters |= {"brief": _brief, "first_few": _first_few, "rest": _rest}
     return jinja

@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from benchmark.cluster.names import some
 from benchmark.cluster.report.amounts import amount, share
 from benchmark.cluster.report.headline import finding_words
 from benchmark.cluster.report.sections import failed_checks
-from benchmark.compiled_templates import CompiledTemplates
+from benchmark.compiled_templates import make_environment
 from benchmark.text.columns import clean
 from benchmark.text.templating import environment
 
@@ -26,12 +26,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 @functools.cache
 def page_environment() -> Environment:
     """Return the environment of the pages' templates, which compiles each once."""
-    jinja = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        bytecode_cache=CompiledTemplates(TEMPLATES, "page"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    jinja = make_environment(
+        TEMPLATES,
+        "page",
         autoescape=True,
         finalize=lambda value: value if isinstance(value, Markup) else clean(value),
     )
