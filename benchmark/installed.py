@@ -13,6 +13,7 @@ import sys
 from collections.abc import Collection
 from importlib import metadata, util
 from pathlib import Path
+from typing import Any
 
 
 def versions(names: Collection[str], path: list[str] | None = None) -> dict[str, str]:
@@ -23,7 +24,8 @@ def versions(names: Collection[str], path: list[str] | None = None) -> dict[str,
     found: dict[str, str] = {}
     builds: dict[str, dict[str, str]] = {}
     for distribution in metadata.distributions(path=sys.path if path is None else path):
-        name = canonical(_name(distribution))
+        described: Any = distribution.metadata
+        name = canonical((described["Name"] if described else None) or "")
         if name in names:
             found.setdefault(name, distribution.version)
             continue
@@ -34,15 +36,6 @@ def versions(names: Collection[str], path: list[str] | None = None) -> dict[str,
     for wanted, others in builds.items():
         found.update({} if wanted in found else others)
     return found
-
-
-def _name(distribution: metadata.Distribution) -> str:
-    """Return its name; to parse all that each package says of itself takes most of the time here."""
-    # A wheel's, that of an older kind of package, and of one whose metadata is a single file.
-    places = ("METADATA", "PKG-INFO", "")
-    said = next(filter(None, map(distribution.read_text, places)), "")
-    found = re.search(r"^Name:[ \t]*(.*)$", said.partition("\n\n")[0], re.MULTILINE | re.IGNORECASE)
-    return found[1].strip() if found else ""
 
 
 def canonical(name: str) -> str:
