@@ -18,8 +18,8 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -207,11 +207,12 @@ def _silent(receiver: Receiver) -> NotNotifiedError:
 
 
 def _run(receiver: Receiver, verdict: bytes) -> None:
-    # A file: a command that does not read cannot make anybody wait for it to.
-    with tempfile.TemporaryFile() as given:
-        given.write(verdict)
-        given.seek(0)
-        try:
+    process, said = None, bytearray()
+    try:
+        # A file: a command that does not read cannot make anybody wait for it to.
+        with tempfile.TemporaryFile() as given, _ctrl_c_after():
+            given.write(verdict)
+            given.seek(0)
             process = subprocess.Popen(
                 receiver.words,
                 stdin=given,
@@ -219,17 +220,15 @@ def _run(receiver: Receiver, verdict: bytes) -> None:
                 stderr=subprocess.PIPE,
                 start_new_session=True,
             )
-        except OSError as error:
-            raise NotNotifiedError(f"{receiver.name} could not be started: {error.strerror}.") from None
-    said = bytearray()
-    reading = threading.Thread(target=_keep_end, args=(process.stderr, said), daemon=True)
-    reading.start()
-    try:
+        reading = threading.Thread(target=_keep_end, args=(process.stderr, said), daemon=True)
+        reading.start()
         code = process.wait(LIMIT_S)
+    except OSError as error:
+        raise NotNotifiedError(f"{receiver.name} could not be started: {error.strerror}.") from None
     except subprocess.TimeoutExpired:
         raise NotNotifiedError(f"{receiver.name} did not end within {LIMIT_S} s, and was ended.") from None
     finally:
-        if process.poll() is None:
+        if process is not None and process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -239,6 +238,19 @@ def _run(receiver: Receiver, verdict: bytes) -> None:
         last = bytes(said).decode("utf-8", "replace").strip().rpartition("\n")[2]
         how = f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
         raise NotNotifiedError(f"{receiver.name} {how}{': ' if last else ''}{_shown(receiver, last)}.")
+
+
+@contextmanager
+def _ctrl_c_after() -> Iterator[None]:
+    """Have Ctrl-C wait for the end of this: amid the start of a process, nobody would know the process to end."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _keep_end(stream: IO[bytes] | None, said: bytearray) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import socketserver
+import subprocess
 import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -174,6 +177,24 @@ def test_of_a_shell_s_words_none_is_repeated(said: str, tmp_path: Path) -> None:
         send(tmp_path, given)
     assert str(told.value).startswith("sh ended with exit code 3: ")
     assert "geheim" not in str(told.value)
+
+
+def test_ctrl_c_amid_the_start_of_a_command_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        """Ctrl-C comes when the process runs and nobody knows it yet."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self.pid)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        send(tmp_path, "sleep 300")
+    assert_ended(started[0])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_command_that_is_gone_by_then_is_a_sentence(tmp_path: Path) -> None:
