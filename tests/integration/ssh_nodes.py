@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from benchmark.files import write_atomic
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 PORT = 2222
 # What sshd_config gives every session; of two such lines sshd takes the first. A shell that is no first one leaves
@@ -156,8 +158,8 @@ class Cluster:
         return node
 
     def trust(self) -> None:
-        """Write every node's present host key to known_hosts."""
-        self.known_hosts.write_text("".join(node.known_hosts_line() for node in self.nodes.values()))
+        """Write every node's present host key to known_hosts, which a run may be reading."""
+        write_atomic(self.known_hosts, "".join(node.known_hosts_line() for node in self.nodes.values()))
 
     def stop(self) -> None:
         for node in self.nodes.values():

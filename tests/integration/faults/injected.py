@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from benchmark.files import write_atomic
 from tests.integration.conftest import unmarked
 from tests.integration.faults import full, hostile
 from tests.integration.faults.fleet import Fleet, children, send, small_disk
@@ -65,10 +66,8 @@ def spoil_known_hosts(fleet: Fleet) -> None:
     changed.new_host_key()
     changed.start(cluster.key.with_suffix(".pub"))
     lines = cluster.known_hosts.read_text().splitlines(keepends=True)
-    # At once: the run of the nodes that never answer reads it meanwhile.
-    others = cluster.known_hosts.with_suffix(".others")
-    others.write_text("".join(line for line in lines if f"[{unknown.address}]" not in line))
-    others.replace(cluster.known_hosts)
+    # The run of the nodes that never answer reads it meanwhile.
+    write_atomic(cluster.known_hosts, "".join(line for line in lines if f"[{unknown.address}]" not in line))
 
 
 def unfit_nodes(fleet: Fleet, stack: ExitStack) -> None:

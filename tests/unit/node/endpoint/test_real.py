@@ -108,7 +108,8 @@ def test_answers_are_those_of_the_same_model_without_a_server(served: Served) ->
         assert (theirs.input_tokens, theirs.output_tokens) == (ours.input_tokens, ours.output_tokens)
         assert theirs.first_token_ns is not None
         assert theirs.completed_ns is not None
-        assert theirs.issued_ns < theirs.first_token_ns < theirs.completed_ns
+        # Both are one reading where a busy machine hands over the whole answer at once.
+        assert theirs.issued_ns < theirs.first_token_ns <= theirs.completed_ns
 
 
 def test_a_prompt_of_ids_that_it_does_not_take_fails(served: Served) -> None:
