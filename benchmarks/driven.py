@@ -25,7 +25,7 @@ from benchmark.settings import Settings
 from benchmarks import split, start, workloads
 from benchmarks.bench import Bench, fixed
 from benchmarks.loadgen_overhead import driven
-from benchmarks.shapes import make_on_device
+from benchmarks.shapes import make_on_device, write_model
 
 # MLPerf's limits of the Server scenario, and those of Interactive, by LoadGen's name of the model.
 LIMITS = {"llama3_1-8b": "2000/100", "llama3_1-8b-interactive": "500/30"}
@@ -59,7 +59,7 @@ class DrivenBench(Bench):
             source = self.loaded.model
             if arguments.dtype != "bfloat16":
                 source = make_on_device(arguments.shape, "bfloat16", arguments.device).model
-            files = start.write_shards(source, directory)
+            files = write_model(source, directory)
             del source
             size = sum(path.stat().st_size for path in files)
             settings = self.settings.model_copy(update={"benchmark_model": str(directory)})

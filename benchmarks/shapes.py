@@ -1,10 +1,24 @@
-"""Models of a known shape with random values, made on the device: they cost the same time as real weights."""
+"""Models of a known shape with random values, made on the device: they cost the same time as real weights.
+
+    python3 -m benchmarks.shapes llama-3.1-8b DIRECTORY [--dtype bfloat16] [--device cuda]
+
+writes one, with a tokenizer, for all that reads a model from the disk.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from benchmark.node.model.load import LoadedModel
+from benchmark.node.model.tiny import make_tiny_model
+
+# As many files as Llama-3.1-8B has.
+SHARDS = 4
 
 # config.json of meta-llama/Llama-3.1-8B-Instruct
 LLAMA_3_1_8B: dict[str, Any] = {
@@ -53,3 +67,38 @@ def make_on_device(shape: str, dtype: str, device: str) -> LoadedModel:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     details = {"architecture": type(model).__name__, "parameters": parameters, "dtype": dtype, "device": device}
     return LoadedModel(model, None, {**details, "weights": f"random, in the shape of {shape}"})
+
+
+def write_model(model: Any, directory: Path) -> list[Path]:
+    """Write a model, with a tokenizer that has a word for each of its token ids; return the files of its weights.
+
+    What a model of random weights answers is any of them, and a server turns it into text.
+    """
+    total = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    model.save_pretrained(directory, max_shard_size=-(-total // SHARDS))
+    with tempfile.TemporaryDirectory() as place:
+        tiny = Path(place) / "tiny"
+        make_tiny_model(tiny)
+        for path in (*tiny.glob("*token*"), tiny / "chat_template.jinja"):
+            shutil.copy(path, directory)
+    path = directory / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    words: dict[str, int] = tokenizer["model"]["vocab"]
+    words |= {f"word{number}": number for number in range(len(words), model.config.vocab_size)}
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    return sorted(directory.glob("*.safetensors"))
+
+
+def main() -> None:
+    """Make a model and write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shape", choices=sorted(SHAPES))
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"))
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    given = parser.parse_args()
+    write_model(make_on_device(given.shape, given.dtype, given.device).model, given.directory)
+
+
+if __name__ == "__main__":
+    main()

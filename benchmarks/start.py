@@ -10,32 +10,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.registry import plain_engine
 from benchmark.node.startup import process_age_s
 from benchmark.profiles import Generation
 from benchmark.settings import Settings
-
-SHARDS = 4
-
-
-def write_shards(model: Any, directory: Path) -> list[Path]:
-    """Write a model in as many files as Llama-3.1-8B has, beside a tokenizer, and return the files."""
-    total = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    model.save_pretrained(directory, max_shard_size=-(-total // SHARDS))
-    with tempfile.TemporaryDirectory() as place:
-        make_tiny_model(Path(place) / "tiny")
-        for path in (Path(place) / "tiny").glob("*token*"):
-            shutil.copy(path, directory)
-        shutil.copy(Path(place) / "tiny" / "chat_template.jinja", directory)
-    return sorted(directory.glob("*.safetensors"))
 
 
 def forget_cached(files: list[Path]) -> None:

@@ -32,8 +32,7 @@ import yaml
 from benchmark.errors import EXIT_VALID
 from benchmark.files import read_record
 from benchmark.records import NodeResult
-from benchmarks.shapes import SHAPES, make_on_device
-from benchmarks.start import write_shards
+from benchmarks.shapes import SHAPES, make_on_device, write_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,9 +61,9 @@ LEAVE_S = 15
 MOMENTS = {"loading": ("loading", 0), "weights": ("loading", 2**32), "measuring": ("measuring", 0)}
 
 
-def write_model(shape: str, dtype: str, device: str, directory: Path) -> None:
+def make_model(shape: str, dtype: str, device: str, directory: Path) -> None:
     """Write the model; in a process of its own, for this one must not hold the GPU while the job looks who does."""
-    write_shards(make_on_device(shape, dtype, device).model, directory)
+    write_model(make_on_device(shape, dtype, device).model, directory)
 
 
 @contextmanager
@@ -166,7 +165,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         made_model = given.shape, given.dtype, given.device, place / "model"
-        writer = multiprocessing.get_context("spawn").Process(target=write_model, args=made_model)
+        writer = multiprocessing.get_context("spawn").Process(target=make_model, args=made_model)
         writer.start()
         writer.join()
         if writer.exitcode:

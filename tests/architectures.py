@@ -1,15 +1,17 @@
 """Tiny random models of many families, made on the spot with transformers' own classes.
 
 `python -m tests.architectures [family ...]` runs every one of them with `sequential` and `continuous` and prints what
-came of it: the table in docs/operations.md. It takes minutes; the suite takes a few of them.
+came of it: the table in docs/operations.md. It takes minutes; the suite takes a few of them. On a GPU (`--device cuda
+--dtype bfloat16`) it says which attention answered and what the cross-check saw: half precision decides between near
+equals. `llama@96` is Llama with heads of that size.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -92,10 +94,13 @@ GENERATION = Generation(max_new_tokens=12, min_new_tokens=12)
 
 
 def config(family: str) -> Any:
-    """Return a small configuration of that family; texts alone where it sees images too."""
+    """Return a small configuration of a family, or with heads of a size; texts alone where it sees images too."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+    family, _, size = family.partition("@")
     kind = CONFIG_MAPPING[family]
+    if size:
+        return kind(**{**_small(kind), **OWN.get(family, {}), "head_dim": int(size)})
     if "text_config" not in kind.sub_configs or family == "qwen3_5":
         return kind(**{**_small(kind), **OWN.get(family, {})})
     whole = kind()
@@ -120,13 +125,15 @@ def model(family: str, seed: int = 0) -> Any:
     return made
 
 
-def save(family: str, directory: Path, tokenizer: Path) -> Settings:
+def save(family: str, directory: Path, tokenizer: Path, device: str = "cpu", dtype: str = "float32") -> Settings:
     """Write a model as its makers would, with a tokenizer, and return the settings of a node where it lies."""
     model(family).save_pretrained(directory)
     for path in tokenizer.iterdir():
         if path.name not in ("config.json", "generation_config.json") and path.suffix != ".safetensors":
             shutil.copy(path, directory)
-    return Settings(benchmark_model=str(directory), benchmark_device="cpu", benchmark_dtype="float32")
+    return Settings.model_validate(
+        {"benchmark_model": str(directory), "benchmark_device": device, "benchmark_dtype": dtype}
+    )
 
 
 def queries(vocabulary: int = 500) -> list[Query]:
@@ -170,14 +177,20 @@ def ask(engine: Engine, given: Sequence[Query] = ()) -> dict[int, tuple[int, ...
 
 def answers(settings: Settings, name: str) -> dict[int, tuple[int, ...]]:
     """Load an engine and return its answers; raises as loading does."""
+    return load_and_ask(settings, name)[0]
+
+
+def load_and_ask(settings: Settings, name: str) -> tuple[dict[int, tuple[int, ...]], dict[str, Any]]:
+    """Return an engine's answers, and its details."""
     engine: Engine
     if name == "sequential":
         engine = sequential.Engine(settings, GENERATION, {})
     else:
-        engine = continuous.Engine(settings, GENERATION, {"page_size": 16, "num_blocks": 64})
+        pages = {"page_size": 16} if settings.benchmark_device == "cpu" else {}
+        engine = continuous.Engine(settings, GENERATION, {**pages, "num_blocks": 64})
     try:
-        engine.load()
-        return ask(engine)
+        details = engine.load().details
+        return ask(engine), details
     finally:
         engine.close()
 
@@ -202,28 +215,35 @@ def generated(settings: Settings) -> dict[int, tuple[int, ...]]:
     return found
 
 
-def outcome(family: str, tokenizer: Path, directory: Path) -> str:
+def outcome(family: str, tokenizer: Path, directory: Path, device: str = "cpu", dtype: str = "float32") -> str:
     """Return one line of the table."""
     try:
-        settings = save(family, directory, tokenizer)
+        settings = save(family, directory, tokenizer, device, dtype)
         alone = answers(settings, "sequential")
     except Exception as error:  # a family's own code raises what it likes, and the table goes on
         return f"sequential: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     try:
-        together = answers(settings, "continuous")
+        together, details = load_and_ask(settings, "continuous")
     except BenchmarkError as error:
         return f"refused: {str(error).partition('cannot serve it: ')[2] or error}"
     same = sum(a == b for number in alone for a, b in zip(alone[number], together[number], strict=True))
-    return "the same tokens" if together == alone else f"{same} of {len(PROMPTS) * GENERATION.max_new_tokens} tokens"
+    found = "the same tokens" if together == alone else f"{same} of {len(PROMPTS) * GENERATION.max_new_tokens} tokens"
+    return found if device == "cpu" else f"{found}; {details['attention']}; {details['cross_check']}"
 
 
-def main(families: list[str]) -> None:
+def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("families", nargs="*", default=[*BATCHED, *ALONE])
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--dtype", default="float32", choices=("bfloat16", "float16", "float32"))
+    given = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as scratch:
         make_tiny_model(Path(scratch) / "tokenizer")
-        for family in families or [*BATCHED, *ALONE]:
-            print(f"{family}: {outcome(family, Path(scratch) / 'tokenizer', Path(scratch) / family)}", flush=True)
+        for family in given.families:
+            found = outcome(family, Path(scratch) / "tokenizer", Path(scratch) / family, given.device, given.dtype)
+            print(f"{family}: {found}", flush=True)
 
 
 def _small(kind: Any) -> dict[str, Any]:
@@ -239,4 +259,4 @@ def _small(kind: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
