@@ -13,8 +13,8 @@ printed, NAME.json its table, NAME/ what else it left; steps.json says what beca
   families    tiny models of many families through the kernels on the GPU: attention used, tokens, cross-check
   quick       the default profile, with its probes
   other       `continuous` with --libraries, such as another torch, before those that are installed; other-quick: quick
-  long        `continuous` at --long for ten minutes
   kernels     the parts of a step by themselves
+  long        `continuous` at --long for ten minutes
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LOADS = ("500/30@31,34", "2000/100@31.25", "even@25")
 FAMILIES = ("llama", "llama@96", "mixtral", "qwen3_moe", "olmoe", "gpt_oss", "gemma2", "gemma3", "phi", "phi3", "gpt2")
 COLUMNS = {"step": 12, "GPUs": 4, "exit code": 9, "seconds": 7}
 MODEL = "model"
-STEPS = ("sequential", "vllm", "continuous", "families", "quick", "other", "other-quick", "long", "kernels")
+STEPS = ("sequential", "vllm", "continuous", "families", "quick", "other", "other-quick", "kernels", "long")
 # Token ids above these belong to no prompt: Llama's special tokens.
 RESERVED = 256
 LONG_S = 600
@@ -96,8 +96,8 @@ def steps(given: argparse.Namespace) -> list[Step]:
             *(80 + given.seconds, 1, given.libraries),
         ),
         Step("other-quick", run_quick, 60, 1, given.libraries),
-        Step("long", against("long", "continuous", [given.long], 0, LONG_S), LONG_S + 60),
         Step("kernels", (python, str(ROOT / "benchmarks/kernels.py")), 60),
+        Step("long", against("long", "continuous", [given.long], 0, LONG_S), LONG_S + 60),
     ]
     asked, count = given.steps.split(","), len(given.gpus.split(","))
     found = [step for step in found if step.name in asked and step.gpus <= count]
