@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from benchmark.combinations import DATASET_OPTIONS, ENGINE_OPTIONS, SCENARIO_OPTIONS
 from benchmark.dataset_options import DistributionOptions
+from benchmark.option_models import DATASET_OPTIONS, ENGINE_OPTIONS, SCENARIO_OPTIONS
 from benchmark.profiles import Generation, Limit, Profile, Sweep, plugins
 from benchmark.provisioned import ENGINES
 from benchmark.verdict import accuracy_paths, metric_paths

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from benchmark import closed_loop_options
-from benchmark.combinations import CLOSED_LOOP
 from benchmark.ladder import Step, loads_of, why_end
 from benchmark.loadgen_log import SOLO
 from benchmark.node.lock import ALONE, STARTING, Lock
@@ -17,6 +16,7 @@ from benchmark.node.peak import PeakFinder
 from benchmark.node.request import RunRequest
 from benchmark.node.together import Start, end_starts, end_turn, wait_for_start, wait_for_turn
 from benchmark.node.watch.telemetry import NoWatch, Watch, start_watch
+from benchmark.option_models import CLOSED_LOOP
 from benchmark.records import Load, Solo
 from benchmark.rundir import READY, of_repeat
 

@@ -20,9 +20,9 @@ from benchmark.cluster.machines import Machine
 from benchmark.cluster.packages.environments import existing_environment, interpreter, with_find
 from benchmark.cluster.packages.wheelhouse import load, on_controller
 from benchmark.cluster.preflight import EngineNeeds, Needs, Probe, gpus, problems, warnings
-from benchmark.combinations import SERVED, WITH_FILE
 from benchmark.errors import InputError
 from benchmark.node.hub.cache import COMMIT
+from benchmark.option_models import SERVED, WITH_FILE
 from benchmark.provisioned import ENGINES
 from benchmark.settings.measurement import is_directory_path
 from benchmark.visible_devices import NAME as VISIBLE

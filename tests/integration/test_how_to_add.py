@@ -118,10 +118,10 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (node / "datasets/toy.py").write_text(DATASET)
     (place / "benchmark/profiles/toy.yaml").write_text(f"{PROFILE}description: A toy.\n")
     options = "[str, type[BaseModel] | None] = {"
-    combinations = place / "benchmark/combinations.py"
-    edit(combinations, (f"ENGINE_OPTIONS: dict{options}\n", '    "toy": None,\n'))
-    edit(combinations, (f"DATASET_OPTIONS: dict{options}\n", '    "toy": CnnDailymailOptions,\n'))
-    edit(combinations, (f"SCENARIO_OPTIONS: dict{options}", '"toy": None, '))
+    models = place / "benchmark/option_models.py"
+    edit(models, (f"ENGINE_OPTIONS: dict{options}\n", '    "toy": None,\n'))
+    edit(models, (f"DATASET_OPTIONS: dict{options}\n", '    "toy": CnnDailymailOptions,\n'))
+    edit(models, (f"SCENARIO_OPTIONS: dict{options}", '"toy": None, '))
     # An engine that is provisioned.
     (place / "benchmark/provisioned/toyserve.py").write_text(DECLARATION)
     (place / "requirements-toyserve.txt").write_text("toyserve==1.0\n")

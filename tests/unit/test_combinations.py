@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmark.combinations import DATASET_OPTIONS, ENGINE_OPTIONS, SCENARIO_OPTIONS
 from benchmark.errors import InputError
+from benchmark.option_models import DATASET_OPTIONS, ENGINE_OPTIONS, SCENARIO_OPTIONS
 from benchmark.profiles import plugins
 from benchmark.provisioned import ENGINES
 from benchmark.resolve import resolve

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from benchmark.combinations import CONTINUOUS, SEQUENTIAL, SERVED, WITH_REFERENCES
+from benchmark.option_models import CONTINUOUS, SEQUENTIAL, SERVED, WITH_REFERENCES
 from benchmark.profiles import SIMULATED, Profile
 from benchmark.provisioned import ENGINES
 from benchmark.provisioned_engine import ProvisionedEngine

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from benchmark.combinations import DATASET_OPTIONS, ENGINE_OPTIONS, SCENARIO_OPTIONS
+from benchmark.option_models import DATASET_OPTIONS, ENGINE_OPTIONS, SCENARIO_OPTIONS
 from benchmark.profiles import Generation, Limit, Profile
 from benchmark.provisioned import ENGINES
 from benchmark.resolve import resolve
