@@ -175,10 +175,10 @@ class Visit:
         try:
             while process.poll() is None and time.monotonic() < self._deadline:
                 time.sleep(POLL_S)
+        finally:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(END_S)
-        finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         return process.wait()
