@@ -126,16 +126,17 @@ class Visit:
             if step not in alone:
                 left.put(step)
         threads = [threading.Thread(target=self._take, args=(left, gpu)) for gpu in self._gpus]
-        try:
-            for step in alone:
-                self._do(step, self._gpus if step.gpus > 1 else self._gpus[:1])
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        finally:
-            self._deadline = time.monotonic()  # Ctrl-C ends what runs
+        for step in alone:
+            self._do(step, self._gpus if step.gpus > 1 else self._gpus[:1])
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
         return self._table.rows
+
+    def end(self) -> None:
+        """End what runs, and begin nothing more."""
+        self._deadline = time.monotonic()
 
     def _take(self, left: queue.SimpleQueue[Step], gpu: str) -> None:
         with suppress(queue.Empty):
@@ -146,7 +147,7 @@ class Visit:
         began = time.monotonic()
         left = max(0.0, self._deadline - began)
         row: dict[str, Any] = {"step": step.name, "GPUs": ",".join(gpus)}
-        if left < step.least_s:
+        if not left or left < step.least_s:
             row["note"] = f"not begun: it takes {step.least_s:.0f} s, and {left:.0f} are left"
         else:
             row["exit code"] = self._call(step, gpus)
@@ -215,7 +216,10 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Run the steps; 1 where one failed or was not begun."""
     given = parse()
-    rows = Visit(given.output, given.gpus.split(","), given.minutes * 60).run(steps(given))
+    visit = Visit(given.output, given.gpus.split(","), given.minutes * 60)
+    # No KeyboardInterrupt: however often it is pressed, each step ends what it started.
+    signal.signal(signal.SIGINT, lambda *about: visit.end())
+    rows = visit.run(steps(given))
     return int(any(row.get("exit code") != 0 for row in rows))
 
 

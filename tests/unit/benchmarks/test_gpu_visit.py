@@ -74,12 +74,13 @@ def test_what_runs_at_the_end_is_ended_with_all_it_started(tmp_path: Path) -> No
     start = "import subprocess; child = subprocess.Popen(['sleep', '300']); print(child.pid, flush=True); child.wait()"
     visit = Visit(tmp_path, ["0"], 300)
     found: list[dict[str, object]] = []
-    runner = threading.Thread(target=lambda: found.extend(visit.run([Step("hangs", python(start), 0)])))
+    asked = [Step("hangs", python(start), 0), Step("next", python(""), 0)]
+    runner = threading.Thread(target=lambda: found.extend(visit.run(asked)))
     runner.start()
     said = tmp_path / "hangs.txt"
     while not said.exists() or not said.read_text().endswith("\n"):
         time.sleep(0.01)
-    visit._deadline = time.monotonic()
+    visit.end()
     runner.join()
-    assert found[0]["exit code"] == -15
+    assert [row.get("exit code") for row in found] == [-15, None]
     assert_ended(int(said.read_text()))
