@@ -127,6 +127,53 @@ def test_names_are_compared_as_pip_does_and_builds_found(tmp_path: Path) -> None
     assert said(seen, [needed_by_engine(VLLM)[0]], "vllm") == []
 
 
+def test_leftovers_of_pip_are_not_taken_for_a_package(tmp_path: Path) -> None:
+    """pip names what it could not remove ~orch, with the metadata of what it was."""
+    install(tmp_path, "~liff", "2.10.0")
+    path = tmp_path / "~liff-2.10.0.dist-info/METADATA"
+    path.write_text(path.read_text().replace("~liff", "gliff"))
+    assert look(tmp_path, "gliff").packages == {}
+    install(tmp_path, "gliff", "2.11.0")
+    assert look(tmp_path, "gliff").packages == {"gliff": "2.11.0"}
+
+
+def test_a_version_that_is_not_certain_is_refused(tmp_path: Path) -> None:
+    install(tmp_path, "gliff", "2.10.0")
+    install(tmp_path, "gliff", "2.11.0")
+    install(tmp_path, "unsaid", "1")
+    (tmp_path / "unsaid-1.dist-info/METADATA").write_text("Name: unsaid\n")
+    (tmp_path / "emptied-1.dist-info").mkdir()
+    seen = look(tmp_path, "gliff", "unsaid", "emptied")
+    assert seen.packages == {"gliff": "2.10.0 and 2.11.0", "unsaid": "unknown", "emptied": "unknown"}
+    (unfit,) = said(seen, [Requirement("gliff>=2,<3"), Requirement("unsaid>=1"), Requirement("emptied>=1")])
+    assert "gliff 2.10.0 and 2.11.0 (>=2,<3 is needed), unsaid unknown (>=1 is needed), emptied unknown" in unfit
+    install(tmp_path, "emptied", "2")
+    assert look(tmp_path, "emptied").packages == {"emptied": "2"}, "what is left of an older one says nothing"
+
+
+def test_packages_that_are_not_asked_for_may_be_broken(tmp_path: Path) -> None:
+    install(tmp_path, "gliff", "2.11.0")
+    install(tmp_path, "other", "1")
+    (tmp_path / "other-1.dist-info/METADATA").write_bytes(b"Name: other\nAuthor: \xff\n")
+    install(tmp_path, "gone_tools", "1")
+    (tmp_path / "gone_tools-1.dist-info/RECORD").write_bytes(b"a,b,c,d,e\n\xff\n")
+    assert look(tmp_path, "gliff", "gone").packages == {"gliff": "2.11.0"}
+
+
+def test_a_torch_that_does_not_say_its_cuda_is_let_be(tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").touch()
+    (tmp_path / "torch" / "version.py").write_text("from torch.nowhere import cuda\n")
+    assert look(tmp_path, "gliff").cuda is None
+
+
+def test_the_package_that_comes_first_counts(tmp_path: Path) -> None:
+    install(tmp_path / "on top", "gliff", "2.11.0")
+    install(tmp_path / "below", "gliff", "2.10.0")
+    path = f"{tmp_path / 'on top'}:{tmp_path / 'below'}"
+    assert look(Path(path), "gliff").packages == {"gliff": "2.11.0"}
+
+
 @pytest.mark.parametrize("text", ["", "no JSON", json.dumps({"python": "3.12"})])
 def test_an_answer_that_is_none_is_not_understood(text: str) -> None:
     assert Found.parse(text) is None
