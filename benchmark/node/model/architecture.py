@@ -140,6 +140,21 @@ def model_class(config: Any) -> Any:
     return AutoModelForImageTextToText if whole or type(config) not in plain else AutoModelForCausalLM
 
 
+def shared_positions(text: Any) -> int | None:
+    """Return the positions up to which each query of a batch has the rotary embedding that it has alone; None: all.
+
+    Beyond them longrope (Phi-3, Phi-4) takes other frequencies, for all queries of a step.
+    """
+    return min((int(one["original_max_position_embeddings"]) for one in _ropes(text, "longrope")), default=None)
+
+
+def _ropes(text: Any, kind: str) -> list[dict[str, Any]]:
+    """Return what a configuration says of its rotary embeddings of a kind; some families have several."""
+    given = getattr(text, "rope_parameters", None) or {}
+    each = [given, *(part for part in given.values() if isinstance(part, dict))]
+    return [one for one in each if kind in str(one.get("rope_type", ""))]
+
+
 def _not_by_its_kind(config: Any) -> str | None:
     """Return why its configuration alone rules a model out."""
     if getattr(config, "is_encoder_decoder", False):
@@ -153,6 +168,8 @@ def _not_by_its_kind(config: Any) -> str | None:
         return (
             f"it has layers of {', '.join(map(repr, unknown))}, and the paged cache is for full and sliding attention"
         )
+    if _ropes(text, "dynamic"):
+        return "its rotary embedding (dynamic) is made anew for all queries of a step, by the longest"
     window = getattr(text, "sliding_window", None)
     if SLIDING in kinds and not (isinstance(window, int) and window > 0):
         return "it has layers of sliding attention and no size of the window"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from benchmark.errors import InputError, RunError, SetupError
 from benchmark.node.interfaces import Demands, Prompt
 from benchmark.words import brief, sentences
 
-# Llama's chat template prints a date: the same prompt must have the same tokens tomorrow.
+# Chat templates print a date: the same prompt must have the same tokens tomorrow. Llama's is told it, gpt-oss's asks.
 TEMPLATE_DATE = "26 Jul 2024"
-
+CLOCK = "strftime_now"
+# What templates ask it for.
+TIME_WORDS = (*("-d", "-m"), *"AaBbdeFHIjMmpSTYy")
 
 # What `require_room` says of a model that has so many.
 POSITIONS = "the model's positions are"
@@ -24,12 +27,25 @@ def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
         return list(prompt.token_ids)
     encoded = tokenizer.apply_chat_template(
         [{"role": "user", "content": prompt.text}],
+        chat_template=_timeless(tokenizer.get_chat_template()),
         add_generation_prompt=True,
         return_dict=True,
         date_string=TEMPLATE_DATE,
     )
     token_ids: list[int] = encoded["input_ids"]
     return token_ids
+
+
+def _timeless(template: str) -> str:
+    """Return a chat template whose function for the time, transformers' own, tells TEMPLATE_DATE's midnight.
+
+    A function cannot be handed to a template, so a macro takes its name. What follows `endmacro` keeps a newline.
+    """
+    if CLOCK not in template:
+        return template
+    midnight = datetime.strptime(TEMPLATE_DATE, "%d %b %Y")
+    said = "".join(f"|replace('%{one}','{midnight.strftime(f'%{one}')}')" for one in TIME_WORDS)
+    return f"{{%- macro {CLOCK}(words) %}}{{{{ words{said} }}}}{{%- endmacro %}}{{{{ '' }}}}{template}"
 
 
 def require_template(tokenizer: Any, snapshot: Path) -> None:
