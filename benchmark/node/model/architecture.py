@@ -120,7 +120,11 @@ def look(config: Any) -> Look:
     try:
         _step(model, config, text)
     except Exception as error:
-        seen.unfit = seen.unfit or f"a step of it fails ({_words(error)})"
+        seen.unfit = seen.unfit or (
+            "it decides by values of a step, for all its queries at once, what it computes"
+            if "meta tensors" in str(error)
+            else f"a step of it fails ({_words(error)})"
+        )
     unfit = seen.unfit or _misses(text, seen)
     if unfit is not None:
         return Look(unfit=unfit)
@@ -203,6 +207,8 @@ class _Looking:
             seen.unfit = "the paged cache does not reach its attention"
         elif attention_mask is None or tuple(attention_mask.shape[-2:]) != (TOKENS, TOKENS + CACHED):
             seen.unfit = "its attention makes a mask of its own"
+        elif getattr(module, "is_causal", True) is False:
+            seen.unfit = "its attention looks at later tokens too"
         elif more.get("position_bias") is not None:
             seen.unfit = "its attention adds a bias by position, of which the paged attention knows nothing"
         elif more.get("s_aux") is not None and not hasattr(module, "sinks"):

@@ -97,6 +97,19 @@ def _bart() -> Any:
     return BartConfig(d_model=32, encoder_layers=1, decoder_layers=1)
 
 
+def test_what_one_query_would_change_for_others_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(architectures.OWN, "llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0}})
+    assert "rotary embedding (dynamic) is made anew" in (look(architectures.config("llama")).unfit or "")
+    # Phi-3.5-MoE: of its numbers one is chosen by the longest query.
+    monkeypatch.setitem(architectures.OWN, "phimoe", longrope(128, short_mscale=1.2, long_mscale=1.5))
+    assert "by values of a step, for all its queries at once" in (look(architectures.config("phimoe")).unfit or "")
+
+
+def test_attention_to_later_tokens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(architectures.OWN, "gemma3_text", {"use_bidirectional_attention": True})
+    assert look(architectures.config("gemma3_text")).unfit == "its attention looks at later tokens too"
+
+
 def test_what_its_attention_needs_is_known() -> None:
     assert look(architectures.config("gemma2")).needs == {"softcap"}
     assert look(architectures.config("gpt_oss")).needs == {"sinks"}
@@ -141,10 +154,11 @@ def test_every_engine_answers_as_plain_generate(family: str, tmp_path: Path, tok
     assert architectures.answers(settings, "continuous") == expected
 
 
-def longrope(original: int) -> dict[str, Any]:
+def longrope(original: int, **more: float) -> dict[str, Any]:
     """Return what Phi-3 and Phi-4 with long contexts have in their configuration."""
     factors = {"short_factor": [1.0] * 8, "long_factor": [float(2 + number) for number in range(8)]}
     rope = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": original, **factors}
+    rope |= more
     return {"rope_parameters": rope, "original_max_position_embeddings": original}
 
 
