@@ -120,7 +120,8 @@ def load_model(settings: Settings, readers: int | None = None, parts: int = 1, t
             _require_all(snapshot, found)
         else:
             model = _read(kind, snapshot, dtype, device, readers, stages)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError: torch's own, full memory among them
+    # RuntimeError: torch's own, full memory among them; the last two: by words in files that are not known.
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         reported = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise SetupError(f"The model in {snapshot} cannot be loaded: {reported}") from error
     except ImportError as error:  # mostly for weights that are quantized

@@ -53,12 +53,18 @@ def require_template(tokenizer: Any, snapshot: Path) -> None:
     if not tokenizer.chat_template:
         raise SetupError(f"The model in {snapshot} has no chat template: an instruct model is needed.")
     try:
-        encode(tokenizer, Prompt("a question", "What is a prompt?"))
+        one, other = (encode(tokenizer, Prompt("a question", text)) for text in ("What is a prompt?", "Who asks?"))
     except Exception as error:  # whatever a template raises by itself
         raise SetupError(
             f"The chat template of the model in {snapshot} makes no prompt of a text: {type(error).__name__}: "
             f"{sentences(brief(str(error)))} Mend chat_template.jinja there, or take another model."
         ) from None
+    if one == other:
+        raise SetupError(
+            f"The chat template of the model in {snapshot} leaves out what is asked: it makes the same prompt of two "
+            "texts (some take a text only as a part among images). Mend chat_template.jinja there, or take another "
+            "model."
+        )
 
 
 def require_vocabulary(text_config: Any, demands: Demands) -> None:

@@ -265,6 +265,24 @@ def test_a_template_that_makes_no_prompt_is_found_before_weights(
     assert engine.load().replicas == 1
 
 
+@pytest.mark.parametrize(
+    "template", ["{{ '' }}", "{% for part in messages[0].content %}{{ part.text }}{% endfor %}", "hi"]
+)
+def test_a_template_that_leaves_the_text_out_is_refused(template: str, tmp_path: Path, tokenizer: Path) -> None:
+    """Some take a text only as a part among images."""
+    settings = architectures.save("gpt2", tmp_path / "gpt2", tokenizer)
+    (tmp_path / "gpt2" / "chat_template.jinja").write_text(template)
+    with pytest.raises(SetupError, match=r"The chat template of the model in .*gpt2 leaves out what is asked"):
+        sequential.Engine(settings, Generation(), {}).load()
+
+
+def test_generation_settings_that_break_are_a_setup_error(tmp_path: Path, tokenizer: Path) -> None:
+    settings = architectures.save("gpt2", tmp_path / "gpt2", tokenizer)
+    (tmp_path / "gpt2" / "generation_config.json").write_text('{"watermarking_config": {"of": "tomorrow"}}')
+    with pytest.raises(SetupError, match=r"gpt2 cannot be loaded: TypeError: WatermarkingConfig"):
+        sequential.Engine(settings, Generation(), {}).load()
+
+
 @pytest.mark.parametrize("engine", [sequential, continuous, endpoint])
 def test_a_tokenizer_that_cannot_be_read_is_a_setup_error(engine: Any, tmp_path: Path, tokenizer: Path) -> None:
     settings = architectures.save("gpt2", tmp_path / "gpt2", tokenizer)
