@@ -16,6 +16,9 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+# Where PYTHONPATH leads whoever asks, to see whether this Python follows it: our own code is found by that.
+OURS = "/llm-benchmark"
+
 
 def versions(names: Collection[str], path: list[str] | None = None) -> dict[str, str]:
     """Return name -> version of the packages that are there; `path`: where to look, in the place of sys.path.
@@ -74,4 +77,5 @@ def cuda_of_torch() -> str | None:
 
 if __name__ == "__main__":
     asked = versions({canonical(name) for name in sys.argv[1:]})
-    print(json.dumps({"python": platform.python_version(), "packages": asked, "cuda": cuda_of_torch()}))
+    told = {"python": platform.python_version(), "packages": asked, "cuda": cuda_of_torch()}
+    print(json.dumps({**told, "follows_path": OURS in sys.path}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,15 @@ def said(found: Found, wanted: list[Requirement], role: str = "python_env", devi
 
 
 def found(cuda: str | None = "13.0", **packages: str) -> Found:
-    return Found(python="3.12.3", packages=packages, cuda=cuda)
+    return Found(python="3.12.3", packages=packages, cuda=cuda, follows_path=True)
 
 
-def look(path: Path, *asked: str) -> Found:
+def look(path: Path, *asked: str, options: Sequence[str] = ()) -> Found:
     """Run the text as a node does, in an environment that has what lies in `path` too."""
-    command = [sys.executable, "-c", Path(installed.__file__).read_text(), *asked]
-    done = subprocess.run(command, env={"PYTHONPATH": str(path)}, capture_output=True, text=True, check=True, cwd="/")
+    command = [sys.executable, *options, "-c", Path(installed.__file__).read_text(), *asked]
+    done = subprocess.run(
+        command, env={"PYTHONPATH": f"{installed.OURS}:{path}"}, capture_output=True, text=True, check=True, cwd="/"
+    )
     parsed = Found.parse("a greeting of a site's own\n" + done.stdout)
     assert parsed is not None
     return parsed
@@ -165,6 +168,16 @@ def test_a_torch_that_does_not_say_its_cuda_is_let_be(tmp_path: Path) -> None:
     (tmp_path / "torch" / "__init__.py").touch()
     (tmp_path / "torch" / "version.py").write_text("from torch.nowhere import cuda\n")
     assert look(tmp_path, "gliff").cuda is None
+
+
+def test_a_python_that_would_not_find_our_code_is_refused(tmp_path: Path) -> None:
+    """It would run nothing, and end as an invalid verdict does."""
+    assert look(tmp_path, "gliff").follows_path
+    deaf = look(tmp_path, "gliff", options=["-I"])
+    assert not deaf.follows_path
+    (reason,) = said(deaf, [])
+    assert reason.startswith("/opt/conda (python_env_dir) has a Python that does not look where PYTHONPATH says")
+    assert said(deaf, [], "vllm") == [], "nothing of ours is put beside it"
 
 
 def test_the_package_that_comes_first_counts(tmp_path: Path) -> None:
