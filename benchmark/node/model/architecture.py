@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import SetupError, Unfit
-from benchmark.importing import importing
+from benchmark.importing import importing, not_loading
 from benchmark.provisioned import FROM_SERVERS
 from benchmark.words import brief, sentences
 
@@ -69,6 +69,8 @@ def read_config(snapshot: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(snapshot, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the configuration classes check themselves, each in its own way
+        if unloaded := not_loading(error):
+            raise SetupError(unloaded) from error
         reported = sentences(brief(str(error)))
         raise SetupError(
             f"{snapshot / 'config.json'} does not describe a model that transformers {__version__} knows: {reported} "

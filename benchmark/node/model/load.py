@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from benchmark.errors import SetupError
-from benchmark.importing import importing
+from benchmark.importing import importing, not_loading
 from benchmark.node.continuous.memory_plan import free_bytes
 from benchmark.node.hub.files import ALLOW_PATTERNS, IGNORE_PATTERNS
 from benchmark.node.model import weights
@@ -98,7 +98,9 @@ def load_model(settings: Settings, readers: int | None = None, parts: int = 1, t
             )
             from transformers.utils import logging
     except ImportError as error:
-        raise SetupError(f"A package is missing ({error}): run playbooks/provision.yml.") from None
+        raise SetupError(
+            not_loading(error) or f"A package is missing ({error}): run playbooks/provision.yml."
+        ) from None
     logging.disable_progress_bar()
     part = own_part(parts)
     device = f"cuda:{part}" if settings.benchmark_device == "cuda" else "cpu"
