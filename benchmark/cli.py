@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from benchmark import DISCLAIMER, __version__
 from benchmark.errors import BenchmarkError, InputError, RunError, SetupError
-from benchmark.importing import importing, missing_package, one_blas_thread
+from benchmark.importing import importing, missing_package, not_loading, one_blas_thread
 
 # Each command's module has add_arguments(parser) and main(arguments) -> exit code. Only the one asked for is
 # imported: a controller has no torch, a node no Ansible.
@@ -105,7 +105,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 with importing(), one_blas_thread():
                     loaded = importlib.import_module(module)
             except ModuleNotFoundError as missing:
-                print(missing_package(missing.name), file=sys.stderr)
+                print(not_loading(missing) or missing_package(missing.name), file=sys.stderr)
+                return SetupError.exit_code
+            except Exception as error:
+                if (reported := not_loading(error)) is None:
+                    raise
+                print(reported, file=sys.stderr)
                 return SetupError.exit_code
             loaded.add_arguments(command)
             command.set_defaults(main=loaded.main)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,27 @@ def missing_package(module: str | None) -> str:
     named = [f"{file} ({where})" for file, where in _FILES.items() if _pins(file, package)]
     what = " or ".join(named) or f"it (pip install {package})"
     return f"The package {package} is missing: install {what} into this Python."
+
+
+def not_loading(error: BaseException) -> str | None:
+    """Return the sentence for an error that a package raised while it was imported; None: it is another's.
+
+    A package that is there may lack a library of the system, or be built for another version of what it imports.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    name, trace = "", error.__traceback__
+    while trace is not None:
+        frame, trace = trace.tb_frame, trace.tb_next
+        if frame.f_code.co_name == "<module>":  # which runs while it is imported, and never again
+            name = str(frame.f_globals.get("__name__")).partition(".")[0]
+    if name in ("", "__main__", __name__.partition(".")[0]) or isinstance(error, MemoryError):
+        return None
+    reported = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(".")
+    return (
+        f"The package {_PACKAGES.get(name, name)} in {sys.prefix} does not load: {reported}. Install it anew there, or "
+        "set python_env_dir to another environment."
+    )
 
 
 def _pins(file: str, package: str) -> bool:

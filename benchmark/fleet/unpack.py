@@ -17,6 +17,7 @@ from benchmark.fleet.killed import why_killed
 from benchmark.records import NodeResult
 from benchmark.unwritable import on_controller
 
+RESULTS = "mlperf_datacenter_*.json"
 # The files of a run; anything else in the archive is left out.
 KNOWN = re.compile(
     r"(mlperf_datacenter_[\w.-]+\.(json|txt)|((accuracy|solo|TEST06|repeat\d+)_)?samples\.jsonl|"
@@ -92,7 +93,8 @@ def unpack(archive: Path, directory: Path, most: int = MAX_SAMPLES_BYTES, expect
 
 def why_failed(exit_code: str, directory: Path, timeout_s: int, repeats: int = 1) -> str | None:
     """Return why a run that ended with `exit_code` is no complete one, in a sentence; None for a complete one."""
-    if exit_code in ("0", "1"):
+    # A Python that does not find what it is to run ends with 1 as well, as an invalid verdict does.
+    if exit_code == "0" or (exit_code == "1" and any(directory.glob(RESULTS))):
         return None
     if exit_code == "124":
         each = f" for each of {repeats} measurements" if repeats > 1 else ""
@@ -108,7 +110,7 @@ def why_failed(exit_code: str, directory: Path, timeout_s: int, repeats: int = 1
 
 def _own_words(directory: Path) -> str | None:
     """Return what the result says of its failure, or the log's last line."""
-    for path in sorted(directory.glob("mlperf_datacenter_*.json")):
+    for path in sorted(directory.glob(RESULTS)):
         try:
             result = read_record(path, NodeResult)
         except InputError:

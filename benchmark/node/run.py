@@ -17,8 +17,9 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from benchmark.errors import BenchmarkError, RunError
+from benchmark.errors import BenchmarkError, RunError, SetupError
 from benchmark.files import write_atomic
+from benchmark.importing import not_loading
 from benchmark.node.accuracy import has_references, require_scoring
 from benchmark.node.interfaces import Demands, Engine, Workload
 from benchmark.node.loading import demands_of, load_engine
@@ -105,12 +106,15 @@ class NodeRun:
                 raise RunError(reported) from error
             raise
         except OSError as error:
-            reported = self._explain(self._about(error))
+            reported = self._explain(not_loading(error) or self._about(error))
             self._finish("failed", reported)
             raise RunError(reported) from error
         except Exception as error:
             traceback.print_exc()
-            self._finish("failed", self._explain(f"{type(error).__name__}: {error}"))
+            unloaded = not_loading(error)
+            self._finish("failed", self._explain(unloaded or f"{type(error).__name__}: {error}"))
+            if unloaded:
+                raise SetupError(self.open.result.error) from error
             raise RunError(f"The run broke {during(self.open.result.stage)}: {self.open.result.error}") from error
         return self.open.result
 

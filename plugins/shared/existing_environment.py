@@ -9,11 +9,16 @@ from node_action import CHECKOUT, NodeAction
 
 from benchmark.cluster.packages.environments import Wanted
 from benchmark.cluster.packages.existing import Asked, Found, lacks, needed, needed_by_engine
+from benchmark.installed import OURS
 from benchmark.provisioned import ENGINES
 
 INSTALLED = (CHECKOUT / "benchmark/installed.py").read_text(encoding="utf-8")
 # From /, since Python imports from where it is started; without leaving compiled files beside what it imports.
-LOOK = 'case $1 in "~/"*) p=$HOME/${1#"~/"} ;; *) p=$1 ;; esac; shift; cd / && exec timeout 60 "$p" -B "$@"'
+# PYTHONPATH as our own code is found by it.
+LOOK = (
+    'case $1 in "~/"*) p=$HOME/${1#"~/"} ;; *) p=$1 ;; esac; shift; cd / && '
+    f'PYTHONPATH={OURS}"${{PYTHONPATH:+:$PYTHONPATH}}" exec timeout 60 "$p" -B "$@"'
+)
 
 
 class ExistingEnvironment:

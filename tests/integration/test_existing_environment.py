@@ -111,6 +111,13 @@ def test_what_one_lacks_is_named_before_measuring(playbooks: Playbooks) -> None:
     hosts = {"jw2": host(playbooks, "jw2", lacking), "jw3": host(playbooks, "jw3", old)}
     gone = playbooks.directory / "gone"
     hosts["vanished"] = {**host(playbooks, "jw2", gone), "benchmark_shared_machine": True}
+    deaf = playbooks.directory / "deaf"
+    (deaf / "bin").mkdir(parents=True)
+    (deaf / "bin" / "python3").write_text(
+        f'#!/bin/sh\necho Loading a module\nexec {playbooks.venv}/bin/python3 -I "$@"\n'
+    )
+    (deaf / "bin" / "python3").chmod(0o755)
+    hosts["module"] = {**host(playbooks, "jw2", deaf), "benchmark_shared_machine": True}
     inventory = playbooks.inventory(hosts)
     for playbook in ("provision", "benchmark"):
         done = playbooks.run(playbook, inventory=inventory)
@@ -119,6 +126,7 @@ def test_what_one_lacks_is_named_before_measuring(playbooks: Playbooks) -> None:
         assert f"{lacking} (python_env_dir) lacks what this run needs: Jinja2<4,>=3.1, psutil<8,>=5.9." in said
         assert f"{old} (python_env_dir) has versions that do not work here: pydantic 1." in said
         assert "(>=2.10,<3 is needed)" in said
+        assert f"{deaf} (python_env_dir) has a Python that does not look where PYTHONPATH says" in said
         assert f"has to name an environment that exists, and in {gone} there is no Python that starts" in said
     assert done.row("jw2")["stage"] == done.row("jw3")["stage"] == "python_env"
     assert not list(done.run_dir.glob("nodes/*/samples.jsonl"))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from benchmark.importing import BLAS_THREADS, importing, missing_package
+from benchmark.importing import BLAS_THREADS, importing, missing_package, not_loading
 
 # Threads of a process that has loaded a command, and whether what it starts would know.
 THREADS = f"""
@@ -89,3 +91,61 @@ def test_matplotlib_is_loaded_without_its_manual(within: str, written: bool) -> 
 )
 def test_a_missing_package_is_sought_where_it_is_pinned(module: str, said: str) -> None:
     assert said in missing_package(module)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("raise OSError('libcudart.so.13: cannot open')", "OSError: libcudart.so.13: cannot open"),
+        ("import gliff_inner", "ImportError: its library is another's"),
+        (
+            "try:\n  import gliff_inner\nexcept ImportError as e:\n  raise ModuleNotFoundError('see above') from e",
+            "its",
+        ),
+    ],
+)
+def test_a_package_that_does_not_load_is_named(
+    text: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gliff_outer.py").write_text(text + "\n")
+    (tmp_path / "gliff_inner.py").write_text('raise ImportError("its library is another\'s")\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises((OSError, ImportError)) as caught:
+        importlib.import_module("gliff_outer")
+    name = "gliff_outer" if "OSError" in text else "gliff_inner"
+    said = not_loading(caught.value)
+    assert said is not None
+    assert said.startswith(f"The package {name} in {sys.prefix} does not load: ")
+    assert words in said
+
+
+def test_what_is_no_fault_of_an_import_is_none() -> None:
+    with pytest.raises(ModuleNotFoundError) as caught:
+        importlib.import_module("gliff_that_is_nowhere")
+    assert not_loading(caught.value) is None
+    assert not_loading(ValueError("no traceback")) is None
+
+
+def test_a_command_whose_package_does_not_load_says_so(tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("raise ImportError('libopenblas.so.0: cannot open shared object file')\n")
+    command = [sys.executable, "-m", "benchmark", "run"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        f"The package numpy in {sys.prefix} does not load: ImportError: libopenblas.so.0: cannot open"
+    )
+
+
+def test_a_package_of_transformers_is_no_fault_of_the_model(tmp_path: Path) -> None:
+    (tmp_path / "accelerate.py").write_text("raise RuntimeError('built for another torch')\n")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    text = (
+        "from pathlib import Path; from benchmark.node.model.architecture import read_config; read_config(Path('{}'))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", text.replace("{}", str(tmp_path))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert f"The package accelerate in {sys.prefix} does not load: RuntimeError: built for another torch" in last

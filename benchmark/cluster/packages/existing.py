@@ -95,6 +95,7 @@ class Found(BaseModel):
     python: str
     packages: dict[str, str] = Field(description="canonical name -> version")
     cuda: str | None
+    follows_path: bool = Field(description="whether it looks where PYTHONPATH says")
 
     @classmethod
     def parse(cls, text: str) -> Found | None:
@@ -120,6 +121,11 @@ def lacks(found: Found, wanted: list[Requirement], role: str, directory: str, de
         yield f"{where} lacks what this run needs: {', '.join(missing)}. {_remedy(role)}"
     if unfit:
         yield f"{where} has versions that do not work here: {', '.join(unfit)}. {_remedy(role)}"
+    if role == "python_env" and not found.follows_path:
+        yield (
+            f"{where} has a Python that does not look where PYTHONPATH says, and so would not find the benchmark's own "
+            "code, which is put beside it: have it start without -I and -E, and keep what PYTHONPATH holds."
+        )
     if device == "cuda" and found.cuda == "":
         yield (
             f"The torch {found.packages.get('torch', '')} in {where} is a build without CUDA, and benchmark_device is "

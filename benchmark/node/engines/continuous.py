@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import JsonValue
 
 from benchmark.continuous_options import Options
-from benchmark.errors import InputError, SetupError, Unfit
+from benchmark.errors import InputError, RunError, SetupError, Unfit
 from benchmark.node import interfaces
 from benchmark.node.continuous import attention as kernels
 from benchmark.node.continuous import collector, cross_check, graphs
@@ -21,7 +21,7 @@ from benchmark.node.continuous.details import describe
 from benchmark.node.continuous.memory_plan import Plan, free_bytes, make_plan
 from benchmark.node.continuous.router import Flight, Router
 from benchmark.node.interfaces import EngineBroken, Listener, Query
-from benchmark.node.model.architecture import Look, read_config, require_batching, text_config
+from benchmark.node.model.architecture import Look, read_config, require_batching, shared_positions, text_config
 from benchmark.node.model.files import check_files
 from benchmark.node.model.generation import end_tokens, generation_config
 from benchmark.node.model.load import (
@@ -48,6 +48,7 @@ UNPLANNED = (
     "GPU memory: what a token of this architecture takes is not known, so there is no plan; transformers sizes the "
     "cache (num_blocks, max_batch_tokens and max_memory_percent in benchmark_engine_options decide it)."
 )
+SHARED = "the positions that queries of a batch share with one rotary embedding (longrope) are"
 # How many queries the check before a run asks where there are no graphs to go through.
 CHECKED_WITHOUT_GRAPHS = 4
 
@@ -108,6 +109,7 @@ class Engine(interfaces.Engine):
             self._warm_up()
         self._requests = itertools.count()
         self._page_size = options.page_size
+        self._shared = shared_positions(text_config(self._model.config))
         self._cache_tokens = self._manager.continuous_batching_config.num_blocks * options.page_size
         # A thread is a daemon if its maker is: transformers' own would keep a process alive that wants to end.
         atexit.register(self.close)  # a thread that is left in the middle of a step would abort the process
@@ -176,6 +178,8 @@ class Engine(interfaces.Engine):
         token_ids = encode(self._tokenizer, query.prompt)
         exactly, (_, most) = query.prompt.output_tokens, query.bounds(self.generation)
         check_prompt(token_ids, self._model.config.get_text_config(), most, self._cache_tokens)
+        if self._shared is not None and len(token_ids) + most > self._shared:
+            raise RunError(f"The prompt and its answer take {len(token_ids) + most} tokens; {SHARED} {self._shared}.")
         request_id = str(next(self._requests))
         self._router.add(request_id, Flight(query, listener, len(token_ids)))
         said = self._said(seed=self.generation.seed << 32 | query.seed & 0xFFFFFFFF, greedy=query.greedy)
@@ -211,7 +215,7 @@ class Engine(interfaces.Engine):
         captured = any(config.cuda_graph_booleans)
         requests = config.max_requests_per_batch if captured else CHECKED_WITHOUT_GRAPHS
         requests = max(1, min(requests, self._cache_tokens // 2 // max(64, self._page_size)))
-        late = min(cross_check.LATE_TOKENS, self._cache_tokens // 4)
+        late = min(cross_check.LATE_TOKENS, self._cache_tokens // 4, (self._shared or self._cache_tokens) // 2)
         asked = cross_check.probes(requests, self._model.config.get_text_config().vocab_size, late)
         # Greedy, as the plain model's choice is, whatever the run samples.
         answers = cross_check.ask(self._manager, self._router, asked, self._said(greedy=True, min_new_tokens=0))
@@ -280,6 +284,7 @@ class Engine(interfaces.Engine):
         require_vocabulary(config, self.demands)
         most, pages = self.generation.max_new_tokens, options.num_blocks
         require_room(getattr(config, "max_position_embeddings", None), self.demands, most, POSITIONS)
+        require_room(shared_positions(config), self.demands, most, SHARED)
         held = None if pages is None else pages * options.page_size
         require_room(held, self.demands, most, "those that num_blocks and page_size hold are")
 

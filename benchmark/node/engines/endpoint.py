@@ -17,7 +17,8 @@ from benchmark.errors import InputError, SetupError
 from benchmark.node import interfaces
 from benchmark.node.interfaces import Answer, EngineBroken, Listener, Query
 from benchmark.node.model.load import find_snapshot
-from benchmark.node.model.prompting import encode
+from benchmark.node.model.prompting import encode, require_template
+from benchmark.node.model.tokenizer import load_tokenizer
 from benchmark.node.options import check_none
 from benchmark.node.serving import discovery
 from benchmark.node.serving.cache_counters import PrefixCacheCount, Tally
@@ -76,7 +77,10 @@ class Engine(interfaces.Engine):
                 "benchmark_endpoint_start to a command that starts one."
             )
         if settings.benchmark_endpoint_api == "completions":
-            self._tokenizer = _tokenizer(settings)
+            snapshot = find_snapshot(settings)
+            self._tokenizer = load_tokenizer(snapshot)
+            if self.demands.needs_template:
+                require_template(self._tokenizer, snapshot)
         raise_handle_limit()
         self._secrets = _with_key(self.secrets)
         self._client = Client(
@@ -221,10 +225,3 @@ def _with_key(secrets: Secrets) -> Secrets:
     own = os.environ.get("OPENAI_API_KEY", "").strip()
     has_one = secrets.api_key or any(name.lower() == "authorization" for name in secrets.headers)
     return secrets if has_one or not own else replace(secrets, api_key=own)
-
-
-def _tokenizer(settings: Any) -> Any:
-    """Return the model's own tokenizer: it puts text prompts into the chat template where ids are to be sent."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(find_snapshot(settings), local_files_only=True, trust_remote_code=False)

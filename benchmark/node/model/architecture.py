@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import SetupError, Unfit
-from benchmark.importing import importing
+from benchmark.importing import importing, not_loading
 from benchmark.provisioned import FROM_SERVERS
 from benchmark.words import brief, sentences
 
@@ -69,6 +69,8 @@ def read_config(snapshot: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(snapshot, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the configuration classes check themselves, each in its own way
+        if unloaded := not_loading(error):
+            raise SetupError(unloaded) from error
         reported = sentences(brief(str(error)))
         raise SetupError(
             f"{snapshot / 'config.json'} does not describe a model that transformers {__version__} knows: {reported} "
@@ -120,7 +122,11 @@ def look(config: Any) -> Look:
     try:
         _step(model, config, text)
     except Exception as error:
-        seen.unfit = seen.unfit or f"a step of it fails ({_words(error)})"
+        seen.unfit = seen.unfit or (
+            "it decides by values of a step, for all its queries at once, what it computes"
+            if "meta tensors" in str(error)
+            else f"a step of it fails ({_words(error)})"
+        )
     unfit = seen.unfit or _misses(text, seen)
     if unfit is not None:
         return Look(unfit=unfit)
@@ -140,6 +146,21 @@ def model_class(config: Any) -> Any:
     return AutoModelForImageTextToText if whole or type(config) not in plain else AutoModelForCausalLM
 
 
+def shared_positions(text: Any) -> int | None:
+    """Return the positions up to which each query of a batch has the rotary embedding that it has alone; None: all.
+
+    Beyond them longrope (Phi-3, Phi-4) takes other frequencies, for all queries of a step.
+    """
+    return min((int(one["original_max_position_embeddings"]) for one in _ropes(text, "longrope")), default=None)
+
+
+def _ropes(text: Any, kind: str) -> list[dict[str, Any]]:
+    """Return what a configuration says of its rotary embeddings of a kind; some families have several."""
+    given = getattr(text, "rope_parameters", None) or {}
+    each = [given, *(part for part in given.values() if isinstance(part, dict))]
+    return [one for one in each if kind in str(one.get("rope_type", ""))]
+
+
 def _not_by_its_kind(config: Any) -> str | None:
     """Return why its configuration alone rules a model out."""
     if getattr(config, "is_encoder_decoder", False):
@@ -153,6 +174,8 @@ def _not_by_its_kind(config: Any) -> str | None:
         return (
             f"it has layers of {', '.join(map(repr, unknown))}, and the paged cache is for full and sliding attention"
         )
+    if _ropes(text, "dynamic"):
+        return "its rotary embedding (dynamic) is made anew for all queries of a step, by the longest"
     window = getattr(text, "sliding_window", None)
     if SLIDING in kinds and not (isinstance(window, int) and window > 0):
         return "it has layers of sliding attention and no size of the window"
@@ -186,6 +209,8 @@ class _Looking:
             seen.unfit = "the paged cache does not reach its attention"
         elif attention_mask is None or tuple(attention_mask.shape[-2:]) != (TOKENS, TOKENS + CACHED):
             seen.unfit = "its attention makes a mask of its own"
+        elif getattr(module, "is_causal", True) is False:
+            seen.unfit = "its attention looks at later tokens too"
         elif more.get("position_bias") is not None:
             seen.unfit = "its attention adds a bias by position, of which the paged attention knows nothing"
         elif more.get("s_aux") is not None and not hasattr(module, "sinks"):

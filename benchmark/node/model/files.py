@@ -15,7 +15,7 @@ REMEDY = (
     "Provision it again (hf_cache_source hub or controller replaces what is damaged in the cache), or copy your own "
     "directory anew."
 )
-INDEX = "model.safetensors.index.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # Without the first nothing loads; each of the others is read by transformers where it is there, and one that cannot be
 # read is passed over in silence.
 CONFIG, GENERATION = "config.json", "generation_config.json"
@@ -39,21 +39,29 @@ def check_files(snapshot: Path) -> int:
         raise _damaged(snapshot / CONFIG, "it names no model_type")
     if not any(any(snapshot.glob(pattern)) for pattern in TOKENIZERS):
         raise _missing(snapshot / TOKENIZERS[0])
-    for shard in sorted(set(_shards(reported[INDEX], snapshot / INDEX))) if INDEX in reported else ():
+    if not _are_tokens(reported.get(GENERATION, {}).get("eos_token_id")):
+        raise _damaged(snapshot / GENERATION, "its eos_token_id is no token, nor a list of them")
+    shards = sorted(set(_shards(reported[INDEX], snapshot / INDEX))) if INDEX in reported else []
+    for shard in shards:
         if not (snapshot / shard).is_file():
             raise _missing(snapshot / shard)
-    return count_parameters(snapshot)
+    # As transformers chooses. The same weights may lie beside them once more (Mistral's consolidated.safetensors).
+    if (snapshot / WEIGHTS).is_file() or not shards:
+        shards = [WEIGHTS]
+    return _count_parameters([snapshot / shard for shard in shards])
 
 
-def count_parameters(snapshot: Path) -> int:
-    """Return the number of parameters in a snapshot's safetensors files, from their headers alone."""
+def _count_parameters(files: list[Path]) -> int:
+    """Return the number of parameters in safetensors files, from their headers alone."""
     from safetensors import SafetensorError, safe_open
 
-    files = sorted(snapshot.glob("*.safetensors"))
-    if not files:
-        raise SetupError(f"{snapshot} holds no *.safetensors file; other formats are not loaded.")
     total = 0
     for path in files:
+        if not path.is_file():
+            raise SetupError(
+                f"{path.parent} holds no {path.name}; other formats are not loaded: convert them (transformers' "
+                "save_pretrained writes it), or take a model that has it."
+            )
         try:
             with safe_open(path, framework="numpy") as tensors:
                 total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 # not a dict
@@ -72,6 +80,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise _damaged(path, "it holds no object")
     return content
+
+
+def _are_tokens(value: Any) -> bool:
+    return value is None or all(type(one) is int for one in (value if isinstance(value, list) else [value]))
 
 
 def _shards(index: dict[str, Any], path: Path) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from benchmark.errors import SetupError
-from benchmark.importing import importing
+from benchmark.importing import importing, not_loading
 from benchmark.node.continuous.memory_plan import free_bytes
 from benchmark.node.hub.files import ALLOW_PATTERNS, IGNORE_PATTERNS
 from benchmark.node.model import weights
@@ -21,6 +21,7 @@ from benchmark.node.model.architecture import name as architecture_name
 from benchmark.node.model.files import REMEDY, check_files
 from benchmark.node.model.part import own_part, read_part
 from benchmark.node.model.prompting import require_template
+from benchmark.node.model.tokenizer import load_tokenizer
 from benchmark.node.startup import Stages
 from benchmark.provisioned import FROM_SERVERS
 from benchmark.served import QUANTIZATION
@@ -92,13 +93,14 @@ def load_model(settings: Settings, readers: int | None = None, parts: int = 1, t
         with stages.stage("imports"), importing():
             import torch
             from transformers import (
-                AutoTokenizer,
                 GenerationConfig,
                 modeling_utils,  # noqa: F401 # else it comes with the tokenizer
             )
             from transformers.utils import logging
     except ImportError as error:
-        raise SetupError(f"A package is missing ({error}): run playbooks/provision.yml.") from None
+        raise SetupError(
+            not_loading(error) or f"A package is missing ({error}): run playbooks/provision.yml."
+        ) from None
     logging.disable_progress_bar()
     part = own_part(parts)
     device = f"cuda:{part}" if settings.benchmark_device == "cuda" else "cpu"
@@ -108,18 +110,20 @@ def load_model(settings: Settings, readers: int | None = None, parts: int = 1, t
             weights_bytes = parameters * BYTES_PER_PARAMETER[settings.benchmark_dtype] // parts
             _check_memory(weights_bytes, settings.benchmark_dtype, part)
     started = time.monotonic()
+    kind = _kind_of(snapshot)
+    with stages.stage("tokenizer"):
+        tokenizer = load_tokenizer(snapshot)
+        if texts:
+            require_template(tokenizer, snapshot)
     try:
-        with stages.stage("tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(snapshot, local_files_only=True, trust_remote_code=False)
-            if texts:
-                require_template(tokenizer, snapshot)
         dtype = getattr(torch, settings.benchmark_dtype)
         if parts > 1:
-            model, found = read_part(_kind_of(snapshot), snapshot, dtype, device, parts, stages)
+            model, found = read_part(kind, snapshot, dtype, device, parts, stages)
             _require_all(snapshot, found)
         else:
-            model = _read(snapshot, dtype, device, readers, stages)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError: torch's own, full memory among them
+            model = _read(kind, snapshot, dtype, device, readers, stages)
+    # RuntimeError: torch's own, full memory among them; the last two: by words in files that are not known.
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         reported = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise SetupError(f"The model in {snapshot} cannot be loaded: {reported}") from error
     except ImportError as error:  # mostly for weights that are quantized
@@ -184,9 +188,8 @@ def has_experts(config: dict[str, Any]) -> bool:
     )
 
 
-def _read(snapshot: Path, dtype: Any, device: str, readers: int | None, stages: Stages) -> Any:
+def _read(kind: Any, snapshot: Path, dtype: Any, device: str, readers: int | None, stages: Stages) -> Any:
     """Return the model with its weights on the device; it is made without memory of its own."""
-    kind = _kind_of(snapshot)
 
     def load() -> Any:
         model, found = kind.from_pretrained(

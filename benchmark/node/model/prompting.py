@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from benchmark.errors import InputError, RunError, SetupError
 from benchmark.node.interfaces import Demands, Prompt
 from benchmark.words import brief, sentences
 
-# Llama's chat template prints a date: the same prompt must have the same tokens tomorrow.
+# Chat templates print a date: the same prompt must have the same tokens tomorrow. Llama's is told it, gpt-oss's asks.
 TEMPLATE_DATE = "26 Jul 2024"
-
+CLOCK = "strftime_now"
+# What templates ask it for.
+TIME_WORDS = (*("-d", "-m"), *"AaBbdeFHIjMmpSTYy")
 
 # What `require_room` says of a model that has so many.
 POSITIONS = "the model's positions are"
@@ -24,6 +27,7 @@ def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
         return list(prompt.token_ids)
     encoded = tokenizer.apply_chat_template(
         [{"role": "user", "content": prompt.text}],
+        chat_template=_timeless(tokenizer.get_chat_template()),
         add_generation_prompt=True,
         return_dict=True,
         date_string=TEMPLATE_DATE,
@@ -32,17 +36,35 @@ def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
     return token_ids
 
 
+def _timeless(template: str) -> str:
+    """Return a chat template whose function for the time, transformers' own, tells TEMPLATE_DATE's midnight.
+
+    A function cannot be handed to a template, so a macro takes its name. What follows `endmacro` keeps a newline.
+    """
+    if CLOCK not in template:
+        return template
+    midnight = datetime.strptime(TEMPLATE_DATE, "%d %b %Y")
+    said = "".join(f"|replace('%{one}','{midnight.strftime(f'%{one}')}')" for one in TIME_WORDS)
+    return f"{{%- macro {CLOCK}(words) %}}{{{{ words{said} }}}}{{%- endmacro %}}{{{{ '' }}}}{template}"
+
+
 def require_template(tokenizer: Any, snapshot: Path) -> None:
     """Raise SetupError where the model has no chat template that makes a prompt of a text."""
     if not tokenizer.chat_template:
         raise SetupError(f"The model in {snapshot} has no chat template: an instruct model is needed.")
     try:
-        encode(tokenizer, Prompt("a question", "What is a prompt?"))
+        one, other = (encode(tokenizer, Prompt("a question", text)) for text in ("What is a prompt?", "Who asks?"))
     except Exception as error:  # whatever a template raises by itself
         raise SetupError(
             f"The chat template of the model in {snapshot} makes no prompt of a text: {type(error).__name__}: "
             f"{sentences(brief(str(error)))} Mend chat_template.jinja there, or take another model."
         ) from None
+    if one == other:
+        raise SetupError(
+            f"The chat template of the model in {snapshot} leaves out what is asked: it makes the same prompt of two "
+            "texts (some take a text only as a part among images). Mend chat_template.jinja there, or take another "
+            "model."
+        )
 
 
 def require_vocabulary(text_config: Any, demands: Demands) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import SetupError
+from benchmark.node.model.files import REMEDY
+from benchmark.words import brief, sentences
 
 
 def load_tokenizer(model: Path) -> Any:
@@ -19,8 +21,11 @@ def load_tokenizer(model: Path) -> Any:
         raise SetupError(f"A package is missing ({error}): run playbooks/provision.yml.") from None
     try:
         return AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise SetupError(f"The tokenizer in {model} cannot be loaded: {type(error).__name__}: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # of a damaged tokenizer.json the library raises nothing more special
+        reported = f"{type(error).__name__}: {sentences(brief(str(error)))}"
+        raise SetupError(f"The tokenizer in {model} cannot be loaded: {reported} {REMEDY}") from None
 
 
 def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmark.node.serving import keeper
 from benchmark.node.serving.masking import masked_into
-from benchmark.node.serving.words import causes, points_elsewhere, without_frames
+from benchmark.node.serving.words import causes, points_elsewhere, uncoloured, without_frames
 from benchmark.node.watch.oom import OomWatch
 
 LOG = "endpoint.log"
@@ -79,7 +79,7 @@ class ServerProcess:
         """
         with self.log.open("rb") as log:
             log.seek(max(0, self.log.stat().st_size - LOOK_BYTES))
-            text = log.read().decode("utf-8", errors="replace")
+            text = uncoloured(log.read().decode("utf-8", errors="replace"))
         written = [line.rstrip() for line in text.splitlines() if line.strip()]
         if not written:
             return f"{LOG} is empty."

@@ -33,6 +33,9 @@ LENGTHS = (
 # What is measured is what was provisioned: no download.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
+# An environment that exists is left as it is: nothing that Python compiles is put into it.
+UNWRITTEN = {"PYTHONDONTWRITEBYTECODE": "1"}
+
 
 def packages(engine: ProvisionedEngine, settings: Settings) -> dict[str, str]:
     """Return the versions, in the engine's environment, of the packages that can change a number."""
@@ -103,7 +106,8 @@ def command(
         part=part,
     )
     # Its environment's programs first: it may build kernels while it starts, with the ninja that it came with.
-    variables = [f"{name}={shlex.quote(value)}" for name, value in {**OFFLINE, **engine.variables}.items()]
+    unwritten = {} if engine.setting(settings, "manage") else UNWRITTEN
+    variables = [f"{name}={shlex.quote(value)}" for name, value in {**OFFLINE, **unwritten, **engine.variables}.items()]
     words = shlex.join([str(program), *engine.words(start, options)])
     return f'PATH={shlex.quote(str(program.parent))}:"$PATH" {" ".join(variables)} {words}'
 

@@ -12,8 +12,17 @@ MAX_SHOWN = 300
 """Characters of a server's own message that are kept."""
 MAX_SEARCHED = 2**16
 
-# The last line of a traceback, also behind what a logger or the name of a process puts before it.
-ERROR = re.compile(r"(?<!raise )(?<!except )\b([A-Z]\w*)?(Error|Exception|Exit|Interrupt|Timeout)(: |$)")
+# The last line of a traceback, also behind what a logger or the name of a process puts before it; and what the loader
+# or the C library say of a process that ends beneath Python.
+ERROR = re.compile(
+    r"(?<!raise )(?<!except )\b([A-Z]\w*)?(Error|Exception|Exit|Interrupt|Timeout)(: |$)"
+    r"|\bFatal Python error: |\bterminate called |\bSegfault encountered|: error while loading shared libraries: "
+    r"|: symbol lookup error: |: Assertion .+ failed\.|\b(double free or|free\(\): invalid|malloc\(\): |corrupted size)"
+)
+# What colours a terminal and names its window, and what it would not show.
+_COLOUR = re.compile(
+    r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(\x07|\x1b\\)|[@-Z\\^_])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+)
 _FRAME = re.compile(r'File "[^"]*", line \d+')
 _TRACEBACK = "Traceback (most recent call last):"
 # What vLLM's processes and loggers put before a line: "(EngineCore pid=7) ERROR 11-28 07:09:11 [core.py:700] ".
@@ -27,6 +36,11 @@ _FOLLOWS = re.compile(
 _INVISIBLE = re.compile(r"<(script|style|head)\b.*?</\1\s*>|<!--.*?-->", re.DOTALL | re.I)
 _TITLE = re.compile(r"<title\b[^>]*>(.*?)</title\s*>", re.DOTALL | re.I)
 _TAG = re.compile(r"<[^>]*>")
+
+
+def uncoloured(text: str) -> str:
+    """Return text without what only a terminal understands."""
+    return _COLOUR.sub("", text)
 
 
 def shown(text: str | bytes) -> str:

@@ -9,9 +9,9 @@ import socket
 import sys
 import sysconfig
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
+from benchmark import installed
 from benchmark.errors import SetupError
 from benchmark.importing import importing
 from benchmark.node.hub.prepared import tokenizer_sha256
@@ -57,7 +57,7 @@ def validate_environment(settings: Settings, engine: str) -> Environment:
         nvml=seen.unreported,
         model_sha256=weights,
         tokenizer_sha256=tokenizer,
-        packages={name: version for name in PACKAGES if (version := _version(name))},
+        packages={name: version for name, version in installed.versions(PACKAGES).items() if name in PACKAGES},
         server_packages=packages(ENGINES[engine], settings) if engine in ENGINES else {},
     )
 
@@ -189,13 +189,6 @@ def _governor() -> str:
         except OSError:
             continue
     return ", ".join(sorted(names))
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _cpu_model() -> str:

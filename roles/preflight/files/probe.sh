@@ -49,14 +49,14 @@ environment() {
     fi
   else
     say at "$interpreter"
-    $limit "$interpreter" -c 'import venv, ensurepip' >/dev/null 2>&1
+    $limit "$interpreter" -B -c 'import venv, ensurepip' >/dev/null 2>&1
     code=$?
     ended $code "$interpreter"
     [ $code != 0 ] || say "$1venv" yes
   fi
   if [ -z "$version" ]; then
     say at "$interpreter"
-    version=$($limit "$interpreter" -I -S -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
+    version=$($limit "$interpreter" -B -I -S -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
     ended $? "$interpreter"
     # A script that loads a module before may say so; what ends in no version is no Python.
     version=${version##*"

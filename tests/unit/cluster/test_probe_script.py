@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -87,6 +88,12 @@ def test_both_outputs_of_nvidia_smi_are_read(tmp_path: Path) -> None:
 )
 def test_only_a_version_is_taken_for_one(tmp_path: Path, says: str, version: str) -> None:
     assert ask(tmp_path, {"python3": says, "nvidia-smi": "exit 9"}).values["python"] == version
+
+
+def test_a_python_that_is_looked_at_gets_no_compiled_files(tmp_path: Path) -> None:
+    kept = tmp_path / "compiled"
+    ask(tmp_path, {"python3": f'PYTHONPYCACHEPREFIX={kept} exec {sys.executable} "$@"', "nvidia-smi": "exit 9"})
+    assert not kept.exists()
 
 
 def test_the_gpus_of_the_pci_bus_are_listed(tmp_path: Path) -> None:

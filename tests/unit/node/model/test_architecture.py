@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark.errors import SetupError
+from benchmark.errors import InputError, RunError, SetupError
 from benchmark.node.continuous import memory_plan as memory
-from benchmark.node.engines import continuous, sequential
-from benchmark.node.interfaces import Demands
+from benchmark.node.engines import continuous, endpoint, sequential
+from benchmark.node.interfaces import Demands, Prompt
 from benchmark.node.model import load
 from benchmark.node.model.architecture import look, name, read_config
 from benchmark.node.model.load import load_model
+from benchmark.node.model.prompting import TEMPLATE_DATE, encode
 from benchmark.node.model.tiny import make_tiny_model
+from benchmark.node.model.tokenizer import load_tokenizer
 from benchmark.profiles import Generation
 from benchmark.settings import Settings
 from tests import architectures
@@ -95,6 +97,19 @@ def _bart() -> Any:
     return BartConfig(d_model=32, encoder_layers=1, decoder_layers=1)
 
 
+def test_what_one_query_would_change_for_others_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(architectures.OWN, "llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0}})
+    assert "rotary embedding (dynamic) is made anew" in (look(architectures.config("llama")).unfit or "")
+    # Phi-3.5-MoE: of its numbers one is chosen by the longest query.
+    monkeypatch.setitem(architectures.OWN, "phimoe", longrope(128, short_mscale=1.2, long_mscale=1.5))
+    assert "by values of a step, for all its queries at once" in (look(architectures.config("phimoe")).unfit or "")
+
+
+def test_attention_to_later_tokens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(architectures.OWN, "gemma3_text", {"use_bidirectional_attention": True})
+    assert look(architectures.config("gemma3_text")).unfit == "its attention looks at later tokens too"
+
+
 def test_what_its_attention_needs_is_known() -> None:
     assert look(architectures.config("gemma2")).needs == {"softcap"}
     assert look(architectures.config("gpt_oss")).needs == {"sinks"}
@@ -137,6 +152,46 @@ def test_every_engine_answers_as_plain_generate(family: str, tmp_path: Path, tok
     assert len(set(expected.values())) == len(expected), "answers depend on the prompt"
     assert architectures.answers(settings, "sequential") == expected
     assert architectures.answers(settings, "continuous") == expected
+
+
+def longrope(original: int, **more: float) -> dict[str, Any]:
+    """Return what Phi-3 and Phi-4 with long contexts have in their configuration."""
+    factors = {"short_factor": [1.0] * 8, "long_factor": [float(2 + number) for number in range(8)]}
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": original, **factors}
+    rope |= more
+    return {"rope_parameters": rope, "original_max_position_embeddings": original}
+
+
+def test_within_its_first_positions_longrope_is_batched(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(architectures.OWN, "phi3", longrope(128))
+    settings = architectures.save("phi3", tmp_path / "phi3", tokenizer)
+    assert architectures.answers(settings, "continuous") == architectures.generated(settings)
+
+
+def test_what_longrope_would_change_for_others_is_not_batched(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond them all queries of a step would have the frequencies of the longest."""
+    monkeypatch.setitem(architectures.OWN, "phi3", longrope(32))
+    settings = architectures.save("phi3", tmp_path / "phi3", tokenizer)
+    expected = architectures.generated(settings)
+    assert architectures.answers(settings, "sequential") == expected
+    engine = continuous.Engine(settings, architectures.GENERATION, {"page_size": 16, "num_blocks": 64})
+    engine.demands = Demands(ids=True, longest=60)
+    with pytest.raises(InputError, match=r"take 72 tokens, and the positions that .* \(longrope\) are 32: "):
+        engine.load()
+    engine.demands = Demands()
+    try:
+        engine.load()
+        short = [one for one in architectures.queries() if len(one.prompt.token_ids or ()) + 12 <= 32]
+        assert len(short) > 1
+        assert architectures.ask(engine, short) == {one.index: expected[one.index] for one in short}
+        with pytest.raises(RunError, match=r"take 72 tokens; .* are 32"):
+            engine.submit(architectures.queries()[-1], architectures.Answers())
+    finally:
+        engine.close()
 
 
 @pytest.mark.parametrize("family", ["mamba2", "qwen3_next", "deepseek_v3", "llama4", "falcon"])
@@ -208,6 +263,59 @@ def test_a_template_that_makes_no_prompt_is_found_before_weights(
     (tmp_path / "gpt2" / "chat_template.jinja").unlink()
     engine.demands = Demands(ids=True)
     assert engine.load().replicas == 1
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ '' }}", "{% for part in messages[0].content %}{{ part.text }}{% endfor %}", "hi"]
+)
+def test_a_template_that_leaves_the_text_out_is_refused(template: str, tmp_path: Path, tokenizer: Path) -> None:
+    """Some take a text only as a part among images."""
+    settings = architectures.save("gpt2", tmp_path / "gpt2", tokenizer)
+    (tmp_path / "gpt2" / "chat_template.jinja").write_text(template)
+    with pytest.raises(SetupError, match=r"The chat template of the model in .*gpt2 leaves out what is asked"):
+        sequential.Engine(settings, Generation(), {}).load()
+
+
+def test_generation_settings_that_break_are_a_setup_error(tmp_path: Path, tokenizer: Path) -> None:
+    settings = architectures.save("gpt2", tmp_path / "gpt2", tokenizer)
+    (tmp_path / "gpt2" / "generation_config.json").write_text('{"watermarking_config": {"of": "tomorrow"}}')
+    with pytest.raises(SetupError, match=r"gpt2 cannot be loaded: TypeError: WatermarkingConfig"):
+        sequential.Engine(settings, Generation(), {}).load()
+
+
+@pytest.mark.parametrize("engine", [sequential, continuous, endpoint])
+def test_a_tokenizer_that_cannot_be_read_is_a_setup_error(engine: Any, tmp_path: Path, tokenizer: Path) -> None:
+    settings = architectures.save("gpt2", tmp_path / "gpt2", tokenizer)
+    asked = {"benchmark_endpoint_urls": ["http://127.0.0.1:9"], "benchmark_endpoint_api": "completions"}
+    path = tmp_path / "gpt2" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    for broken in ({}, {**content, "model": {"type": "of tomorrow"}}):
+        path.write_text(json.dumps(broken))
+        with pytest.raises(SetupError, match=r"The tokenizer in .*gpt2 cannot be loaded: .* Provision it again"):
+            engine.Engine(settings.model_copy(update=asked), Generation(), {}).load()
+    path.write_text(json.dumps(content))
+    (tmp_path / "gpt2" / "chat_template.jinja").write_text("{{ messages | nope }}")
+    with pytest.raises(SetupError, match=r"The chat template of the model in .*gpt2 makes no prompt of a text: "):
+        engine.Engine(settings.model_copy(update=asked), Generation(), {}).load()
+
+
+def test_a_configuration_that_is_refused_is_a_setup_error(tmp_path: Path, tokenizer: Path) -> None:
+    settings = architectures.save("gpt2", tmp_path / "gpt2", tokenizer)
+    path = tmp_path / "gpt2" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": "2"}))
+    with pytest.raises(SetupError, match=r"config.json does not describe a model that transformers .* knows"):
+        sequential.Engine(settings, Generation(), {}).load()
+
+
+def test_the_date_of_a_prompt_is_the_same_tomorrow(tokenizer: Path) -> None:
+    """gpt-oss asks for today's date by another word than Llama's template does."""
+    known = load_tokenizer(tokenizer)
+    ask = "{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}{{ day }}{% endif %}"
+    known.chat_template = (
+        "\n{{ date_string }} " + ask + " {{ strftime_now('%Y-%m-%d %H:%M') }} {{ messages[0].content }}"
+    )
+    prompt = known.decode(encode(known, Prompt("a question", "now")))
+    assert prompt == f"\n{TEMPLATE_DATE} {TEMPLATE_DATE} 2024-07-26 00:00 now"
 
 
 def test_weights_that_need_a_package_are_a_setup_error(tmp_path: Path, tokenizer: Path) -> None:

@@ -36,6 +36,26 @@ def test_a_whole_model_has_so_many_parameters(whole: Path) -> None:
     assert check_files(whole) == 139_584
 
 
+def test_weights_of_another_format_beside_them_are_not_counted(model: Path) -> None:
+    """Mistral's models lie twice in their repository."""
+    shutil.copy(model / "model.safetensors", model / "consolidated.safetensors")
+    assert check_files(model) == 139_584
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.safetensors"])
+def test_weights_of_another_format_alone_are_refused(name: str, model: Path) -> None:
+    (model / "model.safetensors").rename(model / name)
+    with pytest.raises(SetupError, match=r"holds no model.safetensors; other formats are not loaded: convert them"):
+        check_files(model)
+
+
+@pytest.mark.parametrize("end", ["2", [2, "7"], {}, 2.5, True])
+def test_an_end_that_is_no_token_is_named(end: Any, model: Path) -> None:
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": end}))
+    with pytest.raises(SetupError, match=r"generation_config.json is damaged \(its eos_token_id is no token"):
+        check_files(model)
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

@@ -103,6 +103,16 @@ def test_the_first_error_is_reported_beside_the_end(tmp_path: Path) -> None:
     assert server.ended() == reported
 
 
+def test_the_first_error_is_found_in_a_coloured_log(tmp_path: Path) -> None:
+    lines = (
+        r"\033[33mWARNING\033[0m ImportError: no flash_attn\n\033[1;36m(Core pid=7)\033[0;0m ValueError: too little\n"
+    )
+    server = ServerProcess(f"printf '{lines}'; exit 1", tmp_path)
+    until(lambda: server.ended() is not None)
+    assert f"The first error in {LOG}: (Core pid=7) ValueError: too little" in str(server.ended())
+    assert "\033" not in str(server.ended())
+
+
 def test_a_part_that_ended_without_a_word_is_suspected(tmp_path: Path) -> None:
     server = ServerProcess("echo 'RuntimeError: it failed. See root cause above.'; exit 1", tmp_path)
     until(lambda: server.ended() is not None)

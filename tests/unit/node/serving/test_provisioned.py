@@ -52,6 +52,15 @@ def test_everything_that_decides_a_number_is_said(settings: Settings) -> None:
     ]
 
 
+def test_an_environment_that_exists_gets_no_compiled_files(settings: Settings) -> None:
+    def variables(settings: Settings) -> list[str]:
+        words = shlex.split(command(VLLM, settings, VLLM.check_options({}), "http://127.0.0.1:4711", 1))
+        return words[: words.index(f"{VLLM.setting(settings, 'dir')}/bin/vllm")]
+
+    assert "PYTHONDONTWRITEBYTECODE=1" in variables(settings.model_copy(update={"vllm_manage": False}))
+    assert "PYTHONDONTWRITEBYTECODE=1" not in variables(settings)
+
+
 def test_options_reach_it(settings: Settings) -> None:
     options = {
         "max_model_len": 2048,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.node.serving.words import MAX_SHOWN, body_words, causes, message, without_frames
+from benchmark.node.serving.words import MAX_SHOWN, body_words, causes, message, uncoloured, without_frames
 
 # As vLLM's processes write it: the cause in the engine's process, and after it what only follows from that.
 VLLM = """\
@@ -57,6 +57,30 @@ def test_an_error_that_points_to_another_is_better_than_none() -> None:
 def test_an_error_of_no_kind_is_one() -> None:
     line = "(EngineCore pid=9) ERROR 11-29 01:55:34 [core.py:1510] Exception: WorkerProc initialization failed"
     assert causes([line, "RuntimeError: Engine core initialization failed. See root cause above."]) == [line]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "terminate called after throwing an instance of 'c10::Error'",
+        "Fatal Python error: Segmentation fault",
+        "!!!!!!! Segfault encountered !!!!!!!",
+        "/venv/bin/python: symbol lookup error: /venv/torch.so: undefined symbol: aten",
+        "python3: error while loading shared libraries: libcudart.so.13: cannot open shared object file",
+        "python: /src/shm.cc:12: void f(): Assertion `size > 0' failed.",
+        "double free or corruption (!prev)",
+    ],
+)
+def test_what_ends_a_process_beneath_python_is_an_error(line: str) -> None:
+    follows = "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above."
+    assert causes([line, "  what():  CUDA error: it is lost", follows]) == [f"{line} what():  CUDA error: it is lost"]
+    inside = ['  File "/venv/vllm/core.py", line 691, in run', "    run()", line, "it has ended"]
+    assert without_frames(inside) == [line, "it has ended"]
+
+
+def test_colours_of_a_log_are_no_words() -> None:
+    coloured = "\x1b[33mWARNING\x1b[0m \x1b]0;a title\x07it \x1b[1;36mgoes\x1b[m\x00 on\tso\r\n"
+    assert uncoloured(coloured) == "WARNING it goes on\tso\r\n"
 
 
 def test_the_lines_that_explain_an_error_belong_to_it() -> None:

@@ -108,7 +108,7 @@ def test_damaged_weights_are_named_before_loading(tmp_path: Path, damage: str) -
     asked = settings(benchmark_model=str(directory), benchmark_dtype="float32")
     with pytest.raises(BenchmarkError) as caught:
         model.load_model(asked)
-    reported = "holds no *.safetensors file" if damage == "missing" else f"{weights} is damaged"
+    reported = "holds no model.safetensors" if damage == "missing" else f"{weights} is damaged"
     assert reported in str(caught.value)
 
 
