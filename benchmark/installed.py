@@ -77,5 +77,5 @@ def cuda_of_torch() -> str | None:
 
 if __name__ == "__main__":
     asked = versions({canonical(name) for name in sys.argv[1:]})
-    told = {"python": platform.python_version(), "packages": asked, "cuda": cuda_of_torch()}
-    print(json.dumps({**told, "follows_path": OURS in sys.path}))
+    found = {"python": platform.python_version(), "packages": asked, "cuda": cuda_of_torch()}
+    print(json.dumps({**found, "follows_path": OURS in sys.path}))
