@@ -10,13 +10,14 @@ from typing import Any
 
 import checkout  # noqa: F401 # puts the checkout on the path
 from ansible import constants
+from ansible.errors import AnsibleError
 
 from benchmark.fleet.login_shell import far_command
 from benchmark.fleet.ssh import Ssh
 
 # The kinds of connection over which a program can be spoken with while it runs.
 SSH, LOCAL = "ssh", "local"
-SESSIONS = (SSH, "smart", LOCAL, "ansible.builtin.ssh", "ansible.builtin.local")
+SESSIONS = (SSH, LOCAL, "ansible.builtin.ssh", "ansible.builtin.local")
 OPTIONS = ("ssh_args", "ssh_common_args", "ssh_extra_args")
 # The option that says where a node is.
 HOST = "host"
@@ -117,12 +118,17 @@ def session_words(connection: Any, line: str) -> list[Any]:
     """Return the words that run a command line of /bin/sh on the node, with which is spoken while it runs."""
     if connection.transport == LOCAL:
         return ["/bin/sh", "-c", line]
-    return _words(connection, connection.host, far_command(line))
+    # A terminal, which the user's settings may ask for, would change what is sent.
+    return _words(connection, "-T", connection.host, far_command(line))
 
 
 def _words(connection: Any, *more: str) -> list[Any]:
     # This is how the connection's own exec_command makes its command.
-    words: list[Any] = connection._build_command(connection.get_option("ssh_executable"), "ssh", *more)
+    try:
+        words: list[Any] = connection._build_command(connection.get_option("ssh_executable"), "ssh", *more)
+    except AnsibleError as error:
+        # The node's own: whoever asks many at once takes this as a connection that cannot be made.
+        raise OSError(str(error)) from error
     return words
 
 

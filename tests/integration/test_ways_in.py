@@ -188,12 +188,35 @@ def test_another_kind_of_connection_is_refused(playbooks_of: Playbooks) -> None:
     hosts = {
         "fine": cluster.host("fine"),
         "other": {**cluster.host("fine"), "ansible_connection": "community.docker.docker"},
+        # As Ansible was once told to choose; it knows no such plugin any more.
+        "smart": {**cluster.host("fine"), "ansible_connection": "smart"},
     }
     done = playbooks_of.run("benchmark", inventory=playbooks_of.inventory(hosts))
     assert done.code != 0
     said = " ".join(done.output.split())
     assert "other: ansible_connection is community.docker.docker: only ssh and local can be used." in said
+    assert "smart: ansible_connection is smart: only ssh and local can be used." in said
     assert not playbooks_of.results.exists()
+
+
+def test_what_is_wrong_with_one_way_costs_no_other_node(playbooks_of: Playbooks) -> None:
+    cluster, banner = playbooks_of.cluster, playbooks_of.directory / "banner"
+    banner.write_text("Authorised use only. Idle sessions are timed out.\n")
+    more: dict[str, dict[str, Any]] = {
+        "terminal": {"ansible_ssh_extra_args": "-tt -o RequestTTY=force"},
+        "no-agent": {"ansible_ssh_private_key": "a key that Ansible hands to an ssh-agent of its own"},
+        "no-ssh": {"ansible_ssh_executable": "/no/ssh"},
+        "no-key": {"ansible_ssh_private_key_file": "/no/key"},
+    }
+    for number, name in enumerate(more):
+        cluster.add(name, loopback(20 + number), f"Banner {banner}\n")
+    hosts = {name: {**cluster.host(name), **variables} for name, variables in more.items()}
+    done = playbooks_of.run("benchmark", inventory=playbooks_of.inventory(hosts))
+    assert done.code == 2, done.output
+    assert done.row("terminal")["status"] == "complete", done.output
+    assert "SSH_AGENT disabled" in done.row("no-agent")["reason"]
+    assert "/no/ssh cannot be run on this controller (No such file or directory)" in done.row("no-ssh")["reason"]
+    assert "there is no key /no/key on this controller" in done.row("no-key")["reason"]
 
 
 OWN_PLAY = """\

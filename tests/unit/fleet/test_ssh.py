@@ -25,6 +25,7 @@ from benchmark.fleet.ssh import Ssh, dropped, unreachable
         ),
         ("No ED25519 host key is known for jw2.\nHost key verification failed.", "is not known: connect once"),
         ("bench@jw2: Permission denied (publickey).", "to bench@jw2 was refused: it knows no such user, or none of"),
+        ("Idle sessions are timed out.\nbench@jw2: Permission denied (publickey).", "or none of this"),
         ("bench@jw2: Permission denied (publickey,password).", "check ansible_user, then ssh-copy-id bench@jw2."),
         ("bench@jw2: Permission denied (password).", "its sshd takes no keys from this user, only password: see Pub"),
         (
