@@ -219,6 +219,38 @@ def test_what_is_wrong_with_one_way_costs_no_other_node(playbooks_of: Playbooks)
     assert "there is no key /no/key on this controller" in done.row("no-key")["reason"]
 
 
+def run_own(playbooks_of: Playbooks, play: str, hosts: dict[str, Any] | None = None) -> tuple[int, str]:
+    """Run a play of somebody's own; return how it ended, and what it printed."""
+    path = playbooks_of.directory / "own.yml"
+    path.write_text(play)
+    command = playbooks_of.command("own", inventory=playbooks_of.inventory(hosts))
+    command[1] = str(path)
+    process = playbooks_of.start(command)
+    output, _ = process.communicate(timeout=200)
+    return process.returncode, output
+
+
+def test_a_role_alone_opens_a_run_in_each_play(playbooks_of: Playbooks) -> None:
+    for number, name in enumerate(("jw2", "jw3")):
+        playbooks_of.cluster.add(name, loopback(20 + number))
+    code, output = run_own(playbooks_of, "- {hosts: gpu_nodes, gather_facts: false, roles: [benchmark]}\n" * 2)
+    assert code == 0, output
+    for name in ("jw2", "jw3"):
+        found = list(playbooks_of.results.glob(f"2*/nodes/{name}/mlperf_datacenter_*.json"))
+        assert len({path.parent for path in found}) == len(found) == 2
+
+
+@pytest.mark.parametrize("setting", ["strategy: free", "serial: 1"])
+def test_a_play_that_goes_node_by_node_measures_nothing(playbooks_of: Playbooks, setting: str) -> None:
+    """Each node would measure all of them, the second into the first one's files."""
+    for number, name in enumerate(("jw2", "jw3")):
+        playbooks_of.cluster.add(name, loopback(20 + number))
+    code, output = run_own(playbooks_of, f"- {{hosts: gpu_nodes, gather_facts: false, {setting}, roles: [benchmark]}}")
+    assert code == 2, output
+    assert "and a run measures all nodes of a play together: leave it out." in " ".join(output.split())
+    assert not playbooks_of.results.exists()
+
+
 OWN_PLAY = """\
 - hosts: gpu_nodes
   gather_facts: false
@@ -241,12 +273,7 @@ def test_roles_in_a_play_of_somebodys_own_do_not_end_it(playbooks_of: Playbooks)
         cluster.add(name, loopback(20 + number))
     hosts: dict[str, Any] = {name: cluster.host(name) for name in cluster.nodes}
     hosts["broken"]["benchmark_work_dir"] = "/proc/no"
-    play = Path(playbooks_of.directory / "own.yml")
-    play.write_text(OWN_PLAY)
-    command = playbooks_of.command("benchmark", inventory=playbooks_of.inventory(hosts))
-    command[1] = str(play)
-    process = playbooks_of.start(command)
-    output, _ = process.communicate(timeout=200)
+    _, output = run_own(playbooks_of, OWN_PLAY, hosts)
     assert "goes on: fine" in output, output
     assert "goes on: broken" in output
     assert "not measured: broken" in output
