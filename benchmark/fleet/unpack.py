@@ -98,10 +98,9 @@ def why_failed(exit_code: str, directory: Path, timeout_s: int, repeats: int = 1
         return None
     if exit_code == "1":
         # As Python ends that does not start, or not with what is to run.
-        said = (
-            f"; the end of its log: {' '.join(log[-5:])[:500]}" if (log := _log(directory)) else "; see benchmark.log."
-        )
-        return f"The benchmark ended with exit code {exit_code} and left no result{said}"
+        end = " ".join(_log(directory)[-5:])[:500]
+        said = f"the end of its log: {end}" if end else "see benchmark.log."
+        return f"The benchmark ended with exit code {exit_code} and left no result; {said}"
     if exit_code == "124":
         each = f" for each of {repeats} measurements" if repeats > 1 else ""
         return f"The benchmark hung: it was stopped after benchmark_timeout_s = {timeout_s} s{each}."

@@ -188,7 +188,7 @@ def test_another_kind_of_connection_is_refused(playbooks_of: Playbooks) -> None:
     hosts = {
         "fine": cluster.host("fine"),
         "other": {**cluster.host("fine"), "ansible_connection": "community.docker.docker"},
-        # As Ansible was once told to choose; it knows no such plugin any more.
+        # Older Ansible chose by itself; it knows no such plugin any more.
         "smart": {**cluster.host("fine"), "ansible_connection": "smart"},
     }
     done = playbooks_of.run("benchmark", inventory=playbooks_of.inventory(hosts))
