@@ -174,6 +174,12 @@ def unreachable(message: str, address: str) -> str:
     if _THROUGH in said and not (forwarded := _FORWARDING.search(said)):
         return _unreachable_jump(said, address)
     if _THROUGH in said and forwarded:
+        # Each ssh of a chain whose way broke says so: the last one alone was on its way to the node.
+        if said.count(_THROUGH) > 1:
+            return (
+                f"Not reachable: A jump host on the way to {address} is not reached from the one before it "
+                f"({forwarded[1]}): is it up, may the one before forward to it, and are addresses and ports right?"
+            )
         return _unreachable_from_jump(forwarded[1], address)
     if _NOT_LET_IN.search(said) and _CHANGED not in said:
         return f"Not reachable: {_refused(said, address)}"

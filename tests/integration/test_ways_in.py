@@ -145,16 +145,18 @@ def test_a_jump_host_is_named_and_nodes_behind_it_are_trusted(playbooks_of: Play
         f"  UserKnownHostsFile {cluster.known_hosts}\n"
     )
 
-    def by(jump: int, to: int) -> dict[str, Any]:
-        words = f"-F {settings} -o ProxyJump={loopback(jump)}"
+    def by(*jumps: int, to: int) -> dict[str, Any]:
+        words = f"-F {settings} -o ProxyJump={','.join(map(loopback, jumps))}"
         return {"ansible_host": loopback(to), "ansible_ssh_common_args": words}
 
-    hosts = {"dead-jump": by(69, 62), "dead": by(60, 69), "forbidden": by(61, 62), "unknown": by(60, 63)}
+    hosts = {"dead-jump": by(69, to=62), "dead": by(60, to=69), "forbidden": by(61, to=62), "unknown": by(60, to=63)}
+    hosts["chain"] = by(60, 69, to=61)
     done = playbooks_of.run("preflight", inventory=playbooks_of.inventory(hosts))
     said = " ".join(done.output.split())
     assert f"The jump host {loopback(69)}, on the way to {loopback(62)}, lets nobody pass" in said, done.output
     assert f"{loopback(69)}: seen from the jump host, nothing answers SSH there" in said
     assert f"{loopback(62)}: the jump host forwards no connection there" in said
+    assert f"A jump host on the way to {loopback(61)} is not reached from the one before it" in said
     assert f"The SSH host key of {loopback(63)} is not known" in said
     only = playbooks_of.inventory({"unknown": hosts["unknown"]})
     public = cluster.nodes["new"].host_key.with_suffix(".pub")

@@ -94,6 +94,11 @@ FORWARDING = f"stdio forwarding failed\n{CLOSED}"
         (f"channel 0: open failed: connect failed: No route to host\n{FORWARDING}", "it (No route to host)"),
         (f"channel 0: open failed: connect failed: Name or service not known\n{FORWARDING}", "does not know that name"),
         (f"channel 0: open failed: administratively prohibited: open failed\n{FORWARDING}", "AllowTcpForwarding"),
+        # Of a chain each ssh whose way broke says so: here one that was on its way to a second host in between.
+        (
+            f"channel 0: open failed: connect failed: Connection refused\n{FORWARDING}\n{CLOSED}",
+            "A jump host on the way to jw2 is not reached from the one before it (Connection refused): is it up,",
+        ),
         (
             "Connection timed out during banner exchange\nConnection to UNKNOWN port 65535 timed out\n",
             "is the node up, and is the jump host?",
