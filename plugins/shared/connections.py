@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from copy import copy
@@ -55,6 +56,7 @@ class Connections:
         connection.host = connection._play_context.remote_addr = str(variables.get("ansible_host", node))
         if HOST in connection.option_definitions:
             connection.set_option(HOST, connection.host)
+        keep_apart(connection)
         return connection
 
     def _make(self, kind: str) -> Any:
@@ -96,8 +98,6 @@ def way_of(connection: Any, another: Any = None) -> Ssh:
     """Return the way that a connection goes; `another` makes a connection like it."""
     if connection.transport == LOCAL:
         return Ssh("this machine", lambda line: ["/bin/sh", "-c", line])
-    words = " ".join(str(connection.get_option(name) or "") for name in OPTIONS)
-    through_jump = any(jump in words.lower() for jump in JUMPS)
     login = None
     if connection.get_option("password"):
         login = partial(_log_in, another() if another else connection)
@@ -110,8 +110,26 @@ def way_of(connection: Any, another: Any = None) -> Ssh:
         login=login,
         disconnect=lambda: _words(connection, "-O", "stop", connection.host),
         alone=lambda: _words(connection, "-S", "none", connection.host, "true"),
-        through_jump=through_jump,
+        through_jump=bool(_jump(connection)),
     )
+
+
+def keep_apart(connection: Any) -> None:
+    """Have nodes that have one address behind different hosts share no connection.
+
+    ansible-core names a shared connection after address, port and user alone: it would ask one node for both.
+    """
+    if connection.transport == SSH and not connection.get_option("control_path") and (jump := _jump(connection)):
+        parts = [jump, *(str(connection.get_option(name)) for name in (HOST, "port", "remote_user"))]
+        # As long as ansible-core's own: the path of a socket may not be long.
+        name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
+        connection.set_option("control_path", f"%(directory)s/{name}")
+
+
+def _jump(connection: Any) -> str:
+    """Return the options of ssh that send it by way of another host; empty where none does."""
+    words = " ".join(str(connection.get_option(name) or "") for name in OPTIONS)
+    return words if any(jump in words.lower() for jump in JUMPS) else ""
 
 
 def session_words(connection: Any, line: str) -> list[Any]:

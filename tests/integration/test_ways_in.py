@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from benchmark.fleet.ssh import unreachable
-from tests.integration.conftest import Playbooks, make_model_directory
+from benchmark.node.environments import MARK
+from tests.integration.conftest import Playbooks, make_model_directory, one_package, unmarked
 from tests.integration.ssh_nodes import PORT, Cluster, SshNode, keygen, loopback
 from tests.integration.test_login_shells import forget
 
@@ -165,6 +166,27 @@ def test_a_jump_host_is_named_and_nodes_behind_it_are_trusted(playbooks_of: Play
     assert done.code == 0, done.output
     done = playbooks_of.run("preflight", inventory=only)
     assert "is not known" not in done.output, done.output
+
+
+def test_one_address_behind_two_hosts_is_two_nodes(playbooks_of: Playbooks) -> None:
+    """As of two racks with the same private addresses: what one of them lacks is not provided on the other."""
+    cluster, hosts = playbooks_of.cluster, {}
+    settings = playbooks_of.directory / "ssh_config"
+    for number, name in enumerate(("left", "right")):
+        home = playbooks_of.directory / "home" / name
+        unmarked(playbooks_of.venv, home / "venv")
+        node = cluster.add(name, loopback(60 + number), f"SetEnv HOME={home} OMP_NUM_THREADS=1\n")
+        there = f"{node.address}:{PORT} {node.address}"
+        by = f"-o HostKeyAlias=[{node.address}]:{PORT} -o 'ProxyCommand=ssh -F {settings} -W {there}'"
+        hosts[name] = {"ansible_host": "10.9.9.9", "ansible_ssh_common_args": f"-F {settings} {by}"}
+    settings.write_text(
+        f"Host *\n  Port {PORT}\n  User root\n  IdentityFile {cluster.key}\n  IdentitiesOnly yes\n"
+        f"  UserKnownHostsFile {cluster.known_hosts}\n"
+    )
+    more = {"python_env_dir": "~/venv", **one_package(playbooks_of.directory)}
+    done = playbooks_of.run("provision", "--tags", "python_env", inventory=playbooks_of.inventory(hosts, **more))
+    assert done.code == 0, done.output
+    assert len(list(playbooks_of.directory.glob(f"home/*/venv/{MARK}"))) == 2, done.output
 
 
 def test_a_login_that_runs_no_command_is_refused_in_one_sentence(playbooks_of: Playbooks) -> None:
