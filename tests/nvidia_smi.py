@@ -33,7 +33,7 @@ H200 = {
 }
 PROGRAM = r"""#!{python} -IS
 import json, sys
-gpus, known, said, code = json.loads({told!r})
+gpus, known, said, code = json.loads({reported!r})
 query = next((word for word in sys.argv[1:] if word.startswith("--query-")), "")
 kind, _, fields = query.partition("=")
 if kind not in known:
@@ -78,7 +78,7 @@ def write(
     program = directory / "nvidia-smi"
     rows = ["gpu_uuid", "remapped_rows.pending", "remapped_rows.failure"]
     known = {"--query-gpu": [field for field in H200 if field not in unknown], "--query-remapped-rows": rows}
-    told = json.dumps([list(gpus), {kind: known[kind] for kind in known if kind not in unknown}, list(said), code])
-    program.write_text(PROGRAM.format(python=sys.executable, told=told))
+    reported = json.dumps([list(gpus), {kind: known[kind] for kind in known if kind not in unknown}, list(said), code])
+    program.write_text(PROGRAM.format(python=sys.executable, reported=reported))
     program.chmod(0o755)
     return program

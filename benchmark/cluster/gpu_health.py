@@ -134,13 +134,13 @@ def _is_used(gpu: GpuLine, taken: Visible | None) -> bool:
     if taken is None:
         return True
     if taken.slices:
-        return gpu.told.get("mig.mode.current") != "Disabled"
+        return gpu.reported.get("mig.mode.current") != "Disabled"
     by_uuid = any(entry.startswith("GPU-") for entry in taken.entries)
     return taken.chooses(gpu.index, gpu.uuid) or (by_uuid and not gpu.uuid)
 
 
 def _error(gpu: GpuLine) -> str:
-    cells = (gpu.name, gpu.memory_mib, gpu.driver, *gpu.told.values())
+    cells = (gpu.name, gpu.memory_mib, gpu.driver, *gpu.reported.values())
     return next((cell for cell in cells if is_wrong(cell)), "")
 
 
@@ -150,21 +150,21 @@ def _unfit(gpu: GpuLine) -> tuple[str, str]:
         # The other cells are of no use then.
         return f"nvidia-smi says {error!r} of it", RESET
     reasons = []
-    if action := gpu.told.get("gpu_recovery_action"):
+    if action := gpu.reported.get("gpu_recovery_action"):
         reasons.append(f"the driver asks for a recovery action: {action}")
-    reasons += [words.format(gpu.told[name]) for name, words in _RESETTABLE.items() if gpu.says(name)]
+    reasons += [words.format(gpu.reported[name]) for name, words in _RESETTABLE.items() if gpu.says(name)]
     lasting = [words for name, words in _LASTING.items() if gpu.says(name)]
     return "; ".join([*reasons, *lasting]), REPLACE if lasting else RESET
 
 
 def _unusable(gpu: GpuLine, taken: Visible | None) -> Iterator[str]:
     """Yield what it is set to that a run cannot use, or would take for something else."""
-    if gpu.told.get("compute_mode") == "Prohibited":
+    if gpu.reported.get("compute_mode") == "Prohibited":
         yield (
             f"{gpu} lets nobody compute: its compute mode is Prohibited. Set another (nvidia-smi -i {gpu.index} -c "
             f"DEFAULT), or {LEAVE_OUT}."
         )
-    if gpu.told.get("mig.mode.current") == "Enabled" and not (taken and taken.slices):
+    if gpu.reported.get("mig.mode.current") == "Enabled" and not (taken and taken.slices):
         yield (
             f"{gpu} is in MIG mode, and {NAME} names no slice: one slice would be measured in the GPU's place. Switch "
             f"MIG off (nvidia-smi -i {gpu.index} -mig 0, and a reset), or name a slice there (MIG-..., by nvidia-smi "
@@ -185,7 +185,7 @@ def _doubtful(gpu: GpuLine, all_gpus: Sequence[GpuLine]) -> Iterator[str]:
             f"{gpu} is linked at PCIe generation {low[0]} of {low[1]}, and the others here, which idle as it does, at "
             f"{low[1]}: look at its slot and the kernel's messages (AER)."
         )
-    state = gpu.told.get("fabric.state", "Completed")
+    state = gpu.reported.get("fabric.state", "Completed")
     if state != "Completed":
         yield (
             f"{gpu}: its NVLink fabric is not set up ({state}), and CUDA may not start before: is the service "
@@ -207,7 +207,7 @@ def _lower_generation(gpu: GpuLine, all_gpus: Sequence[GpuLine]) -> tuple[int, i
 
 
 def _awake(gpu: GpuLine) -> bool:
-    return gpu.told.get("pstate") == "P0" and gpu.told.get("persistence_mode") == "Enabled"
+    return gpu.reported.get("pstate") == "P0" and gpu.reported.get("persistence_mode") == "Enabled"
 
 
 def _generation(gpu: GpuLine) -> tuple[int | None, int | None]:

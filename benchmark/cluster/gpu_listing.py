@@ -31,7 +31,7 @@ def is_wrong(cell: str) -> bool:
 
 @dataclass(frozen=True)
 class GpuLine:
-    """One GPU as nvidia-smi lists it. `told`: the cells with a value, by the names of their fields."""
+    """One GPU as nvidia-smi lists it. `reported`: the cells with a value, by the names of their fields."""
 
     index: str
     name: str
@@ -39,19 +39,19 @@ class GpuLine:
     driver: str
     bus: str = ""
     uuid: str = ""
-    told: Mapping[str, str] = field(default_factory=dict)
+    reported: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"GPU {self.index}" + (f" ({self.bus})" if self.bus else "")
 
     def number(self, name: str) -> int | None:
         """Return a field's whole number; None where the driver tells none."""
-        cell = self.told.get(name, "")
+        cell = self.reported.get(name, "")
         return int(cell) if cell.isdecimal() else None
 
     def says(self, name: str) -> bool | None:
         """Return what a field says that is Yes or No, or a count; None where the driver does not tell."""
-        cell = self.told.get(name)
+        cell = self.reported.get(name)
         return None if cell is None else cell.casefold() not in ("no", "0")
 
 
@@ -90,21 +90,21 @@ class Listing:
 def _gpu(cells: Sequence[str], fields: Sequence[str], remapped: Mapping[str, Mapping[str, str]]) -> GpuLine | None:
     if not 5 <= len(cells) <= len(fields):
         return None
-    told = dict(zip(fields, cells, strict=False))
+    reported = dict(zip(fields, cells, strict=False))
     # The GPU of a Jetson is on no bus.
-    index, bus = told.get("index", ""), told.get("pci.bus_id", "")
+    index, bus = reported.get("index", ""), reported.get("pci.bus_id", "")
     if not (index.isdecimal() or is_wrong(index)) or not (BUS.search(bus) or is_absent(bus) or is_wrong(bus)):
         return None
-    uuid = told.get("uuid", "")
-    told |= remapped.get(uuid, {})
+    uuid = reported.get("uuid", "")
+    reported |= remapped.get(uuid, {})
     return GpuLine(
         index=index,
-        name=told.get("name", ""),
-        memory_mib=told.get("memory.total", ""),
-        driver=told.get("driver_version", ""),
+        name=reported.get("name", ""),
+        memory_mib=reported.get("memory.total", ""),
+        driver=reported.get("driver_version", ""),
         bus="" if is_absent(bus) else bus,
         uuid=uuid if uuid.startswith("GPU-") else "",
-        told={name: cell for name, cell in told.items() if not is_absent(cell)},
+        reported={name: cell for name, cell in reported.items() if not is_absent(cell)},
     )
 
 

@@ -7,6 +7,7 @@ session makes anew.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import secrets
@@ -83,15 +84,26 @@ class Session:
         # it is heard that somebody listens: nothing that a login shell reads before is lost, and only sh reads it.
         line = (
             # What programs say is read by this side: in one language, whatever the user's.
-            f'LC_ALL=C; export LC_ALL; echo {first}""{second} here; program=$(head -c {len(sent)}); limit=; '
+            f'LC_ALL=C; export LC_ALL; echo {first}""{second} here; echo {first}""{second} >&2; '
+            f"program=$(head -c {len(sent)}); limit=; "
             f'command -v timeout > /dev/null && limit="timeout -k {AFTER_S} {int(limit_s) + AFTER_S}"; '
-            f'exec $limit sh -c "$program" {words}'
+            # Where sh is bash it would take options from there, and hand those of one script on to all that it starts.
+            f'exec env -u SHELLOPTS $limit sh -c "$program" {words}'
         )
         try:
+            command = ssh.command(line)
+        except OSError as error:
+            raise Lost(str(error)) from error
+        try:
             process = subprocess.Popen(
-                ssh.command(line), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
             )
         except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EACCES, errno.ENOEXEC):
+                raise Refused(
+                    f"{os.fsdecode(command[0])} cannot be run on this controller ({error.strerror}): set "
+                    "ansible_ssh_executable to its ssh."
+                ) from error
             raise Lost(str(error)) from error
         session = cls(process, mark)
         try:
@@ -122,34 +134,44 @@ class Session:
             word, _ = await self.receive(ANSWER_S)
         except Lost as lost:
             code = await self._exit_code()
-            if code is None and await self._has_printed():
+            if code is None and (does := await self._does_instead()):
                 raise Refused(
-                    f"The user's login shell on the node prints {self._noise!r} and runs no command: does one of its "
-                    "files (~/.bashrc, ~/.zshenv, ~/.tcshrc, config.fish) ask something? Have it ask in interactive "
-                    "shells only, or set ansible_user to another user."
+                    f"The user's login shell on the node {does} and runs no command: does one of its files (~/.bashrc, "
+                    "~/.zshenv, ~/.tcshrc, config.fish) ask something, or exec another shell? Have it do so in "
+                    "interactive shells only, or set ansible_user to another user."
                 ) from lost
             if code in (None, SSH_FAILED):
                 raise
-            printed = f", and prints {self._noise!r}" if self._noise else ""
+            said = self._noise or _in_a_line(self.errors())
+            printed = f", and prints {said!r}" if said else ""
             raise Refused(
                 f"The user's login shell on the node runs no command: it ends with exit code {code}{printed}. Set "
                 "ansible_user to a user whose shell does: bash, dash, zsh, fish, tcsh."
             ) from lost
+        if word == "here\r":
+            raise Refused(
+                "The user's login on the node gives commands a terminal, which changes what is sent: has its sshd a "
+                "ForceCommand, or one of its files a line, that runs script or the like? Leave commands out of it, or "
+                "set ansible_user to another user."
+            )
         if word != "here":
             raise Lost("the session answered what was not asked")
 
-    async def _has_printed(self) -> bool:
-        """Return whether anything was printed, a line without its end too."""
+    async def _does_instead(self) -> str:
+        """Return what a login does that neither runs a command nor ends: it prints, or reads; nothing: it hangs."""
         with suppress(TimeoutError, OSError):
             async with asyncio.timeout(0.1):
+                # A line without its end too.
                 self._said = (self._said + await self._reader.read(_CHUNK))[:_CHUNK]
-        return bool(self._noise)
+        if self._noise:
+            return f"prints {self._noise!r}"
+        # What reads ends with its input; a disk that hangs does not.
+        self.end_input()
+        return "reads what is sent" if await self._exit_code() not in (None, SSH_FAILED) else ""
 
     @property
     def _noise(self) -> str:
-        return " ".join("".join(c if c.isprintable() else " " for c in self._said.decode(errors="replace")).split())[
-            :200
-        ]
+        return _in_a_line(self._said.decode(errors="replace"))
 
     def send(self, line: str) -> None:
         """Send a line, which is lost where nobody listens any more."""
@@ -276,10 +298,10 @@ class Session:
         return b"".join(line + b"\n" for line in lines if line not in mine) + kept
 
     def errors(self) -> str:
-        """Return what was said on standard error."""
+        """Return what was said on standard error, without what the login said before it ran our command."""
         if not self._closed:
             self._read_errors()
-        return self._errors.decode(errors="replace")
+        return self._errors.rpartition(self.mark.encode() + b"\n")[2].decode(errors="replace")
 
     async def _exit_code(self) -> int | None:
         """Return how ssh ended; None where it did not, or was killed."""
@@ -333,6 +355,11 @@ async def run_command(
         return int(code), out, session.errors()
     finally:
         session.close()
+
+
+def _in_a_line(said: str) -> str:
+    """Return the beginning of what a login prints, in printable characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in said).split())[:200]
 
 
 async def _in_thread(work: object) -> None:

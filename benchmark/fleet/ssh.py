@@ -78,8 +78,11 @@ _REFUSED = (
 _ONLY_ONE = "set ansible_ssh_private_key_file and, in ssh's configuration, IdentitiesOnly yes"
 _OLD_KEY = re.compile(r"Offending \S+ key in (/.*?):\d+ .*?Host key for (\S+) has changed")
 _USER = re.compile(r"(\S+)@\S+: Permission denied")
+# What ssh says last where it reached a server that lets nobody in: before it may stand a banner, which says anything.
+_NOT_LET_IN = re.compile(r"Permission denied \([\w,-]+\)|Too many authentication failures")
+_CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
 _REASONS = {
-    "REMOTE HOST IDENTIFICATION HAS CHANGED": (
+    _CHANGED: (
         "The SSH host key of {host} has changed: if it was reinstalled, remove the old key ({remove}) and accept the "
         "new one with ssh, or by playbooks/trust.yml; if not, somebody may be in between."
     ),
@@ -101,7 +104,7 @@ _REASONS = {
     "sshpass": "A password was given but the program sshpass is missing on the controller: use SSH keys.",
 }
 _JUMP_REASONS = {
-    "REMOTE HOST IDENTIFICATION HAS CHANGED": (
+    _CHANGED: (
         "its SSH host key has changed: if it was reinstalled, remove the old key ({remove}) and accept the new one "
         "with ssh; if not, somebody may be in between"
     ),
@@ -171,7 +174,15 @@ def unreachable(message: str, address: str) -> str:
     if _THROUGH in said and not (forwarded := _FORWARDING.search(said)):
         return _unreachable_jump(said, address)
     if _THROUGH in said and forwarded:
+        # Each ssh of a chain whose way broke says so: the last one alone was on its way to the node.
+        if said.count(_THROUGH) > 1:
+            return (
+                f"Not reachable: A jump host on the way to {address} is not reached from the one before it "
+                f"({forwarded[1]}): is it up, may the one before forward to it, and are addresses and ports right?"
+            )
         return _unreachable_from_jump(forwarded[1], address)
+    if _NOT_LET_IN.search(said) and _CHANGED not in said:
+        return f"Not reachable: {_refused(said, address)}"
     for text, sentence in _REASONS.items():
         if text in said:
             return f"Not reachable: {sentence.format(host=address, said=said[-300:], remove=_remove(said, address))}"

@@ -68,7 +68,7 @@ class Starts:
                 gone = bool(run.lost) and self._barrier.waits_for(run.node.name)
                 gone_since = (gone_since or time.monotonic()) if gone else None
                 if gone_since is not None and time.monotonic() - gone_since > GONE_S:
-                    self._reports.message(run.node.name, "out of reach, left behind")
+                    self._reports.message(run.node.name, "out of reach, excluded")
                     raise Excluded(
                         f"The SSH connection is lost ({run.lost}), and others were ready to go on for {GONE_S:g} s: "
                         "they went on without it."

@@ -24,6 +24,7 @@ KNOWN = re.compile(
     r"(repeat\d+_)?telemetry\.jsonl|(benchmark|endpoint)\.log|oom_kills|TEST06_audit\.config|"
     r"((accuracy|solo|TEST06|probe\d+|burst|repeat\d+)_)?(mlperf_log_[\w.-]+|user\.conf))"
 )
+# A run writes it before anything else.
 MAX_FILES = 250
 # Every tar archive ends with two such blocks; one whose packer was killed does not, however whole its gzip stream is.
 END_OF_TAR = bytes(1024)
@@ -93,9 +94,13 @@ def unpack(archive: Path, directory: Path, most: int = MAX_SAMPLES_BYTES, expect
 
 def why_failed(exit_code: str, directory: Path, timeout_s: int, repeats: int = 1) -> str | None:
     """Return why a run that ended with `exit_code` is no complete one, in a sentence; None for a complete one."""
-    # A Python that does not find what it is to run ends with 1 as well, as an invalid verdict does.
     if exit_code == "0" or (exit_code == "1" and any(directory.glob(RESULTS))):
         return None
+    if exit_code == "1":
+        # As Python ends that does not start, or not with what is to run.
+        end = " ".join(_log(directory)[-5:])[:500]
+        said = f"the end of its log: {end}" if end else "see benchmark.log."
+        return f"The benchmark ended with exit code {exit_code} and left no result; {said}"
     if exit_code == "124":
         each = f" for each of {repeats} measurements" if repeats > 1 else ""
         return f"The benchmark hung: it was stopped after benchmark_timeout_s = {timeout_s} s{each}."
@@ -117,9 +122,14 @@ def _own_words(directory: Path) -> str | None:
             continue
         if result.error:
             return result.error
+    log = _log(directory)
+    return log[-1][:500] if log else None
+
+
+def _log(directory: Path) -> list[str]:
+    """Return the lines of a run's log."""
     try:
         lines = (directory / "benchmark.log").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return None
-    reported = [line.strip() for line in lines if line.strip()]
-    return reported[-1][:500] if reported else None
+        return []
+    return [line.strip() for line in lines if line.strip()]

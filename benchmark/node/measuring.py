@@ -64,7 +64,7 @@ class Bench:
             load.concurrency if load else None,
         )
 
-    def tell(self, sample: Sample, done: int) -> None:
+    def report(self, sample: Sample, done: int) -> None:
         """Show how far the pass is."""
         began_ns = sample.issued_ns if sample.scheduled_ns is None else sample.scheduled_ns
         taken_ms = None if sample.completed_ns is None else (sample.completed_ns - began_ns) / 1e6
@@ -72,7 +72,7 @@ class Bench:
 
     def in_turn(self, queries: Sequence[Query], shown: bool) -> list[Sample]:
         """Answer the queries one after the other and keep nothing of them on the disk."""
-        recorder = Recorder(self.engine, None, now_ns(), self.tell if shown else lambda sample, done: None)
+        recorder = Recorder(self.engine, None, now_ns(), self.report if shown else lambda sample, done: None)
         for query in queries:
             recorder.issue(query, now_ns())
             recorder.wait(query)
@@ -116,7 +116,7 @@ class Pass:
                 sleep_until(start.at_ns)
             began_unix_ns, began_ns = time.time_ns(), now_ns()
             self.watch.start(began_ns)
-            self.recorder = Recorder(bench.engine, writer, began_ns, bench.tell)
+            self.recorder = Recorder(bench.engine, writer, began_ns, bench.report)
             try:
                 bench.progress.begin()
                 conditions = bench.conditions(self.target_qps, prefix=self.prefix, load=self.load)
@@ -151,7 +151,7 @@ class Pass:
 def _record(bench: Bench, conditions: Conditions, samples: str) -> tuple[Outcome, Recorder]:
     """Run the scenario beside the measurement, and keep its samples in the file of that name."""
     with sample_writer(bench.directory / samples) as writer:
-        recorder = Recorder(bench.engine, writer, now_ns(), bench.tell)
+        recorder = Recorder(bench.engine, writer, now_ns(), bench.report)
         try:
             return bench.scenario.run(bench.workload, recorder, conditions), recorder
         finally:

@@ -51,7 +51,7 @@ class ActionModule(NodeAction):
     interruptible = False
 
     def act(self) -> dict[str, Any]:
-        """Return the nodes whose files were `fetched`, and the `failures` of others, by node.
+        """Return `dir`, the nodes whose files were `fetched`, and the `failures` of others, by node.
 
         Those are not failed, as this is one task for all: why is in their `failure.json`.
         """
@@ -60,14 +60,14 @@ class ActionModule(NodeAction):
             limit_s, work_dir = self.setting("benchmark_timeout_s"), self.setting("benchmark_work_dir")
             results = f"results would go to {self.setting('benchmark_results_dir')} on the controller"
             show(plural(len(would), "node"), f"would measure, each for {limit_s} s at most in {work_dir}; {results}")
-            return {"changed": bool(would), "would": would, "fetched": [], "failures": {}}
+            return {"changed": bool(would), "would": would, "dir": "", "fetched": [], "failures": {}}
         outcome = self._measure() if self._todo else Outcome()
         if outcome.interrupted:
             keep_interruption(self.run_dir, interrupted_by())
         # The driver is no node: what became of it is in the summary, and in its own failure.json.
         fetched = sorted(name for name in outcome.fetched if name in self._todo)
         failures = {name: reason for name, reason in outcome.failures.items() if name in self._todo}
-        return {"changed": bool(self._todo), "fetched": fetched, "failures": failures}
+        return {"changed": bool(self._todo), "dir": str(self.run_dir), "fetched": fetched, "failures": failures}
 
     def _measure(self) -> Outcome:
         measurement = self._measurement()

@@ -41,6 +41,9 @@ from benchmark.rundir import NODES, ORDER, RunOrder, open_run, user_name
 from benchmark.settings import ResolvedSettings
 from benchmark.words import plural
 
+# Strategies that know no `run_once`: each node would do what is done for all.
+NODE_BY_NODE = ("free", "host_pinned")
+
 
 class ActionModule(NodeAction):
     """Runs once. In check mode nothing is made and a new run has no directory.
@@ -55,6 +58,7 @@ class ActionModule(NodeAction):
 
         And of a run that is resumed: `settings_from`, its directory, and `done`, the nodes that nothing is asked of.
         """
+        self._require_all_together()
         play = resolve_play(self.task_vars, self._loader)
         # Before the directory changes: what is given on the command line is relative to this one.
         self.command = self._command_line()
@@ -67,6 +71,20 @@ class ActionModule(NodeAction):
             return reported | self._further(play, play.run_dir, play.run)
         except InputError as error:
             raise NodeFailure(str(error)) from error
+
+    def _require_all_together(self) -> None:
+        """Raise NodeFailure in a play that would measure all its nodes again and again, each time in a run."""
+        strategy = self._task.get_play().strategy
+        if strategy.rpartition(".")[2] in NODE_BY_NODE:
+            said = f"strategy is {strategy}"
+        elif set(self.task_vars["ansible_play_batch"]) != set(self.task_vars["ansible_play_hosts"]):
+            said = "serial is set"
+        else:
+            return
+        raise NodeFailure(
+            f"{said}, and a run measures all nodes of a play together: leave it out. To measure some of them use "
+            "--limit; benchmark_solo_first measures each alone before."
+        )
 
     def _new(self, play: Play) -> dict[str, Any]:
         self._hosts = play.hosts

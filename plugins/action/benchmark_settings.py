@@ -110,13 +110,13 @@ class ActionModule(NodeAction):
         """
         found: list[str] = []
         for node in nodes(self.task_vars):
-            variables = self.task_vars["hostvars"][node]
+            variables, before = self.task_vars["hostvars"][node], len(found)
             for name in sorted(name for name in variables if name.startswith("ansible_")):
                 try:
                     variables[name]
                 except AnsibleError as error:
                     found.append(f"{node}: {name} has no value: {' '.join(str(error).split())}.")
-            if not found and (kind := connection_kind(self, variables)) not in SESSIONS:
+            if len(found) == before and (kind := connection_kind(self, variables)) not in SESSIONS:
                 found.append(f"{node}: ansible_connection is {kind}: only ssh and local can be used.")
         return found
 

@@ -109,12 +109,12 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         """Report how the last task went, and begin another."""
-        self._tell()
+        self._report()
         super().v2_playbook_on_task_start(task, is_conditional)
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Report how the last play's last task went."""
-        self._tell()
+        self._report()
         super().v2_playbook_on_play_start(play)
 
     def v2_playbook_on_no_hosts_matched(self) -> None:
@@ -123,7 +123,7 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """Show the recap, in which nodes that went alike and well share a line where they are many."""
-        self._tell()
+        self._report()
         alike: dict[tuple[int, ...], list[str]] = {}
         for node in sorted(stats.processed):
             counts = stats.summarize(node)
@@ -138,7 +138,7 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
                 color = constants.COLOR_CHANGED if changed else constants.COLOR_OK
                 self._display.display(f"{_and_more(more)}: ok={ok} changed={changed}, each\n", color=color)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         for reported, nodes in self._well.items():
             if rest := nodes[EACH:]:
                 color = constants.COLOR_CHANGED if reported == "changed" else constants.COLOR_OK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from copy import copy
@@ -10,13 +11,14 @@ from typing import Any
 
 import checkout  # noqa: F401 # puts the checkout on the path
 from ansible import constants
+from ansible.errors import AnsibleError
 
 from benchmark.fleet.login_shell import far_command
 from benchmark.fleet.ssh import Ssh
 
 # The kinds of connection over which a program can be spoken with while it runs.
 SSH, LOCAL = "ssh", "local"
-SESSIONS = (SSH, "smart", LOCAL, "ansible.builtin.ssh", "ansible.builtin.local")
+SESSIONS = (SSH, LOCAL, "ansible.builtin.ssh", "ansible.builtin.local")
 OPTIONS = ("ssh_args", "ssh_common_args", "ssh_extra_args")
 # The option that says where a node is.
 HOST = "host"
@@ -54,6 +56,7 @@ class Connections:
         connection.host = connection._play_context.remote_addr = str(variables.get("ansible_host", node))
         if HOST in connection.option_definitions:
             connection.set_option(HOST, connection.host)
+        keep_apart(connection)
         return connection
 
     def _make(self, kind: str) -> Any:
@@ -95,8 +98,6 @@ def way_of(connection: Any, another: Any = None) -> Ssh:
     """Return the way that a connection goes; `another` makes a connection like it."""
     if connection.transport == LOCAL:
         return Ssh("this machine", lambda line: ["/bin/sh", "-c", line])
-    words = " ".join(str(connection.get_option(name) or "") for name in OPTIONS)
-    through_jump = any(jump in words.lower() for jump in JUMPS)
     login = None
     if connection.get_option("password"):
         login = partial(_log_in, another() if another else connection)
@@ -109,20 +110,43 @@ def way_of(connection: Any, another: Any = None) -> Ssh:
         login=login,
         disconnect=lambda: _words(connection, "-O", "stop", connection.host),
         alone=lambda: _words(connection, "-S", "none", connection.host, "true"),
-        through_jump=through_jump,
+        through_jump=bool(_jump(connection)),
     )
+
+
+def keep_apart(connection: Any) -> None:
+    """Have nodes that have one address behind different hosts share no connection.
+
+    ansible-core names a shared connection after address, port and user alone: it would ask one node for both.
+    """
+    if connection.transport == SSH and not connection.get_option("control_path") and (jump := _jump(connection)):
+        parts = [jump, *(str(connection.get_option(name)) for name in (HOST, "port", "remote_user"))]
+        # As long as ansible-core's own: the path of a socket may not be long.
+        name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
+        connection.set_option("control_path", f"%(directory)s/{name}")
+
+
+def _jump(connection: Any) -> str:
+    """Return the options of ssh that send it by way of another host; empty where none does."""
+    words = " ".join(str(connection.get_option(name) or "") for name in OPTIONS)
+    return words if any(jump in words.lower() for jump in JUMPS) else ""
 
 
 def session_words(connection: Any, line: str) -> list[Any]:
     """Return the words that run a command line of /bin/sh on the node, with which is spoken while it runs."""
     if connection.transport == LOCAL:
         return ["/bin/sh", "-c", line]
-    return _words(connection, connection.host, far_command(line))
+    # A terminal, which the user's settings may ask for, would change what is sent.
+    return _words(connection, "-T", connection.host, far_command(line))
 
 
 def _words(connection: Any, *more: str) -> list[Any]:
     # This is how the connection's own exec_command makes its command.
-    words: list[Any] = connection._build_command(connection.get_option("ssh_executable"), "ssh", *more)
+    try:
+        words: list[Any] = connection._build_command(connection.get_option("ssh_executable"), "ssh", *more)
+    except AnsibleError as error:
+        # The node's own: whoever asks many at once takes this as a connection that cannot be made.
+        raise OSError(str(error)) from error
     return words
 
 

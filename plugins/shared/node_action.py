@@ -25,7 +25,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 from bounds import TooMuch, bounded
 from checkout import CHECKOUT as CHECKOUT  # for the actions
-from connections import Connections, way_of
+from connections import Connections, keep_apart, way_of
 from interruption import Interrupted, end_own_children, interrupted_by, interruptible, run_interruptible
 from remembered import remembering
 from reports import hand_on, show
@@ -85,6 +85,8 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         self.task_vars: Mapping[str, Any] = remembering(task_vars or {})
         # Whatever the user's umask lets others do: a run's files are not theirs to change.
         os.umask(os.umask(0o077) | 0o022)
+        if self._requires_connection:
+            keep_apart(self._connection)
         try:
             self._require_own_nodes()
             with self.alone():

@@ -49,9 +49,9 @@ def test_a_valid_run_is_0_and_keeps_no_secret(playbooks: Playbooks, tmp_path: Pa
     run_dir = (playbooks.results / "latest").resolve()
     notified = (tmp_path / "notified.json").read_text()
     assert notified == (run_dir / "verdict.json").read_text()
-    told = json.loads(notified)
-    assert (told["outcome"], told["run_id"], told["counted"]) == ("valid", run_dir.name, ["jw2", "jw3"])
-    assert told["report"] == str(run_dir / "report.html")
+    reported = json.loads(notified)
+    assert (reported["outcome"], reported["run_id"], reported["counted"]) == ("valid", run_dir.name, ["jw2", "jw3"])
+    assert reported["report"] == str(run_dir / "report.html")
     assert "\x1b" not in done.stdout
     assert "\r" not in done.stdout
     assert "TASK [" in done.stdout
@@ -102,9 +102,9 @@ def test_a_bad_setting_is_2_and_reported(playbooks: Playbooks, tmp_path: Path) -
     inventory = playbooks.inventory(benchmark_notify=f"tee {tmp_path}/notified.json")
     done = run_ci(playbooks, inventory, "-e", "benchmark_modell=x", "--junit", str(junit))
     assert done.returncode == 2
-    told = json.loads((tmp_path / "notified.json").read_text())
-    assert (told["outcome"], told["run_id"], told["reasons"][0]) == ("refused", None, "No run was opened.")
-    assert told["reasons"][1].startswith("benchmark_modell is not a setting")
+    reported = json.loads((tmp_path / "notified.json").read_text())
+    assert (reported["outcome"], reported["run_id"], reported["reasons"][0]) == ("refused", None, "No run was opened.")
+    assert reported["reasons"][1].startswith("benchmark_modell is not a setting")
     assert "benchmark_modell is not a setting" in done.stderr
     assert "benchmark_modell is not a setting" in cases(junit, "all nodes")["playbook"]
     assert not playbooks.results.exists()

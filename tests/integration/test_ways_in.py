@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from benchmark.fleet.ssh import unreachable
-from tests.integration.conftest import Playbooks, make_model_directory
+from benchmark.node.environments import MARK
+from tests.integration.conftest import Playbooks, make_model_directory, one_package, unmarked
 from tests.integration.ssh_nodes import PORT, Cluster, SshNode, keygen, loopback
 from tests.integration.test_login_shells import forget
 
@@ -145,16 +146,18 @@ def test_a_jump_host_is_named_and_nodes_behind_it_are_trusted(playbooks_of: Play
         f"  UserKnownHostsFile {cluster.known_hosts}\n"
     )
 
-    def by(jump: int, to: int) -> dict[str, Any]:
-        words = f"-F {settings} -o ProxyJump={loopback(jump)}"
+    def by(*jumps: int, to: int) -> dict[str, Any]:
+        words = f"-F {settings} -o ProxyJump={','.join(map(loopback, jumps))}"
         return {"ansible_host": loopback(to), "ansible_ssh_common_args": words}
 
-    hosts = {"dead-jump": by(69, 62), "dead": by(60, 69), "forbidden": by(61, 62), "unknown": by(60, 63)}
+    hosts = {"dead-jump": by(69, to=62), "dead": by(60, to=69), "forbidden": by(61, to=62), "unknown": by(60, to=63)}
+    hosts["chain"] = by(60, 69, to=61)
     done = playbooks_of.run("preflight", inventory=playbooks_of.inventory(hosts))
     said = " ".join(done.output.split())
     assert f"The jump host {loopback(69)}, on the way to {loopback(62)}, lets nobody pass" in said, done.output
     assert f"{loopback(69)}: seen from the jump host, nothing answers SSH there" in said
     assert f"{loopback(62)}: the jump host forwards no connection there" in said
+    assert f"A jump host on the way to {loopback(61)} is not reached from the one before it" in said
     assert f"The SSH host key of {loopback(63)} is not known" in said
     only = playbooks_of.inventory({"unknown": hosts["unknown"]})
     public = cluster.nodes["new"].host_key.with_suffix(".pub")
@@ -163,6 +166,27 @@ def test_a_jump_host_is_named_and_nodes_behind_it_are_trusted(playbooks_of: Play
     assert done.code == 0, done.output
     done = playbooks_of.run("preflight", inventory=only)
     assert "is not known" not in done.output, done.output
+
+
+def test_one_address_behind_two_hosts_is_two_nodes(playbooks_of: Playbooks) -> None:
+    """As of two racks with the same private addresses: what one of them lacks is not provided on the other."""
+    cluster, hosts = playbooks_of.cluster, {}
+    settings = playbooks_of.directory / "ssh_config"
+    for number, name in enumerate(("left", "right")):
+        home = playbooks_of.directory / "home" / name
+        unmarked(playbooks_of.venv, home / "venv")
+        node = cluster.add(name, loopback(60 + number), f"SetEnv HOME={home} OMP_NUM_THREADS=1\n")
+        there = f"{node.address}:{PORT} {node.address}"
+        by = f"-o HostKeyAlias=[{node.address}]:{PORT} -o 'ProxyCommand=ssh -F {settings} -W {there}'"
+        hosts[name] = {"ansible_host": "10.9.9.9", "ansible_ssh_common_args": f"-F {settings} {by}"}
+    settings.write_text(
+        f"Host *\n  Port {PORT}\n  User root\n  IdentityFile {cluster.key}\n  IdentitiesOnly yes\n"
+        f"  UserKnownHostsFile {cluster.known_hosts}\n"
+    )
+    more = {"python_env_dir": "~/venv", **one_package(playbooks_of.directory)}
+    done = playbooks_of.run("provision", "--tags", "python_env", inventory=playbooks_of.inventory(hosts, **more))
+    assert done.code == 0, done.output
+    assert len(list(playbooks_of.directory.glob(f"home/*/venv/{MARK}"))) == 2, done.output
 
 
 def test_a_login_that_runs_no_command_is_refused_in_one_sentence(playbooks_of: Playbooks) -> None:
@@ -188,11 +212,66 @@ def test_another_kind_of_connection_is_refused(playbooks_of: Playbooks) -> None:
     hosts = {
         "fine": cluster.host("fine"),
         "other": {**cluster.host("fine"), "ansible_connection": "community.docker.docker"},
+        # Older Ansible chose by itself; it knows no such plugin any more.
+        "smart": {**cluster.host("fine"), "ansible_connection": "smart"},
     }
     done = playbooks_of.run("benchmark", inventory=playbooks_of.inventory(hosts))
     assert done.code != 0
     said = " ".join(done.output.split())
     assert "other: ansible_connection is community.docker.docker: only ssh and local can be used." in said
+    assert "smart: ansible_connection is smart: only ssh and local can be used." in said
+    assert not playbooks_of.results.exists()
+
+
+def test_what_is_wrong_with_one_way_costs_no_other_node(playbooks_of: Playbooks) -> None:
+    cluster, banner = playbooks_of.cluster, playbooks_of.directory / "banner"
+    banner.write_text("Authorised use only. Idle sessions are timed out.\n")
+    more: dict[str, dict[str, Any]] = {
+        "terminal": {"ansible_ssh_extra_args": "-tt -o RequestTTY=force"},
+        "no-agent": {"ansible_ssh_private_key": "a key that Ansible hands to an ssh-agent of its own"},
+        "no-ssh": {"ansible_ssh_executable": "/no/ssh"},
+        "no-key": {"ansible_ssh_private_key_file": "/no/key"},
+    }
+    for number, name in enumerate(more):
+        cluster.add(name, loopback(20 + number), f"Banner {banner}\n")
+    hosts = {name: {**cluster.host(name), **variables} for name, variables in more.items()}
+    done = playbooks_of.run("benchmark", inventory=playbooks_of.inventory(hosts))
+    assert done.code == 2, done.output
+    assert done.row("terminal")["status"] == "complete", done.output
+    assert "SSH_AGENT disabled" in done.row("no-agent")["reason"]
+    assert "/no/ssh cannot be run on this controller (No such file or directory)" in done.row("no-ssh")["reason"]
+    assert "there is no key /no/key on this controller" in done.row("no-key")["reason"]
+
+
+def run_own(playbooks_of: Playbooks, play: str, hosts: dict[str, Any] | None = None) -> tuple[int, str]:
+    """Run a play of somebody's own; return how it ended, and what it printed."""
+    path = playbooks_of.directory / "own.yml"
+    path.write_text(play)
+    command = playbooks_of.command("own", inventory=playbooks_of.inventory(hosts))
+    command[1] = str(path)
+    process = playbooks_of.start(command)
+    output, _ = process.communicate(timeout=200)
+    return process.returncode, output
+
+
+def test_a_role_alone_opens_a_run_in_each_play(playbooks_of: Playbooks) -> None:
+    for number, name in enumerate(("jw2", "jw3")):
+        playbooks_of.cluster.add(name, loopback(20 + number))
+    code, output = run_own(playbooks_of, "- {hosts: gpu_nodes, gather_facts: false, roles: [benchmark]}\n" * 2)
+    assert code == 0, output
+    for name in ("jw2", "jw3"):
+        found = list(playbooks_of.results.glob(f"2*/nodes/{name}/mlperf_datacenter_*.json"))
+        assert len({path.parent for path in found}) == len(found) == 2
+
+
+@pytest.mark.parametrize("setting", ["strategy: free", "serial: 1"])
+def test_a_play_that_goes_node_by_node_measures_nothing(playbooks_of: Playbooks, setting: str) -> None:
+    """Each node would measure all of them, the second into the first one's files."""
+    for number, name in enumerate(("jw2", "jw3")):
+        playbooks_of.cluster.add(name, loopback(20 + number))
+    code, output = run_own(playbooks_of, f"- {{hosts: gpu_nodes, gather_facts: false, {setting}, roles: [benchmark]}}")
+    assert code == 2, output
+    assert "and a run measures all nodes of a play together: leave it out." in " ".join(output.split())
     assert not playbooks_of.results.exists()
 
 
@@ -218,12 +297,7 @@ def test_roles_in_a_play_of_somebodys_own_do_not_end_it(playbooks_of: Playbooks)
         cluster.add(name, loopback(20 + number))
     hosts: dict[str, Any] = {name: cluster.host(name) for name in cluster.nodes}
     hosts["broken"]["benchmark_work_dir"] = "/proc/no"
-    play = Path(playbooks_of.directory / "own.yml")
-    play.write_text(OWN_PLAY)
-    command = playbooks_of.command("benchmark", inventory=playbooks_of.inventory(hosts))
-    command[1] = str(play)
-    process = playbooks_of.start(command)
-    output, _ = process.communicate(timeout=200)
+    _, output = run_own(playbooks_of, OWN_PLAY, hosts)
     assert "goes on: fine" in output, output
     assert "goes on: broken" in output
     assert "not measured: broken" in output

@@ -17,7 +17,7 @@ from benchmark.text.templating import environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Settings that decide a number and hold nothing of the nodes or of their owner.
-TOLD = (
+REPORTED = (
     "benchmark_profile",
     "benchmark_target_qps",
     "benchmark_accuracy",
@@ -42,7 +42,7 @@ def command(part: Part) -> str:
     settings = part.result.resolved.settings
     defaults = Settings()
     words = ["ansible-playbook", "playbooks/benchmark.yml"]
-    for name in TOLD:
+    for name in REPORTED:
         value = getattr(settings, name, None)
         if name == "benchmark_profile":
             value = part.result.resolved.profile.name

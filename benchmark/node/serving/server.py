@@ -144,14 +144,14 @@ class EngineServer:
         try:
             await self._loop.run_in_executor(self._asking, self._submit, asked.query, flight)
             stream = _Stream(api, self._model, asked)
-            if isinstance(told := await flight.next(), str):
-                raise Refused(503 if self.broken else 500, told)
+            if isinstance(reported := await flight.next(), str):
+                raise Refused(503 if self.broken else 500, reported)
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
             await response.prepare(request)
-            if isinstance(told, int):
-                await response.write(stream.first(told))
-                told = await flight.next()
-            await response.write(stream.rest(told) if isinstance(told, Answer) else stream.error(str(told)))
+            if isinstance(reported, int):
+                await response.write(stream.first(reported))
+                reported = await flight.next()
+            await response.write(stream.rest(reported) if isinstance(reported, Answer) else stream.error(str(reported)))
             await response.write_eof()
         finally:
             if not flight.ended:
@@ -183,16 +183,16 @@ class _Flight:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.ended = False
         self._loop = loop
-        self._told: asyncio.Queue[int | Answer | str] = asyncio.Queue()
+        self._reported: asyncio.Queue[int | Answer | str] = asyncio.Queue()
 
     async def next(self) -> int | Answer | str:
-        """Return what was told next: the first token's id, the whole answer, or why there is none."""
-        return await self._told.get()
+        """Return what was reported next: the first token's id, the whole answer, or why there is none."""
+        return await self._reported.get()
 
     def first_token(self, query: Query, at_ns: int, token_id: int | None = None) -> None:
         """The first output token is there."""
         if token_id is not None:
-            self._tell(token_id)
+            self._report(token_id)
 
     def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
         """The last one is."""
@@ -202,14 +202,14 @@ class _Flight:
         """There is no answer."""
         self._end(error or "no reason was given.")
 
-    def _end(self, told: Answer | str) -> None:
+    def _end(self, reported: Answer | str) -> None:
         if not self.ended:
             self.ended = True
-            self._tell(told)
+            self._report(reported)
 
-    def _tell(self, told: int | Answer | str) -> None:
+    def _report(self, reported: int | Answer | str) -> None:
         with suppress(RuntimeError):  # the server was closed: nobody waits
-            self._loop.call_soon_threadsafe(self._told.put_nowait, told)
+            self._loop.call_soon_threadsafe(self._reported.put_nowait, reported)
 
 
 class _Stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from benchmark.fleet import session as session_module
 from benchmark.fleet.errors import Lost, Refused
 from benchmark.fleet.login_shell import far_command
-from benchmark.fleet.session import run_command
+from benchmark.fleet.session import Session, run_command
 from benchmark.fleet.ssh import Ssh
 
 # The file that each reads when sshd starts it with a command; dash reads none.
@@ -112,7 +113,7 @@ def test_a_file_that_asks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("echo 0; echo Use the portal; exit 3", "it ends with exit code 3, and prints '0 Use the portal'"),
         ("exit 0", "it ends with exit code 0. Set ansible_user"),
         (f"printf %s {LONG}; exit 1", "it ends with exit code 1, and prints 'xxx"),
-        ("echo This account is not available >&2; exit 1", "it ends with exit code 1"),
+        ("echo This account is not available >&2; exit 1", "exit code 1, and prints 'This account is not available'"),
     ],
 )
 def test_a_forced_command_is_refused(forced: str, said: str) -> None:
@@ -120,6 +121,51 @@ def test_a_forced_command_is_refused(forced: str, said: str) -> None:
         answer(lambda line: ["/bin/sh", "-c", forced])
     assert said in str(refused.value)
     assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("rc", ["exec bash", "read answer"])
+def test_a_file_that_reads_what_is_sent_is_named(rc: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "ANSWER_S", 2)
+    with pytest.raises(Refused, match="reads what is sent and runs no command: does one of its files"):
+        answer(login(tmp_path, "bash", rc))
+
+
+def test_a_login_that_gives_commands_a_terminal_is_refused() -> None:
+    with pytest.raises(Refused, match="gives commands a terminal"):
+        answer(lambda line: ["script", "-qec", line, "/dev/null"])
+
+
+def test_options_that_a_file_exports_are_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where sh is bash it takes them from its environment, and `set -e` of one script would go on in all it starts."""
+    shells = tmp_path / "bin"
+    shells.mkdir()
+    (shells / "sh").symlink_to(shutil.which("bash") or "")
+
+    def call(line: str) -> list[str]:
+        program = f"set -o noclobber; set -x; export SHELLOPTS PATH={shells}:$PATH; exec sh -c {shlex.quote(line)}"
+        return ["bash", "-c", program]
+
+    (tmp_path / "there").touch()
+    command = f"sh -c 'echo $- > {tmp_path}/there; cat {tmp_path}/there'"
+    code, out, errors = asyncio.run(run_command(Ssh("jw2", call), command, None, 60))
+    assert (code, errors) == (0, "")
+    assert not {"C", "x"} & set(out)
+
+
+def test_what_a_file_says_is_not_why_a_connection_is_lost(tmp_path: Path) -> None:
+    way = login(tmp_path, "bash", "echo 'Could not resolve hostname' >&2")
+
+    async def lose() -> str:
+        session = await Session.open(Ssh("jw2", way), "echo 'disk: bad' >&2; exit 1", [], 60)
+        try:
+            await session.receive(60)
+        except Lost as lost:
+            return str(lost)
+        finally:
+            session.close()
+        return ""
+
+    assert asyncio.run(lose()) == "disk: bad"
 
 
 def test_silence_is_a_node_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from benchmark.fleet.ssh import Ssh, dropped, unreachable
         ),
         ("No ED25519 host key is known for jw2.\nHost key verification failed.", "is not known: connect once"),
         ("bench@jw2: Permission denied (publickey).", "to bench@jw2 was refused: it knows no such user, or none of"),
+        ("Idle sessions are timed out.\nbench@jw2: Permission denied (publickey).", "or none of this"),
         ("bench@jw2: Permission denied (publickey,password).", "check ansible_user, then ssh-copy-id bench@jw2."),
         ("bench@jw2: Permission denied (password).", "its sshd takes no keys from this user, only password: see Pub"),
         (
@@ -93,6 +94,11 @@ FORWARDING = f"stdio forwarding failed\n{CLOSED}"
         (f"channel 0: open failed: connect failed: No route to host\n{FORWARDING}", "it (No route to host)"),
         (f"channel 0: open failed: connect failed: Name or service not known\n{FORWARDING}", "does not know that name"),
         (f"channel 0: open failed: administratively prohibited: open failed\n{FORWARDING}", "AllowTcpForwarding"),
+        # Of a chain each ssh whose way broke says so: here one that was on its way to a second host in between.
+        (
+            f"channel 0: open failed: connect failed: Connection refused\n{FORWARDING}\n{CLOSED}",
+            "A jump host on the way to jw2 is not reached from the one before it (Connection refused): is it up,",
+        ),
         (
             "Connection timed out during banner exchange\nConnection to UNKNOWN port 65535 timed out\n",
             "is the node up, and is the jump host?",

@@ -116,5 +116,12 @@ def test_a_complete_run_has_no_such_sentence(tmp_path: Path) -> None:
     assert fetched.why_failed("1", tmp_path, 60) is None
 
 
+def test_a_python_that_does_not_start_is_no_complete_run(tmp_path: Path) -> None:
+    """It ends with 1 too, where a file of the login shell exports PYTHONHOME, say."""
+    (tmp_path / "benchmark.log").write_text("ModuleNotFoundError: No module named 'encodings'\n\nCurrent thread\n")
+    said = fetched.why_failed("1", tmp_path, 60) or ""
+    assert said.startswith("The benchmark ended with exit code 1 and left no result; the end of its log: ModuleNot")
+
+
 def test_without_any_word_the_exit_code_is_reported(tmp_path: Path) -> None:
     assert "exit code 4" in (fetched.why_failed("4", tmp_path, 60) or "")

@@ -55,6 +55,21 @@ def test_each_node_has_its_own_address_and_connection(connections: Connections) 
     assert len(set(paths)) == 3
 
 
+def test_one_address_behind_two_hosts_is_two_nodes(connections: Connections) -> None:
+    """ansible-core knows a shared connection by address, port and user alone, and would ask one node twice."""
+
+    def path(node: str, **variables: Any) -> str:
+        return next(
+            word for word in words(connections, node, ansible_host="10.0.0.2", **variables) if "ControlPath" in word
+        )
+
+    jumps = [f"-o ProxyJump=gate{number}" for number in (1, 2, 2)]
+    one, other, again = (path(f"jw{n}", ansible_ssh_common_args=jump) for n, jump in enumerate(jumps))
+    assert one != other
+    assert other == again
+    assert len({path("jw5", ansible_ssh_common_args=jump, ansible_control_path="/k/own") for jump in jumps}) == 1
+
+
 def test_what_differs_between_nodes_is_each_one_s_own(connections: Connections) -> None:
     jw2 = words(connections, "jw2", ansible_port=2222, ansible_ssh_common_args="-o ProxyJump=gate")
     jw3 = words(connections, "jw3", ansible_port=2223, ansible_ssh_private_key_file="/keys/jw3")
