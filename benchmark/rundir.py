@@ -38,6 +38,8 @@ from benchmark.unwritable import on_controller
 RUN_FILE = "run.json"
 ORDER = "order.json"
 FAILURE = "failure.json"
+# What a node measured, and that of the driver: a run writes it before anything else.
+NODE_RESULTS = "mlperf_datacenter_*.json"
 RESULT_FILE = "aggregated_datacenter_results.json"
 REPORT_FILE = "report.html"
 SUMMARY_FILE = "benchmark_summary.txt"

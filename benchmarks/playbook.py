@@ -21,7 +21,7 @@ from benchmark.files import read_record
 from benchmark.node.serving.provisioned import HOST
 from benchmark.profiles import load_profile
 from benchmark.records import DRIVER, ClusterResult, NodeResult
-from benchmark.rundir import NODES, REPORT_FILE, RESULT_FILE, SUMMARY_FILE
+from benchmark.rundir import NODE_RESULTS, NODES, REPORT_FILE, RESULT_FILE, SUMMARY_FILE
 from benchmarks.against_vllm import figures
 from benchmarks.apart import Row
 
@@ -45,7 +45,7 @@ class Ran:
 
     def result(self, node: str) -> NodeResult:
         """Return what was measured of a node, or of the driver. Raises InputError where there is nothing."""
-        found = list(self._place(node).glob("mlperf_datacenter_*.json"))
+        found = list(self._place(node).glob(NODE_RESULTS))
         if not found:
             raise InputError(f"The playbook ended with exit code {self.code} and no result of {node}: {self.words}")
         return read_record(found[0], NodeResult)

@@ -32,6 +32,7 @@ import yaml
 from benchmark.errors import EXIT_VALID
 from benchmark.files import read_record
 from benchmark.records import NodeResult
+from benchmark.rundir import NODE_RESULTS
 from benchmarks.shapes import SHAPES, make_on_device, write_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,7 +127,7 @@ def run(variables: dict[str, str], place: Path, hear: Callable[[str], None]) -> 
         for line in job.stderr or ():
             print(line, end="", file=sys.stderr, flush=True)
             hear(line)
-    return read_record(next(place.rglob("mlperf_datacenter_*.json")), NodeResult), job.returncode
+    return read_record(next(place.rglob(NODE_RESULTS)), NodeResult), job.returncode
 
 
 def bore(result: NodeResult, code: int) -> bool:

@@ -24,7 +24,7 @@ from benchmark.errors import BenchmarkError, InputError, SetupError
 from benchmark.files import write_atomic, write_record
 from benchmark.importing import importing, uncollected, undocumented
 from benchmark.records import DRIVER, Failure, RunRecord
-from benchmark.rundir import FAILURE, NODES, REPORT_FILE, RESULT_FILE, SUMMARY_FILE, read_run
+from benchmark.rundir import FAILURE, NODE_RESULTS, NODES, REPORT_FILE, RESULT_FILE, SUMMARY_FILE, read_run
 from benchmark.text.node_result import render_node
 from benchmark.unwritable import on_controller
 
@@ -110,7 +110,7 @@ def _write_texts(run_dir: Path, gathered: Gathered) -> None:
                     f"This result cannot be shown as text ({type(error).__name__}: {error}): see the JSON beside it.\n"
                 )
             place = run_dir / DRIVER if node in driver else run_dir / NODES / node.directory
-            for path in place.glob("mlperf_datacenter_*.json"):
+            for path in place.glob(NODE_RESULTS):
                 write_atomic(path.with_suffix(".txt"), text, synced=False)
 
 

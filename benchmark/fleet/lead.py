@@ -18,7 +18,7 @@ from benchmark.fleet.errors import NodeError
 from benchmark.fleet.remote_run import GRACE_S, RemoteRun
 from benchmark.fleet.rendezvous import READY_FILE
 from benchmark.records import NodeResult, ReadyNode, Window
-from benchmark.rundir import WINDOWS
+from benchmark.rundir import NODE_RESULTS, WINDOWS
 
 _WINDOWS = TypeAdapter(tuple[Window, ...])
 
@@ -90,7 +90,7 @@ def windows_in(place: Path, offset_ns: int) -> tuple[Window, ...]:
 
     `offset_ns`: by how much the node's clock is ahead of the controller's.
     """
-    for path in place.glob("mlperf_datacenter_*.json"):
+    for path in place.glob(NODE_RESULTS):
         with suppress(InputError):
             result = read_record(path, NodeResult)
             windows = [result.window, *(repeat.window for repeat in result.repeats)]

@@ -15,16 +15,15 @@ from benchmark.errors import InputError
 from benchmark.files import MAX_SAMPLES_BYTES, read_record
 from benchmark.fleet.killed import why_killed
 from benchmark.records import NodeResult
+from benchmark.rundir import NODE_RESULTS
 from benchmark.unwritable import on_controller
 
-RESULTS = "mlperf_datacenter_*.json"
 # The files of a run; anything else in the archive is left out.
 KNOWN = re.compile(
     r"(mlperf_datacenter_[\w.-]+\.(json|txt)|((accuracy|solo|TEST06|repeat\d+)_)?samples\.jsonl|"
     r"(repeat\d+_)?telemetry\.jsonl|(benchmark|endpoint)\.log|oom_kills|TEST06_audit\.config|"
     r"((accuracy|solo|TEST06|probe\d+|burst|repeat\d+)_)?(mlperf_log_[\w.-]+|user\.conf))"
 )
-# A run writes it before anything else.
 MAX_FILES = 250
 # Every tar archive ends with two such blocks; one whose packer was killed does not, however whole its gzip stream is.
 END_OF_TAR = bytes(1024)
@@ -94,7 +93,7 @@ def unpack(archive: Path, directory: Path, most: int = MAX_SAMPLES_BYTES, expect
 
 def why_failed(exit_code: str, directory: Path, timeout_s: int, repeats: int = 1) -> str | None:
     """Return why a run that ended with `exit_code` is no complete one, in a sentence; None for a complete one."""
-    if exit_code == "0" or (exit_code == "1" and any(directory.glob(RESULTS))):
+    if exit_code == "0" or (exit_code == "1" and any(directory.glob(NODE_RESULTS))):
         return None
     if exit_code == "1":
         # As Python ends that does not start, or not with what is to run.
@@ -115,7 +114,7 @@ def why_failed(exit_code: str, directory: Path, timeout_s: int, repeats: int = 1
 
 def _own_words(directory: Path) -> str | None:
     """Return what the result says of its failure, or the log's last line."""
-    for path in sorted(directory.glob(RESULTS)):
+    for path in sorted(directory.glob(NODE_RESULTS)):
         try:
             result = read_record(path, NodeResult)
         except InputError:

@@ -18,7 +18,7 @@ from benchmark.cluster.stored.states import IN_PROGRESS, INVALID, PARTIAL, UNFIN
 from benchmark.errors import InputError
 from benchmark.files import read_record
 from benchmark.records import DriftAt, History, HistoryPoint, NodeHistory, NodeResult, NodeRuns, RunOfNode, Shift
-from benchmark.rundir import NODES
+from benchmark.rundir import NODE_RESULTS, NODES
 from benchmark.served import server_version
 
 __all__ = ["ASPECTS", "history_of_run", "node_history", "recent_histories"]
@@ -168,7 +168,7 @@ def _drifted(results: Path, node: str, before: str, after: str) -> tuple[str, ..
 
 
 def _facts(directory: Path) -> NodeFacts | None:
-    for path in sorted(directory.glob("mlperf_datacenter_*.json")):
+    for path in sorted(directory.glob(NODE_RESULTS)):
         try:
             result = read_record(path, NodeResult)
         except InputError:

@@ -30,7 +30,7 @@ from benchmark.loadgen_log import SOLO, read_limits
 from benchmark.metrics import LOADGENS, NS_PER_S, defined, heard, latencies_ms, tpots_ms, ttfts_ms
 from benchmark.records import Failure, Goodput, Metrics, NodeResult, ReadyNode, RunRecord, Slo
 from benchmark.repeats import repeat_of
-from benchmark.rundir import ATTEMPT, FAILURE, NODES, of_repeat
+from benchmark.rundir import ATTEMPT, FAILURE, NODE_RESULTS, NODES, of_repeat
 
 SAMPLES = "samples.jsonl"
 TELEMETRY = "telemetry.jsonl"
@@ -201,7 +201,7 @@ class NodeFiles:
 
         Raises InputError for what is not believed.
         """
-        paths = sorted(self.directory.glob("mlperf_datacenter_*.json"))
+        paths = sorted(self.directory.glob(NODE_RESULTS))
         if not paths:
             return None, None, Columns.of(())
         if len(paths) > 1:

@@ -45,7 +45,7 @@ from benchmark.records import (
     System,
     Telemetry,
 )
-from benchmark.rundir import FAILURE, NODES, of_repeat
+from benchmark.rundir import FAILURE, NODE_RESULTS, NODES, of_repeat
 
 # Different errors of one node that are kept.
 MOST_ERRORS = 5
@@ -157,7 +157,7 @@ def _served(run_dir: Path, run: RunRecord, name: str, driver: LoadedNode, number
 
 def result_of_server(directory: Path, run: RunRecord, name: str) -> NodeResult | None:
     """Return the result of a node without samples of its own; None: there is none. Raises InputError."""
-    paths = sorted(directory.glob("mlperf_datacenter_*.json"))
+    paths = sorted(directory.glob(NODE_RESULTS))
     if not paths:
         return None
     if len(paths) > 1:
