@@ -11,7 +11,8 @@ from benchmark.errors import InputError, RunError, SetupError
 from benchmark.node.interfaces import Demands, Prompt
 from benchmark.words import brief, sentences
 
-# Chat templates print a date: the same prompt must have the same tokens tomorrow. Llama's is told it, gpt-oss's asks.
+# Chat templates print a date: the same prompt must have the same tokens tomorrow. Llama's takes it as an argument,
+# gpt-oss's asks for the time.
 TEMPLATE_DATE = "26 Jul 2024"
 CLOCK = "strftime_now"
 # What templates ask it for.

@@ -57,7 +57,7 @@ def validate_environment(settings: Settings, engine: str) -> Environment:
         nvml=seen.unreported,
         model_sha256=weights,
         tokenizer_sha256=tokenizer,
-        packages={name: version for name, version in installed.versions(PACKAGES).items() if name in PACKAGES},
+        packages=installed.versions(PACKAGES),
         server_packages=packages(ENGINES[engine], settings) if engine in ENGINES else {},
     )
 
