@@ -67,7 +67,7 @@ def test_threads_that_share_a_core_wait_for_it() -> None:
             pass
     try:
         os.sched_setaffinity(0, {min(allowed)})
-        # Of processor time, however busy the machine is; the system counts it in ticks of 10 ms, so two more than below.
+        # Of processor time, however busy the machine is. It is counted in ticks of 10 ms: two more than below.
         until = time.process_time() + 0.32
         while time.process_time() < until:
             pass
