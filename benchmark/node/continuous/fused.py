@@ -135,7 +135,7 @@ def _rotary(plain: Forward, kernels: LayerKernels) -> Forward:
     """Return what turns whole heads by the kernel: some families turn a part of each, or by angles in float32."""
 
     def turned(q: Any, k: Any, cos: Any, sin: Any, *more: Any, **named: Any) -> Any:
-        known = q.shape[-1] == cos.shape[-1] and q.dtype == cos.dtype
+        known = not more and not named and kernels.turns(q, k, cos, sin)
         return (kernels.rotary if known else plain)(q, k, cos, sin, *more, **named)
 
     return turned
@@ -155,19 +155,22 @@ def _rotaries(model: Any, kernels: LayerKernels) -> Iterator[tuple[Any, Forward]
 
 def _alike(plain: Forward, ways: Sequence[Forward], *trial: Any) -> Forward | None:
     """Return the way whose answers are nearest to the plain one's; None: all differ by more than rounding does."""
-    expected, found = _flat(plain(*trial)), {}
+    if (expected := _answer(plain, trial)) is None:
+        return None
+    found: dict[Forward, float] = {}
     for way in ways:
-        try:
-            answer = _flat(way(*trial))
-        except torch.OutOfMemoryError:
-            raise  # it says nothing of the kernels
-        except (ValueError, RuntimeError):  # of another shape than these kernels know
-            continue
-        found[way] = float(((answer - expected).abs() / (1 + expected.abs())).max().nan_to_num(torch.inf))
+        if (answer := _answer(way, trial)) is not None and answer.shape == expected.shape:
+            found[way] = float(((answer - expected).abs() / (1 + expected.abs())).max().nan_to_num(torch.inf))
     nearest = min(found, key=lambda way: found[way], default=None)
     return nearest if nearest is not None and found[nearest] <= TOLERANCE else None
 
 
-def _flat(answer: Any) -> Any:
-    """Return all values of a tensor, or of several."""
+def _answer(way: Forward, trial: Sequence[Any]) -> Any:
+    """Return all values of the answer, a tensor or several; None where it is not for tensors of such a shape."""
+    try:
+        answer = way(*trial)
+    except torch.OutOfMemoryError:
+        raise  # it says nothing of the kernels
+    except (ValueError, RuntimeError):
+        return None
     return torch.cat([one.float().flatten() for one in (answer if isinstance(answer, tuple) else (answer,))])

@@ -62,10 +62,21 @@ class LayerKernels:
     def __init__(self, module: CudaModule) -> None:
         self._launch = module.launch
 
-    def rotary(self, q: Any, k: Any, cos: Any, sin: Any, unsqueeze_dim: int = 1) -> tuple[Any, Any]:
+    def turns(self, q: Any, k: Any, cos: Any, sin: Any) -> bool:
+        """Return whether `rotary` is for these: some families turn a part of each head, or by angles in float32."""
+        size = q.shape[-1]
+        return bool(
+            q.shape[0] == 1
+            and q.dtype == cos.dtype
+            and size == cos.shape[-1]
+            and not size % (2 * TOGETHER)  # a thread turns eight values of one half by eight of the other
+            and (cos.is_contiguous() and sin.is_contiguous())
+            and (_reads(q) and _reads(k))
+        )
+
+    def rotary(self, q: Any, k: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
         """As transformers' `apply_rotary_pos_emb`: q and k (1, heads, tokens, size), cos and sin (1, tokens, size)."""
-        _require(unsqueeze_dim == 1 and q.shape[0] == 1 and q.shape[-1] == cos.shape[-1] and q.shape[-1] % 16 == 0)
-        _require(cos.is_contiguous() and sin.is_contiguous() and all(_reads(one) for one in (q, k)))
+        _require(self.turns(q, k, cos, sin))
         (q_heads, tokens, size), k_heads = q.shape[1:], k.shape[1]
         answers = [
             torch.empty((1, tokens, heads, size), dtype=q.dtype, device=q.device) for heads in (q_heads, k_heads)

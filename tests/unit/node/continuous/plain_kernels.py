@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock
 
 import torch
 from torch.nn.functional import gelu, linear, silu
@@ -11,12 +12,14 @@ from benchmark.node.continuous.layer_kernels import LayerKernels
 
 
 class PlainKernels(LayerKernels):
-    """Rounds where the kernels do. `called`: what was asked for."""
+    """Rounds where the kernels do, and refuses what they refuse. `called`: what was asked for."""
 
     def __init__(self) -> None:
+        super().__init__(Mock())  # each method first looks at its tensors as it does on a GPU, and starts nothing
         self.called: set[str] = set()
 
-    def rotary(self, q: Any, k: Any, cos: Any, sin: Any, unsqueeze_dim: int = 1) -> tuple[Any, Any]:
+    def rotary(self, q: Any, k: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
+        super().rotary(q, k, cos, sin)
         self.called.add("rotary")
         half = q.shape[-1] // 2
 
@@ -27,6 +30,7 @@ class PlainKernels(LayerKernels):
         return turned(q), turned(k)
 
     def norm(self, states: Any, weight: Any, epsilon: float, offset: float, early: bool) -> Any:
+        super().norm(states, weight, epsilon, offset, early)
         self.called.add("norm")
         scaled = states.float() * torch.rsqrt(states.float().pow(2).mean(-1, keepdim=True) + epsilon)
         if early:
@@ -34,14 +38,17 @@ class PlainKernels(LayerKernels):
         return (scaled * (weight.float() + offset)).to(states.dtype)
 
     def gated(self, both: Any, activation: int) -> Any:
+        super().gated(both, activation)
         self.called.add("gated")
         gate, up = both.chunk(2, dim=-1)
         return (silu(gate) if activation == 0 else gelu(gate, approximate="tanh")) * up
 
     def multiply(self, states: Any, weight: Any, bias: Any) -> Any:
+        super().multiply(states, weight, bias)
         self.called.add("multiply")
         return linear(states, weight, bias)
 
     def multiply_gated(self, states: Any, weight: Any, bias: Any, activation: int) -> Any:
+        super().multiply_gated(states, weight, bias, activation)
         self.called.add("multiply_gated")
         return self.gated(linear(states, weight, bias), activation)
