@@ -3,18 +3,22 @@
 `python -m tests.architectures [family ...]` runs every one of them with `sequential` and `continuous` and prints what
 came of it: the table in docs/operations.md. It takes minutes; the suite takes a few of them. On a GPU (`--device cuda
 --dtype bfloat16`) it says which attention answered and what the cross-check saw: half precision decides between near
-equals. `llama@96` is Llama with heads of that size.
+equals. There each family has a process of its own: a kernel that fails takes the GPU from all that its process does
+after it. `llama@96` is Llama with heads of that size.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import random
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +235,24 @@ def outcome(family: str, tokenizer: Path, directory: Path, device: str = "cpu", 
     return found if device == "cpu" else f"{found}; {details['attention']}; {details['cross_check']}"
 
 
+def outcomes(families: Sequence[str], place: Path, device: str, dtype: str) -> Iterator[str]:
+    """Yield one line for each family, also where its process does not survive it."""
+    tokenizer, context = place / "tokenizer", multiprocessing.get_context("spawn")
+    make_tiny_model(tokenizer)
+    each = len(families) if device == "cpu" else 1
+    left = list(families)
+    while left:
+        with ProcessPoolExecutor(1, context) as pool:
+            for family in left[:each]:
+                try:
+                    found = pool.submit(outcome, family, tokenizer, place / family, device, dtype).result()
+                except BrokenProcessPool:
+                    yield f"{left.pop(0)}: its process ended"
+                    break
+                left.pop(0)
+                yield f"{family}: {found}"
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -240,10 +262,8 @@ def main() -> None:
     given = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as scratch:
-        make_tiny_model(Path(scratch) / "tokenizer")
-        for family in given.families:
-            found = outcome(family, Path(scratch) / "tokenizer", Path(scratch) / family, given.device, given.dtype)
-            print(f"{family}: {found}", flush=True)
+        for line in outcomes(given.families, Path(scratch), given.device, given.dtype):
+            print(line, flush=True)
 
 
 def _small(kind: Any) -> dict[str, Any]:
