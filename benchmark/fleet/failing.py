@@ -46,8 +46,8 @@ async def exclude(run: RemoteRun, reason: str, stopped: str) -> str:
         ran = await run.stop()
     except (Lost, TimeoutError) as error:
         return (
-            f"{reason} It could not be asked to stop, the SSH connection is lost ({str(error)[-200:]}): it ends by "
-            f"itself, at the latest after benchmark_timeout_s. {run.node.stays}"
+            f"{reason} It could not be asked to stop, the SSH connection is lost ({str(error)[-200:]}): "
+            f"{run.node.ends} {run.node.stays if run.begun else run.node.again}"
         )
     except NodeError as error:
         return str(error)

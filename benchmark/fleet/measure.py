@@ -22,6 +22,7 @@ from benchmark.fleet.failing import exclude, fault, reason_of, stop_interrupted
 from benchmark.fleet.giving_way import GivingWay
 from benchmark.fleet.next_step import NextStep
 from benchmark.fleet.node import Node, Reports
+from benchmark.fleet.reach import Reach
 from benchmark.fleet.remote_run import GRACE_S, RemoteRun
 from benchmark.fleet.session import calls_at_once
 from benchmark.fleet.ssh import unreachable
@@ -72,7 +73,8 @@ class Measurement:
         calls = calls_at_once()
         progress_s = progress_every_s(len(nodes))
         self._runs = [RemoteRun(node, self._reports, calls[node.ssh.through_jump], progress_s) for node in nodes]
-        self._starts = Starts(run_dir, self._runs, self._barrier, self._reports)
+        self._reach = Reach(self._runs, self._barrier, self._reports, self._spared)
+        self._starts = Starts(run_dir, self._runs, self._barrier, self._reports, self._reach)
         self._abandoned = self._stopped = False
         self._last_start_unix_ns: dict[str, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -233,7 +235,8 @@ class Measurement:
             self._reports.message(name, "gives way to an older run, for which another node waits")
             await run.withdraw()
             self._giving_way.hear(name, None)
-            await self._giving_way.is_over()
+            with self._reach.waiting(name):
+                await self._giving_way.is_over()
             await run.start()
 
     async def _ready_with_all(self, run: RemoteRun, repeat: int) -> str | None:
@@ -260,6 +263,10 @@ class Measurement:
         if repeat == 1:
             return "benchmark_sync_timeout_s", run.started_unix_ns
         return "benchmark_timeout_s", self._last_start_unix_ns[run.node.name]
+
+    def _spared(self, run: RemoteRun) -> bool:
+        """Return whether others that wait can go on without a node that is lost, and such as are lost too."""
+        return any(self._reach.waits(one) for one in self._runs)
 
     def _agree(self, run: RemoteRun, repeat: int) -> AgreedStart:
         return self._starts.agree(run, repeat)

@@ -46,6 +46,8 @@ class RemoteRun:
         """What was said of the connection when it was lost; empty while it is there."""
         self.last: Progress | None = None
         """What the run said last."""
+        self.begun = False
+        """Whether it was told to measure, and may have something that is not here."""
         self._session: Session | None = None
         self._asked = False
 
@@ -64,6 +66,7 @@ class RemoteRun:
         if keep and state in (*COMPLETED, "running"):
             now = "still measures" if state == "running" else "completed here"
             self._say(f"an earlier attempt {now}: not run again")
+            self.begun = True
             return True
         if state in ("waits", "running"):
             self._say("an earlier attempt waits for a start that never comes: stopping it")
@@ -116,11 +119,13 @@ class RemoteRun:
 
     async def measure_alone(self, limit_s: float) -> None:
         """Let the node measure alone, and return once it has. Raises TimeoutError, Ended."""
-        await self._put(TURN, ANSWER_S)
-        await self._ask(f"wait {TURN_OVER} alone.lock", limit_s)
+        self.begun, deadline = True, time.monotonic() + limit_s
+        await self._put(TURN, limit_s)
+        await self._ask(f"wait {TURN_OVER} alone.lock", deadline - time.monotonic())
 
     async def go(self, repeat: int, unix_ns: int, within_s: float) -> None:
         """Tell the node when to start, by its own clock. Raises TimeoutError, Ended."""
+        self.begun = True
         await self._put(f"{of_repeat(GO, repeat)} {unix_ns}", within_s)
 
     async def until_end(self, limit_s: float) -> str:
@@ -210,8 +215,8 @@ class RemoteRun:
             raise NodeError(f"{interruption}, and it did not end. {self.node.stays}") from None
         except Lost as lost:
             raise NodeError(
-                f"{interruption}, and the node could not be asked to stop ({str(lost)[-200:]}): it ends by itself, at "
-                f"the latest after benchmark_timeout_s. {self.node.stays}"
+                f"{interruption}, and the node could not be asked to stop ({str(lost)[-200:]}): {self.node.ends} "
+                f"{self.node.stays}"
             ) from None
         if ended not in COMPLETED:
             raise NodeError(f"{interruption}: it was stopped, and what it had measured was fetched.")
