@@ -273,25 +273,29 @@ class Measurement:
 
     async def _until_end(self, run: RemoteRun) -> str:
         """Return how the run ended. Raises NodeError where it does not."""
-        order = run.node.order
-        settings = order.resolved.settings
-        # Nodes that wait for each other are past their last start by now; one that does not is at its first.
-        limit_s = GRACE_S + (settings.benchmark_timeout_s if order.wait_s else run.node.limit_s + run.node.busy_s)
-        try:
+        order, timeout_s = run.node.order, run.node.order.resolved.settings.benchmark_timeout_s
+        if order.wait_s is None:
+            limit_s, limit = run.node.limit_s + run.node.busy_s + GRACE_S, ""
+        else:
+            # It is past its last start. The limit on the node has room for all that it waited for before.
+            limit_s, limit = timeout_s, "benchmark_timeout_s = "
+        with suppress(TimeoutError):
             return await run.until_end(limit_s - self._since_start_s(run))
-        except TimeoutError:
-            pass
-        if order.limit_s and not run.lost:
-            # The limit on the node has room for the turns of all.
-            await run.stop()
-            raise NodeError(f"The benchmark hung: it was stopped {limit_s} s after the agreed start.")
-        lost = f", and no connection: {run.lost}" if run.lost else ": the node does not stop it."
-        raise NodeError(f"No end after {limit_s} s{lost.rstrip('.')}. {run.node.stays}")
+        if run.lost:
+            # It may have ended in time, and be back in a moment.
+            with suppress(TimeoutError):
+                return await run.until_end(GRACE_S)
+            raise NodeError(f"No end after {limit_s} s, and no connection: {run.lost.rstrip('.')}. {run.node.stays}")
+        await run.stop()
+        raise NodeError(f"The benchmark hung: it was stopped after {limit}{limit_s} s.")
 
     def _since_start_s(self, run: RemoteRun) -> float:
-        """Return how long ago the last start was that the node was sent, in seconds; 0 where there was none."""
+        """Return how long ago the last start was that the node was sent, in seconds; 0 where there was none.
+
+        Less than that before a start.
+        """
         start_unix_ns = self._last_start_unix_ns.get(run.node.name)
-        return 0 if start_unix_ns is None else max(0.0, (time.time_ns() - start_unix_ns) / 1e9)
+        return 0 if start_unix_ns is None else (time.time_ns() - start_unix_ns) / 1e9
 
 
 def progress_every_s(count: int) -> int:

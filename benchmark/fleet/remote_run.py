@@ -178,9 +178,7 @@ class RemoteRun:
         names = await self.fetch()
         if names and state.isdigit():
             await self.clean()
-        order = self.node.order
-        timeout_s = order.resolved.settings.benchmark_timeout_s
-        if reason := why_failed(state, self.node.place, timeout_s, order.measurements):
+        if reason := why_failed(state, self.node.place, self.node.limit):
             raise NodeError(reason)
 
     def _foreign(self, whose: str) -> str:
@@ -292,7 +290,7 @@ class RemoteRun:
         if self._session is None:
             node, words = self.node, self.node.given(self._progress_s)
             # It ends with its standard input; should a disk hang there, with this.
-            limit_s = node.limit_s + node.busy_s + (node.order.wait_s or 0) + GRACE_S + TRANSFER_S
+            limit_s = node.limit_s + node.busy_s + GRACE_S + TRANSFER_S
             self._session = await call(node.ssh, program(), words, limit_s, self._calls)
         return self._session
 
