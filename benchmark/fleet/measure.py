@@ -290,10 +290,7 @@ class Measurement:
         raise NodeError(f"The benchmark hung: it was stopped after {limit}{limit_s} s.")
 
     def _since_start_s(self, run: RemoteRun) -> float:
-        """Return how long ago the last start was that the node was sent, in seconds; 0 where there was none.
-
-        Less than that before a start.
-        """
+        """Return how long ago the last start was that the node was sent, in seconds; 0 where there was none."""
         start_unix_ns = self._last_start_unix_ns.get(run.node.name)
         return 0 if start_unix_ns is None else (time.time_ns() - start_unix_ns) / 1e9
 
