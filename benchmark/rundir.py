@@ -97,7 +97,8 @@ class RunOrder(Record):
     )
     solo: bool = Field(False, description="whether it measures alone first, when it is its turn")
     limit_s: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="time limit on the node that has room for all turns and repeats; absent: benchmark_timeout_s"
+        None,
+        description="time limit on the node, with room for waiting, all turns and repeats; absent: benchmark_timeout_s",
     )
     first_step: Annotated[int, Field(ge=1)] = Field(
         1, description="of a sweep: those before it were measured in earlier attempts"

@@ -34,9 +34,9 @@ class Barrier:
         """Return whether somebody still takes part."""
         return member in self._members
 
-    def waits_for(self, member: str) -> bool:
-        """Return whether somebody waits, and this one has not come."""
-        return bool(self._waiting) and member in self._members and member not in self._waiting
+    def is_here(self, member: str) -> bool:
+        """Return whether somebody has come and waits for the others."""
+        return member in self._waiting
 
     def _open_where_all_are_here(self) -> None:
         if self._members <= self._waiting.keys():

@@ -45,10 +45,10 @@ async def exclude(run: RemoteRun, reason: str, stopped: str) -> str:
     try:
         ran = await run.stop()
     except (Lost, TimeoutError) as error:
-        return (
-            f"{reason} It could not be asked to stop, the SSH connection is lost ({str(error)[-200:]}): it ends by "
-            f"itself, at the latest after benchmark_timeout_s. {run.node.stays}"
-        )
+        said = str(error)[-200:]
+        lost = "" if said in reason else f", the SSH connection is lost ({said})"
+        left = run.node.stays if run.begun else run.node.again
+        return f"{reason} It could not be asked to stop{lost}: {run.node.ends} {left}"
     except NodeError as error:
         return str(error)
     return f"{reason} {stopped}" if ran else reason

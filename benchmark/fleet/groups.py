@@ -127,6 +127,12 @@ class GroupedMeasurement(Measurement):
         # A node of a group that gave way and began anew would have to find the others again, which have loaded by now.
         return await self._ready_with_all(run, 1)
 
+    def _spared(self, run: RemoteRun) -> bool:
+        # A group ends with each of its nodes, so that those of one with a lost node can go on in no way.
+        broken = {part.name for one in self._runs if one.lost and (part := one.node.order.group)}
+        whole = (one for one in self._runs if one.node.order.group is None or one.node.order.group.name not in broken)
+        return any(self._reach.waits(one) for one in whole)
+
     async def _compute(self, run: RemoteRun, part: GroupPart, group: _Group) -> None:
         """From the start of the run of a node that is not the head to its fetched files."""
         name = run.node.name
@@ -148,7 +154,7 @@ class GroupedMeasurement(Measurement):
         name, limit_s = run.node.name, run.node.order.resolved.settings.benchmark_sync_timeout_s
         try:
             group.members[name] = GroupMember.model_validate_json(
-                await run.until_there(LISTENS, f"{LISTENS}.lock", limit_s)
+                await self._reach.answer(run, run.until_there(LISTENS, f"{LISTENS}.lock", limit_s))
             )
         except ValidationError:
             raise Excluded("What the node says of itself cannot be used.") from None
@@ -156,7 +162,8 @@ class GroupedMeasurement(Measurement):
             raise Excluded(
                 f"Not ready to listen within benchmark_sync_timeout_s = {limit_s} s: it was still {run.doing}."
             ) from None
-        await group.all_here(name, part)
+        with self._reach.waiting(name):
+            await group.all_here(name, part)
         if unlike := group.unlike(name, part.head.node):
             raise Excluded(
                 f"Its software is not that of {part.head.node}, the head of its group {part.name}: {unlike}. Nothing "
@@ -173,7 +180,8 @@ class GroupedMeasurement(Measurement):
                 f"It cannot reach {found}, of its group {part.name}. Nothing was loaded: let the nodes of a group "
                 "connect to each other at any port, or set benchmark_serve_address to addresses at which they can."
             )
-        await group.all_here(name, part)
+        with self._reach.waiting(name):
+            await group.all_here(name, part)
         await run.put(LOAD, "1")
 
 

@@ -22,6 +22,7 @@ from benchmark.fleet.failing import exclude, fault, reason_of, stop_interrupted
 from benchmark.fleet.giving_way import GivingWay
 from benchmark.fleet.next_step import NextStep
 from benchmark.fleet.node import Node, Reports
+from benchmark.fleet.reach import Reach
 from benchmark.fleet.remote_run import GRACE_S, RemoteRun
 from benchmark.fleet.session import calls_at_once
 from benchmark.fleet.ssh import unreachable
@@ -72,7 +73,8 @@ class Measurement:
         calls = calls_at_once()
         progress_s = progress_every_s(len(nodes))
         self._runs = [RemoteRun(node, self._reports, calls[node.ssh.through_jump], progress_s) for node in nodes]
-        self._starts = Starts(run_dir, self._runs, self._barrier, self._reports)
+        self._reach = Reach(self._runs, self._barrier, self._reports, self._spared)
+        self._starts = Starts(run_dir, self._runs, self._barrier, self._reports, self._reach)
         self._abandoned = self._stopped = False
         self._last_start_unix_ns: dict[str, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -233,7 +235,8 @@ class Measurement:
             self._reports.message(name, "gives way to an older run, for which another node waits")
             await run.withdraw()
             self._giving_way.hear(name, None)
-            await self._giving_way.is_over()
+            with self._reach.waiting(name):
+                await self._giving_way.is_over()
             await run.start()
 
     async def _ready_with_all(self, run: RemoteRun, repeat: int) -> str | None:
@@ -261,30 +264,35 @@ class Measurement:
             return "benchmark_sync_timeout_s", run.started_unix_ns
         return "benchmark_timeout_s", self._last_start_unix_ns[run.node.name]
 
+    def _spared(self, run: RemoteRun) -> bool:
+        """Return whether others that wait can go on without a node that is lost, and such as are lost too."""
+        return any(self._reach.waits(one) for one in self._runs)
+
     def _agree(self, run: RemoteRun, repeat: int) -> AgreedStart:
         return self._starts.agree(run, repeat)
 
     async def _until_end(self, run: RemoteRun) -> str:
         """Return how the run ended. Raises NodeError where it does not."""
-        order = run.node.order
-        settings = order.resolved.settings
-        # Nodes that wait for each other are past their last start by now; one that does not is at its first.
-        limit_s = GRACE_S + (settings.benchmark_timeout_s if order.wait_s else run.node.limit_s + run.node.busy_s)
-        try:
+        order, timeout_s = run.node.order, run.node.order.resolved.settings.benchmark_timeout_s
+        if order.wait_s is None:
+            limit_s, limit = run.node.limit_s + run.node.busy_s + GRACE_S, ""
+        else:
+            # It is past its last start. The limit on the node has room for all that it waited for before.
+            limit_s, limit = timeout_s, "benchmark_timeout_s = "
+        with suppress(TimeoutError):
             return await run.until_end(limit_s - self._since_start_s(run))
-        except TimeoutError:
-            pass
-        if order.limit_s and not run.lost:
-            # The limit on the node has room for the turns of all.
-            await run.stop()
-            raise NodeError(f"The benchmark hung: it was stopped {limit_s} s after the agreed start.")
-        lost = f", and no connection: {run.lost}" if run.lost else ": the node does not stop it."
-        raise NodeError(f"No end after {limit_s} s{lost.rstrip('.')}. {run.node.stays}")
+        if run.lost:
+            # It may have ended in time, and be back in a moment.
+            with suppress(TimeoutError):
+                return await run.until_end(GRACE_S)
+            raise NodeError(f"No end after {limit_s} s, and no connection: {run.lost.rstrip('.')}. {run.node.stays}")
+        await run.stop()
+        raise NodeError(f"The benchmark hung: it was stopped after {limit}{limit_s} s.")
 
     def _since_start_s(self, run: RemoteRun) -> float:
         """Return how long ago the last start was that the node was sent, in seconds; 0 where there was none."""
         start_unix_ns = self._last_start_unix_ns.get(run.node.name)
-        return 0 if start_unix_ns is None else max(0.0, (time.time_ns() - start_unix_ns) / 1e9)
+        return 0 if start_unix_ns is None else (time.time_ns() - start_unix_ns) / 1e9
 
 
 def progress_every_s(count: int) -> int:

@@ -39,6 +39,11 @@ class Node:
         )
 
     @property
+    def again(self) -> str:
+        """The sentence that says how a node is measured that has measured nothing."""
+        return f"It has measured nothing: -e benchmark_resume={self.order.run_id} measures it."
+
+    @property
     def claims(self) -> str:
         """How its run wants the machine, as far as is known here: see await_machine.sh."""
         settings = self.order.resolved.settings
@@ -58,6 +63,19 @@ class Node:
     def limit_s(self) -> int:
         """The time limit of its run, on the node."""
         return self.order.limit_s or self.order.resolved.settings.benchmark_timeout_s
+
+    @property
+    def limit(self) -> str:
+        """In words, the same."""
+        timeout_s, number = self.order.resolved.settings.benchmark_timeout_s, self.order.measurements
+        each = f" for each of {number} measurements" if number > 1 else ""
+        waits = f", with the time for which it may wait for others: {self.limit_s} s" if self.order.wait_s else ""
+        return f"benchmark_timeout_s = {timeout_s} s{each}{waits}"
+
+    @property
+    def ends(self) -> str:
+        """The end of a sentence about a run that cannot be asked to stop: when it ends by itself."""
+        return f"it ends by itself, at the latest after {self.limit_s} s, its time limit there."
 
     def given(self, progress_s: int) -> list[str]:
         """Return what converse.sh is given there. `progress_s`: how often the run is to say how far it is."""

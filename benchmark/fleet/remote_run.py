@@ -46,6 +46,8 @@ class RemoteRun:
         """What was said of the connection when it was lost; empty while it is there."""
         self.last: Progress | None = None
         """What the run said last."""
+        self.begun = False
+        """Whether it was told to measure, and may have something that is not here."""
         self._session: Session | None = None
         self._asked = False
 
@@ -64,6 +66,7 @@ class RemoteRun:
         if keep and state in (*COMPLETED, "running"):
             now = "still measures" if state == "running" else "completed here"
             self._say(f"an earlier attempt {now}: not run again")
+            self.begun = True
             return True
         if state in ("waits", "running"):
             self._say("an earlier attempt waits for a start that never comes: stopping it")
@@ -116,11 +119,13 @@ class RemoteRun:
 
     async def measure_alone(self, limit_s: float) -> None:
         """Let the node measure alone, and return once it has. Raises TimeoutError, Ended."""
-        await self._put(TURN, ANSWER_S)
-        await self._ask(f"wait {TURN_OVER} alone.lock", limit_s)
+        self.begun, deadline = True, time.monotonic() + limit_s
+        await self._put(TURN, limit_s)
+        await self._ask(f"wait {TURN_OVER} alone.lock", deadline - time.monotonic())
 
     async def go(self, repeat: int, unix_ns: int, within_s: float) -> None:
         """Tell the node when to start, by its own clock. Raises TimeoutError, Ended."""
+        self.begun = True
         await self._put(f"{of_repeat(GO, repeat)} {unix_ns}", within_s)
 
     async def until_end(self, limit_s: float) -> str:
@@ -173,9 +178,7 @@ class RemoteRun:
         names = await self.fetch()
         if names and state.isdigit():
             await self.clean()
-        order = self.node.order
-        timeout_s = order.resolved.settings.benchmark_timeout_s
-        if reason := why_failed(state, self.node.place, timeout_s, order.measurements):
+        if reason := why_failed(state, self.node.place, self.node.limit):
             raise NodeError(reason)
 
     def _foreign(self, whose: str) -> str:
@@ -210,8 +213,8 @@ class RemoteRun:
             raise NodeError(f"{interruption}, and it did not end. {self.node.stays}") from None
         except Lost as lost:
             raise NodeError(
-                f"{interruption}, and the node could not be asked to stop ({str(lost)[-200:]}): it ends by itself, at "
-                f"the latest after benchmark_timeout_s. {self.node.stays}"
+                f"{interruption}, and the node could not be asked to stop ({str(lost)[-200:]}): {self.node.ends} "
+                f"{self.node.stays}"
             ) from None
         if ended not in COMPLETED:
             raise NodeError(f"{interruption}: it was stopped, and what it had measured was fetched.")
@@ -287,7 +290,7 @@ class RemoteRun:
         if self._session is None:
             node, words = self.node, self.node.given(self._progress_s)
             # It ends with its standard input; should a disk hang there, with this.
-            limit_s = node.limit_s + node.busy_s + (node.order.wait_s or 0) + GRACE_S + TRANSFER_S
+            limit_s = node.limit_s + node.busy_s + GRACE_S + TRANSFER_S
             self._session = await call(node.ssh, program(), words, limit_s, self._calls)
         return self._session
 

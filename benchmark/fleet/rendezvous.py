@@ -65,6 +65,18 @@ def repeats_s(nodes: Collection[ResolvedSettings]) -> int:
     return max(each, default=0)
 
 
+def limit_on_node_s(asked: ResolvedSettings, nodes: Collection[ResolvedSettings]) -> int | None:
+    """Return the time limit of a run on its node, in seconds; None: benchmark_timeout_s.
+
+    What a node waits for others, and their turns and repeats, is not taken from its own time. A node that hangs is
+    stopped by the controller before that, or ends by this where the controller is gone.
+    """
+    if not measures(asked):
+        return None
+    more_s = (patience_s(nodes) or 0) + turns_s(nodes) + repeats_s(nodes)
+    return asked.settings.benchmark_timeout_s + more_s if more_s else None
+
+
 def clock_offset(trips: Iterable[RoundTrip]) -> tuple[int, int]:
     """Return by how much the node's clock is ahead of the controller's, and the uncertainty, in nanoseconds.
 

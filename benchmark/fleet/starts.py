@@ -13,6 +13,7 @@ from benchmark.files import write_record
 from benchmark.fleet.barrier import Barrier
 from benchmark.fleet.errors import Excluded, Lost
 from benchmark.fleet.node import Reports
+from benchmark.fleet.reach import Reach
 from benchmark.fleet.remote_run import RemoteRun
 from benchmark.fleet.rendezvous import READY_FILE, agree, clock_offset, drift_of_ready, read_facts
 from benchmark.records import AgreedStart, Drift, ReadyNode
@@ -22,15 +23,16 @@ from benchmark.rundir import of_repeat
 CLOCKS_AT_ONCE = 8
 # How long telling all is tried out at most.
 TRIAL_S = 5.0
-# How long nodes that are ready for a further measurement wait for one that cannot be reached any more.
-GONE_S = 60.0
 
 
 class Starts:
     """The starts of the nodes of a run that wait for each other at a barrier."""
 
-    def __init__(self, run_dir: Path, runs: Sequence[RemoteRun], barrier: Barrier, reports: Reports) -> None:
+    def __init__(
+        self, run_dir: Path, runs: Sequence[RemoteRun], barrier: Barrier, reports: Reports, reach: Reach
+    ) -> None:
         self._run_dir, self._runs, self._barrier, self._reports = run_dir, runs, barrier, reports
+        self._reach = reach
         self.offsets_ns: dict[str, int] = {}
         """By how much the clock of each node is ahead of the controller's."""
         self._clocks, self._turn = asyncio.Semaphore(CLOCKS_AT_ONCE), asyncio.Lock()
@@ -45,38 +47,14 @@ class Starts:
         """
         limit_s = int(getattr(run.node.order.resolved.settings, limit))
         deadline = time.monotonic() + limit_s - (time.time_ns() - since_ns) / 1e9
-        asking = asyncio.ensure_future(run.until_ready(repeat, deadline))
         try:
-            if repeat > 1:
-                await self._while_within_reach(run, asking)
-            return await asking
+            return await self._reach.answer(run, run.until_ready(repeat, deadline))
         except TimeoutError:
             self._reports.message(run.node.name, "not ready in time, stopped")
             reason = f"Not ready to measure within {limit} = {limit_s} s"
             if run.lost:
                 raise Excluded(f"{reason}, and the SSH connection is lost: {run.lost}.") from None
             raise Excluded(f"{reason}: it was still {run.doing}.") from None
-
-    async def _while_within_reach(self, run: RemoteRun, asking: asyncio.Future[str]) -> None:
-        """Return once the node has answered; raise Excluded where others are ready and it cannot be reached for long.
-
-        It may be measuring all the same: a further attempt fetches what it has.
-        """
-        gone_since: float | None = None
-        try:
-            while not (await asyncio.wait({asking}, timeout=min(1.0, GONE_S)))[0]:
-                gone = bool(run.lost) and self._barrier.waits_for(run.node.name)
-                gone_since = (gone_since or time.monotonic()) if gone else None
-                if gone_since is not None and time.monotonic() - gone_since > GONE_S:
-                    self._reports.message(run.node.name, "out of reach, excluded")
-                    raise Excluded(
-                        f"The SSH connection is lost ({run.lost}), and others were ready to go on for {GONE_S:g} s: "
-                        "they went on without it."
-                    )
-        finally:
-            if not asking.done():
-                asking.cancel()
-                await asyncio.gather(asking, return_exceptions=True)
 
     async def read_clock(self, run: RemoteRun, repeat: int, facts: str) -> None:
         """Write down what a node said that is ready, and its clock. Raises Excluded where neither can be used."""
@@ -111,16 +89,19 @@ class Starts:
     async def measure_alone(self, run: RemoteRun) -> None:
         """Give a node its turn. Raises Excluded where it has not measured within its time limit."""
         limit_s = run.node.order.resolved.settings.benchmark_timeout_s
+        with self._reach.waiting(run.node.name):
+            await self._turn.acquire()
         try:
-            async with self._turn:
-                await run.measure_alone(limit_s)
+            await self._reach.answer(run, run.measure_alone(limit_s))
         except BaseException as error:
             # It gets no start.
             (run.node.place / READY_FILE).unlink(missing_ok=True)
             if isinstance(error, TimeoutError):
-                limit = f"benchmark_timeout_s = {limit_s} s"
-                raise Excluded(f"Measuring alone did not end within {limit}.") from None
+                lost = f", and the SSH connection is lost: {run.lost.rstrip('.')}" if run.lost else ""
+                raise Excluded(f"Measuring alone did not end within benchmark_timeout_s = {limit_s} s{lost}.") from None
             raise
+        finally:
+            self._turn.release()
 
     async def try_out(self, run: RemoteRun) -> None:
         """Speak to a node, so that `agree` knows how long it takes to speak to all and to hear from each."""

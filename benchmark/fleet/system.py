@@ -116,7 +116,7 @@ class SystemMeasurement(Measurement):
     async def _until_listening(self, run: RemoteRun) -> None:
         limit_s = run.node.order.resolved.settings.benchmark_sync_timeout_s
         try:
-            await run.until_there(LISTENS, f"{LISTENS}.lock", limit_s)
+            await self._reach.answer(run, run.until_there(LISTENS, f"{LISTENS}.lock", limit_s))
         except TimeoutError:
             raise Excluded(
                 f"Not ready to listen within benchmark_sync_timeout_s = {limit_s} s: it was still {run.doing}."
@@ -179,6 +179,10 @@ class SystemMeasurement(Measurement):
         if run.node.name in self._serving:
             return "benchmark_sync_timeout_s", time.time_ns()
         return super()._waits_since(run, repeat)
+
+    def _spared(self, run: RemoteRun) -> bool:
+        there = {one.node.name for one in self._runs if self._barrier.has(one.node.name) and not one.lost}
+        return DRIVER in there and not self._too_few(there.difference(self._unreached))
 
     def _agree(self, run: RemoteRun, repeat: int) -> AgreedStart:
         start = super()._agree(run, repeat)

@@ -91,8 +91,11 @@ def unpack(archive: Path, directory: Path, most: int = MAX_SAMPLES_BYTES, expect
     return names
 
 
-def why_failed(exit_code: str, directory: Path, timeout_s: int, repeats: int = 1) -> str | None:
-    """Return why a run that ended with `exit_code` is no complete one, in a sentence; None for a complete one."""
+def why_failed(exit_code: str, directory: Path, limit: str) -> str | None:
+    """Return why a run that ended with `exit_code` is no complete one, in a sentence; None for a complete one.
+
+    `limit`: in words, its time limit on the node.
+    """
     if exit_code == "0" or (exit_code == "1" and any(directory.glob(NODE_RESULTS))):
         return None
     if exit_code == "1":
@@ -101,8 +104,7 @@ def why_failed(exit_code: str, directory: Path, timeout_s: int, repeats: int = 1
         said = f"the end of its log: {end}" if end else "see benchmark.log."
         return f"The benchmark ended with exit code {exit_code} and left no result; {said}"
     if exit_code == "124":
-        each = f" for each of {repeats} measurements" if repeats > 1 else ""
-        return f"The benchmark hung: it was stopped after benchmark_timeout_s = {timeout_s} s{each}."
+        return f"The benchmark hung: it was stopped after {limit}."
     if exit_code == "137":
         return why_killed(directory)
     if exit_code == "rebooted":

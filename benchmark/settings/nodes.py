@@ -88,8 +88,8 @@ class NodesSettings(SettingsPart):
         ge=1,
         le=7 * 86400,
         description=(
-            "seconds until a node counts as hung and its partial samples are fetched: half an hour is"
-            " enough for 8B weights from a cold disk and a run of MLPerf's ten minutes"
+            "seconds until a node counts as hung and its partial samples are fetched, counted from each agreed start, "
+            "or from its launch where it waits for nobody"
         ),
     )
     benchmark_sync_start: bool = Field(

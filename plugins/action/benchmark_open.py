@@ -34,7 +34,7 @@ from benchmark.cluster.resume import remaining
 from benchmark.code import code_of, code_words, installed_sha256
 from benchmark.errors import InputError
 from benchmark.files import write_record
-from benchmark.fleet.rendezvous import measures, patience_s, repeats_s, turns_s
+from benchmark.fleet.rendezvous import limit_on_node_s, measures, patience_s, repeats_s, turns_s
 from benchmark.provisioned import ENGINES
 from benchmark.records import DRIVER, Code, Owner, RunRecord, System
 from benchmark.rundir import NODES, ORDER, RunOrder, open_run, user_name
@@ -164,7 +164,6 @@ class ActionModule(NodeAction):
             waits = measures(settings) and wait_s is not None
             part = parts.get(node)
             leads = part is None or part.leads
-            limit_s = settings.settings.benchmark_timeout_s + more_s if more_s else None
             order = RunOrder(
                 run_id=run_id,
                 node=node,
@@ -176,7 +175,7 @@ class ActionModule(NodeAction):
                 wait_s=(wait_s or 0) + more_s if waits else None,
                 solo=waits and all_turns_s > 0,
                 measurements=settings.measurements if leads else 1,
-                limit_s=limit_s if leads else limit_of_member_s(asked),
+                limit_s=limit_on_node_s(settings, asked) if leads else limit_of_member_s(asked),
                 group=part,
             )
             write_record(place / ORDER, order)

@@ -1,12 +1,14 @@
 """All nodes begin to measure at one agreed time; who is not ready in time is stopped."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.integration.conftest import DATA, Playbooks
+from tests.integration.conftest import DATA, Done, Playbooks
+from tests.integration.faults.fleet import Fleet
 
 
 def profile(directory: Path, name: str, **options: float) -> str:
@@ -67,3 +69,39 @@ def test_a_node_that_is_never_ready_is_excluded(playbooks: Playbooks) -> None:
     assert (done.recap("jw2")["failed"], done.recap("jw3")["failed"]) == (1, 0)
     assert "VALID: 1 of 2 nodes are counted and valid" in " ".join(done.summary.split())
     assert not list((playbooks.directory / "nodes" / "jw2" / "runs").iterdir()), "it was stopped, fetched and removed"
+
+
+def test_a_node_lost_while_it_loads_costs_nobody_a_result(playbooks: Playbooks) -> None:
+    """Its sshd and all that runs on it end; the other waits for a minute, longer than its own time limit, and measures.
+
+    Then that node is there again, and resumed.
+    """
+    fleet = Fleet(playbooks, first_address=30)
+    fleet.hosts["jw3"] = playbooks.cluster.host("jw3")
+    fleet.hosts["jw3"]["benchmark_profile"] = profile(playbooks.directory, "prompt")
+    slow = profile(playbooks.directory, "slow", load_s=20)
+    fleet.add_own("lost", benchmark_profile=slow)
+    try:
+        inventory = playbooks.inventory(fleet.hosts, benchmark_timeout_s=30)
+        process = playbooks.start(playbooks.command("benchmark", inventory=inventory))
+        reported = fleet.place("lost").glob
+        while not any("loading" in path.read_text() for path in reported("runs/*/*/progress.json")):
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.05)
+        fleet.power_off("lost")
+        output, _ = process.communicate(timeout=400)
+        first = Done(process.returncode, output, (playbooks.results / "latest").resolve())
+        assert (first.row("jw3")["status"], first.row("jw3")["counted"]) == ("complete", True), output
+        reason = first.row("lost")["reason"]
+        assert "others were ready to go on for 60 s: they went on without it" in reason
+        assert f"It has measured nothing: -e benchmark_resume={first.run_dir.name} measures it." in reason
+        fleet.power_on("lost")
+        done = playbooks.run("benchmark", "-e", "benchmark_resume=latest", inventory=inventory)
+        assert done.code == 0, done.output
+        assert {row["node"]: (row["attempt"], row["counted"]) for row in done.cluster["nodes"]} == {
+            "jw3": (1, True),
+            "lost": (2, True),
+        }
+        assert not list(fleet.place("lost").glob("runs/*"))
+    finally:
+        fleet.close()

@@ -19,6 +19,7 @@ def test_a_barrier_opens_when_all_that_have_not_left_are_here() -> None:
         going = [asyncio.ensure_future(go(name)) for name in "ab"]
         await asyncio.sleep(0.01)
         assert passed == []
+        assert [barrier.is_here(name) for name in "abc"] == [True, True, False]
         barrier.leave("c")
         barrier.leave("c")
         await asyncio.gather(*going)

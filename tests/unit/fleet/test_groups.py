@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmark.files import write_record
+from benchmark.fleet import reach
 from benchmark.fleet.groups import GroupedMeasurement
 from benchmark.fleet.measure import Outcome
 from benchmark.records import RunRecord
@@ -35,10 +37,10 @@ until [ -f windows ]; do sleep 0.02; done
 cat try > endpoint.log; cat windows > samples.jsonl"""
 
 
-def add(fleet: Fleet, name: str, python: str, attempt: int = 1) -> None:
+def add(fleet: Fleet, name: str, python: str, attempt: int = 1, **more: Any) -> None:
     rank = ("jw2", "jw3").index(name)
     order: dict[str, Any] = {"group": {"name": "a", "rank": rank, "places": PLACES}, "limit_s": 60, "attempt": attempt}
-    fleet.add(name, python, order=order)
+    fleet.add(name, python, order=order, **more)
 
 
 def measure(fleet: Fleet) -> Outcome:
@@ -138,3 +140,34 @@ def test_a_head_that_has_nothing_has_its_group_begin_anew(fleet: Fleet) -> None:
     assert (sorted(outcome.fetched), outcome.failures) == (["jw2", "jw3"], {})
     assert (fleet.nodes["jw3"].place / "samples.jsonl").read_text().strip() == "[]"
     assert (fleet.nodes["jw3"].place / "attempt-1" / "samples.jsonl").read_text() == "old\n"
+
+
+def lost(dead: Path) -> dict[str, Any]:
+    """Return how a node is called that cannot be reached from some moment on, as one without power."""
+    return {"call": lambda line: ["sh", "-c", f"[ ! -e {dead} ] || exit 255; {line}"]}
+
+
+@pytest.mark.parametrize("when", ["before it listens", "while it loads"])
+def test_a_group_with_a_lost_node_holds_up_nobody(when: str, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "GONE_S", 0.2)
+    dead = fleet.directory / "dead"
+    falls = f"until [ -s session ]; do sleep 0.02; done; touch {dead}; kill -9 $(cat session); exec sleep 600"
+    add(fleet, "jw2", f"{meets()}\n{MEASURES}")
+    add(fleet, "jw3", falls if when == "before it listens" else f"{meets()}\n{falls}", **lost(dead))
+    fleet.add("alone")
+    outcome = measure(fleet)
+    assert outcome.fetched == ["alone"]
+    assert "they went on without it" in outcome.failures["jw3"]
+    assert outcome.failures["jw2"].startswith("jw3, another node of its group a, failed: ")
+    dead.unlink()
+    run(fleet.remote_run(fleet.nodes["jw3"]).stop())
+
+
+def test_a_group_alone_looks_for_its_lost_node(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of it could go on without."""
+    monkeypatch.setattr(reach, "GONE_S", 0.2)
+    dead = fleet.directory / "dead"
+    falls = f"until [ -s session ]; do sleep 0.02; done; touch {dead}; kill -9 $(cat session); sleep 2; rm {dead}"
+    add(fleet, "jw2", f"{meets()}\n{MEASURES}")
+    add(fleet, "jw3", f"{falls}\n{meets()}\n{COMPUTES}", **lost(dead))
+    assert sorted(measure(fleet).fetched) == ["jw2", "jw3"]

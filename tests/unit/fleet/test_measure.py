@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,6 +75,44 @@ def test_a_node_that_waits_for_nobody_does_not_wait(fleet: Fleet) -> None:
     outcome = fleet.measure()
     assert outcome.fetched == ["jw2"], outcome.failures
     assert not (fleet.run_dir / "start.json").exists()
+
+
+def test_waiting_for_others_takes_nothing_of_a_time_limit(fleet: Fleet) -> None:
+    """A node that is ready at once waits longer than it may measure, and then measures nearly as long."""
+    limits: dict[str, Any] = {"benchmark_timeout_s": 3, "order": {"limit_s": 60}}
+    fleet.add("jw2", f"{MEASURES}; sleep 1", **limits)
+    fleet.add("slow", f"sleep 4; {MEASURES}", **limits)
+    outcome = fleet.measure()
+    assert sorted(outcome.fetched) == ["jw2", "slow"], outcome.failures
+
+
+def test_who_hangs_after_the_start_is_stopped(fleet: Fleet) -> None:
+    limits: dict[str, Any] = {"benchmark_timeout_s": 3, "order": {"limit_s": 60}}
+    fleet.add("hangs", f"{MEASURES}; exec sleep 600", **limits)
+    fleet.add("jw2", **limits)
+    outcome = fleet.measure()
+    assert outcome.fetched == ["jw2"], outcome.failures
+    assert failure(fleet, "hangs") == "The benchmark hung: it was stopped after benchmark_timeout_s = 3 s."
+    assert (fleet.nodes["hangs"].place / "samples.jsonl").read_text() == "measured\n"
+    assert not fleet.there("hangs").exists()
+
+
+def test_what_an_earlier_attempt_left_hanging_is_stopped(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was started together with others, and its limit on the node has room for what it would wait for them."""
+    monkeypatch.setattr(measure, "GRACE_S", 1)
+    fleet.add("jw2", order={"attempt": 2, "wait_s": None}, benchmark_timeout_s=1, benchmark_busy="fail")
+    there = fleet.there("jw2")
+    there.mkdir(parents=True)
+    (there / "owner").write_text("ours\nalice on here\n")
+    (there / "order.json").write_text('{\n  "attempt": 1,\n  "wait_s": 60\n}\n')
+    for name, words in (("go", "1"), ("samples.jsonl", "measured"), ("benchmark.log", "")):
+        (there / name).write_text(f"{words}\n")
+    hangs = "echo $$ > pid; echo $$ > limit; exec sleep 600"
+    with subprocess.Popen(["sh", "-c", hangs], cwd=there, start_new_session=True) as hanging:
+        outcome = fleet.measure()
+        assert hanging.wait(60) == -signal.SIGTERM
+    assert outcome.failures["jw2"] == "The benchmark hung: it was stopped after 2 s."
+    assert (fleet.nodes["jw2"].place / "samples.jsonl").read_text() == "measured\n"
 
 
 def test_an_interruption_stops_the_nodes_and_fetches(fleet: Fleet) -> None:

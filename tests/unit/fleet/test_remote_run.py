@@ -81,3 +81,20 @@ def test_what_an_earlier_attempt_left_is_adopted_or_brought_back(fleet: Fleet) -
     assert (waits.place / "attempt-1/samples.jsonl").read_text() == "old\n"
     assert (waits.place / "samples.jsonl").read_text() == "new\n"
     assert ("done", "an earlier attempt completed here: not run again") in fleet.messages
+
+
+def test_what_a_node_itself_ended_names_its_whole_limit(fleet: Fleet) -> None:
+    node = fleet.add("jw2", order={"limit_s": 90, "measurements": 2})
+    alone = fleet.add("alone", order={"wait_s": None})
+    for name in fleet.nodes:
+        there = fleet.there(name)
+        there.mkdir(parents=True)
+        (there / "owner").write_text("ours\nalice on here\n")
+        (there / "exit_code").write_text("124\n")
+        (there / "benchmark.log").write_text("")
+    hung = r"^The benchmark hung: it was stopped after benchmark_timeout_s = 60 s"
+    waits = r" for each of 2 measurements, with the time for which it may wait for others: 90 s\.$"
+    with pytest.raises(NodeError, match=hung + waits):
+        run(fleet.remote_run(node).finish("124"))
+    with pytest.raises(NodeError, match=rf"{hung}\.$"):
+        run(fleet.remote_run(alone).finish("124"))

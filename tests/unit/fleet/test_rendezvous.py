@@ -16,6 +16,7 @@ from benchmark.fleet.rendezvous import (
     MOST_MARGIN_S,
     agree,
     clock_offset,
+    limit_on_node_s,
     margin_s,
     patience_s,
     read_facts,
@@ -155,3 +156,21 @@ def test_the_nodes_limits_have_room_for_the_turns_of_all() -> None:
     assert turns_s(nodes) == 300
     assert turns_s(nodes[:1]) == 0, "one node is alone anyway"
     assert turns_s([asked(), asked()]) == 0
+
+
+def test_a_nodes_limit_has_room_for_all_that_it_waits_for() -> None:
+    quick: dict[str, Any] = {"benchmark_timeout_s": 60}
+    slow: dict[str, Any] = {"benchmark_timeout_s": 100, "benchmark_sync_timeout_s": 3600}
+    nodes = [asked(**quick), asked(**slow)]
+    patience = patience_s(nodes)
+    assert patience is not None
+    assert patience > 3600
+    assert limit_on_node_s(nodes[0], nodes) == 60 + patience
+    assert limit_on_node_s(nodes[0], nodes[:1]) is None, "it waits for nobody"
+    apart = [asked(**quick, benchmark_sync_start=False), asked(**slow, benchmark_sync_start=False)]
+    assert limit_on_node_s(apart[0], apart) is None
+    judged_only = asked(profile={"accuracy": "only"})
+    assert limit_on_node_s(judged_only, [*nodes, judged_only]) is None
+    again = [asked(**one, benchmark_repeats=2, benchmark_solo_first=True) for one in (quick, slow)]
+    limit = limit_on_node_s(again[0], again)
+    assert limit == 60 + patience + turns_s(again) + repeats_s(again)

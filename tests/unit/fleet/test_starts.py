@@ -14,7 +14,7 @@ from benchmark.fleet import remote_run, rendezvous, starts
 from benchmark.fleet.rendezvous import clock_offset
 from benchmark.records import AgreedStart
 from tests.unit.building import HOST
-from tests.unit.fleet.by_hand import FACTS, MEASURES, READY, Fleet, failure, run
+from tests.unit.fleet.by_hand import FACTS, MEASURES, READY, Fleet, failure
 
 
 def test_clocks_are_read_of_a_few_nodes_at_a_time(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,20 +174,3 @@ def test_who_needs_no_further_start_is_waited_for_by_none(fleet: Fleet) -> None:
     assert list(outcome.failures) == ["dies"]
     starts = [json.loads((fleet.run_dir / f"{n}start.json").read_text())["nodes"] for n in ("", "repeat2_", "repeat3_")]
     assert starts == [["dies", "jw2", "once", "over"], ["dies", "jw2", "over"], ["jw2"]]
-
-
-def test_who_is_out_of_reach_in_a_step_is_left_behind(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starts, "GONE_S", 0.2)
-    dead, two = fleet.directory / "dead", {"measurements": 2}
-    steps = STEPS.format(facts=FACTS, dies=0, over=0, last=":").replace("for step in 2 3", "for step in 2")
-    fleet.add("jw2", steps, order=two)
-    # As a machine that loses its power once it has its first start: no session, and none comes again.
-    falls = f"until [ -f go ]; do sleep 0.02; done; touch {dead}; kill -9 $(cat session); exec sleep 600"
-    script = f"echo '{FACTS}' > ready.tmp; mv ready.tmp ready; flock -u 8 2>/dev/null; {falls}"
-    fleet.add("dies", script, call=lambda line: ["sh", "-c", f"[ ! -e {dead} ] || exit 255; {line}"], order=two)
-    outcome = fleet.measure()
-    # The time limit is a minute: whoever waited for that would say another reason.
-    assert outcome.fetched == ["jw2"]
-    assert "they went on without it" in failure(fleet, "dies")
-    dead.unlink()
-    run(fleet.remote_run(fleet.nodes["dies"]).stop())

@@ -107,21 +107,21 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
 )
 def test_an_end_is_reported_in_a_sentence(tmp_path: Path, code: str, said: str) -> None:
     (tmp_path / "benchmark.log").write_text("something\nthe log's last words\n\n")
-    assert said in (fetched.why_failed(code, tmp_path, 60) or "")
+    assert said in (fetched.why_failed(code, tmp_path, "benchmark_timeout_s = 60 s") or "")
 
 
 def test_a_complete_run_has_no_such_sentence(tmp_path: Path) -> None:
-    assert fetched.why_failed("0", tmp_path, 60) is None
+    assert fetched.why_failed("0", tmp_path, "benchmark_timeout_s = 60 s") is None
     (tmp_path / "mlperf_datacenter_jw2_1.json").touch()
-    assert fetched.why_failed("1", tmp_path, 60) is None
+    assert fetched.why_failed("1", tmp_path, "benchmark_timeout_s = 60 s") is None
 
 
 def test_a_python_that_does_not_start_is_no_complete_run(tmp_path: Path) -> None:
     """It ends with 1 too, where a file of the login shell exports PYTHONHOME, say."""
     (tmp_path / "benchmark.log").write_text("ModuleNotFoundError: No module named 'encodings'\n\nCurrent thread\n")
-    said = fetched.why_failed("1", tmp_path, 60) or ""
+    said = fetched.why_failed("1", tmp_path, "benchmark_timeout_s = 60 s") or ""
     assert said.startswith("The benchmark ended with exit code 1 and left no result; the end of its log: ModuleNot")
 
 
 def test_without_any_word_the_exit_code_is_reported(tmp_path: Path) -> None:
-    assert "exit code 4" in (fetched.why_failed("4", tmp_path, 60) or "")
+    assert "exit code 4" in (fetched.why_failed("4", tmp_path, "benchmark_timeout_s = 60 s") or "")
