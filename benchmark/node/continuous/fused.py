@@ -166,11 +166,11 @@ def _alike(plain: Forward, ways: Sequence[Forward], *trial: Any) -> Forward | No
 
 
 def _answer(way: Forward, trial: Sequence[Any]) -> Any:
-    """Return all values of the answer, a tensor or several; None where it is not for tensors of such a shape."""
+    """Return all values of the answer, a tensor or several; None where it is not for such tensors."""
     try:
         answer = way(*trial)
     except torch.OutOfMemoryError:
         raise  # it says nothing of the kernels
-    except (ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError):
         return None
     return torch.cat([one.float().flatten() for one in (answer if isinstance(answer, tuple) else (answer,))])

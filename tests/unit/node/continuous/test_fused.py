@@ -35,6 +35,8 @@ ALL = {"norm", "rotary", "multiply", "multiply_gated", "gated"}
         ("glm4_moe", {"Linear", "Glm4MoeMLP", "Glm4MoeRMSNorm", "apply_rotary_pos_emb"}, ALL - {"rotary"}),
         # It has angles for half a head, which the kernel does not know.
         ("gpt_oss", {"Linear", "GptOssRMSNorm"}, {"norm", "multiply"}),
+        # Its function of that name takes other arguments.
+        ("gptj", {"Linear"}, {"multiply"}),
     ],
 )
 def test_a_family_answers_the_same(family: str, replaced: set[str], used: set[str]) -> None:
