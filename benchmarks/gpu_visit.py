@@ -8,11 +8,11 @@ printed, NAME.json its table, NAME/ what else it left; steps.json says what beca
 
   model       writes Llama-3.1-8B's shape with random weights, if --model is not there
   sequential  plain `generate` on one GPU and spread over two, by the playbook (needs two GPUs)
-  vllm        vLLM, asked by the engine `vllm` and by vLLM's own client: --loads
-  continuous  `continuous` at the same loads
+  against     `continuous`, then vLLM, asked by the engine `vllm` and by vLLM's own client, on one GPU: --loads
   families    tiny models of many families through the kernels on the GPU: attention used, tokens, cross-check
   quick       the default profile, with its probes
-  other       `continuous` with --libraries, such as another torch, before those that are installed; other-quick: quick
+  other       `continuous` with --libraries before those that are installed, such as another torch and what is built for
+              it; other-quick: quick
   kernels     the parts of a step by themselves
   long        `continuous` at --long for ten minutes
 """
@@ -37,11 +37,12 @@ from benchmarks.shapes import SHAPES
 from benchmarks.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
-LOADS = ("500/30@31,34", "2000/100@31.25", "even@25")
-FAMILIES = ("llama", "llama@96", "mixtral", "qwen3_moe", "olmoe", "gpt_oss", "gemma2", "gemma3", "phi", "phi3", "gpt2")
+# Evenly spaced twice: both clients ask vLLM in turn.
+LOADS = ("500/30@31,34", "2000/100@31.25", "even@25,25")
+FAMILIES = ("phi", "gpt_oss", "phi3", "gpt2", "llama", "llama@96", "mixtral", "qwen3_moe", "olmoe", "gemma2", "gemma3")
 COLUMNS = {"step": 12, "GPUs": 4, "exit code": 9, "seconds": 7}
 MODEL = "model"
-STEPS = ("sequential", "vllm", "continuous", "families", "quick", "other", "other-quick", "kernels", "long")
+STEPS = ("sequential", "against", "families", "quick", "other", "other-quick", "kernels", "long")
 # Token ids above these belong to no prompt: Llama's special tokens.
 RESERVED = 256
 LONG_S = 600
@@ -79,16 +80,15 @@ def steps(given: argparse.Namespace) -> list[Step]:
     spread = ("--parts", "sequential", "--gpus", given.gpus, "--json", str(kept / "sequential.json"))
     loads_s = given.seconds * sum(load.count(",") + 1 for load in given.loads)
     # An engine of ours is started for each kind of load, Offline included; vLLM's is once, and takes long.
-    starts_s, of_vllm_s = 40.0 * (len(given.loads) + 1), 300.0
+    starts_s = 40.0 * (len(given.loads) + 1) + 300
     found = [
         Step("sequential", (python, "-m", "benchmarks.several_gpus", *which, *spread), 240, gpus=2),
-        Step("vllm", against("vllm", "vllm,client", given.loads, given.offline, given.seconds), of_vllm_s + loads_s),
         Step(
-            "continuous",
-            against("continuous", "continuous", given.loads, given.offline, given.seconds),
-            starts_s + loads_s,
+            "against",
+            against("against", "continuous,vllm,client", given.loads, given.offline, given.seconds),
+            starts_s + 2 * loads_s,
         ),
-        Step("families", (python, "-m", "tests.architectures", *how, *FAMILIES), 120),
+        Step("families", (python, "-m", "tests.architectures", *how, *FAMILIES), 180),
         Step("quick", run_quick, 60),
         Step(
             "other",
