@@ -5,9 +5,11 @@
 
 `continuous` has the engine options of the profiles mlperf-offline, mlperf-server and mlperf-interactive; vLLM its
 defaults but for prefix caching, which is off. `client` is vLLM's own, `vllm bench serve`, asking the very server that
-the engine `vllm` has started. It makes the same loads where queries come at once or evenly spaced: only these tell
-whether both measure alike; where arrivals are random, each client draws its own. Prompts of 60 to 2,500 random tokens,
-128 out. All GPUs that are visible serve: in as many replicas, or copies by vLLM's data parallelism.
+the engine `vllm` has started, with the fields of our requests; it needs pandas there beside what is locked. It makes
+the same loads where queries come at once or evenly spaced: only these tell whether both measure alike; where arrivals
+are random, each client draws its own. A rate that is named more than once is asked by both in turn. Prompts of 60 to
+2,500 random tokens, 128 out. All GPUs that are visible serve: in as many replicas, or copies by vLLM's data
+parallelism.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from benchmark import metrics
 from benchmark.columns import Columns
@@ -35,6 +38,7 @@ from benchmark.node.hosting import make_engine
 from benchmark.node.interfaces import Conditions, Engine, Workload, now_ns
 from benchmark.node.recorder import Recorder
 from benchmark.node.registry import make_scenario
+from benchmark.node.serving.request import body
 from benchmark.profiles import Generation, load_profile
 from benchmark.settings import Settings
 from benchmarks import workloads
@@ -58,6 +62,8 @@ WARM_UP = 128
 PROMPTS = 256
 # Of the distances' gamma distribution: its client's queries are evenly spaced.
 EVENLY = "inf"
+# What its client puts into a request by itself.
+CLIENTS_OWN = ("model", "prompt", "stream")
 WARM_UP_S = 300
 # A server that takes longer does not start.
 START_S = 300
@@ -238,12 +244,17 @@ def figures(samples: Columns) -> dict[str, Any]:
 
 
 def own_client(arguments: argparse.Namespace, engine: Engine, job: Job, place: Path) -> dict[str, Any]:
-    """Return a row by `vllm bench serve`: prompts of letters, each of which is a token of the model's tokenizer."""
+    """Return a row by `vllm bench serve`: the fields of our requests, and prompts of its own.
+
+    These are text, since it takes no token ids: as many tokens as ours have, by the model's tokenizer.
+    """
     count = job.queries(arguments.offline)
     work = _work(arguments, count)
     draw = random.Random(1)  # noqa: S311 # no secret
     prompts, result = place / "prompts.jsonl", place / "result.json"
-    texts = ("".join(draw.choices(string.ascii_letters, k=length)) for length in work.lengths)
+    # Without transformers: it brings torch, and collecting garbage among all its objects would hold our client up.
+    tokenizer = Tokenizer.from_file(f"{arguments.model}/tokenizer.json")
+    texts = (_letters(tokenizer, length, draw) for length in work.lengths)
     prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts), encoding="utf-8")
     settings = engine.settings
     command = [
@@ -251,7 +262,8 @@ def own_client(arguments: argparse.Namespace, engine: Engine, job: Job, place: P
         *("--base-url", settings.benchmark_endpoint_urls[0]),
         *("--model", settings.benchmark_endpoint_model or arguments.model),
         *("--tokenizer", arguments.model, "--dataset-name", "custom", "--dataset-path", str(prompts)),
-        *("--custom-output-len", str(work.output_tokens), "--skip-chat-template", "--disable-shuffle", "--ignore-eos"),
+        *("--custom-output-len", str(work.output_tokens), "--skip-chat-template", "--disable-shuffle"),
+        *("--extra-body", json.dumps(fields(engine, work))),
         *("--num-prompts", str(count), "--request-rate", f"{job.rate:g}" if job.rate else "inf", "--seed", "1"),
         *("--burstiness", EVENLY),
         *("--percentile-metrics", "ttft,tpot", "--metric-percentiles", "50,99"),
@@ -268,6 +280,20 @@ def own_client(arguments: argparse.Namespace, engine: Engine, job: Job, place: P
     row |= {"TPOT mean": found["mean_tpot_ms"], "TPOT P99": found["p99_tpot_ms"]}
     mean = found["total_input_tokens"] / max(1, found["completed"])
     return {**row, "valid": job.valid(row), "note": f"{mean:.0f} tokens in on average, ours {work.input_tokens:.0f}"}
+
+
+def fields(engine: Engine, work: workloads.Workload) -> dict[str, Any]:
+    """Return what our engine sends beside the prompt; the seed is one query's, and being greedy they draw nothing."""
+    asked = body("completions", "", work.queries()[0], engine.generation)
+    return {name: value for name, value in asked.items() if name not in CLIENTS_OWN}
+
+
+def _letters(tokenizer: Tokenizer, length: int, draw: random.Random) -> str:
+    """Return letters that are `length` tokens; some are a token together, so that it takes more."""
+    text = ""
+    while (missing := length - len(tokenizer.encode(text).ids)) > 0:
+        text += "".join(draw.choices(string.ascii_letters, k=missing))
+    return text
 
 
 def _work(arguments: argparse.Namespace, count: int) -> workloads.Workload:

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import json
+import random
+import string
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
+from benchmark.node.hosting import make_engine
 from benchmark.node.model.tiny import make_tiny_model
+from benchmark.profiles import Generation
+from benchmark.settings import Settings
 from benchmarks import against_vllm
 from benchmarks.against_vllm import Job
+from tests.openai_server import OpenAIServer
+
+# Notes how it was called, and says that all went well.
+VLLM = """#!{python}
+import json, sys
+from pathlib import Path
+
+words = sys.argv[1:]
+Path(sys.argv[0]).with_name("words.json").write_text(json.dumps(words))
+figures = ("p50_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "p99_tpot_ms", "request_throughput", "output_throughput")
+result = {{**dict.fromkeys(figures, 1.0), "completed": 2, "total_input_tokens": 9}}
+place = Path(words[words.index("--result-dir") + 1], words[words.index("--result-filename") + 1])
+place.write_text(json.dumps(result))
+"""
 
 
 def given(**changes: Any) -> argparse.Namespace:
@@ -68,3 +90,37 @@ def test_a_tiny_model_goes_through_loadgen(tmp_path: Path, monkeypatch: pytest.M
     assert row["TPOT P99"] > 0
     _, even = against_vllm.continuous(asked, against_vllm.EVEN)
     assert (even["load"], even["queries"], even["failed"], even["valid"]) == ("even at 4/s", 8, 0, None)
+
+
+def test_its_client_asks_for_what_our_engine_asks(tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "vllm"
+    program.parent.mkdir()
+    program.write_text(VLLM.format(python=sys.executable))
+    program.chmod(0o755)
+    make_tiny_model(tmp_path / "model")
+    asked, even = given(vllm_dir=str(tmp_path), model=str(tmp_path / "model")), Job(against_vllm.EVEN, 4, 0.5)
+    with OpenAIServer() as server:
+        settings = Settings(
+            benchmark_device="cpu", benchmark_endpoint_urls=[server.url], benchmark_endpoint_model="served"
+        )
+        engine = make_engine("endpoint", settings, Generation(max_new_tokens=8, min_new_tokens=8), {})
+        engine.load()
+        assert against_vllm.measured(asked, "vllm", engine, even, tmp_path)["failed"] == 0
+        sent = server.seen[-1]
+        row = against_vllm.own_client(asked, engine, even, tmp_path)
+        engine.close()
+    assert (row["queries"], row["failed"]) == (2, 0)
+    words = json.loads((tmp_path / "bin" / "words.json").read_text())
+    fields = json.loads(words[words.index("--extra-body") + 1])
+    assert fields.keys() == sent.keys() - {"model", "prompt", "stream", "route", "key"}
+    assert {**fields, "seed": 0} == {name: sent[name] for name in fields} | {"seed": 0}
+    assert (fields["temperature"], fields["min_tokens"], fields["ignore_eos"]) == (0, 8, True)
+
+
+def test_its_client_asks_for_as_many_tokens(tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / "model")
+    tokenizer = Tokenizer.from_file(f"{tmp_path}/model/tokenizer.json")
+    text = "".join(random.Random(1).choices(string.ascii_letters, k=400))
+    assert len(tokenizer.encode(text).ids) < 400  # some letters are a token together
+    prompt = against_vllm._letters(tokenizer, 400, random.Random(1))
+    assert len(tokenizer.encode(prompt).ids) == 400
