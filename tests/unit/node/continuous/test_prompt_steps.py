@@ -132,6 +132,36 @@ def test_of_a_model_that_computes_all_logits_no_step_is_recorded(
     assert said["prompts"] == "not recorded: NotImplementedError: the model has no logits_to_keep"
 
 
+def test_of_large_states_a_last_bit_is_no_wrong_step(
+    make: Make, loaded: LoadedModel, recorded: Callable[[type[Again]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained norms make states of a hundred and more, where half precision has steps of a half."""
+
+    steps: list[PromptSteps] = []
+
+    class Rounded(Again):
+        def replay(self) -> None:
+            super().replay()
+            steps[0]._states *= 1 + 2**-8
+
+    def record(own: PromptSteps, *given: Any) -> None:
+        steps[:] = [own]
+        plain_record(own, *given)
+
+    plain_record = PromptSteps.record
+    monkeypatch.setattr(PromptSteps, "record", record)
+    weight = loaded.model.model.norm.weight
+    plain = weight.data.clone()
+    weight.data *= 200
+    recorded(Rounded)
+    try:
+        _, info = make(**RECORDED)
+    finally:
+        weight.data = plain
+    said: Any = info.details["cuda_graphs"]
+    assert said["prompts"] == [24, 30, 32]
+
+
 def test_a_recorded_step_that_is_wrong_is_found_before_the_run(
     make: Make, recorded: Callable[[type[Again]], None]
 ) -> None:
