@@ -123,7 +123,7 @@ class Engine(interfaces.Engine):
         with self._stages.stage("cross_check"):
             try:
                 details["cross_check"] = self._cross_check()
-            except SetupError:
+            except BaseException:
                 self.close()
                 raise
         collector.leave_loaded()
@@ -202,12 +202,14 @@ class Engine(interfaces.Engine):
             return
         del self._manager
         atexit.unregister(self.close)
-        if manager.is_running():
-            manager.stop(block=True, timeout=CLOSE_S, hard_stop=True)
-        self._router.close(CLOSE_S)
-        if self._fused is not None:
-            self._fused.off()
-        collector.look_again()
+        try:
+            if manager.is_running():
+                manager.stop(block=True, timeout=CLOSE_S, hard_stop=True)
+        finally:  # on a GPU that has failed, stopping fails too
+            self._router.close(CLOSE_S)
+            if self._fused is not None:
+                self._fused.off()
+            collector.look_again()
 
     def _cross_check(self) -> JsonValue:
         """Raise SetupError where the engine's greedy answers are other than the plain model's."""
