@@ -76,7 +76,7 @@ def test_an_engine_whose_check_breaks_is_closed(
     assert not hasattr(engine, "_manager")
 
 
-def test_where_a_model_gives_all_logits_those_of_the_answer_count() -> None:
+def test_of_all_logits_those_of_the_answer_count() -> None:
     def model(inputs: torch.Tensor, use_cache: bool, logits_to_keep: int) -> SimpleNamespace:
         return SimpleNamespace(logits=one_hot(inputs + 1, 16))  # of each token the next number, whatever is to be kept
 

@@ -103,7 +103,7 @@ def test_closing_fails_what_is_in_flight_and_leaves_no_thread(make: Make) -> Non
     engine.close()
 
 
-def test_a_gpu_that_cannot_even_be_left_still_fails_what_is_in_flight(make: Make) -> None:
+def test_what_is_in_flight_fails_where_stopping_fails_too(make: Make) -> None:
     engine, _ = make(ENDLESS)
     heard, manager = Heard(), engine._manager
     stop = manager.stop
