@@ -3,7 +3,8 @@
 transformers' code for a layer is many small operations of torch's: each is a kernel of its own, and each reads and
 writes the whole batch. What every layer of a Llama-like model has is replaced: norms, the gate of an MLP, the rotary
 embedding, and for one token the products too (`layer_kernels`). Where these kernels do not run, torch's own kernel for
-norms is left. Whatever is put in a part's place has computed the same as that part before.
+norms is left. Whatever is put in a part's place has computed the same as that part before (`alike`), and computes only
+what is like that: of another precision, say, the part does it as ever.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ KINDS = ((0, True), (0, False), (1, False))
 
 
 def of(model: Any) -> Fused:
-    """Look through a model on a GPU, whose parameters are of one dtype, for what can be replaced here."""
+    """Look through a model on a GPU for what can be replaced here."""
     dtype = str(model.dtype).removeprefix("torch.")
     return Fused(model, load(dtype) if missing(dtype) is None else None)
 

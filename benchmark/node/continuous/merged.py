@@ -65,7 +65,7 @@ def attentions(model: Any, multiply: Multiply) -> Iterator[tuple[Any, Callable[[
 
 
 def mlps(model: Any) -> Iterator[Any]:
-    """Merge the projections of each MLP that computes what `mlp` does, and yield it."""
+    """Merge the projections of each MLP that computes what `_mlp` does, and yield it."""
     for module in model.modules():
         projections = _linear(module, MLP)
         if not projections or not hasattr(module, "down_proj") or not hasattr(module, "act_fn"):

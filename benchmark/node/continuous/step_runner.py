@@ -22,6 +22,7 @@ from transformers.generation.continuous_batching.utils import stream_context
 
 from benchmark.node.continuous import flash, layout
 from benchmark.node.continuous.prompt_steps import PromptSteps, WrongStep
+from benchmark.node.watch.full_memory import is_full
 
 # Of the longest request in a step of transformers' own graphs; longer ones answer in steps as those with prompts.
 MOST_PAGES = 32
@@ -72,7 +73,7 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
                 self.run_one_warmup(model, size, 0)
                 if self.prompt_steps.has(size):
                     continue
-                if isinstance(self.failed, WrongStep | torch.OutOfMemoryError):
+                if self.failed is not None and (isinstance(self.failed, WrongStep) or is_full(str(self.failed))):
                     raise self.failed
                 self.prompt_steps = None  # such steps are started kernel by kernel, and the result says why
                 break

@@ -199,14 +199,12 @@ def test_fuse_is_refused_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_full_memory_is_no_reason_to_measure_with_other_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full(PlainKernels):
-        def norm(self, *given: Any, **more: Any) -> Any:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
-
-    with pytest.raises(torch.OutOfMemoryError):
-        Fused(architectures.model("llama"), Full())
-    full = torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: out of memory")
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried it."), RuntimeError("CUDA error: out of memory")
     for error in full:
+        kernels = PlainKernels()
+        monkeypatch.setattr(kernels, "norm", Mock(side_effect=error))
+        with pytest.raises(type(error), match="out of memory"):
+            Fused(architectures.model("llama"), kernels)
         monkeypatch.setattr(layer_kernels, "load", Mock(side_effect=error))
         layer_kernels.missing.cache_clear()
         with pytest.raises(SetupError, match=r"The kernels for layers cannot be loaded: .*out of memory"):

@@ -123,6 +123,19 @@ def test_what_cannot_be_recorded_is_served_without_and_said(
     assert ask(engine, QUERIES).tokens == one_at_a_time
 
 
+@pytest.mark.parametrize("text", ["CUDA out of memory. Tried to allocate 2 GiB.", "CUDA error: out of memory"])
+def test_full_memory_is_no_reason_to_serve_without(
+    make: Make, recorded: Callable[[type[Again]], None], text: str
+) -> None:
+    class Full(Again):
+        def __init__(self, pool: Any, run: Callable[[], None]) -> None:
+            raise RuntimeError(text)
+
+    recorded(Full)
+    with pytest.raises(SetupError, match="out of memory"):
+        make(**RECORDED)
+
+
 def test_of_a_model_that_computes_all_logits_no_step_is_recorded(
     make: Make, recorded: Callable[[type[Again]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
