@@ -81,7 +81,9 @@ def shortfalls(model: Any, asked: Sequence[Probe], answers: Sequence[Sequence[in
     for probe, answer in zip(asked, answers, strict=True):
         inputs = torch.tensor([[*probe.token_ids, *answer]], device=model.device)
         with torch.inference_mode():
-            logits = model(inputs, use_cache=False, logits_to_keep=len(answer) + 1).logits[0, :-1].float()
+            # Some families give the logits of all tokens, whatever they are asked for.
+            logits = model(inputs, use_cache=False, logits_to_keep=len(answer) + 1).logits[0, -len(answer) - 1 : -1]
+        logits = logits.float()
         chosen = logits.gather(1, torch.tensor(answer, device=model.device)[:, None])[:, 0]
         short = (logits.max(-1).values - chosen) / logits.std(-1)
         found += short.nan_to_num(float("inf")).tolist()

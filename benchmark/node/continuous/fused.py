@@ -3,14 +3,15 @@
 transformers' code for a layer is many small operations of torch's: each is a kernel of its own, and each reads and
 writes the whole batch. What every layer of a Llama-like model has is replaced: norms, the gate of an MLP, the rotary
 embedding, and for one token the products too (`layer_kernels`). Where these kernels do not run, torch's own kernel for
-norms is left. Whatever is put in a part's place has computed the same as that part before.
+norms is left. Whatever is put in a part's place has computed the same as that part before (`alike`), and computes only
+what is like that: of another precision, say, the part does it as ever.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,20 +19,16 @@ from torch.nn.functional import linear, rms_norm
 
 from benchmark.errors import SetupError
 from benchmark.node.continuous import merged
+from benchmark.node.continuous.alike import Forward, nearest
 from benchmark.node.continuous.layer_kernels import ACTIVATIONS, LayerKernels, load, missing
 
 ROTARY = "apply_rotary_pos_emb"
-# Of answers around 1: half precision rounds by less than this, wherever it rounds.
-TOLERANCE = 0.02
-
 # Of norms, as (offset, early) of `LayerKernels.norm`: Llama's, OLMo's, Gemma's.
 KINDS = ((0, True), (0, False), (1, False))
 
-Forward = Callable[..., Any]
-
 
 def of(model: Any) -> Fused:
-    """Look through a model on a GPU, whose parameters are of one dtype, for what can be replaced here."""
+    """Look through a model on a GPU for what can be replaced here."""
     dtype = str(model.dtype).removeprefix("torch.")
     return Fused(model, load(dtype) if missing(dtype) is None else None)
 
@@ -95,8 +92,19 @@ def _norms(model: Any, kernels: LayerKernels | None) -> Iterator[tuple[Any, Forw
             own = functools.partial(kernels.norm, weight=weight, epsilon=epsilon)
             ways = [functools.partial(own, offset=offset, early=early) for offset, early in KINDS] + ways
         trial = torch.linspace(-3, 3, 3 * weight.numel(), dtype=weight.dtype, device=weight.device).view(1, 3, -1)
-        if (forward := _alike(functools.partial(type(module).forward, module), ways, trial)) is not None:
-            yield module, forward
+        plain = functools.partial(type(module).forward, module)
+        if (fast := nearest(plain, ways, trial)) is not None:
+            yield module, _norm(plain, fast, weight.dtype)
+
+
+def _norm(plain: Forward, fast: Forward, dtype: torch.dtype) -> Forward:
+    """Return what norms states as they were tried: some families give float32, or more than the states."""
+
+    def normed(states: Any, *more: Any, **named: Any) -> Any:
+        known = not more and not named and states.dtype == dtype
+        return (fast if known else plain)(states, *more, **named)
+
+    return normed
 
 
 def _torchs_norm(states: Any, weight: Any, epsilon: float) -> Any:
@@ -112,10 +120,12 @@ def _mlp(module: Any, kernels: LayerKernels | None) -> Forward:
         return module.act_fn(gate) * up
 
     if kernels:
-        trial = torch.linspace(-4, 4, 3 * len(weight), dtype=weight.dtype, device=weight.device).view(1, 3, -1)
+        gate = torch.linspace(-4, 4, 3 * len(weight) // 2, dtype=weight.dtype, device=weight.device).view(1, 3, -1)
+        # Times so much that it shows where an activation is nearly that of the kernel: GELU itself is not that by tanh.
+        trial = torch.cat([gate, 256 + 32 * gate], dim=-1)
         numbers = range(len(ACTIVATIONS))
         ways: dict[Forward, int] = {functools.partial(kernels.gated, activation=number): number for number in numbers}
-        if (found := _alike(plain, [*ways], trial)) is not None:
+        if (found := nearest(plain, [*ways], trial)) is not None:
             activation = ways[found]
             return lambda states: module.down_proj(kernels.multiply_gated(states, weight, bias, activation))
     return lambda states: module.down_proj(plain(linear(states, weight, bias)))
@@ -149,28 +159,5 @@ def _rotaries(model: Any, kernels: LayerKernels) -> Iterator[tuple[Any, Forward]
     trial = made(1, 3, 4, size).transpose(1, 2), made(1, 3, 2, size).transpose(1, 2), made(1, 3, size), made(1, 3, size)
     for home in {sys.modules[type(one).__module__] for one in model.modules()}:
         plain = getattr(home, ROTARY, None)
-        if plain is not None and _alike(plain, [kernels.rotary], *trial):
+        if plain is not None and nearest(plain, [kernels.rotary], *trial):
             yield home, plain
-
-
-def _alike(plain: Forward, ways: Sequence[Forward], *trial: Any) -> Forward | None:
-    """Return the way whose answers are nearest to the plain one's; None: all differ by more than rounding does."""
-    if (expected := _answer(plain, trial)) is None:
-        return None
-    found: dict[Forward, float] = {}
-    for way in ways:
-        if (answer := _answer(way, trial)) is not None and answer.shape == expected.shape:
-            found[way] = float(((answer - expected).abs() / (1 + expected.abs())).max().nan_to_num(torch.inf))
-    nearest = min(found, key=lambda way: found[way], default=None)
-    return nearest if nearest is not None and found[nearest] <= TOLERANCE else None
-
-
-def _answer(way: Forward, trial: Sequence[Any]) -> Any:
-    """Return all values of the answer, a tensor or several; None where it is not for such tensors."""
-    try:
-        answer = way(*trial)
-    except torch.OutOfMemoryError:
-        raise  # it says nothing of the kernels
-    except (TypeError, ValueError, RuntimeError):
-        return None
-    return torch.cat([one.float().flatten() for one in (answer if isinstance(answer, tuple) else (answer,))])

@@ -37,7 +37,7 @@ def load(dtype: str) -> LayerKernels:
     if dtype not in ("bfloat16", "float16"):
         raise RuntimeError(f"there are none for {dtype}")
     defines = {"BFLOAT16": int(dtype == "bfloat16"), "ROWS": ROWS, "THREADS": THREADS}
-    return LayerKernels(nvrtc.load(SOURCE.read_text(), defines))
+    return LayerKernels(nvrtc.load(SOURCE.read_text(), defines), getattr(torch, dtype))
 
 
 @functools.cache
@@ -57,19 +57,23 @@ def missing(dtype: str) -> str | None:
 
 
 class LayerKernels:
-    """Each returns a new tensor; sizes are in values, and multiples of 8."""
+    """Each returns a new tensor; sizes are in values, and multiples of 8.
 
-    def __init__(self, module: CudaModule) -> None:
-        self._launch = module.launch
+    They take whatever lies in memory for values of `dtype`: some families keep parts of a model in float32.
+    """
+
+    def __init__(self, module: CudaModule, dtype: torch.dtype) -> None:
+        self._launch, self._dtype = module.launch, dtype
 
     def turns(self, q: Any, k: Any, cos: Any, sin: Any) -> bool:
         """Return whether `rotary` is for these: some families turn a part of each head, or by angles in float32."""
-        size = q.shape[-1]
         return bool(
-            q.shape[0] == 1
-            and q.dtype == cos.dtype
-            and size == cos.shape[-1]
-            and not size % (2 * TOGETHER)  # a thread turns eight values of one half by eight of the other
+            q.dim() == k.dim() == 4
+            and q.shape[0] == 1
+            and self._knows(q, k, cos, sin)
+            and cos.shape == sin.shape == (1, *q.shape[2:])
+            and q.shape[2:] == k.shape[2:]
+            and not q.shape[-1] % (2 * TOGETHER)  # a thread turns eight values of one half by eight of the other
             and (cos.is_contiguous() and sin.is_contiguous())
             and (_reads(q) and _reads(k))
         )
@@ -89,7 +93,7 @@ class LayerKernels:
     def norm(self, states: Any, weight: Any, epsilon: float, offset: float, early: bool) -> Any:
         """RMSNorm of the last dimension; offset: added to the weight; early: what is multiplied with it is rounded."""
         size, inner = states.shape[-1], states.shape[-2] if states.dim() > 3 else 1
-        _require(size % TOGETHER == 0)
+        _require(size % TOGETHER == 0 and self._knows(states, weight) and weight.numel() == size)
         if not (states.is_contiguous() or (inner > 1 and states.shape[0] == 1 and states.stride(-2) == size)):
             states = states.contiguous()
         stride = states.stride(-3) if inner > 1 else size
@@ -104,7 +108,7 @@ class LayerKernels:
     def gated(self, both: Any, activation: int) -> Any:
         """activation(gate) * up, where both are (..., gate then up)."""
         size = both.shape[-1] // 2
-        _require(size % TOGETHER == 0 and both.is_contiguous())
+        _require(size % TOGETHER == 0 and self._knows(both) and both.is_contiguous())
         out = torch.empty((*both.shape[:-1], size), dtype=both.dtype, device=both.device)
         tokens = out.numel() // size
         self._launch("gated", _blocks(out.numel()), BLOCK, both, out, tokens, size, activation)
@@ -113,7 +117,7 @@ class LayerKernels:
     def multiply(self, states: Any, weight: Any, bias: Any) -> Any:
         """As torch.nn.functional.linear; for one token by a kernel of its own."""
         rows, size = weight.shape
-        if not _alone(states):
+        if not self._alone(states, weight):
             return linear(states, weight, bias)
         out = torch.empty((*states.shape[:-1], rows), dtype=states.dtype, device=states.device)
         self._launch("multiply", -(-rows // ROWS), THREADS, weight, states, bias, out, rows, size)
@@ -121,7 +125,7 @@ class LayerKernels:
 
     def multiply_gated(self, states: Any, weight: Any, bias: Any, activation: int) -> Any:
         """activation(gate) * up of a product whose weight is gate's, then up's."""
-        if not _alone(states):
+        if not self._alone(states, weight):
             return self.gated(linear(states, weight, bias), activation)
         rows, size = weight.shape[0] // 2, weight.shape[1]
         out = torch.empty((*states.shape[:-1], rows), dtype=states.dtype, device=states.device)
@@ -133,7 +137,7 @@ class LayerKernels:
         """Write keys and values (tokens, heads, size) to the given rows (tokens,) int64 of the pages."""
         tokens, heads, size = key.shape
         width = heads * size
-        _require(width % TOGETHER == 0 and key.dtype == value.dtype == pages_k.dtype)
+        _require(width % TOGETHER == 0 and self._knows(key, value, pages_k))
         # Some models' lie apart, as parts of each head's query, key and value.
         key, value = (one if _reads(one) and one.stride(1) == size else one.contiguous() for one in (key, value))
         strides = key.stride(0), value.stride(0), pages_k.stride(1)
@@ -141,14 +145,18 @@ class LayerKernels:
             "write_rows", _blocks(tokens * width), BLOCK, key, value, rows, pages_k, pages_v, tokens, width, *strides
         )
 
+    def _alone(self, states: Any, weight: Any) -> bool:
+        size = states.shape[-1]
+        return bool(states.numel() == size and size % TOGETHER == 0 and self._knows(states, weight))
 
-def _alone(states: Any) -> bool:
-    return bool(states.numel() == states.shape[-1] and states.shape[-1] % TOGETHER == 0)
+    def _knows(self, *tensors: Any) -> bool:
+        return all(one.dtype == self._dtype for one in tensors)
 
 
 def _reads(tensor: Any) -> bool:
     """Whether a thread can read eight values at once wherever a row of the tensor begins."""
-    return tensor.stride(-1) == 1 and not any(stride % TOGETHER for stride in tensor.stride()[:-1])
+    begins = tensor.data_ptr() // tensor.element_size(), *tensor.stride()[:-1]
+    return tensor.stride(-1) == 1 and not any(begin % TOGETHER for begin in begins)
 
 
 def _blocks(values: int) -> int:

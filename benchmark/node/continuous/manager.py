@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from benchmark.continuous_options import Options
+from benchmark.errors import SetupError
 from benchmark.node.continuous import attention, logits_processors
 from benchmark.node.continuous.memory_plan import Plan
 from benchmark.profiles import Generation
@@ -22,6 +26,8 @@ NOT_TRANSFORMERS = {
     "require_cuda_graph",
     "scheduler",
 }
+# What transformers says by a number of pages below one.
+TOO_LARGE = " Memory is short: lower max_batch_tokens or num_blocks, or end what else uses it."
 
 
 def make_manager(
@@ -84,3 +90,20 @@ def insert_processors(
         logits_processors.insert(manager, processors[-1], last=True)
         manager.generation_config.do_sample = False  # to choose the highest is to draw it
     return frozenset(word for processor in processors for word in processor.supported_kwargs)
+
+
+@contextmanager
+def errors_for_people() -> Iterator[None]:
+    """Turn what stops the manager, or a step before any query, into a SetupError that says what to do."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        remedy = " Memory is short: lower max_batch_tokens, num_blocks or max_memory_percent, or end what else uses it."
+        raise SetupError(f"Continuous batching cannot start: {_line(error)}.{remedy}") from error
+    except (ValueError, ImportError, RuntimeError) as error:
+        remedy = TOO_LARGE if "num_sectors" in str(error) else ""
+        raise SetupError(f"Continuous batching cannot start: {_line(error)}.{remedy}") from error
+
+
+def _line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")

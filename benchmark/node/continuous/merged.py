@@ -10,10 +10,12 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
+
+from benchmark.node.continuous.alike import nearest
+
 ATTENTION = ("q_proj", "k_proj", "v_proj")
 MLP = ("gate_proj", "up_proj")
-# Of an answer around 1; products in another order differ by rounding alone.
-TOLERANCE = 0.02
 
 Multiply = Callable[[Any, Any, Any], Any]
 """(states, weight, bias): as torch.nn.functional.linear."""
@@ -23,8 +25,6 @@ class Matrix:
     """The projections' weights (all rows, size) and bias, in one."""
 
     def __init__(self, projections: list[Any]) -> None:
-        import torch
-
         self.rows = [projection.out_features for projection in projections]
         self.weight = torch.cat([projection.weight.data for projection in projections])
         self.bias = None
@@ -65,28 +65,25 @@ def attentions(model: Any, multiply: Multiply) -> Iterator[tuple[Any, Callable[[
 
 
 def mlps(model: Any) -> Iterator[Any]:
-    """Merge the projections of each MLP that computes what `mlp` does, and yield it."""
-    import torch
-
+    """Merge the projections of each MLP that computes what `_mlp` does, and yield it."""
     for module in model.modules():
         projections = _linear(module, MLP)
         if not projections or not hasattr(module, "down_proj") or not hasattr(module, "act_fn"):
             continue
         weight = projections[0].weight
         trial = torch.linspace(-1, 1, 3 * weight.shape[1], dtype=weight.dtype, device=weight.device).view(1, 3, -1)
-        with torch.inference_mode():
-            expected = type(module).forward(module, trial).float()
-            up = module.act_fn(projections[0](trial)) * projections[1](trial)
-            alike = torch.allclose(module.down_proj(up).float(), expected, TOLERANCE, TOLERANCE)
-        if alike:
+        plain = functools.partial(type(module).forward, module)
+        if nearest(plain, [functools.partial(_mlp, module)], trial) is not None:
             module.merged = Matrix(projections)
             yield module
 
 
+def _mlp(module: Any, states: Any) -> Any:
+    return module.down_proj(module.act_fn(module.gate_proj(states)) * module.up_proj(states))
+
+
 def _linear(module: Any, names: tuple[str, ...]) -> list[Any]:
     """Return the module's projections of these names; none where one is not there, or they are not alike."""
-    import torch
-
     found = [getattr(module, name, None) for name in names]
     if any(type(one) is not torch.nn.Linear for one in found):
         return []

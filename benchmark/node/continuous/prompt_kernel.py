@@ -8,8 +8,10 @@ earlier parts copied together, and has to be given all numbers when it is starte
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 
@@ -21,6 +23,9 @@ from benchmark.node.continuous.triton_start import start
 # within 4 % of it, from 300 to 4,096 new tokens.
 BLOCK = 64
 WARPS, STAGES = 4, 2
+# Bytes of a multiprocessor's own memory for which heads of more than 128 values can be read in two stages. GPUs for
+# graphics (sm_86, sm_89, sm_120) have 99 KiB; there keys and values of the next block are not fetched ahead.
+WIDE, WIDE_BYTES = 256, 160 * 1024
 # Programs that take turns on a multiprocessor.
 PROGRAMS_PER_PROCESSOR = 4
 
@@ -88,11 +93,21 @@ def read(query: Any, pages_k: Any, pages_v: Any, requests: Requests, scale: floa
     """
     heads, size = query.shape[1:]
     page, kv_heads = pages_k.shape[1:3]
+    width = triton.next_power_of_2(size)
     programs = min(len(requests.tiles) * heads, PROGRAMS_PER_PROCESSOR * processors(query.device))
     start(
         _read, programs, query, pages_k, pages_v, requests.pages, requests.first_pages, requests.tiles,
         requests.counts, out, (size**-0.5 if scale is None else scale) * LOG2_E,
         query.stride(0), query.stride(1), pages_k.stride(1), pages_k.stride(2),
         HEADS=heads, GROUP=heads // kv_heads, SIZE=size, PAGE=page, STEP=BLOCK, ROWS=TILE_ROWS,
-        WIDTH=triton.next_power_of_2(size), num_warps=WARPS, num_stages=STAGES,
+        WIDTH=width, num_warps=WARPS, num_stages=stages(width, query.device),
     )  # fmt: skip
+
+
+@functools.cache
+def stages(width: int, device: Any) -> int:
+    """Return how many blocks of tokens a program holds at once, for heads of that width."""
+    if width < WIDE or device.type != "cuda" or torch.version.cuda is None:
+        return STAGES
+    there = torch.cuda.get_device_properties(device).shared_memory_per_multiprocessor
+    return STAGES if there >= WIDE_BYTES else 1

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from benchmark.node.continuous import flash, graphs
+from benchmark.node.continuous.alike import difference
 from benchmark.node.continuous.layout import Places, Slots
 
-# By which a state, around 1, of a replayed step may differ from the same step without graphs, by the same kernels.
+# By which a state of a replayed step may differ from the same step without graphs, by the same kernels.
 TOLERANCE = 0.05
 # How often each recorded step is timed; the least counts.
 TIMED = 2
@@ -113,7 +114,7 @@ class PromptSteps:
         recorded = graphs.Graph(self._pool, lambda: states.copy_(layers(seen)))
         states.zero_()
         recorded.replay()
-        worst = float((states - expected).abs().max())
+        worst = difference(states, expected)
         if not worst <= TOLERANCE:
             raise WrongStep(f"a step of {size} tokens in CUDA graphs is wrong by {worst:.3f}")
         if not self._choices:

@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmark.errors import SetupError
 from benchmark.node.interfaces import Answer, Listener, Query, now_ns
+from benchmark.words import brief
 
 # How often the listening thread looks whether the generation thread is alive, while nothing happens.
 WATCH_S = 0.2
@@ -201,7 +202,7 @@ class Waiting:
 
 def _sentence(error: Any) -> str:
     """Return an exception, or its text, as the end of a sentence."""
-    text = str(error).strip() or type(error).__name__
+    text = brief(str(error)) or type(error).__name__
     if "out of memory" in text:
-        return f"the GPU's memory is full ({text.splitlines()[0]}). Lower max_memory_percent or max_batch_tokens."
+        return f"the GPU's memory is full ({text.rstrip('.')}). Lower max_memory_percent or max_batch_tokens."
     return text if text.endswith(".") else f"{text}."

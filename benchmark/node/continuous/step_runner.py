@@ -6,7 +6,8 @@
   largest number of requests, each as long as the whole step.
 - Everything is captured before anything is measured: transformers' graphs for every number of answering requests, and
   for steps with prompts in them our own (`prompt_steps`).
-- A step of the warm-up ends before the next is prepared.
+- A step of the warm-up ends before the next is prepared, and one that fails ends the start: transformers notes it and
+  goes on, until the same step fails while something is measured.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from transformers.generation.continuous_batching.utils import stream_context
 
 from benchmark.node.continuous import flash, layout
 from benchmark.node.continuous.prompt_steps import PromptSteps, WrongStep
+from benchmark.node.watch.full_memory import is_full
 
 # Of the longest request in a step of transformers' own graphs; longer ones answer in steps as those with prompts.
 MOST_PAGES = 32
@@ -38,7 +40,9 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
     """Up to how many tokens a step with prompts in it is recorded."""
     prompt_steps: PromptSteps | None = None
     failed: Exception | None = None
-    """Why steps with prompts are not recorded: transformers' warm-up catches an error, notes it and goes on."""
+    """Why steps with prompts are not recorded."""
+    _error: Exception | None = None
+    """Why a step failed that has to run; transformers' warm-up catches it."""
 
     def maybe_pad_inputs(self, num_q_tokens: int, max_kv_read: int, use_decode_fast_path: bool) -> tuple[int, int]:
         """Say what the next step is to be padded to, and remember whether it is.
@@ -69,7 +73,7 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
                 self.run_one_warmup(model, size, 0)
                 if self.prompt_steps.has(size):
                     continue
-                if isinstance(self.failed, WrongStep | torch.OutOfMemoryError):
+                if self.failed is not None and (isinstance(self.failed, WrongStep) or is_full(str(self.failed))):
                     raise self.failed
                 self.prompt_steps = None  # such steps are started kernel by kernel, and the result says why
                 break
@@ -81,7 +85,11 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
     def compute_batch(self, model: Any, batch_data: dict[str, Any]) -> None:
         """Run a step: what was recorded, where it has prompts in it and is padded for that."""
         if self.inputs_and_outputs.use_block_table or not self.pad_inputs or self.prompt_steps is None:
-            super().compute_batch(model, batch_data)
+            try:
+                super().compute_batch(model, batch_data)
+            except Exception as error:
+                self._error = error
+                raise
             return
         with stream_context(self.inputs_and_outputs.compute_stream):
             if self.prompt_steps.has(batch_data["input_ids"].shape[1]):
@@ -97,12 +105,20 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
             self.capture_s += time.monotonic() - began
 
     def run_one_warmup(self, model: Any, num_q_tokens: int, max_kv_read: int | None) -> float:
-        """Run one step, and wait for it.
+        """Run one step, and wait for it; raises torch.OutOfMemoryError or RuntimeError where it fails.
 
         transformers prepares the next one in the very tensors from which the GPU still reads: with longer requests in
         them than it has tokens, the kernels read past the end of their inputs.
         """
         duration: float = super().run_one_warmup(model, num_q_tokens, max_kv_read)
+        if isinstance(self._error, torch.OutOfMemoryError):
+            raise self._error
+        if self._error is not None:
+            text = (str(self._error).strip() or "no reason given").splitlines()[0]
+            raise RuntimeError(
+                f"a step fails before anything is measured ({type(self._error).__name__}: {text}). Set fuse: false, "
+                "use_cuda_graph: false or attention: sdpa in benchmark_engine_options to find what is wrong here"
+            ) from self._error
         if self.cache.device.type == "cuda":
             torch.cuda.synchronize()
         return duration

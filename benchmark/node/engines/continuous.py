@@ -6,14 +6,12 @@ import atexit
 import itertools
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
 from benchmark.continuous_options import Options
-from benchmark.errors import InputError, RunError, SetupError, Unfit
+from benchmark.errors import InputError, RunError, Unfit
 from benchmark.node import interfaces
 from benchmark.node.continuous import attention as kernels
 from benchmark.node.continuous import collector, cross_check, graphs
@@ -42,8 +40,6 @@ if TYPE_CHECKING:
 
 # What `close` waits for the generation thread to end its step, and for the listeners to hear.
 CLOSE_S = 10.0
-# What transformers says by a number of pages below one.
-TOO_LARGE = " Memory is short: lower max_batch_tokens or num_blocks, or end what else uses it."
 UNPLANNED = (
     "GPU memory: what a token of this architecture takes is not known, so there is no plan; transformers sizes the "
     "cache (num_blocks, max_batch_tokens and max_memory_percent in benchmark_engine_options decide it)."
@@ -102,8 +98,12 @@ class Engine(interfaces.Engine):
         if self._model.device.type != "cpu" and plan is None:
             plan = self._plan(options, self._look, self._model.dtype.itemsize, 0)
         self._memory = plan
+        from benchmark.node.continuous import (
+            manager,  # only now: `_choose` says so where transformers is too old for it
+        )
+
         ends = [-1] if self._fixed_length else end_tokens(loaded)
-        with _errors_for_people():
+        with manager.errors_for_people():
             with self._stages.stage("cache"):
                 used = self._make_manager(options, loaded, ends)
             self._warm_up()
@@ -123,7 +123,7 @@ class Engine(interfaces.Engine):
         with self._stages.stage("cross_check"):
             try:
                 details["cross_check"] = self._cross_check()
-            except SetupError:
+            except BaseException:
                 self.close()
                 raise
         collector.leave_loaded()
@@ -202,12 +202,14 @@ class Engine(interfaces.Engine):
             return
         del self._manager
         atexit.unregister(self.close)
-        if manager.is_running():
-            manager.stop(block=True, timeout=CLOSE_S, hard_stop=True)
-        self._router.close(CLOSE_S)
-        if self._fused is not None:
-            self._fused.off()
-        collector.look_again()
+        try:
+            if manager.is_running():
+                manager.stop(block=True, timeout=CLOSE_S, hard_stop=True)
+        finally:  # on a GPU that has failed, stopping fails too
+            self._router.close(CLOSE_S)
+            if self._fused is not None:
+                self._fused.off()
+            collector.look_again()
 
     def _cross_check(self) -> JsonValue:
         """Raise SetupError where the engine's greedy answers are other than the plain model's."""
@@ -287,20 +289,3 @@ class Engine(interfaces.Engine):
         require_room(shared_positions(config), self.demands, most, SHARED)
         held = None if pages is None else pages * options.page_size
         require_room(held, self.demands, most, "those that num_blocks and page_size hold are")
-
-
-@contextmanager
-def _errors_for_people() -> Iterator[None]:
-    """Turn what stops transformers' manager into a SetupError that says what to do."""
-    import torch
-
-    try:
-        yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise SetupError(
-            f"Continuous batching cannot start: {' '.join(str(error).split())}. Memory is short: lower "
-            "max_batch_tokens, num_blocks or max_memory_percent, or end what else uses it."
-        ) from error
-    except (ValueError, ImportError, RuntimeError) as error:
-        remedy = TOO_LARGE if "num_sectors" in str(error) else ""
-        raise SetupError(f"Continuous batching cannot start: {' '.join(str(error).split())}.{remedy}") from error

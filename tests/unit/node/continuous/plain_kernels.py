@@ -14,9 +14,16 @@ from benchmark.node.continuous.layer_kernels import LayerKernels
 class PlainKernels(LayerKernels):
     """Rounds where the kernels do, and refuses what they refuse. `called`: what was asked for."""
 
-    def __init__(self) -> None:
-        super().__init__(Mock())  # each method first looks at its tensors as it does on a GPU, and starts nothing
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        # Each method first looks at its tensors as it does on a GPU, and starts nothing.
+        super().__init__(Mock(launch=self._take), dtype)
         self.called: set[str] = set()
+
+    def _take(self, name: str, blocks: int, threads: int, *arguments: Any) -> None:
+        """Take what a kernel would take for values of its precision, whatever they are."""
+        kinds = {one.dtype for one in arguments if isinstance(one, torch.Tensor) and one.is_floating_point()}
+        assert kinds == {self._dtype}, (name, kinds)
+        assert blocks > 0, name
 
     def rotary(self, q: Any, k: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
         super().rotary(q, k, cos, sin)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from torch.nn.functional import one_hot
 from transformers.generation.continuous_batching.model_runner import ModelRunner
 
 from benchmark.errors import SetupError
-from benchmark.node.continuous import fused
+from benchmark.node.continuous import cross_check, fused
+from benchmark.node.engines import continuous
 from benchmark.node.model.load import LoadedModel
 from benchmark.profiles import Generation
-from tests.unit.node.continuous.asked import Make
+from benchmark.settings import Settings
+from tests.unit.node.continuous.asked import GREEDY, Make
 from tests.unit.node.continuous.plain_kernels import PlainKernels
 
 
@@ -55,6 +60,28 @@ def test_a_replaced_part_that_is_wrong_is_found_before_the_run(
             with pytest.raises(SetupError, match="does not answer as the model itself would"):
                 make()
     assert "forward" not in vars(loaded.model.model.norm)
+
+
+def test_an_engine_whose_check_breaks_is_closed(
+    settings: Settings, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(cross_check, "shortfalls", full)
+    engine = continuous.Engine(settings, GREEDY, {})
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.start(loaded)
+    assert not engine._router._listening.is_alive()
+    assert not hasattr(engine, "_manager")
+
+
+def test_of_all_logits_those_of_the_answer_count() -> None:
+    def model(inputs: torch.Tensor, use_cache: bool, logits_to_keep: int) -> SimpleNamespace:
+        return SimpleNamespace(logits=one_hot(inputs + 1, 16))  # of each token the next number, whatever is to be kept
+
+    model.device = "cpu"  # type: ignore[attr-defined]
+    assert cross_check.shortfalls(model, [cross_check.Probe((5, 6, 7), 2)], [(8, 9)]) == [0.0, 0.0]
 
 
 def test_with_sampling_too_answers_are_held_against_the_model(make: Make) -> None:

@@ -13,6 +13,7 @@ from transformers.models.phi3 import modeling_phi3
 from benchmark.errors import SetupError
 from benchmark.node.continuous import fused, layer_kernels
 from benchmark.node.continuous.fused import Fused
+from benchmark.node.model.architecture import model_class
 from tests import architectures
 from tests.unit.node.continuous.plain_kernels import PlainKernels
 
@@ -110,6 +111,61 @@ def test_angles_of_another_precision_are_left_to_the_model() -> None:
     assert kernels.called == {"rotary"}
 
 
+@pytest.mark.parametrize(("activation", "fits"), [("silu", True), ("gelu_pytorch_tanh", True), ("gelu", False)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_activation_that_is_nearly_the_kernels_is_left(activation: str, fits: bool, dtype: torch.dtype) -> None:
+    own = architectures.config("llama")
+    own.hidden_act = activation
+    kernels = PlainKernels(dtype)
+    parts = Fused(model_class(own).from_config(own, dtype=dtype), kernels)
+    kernels.called.clear()
+    parts.on()
+    mlp = next(module for module, _ in parts._modules if type(module).__name__ == "LlamaMLP")
+    with torch.inference_mode():
+        mlp(torch.zeros(1, 1, 64, dtype=dtype))
+    parts.off()
+    assert ("multiply_gated" in kernels.called) == fits
+
+
+def test_parts_of_another_precision_are_the_models_own() -> None:
+    # The router of HunYuan's experts is float32 in a model of bfloat16; gpt-oss has its norms so in one of float16.
+    own = architectures.config("hunyuan_v1_moe")
+    model = model_class(own).from_config(own, dtype=torch.bfloat16).eval()
+    routers = [module for name, module in model.named_modules() if name.endswith(".wg")]
+    assert routers
+    for router in routers:
+        router.float()
+    norm = model.model.norm.float()
+    with torch.inference_mode():
+        states, one = torch.rand(1, 7, 64).bfloat16(), torch.rand(1, 1, 64)
+        plain = norm(states), norm(states.float()), routers[0](one)
+        parts = Fused(model, PlainKernels(torch.bfloat16))
+        parts.on()
+        found = norm(states), norm(states.float()), routers[0](one)
+        parts.off()
+    torch.testing.assert_close(found, plain, rtol=0.01, atol=0.01)
+
+
+def test_a_norm_that_is_given_more_than_states_is_the_models_own() -> None:
+    class GatedRMSNorm(modeling_olmo2.Olmo2RMSNorm):  # type: ignore[misc] # transformers has no types here
+        def forward(self, states: Any, gate: Any = None) -> Any:
+            return super().forward(states if gate is None else states * gate)
+
+    model = torch.nn.Sequential(GatedRMSNorm(16))
+    model.dtype = torch.float32
+    states, kernels = torch.rand(1, 3, 16), PlainKernels()
+    plain = model[0](states, gate=states), model[0](states.double())
+    model.config = Mock(get_text_config=lambda: Mock(head_dim=16))
+    model.device = torch.device("cpu")
+    parts = Fused(model, kernels)
+    kernels.called.clear()
+    parts.on()
+    torch.testing.assert_close((model[0](states, gate=states), model[0](states.double())), plain)
+    assert not kernels.called
+    model[0](states)
+    assert kernels.called == {"norm"}
+
+
 def test_without_kernels_torchs_norm_is_left() -> None:
     model = architectures.model("llama")
     inputs = torch.arange(2, 9)[None]
@@ -143,14 +199,12 @@ def test_fuse_is_refused_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_full_memory_is_no_reason_to_measure_with_other_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full(PlainKernels):
-        def norm(self, *given: Any, **more: Any) -> Any:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
-
-    with pytest.raises(torch.OutOfMemoryError):
-        Fused(architectures.model("llama"), Full())
-    full = torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: out of memory")
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried it."), RuntimeError("CUDA error: out of memory")
     for error in full:
+        kernels = PlainKernels()
+        monkeypatch.setattr(kernels, "norm", Mock(side_effect=error))
+        with pytest.raises(type(error), match="out of memory"):
+            Fused(architectures.model("llama"), kernels)
         monkeypatch.setattr(layer_kernels, "load", Mock(side_effect=error))
         layer_kernels.missing.cache_clear()
         with pytest.raises(SetupError, match=r"The kernels for layers cannot be loaded: .*out of memory"):

@@ -40,7 +40,7 @@ def test_what_does_not_compile_says_why() -> None:
 
 
 def test_a_kernel_is_started_for_everything_there_is(noted: Noted) -> None:
-    kernels = LayerKernels(noted)  # type: ignore[arg-type]
+    kernels = LayerKernels(noted, torch.float16)  # type: ignore[arg-type]
     qkv = torch.zeros(1, 300, 8 * 32, dtype=torch.float16)
     q, k, v = (part.view(1, 300, -1, 32) for part in qkv.split([4 * 32, 2 * 32, 2 * 32], dim=-1))
     cos = torch.zeros(1, 300, 32, dtype=torch.float16)
@@ -81,7 +81,7 @@ def test_a_kernel_is_started_for_everything_there_is(noted: Noted) -> None:
 
 
 def test_what_eight_values_at_once_cannot_read_is_refused(noted: Noted) -> None:
-    kernels = LayerKernels(noted)  # type: ignore[arg-type]
+    kernels = LayerKernels(noted, torch.float32)  # type: ignore[arg-type]
     odd, cos = torch.zeros(1, 2, 3, 36), torch.zeros(1, 3, 36)
     calls: list[Any] = [
         lambda: kernels.rotary(odd, odd, cos, cos),  # half a head is no multiple of 8
@@ -94,6 +94,36 @@ def test_what_eight_values_at_once_cannot_read_is_refused(noted: Noted) -> None:
         with pytest.raises(ValueError, match="not for tensors of such a shape or layout"):
             call()
     assert not noted.started
+
+
+def test_what_is_of_another_precision_is_refused(noted: Noted) -> None:
+    kernels = LayerKernels(noted, torch.bfloat16)  # type: ignore[arg-type]
+    whole, half = torch.zeros(1, 2, 3, 32), torch.zeros(1, 2, 3, 32, dtype=torch.bfloat16)
+    pages = torch.zeros(4, 16, 3, 32)
+    calls: list[Any] = [
+        lambda: kernels.rotary(whole, whole, whole[0, :1], whole[0, :1]),
+        lambda: kernels.norm(whole, half[0, 0, 0], 1e-5, 0, True),
+        lambda: kernels.norm(half, whole[0, 0, 0], 1e-5, 0, True),
+        lambda: kernels.gated(whole, 0),
+        lambda: kernels.write(whole[0], whole[0], torch.zeros(2), pages, pages),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="not for tensors of such a shape or layout"):
+            call()
+    # The router of some experts is float32 whatever else a model is: one token of it is the library's product too.
+    assert kernels.multiply(whole[:, :1, :1], torch.zeros(4, 32), None).shape == (1, 1, 1, 4)
+    assert not noted.started
+
+
+def test_angles_of_other_places_are_not_turned_by(noted: Noted) -> None:
+    kernels = LayerKernels(noted, torch.float32)  # type: ignore[arg-type]
+    q, cos = torch.zeros(1, 4, 3, 32), torch.zeros(1, 3, 32)
+    assert kernels.turns(q, q, cos, cos)
+    others = (q[0], q[0], cos, cos), (q, q, cos[:, :1], cos[:, :1]), (q, q, cos[0], cos[0]), (q, q[:, :, :2], cos, cos)
+    assert not any(kernels.turns(*other) for other in others)
+    # A row that begins in the middle of what is read at once.
+    shifted = torch.zeros(1, 4, 3, 40)[..., 1:33]
+    assert not kernels.turns(shifted, q, cos, cos)
 
 
 def test_without_a_gpu_they_are_missing_and_it_is_said() -> None:

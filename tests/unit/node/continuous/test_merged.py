@@ -51,4 +51,17 @@ def test_what_is_not_alike_is_left_alone() -> None:
     mlp.gate_proj, mlp.up_proj, mlp.down_proj = torch.nn.Linear(6, 4), torch.nn.Linear(6, 4), torch.nn.Linear(4, 6)
     mlp.act_fn = torch.nn.SiLU()
     assert not list(merged.attentions(attention, linear))
-    assert not list(merged.mlps(mlp))
+    with torch.no_grad():
+        assert not list(merged.mlps(mlp))
+
+
+def test_an_mlp_that_is_asked_otherwise_is_left_alone() -> None:
+    class Asked(torch.nn.Module):  # type: ignore[misc] # torch has no types here
+        def forward(self, states: Any, signal: Any) -> Any:
+            return self.down_proj(self.act_fn(self.gate_proj(signal)) * self.up_proj(states))
+
+    mlp = Asked()
+    mlp.gate_proj, mlp.up_proj, mlp.down_proj = torch.nn.Linear(6, 4), torch.nn.Linear(6, 4), torch.nn.Linear(4, 6)
+    mlp.act_fn = torch.nn.SiLU()
+    with torch.no_grad():
+        assert not list(merged.mlps(mlp))

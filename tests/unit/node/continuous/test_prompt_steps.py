@@ -123,6 +123,19 @@ def test_what_cannot_be_recorded_is_served_without_and_said(
     assert ask(engine, QUERIES).tokens == one_at_a_time
 
 
+@pytest.mark.parametrize("text", ["CUDA out of memory. Tried to allocate 2 GiB.", "CUDA error: out of memory"])
+def test_full_memory_is_no_reason_to_serve_without(
+    make: Make, recorded: Callable[[type[Again]], None], text: str
+) -> None:
+    class Full(Again):
+        def __init__(self, pool: Any, run: Callable[[], None]) -> None:
+            raise RuntimeError(text)
+
+    recorded(Full)
+    with pytest.raises(SetupError, match="out of memory"):
+        make(**RECORDED)
+
+
 def test_of_a_model_that_computes_all_logits_no_step_is_recorded(
     make: Make, recorded: Callable[[type[Again]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +143,36 @@ def test_of_a_model_that_computes_all_logits_no_step_is_recorded(
     monkeypatch.setattr(ModelRunner, "supports_logits_to_keep", lambda runner, model: False)
     said: Any = make(**RECORDED)[1].details["cuda_graphs"]
     assert said["prompts"] == "not recorded: NotImplementedError: the model has no logits_to_keep"
+
+
+def test_of_large_states_a_last_bit_is_no_wrong_step(
+    make: Make, loaded: LoadedModel, recorded: Callable[[type[Again]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained norms make states of a hundred and more, where half precision has steps of a half."""
+
+    steps: list[PromptSteps] = []
+
+    class Rounded(Again):
+        def replay(self) -> None:
+            super().replay()
+            steps[0]._states *= 1 + 2**-8
+
+    def record(own: PromptSteps, *given: Any) -> None:
+        steps[:] = [own]
+        plain_record(own, *given)
+
+    plain_record = PromptSteps.record
+    monkeypatch.setattr(PromptSteps, "record", record)
+    weight = loaded.model.model.norm.weight
+    plain = weight.data.clone()
+    weight.data *= 200
+    recorded(Rounded)
+    try:
+        _, info = make(**RECORDED)
+    finally:
+        weight.data = plain
+    said: Any = info.details["cuda_graphs"]
+    assert said["prompts"] == [24, 30, 32]
 
 
 def test_a_recorded_step_that_is_wrong_is_found_before_the_run(

@@ -47,7 +47,10 @@ def test_an_error_of_one_query_is_its_own(make: Make, monkeypatch: pytest.Monkey
     ("error", "said"),
     [
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB."), "the GPU's memory is full"),
-        (RuntimeError("device-side assert"), "device-side assert"),
+        (
+            RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be reported elsewhere.\n"),
+            "CUDA error: device-side assert triggered CUDA kernel errors might be reported elsewhere.",
+        ),
         (SystemExit(), "its thread ended without an error"),  # not even transformers catches that
     ],
 )
@@ -98,3 +101,22 @@ def test_closing_fails_what_is_in_flight_and_leaves_no_thread(make: Make) -> Non
     heard.wait(1)
     assert threading.active_count() == before
     engine.close()
+
+
+def test_what_is_in_flight_fails_where_stopping_fails_too(make: Make) -> None:
+    engine, _ = make(ENDLESS)
+    heard, manager = Heard(), engine._manager
+    stop = manager.stop
+
+    def fail(*given: Any, **more: Any) -> None:
+        stop(*given, **more)
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    manager.stop = fail
+    engine.submit(QUERIES[0], heard)
+    heard.wait_for_first_tokens(1)
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        engine.close()
+    heard.wait(1)
+    assert set(heard.errors) == {0}
+    assert not engine._router._listening.is_alive()

@@ -8,7 +8,10 @@ import pytest
 import torch
 from transformers.generation.continuous_batching.model_runner import ModelRunner
 
+from benchmark.errors import SetupError
+from benchmark.node.continuous.attention import PAGED_FLASH
 from benchmark.node.continuous.step_runner import StepRunner
+from tests.unit.node.continuous.asked import Make
 
 
 @pytest.mark.parametrize("answer", [True, False])
@@ -36,3 +39,32 @@ def test_a_step_of_the_warm_up_ends_before_the_next_is_prepared(
     runner.cache = SimpleNamespace(device=torch.device(device))
     assert [runner.run_one_warmup(None, tokens, 0) for tokens in (8191, 8192)] == [0.5, 0.5]
     assert done == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "reported"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), r"2.00 GiB\. Memory is short"),
+        (TypeError("unexpected argument\nmore"), r"a step fails .* \(TypeError: unexpected argument\)\. Set fuse: fa"),
+        (
+            torch.AcceleratorError("CUDA error: operation not permitted when stream is capturing"),
+            "use_cuda_graph: false",
+        ),
+    ],
+)
+def test_a_step_of_the_warm_up_that_fails_ends_the_start(
+    make: Make, exact: None, error: Exception, reported: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers says "Failed to warm up" and goes on; the step would have failed again while measuring."""
+    step, steps = ModelRunner._forward_process_and_sample, []
+
+    def fail_once(*given: object) -> None:
+        steps.append(given)
+        if len(steps) == 1:
+            raise error
+        step(*given)
+
+    monkeypatch.setattr(ModelRunner, "_forward_process_and_sample", fail_once)
+    monkeypatch.setattr(ModelRunner, "warmup", lambda runner, model: runner.run_one_warmup(model, 32, 0))
+    with pytest.raises(SetupError, match=rf"Continuous batching cannot start: .*{reported}"):
+        make(attention=PAGED_FLASH, page_size=16)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,3 +68,24 @@ def test_numbers_of_a_step_make_no_other_code() -> None:
     assert triton_start.kind(whole[1:]) == ("*i32", False)
     assert triton_start.kind(1) == ("i32", False)  # Triton itself would take it for a constant
     assert (triton_start.kind(48), triton_start.kind(0.5)) == (("i32", True), ("fp32", False))
+
+
+# A GPU's kind, and the KiB of a multiprocessor's own memory: a block of threads may have all of it but one.
+@pytest.mark.parametrize(("architecture", "memory"), [(80, 164), (86, 100), (90, 228), (120, 100)])
+def test_prompts_of_wide_heads_fit_each_kind_of_gpu(
+    architecture: int, memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    here = SimpleNamespace(shared_memory_per_multiprocessor=memory * 1024)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: here)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    device = SimpleNamespace(type="cuda")
+    half, whole = torch.zeros(8, dtype=torch.bfloat16), torch.zeros(8, dtype=torch.int32)
+    arguments = half, half, half, whole, whole, whole, whole, half, 0.1, 4096, 256, 512, 256
+    sizes = {"HEADS": 16, "GROUP": 8, "SIZE": 256, "WIDTH": 256, "PAGE": 256, "STEP": prompt_kernel.BLOCK, "ROWS": 64}
+    stages = prompt_kernel.stages.__wrapped__(256, device)
+    made = triton_start.compiled(
+        prompt_kernel._read, kinds(*arguments), sizes, prompt_kernel.WARPS, stages, architecture
+    )
+    assert made.metadata.shared <= (memory - 1) * 1024
+    assert prompt_kernel.stages.__wrapped__(128, device) == prompt_kernel.STAGES
