@@ -98,9 +98,8 @@ class Engine(interfaces.Engine):
         if self._model.device.type != "cpu" and plan is None:
             plan = self._plan(options, self._look, self._model.dtype.itemsize, 0)
         self._memory = plan
-        from benchmark.node.continuous import (
-            manager,  # only now: `_choose` says so where transformers is too old for it
-        )
+        # Only now: `_choose` says so where transformers is too old for it.
+        from benchmark.node.continuous import manager
 
         ends = [-1] if self._fixed_length else end_tokens(loaded)
         with manager.errors_for_people():
