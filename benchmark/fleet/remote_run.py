@@ -84,8 +84,9 @@ class RemoteRun:
         """Start the run: whoever finds its directory made has nothing to start."""
         order = (self.node.place / "order.json").read_text(encoding="utf-8")
         given = f"{self.node.secrets}\n{order}\n".encode()
-        # A moment ago it could be reached, and nothing is lost that was measured: the others need not wait for it.
-        word, why = await self._ask(f"start {len(given)}", ANSWER_S, given, tries=1)
+        # Where the connection broke it may have started: it is asked once more, or would go on there unseen. But it was
+        # reached a moment ago, and nothing is lost that was measured: the others need not wait for it for long.
+        word, why = await self._ask(f"start {len(given)}", ANSWER_S, given, tries=2)
         if word == "refused":
             raise NodeError(why_refused("start.sh", why, self.node.on_node))
         self.started_unix_ns = time.time_ns()

@@ -63,6 +63,21 @@ def test_a_session_that_breaks_is_opened_again(fleet: Fleet) -> None:
     assert len(fleet.calls) == 2
 
 
+def test_a_start_whose_answer_is_lost_is_asked_for_again(fleet: Fleet) -> None:
+    """It has begun all the same: nobody else would end it before its time limit."""
+    log = fleet.directory / "starts"
+
+    def call(line: str) -> list[str]:
+        lost = "exec > >(exec sed -u '/ started$/Q'); " if len(fleet.calls) == 1 else ""
+        return ["bash", "-c", f"{lost}{line}"]
+
+    fleet.add("jw2", f"echo started >> {log}; {MEASURES}", call)
+    outcome = fleet.measure()
+    assert outcome.fetched == ["jw2"], outcome.failures
+    assert log.read_text() == "started\n"
+    assert not fleet.there("jw2").exists()
+
+
 def test_what_an_earlier_attempt_left_is_adopted_or_brought_back(fleet: Fleet) -> None:
     done = fleet.add("done", order={"attempt": 2})
     waits = fleet.add("waits", order={"attempt": 2, "wait_s": None}, python="echo new > samples.jsonl")
