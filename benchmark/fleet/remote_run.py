@@ -162,9 +162,9 @@ class RemoteRun:
     async def clean(self) -> None:
         """Remove on the node what lies here; that it cannot be removed takes nothing from what was measured."""
         try:
-            await self._ask("clean", ANSWER_S, tries=1)
+            await self._ask("clean", ANSWER_S, tries=2)
         except (NodeError, Ended, TimeoutError):
-            self._say("what it measured is here, and could not be removed there")
+            self._say("what it measured is here, and could not be removed there: playbooks/clean.yml does it")
 
     async def finish(self, state: str) -> None:
         """Fetch the files of a run that ended so and remove them there; raise NodeError where it did not complete."""
@@ -255,7 +255,8 @@ class RemoteRun:
                     if time.monotonic() + RETRY_S > deadline:
                         raise TimeoutError from lost
                     if not known:
-                        self._say("SSH connection lost, looking for it again; the run goes on")
+                        doing = "trying again" if tries else "looking for it again; the run goes on"
+                        self._say(f"SSH connection lost, {doing}")
                     await asyncio.sleep(RETRY_S)
         except (TimeoutError, asyncio.CancelledError, Refused) as error:
             # In the middle of an answer.
