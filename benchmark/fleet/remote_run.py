@@ -135,7 +135,7 @@ class RemoteRun:
             await self._ask("end", limit_s)
         except Ended as ended:
             return ended.state
-        raise NodeError("The node said that the run ended, and not how.")
+        raise NodeError("The node said that the run ended, but not how.")
 
     async def fetch(self, tries: int = FETCHES, into: Path | None = None) -> list[str]:
         """Bring the files; a connection that breaks is tried again, for what was measured is on the node.
