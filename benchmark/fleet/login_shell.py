@@ -26,7 +26,8 @@ def plain(line: str) -> str:
         return line
     # printf's octal numbers: a backslash before a digit means nothing to any of them.
     octal = "".join(map(_octal, line))
-    return f'eval "$(printf "{octal}")"'
+    # A user's files may export a function of that name.
+    return f'unset -f printf; eval "$(printf "{octal}")"'
 
 
 def far_command(line: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from benchmark.fleet import session as session_module
 from benchmark.fleet.errors import Lost, Refused
-from benchmark.fleet.login_shell import far_command
+from benchmark.fleet.login_shell import OWN_ENVIRONMENT, far_command, plain
 from benchmark.fleet.session import Session, run_command
 from benchmark.fleet.ssh import Ssh
 
@@ -159,16 +159,19 @@ def bash_as_sh(directory: Path, rc: str) -> Callable[[str], list[str]]:
     (directory / "sh").symlink_to(bash)
     # A name of its own does not: it has to be called sh.
     words = f'{rc}; PATH={directory}:$PATH; export PATH; exec -a sh {bash} -c "$1"'
-    return lambda line: [bash, "-c", words, "login", line]
+    return lambda line: [bash, "-c", words, "login", plain(line)]
 
 
 def test_functions_that_a_file_exports_are_not_ours(tmp_path: Path) -> None:
     """Where sh is bash it takes them from its environment, and so does all that it starts."""
     names = ("[", "cat", "cd", "command", "date", "echo", "env", "head", "printf", "read", "sh", "test", "timeout")
-    functions = [f'{name}() {{ builtin echo "{name} is called"; builtin command {name} "$@"; }}' for name in names]
+    functions = [f'{name}() {{ builtin echo -n "{name} is called "; builtin command {name} "$@"; }}' for name in names]
     call = bash_as_sh(tmp_path, "; ".join([*functions, f"export -f {' '.join(names)}"]))
     heard = subprocess.run(call("cat /dev/null"), check=True, capture_output=True, text=True).stdout
-    assert heard == "cat is called\n"
+    assert heard == "cat is called "
+    # With quotes a line is sent as printf's octal numbers.
+    quoted = subprocess.run(call(f"{OWN_ENVIRONMENT}echo 'a  b'"), check=False, capture_output=True, text=True)
+    assert (quoted.stdout, quoted.stderr) == ("a  b\n", "")
     assert answer(call) == ANSWER
 
 
