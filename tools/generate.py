@@ -30,8 +30,8 @@ from benchmark import cli
 from benchmark.commands import schema as schema_command
 from benchmark.provisioned import ENGINES, PROVISIONING_ROLES
 from benchmark.resolve import DECIDING
-from benchmark.settings import Settings
-from benchmark.variables import VARIABLES
+from benchmark.settings import RUN_WIDE, Settings
+from benchmark.variables import NOTIFY, NOTIFY_HEADERS, RESUME, VARIABLES
 from tools.profiles_page import profiles_page
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -205,6 +205,8 @@ def settings_page(options: Options) -> str:
             parts.append((PARTS[name], {}))
         parts[-1][1][name] = option
     text = (CHECKOUT / "tools" / "settings_page.md").read_text(encoding="utf-8").rstrip("\n")
+    run_wide = ", ".join(f"`{name}`" for name in (*RUN_WIDE, RESUME, NOTIFY, NOTIFY_HEADERS))
+    text = text.replace("RUN_WIDE", textwrap.fill(run_wide, 128, break_on_hyphens=False))
     return "\n\n".join([text, *(f"## {title}\n\n{table(part)}" for title, part in parts)]) + "\n"
 
 

@@ -132,7 +132,7 @@ def problems(probe: Probe, needs: Needs) -> list[str]:
             f"(tensor_parallel_size x pipeline_parallel_size), and it has {judged.usable}."
         )
     if missing := probe.many.get("missing_program"):
-        found.append(f"Not installed: {', '.join(missing)} (coreutils, util-linux and tar have them).")
+        found.append(f"Not installed: {', '.join(missing)} (coreutils, util-linux, tar and gzip have them).")
     return [*found, *(judged.problems if judged else ())]
 
 

@@ -7,6 +7,17 @@ import shlex
 
 # Within single quotes csh still replaces `!` and ends a line, and fish reads `\\` and `\'`. A quote would end them.
 _UNSAFE = frozenset("!\\'")
+# What a line of ours begins with, so that nothing which the user's files export changes what it does.
+OWN_ENVIRONMENT = (
+    # Where sh is bash it has the functions that they export, under whatever names.
+    "case $BASH_VERSION in ?*) unset -f $(compgen -A function) ;; esac; "
+    # The system's own programs, also where one of these files sets PATH and forgets them.
+    "PATH=${PATH:+$PATH:}/usr/bin:/bin; export PATH; "
+    # Environment modules set it, and any other Python than theirs does not find its own library with it.
+    "unset PYTHONHOME; "
+    # What programs say is read by this side: in one language, whatever the user's.
+    "LC_ALL=C; export LC_ALL; "
+)
 
 
 def plain(line: str) -> str:
@@ -15,7 +26,8 @@ def plain(line: str) -> str:
         return line
     # printf's octal numbers: a backslash before a digit means nothing to any of them.
     octal = "".join(map(_octal, line))
-    return f'eval "$(printf "{octal}")"'
+    # A user's files may export a function of that name.
+    return f'unset -f printf; eval "$(printf "{octal}")"'
 
 
 def far_command(line: str) -> str:

@@ -285,7 +285,8 @@ class Measurement:
             # It may have ended in time, and be back in a moment.
             with suppress(TimeoutError):
                 return await run.until_end(GRACE_S)
-            raise NodeError(f"No end after {limit_s} s, and no connection: {run.lost.rstrip('.')}. {run.node.stays}")
+            lost = f"the SSH connection is lost ({run.lost.rstrip('.')})"
+            raise NodeError(f"It did not end within {limit_s} s, as far as is known: {lost}. {run.node.stays}")
         await run.stop()
         raise NodeError(f"The benchmark hung: it was stopped after {limit}{limit_s} s.")
 

@@ -38,4 +38,4 @@ def why_refused(script: str, said: str, on_node: str) -> str:
     if number := errno_in(said):
         what = f"{os.strerror(number)}: {on_node} on the node cannot be written to."
         return f"{what} {remedy(number, 'benchmark_work_dir')}"
-    return f"{script} failed on the node: {' '.join(said.split())[-300:]}"
+    return f"{script} failed on the node: {' '.join(said.split())[-300:].rstrip('.')}."

@@ -84,8 +84,9 @@ class RemoteRun:
         """Start the run: whoever finds its directory made has nothing to start."""
         order = (self.node.place / "order.json").read_text(encoding="utf-8")
         given = f"{self.node.secrets}\n{order}\n".encode()
-        # A moment ago it could be reached, and nothing is lost that was measured: the others need not wait for it.
-        word, why = await self._ask(f"start {len(given)}", ANSWER_S, given, tries=1)
+        # Where the connection broke it may have started: it is asked once more, or would go on there unseen. But it was
+        # reached a moment ago, and nothing is lost that was measured: the others need not wait for it for long.
+        word, why = await self._ask(f"start {len(given)}", ANSWER_S, given, tries=2)
         if word == "refused":
             raise NodeError(why_refused("start.sh", why, self.node.on_node))
         self.started_unix_ns = time.time_ns()
@@ -134,7 +135,7 @@ class RemoteRun:
             await self._ask("end", limit_s)
         except Ended as ended:
             return ended.state
-        raise NodeError("The node said that the run ended, and not how.")
+        raise NodeError("The node said that the run ended, but not how.")
 
     async def fetch(self, tries: int = FETCHES, into: Path | None = None) -> list[str]:
         """Bring the files; a connection that breaks is tried again, for what was measured is on the node.
@@ -161,9 +162,9 @@ class RemoteRun:
     async def clean(self) -> None:
         """Remove on the node what lies here; that it cannot be removed takes nothing from what was measured."""
         try:
-            await self._ask("clean", ANSWER_S, tries=1)
+            await self._ask("clean", ANSWER_S, tries=2)
         except (NodeError, Ended, TimeoutError):
-            self._say("what it measured is here, and could not be removed there")
+            self._say("what it measured is here, and could not be removed there: playbooks/clean.yml does it")
 
     async def finish(self, state: str) -> None:
         """Fetch the files of a run that ended so and remove them there; raise NodeError where it did not complete."""
@@ -254,7 +255,8 @@ class RemoteRun:
                     if time.monotonic() + RETRY_S > deadline:
                         raise TimeoutError from lost
                     if not known:
-                        self._say("SSH connection lost, looking for it again; the run goes on")
+                        doing = "trying again" if tries else "looking for it again; the run goes on"
+                        self._say(f"SSH connection lost, {doing}")
                     await asyncio.sleep(RETRY_S)
         except (TimeoutError, asyncio.CancelledError, Refused) as error:
             # In the middle of an answer.

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from benchmark.fleet.errors import Lost, Refused
+from benchmark.fleet.login_shell import OWN_ENVIRONMENT
 from benchmark.fleet.ssh import Ssh, dropped
 from benchmark.progress import PREFIX
 
@@ -83,8 +84,7 @@ class Session:
         # In two halves: whoever shows the command does not show the mark. The program comes through standard input once
         # it is heard that somebody listens: nothing that a login shell reads before is lost, and only sh reads it.
         line = (
-            # What programs say is read by this side: in one language, whatever the user's.
-            f'LC_ALL=C; export LC_ALL; echo {first}""{second} here; echo {first}""{second} >&2; '
+            f'{OWN_ENVIRONMENT}echo {first}""{second} here; echo {first}""{second} >&2; '
             f"program=$(head -c {len(sent)}); limit=; "
             f'command -v timeout > /dev/null && limit="timeout -k {AFTER_S} {int(limit_s) + AFTER_S}"; '
             # Where sh is bash it would take options from there, and hand those of one script on to all that it starts.

@@ -143,7 +143,7 @@ class Starts:
         return run.node.order.resolved.settings.benchmark_drift == "fail"
 
     def _not_alike(self, run: RemoteRun, drift: Iterable[Drift]) -> Excluded:
-        self._reports.message(run.node.name, "not alike, stopped")
+        self._reports.message(run.node.name, "differs from the other nodes, stopped")
         return Excluded(_drifted(run.node.name, drift))
 
 

@@ -82,10 +82,11 @@ def unpack(archive: Path, directory: Path, most: int = MAX_SAMPLES_BYTES, expect
             raise InputError(f"{archive.name}: came without {', '.join(lacking)[:200]}.")
         for name in names:
             (beside / name).replace(directory / name)
+    # gzip's own is one of OSError's kinds.
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise InputError(f"{archive.name}: cannot be unpacked ({error}).") from error
     except OSError as error:
         raise InputError(on_controller(error, directory)) from error
-    except (tarfile.TarError, zlib.error, EOFError) as error:
-        raise InputError(f"{archive.name}: cannot be unpacked ({error}).") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return names

@@ -25,6 +25,8 @@ from benchmark.rundir import BELL, GO, OVER, READY, TURN, TURN_OVER, of_repeat
 LOOK_S, DEAF_LOOK_S = 5.0, 0.1
 # And how often what it waits beside is looked at.
 CHECK_S = 1.0
+# Further ahead than the controller puts any start (`MOST_MARGIN_S` in benchmark/fleet/rendezvous.py).
+MOST_AHEAD_S = 300
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,14 @@ def wait_for_start(
     left = "Nothing was measured." if repeat == 1 else "What was measured before is kept."
     wait_for_word(go, wait_s, check, left)
     unix_ns = int(go.read_text(encoding="utf-8"))
+    ahead_ns = unix_ns - time.time_ns()
+    if ahead_ns > MOST_AHEAD_S * 1e9:
+        raise RunError(
+            f"The agreed start is {ahead_ns / 1e9:.0f} s away by this node's clock, which was set back after the "
+            f"controller had read it: what sets it there? {left}"
+        )
     # Converted once: a wall clock that is set while the node waits moves nothing.
-    return Start(unix_ns, now_ns() + unix_ns - time.time_ns())
+    return Start(unix_ns, now_ns() + ahead_ns)
 
 
 def end_starts(directory: Path, starting: Lock, repeat: int) -> None:

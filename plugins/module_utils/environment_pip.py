@@ -17,6 +17,8 @@ from ansible.module_utils.environment_marks import WHEELS, InstallError
 FULL = "The disk is full: make room, or set {settings}_dir (and TMPDIR) to a larger disk."
 # Of what pip says, the end is kept.
 MOST_LINES = 5000
+# Where else the user has pip install, as some clusters do. Against `user` in pip.conf there is an option.
+ELSEWHERE = ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_DRY_RUN")
 UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 # Less than any package takes, in bytes.
 NOTHING_LEFT = 256 * 2**10
@@ -37,7 +39,8 @@ def run(
 
     For a `wheelhouse`, nothing of pip's configuration on the node is honoured: it could name other sources.
     """
-    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    kept = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
+    environment = {**kept, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
     if wheelhouse:
         environment = {name: value for name, value in environment.items() if not name.startswith("PIP_")}
         environment |= {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
@@ -156,7 +159,7 @@ def requirements_without_torch(text: str) -> tuple[list[str], str]:
 def install_from_index(python: Path, requirements: Path, parameters: dict[str, Any], progress: Progress | None) -> None:
     """Install with the node's own pip configuration, torch from an index of its own where there is one."""
     timeout_s, settings = parameters["timeout_s"], parameters["settings"]
-    pip = [str(python), "-m", "pip", "install", "--no-color", "--progress-bar", "off"]
+    pip = [str(python), "-m", "pip", "install", "--no-color", "--progress-bar", "off", "--no-user"]
     torch, rest = requirements_without_torch(parameters["requirements"])
     # A lock has everything with its checksum, but for a torch that comes from an index of builds.
     locked = "--hash=" in rest

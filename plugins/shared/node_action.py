@@ -27,6 +27,7 @@ from bounds import TooMuch, bounded
 from checkout import CHECKOUT as CHECKOUT  # for the actions
 from connections import Connections, keep_apart, way_of
 from interruption import Interrupted, end_own_children, interrupted_by, interruptible, run_interruptible
+from module_result import why_failed
 from remembered import remembering
 from reports import hand_on, show
 
@@ -36,7 +37,7 @@ from benchmark.cluster.packages.environments import interpreter
 from benchmark.errors import InputError
 from benchmark.files import read_record
 from benchmark.fleet.errors import Lost, NodeError
-from benchmark.fleet.login_shell import plain
+from benchmark.fleet.login_shell import OWN_ENVIRONMENT, plain
 from benchmark.fleet.session import ANSWER_S, run_command
 from benchmark.fleet.ssh import Ssh, unreachable
 from benchmark.profiles import Profile, load_profile
@@ -277,7 +278,7 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         """
         halves = [secrets.token_hex(8), secrets.token_hex(8)]
         mark = f"printf '\\n%s%s\\n' {' '.join(halves)}"
-        line = f"LC_ALL=C; export LC_ALL; {mark}; {{ {cmd}\n}}; code=$?; {mark}; exit $code"
+        line = f"{OWN_ENVIRONMENT}{mark}; {{ {cmd}\n}}; code=$?; {mark}; exit $code"
         done: dict[str, Any] = super()._low_level_execute_command(plain(line), *args, **more)
         _, found, printed = str(done.get("stdout", "")).partition("".join(halves) + "\n")
         if found:
@@ -300,7 +301,7 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
                 task_vars={**self.task_vars, "ansible_python_interpreter": python},
             )
         if done.get("failed"):
-            raise NodeFailure(str(done.get("msg") or "the module failed without a message"))
+            raise NodeFailure(why_failed(done, python))
         return done
 
     def bounded(self, seconds: float) -> AbstractContextManager[None]:

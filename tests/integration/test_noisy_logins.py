@@ -18,11 +18,12 @@ from tests.integration.faults.left_over import assert_nothing_runs
 from tests.integration.ssh_nodes import Cluster, loopback
 from tests.integration.test_benchmark import start, wait_until
 
-# First what could pass for the exit code of a run that ended well, last a terminal's title, which ends no line; a
-# greeting, and words after all that was asked.
+# First what could pass for the exit code of a run that ended well, then a PATH without the system's programs and the
+# home of another Python, last a terminal's title, which ends no line; a greeting, and words after all that was asked.
+# Both have pip install elsewhere, as clusters with a file system of their own for packages do.
 NOISE = {
-    "before": r'echo 0; printf "\033]0;x\007"',
-    "around": "echo Welcome; trap 'echo 0; echo Goodbye' EXIT",
+    "before": r'echo 0; export PATH=/opt/cuda/bin PYTHONHOME=/opt/python PIP_USER=1; printf "\033]0;x\007"',
+    "around": "echo Welcome; export PIP_TARGET=$HOME/packages; trap 'echo 0; echo Goodbye' EXIT",
 }
 SAMPLES = 40
 

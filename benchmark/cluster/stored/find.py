@@ -58,6 +58,11 @@ def stored_ids(results: Path, closed: list[str] | None = None) -> list[str]:
     try:
         with os.scandir(results) as entries:
             names = [entry.name for entry in entries if not entry.name.startswith(".") and not entry.is_symlink()]
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{results}: {error.strerror}: no run was kept there yet, or benchmark_results_dir (--results-dir) is to "
+            "name another directory."
+        ) from None
     except OSError as error:
         raise InputError(f"{results}: {error.strerror}.") from None
     found, odd, unread = list[str](), list[str](), list[str]()

@@ -175,7 +175,7 @@ if [ $# -gt 6 ]; then
   say machine "$(uname -m)"
   say libc "$(getconf GNU_LIBC_VERSION 2>/dev/null)"
 fi
-for program in timeout setsid tar; do command -v "$program" >/dev/null || say missing_program "$program"; done
+for program in timeout setsid tar gzip; do command -v "$program" >/dev/null || say missing_program "$program"; done
 
 # What even SIGKILL does not end is left where it is, a little after the limit of a command.
 trap 'late=yes' USR1

@@ -63,7 +63,7 @@ def test_without_the_program_timeout_too(hanging: dict[str, tuple[Probe, Path]])
     probe, _ = hanging[NO_TIMEOUT]
     assert probe.hung == {"gpu": "nvidia-smi"}
     assert probe.values["python"] == "3.11.2"
-    assert "timeout" in probe.many["missing_program"]
+    assert probe.many["missing_program"] == ["timeout", "setsid", "tar", "gzip"]
 
 
 def test_a_driver_that_knows_no_recovery_action_is_asked_without(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from benchmark.fleet.errors import Ended, NodeError
@@ -61,6 +63,39 @@ def test_a_session_that_breaks_is_opened_again(fleet: Fleet) -> None:
     assert fleet.messages == [("jw2", "SSH connection lost, looking for it again; the run goes on")]
     assert ("jw2", "loading") in fleet.progress
     assert len(fleet.calls) == 2
+
+
+def loses(fleet: Fleet, answer: str) -> Callable[[str], list[str]]:
+    """Run a command line on this machine; the first session breaks before that answer."""
+
+    def call(line: str) -> list[str]:
+        lost = f"exec > >(exec sed -u '/ {answer}$/Q'); " if len(fleet.calls) == 1 else ""
+        return ["bash", "-c", f"{lost}{line}"]
+
+    return call
+
+
+def test_a_removal_whose_answer_is_lost_is_asked_for_again(fleet: Fleet) -> None:
+    fleet.add("jw2", call=loses(fleet, "cleaned"))
+    assert fleet.measure().fetched == ["jw2"]
+    assert fleet.messages == [("jw2", "SSH connection lost, trying again")]
+
+
+def test_what_cannot_be_removed_is_said_with_what_to_do(fleet: Fleet) -> None:
+    fleet.add("jw2", call=lambda line: ["bash", "-c", f"exec > >(exec sed -u '/ cleaned$/Q'); {line}"])
+    assert fleet.measure().fetched == ["jw2"]
+    said = "what it measured is here, and could not be removed there: playbooks/clean.yml does it"
+    assert fleet.messages[-1] == ("jw2", said)
+
+
+def test_a_start_whose_answer_is_lost_is_asked_for_again(fleet: Fleet) -> None:
+    """It has begun all the same: nobody else would end it before its time limit."""
+    log = fleet.directory / "starts"
+    fleet.add("jw2", f"echo started >> {log}; {MEASURES}", loses(fleet, "started"))
+    outcome = fleet.measure()
+    assert outcome.fetched == ["jw2"], outcome.failures
+    assert log.read_text() == "started\n"
+    assert not fleet.there("jw2").exists()
 
 
 def test_what_an_earlier_attempt_left_is_adopted_or_brought_back(fleet: Fleet) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from benchmark.fleet import session as session_module
 from benchmark.fleet.errors import Lost, Refused
-from benchmark.fleet.login_shell import far_command
+from benchmark.fleet.login_shell import OWN_ENVIRONMENT, far_command, plain
 from benchmark.fleet.session import Session, run_command
 from benchmark.fleet.ssh import Ssh
 
@@ -150,6 +151,43 @@ def test_options_that_a_file_exports_are_not_ours(tmp_path: Path, monkeypatch: p
     code, out, errors = asyncio.run(run_command(Ssh("jw2", call), command, None, 60))
     assert (code, errors) == (0, "")
     assert not {"C", "x"} & set(out)
+
+
+def bash_as_sh(directory: Path, rc: str) -> Callable[[str], list[str]]:
+    """Return how a line is run where sh is bash, with that before."""
+    bash = shutil.which("bash") or ""
+    (directory / "sh").symlink_to(bash)
+    # A name of its own does not: it has to be called sh.
+    words = f'{rc}; PATH={directory}:$PATH; export PATH; exec -a sh {bash} -c "$1"'
+    return lambda line: [bash, "-c", words, "login", plain(line)]
+
+
+def test_functions_that_a_file_exports_are_not_ours(tmp_path: Path) -> None:
+    """Where sh is bash it takes them from its environment, and so does all that it starts."""
+    names = ("[", "cat", "cd", "command", "date", "echo", "env", "head", "printf", "read", "sh", "test", "timeout")
+    functions = [f'{name}() {{ builtin echo -n "{name} is called "; builtin command {name} "$@"; }}' for name in names]
+    call = bash_as_sh(tmp_path, "; ".join([*functions, f"export -f {' '.join(names)}"]))
+    heard = subprocess.run(call("cat /dev/null"), check=True, capture_output=True, text=True).stdout
+    assert heard == "cat is called "
+    # With quotes a line is sent as printf's octal numbers.
+    quoted = subprocess.run(call(f"{OWN_ENVIRONMENT}echo 'a  b'"), check=False, capture_output=True, text=True)
+    assert (quoted.stdout, quoted.stderr) == ("a  b\n", "")
+    assert answer(call) == ANSWER
+
+
+def test_a_file_that_forgets_the_systems_programs_is_no_matter() -> None:
+    """As `export PATH=/usr/local/cuda/bin` does, where `:$PATH` was meant."""
+    assert answer(lambda line: ["/usr/bin/env", "PATH=/opt/cuda/bin", "/bin/sh", "-c", line]) == ANSWER
+
+
+def test_another_pythons_home_is_not_that_of_ours(tmp_path: Path) -> None:
+    command = shlex.join([sys.executable, "-c", "import select"])
+
+    def call(line: str) -> list[str]:
+        return ["env", f"PYTHONHOME={tmp_path}", "/bin/sh", "-c", line]
+
+    code, _, errors = asyncio.run(run_command(Ssh("jw2", call), command, None, 60))
+    assert (code, errors) == (0, "")
 
 
 def test_what_a_file_says_is_not_why_a_connection_is_lost(tmp_path: Path) -> None:

@@ -78,6 +78,17 @@ def test_a_damaged_archive_is_refused_and_leaves_nothing(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["a.tgz"]
 
 
+def test_a_spoilt_archive_is_not_blamed_on_the_controller(tmp_path: Path) -> None:
+    """What gzip says of one is a kind of OSError, which has no number."""
+    made = archive(tmp_path / "a.tgz", ("samples.jsonl", b"x" * 10000, tarfile.REGTYPE))
+    whole = made.read_bytes()
+    checksum = slice(-8, -4)
+    for spoilt in (b"head is called\n" + whole, whole[: checksum.start] + bytes(4) + whole[checksum.stop :]):
+        made.write_bytes(spoilt)
+        with pytest.raises(InputError, match=r"cannot be unpacked \((Not a gzipped file|CRC check failed)"):
+            fetched.unpack(made, tmp_path)
+
+
 def test_an_archive_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetched, "MAX_FILES", 3)
     names = [f"repeat{number}_samples.jsonl" for number in (2, 3, 4, 5)]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.errors import RunError
 from benchmark.node import together
 from benchmark.node.lock import STARTING, Lock
 from benchmark.rundir import BELL, GO, READY
@@ -50,6 +51,12 @@ def test_a_word_that_was_there_before_is_found(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(together, "LOOK_S", HOUR_S)
     put(tmp_path, GO, 7)
     assert together.wait_for_start(tmp_path, HOUR_S, None, Lock(tmp_path / STARTING)).unix_ns == 7
+
+
+def test_a_clock_that_was_set_back_is_not_waited_for(tmp_path: Path) -> None:
+    put(tmp_path, GO, time.time_ns() + HOUR_S * 10**9)
+    with pytest.raises(RunError, match=r"3600 s away by this node's clock, which was set back .* measured\.$"):
+        together.wait_for_start(tmp_path, HOUR_S, None, Lock(tmp_path / STARTING))
 
 
 def test_whoever_rings_does_not_wait_for_a_run_that_has_died(tmp_path: Path) -> None:
