@@ -8,14 +8,13 @@ are sent the windows in which it was measured, and report what they used in them
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from benchmark.cluster.names import some
-from benchmark.fleet.barrier import Barrier
+from benchmark.fleet.barrier import Barrier, Overtaken, unless
 from benchmark.fleet.errors import Ended, Excluded, NodeError
 from benchmark.fleet.lead import Lead, offset_of
 from benchmark.fleet.measure import Measurement
@@ -102,7 +101,9 @@ class GroupedMeasurement(Measurement):
         group = self._groups[part.name]
         try:
             work = super()._measure(run) if part.leads else self._compute(run, part, group)
-            await _while_whole(work, name, part, group)
+            await unless(group.broken, work)
+        except Overtaken:
+            raise group.excluded(part) from None
         except NodeError as error:
             group.fail(name, str(error))
             raise
@@ -183,21 +184,6 @@ class GroupedMeasurement(Measurement):
         with self._reach.waiting(name):
             await group.all_here(name, part)
         await run.put(LOAD, "1")
-
-
-async def _while_whole(work: Coroutine[Any, Any, None], name: str, part: GroupPart, group: _Group) -> None:
-    """Do a node's work; raise Excluded as soon as another node of its group has failed."""
-    working, broken = asyncio.ensure_future(work), asyncio.ensure_future(group.broken.wait())
-    try:
-        await asyncio.wait({working, broken}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
-            return
-    finally:
-        for waiting in (working, broken):
-            waiting.cancel()
-        await asyncio.gather(working, broken, return_exceptions=True)
-    raise group.excluded(part)
 
 
 def _host(part: GroupPart, node: str) -> str:
