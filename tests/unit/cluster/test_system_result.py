@@ -20,12 +20,16 @@ from benchmark.cluster.export.prometheus import Exported, prometheus_lines
 from benchmark.cluster.export.tables import nodes_of, samples_of
 from benchmark.cluster.export.text import markdown_lines
 from benchmark.cluster.one_system import system_of
+from benchmark.cluster.overview.listing import Wanted, list_runs
+from benchmark.cluster.overview.page import render_index
+from benchmark.cluster.overview.show import render_list
 from benchmark.cluster.render.node_table import render_node_table
 from benchmark.cluster.render.stability import table
 from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.report.page import render_report
 from benchmark.cluster.report.sections import checks
 from benchmark.cluster.resume import remaining
+from benchmark.cluster.stored.index import stored_runs
 from benchmark.cluster.stored.read import StoredRun, read_stored
 from benchmark.cluster.submission.parts import gather_parts
 from benchmark.errors import InputError
@@ -319,6 +323,17 @@ def test_a_nodes_history_says_that_it_is_of_a_part(tmp_path: Path) -> None:
     node = run.node("jw2")
     assert node is not None
     assert node.label.endswith(", its part of one system")
+
+
+def test_lists_of_runs_say_that_it_is_one_system(tmp_path: Path) -> None:
+    """Beside runs of nodes one by one, whose figures are sums."""
+    run_dir = make(tmp_path / "run", answered())
+    write_record(run_dir / RESULT_FILE, gather(run_dir).result)
+    found = list_runs(tmp_path, Wanted())
+    assert found.runs[0].system
+    assert "\n  One system. " in render_list(found)
+    page = render_index(tmp_path, list(stored_runs(tmp_path, [])), [])
+    assert "2 of 2<small>one system</small>" in page
 
 
 def test_what_is_of_one_node_each_is_refused(tmp_path: Path) -> None:
