@@ -8,6 +8,7 @@ are sent the windows in which it was measured, and report what they used in them
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ from benchmark.fleet.remote_run import RemoteRun
 from benchmark.fleet.session import ANSWER_S
 from benchmark.records import GroupMember, GroupPart, ServerPlace
 from benchmark.records.system import TRY_S
-from benchmark.rundir import LISTENS, LOAD, TRIED, TRY
+from benchmark.rundir import LISTENS, LOAD, MEASURED, TRIED, TRY
 
 _REASONS = TypeAdapter(dict[str, str])
 _PLACES = TypeAdapter(tuple[ServerPlace, ...])
@@ -127,6 +128,15 @@ class GroupedMeasurement(Measurement):
             return await super()._until_all_ready(run)
         # A node of a group that gave way and began anew would have to find the others again, which have loaded by now.
         return await self._ready_with_all(run, 1)
+
+    async def _until_end(self, run: RemoteRun) -> str:
+        if (part := run.node.order.group) and part.leads:
+            limit_s = run.node.order.resolved.settings.benchmark_timeout_s - self._since_start_s(run)
+            # Before it ends its server: those of the others may end with that.
+            with suppress(TimeoutError, ValidationError):
+                windows = await run.until_there(MEASURED, f"{MEASURED}.lock", limit_s)
+                self._groups[part.name].lead.has_measured(windows, offset_of(run, self._starts.offsets_ns))
+        return await super()._until_end(run)
 
     def _spared(self, run: RemoteRun) -> bool:
         # A group ends with each of its nodes, so that those of one with a lost node can go on in no way.

@@ -149,6 +149,9 @@ class NodeRun:
     def _meet(self) -> None:
         """Wait for the servers that are measured, where these are not the node's own."""
 
+    def _end(self) -> None:
+        """Say that nothing more is asked of the engine, where others compute for it; then it ends."""
+
     def _details(self) -> dict[str, JsonValue]:
         """Return what else is to be said of the engine."""
         return {}
@@ -211,6 +214,7 @@ class NodeRun:
             if settings.benchmark_audit:
                 with self.open.stage("audit"):
                     self.open.update(audit=run_audit(bench, self._rate(bench), settings))
+            self._end()
 
     def _probe(self, seen: Environment) -> None:
         """Measure the hardware, before an engine takes the GPUs' memory."""
