@@ -68,7 +68,9 @@ BELL = "bell"
 LISTENS, LOAD, SERVES, WINDOWS = "listens", "load", "serves", "windows"
 TRY, TRIED, SERVING = "try", "tried", "serving"
 # Of a group of nodes that serve one copy of a model, these too: a node writes LISTENS, waits for TRY, which says where
-# the others listen, writes in TRIED whom it cannot reach, and waits for LOAD. All but the head end with WINDOWS.
+# the others listen, writes in TRIED whom it cannot reach, and waits for LOAD. All but the head end with WINDOWS, which
+# the head writes in MEASURED before it ends its own server.
+MEASURED = "measured"
 # How a result begins to say why it is not whole, where a signal ended its run; its name follows.
 STOPPED = "The run was stopped by"
 

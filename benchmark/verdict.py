@@ -135,6 +135,8 @@ class Findings:
     serving: Serving | None = None
     audit: Audit | None = None
     probes: HardwareProbes | None = None
+    unanswered: str = ""
+    """Which servers had queries in flight when the run ended, in a sentence, where one of several had."""
 
 
 def judge(
@@ -175,6 +177,8 @@ def judge(
     reasons += [reason for _, reason in faults]
     if found.failures and any(check.metric == "queries.failed" and not check.passed for check in checks):
         reasons.append(found.failures)
+    if found.unanswered:
+        reasons.append(found.unanswered)
     reasons += found.foreign_processes
     if found.serving is not None and not profile.prefix_caching:
         reasons += _cached(found.serving)

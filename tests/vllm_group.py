@@ -25,6 +25,8 @@ from tests.openai_server import Counters, OpenAIServer, whole
 CHECKOUT = Path(__file__).resolve().parents[1]
 # The variable that says how long a token takes.
 TOKEN_MS = "GROUP_TOKEN_MS"
+# With this variable the parts of the others end with an error once the head is told to end, which takes it so long.
+LINGERS_S = "GROUP_HEAD_LINGERS_S"
 # From the end of a connection to that of the head; of the real one, seconds.
 UNTIL_THE_HEAD_ENDS_S = 2.0
 
@@ -52,7 +54,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: over.set())
     meet = (words.master_addr, words.master_port)
     if words.headless:
-        with _connected(meet):
+        with _connected(meet) as head:
+            if LINGERS_S in os.environ and not head.recv(1):
+                sys.exit("The head is gone.")
             over.wait()
         return
     family = socket.AF_INET6 if ":" in words.master_addr else socket.AF_INET
@@ -64,6 +68,10 @@ def main() -> None:
         server.counters = Counters(words.enable_prefix_caching is not False)
         server.answer = _slowly
         over.wait()
+        if LINGERS_S in os.environ:
+            for other in others:
+                other.shutdown(socket.SHUT_RDWR)
+            time.sleep(float(os.environ[LINGERS_S]))
 
 
 async def _slowly(request: web.Request, body: dict[str, Any]) -> AsyncIterator[bytes]:

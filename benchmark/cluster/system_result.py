@@ -71,7 +71,8 @@ def system_group(loaded: LoadedSystem) -> tuple[Group, ...]:
         if node.result and node.result.telemetry and node.result.telemetry.energy
     ]
     energy = {}
-    if len(used) == len(served):
+    # What a node used or cost that died is not known, and its answers are among the others.
+    if _all_lasted(loaded) and len(used) == len(served):
         joules = math.fsum(used)
         energy = {"energy_nodes": len(used), "energy_joules": joules, **per_joule(joules, [whole])}
     hourly = [
@@ -86,7 +87,7 @@ def system_group(loaded: LoadedSystem) -> tuple[Group, ...]:
                 "nodes": tuple(node.node for node in served),
                 "worst_p99_latency_ms": worst_ms,
                 "worst_p99_node": worst,
-                "cost": cost_of(math.fsum(hourly), currency, whole) if all(hourly) else None,
+                "cost": cost_of(math.fsum(hourly), currency, whole) if _all_lasted(loaded) and all(hourly) else None,
                 "spread": node_spread(loaded.whole),
                 **energy,
             }
@@ -131,7 +132,7 @@ def system_result(system: System, loaded: LoadedSystem, going_on: bool = False) 
         servers=len(loaded.shares),
         metrics=driver.metrics,
         reasons=tuple(reason[:4000] for reason in reasons),
-        notes=tuple(note[:4000] for note in (*_limits(driver), *_failed(loaded), *_found(driver), *_open(loaded))),
+        notes=tuple(note[:4000] for note in (*_limits(driver), *_failed(loaded), *_found(loaded), *_open(loaded))),
     )
 
 
@@ -159,12 +160,18 @@ def _open(loaded: LoadedSystem) -> Iterator[str]:
         )
 
 
-def _found(driver: LoadedNode) -> Iterator[str]:
+def _all_lasted(loaded: LoadedSystem) -> bool:
+    """Return whether all servers that were asked served to the end."""
+    return all(node.counted for node in loaded.nodes if node.node in loaded.shares)
+
+
+def _found(loaded: LoadedSystem) -> Iterator[str]:
     """Yield what else the driver found out of all servers together."""
-    result = driver.result
+    driver, result = loaded.driver, loaded.driver.result
     if result is None or not driver.counted:
         return
-    if result.peak and result.peak.host_vars:
+    # For each GPU of all that were asked: where one died, it may have been found with fewer.
+    if result.peak and result.peak.host_vars and _all_lasted(loaded):
         yield f"target found, to measure at it again: {result.peak.host_vars}"
     if result.accuracy and result.accuracy.rouge:
         yield describe_rouge(result.accuracy.rouge)
@@ -225,6 +232,17 @@ def system_verdict(
     if not reasons and not (result and result.verdict and result.verdict.valid):
         reasons.append("The driver gave no verdict.")
     return Verdict(valid=not reasons, checks=tuple(checks), reasons=tuple(reasons))
+
+
+def nothing_measured(found: SystemResult) -> bool:
+    """Return whether it is known why the driver had nothing to measure: what it is told then ends it too."""
+    return any(reason.startswith(_OF_ALL) for reason in found.reasons)
+
+
+def system_words(group: Group, found: SystemResult) -> str:
+    """Return of how many nodes a system's figures are: of all that were asked, also where one did not last."""
+    lasted = "" if len(group.nodes) == found.servers else f", of which {len(group.nodes)} served to the end"
+    return f"{plural(found.servers, 'node')} as one system{lasted}"
 
 
 def share_words(row: NodeRow) -> str:

@@ -1,9 +1,30 @@
-"""Where nodes wait for each other."""
+"""Where nodes wait for each other, and what ends the work of one for the sake of another."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Overtaken(Exception):
+    """What was waited for cannot come any more."""
+
+
+async def unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
+    """Do the work and return what comes of it. Raises Overtaken as soon as the event is set; the work ends then."""
+    working, overtaking = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({working, overtaking}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+    finally:
+        for waiting in (working, overtaking):
+            waiting.cancel()
+        await asyncio.gather(working, overtaking, return_exceptions=True)
+    raise Overtaken
 
 
 class Barrier:

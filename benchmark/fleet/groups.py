@@ -8,14 +8,14 @@ are sent the windows in which it was measured, and report what they used in them
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from benchmark.cluster.names import some
-from benchmark.fleet.barrier import Barrier
+from benchmark.fleet.barrier import Barrier, Overtaken, unless
 from benchmark.fleet.errors import Ended, Excluded, NodeError
 from benchmark.fleet.lead import Lead, offset_of
 from benchmark.fleet.measure import Measurement
@@ -23,7 +23,7 @@ from benchmark.fleet.remote_run import RemoteRun
 from benchmark.fleet.session import ANSWER_S
 from benchmark.records import GroupMember, GroupPart, ServerPlace
 from benchmark.records.system import TRY_S
-from benchmark.rundir import LISTENS, LOAD, TRIED, TRY
+from benchmark.rundir import LISTENS, LOAD, MEASURED, TRIED, TRY
 
 _REASONS = TypeAdapter(dict[str, str])
 _PLACES = TypeAdapter(tuple[ServerPlace, ...])
@@ -102,7 +102,9 @@ class GroupedMeasurement(Measurement):
         group = self._groups[part.name]
         try:
             work = super()._measure(run) if part.leads else self._compute(run, part, group)
-            await _while_whole(work, name, part, group)
+            await unless(group.broken, work)
+        except Overtaken:
+            raise group.excluded(part) from None
         except NodeError as error:
             group.fail(name, str(error))
             raise
@@ -126,6 +128,15 @@ class GroupedMeasurement(Measurement):
             return await super()._until_all_ready(run)
         # A node of a group that gave way and began anew would have to find the others again, which have loaded by now.
         return await self._ready_with_all(run, 1)
+
+    async def _until_end(self, run: RemoteRun) -> str:
+        if (part := run.node.order.group) and part.leads:
+            limit_s = run.node.order.resolved.settings.benchmark_timeout_s - self._since_start_s(run)
+            # Before it ends its server: those of the others may end with that.
+            with suppress(TimeoutError, ValidationError):
+                windows = await run.until_there(MEASURED, f"{MEASURED}.lock", limit_s)
+                self._groups[part.name].lead.has_measured(windows, offset_of(run, self._starts.offsets_ns))
+        return await super()._until_end(run)
 
     def _spared(self, run: RemoteRun) -> bool:
         # A group ends with each of its nodes, so that those of one with a lost node can go on in no way.
@@ -183,21 +194,6 @@ class GroupedMeasurement(Measurement):
         with self._reach.waiting(name):
             await group.all_here(name, part)
         await run.put(LOAD, "1")
-
-
-async def _while_whole(work: Coroutine[Any, Any, None], name: str, part: GroupPart, group: _Group) -> None:
-    """Do a node's work; raise Excluded as soon as another node of its group has failed."""
-    working, broken = asyncio.ensure_future(work), asyncio.ensure_future(group.broken.wait())
-    try:
-        await asyncio.wait({working, broken}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
-            return
-    finally:
-        for waiting in (working, broken):
-            waiting.cancel()
-        await asyncio.gather(working, broken, return_exceptions=True)
-    raise group.excluded(part)
 
 
 def _host(part: GroupPart, node: str) -> str:

@@ -40,7 +40,15 @@ class Lead:
 
     def ends(self, place: Path, offset_ns: int) -> None:
         """Tell them that it has ended, with its result in `place`, if there is one; see `windows_in`."""
-        self._windows = windows_in(place, offset_ns)
+        if not self.over.is_set():
+            self._end(windows_in(place, offset_ns))
+
+    def has_measured(self, windows: str, offset_ns: int) -> None:
+        """Tell them that it has, in these windows by its node's clock, and only ends. Raises ValidationError."""
+        self._end(tuple(_moved(one, -offset_ns) for one in _WINDOWS.validate_json(windows)))
+
+    def _end(self, windows: tuple[Window, ...]) -> None:
+        self._windows = windows
         self._told.set()
         self.over.set()
 

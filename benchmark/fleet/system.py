@@ -7,6 +7,7 @@ server is sent the windows in which the driver measured, and reports what it use
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Collection
@@ -18,10 +19,11 @@ from pydantic import TypeAdapter, ValidationError
 from benchmark.cluster.drift import drift_reason
 from benchmark.cluster.names import natural, some
 from benchmark.cluster.one_system import CONTROLLER
+from benchmark.fleet.barrier import Overtaken, unless
 from benchmark.fleet.errors import Ended, Excluded, NodeError
 from benchmark.fleet.lead import Lead, offset_of
 from benchmark.fleet.measure import Measurement
-from benchmark.fleet.remote_run import RemoteRun
+from benchmark.fleet.remote_run import GRACE_S, RemoteRun
 from benchmark.fleet.session import ANSWER_S
 from benchmark.records import DRIVER, AgreedStart, Server
 from benchmark.records.system import TRIES_AT_ONCE, TRY_S
@@ -46,6 +48,9 @@ class SystemMeasurement(Measurement):
         self._unreached: dict[str, str] = {}
         self._serving: dict[str, Server] = {}
         self._serving_since_ns = 0
+        self._short = asyncio.Event()
+        self._few = ""
+        """Without whom too few serve, as it was seen first: who ends for that is missing to those who look later."""
 
     async def _one(self, run: RemoteRun) -> None:
         try:
@@ -53,6 +58,8 @@ class SystemMeasurement(Measurement):
         finally:
             if run.node.order.drives:
                 self._lead.ends(run.node.place, offset_of(run, self._starts.offsets_ns))
+            else:
+                self._see_who_is_left()
 
     async def _measure(self, run: RemoteRun) -> None:
         self._require_what_was_left(run)
@@ -76,9 +83,9 @@ class SystemMeasurement(Measurement):
                 self._serving_since_ns = time.time_ns()
                 servers = [self._serving[one] for one in sorted(self._serving, key=natural) if self._barrier.has(one)]
                 await run.put(SERVING, json.dumps([server.model_dump() for server in servers]))
-                for repeat in range(1, order.measurements + 1):
-                    if not await self._measure_together(run, repeat):
-                        break
+                await self._begin(run)
+                for repeat in range(2, order.measurements + 1):
+                    await self._measure_together(run, repeat)
             self._barrier.leave(name)
             state = await self._until_end(run)
         except Ended as ended:
@@ -99,9 +106,9 @@ class SystemMeasurement(Measurement):
                 await run.put(LOAD, "1")
                 await self._until_ready(run, 1)
                 self._serving[name] = await self._server(run)
-                await self._barrier.wait(name)
+                await self._while_it_serves(run)
                 await self._require_enough()
-                await self._measure_together(run, 1)
+                await self._begin(run)
             # It begins once, and ends when the driver has.
             self._barrier.leave(name)
             state = await self._lead.until_over(run, offset_of(run, self._starts.offsets_ns))
@@ -112,6 +119,34 @@ class SystemMeasurement(Measurement):
         await self._lead.over.wait()
         if DRIVER in self.outcome.failures:
             raise NodeError(f"It served, and {self._driver_failed}")
+
+    async def _begin(self, run: RemoteRun) -> None:
+        """Have the first measurement begin. Raises Excluded once too few serve: a driver may search for long before."""
+        try:
+            await unless(self._short, self._measure_together(run, 1))
+        except Overtaken:
+            raise Excluded(self._few) from None
+
+    async def _ready_with_all(self, run: RemoteRun, repeat: int) -> str | None:
+        if run.node.order.drives:
+            return await super()._ready_with_all(run, repeat)
+        facts = await self._until_ready(run, repeat)
+        self._giving_way.hear(run.node.name, None)
+        await self._while_it_serves(run)
+        return facts
+
+    async def _while_it_serves(self, run: RemoteRun) -> None:
+        """Wait for the others: some may load, or the driver search, for long. Raises Ended where it does not last."""
+        waiting = asyncio.ensure_future(self._barrier.wait(run.node.name))
+        ending = asyncio.ensure_future(run.until_end(GRACE_S + run.node.limit_s))
+        try:
+            await asyncio.wait({waiting, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise Ended(ending.result())
+        finally:
+            for one in (waiting, ending):
+                one.cancel()
+            await asyncio.gather(waiting, ending, return_exceptions=True)
 
     async def _until_listening(self, run: RemoteRun) -> None:
         limit_s = run.node.order.resolved.settings.benchmark_sync_timeout_s
@@ -158,12 +193,18 @@ class SystemMeasurement(Measurement):
             f"of {plural(len(self._servers), 'node')}."
         )
 
+    def _see_who_is_left(self) -> None:
+        left = {name for name in self._servers if self._barrier.has(name) and name not in self._unreached}
+        self._few = self._few or self._too_few(left)
+        if self._few:
+            self._short.set()
+
     async def _require_enough(self) -> None:
         """Raise Excluded where fewer servers are left than the run is to count with, or the driver is gone."""
-        left = {name for name in self._servers if self._barrier.has(name) and name not in self._unreached}
+        self._see_who_is_left()
         # First, since the driver ends for that too.
-        if why := self._too_few(left):
-            raise Excluded(why)
+        if self._few:
+            raise Excluded(self._few)
         if not self._barrier.has(DRIVER):
             await self._lead.over.wait()
             raise Excluded(f"Nothing was measured: {self._driver_failed}")

@@ -30,14 +30,15 @@ from benchmark.node.together import wait_for_word
 from benchmark.node.watching import WatchingRun
 from benchmark.provisioned import ENGINES
 from benchmark.provisioned_engine import ProvisionedEngine
-from benchmark.records import EngineInfo, Environment, GroupMember, GroupPart, NodeResult, ServerPlace
-from benchmark.rundir import LISTENS, LOAD, TRIED, TRY
+from benchmark.records import EngineInfo, Environment, GroupMember, GroupPart, NodeResult, ServerPlace, Window
+from benchmark.rundir import LISTENS, LOAD, MEASURED, TRIED, TRY
 
 # By which gloo and NCCL learn on which interface the others are: by itself gloo takes what the host's own name leads
 # to, which on many hosts is loopback.
 INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 _PLACES = TypeAdapter(tuple[ServerPlace, ...])
 _REASONS = TypeAdapter(dict[str, str])
+_WINDOWS = TypeAdapter(list[Window])
 
 
 def run_part(request: RunRequest, part: GroupPart) -> NodeResult:
@@ -52,6 +53,7 @@ class HeadRun(NodeRun):
         super().__init__(request)
         self.part = part
         self.meeting = Meeting(request, part, Lock(request.directory / f"{LISTENS}.lock"))
+        self.measured = Lock(request.directory / f"{MEASURED}.lock")
 
     def _meet(self) -> None:
         with self.open.stage("environment", reported="joining its group"):
@@ -60,6 +62,13 @@ class HeadRun(NodeRun):
     def _equip(self, demands: Demands, engine: Engine) -> None:
         super()._equip(demands, engine)
         engine.group = self.part
+
+    def _end(self) -> None:
+        # Their parts of the engine may end with the head's, which is none of their faults.
+        result = self.open.result
+        windows = [window for window in (result.window, *(one.window for one in result.repeats)) if window]
+        write_atomic(self.request.directory / MEASURED, _WINDOWS.dump_json(windows).decode())
+        self.measured.release()
 
     def _details(self) -> dict[str, Any]:
         return {"group": self.part.name, "nodes": [place.node for place in self.part.places]}

@@ -28,7 +28,7 @@ class Measurements:
     """Measures on a loaded engine, and keeps what it comes to in the open result.
 
     Made before anything is loaded: other nodes wait at its locks. `starting`: one of each repeat, held until this node
-    is ready for that. `first`: the first measurement, also where that breaks off; None: it has not begun.
+    is ready for that. `first`, `last`: those measurements that were begun, also where one breaks off; None: none was.
     """
 
     def __init__(self, request: RunRequest, result: OpenResult) -> None:
@@ -38,6 +38,7 @@ class Measurements:
         self.starting = [] if request.wait_s is None else [*self._locks()]
         self._turn = Lock(request.directory / ALONE) if request.solo else None
         self.first: Pass | None = None
+        self.last: Pass | None = None
 
     def run(self, bench: Bench, watch: Watch | NoWatch) -> None:
         """Measure alone first where that is asked, then with the others; `watch` watches the first measurement."""
@@ -97,7 +98,7 @@ class Measurements:
         """Measure the profile as often as is asked, or under one load after the other until the ladder ends."""
         target, sweep = self._open.result.target_qps or 0, self._profile.sweep
         device = self._request.settings.benchmark_device
-        measured = self.first = Pass(bench, target, load=loads[0], watch=watch)
+        measured = self.first = self.last = Pass(bench, target, load=loads[0], watch=watch)
         start = self._begin(measured, 1)
         with self._measuring(1):
             self._measure(measured, start)
@@ -131,7 +132,7 @@ class Measurements:
         watched = self._request.resolved.settings.benchmark_telemetry
         watch = start_watch(bench.directory, self._open.result.environment, prefix) if watched else NoWatch()
         try:
-            again = Pass(bench, self._open.result.target_qps or 0, prefix=prefix, load=load, watch=watch)
+            again = self.last = Pass(bench, self._open.result.target_qps or 0, prefix=prefix, load=load, watch=watch)
             start = self._begin(again, number)
             with self._measuring(number):
                 again.run(start, lambda window: self._open.update(False))

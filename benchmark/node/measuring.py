@@ -26,6 +26,7 @@ from benchmark.profiles import Profile
 from benchmark.records import Accuracy, Audit, CpuTime, Load, LoadGenResult, Metrics, Sample, Server, Serving, Window
 from benchmark.settings import Settings
 from benchmark.settings.measurement import DEFAULT_ROUND
+from benchmark.words import plural
 
 SAMPLES = "samples.jsonl"
 ACCURACY_SAMPLES = ACCURACY + SAMPLES
@@ -197,6 +198,13 @@ def run_audit(bench: Bench, target_qps: float, settings: Settings) -> Audit:
     except InputError as error:
         raise RunError(str(error)) from None
     return audit.model_copy(update={"errors": sum(sample.error is not None for sample in recorder.samples)})
+
+
+def unanswered_words(recorder: Recorder, servers: Sequence[str]) -> str:
+    """Say which of several servers had not answered when the recorder was closed: one that hangs tells nobody."""
+    waited = {place: count for place, count in recorder.unanswered.items() if place is not None}
+    words = [f"{plural(waited[place], 'query', 'queries')} on {servers[place]}" for place in sorted(waited)]
+    return f"Still unanswered when it ended: {', '.join(words)}." if words else ""
 
 
 def error_of(sample: Sample, servers: Sequence[Server]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from benchmark.errors import in_words
@@ -28,6 +29,8 @@ class Recorder:
     ) -> None:
         self.samples: list[Sample] = []
         self.issued = 0
+        self.unanswered: Counter[int | None] = Counter()
+        """Queries that were in flight when it was closed, by the server that was asked; None: not one of several."""
         self._engine = engine
         self._writer = writer
         self._started_ns = started_ns
@@ -42,7 +45,7 @@ class Recorder:
         """Give the query to the engine and remember when; an engine that raises has failed the query."""
         issued_ns = now_ns()
         with self._lock:
-            self._in_flight[query.index] = _InFlight(scheduled_ns, issued_ns, watcher)
+            self._in_flight[query.index] = _InFlight(query, scheduled_ns, issued_ns, watcher)
             self.issued = max(self.issued, query.index + 1)
         try:
             self._engine.submit(query, self)
@@ -78,6 +81,7 @@ class Recorder:
         """Record nothing more: what still comes belongs to a run that was left."""
         with self._lock:
             self._closed = True
+            self.unanswered = Counter(self._engine.server_of(flight.query) for flight in self._in_flight.values())
 
     def first_token(self, query: Query, at_ns: int, token_id: int | None = None) -> None:
         """Remember when the first token was there."""
@@ -170,7 +174,8 @@ class Recorder:
 class _InFlight:
     """A query that somebody waits for, or a watcher hears of."""
 
-    def __init__(self, scheduled_ns: int | None, issued_ns: int, watcher: Watcher | None) -> None:
+    def __init__(self, query: Query, scheduled_ns: int | None, issued_ns: int, watcher: Watcher | None) -> None:
+        self.query = query
         self.scheduled_ns = scheduled_ns
         self.issued_ns = issued_ns
         self.watcher = watcher

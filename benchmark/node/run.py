@@ -25,7 +25,7 @@ from benchmark.node.interfaces import Demands, Engine, Workload
 from benchmark.node.loading import demands_of, load_engine
 from benchmark.node.machine import CPU, Claim, claim_machine, who_measures
 from benchmark.node.measurements import Measurements
-from benchmark.node.measuring import Bench, error_of, judge_answers, run_audit
+from benchmark.node.measuring import Bench, error_of, judge_answers, run_audit, unanswered_words
 from benchmark.node.model.load import find_snapshot
 from benchmark.node.model.tokenizer import load_tokenizer
 from benchmark.node.open_result import OpenResult
@@ -149,6 +149,9 @@ class NodeRun:
     def _meet(self) -> None:
         """Wait for the servers that are measured, where these are not the node's own."""
 
+    def _end(self) -> None:
+        """Say that nothing more is asked of the engine, where others compute for it; then it ends."""
+
     def _details(self) -> dict[str, JsonValue]:
         """Return what else is to be said of the engine."""
         return {}
@@ -211,6 +214,7 @@ class NodeRun:
             if settings.benchmark_audit:
                 with self.open.stage("audit"):
                     self.open.update(audit=run_audit(bench, self._rate(bench), settings))
+            self._end()
 
     def _probe(self, seen: Environment) -> None:
         """Measure the hardware, before an engine takes the GPUs' memory."""
@@ -321,6 +325,11 @@ class NodeRun:
         reported = of_them(times, measured.queries.failed).capitalize()
         return f"{reported}: {self._explain(error)[:1000]}" if times else ""
 
+    def _unanswered(self) -> str:
+        recorder = self.measurements.last.recorder if self.measurements.last else None
+        names = [server.node for server in self.request.servers] or self.request.settings.benchmark_endpoint_urls
+        return unanswered_words(recorder, names) if recorder else ""
+
     def _verdict(
         self, one: NodeResult | Repeat, measured: Metrics | None, watched: Telemetry | None, status: Status
     ) -> Verdict:
@@ -336,6 +345,7 @@ class NodeRun:
             one.serving,
             self.open.result.audit,
             self.open.result.probes,
+            self._unanswered(),
         )
         floors = self.request.resolved.settings.benchmark_probe_floors
         return judge(self.profile, found, self.open.result.target_qps or 0, status, floors)

@@ -24,7 +24,7 @@ from benchmark.node.ports import hold, unreached
 from benchmark.node.registry import load_dataset
 from benchmark.node.request import RunRequest
 from benchmark.node.run import NodeRun
-from benchmark.node.together import wait_for_word
+from benchmark.node.together import Start, wait_for_word
 from benchmark.node.watching import WatchingRun
 from benchmark.provisioned import ENGINES
 from benchmark.records import DatasetInfo, EngineInfo, Environment, NodeResult, Server, ServerPlace
@@ -88,6 +88,11 @@ class ServingRun(WatchingRun):
         server = Server(node=self.request.node, url=self.place.url, replicas=loaded.replicas)
         write_atomic(self.request.directory / SERVES, server.model_dump_json())
         return check
+
+    def _until_over(self, start: Start, check: Callable[[], None]) -> None:
+        super()._until_over(start, check)
+        # A server that died after the last look may be what ended the driver.
+        check()
 
     def _tell_server(self) -> None:
         """Say where the server is to listen and which key it is to ask for: in its environment, for its user alone."""

@@ -37,6 +37,7 @@ class RunInShort(Record):
     asked: Count
     counted: Count | None = Field(None, description="nodes whose numbers are part of the sums; absent: not known")
     nodes: tuple[Name, ...] = Field(description="all that were asked")
+    system: bool = Field(False, description="whether they were one system, whose figures are no sum")
     groups: tuple[GroupInShort, ...] = ()
     not_hardware: Text = Field("", description="why the numbers say nothing of the hardware; empty: they do")
     weight: Name = Field(description="of what to look at first: bad, unsure or fine")

@@ -46,7 +46,8 @@ def _run(run: RunInShort) -> Iterator[str]:
         if words := group.knee or ", ".join(group.probes):
             yield wrap(words, "  ", "    ")
     note = f" {run.not_hardware.upper()}." if run.not_hardware else ""
-    yield wrap(f"{run.first}.{note}", "  ", "    ")
+    what = "One system. " if run.system else ""
+    yield wrap(f"{what}{run.first}.{note}", "  ", "    ")
 
 
 def _figures(group: GroupInShort) -> str:

@@ -64,7 +64,7 @@ def table(result: ClusterResult) -> dict[str, Any]:
         # Of a part of a system there is none.
         members = [row for row in result.nodes if row.node in group.nodes and (row.spread or row.served is None)]
         rows += [_row(row.node, row.spread, result.repeats.metric) for row in members]
-        if len(group.nodes) > 1:
+        if len(group.nodes) > 1 or result.system:
             name = "all" if len(result.groups) == 1 else f"group {number}"
             rows.append(_row(name, group.spread, result.repeats.metric))
     return {"metric": label(result.repeats.metric) + unit(result.repeats.metric), "rows": rows}

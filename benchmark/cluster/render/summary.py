@@ -17,7 +17,7 @@ from benchmark.cluster.render.probe_table import ProbeTable, probe_table, second
 from benchmark.cluster.render.stability import beside, cell, headline, note, table
 from benchmark.cluster.roofline import roofline_words
 from benchmark.cluster.solo import losers, solo_table
-from benchmark.cluster.system_result import share_words
+from benchmark.cluster.system_result import nothing_measured, share_words, system_words
 from benchmark.code import code_words
 from benchmark.loads import load_words
 from benchmark.records import (
@@ -31,6 +31,7 @@ from benchmark.records import (
     NodeRow,
     Overlap,
     RunRecord,
+    SystemResult,
 )
 from benchmark.text.columns import finish
 from benchmark.text.descriptions import describe_prefix_cache, describe_profile, floor_note
@@ -136,21 +137,27 @@ def _system(result: ClusterResult) -> str:
     if found is None:
         return ""
     asked = f"one schedule from {found.driver} over {_count(found.servers, 'node')}: a system's figure, and no sum"
-    if not found.servers:
-        asked = "in progress" if result.in_progress else f"nothing was measured; the driver was to be {found.driver}"
+    if not found.servers and result.in_progress:
+        asked = "in progress"
+    elif not found.servers and found.status and not nothing_measured(found):
+        asked = f"no figure: the driver ({found.driver}) did not measure to its end"
+    elif not found.servers:
+        asked = f"nothing was measured; the driver was to be {found.driver}"
     return "\n".join([asked, *found.notes])
 
 
 def verdict_of(row: NodeRow) -> str:
-    """Return the last cell of a node's row: its verdict, or its part of a system's queries."""
+    """Return the last cell of a node's row: its verdict; of one that served, its part of a system's queries before."""
     valid = row.verdict is not None and row.verdict.valid
-    return share_words(row) if row.served and valid else "valid" if valid else "INVALID"
+    if row.served is None:
+        return "valid" if valid else "INVALID"
+    return share_words(row) if valid else f"{share_words(row)} INVALID"
 
 
 def _section(group: Group, result: ClusterResult) -> Section:
-    rows, system = result.nodes, result.system is not None
+    rows, system = result.nodes, result.system
     members = tuple(row for row in rows if row.node in set(group.nodes))
-    nodes = sum(len(row.members) or 1 for row in members)
+    nodes = system.servers if system else sum(len(row.members) or 1 for row in members)
     shown = [
         spread
         for row in members
@@ -197,13 +204,13 @@ def _load(group: Group, load: Load) -> Iterable[tuple[str, str]]:
         yield "Load", load_words(load, "cuda" if group.gpus else "cpu") + (reads or "")
 
 
-def _totals(group: Group, members: Sequence[NodeRow], system: bool) -> Iterable[tuple[str, str]]:
+def _totals(group: Group, members: Sequence[NodeRow], system: SystemResult | None) -> Iterable[tuple[str, str]]:
     attempts = len({row.attempt for row in members})
     apart = f", measured in {attempts} attempts and never all at once" if attempts > 1 else ""
     summed = plural(len(group.nodes), "group" if all(row.members for row in members) else "node")
     fleet = "" if len(group.nodes) == 1 else f" (the sum over {summed}{apart}: a fleet figure)"
     if system:
-        fleet = f" ({_count(len(group.nodes), 'node')} as one system)"
+        fleet = f" ({system_words(group, system)})"
     tokens = f"{figure(group.tokens_per_s)} tokens/s{beside(group, 'tokens_per_s')}"
     yield "Cluster", f"{figure(group.qps)} QPS{beside(group, 'qps')}, {tokens}{fleet}"
     if group.gpus:

@@ -28,6 +28,7 @@ from benchmark.cluster.report.timeline import timeline
 from benchmark.cluster.report.trend import histories, trend
 from benchmark.cluster.report.users import goodput_tables, users_tile
 from benchmark.cluster.solo import losers
+from benchmark.cluster.system_result import system_words
 from benchmark.records import Comparison, NodeRow
 from benchmark.text.descriptions import floor_note
 from benchmark.words import plural
@@ -87,7 +88,7 @@ def _tiles(gathered: Gathered, groups: Sequence[NodeGroup]) -> list[tuple[str, s
             tiles += [(value, unit, meaning + which) for value, unit, meaning in probe_tiles(groups[number - 1])]
             continue
         if result.system:
-            sum_of = f"all {len(group.nodes)} nodes as one system"
+            sum_of = system_words(group, result.system)
         else:
             grouped = all(row.members for row in result.nodes if row.node in group.nodes)
             what = "group" if grouped else "node"

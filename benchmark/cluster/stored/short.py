@@ -45,6 +45,7 @@ def run_in_short(run: RunRecord, result: ClusterResult | None) -> RunInShort:
         asked=len(run.nodes),
         counted=result.counted if result else None,
         nodes=tuple(run.nodes),
+        system=run.system is not None,
         groups=tuple(_group(one, number, result) for number, one in enumerate(result.groups)) if result else (),
         not_hardware=not_hardware(run, result),
         weight=first.weight if first else UNSURE,

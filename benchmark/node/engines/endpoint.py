@@ -137,8 +137,11 @@ class Engine(interfaces.Engine):
 
     def check(self) -> None:
         """Raise EngineBroken where no server can answer any more."""
-        if self._client is not None and self._client.broken:
-            raise EngineBroken(self._client.broken)
+        if self._client is None:
+            return
+        # The client looks four times a second.
+        if broken := self._client.broken or (self._server and self._server.ended()):
+            raise EngineBroken(broken)
 
     def begin_window(self) -> None:
         """Let everything that counts begin to."""

@@ -20,11 +20,16 @@ from benchmark.cluster.export.prometheus import Exported, prometheus_lines
 from benchmark.cluster.export.tables import nodes_of, samples_of
 from benchmark.cluster.export.text import markdown_lines
 from benchmark.cluster.one_system import system_of
+from benchmark.cluster.overview.listing import Wanted, list_runs
+from benchmark.cluster.overview.page import render_index
+from benchmark.cluster.overview.show import render_list
 from benchmark.cluster.render.node_table import render_node_table
+from benchmark.cluster.render.stability import table
 from benchmark.cluster.render.summary import render_cluster
 from benchmark.cluster.report.page import render_report
 from benchmark.cluster.report.sections import checks
 from benchmark.cluster.resume import remaining
+from benchmark.cluster.stored.index import stored_runs
 from benchmark.cluster.stored.read import StoredRun, read_stored
 from benchmark.cluster.submission.parts import gather_parts
 from benchmark.errors import InputError
@@ -34,6 +39,9 @@ from benchmark.records import (
     Energy,
     EngineInfo,
     Failure,
+    PeakSearch,
+    RepeatRow,
+    Repeats,
     RunRecord,
     Sample,
     ServedWindow,
@@ -189,6 +197,27 @@ def test_a_node_that_died_is_named(tmp_path: Path) -> None:
     # Enough without it: what the driver says of the failed queries stands.
     enough = gather(make(tmp_path / "enough", answered(), dead="jw3", benchmark_min_nodes=1)).result
     assert enough.verdict.valid, enough.verdict.reasons
+    # What it used and cost until then nobody knows, and what it answered is among the rest.
+    (group,) = enough.groups
+    assert (group.energy_joules, group.tokens_per_joule, group.cost) == (None, None, None)
+    text = " ".join(render_cluster(enough, read_record(tmp_path / "enough" / RUN_FILE, RunRecord)).split())
+    assert "(2 nodes as one system, of which 1 served to the end)" in text
+
+
+@pytest.mark.parametrize("dead", ["", "jw3"])
+def test_a_target_is_that_of_all_servers_or_of_none(dead: str, tmp_path: Path) -> None:
+    """For each GPU: of how many it is where one died on the way, nobody knows."""
+    peak = {"peak": PeakSearch(target_qps=2.0, settled=True, probes=(), host_vars="benchmark_target_qps: 1.0")}
+    system = gather(make(tmp_path / "run", answered(), dead=dead, driver=peak)).result.system
+    assert system is not None
+    assert any("target found" in note for note in system.notes) == (not dead)
+
+
+def test_one_server_that_is_left_has_a_spread(tmp_path: Path) -> None:
+    result = gather(make(tmp_path / "run", answered(), dead="jw3")).result
+    rows = (RepeatRow(number=1, value=1.0, valid=1), RepeatRow(number=2, value=1.0, valid=1))
+    repeated = result.model_copy(update={"repeats": Repeats(metric="qps", chosen=1, rows=rows)})
+    assert [row["name"] for row in table(repeated)["rows"]] == ["all"]
 
 
 @pytest.mark.parametrize(("dead", "left"), [("", ()), ("jw3", ("jw2", "jw3"))])
@@ -208,6 +237,10 @@ def test_errors_of_a_node_that_goes_on(tmp_path: Path) -> None:
     assert jw3.verdict is not None
     assert not jw3.verdict.valid
     assert jw3.reason == "1 query failed here: http://10.0.0.3:8000 broke off."
+    # Its part of the answers is shown all the same.
+    assert jw3.served is not None
+    assert jw3.served.share == 6 / 19
+    assert re.search(r"^jw3 .* 32% INVALID$", render_cluster(result, gather(tmp_path / "run").run), re.MULTILINE)
 
 
 def test_the_drivers_own_limits_are_named(tmp_path: Path) -> None:
@@ -290,6 +323,17 @@ def test_a_nodes_history_says_that_it_is_of_a_part(tmp_path: Path) -> None:
     node = run.node("jw2")
     assert node is not None
     assert node.label.endswith(", its part of one system")
+
+
+def test_lists_of_runs_say_that_it_is_one_system(tmp_path: Path) -> None:
+    """Beside runs of nodes one by one, whose figures are sums."""
+    run_dir = make(tmp_path / "run", answered())
+    write_record(run_dir / RESULT_FILE, gather(run_dir).result)
+    found = list_runs(tmp_path, Wanted())
+    assert found.runs[0].system
+    assert "\n  One system. " in render_list(found)
+    page = render_index(tmp_path, list(stored_runs(tmp_path, [])), [])
+    assert "2 of 2<small>one system</small>" in page
 
 
 def test_what_is_of_one_node_each_is_refused(tmp_path: Path) -> None:

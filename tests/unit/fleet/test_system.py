@@ -112,3 +112,38 @@ def test_a_driver_that_is_lost_is_looked_for(fleet: Fleet, monkeypatch: pytest.M
     each = list(fleet.nodes.values())
     outcome = run(SystemMeasurement(fleet.run_dir, each, fleet.reports, needed=1, where="jw2").run())
     assert sorted(outcome.fetched) == [DRIVER, "jw2"], outcome.failures
+
+
+def test_who_ends_for_want_of_another_is_not_missing(fleet: Fleet) -> None:
+    """The reason of all is the node that failed, and not those that were stopped for it."""
+    fleet.add("jw2", serves("jw2", "sleep 2"), order={"limit_s": 60, "serves": PLACES[0]})
+    fleet.add("jw3", serves("jw3", "exit 4"), order={"limit_s": 60, "serves": PLACES[1]})
+    fleet.add(DRIVER, drives(), order={"limit_s": 60, "drives": PLACES})
+    fleet.measurement()
+    each = list(fleet.nodes.values())
+    failures = run(
+        SystemMeasurement(fleet.run_dir, each, fleet.reports, needed=2, where="the controller").run()
+    ).failures
+    assert "exit code 4" in failures["jw3"], failures
+    reason = "Nothing was measured: without jw3 too few serve, since benchmark_min_nodes asks for 2 of 2 nodes."
+    assert (failures["jw2"], failures[DRIVER]) == (f"{reason} It was stopped.",) * 2
+
+
+@pytest.mark.parametrize("needed", [1, 2])
+def test_a_server_that_dies_while_the_driver_searches(needed: int, fleet: Fleet) -> None:
+    """It ends the search at once where too few are left, and nothing is measured."""
+    ready = "mv ready.tmp ready"
+    fleet.add("jw2", serves("jw2"), order={"limit_s": 60, "serves": PLACES[0]})
+    dies = serves("jw3").replace(ready, f"{ready}; sleep 1; exit 4")
+    fleet.add("jw3", dies, order={"limit_s": 60, "serves": PLACES[1]})
+    searches = drives().replace("cp serving", f"sleep {600 if needed == 2 else 3}; cp serving")
+    fleet.add(DRIVER, searches, order={"limit_s": 60, "drives": PLACES})
+    fleet.measurement()
+    each = list(fleet.nodes.values())
+    outcome = run(SystemMeasurement(fleet.run_dir, each, fleet.reports, needed=needed, where="the controller").run())
+    assert "exit code 4" in outcome.failures.pop("jw3")
+    if needed == 1:
+        assert sorted(outcome.fetched) == [DRIVER, "jw2"], outcome.failures
+        return
+    reason = "Nothing was measured: without jw3 too few serve, since benchmark_min_nodes asks for 2 of 2 nodes."
+    assert outcome.failures == dict.fromkeys((DRIVER, "jw2"), f"{reason} It was stopped.")

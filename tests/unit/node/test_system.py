@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import sys
 import threading
@@ -174,6 +176,32 @@ def test_a_wrong_key_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "Have it ask for the run's key, $BENCHMARK_SERVE_API_KEY, and for no other." in str(caught.value)
     assert "\n" not in str(caught.value)
     assert KEY not in str(caught.value)
+
+
+def test_a_server_that_died_at_the_very_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its driver may end for want of servers before anybody looks again."""
+    for name in ("BENCHMARK_SERVE_ADDRESS", "BENCHMARK_SERVE_PORT", "BENCHMARK_SERVE_API_KEY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    # Nobody looks by himself.
+    monkeypatch.setattr("benchmark.node.together.CHECK_S", 60)
+    monkeypatch.setattr("benchmark.node.serving.client.WATCH_S", 60)
+    asked = request(tmp_path)
+
+    def lead() -> None:
+        wait(tmp_path / LISTENS)
+        put(tmp_path, LOAD, 1)
+        wait(tmp_path / READY)
+        put(tmp_path, GO, time.time_ns())
+        time.sleep(0.3)
+        os.kill(int((tmp_path / f"served-{HOST}").read_text().split()[0]), signal.SIGKILL)
+        time.sleep(0.5)
+        put(tmp_path, WINDOWS, "[]")
+
+    leader = threading.Thread(target=lead, daemon=True)
+    leader.start()
+    with pytest.raises(EngineBroken, match="was ended by signal 9"):
+        run(asked)
+    leader.join(60)
 
 
 def test_nobody_says_when_to_load(tmp_path: Path) -> None:

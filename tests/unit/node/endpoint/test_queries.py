@@ -15,7 +15,9 @@ from aiohttp import web
 
 from benchmark.errors import InputError
 from benchmark.node.interfaces import Query, now_ns
+from benchmark.node.measuring import unanswered_words
 from benchmark.node.model.tiny import make_tiny_model
+from benchmark.node.recorder import Recorder
 from benchmark.profiles import Generation
 from benchmark.secret_settings import Secrets
 from tests import openai_server
@@ -180,6 +182,36 @@ def test_queries_go_where_the_fewest_are_in_flight(loaded: Loaded) -> None:
         heard.wait()
         assert (len(one.seen) - before[0], len(other.seen) - before[1]) == (1, 5)
         engine.close()
+
+
+def test_who_has_not_answered_is_known_at_the_end(loaded: Loaded) -> None:
+    """A server that hangs says nothing: the run is stopped, and its queries are what is left."""
+    asked = threading.Semaphore(0)
+
+    async def hangs(request: web.Request, body: dict[str, Any]) -> AsyncIterator[bytes]:
+        asked.release()
+        await asyncio.sleep(3600)
+        yield b""
+
+    with OpenAIServer() as one, OpenAIServer() as other:
+        engine = loaded(one.url, other.url)
+        one.answer = other.answer = hangs
+        recorder = Recorder(engine, None, now_ns(), lambda sample, done: None)
+        for index in range(3):
+            recorder.issue(Query(index=index, prompt=TEXT.prompt, seed=1), None)
+            assert asked.acquire(timeout=60)
+        recorder.close()
+        assert recorder.unanswered == {0: 2, 1: 1}
+        words = "Still unanswered when it ended: 2 queries on jw2, 1 query on jw3."
+        assert unanswered_words(recorder, ["jw2", "jw3"]) == words
+        engine.close()
+
+
+def test_of_one_server_nobody_asks_who_has_not_answered(loaded: Loaded) -> None:
+    with OpenAIServer() as one:
+        recorder = Recorder(loaded(one.url), None, now_ns(), lambda sample, done: None)
+        recorder.close()
+        assert unanswered_words(recorder, [one.url]) == ""
 
 
 def test_the_key_goes_to_the_server_and_nowhere_else(
