@@ -52,6 +52,7 @@ printf '%s begin\\n' "$mark"
 {{ {command}
 }}{stdin}
 code=$?
+printf '%s end\\n' "$mark" >&2
 printf '\\n%s end %s\\n' "$mark" "$code"
 """
 
@@ -219,7 +220,7 @@ class Session:
             raise Refused(f"{FLOOD}: more than {MOST_AT_ONCE >> 10} KiB where a line was asked for.") from None
         except asyncio.IncompleteReadError as end:
             self._said = (self._said + end.partial)[:_CHUNK]
-            raise Lost(self._explain()) from None
+            raise Lost(await self._explain()) from None
         except OSError as error:
             raise Lost(str(error)) from None
         self._received += len(line)
@@ -243,7 +244,7 @@ class Session:
             except OSError as error:
                 raise Lost(str(error)) from None
             if not data:
-                raise Lost(self._explain())
+                raise Lost(await self._explain())
             file.write(data)
             left -= len(data)
 
@@ -265,23 +266,25 @@ class Session:
                 with suppress(OSError):
                     pipe.close()
 
-    def _explain(self) -> str:
+    async def _explain(self) -> str:
+        await self._exit_code()  # it may say why only now
         # What has come: a master connection that ssh leaves running holds it open.
         return " ".join(self.errors().split())[-1000:] or "the session ended"
 
-    def _read_errors(self) -> None:
-        """Keep the end of what is said on standard error: a full pipe would stop ssh."""
+    def _read_errors(self) -> bool:
+        """Keep the end of what is said on standard error, a full pipe would stop ssh; return whether there was any."""
         assert self._process.stderr  # noqa: S101 # asked for
         descriptor = self._process.stderr.fileno()
         try:
             said = os.read(descriptor, _CHUNK)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             said = b""
         if not said:
             asyncio.get_running_loop().remove_reader(descriptor)
         self._errors = (self._errors + self._without_progress(said))[-_CHUNK:]
+        return bool(said)
 
     def _without_progress(self, said: bytes) -> bytes:
         """Hand on the lines that say how far a program is; return the others."""
@@ -299,9 +302,20 @@ class Session:
 
     def errors(self) -> str:
         """Return what was said on standard error, without what the login said before it ran our command."""
-        if not self._closed:
-            self._read_errors()
+        while not self._closed and self._read_errors():
+            pass
         return self._errors.rpartition(self.mark.encode() + b"\n")[2].decode(errors="replace")
+
+    async def errors_to_end(self) -> str:
+        """Return the same once our line that ends a command is there too: it may come after that on standard output."""
+        end, deadline = f"{self.mark} end\n", time.monotonic() + EXIT_S
+        while True:
+            ended = self._process.poll() is not None or time.monotonic() > deadline
+            said, found, _ = self.errors().partition(end)
+            # Where a login keeps standard error for itself, it never is.
+            if found or ended:
+                return said
+            await asyncio.sleep(0.01)
 
     async def _exit_code(self) -> int | None:
         """Return how ssh ended; None where it did not, or was killed."""
@@ -352,7 +366,7 @@ async def run_command(
             raise Lost(f"took a command and gave no answer within {within_s:.0f} s") from None
         if word != "end" or not code.isdecimal() or len(code) > 3:
             raise Lost("the command ended without an exit code")
-        return int(code), out, session.errors()
+        return int(code), out, await session.errors_to_end()
     finally:
         session.close()
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -227,17 +227,21 @@ def test_nothing_is_left_behind_by_a_test_that_fails(tmp_path: Path) -> None:
                 assert isinstance(node, IsolatedNode)
                 on(made, node.name, f"setsid sleep {asleep} < /dev/null > /dev/null 2>&1 &")
                 names.append(node.namespace)
-            assert len(sleepers(asleep)) == 2
+            wait_until(lambda: len(sleepers(asleep)) == 2)
             assert all(name in links() and name in namespaces() for name in names)
             raise RuntimeError("in the middle")
 
     with pytest.raises(RuntimeError, match="in the middle"):
         fail_in_the_middle()
-    deadline = time.monotonic() + 60
-    while sleepers(asleep) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert sleepers(asleep) == []
+    wait_until(lambda: not sleepers(asleep))
     assert not any(name in links() or name in namespaces() for name in names)
+
+
+def wait_until(met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def sleepers(argument: str) -> list[str]:
