@@ -47,14 +47,6 @@ MOST_PROGRESS = 200
 FLOOD = "The node sends without end"
 # What a command may print that is asked for.
 MOST_PRINTED = 16 * 2**20
-_COMMAND = """mark=$1
-printf '%s begin\\n' "$mark"
-{{ {command}
-}}{stdin}
-code=$?
-printf '%s end\\n' "$mark" >&2
-printf '\\n%s end %s\\n' "$mark" "$code"
-"""
 
 
 class Session:
@@ -342,33 +334,6 @@ async def call(ssh: Ssh, program: str, arguments: list[str], limit_s: float, cal
                 raise
         # Not all at the same moment.
         await asyncio.sleep(random.uniform(*DROPPED_PAUSE_S))  # noqa: S311 # no secret
-
-
-async def run_command(
-    ssh: Ssh, command: str, stdin: bytes | None, within_s: float, heard: Callable[[str], None] | None = None
-) -> tuple[int, str, str]:
-    """Run a simple command of /bin/sh on the node; return its exit code, stdout and stderr. Raises Lost, Refused.
-
-    `heard` is given what the command says of how far it is, as it says it: lines of stderr that begin with PREFIX.
-    """
-    program = _COMMAND.format(command=command, stdin=" < /dev/null" if stdin is None else "")
-    session = await call(ssh, program, ["command", "{mark}"], within_s, asyncio.Semaphore(1))
-    session.heard = heard
-    try:
-        if stdin is not None:
-            session.send_bytes(stdin)
-            session.end_input()
-        try:
-            async with asyncio.timeout(within_s):
-                await session.receive(within_s)
-                out, word, code = await session.receive_text(within_s)
-        except TimeoutError:
-            raise Lost(f"took a command and gave no answer within {within_s:.0f} s") from None
-        if word != "end" or not code.isdecimal() or len(code) > 3:
-            raise Lost("the command ended without an exit code")
-        return int(code), out, await session.errors_to_end()
-    finally:
-        session.close()
 
 
 def _in_a_line(said: str) -> str:

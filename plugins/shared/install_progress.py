@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 
 import checkout  # noqa: F401 # puts the checkout on the path
 
+from benchmark.fleet.command import run_command
 from benchmark.fleet.errors import NodeError
-from benchmark.fleet.session import run_command
 from benchmark.fleet.ssh import Ssh
 from benchmark.progress import PREFIX
 

@@ -36,9 +36,10 @@ from benchmark.cluster.inventory import GROUP
 from benchmark.cluster.packages.environments import interpreter
 from benchmark.errors import InputError
 from benchmark.files import read_record
+from benchmark.fleet.command import run_command
 from benchmark.fleet.errors import Lost, NodeError
 from benchmark.fleet.login_shell import OWN_ENVIRONMENT, plain
-from benchmark.fleet.session import ANSWER_S, run_command
+from benchmark.fleet.session import ANSWER_S
 from benchmark.fleet.ssh import Ssh, unreachable
 from benchmark.profiles import Profile, load_profile
 from benchmark.progress import parse

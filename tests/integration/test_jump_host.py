@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.fleet.command import run_command
 from benchmark.fleet.login_shell import far_command
 from benchmark.fleet.probe import ProbeResult, probe
-from benchmark.fleet.session import run_command
 from benchmark.fleet.ssh import Ssh
 from tests.integration.ssh_nodes import PORT, Cluster, SshNode, loopback
 

@@ -10,9 +10,9 @@ import pytest
 
 from benchmark.fleet import probe as probe_module
 from benchmark.fleet import session as session_module
+from benchmark.fleet.command import run_command
 from benchmark.fleet.errors import Lost, Refused
 from benchmark.fleet.probe import ProbeResult, probe
-from benchmark.fleet.session import run_command
 from benchmark.fleet.ssh import Ssh
 from tests.unit.fleet.by_hand import here, noisy
 

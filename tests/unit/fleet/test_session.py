@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from benchmark.fleet import session as session_module
+from benchmark.fleet.command import run_command
 from benchmark.fleet.errors import Lost, Refused
 from benchmark.fleet.login_shell import OWN_ENVIRONMENT, far_command, plain
-from benchmark.fleet.session import Session, run_command
+from benchmark.fleet.session import Session
 from benchmark.fleet.ssh import Ssh
 
 # The file that each reads when sshd starts it with a command; dash reads none.
@@ -204,20 +205,6 @@ def test_what_a_file_says_is_not_why_a_connection_is_lost(tmp_path: Path) -> Non
         return ""
 
     assert asyncio.run(lose()) == "disk: bad"
-
-
-def test_what_comes_after_the_exit_code_is_heard() -> None:
-    # Standard output and error are two ways, and either may be the faster one.
-    late = '{ "$@" 2>&1 >&3 3>&- | { sleep 0.3; cat >&2; }; } 3>&1'
-    way = Ssh("jw2", lambda line: ["sh", "-c", late, "ssh", "sh", "-c", far_command(line)])
-    command = "sh -c 'echo why >&2; exit 4'"
-    assert asyncio.run(run_command(way, command, None, 60)) == (4, "", "why\n")
-    assert asyncio.run(run_command(way, command, None, 60, lambda line: None)) == (4, "", "why\n")
-
-
-def test_a_login_without_standard_error_is_not_waited_for() -> None:
-    way = Ssh("jw2", lambda line: ["sh", "-c", f"exec 2> /dev/null; {far_command(line)}"])
-    assert asyncio.run(run_command(way, "sh -c 'echo why >&2; exit 4'", None, 60)) == (4, "", "")
 
 
 def test_silence_is_a_node_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
