@@ -23,8 +23,9 @@ from benchmark.rundir import BELL, GO, OVER, READY, TURN, TURN_OVER, of_repeat
 
 # How often the node looks for the word to start, should nobody ring; and where a file system has no named pipes.
 LOOK_S, DEAF_LOOK_S = 5.0, 0.1
-# And how often what it waits beside is looked at.
-CHECK_S = 1.0
+# And how often what it waits beside is looked at: a server that died is to be known here before what it brought down
+# elsewhere is, or that is named in its place.
+CHECK_S = 0.25
 # Further ahead than the controller puts any start (`MOST_MARGIN_S` in benchmark/fleet/rendezvous.py).
 MOST_AHEAD_S = 300
 
@@ -65,7 +66,7 @@ def wait_for_start(
 
     What is to be done before it, and whatever touches the disk, is done in the time that is left.
 
-    Releases `starting`, for which `converse.sh` waits. `check` is called every second and raises what ends the wait.
+    Releases `starting`, for which `converse.sh` waits. `check` is called four times a second and raises what ends the wait.
 
     Raises RunError where it does not come within `wait_s` seconds.
     """
@@ -103,7 +104,7 @@ def sleep_until(at_ns: int) -> None:
 def wait_for_word(
     word: Path, wait_s: float, check: Callable[[], None] | None = None, left: str = "Nothing was measured."
 ) -> None:
-    """Return once the controller has put that word; `check` is called every second and raises what ends the wait.
+    """Return once the controller has put that word; `check` is called four times a second and raises what ends the wait.
 
     Raises RunError after `wait_s` seconds. It waits asleep: hundreds of nodes that share a machine, each looking ten
     times a second, would keep it busy.
