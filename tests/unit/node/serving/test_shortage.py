@@ -146,7 +146,9 @@ def network() -> None:
 def test_more_queries_than_local_ports_wait_and_none_is_lost() -> None:
     found = reported(FEW_PORTS + "tell(client, ask(client, 60))", before=IN_A_NETWORK)
     assert (found["answers"], found["failed"], found["broken"]) == (60, 0, None)
-    assert (found["max_connections"], found["waited"]) == (6, 54)
+    assert found["max_connections"] == 6
+    # The first may be answered before the last are asked.
+    assert 0 < found["waited"] <= 54
 
 
 @pytest.mark.usefixtures("network")
