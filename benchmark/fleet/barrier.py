@@ -13,9 +13,9 @@ class Overtaken(Exception):
     """What was waited for cannot come any more."""
 
 
-async def unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
-    """Do the work and return what comes of it. Raises Overtaken as soon as the event is set; the work ends then."""
-    working, overtaking = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
+async def unless(other: Coroutine[Any, Any, object], work: Coroutine[Any, Any, T]) -> T:
+    """Do the work and return what comes of it. Raises Overtaken as soon as the other is done; the work ends then."""
+    working, overtaking = asyncio.ensure_future(work), asyncio.ensure_future(other)
     try:
         await asyncio.wait({working, overtaking}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():

@@ -102,7 +102,7 @@ class GroupedMeasurement(Measurement):
         group = self._groups[part.name]
         try:
             work = super()._measure(run) if part.leads else self._compute(run, part, group)
-            await unless(group.broken, work)
+            await unless(group.broken.wait(), work)
         except Overtaken:
             raise group.excluded(part) from None
         except NodeError as error:

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from benchmark.errors import InputError
 from benchmark.files import read_record
+from benchmark.fleet.barrier import Overtaken, unless
 from benchmark.fleet.errors import NodeError
 from benchmark.fleet.remote_run import GRACE_S, RemoteRun
 from benchmark.fleet.rendezvous import READY_FILE
@@ -69,16 +70,8 @@ class Lead:
 
         `offset_ns`: by how much its node's clock is ahead of the controller's.
         """
-        ending = asyncio.ensure_future(run.until_end(GRACE_S + run.node.limit_s))
-        waiting = asyncio.ensure_future(self.over.wait())
-        try:
-            await asyncio.wait({ending, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            if ending.done():
-                return ending.result()
-        finally:
-            for one in (ending, waiting):
-                one.cancel()
-            await asyncio.gather(ending, waiting, return_exceptions=True)
+        with suppress(Overtaken):
+            return await unless(self.over.wait(), run.until_end(GRACE_S + run.node.limit_s))
         sent = tuple(_moved(one, offset_ns) for one in self._windows)
         await run.put(WINDOWS, _WINDOWS.dump_json(sent).decode())
         return await run.until_end(GRACE_S)

@@ -123,7 +123,7 @@ class SystemMeasurement(Measurement):
     async def _begin(self, run: RemoteRun) -> None:
         """Have the first measurement begin. Raises Excluded once too few serve: a driver may search for long before."""
         try:
-            await unless(self._short, self._measure_together(run, 1))
+            await unless(self._short.wait(), self._measure_together(run, 1))
         except Overtaken:
             raise Excluded(self._few) from None
 
@@ -137,16 +137,9 @@ class SystemMeasurement(Measurement):
 
     async def _while_it_serves(self, run: RemoteRun) -> None:
         """Wait for the others: some may load, or the driver search, for long. Raises Ended where it does not last."""
-        waiting = asyncio.ensure_future(self._barrier.wait(run.node.name))
-        ending = asyncio.ensure_future(run.until_end(GRACE_S + run.node.limit_s))
-        try:
-            await asyncio.wait({waiting, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
-                raise Ended(ending.result())
-        finally:
-            for one in (waiting, ending):
-                one.cancel()
-            await asyncio.gather(waiting, ending, return_exceptions=True)
+        ending = run.until_end(GRACE_S + run.node.limit_s)
+        with suppress(Overtaken):
+            raise Ended(await unless(self._barrier.wait(run.node.name), ending))
 
     async def _until_listening(self, run: RemoteRun) -> None:
         limit_s = run.node.order.resolved.settings.benchmark_sync_timeout_s

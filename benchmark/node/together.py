@@ -66,7 +66,7 @@ def wait_for_start(
 
     What is to be done before it, and whatever touches the disk, is done in the time that is left.
 
-    Releases `starting`, for which `converse.sh` waits. `check` is called again and again and raises what ends the wait.
+    Releases `starting`, for which `converse.sh` waits. `check` is called every `CHECK_S` and raises what ends the wait.
 
     Raises RunError where it does not come within `wait_s` seconds.
     """
@@ -104,7 +104,7 @@ def sleep_until(at_ns: int) -> None:
 def wait_for_word(
     word: Path, wait_s: float, check: Callable[[], None] | None = None, left: str = "Nothing was measured."
 ) -> None:
-    """Return once the controller has put that word; `check` is called again and again and raises what ends the wait.
+    """Return once the controller has put that word; `check` is called every `CHECK_S` and raises what ends the wait.
 
     Raises RunError after `wait_s` seconds. It waits asleep: hundreds of nodes that share a machine, each looking ten
     times a second, would keep it busy.
