@@ -5,11 +5,12 @@
 
 `continuous` has the engine options of the profiles mlperf-offline, mlperf-server and mlperf-interactive; vLLM its
 defaults but for prefix caching, which is off. `client` is vLLM's own, `vllm bench serve`, asking the very server that
-the engine `vllm` has started, with the fields of our requests; it needs pandas there beside what is locked. It makes
-the same loads where queries come at once or evenly spaced: only these tell whether both measure alike; where arrivals
-are random, each client draws its own. A rate that is named more than once is asked by both in turn. Prompts of 60 to
-2,500 random tokens, 128 out. All GPUs that are visible serve: in as many replicas, or copies by vLLM's data
-parallelism.
+the engine `vllm` has started, with the fields of our requests and prompts as long as ours in the same order; it needs
+pandas there beside what is locked. It makes the same loads where queries come at once or evenly spaced: only these tell
+whether both measure alike; where arrivals are random, each client draws its own. A rate that is named more than once is
+asked by both in turn. After each of vLLM's rows stands what the server itself counted meanwhile, whoever asked.
+Prompts of 60 to 2,500 random tokens, 128 out. All GPUs that are visible serve: in as many replicas, or copies by vLLM's
+data parallelism.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import argparse
 import itertools
 import json
 import random
+import statistics
 import string
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+import urllib.request
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +41,7 @@ from benchmark.node.hosting import make_engine
 from benchmark.node.interfaces import Conditions, Engine, Workload, now_ns
 from benchmark.node.recorder import Recorder
 from benchmark.node.registry import make_scenario
+from benchmark.node.serving import cache_counters
 from benchmark.node.serving.request import body
 from benchmark.profiles import Generation, load_profile
 from benchmark.settings import Settings
@@ -64,6 +68,10 @@ PROMPTS = 256
 EVENLY = "inf"
 # What its client puts into a request by itself.
 CLIENTS_OWN = ("model", "prompt", "stream")
+# What the server counts of its own queries, in seconds.
+PARTS = ("_sum", "_count")
+COUNTED = {"TTFT": "vllm_time_to_first_token_seconds", "TPOT": "vllm_request_time_per_output_token_seconds"}
+METRICS_S = 5
 WARM_UP_S = 300
 # A server that takes longer does not start.
 START_S = 300
@@ -123,6 +131,13 @@ def main() -> None:
         default=["even@25", "2000/100@31.25", "500/30@28"],
         help="LIMITS@RATE,RATE ..., or even@RATE,...",
     )
+    parser.add_argument(
+        "--leave-out",
+        nargs="*",
+        default=[],
+        metavar="FIELD,...",
+        help="of our requests: the client asks once more without these, for what they cost the server",
+    )
     parser.add_argument("--seconds", type=float, default=60, help="of each rate")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON: more options of continuous")
     parser.add_argument("--vllm-options", type=json.loads, default={}, help="JSON: options of the engine vllm")
@@ -160,7 +175,7 @@ def continuous(arguments: argparse.Namespace, kind: str) -> Iterator[dict[str, A
         yield _note("continuous", kind, f"{options}, ready after {ready_s:.0f} s")
         for job in jobs(arguments):
             if job.kind == kind:
-                yield measured(arguments, "continuous", engine, job, place)
+                yield measured(arguments, "continuous", engine, job, place)[0]
 
 
 def vllm(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -169,9 +184,13 @@ def vllm(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     with _engine(arguments, name, options) as (engine, ready_s, place):
         yield _note("vllm", "all", f"{options}, ready after {ready_s:.0f} s")
         for job in jobs(arguments):
-            yield measured(arguments, "vllm", engine, job, place)
+            server = Counted(engine)
+            row, lengths = measured(arguments, "vllm", engine, job, place)
+            yield server.add(row)
             if "client" in arguments.engines.split(",") and job.kind in (OFFLINE, EVEN):
-                yield own_client(arguments, engine, job, place)
+                for without in ([], *(names.split(",") for names in arguments.leave_out)):
+                    server = Counted(engine)
+                    yield server.add(own_client(arguments, engine, job, place, lengths, without))
 
 
 class _engine:  # noqa: N801 # used as a function is
@@ -205,8 +224,13 @@ class _engine:  # noqa: N801 # used as a function is
             self.directory.cleanup()
 
 
-def measured(arguments: argparse.Namespace, name: str, engine: Engine, job: Job, place: Path) -> dict[str, Any]:
-    """Return a row: one run of LoadGen, or of our scenario for evenly spaced queries."""
+def measured(
+    arguments: argparse.Namespace, name: str, engine: Engine, job: Job, place: Path
+) -> tuple[dict[str, Any], list[int]]:
+    """Return a row, and how many tokens the prompts had, in the order in which they were asked.
+
+    That is one run of LoadGen, or of our scenario for evenly spaced queries.
+    """
     count = job.queries(arguments.offline)
     purpose: Purpose = "probe"
     if job.kind in (OFFLINE, EVEN):
@@ -227,7 +251,8 @@ def measured(arguments: argparse.Namespace, name: str, engine: Engine, job: Job,
     row = {"load": job.name, "engine": name, **figures(Columns.of(recorder.amend(outcome.scheduled_ns)))}
     row["valid"] = job.valid(row)
     row["note"] = f"{row['failed']} failed" if row["failed"] else ""
-    return row
+    lengths = {query.prompt.id: len(query.prompt.token_ids or ()) for query in prompts}
+    return row, [lengths[sample.prompt_id] for sample in sorted(recorder.samples, key=lambda sample: sample.index)]
 
 
 def figures(samples: Columns) -> dict[str, Any]:
@@ -243,18 +268,56 @@ def figures(samples: Columns) -> dict[str, Any]:
     return {**row, "tokens/s": int(samples.output_tokens[done].sum()) / seconds}
 
 
-def own_client(arguments: argparse.Namespace, engine: Engine, job: Job, place: Path) -> dict[str, Any]:
-    """Return a row by `vllm bench serve`: the fields of our requests, and prompts of its own.
+class Counted:
+    """What a server counts itself from now on, by its own clock, whoever asks: vLLM's histograms at /metrics."""
 
-    These are text, since it takes no token ids: as many tokens as ours have, by the model's tokenizer.
+    def __init__(self, engine: Engine) -> None:
+        self._url = f"{engine.settings.benchmark_endpoint_urls[0]}{cache_counters.ROUTE}"
+        self._before = self._read()
+
+    def add(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return a row with the means since then; without any where the server says nothing of them."""
+        now, found = self._read(), {}
+        for name, count in COUNTED.items():
+            names = [f"{count}{of}" for of in PARTS]
+            if all(each in self._before and each in now for each in names):
+                seconds, queries = (now[each] - self._before[each] for each in names)
+                if queries > 0:
+                    found[name] = seconds / queries * 1e3
+        if not found:
+            return row
+        said = "by the server's own clock, mean: " + ", ".join(f"{name} {ms:.2f}" for name, ms in found.items())
+        note = "; ".join(part for part in (row.get("note"), said) if part)
+        return {**row, **{f"server {name} mean": ms for name, ms in found.items()}, "note": note}
+
+    def _read(self) -> dict[str, float]:
+        try:
+            with urllib.request.urlopen(self._url, timeout=METRICS_S) as answer:  # noqa: S310 # our own server
+                text = answer.read().decode()
+        except OSError:
+            return {}
+        return {name: sum(series.values()) for name, series in cache_counters.parse(text).families.items()}
+
+
+def own_client(
+    arguments: argparse.Namespace,
+    engine: Engine,
+    job: Job,
+    place: Path,
+    lengths: Sequence[int],
+    without: Collection[str] = (),
+) -> dict[str, Any]:
+    """Return a row by `vllm bench serve`: the fields of our requests but those left out, and prompts of its own.
+
+    These are text, since it takes no token ids: of as many tokens as ours had, by the model's tokenizer.
     """
-    count = job.queries(arguments.offline)
+    count = len(lengths)
     work = _work(arguments, count)
     draw = random.Random(1)  # noqa: S311 # no secret
     prompts, result = place / "prompts.jsonl", place / "result.json"
     # Without transformers: it brings torch, and collecting garbage among all its objects would hold our client up.
     tokenizer = Tokenizer.from_file(f"{arguments.model}/tokenizer.json")
-    texts = (_letters(tokenizer, length, draw) for length in work.lengths)
+    texts = (_letters(tokenizer, length, draw) for length in lengths)
     prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts), encoding="utf-8")
     settings = engine.settings
     command = [
@@ -263,14 +326,15 @@ def own_client(arguments: argparse.Namespace, engine: Engine, job: Job, place: P
         *("--model", settings.benchmark_endpoint_model or arguments.model),
         *("--tokenizer", arguments.model, "--dataset-name", "custom", "--dataset-path", str(prompts)),
         *("--custom-output-len", str(work.output_tokens), "--skip-chat-template", "--disable-shuffle"),
-        *("--extra-body", json.dumps(fields(engine, work))),
+        *("--extra-body", json.dumps(fields(engine, work, without))),
         *("--num-prompts", str(count), "--request-rate", f"{job.rate:g}" if job.rate else "inf", "--seed", "1"),
         *("--burstiness", EVENLY),
         *("--percentile-metrics", "ttft,tpot", "--metric-percentiles", "50,99"),
         *("--save-result", "--result-dir", str(place), "--result-filename", result.name, "--disable-tqdm"),
     ]
     done = subprocess.run(command, capture_output=True, text=True)
-    row: dict[str, Any] = {"load": job.name, "engine": "its client", "queries": count}
+    asking = "its client" + (f" without {', '.join(without)}" if without else "")
+    row: dict[str, Any] = {"load": job.name, "engine": asking, "queries": count}
     if done.returncode or not result.is_file():
         return {**row, "note": f"vllm bench serve: {(done.stderr or done.stdout).strip()[-300:]}"}
     found = json.loads(result.read_text(encoding="utf-8"))
@@ -279,13 +343,14 @@ def own_client(arguments: argparse.Namespace, engine: Engine, job: Job, place: P
     row |= {"tokens/s": found["output_throughput"], "TTFT P50": found["p50_ttft_ms"], "P99": found["p99_ttft_ms"]}
     row |= {"TPOT mean": found["mean_tpot_ms"], "TPOT P99": found["p99_tpot_ms"]}
     mean = found["total_input_tokens"] / max(1, found["completed"])
-    return {**row, "valid": job.valid(row), "note": f"{mean:.0f} tokens in on average, ours {work.input_tokens:.0f}"}
+    note = f"{mean:.0f} tokens in on average, ours {statistics.fmean(lengths):.0f}"
+    return {**row, "valid": job.valid(row), "note": note}
 
 
-def fields(engine: Engine, work: workloads.Workload) -> dict[str, Any]:
+def fields(engine: Engine, work: workloads.Workload, without: Collection[str] = ()) -> dict[str, Any]:
     """Return what our engine sends beside the prompt; the seed is one query's, and being greedy they draw nothing."""
     asked = body("completions", "", work.queries()[0], engine.generation)
-    return {name: value for name, value in asked.items() if name not in CLIENTS_OWN}
+    return {name: value for name, value in asked.items() if name not in (*CLIENTS_OWN, *without)}
 
 
 def _letters(tokenizer: Tokenizer, length: int, draw: random.Random) -> str:

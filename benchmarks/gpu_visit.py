@@ -39,7 +39,11 @@ from benchmarks.table import Table
 ROOT = Path(__file__).resolve().parents[1]
 # Evenly spaced twice: both clients ask vLLM in turn.
 LOADS = ("500/30@31,34", "2000/100@31.25", "even@25,25")
-FAMILIES = ("phi", "gpt_oss", "phi3", "gpt2", "llama", "llama@96", "mixtral", "qwen3_moe", "olmoe", "gemma2", "gemma3")
+# What has failed on a GPU comes first.
+FAMILIES = (
+    *("phi", "gpt_oss", "phi3", "gpt2", "glm4_moe", "hunyuan_v1_moe", "llama@256", "llama@96", "llama", "mixtral"),
+    *("qwen3_moe", "olmoe", "gemma2", "gemma3"),
+)
 COLUMNS = {"step": 12, "GPUs": 4, "exit code": 9, "seconds": 7}
 MODEL = "model"
 STEPS = ("sequential", "against", "families", "quick", "other", "other-quick", "kernels", "long")
@@ -73,12 +77,13 @@ def steps(given: argparse.Namespace) -> list[Step]:
 
     def against(name: str, engines: str, loads: Sequence[str], offline: int, seconds: float) -> tuple[str, ...]:
         asked = ("--engines", engines, "--loads", *loads, "--offline", str(offline), "--seconds", f"{seconds:g}")
-        return (python, "-m", "benchmarks.against_vllm", *which, *asked, "--json", str(kept / f"{name}.json"))
+        fields = ("--leave-out", *given.leave_out) if given.leave_out else ()
+        return (python, "-m", "benchmarks.against_vllm", *which, *asked, *fields, "--json", str(kept / f"{name}.json"))
 
     quick = [f"benchmark_{name}={getattr(given, name)}" for name in ("model", "device", "dtype")]
     run_quick = (python, "-m", "benchmark", "run", *(word for setting in quick for word in ("--set", setting)))
     spread = ("--parts", "sequential", "--gpus", given.gpus, "--json", str(kept / "sequential.json"))
-    loads_s = given.seconds * sum(load.count(",") + 1 for load in given.loads)
+    loads_s = given.seconds * sum(load.count(",") + 1 for load in given.loads) * (1 + len(given.leave_out))
     # An engine of ours is started for each kind of load, Offline included; vLLM's is once, and takes long.
     starts_s = 40.0 * (len(given.loads) + 1) + 300
     found = [
@@ -198,6 +203,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--libraries", default="", help="a directory with other libraries, for the steps `other` and `other-quick`"
     )
     parser.add_argument("--loads", nargs="*", default=LOADS, help="as benchmarks/against_vllm.py has them")
+    parser.add_argument("--leave-out", nargs="*", default=[], help="as benchmarks/against_vllm.py has it")
     parser.add_argument("--long", default="500/30@31", help="a load of the step `long`")
     parser.add_argument("--seconds", type=float, default=45, help="of each rate")
     parser.add_argument("--offline", type=int, default=1024, help="queries at once; 0: no Offline")

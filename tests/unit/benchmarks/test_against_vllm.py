@@ -19,7 +19,7 @@ from benchmark.profiles import Generation
 from benchmark.settings import Settings
 from benchmarks import against_vllm
 from benchmarks.against_vllm import Job
-from tests.openai_server import OpenAIServer
+from tests.openai_server import Counters, OpenAIServer
 
 # Notes how it was called, and says that all went well.
 VLLM = """#!{python}
@@ -92,7 +92,8 @@ def test_a_tiny_model_goes_through_loadgen(tmp_path: Path, monkeypatch: pytest.M
     assert (even["load"], even["queries"], even["failed"], even["valid"]) == ("even at 4/s", 8, 0, None)
 
 
-def test_its_client_asks_for_what_our_engine_asks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("without", [[], ["min_tokens"]])
+def test_its_client_asks_for_what_our_engine_asks(tmp_path: Path, without: list[str]) -> None:
     program = tmp_path / "bin" / "vllm"
     program.parent.mkdir()
     program.write_text(VLLM.format(python=sys.executable))
@@ -105,16 +106,18 @@ def test_its_client_asks_for_what_our_engine_asks(tmp_path: Path) -> None:
         )
         engine = make_engine("endpoint", settings, Generation(max_new_tokens=8, min_new_tokens=8), {})
         engine.load()
-        assert against_vllm.measured(asked, "vllm", engine, even, tmp_path)["failed"] == 0
+        ours, lengths = against_vllm.measured(asked, "vllm", engine, even, tmp_path)
         sent = server.seen[-1]
-        row = against_vllm.own_client(asked, engine, even, tmp_path)
+        row = against_vllm.own_client(asked, engine, even, tmp_path, lengths, without)
         engine.close()
-    assert (row["queries"], row["failed"]) == (2, 0)
+    assert (ours["failed"], row["queries"], row["failed"]) == (0, 2, 0)
+    assert lengths == [len(request["prompt"]) for request in server.seen[-2:]]
+    assert row["engine"] == " without ".join(["its client", *without])
     words = json.loads((tmp_path / "bin" / "words.json").read_text())
     fields = json.loads(words[words.index("--extra-body") + 1])
-    assert fields.keys() == sent.keys() - {"model", "prompt", "stream", "route", "key"}
+    assert fields.keys() == sent.keys() - {"model", "prompt", "stream", "route", "key", *without}
     assert {**fields, "seed": 0} == {name: sent[name] for name in fields} | {"seed": 0}
-    assert (fields["temperature"], fields["min_tokens"], fields["ignore_eos"]) == (0, 8, True)
+    assert (fields["temperature"], fields.get("min_tokens", 8), fields["ignore_eos"]) == (0, 8, True)
 
 
 def test_its_client_asks_for_as_many_tokens(tmp_path: Path) -> None:
@@ -124,3 +127,45 @@ def test_its_client_asks_for_as_many_tokens(tmp_path: Path) -> None:
     assert len(tokenizer.encode(text).ids) < 400  # some letters are a token together
     prompt = against_vllm._letters(tokenizer, 400, random.Random(1))
     assert len(tokenizer.encode(prompt).ids) == 400
+
+
+HISTOGRAMS = """# TYPE vllm:time_to_first_token_seconds histogram
+vllm:time_to_first_token_seconds_bucket{{le="1.0",engine="0"}} {queries}
+vllm:time_to_first_token_seconds_count{{engine="0"}} {queries}
+vllm:time_to_first_token_seconds_sum{{engine="0"}} {ttft}
+vllm:request_time_per_output_token_seconds_count{{engine="0"}} {queries}
+vllm:request_time_per_output_token_seconds_sum{{engine="0"}} {tpot}
+vllm:request_time_per_output_token_seconds_count{{engine="1"}} 0
+vllm:request_time_per_output_token_seconds_sum{{engine="1"}} 0
+"""
+
+
+class Histograms(Counters):
+    """So many queries, and all their seconds."""
+
+    def __init__(self, queries: int, ttft: float, tpot: float) -> None:
+        super().__init__()
+        self._text = HISTOGRAMS.format(queries=queries, ttft=ttft, tpot=tpot)
+
+    def text(self) -> str:
+        """Return them as vLLM writes them."""
+        return self._text
+
+
+def test_what_the_server_counted_meanwhile_stands_beside_what_a_client_saw() -> None:
+    with OpenAIServer() as server:
+        settings = Settings(benchmark_device="cpu", benchmark_endpoint_urls=[server.url])
+        engine = make_engine("endpoint", settings, Generation(max_new_tokens=8, min_new_tokens=8), {})
+        server.counters = Histograms(queries=10, ttft=9.0, tpot=5.0)
+        counted = against_vllm.Counted(engine)
+        server.counters = Histograms(queries=14, ttft=9.4, tpot=5.04)
+        row = counted.add({"note": "1 failed"})
+        assert row["server TTFT mean"] == pytest.approx(100)
+        assert row["server TPOT mean"] == pytest.approx(10)
+        assert row["note"] == "1 failed; by the server's own clock, mean: TTFT 100.00, TPOT 10.00"
+        assert against_vllm.Counted(engine).add({"note": ""}) == {"note": ""}  # nobody asked
+        server.counters = None
+        nothing = against_vllm.Counted(engine)
+        assert counted.add({}) == {}
+        server.counters = Histograms(queries=14, ttft=9.4, tpot=5.04)
+        assert nothing.add({}) == {}  # it would be of all that the server ever answered
