@@ -92,6 +92,30 @@ def insert_processors(
     return frozenset(word for processor in processors for word in processor.supported_kwargs)
 
 
+def warm_up(manager: Any, positions: int | None) -> None:
+    """Run a step of every kind, which captures CUDA graphs where these are on.
+
+    The longest is one request of as many tokens as a step may have, which can be more than the `positions` that the
+    model knows (None: no limit). Where they are learned, the rest of them are read past the end of a table; a GPU does
+    nothing for this process after that.
+    """
+    if manager.batch_processor is None:
+        manager.batch_processor = manager._create_batch_processor()
+    io = manager.batch_processor.inputs_and_outputs
+    prepare, last = io.prepare_batch_tensors, None if positions is None else positions - 1
+
+    def within(*given: Any, **named: Any) -> None:
+        prepare(*given, **named)
+        prepared = io.io_pairs[io.current_pair].host_io if hasattr(io, "io_pairs") else io
+        prepared.position_ids.clamp_(min=0, max=last)
+
+    io.prepare_batch_tensors = within
+    try:
+        manager.warmup()
+    finally:
+        io.prepare_batch_tensors = prepare
+
+
 @contextmanager
 def errors_for_people() -> Iterator[None]:
     """Turn what stops the manager, or a step before any query, into a SetupError that says what to do."""

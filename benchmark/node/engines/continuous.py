@@ -161,8 +161,11 @@ class Engine(interfaces.Engine):
 
     def _warm_up(self) -> None:
         """Run a step of every kind, which captures CUDA graphs where these are on."""
+        from benchmark.node.continuous import manager
+
+        positions = getattr(text_config(self._model.config), "max_position_embeddings", None)
         with self._stages.stage("warm_up"), collector.still():
-            self._manager.warmup()
+            manager.warm_up(self._manager, positions)
         if captured := getattr(self._manager.batch_processor.model_runner, "capture_s", 0.0):
             self._stages.add("warm_up", -captured)
             self._stages.add("capture", captured)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,10 @@ from transformers.generation.continuous_batching.model_runner import ModelRunner
 from benchmark.errors import SetupError
 from benchmark.node.continuous.attention import PAGED_FLASH
 from benchmark.node.continuous.step_runner import StepRunner
-from tests.unit.node.continuous.asked import Make
+from benchmark.node.engines import continuous
+from benchmark.node.model.tiny import make_tiny_model
+from tests.architectures import save
+from tests.unit.node.continuous.asked import GREEDY, Make
 
 
 @pytest.mark.parametrize("answer", [True, False])
@@ -68,3 +73,24 @@ def test_a_step_of_the_warm_up_that_fails_ends_the_start(
     monkeypatch.setattr(ModelRunner, "warmup", lambda runner, model: runner.run_one_warmup(model, 32, 0))
     with pytest.raises(SetupError, match=rf"Continuous batching cannot start: .*{reported}"):
         make(attention=PAGED_FLASH, page_size=16)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_the_warm_up_asks_for_no_position_that_a_model_has_not_learned(
+    family: str, exact: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its longest step is one request of all its tokens. A GPU that reads past a table is of no use afterwards."""
+    make_tiny_model(tmp_path / "tokenizer")
+    settings = save(family, tmp_path / "model", tmp_path / "tokenizer")  # 512 positions
+    steps: list[float] = []
+
+    def warm_up(runner: ModelRunner, model: Any) -> None:
+        steps.append(runner.run_one_warmup(model, 700, 0))
+
+    monkeypatch.setattr(ModelRunner, "warmup", warm_up)
+    options = {"attention": PAGED_FLASH, "page_size": 16, "num_blocks": 64, "max_batch_tokens": 1024}
+    engine = continuous.Engine(settings, GREEDY, options)
+    engine.load()
+    engine.close()
+    assert len(steps) == 1
+    assert steps[0] > 0
