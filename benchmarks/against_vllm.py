@@ -43,6 +43,7 @@ from benchmark.node.recorder import Recorder
 from benchmark.node.registry import make_scenario
 from benchmark.node.serving import cache_counters
 from benchmark.node.serving.request import body
+from benchmark.node.watch.cpu_time import stolen_s
 from benchmark.profiles import Generation, load_profile
 from benchmark.settings import Settings
 from benchmarks import workloads
@@ -269,26 +270,33 @@ def figures(samples: Columns) -> dict[str, Any]:
 
 
 class Counted:
-    """What a server counts itself from now on, by its own clock, whoever asks: vLLM's histograms at /metrics."""
+    """What a server counts itself from now on, by its own clock, whoever asks: vLLM's histograms at /metrics.
+
+    And what a hypervisor takes of the CPU time meanwhile, by which a server is slower, whoever asks.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._url = f"{engine.settings.benchmark_endpoint_urls[0]}{cache_counters.ROUTE}"
-        self._before = self._read()
+        self._before, self._stolen_s = self._read(), stolen_s()
 
     def add(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return a row with the means since then; without any where the server says nothing of them."""
-        now, found = self._read(), {}
+        now, found, stolen = self._read(), {}, stolen_s()
         for name, count in COUNTED.items():
             names = [f"{count}{of}" for of in PARTS]
             if all(each in self._before and each in now for each in names):
                 seconds, queries = (now[each] - self._before[each] for each in names)
                 if queries > 0:
                     found[name] = seconds / queries * 1e3
-        if not found:
-            return row
-        said = "by the server's own clock, mean: " + ", ".join(f"{name} {ms:.2f}" for name, ms in found.items())
-        note = "; ".join(part for part in (row.get("note"), said) if part)
-        return {**row, **{f"server {name} mean": ms for name, ms in found.items()}, "note": note}
+        counted = {f"server {name} mean": ms for name, ms in found.items()}
+        notes = [row.get("note", "")]
+        if found:
+            said = ", ".join(f"{name} {ms:.2f}" for name, ms in found.items())
+            notes.append(f"by the server's own clock, mean: {said}")
+        if stolen and self._stolen_s is not None and stolen > self._stolen_s:
+            counted["stolen CPU s"] = stolen - self._stolen_s
+            notes.append(f"the hypervisor took {counted['stolen CPU s']:.1f} s of CPU time")
+        return {**row, **counted, "note": "; ".join(filter(None, notes))}
 
     def _read(self) -> dict[str, float]:
         try:

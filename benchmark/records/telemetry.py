@@ -102,3 +102,7 @@ class CpuTime(Record):
         None, description="in which the control group's quota kept it from running; absent: not reported"
     )
     quota_cpus: Annotated[float, Field(gt=0)] | None = Field(None, description="CPUs that the control group may use")
+    stolen_s: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="that a hypervisor took from CPUs of the node that had work, all added up; absent: not reported",
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmark.loads import load_words, sweep_words
 from benchmark.probed import figures, in_order
-from benchmark.records import Distribution, Metrics, NodeResult, Telemetry
+from benchmark.records import CpuTime, Distribution, Metrics, NodeResult, Telemetry
 from benchmark.repeats import deciding_metric, own_choice, repeat_of, spreads
 from benchmark.text.columns import finish
 from benchmark.text.descriptions import (
@@ -37,6 +37,9 @@ _TIMES = (
 
 _PERCENTILES = ("p50", "p90", "p95", "p99")
 
+# Of one CPU's time: what a hypervisor takes less of is not worth a line.
+STOLEN_PERCENT = 1.0
+
 
 def render_node(result: NodeResult) -> str:
     """Return the node's result as text of at most WIDTH columns."""
@@ -55,7 +58,7 @@ def render_node(result: NodeResult) -> str:
             engine=describe_engine(result.engine) if result.engine else None,
             startup=describe_startup(result.engine.details) if result.engine else None,
             simulated=result.engine is not None and result.engine.simulated,
-            watched=_watched(result.telemetry) if result.telemetry else [],
+            watched=[*_watched(result.telemetry), *_stolen(result.cpu)],
             answers=answer_words(metrics) if metrics else [],
             times=_times(metrics) if metrics else [],
             percentiles=_heads(metrics) if metrics else [],
@@ -95,9 +98,18 @@ def _probes(result: NodeResult) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def _watched(telemetry: Telemetry) -> list[tuple[str, str]]:
+def _stolen(cpu: CpuTime | None) -> list[tuple[str, str]]:
+    """Return what the node's hypervisor took of its CPUs, where that may have cost something."""
+    if cpu is None or cpu.stolen_s is None or not cpu.wall_s or 100 * cpu.stolen_s / cpu.wall_s < STOLEN_PERCENT:
+        return []
+    return [("CPU steal", f"the hypervisor took {figure(100 * cpu.stolen_s / cpu.wall_s)} % of one CPU's time")]
+
+
+def _watched(telemetry: Telemetry | None) -> list[tuple[str, str]]:
     """Return what was watched while measuring, a line each."""
-    lines = []
+    lines: list[tuple[str, str]] = []
+    if telemetry is None:
+        return lines
     if energy := telemetry.energy:
         words = energy_words(energy.joules, energy.tokens_per_joule, energy.joules_per_query)
         idle = "" if energy.idle_w is None else f"; {figure(energy.idle_w)} W before, idle"

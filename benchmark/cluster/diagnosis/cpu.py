@@ -1,4 +1,4 @@
-"""The run had too little of the CPU: too few cores, a quota, or others that wanted them too."""
+"""The run had too little of the CPU: too few cores, a quota, a hypervisor, or others that wanted them too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from benchmark.cluster.diagnosis.suspect import Suspect, environment_of, telemet
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import CpuTime
 
-# Threads that could run and had no core, in percent of the window. Above 100: more than one at a time.
+# Threads that could run and had no core, or cores that could run and were another machine's, in percent of the window.
+# Above 100: more than one at a time.
 MORE_WAITING_PERCENT = 5.0
 # Of the window, in which a quota kept everything from running.
 MORE_HELD_PERCENT = 2.0
@@ -19,12 +20,13 @@ MORE_BUSY_PERCENT = 20.0
 
 
 def cpu_starvation(suspect: Suspect) -> Iterator[str]:
-    """Evidence: fewer CPUs, a quota that bit, threads that waited for a core, a busy host, a power-saving governor.
+    """Evidence: fewer CPUs, a quota, steal, threads that waited for a core, a busy host, a power-saving governor.
 
     Each only where like nodes are better off.
     """
     yield from _cores(suspect)
     yield from _quota(suspect)
+    yield from _stolen(suspect)
     yield from _waiting(suspect)
     yield from _busy(suspect)
     yield from _governor(suspect)
@@ -54,6 +56,11 @@ def _held(node: LoadedNode) -> float | None:
     return 100 * time.held_s / time.wall_s if time and time.held_s is not None and time.wall_s else None
 
 
+def _share_stolen(node: LoadedNode) -> float | None:
+    time = _time(node)
+    return 100 * time.stolen_s / time.wall_s if time and time.stolen_s is not None and time.wall_s else None
+
+
 def _quota(suspect: Suspect) -> Iterator[str]:
     own, others = _held(suspect.node), usual(suspect.peers, _held)
     time = _time(suspect.node)
@@ -67,6 +74,12 @@ def _quota(suspect: Suspect) -> Iterator[str]:
 
     if time and time.quota_cpus is not None and all(allowed(peer) is None for peer in suspect.peers):
         yield f"The run has a CPU quota of {time.quota_cpus:g} CPUs, like nodes have none."
+
+
+def _stolen(suspect: Suspect) -> Iterator[str]:
+    own, others = _share_stolen(suspect.node), usual(suspect.peers, _share_stolen)
+    if own is not None and others is not None and own >= max(2 * others, others + MORE_WAITING_PERCENT):
+        yield f"Its hypervisor took {own:.0f} % of one CPU's time from it (steal), {others:.0f} % from like nodes."
 
 
 def _waiting(suspect: Suspect) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a run has of the CPU: how long its threads waited for a core, and whether a quota held it back.
+"""What a run has of the CPU: how long its threads waited for a core, whether a quota or a hypervisor held it back.
 
 Read from /proc and the control groups, twice: nothing runs while the node measures.
 """
@@ -26,13 +26,14 @@ class Reading:
     used_s: float
     waited_s: float | None
     held_s: float | None
+    stolen_s: float | None
 
 
 def read() -> Reading:
     """Return the counters now."""
     times = os.times()
     used_s = times.user + times.system + times.children_user + times.children_system
-    return Reading(time.monotonic(), used_s, _waited_s(), held_s())
+    return Reading(time.monotonic(), used_s, _waited_s(), held_s(), stolen_s())
 
 
 def between(before: Reading, after: Reading) -> CpuTime:
@@ -43,6 +44,7 @@ def between(before: Reading, after: Reading) -> CpuTime:
         waited_s=_more(before.waited_s, after.waited_s),
         held_s=_more(before.held_s, after.held_s),
         quota_cpus=quota_cpus(),
+        stolen_s=_more(before.stolen_s, after.stolen_s),
     )
 
 
@@ -99,6 +101,17 @@ def held_s(proc: Path = PROC, cgroup: Path = CGROUP) -> float | None:
         elif reported.get("throttled_time", "").isdecimal():
             held.append(int(reported["throttled_time"]) / NS)
     return max(held, default=None)
+
+
+def stolen_s(proc: Path = PROC) -> float | None:
+    """Return for how long CPUs of this machine had work and its hypervisor gave them to others, of all added up.
+
+    `steal` of /proc/stat, see proc(5): 0 where there is no hypervisor, or where it does not say.
+    """
+    words = _text(proc / "stat").partition("\n")[0].split()
+    if len(words) < 9 or words[0] != "cpu" or not words[8].isdecimal():
+        return None
+    return int(words[8]) / os.sysconf("SC_CLK_TCK")
 
 
 def _text(path: Path) -> str:

@@ -152,7 +152,8 @@ class Histograms(Counters):
         return self._text
 
 
-def test_what_the_server_counted_meanwhile_stands_beside_what_a_client_saw() -> None:
+def test_what_the_server_counted_stands_beside_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(against_vllm, "stolen_s", lambda: None)
     with OpenAIServer() as server:
         settings = Settings(benchmark_device="cpu", benchmark_endpoint_urls=[server.url])
         engine = make_engine("endpoint", settings, Generation(max_new_tokens=8, min_new_tokens=8), {})
@@ -166,6 +167,10 @@ def test_what_the_server_counted_meanwhile_stands_beside_what_a_client_saw() -> 
         assert against_vllm.Counted(engine).add({"note": ""}) == {"note": ""}  # nobody asked
         server.counters = None
         nothing = against_vllm.Counted(engine)
-        assert counted.add({}) == {}
+        assert counted.add({}) == {"note": ""}
         server.counters = Histograms(queries=14, ttft=9.4, tpot=5.04)
-        assert nothing.add({}) == {}  # it would be of all that the server ever answered
+        assert nothing.add({}) == {"note": ""}  # it would be of all that the server ever answered
+        stolen = iter([3.0, 4.5])
+        monkeypatch.setattr(against_vllm, "stolen_s", lambda: next(stolen))
+        row = against_vllm.Counted(engine).add({"note": "1 failed"})
+        assert row == {"note": "1 failed; the hypervisor took 1.5 s of CPU time", "stolen CPU s": 1.5}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from benchmark.records import Audit, EngineInfo, LoadGenResult, NodeResult, Sample, Serving
+from benchmark.records import Audit, CpuTime, EngineInfo, LoadGenResult, NodeResult, Sample, Serving
 from benchmark.text.columns import columns
 from benchmark.text.node_result import render_node
 from tests.unit.building import GPU, HOST, asked, closed_loop, failed, result_of, sample_lists
@@ -41,6 +41,15 @@ def test_a_node_result() -> None:
 
 def test_a_simulated_result_says_so_loudly() -> None:
     assert "*** SIMULATED" in render(engine=EngineInfo(name="sequential", simulated=True))
+
+
+@pytest.mark.parametrize(
+    ("stolen_s", "words"), [(0.6, "CPU steal the hypervisor took 6.00 % of one CPU's time"), (0.09, "")]
+)
+def test_what_a_hypervisor_took_is_reported(stolen_s: float, words: str) -> None:
+    text = " ".join(render(cpu=CpuTime(wall_s=10, used_s=3, stolen_s=stolen_s)).split())
+    assert words in text
+    assert ("CPU steal" in text) == bool(words)
 
 
 def test_the_start_is_reported_by_stage() -> None:

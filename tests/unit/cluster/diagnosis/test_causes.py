@@ -136,6 +136,13 @@ CASES = [
     ),
     (
         "CPU starvation",
+        cpu(stolen_s=0.7),
+        cpu(stolen_s=0.69),
+        cpu(stolen_s=0.2),
+        "Its hypervisor took 7 % of one CPU's time from it (steal), 2 % from like nodes.",
+    ),
+    (
+        "CPU starvation",
         telemetry(cpu_percent=97),
         telemetry(cpu_percent=89),
         telemetry(cpu_percent=20),

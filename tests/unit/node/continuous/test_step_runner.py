@@ -76,7 +76,7 @@ def test_a_step_of_the_warm_up_that_fails_ends_the_start(
 
 
 @pytest.mark.parametrize("family", ["gpt2", "opt"])
-def test_the_warm_up_asks_for_no_position_that_a_model_has_not_learned(
+def test_the_warm_up_asks_for_no_unknown_position(
     family: str, exact: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its longest step is one request of all its tokens. A GPU that reads past a table is of no use afterwards."""

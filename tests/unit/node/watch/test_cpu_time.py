@@ -55,6 +55,28 @@ def test_what_is_not_told_is_absent(tmp_path: Path, text: str) -> None:
     assert cpu_time.held_s(*places) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "stolen"),
+    [
+        ("cpu  9 9 9 9 9 9 9 250 9 9\ncpu0 9 9 9 9 9 9 9 50 9 9\n", 250),
+        ("cpu  9 9 9 9 9 9 9 0\n", 0),
+        ("cpu  9 9 9 9 9 9 9\n", None),  # Linux before 2.6.11
+        ("cpu0 9 9 9 9 9 9 9 50 9 9\n", None),
+        ("cpu  9 9 9 9 9 9 9 -1 9 9\n", None),
+        ("", None),
+    ],
+)
+def test_what_a_hypervisor_took(tmp_path: Path, text: str, stolen: int | None) -> None:
+    (tmp_path / "stat").write_text(text)
+    assert cpu_time.stolen_s(tmp_path) == (None if stolen is None else stolen / os.sysconf("SC_CLK_TCK"))
+
+
+def test_between_two_readings_each_counter_rose_or_is_absent() -> None:
+    before, after = cpu_time.Reading(10, 1, 2, 3, 4), cpu_time.Reading(15, 1.5, 2.5, None, 4.25)
+    had = cpu_time.between(before, after)
+    assert (had.wall_s, had.used_s, had.waited_s, had.held_s, had.stolen_s) == (5, 0.5, 0.5, None, 0.25)
+
+
 def test_threads_that_share_a_core_wait_for_it() -> None:
     if cpu_time.read().waited_s is None:
         pytest.skip("this kernel keeps no schedstat")
