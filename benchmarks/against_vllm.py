@@ -76,6 +76,8 @@ METRICS_S = 5
 WARM_UP_S = 300
 # A server that takes longer does not start.
 START_S = 300
+# Its client takes about so long to start, while the server has nothing to do.
+REST_S = 25.0
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,12 @@ def main() -> None:
         metavar="FIELD,...",
         help="of our requests: the client asks once more without these, for what they cost the server",
     )
+    parser.add_argument(
+        "--rest",
+        type=float,
+        default=REST_S,
+        help="seconds without a query before our row of a load that its client makes too: that takes as long to start",
+    )
     parser.add_argument("--seconds", type=float, default=60, help="of each rate")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON: more options of continuous")
     parser.add_argument("--vllm-options", type=json.loads, default={}, help="JSON: options of the engine vllm")
@@ -185,10 +193,12 @@ def vllm(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     with _engine(arguments, name, options) as (engine, ready_s, place):
         yield _note("vllm", "all", f"{options}, ready after {ready_s:.0f} s")
         for job in jobs(arguments):
+            by_both = "client" in arguments.engines.split(",") and job.kind in (OFFLINE, EVEN)
+            time.sleep(arguments.rest if by_both else 0)
             server = Counted(engine)
             row, lengths = measured(arguments, "vllm", engine, job, place)
             yield server.add(row)
-            if "client" in arguments.engines.split(",") and job.kind in (OFFLINE, EVEN):
+            if by_both:
                 for without in ([], *(names.split(",") for names in arguments.leave_out)):
                     server = Counted(engine)
                     yield server.add(own_client(arguments, engine, job, place, lengths, without))

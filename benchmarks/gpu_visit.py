@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.against_vllm import EVEN, REST_S
 from benchmarks.shapes import SHAPES
 from benchmarks.table import Table
 
@@ -83,17 +84,19 @@ def steps(given: argparse.Namespace) -> list[Step]:
     quick = [f"benchmark_{name}={getattr(given, name)}" for name in ("model", "device", "dtype")]
     run_quick = (python, "-m", "benchmark", "run", *(word for setting in quick for word in ("--set", setting)))
     spread = ("--parts", "sequential", "--gpus", given.gpus, "--json", str(kept / "sequential.json"))
-    loads_s = given.seconds * sum(load.count(",") + 1 for load in given.loads) * (1 + len(given.leave_out))
+    kinds = [load.partition("@")[0] for load in given.loads for rate in load.split(",")]
+    even, clients = kinds.count(EVEN), 1 + len(given.leave_out)
+    loads_s = given.seconds * (2 * len(kinds) + clients * even)
     # An engine of ours is started for each kind of load, Offline included; vLLM's is once, and takes long.
-    starts_s = 40.0 * (len(given.loads) + 1) + 300
+    starts_s = 40 * (len(given.loads) + 1) + 300 + REST_S * (1 + clients) * (1 + even)
     found = [
         Step("sequential", (python, "-m", "benchmarks.several_gpus", *which, *spread), 240, gpus=2),
         Step(
             "against",
             against("against", "continuous,vllm,client", given.loads, given.offline, given.seconds),
-            starts_s + 2 * loads_s,
+            starts_s + loads_s,
         ),
-        Step("families", (python, "-m", "tests.architectures", *how, *FAMILIES), 180),
+        Step("families", (python, "-m", "tests.architectures", *how, *FAMILIES), 400),
         Step("quick", run_quick, 60),
         Step(
             "other",
