@@ -8,9 +8,9 @@ defaults but for prefix caching, which is off. `client` is vLLM's own, `vllm ben
 the engine `vllm` has started, with the fields of our requests and prompts as long as ours in the same order; it needs
 pandas there beside what is locked. It makes the same loads where queries come at once or evenly spaced: only these tell
 whether both measure alike; where arrivals are random, each client draws its own. A rate that is named more than once is
-asked by both in turn. After each of vLLM's rows stands what the server itself counted meanwhile, whoever asked.
-Prompts of 60 to 2,500 random tokens, 128 out. All GPUs that are visible serve: in as many replicas, or copies by vLLM's
-data parallelism.
+asked by both in turn. After each of vLLM's rows stands what was seen meanwhile, whoever asked: the server's own
+figures, the GPU's clock, CPU time that a hypervisor took. Prompts of 60 to 2,500 random tokens, 128 out. All GPUs that
+are visible serve: in as many replicas, or copies by vLLM's data parallelism.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import string
 import subprocess
 import tempfile
 import time
-import urllib.request
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -41,13 +40,12 @@ from benchmark.node.hosting import make_engine
 from benchmark.node.interfaces import Conditions, Engine, Workload, now_ns
 from benchmark.node.recorder import Recorder
 from benchmark.node.registry import make_scenario
-from benchmark.node.serving import cache_counters
 from benchmark.node.serving.request import body
-from benchmark.node.watch.cpu_time import stolen_s
 from benchmark.profiles import Generation, load_profile
 from benchmark.settings import Settings
 from benchmarks import workloads
 from benchmarks.apart import rows_apart
+from benchmarks.meanwhile import Meanwhile
 from benchmarks.table import Table
 
 OFFLINE, EVEN = "Offline", "even"
@@ -69,10 +67,6 @@ PROMPTS = 256
 EVENLY = "inf"
 # What its client puts into a request by itself.
 CLIENTS_OWN = ("model", "prompt", "stream")
-# What the server counts of its own queries, in seconds.
-PARTS = ("_sum", "_count")
-COUNTED = {"TTFT": "vllm_time_to_first_token_seconds", "TPOT": "vllm_request_time_per_output_token_seconds"}
-METRICS_S = 5
 WARM_UP_S = 300
 # A server that takes longer does not start.
 START_S = 300
@@ -195,13 +189,14 @@ def vllm(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for job in jobs(arguments):
             by_both = "client" in arguments.engines.split(",") and job.kind in (OFFLINE, EVEN)
             time.sleep(arguments.rest if by_both else 0)
-            server = Counted(engine)
-            row, lengths = measured(arguments, "vllm", engine, job, place)
-            yield server.add(row)
+            with Meanwhile(engine) as meanwhile:
+                row, lengths = measured(arguments, "vllm", engine, job, place)
+            yield meanwhile.beside(row)
             if by_both:
                 for without in ([], *(names.split(",") for names in arguments.leave_out)):
-                    server = Counted(engine)
-                    yield server.add(own_client(arguments, engine, job, place, lengths, without))
+                    with Meanwhile(engine) as meanwhile:
+                        row = own_client(arguments, engine, job, place, lengths, without)
+                    yield meanwhile.beside(row)
 
 
 class _engine:  # noqa: N801 # used as a function is
@@ -277,44 +272,6 @@ def figures(samples: Columns) -> dict[str, Any]:
     seconds = (samples.last_ns - int(samples.issued_ns.min())) / 1e9
     row["QPS"] = (len(samples) - row["failed"]) / seconds
     return {**row, "tokens/s": int(samples.output_tokens[done].sum()) / seconds}
-
-
-class Counted:
-    """What a server counts itself from now on, by its own clock, whoever asks: vLLM's histograms at /metrics.
-
-    And what a hypervisor takes of the CPU time meanwhile, by which a server is slower, whoever asks.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._url = f"{engine.settings.benchmark_endpoint_urls[0]}{cache_counters.ROUTE}"
-        self._before, self._stolen_s = self._read(), stolen_s()
-
-    def add(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return a row with the means since then; without any where the server says nothing of them."""
-        now, found, stolen = self._read(), {}, stolen_s()
-        for name, count in COUNTED.items():
-            names = [f"{count}{of}" for of in PARTS]
-            if all(each in self._before and each in now for each in names):
-                seconds, queries = (now[each] - self._before[each] for each in names)
-                if queries > 0:
-                    found[name] = seconds / queries * 1e3
-        counted = {f"server {name} mean": ms for name, ms in found.items()}
-        notes = [row.get("note", "")]
-        if found:
-            said = ", ".join(f"{name} {ms:.2f}" for name, ms in found.items())
-            notes.append(f"by the server's own clock, mean: {said}")
-        if stolen and self._stolen_s is not None and stolen > self._stolen_s:
-            counted["stolen CPU s"] = stolen - self._stolen_s
-            notes.append(f"the hypervisor took {counted['stolen CPU s']:.1f} s of CPU time")
-        return {**row, **counted, "note": "; ".join(filter(None, notes))}
-
-    def _read(self) -> dict[str, float]:
-        try:
-            with urllib.request.urlopen(self._url, timeout=METRICS_S) as answer:  # noqa: S310 # our own server
-                text = answer.read().decode()
-        except OSError:
-            return {}
-        return {name: sum(series.values()) for name, series in cache_counters.parse(text).families.items()}
 
 
 def own_client(

@@ -19,7 +19,7 @@ from benchmark.profiles import Generation
 from benchmark.settings import Settings
 from benchmarks import against_vllm
 from benchmarks.against_vllm import Job
-from tests.openai_server import Counters, OpenAIServer
+from tests.openai_server import OpenAIServer
 
 # Notes how it was called, and says that all went well.
 VLLM = """#!{python}
@@ -127,50 +127,3 @@ def test_its_client_asks_for_as_many_tokens(tmp_path: Path) -> None:
     assert len(tokenizer.encode(text).ids) < 400  # some letters are a token together
     prompt = against_vllm._letters(tokenizer, 400, random.Random(1))
     assert len(tokenizer.encode(prompt).ids) == 400
-
-
-HISTOGRAMS = """# TYPE vllm:time_to_first_token_seconds histogram
-vllm:time_to_first_token_seconds_bucket{{le="1.0",engine="0"}} {queries}
-vllm:time_to_first_token_seconds_count{{engine="0"}} {queries}
-vllm:time_to_first_token_seconds_sum{{engine="0"}} {ttft}
-vllm:request_time_per_output_token_seconds_count{{engine="0"}} {queries}
-vllm:request_time_per_output_token_seconds_sum{{engine="0"}} {tpot}
-vllm:request_time_per_output_token_seconds_count{{engine="1"}} 0
-vllm:request_time_per_output_token_seconds_sum{{engine="1"}} 0
-"""
-
-
-class Histograms(Counters):
-    """So many queries, and all their seconds."""
-
-    def __init__(self, queries: int, ttft: float, tpot: float) -> None:
-        super().__init__()
-        self._text = HISTOGRAMS.format(queries=queries, ttft=ttft, tpot=tpot)
-
-    def text(self) -> str:
-        """Return them as vLLM writes them."""
-        return self._text
-
-
-def test_what_the_server_counted_stands_beside_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(against_vllm, "stolen_s", lambda: None)
-    with OpenAIServer() as server:
-        settings = Settings(benchmark_device="cpu", benchmark_endpoint_urls=[server.url])
-        engine = make_engine("endpoint", settings, Generation(max_new_tokens=8, min_new_tokens=8), {})
-        server.counters = Histograms(queries=10, ttft=9.0, tpot=5.0)
-        counted = against_vllm.Counted(engine)
-        server.counters = Histograms(queries=14, ttft=9.4, tpot=5.04)
-        row = counted.add({"note": "1 failed"})
-        assert row["server TTFT mean"] == pytest.approx(100)
-        assert row["server TPOT mean"] == pytest.approx(10)
-        assert row["note"] == "1 failed; by the server's own clock, mean: TTFT 100.00, TPOT 10.00"
-        assert against_vllm.Counted(engine).add({"note": ""}) == {"note": ""}  # nobody asked
-        server.counters = None
-        nothing = against_vllm.Counted(engine)
-        assert counted.add({}) == {"note": ""}
-        server.counters = Histograms(queries=14, ttft=9.4, tpot=5.04)
-        assert nothing.add({}) == {"note": ""}  # it would be of all that the server ever answered
-        stolen = iter([3.0, 4.5])
-        monkeypatch.setattr(against_vllm, "stolen_s", lambda: next(stolen))
-        row = against_vllm.Counted(engine).add({"note": "1 failed"})
-        assert row == {"note": "1 failed; the hypervisor took 1.5 s of CPU time", "stolen CPU s": 1.5}
