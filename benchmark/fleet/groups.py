@@ -20,12 +20,12 @@ from benchmark.fleet.errors import Ended, Excluded, NodeError
 from benchmark.fleet.lead import Lead, offset_of
 from benchmark.fleet.measure import Measurement
 from benchmark.fleet.remote_run import RemoteRun
+from benchmark.fleet.rendezvous import read_unreached
 from benchmark.fleet.session import ANSWER_S
 from benchmark.records import GroupMember, GroupPart, ServerPlace
 from benchmark.records.system import TRY_S
 from benchmark.rundir import LISTENS, LOAD, MEASURED, TRIED, TRY
 
-_REASONS = TypeAdapter(dict[str, str])
 _PLACES = TypeAdapter(tuple[ServerPlace, ...])
 # Characters of a version, or of a checksum, that are shown.
 _SHORT = 20
@@ -184,7 +184,7 @@ class GroupedMeasurement(Measurement):
         beside = [place.model_copy(update={"port": group.members[place.node].port}) for place in places]
         await run.put(TRY, _PLACES.dump_json((*places, *beside)).decode())
         within_s = ANSWER_S + 2 * TRY_S * len(places)
-        unreached = _REASONS.validate_json(await run.until_there(TRIED, f"{TRIED}.lock", within_s))
+        unreached = read_unreached(await run.until_there(TRIED, f"{TRIED}.lock", within_s))
         if unreached:
             found = " and ".join(f"{other} at {_host(part, other)} ({why})" for other, why in unreached.items())
             raise Excluded(

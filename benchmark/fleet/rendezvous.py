@@ -6,11 +6,12 @@ import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from benchmark.cluster.drift import NodeFacts, find_drift
 from benchmark.errors import InputError
 from benchmark.files import first_fault, read_record, write_record
+from benchmark.fleet.errors import Excluded
 from benchmark.records import AgreedStart, Drift, Environment, ReadyNode, RunRecord
 from benchmark.rundir import NODES, RUN_FILE, of_repeat
 from benchmark.settings import ResolvedSettings
@@ -27,6 +28,8 @@ TELLING_S = 60
 
 # What a node may say of itself: sixteen GPUs with many processes on each take a tenth.
 MAX_FACTS_BYTES = 2**18
+
+_REASONS = TypeAdapter(dict[str, str])
 
 # One round trip: the controller's clock before, the node's, the controller's after; nanoseconds since 1970.
 RoundTrip = tuple[int, int, int]
@@ -108,6 +111,14 @@ def read_facts(text: str) -> Environment:
         return Environment.model_validate_json(text)
     except ValidationError as error:
         raise InputError(f"What the node says it is cannot be used: {first_fault(error, 'the whole')}.") from None
+
+
+def read_unreached(text: str) -> dict[str, str]:
+    """Return what a node says of those that it cannot reach: why, by their names. Raises Excluded for anything else."""
+    try:
+        return _REASONS.validate_json(text)
+    except ValidationError:
+        raise Excluded("What the node says of the others' ports cannot be used.") from None
 
 
 def agree(

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from benchmark.cluster.drift import drift_reason
 from benchmark.cluster.names import natural, some
@@ -24,13 +24,12 @@ from benchmark.fleet.errors import Ended, Excluded, NodeError
 from benchmark.fleet.lead import Lead, offset_of
 from benchmark.fleet.measure import Measurement
 from benchmark.fleet.remote_run import GRACE_S, RemoteRun
+from benchmark.fleet.rendezvous import read_unreached
 from benchmark.fleet.session import ANSWER_S
 from benchmark.records import DRIVER, AgreedStart, Server
 from benchmark.records.system import TRIES_AT_ONCE, TRY_S
 from benchmark.rundir import LISTENS, LOAD, SERVES, SERVING, TRIED, TRY
 from benchmark.words import plural
-
-_REASONS = TypeAdapter(dict[str, str])
 
 
 class SystemMeasurement(Measurement):
@@ -75,7 +74,7 @@ class SystemMeasurement(Measurement):
                 await self._require_enough()
                 await run.put(TRY, "1")
                 within_s = ANSWER_S + TRY_S * len(self._servers) / TRIES_AT_ONCE
-                self._unreached = _REASONS.validate_json(await run.until_there(TRIED, f"{TRIED}.lock", within_s))
+                self._unreached = read_unreached(await run.until_there(TRIED, f"{TRIED}.lock", within_s))
                 await self._barrier.wait(name)
                 await self._require_enough()
                 await self._barrier.wait(name)

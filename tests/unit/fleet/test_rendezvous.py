@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from benchmark.errors import InputError
 from benchmark.files import write_record
+from benchmark.fleet.errors import Excluded
 from benchmark.fleet.rendezvous import (
     LEAST_MARGIN_S,
     MOST_MARGIN_S,
@@ -20,6 +21,7 @@ from benchmark.fleet.rendezvous import (
     margin_s,
     patience_s,
     read_facts,
+    read_unreached,
     repeats_s,
     turns_s,
 )
@@ -129,6 +131,16 @@ def test_drift_that_does_not_fail_stops_nobody(tmp_path: Path) -> None:
 def test_facts_that_are_none_are_refused_in_a_sentence(reported: str) -> None:
     with pytest.raises(InputError, match=r"^What the node says it is .*\.$"):
         read_facts(reported)
+
+
+@pytest.mark.parametrize("reported", ["", "nothing", "[]", '{"jw3": 5}', "\x00"])
+def test_reasons_that_are_none_exclude_the_node(reported: str) -> None:
+    with pytest.raises(Excluded, match=r"^What the node says of the others' ports cannot be used\.$"):
+        read_unreached(reported)
+
+
+def test_reasons_are_read() -> None:
+    assert read_unreached('{"jw3": "connection refused"}') == {"jw3": "connection refused"}
 
 
 def test_facts_are_read() -> None:
