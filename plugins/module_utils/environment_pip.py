@@ -17,8 +17,10 @@ from ansible.module_utils.environment_marks import WHEELS, InstallError
 FULL = "The disk is full: make room, or set {settings}_dir (and TMPDIR) to a larger disk."
 # Of what pip says, the end is kept.
 MOST_LINES = 5000
-# Where else the user has pip install, as some clusters do. Against `user` in pip.conf there is an option.
+# Where else the user has pip install, as some clusters do. Against `user` in pip.conf there is an option; against the
+# others none that leaves an environment its own layout (`require_here`).
 ELSEWHERE = ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_DRY_RUN")
+IN_PIP_CONF = re.compile(r"(?:global|install)\.(target|prefix|root|dry-run)='(?!(?:0|no|off|false|)'$)")
 UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 # Less than any package takes, in bytes.
 NOTHING_LEFT = 256 * 2**10
@@ -34,8 +36,8 @@ def is_full(*places: Path) -> bool:
 
 def run(
     command: list[str], timeout_s: int, settings: str, *, wheelhouse: bool = False, progress: Progress | None = None
-) -> None:
-    """Run a command; raise InstallError with a sentence about its failure, which names the `settings` to change.
+) -> str:
+    """Run a command and return its output; raise InstallError with a sentence that names the `settings` to change.
 
     For a `wheelhouse`, nothing of pip's configuration on the node is honoured: it could name other sources.
     """
@@ -72,6 +74,7 @@ def run(
         )
     if process.returncode != 0:
         raise InstallError(sentence("".join(said), settings, wheelhouse=wheelhouse))
+    return "".join(said)
 
 
 class Progress:
@@ -149,6 +152,16 @@ def sentence(output: str, settings: str, *, wheelhouse: bool = False) -> str:
     return " ".join((errors or ["no word of why"])[-1].split())[:500]
 
 
+def require_here(python: Path, timeout_s: int, settings: str) -> None:
+    """Raise InstallError where a pip.conf has this pip install elsewhere than into its own environment, or nothing."""
+    listed = run([str(python), "-m", "pip", "config", "list"], timeout_s, settings)
+    if found := {match[1] for line in listed.splitlines() if (match := IN_PIP_CONF.match(line))}:
+        raise InstallError(
+            f"The node's pip configuration sets {' and '.join(sorted(found))}, so that nothing would be installed into "
+            f"{python.parents[1]}: take it out ({python} -m pip config debug shows the files)."
+        )
+
+
 def requirements_without_torch(text: str) -> tuple[list[str], str]:
     """Return the torch requirement (a list of none or one) and the rest of the text."""
     lines = text.splitlines()
@@ -160,6 +173,7 @@ def install_from_index(python: Path, requirements: Path, parameters: dict[str, A
     """Install with the node's own pip configuration, torch from an index of its own where there is one."""
     timeout_s, settings = parameters["timeout_s"], parameters["settings"]
     pip = [str(python), "-m", "pip", "install", "--no-color", "--progress-bar", "off", "--no-user"]
+    require_here(python, timeout_s, settings)
     torch, rest = requirements_without_torch(parameters["requirements"])
     # A lock has everything with its checksum, but for a torch that comes from an index of builds.
     locked = "--hash=" in rest

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 
@@ -89,6 +90,25 @@ def test_what_pip_says_of_a_wheelhouse_names_the_wheelhouse() -> None:
     assert said.startswith("jinja2-3.1.6-py3-none-any.whl is not the wheel that wheelhouse.json lists")
     output = "ERROR: No matching distribution found for torch==9.9"
     assert "not among those that were sent" in pip.sentence(output, "python_env", wheelhouse=True)
+
+
+@pytest.mark.parametrize(
+    ("configured", "said"),
+    [
+        ("[global]\ntarget = /srv/site\n[install]\nprefix = /usr/local\n", "sets prefix and target, so that nothing"),
+        ("[install]\nroot = /srv/image\n", "sets root, so"),
+        ("[global]\ndry-run = true\n", "sets dry-run, so"),
+        ("[install]\ndry-run = no\ntarget =\nuser = yes\n[list]\ntarget = x\n[global]\nindex-url = x\n", ""),
+    ],
+)
+def test_a_pip_that_installs_elsewhere_is_refused(
+    configured: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pip.conf").write_text(configured)
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    monkeypatch.setenv("PIP_TARGET", "/srv/other")  # left aside
+    with pytest.raises(marks.InstallError, match=said) if said else nullcontext():
+        pip.require_here(Path(sys.prefix, "bin", "python"), 60, "python_env")
 
 
 def test_only_the_torch_pin_goes_to_the_torch_index() -> None:
