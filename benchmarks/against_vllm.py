@@ -70,7 +70,7 @@ CLIENTS_OWN = ("model", "prompt", "stream")
 WARM_UP_S = 300
 # A server that takes longer does not start.
 START_S = 300
-# Its client takes about so long to start, while the server has nothing to do.
+# About as long as its client takes to start, or an engine of ours: no load is to meet a hotter GPU than another.
 REST_S = 25.0
 
 
@@ -139,7 +139,7 @@ def main() -> None:
         "--rest",
         type=float,
         default=REST_S,
-        help="seconds without a query before our row of a load that its client makes too: that takes as long to start",
+        help="seconds without a query before each load",
     )
     parser.add_argument("--seconds", type=float, default=60, help="of each rate")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON: more options of continuous")
@@ -187,12 +187,10 @@ def vllm(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     with _engine(arguments, name, options) as (engine, ready_s, place):
         yield _note("vllm", "all", f"{options}, ready after {ready_s:.0f} s")
         for job in jobs(arguments):
-            by_both = "client" in arguments.engines.split(",") and job.kind in (OFFLINE, EVEN)
-            time.sleep(arguments.rest if by_both else 0)
             with Meanwhile(engine) as meanwhile:
                 row, lengths = measured(arguments, "vllm", engine, job, place)
             yield meanwhile.beside(row)
-            if by_both:
+            if "client" in arguments.engines.split(",") and job.kind in (OFFLINE, EVEN):
                 for without in ([], *(names.split(",") for names in arguments.leave_out)):
                     with Meanwhile(engine) as meanwhile:
                         row = own_client(arguments, engine, job, place, lengths, without)
@@ -235,8 +233,9 @@ def measured(
 ) -> tuple[dict[str, Any], list[int]]:
     """Return a row, and how many tokens the prompts had, in the order in which they were asked.
 
-    That is one run of LoadGen, or of our scenario for evenly spaced queries.
+    That is one run of LoadGen, or of our scenario for evenly spaced queries, after a rest.
     """
+    time.sleep(arguments.rest)
     count = job.queries(arguments.offline)
     purpose: Purpose = "probe"
     if job.kind in (OFFLINE, EVEN):

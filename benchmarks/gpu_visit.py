@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.against_vllm import EVEN, REST_S
+from benchmarks.against_vllm import EVEN, OFFLINE, REST_S
 from benchmarks.shapes import SHAPES
 from benchmarks.table import Table
 
@@ -84,11 +84,11 @@ def steps(given: argparse.Namespace) -> list[Step]:
     quick = [f"benchmark_{name}={getattr(given, name)}" for name in ("model", "device", "dtype")]
     run_quick = (python, "-m", "benchmark", "run", *(word for setting in quick for word in ("--set", setting)))
     spread = ("--parts", "sequential", "--gpus", given.gpus, "--json", str(kept / "sequential.json"))
-    kinds = [load.partition("@")[0] for load in given.loads for rate in load.split(",")]
-    even, clients = kinds.count(EVEN), 1 + len(given.leave_out)
-    loads_s = given.seconds * (2 * len(kinds) + clients * even)
-    # An engine of ours is started for each kind of load, Offline included; vLLM's is once, and takes long.
-    starts_s = 40 * (len(given.loads) + 1) + 300 + REST_S * (1 + clients) * (1 + even)
+    # Offline takes about as long as a rate. An engine of ours is started for each kind of load; vLLM's is once.
+    kinds = [OFFLINE, *(load.partition("@")[0] for load in given.loads for rate in load.split(","))]
+    by_its_client = (1 + len(given.leave_out)) * (1 + kinds.count(EVEN))
+    loads_s = (given.seconds + REST_S) * (2 * len(kinds) + by_its_client)
+    starts_s = 40 * (len(given.loads) + 1) + 300
     found = [
         Step("sequential", (python, "-m", "benchmarks.several_gpus", *which, *spread), 240, gpus=2),
         Step(
@@ -101,11 +101,11 @@ def steps(given: argparse.Namespace) -> list[Step]:
         Step(
             "other",
             against("other", "continuous", ["2000/100@31.25"], given.offline, given.seconds),
-            *(80 + given.seconds, 1, given.libraries),
+            *(80 + 2 * (given.seconds + REST_S), 1, given.libraries),
         ),
         Step("other-quick", run_quick, 60, 1, given.libraries),
         Step("kernels", (python, str(ROOT / "benchmarks/kernels.py")), 60),
-        Step("long", against("long", "continuous", [given.long], 0, LONG_S), LONG_S + 60),
+        Step("long", against("long", "continuous", [given.long], 0, LONG_S), LONG_S + REST_S + 60),
     ]
     asked, count = given.steps.split(","), len(given.gpus.split(","))
     found = [step for step in found if step.name in asked and step.gpus <= count]

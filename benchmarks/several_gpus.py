@@ -137,6 +137,7 @@ def by_vllm(part: str, given: argparse.Namespace, place: Path, gpus: Sequence[st
         "vllm_options": {**options, **given.vllm_options},
         "vocabulary": given.vocabulary,
         "engines": "vllm",
+        "rest": against_vllm.REST_S,
         "url": "",
     }
     for row in against_vllm.vllm(argparse.Namespace(**asked)):

@@ -37,7 +37,15 @@ place.write_text(json.dumps(result))
 
 def given(**changes: Any) -> argparse.Namespace:
     asked = {"offline": 0, "loads": ["500/30@2"], "seconds": 2.0, "shrink": 16, "vocabulary": 300, "options": {}}
-    about = {"model": "", "vllm_dir": "none", "url": "", "device": "cpu", "dtype": "float32", "engines": "continuous"}
+    about = {
+        "rest": 0,
+        "model": "",
+        "vllm_dir": "none",
+        "url": "",
+        "device": "cpu",
+        "dtype": "float32",
+        "engines": "continuous",
+    }
     return argparse.Namespace(**{**asked, **about, **changes})
 
 
