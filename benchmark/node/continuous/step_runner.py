@@ -59,7 +59,7 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
 
     def warmup(self, model: Any) -> None:
         """Run a step of every kind, and capture the graphs; transformers would do it for graphs alone."""
-        self.pad_inputs = self.cache.device.type != "cpu"
+        self.pad_inputs = True
         super().warmup(model)
         if self.graph_tokens and not self.supports_logits_to_keep(model):
             self.failed = NotImplementedError("the model has no logits_to_keep")
