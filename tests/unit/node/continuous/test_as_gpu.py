@@ -43,7 +43,7 @@ def serve(tokenizer: Path, tmp_path: Path) -> Serve:
 
 # Of each kind one: experts, positions in a table, a part of each head turned, sizes that no kernel for layers takes.
 @pytest.mark.parametrize(
-    "family", ["llama", "qwen3_moe", "gpt2", "phi", "glm4", "longrope", "odd sizes", "one kv head"]
+    "family", ["llama", "qwen3_moe", "gpt2", "opt", "phi", "glm4", "longrope", "odd sizes", "one kv head"]
 )
 def test_a_family_is_served_from_graphs(family: str, serve: Serve) -> None:
     details = serve(family)
