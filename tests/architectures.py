@@ -4,7 +4,8 @@
 came of it: the table in docs/operations.md. It takes minutes; the suite takes a few of them. On a GPU (`--device cuda
 --dtype bfloat16`) it says which attention answered and what the cross-check saw: half precision decides between near
 equals. There each family has a process of its own: a kernel that fails takes the GPU from all that its process does
-after it. `llama@96` is Llama with heads of that size.
+after it. `llama@96` is Llama with heads of that size; `tests/unusual.py` has more by name. `--as-gpu` does on a CPU
+what is done on a GPU, as far as that goes (`tests/as_gpu.py`), and holds the tokens against transformers' `generate`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from benchmark.node.model.architecture import model_class
 from benchmark.node.model.tiny import make_tiny_model
 from benchmark.profiles import Generation
 from benchmark.settings import Settings
+from tests.unusual import UNUSUAL
 
 # What configuration classes call their sizes; of these each is given those that it has.
 SMALL: dict[str, Any] = {
@@ -54,6 +56,7 @@ VISION: dict[str, Any] = {
     **{"image_size": 28, "patch_size": 14, "out_hidden_size": 64, "vision_output_dim": 64},
 }
 LATENT = {"num_key_value_heads": 4, "head_dim": 8}
+EARS = dict.fromkeys(("hidden_size", "intermediate_size", "ext_pw_out_channel", "depthwise_separable_out_channel"), 32)
 # What a family wants otherwise.
 OWN: dict[str, dict[str, Any]] = {
     "dbrx": {
@@ -65,6 +68,10 @@ OWN: dict[str, dict[str, Any]] = {
     "gemma2": {"attn_logit_softcapping": 0.5},  # so low that whoever leaves it out answers otherwise
     "gptj": {"rotary_dim": 8},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": 16},
+    "phi4_multimodal": {
+        "vision_config": {**VISION, "num_hidden_layers": 2, "num_attention_heads": 2},
+        "audio_config": {**EARS, "nemo_conv_channels": 32, "num_blocks": 2, "num_attention_heads": 2},
+    },
     "mamba2": {"num_heads": 8, "head_dim": 16, "n_groups": 1},
 }
 # Whose layers are all of one kind, which is no word of theirs to say.
@@ -101,14 +108,15 @@ def config(family: str) -> Any:
     """Return a small configuration of a family, or with heads of a size; texts alone where it sees images too."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+    family, unusual = UNUSUAL.get(family, (family, {}))
     family, _, size = family.partition("@")
-    kind = CONFIG_MAPPING[family]
+    kind, own = CONFIG_MAPPING[family], {**OWN.get(family, {}), **unusual}
     if size:
-        return kind(**{**_small(kind), **OWN.get(family, {}), "head_dim": int(size)})
+        return kind(**{**_small(kind), **own, "head_dim": int(size)})
     if "text_config" not in kind.sub_configs or family == "qwen3_5":
-        return kind(**{**_small(kind), **OWN.get(family, {})})
+        return kind(**{**_small(kind), **own})
     whole = kind()
-    parts = {"text_config": {**_small(type(whole.text_config)), "model_type": whole.text_config.model_type}}
+    parts = {"text_config": {**_small(type(whole.text_config)), "model_type": whole.text_config.model_type, **own}}
     if "vision_config" in kind.sub_configs:
         known = whole.vision_config.to_dict()
         sizes = {name: value for name, value in VISION.items() if name in known}
@@ -140,12 +148,12 @@ def save(family: str, directory: Path, tokenizer: Path, device: str = "cpu", dty
     )
 
 
-def queries(vocabulary: int = 500) -> list[Query]:
+def queries(lengths: Sequence[int] = PROMPTS, vocabulary: int = 500) -> list[Query]:
     """Return prompts of token ids, shorter and longer than the sliding windows are."""
     draw = random.Random(1)
     return [
         Query(number, Prompt(str(number), "", tuple(draw.choices(range(3, vocabulary), k=length))), number)
-        for number, length in enumerate(PROMPTS)
+        for number, length in enumerate(lengths)
     ]
 
 
@@ -184,22 +192,24 @@ def answers(settings: Settings, name: str) -> dict[int, tuple[int, ...]]:
     return load_and_ask(settings, name)[0]
 
 
-def load_and_ask(settings: Settings, name: str) -> tuple[dict[int, tuple[int, ...]], dict[str, Any]]:
-    """Return an engine's answers, and its details."""
+def load_and_ask(
+    settings: Settings, name: str, options: dict[str, Any] | None = None, given: Sequence[Query] = ()
+) -> tuple[dict[int, tuple[int, ...]], dict[str, Any]]:
+    """Return an engine's answers, and its details. `options`: of `continuous`, beside the usual."""
     engine: Engine
     if name == "sequential":
         engine = sequential.Engine(settings, GENERATION, {})
     else:
         pages = {"page_size": 16} if settings.benchmark_device == "cpu" else {}
-        engine = continuous.Engine(settings, GENERATION, {**pages, "num_blocks": 64})
+        engine = continuous.Engine(settings, GENERATION, {**pages, "num_blocks": 64, **(options or {})})
     try:
         details = engine.load().details
-        return ask(engine), details
+        return ask(engine, given), details
     finally:
         engine.close()
 
 
-def generated(settings: Settings) -> dict[int, tuple[int, ...]]:
+def generated(settings: Settings, given: Sequence[Query] = ()) -> dict[int, tuple[int, ...]]:
     """Return what transformers' own `generate` answers greedily to all prompts, with nothing of ours around it."""
     import torch
     from transformers import AutoConfig
@@ -212,7 +222,7 @@ def generated(settings: Settings) -> dict[int, tuple[int, ...]]:
         "min_new_tokens": GENERATION.min_new_tokens,
     }
     found = {}
-    for query in queries():
+    for query in given or queries():
         prompt = torch.tensor([query.prompt.token_ids])
         answer = plain.generate(prompt, attention_mask=torch.ones_like(prompt), **words)
         found[query.index] = tuple(answer[0, prompt.shape[1] :].tolist())
@@ -221,6 +231,10 @@ def generated(settings: Settings) -> dict[int, tuple[int, ...]]:
 
 def outcome(family: str, tokenizer: Path, directory: Path, device: str = "cpu", dtype: str = "float32") -> str:
     """Return one line of the table."""
+    if device == "as a GPU":
+        from tests import as_gpu
+
+        return as_gpu.outcome(family, tokenizer, directory, dtype)
     try:
         settings = save(family, directory, tokenizer, device, dtype)
         alone = answers(settings, "sequential")
@@ -239,7 +253,7 @@ def outcomes(families: Sequence[str], place: Path, device: str, dtype: str) -> I
     """Yield one line for each family, also where its process does not survive it."""
     tokenizer, context = place / "tokenizer", multiprocessing.get_context("spawn")
     make_tiny_model(tokenizer)
-    each = len(families) if device == "cpu" else 1
+    each = 1 if device == "cuda" else len(families)
     left = list(families)
     while left:
         with ProcessPoolExecutor(1, context) as pool:
@@ -256,13 +270,16 @@ def outcomes(families: Sequence[str], place: Path, device: str, dtype: str) -> I
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("families", nargs="*", default=[*BATCHED, *ALONE])
+    parser.add_argument("families", nargs="*")
+    parser.add_argument("--as-gpu", action="store_true")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--dtype", default="float32", choices=("bfloat16", "float16", "float32"))
     given = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
+    families = given.families or [*BATCHED, *(UNUSUAL if given.as_gpu else ALONE)]
+    device = "as a GPU" if given.as_gpu else given.device
     with tempfile.TemporaryDirectory() as scratch:
-        for line in outcomes(given.families, Path(scratch), given.device, given.dtype):
+        for line in outcomes(families, Path(scratch), device, given.dtype):
             print(line, flush=True)
 
 

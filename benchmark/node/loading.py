@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -68,8 +69,11 @@ def load_engine(
     def load(name: str, options: dict[str, Any]) -> tuple[Engine, EngineInfo]:
         engine = make_engine(name, settings, profile.generation, options, apart)
         equip(engine)
-        stack.callback(engine.close)
-        return engine, engine.load()
+        with ExitStack() as trying:
+            trying.callback(engine.close)
+            info = engine.load()
+            stack.push(trying.pop_all())
+        return engine, info
 
     try:
         return load(profile.engine, dict(profile.engine_options))
@@ -77,7 +81,8 @@ def load_engine(
         if not profile.fallback_engine:
             raise
         reason = str(unfit)
-    # Not within the handler: what was tried there, and its memory, is released by now.
+    # Not within the handler: what was tried there is released by now, a model only by this: its parts know each other.
+    gc.collect()
     words = f"{profile.fallback_engine} is to answer instead of {profile.engine}: {reason}"
     print(words, file=sys.stderr, flush=True)
     try:

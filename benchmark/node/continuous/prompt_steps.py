@@ -161,9 +161,12 @@ def _wait() -> None:
 
 @contextmanager
 def _given(layers: Any, output: Any) -> Iterator[None]:
-    """Have the model take this for what its layers return."""
-    layers.forward = lambda *_, **__: output
+    """Have the model take this for what its layers return; OPT's head asks a part of them, which does it all."""
+    asked = [one for one in (layers, getattr(layers, "decoder", None)) if one is not None]
+    for one in asked:
+        one.forward = lambda *_, **__: output
     try:
         yield
     finally:
-        del layers.forward
+        for one in asked:
+            del one.forward

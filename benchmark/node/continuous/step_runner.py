@@ -14,6 +14,9 @@ from __future__ import annotations
 
 import functools
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -22,10 +25,13 @@ from transformers.generation.continuous_batching.utils import stream_context
 
 from benchmark.node.continuous import flash, layout
 from benchmark.node.continuous.prompt_steps import PromptSteps, WrongStep
+from benchmark.node.model.load import has_experts
 from benchmark.node.watch.full_memory import is_full
 
 # Of the longest request in a step of transformers' own graphs; longer ones answer in steps as those with prompts.
 MOST_PAGES = 32
+# In what torch says of an operation that waits for the GPU, where that is refused.
+WAITS = "synchronizing CUDA operation"
 
 
 class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types here
@@ -41,6 +47,9 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
     prompt_steps: PromptSteps | None = None
     failed: Exception | None = None
     """Why steps with prompts are not recorded."""
+    use_cuda_graph_decode: bool
+    _strict = False
+    """Whether a step that waits for the GPU is refused."""
     _error: Exception | None = None
     """Why a step failed that has to run; transformers' warm-up catches it."""
 
@@ -59,7 +68,11 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
 
     def warmup(self, model: Any) -> None:
         """Run a step of every kind, and capture the graphs; transformers would do it for graphs alone."""
-        self.pad_inputs = self.cache.device.type != "cpu"
+        # Only experts are known to wait. A step of another model that does cannot be captured, which ends the start.
+        if self.use_cuda_graph_decode and has_experts(model.config.to_dict()) and self._waits(model):
+            self.failed = NotImplementedError("a step of the model waits for the GPU, to decide what to compute")
+            self.use_cuda_graph_decode, self.cb_config.use_cuda_graph, self.graph_tokens = False, (False, False), 0
+        self.pad_inputs = True
         super().warmup(model)
         if self.graph_tokens and not self.supports_logits_to_keep(model):
             self.failed = NotImplementedError("the model has no logits_to_keep")
@@ -81,6 +94,27 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
                 with stream_context(self.inputs_and_outputs.compute_stream):
                     self.prompt_steps.keep_fastest()
             self.cache.reset()
+
+    def _waits(self, model: Any) -> bool:
+        """Whether a step waits for the GPU, which no CUDA graph can hold: experts that are started one by one do.
+
+        Seen outside of a graph: one whose recording fails leaves torch's memory and the stream as they are then.
+        """
+        kind = 1, None if self.cache.max_decode_fast_path_length > 0 else 0
+        self.use_cuda_graph_decode = False
+        try:
+            self.run_one_warmup(model, *kind)  # loads kernels, and makes what is kept
+            self._strict = True
+            self.run_one_warmup(model, *kind)
+        except RuntimeError as error:
+            if self._error is None or WAITS not in str(self._error):
+                raise
+            self._error = error.__cause__ = None
+            self._wait()  # what was started before
+            return True
+        finally:
+            self._strict, self.use_cuda_graph_decode = False, True
+        return False
 
     def compute_batch(self, model: Any, batch_data: dict[str, Any]) -> None:
         """Run a step: what was recorded, where it has prompts in it and is padded for that."""
@@ -119,17 +153,36 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
                 f"a step fails before anything is measured ({type(self._error).__name__}: {text}). Set fuse: false, "
                 "use_cuda_graph: false or attention: sdpa in benchmark_engine_options to find what is wrong here"
             ) from self._error
+        self._wait()
+        return duration
+
+    def _wait(self) -> None:
         if self.cache.device.type == "cuda":
             torch.cuda.synchronize()
-        return duration
 
     def _forward_process_and_sample(self, model: Any, batch_data: dict[str, Any], *rest: Any) -> None:
         began = time.monotonic()
         # Never kept in batch_data: a graph's own step has to be worked out while it is captured.
         step = flash.make_step(batch_data, self.places, self.kernels)
-        super()._forward_process_and_sample(model, {**batch_data, "step": step}, *rest)
+        with _not_waiting() if self._strict else nullcontext():
+            super()._forward_process_and_sample(model, {**batch_data, "step": step}, *rest)
         if self.cache.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             self.capture_s += time.monotonic() - began
+
+
+@contextmanager
+def _not_waiting() -> Iterator[None]:
+    """Have torch refuse what waits for the GPU, and transformers leave out what it leaves out in a graph."""
+    before, capturing = torch.cuda.get_sync_debug_mode(), torch.cuda.is_current_stream_capturing
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it does not see all that waits
+        torch.cuda.set_sync_debug_mode("error")
+    torch.cuda.is_current_stream_capturing = lambda: True
+    try:
+        yield
+    finally:
+        torch.cuda.is_current_stream_capturing = capturing
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def prepare(manager: Any, kernels: flash.Kernels, max_blocks: int | None, graph_tokens: int = 0) -> None:

@@ -106,6 +106,7 @@ class Engine(interfaces.Engine):
             with self._stages.stage("cache"):
                 used = self._make_manager(options, loaded, ends)
             self._warm_up()
+        self._require_graphs(options)
         self._requests = itertools.count()
         self._page_size = options.page_size
         self._shared = shared_positions(text_config(self._model.config))
@@ -169,6 +170,12 @@ class Engine(interfaces.Engine):
         if captured := getattr(self._manager.batch_processor.model_runner, "capture_s", 0.0):
             self._stages.add("warm_up", -captured)
             self._stages.add("capture", captured)
+
+    def _require_graphs(self, options: Options) -> None:
+        """Raise Unfit where steps have to be CUDA graphs and the warm-up has shown that they cannot."""
+        failed = getattr(self._manager.batch_processor.model_runner, "failed", None)
+        if options.require_cuda_graph and failed and not any(self._manager.continuous_batching_config.use_cuda_graph):
+            raise Unfit(f"Continuous batching has no steps of this model here that can be CUDA graphs: {failed}.")
 
     def submit(self, query: Query, listener: Listener) -> None:
         """Hand the query to the generation thread and return.

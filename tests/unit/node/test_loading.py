@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from benchmark.continuous_options import Options
 from benchmark.errors import BenchmarkError, InputError, SetupError, Unfit
+from benchmark.node import loading
 from benchmark.node.continuous import attention
 from benchmark.node.interfaces import Demands
 from benchmark.node.loading import load_engine
@@ -17,7 +21,7 @@ from benchmark.node.model.tiny import make_tiny_model
 from benchmark.node.replicas import Replicated
 from benchmark.node.run import RunRequest, run
 from benchmark.profiles import Generation, load_profile
-from benchmark.records import NodeResult
+from benchmark.records import EngineInfo, NodeResult
 from benchmark.resolve import resolve
 from benchmark.settings import ResolvedSettings, Settings
 from benchmark.text.node_result import render_node
@@ -76,6 +80,39 @@ def test_where_the_fallback_fails_too_both_reasons_are_given(mamba: Path) -> Non
     said = r"The engine is endpoint and there is none.* \(endpoint is to answer instead of continuous: This arch"
     with ExitStack() as stack, pytest.raises(InputError, match=said):
         load_engine(profile, settings, lambda engine: None, stack)
+
+
+class Part:
+    """Of a model: one knows the other."""
+
+    other: Part
+
+
+def test_a_loaded_model_is_let_go_before_the_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some models show only by their first steps that they do not fit: two of them would not fit into a GPU."""
+    held: list[weakref.ref[Part]] = []
+    info = EngineInfo(name="sequential", details={})
+
+    class Loaded:
+        def load(self) -> EngineInfo:
+            self.model = Part()
+            self.model.other = Part()
+            self.model.other.other = self.model
+            held.append(weakref.ref(self.model))
+            raise Unfit("Its steps wait for the GPU.")
+
+        def close(self) -> None:
+            """Nothing."""
+
+    def second() -> EngineInfo:
+        assert held[0]() is None
+        return info
+
+    engines: dict[str, Callable[[], Any]] = {"continuous": Loaded, "sequential": lambda: Mock(load=second)}
+    monkeypatch.setattr(loading, "make_engine", lambda name, *about: engines[name]())
+    with ExitStack() as stack:
+        _, found = load_engine(load_profile("quick"), Settings(benchmark_model="/none"), lambda engine: None, stack)
+    assert found.details == {"instead_of": "continuous", "because": "Its steps wait for the GPU."}
 
 
 @pytest.mark.parametrize(
