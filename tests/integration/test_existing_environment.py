@@ -74,7 +74,9 @@ def test_two_of_them_measure_and_are_left_as_they_were(playbooks: Playbooks) -> 
         {"readonly": host(playbooks, "readonly", theirs), "jw3": host(playbooks, "jw3", conda)}
     )
     try:
-        would = playbooks.run("provision", "--check", "--tags", "preflight,python_env", inventory=inventory)
+        # As text, which is how -e gives what is no JSON.
+        given = ("--tags", "preflight,python_env", "-e", "python_env_manage=false")
+        would = playbooks.run("provision", "--check", *given, inventory=inventory)
         assert would.code == 0, would.output
         assert f"for the environment {conda}" in " ".join(would.output.split())
         assert not list(playbooks.directory.glob("nodes/*/own code"))
