@@ -26,8 +26,15 @@ _FILES = {"requirements.txt": "on the controller", "requirements-node.txt": "on 
 
 def missing_package(module: str | None) -> str:
     """Return the sentence for a module that is not there: its package, and the file of the checkout that pins it."""
+    from benchmark import installed  # which takes time of every start, and is mostly not needed
+
     top = (module or "").partition(".")[0]
     package = _PACKAGES.get(top, top.replace("_", "-")) or "?"
+    for version in installed.versions([installed.canonical(package)]).values():
+        return (
+            f"The package {package} is half there in {sys.prefix}: its metadata say version {version}, and there is no "
+            f"module {module}. Install it anew there (pip install --force-reinstall {package})."
+        )
     named = [f"{file} ({where})" for file, where in _FILES.items() if _pins(file, package)]
     what = " or ".join(named) or f"it (pip install {package})"
     return f"The package {package} is missing: install {what} into this Python."

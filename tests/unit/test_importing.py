@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.importing import BLAS_THREADS, importing, missing_package, not_loading
+from tests.unit.cluster.packages.test_existing import install
 
 # Threads of a process that has loaded a command, and whether what it starts would know.
 THREADS = f"""
@@ -89,8 +90,24 @@ def test_matplotlib_is_loaded_without_its_manual(within: str, written: bool) -> 
         ("flash_attn", "The package flash-attn is missing: install it (pip install flash-attn) into this Python."),
     ],
 )
-def test_a_missing_package_is_sought_where_it_is_pinned(module: str, said: str) -> None:
+def test_a_missing_package_is_sought_where_it_is_pinned(
+    module: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [])
     assert said in missing_package(module)
+
+
+@pytest.mark.parametrize("module", ["gliff_outer", "gliff_outer.inner"])
+def test_a_package_that_is_half_there_is_no_missing_one(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pip would say that it is there already."""
+    install(tmp_path, "gliff_outer", "2.1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert missing_package(module) == (
+        f"The package gliff-outer is half there in {sys.prefix}: its metadata say version 2.1, and there is no module "
+        f"{module}. Install it anew there (pip install --force-reinstall gliff-outer)."
+    )
 
 
 @pytest.mark.parametrize(
