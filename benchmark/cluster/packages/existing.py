@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from benchmark.installed import told
 from benchmark.option_models import CONTINUOUS, SEQUENTIAL, SERVED, WITH_REFERENCES
 from benchmark.profiles import SIMULATED, Profile
 from benchmark.provisioned import ENGINES
@@ -99,11 +100,10 @@ class Found(BaseModel):
 
     @classmethod
     def parse(cls, text: str) -> Found | None:
-        """Return what was said in the last line of `text`; None: nothing that is understood."""
-        lines = text.split("\n")
+        """Return what was said in `text`; None: nothing that is understood."""
         try:
-            return cls.model_validate_json(next(line for line in reversed(lines) if line.strip()))
-        except (ValidationError, StopIteration):
+            return cls.model_validate(told(text))
+        except ValidationError:
             return None
 
 

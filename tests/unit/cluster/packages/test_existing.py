@@ -187,6 +187,42 @@ def test_the_package_that_comes_first_counts(tmp_path: Path) -> None:
     assert look(Path(path), "gliff").packages == {"gliff": "2.11.0"}
 
 
+def test_a_module_that_hides_the_package_is_not_it(tmp_path: Path) -> None:
+    """The metadata say one version, and a checkout on PYTHONPATH is what would be imported."""
+    place, checkout = tmp_path / "site", tmp_path / "src"
+    install(place, "PyYAML", "6.0.2", "yaml")
+    for directory in (place, checkout):
+        (directory / "yaml").mkdir(parents=True)
+        (directory / "yaml" / "__init__.py").write_text("raise SystemExit('it was imported')")
+    assert look(place, "PyYAML").packages == {"pyyaml": "6.0.2"}
+    seen = look(Path(f"{checkout}:{place}"), "PyYAML")
+    assert seen.packages == {"pyyaml": f"6.0.2, hidden by {checkout}/yaml"}
+    (unfit,) = said(seen, [Requirement("PyYAML>=6")])
+    assert f"pyyaml 6.0.2, hidden by {checkout}/yaml (>=6 is needed)" in unfit
+
+
+def test_a_package_to_be_edited_or_linked_is_where_it_is(tmp_path: Path) -> None:
+    place, checkout = tmp_path / "site", tmp_path / "src"
+    install(place, "gliff", "1.0", "gliff")
+    (checkout / "gliff").mkdir(parents=True)
+    (checkout / "gliff" / "__init__.py").touch()
+    edited = Path(f"{checkout}:{place}")
+    assert look(edited, "gliff").packages == {"gliff": f"1.0, hidden by {checkout}/gliff"}
+    (place / "gliff-1.0.dist-info/direct_url.json").write_text('{"dir_info": {"editable": true}, "url": "file:///src"}')
+    assert look(edited, "gliff").packages == {"gliff": "1.0"}
+    (place / "gliff-1.0.dist-info/direct_url.json").unlink()
+    (place / "gliff").symlink_to(checkout / "gliff")
+    (tmp_path / "link").symlink_to(place)
+    for path in (place, tmp_path / "link", Path(f"{tmp_path / 'link'}:{place}")):
+        assert look(path, "gliff").packages == {"gliff": "1.0"}
+
+
+def test_what_a_site_prints_last_is_passed_over() -> None:
+    words = '{"python": "3.12.3", "packages": {}, "cuda": null, "follows_path": true}'
+    for text in (words, f"Welcome\n{words}\nbye\n", f'{words}\n["bye"]'):
+        assert Found.parse(text) == Found(python="3.12.3", packages={}, cuda=None, follows_path=True)
+
+
 @pytest.mark.parametrize("text", ["", "no JSON", json.dumps({"python": "3.12"})])
 def test_an_answer_that_is_none_is_not_understood(text: str) -> None:
     assert Found.parse(text) is None
