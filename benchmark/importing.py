@@ -47,18 +47,25 @@ def not_loading(error: BaseException) -> str | None:
     """
     while error.__cause__ is not None:
         error = error.__cause__
-    name, trace = "", error.__traceback__
+    module, file, trace = "", "", error.__traceback__
     while trace is not None:
         frame, trace = trace.tb_frame, trace.tb_next
         if frame.f_code.co_name == "<module>":  # which runs while it is imported, and never again
-            name = str(frame.f_globals.get("__name__")).partition(".")[0]
+            module, file = str(frame.f_globals.get("__name__")), frame.f_code.co_filename
+    name = module.partition(".")[0]
     if name in ("", "__main__", __name__.partition(".")[0]) or isinstance(error, MemoryError):
         return None
     reported = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(".")
     return (
-        f"The package {_PACKAGES.get(name, name)} in {sys.prefix} does not load: {reported}. Install it anew there, or "
-        "set python_env_dir to another environment."
+        f"The package {_PACKAGES.get(name, name)} in {_place(module, Path(file))} does not load: {reported}. Install "
+        "it anew there, or set python_env_dir to another environment."
     )
+
+
+def _place(module: str, file: Path) -> str:
+    """Return where a module's package is: PYTHONPATH may lead elsewhere than this Python's packages are."""
+    up = module.count(".") + (file.stem == "__init__")
+    return str(file.parents[up]) if file.is_absolute() and up < len(file.parents) else sys.prefix
 
 
 def _pins(file: str, package: str) -> bool:
