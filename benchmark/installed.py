@@ -18,6 +18,8 @@ from typing import Any
 
 # Where PYTHONPATH leads whoever asks, to see whether this Python follows it: our own code is found by that.
 OURS = "/llm-benchmark"
+# Between a version and what is imported in its place.
+HIDDEN = ", hidden by "
 # Packages whose module has another name.
 MODULES = {
     "flashinfer-python": "flashinfer",
@@ -59,7 +61,7 @@ def _version(distributions: list[metadata.Distribution], name: str) -> str:
     first = [one for one in distributions if one.locate_file("") == distributions[0].locate_file("")]
     said = sorted({version for one in first if (version := _said(one)[1])})
     hidden = _hidden_by(first[0], MODULES.get(name, name.replace("-", "_"))) if first else ""
-    return (" and ".join(said) or ("unknown" if first else "")) + (f", hidden by {hidden}" if hidden else "")
+    return (" and ".join(said) or ("unknown" if first else "")) + (f"{HIDDEN}{hidden}" if hidden else "")
 
 
 def _hidden_by(distribution: metadata.Distribution, module: str) -> str:
@@ -95,6 +97,18 @@ def _holds(distribution: metadata.Distribution, name: str) -> bool:
         return False
 
 
+def elsewhere(names: Collection[str]) -> dict[str, str]:
+    """Return name -> where it is, of the packages that are not in this environment: PYTHONPATH's, or the user's own."""
+    own, found = (Path(sys.prefix), Path(sys.base_prefix)), {}
+    for name in names:
+        for distribution in metadata.distributions(name=name):
+            place = Path(str(distribution.locate_file("")))
+            if not any(one in (place, *place.parents) for one in own):
+                found[name] = str(place)
+            break  # what comes after is not imported
+    return found
+
+
 def canonical(name: str) -> str:
     """Return a package's name as names are compared."""
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -112,4 +126,4 @@ def cuda_of_torch() -> str | None:
 if __name__ == "__main__":
     asked = versions({canonical(name) for name in sys.argv[1:]})
     found = {"python": platform.python_version(), "packages": asked, "cuda": cuda_of_torch()}
-    print(json.dumps({**found, "follows_path": OURS in sys.path}))
+    print(json.dumps({**found, "follows_path": OURS in sys.path, "elsewhere": elsewhere(asked)}))
