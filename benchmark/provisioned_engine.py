@@ -11,13 +11,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from benchmark.errors import InputError
 from benchmark.faults import sentences
 
 PLACE = "~/.local/share/llm-benchmark"
 NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+def _of_an_environment(directory: str) -> str:
+    # Who looks at it, and who runs in it, are started in different places.
+    if not directory.startswith(("/", "~/")):
+        raise ValueError("it must begin with / or ~/, since it is a directory on the node")
+    if not directory.strip("/"):
+        raise ValueError("it must not be the root (the system's own Python is in /usr)")
+    if ":" in directory:
+        raise ValueError("it must hold no colon, since it is to be found by PATH and PYTHONPATH")
+    return directory
+
+
+EnvironmentDirectory = Annotated[NonEmpty, AfterValidator(_of_an_environment)]
+"""Where an environment is on the node."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +209,7 @@ class ProvisionedEngine:
                 ),
             ),
             "dir": (
-                NonEmpty,
+                EnvironmentDirectory,
                 Field(
                     f"{PLACE}/{self.name}",
                     description=(

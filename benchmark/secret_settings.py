@@ -139,6 +139,8 @@ def _texts(setting: str, given: Any, problem: Callable[[str, str], str], problem
 def _environment_problem(name: str, value: str) -> str:
     if not _VARIABLE.fullmatch(name):
         return "is not the name of an environment variable, which has letters, digits and _ alone"
+    if name == "PYTHONHOME":
+        return "would keep the run's own Python from starting: leave it out, python_env_dir says which it is"
     return f"has no effect: set {_SET_ELSEWHERE[name]}" if name in _SET_ELSEWHERE else ""
 
 

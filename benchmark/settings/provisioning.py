@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from benchmark.provisioned_engine import NonEmpty
+from benchmark.provisioned_engine import EnvironmentDirectory, NonEmpty
 from benchmark.settings.base import SettingsPart
 
 DEFAULT_DATASET = "abisee/cnn_dailymail"
@@ -43,14 +43,14 @@ class ProvisioningSettings(SettingsPart):
             "container's), which is checked and never changed"
         ),
     )
-    python_env_dir: NonEmpty = Field(
+    python_env_dir: EnvironmentDirectory = Field(
         "~/.local/share/llm-benchmark/venv",
         description=(
             "the virtual environment on the node; those of other packages lie beside it (venv-<hash>). With "
             "python_env_manage false: the one that exists, with bin/python3 in it"
         ),
     )
-    python_env_code_dir: NonEmpty = Field(
+    python_env_code_dir: EnvironmentDirectory = Field(
         "~/.local/share/llm-benchmark/code",
         description="on the node: where the benchmark's own code goes if python_env_manage is false",
     )

@@ -174,6 +174,8 @@ def write_python(directory: Path, python: str, packages: str) -> None:
         f'{path}PYTHONDONTWRITEBYTECODE=1 exec "$python" "$@"\n'
     )
     program.chmod(0o755)
+    if not os.access(program, os.X_OK):
+        raise InstallError(f"No program can be started in {directory} (noexec?): set python_env_code_dir elsewhere.")
 
 
 def works(python: Path, interpreter: str) -> bool:

@@ -45,7 +45,7 @@ from benchmark.profiles import Profile, load_profile
 from benchmark.progress import parse
 from benchmark.resolve import DECIDING, device_in_effect, in_effect
 from benchmark.rundir import NODES, ORDER, RunOrder
-from benchmark.settings import ResolvedSettings, Settings
+from benchmark.settings import ResolvedSettings, Settings, check_settings
 from benchmark.unwritable import errno_in, on_controller, remedy
 
 # Of an inventory whose nodes are nobody's yet.
@@ -194,14 +194,21 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
     def setting(self, name: str, default: Any = None) -> Any:
         """Return a variable of the node, templated; a setting that nobody gave has the default of Settings.
 
-        Once a run is open, settings are those that the node is asked to run with, in one that is resumed too.
+        Once a run is open, settings are those that the node is asked to run with, in one that is resumed too. A setting
+        has its type: what -e gives as name=value is text. Raises NodeFailure for a value that it cannot have.
         """
         field = Settings.model_fields.get(name)
         if field is not None and self._asked is not None:
             return getattr(self._asked.settings, name)
-        if name in self.task_vars:
-            return self._templar.template(self.task_vars[name])
-        return default if field is None else field.default
+        if name not in self.task_vars:
+            return default if field is None else field.default
+        value = self._templar.template(self.task_vars[name])
+        if field is None:
+            return value
+        try:
+            return getattr(check_settings({name: value}), name)
+        except InputError as error:
+            raise NodeFailure(str(error)) from None
 
     @property
     def profile(self) -> Profile:

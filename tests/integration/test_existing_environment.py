@@ -74,7 +74,9 @@ def test_two_of_them_measure_and_are_left_as_they_were(playbooks: Playbooks) -> 
         {"readonly": host(playbooks, "readonly", theirs), "jw3": host(playbooks, "jw3", conda)}
     )
     try:
-        would = playbooks.run("provision", "--check", "--tags", "preflight,python_env", inventory=inventory)
+        # As text, which is how -e gives what is no JSON.
+        given = ("--tags", "preflight,python_env", "-e", "python_env_manage=false")
+        would = playbooks.run("provision", "--check", *given, inventory=inventory)
         assert would.code == 0, would.output
         assert f"for the environment {conda}" in " ".join(would.output.split())
         assert not list(playbooks.directory.glob("nodes/*/own code"))
@@ -166,13 +168,20 @@ def test_a_server_of_one_is_started_as_it_is(playbooks: Playbooks) -> None:
     assert seen(theirs) == before
     assert_nothing_runs(playbooks.directory)
 
+    copied = unmarked(theirs, playbooks.directory / "copied")
     (info,) = packages.glob("vllm-*.dist-info")
-    info.rename(packages / "vllm-0.9.0.dist-info")
+    shutil.rmtree(info)
+    (packages / "vllm-0.9.0.dist-info").mkdir()
     (packages / "vllm-0.9.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.9.0\n")
-    refused = playbooks.run("benchmark", inventory=inventory)
+    hosts = {"jw2": host(playbooks, "jw2", theirs), "jw3": host(playbooks, "jw3", copied, vllm_dir=str(copied))}
+    refused = playbooks.run("benchmark", inventory=playbooks.inventory(hosts))
     assert refused.code != 0
     assert refused.recap("jw2")["changed"] == 0, "its code is there already"
     assert (
         "(vllm_dir) has versions that do not work here: vllm 0.9.0 (>=0.23,<1 is needed)"
         in refused.row("jw2")["reason"]
     )
+    assert (
+        f"{copied}/bin/vllm starts with {theirs}/bin/python3, where vllm is 0.9.0, and for {copied}/bin/python3 it is "
+        f"{vllm_stand_in.VERSION}: install vLLM there anew"
+    ) in refused.row("jw3")["reason"]

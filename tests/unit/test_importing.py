@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.importing import BLAS_THREADS, importing, missing_package, not_loading
+from tests.unit.cluster.packages.test_existing import install
 
 # Threads of a process that has loaded a command, and whether what it starts would know.
 THREADS = f"""
@@ -89,8 +90,24 @@ def test_matplotlib_is_loaded_without_its_manual(within: str, written: bool) -> 
         ("flash_attn", "The package flash-attn is missing: install it (pip install flash-attn) into this Python."),
     ],
 )
-def test_a_missing_package_is_sought_where_it_is_pinned(module: str, said: str) -> None:
+def test_a_missing_package_is_sought_where_it_is_pinned(
+    module: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [])
     assert said in missing_package(module)
+
+
+@pytest.mark.parametrize("module", ["gliff_outer", "gliff_outer.inner"])
+def test_a_package_that_is_half_there_is_no_missing_one(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pip would say that it is there already."""
+    install(tmp_path, "gliff_outer", "2.1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert missing_package(module) == (
+        f"The package gliff-outer is half there in {sys.prefix}: its metadata say version 2.1, and there is no module "
+        f"{module}. Install it anew there (pip install --force-reinstall gliff-outer)."
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,7 +132,7 @@ def test_a_package_that_does_not_load_is_named(
     name = "gliff_outer" if "OSError" in text else "gliff_inner"
     said = not_loading(caught.value)
     assert said is not None
-    assert said.startswith(f"The package {name} in {sys.prefix} does not load: ")
+    assert said.startswith(f"The package {name} in {tmp_path} does not load: ")
     assert words in said
 
 
@@ -133,9 +150,20 @@ def test_a_command_whose_package_does_not_load_says_so(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (3, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith(
-        f"The package numpy in {sys.prefix} does not load: ImportError: libopenblas.so.0: cannot open"
-    )
+    assert line.startswith(f"The package numpy in {tmp_path} does not load: ImportError: libopenblas.so.0: cannot open")
+
+
+def test_the_place_of_a_package_is_where_its_directory_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gliff_whole" / "part" / "part").mkdir(parents=True)
+    for directory in ("", "part", "part/part"):
+        (tmp_path / "gliff_whole" / directory / "__init__.py").touch()
+    (tmp_path / "gliff_whole" / "part" / "broken.py").write_text("raise OSError('no library')\n")
+    (tmp_path / "gliff_whole" / "part" / "part" / "__init__.py").write_text("raise OSError('no library')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for module in ("gliff_whole.part.broken", "gliff_whole.part.part"):
+        with pytest.raises(OSError, match="no library") as caught:
+            importlib.import_module(module)
+        assert str(not_loading(caught.value)).startswith(f"The package gliff_whole in {tmp_path} does not load: OSErr")
 
 
 def test_a_package_of_transformers_is_no_fault_of_the_model(tmp_path: Path) -> None:
@@ -148,4 +176,4 @@ def test_a_package_of_transformers_is_no_fault_of_the_model(tmp_path: Path) -> N
     command = [sys.executable, "-c", text.replace("{}", str(tmp_path))]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     last = done.stderr.splitlines()[-1]
-    assert f"The package accelerate in {sys.prefix} does not load: RuntimeError: built for another torch" in last
+    assert f"The package accelerate in {tmp_path} does not load: RuntimeError: built for another torch" in last

@@ -45,6 +45,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({ENVIRONMENT: {"A": True}}, "benchmark_environment.A must be text or a number: write it in quotes."),
     ({ENVIRONMENT: {"A": None}}, "benchmark_environment.A must be text or a number"),
     ({ENVIRONMENT: {"A": "hidden\nvalue"}}, "benchmark_environment.A has to be one line"),
+    (
+        {ENVIRONMENT: {"PYTHONHOME": "/hidden-value"}},
+        "benchmark_environment.PYTHONHOME would keep the run's own Python",
+    ),
     ({ENVIRONMENT: {"HF_HOME": "/hidden-value"}}, "benchmark_environment.HF_HOME has no effect: set hf_cache_dir."),
     ({HEADERS: {"X Y": "hidden-value"}}, "benchmark_endpoint_headers.X Y is not the name of an HTTP header."),
     ({HEADERS: {"X": "hidden\r\nvalue"}}, "benchmark_endpoint_headers.X has to be one line"),

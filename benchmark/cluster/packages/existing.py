@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from benchmark.installed import HIDDEN, told
 from benchmark.option_models import CONTINUOUS, SEQUENTIAL, SERVED, WITH_REFERENCES
 from benchmark.profiles import SIMULATED, Profile
 from benchmark.provisioned import ENGINES
@@ -96,31 +97,41 @@ class Found(BaseModel):
     packages: dict[str, str] = Field(description="canonical name -> version")
     cuda: str | None
     follows_path: bool = Field(description="whether it looks where PYTHONPATH says")
+    elsewhere: dict[str, str] = Field({}, description="canonical name -> where it is, if not in the environment")
 
     @classmethod
     def parse(cls, text: str) -> Found | None:
-        """Return what was said in the last line of `text`; None: nothing that is understood."""
-        lines = text.split("\n")
+        """Return what was said in `text`; None: nothing that is understood."""
         try:
-            return cls.model_validate_json(next(line for line in reversed(lines) if line.strip()))
-        except (ValidationError, StopIteration):
+            return cls.model_validate(told(text))
+        except ValidationError:
             return None
 
 
 def lacks(found: Found, wanted: list[Requirement], role: str, directory: str, device: str) -> Iterator[str]:
     """Yield why an environment will not do, a sentence each. `role`: whose settings name it."""
     where = f"{directory} ({role}_dir)"
-    missing, unfit = [], []
+    missing: list[str] = []
+    unfit: list[str] = []
+    others: list[str] = []
     for one in wanted:
         builds = [name for name in found.packages if _is(one, name)]
         if not builds:
             missing.append(str(one))
         elif not one.specifier.contains(base(version := found.packages[builds[0]]), prereleases=True):
-            unfit.append(f"{builds[0]} {version} ({_range(one)} is needed)")
+            place = found.elsewhere.get(name := builds[0], "")
+            words = f"{name} {version}{' in ' if place else ''}{place} ({_range(one)} is needed)"
+            (others if place or HIDDEN in version else unfit).append(words)
     if missing:
         yield f"{where} lacks what this run needs: {', '.join(missing)}. {_remedy(role)}"
     if unfit:
         yield f"{where} has versions that do not work here: {', '.join(unfit)}. {_remedy(role)}"
+    if others:
+        yield (
+            f"{where} comes after what does not work here: {', '.join(others)}. PYTHONPATH leads there, or it is the "
+            "user's own (~/.local): leave it out of PYTHONPATH, or set PYTHONNOUSERSITE=1, in the node's login files "
+            "or in a bin/python3 of your own."
+        )
     if role == "python_env" and not found.follows_path:
         yield (
             f"{where} has a Python that does not look where PYTHONPATH says, and so would not find the benchmark's own "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
 import socket
 import subprocess
@@ -37,12 +39,51 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 UNWRITTEN = {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
+# What pip, uv and conda write into a program's first lines: the Python that it starts with.
+STARTS_WITH = re.compile(
+    rb"""#!\s?(/\S*/python[\d.]*)[ \n]|#!/bin/sh\n'{3}exec' ["']?(/[^"'\n]*/python[\d.]*)["']? ["']"""
+)
+
+
 def packages(engine: ProvisionedEngine, settings: Settings) -> dict[str, str]:
     """Return the versions, in the engine's environment, of the packages that can change a number."""
-    if not engine.setting(settings, "manage"):
-        return _packages_of_existing(engine, settings)
-    places = [str(place) for place in _directory(engine, settings).glob("lib/python3*/site-packages")]
-    return installed.versions(engine.packages, places)
+    return _packages(engine, _directory(engine, settings) / "bin" / "python3")
+
+
+def _packages(engine: ProvisionedEngine, python: Path) -> dict[str, str]:
+    """Ask a Python: it alone knows where its packages lie, and which come first."""
+    text = Path(installed.__file__).read_text(encoding="utf-8")
+    words = [str(python), "-B", "-c", text, *engine.packages]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=ASK_S, cwd="/")
+        found: dict[str, str] = installed.told(done.stdout)["packages"]
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
+        return {}
+    return found
+
+
+def _require_own(engine: ProvisionedEngine, program: Path) -> None:
+    """Raise SetupError where a program would have another environment measure than the one that is recorded.
+
+    One that was copied, or moved, still starts with the Python of where it was installed.
+    """
+    with program.open("rb") as file:
+        named = STARTS_WITH.match(file.read(4096))
+    if named is None:
+        return
+    python, own = Path(os.fsdecode(named[1] or named[2])), program.with_name("python3")
+    remedy = f"install {engine.title} there anew, or set {engine.name}_dir to the environment that it is of"
+    if not python.exists():
+        raise SetupError(f"{program} starts with {python}, which is not there (was the environment moved?): {remedy}.")
+    if python.parent.samefile(program.parent):
+        return
+    there, here = _packages(engine, python), _packages(engine, own)
+    if there != here:
+        name = min(one for one in {*there, *here} if there.get(one) != here.get(one))
+        has, wants = (found.get(name, "missing") for found in (there, here))
+        raise SetupError(
+            f"{program} starts with {python}, where {name} is {has}, and for {own} it is {wants}: {remedy}."
+        )
 
 
 def python_version(engine: ProvisionedEngine, settings: Settings) -> str:
@@ -53,19 +94,6 @@ def python_version(engine: ProvisionedEngine, settings: Settings) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip().rpartition(" ")[2]
-
-
-def _packages_of_existing(engine: ProvisionedEngine, settings: Settings) -> dict[str, str]:
-    """Ask the Python of an environment that exists: it alone knows where its packages lie."""
-    python = _directory(engine, settings) / "bin" / "python3"
-    text = Path(installed.__file__).read_text(encoding="utf-8")
-    words = [str(python), "-B", "-c", text, *engine.packages]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=ASK_S, cwd="/")
-        found: dict[str, str] = json.loads(done.stdout.strip().rpartition("\n")[2])["packages"]
-    except (OSError, subprocess.SubprocessError, ValueError, KeyError):
-        return {}
-    return found
 
 
 def free_port() -> int:
@@ -93,6 +121,8 @@ def command(
         if not engine.setting(settings, "manage"):
             remedy = f"set {engine.name}_dir to an environment that has {engine.title} ({engine.name}_manage is false)"
         raise SetupError(f"There is no {program}: {remedy}.")
+    if not engine.setting(settings, "manage"):
+        _require_own(engine, program)
     snapshot, at = find_snapshot(settings), urlsplit(url)
     start = Start(
         snapshot=snapshot,

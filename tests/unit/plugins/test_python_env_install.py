@@ -212,6 +212,15 @@ def test_what_others_made_is_never_removed(names: list[str], tmp_path: Path) -> 
     assert all((tmp_path / name).exists() for name in names)
 
 
+def test_a_disk_that_starts_no_programs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mounted noexec, as some home directories are."""
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.X_OK)
+    with pytest.raises(
+        marks.InstallError, match=r"No program can be started in .*/code \(noexec\?\): set python_env_code"
+    ):
+        install.write_python(tmp_path / "code", "/usr/bin/python3", "")
+
+
 def test_python_without_pyvenv_is_not_installed_into(tmp_path: Path) -> None:
     # As /usr, or conda's: one that works, and belongs to others.
     (tmp_path / "bin").mkdir()

