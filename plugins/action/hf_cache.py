@@ -164,7 +164,7 @@ class ActionModule(NodeAction):
         where = f"{part.repository} in {self.setting('hf_cache_dir')}"
         if done is None:
             least = (
-                f"at least {self.setting('hf_cache_min_free_gb')} GB (hf_cache_min_free_gb) "
+                f"at least {self.setting('hf_cache_min_free_gb'):g} GB (hf_cache_min_free_gb) "
                 if part.kind is MODEL
                 else ""
             )
