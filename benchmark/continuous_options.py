@@ -27,7 +27,7 @@ class Options(BaseModel):
         description="steps that only answer read requests of up to so many pages by a table of them; 0: without tables",
     )
     use_cuda_graph: bool | None = Field(None, description="automatic: where all are captured before measuring")
-    require_cuda_graph: bool = Field(False, description="on a GPU, refuse attention whose steps cannot be CUDA graphs")
+    require_cuda_graph: bool = Field(False, description="on a GPU, refuse what has no steps that can be CUDA graphs")
     graph_tokens: int | None = Field(
         None,
         ge=0,
