@@ -114,7 +114,7 @@ def main() -> None:
     """Run each engine in a process of its own, so that it leaves the GPU as it found it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a directory with the model")
-    parser.add_argument("--vllm-dir", default="~/.local/share/llm-benchmark/vllm", help="vLLM's environment")
+    parser.add_argument("--vllm-dir", type=workloads.place, default=workloads.VLLM, help="vLLM's environment")
     parser.add_argument("--url", default="", help="a vLLM that serves the model already, instead of starting one")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--dtype", default="bfloat16")
@@ -295,7 +295,7 @@ def own_client(
     prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts), encoding="utf-8")
     settings = engine.settings
     command = [
-        *(str(Path(arguments.vllm_dir).expanduser() / "bin" / "vllm"), "bench", "serve", "--backend", "openai"),
+        *(str(Path(arguments.vllm_dir, "bin", "vllm")), "bench", "serve", "--backend", "openai"),
         *("--base-url", settings.benchmark_endpoint_urls[0]),
         *("--model", settings.benchmark_endpoint_model or arguments.model),
         *("--tokenizer", arguments.model, "--dataset-name", "custom", "--dataset-path", str(prompts)),

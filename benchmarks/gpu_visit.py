@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import workloads
 from benchmarks.against_vllm import EVEN, OFFLINE, REST_S
 from benchmarks.shapes import SHAPES
 from benchmarks.table import Table
@@ -74,7 +75,7 @@ def steps(given: argparse.Namespace) -> list[Step]:
     how = ("--device", given.device, "--dtype", given.dtype)
     vocabulary = str(SHAPES[given.shape]["vocab_size"] - RESERVED)
     lengths = ("--vocabulary", vocabulary, "--shrink", str(given.shrink))
-    which = ("--model", str(given.model), "--vllm-dir", str(given.vllm_dir), *how, *lengths)
+    which = ("--model", str(given.model), "--vllm-dir", given.vllm_dir, *how, *lengths)
 
     def against(name: str, engines: str, loads: Sequence[str], offline: int, seconds: float) -> tuple[str, ...]:
         asked = ("--engines", engines, "--loads", *loads, "--offline", str(offline), "--seconds", f"{seconds:g}")
@@ -197,7 +198,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="where all that is found out goes")
-    parser.add_argument("--vllm-dir", type=Path, default="~/.local/share/llm-benchmark/vllm", help="vLLM's environment")
+    parser.add_argument("--vllm-dir", type=workloads.place, default=workloads.VLLM, help="vLLM's environment")
     parser.add_argument("--model", type=Path, default=Path("/dev/shm/llama"), help="a directory, made if it is missing")  # noqa: S108
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--gpus", default=os.environ.get("CUDA_VISIBLE_DEVICES", "0"), help="by nvidia-smi's numbers")
@@ -217,7 +218,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     given = parser.parse_args(words)
     if unknown := sorted({*given.steps.split(",")} - {*STEPS}):
         parser.error(f"--steps: {', '.join(unknown)} is none of {', '.join(STEPS)}")
-    for name in ("output", "model", "vllm_dir"):
+    for name in ("output", "model"):
         setattr(given, name, getattr(given, name).expanduser().absolute())
     return given
 

@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--url", default="", help="a server that runs; empty: vLLM is started")
     parser.add_argument("--name", default="served", help="with --url: the model's name there")
     parser.add_argument("--model", default="", help="without --url: a directory with the model")
-    parser.add_argument("--vllm-dir", default="~/.local/share/llm-benchmark/vllm", help="vLLM's environment")
+    parser.add_argument("--vllm-dir", type=workloads.place, default=workloads.VLLM, help="vLLM's environment")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--vocabulary", type=int, default=32_000, help="token ids of the prompts are below")

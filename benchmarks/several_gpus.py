@@ -34,7 +34,7 @@ from typing import Any
 
 from benchmark.node.serving.provisioned import free_port
 from benchmark.records import DRIVER
-from benchmarks import against_vllm, greedy
+from benchmarks import against_vllm, greedy, workloads
 from benchmarks.against_vllm import COMPARED
 from benchmarks.apart import Row, rows_apart
 from benchmarks.playbook import PROMPTS, Playbook, write_profile, write_without_limits
@@ -230,7 +230,7 @@ def main() -> None:
     """Run the parts in the order in which they are named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="", help="a directory with the model")
-    parser.add_argument("--vllm-dir", default="~/.local/share/llm-benchmark/vllm", help="vLLM's environment")
+    parser.add_argument("--vllm-dir", type=workloads.place, default=workloads.VLLM, help="vLLM's environment")
     parser.add_argument("--parts", default=",".join(PARTS), help="which, in which order; '': only the ratios")
     parser.add_argument("--loads", default=f"{OFFLINE},{SERVER}", help="of the parts that have both")
     parser.add_argument("--gpus", default=os.environ.get("CUDA_VISIBLE_DEVICES", "0,1"), help="by nvidia-smi's numbers")

@@ -7,8 +7,16 @@ import statistics
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from benchmark.node.interfaces import Answer, Engine, Prompt, Query, now_ns
+
+VLLM = "~/.local/share/llm-benchmark/vllm"
+
+
+def place(directory: str) -> str:
+    """Return a directory of the command line as settings take one: whole."""
+    return str(Path(directory).expanduser().absolute())
 
 
 @dataclass(frozen=True)

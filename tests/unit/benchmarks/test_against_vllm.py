@@ -40,7 +40,7 @@ def given(**changes: Any) -> argparse.Namespace:
     about = {
         "rest": 0,
         "model": "",
-        "vllm_dir": "none",
+        "vllm_dir": "/none",
         "url": "",
         "device": "cpu",
         "dtype": "float32",

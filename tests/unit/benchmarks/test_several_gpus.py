@@ -106,7 +106,7 @@ def test_ways_are_held_against_one_gpu_of_each_engine(tmp_path: Path, monkeypatc
     said = {"vllm, tensor 2": ([[1, 5]], ""), "vllm, data 2": ([], "it did not start")}
     monkeypatch.setattr(greedy, "_answers", lambda way, *about: said.get(str(way), ([[1, 2]], "")))
     monkeypatch.setattr(greedy, "make_model", lambda directory: directory)
-    rows = {row["load"]: row for row in greedy.compare("none", "cuda", ["0", "1"], 60, tmp_path)}
+    rows = {row["load"]: row for row in greedy.compare("/none", "cuda", ["0", "1"], 60, tmp_path)}
     assert [row["valid"] for row in rows.values()] == [None, True, None, False, True, None]
     parts = "0 of 1 answers equal, the others part after 1 tokens"
     assert rows["vllm, tensor 2"]["note"] == f"as with sequential, one GPU: {parts}; as with vllm, one GPU: {parts}"
@@ -115,7 +115,7 @@ def test_ways_are_held_against_one_gpu_of_each_engine(tmp_path: Path, monkeypatc
 
 def test_one_way_answers(tmp_path: Path) -> None:
     model = greedy.make_model(tmp_path / "model")
-    (found,) = greedy.answer(greedy.WAYS[0], str(model), "none", "cpu", [])
+    (found,) = greedy.answer(greedy.WAYS[0], str(model), "/none", "cpu", [])
     assert len(found["answers"]) == greedy.QUERIES
     assert {len(answer) for answer in found["answers"]} == {greedy.ANSWER}
     # Answers of a model that says something else to each.
