@@ -124,6 +124,6 @@ def cuda_of_torch() -> str | None:
 
 
 if __name__ == "__main__":
-    asked = versions({canonical(name) for name in sys.argv[1:]})
+    asked = versions(list(dict.fromkeys(map(canonical, sys.argv[1:]))))
     found = {"python": platform.python_version(), "packages": asked, "cuda": cuda_of_torch()}
     print(json.dumps({**found, "follows_path": OURS in sys.path, "elsewhere": elsewhere(asked)}))

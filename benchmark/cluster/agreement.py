@@ -21,7 +21,7 @@ def agreements(counted: Iterable[LoadedNode]) -> tuple[Agreement, ...]:
     sets: dict[tuple[tuple[str, str], ...], list[LoadedNode]] = {}
     for node in sorted(counted, key=lambda node: natural(node.node)):
         if _greedy(node):
-            sets.setdefault(tuple(_alike(node).items()), []).append(node)
+            sets.setdefault(tuple(sorted(_alike(node).items())), []).append(node)
     return tuple(
         _compare({node.node: _greedy(node) for node in nodes}) for _, nodes in sorted(sets.items()) if len(nodes) > 1
     )

