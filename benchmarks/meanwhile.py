@@ -40,17 +40,16 @@ class Meanwhile:
 
     def beside(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return a row with what was seen, and a note of it; what nothing said is left out."""
-        found = {f"server {name} mean": ms for name, ms in self._means_ms().items()}
+        means = self._means_ms()
+        found = {f"server {name} mean": ms for name, ms in means.items()}
         said = [row.get("note", "")]
-        if found:
-            words = ", ".join(f"{name} {ms:.2f}" for name, ms in self._means_ms().items())
+        if means:
+            words = ", ".join(f"{name} {ms:.2f}" for name, ms in means.items())
             said.append(f"by the server's own clock, mean: {words}")
-        if self._gpus.clocks:
-            found |= {
-                "GPU MHz": statistics.fmean(self._gpus.clocks),
-                "GPU W": statistics.fmean(self._gpus.watts or [0]),
-            }
-            said.append(f"GPU busy at {found['GPU MHz']:.0f} MHz, {found['GPU W']:.0f} W")
+        seen = {"MHz": self._gpus.clocks, "W": self._gpus.watts}
+        if busy := {unit: statistics.fmean(values) for unit, values in seen.items() if values}:
+            found |= {f"GPU {unit}": value for unit, value in busy.items()}
+            said.append("GPU busy at " + ", ".join(f"{value:.0f} {unit}" for unit, value in busy.items()))
         if self._stolen_before is not None and self._stolen_after is not None:
             found["stolen s"] = self._stolen_after - self._stolen_before
             said.append(f"{found['stolen s']:.1f} s of CPU time stolen")
@@ -88,8 +87,11 @@ class _Gpus(threading.Thread):
         """Look until the end; a machine without a driver is not looked at."""
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         with suppress(NoDriver), driver() as asked:
-            numbers = map(int, visible.split(",")) if visible else range(asked.count())
-            handles = [asked.ask("nvmlDeviceGetHandleByIndex", number) for number in numbers]
+            places = visible.split(",") if visible else map(str, range(asked.count()))
+            handles = [
+                asked.ask("nvmlDeviceGetHandleByIndex", int(one)) if one.isdecimal() else asked.handle(one)
+                for one in places
+            ]
             while not self._over.wait(LOOK_S):
                 for handle in filter(None, handles):
                     self._look(asked, handle)

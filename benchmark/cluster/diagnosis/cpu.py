@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from benchmark.cluster.diagnosis.suspect import Suspect, environment_of, telemetry_of, usual
 from benchmark.cluster.results.load import LoadedNode
@@ -46,25 +46,22 @@ def _time(node: LoadedNode) -> CpuTime | None:
     return node.result.cpu if node.result else None
 
 
-def _waited(node: LoadedNode) -> float | None:
-    time = _time(node)
-    return 100 * time.waited_s / time.wall_s if time and time.waited_s is not None and time.wall_s else None
+def _percents(suspect: Suspect, of: Callable[[CpuTime], float | None]) -> tuple[float, float] | None:
+    """Return how much of the window such seconds are, on the node and as usual on like ones; None: not known."""
 
+    def percent(node: LoadedNode) -> float | None:
+        time = _time(node)
+        seconds = of(time) if time else None
+        return None if time is None or seconds is None or not time.wall_s else 100 * seconds / time.wall_s
 
-def _held(node: LoadedNode) -> float | None:
-    time = _time(node)
-    return 100 * time.held_s / time.wall_s if time and time.held_s is not None and time.wall_s else None
-
-
-def _share_stolen(node: LoadedNode) -> float | None:
-    time = _time(node)
-    return 100 * time.stolen_s / time.wall_s if time and time.stolen_s is not None and time.wall_s else None
+    own, others = percent(suspect.node), usual(suspect.peers, percent)
+    return None if own is None or others is None else (own, others)
 
 
 def _quota(suspect: Suspect) -> Iterator[str]:
-    own, others = _held(suspect.node), usual(suspect.peers, _held)
-    time = _time(suspect.node)
-    if own is not None and others is not None and own >= others + MORE_HELD_PERCENT:
+    held, time = _percents(suspect, lambda time: time.held_s), _time(suspect.node)
+    if held and held[0] >= held[1] + MORE_HELD_PERCENT:
+        own, others = held
         quota = f" of {time.quota_cpus:g} CPUs" if time and time.quota_cpus is not None else ""
         yield f"A CPU quota{quota} held the run back for {own:.0f} % of the time, like nodes for {others:.0f} %."
         return
@@ -76,15 +73,19 @@ def _quota(suspect: Suspect) -> Iterator[str]:
         yield f"The run has a CPU quota of {time.quota_cpus:g} CPUs, like nodes have none."
 
 
+def _much_more(percents: tuple[float, float] | None) -> tuple[float, float] | None:
+    return percents if percents and percents[0] >= max(2 * percents[1], percents[1] + MORE_WAITING_PERCENT) else None
+
+
 def _stolen(suspect: Suspect) -> Iterator[str]:
-    own, others = _share_stolen(suspect.node), usual(suspect.peers, _share_stolen)
-    if own is not None and others is not None and own >= max(2 * others, others + MORE_WAITING_PERCENT):
+    if more := _much_more(_percents(suspect, lambda time: time.stolen_s)):
+        own, others = more
         yield f"Its hypervisor took {own:.0f} % of one CPU's time from it (steal), {others:.0f} % from like nodes."
 
 
 def _waiting(suspect: Suspect) -> Iterator[str]:
-    own, others = _waited(suspect.node), usual(suspect.peers, _waited)
-    if own is not None and others is not None and own >= max(2 * others, others + MORE_WAITING_PERCENT):
+    if more := _much_more(_percents(suspect, lambda time: time.waited_s)):
+        own, others = more
         yield f"Threads of the run waited for a CPU for {own:.0f} % of the time, on like nodes for {others:.0f} %."
 
 
