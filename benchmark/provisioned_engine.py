@@ -203,8 +203,8 @@ class ProvisionedEngine:
                 Field(
                     True,
                     description=(
-                        f"whether the role installs {self.title}; false: {self.name}_dir is an environment that exists "
-                        "and has it, which is checked and never changed"
+                        f"whether the role installs {self.title}; false: {self.name}_dir is an existing environment "
+                        "that has it, which is checked and never changed"
                     ),
                 ),
             ),
@@ -214,7 +214,7 @@ class ProvisionedEngine:
                     f"{PLACE}/{self.name}",
                     description=(
                         f"{self.title}'s own virtual environment on the node: it pins its own torch. With "
-                        f"{self.name}_manage false: the directory of the environment that exists, with bin/python3 and "
+                        f"{self.name}_manage false: the directory of the existing environment, with bin/python3 and "
                         f"bin/{self.program} in it"
                     ),
                 ),
@@ -224,7 +224,7 @@ class ProvisionedEngine:
                 Field(
                     "",
                     description=(
-                        f"the interpreter that it is made from, {pythons[0]} to {pythons[-1]} for the version that is "
+                        f"the interpreter for that environment, {pythons[0]} to {pythons[-1]} for the version that is "
                         "locked; empty: python_env_python"
                     ),
                 ),
@@ -234,8 +234,8 @@ class ProvisionedEngine:
                 Field(
                     self.lock.file,
                     description=(
-                        f"on the controller, relative to the checkout: {self.title} and all that it needs, locked by "
-                        "version and checksum"
+                        f"on the controller, relative to the checkout: {self.title} and all its dependencies, locked "
+                        "by version and checksum"
                     ),
                 ),
             ),
@@ -245,7 +245,7 @@ class ProvisionedEngine:
                     "",
                     description=(
                         "on the controller, relative to the checkout: a directory of wheels (make wheelhouse "
-                        f"REQUIREMENTS={self.lock.file}), from which alone {self.title} then comes; empty: none"
+                        f"REQUIREMENTS={self.lock.file}), the only source of {self.title} then; empty: none"
                     ),
                 ),
             ),

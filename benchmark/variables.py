@@ -27,14 +27,14 @@ VARIABLES = (
         API_KEY,
         "str",
         "",
-        "the key that servers are asked with, by Vault or from the controller's environment; it is kept in no file",
+        "the API key that is sent to servers, from Vault or the controller's environment; it is stored in no file",
         secret=True,
     ),
     Variable(
         HEADERS,
         "dict",
         {},
-        "headers that go to servers with every request; only their names are kept",
+        "headers that are sent to servers with every request; only their names are stored",
         secret=True,
     ),
     Variable(
@@ -42,14 +42,14 @@ VARIABLES = (
         "dict",
         {},
         "environment variables of the run and of the server that it starts (CUDA_VISIBLE_DEVICES, HTTPS_PROXY); only "
-        "their names are kept",
+        "their names are stored",
         secret=True,
     ),
     Variable(
         RESUME,
         "str",
         "",
-        "a run to go on with, where nodes have no complete result: its id or the beginning of that, latest, or its "
+        "a run to resume, for the nodes without a complete result: its id or the beginning of it, latest, or its "
         "directory; empty: a new run",
     ),
     # Whoever knows a chat's webhook may post there: the address is as secret as a header.
@@ -57,15 +57,15 @@ VARIABLES = (
         NOTIFY,
         "str",
         "",
-        "a webhook (http:// or https://) or a command on the controller that gets verdict.json at every end of a run; "
-        "it is kept in no file",
+        "a webhook (http:// or https://) or a command on the controller that gets verdict.json at the end of every "
+        "run; it is stored in no file",
         secret=True,
     ),
     Variable(
         NOTIFY_HEADERS,
         "dict",
         {},
-        "headers for that webhook, such as {Authorization: ...}, by Vault or from the controller's environment",
+        "headers for that webhook, such as {Authorization: ...}, from Vault or the controller's environment",
         secret=True,
     ),
     # Its default is the controller's environment: what a task is given as an argument would be printed with -vvv.
@@ -73,7 +73,7 @@ VARIABLES = (
         "hf_cache_token",
         "str",
         None,
-        "token for a gated model: HF_TOKEN of the controller's environment unless it is set, best by Vault, never in "
+        "token for a gated model, by default HF_TOKEN of the controller's environment; if set here, use Vault, never "
         "plain text",
         secret=True,
     ),

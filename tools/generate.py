@@ -91,13 +91,13 @@ COMPUTED = {"hf_cache_token": "{{ lookup('ansible.builtin.env', 'HF_TOKEN') }}"}
 # The first setting of each part of docs/settings.md, in the order of the roles' settings.
 PARTS = {
     "benchmark_profile": "What is measured",
-    "benchmark_target_qps": "What it is held against",
+    "benchmark_target_qps": "Target, accuracy and probes",
     "benchmark_engine": "Engine",
     "benchmark_endpoint_urls": "Servers, for the engine endpoint",
-    "benchmark_system": "Measuring, and nodes together",
+    "benchmark_system": "Measuring on several nodes",
     "benchmark_fail_on_invalid": "The run and its files",
-    "benchmark_endpoint_api_key": "Secrets, and which run",
-    "preflight_gpus": "Whether a node is fit",
+    "benchmark_endpoint_api_key": "Secrets, resuming and notifying",
+    "preflight_gpus": "Preflight",
     "python_env_manage": "The Python environment on a node",
     **{f"{name}_manage": f"{engine.title}'s environment, for the engine {name}" for name, engine in ENGINES.items()},
     "hf_cache_dir": "Model and dataset",

@@ -161,7 +161,7 @@ def _unusable(gpu: GpuLine, taken: Visible | None) -> Iterator[str]:
     """Yield what it is set to that a run cannot use, or would take for something else."""
     if gpu.reported.get("compute_mode") == "Prohibited":
         yield (
-            f"{gpu} lets nobody compute: its compute mode is Prohibited. Set another (nvidia-smi -i {gpu.index} -c "
+            f"{gpu} allows no computing: its compute mode is Prohibited. Set another (nvidia-smi -i {gpu.index} -c "
             f"DEFAULT), or {LEAVE_OUT}."
         )
     if gpu.reported.get("mig.mode.current") == "Enabled" and not (taken and taken.slices):

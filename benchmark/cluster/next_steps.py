@@ -28,7 +28,7 @@ def next_steps(run_dir: Path) -> list[str]:
     lines = [f"Report: {_short(run_dir / REPORT_FILE)}"]
     # Where it could not be written, that was said.
     lines += [f"All runs: {_short(page)}"] if page.is_file() else []
-    lines += [f"The same here: {_here(words)}" if page.is_file() else f"All runs: {_here(words)}"]
+    lines += [f"The same in this terminal: {_here(words)}" if page.is_file() else f"All runs: {_here(words)}"]
     if not (resume := _resume(run)):
         return lines
     missing = [row.node for row in result.nodes if not row.counted]
@@ -47,7 +47,7 @@ def without_summary(run_dir: Path) -> list[str]:
     """Return the last lines of a run that was opened and came to no summary. Raises InputError where it is no run."""
     lines = [f"No summary was made, for the reason above. The run is in {_short(run_dir)}"]
     resume = _resume(read_run(run_dir))
-    return [*lines, f"Once that is mended, go on with it: {resume}"] if resume else lines
+    return [*lines, f"Once that is fixed, resume it: {resume}"] if resume else lines
 
 
 def _resume(run: RunRecord) -> str:

@@ -207,7 +207,7 @@ def _newest_of_their_kinds(runs: list[Stored]) -> dict[str, str]:
             text = read_text(path, MAX_RESULT_BYTES)
             newest |= dict.fromkeys(_kinds(msgspec.json.decode(text, type=_Result)), one.name)
         except (InputError, msgspec.MsgspecError):
-            named[one.name] = f"its {RESULT_FILE} cannot be read, so nobody knows what it is the newest of"
+            named[one.name] = f"its {RESULT_FILE} cannot be read, so it may be the newest of its kind"
     return named | dict.fromkeys(newest.values(), "no newer run is like it in settings and hardware")
 
 

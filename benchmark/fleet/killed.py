@@ -44,7 +44,7 @@ def why_killed(directory: Path) -> str:
         )
     if kills.cgroup == 0 or kills.node == 0:
         return (
-            "The benchmark was killed (SIGKILL), and not by the kernel's OOM killer: somebody did it (kill -9), or a "
+            "The benchmark was killed (SIGKILL), and not by the kernel's OOM killer: a user did (kill -9), or a "
             "program that watches over memory or time (systemd-oomd, earlyoom, a batch system)."
         )
     return UNKNOWN

@@ -59,7 +59,10 @@ _REFUSED = (
         r"agent refused operation",
         "the ssh-agent would not sign with its key: unlock it (ssh-add), or take the security key that it waits for.",
     ),
-    (r"ssh_askpass|read_passphrase", "the key has a passphrase and nobody can be asked: load it once with ssh-add."),
+    (
+        r"ssh_askpass|read_passphrase",
+        "the key has a passphrase, and there is no terminal to ask for it: load it once with ssh-add.",
+    ),
     (
         r"Invalid/incorrect|Permission denied, please try again",
         "the password is wrong, or there is no such user: check ansible_user and ansible_password (--ask-pass).",
@@ -84,7 +87,7 @@ _CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
 _REASONS = {
     _CHANGED: (
         "The SSH host key of {host} has changed: if it was reinstalled, remove the old key ({remove}) and accept the "
-        "new one with ssh, or by playbooks/trust.yml; if not, somebody may be in between."
+        "new one with ssh, or by playbooks/trust.yml; if not, the connection may be intercepted."
     ),
     "Host key verification failed": (
         "The SSH host key of {host} is not known: connect once with ssh and compare the fingerprint, or let "
@@ -106,7 +109,7 @@ _REASONS = {
 _JUMP_REASONS = {
     _CHANGED: (
         "its SSH host key has changed: if it was reinstalled, remove the old key ({remove}) and accept the new one "
-        "with ssh; if not, somebody may be in between"
+        "with ssh; if not, the connection may be intercepted"
     ),
     "Host key verification failed": "its SSH host key is not known: connect once with ssh and compare the fingerprint",
     "Permission denied": "it refused the SSH login: check its user, and that its authorized_keys holds this key",
@@ -220,17 +223,17 @@ def dropped(message: str) -> bool:
 
 
 def _unreachable_jump(said: str, address: str) -> str:
-    """Return one sentence for a host on the way to the node that lets nobody pass."""
+    """Return one sentence for a host on the way to the node that cannot be used."""
     found = _HOST.search(said)
     host = next((name for name in found.groups() if name), "") if found else ""
     where = f"The jump host {host}, on the way to {address}," if host else f"The jump host on the way to {address}"
     for text, reason in _JUMP_REASONS.items():
         if text in said:
             why = reason.format(remove=_remove(said, host))
-            return f"Not reachable: {where} lets nobody pass: {why}" + "." * (why[-1] != "?")
+            return f"Not reachable: {where} cannot be used: {why}" + "." * (why[-1] != "?")
     if "timed out" in said:
         return f"Not reachable: {address} does not answer through its jump host: is the node up, and is the jump host?"
-    return f"Not reachable: {where} lets nobody pass: {said[-300:]}"
+    return f"Not reachable: {where} cannot be used: {said[-300:]}"
 
 
 def _unreachable_from_jump(reason: str, address: str) -> str:

@@ -121,9 +121,7 @@ def wait_for_word(
             stack.callback(os.close, pipes[0])
         while not word.exists():
             if now_ns() > deadline_ns:
-                raise RunError(
-                    f"Ready, but nobody said within {wait_s:g} s when to start: did the controller go away? {left}"
-                )
+                raise RunError(f"Ready, but no start time came within {wait_s:g} s: did the controller go away? {left}")
             look_s = (CHECK_S if check else LOOK_S) if pipes else DEAF_LOOK_S
             if check:
                 check()

@@ -60,8 +60,8 @@ class MeasurementSettings(SettingsPart):
     benchmark_model_revision: NonEmpty = Field(
         DEFAULT_REVISION,
         description=(
-            "commit, tag or branch of a hub model; the default is the commit that MLPerf's reference "
-            "pins. Only a commit is pinned, and only then a second run asks no network"
+            "commit, tag or branch of a hub model; the default is the commit that MLPerf's reference pins. Only a "
+            "commit is fixed, so that a second run needs no network"
         ),
     )
     benchmark_dataset_path: str = Field(
@@ -75,7 +75,7 @@ class MeasurementSettings(SettingsPart):
     benchmark_device: Literal["cuda", "cpu"] = Field(
         "cuda",
         description=(
-            "without a GPU a run on cuda fails: it never falls back to the CPU by itself; self-test needs none"
+            "a run on cuda fails without a GPU: it never falls back to the CPU by itself; self-test needs no GPU"
         ),
     )
     benchmark_require_idle_gpus: bool = Field(
@@ -88,13 +88,15 @@ class MeasurementSettings(SettingsPart):
     benchmark_target_qps: Annotated[float | Literal["auto"], BeforeValidator(_rate_or_auto)] = Field(
         0.5,
         description=(
-            "queries per second per GPU (on the CPU: per replica) that the verdict is held against; auto: the highest "
-            "valid rate is searched for"
+            "target of the verdict, in queries per second per GPU (on the CPU: per replica); auto: search for the "
+            "highest valid rate"
         ),
     )
     benchmark_accuracy: Annotated[
         Literal["profile", "off", "with-performance", "only"], BeforeValidator(switch_in_yaml)
-    ] = Field("profile", description="whether the answers are judged too; profile: as it says")
+    ] = Field(
+        "profile", description="whether the accuracy of the answers is measured too; profile: as the profile says"
+    )
     benchmark_probes: Annotated[Literal["on", "off", "only"], BeforeValidator(switch_in_yaml)] = Field(
         "on",
         description=(
@@ -105,13 +107,13 @@ class MeasurementSettings(SettingsPart):
     benchmark_probe_floors: dict[str, Annotated[float, Field(gt=0), BeforeValidator(no_switch)]] = Field(
         {},
         description=(
-            "the least that a probe must reach on every GPU and between each pair, by the probe's name, such as "
+            "the minimum that a probe must reach on every GPU and between each pair, by the probe's name, such as "
             "device_memory_read: 3500; a node below it is invalid"
         ),
     )
     benchmark_mlperf_round: Annotated[Literal["5.1", "6.0", "6.1"], BeforeValidator(_as_text)] = Field(
         DEFAULT_ROUND,
-        description="round of MLPerf Inference whose seeds LoadGen takes; its limits are those of all three",
+        description="round of MLPerf Inference whose seeds LoadGen uses; the limits are the same in all three",
     )
     benchmark_audit: Literal["", "TEST06"] = Field(
         "", description="MLPerf's compliance test that is run after measuring and accuracy; empty: none"

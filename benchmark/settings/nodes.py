@@ -35,7 +35,7 @@ class NodesSettings(SettingsPart):
         "node",
         description=(
             "what is measured: node: each node by itself, all at the same time; cluster: all nodes as one system, "
-            "which serve and are asked by one LoadGen"
+            "which answer the queries of one LoadGen"
         ),
     )
     benchmark_driver: str = Field(
@@ -48,8 +48,8 @@ class NodesSettings(SettingsPart):
     benchmark_serve_address: str = Field(
         "",
         description=(
-            "the node's own address or name, at which its server listens for the driver if benchmark_system is "
-            "cluster, or the others of its benchmark_group reach it; empty: ansible_host"
+            "the node's address or name, where its server listens for the driver if benchmark_system is cluster, or "
+            "where other nodes of its benchmark_group reach it; empty: ansible_host"
         ),
     )
     benchmark_serve_port: int = Field(
@@ -57,30 +57,30 @@ class NodesSettings(SettingsPart):
         ge=1,
         le=65535,
         description=(
-            "the port that the server listens on if benchmark_system is cluster; in a benchmark_group: at which its "
-            "nodes meet"
+            "the port that the server listens on if benchmark_system is cluster; in a benchmark_group: the port at "
+            "which its nodes meet"
         ),
     )
     benchmark_group: str = Field(
         "",
         pattern=r"^([A-Za-z0-9][\w.-]{0,63})?$",
         description=(
-            "nodes of the same name here serve one copy of the model together, which is larger than a node; the first "
-            "in the inventory is measured; empty: the node by itself"
+            "nodes with the same value serve one copy of a model together, one that is too large for a node; the "
+            "first in the inventory is measured; empty: the node by itself"
         ),
     )
     benchmark_busy: Literal["wait", "fail"] = Field(
         "wait",
         description=(
-            "what is done where another run measures on the node's machine, whoever's it is: wait for its end, up to "
+            "what to do if another run, of any user, measures on the node's machine: wait for its end, up to "
             "benchmark_sync_timeout_s, or fail the node; for provisioning too"
         ),
     )
     benchmark_shared_machine: bool = Field(
         False,
         description=(
-            "whether nodes and runs for which that is set too share the machine without waiting for each other: for "
-            "trying things out, as what is measured is no figure of the machine"
+            "whether nodes and runs that all set this share the machine without waiting for each other: for trying "
+            "things out, as the figures do not describe the machine"
         ),
     )
     benchmark_timeout_s: int = Field(
@@ -89,7 +89,7 @@ class NodesSettings(SettingsPart):
         le=7 * 86400,
         description=(
             "seconds until a node counts as hung and its partial samples are fetched, counted from each agreed start, "
-            "or from its launch where it waits for nobody"
+            "or from its launch if it does not wait for others"
         ),
     )
     benchmark_sync_start: bool = Field(
@@ -126,8 +126,8 @@ class NodesSettings(SettingsPart):
     benchmark_solo_first: bool = Field(
         False,
         description=(
-            "whether each node measures alone first, one after the other: what they lose together is "
-            "shared power, cooling or storage"
+            "whether each node measures alone first, one after the other: what nodes lose together is due to shared "
+            "power, cooling or storage"
         ),
     )
     benchmark_repeats: int = Field(
@@ -135,21 +135,21 @@ class NodesSettings(SettingsPart):
         ge=1,
         le=20,
         description=(
-            "measurements of the profile, up to 20, with the model loaded once: their spread shows, and the "
+            "measurements of the profile, up to 20, with the model loaded once: their spread is reported, and the "
             "median one is the run's result"
         ),
     )
     benchmark_min_nodes: Annotated[int | str, BeforeValidator(_number_or_share)] = Field(
         "100%",
         description=(
-            "nodes that must be counted for the run as a whole to count: a number, or a percentage of those asked"
+            "nodes that must be counted for the run to be valid: a number, or a percentage of the run's nodes"
         ),
     )
     benchmark_drift: Literal["warn", "fail", "ignore"] = Field(
         "warn",
         description=(
-            "what it means that nodes with the same GPU differ in driver, clocks, packages, ...; fail"
-            " stops them before anything is measured"
+            "what to do if nodes with the same GPU differ in driver, clocks, packages, ...; fail stops them before "
+            "anything is measured"
         ),
     )
 

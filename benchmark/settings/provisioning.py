@@ -25,13 +25,14 @@ class ProvisioningSettings(SettingsPart):
         0,
         ge=0,
         description=(
-            "GPUs that the node is to have, chosen for the run or not: fewer or more fail it; 0: as many as it lists"
+            "number of GPUs that the node has to have, whether the run uses them or not: with fewer or more the node "
+            "fails; 0: any number"
         ),
     )
     preflight_sick_gpus: Literal["fail", "warn"] = Field(
         "fail",
         description=(
-            "what it means that a GPU which answers is known to be broken or needs a reset (memory errors, a recovery "
+            "what to do if a GPU answers, but is known to be broken or to need a reset (memory errors, a recovery "
             "action): fail keeps its node from measuring"
         ),
     )
@@ -39,15 +40,15 @@ class ProvisioningSettings(SettingsPart):
     python_env_manage: bool = Field(
         True,
         description=(
-            "whether the role makes the environment; false: python_env_dir is one that exists (conda, a module, a "
-            "container's), which is checked and never changed"
+            "whether the role makes the environment; false: python_env_dir is an existing one (of conda, an "
+            "environment module or a container), which is checked and never changed"
         ),
     )
     python_env_dir: EnvironmentDirectory = Field(
         "~/.local/share/llm-benchmark/venv",
         description=(
-            "the virtual environment on the node; those of other packages lie beside it (venv-<hash>). With "
-            "python_env_manage false: the one that exists, with bin/python3 in it"
+            "the virtual environment on the node; environments with other packages are made beside it (venv-<hash>). "
+            "With python_env_manage false: the existing one, with bin/python3 in it"
         ),
     )
     python_env_code_dir: EnvironmentDirectory = Field(
@@ -55,7 +56,7 @@ class ProvisioningSettings(SettingsPart):
         description="on the node: where the benchmark's own code goes if python_env_manage is false",
     )
     python_env_python: NonEmpty = Field(
-        "python3", description="the interpreter that it is made from, 3.10 or newer, with its venv module"
+        "python3", description="the interpreter for that environment, 3.10 or newer, with its venv module"
     )
     python_env_requirements: NonEmpty = Field(
         "requirements-node.txt", description="on the controller, relative to the checkout: the pinned packages"
@@ -67,8 +68,8 @@ class ProvisioningSettings(SettingsPart):
     python_env_wheelhouse: str = Field(
         "",
         description=(
-            "on the controller, relative to the checkout: a directory of wheels (make wheelhouse), from which alone "
-            "the packages then come, for nodes without internet; empty: none"
+            "on the controller, relative to the checkout: a directory of wheels (make wheelhouse), the only source "
+            "of packages then, for nodes without internet; empty: none"
         ),
     )
     python_env_min_free_gb: float = Field(
@@ -84,8 +85,8 @@ class ProvisioningSettings(SettingsPart):
     hf_cache_source: Literal["hub", "controller", "none"] = Field(
         "hub",
         description=(
-            "hub: each node downloads; controller: it downloads once and pushes, so that nodes need "
-            "no internet; none: what is there is only verified"
+            "hub: each node downloads; controller: it downloads once and pushes, so that nodes need no internet; "
+            "none: nothing is downloaded, and the files on the node are verified"
         ),
     )
     hf_cache_controller_dir: str = Field(
@@ -101,10 +102,10 @@ class ProvisioningSettings(SettingsPart):
         ),
     )
     hf_cache_dataset_revision: NonEmpty = Field(
-        DEFAULT_DATASET_REVISION, description="commit, tag or branch of the dataset; only a commit is pinned"
+        DEFAULT_DATASET_REVISION, description="commit, tag or branch of the dataset; only a commit is fixed"
     )
     hf_cache_min_free_gb: float = Field(
-        20, ge=0, description="disk in GB that the weights need at least; what is there already counts"
+        20, ge=0, description="disk space in GB that the weights need at least; files that are there already count"
     )
     hf_cache_timeout_s: int = Field(
         7200, ge=1, description="seconds until a download counts as hung: two hours are enough for 16 GB at 20 Mbit/s"

@@ -25,7 +25,7 @@ class ResultsSettings(SettingsPart):
     benchmark_work_dir: NonEmpty = Field(
         "~/.local/share/llm-benchmark/runs",
         description=(
-            "on the node: where a run's files lie until they are fetched; a local disk where the home directory is "
+            "on the node: where a run's files are until they are fetched; use a local disk if the home directory is "
             "shared"
         ),
     )

@@ -63,7 +63,7 @@ for directory; do
     if held "$mark" -x || process_of "$kept" > /dev/null; then
       leave "$kept" "it is in use"
     else
-      take "$kept" "an environment that nobody wanted for long"
+      take "$kept" "an environment that was not used for long"
     fi
   done
 done

@@ -45,7 +45,7 @@ class ActionModule(NodeAction):
             return {"changed": False, "paths": [], "reported": ["Nothing was removed: the answer was no."]}
         if not _yes(answer):
             raise NodeFailure(
-                f"Nothing was removed: nobody confirmed it. Answer yes, or give -e {self.what}_confirm=yes once you "
+                f"Nothing was removed: it was not confirmed. Answer yes, or give -e {self.what}_confirm=yes once you "
                 "have seen the list (--check shows it alone)."
             )
         lines = self._ask("remove", [str(path) for path in self._task.args["paths"]])

@@ -31,7 +31,7 @@ class ActionModule(NodeAction):
         given = read_keys(self._through(address) if address.proxy else self._scan(address))
         if not given:
             raise NodeFailure(
-                f"No SSH host key could be had from {address.host}, port {address.port}: is the node up, is sshd "
+                f"No SSH host key could be read from {address.host}, port {address.port}: is the node up, is sshd "
                 "running, and are ansible_host and ansible_port right?"
             )
         held = [key for path in (*address.files, *address.system_files) for key in self._held(path, address.name)]
@@ -121,7 +121,7 @@ class ActionModule(NodeAction):
         return (
             f"The SSH host key of {address.name} has changed. It gives {now}; known_hosts holds {before}. If the node "
             f"was reinstalled, remove the old key (ssh-keygen -R '{address.name}' -f {address.files[0]}) and run this "
-            "again; if not, somebody may be in between."
+            "again; if not, the connection may be intercepted."
         )
 
 

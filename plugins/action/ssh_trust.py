@@ -49,7 +49,7 @@ class ActionModule(NodeAction):
         if self.check_mode or str(self._task.args.get("answer") or "").strip().lower() == CONFIRM:
             return list(line_of.values())
         raise NodeFailure(
-            "Not trusted: nobody confirmed the fingerprints above. Compare them with the node's own (on its console: "
+            "Not trusted: the fingerprints above were not confirmed. Compare them with the node's own (on its console: "
             "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), then answer yes, or give one per node with "
             "-e trust_fingerprints=SHA256:...,SHA256:..."
         )

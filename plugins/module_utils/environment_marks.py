@@ -116,7 +116,7 @@ def refuse_others(directory: Path, settings: str) -> None:
         return
     raise InstallError(
         f"{directory} exists, and was not made by the benchmark: it is left alone. Set {settings}_dir to a "
-        f"directory of its own, remove it if nobody needs it, or set {settings}_manage: false to measure with it."
+        f"directory of its own, remove it if it is not needed, or set {settings}_manage: false to measure with it."
     )
 
 

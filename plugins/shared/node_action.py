@@ -117,7 +117,7 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
             raise NodeFailure(f"{CONFIG} is not in use: cd {there} first, or set ANSIBLE_CONFIG={setting}.")
         if boolean(self.task_vars.get(EXAMPLE, False), strict=False):
             raise NodeFailure(
-                "These are the example's nodes, and nobody was contacted: copy inventory/hosts.example.yml to "
+                "These are the example's nodes, and no node was contacted: copy inventory/hosts.example.yml to "
                 f"inventory/hosts.yml, put your nodes there and delete the line {EXAMPLE}."
             )
         given = load_extra_vars(self._loader)

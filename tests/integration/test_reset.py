@@ -100,7 +100,7 @@ def test_check_shows_all_and_removes_nothing(reset: Playbooks) -> None:
         assert what in words(shown)
     refused = reset.run("reset")
     assert refused.code == 2, refused.output
-    assert "Nothing was removed: nobody confirmed it" in refused.output
+    assert "Nothing was removed: it was not confirmed" in refused.output
     assert files(node(reset, "jw2")) == before
 
 

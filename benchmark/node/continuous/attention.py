@@ -31,7 +31,7 @@ def choose(options: Options, config: Any, device: str, dtype: str, needs: Collec
     if chosen == "auto":
         chosen = automatic(config, device, dtype, needs)
     elif (reason := missing(chosen, config, device, dtype, needs)) is not None:
-        raise SetupError(f"engine_options: attention {chosen} is not to be had: {reason}.")
+        raise SetupError(f"engine_options: attention {chosen} is not available: {reason}.")
     if chosen == PAGED_FLASH and options.page_size % flash_kernels.PAGE_MULTIPLE:
         raise SetupError(
             f"engine_options: {PAGED_FLASH} needs a page_size that is a multiple of {flash_kernels.PAGE_MULTIPLE}."

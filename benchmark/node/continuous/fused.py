@@ -36,9 +36,9 @@ def of(model: Any) -> Fused:
 def wanted(fuse: bool | None, device: str, dtype: str) -> bool:
     """Return whether to fuse, where a profile asks for `fuse`. Raises SetupError where it must be and cannot."""
     if fuse and device == "cpu":
-        raise SetupError("engine_options: fuse: true is not to be had: it needs a GPU.")
+        raise SetupError("engine_options: fuse: true is not available: it needs a GPU.")
     if fuse and (reason := missing(dtype)) is not None:
-        raise SetupError(f"engine_options: fuse: true is not to be had: {reason}.")
+        raise SetupError(f"engine_options: fuse: true is not available: {reason}.")
     return fuse is not False and device != "cpu"
 
 

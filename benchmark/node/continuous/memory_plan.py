@@ -35,7 +35,7 @@ class Plan:
     def sentence(self) -> str:
         """Say it."""
         return (
-            f"GPU memory: {self.free / 1e9:.1f} GB to be had, {self.weights / 1e9:.1f} GB weights, "
+            f"GPU memory: {self.free / 1e9:.1f} GB available, {self.weights / 1e9:.1f} GB weights, "
             f"{self.steps / 1e9:.1f} GB steps of up to {self.batch_tokens} tokens, "
             f"{self.cache_tokens * self.bytes_per_token / 1e9:.1f} GB KV cache of {self.cache_tokens} tokens for up to "
             f"{self.requests} queries at once"

@@ -69,7 +69,9 @@ def check_partial(playbooks: Playbooks, output: str, by: str) -> None:
     assert "The run was stopped by" not in summary, "nor in the words of the node"
     assert "PARTIAL." in output, "the summary is shown"
     assert f"All runs: {playbooks.results}/index.html\n" in output
-    assert f"The same here: python3 -m benchmark list --results-dir {playbooks.results}\nResume it: " in output
+    assert (
+        f"The same in this terminal: python3 -m benchmark list --results-dir {playbooks.results}\nResume it: " in output
+    )
     assert ">partial</span>" in (playbooks.results / "index.html").read_text()
     assert f" -e benchmark_resume={run_dir.name}\n" in output
     assert_nothing_runs(playbooks.directory)

@@ -37,7 +37,7 @@ def test_after_a_failure_the_nodes_that_lack_a_result(run_dir: Path) -> None:
     report, page, here, again = ended(run_dir)
     assert report == f"Report: {run_dir}/report.html"
     assert page == f"All runs: {run_dir.parent}/index.html"
-    command = shlex.split(here.removeprefix("The same here: "))
+    command = shlex.split(here.removeprefix("The same in this terminal: "))
     assert command[-6:] == ["python3", "-m", "benchmark", "list", "--results-dir", str(run_dir.parent)]
     assert again == f"Measure jw3, jw10 again, in this run: {COMMAND} -e benchmark_resume={RUN_ID}"
 
@@ -84,7 +84,7 @@ def test_without_a_summary_it_says_how_the_run_goes_on(run_dir: Path) -> None:
     write_record(run_dir / RUN_FILE, run.model_copy(update={"command": COMMAND}))
     assert without_summary(run_dir) == [
         f"No summary was made, for the reason above. The run is in {run_dir}",
-        f"Once that is mended, go on with it: {COMMAND} -e benchmark_resume={RUN_ID}",
+        f"Once that is fixed, resume it: {COMMAND} -e benchmark_resume={RUN_ID}",
     ]
 
 
@@ -108,5 +108,5 @@ def test_commands_are_for_the_directory_one_is_in(
     write_index(run_dir.parent)
     assert ended(run_dir)[1:3] == [
         "All runs: all runs/index.html",
-        "The same here: python3 -m benchmark list --results-dir 'all runs'",
+        "The same in this terminal: python3 -m benchmark list --results-dir 'all runs'",
     ]

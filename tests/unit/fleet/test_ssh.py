@@ -89,7 +89,7 @@ FORWARDING = f"stdio forwarding failed\n{CLOSED}"
         (f"ssh: connect to host bastion port 22: Connection timed out\n{CLOSED}", "it does not answer: is it up?"),
         (f"ssh: Could not resolve hostname bastion: Name or service not known\n{CLOSED}", "its name is not known."),
         (f"No ED25519 host key is known for bastion and you\nHost key verification failed.\n{CLOSED}", "host bastion,"),
-        (f"me@bastion: Permission denied (publickey).\n{CLOSED}", "host bastion, on the way to jw2, lets nobody pass"),
+        (f"me@bastion: Permission denied (publickey).\n{CLOSED}", "host bastion, on the way to jw2, cannot be used"),
         (f"channel 0: open failed: connect failed: Connection refused\n{FORWARDING}", "jw2: seen from the jump host,"),
         (f"channel 0: open failed: connect failed: No route to host\n{FORWARDING}", "it (No route to host)"),
         (f"channel 0: open failed: connect failed: Name or service not known\n{FORWARDING}", "does not know that name"),

@@ -140,7 +140,7 @@ def test_on_a_gpu_quick_wants_steps_that_are_cuda_graphs() -> None:
         attention.choose(quick, config, "cuda", "float16")
     assert attention.choose(quick, config, "cpu", "float32") == "paged|eager"
     assert attention.choose(Options(), config, "cuda", "float16") == "sdpa"
-    with pytest.raises(SetupError, match="flash_attention_2 is not to be had"):
+    with pytest.raises(SetupError, match="flash_attention_2 is not available"):
         attention.choose(Options(attention="flash_attention_2"), config, "cuda", "float16")
 
 

@@ -226,7 +226,7 @@ def test_a_run_that_is_never_told_gives_up_in_a_sentence(tmp_path: Path) -> None
     result = written(tmp_path)
     assert (result.status, result.stage) == ("failed", "ready")
     assert result.error is not None
-    assert result.error.startswith("Ready, but nobody said within 1 s when to start: did the controller go away?")
+    assert result.error.startswith("Ready, but no start time came within 1 s: did the controller go away?")
     assert not (tmp_path / "samples.jsonl").exists()
 
 

@@ -92,6 +92,6 @@ def test_a_node_that_breaks_in_its_turn_measures_no_more(tmp_path: Path) -> None
 
 
 def test_a_node_whose_turn_never_comes_gives_up(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="nobody said within 1 s when to start"):
+    with pytest.raises(RunError, match="no start time came within 1 s"):
         run(RunRequest("r1", "jw2", asked(), tmp_path, wait_s=1, solo=True))
     assert not (tmp_path / "solo_samples.jsonl").exists()

@@ -49,7 +49,7 @@ def test_the_example_s_nodes_are_not_contacted(no_ssh: dict[str, str], tmp_path:
     shutil.copy(EXAMPLE, copied)
     code, said = play("preflight", "-i", str(copied), cwd=CHECKOUT, environment=no_ssh)
     assert code != 0
-    assert "nobody was contacted: copy inventory/hosts.example.yml to inventory/hosts.yml, put your nodes" in said
+    assert "no node was contacted: copy inventory/hosts.example.yml to inventory/hosts.yml, put your nodes" in said
     assert not (tmp_path / "contacted").exists()
 
 

@@ -100,7 +100,7 @@ def test_a_prompt_that_could_never_be_answered_is_refused(make: Make) -> None:
         (GREEDY, {"attention": "magic"}, InputError, "engine_options of the continuous engine: attention"),
         (GREEDY, {"page_size": 1}, InputError, "page_size"),
         (GREEDY, {"use_cuda_graph": True}, InputError, "need a GPU"),
-        (GREEDY, {"attention": "flash_attention_2"}, SetupError, "flash_attention_2 is not to be had: it needs a GPU"),
+        (GREEDY, {"attention": "flash_attention_2"}, SetupError, "flash_attention_2 is not available: it needs a GPU"),
         (GREEDY, {"num_blocks": 10**9}, SetupError, "cannot start: Memory footprint"),
     ],
 )
@@ -124,7 +124,7 @@ def test_on_a_gpu_the_memory_is_planned_before_loading(
     assert loaded == "loaded"
     assert plan.cache_tokens > 8 * 256
     assert plan.batch_tokens == 64
-    assert "GPU memory: 3.2 GB to be had" in capsys.readouterr().err
+    assert "GPU memory: 3.2 GB available" in capsys.readouterr().err
     for free, options in ((2**29, {}), (3 * 2**30, {"num_blocks": 10**6})):
         monkeypatch.setattr(continuous, "free_bytes", lambda free=free: free)
         with pytest.raises(SetupError, match="The model does not fit"):

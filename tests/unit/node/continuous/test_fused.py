@@ -185,7 +185,7 @@ def test_fuse_is_refused_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> 
     assert not fused.wanted(None, "cpu", "float32")
     assert not fused.wanted(False, "cuda", "bfloat16")
     assert fused.wanted(None, "cuda", "bfloat16")
-    with pytest.raises(SetupError, match="fuse: true is not to be had: it needs a GPU"):
+    with pytest.raises(SetupError, match="fuse: true is not available: it needs a GPU"):
         fused.wanted(True, "cpu", "float32")
 
     def fail(dtype: str) -> Any:
@@ -193,7 +193,7 @@ def test_fuse_is_refused_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(layer_kernels, "load", fail)
     layer_kernels.missing.cache_clear()
-    with pytest.raises(SetupError, match=r"not to be had: RuntimeError: NVRTC: kernels.cu\(1\): error: no such GPU\.$"):
+    with pytest.raises(SetupError, match=r"not available: RuntimeError: NVRTC: kernels.cu\(1\): error: no such GPU\.$"):
         fused.wanted(True, "cuda", "bfloat16")
     layer_kernels.missing.cache_clear()
 

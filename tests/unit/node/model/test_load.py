@@ -36,7 +36,7 @@ def test_on_24_gb_the_cache_of_llama_8b_has_room() -> None:
     assert 40_000 < found.cache_tokens < 60_000
     assert found.batch_tokens == 4096
     assert found.requests == 128
-    assert "GPU memory: 25.0 GB to be had, 16.1 GB weights" in found.sentence()
+    assert "GPU memory: 25.0 GB available, 16.1 GB weights" in found.sentence()
 
 
 def test_recorded_steps_have_memory_of_their_own() -> None:
