@@ -1,4 +1,4 @@
-"""Where nodes wait for each other, and what ends the work of one for the sake of another."""
+"""A barrier at which nodes wait for each other, and a way to cancel work when something else happens."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ T = TypeVar("T")
 
 
 class Overtaken(Exception):
-    """What was waited for cannot come any more."""
+    """The awaited result will not come."""
 
 
 async def unless(other: Coroutine[Any, Any, object], work: Coroutine[Any, Any, T]) -> T:
-    """Do the work and return what comes of it. Raises Overtaken as soon as the other is done; the work ends then."""
+    """Do the work and return its result. As soon as the other is done, cancel the work and raise Overtaken."""
     working, overtaking = asyncio.ensure_future(work), asyncio.ensure_future(other)
     try:
         await asyncio.wait({working, overtaking}, return_when=asyncio.FIRST_COMPLETED)
@@ -28,35 +28,35 @@ async def unless(other: Coroutine[Any, Any, object], work: Coroutine[Any, Any, T
 
 
 class Barrier:
-    """Lets nobody pass before all that take part, and have not left, have come."""
+    """Lets members pass only once all that have not left are waiting."""
 
     def __init__(self, members: Iterable[str]) -> None:
         self._members = set(members)
         self._waiting: dict[str, asyncio.Future[None]] = {}
 
     async def wait(self, member: str) -> None:
-        """Return once all have come."""
+        """Return once all members are here."""
         passed = self._waiting[member] = asyncio.get_running_loop().create_future()
         self._open_where_all_are_here()
         try:
             await passed
         finally:
-            # One that was interrupted is not here any more.
+            # An interrupted member no longer waits.
             if self._waiting.get(member) is passed:
                 del self._waiting[member]
 
     def leave(self, member: str) -> None:
-        """Take part no more; may be called again."""
+        """Remove a member; may be called again."""
         self._members.discard(member)
         self._waiting.pop(member, None)
         self._open_where_all_are_here()
 
     def has(self, member: str) -> bool:
-        """Return whether somebody still takes part."""
+        """Return whether this is still a member."""
         return member in self._members
 
     def is_here(self, member: str) -> bool:
-        """Return whether somebody has come and waits for the others."""
+        """Return whether a member waits for the others."""
         return member in self._waiting
 
     def _open_where_all_are_here(self) -> None:

@@ -1,4 +1,4 @@
-"""One command on a node: its exit code, what it prints and what it says on standard error."""
+"""Run one command on a node; get its exit code, standard output and standard error."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ printf '\\n%s end %s\\n' "$mark" "$code"
 async def run_command(
     ssh: Ssh, command: str, stdin: bytes | None, within_s: float, heard: Callable[[str], None] | None = None
 ) -> tuple[int, str, str]:
-    """Run a simple command of /bin/sh on the node; return its exit code, stdout and stderr. Raises Lost, Refused.
+    """Run a simple /bin/sh command on the node; return its exit code, stdout and stderr. Raises Lost, Refused.
 
-    `heard` is given what the command says of how far it is, as it says it: lines of stderr that begin with PREFIX.
+    `heard` receives the command's progress lines as they come: lines of stderr that begin with PREFIX.
     """
     program = _COMMAND.format(command=command, stdin=" < /dev/null" if stdin is None else "")
     session = await call(ssh, program, ["command", "{mark}"], within_s, asyncio.Semaphore(1))
@@ -38,7 +38,7 @@ async def run_command(
                 await session.receive(within_s)
                 out, word, code = await session.receive_text(within_s)
         except TimeoutError:
-            raise Lost(f"took a command and gave no answer within {within_s:.0f} s") from None
+            raise Lost(f"accepted a command but gave no answer within {within_s:.0f} s") from None
         if word != "end" or not code.isdecimal() or len(code) > 3:
             raise Lost("the command ended without an exit code")
         return int(code), out, await session.errors_to_end()

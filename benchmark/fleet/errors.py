@@ -1,26 +1,26 @@
-"""What goes wrong with a node: an exception in the coroutine that speaks with it."""
+"""Exceptions for what goes wrong with a node, raised in its coroutine."""
 
 from __future__ import annotations
 
 
 class NodeError(Exception):
-    """What went wrong with a node, in sentences for a person."""
+    """A failure of a node, described in sentences for the user."""
 
 
 class Excluded(NodeError):
-    """The node is not to measure (any more): its run is stopped, and what there is fetched."""
+    """The node must not measure, or no longer: its run is stopped, and its files are fetched."""
 
 
 class Lost(NodeError):
-    """A session ended, or says nothing any more; the words are ssh's, or say how it fell silent. It may come back."""
+    """A session ended or went silent; the message is ssh's, or says how it went silent. A new session may work."""
 
 
 class Refused(NodeError):
-    """What the user's login shell runs there is no command of ours, or the node sends what nobody asked for."""
+    """The user's login shell does not run our command, or the node sends unexpected data."""
 
 
 class Ended(Exception):
-    """The run has ended where something else was waited for; `state` is its exit code, or how it is gone."""
+    """The run has ended while something else was awaited; `state` is its exit code, or says how it vanished."""
 
     def __init__(self, state: str) -> None:
         super().__init__(state)
@@ -28,4 +28,4 @@ class Ended(Exception):
 
 
 class ControllerGone(Exception):
-    """The ansible-playbook that this belongs to is gone: nothing more is done, and nodes are left as they are."""
+    """The ansible-playbook of this worker is gone: nothing more is done, and nodes are left as they are."""

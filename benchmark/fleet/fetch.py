@@ -1,4 +1,4 @@
-"""What a run left on its node, brought here: packed there, streamed into a file, and unpacked with distrust."""
+"""Fetch a run's files from its node: packed there, streamed into a file, and unpacked as untrusted data."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from benchmark.fleet.session import ANSWER_S, Session
 from benchmark.fleet.unpack import KNOWN, unpack
 from benchmark.unwritable import errno_in, on_controller
 
-# To pack, and to fetch, the most that a node may send: 2 GiB at 10 MB/s, and as long again.
+# Enough to pack the most that a node may send, 2 GiB, and as long again to fetch it at 10 MB/s.
 TRANSFER_S = 400
-# Beside a node's files on the controller: what it sent, until that is unpacked.
+# Beside a node's files on the controller: the archive that it sent, until that is unpacked.
 ARCHIVE = "fetched.tar.gz"
 
 
 async def bring(session: Session, place: Path, on_node: str) -> list[str]:
-    """Bring what the run in `on_node` left there into `place`; return the names of its files.
+    """Fetch the files of the run in `on_node` into `place`; return their names.
 
-    Whether it came whole is seen from the archive, not from what carried it. Raises Lost where the connection broke,
-    NodeError where there is nothing to be had. Where it raises, the session may be in the middle of an answer.
+    The archive itself shows whether it is complete. Raises Lost if the connection broke, NodeError if nothing could be
+    fetched. After an exception the session may be in the middle of an answer.
     """
     archive, expected, said, size, silence_s = place / ARCHIVE, [], "", 0, float(TRANSFER_S)
     session.send("pack")
@@ -50,8 +50,8 @@ async def bring(session: Session, place: Path, on_node: str) -> list[str]:
         if not 0 < size <= MAX_SAMPLES_BYTES:
             raise NodeError(why_refused("pack.sh", said or "it packed nothing", on_node))
         return await _in_thread(functools.partial(unpack, archive, place, expected=expected))
-    except TimeoutError:  # one of OSError's kinds
-        raise Lost(f"took a command and gave no answer within {TRANSFER_S} s") from None
+    except TimeoutError:  # before OSError, its base class
+        raise Lost(f"accepted a command but gave no answer within {TRANSFER_S} s") from None
     except (InputError, OSError) as error:
         if errno_in(said):
             raise NodeError(why_refused("pack.sh", said, on_node)) from error
@@ -63,7 +63,7 @@ async def bring(session: Session, place: Path, on_node: str) -> list[str]:
 
 
 async def _in_thread(work: Callable[[], list[str]]) -> list[str]:
-    """Wait for work that keeps a processor busy, and to its end also where that is interrupted."""
+    """Run CPU-bound work in a thread and wait for its end, even if interrupted."""
     working = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(working)

@@ -1,7 +1,7 @@
-"""Two runs that want the same nodes at once: the one that was opened later gives way.
+"""When two runs want the same nodes at the same time, the run that was opened later gives way.
 
-Each could hold a node that the other waits for, and both would wait until their time is up. So no run keeps nodes while
-one of its own waits for an older run's: among those that keep any, only older ones wait for younger ones.
+Otherwise each could hold a node that the other waits for, until both time out. So a run holds no nodes while one of its
+nodes waits for an older run: among runs that hold nodes, only older ones wait for younger ones.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import re
 
 from benchmark.progress import Progress
 
-# Nodes that wait for the same run do not hear of its end at the same moment.
+# Nodes that wait for the same run do not learn of its end at the same moment.
 PATIENCE_S = 5.0
-# What a run that waits says of itself: see await_machine.sh and node/machine.py.
+# The progress of a run that waits: see await_machine.sh and node/machine.py.
 _WAITS = re.compile(r"waiting: run (\S+) of ")
 
 
@@ -26,9 +26,9 @@ class GivingWay:
         self._changed = asyncio.Event()
 
     def hear(self, node: str, progress: Progress | None) -> None:
-        """Take in what a node's run says of itself; None: nothing more will be heard."""
+        """Take in the progress of a node's run; None: no more will come."""
         match = _WAITS.match(progress.state) if progress else None
-        # Ids begin with the time at which a run was opened.
+        # Ids begin with the time at which the run was opened.
         waits = bool(match and match[1] < self._run_id)
         if waits == (node in self._waiting):
             return
@@ -36,12 +36,12 @@ class GivingWay:
             self._waiting.add(node)
         else:
             self._waiting.discard(node)
-        # Wakes a coroutine of each node.
+        # Wake the nodes' coroutines.
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     async def has_to(self, node: str) -> None:
-        """Return once the node is to be given up for a while: another one waits for an older run, and it does not."""
+        """Return once the node must be released for a while: another node waits for an older run, and it does not."""
         while True:
             while not self._gives_way(node):
                 await self._changed.wait()

@@ -1,9 +1,9 @@
-"""Nodes of which several serve one copy of a model: a head, which is measured like any node, and others beside it.
+"""Groups of nodes that serve one copy of a model together: a head, which is measured like any node, and the others.
 
-Each is a run like others. Before anything is loaded the nodes of a group have to reach each other and to have alike
-software; then they load together, and begin with all others at the agreed start. When the head has ended, the others
-are sent the windows in which it was measured, and report what they used in them. What ends one of them ends them all:
-the servers of the others too, so that the node whose server ended first is the one that failed.
+Each node has an ordinary run. Before loading, the nodes of a group must reach each other and have the same software;
+then they load together, and begin with all other nodes at the agreed start. When the head has ended, the others receive
+the windows in which it was measured, and report what they used in them. If one of them ends, its group ends, and with
+it all its servers: so the node whose server ended first is the one that failed.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from benchmark.records.system import TRY_S
 from benchmark.rundir import LISTENS, LOAD, MEASURED, SERVER_ENDED, TRIED, TRY
 
 _PLACES = TypeAdapter(tuple[ServerPlace, ...])
-# Characters of a version, or of a checksum, that are shown.
+# How many characters of a version or checksum are shown.
 _SHORT = 20
-# Seconds in which nodes whose servers end for the same cause report it: a server has ten to end, then its run ends.
+# Seconds in which nodes report servers that ended for the same cause: a server gets ten to end, then its run ends.
 _SETTLE_S = 20.0
 
 
 @dataclass
 class _Group:
-    """The nodes of one group, and how far they are."""
+    """The state of one group."""
 
     barrier: Barrier
     nodes: int
     members: dict[str, GroupMember] = field(default_factory=dict)
     failed: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Of nodes that failed: when their servers ended, and why they failed."""
+    """By failed node: when its server ended, and why the node failed."""
     broken: asyncio.Event = field(default_factory=asyncio.Event)
     culprit: str = ""
     reason: str = ""
@@ -52,15 +52,16 @@ class _Group:
     """The head's run."""
 
     def fail(self, node: str, reason: str) -> None:
-        """Have all others end too, unless they were told so before."""
+        """Make all others end too, unless they have been told before."""
         if not self.broken.is_set():
             self.culprit, self.reason = node, reason
             self.broken.set()
 
     async def failed_first(self, node: str, reason: str, ended_ns: int) -> bool:
-        """Return whether this node failed first, of all whose servers end soon after; the others end with that.
+        """Return whether this node failed first of all nodes whose servers end at about the same time.
 
-        `ended_ns`: when its server ended; 0: it had none yet, or what would have noted it was killed too.
+        Makes the other nodes of the group end too. `ended_ns`: when its server ended; 0: it had none yet, or the
+        process that records it was killed too.
         """
         self.failed[node] = ended_ns, reason
         if ended_ns and len(self.failed) < self.nodes:
@@ -71,20 +72,20 @@ class _Group:
         return self.culprit == node
 
     def excluded(self, part: GroupPart) -> Excluded:
-        """Return why a node ends since another has failed."""
+        """Return the reason for a node that ends because another failed."""
         which = "the head" if self.culprit == part.head.node else "another node"
         return Excluded(f"{self.culprit}, {which} of its group {part.name}, failed: {self.reason}")
 
     async def all_here(self, node: str, part: GroupPart) -> None:
-        """Return once all nodes have come. Raises Excluded where one has gone."""
+        """Return once all nodes are here. Raises Excluded if one has left."""
         await self.barrier.wait(node)
         if not all(self.barrier.has(place.node) for place in part.places):
-            # Why, is known in a moment.
+            # The reason is known in a moment.
             await self.broken.wait()
             raise self.excluded(part)
 
     def unlike(self, node: str, head: str) -> str:
-        """Return in words in what a node's software differs from the head's; nothing where it does not."""
+        """Return how a node's software differs from the head's, in words; empty if it does not."""
         own, wanted = self.members[node].software, self.members[head].software
         return "; ".join(
             f"{name} {own.get(name, 'none')[:_SHORT]} here and {wanted.get(name, 'none')[:_SHORT]} there"
@@ -94,7 +95,7 @@ class _Group:
 
 
 class GroupedMeasurement(Measurement):
-    """The runs of all nodes, of which some are in groups."""
+    """The runs of all nodes, some of them in groups."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -148,33 +149,33 @@ class GroupedMeasurement(Measurement):
     async def _until_all_ready(self, run: RemoteRun) -> str | None:
         if run.node.order.group is None:
             return await super()._until_all_ready(run)
-        # A node of a group that gave way and began anew would have to find the others again, which have loaded by now.
+        # Groups do not give way: a restarted node could not rejoin the others, which have loaded by now.
         return await self._ready_with_all(run, 1)
 
     async def _until_end(self, run: RemoteRun) -> str:
         if (part := run.node.order.group) and part.leads:
             limit_s = run.node.order.resolved.settings.benchmark_timeout_s - self._since_start_s(run)
-            # Before it ends its server: those of the others may end with that.
+            # Before it ends its server, since the others' servers may end with it.
             with suppress(TimeoutError, ValidationError):
                 windows = await run.until_there(MEASURED, f"{MEASURED}.lock", limit_s)
                 self._groups[part.name].lead.has_measured(windows, offset_of(run, self._starts.offsets_ns))
         return await super()._until_end(run)
 
     def _spared(self, run: RemoteRun) -> bool:
-        # A group ends with each of its nodes, so that those of one with a lost node can go on in no way.
+        # If one node is lost, its whole group ends, so the rest of that group cannot go on.
         broken = {part.name for one in self._runs if one.lost and (part := one.node.order.group)}
         whole = (one for one in self._runs if one.node.order.group is None or one.node.order.group.name not in broken)
         return any(self._reach.waits(one) for one in whole)
 
     async def _compute(self, run: RemoteRun, part: GroupPart, group: _Group) -> None:
-        """From the start of the run of a node that is not the head to its fetched files."""
+        """Take a node other than the head from the start of its run to its fetched files."""
         name = run.node.name
         try:
             if not await group.lead.adopts(run):
                 await run.start()
                 await self._meet(run, part, group)
                 await self._measure_together(run, 1)
-            # It begins once, and ends when the head has.
+            # It measures once, and ends after the head.
             self._barrier.leave(name)
             state = await group.lead.until_over(run, offset_of(run, self._starts.offsets_ns))
         except Ended as ended:
@@ -183,14 +184,14 @@ class GroupedMeasurement(Measurement):
         await run.finish(state)
 
     async def _meet(self, run: RemoteRun, part: GroupPart, group: _Group) -> None:
-        """Let the node load once all of its group listen, are alike and reach each other. Raises Excluded."""
+        """Let the node load once all of its group listen, are alike and can reach each other. Raises Excluded."""
         name, limit_s = run.node.name, run.node.order.resolved.settings.benchmark_sync_timeout_s
         try:
             group.members[name] = GroupMember.model_validate_json(
                 await self._reach.answer(run, run.until_there(LISTENS, f"{LISTENS}.lock", limit_s))
             )
         except ValidationError:
-            raise Excluded("What the node says of itself cannot be used.") from None
+            raise Excluded("The node's report on its software and port is invalid.") from None
         except TimeoutError:
             raise Excluded(
                 f"Not ready to listen within benchmark_sync_timeout_s = {limit_s} s: it was still {run.doing}."
@@ -199,8 +200,8 @@ class GroupedMeasurement(Measurement):
             await group.all_here(name, part)
         if unlike := group.unlike(name, part.head.node):
             raise Excluded(
-                f"Its software is not that of {part.head.node}, the head of its group {part.name}: {unlike}. Nothing "
-                "was loaded: provide the same on both with playbooks/provision.yml."
+                f"Its software differs from that of {part.head.node}, the head of its group {part.name}: {unlike}. "
+                "Nothing was loaded: provision both alike with playbooks/provision.yml."
             )
         places = [place for place in part.places if place.node != name]
         beside = [place.model_copy(update={"port": group.members[place.node].port}) for place in places]
@@ -210,8 +211,9 @@ class GroupedMeasurement(Measurement):
         if unreached:
             found = " and ".join(f"{other} at {_host(part, other)} ({why})" for other, why in unreached.items())
             raise Excluded(
-                f"It cannot reach {found}, of its group {part.name}. Nothing was loaded: let the nodes of a group "
-                "connect to each other at any port, or set benchmark_serve_address to addresses at which they can."
+                f"It cannot reach {found}, of its group {part.name}. Nothing was loaded: allow the nodes of a "
+                "group to connect to each other on any port, or set benchmark_serve_address to addresses that they can "
+                "reach."
             )
         with self._reach.waiting(name):
             await group.all_here(name, part)
@@ -219,7 +221,7 @@ class GroupedMeasurement(Measurement):
 
 
 def _server_ended_ns(place: Path, offset_ns: int) -> int:
-    """Return when a node's server ended, by the controller's clock, from the node's files; 0: nothing says."""
+    """Return when a node's server ended, by the controller's clock, from the node's files; 0: unknown."""
     try:
         return int((place / SERVER_ENDED).read_text(encoding="utf-8")) - offset_ns
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""What runs that serve hear of the one that is measured: whether it goes on from an earlier attempt, and its windows.
+"""What serving runs learn about the measured run: whether it resumes an earlier attempt, and its windows.
 
-These are carried from its node's clock to those of the nodes that served it.
+Windows are converted from the clock of its node to those of the nodes that served it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WINDOWS = TypeAdapter(tuple[Window, ...])
 
 
 class Lead:
-    """What the others hear of it. They end when it has."""
+    """The measured run, as the serving runs see it: they end after it."""
 
     def __init__(self) -> None:
         self.over = asyncio.Event()
@@ -35,17 +35,17 @@ class Lead:
         self._windows: tuple[Window, ...] = ()
 
     def begins(self, adopted: bool) -> None:
-        """Tell the others whether what an earlier attempt left of it was taken over."""
+        """Tell the others whether an earlier attempt's run was adopted."""
         self._adopted = adopted
         self._told.set()
 
     def ends(self, place: Path, offset_ns: int) -> None:
-        """Tell them that it has ended, with its result in `place`, if there is one; see `windows_in`."""
+        """Tell the others that it has ended, with its result in `place` if there is one; see `windows_in`."""
         if not self.over.is_set():
             self._end(windows_in(place, offset_ns))
 
     def has_measured(self, windows: str, offset_ns: int) -> None:
-        """Tell them that it has, in these windows by its node's clock, and only ends. Raises ValidationError."""
+        """Tell the others that it has measured, in these windows by its node's clock. Raises ValidationError."""
         self._end(tuple(_moved(one, -offset_ns) for one in _WINDOWS.validate_json(windows)))
 
     def _end(self, windows: tuple[Window, ...]) -> None:
@@ -54,21 +54,21 @@ class Lead:
         self.over.set()
 
     async def adopts(self, run: RemoteRun) -> bool:
-        """Return whether what an earlier attempt left of a run that serves is taken over too; else it is put aside.
+        """Return whether an earlier attempt of a serving run is adopted too; otherwise its files are set aside.
 
-        Raises NodeError where it is gone, and what it had watched with it.
+        Raises NodeError if that run, and its telemetry, is gone.
         """
         if run.node.order.attempt == 1:
             return False
         await self._told.wait()
         if await run.adopt(keep=self._adopted) or not self._adopted:
             return self._adopted
-        raise NodeError("What it watched while it served is gone from the node.")
+        raise NodeError("Its telemetry from while it served is gone from the node.")
 
     async def until_over(self, run: RemoteRun, offset_ns: int) -> str:
-        """Return how a run that serves ended: by itself, or once all was over and it was sent the windows.
+        """Return how a serving run ended: by itself, or after the measured run, once it got the windows.
 
-        `offset_ns`: by how much its node's clock is ahead of the controller's.
+        `offset_ns`: how far its node's clock is ahead of the controller's.
         """
         with suppress(Overtaken):
             return await unless(self.over.wait(), run.until_end(GRACE_S + run.node.limit_s))
@@ -78,7 +78,7 @@ class Lead:
 
 
 def offset_of(run: RemoteRun, offsets_ns: Mapping[str, int]) -> int:
-    """Return by how much a run's node is ahead: of one that was taken over, as the earlier attempt had found out."""
+    """Return how far the clock of a run's node is ahead; of an adopted run, as an earlier attempt measured it."""
     if run.node.name not in offsets_ns:
         for path in sorted(run.node.place.rglob(READY_FILE), reverse=True):
             with suppress(InputError):
@@ -87,9 +87,9 @@ def offset_of(run: RemoteRun, offsets_ns: Mapping[str, int]) -> int:
 
 
 def windows_in(place: Path, offset_ns: int) -> tuple[Window, ...]:
-    """Return the windows of the result in `place`, by the controller's clock; none where there is no result.
+    """Return the windows of the result in `place`, by the controller's clock; none if there is no result.
 
-    `offset_ns`: by how much the node's clock is ahead of the controller's.
+    `offset_ns`: how far the node's clock is ahead of the controller's.
     """
     for path in place.glob(NODE_RESULTS):
         with suppress(InputError):
@@ -100,5 +100,5 @@ def windows_in(place: Path, offset_ns: int) -> tuple[Window, ...]:
 
 
 def _moved(window: Window, by_ns: int) -> Window:
-    """Return a window by another clock."""
+    """Return the window shifted to another clock."""
     return Window.of(max(0, window.started_unix_ns + by_ns), max(0, window.ended_unix_ns + by_ns))

@@ -1,43 +1,43 @@
-"""A command line that every login shell passes on to /bin/sh as it is: sh, bash, zsh, csh, tcsh, fish."""
+"""Command lines that every login shell passes to /bin/sh unchanged: sh, bash, zsh, csh, tcsh, fish."""
 
 from __future__ import annotations
 
 import functools
 import shlex
 
-# Within single quotes csh still replaces `!` and ends a line, and fish reads `\\` and `\'`. A quote would end them.
+# Within single quotes, csh still expands `!` and ends at a newline, and fish reads `\\` and `\'`. A quote ends them.
 _UNSAFE = frozenset("!\\'")
-# What a line of ours begins with, so that nothing which the user's files export changes what it does.
+# The beginning of our command lines: it undoes exports of the user's files that would change what they do.
 OWN_ENVIRONMENT = (
-    # Where sh is bash it has the functions that they export, under whatever names.
+    # If sh is bash, it has their exported functions, which may have any name.
     "case $BASH_VERSION in ?*) unset -f $(compgen -A function) ;; esac; "
-    # The system's own programs, also where one of these files sets PATH and forgets them.
+    # The system's programs must be found even if one of the files sets PATH without them.
     "PATH=${PATH:+$PATH:}/usr/bin:/bin; export PATH; "
-    # Environment modules set it, and any other Python than theirs does not find its own library with it.
+    # Environment modules set it, and with it any Python but theirs does not find its library.
     "unset PYTHONHOME; "
-    # What programs say is read by this side: in one language, whatever the user's.
+    # The controller reads the programs' messages, so they must be in one language.
     "LC_ALL=C; export LC_ALL; "
 )
 
 
 def plain(line: str) -> str:
-    """Return a line of /bin/sh that does what `line` does, and can stand between single quotes in every shell."""
+    """Return a /bin/sh line that does what `line` does and is safe between single quotes in every shell."""
     if line.isascii() and line.isprintable() and _UNSAFE.isdisjoint(line):
         return line
-    # printf's octal numbers: a backslash before a digit means nothing to any of them.
+    # As octal numbers for printf: no shell interprets a backslash before a digit.
     octal = "".join(map(_octal, line))
-    # A user's files may export a function of that name.
+    # The user's files may export a function of that name.
     return f'unset -f printf; eval "$(printf "{octal}")"'
 
 
 def far_command(line: str) -> str:
-    """Return what is given to a node's login shell so that its /bin/sh runs `line`."""
+    """Return the command for a node's login shell that makes its /bin/sh run `line`."""
     return f"/bin/sh -c {shlex.quote(plain(line))}"
 
 
 @functools.cache
 def _octal(character: str) -> str:
-    # Those that mean something to printf, within double quotes, or to one of the shells.
+    # Escape what printf, double quotes, or one of the shells would interpret.
     if character.isascii() and character.isprintable() and character not in "!\\'\"$`%":
         return character
     return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "surrogateescape"))

@@ -1,4 +1,4 @@
-"""Where a further attempt at a sweep goes on: with the first step that one of its nodes lacks."""
+"""Where a further attempt at a sweep resumes: at the first step that any of its nodes lacks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class NextStep:
-    """Agreed on once by all nodes that are to start, after what earlier attempts left on each of them was fetched."""
+    """The step that all starting nodes agree on, once the files of earlier attempts were fetched from each."""
 
     def __init__(self, run_dir: Path, barrier: Barrier) -> None:
         self._run_dir, self._barrier = run_dir, barrier
@@ -26,7 +26,7 @@ class NextStep:
         self._agreeing: asyncio.Future[StepsLeft] | None = None
 
     async def agree(self, node: Node) -> Node:
-        """Wait for the other nodes that are to start; return the node with its order, which has been written too."""
+        """Wait for the other starting nodes; return the node with its new order, which is also written to its file."""
         left = await (self._of_all(node.name) if node.order.wait_s is not None else self._of([node.name]))
         changes = {
             "first_step": left.first_step,
@@ -44,8 +44,8 @@ class NextStep:
         return await asyncio.shield(self._agreeing)
 
     async def _of(self, nodes: Collection[str]) -> StepsLeft:
-        # Here, since it reads samples (numpy), which no other run needs.
+        # Imported here, since it needs numpy, which no other run does.
         from benchmark.cluster.sweep import steps_left
 
-        # Not in the loop: all samples are read, and other nodes are spoken with meanwhile.
+        # In a thread: it reads all samples, while the loop serves other nodes.
         return await asyncio.to_thread(steps_left, self._run_dir, read_run(self._run_dir), nodes)

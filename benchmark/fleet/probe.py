@@ -1,4 +1,4 @@
-"""What preflight and the provisioning roles ask of nodes first: all nodes at the same time, each in one contact."""
+"""Ask all nodes at the same time what preflight and the provisioning roles want to know first, each in one session."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ ask() {
 
 @dataclass
 class ProbeResult:
-    """What a node answered: what each command printed that succeeded; or why it could not be asked."""
+    """A node's answers: the output of each command that succeeded; or why it could not be asked."""
 
     answers: dict[str, str] = field(default_factory=dict)
     failure: str = ""
     heard_ns: dict[str, int] = field(default_factory=dict, compare=False)
-    """When each answer had come, in nanoseconds since 1970 by this machine's clock."""
+    """When each answer arrived, in nanoseconds since 1970 by this machine's clock."""
 
 
 async def probe(asked: Mapping[str, tuple[Ssh, tuple[str, ...]]]) -> dict[str, ProbeResult]:
-    """Return what each node answers to its commands, which change nothing there."""
+    """Return each node's answers to its commands, which change nothing there."""
     calls = calls_at_once()
 
     async def one(ssh: Ssh, commands: tuple[str, ...]) -> ProbeResult:
@@ -53,7 +53,7 @@ async def _ask(ssh: Ssh, commands: tuple[str, ...], calls: asyncio.Semaphore) ->
     result = ProbeResult()
     session = await call(ssh, program, ["probe", "{mark}"], ANSWER_S, calls)
     try:
-        # What is not answered is left to the role that it belongs to.
+        # Missing answers are left to the roles concerned.
         with suppress(Lost, TimeoutError):
             async with asyncio.timeout(ANSWER_S):
                 await _hear(session, commands, result)

@@ -1,4 +1,4 @@
-"""Nodes that cannot be reached while the others wait for them: those go on without, before a time limit is up."""
+"""Exclude unreachable nodes that the others wait for, before the general time limit."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from benchmark.fleet.errors import Excluded
 from benchmark.fleet.node import Reports
 from benchmark.fleet.remote_run import RemoteRun
 
-# How long nodes wait, once they wait for nothing else, for one that cannot be reached any more.
+# How long nodes wait for one that cannot be reached, once they wait for nothing else.
 GONE_S = 60.0
 
 T = TypeVar("T")
 
 
 class Reach:
-    """The nodes of a run, and whom they wait for.
+    """Tracks which nodes of a run wait, and which are lost.
 
-    `spared`: whether others that wait can go on without a node and such as are lost too.
+    `spared`: whether waiting nodes could go on without a lost node and any others that are lost.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Reach:
 
     @contextmanager
     def waiting(self, name: str) -> Iterator[None]:
-        """Say that a node waits for others elsewhere than at the barrier."""
+        """Mark a node as waiting for others, elsewhere than at the barrier."""
         self._waiting.add(name)
         try:
             yield
@@ -45,9 +45,9 @@ class Reach:
         return run.node.name in self._waiting or self._barrier.is_here(run.node.name)
 
     async def answer(self, run: RemoteRun, asking: Coroutine[Any, Any, T]) -> T:
-        """Return what a node answers; raise Excluded where it is lost for long and holds all others up.
+        """Return a node's answer; raise Excluded if it is lost for long and holds up all others.
 
-        It may load or measure all the same: a further attempt fetches what it has.
+        It may still load or measure: a further attempt fetches its files.
         """
         answer = asyncio.ensure_future(asking)
         gone_since: float | None = None
@@ -55,9 +55,9 @@ class Reach:
             while not (await asyncio.wait({answer}, timeout=min(1.0, GONE_S)))[0]:
                 gone_since = (gone_since or time.monotonic()) if self._holds_up(run) else None
                 if gone_since is not None and time.monotonic() - gone_since > GONE_S:
-                    self._reports.message(run.node.name, "out of reach, excluded")
+                    self._reports.message(run.node.name, "unreachable, excluded")
                     raise Excluded(
-                        f"The SSH connection is lost ({run.lost.rstrip('.')}), and others were ready to go on for "
+                        f"The SSH connection is lost ({run.lost.rstrip('.')}), and the other nodes had been ready for "
                         f"{GONE_S:g} s: they went on without it."
                     )
             return answer.result()
@@ -67,9 +67,9 @@ class Reach:
                 await asyncio.gather(answer, return_exceptions=True)
 
     def _holds_up(self, run: RemoteRun) -> bool:
-        """Return whether a node is lost, and others wait that could go on but for it and such as are lost too.
+        """Return whether a node is lost, and all others wait only for it and any others that are lost.
 
-        As long as one loads that can be reached, it costs nothing to wait for one that cannot.
+        While a reachable node still loads, waiting for an unreachable one costs nothing.
         """
         there = [one for one in self._runs if self._barrier.has(one.node.name)]
         return bool(run.lost) and all(one.lost or self.waits(one) for one in there) and self._spared(run)

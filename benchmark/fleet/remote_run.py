@@ -1,4 +1,4 @@
-"""One node's run, from its start to its fetched files: what `measure` asks of it, in the order in which it does."""
+"""One node's run, from its start to its fetched files: the requests of `measure`, in their order."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ from benchmark.rundir import ATTEMPT, GO, READY, TURN, TURN_OVER, of_repeat
 
 RETRY_S = 3
 FETCHES = 3
-# After the node's own time limit: 30 s until SIGKILL, and time to write the result.
+# Allowed after the node's own time limit: 30 s until SIGKILL, and time to write the result.
 GRACE_S = 60
-# A run is stopped within ten seconds, and killed.
+# A run is asked to stop, and killed ten seconds later.
 STOP_S = 60
-# Round trips to a node's clock: the shortest tells.
+# Round trips to a node's clock: the shortest counts.
 TRIPS = 5
 # Exit codes of a run that completed.
 COMPLETED = ("0", "1")
 REMOVED = "removed"
-# And what is said before whose a directory is that is no run of ours.
+# Precedes the owner of a directory that is not our run.
 FOREIGN = "foreign"
 
 
 class RemoteRun:
-    """Speaks with one node. A lost connection is not a lost run: it is looked for again.
+    """Talks to one node. A lost connection is not a lost run: the controller reconnects.
 
-    `calls` limits how many nodes are called at once, `progress_s` says how often a run is to say how far it is.
+    `calls` limits how many connections are opened at once; `progress_s`: how often the run reports its progress.
     """
 
     def __init__(self, node: Node, reports: Reports, calls: asyncio.Semaphore, progress_s: int) -> None:
         self.node, self._reports, self._calls, self._progress_s = node, reports, calls, progress_s
         self.started_unix_ns = 0
-        """When its run had been started, by the controller's clock; 0: not by this process."""
+        """When its run was started, by the controller's clock; 0: not by this process."""
         self.lost = ""
-        """What was said of the connection when it was lost; empty while it is there."""
+        """Why the connection was lost; empty while it is up."""
         self.last: Progress | None = None
-        """What the run said last."""
+        """The run's last progress."""
         self.begun = False
-        """Whether it was told to measure, and may have something that is not here."""
+        """Whether it was told to measure, and may have results that are not here."""
         self._session: Session | None = None
         self._asked = False
 
-    # What `measure` asks, in this order.
+    # The requests of `measure`, in this order.
 
     async def adopt(self, keep: bool = True) -> bool:
-        """Return whether what is on the node is this run's, complete or measuring; keep and remove what is neither.
+        """Return whether the node has this run, complete or measuring; otherwise set its files aside and remove it.
 
-        Not to `keep`: a run that goes on is ended, and what it left put aside too.
+        Unless `keep`, do that with any run, and stop it first if it goes on.
         """
         state, _, number = (await self._ask("earlier", ANSWER_S, tries=1))[1].strip().partition(" ")
         if state == "nothing":
@@ -64,52 +64,52 @@ class RemoteRun:
         if state == FOREIGN:
             raise NodeError(self._foreign(number))
         if keep and state in (*COMPLETED, "running"):
-            now = "still measures" if state == "running" else "completed here"
+            now = "is still measuring" if state == "running" else "has completed"
             self._say(f"an earlier attempt {now}: not run again")
             self.begun = True
             return True
         if state in ("waits", "running"):
-            self._say("an earlier attempt waits for a start that never comes: stopping it")
+            self._say("an earlier attempt is waiting for a start that will not come: stopping it")
             await self._ask("stop", STOP_S)
         known = number.isdecimal() and len(number) < 6
         aside = self.node.place / f"{ATTEMPT}{int(number) if known else self.node.order.attempt - 1}"
         aside.mkdir(exist_ok=True)
         if not await self.fetch(into=aside):
             where = f"{self.node.on_node}/{self.node.name}"
-            raise NodeError(f"What an earlier attempt left could not be brought back; look at it: {where}.")
+            raise NodeError(f"The files of an earlier attempt could not be fetched; look at them: {where}.")
         await self.clean()
         return False
 
     async def start(self) -> None:
-        """Start the run: whoever finds its directory made has nothing to start."""
+        """Start the run; does nothing if its directory exists already."""
         order = (self.node.place / "order.json").read_text(encoding="utf-8")
         given = f"{self.node.secrets}\n{order}\n".encode()
-        # Where the connection broke it may have started: it is asked once more, or would go on there unseen. But it was
-        # reached a moment ago, and nothing is lost that was measured: the others need not wait for it for long.
+        # If the connection broke, the run may have started and would go on unseen, so ask once more. Not for longer:
+        # the node was reachable a moment ago, no measurement is lost, and the others would have to wait.
         word, why = await self._ask(f"start {len(given)}", ANSWER_S, given, tries=2)
         if word == "refused":
             raise NodeError(why_refused("start.sh", why, self.node.on_node))
         self.started_unix_ns = time.time_ns()
 
     async def until_ready(self, repeat: int, deadline: float) -> str:
-        """Return what the node says it is, once its run is ready for a repeat. Raises TimeoutError, Ended."""
+        """Return the node's facts once its run is ready for a repeat. Raises TimeoutError, Ended."""
         ready = of_repeat(READY, repeat)
         lock = f"{ready}.lock" if repeat > 1 else "starting.lock"
         return (await self._ask(f"wait {ready} {lock}", deadline - time.monotonic()))[1]
 
     async def until_there(self, name: str, lock: str, within_s: float) -> str:
-        """Return what the run writes into that file, before which it releases the lock. Raises TimeoutError, Ended."""
+        """Return the content of the file `name`, for which the run releases the lock. Raises TimeoutError, Ended."""
         return (await self._ask(f"wait {name} {lock}", within_s))[1]
 
     async def put(self, name: str, word: str, within_s: float = ANSWER_S) -> None:
-        """Put a word where the run waits for it. Raises TimeoutError, Ended, Excluded."""
+        """Write a word into the file that the run waits for. Raises TimeoutError, Ended, Excluded."""
         await self._put(f"{name} {word}", within_s)
 
     async def read_clock(self, trips: int = TRIPS) -> list[RoundTrip]:
-        """Return so many round trips to the node's clock; of what is no time in nanoseconds there is none."""
+        """Return this many round trips to the node's clock, without those whose answer is not a time in nanoseconds."""
         found = []
         for _ in range(trips):
-            # A session that has to be opened first would be part of the way.
+            # Opening a session would add to the round trip.
             await self._open()
             sent_ns = time.time_ns()
             word, reading = await self._ask("clock", ANSWER_S)
@@ -130,17 +130,17 @@ class RemoteRun:
         await self._put(f"{of_repeat(GO, repeat)} {unix_ns}", within_s)
 
     async def until_end(self, limit_s: float) -> str:
-        """Return how the run ended: its exit code, or how it is gone. Raises TimeoutError."""
+        """Return how the run ended: its exit code, or how it vanished. Raises TimeoutError."""
         try:
             await self._ask("end", limit_s)
         except Ended as ended:
             return ended.state
-        raise NodeError("The node said that the run ended, but not how.")
+        raise NodeError("The node reported that the run ended, but not how.")
 
     async def fetch(self, tries: int = FETCHES, into: Path | None = None) -> list[str]:
-        """Bring the files; a connection that breaks is tried again, for what was measured is on the node.
+        """Fetch the files; reconnect if the connection breaks, since the results are on the node.
 
-        A failure says where on the node that is, and how to get it.
+        A failure says where on the node the files are, and how to fetch them.
         """
         for left in reversed(range(tries)):
             try:
@@ -160,19 +160,18 @@ class RemoteRun:
         return []
 
     async def clean(self) -> None:
-        """Remove on the node what lies here; that it cannot be removed takes nothing from what was measured."""
+        """Remove the fetched files from the node; failing to remove them does not fail the node."""
         try:
             await self._ask("clean", ANSWER_S, tries=2)
         except (NodeError, Ended, TimeoutError):
-            self._say("what it measured is here, and could not be removed there: playbooks/clean.yml does it")
+            self._say("its results were fetched but not removed from the node: playbooks/clean.yml removes them")
 
     async def finish(self, state: str) -> None:
-        """Fetch the files of a run that ended so and remove them there; raise NodeError where it did not complete."""
+        """Fetch the files of a run that ended with `state` and remove them there; raise NodeError if it failed."""
         if state == REMOVED:
             raise NodeError(
-                f"{self.node.on_node} is gone from the node: did it restart, and does that not outlive a restart "
-                "(as /tmp), or was it removed? Nothing could be fetched; set benchmark_work_dir to a directory that "
-                "stays."
+                f"{self.node.on_node} is gone from the node: was it removed, or lost in a restart (as /tmp is)? "
+                "Nothing could be fetched; set benchmark_work_dir to a directory that survives a restart."
             )
         if state.startswith(FOREIGN):
             raise NodeError(self._foreign(state.removeprefix(FOREIGN).strip()))
@@ -186,7 +185,7 @@ class RemoteRun:
         return f"{self.node.on_node}/{self.node.name} on the node is a run of {whose[:300]}: it was left alone."
 
     async def stop(self) -> bool:
-        """Stop the run on the node, and bring its files; return whether there was one. Raises Lost."""
+        """Stop the run on the node and fetch its files; return whether there was one. Raises Lost."""
         if (await self._ask("stop", STOP_S, tries=1))[0] == "nothing":
             return False
         if await self.fetch():
@@ -194,13 +193,13 @@ class RemoteRun:
         return True
 
     async def withdraw(self) -> None:
-        """Stop the run, which has measured nothing yet, and remove it: it is to be started again. Raises Lost."""
+        """Stop and remove the run, which has measured nothing yet and will be started again. Raises Lost."""
         await self._ask("stop", STOP_S, tries=1)
         await self.clean()
         self.last = None
 
     async def stop_interrupted(self, interruption: str) -> None:
-        """Stop the run and bring what it measured; raises NodeError unless it had completed by then."""
+        """Stop the run and fetch its files; raises NodeError unless it had completed by then."""
         if not self._asked:
             raise NodeError(f"{interruption} before it measured.")
         self._say("stopping it")
@@ -214,37 +213,37 @@ class RemoteRun:
             raise NodeError(f"{interruption}, and it did not end. {self.node.stays}") from None
         except Lost as lost:
             raise NodeError(
-                f"{interruption}, and the node could not be asked to stop ({str(lost)[-200:]}): {self.node.ends} "
-                f"{self.node.stays}"
+                f"{interruption}, and the request to stop did not reach the node ({str(lost)[-200:]}): "
+                f"{self.node.ends} {self.node.stays}"
             ) from None
         if ended not in COMPLETED:
             raise NodeError(f"{interruption}: it was stopped, and what it had measured was fetched.")
 
     @property
     def doing(self) -> str:
-        """In words, what the run said of itself last."""
+        """The run's last progress, in words."""
         return describe(self.last) if self.last else "starting"
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the session."""
         if self._session is not None:
             self._session.close()
             self._session = None
 
-    # How it is asked.
+    # How requests are sent.
 
     async def _ask(self, request: str, within_s: float, payload: bytes = b"", tries: int = 0) -> tuple[str, str]:
-        """Send a request until it is answered, each time in a new session where the last was lost; return the answer.
+        """Send a request until it is answered, in a new session whenever the last was lost; return the answer.
 
-        All requests may be sent again. Raises TimeoutError after `within_s` seconds; Lost after so many `tries` (0: as
-        many as there is time for); Ended where the run has.
+        All requests may be repeated. Raises TimeoutError after `within_s` seconds; Lost after `tries` attempts (0: as
+        many as time allows); Ended if the run has ended.
         """
         deadline, called = time.monotonic() + within_s, 0
         try:
             while True:
                 called += 1
                 try:
-                    # Not wait_for: before Python 3.12 it may take an interruption for an answer.
+                    # Not wait_for: before Python 3.12 it may return an answer despite a cancellation.
                     async with asyncio.timeout(max(0.01, deadline - time.monotonic())):
                         return await self._ask_once(request, payload)
                 except Lost as lost:
@@ -255,14 +254,14 @@ class RemoteRun:
                     if time.monotonic() + RETRY_S > deadline:
                         raise TimeoutError from lost
                     if not known:
-                        doing = "trying again" if tries else "looking for it again; the run goes on"
+                        doing = "trying again" if tries else "reconnecting; the run goes on"
                         self._say(f"SSH connection lost, {doing}")
                     await asyncio.sleep(RETRY_S)
         except (TimeoutError, asyncio.CancelledError, Refused) as error:
             # In the middle of an answer.
             self.close()
             if isinstance(error, TimeoutError) and tries:
-                raise Lost(f"took a command and gave no answer within {within_s:g} s") from None
+                raise Lost(f"accepted a command but gave no answer within {within_s:g} s") from None
             raise
 
     async def _put(self, words: str, within_s: float) -> None:
@@ -291,7 +290,7 @@ class RemoteRun:
         self._asked = True
         if self._session is None:
             node, words = self.node, self.node.given(self._progress_s)
-            # It ends with its standard input; should a disk hang there, with this.
+            # A session ends with its standard input; if a disk hangs there, with this limit.
             limit_s = node.limit_s + node.busy_s + GRACE_S + TRANSFER_S
             self._session = await call(node.ssh, program(), words, limit_s, self._calls)
         return self._session

@@ -106,11 +106,11 @@ def margin_s(telling_s: float) -> float:
 def read_facts(text: str) -> Environment:
     """Return what a node that is ready says it is. Raises InputError, one sentence, for what is no such record."""
     if len(text) > MAX_FACTS_BYTES:
-        raise InputError(f"What the node says it is has more than {MAX_FACTS_BYTES >> 10} KiB; refused.")
+        raise InputError(f"The node's report on itself is larger than {MAX_FACTS_BYTES >> 10} KiB; refused.")
     try:
         return Environment.model_validate_json(text)
     except ValidationError as error:
-        raise InputError(f"What the node says it is cannot be used: {first_fault(error, 'the whole')}.") from None
+        raise InputError(f"The node's report on itself is invalid: {first_fault(error, 'the whole')}.") from None
 
 
 def read_unreached(text: str) -> dict[str, str]:
@@ -118,7 +118,7 @@ def read_unreached(text: str) -> dict[str, str]:
     try:
         return _REASONS.validate_json(text)
     except ValidationError:
-        raise Excluded("What the node says of the others' ports cannot be used.") from None
+        raise Excluded("The node's report on the other nodes' ports is invalid.") from None
 
 
 def agree(

@@ -44,7 +44,7 @@ _CHUNK = 1 << 16
 SSH_FAILED = 255
 # Of a line that says how far a program is; see benchmark.progress.
 MOST_PROGRESS = 200
-FLOOD = "The node sends without end"
+FLOOD = "The node sends too much"
 # What a command may print that is asked for.
 MOST_PRINTED = 16 * 2**20
 
@@ -130,8 +130,8 @@ class Session:
             if code is None and (does := await self._does_instead()):
                 raise Refused(
                     f"The user's login shell on the node {does} and runs no command: does one of its files (~/.bashrc, "
-                    "~/.zshenv, ~/.tcshrc, config.fish) ask something, or exec another shell? Have it do so in "
-                    "interactive shells only, or set ansible_user to another user."
+                    "~/.zshenv, ~/.tcshrc, config.fish) ask a question, or exec another shell? Restrict that to "
+                    "interactive shells, or set ansible_user to another user."
                 ) from lost
             if code in (None, SSH_FAILED):
                 raise
@@ -139,16 +139,16 @@ class Session:
             printed = f", and prints {said!r}" if said else ""
             raise Refused(
                 f"The user's login shell on the node runs no command: it ends with exit code {code}{printed}. Set "
-                "ansible_user to a user whose shell does: bash, dash, zsh, fish, tcsh."
+                "ansible_user to a user with a shell that runs commands: bash, dash, zsh, fish, tcsh."
             ) from lost
         if word == "here\r":
             raise Refused(
-                "The user's login on the node gives commands a terminal, which changes what is sent: has its sshd a "
-                "ForceCommand, or one of its files a line, that runs script or the like? Leave commands out of it, or "
-                "set ansible_user to another user."
+                "The user's login on the node gives commands a terminal, which changes the data: does a ForceCommand "
+                "of its sshd, or a line in one of its files, run script or the like? Exempt commands from it, or set "
+                "ansible_user to another user."
             )
         if word != "here":
-            raise Lost("the session answered what was not asked")
+            raise Lost("the session gave an unexpected answer")
 
     async def _does_instead(self) -> str:
         """Return what a login does that neither runs a command nor ends: it prints, or reads; nothing: it hangs."""
@@ -160,7 +160,7 @@ class Session:
             return f"prints {self._noise!r}"
         # What reads ends with its input; a disk that hangs does not.
         self.end_input()
-        return "reads what is sent" if await self._exit_code() not in (None, SSH_FAILED) else ""
+        return "reads its input" if await self._exit_code() not in (None, SSH_FAILED) else ""
 
     @property
     def _noise(self) -> str:
@@ -207,9 +207,9 @@ class Session:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 line = await self._reader.readuntil(b"\n")
         except TimeoutError:
-            raise Lost(f"took a command and gave no answer within {silence_s:g} s") from None
+            raise Lost(f"accepted a command but gave no answer within {silence_s:g} s") from None
         except asyncio.LimitOverrunError:
-            raise Refused(f"{FLOOD}: more than {MOST_AT_ONCE >> 10} KiB where a line was asked for.") from None
+            raise Refused(f"{FLOOD}: more than {MOST_AT_ONCE >> 10} KiB where one line was expected.") from None
         except asyncio.IncompleteReadError as end:
             self._said = (self._said + end.partial)[:_CHUNK]
             raise Lost(await self._explain()) from None
@@ -217,7 +217,7 @@ class Session:
             raise Lost(str(error)) from None
         self._received += len(line)
         if self._received > most + MOST_PER_S * (time.monotonic() - self._began):
-            raise Refused(f"{FLOOD}: more than {most >> 10} KiB where some lines were asked for.")
+            raise Refused(f"{FLOOD}: more than {most >> 10} KiB where a few lines were expected.")
         return line
 
     async def save(self, size: int, path: Path, silence_s: float) -> None:
@@ -232,7 +232,7 @@ class Session:
                 async with asyncio.timeout(silence_s):
                     data = await self._reader.read(min(left, _CHUNK))
             except TimeoutError:
-                raise Lost(f"took a command and gave no answer within {silence_s:g} s") from None
+                raise Lost(f"accepted a command but gave no answer within {silence_s:g} s") from None
             except OSError as error:
                 raise Lost(str(error)) from None
             if not data:
@@ -360,6 +360,6 @@ async def _in_thread(work: object) -> None:
         async with asyncio.timeout(ANSWER_S):
             failure = await done
     except TimeoutError:
-        raise Lost(f"took a command and gave no answer within {ANSWER_S} s") from None
+        raise Lost(f"accepted a command but gave no answer within {ANSWER_S} s") from None
     if failure is not None:
         raise Lost(" ".join(str(failure).split())[-300:]) from failure

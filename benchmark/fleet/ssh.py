@@ -28,16 +28,16 @@ _HOST = re.compile(
 # What ssh says where a server drops connections because too many are about to log in.
 _DROPPED = ("kex_exchange_identification: Connection closed", "kex_exchange_identification: read: Connection reset")
 _LONG_PATH = (
-    "The path of the connection to {host} that sessions share is too long: set ANSIBLE_SSH_CONTROL_PATH_DIR to a short "
+    "The socket path of the shared SSH connection to {host} is too long: set ANSIBLE_SSH_CONTROL_PATH_DIR to a short "
     "directory, such as /tmp/cp."
 )
 # Of a login that was refused: what ssh says beside, the likeliest cause first. Of an unknown user, and of a key that
 # is not in authorized_keys, a server says the same.
 _REFUSED = (
-    (r"Too many authentication failures", "{host} ended it after too many keys: {only}."),
+    (r"Too many authentication failures", "{host} rejected it after too many keys: {only}."),
     (
         r"Permissions (?P<mode>\d+) for '(?P<file>[^']+)' are too open",
-        "ssh does not use the key {file}, which others may read: chmod 600 {file}.",
+        "ssh does not use the key {file} because others can read it: chmod 600 {file}.",
     ),
     (
         r"Load key \"(?P<file>[^\"]+)\": (?P<why>.*?passphrase[\w ]*)",
@@ -53,11 +53,11 @@ _REFUSED = (
     ),
     (
         r"(?:no such identity: (?P<file>\S+): |Identity file (?P<other>\S+) not accessible: )No such file",
-        "there is no key {file} on this controller: set ansible_ssh_private_key_file to the one that the node knows.",
+        "there is no key {file} on this controller: set ansible_ssh_private_key_file to a key that the node accepts.",
     ),
     (
         r"agent refused operation",
-        "the ssh-agent would not sign with its key: unlock it (ssh-add), or take the security key that it waits for.",
+        "the ssh-agent refused to sign with its key: unlock it (ssh-add), or touch the security key that it waits for.",
     ),
     (
         r"ssh_askpass|read_passphrase",
@@ -69,13 +69,13 @@ _REFUSED = (
     ),
     (
         r"Permission denied \((?![^)]*publickey)(?P<why>[^)]*)\)",
-        "its sshd takes no keys from this user, only {why}: see PubkeyAuthentication in its sshd_config, or give a "
+        "its sshd accepts no keys from this user, only {why}: see PubkeyAuthentication in its sshd_config, or give a "
         "password (--ask-pass).",
     ),
     (
         r"Permission denied",
-        "it knows no such user, or none of this controller's keys: check ansible_user, then ssh-copy-id {login}. A key "
-        "with a passphrase has to be in the ssh-agent (ssh-add).",
+        "it has no such user, or accepts none of this controller's keys: check ansible_user, then ssh-copy-id {login}. "
+        "A key with a passphrase must be loaded in the ssh-agent (ssh-add).",
     ),
 )
 _ONLY_ONE = "set ansible_ssh_private_key_file and, in ssh's configuration, IdentitiesOnly yes"
@@ -98,11 +98,11 @@ _REASONS = {
     "timed out": "{host} does not answer: is the node up, and is ansible_host right?",
     "Could not resolve hostname": "The name {host} is not known: set ansible_host to the node's address.",
     "No route to host": "There is no route to {host}: is the node up, and is ansible_host right?",
-    "Network is unreachable": "This controller has no network that leads to {host}: is ansible_host right?",
+    "Network is unreachable": "This controller has no route to the network of {host}: is ansible_host right?",
     "too long for Unix domain socket": _LONG_PATH,
     "ControlPath too long": _LONG_PATH,
-    "Bad configuration option": "ssh does not take its configuration: {said}",
-    "Bad owner or permissions": "ssh does not read its configuration: {said}",
+    "Bad configuration option": "ssh rejects its configuration: {said}",
+    "Bad owner or permissions": "ssh refuses to read its configuration: {said}",
     "Unable to negotiate": "{host} and this controller's ssh have no algorithm in common: {said}",
     "sshpass": "A password was given but the program sshpass is missing on the controller: use SSH keys.",
 }
@@ -112,7 +112,7 @@ _JUMP_REASONS = {
         "with ssh; if not, the connection may be intercepted"
     ),
     "Host key verification failed": "its SSH host key is not known: connect once with ssh and compare the fingerprint",
-    "Permission denied": "it refused the SSH login: check its user, and that its authorized_keys holds this key",
+    "Permission denied": "it refused the SSH login: check its user, and that its authorized_keys contains this key",
     "Connection refused": "nothing answers SSH there: is sshd running, and is its port right?",
     "Could not resolve hostname": "its name is not known",
     "No route to host": "there is no route to it: is it up?",
@@ -180,8 +180,8 @@ def unreachable(message: str, address: str) -> str:
         # Each ssh of a chain whose way broke says so: the last one alone was on its way to the node.
         if said.count(_THROUGH) > 1:
             return (
-                f"Not reachable: A jump host on the way to {address} is not reached from the one before it "
-                f"({forwarded[1]}): is it up, may the one before forward to it, and are addresses and ports right?"
+                f"Not reachable: A jump host on the way to {address} cannot reach the next one ({forwarded[1]}): is "
+                "the next one up, is forwarding to it allowed, and are addresses and ports right?"
             )
         return _unreachable_from_jump(forwarded[1], address)
     if _NOT_LET_IN.search(said) and _CHANGED not in said:
@@ -239,13 +239,11 @@ def _unreachable_jump(said: str, address: str) -> str:
 def _unreachable_from_jump(reason: str, address: str) -> str:
     """Return one sentence for a node that a host on the way to it could not reach."""
     if "prohibited" in reason:
-        what = "the jump host forwards no connection there (AllowTcpForwarding, PermitOpen in its sshd_config)."
+        what = "the jump host does not forward connections to it (AllowTcpForwarding, PermitOpen in its sshd_config)."
     elif "refused" in reason:
         what = "seen from the jump host, nothing answers SSH there: is sshd running, and is ansible_port right?"
     elif "not known" in reason or "resolve" in reason:
-        what = (
-            "the jump host does not know that name: set ansible_host to the node's address, as it is seen from there."
-        )
+        what = "the jump host does not know that name: set ansible_host to the node's address as seen from there."
     else:
         what = f"the jump host cannot reach it ({reason}): is the node up, and is ansible_host right?"
     return f"Not reachable: {address}: {what}"

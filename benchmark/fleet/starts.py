@@ -65,7 +65,7 @@ class Starts:
         except InputError as error:
             raise Excluded(str(error)) from None
         except ValueError:
-            raise Excluded("The node's clock could not be read: date +%s%N has to print nanoseconds.") from None
+            raise Excluded("The node's clock could not be read: date +%s%N must print nanoseconds.") from None
         self.offsets_ns[run.node.name] = offset_ns
         found = ReadyNode(
             node=run.node.name,

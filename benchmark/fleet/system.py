@@ -156,7 +156,7 @@ class SystemMeasurement(Measurement):
             server = Server.model_validate_json(await run.until_there(SERVES, "starting.lock", ANSWER_S))
             if place and (server.node, server.url) == (place.node, place.url):
                 return server
-        raise Excluded("What the node says of its server cannot be used.")
+        raise Excluded("The node's report on its server is invalid.")
 
     def _require_reached(self, run: RemoteRun) -> None:
         if (why := self._unreached.get(run.node.name)) and (place := run.node.order.serves):
@@ -181,7 +181,7 @@ class SystemMeasurement(Measurement):
             return ""
         missing = some(sorted(self._servers - left, key=natural))
         return (
-            f"Nothing was measured: without {missing} too few serve, since benchmark_min_nodes asks for {self._needed} "
+            f"Nothing was measured: without {missing} too few nodes serve; benchmark_min_nodes requires {self._needed} "
             f"of {plural(len(self._servers), 'node')}."
         )
 

@@ -79,7 +79,7 @@ def unpack(archive: Path, directory: Path, most: int = MAX_SAMPLES_BYTES, expect
                     names.append(name)
             plain.require_end()
         if lacking := sorted(set(expected).difference(names)):
-            raise InputError(f"{archive.name}: came without {', '.join(lacking)[:200]}.")
+            raise InputError(f"{archive.name}: lacks {', '.join(lacking)[:200]}.")
         for name in names:
             (beside / name).replace(directory / name)
     # gzip's own is one of OSError's kinds.
@@ -111,7 +111,7 @@ def why_failed(exit_code: str, directory: Path, limit: str) -> str | None:
     if exit_code == "rebooted":
         return "The node was restarted while the benchmark ran: see journalctl --list-boots there."
     if exit_code == "vanished":
-        return "The benchmark's process is gone without an exit code: it was killed together with what watches it."
+        return "The benchmark's process is gone without an exit code: it was killed together with its parent shell."
     return _own_words(directory) or f"The benchmark ended with exit code {exit_code}; see benchmark.log."
 
 

@@ -1,9 +1,9 @@
-# What reset.sh and clean.sh share; it stands before each. Look at what may go from the node, or remove what of it is named on
-# standard input, a path a line.
-# Arguments: "look" or "remove", the node's name, benchmark_work_dir, hf_cache_dir, "yes" where what another user owns may go too;
-# then those of the script.
-# Prints lines of fields with tabs between them: "busy" and why, and that is all; "remove", KiB, path and what it is (once it
-# is gone: "removed"); "leave", path and why.
+# Shared by reset.sh and clean.sh, and placed before each. List what can be removed from the node, or remove the listed paths that
+# standard input names, one per line.
+# Arguments: "look" or "remove", the node's name, benchmark_work_dir, hf_cache_dir, "yes" if files of other users may be removed
+# too; then those of the script.
+# Prints tab-separated lines: "busy" and why, and nothing more; "remove" (after removal: "removed"), KiB, path and what it is;
+# "leave", path and why.
 set -u
 expand() { case $1 in "~") echo "$HOME" ;; "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "${1%/}" ;; esac; }
 mode=$1 node=$2 work=$(expand "$3") cache=$(expand "$4") of_others=$5
@@ -16,14 +16,14 @@ busy() {
   exit 0
 }
 leave() { if [ -e "$1" ] || [ -L "$1" ]; then printf 'leave\t%s\t%s\n' "$1" "$2"; fi; }
-# Arguments: the path, and what it is. Fails where it stays.
+# Arguments: the path, and what it is. Fails if it stays.
 take() {
   if [ -L "$1" ]; then
-    leave "$1" "it is a link: remove what it leads to by hand"
+    leave "$1" "it is a link: remove its target by hand"
     return 1
   fi
   if [ ! -O "$1" ] && [ "$of_others" != yes ]; then
-    leave "$1" "it is another user's"
+    leave "$1" "it belongs to another user"
     return 1
   fi
   kib=$(du -sk "$1" 2> /dev/null)
@@ -38,11 +38,11 @@ take() {
     fi
     printf 'removed\t%s\t%s\t%s\n' "${kib:-0}" "$1" "$2"
   else
-    leave "$1" "it came after you were asked"
+    leave "$1" "it appeared after you were asked"
     return 1
   fi
 }
-# Whether somebody holds the lock (of a kind: -s, alone; -x, alone or with others); nobody does where there are no locks.
+# Whether a process holds the lock (-s: exclusively; -x: exclusively or shared); no process does on a file system without locks.
 held() { [ -f "$1" ] && flock -n "${2:--s}" -E 99 "$1" true 2> /dev/null; [ $? = 99 ]; }
 # Whether the run in this directory goes on.
 measures() {
@@ -50,7 +50,7 @@ measures() {
   { read -r pid < "$1/pid"; } 2> /dev/null || pid=
   { [ -n "$pid" ] && [ "/proc/$pid/cwd" -ef "$1" ]; } || held "$1/running.lock"
 }
-# Prints a process that is of this environment, or of one for our own code in it; fails where there is none.
+# Prints a process that runs from this environment, or from the one for our own code in it; fails if there is none.
 process_of() {
   pattern=$(printf %s "$1/" | sed 's/[][\.*^$]/\\&/g')'\(code/[^/]*/\)*bin/'
   for found in $(grep -azl "^$pattern" /proc/[0-9]*/cmdline 2> /dev/null); do
@@ -60,5 +60,5 @@ process_of() {
   done
   return 1
 }
-# Wheels on their way into an environment: nothing else may lie there.
+# Whether a directory of wheels for an environment contains nothing else.
 only_wheels() { [ -z "$(find "$1" -type f ! -name '*.whl' 2> /dev/null | head -n 1)" ]; }

@@ -82,8 +82,8 @@ class ActionModule(NodeAction):
         else:
             return
         raise NodeFailure(
-            f"{said}, and a run measures all nodes of a play together: leave it out. To measure some of them use "
-            "--limit; benchmark_solo_first measures each alone before."
+            f"{said}, but a run measures all nodes of a play together: remove it. To measure some of them, use "
+            "--limit; with benchmark_solo_first each node also measures alone first."
         )
 
     def _new(self, play: Play) -> dict[str, Any]:
@@ -115,8 +115,8 @@ class ActionModule(NodeAction):
         notes = left.notes
         if play.left_out:
             names = some(play.left_out, most=20)
-            left_out = f"Left out by --limit when the run was opened, and now too: {names}."
-            notes += (f"{left_out} --limit adds whom it names.",)
+            left_out = f"Left out by --limit when the run was opened, and still left out: {names}."
+            notes += (f"{left_out} To add a node, name it in --limit.",)
         which = f"{_count(len(left.todo))} to measure, {_count(len(left.done))} complete and left alone"
         for sentence in (f"Resuming the run {run.run_id}: {which}.", *notes):
             Display().display(sentence)

@@ -59,8 +59,8 @@ class ActionModule(NodeAction):
         resolved = play.resolved
         if shared := [node for node, r in resolved.items() if r.settings.benchmark_shared_machine]:
             Display().display(
-                f"benchmark_shared_machine is true [{some(shared)}]: other runs for which it is set too are not waited "
-                "for, and results are marked SHARED MACHINE."
+                f"benchmark_shared_machine is true [{some(shared)}]: this run does not wait for other runs that set it "
+                "too, and results are marked SHARED MACHINE."
             )
         return {
             "changed": False,
@@ -117,7 +117,7 @@ class ActionModule(NodeAction):
                 except AnsibleError as error:
                     found.append(f"{node}: {name} has no value: {' '.join(str(error).split())}.")
             if len(found) == before and (kind := connection_kind(self, variables)) not in SESSIONS:
-                found.append(f"{node}: ansible_connection is {kind}: only ssh and local can be used.")
+                found.append(f"{node}: ansible_connection is {kind}: only ssh and local are supported.")
         return found
 
     def _environment_problems(self) -> list[str]:
@@ -132,7 +132,7 @@ class ActionModule(NodeAction):
             each = given if isinstance(given, list) else [given]
             if not all(one is None or isinstance(one, Mapping) for one in each):
                 found.append(
-                    f"{ENVIRONMENT} has to be a dictionary of names and values; after -e only JSON gives one: "
+                    f"{ENVIRONMENT} must be a dictionary of names and values; with -e, give it as JSON: "
                     f"""-e '{{"{ENVIRONMENT}": {{"NAME": "VALUE"}}}}'. [{node}]"""
                 )
         return found
@@ -176,6 +176,6 @@ def _name_what_runner_keeps() -> None:
         if path.is_file():
             written = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
             Display().warning(
-                f"ansible-runner takes what {path} says into this run; it was written at {written}: remove it unless "
-                "it is meant for this run (suppress_env_files=True, or --omit-env-files, writes none)."
+                f"ansible-runner applies {path} to this run; it was written at {written}: remove it unless it is meant "
+                "for this run (suppress_env_files=True, or --omit-env-files, writes no such files)."
             )

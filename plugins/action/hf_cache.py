@@ -180,7 +180,7 @@ class ActionModule(NodeAction):
         if source == "none" and done["changed"] and (done["snapshot"] is None or done["missing"]):
             raise NodeFailure(
                 f"{part.repository} is not complete in {self.setting('hf_cache_dir')} on the node, and hf_cache_source "
-                f"is none: set it to hub or controller, or put the {part.kind.name} there."
+                f"is none: set that to hub or controller, or put the {part.kind.name} there."
             )
         return _reported(done)
 
@@ -367,13 +367,13 @@ def _answer(part: Part, code: int, out: str, err: str, limit: str) -> dict[str, 
     """Return what the part's command printed; raise NodeFailure with its sentence where it failed."""
     if code == TIMED_OUT:
         raise NodeFailure(
-            f"{part.repository} did not arrive within hf_cache_timeout_s = {limit} s: run again, the "
-            "download goes on where it stopped; or raise the limit."
+            f"{part.repository} did not arrive within hf_cache_timeout_s = {limit} s: run again to resume the "
+            "download, or raise the limit."
         )
     if code in (KILLED, -KILLED_BY):
         raise NodeFailure(
-            f"{part.command} was killed (signal {KILLED_BY}) while it brought or verified {part.repository}: did "
-            "memory run out there? See dmesg; then run again, the download goes on where it stopped."
+            f"{part.command} was killed (signal {KILLED_BY}) while it fetched or verified {part.repository}: did "
+            "memory run out there? See dmesg; then run again to resume the download."
         )
     if code != 0:
         raise NodeFailure(_last_line(err) or _last_line(out) or f"{part.command} ended with exit code {code}.")

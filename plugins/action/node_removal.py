@@ -46,7 +46,7 @@ class ActionModule(NodeAction):
         if not _yes(answer):
             raise NodeFailure(
                 f"Nothing was removed: it was not confirmed. Answer yes, or give -e {self.what}_confirm=yes once you "
-                "have seen the list (--check shows it alone)."
+                "have seen the list (--check only shows it)."
             )
         lines = self._ask("remove", [str(path) for path in self._task.args["paths"]])
         return self._reported("removed", "removed", lines) | {"changed": True}
@@ -69,11 +69,11 @@ class ActionModule(NodeAction):
         lines = [line.split("\t") for line in out.splitlines()]
         lines = [line for line in lines if len(line) == FIELDS.get(line[0])]
         if code != 0:
-            raise NodeFailure(f"The node could not be looked at ({code}): {' '.join(err.split())[-300:]}")
+            raise NodeFailure(f"The node could not be examined ({code}): {' '.join(err.split())[-300:]}")
         for line in lines:
             if line[0] == "busy":
                 raise NodeFailure(
-                    f"Nothing is removed here: {line[1]}. Wait for its end, or stop it, and run this again."
+                    f"Nothing was removed here: {line[1]}. Wait until that ends, or stop it, and run this again."
                 )
         return lines
 

@@ -54,14 +54,14 @@ class ActionModule(NodeAction):
         """Ask ssh itself: its own configuration, the inventory's arguments and ansible.cfg's all have a say."""
         code, out, err = _run([*self._ssh(), "-G", "--", str(self._connection.get_option("host"))])
         if code != 0:
-            raise NodeFailure(f"ssh does not take its arguments: {' '.join(err.split())[-300:]}")
+            raise NodeFailure(f"ssh rejects its arguments: {' '.join(err.split())[-300:]}")
         try:
             address = read_address(out)
         except InputError as error:
             raise NodeFailure(str(error)) from error
         if not address.files or address.files[0] in ("none", "/dev/null") or "%" in address.files[0]:
-            kept = " ".join(address.files) or "nowhere"
-            raise NodeFailure(f"Host keys are kept in {kept} (UserKnownHostsFile): a file is needed to keep them in.")
+            kept = " ".join(address.files) or "empty"
+            raise NodeFailure(f"UserKnownHostsFile is {kept}: set it to a file in which host keys can be kept.")
         return address
 
     def _ssh(self) -> list[str]:
@@ -110,16 +110,16 @@ class ActionModule(NodeAction):
         _, out, err = _run(["ssh-keygen", "-l", "-E", "sha256", "-f", "-"], lines)
         reported = [line.replace(" key (", " (") for line in out.splitlines()]
         if len(reported) != len(keys):
-            raise NodeFailure(f"ssh-keygen does not take the node's host keys: {' '.join(err.split())[-300:]}")
+            raise NodeFailure(f"ssh-keygen rejects the node's host keys: {' '.join(err.split())[-300:]}")
         return reported
 
     def _refusal(self, state: str, address: Address, given: tuple[HostKey, ...], held: list[HostKey]) -> str:
         now = ", ".join(self._fingerprints(given))
         if state == "revoked":
-            return f"{address.name} gives a host key that known_hosts marks as revoked: {now}. Find out why."
+            return f"{address.name} presents a host key that known_hosts marks as revoked: {now}. Find out why."
         before = ", ".join(self._fingerprints(tuple(HostKey(*key.pair) for key in held if not key.marker)))
         return (
-            f"The SSH host key of {address.name} has changed. It gives {now}; known_hosts holds {before}. If the node "
+            f"The SSH host key of {address.name} has changed. It presents {now}; known_hosts has {before}. If the node "
             f"was reinstalled, remove the old key (ssh-keygen -R '{address.name}' -f {address.files[0]}) and run this "
             "again; if not, the connection may be intercepted."
         )

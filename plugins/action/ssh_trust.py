@@ -44,13 +44,13 @@ class ActionModule(NodeAction):
         if confirmed:
             lines = [line for fingerprint, line in line_of.items() if fingerprint in confirmed]
             if not lines:
-                raise NodeFailure(f"Not trusted: the node gives {', '.join(line_of)}, none of trust_fingerprints.")
+                raise NodeFailure(f"Not trusted: the node presents {', '.join(line_of)}, none in trust_fingerprints.")
             return lines
         if self.check_mode or str(self._task.args.get("answer") or "").strip().lower() == CONFIRM:
             return list(line_of.values())
         raise NodeFailure(
             "Not trusted: the fingerprints above were not confirmed. Compare them with the node's own (on its console: "
-            "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), then answer yes, or give one per node with "
+            "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), then answer yes, or give one for each node with "
             "-e trust_fingerprints=SHA256:...,SHA256:..."
         )
 

@@ -49,18 +49,18 @@ class ActionModule(NodeAction):
             # To its end: a child whose output nobody reads stands still once a pipe is full.
             self._relay(self._child)
             self._child.wait()
-        raise NodeFailure(f"{self.interruption}. What was measured is kept: the same command goes on from there.")
+        raise NodeFailure(f"{self.interruption}. What was measured is kept: the same command resumes from there.")
 
     def _make(self, play: Play) -> dict[str, Any]:
         if is_system(play.resolved):
             raise InputError(
-                "benchmark_system is cluster, and a submission's tree has the system of one node each: set it to node."
+                "benchmark_system is cluster, but each system of a submission's tree is one node: set it to node."
             )
         division, benchmark = self._division(), benchmark_of(self._word("suite"))
         scenarios = scenarios_of(benchmark, self._names("scenarios"))
         again = set(self._names("again"))
         if unknown := sorted(again - set(scenarios)):
-            raise InputError(f"submission_again names {', '.join(unknown)}: the steps are {', '.join(scenarios)}.")
+            raise InputError(f"submission_again names {', '.join(unknown)}; the steps are {', '.join(scenarios)}.")
         directory = self._results(play) / f"submission-{benchmark.suite}-{division}"
         places = {name: directory / name.lower() for name in scenarios}
         found = {name: begun(places[name], list(play.resolved), division) for name in scenarios if name not in again}
@@ -97,7 +97,7 @@ class ActionModule(NodeAction):
         given = self._task.args.get(argument) or {}
         if not isinstance(given, dict) or set(given) - set(benchmark.profiles):
             raise InputError(
-                f"{variable} is {given!r}: give a value for each of {', '.join(benchmark.profiles)}, such as "
+                f"{variable} is {given!r}: give a value per scenario ({', '.join(benchmark.profiles)}), such as "
                 f'-e \'{{"{variable}": {{"Offline": 12}}}}\'.'
             )
         return {str(name): str(value) for name, value in given.items()}
@@ -118,11 +118,11 @@ class ActionModule(NodeAction):
         if output.exists() or output.is_symlink():
             raise InputError(f"submission_output: {output} exists already; name a new directory.")
         if not system.exists() and self.check_mode:
-            Display().warning(f"{system} is not there: without --check it is written, to be answered before the rest.")
+            Display().warning(f"{system} does not exist: without --check, a form is written there, to fill in first.")
             return system, output
         if not system.exists():
             write_template(system)
-            raise InputError(f"{system} was written: answer what it asks of the system, then give the command again.")
+            raise InputError(f"{system} was written: fill in its answers about the system, then run the command again.")
         # What the node's own GPUs make the tree ask for; how they are connected to the host, only the runs can tell.
         asked = list(play.resolved.values())
         on_gpus = any(
@@ -177,7 +177,7 @@ class ActionModule(NodeAction):
         words = self._words()
         for name, value in variables.items():
             words += ["-e", f"{name}={shlex.quote(str(value))}"]
-        Display().display(f"{step.scenario}: into {place}")
+        Display().display(f"{step.scenario}: results go to {place}")
         self._child = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -185,7 +185,7 @@ class ActionModule(NodeAction):
         if self._child.wait() != 0:
             raise NodeFailure(
                 f"{step.scenario} was not measured on every node: see above. The same command without submission_again "
-                f"goes on with this step; -e submission_again={step.scenario} begins it anew."
+                f"resumes this step; -e submission_again={step.scenario} starts it over."
             )
 
     def _relay(self, child: subprocess.Popen[str]) -> None:
@@ -208,7 +208,7 @@ class ActionModule(NodeAction):
         environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
         done = subprocess.run(words, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
         if done.returncode not in (EXIT_VALID, EXIT_INVALID):
-            raise NodeFailure(done.stderr.strip() or f"The tree ended with exit code {done.returncode}.")
+            raise NodeFailure(done.stderr.strip() or f"Writing the tree failed: exit code {done.returncode}.")
         for line in done.stdout.splitlines():
             Display().display(line)
         return {"changed": True, "tree": str(output), "complete": done.returncode == EXIT_VALID}

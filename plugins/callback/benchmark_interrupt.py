@@ -51,9 +51,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         # A CI system sends SIGINT and a little later SIGTERM: only the same one again is impatience.
         signal.signal(number, self._before[number])
-        words = (
-            "Stopping the nodes and fetching what they measured; once more aborts at once and leaves them measuring."
-        )
+        words = "Stopping the nodes and fetching what they measured; repeat to abort at once and leave them measuring."
         # Not from here: the signal may have come in the middle of a line.
         threading.Thread(target=self._display.warning, args=(words,), daemon=True).start()
         interrupt_workers(number)

@@ -75,7 +75,7 @@ def place_for(base: Path, fingerprint: str) -> Path:
     """Return where an environment is to be made: where one was begun, or beside those that others may use."""
     place = find(base, fingerprint) or (base.with_name(f"{base.name}-{fingerprint[:SHORT]}") if marked(base) else base)
     if in_use(place):
-        raise InstallError(f"A run uses {place}, which was changed by hand since it was made: wait for the run's end.")
+        raise InstallError(f"A run uses {place}, which was changed after it was made: wait until the run has ended.")
     return place
 
 

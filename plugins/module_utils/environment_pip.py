@@ -65,7 +65,7 @@ def run(
     if expired:
         raise InstallError(
             f"{' '.join(command[:4])} did not end within {settings}_timeout_s = {timeout_s} s: is the package index "
-            "slow or out of reach?"
+            "slow or unreachable?"
         )
     if process.returncode < 0:
         raise InstallError(
@@ -131,8 +131,8 @@ def sentence(output: str, settings: str, *, wheelhouse: bool = False) -> str:
     if match := re.search(r"from (\S+) \(from.*?\n\s+Expected sha256", output):
         wheel = match[1].rpartition("/")[2]
         if not wheelhouse:
-            return f"The package index gives another {wheel} than {settings}_requirements has the checksum of."
-        return f"{wheel} is not the wheel that wheelhouse.json lists: copy the wheelhouse again, or make it anew."
+            return f"The package index offers a {wheel} whose checksum is not the one in {settings}_requirements."
+        return f"{wheel} is not the wheel that wheelhouse.json lists: copy the wheelhouse again, or make a new one."
     if "ensurepip is not available" in output or "No module named ensurepip" in output:
         return "This Python cannot make virtual environments: install its venv package (Debian: python3-venv)."
     match = re.search(r"No matching distribution found for (\S+)", output)
@@ -146,10 +146,10 @@ def sentence(output: str, settings: str, *, wheelhouse: bool = False) -> str:
         )
     if match := re.search(r"(Temporary failure in name resolution|Connection refused|Network is unreachable|"
                           r"Failed to establish a new connection|timed out)", output):  # fmt: skip
-        return f"The package index is out of reach ({match[1]}): check the node's network and pip configuration."
+        return f"The package index is unreachable ({match[1]}): check the node's network and pip configuration."
     reported = [line for line in output.splitlines() if line.strip()]
     errors = [line for line in reported if "error" in line.lower()] or reported
-    return " ".join((errors or ["no word of why"])[-1].split())[:500]
+    return " ".join((errors or ["no reason given"])[-1].split())[:500]
 
 
 def require_here(python: Path, timeout_s: int, settings: str) -> None:
@@ -158,7 +158,7 @@ def require_here(python: Path, timeout_s: int, settings: str) -> None:
     if found := {match[1] for line in listed.splitlines() if (match := IN_PIP_CONF.match(line))}:
         raise InstallError(
             f"The node's pip configuration sets {' and '.join(sorted(found))}, so that nothing would be installed into "
-            f"{python.parents[1]}: take it out ({python} -m pip config debug shows the files)."
+            f"{python.parents[1]}: remove it ({python} -m pip config debug shows the files)."
         )
 
 

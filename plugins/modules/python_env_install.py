@@ -90,7 +90,7 @@ def install(directory: Path, parameters: dict[str, Any], progress: Progress | No
         if not have:
             begin(directory)
             if progress:
-                progress.show("making the virtual environment")
+                progress.show("creating the virtual environment")
             run([interpreter, "-m", "venv", str(directory)], parameters["timeout_s"], parameters["settings"])
     requirements = directory / "requirements.txt"
     requirements.write_text(parameters["requirements"])
@@ -144,7 +144,7 @@ def install_code(directory: Path, code: Path, parameters: dict[str, Any]) -> Non
 def stand_for_existing(directory: Path, parameters: dict[str, Any]) -> None:
     """Make the directory that stands for an environment which exists: its own code lies in it, and nothing else."""
     if directory.exists() and any(one.name not in (MARKER, "bin", "code") for one in directory.iterdir()):
-        raise InstallError(f"{directory} holds files that are not the benchmark's: set python_env_code_dir to another.")
+        raise InstallError(f"{directory} has files that are not the benchmark's: set python_env_code_dir to another.")
     write_python(directory, parameters["python"], "")
     mark(directory, parameters["fingerprint"])
 
@@ -166,7 +166,7 @@ def write_python(directory: Path, python: str, packages: str) -> None:
     program = directory / "bin" / "python"
     program.parent.mkdir(parents=True, exist_ok=True)
     path = f'PYTHONPATH={shlex.quote(packages)}"${{PYTHONPATH:+:$PYTHONPATH}}" ' if packages else ""
-    gone = "There is no $python any more: provide the environment again, or set python_env_dir to another."
+    gone = "$python no longer exists: provide the environment again, or set python_env_dir to another."
     program.write_text(
         "#!/bin/sh\n"
         f"python={shlex.quote(str(Path(python).expanduser()))}\n"
@@ -175,7 +175,7 @@ def write_python(directory: Path, python: str, packages: str) -> None:
     )
     program.chmod(0o755)
     if not os.access(program, os.X_OK):
-        raise InstallError(f"No program can be started in {directory} (noexec?): set python_env_code_dir elsewhere.")
+        raise InstallError(f"Programs cannot be run in {directory} (noexec?): set python_env_code_dir to another.")
 
 
 def works(python: Path, interpreter: str) -> bool:
@@ -264,8 +264,8 @@ def main() -> None:
         module.fail_json(msg=FULL.format(settings=module.params["settings"]) if full else str(error))
     except OSError as error:
         module.fail_json(
-            msg=f"{error.filename or directory} cannot be written: {error.strerror}. The environment is not as this "
-            "checkout wants it: have its owner renew it, or set "
+            msg=f"{error.filename or directory} cannot be written: {error.strerror}. The environment does not match "
+            "this checkout: ask its owner to provision it, or set "
             f"{module.params['settings']}_dir to a directory of this user's own."
         )
     module.exit_json(changed=changed)

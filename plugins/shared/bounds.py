@@ -41,7 +41,7 @@ def bounded(seconds: float) -> Iterator[None]:
     """
 
     def late(number: int, frame: FrameType | None) -> None:
-        raise Late(f"took a command and gave no answer within {seconds:.0f} s")
+        raise Late(f"accepted a command but gave no answer within {seconds:.0f} s")
 
     before = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -54,7 +54,7 @@ def bounded(seconds: float) -> Iterator[None]:
     except MemoryError:
         end_own_children()
         raise TooMuch(
-            f"The node sends without end: more than {MEMORY_BYTES >> 20} MiB where some lines were asked for."
+            f"The node sends too much: more than {MEMORY_BYTES >> 20} MiB where a few lines were expected."
         ) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -136,7 +136,7 @@ class EnvironmentAction(NodeAction):
             "settings": self.settings,
         }
         if supply:
-            self.show_progress(f"{len(supply.files)} wheels, {supply.size / 1e9:.1f} GB, to be sent")
+            self.show_progress(f"sending {len(supply.files)} wheels, {supply.size / 1e9:.1f} GB")
             supply.send(*([self.wheel] if self.wheel else []))
             arguments |= {"wheels_dir": supply.ready, "locked": supply.locked}
         if self.wheel:
@@ -188,7 +188,7 @@ class EnvironmentAction(NodeAction):
         names = set(re.findall(r"^[A-Za-z0-9][\w.-]*", wanted.requirements, re.MULTILINE))
         setting = f"{self.settings}_min_free_gb"
         needed = f"{float(self.setting(setting)):g} GB of disk ({setting})"
-        return f"{plural(len(names), 'pinned package')} and what they need, up to {needed}"
+        return f"{plural(len(names), 'pinned package')} and their dependencies, up to {needed}"
 
     def _push(self, wheel: Path) -> str:
         place = self._make_tmp_path()

@@ -11,4 +11,4 @@ def why_failed(done: Mapping[str, Any], python: str) -> str:
     if "module_stdout" not in done:
         return str(done.get("msg") or "the module failed without a message")
     said = " ".join(f"{done['module_stdout']} {done.get('module_stderr', '')}".split())[-300:].rstrip(".")
-    return f"{python} on the node does not run Ansible's modules: {said or 'it says nothing'}."
+    return f"{python} on the node cannot run Ansible's modules: {said or 'it printed nothing'}."

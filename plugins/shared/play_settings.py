@@ -95,7 +95,7 @@ def resolve_play(task_vars: Mapping[str, Any], loader: Any, measures: bool = Tru
         if not given:
             raise InputError(
                 f"{RESUME}: the run {run.run_id} was opened with --limit, and none of its nodes is in the inventory: "
-                "name those that are to be added with --limit."
+                "name the nodes to add with --limit."
             )
         return Play(settings_to_resume(run, given, from_line), given, hosts, from_line, {}, True, run_dir, run, out)
     except InputError as error:
@@ -137,14 +137,14 @@ def _path_problems(known: Mapping[str, Any], resolved: Mapping[str, ResolvedSett
         return []
     return [
         f"{PYTHONPATH} in benchmark_environment would hide the benchmark's own code, since python_env_manage is false: "
-        f"set it in the node's login files, or in a bin/python3 of your own that sets it. [{some(found)}]"
+        f"set it in the node's login files, or in a bin/python3 wrapper of your own. [{some(found)}]"
     ]
 
 
 def _key_problems(known: Mapping[str, Any]) -> list[str]:
     """Return that the servers of one system have different keys, where one driver asks them all."""
     keys = {secrets_of(one).api_key for one in known.values() if one.get("benchmark_system") == CLUSTER}
-    return [f"{API_KEY} differs between nodes, which are one system: give it once."] if len(keys) > 1 else []
+    return [f"{API_KEY} differs between nodes that are one system: give them the same."] if len(keys) > 1 else []
 
 
 def _groups_left_out(

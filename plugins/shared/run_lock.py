@@ -69,7 +69,7 @@ def warn_without_locks(run_dir: Path) -> None:
     with tempfile.TemporaryFile(dir=run_dir) as file:
         if take(file.fileno()) == "no locks":
             Display().warning(
-                f"{run_dir} is on a file system without file locks: the run goes on without. End an ansible-playbook "
-                "that was killed, with its workers, before you resume its run, or set benchmark_results_dir to another "
-                "disk."
+                f"{run_dir} is on a file system without file locks: the run goes on without them. After an "
+                "ansible-playbook was killed, end its workers before you resume its run, or set benchmark_results_dir "
+                "to another disk."
             )

@@ -57,7 +57,7 @@ def send_files(way: Ssh, files: Iterable[Path], directory: str, timeout_s: float
     if code == SSH_FAILED:
         raise AnsibleConnectionFailure(words)
     if code != 0 or broken:
-        raise StreamError(words or "the connection broke off")
+        raise StreamError(words or "the connection broke")
 
 
 def _end(session: subprocess.Popen[bytes]) -> None:

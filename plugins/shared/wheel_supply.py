@@ -79,7 +79,7 @@ class HouseOnController:
             facts = json.loads(reported.splitlines()[-1])
         except (ValueError, IndexError):
             raise NodeFailure(
-                f"The node's Python could not be asked ({code}): {' '.join(err.split())[-300:]}"
+                f"The node's Python could not be queried ({code}): {' '.join(err.split())[-300:]}"
             ) from None
         needed = self._choose(facts, wanted)
         there = set(installed.splitlines())
@@ -112,8 +112,8 @@ def target_of(facts: dict[str, Any], settings: str = "python_env") -> Target:
     fit = facts.get("implementation") == "cpython" and not facts.get("threads") and facts.get("system") == "linux"
     if not fit or libc != "glibc" or not minor.isdigit():
         raise InputError(
-            f"A wheelhouse is for CPython on Linux with glibc, and this node's {settings}_python is "
-            f"{facts.get('implementation')}{' without a global lock' if facts.get('threads') else ''} "
-            f"on {facts.get('system')} with {facts.get('libc') or 'another C library'}: set {settings}_python to one."
+            f"A wheelhouse needs CPython on Linux with glibc, but this node's {settings}_python is "
+            f"{facts.get('implementation')}{' without a GIL' if facts.get('threads') else ''} on {facts.get('system')} "
+            f"with {facts.get('libc') or 'another C library'}: set {settings}_python to one that fits."
         )
     return Target(python=str(facts.get("python")), platform=f"manylinux_2_{minor}_{facts.get('machine')}")

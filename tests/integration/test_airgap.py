@@ -29,8 +29,8 @@ REQUIREMENTS = CHECKOUT / ".build" / "tests" / "requirements-airgap.txt"
 MODEL = "org/small"
 # The tasks of python_env and hf_cache.
 PROVIDE = (
-    "Ensure that the Python environment and the benchmark are there",
-    "Ensure that the model, and the dataset that the profile needs, are there and whole",
+    "Ensure that the Python environment and the benchmark are installed",
+    "Ensure that the model, and any dataset that the profile needs, are complete",
 )
 # The distribution's: one that lies in a home would not be on the node.
 NODE_PYTHON = "/usr/bin/python3"

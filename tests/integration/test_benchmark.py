@@ -41,7 +41,7 @@ def test_a_complete_run_with_a_third_node_in_the_inventory(playbooks: Playbooks)
     cluster = done.cluster
     assert (cluster["asked"], cluster["counted"]) == (3, 3)
     assert [row["node"] for row in cluster["nodes"]] == ["jw2", "jw3", "jw4"]
-    assert "Ensure that vLLM is there" not in done.output  # no worker is spent on what is not asked for
+    assert "Ensure that vLLM is installed" not in done.output  # no worker is spent on what is not asked for
     assert cluster["verdict"]["valid"]
     assert cluster["overlap"]["together_s"] > 0
     assert "unverified, not an MLCommons submission" in done.summary
@@ -88,7 +88,7 @@ def test_provisioning_again_changes_nothing(playbooks: Playbooks, tmp_path: Path
     assert checked.code == 0, checked.output
     assert (checked.recap("jw2")["changed"], checked.recap("jw3")["changed"]) == (1, 1)
     assert f"jw3: would make or update the environment {playbooks.venv}: " in checked.output
-    assert "pinned packages and what they need, up to 0.1 GB of disk (python_env_min_free_gb)" in checked.output
+    assert "pinned packages and their dependencies, up to 0.1 GB of disk (python_env_min_free_gb)" in checked.output
 
 
 def test_check_mode_touches_nothing(playbooks: Playbooks) -> None:
@@ -145,7 +145,7 @@ ON_THE_LINE = {
     ),
     # Text, however much it looks like JSON: ansible-core would warn, and go on without any of it.
     ("node_environment", """'{"HTTPS_PROXY": "http://proxy"}'"""): (
-        "node_environment has to be a dictionary of names and values; after -e only JSON gives one"
+        "node_environment must be a dictionary of names and values; with -e, give it as JSON"
     ),
 }
 

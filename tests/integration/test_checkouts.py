@@ -16,7 +16,7 @@ from tests.integration.conftest import Playbooks
 from tests.integration.ssh_nodes import CHECKOUT
 from tests.integration.test_airgap import changed
 
-PROVIDE = "Ensure that the Python environment and the benchmark are there"
+PROVIDE = "Ensure that the Python environment and the benchmark are installed"
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ def test_host_keys_are_trusted_when_confirmed_and_only_then(playbooks: Playbooks
     assert silent.code != 0
     assert wrong.code != 0
     assert "the fingerprints above were not confirmed" in " ".join(silent.output.split())
-    assert f"Not trusted: the node gives {fingerprint(jw2)}" in " ".join(wrong.output.split())
+    assert f"Not trusted: the node presents {fingerprint(jw2)}" in " ".join(wrong.output.split())
     assert not known.exists()
 
     # The right one for jw2, and jw3 has another key than it had.
@@ -152,7 +152,7 @@ def test_host_keys_are_trusted_when_confirmed_and_only_then(playbooks: Playbooks
     changed = playbooks.run("trust", "-e", confirmed, inventory=inventory)
     assert changed.code != 0
     reported = " ".join(changed.output.split())
-    assert f"The SSH host key of [{jw3.address}]:2222 has changed. It gives 256 {fingerprint(jw3)}" in reported
+    assert f"The SSH host key of [{jw3.address}]:2222 has changed. It presents 256 {fingerprint(jw3)}" in reported
     assert (changed.recap("jw2")["changed"], changed.recap("jw3")["failed"]) == (1, 1)
     assert known.read_text() == f"{before}\n{jw2.known_hosts_line()}"
 

@@ -39,7 +39,7 @@ def test_leftovers_go_once_shown_and_confirmed(playbooks: Playbooks) -> None:
     assert shown.code == 0, shown.output
     assert files(playbooks.directory / "nodes") == before
     said = words(shown)
-    for kind in ("a run that was fetched", "a run that was not fetched here", "an environment that was not used"):
+    for kind in ("a run that was fetched", "a run that was not fetched here", "an environment that was unused"):
         assert kind in said
     assert f"benchmark_resume={YOUNG} fetches it" in said
     # Two runs of jw2, and one of jw3.

@@ -204,7 +204,7 @@ def test_nodes_that_are_not_alike_load_nothing(group: Playbooks) -> None:
     done = group.run("benchmark", inventory=group.inventory(hosts))
     assert done.code != 0
     (row,) = done.cluster["nodes"]
-    wanted = "jw3: Its software is not that of jw2, the head of its group a: vllm 0.33.1 here and 0.33.0 there."
+    wanted = "jw3: Its software differs from that of jw2, the head of its group a: vllm 0.33.1 here and 0.33.0 there."
     assert wanted in row["reason"]
     assert not list(done.run_dir.rglob("endpoint.log"))
     assert_nothing_runs(group.directory)

@@ -249,8 +249,8 @@ def test_provisioned_engine_and_role(scratch: Path, tmp_path: Path) -> None:
     (tmp_path / "hosts.yml").write_text(json.dumps(hosts))
     tags = ("--tags", "preflight,toyserve,toy")
     printed = run(scratch, "ansible-playbook", "playbooks/provision.yml", "-i", str(tmp_path / "hosts.yml"), *tags)
-    assert "TASK [toyserve : Ensure that ToyServe is there]" in printed
-    assert "TASK [vllm : Ensure that vLLM is there]" not in printed
+    assert "TASK [toyserve : Ensure that ToyServe is installed]" in printed
+    assert "TASK [vllm : Ensure that vLLM is installed]" not in printed
     assert "changed=2" in printed
     assert (tmp_path / "toy").is_dir()
 

@@ -123,7 +123,7 @@ def test_a_run_that_is_resumed_finds_what_they_are_at(noisy: Playbooks, sync: bo
     again = start(noisy, "-e", "benchmark_resume=latest", inventory=inventory)
     output = ""
     assert again.stdout is not None
-    while output.count("an earlier attempt still measures: not run again") < len(NOISE):
+    while output.count("an earlier attempt is still measuring: not run again") < len(NOISE):
         line = again.stdout.readline()
         assert line, output
         output += line

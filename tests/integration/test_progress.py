@@ -84,7 +84,7 @@ def test_a_person_sees_every_node_live(playbooks: Playbooks) -> None:
     reported = " ".join(" ".join(left).split())
     for task in (
         "Probe the nodes",
-        "Measure on all nodes, from the start of their runs to the fetched files",
+        "Start the runs on all nodes, measure, and fetch the results",
         "Make the cluster summary",
     ):
         assert reported.count(f"{task}") == 1, reported

@@ -111,7 +111,7 @@ def test_what_was_confirmed_is_gone_and_all_else_stays(reset: Playbooks) -> None
         left = files(node(reset, name))
         assert {one for one in left if not one.startswith("huggingface/")} == {*KEPT, f"runs/mine/{name}/notes.txt"}
         assert len([one for one in left if one.startswith("huggingface/")]) == 6
-    for why in ("it lacks the mark .llm-benchmark", "it holds no order of a run", "the run of another node, elsewhere"):
+    for why in ("it lacks the mark .llm-benchmark", "it has no order of a run", "the run of another node, elsewhere"):
         assert why in words(done)
     again = reset.run("reset", "-e", "reset_confirm=yes")
     assert again.code == 0, again.output
@@ -144,7 +144,7 @@ def test_the_cache_goes_where_it_is_asked_for(reset: Playbooks) -> None:
     assert done.code == 0, done.output
     left = {one for one in files(node(reset, "jw2")) if one.startswith("huggingface/")}
     assert {one.split("/")[2] for one in left} == {"models--org--half", "models--org--theirs"}
-    assert f"hf_cache knows nothing of its snapshot {'b' * 40}" in words(done)
+    assert f"hf_cache did not fetch its snapshot {'b' * 40}" in words(done)
 
 
 def test_a_node_that_measures_is_left_alone(reset: Playbooks) -> None:
@@ -157,7 +157,7 @@ def test_a_node_that_measures_is_left_alone(reset: Playbooks) -> None:
         finally:
             measuring.kill()
     assert done.code == 2, done.output
-    assert f"Nothing is removed here: a run measures in {run}" in words(done)
+    assert f"Nothing was removed here: a run measures in {run}" in words(done)
     assert files(node(reset, "jw2")) == before
     assert not (node(reset, "jw3") / "llm-benchmark" / "venv").exists()
 
@@ -174,7 +174,7 @@ def test_an_environment_that_is_in_use_stays(reset: Playbooks) -> None:
         finally:
             used.kill()
     assert done.code == 2, done.output
-    assert f"process {used.pid} is of the environment" in words(done)
+    assert f"process {used.pid} runs from the environment" in words(done)
     assert python.exists()
 
 

@@ -103,7 +103,7 @@ def test_what_nodes_did_after_the_controller_died_is_fetched(playbooks: Playbook
     again = start(playbooks, "-e", "benchmark_resume=latest", inventory=inventory)
     output = ""
     assert again.stdout is not None
-    while "jw3: an earlier attempt still measures" not in output:
+    while "jw3: an earlier attempt is still measuring" not in output:
         line = again.stdout.readline()
         assert line, output
         output += line
@@ -154,7 +154,7 @@ def test_a_node_that_waits_for_no_start_is_started_again(playbooks: Playbooks) -
     process.wait()
     done = playbooks.run("benchmark", "-e", "benchmark_resume=latest", inventory=inventory)
     assert done.code == 0, done.output
-    assert "jw2: an earlier attempt waits for a start that never comes" in done.output
+    assert "jw2: an earlier attempt is waiting for a start that will not come" in done.output
     assert_ended(int(pid))
     assert attempts(done) == {"jw2": 2, "jw3": 2}
     assert done.cluster["verdict"]["valid"], done.summary
@@ -171,7 +171,7 @@ def test_a_limited_run_is_resumed_without_the_others(playbooks: Playbooks) -> No
     hosts = {"jw2": playbooks.cluster.host("jw2"), "jw3": playbooks.cluster.host("jw3", loopback(99))}
     done = playbooks.run("benchmark", "-e", "benchmark_resume=latest", inventory=playbooks.inventory(hosts))
     assert done.code == 0, done.output
-    assert "Left out by --limit when the run was opened, and now too: jw3. --limit adds whom it names." in done.output
+    assert "Left out by --limit when the run was opened, and still left out: jw3. To add a node, name" in done.output
     assert [row["node"] for row in done.cluster["nodes"]] == ["jw2"]
     assert done.row("jw2")["counted"]
     assert "jw3" not in json.loads((done.run_dir / "run.json").read_text())["nodes"]

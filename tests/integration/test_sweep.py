@@ -73,7 +73,7 @@ def test_what_dies_in_a_step_costs_that_step_alone(playbooks: Playbooks) -> None
     done = Done(again.returncode, output, run_dir)
     orders = [json.loads((run_dir / "nodes" / node / "order.json").read_text()) for node in ("jw2", "jw3")]
     assert [(order["attempt"], order["first_step"], order["measurements"]) for order in orders] == [(2, 2, 4)] * 2
-    assert "jw2: goes on with step 2 of 5" in output
+    assert "jw2: resumes with step 2 of 5" in output
     assert steps_of(done, "jw2") == [1, 2, 3, 4], output
     assert steps_of(done, "jw3") == [1, 2]
     assert (done.row("jw2")["counted"], done.row("jw3")["status"]) == (True, "interrupted"), done.summary

@@ -272,7 +272,7 @@ def test_ports_that_are_taken_or_not_reached_are_named(system: Playbooks) -> Non
     refused = f"cannot reach localhost port {PORT}: connection refused. Nothing was loaded"
     assert f"The driver (the controller) {refused}" in words(done.row("jw4")["reason"])
     (_, reason) = words(done.row("jw2")["reason"]).split("benchmark: ")
-    assert reason.startswith("Nothing was measured: without jw3, jw4 too few serve")
+    assert reason.startswith("Nothing was measured: without jw3, jw4 too few nodes serve")
     assert list(system.directory.glob("served-*")) == [], "no server was started"
     assert_nothing_runs(system.directory)
     assert done.cluster["groups"] == []

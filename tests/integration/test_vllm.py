@@ -19,7 +19,7 @@ from tests.integration.ssh_nodes import CHECKOUT
 from tests.integration.test_airgap import changed
 from tests.integration.test_benchmark import measuring_pid, profile, start, wait_until
 
-INSTALL = "Ensure that vLLM is there"
+INSTALL = "Ensure that vLLM is installed"
 MODEL = {
     "hidden_size": 8,
     "intermediate_size": 8,

@@ -87,12 +87,12 @@ def test_each_refused_login_says_what_to_do(tmp_path: Path) -> None:
     common += ["-o", "PreferredAuthentications=publickey", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"]
     expected = {
         "missing": f"there is no key {keys['missing']} on this controller",
-        "stranger": f"or none of this controller's keys: check ansible_user, then ssh-copy-id root@{node.address}",
-        "open": f"the key {keys['open']}, which others may read: chmod 600 {keys['open']}.",
-        "locked": "A key with a passphrase has to be in the ssh-agent (ssh-add).",
+        "stranger": f"none of this controller's keys: check ansible_user, then ssh-copy-id root@{node.address}",
+        "open": f"the key {keys['open']} because others can read it: chmod 600 {keys['open']}.",
+        "locked": "A key with a passphrase must be loaded in the ssh-agent (ssh-add).",
         "broken": f"the file {keys['broken']} is not a private key that ssh can use",
         "many": "after too many keys: set ansible_ssh_private_key_file",
-        "closed": "its sshd takes no keys from this user, only password",
+        "closed": "its sshd accepts no keys from this user, only password",
     }
     many = [word for name in ("stranger", "missing") for word in ("-i", str(keys[name]))]
     for number in range(4):
@@ -156,8 +156,8 @@ def test_a_jump_host_is_named_and_nodes_behind_it_are_trusted(playbooks_of: Play
     said = " ".join(done.output.split())
     assert f"The jump host {loopback(69)}, on the way to {loopback(62)}, cannot be used" in said, done.output
     assert f"{loopback(69)}: seen from the jump host, nothing answers SSH there" in said
-    assert f"{loopback(62)}: the jump host forwards no connection there" in said
-    assert f"A jump host on the way to {loopback(61)} is not reached from the one before it" in said
+    assert f"{loopback(62)}: the jump host does not forward connections to it" in said
+    assert f"A jump host on the way to {loopback(61)} cannot reach the next one" in said
     assert f"The SSH host key of {loopback(63)} is not known" in said
     only = playbooks_of.inventory({"unknown": hosts["unknown"]})
     public = cluster.nodes["new"].host_key.with_suffix(".pub")
@@ -218,8 +218,8 @@ def test_another_kind_of_connection_is_refused(playbooks_of: Playbooks) -> None:
     done = playbooks_of.run("benchmark", inventory=playbooks_of.inventory(hosts))
     assert done.code != 0
     said = " ".join(done.output.split())
-    assert "other: ansible_connection is community.docker.docker: only ssh and local can be used." in said
-    assert "smart: ansible_connection is smart: only ssh and local can be used." in said
+    assert "other: ansible_connection is community.docker.docker: only ssh and local are supported." in said
+    assert "smart: ansible_connection is smart: only ssh and local are supported." in said
     assert not playbooks_of.results.exists()
 
 
@@ -271,7 +271,7 @@ def test_a_play_that_goes_node_by_node_measures_nothing(playbooks_of: Playbooks,
         playbooks_of.cluster.add(name, loopback(20 + number))
     code, output = run_own(playbooks_of, f"- {{hosts: gpu_nodes, gather_facts: false, {setting}, roles: [benchmark]}}")
     assert code == 2, output
-    assert "and a run measures all nodes of a play together: leave it out." in " ".join(output.split())
+    assert "but a run measures all nodes of a play together: remove it." in " ".join(output.split())
     assert not playbooks_of.results.exists()
 
 

@@ -1,5 +1,5 @@
-# Check a model's directory. Argument: the directory. Says "model_lacks<TAB>sentence" for everything that is wrong with it, and
-# "model_dir<TAB>path" where nothing is. Preflight's probe has it as a function.
+# Check a model directory. Argument: the directory. Prints "model_lacks<TAB>sentence" for each problem, or "model_dir<TAB>path" if
+# there is none. Preflight's probe includes it as a function.
 case $1 in "~/"*) dir=$HOME/${1#"~/"} ;; *) dir=$1 ;; esac
 whole=yes no= dead= closed=
 lacks() {
@@ -12,7 +12,7 @@ unreadable() {
   printf 'model_lacks\t%s cannot be read by the user %s: %s there, or set benchmark_model to another directory.\n' \
     "$1" "$(id -un)" "$2"
 }
-# Looks for a file of one of these names; the shell has expanded a pattern, and all that match it have to be readable.
+# Looks for a file with one of these names. The shell has expanded patterns; every match must be readable.
 any() {
   wanted=$1 found=
   shift
@@ -27,7 +27,7 @@ any() {
   [ -n "$found" ] || no="$no${no:+, }no $wanted"
 }
 
-# A directory in which this user may not look holds nothing that he can see.
+# In a directory that this user may not enter, every file would seem to be missing.
 parent=$dir
 while [ ! -e "$parent" ] && [ "$parent" != / ] && [ "$parent" != . ]; do parent=$(dirname "$parent"); done
 if [ -d "$parent" ] && [ ! -x "$parent" ]; then
@@ -40,14 +40,14 @@ else
   any config.json "$dir/config.json"
   any "tokenizer (tokenizer.json)" "$dir"/tokenizer.json "$dir"/tokenizer.model "$dir"/tokenizer_config.json
   any "*.safetensors file (other formats are not loaded)" "$dir"/*.safetensors
-  # Weights in several files are listed in one more.
+  # An index lists weights that are in several files.
   index=$dir/model.safetensors.index.json
   if [ -r "$index" ]; then
     listed=$(tr ',' '\n' < "$index" | sed -n 's|.*"\([A-Za-z0-9._-]*\.safetensors\)".*|\1|p' | sort -u)
     for name in $listed; do [ -e "$dir/$name" ] || [ -L "$dir/$name" ] || no="$no${no:+, }no $name"; done
   fi
   [ -z "$no" ] || lacks "holds $no"
-  [ -z "$dead" ] || lacks "holds links that lead nowhere ($dead)"
+  [ -z "$dead" ] || lacks "holds broken links ($dead)"
   [ -z "$closed" ] || unreadable "$closed" "chmod a+r"
 fi
 [ -z "$whole" ] || printf 'model_dir\t%s\n' "$(cd "$dir" && pwd)"

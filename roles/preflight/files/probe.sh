@@ -1,23 +1,24 @@
-# Tell what the node is, as "key<TAB>value" lines: one connection, and no Python needed to say that Python is missing.
-# Before this stand find_environment.sh and the role hf_cache's directory.sh as functions.
-# Arguments: python interpreter, environment directory and the fingerprint of what it is to hold, cache directory, where the model's
-# snapshot is (or, after "directory:", the user's own directory), cuda or cpu; where an engine is provisioned, its interpreter, its environment's directory and fingerprint.
+# Describe the node as "key<TAB>value" lines, over one connection; needs no Python, so that it can report a missing Python.
+# Preceded by find_environment.sh and the role hf_cache's directory.sh as functions.
+# Arguments: Python interpreter, environment directory and its fingerprint, cache directory, the path of the model's snapshot (or
+# "directory:" and the user's own directory), cuda or cpu; if an engine is provisioned, its interpreter, environment directory and
+# fingerprint.
 #
-# A driver or a disk that hangs must not hide what else there is to say. So each part is asked in a process of its own, all at
-# the same time, and writes into a file: a process that nobody can kill would keep a pipe to the controller open for ever.
-# A part says "at" before each command; the last one of a part that does not end has hung ("hung", the part, the command).
+# A hanging driver or disk must not hide the other findings. So each part runs in its own process, all at the same time, and writes
+# into a file: an unkillable process would keep a pipe to the controller open forever.
+# A part prints "at" before each command; if the part does not end, its last command has hung ("hung", the part, the command).
 LIMIT_S=${PREFLIGHT_LIMIT_S:-25}
 limit=
 timeout -k 1 9 true 2>/dev/null && limit="timeout -k 2 $LIMIT_S"
 expand() { case $1 in "~") path=$HOME ;; "~/"*) path=$HOME/${1#"~/"} ;; *) path=$1 ;; esac; }
 say() { printf '%s\t%s\n' "$1" "$2"; }
 
-# What became of a command: its exit code, and its words.
+# Reports a command that ran into its time limit. Arguments: its exit code, its words.
 ended() {
   case $1 in 124 | 137) [ -z "$limit" ] || { say hung "$part $2"; exit 0; } ;; esac
 }
 
-# The file system that a directory is on, or will be on: asked of its nearest parent that is there.
+# The file system of a directory that may not exist yet: that of its nearest existing parent.
 disk() {
   expand "$2"
   where=$path
@@ -34,14 +35,14 @@ disk() {
   }
 }
 
-# The interpreter that an environment is made from, and the environment: what is said begins with $1.
+# An environment and the interpreter that it is made from. Keys begin with $1.
 environment() {
   expand "$2"
   interpreter=$path version=
   expand "$3"
   say at "a look at $path"
   path=$(find_environment "$3" "$4")
-  # Python starts only where an environment is to be made: that takes as long as all the rest.
+  # Start Python only if an environment must be made: that takes as long as all the rest.
   if [ -n "$path" ] && [ -x "$path/bin/python" ]; then
     say "$1env_present" yes
     if [ "$path/bin/python" -ef "$(command -v "$interpreter")" ]; then
@@ -58,7 +59,7 @@ environment() {
     say at "$interpreter"
     version=$($limit "$interpreter" -B -I -S -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
     ended $? "$interpreter"
-    # A script that loads a module before may say so; what ends in no version is no Python.
+    # A wrapper script may print something first. Output that does not end in a version is not Python's.
     version=${version##*"
 "}
     case $version in *[!0-9.]*) version= ;; esac
@@ -82,29 +83,29 @@ smi() {
   ended $code nvidia-smi
 }
 
-# Files of the user's own that the run will read: PREFLIGHT_FILES has a line for each, its setting and where it is.
+# The user's own files that the run will read. PREFLIGHT_FILES has a line for each: its setting and its path.
 files() {
   printf '%s\n' "$PREFLIGHT_FILES" | while IFS='	' read -r setting file; do
     [ -n "$file" ] || continue
     expand "$file"
     say at "a look at $path"
     if [ ! -f "$path" ]; then
-      say file_lacks "$setting is $file, and there is no such file on the node: put it there, or set it to one that is."
+      say file_lacks "$setting is $file, and there is no such file on the node: put it there, or set another path."
     elif [ ! -r "$path" ]; then
       say file_lacks "$setting is $file, which cannot be read by the user $(id -un): chmod a+r there."
     elif [ ! -s "$path" ]; then
       say file_lacks "$setting is $file, which is empty on the node."
     elif [ "$setting" = benchmark_dataset_path ]; then
-      # What kind of file it is, the controller sees from its first line.
+      # The controller recognises the kind of file by its first line.
       say dataset_begins "$(head -c 4096 "$path" | tr -d '\000' | grep -a -m 1 '[^[:space:]]')"
     fi
   done
 }
 
-# What the driver lists, and the NVIDIA GPUs on the PCI bus that no other driver has taken.
+# The GPUs that the driver lists, and NVIDIA GPUs on the PCI bus that are not bound to vfio.
 gpu() {
-  # In the order in which drivers learned them, since one that does not know a field answers nothing but that. It is left out
-  # then; with a second one, what follows too: where the driver is loaded anew for every question, each takes seconds.
+  # In the order in which drivers introduced them: a driver that does not know a field reports only that error. The field is then
+  # dropped; after a second error all later ones too, since each query takes seconds if the driver is loaded anew for it.
   fields=index,pci.bus_id,name,memory.total,driver_version,uuid,pstate,persistence_mode,compute_mode
   fields=$fields,pcie.link.gen.current,pcie.link.gen.max,pcie.link.width.current,pcie.link.width.max
   fields=$fields,retired_pages.pending,ecc.errors.uncorrected.volatile.total,mig.mode.current
@@ -128,7 +129,7 @@ gpu() {
   case $fields in
     *,remapped_rows.failure*) ;;
     *)
-      # Drivers of that time tell it apart.
+      # Older drivers have a separate query for it.
       smi --query-remapped-rows=gpu_uuid,remapped_rows.pending,remapped_rows.failure
       [ $code != 0 ] || printf '%s\n' "$listed" | while IFS= read -r line; do say gpu_rows "$line"; done
       ;;
@@ -143,7 +144,7 @@ gpu() {
   done
 }
 
-# The name of a part, and what asks for it.
+# Starts a part. Arguments: its name, its command.
 part() {
   part=$1
   shift
@@ -163,9 +164,9 @@ part model model "$5"
 part files files
 [ $# -lt 7 ] || part engine_env environment engine_ "$7" "$8" "$9"
 [ "$6" != cuda ] || part gpu gpu
-# What the run would inherit.
+# The run would inherit it.
 [ -z "${CUDA_VISIBLE_DEVICES+set}" ] || say visible_devices "$CUDA_VISIBLE_DEVICES"
-# By which one machine is recognised that is listed twice.
+# To recognise a machine that is listed twice.
 say host "$(uname -n)"
 { read -r boot < /proc/sys/kernel/random/boot_id && say boot_id "$boot"; } 2>/dev/null
 while read -r name value; do
@@ -177,7 +178,7 @@ if [ $# -gt 6 ]; then
 fi
 for program in timeout setsid tar gzip; do command -v "$program" >/dev/null || say missing_program "$program"; done
 
-# What even SIGKILL does not end is left where it is, a little after the limit of a command.
+# A part that even SIGKILL does not end is abandoned shortly after a command's time limit.
 trap 'late=yes' USR1
 { sleep $((LIMIT_S + 5)) & trap 'kill $!; exit' TERM; wait $!; kill -USR1 $$; } > /dev/null 2>&1 < /dev/null &
 watch=$!

@@ -1,7 +1,7 @@
-# Tell what decides which wheels have to be sent: what the node's Python is (JSON), which wheels are installed in the first
-# environment that a new one can begin from (none where all are of another Python, or changed by hand), and which lie ready from
-# an attempt that was cut short. Changes nothing.
-# Arguments: the directory that the settings name, the interpreter, the directory where wheels are laid ready.
+# Print what determines which wheels must be sent: facts about the node's Python (JSON), the wheels installed in the first
+# environment that a new one can start from (none if all have another Python or were changed by hand), and the wheels that an
+# interrupted attempt left. Changes nothing.
+# Arguments: the configured directory, the interpreter, the directory for wheels.
 expand() { case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac; }
 dir=$(expand "$1") python=$(expand "$2") ready=$(expand "$3")
 "$python" -c '
@@ -14,7 +14,7 @@ print(json.dumps({
 echo "installed"
 version='import sys; print(sys.version)'
 wanted=$("$python" -c "$version" 2>/dev/null)
-# In python_env_install.py's order, which begins from the same one.
+# In the order of python_env_install.py, so that both start from the same environment.
 for made in "$dir" "$dir"-????????????; do
   [ -f "$made/.llm-benchmark-wheels" ] || continue
   now=$(for info in "$made"/lib/python3*/site-packages/*.dist-info; do echo "${info##*/}"; done | LC_ALL=C sort | sha256sum | cut -d' ' -f1)

@@ -49,7 +49,7 @@ EXPECTED = {
     "hub-500": "answers with status 500: run again later; what has come is kept",
     "hub-429": "refuses more requests (429): run again in some minutes",
     "hub-damages": f"hf_cache: {spoilt.SHARD} of org/large arrived damaged",
-    "fetch-killed": "hf_cache: fetch-model was killed (signal 9) while it brought or verified org/large: did",
+    "fetch-killed": "hf_cache: fetch-model was killed (signal 9) while it fetched or verified org/large: did",
     "fills-up": "hf_cache: The disk (or quota) is full at",
 }
 # With what helps, in part.

@@ -121,7 +121,7 @@ def test_files_that_the_run_will_read_are_looked_for(tmp_path: Path, monkeypatch
     probe = ask(tmp_path, {"nvidia-smi": f"echo '{LIST}'"})
     assert [sentence for sentence in found(probe, tmp_path) if "no such file" in sentence] == [
         f"benchmark_endpoint_ca_file is {tmp_path}/no ca.pem, and there is no such file on the node: put it there, or "
-        "set it to one that is."
+        "set another path."
     ]
 
 

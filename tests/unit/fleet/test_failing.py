@@ -23,7 +23,7 @@ def test_a_fault_of_our_own_costs_no_other_node_its_result(
     path = fleet.nodes["jw2"].place / "controller_traceback.txt"
     assert (outcome.fetched, outcome.failures) == (
         ["jw3"],
-        {"jw2": f"{type(error).__name__}: {error}; where it came from: {path}."},
+        {"jw2": f"{type(error).__name__}: {error}; traceback: {path}."},
     )
     assert "in broken" in path.read_text()
 
@@ -36,6 +36,6 @@ def test_a_fault_of_our_own_leaves_nothing_running(fleet: Fleet, monkeypatch: py
 
     monkeypatch.setattr(remote_run.RemoteRun, "read_clock", broken)
     outcome = fleet.measure()
-    assert outcome.failures["jw2"].startswith("KeyError: 'jw3'; where it came from: ")
+    assert outcome.failures["jw2"].startswith("KeyError: 'jw3'; traceback: ")
     assert outcome.failures["jw2"].endswith(" It was stopped; the others went on.")
     assert not fleet.there("jw2").exists()

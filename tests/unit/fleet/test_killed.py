@@ -25,7 +25,7 @@ NO_V1_LIMIT = 9223372036854771712
             "OOM killer, because memory ran out. Free memory",
         ),
         ("cgroup 2 3\nnode 4 6\nlimit max\n", "OOM killer, because memory ran out. Free memory"),
-        ("cgroup  \nnode 4 6\nlimit\n", "the kernel's OOM killer was at work on the node meanwhile (2 killed)"),
+        ("cgroup  \nnode 4 6\nlimit\n", "the kernel's OOM killer killed processes on the node meanwhile (2)"),
         ("cgroup 1 1\nnode 4 6\nlimit 67108864\n", "and not by the kernel's OOM killer"),
         ("cgroup  \nnode 4 4\nlimit\n", "and not by the kernel's OOM killer"),
         ("cgroup  \nnode  \nlimit\n", UNKNOWN),

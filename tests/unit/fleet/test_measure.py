@@ -65,7 +65,7 @@ def test_who_came_later_gives_way_and_both_measure(other: str, starts: int, flee
     outcome = fleet.measure()
     assert sorted(outcome.fetched) == ["jw2", "jw3"], outcome.failures
     assert log.read_text().split() == ["started"] * starts
-    gave_way = ("jw2", "gives way to an older run, for which another node waits")
+    gave_way = ("jw2", "gives way to an older run that another node is waiting for")
     assert fleet.messages.count(gave_way) == starts - 1
     assert json.loads((fleet.run_dir / "start.json").read_text())["nodes"] == ["jw2", "jw3"]
 
@@ -153,7 +153,7 @@ def test_what_a_node_sends_without_end_is_not_taken(fleet: Fleet, monkeypatch: p
     fleet.add("jw3")
     outcome = fleet.measure()
     assert outcome.fetched == ["jw3"]
-    assert outcome.failures["jw2"].startswith("The node sends without end")
+    assert outcome.failures["jw2"].startswith("The node sends too much")
 
 
 def test_it_takes_no_longer_than_the_slowest(fleet: Fleet, tmp_path: Path) -> None:

@@ -53,5 +53,5 @@ def test_nodes_agree_on_the_step_after_what_lies_on_them(
     orders = [json.loads((fleet.nodes[name].place / "order.json").read_text()) for name in ("jw2", "jw3", "jw4")]
     assert tuple(order["first_step"] for order in orders) == firsts
     assert [order["first_step"] - 1 + order["measurements"] for order in orders] == [4, 4, 4]
-    assert ("jw2", f"goes on with step {firsts[0]} of 4") in fleet.messages
+    assert ("jw2", f"resumes with step {firsts[0]} of 4") in fleet.messages
     assert (fleet.nodes["jw2"].place / "attempt-1" / "repeat3_samples.jsonl").stat().st_size, "and nothing is lost"

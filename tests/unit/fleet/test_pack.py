@@ -84,7 +84,7 @@ def test_a_whole_archive_counts_whatever_the_exit_code(tar: str, tmp_path: Path)
     [
         (CUT, "cannot be unpacked", ""),
         (KILLED, "cannot be unpacked", "tar: killed"),
-        (LACKS, "came without samples.jsonl", "tar: ./samples.jsonl: Cannot open: Permission denied"),
+        (LACKS, "lacks samples.jsonl", "tar: ./samples.jsonl: Cannot open: Permission denied"),
     ],
     ids=["cut", "killed", "lacks"],
 )

@@ -57,8 +57,8 @@ def test_a_command_has_its_input_output_and_exit_code_to_itself() -> None:
 @pytest.mark.parametrize(
     ("command", "error", "said"),
     [
-        ("exec sleep 600", Lost, "took a command and gave no answer within 1 s"),
-        ("yes", Refused, "The node sends without end"),
+        ("exec sleep 600", Lost, "accepted a command but gave no answer within 1 s"),
+        ("yes", Refused, "The node sends too much"),
         ("kill -9 $$", Lost, "the session ended"),
     ],
 )

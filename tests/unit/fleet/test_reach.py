@@ -51,10 +51,10 @@ def test_who_is_lost_while_it_loads_is_left_behind(fleet: Fleet) -> None:
     assert json.loads((fleet.run_dir / "start.json").read_text())["nodes"] == ["jw2", "jw3"]
     for name in ("lost1", "lost2"):
         reason = failure(fleet, name)
-        assert "others were ready to go on for 0.2 s: they went on without it" in reason
-        assert "it ends by itself, at the latest after 60 s, its time limit there" in reason
+        assert "the other nodes had been ready for 0.2 s: they went on without it" in reason
+        assert "it ends by itself after at most 60 s, its time limit there" in reason
         assert reason.endswith(f"It has measured nothing: -e benchmark_resume={RUN_ID} measures it.")
-        assert (name, "out of reach, excluded") in fleet.messages
+        assert (name, "unreachable, excluded") in fleet.messages
     stop(fleet, *dead)
 
 

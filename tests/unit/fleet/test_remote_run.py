@@ -60,7 +60,7 @@ def test_a_session_that_breaks_is_opened_again(fleet: Fleet) -> None:
     fleet.add("jw2", f"{says}; sleep 1; read -r shell < session; kill -9 $shell; sleep 1; {MEASURES}")
     outcome = fleet.measure()
     assert outcome.fetched == ["jw2"], outcome.failures
-    assert fleet.messages == [("jw2", "SSH connection lost, looking for it again; the run goes on")]
+    assert fleet.messages == [("jw2", "SSH connection lost, reconnecting; the run goes on")]
     assert ("jw2", "loading") in fleet.progress
     assert len(fleet.calls) == 2
 
@@ -84,7 +84,7 @@ def test_a_removal_whose_answer_is_lost_is_asked_for_again(fleet: Fleet) -> None
 def test_what_cannot_be_removed_is_said_with_what_to_do(fleet: Fleet) -> None:
     fleet.add("jw2", call=lambda line: ["bash", "-c", f"exec > >(exec sed -u '/ cleaned$/Q'); {line}"])
     assert fleet.measure().fetched == ["jw2"]
-    said = "what it measured is here, and could not be removed there: playbooks/clean.yml does it"
+    said = "its results were fetched but not removed from the node: playbooks/clean.yml removes them"
     assert fleet.messages[-1] == ("jw2", said)
 
 
@@ -115,7 +115,7 @@ def test_what_an_earlier_attempt_left_is_adopted_or_brought_back(fleet: Fleet) -
     assert (done.place / "samples.jsonl").read_text() == "old\n"
     assert (waits.place / "attempt-1/samples.jsonl").read_text() == "old\n"
     assert (waits.place / "samples.jsonl").read_text() == "new\n"
-    assert ("done", "an earlier attempt completed here: not run again") in fleet.messages
+    assert ("done", "an earlier attempt has completed: not run again") in fleet.messages
 
 
 def test_what_a_node_itself_ended_names_its_whole_limit(fleet: Fleet) -> None:
@@ -128,7 +128,7 @@ def test_what_a_node_itself_ended_names_its_whole_limit(fleet: Fleet) -> None:
         (there / "exit_code").write_text("124\n")
         (there / "benchmark.log").write_text("")
     hung = r"^The benchmark hung: it was stopped after benchmark_timeout_s = 60 s"
-    waits = r" for each of 2 measurements, with the time for which it may wait for others: 90 s\.$"
+    waits = r" for each of 2 measurements, plus the time that it may wait for others: 90 s in all\.$"
     with pytest.raises(NodeError, match=hung + waits):
         run(fleet.remote_run(node).finish("124"))
     with pytest.raises(NodeError, match=rf"{hung}\.$"):

@@ -129,13 +129,13 @@ def test_drift_that_does_not_fail_stops_nobody(tmp_path: Path) -> None:
     ],
 )
 def test_facts_that_are_none_are_refused_in_a_sentence(reported: str) -> None:
-    with pytest.raises(InputError, match=r"^What the node says it is .*\.$"):
+    with pytest.raises(InputError, match=r"^The node's report on itself is .*\.$"):
         read_facts(reported)
 
 
 @pytest.mark.parametrize("reported", ["", "nothing", "[]", '{"jw3": 5}', "\x00"])
 def test_reasons_that_are_none_exclude_the_node(reported: str) -> None:
-    with pytest.raises(Excluded, match=r"^What the node says of the others' ports cannot be used\.$"):
+    with pytest.raises(Excluded, match=r"^The node's report on the other nodes' ports is invalid\.$"):
         read_unreached(reported)
 
 

@@ -128,7 +128,7 @@ def test_a_forced_command_is_refused(forced: str, said: str) -> None:
 @pytest.mark.parametrize("rc", ["exec bash", "read answer"])
 def test_a_file_that_reads_what_is_sent_is_named(rc: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_module, "ANSWER_S", 2)
-    with pytest.raises(Refused, match="reads what is sent and runs no command: does one of its files"):
+    with pytest.raises(Refused, match="reads its input and runs no command: does one of its files"):
         answer(login(tmp_path, "bash", rc))
 
 

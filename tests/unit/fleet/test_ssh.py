@@ -24,10 +24,10 @@ from benchmark.fleet.ssh import Ssh, dropped, unreachable
             "remove the old key (ssh-keygen -R jw2)",
         ),
         ("No ED25519 host key is known for jw2.\nHost key verification failed.", "is not known: connect once"),
-        ("bench@jw2: Permission denied (publickey).", "to bench@jw2 was refused: it knows no such user, or none of"),
-        ("Idle sessions are timed out.\nbench@jw2: Permission denied (publickey).", "or none of this"),
+        ("bench@jw2: Permission denied (publickey).", "to bench@jw2 was refused: it has no such user, or accepts"),
+        ("Idle sessions are timed out.\nbench@jw2: Permission denied (publickey).", "or accepts none of this"),
         ("bench@jw2: Permission denied (publickey,password).", "check ansible_user, then ssh-copy-id bench@jw2."),
-        ("bench@jw2: Permission denied (password).", "its sshd takes no keys from this user, only password: see Pub"),
+        ("bench@jw2: Permission denied (password).", "its sshd accepts no keys from this user, only password: see Pub"),
         (
             "no such identity: /k/id: No such file or directory\nbench@jw2: Permission denied (publickey).",
             "there is no key /k/id on this controller: set ansible_ssh_private_key_file",
@@ -35,7 +35,7 @@ from benchmark.fleet.ssh import Ssh, dropped, unreachable
         (
             "@@@ WARNING: UNPROTECTED PRIVATE KEY FILE! @@@\nPermissions 0644 for '/k/id' are too open.\n"
             'Load key "/k/id": bad permissions\nbench@jw2: Permission denied (publickey).',
-            "the key /k/id, which others may read: chmod 600 /k/id.",
+            "the key /k/id because others can read it: chmod 600 /k/id.",
         ),
         (
             'Load key "/k/id": error in libcrypto\nbench@jw2: Permission denied (publickey).',
@@ -51,7 +51,7 @@ from benchmark.fleet.ssh import Ssh, dropped, unreachable
         ),
         (
             "sign_and_send_pubkey: signing failed for ED25519: agent refused operation\nb@jw2: Permission denied.",
-            "the ssh-agent would not sign",
+            "the ssh-agent refused to sign",
         ),
         (
             "Received disconnect from 10.0.0.2 port 22:2: Too many authentication failures",
@@ -62,7 +62,7 @@ from benchmark.fleet.ssh import Ssh, dropped, unreachable
             "the password is wrong, or there is no",
         ),
         ("ControlPath too long ('/very/long' >= 108 bytes)", "set ANSIBLE_SSH_CONTROL_PATH_DIR to a short directory"),
-        ("command-line: line 0: Bad configuration option: foo", "ssh does not take its configuration: command-line"),
+        ("command-line: line 0: Bad configuration option: foo", "ssh rejects its configuration: command-line"),
         ("Unable to negotiate with 10.0.0.2 port 22: no matching host key type found.", "no algorithm in common"),
         ("ssh: connect to host jw2 port 22: Connection refused", "Nothing answers SSH at jw2"),
         ("ssh: connect to host jw2 port 22: Connection timed out", "does not answer"),
@@ -97,7 +97,7 @@ FORWARDING = f"stdio forwarding failed\n{CLOSED}"
         # Of a chain each ssh whose way broke says so: here one that was on its way to a second host in between.
         (
             f"channel 0: open failed: connect failed: Connection refused\n{FORWARDING}\n{CLOSED}",
-            "A jump host on the way to jw2 is not reached from the one before it (Connection refused): is it up,",
+            "A jump host on the way to jw2 cannot reach the next one (Connection refused): is the next one up,",
         ),
         (
             "Connection timed out during banner exchange\nConnection to UNKNOWN port 65535 timed out\n",

@@ -92,7 +92,7 @@ def test_a_turn_is_asked_for_again_after_a_reconnect(program: str, when: str, fl
     outcome = fleet.measure()
     assert outcome.fetched == ["jw2"], outcome.failures
     assert (fleet.nodes["jw2"].place / "solo_samples.jsonl").read_text() == "alone\n"
-    assert fleet.messages == [("jw2", "SSH connection lost, looking for it again; the run goes on")]
+    assert fleet.messages == [("jw2", "SSH connection lost, reconnecting; the run goes on")]
     assert len(fleet.calls) == 2
 
 

@@ -34,7 +34,7 @@ def measure(fleet: Fleet, nodes: list[str], needed: int, where: str) -> Outcome:
         (
             "the controller",
             2,
-            "Nothing was measured: without jw2 too few serve, since benchmark_min_nodes asks for 2 of 2 nodes.",
+            "Nothing was measured: without jw2 too few nodes serve; benchmark_min_nodes requires 2 of 2 nodes.",
         ),
     ],
 )
@@ -125,7 +125,7 @@ def test_who_ends_for_want_of_another_is_not_missing(fleet: Fleet) -> None:
         SystemMeasurement(fleet.run_dir, each, fleet.reports, needed=2, where="the controller").run()
     ).failures
     assert "exit code 4" in failures["jw3"], failures
-    reason = "Nothing was measured: without jw3 too few serve, since benchmark_min_nodes asks for 2 of 2 nodes."
+    reason = "Nothing was measured: without jw3 too few nodes serve; benchmark_min_nodes requires 2 of 2 nodes."
     assert (failures["jw2"], failures[DRIVER]) == (f"{reason} It was stopped.",) * 2
 
 
@@ -145,5 +145,5 @@ def test_a_server_that_dies_while_the_driver_searches(needed: int, fleet: Fleet)
     if needed == 1:
         assert sorted(outcome.fetched) == [DRIVER, "jw2"], outcome.failures
         return
-    reason = "Nothing was measured: without jw3 too few serve, since benchmark_min_nodes asks for 2 of 2 nodes."
+    reason = "Nothing was measured: without jw3 too few nodes serve; benchmark_min_nodes requires 2 of 2 nodes."
     assert outcome.failures == dict.fromkeys((DRIVER, "jw2"), f"{reason} It was stopped.")

@@ -38,7 +38,7 @@ except Late as late:
     print(late.message, ssh.wait())
 time.sleep(1)  # no alarm is left
 """
-    assert reported(script) == "took a command and gave no answer within 0 s -15"
+    assert reported(script) == "accepted a command but gave no answer within 0 s -15"
 
 
 def test_a_node_that_sends_without_end_is_let_go() -> None:
@@ -53,7 +53,7 @@ except TooMuch as much:
     print(much, ssh.wait())
 kept.append(bytes(1 << 29))  # afterwards the limit is as it was
 """
-    assert reported(script) == "The node sends without end: more than 64 MiB where some lines were asked for. -15"
+    assert reported(script) == "The node sends too much: more than 64 MiB where a few lines were expected. -15"
 
 
 def test_a_file_without_end_is_not_written(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_a_run_that_was_fetched_or_is_old_goes(tmp_path: Path) -> None:
     age(write(tmp_path / "runs" / "mine" / "jw2" / "notes.txt").parent)
     archive = age(write(tmp_path / "runs" / "20261101T120000Z-2" / "jw2.tar.gz"))
     lines = clean(tmp_path, "look", RUN)
-    why = f"it was not fetched here: -e benchmark_resume={OTHER} fetches it where the run was opened"
+    why = f"it was not fetched here: -e benchmark_resume={OTHER} fetches it on the controller that opened it"
     assert ["leave", str(young), why] in lines
     assert {line[3] for line in lines if line[2] == str(fetched)} == {"a run that was fetched"}
     its_own = write(Path(f"{fetched}.tar.gz"))
@@ -175,9 +175,9 @@ def test_a_link_and_another_users_run_stay(tmp_path: Path) -> None:
     run = age(run_of(tmp_path))
     run.rename(tmp_path / "elsewhere")
     run.symlink_to(tmp_path / "elsewhere")
-    assert clean(tmp_path, "look", RUN) == [["leave", str(run), "it is a link: remove what it leads to by hand"]]
+    assert clean(tmp_path, "look", RUN) == [["leave", str(run), "it is a link: remove its target by hand"]]
     if os.geteuid() == 0:
         foreign = age(run_of(tmp_path, OTHER))
         os.chown(foreign, 65534, 65534)
-        assert ["leave", str(foreign), "it is another user's"] in clean(tmp_path)
+        assert ["leave", str(foreign), "it belongs to another user"] in clean(tmp_path)
     assert gone(tmp_path, RUN) == []

@@ -62,7 +62,7 @@ def replace_by_link(path: Path) -> None:
         (lambda m: [path.unlink() for path in m.glob("*.safetensors")], "holds no *.safetensors file"),
         (lambda m: (m / FILES[0]).unlink(), "holds no config.json"),
         (lambda m: (m / FILES[1]).unlink(), "holds no tokenizer (tokenizer.json)"),
-        (lambda m: replace_by_link(m / FILES[2]), "holds links that lead nowhere (model-1.safetensors)"),
+        (lambda m: replace_by_link(m / FILES[2]), "holds broken links (model-1.safetensors)"),
         (lambda m: (m / INDEX).write_text(json.dumps({"weight_map": {"a": FILES[2], "b": "3.safetensors"}})), "no 3.s"),
         (lambda m: shutil.rmtree(m), "does not exist"),
     ],

@@ -20,11 +20,11 @@ NO_JSON = "Module result deserialization failed: No start of json char found"
         ({}, "the module failed without a message"),
         (
             {"msg": NO_JSON, "module_stdout": "", "module_stderr": "No module named\n 'encodings'"},
-            "/opt/python3 on the node does not run Ansible's modules: No module named 'encodings'.",
+            "/opt/python3 on the node cannot run Ansible's modules: No module named 'encodings'.",
         ),
         (
             {"msg": NO_JSON, "module_stdout": "\n"},
-            "/opt/python3 on the node does not run Ansible's modules: it says nothing.",
+            "/opt/python3 on the node cannot run Ansible's modules: it printed nothing.",
         ),
     ],
 )

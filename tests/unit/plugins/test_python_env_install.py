@@ -68,9 +68,9 @@ def test_an_environment_without_its_python_is_not_there(tmp_path: Path) -> None:
         ("ERROR: Could not install: [Errno 28] No space left on device", "The disk is full"),
         ("The virtual environment was not created: ensurepip is not available.", "python3-venv"),
         ("ERROR: No matching distribution found for torch==9.9", "has no torch==9.9 for this Python"),
-        ("Retrying: Failed to establish a new connection: [Errno 111] Connection refused", "out of reach"),
+        ("Retrying: Failed to establish a new connection: [Errno 111] Connection refused", "unreachable"),
         ("some warning\nERROR: a thing nobody expected\nend", "ERROR: a thing nobody expected"),
-        ("", "no word of why"),
+        ("", "no reason given"),
     ],
 )
 def test_what_pip_says_becomes_one_sentence(output: str, said: str) -> None:
@@ -193,7 +193,7 @@ def test_one_that_a_run_uses_is_not_made_anew_under_it(tmp_path: Path) -> None:
     (made,) = kept_at(tmp_path / "venv", "a" * 64)
     with (made / marks.MARKER).open() as held:
         fcntl.flock(held, fcntl.LOCK_SH)
-        with pytest.raises(marks.InstallError, match="changed by hand since it was made: wait for the run's end"):
+        with pytest.raises(marks.InstallError, match="changed after it was made: wait until the run has ended"):
             marks.place_for(tmp_path / "venv", "a" * 64)
 
 
@@ -216,7 +216,7 @@ def test_a_disk_that_starts_no_programs_is_named(tmp_path: Path, monkeypatch: py
     """Mounted noexec, as some home directories are."""
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.X_OK)
     with pytest.raises(
-        marks.InstallError, match=r"No program can be started in .*/code \(noexec\?\): set python_env_code"
+        marks.InstallError, match=r"Programs cannot be run in .*/code \(noexec\?\): set python_env_code"
     ):
         install.write_python(tmp_path / "code", "/usr/bin/python3", "")
 

@@ -53,7 +53,7 @@ def test_only_what_was_confirmed_goes(tmp_path: Path, venv: Path) -> None:
     run = write(tmp_path / "runs" / RUN / "jw2" / "order.json", '"run_id"').parent
     write(run / "exit_code", "0")
     assert [line[2] for line in reset(tmp_path, "look")] == [str(run), str(venv)]
-    assert reset(tmp_path, "remove", f"{venv}\n")[0] == ["leave", str(run), "it came after you were asked"]
+    assert reset(tmp_path, "remove", f"{venv}\n")[0] == ["leave", str(run), "it appeared after you were asked"]
     assert (run.exists(), venv.exists()) == (True, False)
 
 
@@ -62,7 +62,7 @@ def test_one_that_was_begun_goes_and_one_of_others_stays(tmp_path: Path, venv: P
     theirs = write(venv.with_name("vllm") / "pyvenv.cfg").parent
     shown = reset(tmp_path, "look")
     assert [line[0::2] for line in shown if line[0] == "remove"] == [["remove", str(venv)]]
-    assert ["leave", str(theirs), "it lacks the mark .llm-benchmark: somebody else made it"] in shown
+    assert ["leave", str(theirs), "it lacks the mark .llm-benchmark: the roles did not make it"] in shown
     reset(tmp_path, "remove", f"{venv}\n{theirs}\n")
     assert (venv.exists(), theirs.exists()) == (False, True)
 
@@ -76,7 +76,7 @@ def test_environments_of_other_checkouts_go_too(tmp_path: Path, venv: Path) -> N
     (beside / "code" / "ab" / "bin" / "sleep").symlink_to("/bin/sleep")
     with subprocess.Popen([str(beside / "code" / "ab" / "bin" / "sleep"), "300"]) as process:
         try:
-            assert reset(tmp_path, "look") == [["busy", f"process {process.pid} is of the environment {beside}"]]
+            assert reset(tmp_path, "look") == [["busy", f"process {process.pid} runs from the environment {beside}"]]
         finally:
             process.kill()
 
@@ -84,7 +84,7 @@ def test_environments_of_other_checkouts_go_too(tmp_path: Path, venv: Path) -> N
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file another user's")
 def test_what_another_user_owns_stays_unless_asked(tmp_path: Path, venv: Path) -> None:
     os.chown(venv, 65534, 65534)
-    assert reset(tmp_path, "look") == [["leave", str(venv), "it is another user's"]]
+    assert reset(tmp_path, "look") == [["leave", str(venv), "it belongs to another user"]]
     assert reset(tmp_path, "remove", f"{venv}\n", others="yes")[0][0] == "removed"
 
 
@@ -92,7 +92,7 @@ def test_a_link_stays_with_what_it_leads_to(tmp_path: Path, venv: Path) -> None:
     venv.rename(tmp_path / "elsewhere")
     venv.symlink_to(tmp_path / "elsewhere")
     (line,) = reset(tmp_path, "remove", f"{venv}\n")
-    assert line == ["leave", str(venv), "it is a link: remove what it leads to by hand"]
+    assert line == ["leave", str(venv), "it is a link: remove its target by hand"]
     assert (tmp_path / "elsewhere" / ".llm-benchmark").exists()
 
 
@@ -112,7 +112,7 @@ def test_a_process_of_the_environment_keeps_it_away(tmp_path: Path, venv: Path) 
     (venv / "bin" / "sleep").symlink_to("/bin/sleep")
     with subprocess.Popen([str(venv / "bin" / "sleep"), "300"]) as process:
         try:
-            assert reset(tmp_path, "look") == [["busy", f"process {process.pid} is of the environment {venv}"]]
+            assert reset(tmp_path, "look") == [["busy", f"process {process.pid} runs from the environment {venv}"]]
         finally:
             process.kill()
 
@@ -121,4 +121,4 @@ def test_wheels_among_which_something_else_lies_stay(tmp_path: Path) -> None:
     wheels = write(tmp_path / "a.b[c]" / ".venv.wheels" / "jw2" / "torch.whl").parents[1]
     assert [line[2] for line in reset(tmp_path, "look")] == [str(wheels)]
     write(wheels / "notes.txt")
-    assert reset(tmp_path, "look") == [["leave", str(wheels), "it holds more than wheels"]]
+    assert reset(tmp_path, "look") == [["leave", str(wheels), "it contains more than wheels"]]

@@ -51,7 +51,7 @@ def play(tmp_path: Path, **targets: float | str) -> Play:
 def test_one_system_of_several_nodes_is_refused(tmp_path: Path) -> None:
     given = {"benchmark_profile": "mlperf-offline", "benchmark_engine": "vllm", "benchmark_system": "cluster"}
     known = {"jw2": {**given, "benchmark_driver": "jw2"}}
-    with pytest.raises(InputError, match="a submission's tree has the system of one node each: set it to node"):
+    with pytest.raises(InputError, match="each system of a submission's tree is one node: set it to node"):
         action(tmp_path)._make(Play(resolve_nodes(known), known, dict.fromkeys(known, "h"), ()))
 
 
@@ -62,7 +62,7 @@ def test_one_system_of_several_nodes_is_refused(tmp_path: Path) -> None:
         ({"submitter": "Us & Them"}, "submission_submitter: 'Us & Them' becomes a directory"),
         ({"division": "closd"}, "submission_division is 'closd'"),
         ({"scenarios": "Ofline"}, "submission_scenarios names Ofline"),
-        ({"again": "offline"}, "submission_again names offline: the steps are Offline, Server"),
+        ({"again": "offline"}, "submission_again names offline; the steps are Offline, Server"),
         ({"targets": {"Server": "fast"}}, "submission_target_qps has 'fast'"),
         ({"targets": {"Sever": 3}}, "submission_target_qps is"),
     ],
@@ -77,7 +77,7 @@ def test_what_cannot_be_is_refused_before_anything_is_measured(tmp_path: Path, a
 def test_check_asks_before_the_work_and_writes_nothing(tmp_path: Path) -> None:
     assert action(tmp_path)._make(play(tmp_path)) == {"changed": False, "tree": "", "complete": False}
     assert not list(tmp_path.iterdir())
-    with pytest.raises(InputError, match="was written: answer what it asks"):
+    with pytest.raises(InputError, match="was written: fill in its answers"):
         action(tmp_path, check=False)._make(play(tmp_path))
     # A node that answers with its GPUs has questions of its own, which are not left for the end.
     (tmp_path / "system.yml").write_text(ANSWERS)

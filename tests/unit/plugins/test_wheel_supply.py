@@ -41,7 +41,7 @@ def test_this_machine_says_what_it_is(tmp_path: Path) -> None:
         ({"libc": None}, "on linux with another C library"),
         ({"libc": "musl 1.2"}, "on linux with musl 1.2"),
         ({"implementation": "pypy"}, "python_env_python is pypy on linux"),
-        ({"threads": True}, "cpython without a global lock on linux"),
+        ({"threads": True}, "cpython without a GIL on linux"),
         ({"system": "darwin", "libc": None}, "on darwin"),
     ],
 )

@@ -132,7 +132,7 @@ def test_what_runner_keeps_is_named_where_it_has_a_say(
     monkeypatch.setenv("AWX_ISOLATED_DATA_DIR", str(tmp_path / "artifacts/1"))
     settings._name_what_runner_keeps()
     said = " ".join(capfd.readouterr().err.split())
-    assert f"ansible-runner takes what {tmp_path}/env/extravars says into this run; it was written at 20" in said
+    assert f"ansible-runner applies {tmp_path}/env/extravars to this run; it was written at 20" in said
 
 
 def test_what_runner_keeps_is_ignored_by_git() -> None:
