@@ -1,4 +1,4 @@
-"""A start that all nodes keep: from round trips to clock offsets, and from those to one agreed time."""
+"""Agree on one start for all nodes: from round trips to clock offsets, and from those to one time."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from benchmark.settings import ResolvedSettings
 READY_FILE = "ready.json"
 START_FILE = "start.json"
 
-# What a node needs to get ready for a start that it was sent, and for the clocks.
+# For what a node does before a start, and for the clocks' uncertainty.
 LEAST_MARGIN_S = 0.5
 MOST_MARGIN_S = 120.0
 GRACE_S = 180
-# What agreeing on a further repeat, and telling all nodes, may take of the time limit on the node.
+# The share of the time limit on the node for agreeing on a further repeat and telling all nodes.
 TELLING_S = 60
 
-# What a node may say of itself: sixteen GPUs with many processes on each take a tenth.
+# The limit of a node's report on itself: sixteen GPUs with many processes on each take a tenth.
 MAX_FACTS_BYTES = 2**18
 
 _REASONS = TypeAdapter(dict[str, str])
@@ -36,15 +36,15 @@ RoundTrip = tuple[int, int, int]
 
 
 def measures(asked: ResolvedSettings) -> bool:
-    """Return whether the node measures queries: one that only judges answers has no window that could be shared."""
+    """Return whether the node measures queries: one that only judges answers has no window to share."""
     return asked.profile.measures_queries
 
 
 def patience_s(nodes: Collection[ResolvedSettings]) -> int | None:
-    """Return how long a node that is ready waits for the time of its start, in seconds; None: nobody waits.
+    """Return how long a ready node waits for its start time, in seconds; None: no node waits.
 
-    Longer than the controller waits for the last node: that one was launched later, may have to be stopped, and then
-    all have to be told. One node that measures has nobody to wait for.
+    This is longer than the controller waits for the last node: that one was launched later, may have to be stopped, and
+    then all must be told. A single measuring node does not wait.
     """
     waiting = [asked.settings.benchmark_sync_timeout_s for asked in nodes if measures(asked)]
     if len(waiting) < 2 or not all(asked.settings.benchmark_sync_start for asked in nodes):
@@ -53,16 +53,16 @@ def patience_s(nodes: Collection[ResolvedSettings]) -> int | None:
 
 
 def turns_s(nodes: Collection[ResolvedSettings]) -> int:
-    """Return how long the turns of all nodes may take, in seconds; 0 where none measures alone.
+    """Return how long the turns of all nodes may take, in seconds; 0 if none measures alone.
 
-    A turn that takes longer than a whole run may has hung, and is ended.
+    A turn that exceeds the limit of a whole run has hung, and is ended.
     """
     taking = [asked.settings for asked in nodes if measures(asked) and asked.settings.benchmark_solo_first]
     return sum(settings.benchmark_timeout_s for settings in taking) if patience_s(nodes) is not None else 0
 
 
 def repeats_s(nodes: Collection[ResolvedSettings]) -> int:
-    """Return how long measurements after the first may take, in seconds: benchmark_timeout_s each, of the slowest."""
+    """Return how long measurements after the first may take, in seconds: benchmark_timeout_s each, for the slowest."""
     repeating = [asked for asked in nodes if measures(asked)]
     each = ((one.measurements - 1) * (one.settings.benchmark_timeout_s + TELLING_S) for one in repeating)
     return max(each, default=0)
@@ -71,8 +71,8 @@ def repeats_s(nodes: Collection[ResolvedSettings]) -> int:
 def limit_on_node_s(asked: ResolvedSettings, nodes: Collection[ResolvedSettings]) -> int | None:
     """Return the time limit of a run on its node, in seconds; None: benchmark_timeout_s.
 
-    What a node waits for others, and their turns and repeats, is not taken from its own time. A node that hangs is
-    stopped by the controller before that, or ends by this where the controller is gone.
+    It adds the time that a node waits for others, and their turns and repeats. The controller stops a node that hangs
+    before that; this limit ends it if the controller is gone.
     """
     if not measures(asked):
         return None
@@ -81,10 +81,10 @@ def limit_on_node_s(asked: ResolvedSettings, nodes: Collection[ResolvedSettings]
 
 
 def clock_offset(trips: Iterable[RoundTrip]) -> tuple[int, int]:
-    """Return by how much the node's clock is ahead of the controller's, and the uncertainty, in nanoseconds.
+    """Return how far the node's clock is ahead of the controller's, and the uncertainty, in nanoseconds.
 
-    The node read its clock at some time within the round trip: the middle of the shortest one is wrong by half of it
-    at most. Raises ValueError where there is no trip, or none in which the controller's clock went forward.
+    The node read its clock at some time within the round trip: the middle of the shortest trip is off by half of it at
+    most. Raises ValueError if there is no trip, or none in which the controller's clock went forward.
     """
     sound = [trip for trip in trips if trip[2] >= trip[0]]
     if not sound:
@@ -94,17 +94,17 @@ def clock_offset(trips: Iterable[RoundTrip]) -> tuple[int, int]:
 
 
 def margin_s(telling_s: float) -> float:
-    """Return how far ahead the start has to be for every node to hear of it, in seconds.
+    """Return how far ahead the start must be for every node to learn of it in time, in seconds.
 
-    `telling_s`: how long it took, just before, to say something to each and to have heard from each. A start is no
-    longer word. The rest is for what a node does once it knows: some milliseconds of processor time, which nodes that
-    share a machine need one after the other.
+    `telling_s`: how long it took just before to send all nodes a message of similar length and to get all answers. The
+    rest is for what a node does once it knows the start: some milliseconds of processor time, one after the other for
+    nodes that share a machine.
     """
     return min(LEAST_MARGIN_S + 5 * telling_s, MOST_MARGIN_S)
 
 
 def read_facts(text: str) -> Environment:
-    """Return what a node that is ready says it is. Raises InputError, one sentence, for what is no such record."""
+    """Return the facts that a ready node reports of itself. Raises InputError, one sentence, if they are invalid."""
     if len(text) > MAX_FACTS_BYTES:
         raise InputError(f"The node's report on itself is larger than {MAX_FACTS_BYTES >> 10} KiB; refused.")
     try:
@@ -114,7 +114,7 @@ def read_facts(text: str) -> Environment:
 
 
 def read_unreached(text: str) -> dict[str, str]:
-    """Return what a node says of those that it cannot reach: why, by their names. Raises Excluded for anything else."""
+    """Return why a node cannot reach others, by their names. Raises Excluded if its report is invalid."""
     try:
         return _REASONS.validate_json(text)
     except ValidationError:
@@ -130,9 +130,9 @@ def agree(
     attempt: int = 1,
     repeat: int = 1,
 ) -> AgreedStart:
-    """Return the one start of a repeat in this attempt, for the nodes that are ready, and write it down.
+    """Return the start of a repeat in this attempt for the nodes that are ready, and write it to its file.
 
-    With `drift_fails`, nodes that are no longer alike are not among them, and `drift` says why.
+    With `drift_fails`, nodes that differ from the others are left out, and the start's `drift` says why.
     """
     drift = drift_of_ready(run_dir) if drift_fails else ()
     stopped = {name for one in drift for names in one.values.values() for name in names}
@@ -149,9 +149,9 @@ def agree(
 
 
 def drift_of_ready(run_dir: Path) -> tuple[Drift, ...]:
-    """Return in which facts the nodes differ that are ready, or were in an earlier attempt.
+    """Return how nodes differ that are ready now or were in an earlier attempt.
 
-    A node that is measured later has to be like those that were measured before.
+    A node that is measured later must be like those that were measured before.
     """
     asked = read_record(run_dir / RUN_FILE, RunRecord).nodes
     facts = {

@@ -1,7 +1,6 @@
-"""Lines to and from one node over one ssh process, bounded in time and bytes.
+"""A session with one node: lines in both directions over one ssh process, bounded in time and bytes.
 
-Whatever the user's shell prints around ours - a greeting, a title, a number - is kept apart by a mark that each
-session makes anew.
+Each session has its own random mark, which separates our lines from anything that the user's shell prints.
 """
 
 from __future__ import annotations
@@ -25,32 +24,32 @@ from benchmark.fleet.login_shell import OWN_ENVIRONMENT
 from benchmark.fleet.ssh import Ssh, dropped
 from benchmark.progress import PREFIX
 
-# For what answers in a second on a node that is well: a disk or a driver that hangs never answers.
+# For requests that a healthy node answers in a second; with a hanging disk or driver it never answers.
 ANSWER_S = 60
-# The limit on the node itself comes after the controller's, which has the better sentence; then it kills.
+# The limit on the node expires after the controller's, which has the better message; then it kills.
 AFTER_S = 5
-# What a node may say unasked: a run's facts, and then a line of its progress now and then.
+# How much a node may send: a run's facts, and then a line of progress now and then.
 MOST_AT_ONCE = 400_000
 MOST_PER_S = 10_000
-# How long is waited for the end of an ssh whose output has ended.
+# How long to wait for the exit of an ssh whose output has ended.
 EXIT_S = 2.0
-# How long a connection is made again that was dropped because too many are about to log in.
+# How long to retry a connection that was dropped because too many are logging in.
 DROPPED_S, DROPPED_PAUSE_S = 20, (0.5, 2.0)
-# Nodes that are called at once: a handshake takes both ends a tenth of a second of processor time. Through a host in
-# between fewer, for sshd lets no more than ten be about to log in.
+# Connections opened at once: a handshake takes a tenth of a second of processor time at both ends. Fewer through a jump
+# host, since sshd allows only ten logins in progress.
 CALLS_AT_ONCE, CALLS_THROUGH_JUMP = 64, 8
 _CHUNK = 1 << 16
-# ssh's own exit code where it found no way, or lost it.
+# ssh's own exit code if it could not connect or lost the connection.
 SSH_FAILED = 255
-# Of a line that says how far a program is; see benchmark.progress.
+# The length of a progress line; see benchmark.progress.
 MOST_PROGRESS = 200
 FLOOD = "The node sends too much"
-# What a command may print that is asked for.
+# The limit of a command's output.
 MOST_PRINTED = 16 * 2**20
 
 
 class Session:
-    """A conversation with a program of /bin/sh on the node: see `open`."""
+    """A session with a /bin/sh program on the node: see `open`."""
 
     def __init__(self, process: subprocess.Popen[bytes], mark: str) -> None:
         self._process, self.mark = process, mark
@@ -59,14 +58,14 @@ class Session:
         self._received = 0
         self._closed = False
         self.heard: Callable[[str], None] | None = None
-        """Is given each line of standard error that says how far a program is, without the word before it."""
+        """Receives each progress line of standard error, without its prefix."""
         self._progress = b""
 
     @classmethod
     async def open(cls, ssh: Ssh, program: str, arguments: list[str], limit_s: float) -> Session:
-        """Start the program on the node, with the mark in place of "{mark}" in its arguments; return once it is there.
+        """Start the program on the node, with the mark in place of "{mark}" in its arguments; return once it runs.
 
-        It ends by itself after `limit_s` seconds. Raises Lost, and Refused where the login shell runs no command.
+        It ends by itself after `limit_s` seconds. Raises Lost, and Refused if the login shell runs no command.
         """
         if ssh.login is not None:
             await _in_thread(ssh.login)
@@ -74,13 +73,13 @@ class Session:
         mark = first + second
         sent = program.encode()
         words = shlex.join([argument.replace("{mark}", mark) for argument in arguments])
-        # In two halves: whoever shows the command does not show the mark. The program comes through standard input once
-        # it is heard that somebody listens: nothing that a login shell reads before is lost, and only sh reads it.
+        # The mark is in two halves: printing the command does not print the mark. The program is sent through standard
+        # input only after the first answer, so that nothing before sh can read it.
         line = (
             f'{OWN_ENVIRONMENT}echo {first}""{second} here; echo {first}""{second} >&2; '
             f"program=$(head -c {len(sent)}); limit=; "
             f'command -v timeout > /dev/null && limit="timeout -k {AFTER_S} {int(limit_s) + AFTER_S}"; '
-            # Where sh is bash it would take options from there, and hand those of one script on to all that it starts.
+            # If sh is bash, it would take options from there, and pass those of one script to all its children.
             f'exec env -u SHELLOPTS $limit sh -c "$program" {words}'
         )
         try:
@@ -151,14 +150,14 @@ class Session:
             raise Lost("the session gave an unexpected answer")
 
     async def _does_instead(self) -> str:
-        """Return what a login does that neither runs a command nor ends: it prints, or reads; nothing: it hangs."""
+        """Return what a login does instead of running the command: it prints, or reads; empty: it hangs."""
         with suppress(TimeoutError, OSError):
             async with asyncio.timeout(0.1):
-                # A line without its end too.
+                # Also a line without its end.
                 self._said = (self._said + await self._reader.read(_CHUNK))[:_CHUNK]
         if self._noise:
             return f"prints {self._noise!r}"
-        # What reads ends with its input; a disk that hangs does not.
+        # A shell that reads ends with its input; one that hangs does not.
         self.end_input()
         return "reads its input" if await self._exit_code() not in (None, SSH_FAILED) else ""
 
@@ -167,20 +166,20 @@ class Session:
         return _in_a_line(self._said.decode(errors="replace"))
 
     def send(self, line: str) -> None:
-        """Send a line, which is lost where nobody listens any more."""
+        """Send a line; it is lost if the other side is gone."""
         self.send_bytes(line.encode() + b"\n")
 
     def send_bytes(self, data: bytes) -> None:
-        """Send so many bytes."""
+        """Send the bytes."""
         if not self._closed:
             self._input.write(data)
 
     def end_input(self) -> None:
-        """Let the node's side read to the end."""
+        """End the input that the node reads."""
         self._input.write_eof()
 
     async def receive(self, silence_s: float) -> tuple[str, str]:
-        """Return the first word and the rest of the next line of ours. Raises Lost and Refused."""
+        """Return the first word and the rest of our next line. Raises Lost and Refused."""
         mark = self.mark.encode() + b" "
         deadline = time.monotonic() + silence_s
         while True:
@@ -192,7 +191,7 @@ class Session:
             self._said = (self._said + before)[:_CHUNK]
 
     async def receive_text(self, silence_s: float) -> tuple[str, str, str]:
-        """Return all that is printed until the next line of ours, without its last newline, and that line."""
+        """Return all output before our next line, without its last newline, and that line as word and rest."""
         mark, text = self.mark.encode() + b" ", bytearray()
         while True:
             line = await self._line(time.monotonic() + silence_s, silence_s, MOST_PRINTED)
@@ -221,7 +220,7 @@ class Session:
         return line
 
     async def save(self, size: int, path: Path, silence_s: float) -> None:
-        """Write the next `size` bytes into a file, as they come. Raises Lost, and OSError for the file."""
+        """Write the next `size` bytes into a file as they arrive. Raises Lost, and OSError for the file."""
         with path.open("wb") as file:
             await self._copy(size, file, silence_s)
 
@@ -259,12 +258,12 @@ class Session:
                     pipe.close()
 
     async def _explain(self) -> str:
-        await self._exit_code()  # it may say why only now
-        # What has come: a master connection that ssh leaves running holds it open.
+        await self._exit_code()  # it may give the reason only now
+        # Not to the end: a master connection that ssh leaves running keeps it open.
         return " ".join(self.errors().split())[-1000:] or "the session ended"
 
     def _read_errors(self) -> bool:
-        """Keep the end of what is said on standard error, a full pipe would stop ssh; return whether there was any."""
+        """Read standard error, since a full pipe would stop ssh, and keep its end; return whether there was any."""
         assert self._process.stderr  # noqa: S101 # asked for
         descriptor = self._process.stderr.fileno()
         try:
@@ -279,11 +278,11 @@ class Session:
         return bool(said)
 
     def _without_progress(self, said: bytes) -> bytes:
-        """Hand on the lines that say how far a program is; return the others."""
+        """Pass on the progress lines; return the other output."""
         if self.heard is None:
             return said
         *lines, self._progress = (self._progress + said).split(b"\n")
-        # Somebody else's words may have no end of a line.
+        # Other programs' output may not end its line.
         kept, self._progress = (
             (self._progress, b"") if len(self._progress) > MOST_PROGRESS or not said else (b"", self._progress)
         )
@@ -293,24 +292,24 @@ class Session:
         return b"".join(line + b"\n" for line in lines if line not in mine) + kept
 
     def errors(self) -> str:
-        """Return what was said on standard error, without what the login said before it ran our command."""
+        """Return the standard error so far, without what the login printed before our command."""
         while not self._closed and self._read_errors():
             pass
         return self._errors.rpartition(self.mark.encode() + b"\n")[2].decode(errors="replace")
 
     async def errors_to_end(self) -> str:
-        """Return the same once our line that ends a command is there too: it may come after that on standard output."""
+        """Return the same, once our end line has come: it may arrive after the one on standard output."""
         end, deadline = f"{self.mark} end\n", time.monotonic() + EXIT_S
         while True:
             ended = self._process.poll() is not None or time.monotonic() > deadline
             said, found, _ = self.errors().partition(end)
-            # Where a login keeps standard error for itself, it never is.
+            # If the login redirects standard error, it never comes.
             if found or ended:
                 return said
             await asyncio.sleep(0.01)
 
     async def _exit_code(self) -> int | None:
-        """Return how ssh ended; None where it did not, or was killed."""
+        """Return ssh's exit code; None if it has not ended or was killed."""
         deadline = time.monotonic() + EXIT_S
         while (code := self._process.poll()) is None and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
@@ -318,12 +317,12 @@ class Session:
 
 
 def calls_at_once() -> dict[bool, asyncio.Semaphore]:
-    """Return what limits how many nodes are called at once: those behind another host (True), and others."""
+    """Return the limits for opening connections at once: through a jump host (True) and directly (False)."""
     return {False: asyncio.Semaphore(CALLS_AT_ONCE), True: asyncio.Semaphore(CALLS_THROUGH_JUMP)}
 
 
 async def call(ssh: Ssh, program: str, arguments: list[str], limit_s: float, calls: asyncio.Semaphore) -> Session:
-    """Open a session as one of a few that are being opened; again where a server dropped it because too many are."""
+    """Open a session, within the limit of connections at once; retry if the server dropped it for too many logins."""
     until = time.monotonic() + DROPPED_S
     while True:
         try:
@@ -332,17 +331,17 @@ async def call(ssh: Ssh, program: str, arguments: list[str], limit_s: float, cal
         except Lost as lost:
             if time.monotonic() > until or not dropped(str(lost)):
                 raise
-        # Not all at the same moment.
+        # So that not all retry at the same moment.
         await asyncio.sleep(random.uniform(*DROPPED_PAUSE_S))  # noqa: S311 # no secret
 
 
 def _in_a_line(said: str) -> str:
-    """Return the beginning of what a login prints, in printable characters."""
+    """Return the beginning of a login's output in one line of printable characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in said).split())[:200]
 
 
 async def _in_thread(work: object) -> None:
-    """Wait for what waits, in a thread that is left to itself when it takes too long."""
+    """Run blocking work in a thread, which is abandoned if it takes too long."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[BaseException | None] = loop.create_future()
 

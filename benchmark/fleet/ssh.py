@@ -1,4 +1,4 @@
-"""The way to a node: which words of this machine's run a command line there, and what is said where there is no way."""
+"""How to reach a node over ssh: the commands for it, and clear sentences for ssh's errors."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# To end a shared connection that broke, and to ask once more why there is none.
+# Limits for ending a broken shared connection, and for asking once more why there is none.
 RESET_S, EXPLAIN_S = 5, 15
 
-# What ssh says of a connection that it was given by another program: of one through a host in between.
+# How ssh refers to a connection that another program made for it: one through a jump host.
 _THROUGH = "UNKNOWN port"
-# That host was reached, and says what it found at the node.
+# The jump host was reached, and reports what it found at the node.
 _FORWARDING = re.compile(r"open failed: (?:connect failed: )?(.*?) stdio forwarding failed")
-# Which host ssh speaks of.
+# The host that ssh's message is about.
 _HOST = re.compile(
     r"connect to host (\S+) port|key is known for (\S+) and|host key for (\S+) has changed|"
     r"(?:\S+@)?(\S+): Permission denied|resolve hostname (\S+):"
 )
-# What ssh says where a server drops connections because too many are about to log in.
+# ssh's messages when a server drops connections because too many are logging in.
 _DROPPED = ("kex_exchange_identification: Connection closed", "kex_exchange_identification: read: Connection reset")
 _LONG_PATH = (
     "The socket path of the shared SSH connection to {host} is too long: set ANSIBLE_SSH_CONTROL_PATH_DIR to a short "
     "directory, such as /tmp/cp."
 )
-# Of a login that was refused: what ssh says beside, the likeliest cause first. Of an unknown user, and of a key that
-# is not in authorized_keys, a server says the same.
+# Refused logins, by ssh's messages; the most specific cause comes first. A server says the same of an unknown user and
+# of a key that is not in authorized_keys.
 _REFUSED = (
     (r"Too many authentication failures", "{host} rejected it after too many keys: {only}."),
     (
@@ -81,7 +81,7 @@ _REFUSED = (
 _ONLY_ONE = "set ansible_ssh_private_key_file and, in ssh's configuration, IdentitiesOnly yes"
 _OLD_KEY = re.compile(r"Offending \S+ key in (/.*?):\d+ .*?Host key for (\S+) has changed")
 _USER = re.compile(r"(\S+)@\S+: Permission denied")
-# What ssh says last where it reached a server that lets nobody in: before it may stand a banner, which says anything.
+# ssh's last message if the server refuses the login. Before it a banner may say anything.
 _NOT_LET_IN = re.compile(r"Permission denied \([\w,-]+\)|Too many authentication failures")
 _CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
 _REASONS = {
@@ -122,24 +122,24 @@ _JUMP_REASONS = {
 
 @dataclass(frozen=True)
 class Ssh:
-    """How a node is reached; `address`: where."""
+    """How to reach a node at `address`."""
 
     address: str
     command: Callable[[str], Sequence[Any]]
-    """Returns the words that run a command line of /bin/sh on the node."""
+    """Returns the command that runs a line of /bin/sh on the node."""
     login: Callable[[], None] | None = None
-    """Opens the connection that sessions share, where they cannot log in by themselves: with a password. It waits."""
+    """Opens the connection that sessions share if the login needs a password, which sessions cannot give. Blocks."""
     disconnect: Callable[[], Sequence[Any]] | None = None
-    """Returns the words that end that connection."""
+    """Returns the command that ends that connection."""
     alone: Callable[[], Sequence[Any]] | None = None
-    """Returns the words that run `true` over a connection that is not shared."""
+    """Returns the command that runs `true` over a connection that is not shared."""
     through_jump: bool = False
-    """Whether another host stands in between, which serves all nodes at once."""
+    """Whether a jump host is in between, which serves all nodes at once."""
 
     async def explain(self, message: str) -> str:
-        """Return why there is no connection, in ssh's words; `message`: those that it had so far.
+        """Return why there is no connection, in ssh's words; `message`: its words so far.
 
-        Where a connection is shared, ssh throws away what was said on the way to a host in between.
+        With a shared connection, ssh drops the messages about a jump host.
         """
         if self.alone is None or _THROUGH not in message or not dropped(message):
             return message
@@ -147,15 +147,15 @@ class Ssh:
         return " ".join(said.split())[-1000:] or message
 
     async def reset(self) -> None:
-        """Have ssh end a shared connection that broke, so that the next session makes a new one."""
+        """Make ssh end a broken shared connection, so that the next session makes a new one."""
         if self.disconnect is not None:
             await _said(self.disconnect(), RESET_S)
 
 
 async def _said(words: Sequence[Any], within_s: float) -> str:
-    """Run a command without input; return what it says on standard error, nothing where it does not end in time."""
+    """Run a command without input; return its standard error, or an empty text if it does not end in time."""
     with suppress(OSError, TimeoutError), tempfile.TemporaryFile() as said:
-        # Into a file: a pipe may be held open by what the command leaves running, as a master connection is.
+        # Into a file: a process that the command leaves running, such as a master connection, would keep a pipe open.
         process = await asyncio.create_subprocess_exec(
             *words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said
         )
@@ -172,12 +172,12 @@ async def _said(words: Sequence[Any], within_s: float) -> str:
 
 
 def unreachable(message: str, address: str) -> str:
-    """Return one sentence for a failed connection. ssh tells its reasons in text only, so its text is read."""
+    """Return one sentence for a failed connection, from ssh's messages: it reports reasons only in text."""
     said = " ".join(message.split())
     if _THROUGH in said and not (forwarded := _FORWARDING.search(said)):
         return _unreachable_jump(said, address)
     if _THROUGH in said and forwarded:
-        # Each ssh of a chain whose way broke says so: the last one alone was on its way to the node.
+        # Every ssh of a broken chain reports it; only the last one connects to the node.
         if said.count(_THROUGH) > 1:
             return (
                 f"Not reachable: A jump host on the way to {address} cannot reach the next one ({forwarded[1]}): is "
@@ -195,14 +195,14 @@ def unreachable(message: str, address: str) -> str:
 
 
 def _remove(said: str, host: str) -> str:
-    """Return the command that removes a host's old key: known_hosts names a host with its port, and is any file."""
+    """Return the command that removes a host's old key, with the file and the host's name (and port) in it."""
     file, name = found.groups() if (found := _OLD_KEY.search(said)) else ("", host)
     own = file in ("", str(Path("~/.ssh/known_hosts").expanduser()))
     return shlex.join(["ssh-keygen", *([] if own else ["-f", file]), "-R", name])
 
 
 def _refused(said: str, address: str) -> str:
-    """Return a sentence for a login that was refused, with what is to be done; nothing where it was not."""
+    """Return a sentence for a refused login, with what to do; empty if it was not refused."""
     if not re.search("Permission denied|Too many authentication failures|Invalid/incorrect", said):
         return ""
     user = found[1] if (found := _USER.search(said)) else ""
@@ -217,13 +217,13 @@ def _refused(said: str, address: str) -> str:
 
 
 def dropped(message: str) -> bool:
-    """Return whether a server, or a host in between, closed the connection without a reason: it may be let in later."""
+    """Return whether a server or jump host closed the connection without a reason, so that a retry may succeed."""
     named = (*_REASONS, "Permission denied", "open failed")
     return any(words in message for words in _DROPPED) and not any(text in message for text in named)
 
 
 def _unreachable_jump(said: str, address: str) -> str:
-    """Return one sentence for a host on the way to the node that cannot be used."""
+    """Return one sentence for a jump host that cannot be used."""
     found = _HOST.search(said)
     host = next((name for name in found.groups() if name), "") if found else ""
     where = f"The jump host {host}, on the way to {address}," if host else f"The jump host on the way to {address}"
@@ -237,7 +237,7 @@ def _unreachable_jump(said: str, address: str) -> str:
 
 
 def _unreachable_from_jump(reason: str, address: str) -> str:
-    """Return one sentence for a node that a host on the way to it could not reach."""
+    """Return one sentence for a node that its jump host could not reach."""
     if "prohibited" in reason:
         what = "the jump host does not forward connections to it (AllowTcpForwarding, PermitOpen in its sshd_config)."
     elif "refused" in reason:

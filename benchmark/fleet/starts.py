@@ -1,4 +1,4 @@
-"""What comes before the start of each repeat, and the start that is agreed on: once, by all nodes that are ready."""
+"""Prepare the start of each repeat, and agree on it once for all nodes that are ready."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from benchmark.fleet.rendezvous import READY_FILE, agree, clock_offset, drift_of
 from benchmark.records import AgreedStart, Drift, ReadyNode
 from benchmark.rundir import of_repeat
 
-# Clocks that are read at once: more would wait for each other here.
+# How many clocks are read at once: more would delay each other on the controller.
 CLOCKS_AT_ONCE = 8
-# How long telling all is tried out at most.
+# The limit for trying out how long telling all nodes takes.
 TRIAL_S = 5.0
 
 
 class Starts:
-    """The starts of the nodes of a run that wait for each other at a barrier."""
+    """The starts of a run's nodes, which wait for each other at a barrier."""
 
     def __init__(
         self, run_dir: Path, runs: Sequence[RemoteRun], barrier: Barrier, reports: Reports, reach: Reach
@@ -34,16 +34,16 @@ class Starts:
         self._run_dir, self._runs, self._barrier, self._reports = run_dir, runs, barrier, reports
         self._reach = reach
         self.offsets_ns: dict[str, int] = {}
-        """By how much the clock of each node is ahead of the controller's."""
+        """How far each node's clock is ahead of the controller's."""
         self._clocks, self._turn = asyncio.Semaphore(CLOCKS_AT_ONCE), asyncio.Lock()
         self._agreed: dict[int, AgreedStart] = {}
         self._trial_began = 0.0
         self._drift: tuple[Drift, ...] | None = None
 
     async def until_ready(self, run: RemoteRun, repeat: int, limit: str, since_ns: int) -> str:
-        """Return what the node says it is, once it is ready for a repeat.
+        """Return the node's facts once it is ready for a repeat.
 
-        Raises Excluded where it takes longer, since that time, than the setting `limit` says.
+        Raises Excluded if that takes longer than the setting `limit` allows, counted from `since_ns`.
         """
         limit_s = int(getattr(run.node.order.resolved.settings, limit))
         deadline = time.monotonic() + limit_s - (time.time_ns() - since_ns) / 1e9
@@ -57,7 +57,7 @@ class Starts:
             raise Excluded(f"{reason}: it was still {run.doing}.") from None
 
     async def read_clock(self, run: RemoteRun, repeat: int, facts: str) -> None:
-        """Write down what a node said that is ready, and its clock. Raises Excluded where neither can be used."""
+        """Record the facts and the clock of a ready node. Raises Excluded if either is invalid."""
         async with self._clocks:
             trips = await run.read_clock()
         try:
@@ -79,7 +79,7 @@ class Starts:
         write_record(run.node.place / of_repeat(READY_FILE, repeat), found)
 
     def require_no_drift(self, run: RemoteRun) -> None:
-        """Raise Excluded for a node that is not like the others, before the turns: those take long."""
+        """Raise Excluded for a node that differs from the others, before the turns, which take long."""
         if self._drift_fails(run):
             if self._drift is None:
                 self._drift = drift_of_ready(self._run_dir)
@@ -87,14 +87,14 @@ class Starts:
                 raise self._not_alike(run, self._drift)
 
     async def measure_alone(self, run: RemoteRun) -> None:
-        """Give a node its turn. Raises Excluded where it has not measured within its time limit."""
+        """Give a node its turn. Raises Excluded if it does not finish within its time limit."""
         limit_s = run.node.order.resolved.settings.benchmark_timeout_s
         with self._reach.waiting(run.node.name):
             await self._turn.acquire()
         try:
             await self._reach.answer(run, run.measure_alone(limit_s))
         except BaseException as error:
-            # It gets no start.
+            # So that it gets no start.
             (run.node.place / READY_FILE).unlink(missing_ok=True)
             if isinstance(error, TimeoutError):
                 lost = f", and the SSH connection is lost: {run.lost.rstrip('.')}" if run.lost else ""
@@ -104,8 +104,8 @@ class Starts:
             self._turn.release()
 
     async def try_out(self, run: RemoteRun) -> None:
-        """Speak to a node, so that `agree` knows how long it takes to speak to all and to hear from each."""
-        # Each comes here at the same moment, when the barrier opens; the first one begins.
+        """Talk to a node, so that `agree` knows how long it takes to talk to all."""
+        # All come here when the barrier opens; the first one sets the time.
         self._trial_began = self._trial_began or time.monotonic()
         try:
             async with asyncio.timeout(TRIAL_S):
@@ -114,9 +114,9 @@ class Starts:
             run.close()
 
     def agree(self, run: RemoteRun, repeat: int) -> AgreedStart:
-        """Return the start of a repeat: who comes here first agrees on it for all that are ready, who are here too.
+        """Return the start of a repeat; the first call agrees on it for all nodes that are ready.
 
-        Raises Excluded for a node that is not like the others.
+        Raises Excluded for a node that differs from the others.
         """
         if repeat not in self._agreed:
             ready = [one.node.name for one in self._runs if self._is_ready(one, repeat)]
@@ -124,7 +124,7 @@ class Starts:
                 self._run_dir,
                 ready,
                 time.monotonic() - self._trial_began,
-                # Before anything is measured: what nodes are does not change between their repeats.
+                # Only before the first repeat: nodes do not change between repeats.
                 drift_fails=repeat == 1 and self._drift_fails(run),
                 attempt=run.node.order.attempt,
                 repeat=repeat,
@@ -148,6 +148,6 @@ class Starts:
 
 
 def _drifted(name: str, drift: Iterable[Drift]) -> str:
-    """Return what is said of a node that is not like the others; nothing where it is."""
+    """Return the reason for a node that differs from the others; empty if it does not."""
     own = [each for each in drift if any(name in names for names in each.values.values())]
     return f"Drift, and benchmark_drift is fail: {drift_reason(own)} Nothing was measured." if own else ""

@@ -1,8 +1,8 @@
 """All nodes as one system: each serves, and one driver measures them all under one schedule.
 
-A driver and its servers are runs like others, a coroutine each, which wait for each other at the barrier: all ports are
-held; the driver has tried them; all serve; the driver is ready, and the measurement begins. When it has ended, each
-server is sent the windows in which the driver measured, and reports what it used in them.
+The driver and its servers have ordinary runs, with a coroutine each, and wait for each other at the barrier: all ports
+are held; the driver has tried them; all serve; the driver is ready, and the measurement begins. After it, each server
+receives the windows in which the driver measured, and reports what it used in them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from benchmark.words import plural
 
 
 class SystemMeasurement(Measurement):
-    """The runs of a system: one node's order has it drive, the others serve. `needed`: so many have to."""
+    """The runs of a system: one is the driver, the others serve. `needed`: how many must serve."""
 
     stopped = "It was stopped."
 
@@ -41,7 +41,7 @@ class SystemMeasurement(Measurement):
         """`where`: in words, where the driver is."""
         super().__init__(*arguments, **more)
         self._needed, self._where = needed, where
-        # Those too that failed before: they are part of the system that was asked for.
+        # Including those that failed before: they are part of the requested system.
         self._servers = {place.node for run in self._runs for place in run.node.order.drives}
         self._lead = Lead()
         self._unreached: dict[str, str] = {}
@@ -49,7 +49,7 @@ class SystemMeasurement(Measurement):
         self._serving_since_ns = 0
         self._short = asyncio.Event()
         self._few = ""
-        """Without whom too few serve, as it was seen first: who ends for that is missing to those who look later."""
+        """Why too few serve, as first seen: nodes that end for that reason would be missing later."""
 
     async def _one(self, run: RemoteRun) -> None:
         try:
@@ -108,7 +108,7 @@ class SystemMeasurement(Measurement):
                 await self._while_it_serves(run)
                 await self._require_enough()
                 await self._begin(run)
-            # It begins once, and ends when the driver has.
+            # It measures once, and ends after the driver.
             self._barrier.leave(name)
             state = await self._lead.until_over(run, offset_of(run, self._starts.offsets_ns))
         except Ended as ended:
@@ -120,7 +120,7 @@ class SystemMeasurement(Measurement):
             raise NodeError(f"It served, and {self._driver_failed}")
 
     async def _begin(self, run: RemoteRun) -> None:
-        """Have the first measurement begin. Raises Excluded once too few serve: a driver may search for long before."""
+        """Begin the first measurement. Raises Excluded once too few serve, since a driver may first search for long."""
         try:
             await unless(self._short.wait(), self._measure_together(run, 1))
         except Overtaken:
@@ -135,7 +135,7 @@ class SystemMeasurement(Measurement):
         return facts
 
     async def _while_it_serves(self, run: RemoteRun) -> None:
-        """Wait for the others: some may load, or the driver search, for long. Raises Ended where it does not last."""
+        """Wait for the others: they may load, or the driver search, for long. Raises Ended if its run ends first."""
         ending = run.until_end(GRACE_S + run.node.limit_s)
         with suppress(Overtaken):
             raise Ended(await unless(self._barrier.wait(run.node.name), ending))
@@ -150,7 +150,7 @@ class SystemMeasurement(Measurement):
             ) from None
 
     async def _server(self, run: RemoteRun) -> Server:
-        """Return what a node that serves says of its server."""
+        """Return a serving node's report on its server."""
         place = run.node.order.serves
         with suppress(ValidationError):
             server = Server.model_validate_json(await run.until_there(SERVES, "starting.lock", ANSWER_S))
@@ -166,16 +166,16 @@ class SystemMeasurement(Measurement):
             )
 
     def _require_what_was_left(self, run: RemoteRun) -> None:
-        """Raise NodeError, before anything is started, where the driver's node failed before, or too many others."""
+        """Raise NodeError, before anything is started, if the driver's node or too many others failed before."""
         there = {one.node.name for one in self._runs}
         if self._where not in (CONTROLLER, *there):
             raise NodeError(f"Nothing was measured: the driver's node, {self._where}, failed before.")
-        # What an earlier attempt measured may only have to be fetched.
+        # An earlier attempt's results may only need to be fetched.
         if run.node.order.attempt == 1 and (why := self._too_few(there)):
             raise NodeError(why)
 
     def _too_few(self, there: Collection[str]) -> str:
-        """Return that fewer servers are left than the run is to count with; nothing where they are enough."""
+        """Return a sentence if fewer servers are left than the run needs; else an empty text."""
         left = self._servers.intersection(there)
         if len(left) >= self._needed:
             return ""
@@ -192,9 +192,9 @@ class SystemMeasurement(Measurement):
             self._short.set()
 
     async def _require_enough(self) -> None:
-        """Raise Excluded where fewer servers are left than the run is to count with, or the driver is gone."""
+        """Raise Excluded if fewer servers are left than the run needs, or the driver is gone."""
         self._see_who_is_left()
-        # First, since the driver ends for that too.
+        # Checked first, since the driver ends for this reason too.
         if self._few:
             raise Excluded(self._few)
         if not self._barrier.has(DRIVER):

@@ -1,4 +1,4 @@
-"""What came back from a node: unpacked with distrust, and why it failed in a sentence."""
+"""Unpack a node's files as untrusted data, and say in a sentence why its run failed."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from benchmark.records import NodeResult
 from benchmark.rundir import NODE_RESULTS
 from benchmark.unwritable import on_controller
 
-# The files of a run; anything else in the archive is left out.
+# The files of a run; anything else in the archive is ignored.
 KNOWN = re.compile(
     r"(mlperf_datacenter_[\w.-]+\.(json|txt)|((accuracy|solo|TEST06|repeat\d+)_)?samples\.jsonl|"
     r"(repeat\d+_)?telemetry\.jsonl|(benchmark|endpoint)\.log|server_ended|oom_kills|TEST06_audit\.config|"
     r"((accuracy|solo|TEST06|probe\d+|burst|repeat\d+)_)?(mlperf_log_[\w.-]+|user\.conf))"
 )
 MAX_FILES = 250
-# Every tar archive ends with two such blocks; one whose packer was killed does not, however whole its gzip stream is.
+# Every tar archive ends with two zero blocks. If the packer was killed they are missing, even from a whole gzip stream.
 END_OF_TAR = bytes(1024)
 _CHUNK = 1 << 16
 
 
 class _Bounded(gzip.GzipFile):
-    """Counts all that is read: what is passed over in an archive costs time too, and a little can unpack to a lot."""
+    """Limits all reading: skipped parts of an archive cost time too, and a small archive can unpack to a lot."""
 
     def __init__(self, path: Path, most: int) -> None:
         super().__init__(path)
@@ -47,7 +47,7 @@ class _Bounded(gzip.GzipFile):
         return data
 
     def require_end(self) -> None:
-        """Read what is left, with gzip's checksum; raise EOFError where what was read is no whole tar archive."""
+        """Read the rest, with gzip's checksum; raise EOFError if the tar archive is incomplete."""
         while self.read(_CHUNK):
             pass
         if self._last != END_OF_TAR:
@@ -55,10 +55,10 @@ class _Bounded(gzip.GzipFile):
 
 
 def unpack(archive: Path, directory: Path, most: int = MAX_SAMPLES_BYTES, expected: Collection[str] = ()) -> list[str]:
-    """Unpack the known files of a node's archive, `most` bytes together, into `directory`; return their names.
+    """Unpack the known files of a node's archive, at most `most` bytes, into `directory`; return their names.
 
-    Nothing else is written: no directory, link, device or foreign name. A file of an earlier unpacking is replaced
-    whole. Raises InputError, one sentence, for an archive that is damaged or too large, or lacks an `expected` file.
+    Writes nothing else: no directory, link, device or unknown name. Replaces files of an earlier unpacking. Raises
+    InputError, one sentence, for an archive that is damaged, too large, or lacks an `expected` file.
     """
     names: list[str] = []
     room = most
@@ -82,7 +82,7 @@ def unpack(archive: Path, directory: Path, most: int = MAX_SAMPLES_BYTES, expect
             raise InputError(f"{archive.name}: lacks {', '.join(lacking)[:200]}.")
         for name in names:
             (beside / name).replace(directory / name)
-    # gzip's own is one of OSError's kinds.
+    # Before OSError, the base class of gzip's error.
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise InputError(f"{archive.name}: cannot be unpacked ({error}).") from error
     except OSError as error:
@@ -93,14 +93,14 @@ def unpack(archive: Path, directory: Path, most: int = MAX_SAMPLES_BYTES, expect
 
 
 def why_failed(exit_code: str, directory: Path, limit: str) -> str | None:
-    """Return why a run that ended with `exit_code` is no complete one, in a sentence; None for a complete one.
+    """Return in a sentence why a run that ended with `exit_code` is incomplete; None if it is complete.
 
-    `limit`: in words, its time limit on the node.
+    `limit`: its time limit on the node, in words.
     """
     if exit_code == "0" or (exit_code == "1" and any(directory.glob(NODE_RESULTS))):
         return None
     if exit_code == "1":
-        # As Python ends that does not start, or not with what is to run.
+        # Python's exit code if it cannot start, or cannot import the benchmark.
         end = " ".join(_log(directory)[-5:])[:500]
         said = f"the end of its log: {end}" if end else "see benchmark.log."
         return f"The benchmark ended with exit code {exit_code} and left no result; {said}"
@@ -116,7 +116,7 @@ def why_failed(exit_code: str, directory: Path, limit: str) -> str | None:
 
 
 def _own_words(directory: Path) -> str | None:
-    """Return what the result says of its failure, or the log's last line."""
+    """Return the error in the result, or the last line of the log."""
     for path in sorted(directory.glob(NODE_RESULTS)):
         try:
             result = read_record(path, NodeResult)

@@ -1,4 +1,4 @@
-"""Action `benchmark_failure`: keep why a node failed beside the run's other files, for the summary."""
+"""Action `benchmark_failure`: record why a node failed beside the run's other files, for the summary."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ActionModule(NodeAction):
             place = Path(directory) / NODES / self.node
             place.mkdir(exist_ok=True)
             if (place / FAILURE).exists():
-                # Of its run: written when that failed.
+                # Written when the node's run failed.
                 failure = read_record(place / FAILURE, Failure)
             else:
                 write_record(place / FAILURE, failure)

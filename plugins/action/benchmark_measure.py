@@ -1,6 +1,6 @@
-"""Action `benchmark_measure`: start the nodes' runs, have all measure together, fetch what they measured.
+"""Action `benchmark_measure`: start the nodes' runs, measure on all together, fetch the results.
 
-It runs once, for all nodes: what is done with them is in `benchmark.fleet`.
+It runs once for all nodes; the work is in `benchmark.fleet`.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from benchmark.settings.nodes import needed_nodes
 from benchmark.visible_devices import NAME as VISIBLE
 from benchmark.words import plural
 
-# What the roles before it register of a node, which shows whether one of them failed there.
+# Variables that earlier roles register for a node, and that show whether one of them failed there.
 BEFORE = ("preflight_node", *(f"{role}_made" for role in PROVISIONING_ROLES))
 
 
 class ActionModule(NodeAction):
-    """Needs `dir`, the run's directory on the controller. Nodes that failed in a role before are passed over."""
+    """Needs `dir`, the run's directory on the controller. Skips nodes that failed in an earlier role."""
 
     _requires_connection = False
-    # It hears of Ctrl-C itself: the nodes have to be stopped.
+    # It handles Ctrl-C itself, since it must stop the nodes.
     interruptible = False
 
     def act(self) -> dict[str, Any]:
         """Return `dir`, the nodes whose files were `fetched`, and the `failures` of others, by node.
 
-        Those are not failed, as this is one task for all: why is in their `failure.json`.
+        This task does not fail those nodes, since it is one task for all; their `failure.json` has the reason.
         """
         if self.check_mode:
             would = [name for name in nodes(self.task_vars) if not _failed_before(self.task_vars["hostvars"][name])]
@@ -64,7 +64,7 @@ class ActionModule(NodeAction):
         outcome = self._measure() if self._todo else Outcome()
         if outcome.interrupted:
             keep_interruption(self.run_dir, interrupted_by())
-        # The driver is no node: what became of it is in the summary, and in its own failure.json.
+        # The driver is not a node: its outcome is in the summary, and in its own failure.json.
         fetched = sorted(name for name in outcome.fetched if name in self._todo)
         failures = {name: reason for name, reason in outcome.failures.items() if name in self._todo}
         return {"changed": bool(self._todo), "dir": str(self.run_dir), "fetched": fetched, "failures": failures}
@@ -83,7 +83,7 @@ class ActionModule(NodeAction):
             each = [self._node(name, variables) for name, variables in self._todo.items()]
             kind = GroupedMeasurement if any(node.order.group for node in each) else Measurement
             return kind(self.run_dir, each, Reports(hand_on, show), **how)
-        # Made for this attempt, and kept nowhere: whoever has it may use the nodes' servers.
+        # Made for this attempt and stored nowhere: it gives access to the nodes' servers.
         given = {key for one in self._todo.values() if (key := secrets_of(one).api_key)}
         key = given.pop() if given else secrets.token_urlsafe(32)
         each = [self._node(name, variables, key) for name, variables in self._todo.items()]
@@ -96,7 +96,7 @@ class ActionModule(NodeAction):
         )
 
     def _driver(self, system: System, variables: Mapping[str, Any], key: str) -> Node:
-        """Return the driver: on a node, or here, with the Python that this runs in."""
+        """Return the driver: on a node, or here with the current Python."""
         place, own = self.run_dir / DRIVER, secrets_of(variables)
         order = read_record(place / ORDER, RunOrder)
         if system.driver:
@@ -121,7 +121,7 @@ class ActionModule(NodeAction):
         return Path(str(self._task.args["dir"]))
 
     def alone(self) -> AbstractContextManager[Any]:
-        """Keep others from all nodes' parts of the run; a worker of a controller that was killed may still be at it."""
+        """Lock all nodes' directories of the run: a worker of a killed ansible-playbook may still use them."""
         stack = ExitStack()
         self._todo: dict[str, Mapping[str, Any]] = {}
         if self.check_mode:

@@ -41,14 +41,14 @@ from benchmark.rundir import NODES, ORDER, RunOrder, open_run, user_name
 from benchmark.settings import ResolvedSettings
 from benchmark.words import plural
 
-# Strategies that know no `run_once`: each node would do what is done for all.
+# Strategies without `run_once`: each node would do the work for all.
 NODE_BY_NODE = ("free", "host_pinned")
 
 
 class ActionModule(NodeAction):
-    """Runs once. In check mode nothing is made and a new run has no directory.
+    """Runs once. In check mode it makes nothing, and a new run has no directory.
 
-    With benchmark_resume no run is opened: a further attempt is made at those nodes of one that have no result yet.
+    With benchmark_resume it opens a further attempt at a run, for the nodes that have no result yet.
     """
 
     _requires_connection = False
@@ -56,11 +56,11 @@ class ActionModule(NodeAction):
     def act(self) -> dict[str, Any]:
         """Return `run_id` and `dir` (absolute), both empty in check mode.
 
-        And of a run that is resumed: `settings_from`, its directory, and `done`, the nodes that nothing is asked of.
+        For a resumed run also `settings_from`, its directory, and `done`, the nodes with nothing left to do.
         """
         self._require_all_together()
         play = resolve_play(self.task_vars, self._loader)
-        # Before the directory changes: what is given on the command line is relative to this one.
+        # Before the directory changes: relative paths on the command line refer to the current one.
         self.command = self._command_line()
         asked = next(iter(play.resolved.values())).settings.benchmark_fail_on_invalid
         given = next(iter(play.given.values())).get("benchmark_fail_on_invalid", asked)
@@ -73,7 +73,7 @@ class ActionModule(NodeAction):
             raise NodeFailure(str(error)) from error
 
     def _require_all_together(self) -> None:
-        """Raise NodeFailure in a play that would measure all its nodes again and again, each time in a run."""
+        """Raise NodeFailure in a play that would measure all its nodes again for each node or batch."""
         strategy = self._task.get_play().strategy
         if strategy.rpartition(".")[2] in NODE_BY_NODE:
             said = f"strategy is {strategy}"
@@ -88,7 +88,7 @@ class ActionModule(NodeAction):
 
     def _new(self, play: Play) -> dict[str, Any]:
         self._hosts = play.hosts
-        os.chdir(CHECKOUT)  # relative settings mean the checkout, wherever ansible-playbook was called
+        os.chdir(CHECKOUT)  # relative paths in settings refer to the checkout, wherever ansible-playbook was called
         code = self._code()
         run_id, directory = open_run(
             play.resolved,
@@ -106,7 +106,7 @@ class ActionModule(NodeAction):
         return self._order(run_id, directory, play.resolved, 1, code, token, system)
 
     def _code(self) -> Code:
-        """Return the code that the nodes are to measure with: what the role python_env installs there."""
+        """Return the code that the nodes measure with: the role python_env installs it."""
         return code_of(CHECKOUT, code_in(own_wheel()))
 
     def _further(self, play: Play, run_dir: Path, run: RunRecord) -> dict[str, Any]:
@@ -217,7 +217,7 @@ class ActionModule(NodeAction):
             **shared,
             node=DRIVER,
             resolved=system.resolved,
-            # The controller's own Python has the checkout's code, whether it is packed already or not.
+            # The controller's own Python uses the checkout's code, whether or not a wheel of it exists.
             code=code_of(CHECKOUT, installed_sha256()) if own else code,
             environments={} if own else _environments(resolved[system.driver]),
             drives=tuple(places.values()),
@@ -235,9 +235,9 @@ class ActionModule(NodeAction):
 
 
 def _environments(asked: ResolvedSettings) -> dict[str, str]:
-    """Return the fingerprints of the environments that a node is to have.
+    """Return the fingerprints of the environments that a node needs.
 
-    What cannot be read is reported by the role that makes the environment, and no run starts there.
+    Unreadable files are reported by the role that makes the environment, and no run starts there.
     """
     found = {}
     for role in ("python_env", *([asked.profile.engine] if asked.profile.engine in ENGINES else [])):
@@ -247,7 +247,7 @@ def _environments(asked: ResolvedSettings) -> dict[str, str]:
 
 
 def _other_code(run: RunRecord, code: Code) -> Iterator[str]:
-    """Yield a sentence where an earlier attempt was of other code: what it measured is kept, and drift names it."""
+    """Yield a sentence if an earlier attempt used other code: its results are kept, and reported as drift."""
     earlier = {each.code.sha256: each.code for each in run.attempts if each.code}
     earlier.pop(code.sha256, None)
     if earlier:

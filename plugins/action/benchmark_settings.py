@@ -28,24 +28,24 @@ from benchmark.provisioned import ENGINES
 from benchmark.settings import ResolvedSettings
 
 OLDEST, BELOW = (2, 19), (2, 22)
-# Of installing and downloading on the nodes; a password of a proxy may be in it.
+# Environment variables for installing and downloading on the nodes; may contain a proxy password.
 ENVIRONMENT = "node_environment"
-# In env/, of the directory that ansible-runner is called in: what one call writes there, the next one reads.
+# Files in env/ of ansible-runner's directory: one call writes them, and the next one reads them.
 RUNNER_FILES = ("extravars", "cmdline")
 
 
 class ActionModule(NodeAction):
     """Raises NodeFailure with every problem: ansible-core's version, names, types and ranges, unknown profiles.
 
-    `measures`: whether the nodes are to be measured, and not only looked at or provisioned.
+    `measures`: whether the play measures the nodes, rather than only checking or provisioning them.
     """
 
     _requires_connection = False
 
     def act(self) -> dict[str, Any]:
-        """Return the profiles that the nodes will run, and by provisioned engine and node its GPUs for one copy.
+        """Return the nodes' profiles, and the GPUs for one model copy by provisioned engine and node.
 
-        And whether the nodes of the play are `measurable`: not, where others of their group or system are missing.
+        Also whether the play's nodes are `measurable`: not if others of their group or system are missing.
         """
         version = tuple(int(part) for part in release.__version__.split(".")[:2])
         if not OLDEST <= version < BELOW:
@@ -77,7 +77,7 @@ class ActionModule(NodeAction):
         }
 
     def _name_what_has_no_effect(self) -> None:
-        """Say which variables of the inventory nothing reads though a setting is named almost so, and which files."""
+        """Warn of inventory variables with almost the name of a setting, and of variable files that nothing reads."""
         groups, raw = self.task_vars["groups"], raw_variables(self.task_vars, nodes(self.task_vars))
         # A single word (model, profile) is more likely to be meant for another playbook of the inventory's owner.
         names = {str(name) for variables in raw for name in variables if "_" in name}
@@ -87,7 +87,7 @@ class ActionModule(NodeAction):
             Display().warning(sentence)
 
     def _play(self) -> Play:
-        """Return every node's settings. Raises NodeFailure with everything that is wrong, of whatever kind."""
+        """Return every node's settings. Raises NodeFailure with all problems, of every kind."""
         play = Play({}, {}, {}, ())
         problems = self._connection_problems()
         try:
@@ -95,7 +95,7 @@ class ActionModule(NodeAction):
         except NodeFailure as failure:
             problems += str(failure).splitlines()
         except AnsibleError:
-            if not problems:  # a variable that has no value, and was named
+            if not problems:  # otherwise it is a variable without a value, which is named already
                 raise
         problems += [*_wheelhouse_problems(play.resolved.values()), *self._prometheus_problems()]
         problems += self._environment_problems()
@@ -104,9 +104,9 @@ class ActionModule(NodeAction):
         return play
 
     def _connection_problems(self) -> list[str]:
-        """Return where a variable of Ansible's own (ansible_user: "{{ ... }}") cannot be templated.
+        """Return problems of variables of Ansible's own (ansible_user: "{{ ... }}") that cannot be templated.
 
-        And connections other than those over which nodes are spoken with, in sessions that stay.
+        And of connections that do not support sessions.
         """
         found: list[str] = []
         for node in nodes(self.task_vars):
@@ -121,7 +121,7 @@ class ActionModule(NodeAction):
         return found
 
     def _environment_problems(self) -> list[str]:
-        """Return where the environment of installing and downloading is none: ansible-core would go on without it."""
+        """Return problems of the environment for installing and downloading; ansible-core would ignore a bad one."""
         found: list[str] = []
         for node in nodes(self.task_vars):
             try:
@@ -138,7 +138,7 @@ class ActionModule(NodeAction):
         return found
 
     def _prometheus_problems(self) -> list[str]:
-        """Return whether the directory for Prometheus is not there or cannot be written."""
+        """Return the problem if the directory for Prometheus does not exist or cannot be written."""
         try:
             if directory := prometheus_dir_of(self.task_vars):
                 require_writable(PROMETHEUS_DIR, directory)
@@ -148,7 +148,7 @@ class ActionModule(NodeAction):
 
 
 def _wheelhouse_problems(nodes: Iterable[ResolvedSettings]) -> Iterator[str]:
-    """Yield which wheelhouse is not there, or lacks a package that is pinned."""
+    """Yield a problem for each wheelhouse that does not exist or lacks a pinned package."""
     wanted = set()
     for settings, engine in ((r.settings, r.profile.engine) for r in nodes):
         if settings.python_env_manage:
@@ -168,7 +168,7 @@ def _wheelhouse_problems(nodes: Iterable[ResolvedSettings]) -> Iterator[str]:
 
 
 def _name_what_runner_keeps() -> None:
-    """Say which files of an earlier call of ansible-runner in the checkout have a say in this one too."""
+    """Warn of files that an earlier call of ansible-runner in the checkout left, and that affect this one too."""
     artifacts = os.environ.get("AWX_ISOLATED_DATA_DIR")
     if artifacts is None or CHECKOUT / "artifacts" not in Path(artifacts).resolve().parents:
         return

@@ -1,6 +1,6 @@
 """Action `cluster_aggregate`: make the cluster summary on the controller, in this worker.
 
-Not by a process of its own: that would load all of the package again that ansible-playbook has loaded by now.
+A separate process would have to load the package again, which ansible-playbook has already loaded.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from benchmark.records import NodeRow
 
 
 class ActionModule(NodeAction):
-    """Needs `run`, a run's name or directory, and `failures`, what the play knows of nodes that failed."""
+    """Needs `run`, a run's name or directory, and `failures`, the play's failures by node."""
 
     _requires_connection = False
-    # What was measured is summarised also where the play was stopped.
+    # Results are summarised even if the play was stopped.
     interruptible = False
 
     def act(self) -> dict[str, Any]:
-        """Return the summary as `text`, the run's `dir`, whether it is `valid`, and whether else to fail the play.
+        """Return the summary as `text`, the run's `dir`, whether it is `valid`, and whether to fail if it is not.
 
-        And by node, those of a group each: why it is `not_counted`, or `invalid`.
+        Also by node, including each node of a group: why it is `not_counted`, or `invalid`.
         """
         try:
             name = str(self._task.args["run"])
@@ -43,7 +43,7 @@ class ActionModule(NodeAction):
             if os.sep not in name:
                 Display().display(f"The run {run_dir.name} is read from {run_dir.parent}.")
             with _warnings():
-                # Here, since no other action reads samples (numpy) or draws (matplotlib).
+                # Imported here, since no other action needs numpy or matplotlib.
                 with importing(), one_blas_thread():
                     from benchmark.cluster.summarise import summarise
                 summary = summarise(run_dir, self._task.args["failures"], prometheus_dir)
@@ -70,7 +70,7 @@ def _reasons(rows: Iterable[NodeRow]) -> dict[str, str]:
 
 @contextmanager
 def _warnings() -> Iterator[None]:
-    """Show what is said on stderr meanwhile, by libraries too, as a warning: a worker's stderr is nobody's."""
+    """Show all output to stderr meanwhile, also of libraries, as a warning: a worker's stderr is not shown."""
     with redirect_stderr(io.StringIO()) as said:
         try:
             yield

@@ -1,4 +1,4 @@
-"""Action `engine_env`: the virtual environment that an engine's server runs in, apart from the benchmark's own."""
+"""Action `engine_env`: the virtual environment of an engine's server, separate from the benchmark's own."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from environment_action import EnvironmentAction
 
 
 class ActionModule(EnvironmentAction):
-    """Argument: `engine`, one of `benchmark/provisioned/`. It pins its own torch, so it shares nothing with the run."""
+    """Argument: `engine`, one of `benchmark/provisioned/`. It pins its own torch, so it has its own environment."""
 
     def act(self) -> dict[str, Any]:
-        """Install what `engine` needs."""
+        """Install the engine and its dependencies."""
         self.settings = str(self._task.args["engine"])
         return super().act()

@@ -1,4 +1,4 @@
-"""Action `hf_cache`: the model's weights on the node, and the dataset where the profile needs one; verified."""
+"""Action `hf_cache`: fetch and verify the model's weights on the node, and the dataset if the profile needs one."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ from benchmark.words import plural
 
 FILES = CHECKOUT / "roles/hf_cache/files"
 NO_ENVIRONMENT = 100  # files/fetch.sh
-# Exit codes of coreutils' timeout: the limit has passed; and SIGKILL, by itself after the limit or by somebody else.
+# Exit codes of coreutils' timeout: the limit has passed; SIGKILL, sent by itself after the limit or by another process.
 TIMED_OUT, KILLED = 124, 137
 KILLED_BY = 9
-# Of a look, in seconds: what was verified before is seen from sizes and times.
+# The time limit of a check, in seconds: it recognises verified files by their sizes and times.
 LOOK_S = "15"
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-# What both commands print, besides more.
+# Keys that both commands print, among others.
 ANSWER = {"changed", "snapshot", "commit", "missing"}
-# What is brought where a run only probes the hardware.
+# The result if a run only probes the hardware.
 NOTHING = {"changed": False, "snapshot": None, "commit": None}
 # The datasets that do not come with the benchmark.
 PROVISIONED = ("cnn_dailymail",)
@@ -57,29 +57,29 @@ PROVISIONED = ("cnn_dailymail",)
 
 @dataclass(frozen=True)
 class Part:
-    """A repository of the hub that the node is to have, and the command that brings it."""
+    """A hub repository that the node needs, and the command that fetches it."""
 
     kind: Kind
     repository: str
     revision: str
     command: str
     options: tuple[str, ...]
-    """Of the command, on the node and on the controller alike."""
+    """Options of the command on both the node and the controller."""
     on_node: tuple[str, ...]
     on_controller: tuple[str, ...] = ()
 
 
 class ActionModule(NodeAction):
-    """Changes nothing where everything is there and verified. The token is in no argument, output or file."""
+    """Changes nothing if everything is there and verified. The token is in no argument, output or file."""
 
     def questions(self) -> list[str]:
-        """Return the commands that check a directory of the user's own, and what else the node alone can tell."""
+        """Return the commands that check the user's own directory, and whatever the node can check by itself."""
         model = str(self.setting("benchmark_model"))
         directory = [_directory(model)] if is_directory_path(model) and self.profile.needs_model else []
         return directory + [self._look_at(part) for part in self._parts() if self._is_settled(part)]
 
     def settled(self, answers: Mapping[str, str]) -> dict[str, Any] | None:
-        """Return that all is there and verified, as the node alone can tell it."""
+        """Return the result if the node's answers show that everything is there and verified."""
         model = str(self.setting("benchmark_model"))
         done: dict[str, Any] = {} if self.profile.needs_model else dict(NOTHING)
         if is_directory_path(model) and self.profile.needs_model:
@@ -101,14 +101,13 @@ class ActionModule(NodeAction):
         return parts + ([self._dataset_part()] if self._needs_dataset() else [])
 
     def act(self) -> dict[str, Any]:
-        """Return `changed`, the snapshot's directory, its commit (None for a directory of the user's own), `dataset`.
+        """Return `changed`, the snapshot's directory, its commit (None for the user's own directory), and `dataset`.
 
-        `dataset` is the prepared file, where the profile's dataset is one that is provisioned.
+        `dataset` is the prepared file, if the profile's dataset is provisioned.
         """
         if not self.profile.needs_model:
             return dict(NOTHING)
-        # Read here and not given to the task: a task's arguments are printed with -vvv.
-        # The role's own default, for a play without the role.
+        # Read here, since a task's arguments are printed with -vvv. The default is the role's, for a play without it.
         token = str(self.setting("hf_cache_token", os.environ.get("HF_TOKEN")) or "").strip()
         if not self.check_mode:
             keep_away(self)
@@ -116,7 +115,7 @@ class ActionModule(NodeAction):
             done = self._model(token)
             dataset = self._provide(self._dataset_part(), token) if self._needs_dataset() else None
         except NodeFailure as failure:
-            # Nothing is known to say it; should a message ever hold it, it ends here.
+            # No known message contains the token; mask it in case one ever does.
             raise NodeFailure(str(failure).replace(token, "***") if token else str(failure)) from None
         if dataset is not None:
             done |= {"changed": done["changed"] or dataset["changed"], "dataset": dataset.get("path")}
@@ -185,17 +184,17 @@ class ActionModule(NodeAction):
         return _reported(done)
 
     def _is_settled(self, part: Part) -> bool:
-        """Tell whether the node alone can tell that nothing is to be done: a branch may have moved at the hub."""
+        """Return whether the node alone can tell that it needs nothing: a branch may have moved at the hub."""
         return bool(COMMIT.fullmatch(part.revision)) or self.setting("hf_cache_source") == "none"
 
     def _look_at(self, part: Part) -> str:
-        """Return the command that looks whether the part is there and verified; it has no time to verify much."""
-        # It starts a Python: not beside a run that measures.
+        """Return the command that checks whether the part is there and verified; it has no time to verify much."""
+        # It starts Python, so not while a run measures.
         settings = Settings.model_validate({name: self.setting(name) for name in BUSY})
         return f"{await_machine(settings, wait=False)} && {self._command(part, LOOK_S, '--offline', '--check')}"
 
     def _seen(self, part: Part, answers: Mapping[str, str]) -> dict[str, Any] | None:
-        """Return the answer of a look that found everything in order."""
+        """Return the answer of a check that found everything in order; None otherwise."""
         try:
             seen = _answer(part, 0, answers.get(self._look_at(part), ""), "", "")
         except NodeFailure:
@@ -212,10 +211,10 @@ class ActionModule(NodeAction):
         raise NodeFailure("\n".join(lacks) or f"{model} could not be checked.")
 
     def _fetch(self, part: Part, *options: str, stdin: str) -> dict[str, Any] | None:
-        """Run the part's command on the node and return its answer; None with --check where it is not installed."""
+        """Run the part's command on the node and return its answer; None with --check if it is not installed."""
         limit = str(self.setting("hf_cache_timeout_s"))
         began = time.monotonic()
-        # The play's `environment` (HF_ENDPOINT, HTTPS_PROXY): Ansible itself gives it to modules only.
+        # The play's `environment` (HF_ENDPOINT, HTTPS_PROXY): Ansible itself passes it only to modules.
         command = f"env {self._compute_environment_string()} {self._command(part, limit, *options)}"
         code, out, err = self.shell(command, stdin=stdin, answer_s=float(limit) + ANSWER_S, progress=True)
         if code == KILLED and time.monotonic() - began >= float(limit):
@@ -247,10 +246,10 @@ class ActionModule(NodeAction):
         return RepositoryCache(Path(given), part.repository, part.kind)
 
     def _on_controller(self, part: Part, token: str) -> Manifest:
-        """Download to the controller, once per playbook, and return what the snapshot consists of.
+        """Download to the controller, once per playbook run, and return the snapshot's manifest.
 
-        Every fork comes here at the same time: one of them downloads, and the others take its answer, also where it
-        failed. Ansible's temporary directory is this playbook run's own and goes away with it.
+        Every fork comes here at the same time: one downloads, and the others use its answer, even if it failed.
+        Ansible's temporary directory belongs to this playbook run and goes away with it.
         """
         cache = self._controller_cache(part)
         words = [part.command, *part.options, *part.on_controller, "--cache-dir", str(cache.hub.parent)]
@@ -314,7 +313,7 @@ class ActionModule(NodeAction):
             return _answer(part, TIMED_OUT if expired else process.returncode, out.read(), "".join(said), limit)
 
     def _push(self, part: Part, manifest: Manifest) -> dict[str, Any] | None:
-        """Bring what the node lacks from the controller's cache, and have the node verify and link it."""
+        """Send what the node lacks from the controller's cache, and make the node verify and link it."""
         stdin = "\n" + manifest.model_dump_json()
         found = self._fetch(part, "--offline", "--check", "--listing", stdin=stdin)
         if found is None or not found["changed"]:
@@ -329,7 +328,7 @@ class ActionModule(NodeAction):
                 f"{gigabytes(sent)} of {gigabytes(total)} sent to the node, {number} of {len(missing)} files"
             )
             sent += file.size
-            # Beside, under a name of this node's own: another node with the same home directory may push the same file.
+            # Under a name of this node's own: another node with the same home directory may receive the same file.
             beside = posixpath.join(blobs, f"{etag}.{self.node}.incomplete")
             try:
                 self._transfer_file(str(cache.blob(file).resolve()), beside)
@@ -354,7 +353,7 @@ def _directory(model: str) -> str:
 
 
 def _own_directory(said: str) -> dict[str, Any]:
-    """Return the task's result where nothing is wrong with the directory, else an empty one."""
+    """Return the task's result if the directory has no problems, else an empty one."""
     name, _, path = said.strip().partition("\t")
     return {"changed": False, "snapshot": path, "commit": None} if name == "model_dir" else {}
 
@@ -364,7 +363,7 @@ def _reported(done: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _answer(part: Part, code: int, out: str, err: str, limit: str) -> dict[str, Any]:
-    """Return what the part's command printed; raise NodeFailure with its sentence where it failed."""
+    """Return what the part's command printed; raise NodeFailure with its message if it failed."""
     if code == TIMED_OUT:
         raise NodeFailure(
             f"{part.repository} did not arrive within hf_cache_timeout_s = {limit} s: run again to resume the "

@@ -1,6 +1,6 @@
-"""Action `node_probe`: ask all nodes at once what preflight and the provisioning roles look at first.
+"""Action `node_probe`: ask all nodes at once the first questions of preflight and the provisioning roles.
 
-It runs once. Nodes whose answers show that nothing is to be done there need no task, and no worker, of their own.
+It runs once. Nodes whose answers show that nothing must be done need no task or worker of their own.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from benchmark.fleet.probe import ProbeResult, probe
 from benchmark.fleet.ssh import Ssh
 from benchmark.provisioned import ENGINES, PROVISIONING_ROLES
 
-# The roles that ask, each by the action of its name; the engines' share one.
+# The roles that ask, each with the action of its name; the engines share one.
 PREFLIGHT, ENGINE_ENV = "preflight", "engine_env"
 ROLES = (PREFLIGHT, *PROVISIONING_ROLES)
-# Loaded once, in the process that forks the workers; see before_forks.
+# Load once, in the process that forks the workers; see before_forks.
 for _action in (ENGINE_ENV, *ROLES):
     if _action not in ENGINES:
         action_loader.get(_action, class_only=True)
 
 
 class ActionModule(NodeAction):
-    """Changes nothing, and fails for no node: what is wrong with one is reported by the role that it concerns."""
+    """Changes nothing, and fails for no node: the role concerned reports what is wrong with a node."""
 
     _requires_connection = False
 
     def act(self) -> dict[str, Any]:
-        """Return by node `settled`, the roles that have nothing to do there, and `failures`, why it is not fit.
+        """Return by node `settled`, the roles that have nothing to do there, and `failures`, why it is unfit.
 
-        `lacking` are the nodes that are not fit, or where a role has something to do.
+        `lacking` are the nodes that are unfit, or where a role has something to do.
         """
         done = set(self.task_vars.get("benchmark_run", {}).get("done", ()))
         roles = {node: self._roles_of(node) for node in nodes(self.task_vars) if node not in done}
@@ -60,7 +60,7 @@ class ActionModule(NodeAction):
                 commands = dict.fromkeys(_questions(actions.values()))
                 asked[node] = (self.connections.ssh_to(node, self.task_vars["hostvars"][node]), tuple(commands))
             except AnsibleError:
-                continue  # of a variable of the node's, say: its own task tells
+                continue  # such as a bad variable of the node: its own task reports it
         results = run_interruptible(probe(asked))
         settled: dict[str, list[str]] = {node: list(ROLES) for node in done}
         failures: dict[str, str] = {}
@@ -72,7 +72,7 @@ class ActionModule(NodeAction):
         for line in table(self._found(roles, results)):
             Display().display(line)
         lacking = [node for node, actions in roles.items() if not set(actions) <= set(settled.get(node, ()))]
-        # Of a run that is resumed: nothing is asked of these.
+        # `done`: in a resumed run, nodes with nothing left to do.
         return {
             "changed": False,
             "settled": settled,
@@ -101,7 +101,7 @@ class ActionModule(NodeAction):
     def _listed_twice(
         self, roles: Mapping[str, Mapping[str, NodeAction]], results: Mapping[str, ProbeResult]
     ) -> dict[str, str]:
-        """Return for each node that is the same machine as another one a sentence about that."""
+        """Return a sentence for each node that is the same machine as another one."""
         machines = {}
         for node, result in results.items():
             with suppress(NodeFailure, AnsibleError):
@@ -131,7 +131,7 @@ class ActionModule(NodeAction):
 
 
 def _judge(actions: Mapping[str, NodeAction], result: ProbeResult) -> tuple[list[str], str]:
-    """Return the roles that have nothing to do on a node, and why it is not fit."""
+    """Return the roles that have nothing to do on a node, and why it is unfit (or an empty text)."""
     settled = []
     for role, action in actions.items():
         try:
@@ -148,4 +148,4 @@ def _questions(actions: Iterable[NodeAction]) -> Iterable[str]:
         try:
             yield from action.questions()
         except NodeFailure:
-            return  # the role says so itself
+            return  # the role itself reports it

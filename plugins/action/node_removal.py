@@ -1,4 +1,4 @@
-"""Action `node_removal`: show what a node could do without, or remove what of it was shown and confirmed."""
+"""Action `node_removal`: show what can be removed from a node, or remove what was shown and confirmed."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from benchmark.rundir import NODES
 from benchmark.text.figures import byte_size
 
 SCRIPTS = CHECKOUT / "playbooks/files"
-# Every file of an environment and of the cache is looked at, and removed: on a slow disk that takes minutes.
+# Looking at and removing every file of an environment and the cache takes minutes on a slow disk.
 ANSWER_S = 1800
 OLDER_THAN = "30d"
-# Fields of a line, by the word that it begins with.
+# The number of fields in a line, by its first word.
 FIELDS = {"busy": 2, "remove": 4, "removed": 4, "leave": 3}
 
 
 class ActionModule(NodeAction):
-    """Arguments: `what`, reset (all that the roles put there) or clean (what is left of what has ended).
+    """Arguments: `what`, reset (all that the roles put there) or clean (leftovers).
 
-    That alone looks; to remove, `paths` (what was shown) and `answer` (of the prompt or the command line). Variables
-    of the node: <what>_other_users, reset_hf_cache, clean_older_than.
+    That alone only looks. To remove, also `paths` (as shown) and `answer` (of the prompt or the command line).
+    Variables of the node: <what>_other_users, reset_hf_cache, clean_older_than.
     """
 
     def act(self) -> dict[str, Any]:
-        """Return `changed`, the `paths` that would go or are gone, and what to show of it (`reported`)."""
+        """Return `changed`, the `paths` that would be or were removed, and the lines to show (`reported`)."""
         if "paths" not in self._task.args:
             lines = self._ask("look", self._fetched() if self.what == "clean" else [])
             would = any(line[0] == "remove" for line in lines)
@@ -53,7 +53,7 @@ class ActionModule(NodeAction):
 
     @property
     def what(self) -> str:
-        """Which script: what goes."""
+        """The name of the script: reset or clean."""
         return str(self._task.args["what"])
 
     def _ask(self, mode: str, listed: list[str]) -> list[list[str]]:
@@ -78,7 +78,7 @@ class ActionModule(NodeAction):
         return lines
 
     def _environments(self) -> list[str]:
-        """Return where environments of the roles' making lie: one that exists without them is not looked at."""
+        """Return the directories of environments that the roles made, without existing environments of the user."""
         made = [role for role in ("python_env", *ENGINES) if self.setting(f"{role}_manage")]
         own = [] if "python_env" in made else [str(self.setting("python_env_code_dir"))]
         return [*own, *(str(self.setting(f"{role}_dir")) for role in made)]
@@ -96,7 +96,7 @@ class ActionModule(NodeAction):
         return [str(minutes), repositories, str(self.setting("ansible_remote_tmp", "~/.ansible/tmp"))]
 
     def _fetched(self) -> list[str]:
-        """Return the runs whose result of this node lies on the controller."""
+        """Return the runs of which this node's result is on the controller."""
         results = CHECKOUT / Path(str(self.setting("benchmark_results_dir"))).expanduser()
         found = results.glob(f"*/{NODES}/{self.node}/mlperf_datacenter_{self.node}_*.json")
         return sorted({path.parents[2].name for path in found})

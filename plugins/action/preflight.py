@@ -1,4 +1,4 @@
-"""Action `preflight`: one round trip to the node, then every problem at once."""
+"""Action `preflight`: examine the node in one round trip, and report every problem at once."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ DIRECTORY = CHECKOUT / "roles/hf_cache/files/directory.sh"
 
 
 class ActionModule(NodeAction):
-    """Raises NodeFailure with one sentence a line where the node is not fit; changes nothing."""
+    """Raises NodeFailure with one sentence per line if the node is unfit; changes nothing."""
 
     def act(self) -> dict[str, Any]:
-        """Return the GPUs and the Python version that were found."""
+        """Return the node's GPUs and Python version."""
         probed = self.task_vars.get("preflight_probe") or {}
         if reason := probed.get("failures", {}).get(self.node):
             raise NodeFailure(reason)
@@ -50,12 +50,12 @@ class ActionModule(NodeAction):
         return [self._needs[1]]
 
     def settled(self, answers: Mapping[str, str]) -> dict[str, Any] | None:
-        """Return what was found."""
+        """Return the same from the answers; None if the node did not answer."""
         needs, command = self._needs
         return self._judge(needs, answers[command]) if command in answers else None
 
     def machine(self, answers: Mapping[str, str]) -> Machine | None:
-        """Return what tells the node's machine from others; None where it did not answer."""
+        """Return the identity of the node's machine; None if it did not answer."""
         command = self._needs[1]
         if command not in answers:
             return None
@@ -67,9 +67,9 @@ class ActionModule(NodeAction):
         )
 
     def _visible(self) -> str | None:
-        """Return CUDA_VISIBLE_DEVICES for the node's run; None: nobody sets it."""
+        """Return CUDA_VISIBLE_DEVICES for the node's run; None: not set."""
         value = (self.setting("benchmark_environment") or {}).get(VISIBLE)
-        return None if value is None else str(value)  # YAML reads one GPU as a number
+        return None if value is None else str(value)  # YAML reads a single GPU as a number
 
     def _judge(self, needs: Needs, out: str) -> dict[str, Any]:
         probe = Probe.parse(out)
@@ -81,7 +81,7 @@ class ActionModule(NodeAction):
 
     @cached_property
     def _needs(self) -> tuple[Needs, str]:
-        """What the node needs, and the command that tells what it has: looked for once, as variables are templates."""
+        """What the node needs, and the command that examines it; cached, since variables are templates."""
         model, source = str(self.setting("benchmark_model")), str(self.setting("hf_cache_source"))
         loaded = self.profile.needs_model
         own = loaded and is_directory_path(model)
@@ -105,7 +105,7 @@ class ActionModule(NodeAction):
         )
         revision = str(self.setting("benchmark_model_revision"))
         repository = f"{needs.cache_dir}/hub/models--{model.replace('/', '--')}"
-        # Of a branch or a tag the cache keeps which commit it was.
+        # For a branch or tag, the cache records its commit under refs.
         snapshot = f"{repository}/{'snapshots' if COMMIT.fullmatch(revision) else 'refs'}/{revision}"
         place = f"directory:{model}" if own else snapshot
         words = [needs.python, needs.env_dir, self._fingerprint("python_env"), needs.cache_dir, place, needs.device]
@@ -116,7 +116,7 @@ class ActionModule(NodeAction):
         return needs, shlex.join(["sh", "-c", f"PREFLIGHT_FILES={shlex.quote(files)}\n{script}", "probe", *words])
 
     def _files(self) -> dict[str, str]:
-        """Return the files on the node that the run will read, by their settings; without those that have no effect."""
+        """Return the files on the node that the run will read, by setting, without settings that have no effect."""
         read = {
             "benchmark_dataset_path": self.profile.dataset in WITH_FILE,
             "benchmark_endpoint_ca_file": self.profile.engine == SERVED,
@@ -126,11 +126,11 @@ class ActionModule(NodeAction):
     def _fingerprint(self, role: str) -> str:
         try:
             return made_of(self, role)[1]
-        except NodeFailure:  # the role says so itself
+        except NodeFailure:  # the role itself reports it
             return ""
 
     def _engine(self) -> EngineNeeds | None:
-        """Return what the engine needs that is provisioned here; None: there is none."""
+        """Return the needs of the engine that is provisioned on this node; None: there is none."""
         wanted = self.task_vars.get("preflight_settings", {}).get("engines", {})
         for name, engine in ENGINES.items():
             if gpus_of_a_copy := wanted.get(name, {}).get(self.node):
@@ -146,18 +146,18 @@ class ActionModule(NodeAction):
         return None
 
     def _place(self, role: str) -> str:
-        """Return where something of the role's environment is written: for one that exists our own code alone."""
+        """Return the directory of the role's environment; for an existing one, that of our own code."""
         existing = existing_environment(role, self.setting)
         return str(self.setting(f"{role}_{'code_' if existing and role == 'python_env' else ''}dir"))
 
     def _size_gb(self, role: str) -> float:
-        """Return what a new environment takes of the disk; one that exists nothing."""
+        """Return the disk space in GB that a new environment needs; 0 for an existing one."""
         if existing_environment(role, self.setting):
             return 0
         return float(self.setting(f"{role}_min_free_gb")) + self._wheels_gb(f"{role}_wheelhouse")
 
     def _wheels_gb(self, wheelhouse: str) -> float:
-        """Return how much of the disk the wheels take, at most, on their way into a new environment."""
+        """Return the disk space in GB that the wheels for a new environment take at most."""
         given = str(self.setting(wheelhouse))
         try:
             return load(on_controller(CHECKOUT, given)).size / 1e9 if given else 0

@@ -1,4 +1,4 @@
-"""Action `python_env`: the virtual environment with the pinned packages, and in it the benchmark's own code."""
+"""Action `python_env`: the virtual environment with the pinned packages and the benchmark's own code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from environment_action import EnvironmentAction, own_wheel
 
 
 class ActionModule(EnvironmentAction):
-    """The environment that the run itself lives in."""
+    """The environment that the run itself uses."""
 
     settings = "python_env"
 

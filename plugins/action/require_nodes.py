@@ -1,4 +1,4 @@
-"""Action `require_nodes`: is there a node to do it on? One task for all, on the controller."""
+"""Action `require_nodes`: check, once on the controller, that the play has nodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmark.cluster.inventory import GROUP, no_node
 
 
 class ActionModule(NodeAction):
-    """Raises NodeFailure where the inventory's group is empty, or --limit leaves none of its nodes."""
+    """Raises NodeFailure if the inventory's group is empty, or --limit leaves none of its nodes."""
 
     _requires_connection = False
 

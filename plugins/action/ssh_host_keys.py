@@ -1,4 +1,4 @@
-"""Action `ssh_host_keys`: ask a node for its SSH host keys and hold them against known_hosts, on the controller."""
+"""Action `ssh_host_keys`: read a node's SSH host keys and compare them with known_hosts, on the controller."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ActionModule(NodeAction):
     _requires_connection = False
 
     def act(self) -> dict[str, Any]:
-        """Return `state`, and for a node whose keys are not known what `ssh_trust` needs, and `reported` for people."""
+        """Return `state`; for unknown keys also what `ssh_trust` needs, and `reported`, the lines to show."""
         if self._connection.transport != "ssh":
             return {"changed": False, "state": "not over SSH"}
         address = self._address()
@@ -51,7 +51,7 @@ class ActionModule(NodeAction):
         }
 
     def _address(self) -> Address:
-        """Ask ssh itself: its own configuration, the inventory's arguments and ansible.cfg's all have a say."""
+        """Ask ssh itself, since its own configuration, the inventory and ansible.cfg all determine the address."""
         code, out, err = _run([*self._ssh(), "-G", "--", str(self._connection.get_option("host"))])
         if code != 0:
             raise NodeFailure(f"ssh rejects its arguments: {' '.join(err.split())[-300:]}")
@@ -73,9 +73,9 @@ class ActionModule(NodeAction):
         return words + (["-l", str(option("remote_user"))] if option("remote_user") else [])
 
     def _through(self, address: Address) -> str:
-        """Return the key that a node behind another host gives, as ssh keeps it: ssh-keyscan goes no such way.
+        """Return the key of a node behind a jump host, as ssh stores it: ssh-keyscan does not support jump hosts.
 
-        Nobody logs in. What is said here holds for the node alone: the host in between is checked as always.
+        It does not log in. The options here affect only the node: the jump host is checked as always.
         """
         with tempfile.TemporaryDirectory() as place:
             kept = Path(place, "known_hosts")
@@ -86,7 +86,7 @@ class ActionModule(NodeAction):
                 "ConnectTimeout": int(self._connection.get_option("timeout")),
             }
             first, *words = self._ssh()
-            # ssh takes what is said first.
+            # For ssh, the first value of an option counts.
             said = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
             _, _, err = _run([first, *said, *words, "--", str(self._connection.get_option("host")), "true"])
             if not kept.is_file():
@@ -99,13 +99,13 @@ class ActionModule(NodeAction):
 
     @staticmethod
     def _held(path: str, name: str) -> tuple[HostKey, ...]:
-        """Return what a known_hosts file holds for the name, hashed or with patterns."""
+        """Return the keys in a known_hosts file for the name, also hashed or by pattern."""
         place = Path(path).expanduser()
         return read_keys(_run(["ssh-keygen", "-F", name, "-f", str(place)])[1]) if place.is_file() else ()
 
     @staticmethod
     def _fingerprints(keys: tuple[HostKey, ...]) -> list[str]:
-        """Return bits, fingerprint and kind of every key, as ssh-keygen reports them."""
+        """Return bits, fingerprint and type of every key, as ssh-keygen reports them."""
         lines = "".join(key.line("key") + "\n" for key in keys)
         _, out, err = _run(["ssh-keygen", "-l", "-E", "sha256", "-f", "-"], lines)
         reported = [line.replace(" key (", " (") for line in out.splitlines()]

@@ -1,4 +1,4 @@
-"""Action `ssh_same_keys`: remark on nodes that give the same SSH host key, by what `ssh_host_keys` saw."""
+"""Action `ssh_same_keys`: warn of nodes with the same SSH host key, from the results of `ssh_host_keys`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from benchmark.cluster.host_keys import same_keys
 
 
 class ActionModule(NodeAction):
-    """Once for all nodes. Needs `seen`, the name under which their results are registered; changes nothing."""
+    """Runs once for all nodes. Needs `seen`, the variable in which their results are registered; changes nothing."""
 
     _requires_connection = False
 
     def act(self) -> dict[str, Any]:
-        """Return the sentences, which are shown as warnings."""
+        """Show the sentences as warnings, and return them."""
         hostvars, name = self.task_vars["hostvars"], str(self._task.args["seen"])
         prints = {
             str(node): hostvars[node].get(name, {}).get("fingerprints", ())

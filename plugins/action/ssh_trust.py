@@ -1,4 +1,4 @@
-"""Action `ssh_trust`: keep the host keys that `ssh_host_keys` saw, those that a person has confirmed and no other."""
+"""Action `ssh_trust`: add those host keys of `ssh_host_keys` to known_hosts that the user has confirmed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CONFIRM = "yes"
 
 
 class ActionModule(NodeAction):
-    """Arguments: `seen` (the result of ssh_host_keys), `answer` (to the prompt), `fingerprints` (of -e)."""
+    """Arguments: `seen` (the result of ssh_host_keys), `answer` (to the prompt), `fingerprints` (from -e)."""
 
     _requires_connection = False
 
     def act(self) -> dict[str, Any]:
-        """Append the confirmed keys to known_hosts: what was shown, never asked for again. Return their `lines`."""
+        """Append the confirmed keys to known_hosts, exactly as they were shown. Return their `lines`."""
         seen = self._task.args["seen"]
         if is_no(self._task.args.get("answer")):
             Display().display(f"{self.node}: its keys were not kept: the answer was no.")
@@ -56,7 +56,7 @@ class ActionModule(NodeAction):
 
 
 def _append(path: Path, lines: list[str]) -> None:
-    """Append whole lines to known_hosts; other nodes' processes do so at the same time."""
+    """Append whole lines to known_hosts under a lock: other nodes' workers do so at the same time."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "r+b") as file:

@@ -1,4 +1,4 @@
-"""Action `submission`: measure what a division asks for, one run of benchmark.yml after the other; write the tree."""
+"""Action `submission`: measure what a division requires, with one run of benchmark.yml each; write the tree."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ PLAYBOOK = CHECKOUT / "playbooks" / "benchmark.yml"
 
 
 class ActionModule(NodeAction):
-    """Runs once. In check mode the plan is reported and nothing else is done."""
+    """Runs once. In check mode it only shows the plan."""
 
     _requires_connection = False
     _child: subprocess.Popen[str] | None = None
 
     def act(self) -> dict[str, Any]:
-        """Return the finished tree as `tree`, and whether nothing is missing as `complete`."""
+        """Return the finished tree's path as `tree`, and whether nothing is missing as `complete`."""
         play = resolve_play(self.task_vars, self._loader)
         try:
             return self._make(play)
@@ -44,9 +44,9 @@ class ActionModule(NodeAction):
             raise NodeFailure(str(error)) from error
 
     def after_interruption(self) -> dict[str, Any]:
-        """Let the step's own playbook end, which fetches what there is; the next call goes on with that step."""
+        """Let the step's own playbook end, which fetches its results; the next call resumes that step."""
         if self._child is not None:
-            # To its end: a child whose output nobody reads stands still once a pipe is full.
+            # To its end, since a child blocks once its output pipe is full.
             self._relay(self._child)
             self._child.wait()
         raise NodeFailure(f"{self.interruption}. What was measured is kept: the same command resumes from there.")
@@ -88,7 +88,7 @@ class ActionModule(NodeAction):
         return str(self._task.args.get(name) or "")
 
     def _names(self, argument: str) -> list[str]:
-        """Return a list, or the words of a text with commas: what -e can give."""
+        """Return a list, or the words of a comma-separated text, as -e gives it."""
         given = self._task.args.get(argument) or []
         words = given.split(",") if isinstance(given, str) else given
         return [str(word).strip() for word in words]
@@ -107,7 +107,7 @@ class ActionModule(NodeAction):
         return CHECKOUT / Path(settings.benchmark_results_dir).expanduser()
 
     def _given(self, play: Play) -> tuple[Path, Path]:
-        """Return where system.yml is and where the tree goes; refuse them before hours of work."""
+        """Return the paths of system.yml and of the tree; refuse them before hours of work."""
         if not self._word("submitter"):
             raise InputError(
                 "submission_submitter is not set: give the organization's name, -e submission_submitter=NAME."
@@ -123,7 +123,7 @@ class ActionModule(NodeAction):
         if not system.exists():
             write_template(system)
             raise InputError(f"{system} was written: fill in its answers about the system, then run the command again.")
-        # What the node's own GPUs make the tree ask for; how they are connected to the host, only the runs can tell.
+        # Whether the tree will need answers about GPUs; only the runs can tell how they are connected to the host.
         asked = list(play.resolved.values())
         on_gpus = any(
             one.settings.benchmark_device == "cuda" and one.profile.engine not in WITHOUT_GPUS for one in asked
@@ -146,7 +146,7 @@ class ActionModule(NodeAction):
         asked = [resolved.settings for resolved in play.resolved.values()]
         replicas = min((one.benchmark_replicas for one in asked if one.benchmark_replicas != "auto"), default=1)
         for name in scenarios:
-            # Without a target of the step's own, each node has that of the inventory.
+            # If the step has no target of its own, each node has that of the inventory.
             given = targets.get(name, "")
             wanted = {given or str(one.benchmark_target_qps) for one in asked} if name != "SingleStream" else set()
             each = [_rate(target, replicas) for target in wanted]
@@ -157,7 +157,7 @@ class ActionModule(NodeAction):
         return steps
 
     def _check(self, play: Play, steps: list[Step], division: Division) -> None:
-        """Raise InputError for what a later step's settings would be refused for, hours from now."""
+        """Raise InputError for problems that would otherwise stop a later step, hours from now."""
         for step in steps:
             resolve_nodes({node: {**given, **_asked(step, division)} for node, given in play.given.items()})
 
@@ -165,10 +165,10 @@ class ActionModule(NodeAction):
         settings = next(iter(play.resolved.values())).settings
         variables: dict[str, object] = {
             "benchmark_results_dir": place,
-            # What is wrong with a result stands in the list of what is missing, and the other steps are worth having.
+            # The list of what is missing names invalid results, and the other steps are still useful.
             "benchmark_fail_on_invalid": "false",
         }
-        # Also where a run is resumed, which refuses what it was not asked with.
+        # Also for a resumed run, which refuses settings that differ from its own.
         variables |= _asked(step, division)
         if run is not None:
             variables["benchmark_resume"] = run.run_id
@@ -194,7 +194,7 @@ class ActionModule(NodeAction):
             Display().display(line.rstrip("\n"))
 
     def _words(self) -> list[str]:
-        """Return this playbook's own command line for the other playbook: inventory, vault, -e and all."""
+        """Return this command line with the other playbook: the same inventory, vault, -e and so on."""
         own = set(context.CLIARGS.get("args") or ())
         beside = Path(sys.executable).parent / "ansible-playbook"
         program = str(beside) if beside.exists() else "ansible-playbook"
@@ -203,7 +203,7 @@ class ActionModule(NodeAction):
     def _write(self, play: Play, runs: list[Path], division: Division, system: Path, output: Path) -> dict[str, Any]:
         words = [sys.executable, "-m", "benchmark", "submission", *map(str, runs), "--division", division]
         words += ["--submitter", self._word("submitter"), "--system", str(system), "--output", str(output)]
-        # The play's alone: a node that --limit leaves out may lack a scenario, and a system with a gap is refused.
+        # Only the play's nodes: a node that --limit leaves out may lack a scenario, and would be refused.
         words += [word for node in play.resolved for word in ("--node", node)]
         environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
         done = subprocess.run(words, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
@@ -215,14 +215,14 @@ class ActionModule(NodeAction):
 
 
 def _asked(step: Step, division: Division) -> dict[str, object]:
-    """Return the settings that make a step's run."""
+    """Return the settings of a step's run."""
     asked: dict[str, object] = {"benchmark_profile": step.profile, "benchmark_accuracy": "with-performance"}
     asked |= {"benchmark_target_qps": step.target} if step.target and step.scenario != "SingleStream" else {}
     return asked | ({"benchmark_audit": TEST06} if division == "closed" else {})
 
 
 def _rate(target: str, replicas: int) -> float | None:
-    """Return a node's queries per second at a target; None where it is searched for. Raises InputError."""
+    """Return a node's queries per second at a target; None if it is searched for. Raises InputError."""
     if target == "auto":
         return None
     try:

@@ -1,4 +1,4 @@
-"""Callback `benchmark_interrupt`: Ctrl-C stops the nodes, brings what they measured, and ends with the summary."""
+"""Callback `benchmark_interrupt`: Ctrl-C stops the nodes, fetches what they measured, and ends with the summary."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from interruption import ignore_wake, interrupt_workers
 DOCUMENTATION = """
     name: benchmark_interrupt
     type: notification
-    short_description: what Ctrl-C and SIGTERM do once a benchmark's run is open
+    short_description: handles Ctrl-C and SIGTERM once a benchmark's run is open
     description:
-        - The first one stops the nodes, fetches what they measured and lets the play go on to its summary.
-        - The same signal once more aborts at once, as ansible-playbook does.
+        - The first signal stops the nodes, fetches what they measured and lets the play go on to its summary.
+        - The same signal again aborts at once, as ansible-playbook does.
     requirements:
         - enabled in configuration
 """
 
-# From here on there is something to stop, and a directory to fetch into: a run's, or one of a submission's.
+# From these actions on there is something to stop, and a directory to fetch into.
 OPENS = ("benchmark_open", "submission")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no types
-    """The only kind of plugin that lives in ansible-playbook's own process, which is what signals are sent to."""
+    """A callback, since only callbacks run in ansible-playbook's own process, which receives the signals."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "notification"
@@ -44,14 +44,14 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
         self._before: dict[int, Any] = {}
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        """Stand between the user and ansible-core from the task that opens the run."""
+        """Take over ansible-core's signal handling from the task that opens the run."""
         if task.action in OPENS and not self._before:
             self._before = {number: signal.signal(number, self._interrupt) for number in SIGNALS}
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        # A CI system sends SIGINT and a little later SIGTERM: only the same one again is impatience.
+        # A CI system sends SIGINT and a little later SIGTERM: only the same signal again aborts.
         signal.signal(number, self._before[number])
         words = "Stopping the nodes and fetching what they measured; repeat to abort at once and leave them measuring."
-        # Not from here: the signal may have come in the middle of a line.
+        # In a thread: the signal may have interrupted the output of a line.
         threading.Thread(target=self._display.warning, args=(words,), daemon=True).start()
         interrupt_workers(number)

@@ -1,6 +1,6 @@
-"""Callback `benchmark_lines`: ansible-core's own output, with one line per task for all nodes that went well.
+"""Callback `benchmark_lines`: ansible-core's default output, with one line per task for all nodes that succeeded.
 
-Two hundred nodes would be two hundred lines for every task. What failed is shown as ever, node by node.
+Two hundred nodes would need two hundred lines for every task. Failures are shown as usual, node by node.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from ansible.plugins.callback.default import CallbackModule as Default
 DOCUMENTATION = """
     name: benchmark_lines
     type: stdout
-    short_description: the default output, with one line per task for all nodes that went well
+    short_description: the default output, with one line per task for all nodes that succeeded
     description:
-        - As the default, but nodes that went well share one line per task, and one line of the recap, where
-          they are many.
+        - As the default, but if many nodes succeed, they share one line per task, and one line of the recap.
     extends_documentation_fragment:
         - default_callback
         - result_format_callback
@@ -30,19 +29,19 @@ DOCUMENTATION = """
         - set as stdout in configuration
 """
 
-# So many nodes have a line each.
+# This many nodes get their own lines.
 EACH = 8
 NAMES = 5
-# Counts of the recap that ask for a line of a node's own.
+# Counts of the recap that give a node its own line.
 NOT_WELL = ("unreachable", "failures", "rescued", "ignored")
 # The action that runs once, for all nodes.
 MEASURE = "benchmark_measure"
-# The actions that may take minutes, none of which is ever skipped.
+# Actions that may take minutes; none of them is ever skipped.
 LONG = ("node_probe", "preflight", "python_env", "engine_env", "hf_cache", MEASURE, "cluster_aggregate")
 
 
 class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
-    """Gathers what went well until the next task."""
+    """Collects successes until the next task."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
@@ -51,17 +50,17 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
     def __init__(self) -> None:
         super().__init__()
         self._well: dict[str, list[str]] = {}
-        # Why nodes failed, as far as it was shown.
+        # The reasons for failures that were shown, by node.
         self._reasons: dict[str, list[str]] = {}
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
-        """Say what is begun that takes long: as skipped tasks are not shown, it would be said at the end."""
+        """Show a long task when it begins: since skipped tasks are hidden, ansible-core would show it at its end."""
         super().v2_runner_on_start(host, task)
         if task.action in LONG and self._last_task_banner != task._uuid:
             self._print_task_banner(task)
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """Keep it for the task's line, unless there is more to show than that it went well."""
+        """Keep the success for the task's line, unless there is more to show."""
         if result.task.action == MEASURE:
             self._measured(result)
             return
@@ -76,7 +75,7 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
             super().v2_runner_on_ok(result)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        """Show why a node failed, once: later tasks fail it for the same reason, so that it counts as failed."""
+        """Show why a node failed, once: later tasks fail it again for the same reason, so that it counts as failed."""
         reason, node = result.result.get("msg"), result.host.get_name()
         if not isinstance(reason, str) or ignore_errors or self._display.verbosity:
             super().v2_runner_on_failed(result, ignore_errors)
@@ -86,7 +85,7 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
             self._failed(result, "See the reason above.")
         elif "stage" in result.result or result.task.action in recap.FAIL:
             before.append(reason)
-            # In the words as they are: as YAML, quotes and breaks of lines would be added to them.
+            # As plain text: YAML would add quotes and line breaks.
             self._failed(result, "".join(f"\n    {_printable(line)}" for line in reason.splitlines()))
         else:
             before.append(reason)
@@ -100,7 +99,7 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
         self._display.display(line, color=constants.COLOR_ERROR)
 
     def _measured(self, result: Any) -> None:
-        """Show it as the tasks of all nodes that it did."""
+        """Show the result as if each node had had its own task."""
         super().v2_runner_on_ok(result)
         first = result.host.get_name()
         nodes = self._well["changed"] = [first, *sorted(set(result.result.get("fetched", ())) - {first})]
@@ -108,21 +107,21 @@ class CallbackModule(Default):  # type: ignore[misc] # ansible-core has no types
             self._display.display(f"changed: [{node}]", color=constants.COLOR_CHANGED)
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        """Report how the last task went, and begin another."""
+        """Report on the last task before the next one begins."""
         self._report()
         super().v2_playbook_on_task_start(task, is_conditional)
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        """Report how the last play's last task went."""
+        """Report on the last play's last task."""
         self._report()
         super().v2_playbook_on_play_start(play)
 
     def v2_playbook_on_no_hosts_matched(self) -> None:
-        """Say of a play for the nodes that need it that none does: no pattern failed to match."""
+        """Say that no node needs the play, rather than that no host matched."""
         self._display.display("skipping: no node needs this play", color=constants.COLOR_SKIP)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """Show the recap, in which nodes that went alike and well share a line where they are many."""
+        """Show the recap, where many successful nodes with the same counts share a line."""
         self._report()
         alike: dict[tuple[int, ...], list[str]] = {}
         for node in sorted(stats.processed):
@@ -152,5 +151,5 @@ def _and_more(nodes: list[str]) -> str:
 
 
 def _printable(line: str) -> str:
-    """Return a line without what could steer a terminal: a reason may quote what a server or a log of a node says."""
+    """Return a line without control characters: a reason may quote a node's server or log."""
     return "".join(letter if letter.isprintable() else "?" for letter in line)

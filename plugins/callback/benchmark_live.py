@@ -1,6 +1,6 @@
-"""Callback `benchmark_live`: how far the nodes are, while they are at it.
+"""Callback `benchmark_live`: show the nodes' progress.
 
-On a terminal a block at its bottom; elsewhere, and under ansible-runner, lines, which runner makes into events.
+On a terminal it is a block at the bottom; elsewhere, and under ansible-runner, lines, which runner turns into events.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from benchmark.provisioned import PROVISIONING_ROLES
 DOCUMENTATION = """
     name: benchmark_live
     type: notification
-    short_description: how far the nodes of a benchmark are
+    short_description: shows the progress of a benchmark's nodes
     description:
-        - On a terminal, a block of lines at its bottom. Elsewhere a line for each stage of each node, and now and then
+        - On a terminal, a block of lines at the bottom. Elsewhere, a line for each stage of each node, and now and then
           one for all nodes.
     requirements:
         - enabled in configuration
 """
 
-# The roles whose tasks take a node's time.
+# The roles with tasks that take time on a node.
 BENCHMARK = "benchmark"
 ROLES = ("preflight", *PROVISIONING_ROLES, BENCHMARK)
-# The actions that run once and yet take the time of all nodes; they say themselves how far each is.
+# Actions that run once but for all nodes; they report each node's progress themselves.
 FOR_ALL = ("node_probe", "benchmark_measure")
-# How often the screen is drawn, and how often all nodes have a line where there is no screen.
+# How often the block is drawn, and how often all nodes get a line if there is no block, in seconds.
 DRAW_S = 0.5
 LINE_S = 30.0
-# A task that is over sooner needs no block.
+# A shorter task needs no block.
 PATIENCE_S = 0.5
-# Of the terminal, for what is printed above.
+# Lines of the terminal that stay free for the output above.
 LINES_ABOVE = 4
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no types
-    """Draws in a thread of its own while tasks of ROLES run; workers report through `live_channel`."""
+    """Draws in its own thread while tasks of ROLES run; workers report through `live_channel`."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "notification"
@@ -60,13 +60,13 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
 
     def __init__(self) -> None:
         super().__init__()
-        # Where the output is a file or a pipe (tee, cron, nohup) it would else come when a buffer is full.
+        # Output to a file or pipe (tee, cron, nohup) would otherwise appear only when a buffer is full.
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(line_buffering=True)
         self._channel = open_channel()
         self._fleet = Fleet()
-        # Of the fleet: results come in one thread, and the other draws.
+        # For the fleet: one thread receives results, and another draws.
         self._lock = threading.Lock()
         self._block = Block(self._display._lock) if draws(os.environ, sys.stdout.isatty()) else None
         self._at_work: threading.Thread | None = None
@@ -74,12 +74,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
         atexit.register(self._rest)
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        """Another play has other nodes."""
+        """Start over, since another play has other nodes."""
         self._rest()
         self._fleet = Fleet()
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        """Begin with the first task that takes the nodes' time; step aside for the others."""
+        """Start with the first task that takes time on nodes; stop during other tasks."""
         if _role(task) not in ROLES or (task.run_once and task.action not in FOR_ALL):
             self._rest()
         elif self._at_work is None:
@@ -88,27 +88,27 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
             self._at_work.start()
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """The playbook has ended."""
+        """Stop when the playbook has ended."""
         self._rest()
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
-        """A node has its turn."""
+        """Show that a role works on a node."""
         if (role := _role(task)) in ROLES:
             self._put(host.name, role, unless_it_runs=role == BENCHMARK)
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """A node is through with a task."""
+        """Show that a node waits after a task."""
         recap.count(result)
         role = _role(result.task)
         if role in ROLES and result.task.action not in FOR_ALL:
             self._put(result.host.name, WAITING)
 
     def v2_runner_on_skipped(self, result: Any) -> None:
-        """A node is spared a task."""
+        """Correct the recap for a skipped task."""
         recap.count_skipped(result)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        """A node has failed."""
+        """Show that a node has failed."""
         if not ignore_errors:
             recap.count_failure(result)
         if _role(result.task) in ROLES:
@@ -142,7 +142,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
                     self._fleet.report(node, progress, time.monotonic())
 
     def _say(self, now: float, last_line: float) -> float:
-        """Print what changed, and all LINE_S seconds a line for all nodes; return when the last one was."""
+        """Print changes, and every LINE_S seconds a line for all nodes; return the time of the last such line."""
         with self._lock:
             lines = self._fleet.changes()
             if now - last_line >= LINE_S:
@@ -153,7 +153,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
         return last_line
 
     def _rest(self) -> None:
-        """End the thread, and leave the terminal as it would be without it."""
+        """End the thread and remove the block from the terminal."""
         if self._at_work is None:
             return
         self._enough.set()

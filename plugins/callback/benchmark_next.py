@@ -1,6 +1,6 @@
-"""Callback `benchmark_next`: the last lines, where a run's report is and which command comes next.
+"""Callback `benchmark_next`: end the output with the run's report and the next command.
 
-A task would not do: the tasks that fail nodes come after the summary, and the recap after them.
+A task could not do this: tasks that fail nodes come after the summary, and the recap after them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from benchmark.errors import InputError
 DOCUMENTATION = """
     name: benchmark_next
     type: notification
-    short_description: where a run's report is, and which command comes next
+    short_description: says where a run's report is, and which command comes next
     description:
-        - Ends the output of every playbook that summarised a run, or that prepared one.
+        - Ends the output of every playbook that summarised or prepared a run.
     requirements:
         - enabled in configuration
 """
@@ -52,11 +52,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
         self._measurable = True
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        """Remember which playbook it is."""
+        """Remember the playbook."""
         self._playbook = Path(playbook._file_name).stem
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """Remember the run's directory, and nodes whose keys nobody wanted to keep."""
+        """Remember the run's directory, and nodes with declined host keys."""
         if result.result.get("declined"):
             self._declined.add(result.host.get_name())
         self._measurable &= bool(result.result.get("measurable", True))
@@ -66,7 +66,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
             self._run_dir = Path(result.result["dir"])
 
     def _after(self, stats: Any) -> list[str]:
-        # Of a part of it, or where nothing was changed, nothing follows.
+        # After a part of the playbook, or in check mode, no command comes next.
         if context.CLIARGS.get("check") or list(context.CLIARGS.get("tags") or ["all"]) != ["all"]:
             return []
         nodes = sorted(set(stats.processed) - {"localhost", CLUSTER}, key=natural)
@@ -78,7 +78,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
         return after_playbook(self._playbook, well, failed, command, self._measurable)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """Show the lines, beneath the recap."""
+        """Show the lines below the recap."""
         try:
             if self._run_dir is not None:
                 lines = next_steps(self._run_dir)

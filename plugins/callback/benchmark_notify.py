@@ -1,6 +1,6 @@
-"""Callback `benchmark_notify`: hand the verdict to whom the variable of that name says, at every end of a run.
+"""Callback `benchmark_notify`: send the verdict to the receiver in the variable `benchmark_notify`, however a run ends.
 
-A task would not do: none is reached where the settings are refused, or where the summary cannot be made.
+A task could not do this: none is reached if the settings are refused, or if the summary cannot be made.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ from benchmark.variables import NOTIFY, NOTIFY_HEADERS
 DOCUMENTATION = """
     name: benchmark_notify
     type: notification
-    short_description: who is notified of a run's end
+    short_description: notifies of a run's end
     description:
-        - Hands verdict.json to the webhook or the command that the variable benchmark_notify names, when the playbook
-          has ended.
-        - What goes wrong with that is a warning and changes nothing else.
+        - Sends verdict.json to the webhook or command in the variable benchmark_notify when the playbook has ended.
+        - A problem with that is only a warning.
     requirements:
         - enabled in configuration
 """
@@ -39,12 +38,12 @@ DOCUMENTATION = """
 WHOLE_JOB = CHECKOUT / "playbooks/benchmark.yml"
 # The actions that open a run, and that write its verdict.json.
 OPENS, SUMMARISES = "benchmark_open", "cluster_aggregate"
-# Of messages of failed tasks that are kept.
+# How many messages of failed tasks are kept.
 MOST_FAILURES = 10
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no types
-    """Remembers what the playbook came to, and passes it on once it has ended."""
+    """Remembers the playbook's outcome, and sends it once the playbook has ended."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "notification"
@@ -56,35 +55,35 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
         self._whole_job = self._summarised = False
         self._run_dir: Path | None = None
         self._failures: list[str] = []
-        # Whose variables are looked at: all nodes of a run have the same.
+        # A host for its variables: all nodes of a run have the same receiver.
         self._play: Any = None
         self._host: Any = None
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        """Look which one it is: preflight.yml and others refuse settings too, and are no run."""
+        """Remember whether it is benchmark.yml: preflight.yml and others refuse settings too, but are not runs."""
         self._whole_job = Path(playbook._file_name).resolve() == WHOLE_JOB
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        """The settings are those of the play that opens the run."""
+        """Remember the play that opens the run, for its variables."""
         if self._run_dir is None:
             self._play = play
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """Remember the run that was opened, and that it was summarised."""
+        """Remember that a run was opened or summarised."""
         if result.task.action == OPENS and result.result.get("dir"):
             self._run_dir, self._host = Path(result.result["dir"]), result.host
         elif result.task.action == SUMMARISES and self._run_dir is not None:
             self._summarised = True
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        """Remember why no run was opened, or no summary made."""
+        """Remember why no run was opened or no summary made."""
         if self._run_dir is None:
             self._host = result.host
         if not ignore_errors and len(self._failures) < MOST_FAILURES:
             self._failures.append(str(result.result.get("msg") or "A task failed without a message."))
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """Notify, unless nothing was to be done (check mode), or another playbook has ended."""
+        """Notify, except in check mode and after other playbooks."""
         refused = self._whole_job and self._run_dir is None and bool(self._failures)
         if context.CLIARGS.get("check") or not (self._run_dir or refused):
             return
@@ -94,7 +93,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
                 self._display.display(f"Notified: {receiver.name}.")
         except (NotNotifiedError, InputError) as error:
             self._display.warning(f"{NOTIFY}: {error} The run is not affected.")
-        except KeyboardInterrupt:  # all else is done, and its exit code known
+        except KeyboardInterrupt:  # all else is done, and the exit code is known
             self._display.warning(f"{NOTIFY}: ended by Ctrl-C. The run is not affected.")
 
     def _receiver(self) -> Receiver | None:
@@ -104,11 +103,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible-core has no 
         try:
             return receiver_of({name: templar.template(variables[name]) for name in names}, CHECKOUT)
         except InputError:
-            # Among what was refused, and shown: there is nobody to notify.
+            # The receiver itself is among the refused settings that were shown.
             return None
 
     def _verdict(self) -> bytes:
-        """Return the verdict as JSON. Raises InputError where it cannot be read."""
+        """Return the verdict as JSON. Raises InputError if it cannot be read."""
         if self._run_dir is not None and self._summarised:
             return read_text(self._run_dir / VERDICT_FILE, MAX_RESULT_BYTES).encode()
         if self._run_dir is None:

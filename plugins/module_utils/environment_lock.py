@@ -1,4 +1,4 @@
-"""A lock that one process at a time holds, also on a file system without locks."""
+"""An exclusive lock that also works on a file system without locks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-# Where a file system has no locks, a file stands for one. How often its holder shows that it is there, and after how
-# long without that the file is taken for one whose holder is gone, in seconds.
+# Without locks, a file serves as the lock. How often its holder touches it, and after how long without that the holder
+# counts as gone, in seconds.
 SHOW_S, GONE_S = 5, 60
 
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """Hold the lock, also against other nodes with the same home directory, and on a file system without locks."""
+    """Hold the lock: it also works between nodes with a shared home directory, and without file locks."""
     with lock.open("w") as file, ExitStack() as held:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -28,7 +28,7 @@ def alone(lock: Path) -> Iterator[None]:
 
 @contextmanager
 def only_maker(path: Path) -> Iterator[None]:
-    """Make a file, once it is not there, and remove it afterwards; in between show that somebody is here."""
+    """Wait until the file is gone, make it, and remove it afterwards; meanwhile touch it now and then."""
     seen: tuple[int, int] | None = None
     since = time.monotonic()
     while True:
@@ -36,7 +36,7 @@ def only_maker(path: Path) -> Iterator[None]:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
             break
         with suppress(FileNotFoundError):
-            # Clocks of nodes differ: what counts is whether its time changes while this one waits.
+            # Clocks of nodes differ, so only a change of its time counts.
             if (now := (path.stat().st_ino, path.stat().st_mtime_ns)) != seen:
                 seen, since = now, time.monotonic()
             elif time.monotonic() - since > GONE_S:

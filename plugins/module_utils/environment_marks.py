@@ -1,4 +1,4 @@
-"""Environments on the node that lie beside each other: how each is marked, found, kept and removed."""
+"""Mark, find, keep and remove the environments beside each other on a node."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import time
 from pathlib import Path
 
 MARKER = ".llm-benchmark"
-# What becomes the marker once the environment is complete.
+# Renamed to the marker once the environment is complete.
 BEGUN = ".llm-benchmark.part"
-# Of a fingerprint, in the names of directories.
+# The length of a fingerprint in directory names.
 SHORT = 12
-# So many environments, and so many wheels of our own in each, are kept: others are removed, unless a run uses them or
-# they were wanted within the hour, by a run that is about to start.
+# How many environments, and versions of our own code in each, are kept. Others are removed, unless a run uses them or
+# they were requested within the hour, for a run that is about to start.
 KEPT, CODES_KEPT, WANTED_S = 3, 10, 3600
-# Where a file system has no locks, nobody knows whether a run uses one that was used within its longest time limit.
+# Without file locks, an environment that was used within the longest time limit of a run counts as in use.
 USED_S = 8 * 86400
-# What was installed from a wheelhouse: the lines of `locked`.
+# Lists what was installed from a wheelhouse: the lines of `locked`.
 WHEELS = ".llm-benchmark-wheels"
 
 
 class InstallError(Exception):
-    """Why the environment could not be made, in a sentence."""
+    """The environment could not be made; the message is a sentence."""
 
 
 def installed_sum(directory: Path) -> str:
-    """Return a sum over names and versions of what is installed; as roles/python_env/files/state.sh makes it."""
+    """Return a checksum of the names and versions of what is installed, as roles/python_env/files/state.sh does."""
     infos = sorted(directory.glob("lib/python3*/site-packages/*.dist-info"), key=os.fsencode)
     names = [os.fsencode(path.name) for path in infos]
     return hashlib.sha256(b"".join(name + b"\n" for name in names)).hexdigest()
@@ -44,7 +44,7 @@ def is_made(directory: Path, fingerprint: str) -> bool:
 
 
 def installed_wheels(directory: Path) -> list[str]:
-    """Return what was installed from a wheelhouse; nothing where the environment has been changed since."""
+    """Return what was installed from a wheelhouse; nothing if the environment has been changed since."""
     try:
         if (directory / MARKER).read_text().split()[1] != installed_sum(directory):
             return []
@@ -54,17 +54,17 @@ def installed_wheels(directory: Path) -> list[str]:
 
 
 def kept(base: Path) -> list[Path]:
-    """Return the directories of the environments that lie beside each other, as roles/python_env/files look at them."""
+    """Return the directories of the environments beside each other, in the order of roles/python_env/files."""
     return [base, *sorted(base.parent.glob(f"{base.name}-{'[0-9a-f]' * SHORT}"))]
 
 
 def find(base: Path, fingerprint: str) -> Path | None:
-    """Return where an environment with this fingerprint is, whether it has been changed since or not."""
+    """Return the directory of an environment with this fingerprint, even if it has been changed since."""
     return next((one for one in kept(base) if marked(one) == fingerprint), None)
 
 
 def marked(directory: Path) -> str:
-    """Return the fingerprint that a directory is marked with; empty: it was never completed, or is none of ours."""
+    """Return the fingerprint in a directory's mark; empty: it was never completed, or is not ours."""
     try:
         return (directory / MARKER).read_text().split()[0]
     except (OSError, IndexError):
@@ -72,7 +72,7 @@ def marked(directory: Path) -> str:
 
 
 def place_for(base: Path, fingerprint: str) -> Path:
-    """Return where an environment is to be made: where one was begun, or beside those that others may use."""
+    """Return the directory for a new environment: an unfinished one, or one beside those that others may use."""
     place = find(base, fingerprint) or (base.with_name(f"{base.name}-{fingerprint[:SHORT]}") if marked(base) else base)
     if in_use(place):
         raise InstallError(f"A run uses {place}, which was changed after it was made: wait until the run has ended.")
@@ -80,7 +80,7 @@ def place_for(base: Path, fingerprint: str) -> Path:
 
 
 def in_use(directory: Path) -> bool:
-    """Return whether a run uses the environment: it holds the marks of what it uses, shared."""
+    """Return whether a run uses the environment: a run holds shared locks on the marks of what it uses."""
     for mark in (directory / MARKER, *directory.glob(f"code/*/{MARKER}")):
         try:
             with mark.open("r+") as file:
@@ -96,20 +96,20 @@ def in_use(directory: Path) -> bool:
 
 
 def prune(directories: list[Path], keep: int) -> None:
-    """Remove what was begun and not completed, and all but those that were wanted last; none that is in use."""
+    """Remove incomplete environments, and all but the `keep` last requested; none that is in use."""
     made = [one for one in directories if marked(one)]
     made.sort(key=lambda one: (one / MARKER).stat().st_mtime, reverse=True)
     old = [one for one in made[keep:] if time.time() - (one / MARKER).stat().st_mtime > WANTED_S and not in_use(one)]
     for one in [*old, *(one for one in directories if one.is_dir() and not marked(one))]:
-        # First: half removed, it is not to be taken for made.
+        # The mark first: a half-removed environment must not look complete.
         (one / MARKER).unlink(missing_ok=True)
         shutil.rmtree(one, ignore_errors=True)
 
 
 def refuse_others(directory: Path, settings: str) -> None:
-    """Raise InstallError where a directory holds files and was neither made nor begun here.
+    """Raise InstallError if a directory has files but was neither made nor begun by the benchmark.
 
-    It may be somebody's home directory, or an environment that another program made and others work with.
+    It may be a home directory, or an environment that another program made and others use.
     """
     ours = (directory / MARKER).exists() or (directory / BEGUN).exists()
     if ours or not directory.is_dir() or not any(directory.iterdir()):
@@ -121,7 +121,7 @@ def refuse_others(directory: Path, settings: str) -> None:
 
 
 def begin(directory: Path) -> None:
-    """Make the directory of an environment and mark it as begun here."""
+    """Make the directory of an environment and mark it as begun."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / BEGUN).touch()
 

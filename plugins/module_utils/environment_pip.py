@@ -1,4 +1,4 @@
-"""pip in an environment on the node: what it is asked for, how far it is, and what its failures mean."""
+"""Run pip in an environment on the node, report its progress, and explain its failures."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from typing import Any
 from ansible.module_utils.environment_marks import WHEELS, InstallError
 
 FULL = "The disk is full: make room, or set {settings}_dir (and TMPDIR) to a larger disk."
-# Of what pip says, the end is kept.
+# How many lines at the end of pip's output are kept.
 MOST_LINES = 5000
-# Where else the user has pip install, as some clusters do. Against `user` in pip.conf there is an option; against the
-# others none that leaves an environment its own layout (`require_here`).
+# Settings with which pip installs elsewhere, as on some clusters. An option overrides `user` in pip.conf; for the
+# others there is none that leaves an environment its own layout (see `require_here`).
 ELSEWHERE = ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_DRY_RUN")
 IN_PIP_CONF = re.compile(r"(?:global|install)\.(target|prefix|root|dry-run)='(?!(?:0|no|off|false|)'$)")
 UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
-# Less than any package takes, in bytes.
+# Less than any package needs, in bytes.
 NOTHING_LEFT = 256 * 2**10
 
 
 def is_full(*places: Path) -> bool:
-    """Return whether a disk that something was to be written to has next to nothing left."""
+    """Return whether the disk of one of the places is almost full."""
     try:
         return any(shutil.disk_usage(place).free < NOTHING_LEFT for place in places)
     except OSError:
@@ -39,7 +39,7 @@ def run(
 ) -> str:
     """Run a command and return its output; raise InstallError with a sentence that names the `settings` to change.
 
-    For a `wheelhouse`, nothing of pip's configuration on the node is honoured: it could name other sources.
+    With a `wheelhouse`, pip's configuration on the node is ignored, since it could name other sources.
     """
     kept = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
     environment = {**kept, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
@@ -78,7 +78,7 @@ def run(
 
 
 class Progress:
-    """How far pip is, in a file that the controller reads (plugins/shared/install_progress.py)."""
+    """Reports pip's progress in a file that the controller reads (plugins/shared/install_progress.py)."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -112,20 +112,20 @@ class Progress:
         return f"{self._bytes / 1e9:.1f} GB" if self._bytes >= 1e9 else f"{self._bytes / 1e6:.0f} MB"
 
     def show(self, words: str) -> None:
-        """Say how far it is; that this cannot be written is no failure."""
+        """Write the progress; a failure to write it is ignored."""
         beside = self._path.with_name(f"{self._path.name}.part")
         with suppress(OSError):
             beside.write_text(f"{words}\n")
             beside.replace(self._path)
 
     def end(self) -> None:
-        """Leave nothing."""
+        """Remove the file."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
 
 def sentence(output: str, settings: str, *, wheelhouse: bool = False) -> str:
-    """Return what pip or venv said, in one sentence with what to do."""
+    """Return one sentence for the failure of pip or venv, with what to do."""
     if "No space left on device" in output or "Disk quota exceeded" in output:
         return FULL.format(settings=settings)
     if match := re.search(r"from (\S+) \(from.*?\n\s+Expected sha256", output):
@@ -153,7 +153,7 @@ def sentence(output: str, settings: str, *, wheelhouse: bool = False) -> str:
 
 
 def require_here(python: Path, timeout_s: int, settings: str) -> None:
-    """Raise InstallError where a pip.conf has this pip install elsewhere than into its own environment, or nothing."""
+    """Raise InstallError if a pip.conf makes this pip install elsewhere than into its own environment, or nothing."""
     listed = run([str(python), "-m", "pip", "config", "list"], timeout_s, settings)
     if found := {match[1] for line in listed.splitlines() if (match := IN_PIP_CONF.match(line))}:
         raise InstallError(
@@ -163,23 +163,23 @@ def require_here(python: Path, timeout_s: int, settings: str) -> None:
 
 
 def requirements_without_torch(text: str) -> tuple[list[str], str]:
-    """Return the torch requirement (a list of none or one) and the rest of the text."""
+    """Return the torch requirement (a list of at most one) and the rest of the text."""
     lines = text.splitlines()
     torch = [line for line in lines if re.match(r"torch\s*([=<>!~;@]|$)", line)]
     return torch, "\n".join(line for line in lines if line not in torch) + "\n"
 
 
 def install_from_index(python: Path, requirements: Path, parameters: dict[str, Any], progress: Progress | None) -> None:
-    """Install with the node's own pip configuration, torch from an index of its own where there is one."""
+    """Install with the node's own pip configuration; torch comes from its own index, if one is set."""
     timeout_s, settings = parameters["timeout_s"], parameters["settings"]
     pip = [str(python), "-m", "pip", "install", "--no-color", "--progress-bar", "off", "--no-user"]
     require_here(python, timeout_s, settings)
     torch, rest = requirements_without_torch(parameters["requirements"])
-    # A lock has everything with its checksum, but for a torch that comes from an index of builds.
+    # A lock has checksums for everything, except for a torch from an index of builds.
     locked = "--hash=" in rest
     apart = bool(torch) and locked and not torch[0].endswith("\\")
     if parameters["torch_index_url"] or apart:
-        # From that index alone, and first: what comes after finds torch there and takes no other build.
+        # Only from that index, and first, so that the other packages find this torch and install no other build.
         index = ["--index-url", parameters["torch_index_url"]] if parameters["torch_index_url"] else []
         run([*pip, *index, *torch], timeout_s, settings, progress=progress)
     if apart:
@@ -192,9 +192,9 @@ def install_from_index(python: Path, requirements: Path, parameters: dict[str, A
 
 
 def name_build(directory: Path, package: str) -> None:
-    """Let a build for other hardware (NAME-cpu) be found by the package's own name too, as NAME of version 1.2+cpu.
+    """Make a build for other hardware (NAME-cpu) known under the package's own name too, as NAME of version 1.2+cpu.
 
-    That is how the package's makers call it, and what it asks itself for: its version, and which hardware it is for.
+    The package looks up its version and hardware under that name.
     """
     for packages in directory.glob("lib/python3*/site-packages"):
         if any(packages.glob(f"{package}-*.dist-info")):
@@ -211,7 +211,7 @@ def name_build(directory: Path, package: str) -> None:
 def install_from_wheels(
     directory: Path, have: list[str], parameters: dict[str, Any], progress: Progress | None
 ) -> None:
-    """Install what is locked and not there yet, each wheel against its hash, and from nowhere else."""
+    """Install locked packages that are missing, only from the wheels, and verify each wheel's hash."""
     locked, reported = parameters["locked"], (parameters["timeout_s"], parameters["settings"])
     pip = [str(directory / "bin" / "python"), "-m", "pip"]
     gone = {line.split("==")[0] for line in have} - {line.split("==")[0] for line in locked}
@@ -223,6 +223,6 @@ def install_from_wheels(
         listing.write_text("\n".join(new) + "\n")
         offered = ["--find-links", parameters["wheels_dir"], "--only-binary", ":all:", "--require-hashes"]
         run([*pip, *words, *offered, "--requirement", str(listing)], *reported, wheelhouse=True, progress=progress)
-    # The wheels were chosen on the controller: that nothing is lacking is asked of pip here.
+    # The controller chose the wheels; pip checks here that none is missing.
     run([*pip, "check"], *reported, wheelhouse=True)
     (directory / WHEELS).write_text("\n".join(locked) + "\n")

@@ -1,4 +1,4 @@
-"""Module `python_env_install`: make or update a virtual environment on the node, for `python_env` and the engines."""
+"""Module `python_env_install`: make or update a virtual environment on the node, for `python_env` and engines."""
 
 from __future__ import annotations
 
@@ -41,31 +41,31 @@ DOCUMENTATION = r"""
 module: python_env_install
 short_description: Make or update a virtual environment
 description:
-  - Makes a virtual environment with pinned packages, and in its directory one for each wheel of our own that is wanted.
-  - Marks each with a fingerprint of what it holds, by which it is found again. An environment with another fingerprint
-    is left as it is, and the new one made beside it; of many, those that were not used for the longest are removed.
+  - Makes a virtual environment with pinned packages, and inside it one for each requested version of our own wheel.
+  - Marks each with a fingerprint, by which it is found again. An environment with another fingerprint is left as it is,
+    and the new one is made beside it; if there are many, the longest unused are removed.
   - Holds a lock, so that nodes with a shared home directory do not install into it at the same time.
 author: [The llm-datacenter-benchmark authors]
 options:
-  dir: {description: "The environment's directory; others lie beside it.", type: str, required: true}
-  fingerprint: {description: What the marker will say., type: str, required: true}
+  dir: {description: "The environment's directory; others are beside it.", type: str, required: true}
+  fingerprint: {description: The fingerprint for the marker., type: str, required: true}
   python: {description: The interpreter to make it from., type: str, required: true}
   existing:
-    description: Whether O(python) is that of an environment that exists. Then only our own code is put into O(dir).
+    description: Whether O(python) belongs to an existing environment. If so, only our own code is put into O(dir).
     type: bool
     default: false
   requirements: {description: Text of the requirements file., type: str, default: ""}
   torch_index_url: {description: Package index of torch builds; empty for the usual one., type: str, default: ""}
-  package: {description: The engine's package; a build of it may have a name of its own., type: str, default: ""}
+  package: {description: The engine's package; a build of it may have another name., type: str, default: ""}
   wheel: {description: The benchmark's wheel on the node; empty for an environment without it., type: str, default: ""}
   code_sha256: {description: The hash of the code in the wheel., type: str, default: ""}
-  settings: {description: What the names of the settings begin with., type: str, default: python_env}
+  settings: {description: The prefix of the settings' names., type: str, default: python_env}
   wheels_dir:
     description: Directory on the node with the packages' wheels, removed afterwards; empty for a package index.
     type: str
     default: ""
   locked:
-    description: With O(wheels_dir), every package as a line with version and hash.
+    description: With O(wheels_dir), a line with version and hash for every package.
     type: list
     elements: str
     default: []
@@ -74,12 +74,12 @@ options:
 
 
 def install(directory: Path, parameters: dict[str, Any], progress: Progress | None = None) -> None:
-    """Make or update the environment; the marker is written last, so that a half-made one is never taken for made."""
+    """Make or update the environment; the marker is written last, so that a half-made one never looks complete."""
     refuse_others(directory, parameters["settings"])
     interpreter = str(Path(parameters["python"]).expanduser())
     python = directory / "bin" / "python"
     have = installed_wheels(directory)
-    # What did not come from a wheelhouse as a whole could hold anything: with one, such an environment is made anew.
+    # With a wheelhouse, an environment that did not come entirely from one is made anew.
     anew = not works(python, interpreter) or bool(parameters["wheels_dir"] and not have)
     begin(directory)
     (directory / MARKER).unlink(missing_ok=True)
@@ -102,9 +102,9 @@ def install(directory: Path, parameters: dict[str, Any], progress: Progress | No
 
 
 def begin_from_another(directory: Path, interpreter: str, parameters: dict[str, Any]) -> list[str]:
-    """Fill a new environment with what another has, and return which wheels these are; nothing where none is fit.
+    """Fill a new environment from another one, and return the wheels in it; nothing if none is suitable.
 
-    Its files are the other's own, by further names: pip writes a file anew, and never changes one.
+    The files are hard links, which is safe: pip replaces files and never changes them in place.
     """
     base = Path(parameters["dir"]).expanduser()
     for other in kept(base):
@@ -114,7 +114,7 @@ def begin_from_another(directory: Path, interpreter: str, parameters: dict[str, 
         try:
             unmarked = shutil.ignore_patterns(MARKER + "*")
             shutil.copytree(other, directory, symlinks=True, copy_function=os.link, ignore=unmarked, dirs_exist_ok=True)
-        except (OSError, shutil.Error):  # no further names on this file system
+        except (OSError, shutil.Error):  # no hard links on this file system
             shutil.rmtree(directory, ignore_errors=True)
             return []
         shutil.rmtree(directory / "code", ignore_errors=True)
@@ -129,7 +129,7 @@ def begin_from_another(directory: Path, interpreter: str, parameters: dict[str, 
 
 
 def install_code(directory: Path, code: Path, parameters: dict[str, Any]) -> None:
-    """Make the environment of one wheel of our own: it holds that, and finds all packages in the one around it."""
+    """Make the environment for one wheel of our own: it contains only that, and finds all packages in the outer one."""
     shutil.rmtree(code, ignore_errors=True)
     python, reported = str(directory / "bin" / "python"), (parameters["timeout_s"], parameters["settings"])
     run([python, "-m", "venv", "--without-pip", str(code)], *reported)
@@ -142,7 +142,7 @@ def install_code(directory: Path, code: Path, parameters: dict[str, Any]) -> Non
 
 
 def stand_for_existing(directory: Path, parameters: dict[str, Any]) -> None:
-    """Make the directory that stands for an environment which exists: its own code lies in it, and nothing else."""
+    """Make the directory that represents an existing environment: it contains only our own code."""
     if directory.exists() and any(one.name not in (MARKER, "bin", "code") for one in directory.iterdir()):
         raise InstallError(f"{directory} has files that are not the benchmark's: set python_env_code_dir to another.")
     write_python(directory, parameters["python"], "")
@@ -150,19 +150,19 @@ def stand_for_existing(directory: Path, parameters: dict[str, Any]) -> None:
 
 
 def unpack_code(directory: Path, code: Path, parameters: dict[str, Any]) -> None:
-    """Unpack one wheel of our own, which is pure Python, and compile it; its Python finds it before all packages."""
+    """Unpack and compile one wheel of our own, which is pure Python; its Python finds it before all packages."""
     shutil.rmtree(code, ignore_errors=True)
     packages = code / "lib" / "python3" / "site-packages"
     with ZipFile(parameters["wheel"]) as wheel:
         wheel.extractall(packages)
-    # With the Python that will run it: a module runs with that.
+    # This module runs with the same Python that will use the compiled files.
     compileall.compile_dir(packages, quiet=2)
     write_python(code, parameters["python"], str(packages))
     mark(code, parameters["code_sha256"])
 
 
 def write_python(directory: Path, python: str, packages: str) -> None:
-    """Write a program that stands for the existing environment's Python; it leaves no compiled files in that."""
+    """Write a program that runs the existing environment's Python without leaving compiled files there."""
     program = directory / "bin" / "python"
     program.parent.mkdir(parents=True, exist_ok=True)
     path = f'PYTHONPATH={shlex.quote(packages)}"${{PYTHONPATH:+:$PYTHONPATH}}" ' if packages else ""
@@ -179,7 +179,7 @@ def write_python(directory: Path, python: str, packages: str) -> None:
 
 
 def works(python: Path, interpreter: str) -> bool:
-    """Return whether the environment's Python starts, has pip, and is of the interpreter's version."""
+    """Return whether the environment's Python starts, has pip, and has the interpreter's version."""
     ask = ["-c", "import pip, sys; print(sys.version)"]
     try:
         inside = subprocess.run([str(python), *ask], capture_output=True, check=True).stdout
@@ -190,11 +190,11 @@ def works(python: Path, interpreter: str) -> bool:
 
 
 def end_with_reader() -> None:
-    """From now on, end with pip and all once nobody reads what this prints: the connection is gone."""
+    """From now on, end with pip and all other children once the connection that reads our output is gone."""
 
     def watch() -> None:
         hung_up = select.poll()
-        hung_up.register(1, 0)  # errors and hang-ups are reported without being asked for
+        hung_up.register(1, 0)  # errors and hang-ups are always reported
         hung_up.poll()
         os.killpg(0, signal.SIGTERM)
 
@@ -202,8 +202,8 @@ def end_with_reader() -> None:
 
 
 def provide(base: Path, parameters: dict[str, Any], progress: Progress | None = None) -> bool:
-    """Make what is not there yet, remove what was not wanted for long; return whether something was made."""
-    # Another node with the same home may have made it while this one waited.
+    """Make what is missing, remove what was unused for long; return whether something was made."""
+    # Another node with the same home directory may have made it while this one waited.
     place = find(base, parameters["fingerprint"])
     if changed := place is None or not is_made(place, parameters["fingerprint"]):
         place = place_for(base, parameters["fingerprint"])
@@ -219,7 +219,7 @@ def provide(base: Path, parameters: dict[str, Any], progress: Progress | None = 
             changed = True
         os.utime(code / MARKER)
         prune(sorted(place.glob("code/*")), CODES_KEPT)
-    # The one that the settings name is its owner's where it has no mark.
+    # Without a mark, the configured environment belongs to the user.
     prune([one for one in kept(base) if one != base or marked(base)], KEPT)
     return changed
 
@@ -254,12 +254,12 @@ def main() -> None:
             finally:
                 progress.end()
         if module.params["wheels_dir"]:
-            # Only now: after a failure they need not be sent again.
+            # Only after success: after a failure they need not be sent again.
             shutil.rmtree(module.params["wheels_dir"], ignore_errors=True)
-            with suppress(OSError):  # another node with the same home directory has its own in there
+            with suppress(OSError):  # another node with the same home directory may have its wheels in there
                 Path(module.params["wheels_dir"]).parent.rmdir()
     except InstallError as error:
-        # Not all say it themselves: venv tells only that what it called has failed.
+        # venv does not report a full disk, only that a command failed.
         full = is_full(directory.parent, Path(tempfile.gettempdir()))
         module.fail_json(msg=FULL.format(settings=module.params["settings"]) if full else str(error))
     except OSError as error:

@@ -1,7 +1,7 @@
-# Wait until no run of this project measures on this machine, whoever's it is: no Python is started meanwhile. Runs claim a machine
-# as benchmark/node/machine.py says, which has the last word: it knows the GPUs.
-# Arguments: "alone", "gpus" (some of the GPUs, the run itself sees which), "shared", or "none" (nothing of it); seconds to wait; where to write that it waits
-# (empty: nowhere). Prints who still measures, in a sentence, and fails.
+# Wait until no run of this project, of any user, measures on this machine; no Python is started meanwhile. Runs claim a machine as
+# described in benchmark/node/machine.py, which makes the final decision: it knows the GPUs.
+# Arguments: "alone", "gpus" (some of the GPUs; the run itself knows which), "shared", or "none" (no claim); seconds to wait; the
+# progress file to write (empty: none). If a run still measures, prints a sentence about it and fails.
 left=$2
 command -v flock > /dev/null || exit 0
 while :; do

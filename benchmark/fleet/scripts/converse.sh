@@ -1,22 +1,22 @@
-# Answer the controller's requests about one run, within one session. Nothing looks again and again: the node loads, or waits, or
-# measures, and no Python starts here.
-# Before this stand the other scripts of this directory, each as a function of its name.
-# Arguments: the run's directory, the node's name, this session's mark, seconds after which is said anew how far the run is, and
-# what start.sh needs from the owner's token on.
+# Answer the controller's requests about one run in one session. It polls nothing, and starts no Python: the node loads, waits or
+# measures meanwhile.
+# Preceded by the other scripts of this directory, each as a function of its name.
+# Arguments: the run's directory, the node's name, this session's mark, the seconds between two progress lines, and the arguments of
+# start.sh from the owner's token on.
 #
-# Every line of an answer begins with the mark: whatever else the user's shell prints is none of ours. Requests, a line each:
-#   start BYTES       starts the run with so many bytes that follow: "started", "running" (it was before), "refused WHY"
+# Every line of an answer begins with the mark, to tell it from anything else that the user's shell prints. Requests, a line each:
+#   start BYTES       starts the run with that many following bytes: "started", "running" (it was already), "refused WHY"
 #   earlier           what an earlier attempt left: "earlier STATE ATTEMPT"
 #   wait FILE LOCK    waits for a file, for which the run releases the lock: "progress JSON" now and then, then "there CONTENT"
-#   clock             "clock" and the node's, in nanoseconds since 1970
-#   put FILE WORD     puts a word where the run looks for it, and rings for it: "put", "refused WHY"
+#   clock             "clock" and the node's time in nanoseconds since 1970
+#   put FILE WORD     writes a word into a file for the run, and rings its bell: "put", "refused WHY"
 #   end               waits for the run's end: "progress JSON" now and then, then "ended CODE"
 #   pack              what pack.sh prints, then "packed"
-#   stop              "stopped", or "nothing" where there is no run
+#   stop              "stopped", or "nothing" if there is no run
 #   clean             removes the run: "cleaned"
-# Where there is no run any more, an answer is "ended" and "vanished" (its process is gone without an exit code), "rebooted" (the
-# node was started anew since), "removed" (its directory is gone too) or "foreign WHOSE" (it is another's, and is left alone); where
-# it has ended before the file came, "ended CODE".
+# If the run ends before the file comes, the answer is "ended CODE". If there is no run any more, it is "ended" and "vanished" (its
+# process is gone without an exit code), "rebooted" (the node was restarted), "removed" (its directory is gone too) or "foreign
+# WHOSE" (it belongs to another controller, and is left alone).
 case $1 in "~/"*) runs=$HOME/${1#"~/"} ;; /*) runs=$1 ;; *) runs=$PWD/$1 ;; esac
 run=$runs/$2
 node=$2 mark=$3 seconds=$4 token=$5 entered=
@@ -28,29 +28,29 @@ enter() {
   whose=$(owned . "$token") || { say ended foreign "$whose"; return 1; }
   [ -z "$entered" ] || return 0
   entered=yes
-  # One session at a time: of an earlier one the connection is lost, which this end may not have noticed. clean.sh ends it too.
+  # One session at a time: end an earlier one, whose connection is lost even if this side has not noticed. clean.sh does so too.
   { read -r other < session && [ "/proc/$other/cwd" -ef . ] && kill "$other"; } 2>/dev/null
   { echo $$ > session; } 2>/dev/null
   return 0
 }
 
-# Opened for reading too, so that it does not wait for a run that has died.
+# Opens the bell for reading too, so that it does not block if the run has died.
 ring() { if [ -p bell ]; then echo 1<> bell; fi; }
 
-# Returns once the file is there; says how it ended and fails where the run has ended instead.
+# Returns once the file is there; if the run ends first, prints how it ended and fails.
 await() {
   looks=0 line=
   while [ ! -f exit_code ] && [ ! -f "$1" ]; do
     before=$line line=
     { read -r line < progress.json; } 2>/dev/null
-    # Without flock there are five looks a second: not each has something to say.
+    # Without flock this loops five times a second: not every time is worth a line.
     [ "$line" = "$before" ] && [ $((looks % 25)) -gt 0 ] || printf '%s progress %.2000s\n' "$mark" "$line"
     looks=$((looks + 1))
     { flock -s -E 99 -w "$seconds" 9; } 9< "$2"
     [ $? = 99 ] && looks=0 && continue
     [ -f "$1" ] || sleep 0.2
-    # A pid may have been given to another process since: only ours works in this directory. Where there is none after ten
-    # seconds without a lock, it could not be written.
+    # The pid may belong to another process by now: only ours works in this directory. If there is no pid after ten seconds
+    # without a lock, it could not be written.
     pid=
     if { read -r pid < pid || [ "$looks" -gt 50 ]; } && [ ! "/proc/$pid/cwd" -ef . ] && [ ! -f exit_code ]; then
       [ -d "$run" ] || { say ended removed; return 1; }
@@ -68,7 +68,7 @@ while read -r word first second; do
   case $word in
     start)
       order=$(head -c "$first")
-      # No part of the condition: within one, a failing command would not end start.sh.
+      # Not inside the condition: there, a failing command would not end start.sh.
       said=$(printf '%s\n' "$order" | start "$runs" "$node" "$@" 2>&1)
       # shellcheck disable=SC2181
       if [ $? = 0 ]; then
@@ -80,13 +80,13 @@ while read -r word first second; do
       ;;
     earlier) say earlier "$(earlier "$runs" "$node" "$token")" ;;
     wait)
-      # Far more than it ever is; what a node tells is not to fill the controller.
+      # Far more than a file ever has, so that a node cannot fill the controller's memory.
       if enter && await "$first" "$second"; then say there "$(head -c 300000 "$first")"; fi
       ;;
     clock) say clock "$(date +%s%N)" ;;
     put)
       enter || continue
-      # By a program of its own: not every shell says why it cannot write.
+      # In a separate program: not every shell reports why it cannot write.
       if why=$( (printf '%s\n' "$second" | cat > "$first.tmp" && mv "$first.tmp" "$first") 2>&1); then
         ring
         say put

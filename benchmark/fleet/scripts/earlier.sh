@@ -1,15 +1,15 @@
-# Tell what an earlier attempt at the run left here.
+# Print what an earlier attempt at the run left here.
 # Arguments: the run's directory, the node's name, the owner's token.
-# Prints "nothing"; or what became of it (its exit code, "running", "waits" where nobody will say when to start, or
-# "vanished" where its process is gone without an exit code) and the attempt's number; or "foreign" and whose it is.
+# Prints "nothing"; or its state (its exit code, "running", "waits" for a start that will not come, or "vanished" if its process is
+# gone without an exit code) and the attempt's number; or "foreign" and its owner.
 case $1 in "~/"*) run=$HOME/${1#"~/"}/$2 ;; *) run=$1/$2 ;; esac
 cd "$run" 2>/dev/null || { echo nothing; exit 0; }
 whose=$(owned . "$3") || { echo "foreign $whose"; exit 0; }
 number=$(sed -n 's/^ *"attempt": \([0-9]*\).*/\1/p' order.json 2>/dev/null)
-# The last start that it waits for, unless it says before that it takes part in no more.
+# The last start that it waits for, unless it has reported that it takes part in no more.
 measurements=$(sed -n 's/^ *"measurements": \([0-9]*\).*/\1/p' order.json 2>/dev/null)
 [ "${measurements:-1}" -gt 1 ] && last=repeat${measurements}_go || last=go
-# One that was started just now has no pid yet.
+# A run that was just started has no pid yet.
 looks=20
 while [ ! -s pid ] && [ "$looks" -gt 0 ]; do
   sleep 0.1

@@ -1,5 +1,5 @@
-# Tell whose a run's directory is: who makes it leaves a token of the controller's there at once.
-# Arguments: the directory, the token. Where it is another's: prints whose, and fails.
+# Check the owner of a run's directory: its maker writes the controller's token there at once.
+# Arguments: the directory, the token. If it has another owner, prints that and fails.
 looks=20
 while [ -n "$2" ] && [ -d "$1" ] && [ ! -s "$1/owner" ] && [ "$looks" -gt 0 ]; do
   sleep 0.1
