@@ -1,8 +1,8 @@
-"""What every worker needs is loaded once, in the process that forks them.
+"""Load what every worker needs once, in the process that forks the workers.
 
-ansible-core forks a worker for each task on each node, and loads the connection's plugin and all filters in the worker,
-where they are lost again: half of what a short task costs. Before it forks the first worker for an action, it imports
-the action's module, and so this one.
+ansible-core forks a worker for each task on each node, and loads the connection plugin and all filters in the worker,
+which is half the cost of a short task. Before it forks the first worker for an action, it imports the action's module,
+and with it this one.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from benchmark.settings import ResolvedSettings, Settings
 
 connection_loader.get("ssh", class_only=True)
 shell_loader.get("sh", class_only=True)
-# One of them brings all.
+# Loading one loads all.
 filter_loader.get("default")
 test_loader.get("defined")
-# What validates a record is built when it is first used, which takes longer than to read one.
+# Validators are otherwise built at first use, which takes longer than reading a record.
 for record in (Settings, Profile, ResolvedSettings, RunOrder, RunRecord):
     record.model_rebuild()
-# A worker that collects garbage touches, and so copies, every page that it shares with the process that forked it.
+# Garbage collection in a worker would touch, and so copy, every page that it shares with its parent.
 gc.freeze()

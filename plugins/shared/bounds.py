@@ -1,7 +1,7 @@
-"""What a node may cost the controller: a limit in time, in memory and on the disk for everything that is asked of it.
+"""Limit what a node can cost the controller: in time, memory and disk space.
 
-A worker is a process of its own, and so is every ssh and sftp that it starts: the kernel holds the limits, whatever
-part of ansible-core is at work.
+A worker and every ssh and sftp that it starts are separate processes, so the kernel enforces the limits, whatever part
+of ansible-core is at work.
 """
 
 from __future__ import annotations
@@ -19,25 +19,24 @@ from interruption import end_own_children
 
 from benchmark.files import MAX_SAMPLES_BYTES
 
-# Above what a worker uses when it begins: a node's longest honest answer takes a fiftieth of it. Not more, for
-# ansible-core copies all that has come each time that something comes.
+# On top of a worker's memory at the beginning: fifty times the longest legitimate answer of a node. Not more, since
+# ansible-core copies all received data whenever more arrives.
 MEMORY_BYTES = 64 * 2**20
 
 
 class Late(AnsibleConnectionFailure):  # type: ignore[misc] # ansible-core has no types
-    """The node took a command and did not answer: as good as gone, however alive its connection is."""
+    """The node accepted a command and did not answer: it counts as lost, even with a live connection."""
 
 
 class TooMuch(Exception):
-    """The node sent more than the controller takes."""
+    """The node sent more than the controller accepts."""
 
 
 @contextmanager
 def bounded(seconds: float) -> Iterator[None]:
-    """Within, at most so many seconds, MEMORY_BYTES more of memory, and MAX_SAMPLES_BYTES in one file.
+    """Allow at most this many seconds, MEMORY_BYTES more memory, and MAX_SAMPLES_BYTES in one file.
 
-    Raises Late for a node that has not answered by then, and TooMuch for one that sends without end; the ssh that was
-    at work is ended.
+    Raises Late if the node has not answered by then, and TooMuch if it sends too much; ends the ssh at work.
     """
 
     def late(number: int, frame: FrameType | None) -> None:
@@ -74,7 +73,7 @@ def _limit(what: int, most: int) -> Iterator[None]:
 
 
 def _in_use() -> int:
-    """Return the address space of this process in bytes; more than there is where the system does not tell."""
+    """Return the address space of this process in bytes; a huge number if the system does not tell."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     except OSError:

@@ -1,4 +1,4 @@
-"""The controller's half of the benchmark is imported from the checkout that is being run, installed or not."""
+"""Make the controller's half of the benchmark importable from this checkout, whether or not it is installed."""
 
 from __future__ import annotations
 

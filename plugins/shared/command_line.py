@@ -1,4 +1,4 @@
-"""The command line of this ansible-playbook, to be run again: as it was given, without what is secret."""
+"""The command line of this ansible-playbook, for running it again: as it was given, but without secrets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmark.variables import VARIABLES
 
 KNOWN = frozenset(Settings.model_fields) | {variable.name for variable in VARIABLES}
 SECRET = frozenset(variable.name for variable in VARIABLES if variable.secret)
-# Of variables that are not ours: what Ansible and people call passwords, tokens and keys; a file's name is no secret.
+# For variables that are not ours: usual names of passwords, tokens and keys; the name of a key file is not secret.
 _SECRET_NAME = re.compile(
     r"(pass|passwd|password|passphrase|pwd|secret|token|credentials?|(api|access|auth|private|secret)_?key|authorization)"
     r"s?$",
@@ -28,10 +28,10 @@ _SECRET_NAME = re.compile(
 # A URL with a password, such as a proxy's.
 _PASSWORD_IN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s@:]*:[^/\s@]+@")
 PROGRAM = "ansible-playbook"
-# What benchmark/cluster/playbook.py says, which gives ansible-playbook a PATH that the caller's shell does not have.
+# Set by benchmark/cluster/playbook.py, which gives ansible-playbook a PATH that the caller's shell does not have.
 CALLED_AS = "LLM_BENCHMARK_ANSIBLE_PLAYBOOK"
-# What of the environment decides what is run, where and as whom. What is given to ssh is not among it: it may hold a
-# password, as that of a ProxyCommand.
+# Environment variables that decide what is run, where and as which user. Not ssh's arguments, which may contain a
+# password, such as that of a ProxyCommand.
 _KEPT = (
     *("ANSIBLE_CONFIG", "ANSIBLE_INVENTORY", "ANSIBLE_RUN_TAGS", "ANSIBLE_SKIP_TAGS"),
     *("ANSIBLE_REMOTE_USER", "ANSIBLE_REMOTE_PORT", "ANSIBLE_PRIVATE_KEY_FILE"),
@@ -41,7 +41,7 @@ _KEPT = (
 
 @dataclass(frozen=True)
 class CommandLine:
-    """A line for a shell, and the variables that it lacks because they are secret."""
+    """A line for a shell, and the names of the secret variables that were left out."""
 
     text: str
     hidden: tuple[str, ...] = ()
@@ -52,8 +52,8 @@ def command_line(
 ) -> CommandLine:
     """Return the line that runs `argv` again, wherever it is pasted.
 
-    `extras`: the values of its options -e, as the option parser found them. `secrets`: values that no variable shows
-    but a setting. Of what is secret the whole variable is left out, and -e with it where nothing is left of that.
+    `extras`: the values of its options -e, as parsed. `secrets`: secret values of settings, which may also appear in
+    other variables. A secret variable is left out entirely, and so is its -e if nothing else is in it.
     """
     words, hidden, position = list(argv[1:]), list[str](), 0
     if Path(argv[0]).name == "__main__.py" and words[:1] == ["playbook"]:
@@ -68,12 +68,12 @@ def command_line(
             len(words),
         )
         if position == len(words):
-            # Not given by a word of its own, or not by this process: nothing of it is in the line.
+            # Not in a word of its own, or not from this process: the line does not contain it.
             position = 0
         elif kept:
             words[position] = words[position].removesuffix(extra) + kept
         else:
-            # "-e", "VALUE", or both in one word, perhaps behind other letters ("-vve...", which go with it).
+            # "-e", "VALUE", or both in one word, perhaps after other letters ("-vve...", which are removed with it).
             first = position - 1 if words[position] == extra else position
             del words[first : position + 1]
             position = first
@@ -84,7 +84,7 @@ def command_line(
 
 
 def _program(called: str) -> str:
-    """Return the name of this ansible-playbook; where a shell would find another one by it, or none, its path."""
+    """Return the name of this ansible-playbook, or its path if a shell would not find it by that name."""
     if named := os.environ.get(CALLED_AS):
         return named
     path = Path(called).absolute()
@@ -97,7 +97,7 @@ def _gives(word: str, extra: str) -> bool:
 
 
 def _without_secrets(extra: str, secrets: Collection[str]) -> tuple[str, list[str]]:
-    """Return what of a value of -e is no secret, and the names of what is."""
+    """Return the part of a value of -e that is not secret, and the names of the secret variables."""
     if extra.startswith("@"):
         return extra, []
     if extra[:1] in "[{":
@@ -121,7 +121,7 @@ def _mapping_without_secrets(extra: str, secrets: Collection[str]) -> tuple[str,
     hidden = [str(name) for name, value in given.items() if _is_secret(str(name), value, secrets)]
     if not hidden:
         return extra, []
-    # A flow mapping, as it was: YAML is read where JSON is.
+    # As a flow mapping again: -e accepts YAML wherever it accepts JSON.
     kept = {name: value for name, value in given.items() if str(name) not in hidden}
     text = yaml.safe_dump(kept, default_flow_style=True, width=float("inf"), sort_keys=False).strip()
     return (text if kept else ""), hidden
@@ -134,7 +134,7 @@ def _name_and_value(pair: str) -> tuple[str, str]:
 
 def _is_secret(name: str, value: object, secrets: Collection[str]) -> bool:
     if name in KNOWN:
-        return name in SECRET  # what other settings say is in the run's files
+        return name in SECRET  # other settings are in the run's files anyway
     if any(_SECRET_NAME.search(each) for each in (name, *_names_within(value))):
         return True
     texts = list(_texts_within(value))

@@ -1,4 +1,4 @@
-"""Ansible's connections to the nodes of a play as `benchmark.fleet` takes them: from one worker, to all of them."""
+"""Turn Ansible's connections into those of `benchmark.fleet`: from one worker to all nodes of a play."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ansible.errors import AnsibleError
 from benchmark.fleet.login_shell import far_command
 from benchmark.fleet.ssh import Ssh
 
-# The kinds of connection over which a program can be spoken with while it runs.
+# The connection plugins that support sessions with a running program.
 SSH, LOCAL = "ssh", "local"
 SESSIONS = (SSH, LOCAL, "ansible.builtin.ssh", "ansible.builtin.local")
 OPTIONS = ("ssh_args", "ssh_common_args", "ssh_extra_args")
-# The option that says where a node is.
+# The option with the node's address.
 HOST = "host"
-# Words of ssh's options that send it by way of another host.
+# Words in ssh's options that make it use a jump host.
 JUMPS = ("proxyjump", "proxycommand", "-j")
 
 
 class Connections:
     """The connections of one task to many nodes, each as ansible-core would make it for a task on that node.
 
-    To work out its options takes milliseconds, and is done once for all nodes that differ in their address alone.
+    Computing the options takes milliseconds, and is done once for all nodes that differ only in their address.
     """
 
     def __init__(self, action: Any) -> None:
@@ -38,11 +38,11 @@ class Connections:
         self._alike: dict[tuple[str, str], Any] = {}
 
     def ssh_to(self, node: str, variables: Mapping[str, Any]) -> Ssh:
-        """Return the way to the node that has these variables."""
+        """Return how to reach the node with these variables."""
         return way_of(self.connect(node, variables), lambda: self.connect(node, variables))
 
     def connect(self, node: str, variables: Mapping[str, Any]) -> Any:
-        """Return a connection to the node that has these variables."""
+        """Return a connection to the node with these variables."""
         kind = connection_kind(self._action, variables)
         if kind not in self._read:
             self._read[kind] = _variables_read(self._make(kind))
@@ -52,7 +52,7 @@ class Connections:
             self._alike[alike] = self._with_options(self._make(kind), given)
         connection = copy(self._alike[alike])
         connection._options, connection._play_context = copy(connection._options), copy(connection._play_context)
-        # ssh sets it when it first runs a command, from its option.
+        # The ssh plugin sets it from its option only when it first runs a command.
         connection.host = connection._play_context.remote_addr = str(variables.get("ansible_host", node))
         if HOST in connection.option_definitions:
             connection.set_option(HOST, connection.host)
@@ -82,7 +82,7 @@ class Connections:
 
 
 def _variables_read(connection: Any) -> tuple[str, ...]:
-    """Return the names of the variables that its options come from, without those that say where a node is."""
+    """Return the names of the variables for its options, without those for the node's address."""
     where = {entry["name"] for entry in connection.option_definitions.get(HOST, {}).get("vars", ())}
     plugins = (("connection", connection), ("shell", connection._shell))
     names = [name for kind, plugin in plugins for name in constants.config.get_plugin_vars(kind, plugin._load_name)]
@@ -95,13 +95,13 @@ def connection_kind(action: Any, variables: Mapping[str, Any]) -> str:
 
 
 def way_of(connection: Any, another: Any = None) -> Ssh:
-    """Return the way that a connection goes; `another` makes a connection like it."""
+    """Return how a connection reaches its node; `another` makes a connection like it."""
     if connection.transport == LOCAL:
         return Ssh("this machine", lambda line: ["/bin/sh", "-c", line])
     login = None
     if connection.get_option("password"):
         login = partial(_log_in, another() if another else connection)
-        # Sessions share the connection that this opens, and are not to ask anybody.
+        # Sessions share the connection that this opens, and must not ask for a password.
         connection.set_option("password", None)
         connection._play_context.password = ""
     return Ssh(
@@ -115,28 +115,28 @@ def way_of(connection: Any, another: Any = None) -> Ssh:
 
 
 def keep_apart(connection: Any) -> None:
-    """Have nodes that have one address behind different hosts share no connection.
+    """Give nodes with the same address behind different jump hosts separate shared connections.
 
-    ansible-core names a shared connection after address, port and user alone: it would ask one node for both.
+    ansible-core names a shared connection only after address, port and user, so both names would reach one node.
     """
     if connection.transport == SSH and not connection.get_option("control_path") and (jump := _jump(connection)):
         parts = [jump, *(str(connection.get_option(name)) for name in (HOST, "port", "remote_user"))]
-        # As long as ansible-core's own: the path of a socket may not be long.
+        # As short as ansible-core's own names: the path of a socket must be short.
         name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
         connection.set_option("control_path", f"%(directory)s/{name}")
 
 
 def _jump(connection: Any) -> str:
-    """Return the options of ssh that send it by way of another host; empty where none does."""
+    """Return ssh's options if they make it use a jump host; else an empty text."""
     words = " ".join(str(connection.get_option(name) or "") for name in OPTIONS)
     return words if any(jump in words.lower() for jump in JUMPS) else ""
 
 
 def session_words(connection: Any, line: str) -> list[Any]:
-    """Return the words that run a command line of /bin/sh on the node, with which is spoken while it runs."""
+    """Return the command that runs a line of /bin/sh on the node in a session."""
     if connection.transport == LOCAL:
         return ["/bin/sh", "-c", line]
-    # A terminal, which the user's settings may ask for, would change what is sent.
+    # No terminal, which the user's settings may request: it would change the data.
     return _words(connection, "-T", connection.host, far_command(line))
 
 
@@ -145,13 +145,13 @@ def _words(connection: Any, *more: str) -> list[Any]:
     try:
         words: list[Any] = connection._build_command(connection.get_option("ssh_executable"), "ssh", *more)
     except AnsibleError as error:
-        # The node's own: whoever asks many at once takes this as a connection that cannot be made.
+        # As an OSError, which callers treat as a failed connection to this node.
         raise OSError(str(error)) from error
     return words
 
 
 def _log_in(connection: Any) -> None:
-    """Open the connection that sessions share, unless it is open: Ansible knows how passwords are given to ssh."""
+    """Open the connection that sessions share, unless it is open; Ansible knows how to pass passwords to ssh."""
     code, _, err = connection.exec_command(far_command("true"), in_data=None, sudoable=False)
     if code:
         raise OSError(err.decode(errors="replace"))

@@ -1,4 +1,4 @@
-"""What the actions that make a virtual environment on the node share: what it is of, and whether it is there."""
+"""Base of the actions that make a virtual environment on the node: what belongs in it, and whether it is there."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from benchmark.settings import Settings
 from benchmark.words import plural
 
 STATE = CHECKOUT / "roles/python_env/files/state.sh"
-# What the module runs at most, each with the time limit: venv, torch, the other packages, the wheel.
+# The module runs at most this many commands, each with the time limit: venv, torch, the other packages, the wheel.
 INSTALLATIONS = 4
-# Unpacking our own code and compiling it: seconds, on a slow shared disk too.
+# Unpacking and compiling our own code takes seconds, even on a slow shared disk.
 CODE_S = 300
-# What await_machine.sh needs to know, and its exit code where another run measures.
+# The settings for await_machine.sh, and its exit code if another run measures.
 BUSY, NOT_ALONE = ("benchmark_busy", "benchmark_shared_machine", "benchmark_sync_timeout_s"), 3
-# One process may look at many nodes.
+# Cached, since one process may look at many nodes.
 _wheel, code_in = cache(build_wheel), cache(wheel_sha256)
 
 
 def keep_away(action: NodeAction) -> None:
-    """Return once no run measures on the node's machine; raise NodeFailure where one does, and is not waited for."""
+    """Return once no run measures on the node's machine; raise NodeFailure if one does and must not be waited for."""
     settings = Settings.model_validate({name: action.setting(name) for name in BUSY})
     code, said, _ = action.shell(await_machine(settings, wait=False))
     if code == NOT_ALONE and settings.benchmark_busy == "wait":
@@ -49,7 +49,7 @@ def keep_away(action: NodeAction) -> None:
 
 
 def own_wheel() -> Path:
-    """Return the benchmark's own wheel. Raises NodeFailure where it cannot be built."""
+    """Return the benchmark's own wheel. Raises NodeFailure if it cannot be built."""
     try:
         return _wheel(CHECKOUT)
     except SetupError as error:
@@ -57,7 +57,7 @@ def own_wheel() -> Path:
 
 
 def made_of(action: NodeAction, role: str) -> tuple[Wanted, str]:
-    """Return the environment that a role is to make on the action's node, and its fingerprint."""
+    """Return the environment that a role needs on the action's node, and its fingerprint."""
     try:
         wanted = Wanted.of(role, action.setting, CHECKOUT)
         return wanted, wanted.fingerprint()
@@ -69,14 +69,14 @@ def made_of(action: NodeAction, role: str) -> tuple[Wanted, str]:
 
 
 class EnvironmentAction(NodeAction):
-    """Changes nothing where the environment was made from the same things and nobody has changed it since."""
+    """Changes nothing if the environment has the wanted fingerprint and was not changed since."""
 
     settings: str
-    """What the names of its settings begin with."""
+    """The prefix of its settings' names."""
 
     @property
     def wheel(self) -> Path | None:
-        """The wheel whose code is kept in the environment, apart from the packages; None: there is none."""
+        """The wheel with our own code, which is kept separate from the packages; None: there is none."""
         return None
 
     @property
@@ -84,7 +84,7 @@ class EnvironmentAction(NodeAction):
         return code_in(self.wheel) if self.wheel else ""
 
     def questions(self) -> list[str]:
-        """Return the command that tells whether the environment is there."""
+        """Return the commands that check whether the environment is there."""
         wanted, fingerprint = made_of(self, self.settings)
         state = _state(wanted.directory, fingerprint, self._code)
         if not wanted.existing:
@@ -92,7 +92,7 @@ class EnvironmentAction(NodeAction):
         return [*([state] if self.wheel else []), self._look(wanted)]
 
     def settled(self, answers: Mapping[str, str]) -> dict[str, Any] | None:
-        """Return that the environment is there."""
+        """Return the result if the environment is there."""
         wanted, fingerprint = made_of(self, self.settings)
         there = self._has_ours(wanted, answers.get(_state(wanted.directory, fingerprint, self._code), ""), fingerprint)
         if there and wanted.existing:
@@ -101,7 +101,7 @@ class EnvironmentAction(NodeAction):
         return {"changed": False, "fingerprint": fingerprint} if there else None
 
     def act(self) -> dict[str, Any]:
-        """Return `changed`, the environment's fingerprint, and the bytes of wheels that were `sent`."""
+        """Return `changed`, the environment's `fingerprint`, and the bytes of wheels that were `sent`."""
         wanted, fingerprint = made_of(self, self.settings)
         if wanted.existing:
             keep_away(self)
@@ -149,11 +149,11 @@ class EnvironmentAction(NodeAction):
         return result | ({"sent": supply.size} if supply else {})
 
     def _put_code_beside(self, wanted: Wanted, fingerprint: str) -> dict[str, Any]:
-        """Put the benchmark's own code where an environment that exists finds it, and nothing into that."""
+        """Put the benchmark's own code beside an existing environment, which stays unchanged."""
         if self.check_mode:
             self.would(f"put the benchmark's own code into {wanted.directory}, for the environment {wanted.existing}")
         elif self.wheel:
-            # What the module imports of that environment is not compiled into it.
+            # The module must leave no compiled files in that environment.
             self._task.environment = [*(self._task.environment or []), {"PYTHONDONTWRITEBYTECODE": "1"}]
             self.module(
                 "python_env_install",
@@ -170,17 +170,17 @@ class EnvironmentAction(NodeAction):
         return {"changed": True, "fingerprint": fingerprint}
 
     def _look(self, wanted: Wanted) -> str:
-        """Return the command that looks at an environment that exists: not beside a run that measures."""
+        """Return the command that examines an existing environment, but not while a run measures."""
         settings = Settings.model_validate({name: self.setting(name) for name in BUSY})
         return f"{await_machine(settings, wait=False)} && {ExistingEnvironment(self, wanted).question}"
 
     def _has_ours(self, wanted: Wanted, state: str, fingerprint: str) -> bool:
-        """Return whether what the role puts on the node is there; into an engine's that exists it puts nothing."""
+        """Return whether the role's files are on the node; for an engine's existing environment it has none."""
         return bool(wanted.existing and not self.wheel) or self._is_there(state, fingerprint)
 
     def _is_there(self, state: str, fingerprint: str) -> bool:
-        """Return whether environment and code were made of what is wanted and are unchanged, by state.sh's answer."""
-        # Of each: what it was made of, the sum of what was installed then, and the sum now.
+        """Return whether environment and code are the wanted ones and unchanged, from the answer of state.sh."""
+        # For each: its fingerprint, the checksum of what was installed then, and the checksum now.
         wanted, lines = [fingerprint, *([self._code] if self.wheel else [])], state.split()
         return lines[0::3] == wanted and len(lines) == 3 * len(wanted) and lines[1::3] == lines[2::3]
 

@@ -1,4 +1,4 @@
-"""An environment on the node that exists already, and that a role only looks at: nothing of it is ever changed."""
+"""An existing environment on the node, which a role only examines and never changes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from benchmark.installed import OURS
 from benchmark.provisioned import ENGINES
 
 INSTALLED = (CHECKOUT / "benchmark/installed.py").read_text(encoding="utf-8")
-# From /, since Python imports from where it is started; without leaving compiled files beside what it imports.
-# PYTHONPATH as our own code is found by it.
+# From /, since Python imports from its working directory; with -B, to leave no compiled files. PYTHONPATH is set as for
+# a run, to find our own code.
 LOOK = (
     'case $1 in "~/"*) p=$HOME/${1#"~/"} ;; *) p=$1 ;; esac; shift; cd / && '
     f'PYTHONPATH={OURS}"${{PYTHONPATH:+:$PYTHONPATH}}" exec timeout 60 "$p" -B "$@"'
@@ -22,7 +22,7 @@ LOOK = (
 
 
 class ExistingEnvironment:
-    """What a role looks for in one. Raises NodeFailure for settings that are not understood."""
+    """What a role needs from it. Raises NodeFailure for invalid settings."""
 
     def __init__(self, action: NodeAction, wanted: Wanted) -> None:
         self._wanted = wanted
@@ -38,12 +38,12 @@ class ExistingEnvironment:
 
     @property
     def question(self) -> str:
-        """The command that looks, which starts a Python."""
+        """The command that examines it, which starts Python."""
         names = [one.name for one in self._needed]
         return shlex.join(["sh", "-c", LOOK, "look", self._wanted.python, "-c", INSTALLED, *names])
 
     def problems(self, code: int, out: str, err: str) -> list[str]:
-        """Return why the environment will not do, by the command's exit code and what it printed; a sentence each."""
+        """Return why the environment is unsuitable, one sentence each, from the command's exit code and output."""
         role, directory = self._wanted.settings, self._wanted.existing
         found = Found.parse(out) if code == 0 else None
         if found is None:

@@ -1,4 +1,4 @@
-"""Follow how far the module `python_env_install` is: of a module Ansible hears at its end alone."""
+"""Follow the progress of the module `python_env_install`: Ansible hears from a module only at its end."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from benchmark.progress import PREFIX
 # Longer than any installation; it ends with the session.
 MOST_S = 24 * 3600
 LOOK_S = 2
-# The module writes one line into this file, beside the environment. At each look something goes to standard output:
-# where nobody hears it any more the loop ends. Of standard error ssh does not tell the node that nobody hears it.
+# The module writes one line into this file beside the environment. Each look also writes to standard output, so that
+# the loop ends once the connection is gone; for standard error, ssh does not report that to the node.
 _FOLLOW = f"""
 case $1 in "~/"*) dir=$HOME/${{1#"~/"}} ;; *) dir=$1 ;; esac
 file=${{dir%/*}}/.${{dir##*/}}.progress
@@ -34,12 +34,12 @@ done
 
 @contextmanager
 def following(way: Ssh, directory: str, show: Callable[[str], None]) -> Iterator[None]:
-    """Within, show how far the installation into `directory` on the node is. That it cannot be heard is no failure."""
+    """Show the progress of the installation into `directory` on the node; failures to follow it are ignored."""
     loop, before = asyncio.new_event_loop(), ""
 
     def show_changes(line: str) -> None:
         nonlocal before
-        # At times there is no line: the next one is then no other than before.
+        # Sometimes there is no line; then the next one may be the same as before.
         if line not in ("", before):
             before = line
             show(line)

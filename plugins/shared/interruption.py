@@ -1,8 +1,8 @@
-"""Ctrl-C, from ansible-playbook to the workers that are at a node.
+"""Pass Ctrl-C from ansible-playbook to its workers.
 
-Left to itself ansible-core kills its workers, and the nodes measure on without anybody who fetches. Here the callback
-`benchmark_interrupt` raises a flag and wakes the workers; each ends what it does at its node, and the play goes on to
-the summary in its usual way: every node that did not deliver is a failed one, with its reason.
+By default ansible-core kills its workers, and the nodes go on measuring with no one to fetch the results. Instead the
+callback `benchmark_interrupt` sets a flag and wakes the workers; each ends its work on its node, and the play goes on
+to the summary as usual: every node without a result is a failed node, with its reason.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from typing import Any, TypeVar
 
 from ansible import constants
 
-# Ansible-core and its workers have no other use for it.
+# ansible-core and its workers do not use it otherwise.
 WAKE = signal.SIGUSR1
 
 T = TypeVar("T")
 
 
 class Interrupted(BaseException):
-    """The user has stopped the playbook; like KeyboardInterrupt, no `except Exception` may swallow it."""
+    """The user has stopped the playbook. Like KeyboardInterrupt, it escapes every `except Exception`."""
 
 
 def _flag() -> Path:
-    # A directory of this ansible-playbook's own, which goes away with it.
+    # In this ansible-playbook's own directory, which goes away with it.
     return Path(constants.DEFAULT_LOCAL_TMP) / "interrupted"
 
 
 def interrupted_by() -> str:
-    """Return the name of the signal that stopped the playbook; empty: none did."""
+    """Return the name of the signal that stopped the playbook; empty: none."""
     try:
         return _flag().read_text(encoding="utf-8")
     except OSError:
@@ -43,12 +43,12 @@ def interrupted_by() -> str:
 
 
 def ignore_wake() -> None:
-    """Before workers are forked: one that is not at a node, or not yet, is not to die of being woken."""
+    """Ignore the wake signal; called before workers are forked, so that it does not kill those not yet at a node."""
     signal.signal(WAKE, signal.SIG_IGN)
 
 
 def interrupt_workers(number: int) -> None:
-    """Raise the flag for whoever begins from now on, and wake those that are at it."""
+    """Set the flag for workers that begin later, and wake those at work."""
     _flag().write_text(signal.Signals(number).name, encoding="utf-8")
     for worker in multiprocessing.active_children():
         if worker.pid:
@@ -58,7 +58,7 @@ def interrupt_workers(number: int) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within, an interruption raises Interrupted, once; at its beginning too, where it came before."""
+    """Make an interruption raise Interrupted, once; at the beginning if it came before."""
     inside = True
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -77,9 +77,9 @@ def interruptible() -> Iterator[None]:
 
 
 def end_own_children() -> None:
-    """End the ssh that was at work for this worker: whoever waits for nothing any more leaves nobody waiting.
+    """End the ssh processes of this worker, so that none is left waiting.
 
-    A worker leads a process group of its own. A master connection is not in it, and stays for what is to come.
+    A worker leads its own process group. A master connection is not in it, and stays for later tasks.
     """
     if os.getpgrp() == os.getpid():
         before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -88,10 +88,10 @@ def end_own_children() -> None:
 
 
 def run_interruptible(work: Coroutine[Any, Any, T], interrupt: Callable[[], None] | None = None) -> T:
-    """Run asyncio's work to its end; `interrupt` is called in its loop when this worker is woken, or was before.
+    """Run a coroutine to its end; `interrupt` is called in its loop if this worker is woken, or was before.
 
-    Without it the work is cancelled, and Interrupted raised. A handler that raises, as `interruptible` has, would be
-    swallowed by asyncio in the middle of a callback.
+    Without `interrupt` the work is cancelled, and Interrupted raised. A handler that raises, as in `interruptible`,
+    would be swallowed by asyncio in the middle of a callback.
     """
 
     async def main() -> T:
@@ -106,7 +106,7 @@ def run_interruptible(work: Coroutine[Any, Any, T], interrupt: Callable[[], None
         except asyncio.CancelledError:
             raise Interrupted from None
         finally:
-            # Without a moment in which being woken would end this worker.
+            # So that at no moment the wake signal would end this worker.
             signal.pthread_sigmask(signal.SIG_BLOCK, {WAKE})
             loop.remove_signal_handler(WAKE)
 

@@ -1,6 +1,6 @@
-"""A pipe from the workers of a play to the process that started them: how far each node is.
+"""A pipe for the nodes' progress, from the workers of a play to the process that started them.
 
-ansible-core's own queue carries lines to print and results of tasks, and nothing in between.
+ansible-core's own queue carries only lines to print and results of tasks.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import checkout  # noqa: F401 # puts the checkout on the path
 
 from benchmark.progress import Progress
 
-# What a pipe takes at once, so that messages of many workers never mix.
+# A pipe writes up to this many bytes atomically, so that messages of many workers never mix.
 PIPE_BUF = 4096
 _READ = 1 << 16
 
 
 class Channel:
-    """Both ends; workers inherit them when they are forked. Sending never waits: what is not read is dropped."""
+    """Both ends of the pipe, which forked workers inherit. Sending never blocks: a full pipe drops the message."""
 
     def __init__(self) -> None:
         self.reader, self._writer = os.pipe()
@@ -28,7 +28,7 @@ class Channel:
         self._rest = b""
 
     def send(self, node: str, progress: Progress) -> None:
-        """Report how far a node is. A message that finds the pipe full is lost; the next look sends another."""
+        """Send a node's progress. If the pipe is full the message is lost; another one follows."""
         message = json.dumps([node, *vars(progress).values()]).encode() + b"\n"
         if len(message) <= PIPE_BUF:
             try:
@@ -37,7 +37,7 @@ class Channel:
                 return
 
     def receive(self) -> Iterator[tuple[str, Progress]]:
-        """Yield what has come since the last call, without waiting."""
+        """Yield what has arrived since the last call, without waiting."""
         while True:
             try:
                 read = os.read(self.reader, _READ)
@@ -49,12 +49,12 @@ class Channel:
                 yield str(node), Progress(*progress)
 
 
-# Opened by the callback `benchmark_live`, before any worker is there; None: nobody listens.
+# Opened by the callback `benchmark_live` before there is any worker; None: it is not active.
 channel: Channel | None = None
 
 
 def open_channel() -> Channel:
-    """Return the channel; the first call makes it."""
+    """Return the channel; the first call creates it."""
     global channel
     if channel is None:
         channel = Channel()

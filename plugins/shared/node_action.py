@@ -1,6 +1,6 @@
-"""What the project's action plugins share: a lost node is a failure with a sentence, which a rescue can catch.
+"""Base of the project's action plugins: it turns a lost node into a failed task with a reason, which can be rescued.
 
-Ansible's own UNREACHABLE cannot be rescued: the node would leave the play, and its reason with it.
+Ansible's own UNREACHABLE cannot be rescued: the node would leave the play, and the reason would be lost.
 """
 
 from __future__ import annotations
@@ -48,36 +48,36 @@ from benchmark.rundir import NODES, ORDER, RunOrder
 from benchmark.settings import ResolvedSettings, Settings, check_settings
 from benchmark.unwritable import errno_in, on_controller, remedy
 
-# Of an inventory whose nodes are nobody's yet.
+# A variable of the example inventory, whose nodes do not exist.
 EXAMPLE = "example_nodes"
 CONFIG = CHECKOUT / "ansible.cfg"
-# One process may look at many nodes, at each with several actions.
+# Cached, since one process may look at many nodes, each with several actions.
 _profile, _order = cache(load_profile), cache(lambda path: read_record(path, RunOrder))
-# What modules are asked for besides their own time limits: to be sent, to start, to answer.
+# Time for sending, starting and answering that modules get on top of their own time limits.
 MODULE_S = 120
 
 
 def raw_variables(task_vars: Mapping[str, Any], nodes: Iterable[str]) -> list[dict[str, Any]]:
-    """Return each node's variables as they are written: templates too."""
+    """Return each node's variables as written, with unrendered templates."""
     return [task_vars["hostvars"].raw_get(node) for node in nodes]
 
 
 def is_no(answer: object) -> bool:
-    """Return whether somebody declined, which is no failure; who says nothing at all has not."""
+    """Return whether the user declined, which is not a failure; no answer is not declining."""
     return str(answer if answer is not None else "").strip().lower() in ("no", "n", "false")
 
 
 class NodeFailure(Exception):
-    """What went wrong on a node, in sentences for a person, one a line."""
+    """A failure of a node; the message has one sentence per line for the user."""
 
 
 class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
     """Base of the actions: subclasses implement `act` and raise NodeFailure."""
 
     _supports_check_mode = True
-    # Ansible would offer to move files for the task; these actions move their own.
+    # These actions transfer files themselves, without Ansible's help.
     TRANSFERS_FILES = False
-    # Whether Ctrl-C ends the action; one that only keeps what is known already is left to it.
+    # Whether Ctrl-C ends the action; actions that only record known facts always finish.
     interruptible = True
     interrupted = False
 
@@ -85,7 +85,7 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         """Run `act` and return its result; every failure carries `stage` (the role) and `msg` (the reason)."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         self.task_vars: Mapping[str, Any] = remembering(task_vars or {})
-        # Whatever the user's umask lets others do: a run's files are not theirs to change.
+        # Other users must not be able to change a run's files, whatever the user's umask.
         os.umask(os.umask(0o077) | 0o022)
         if self._requires_connection:
             keep_apart(self._connection)
@@ -106,12 +106,12 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         return result
 
     def _require_own_nodes(self) -> None:
-        """Raise NodeFailure where this is not the playbook, or these are not the nodes, that somebody means to use.
+        """Raise NodeFailure if our ansible.cfg is not in use or the inventory is still the example.
 
-        Or where -e gives a name that nothing reads and that is nearly one of ours: it would be ignored in silence.
+        Also if -e gives a name that nothing reads and that is almost one of ours: it would be silently ignored.
         """
         actions = map(Path, constants.config.get_config_value("DEFAULT_ACTION_PLUGIN_PATH"))
-        # Whoever has a configuration of his own names our plugins there.
+        # A user's own configuration must name our plugins.
         if CHECKOUT / "plugins/action" not in [path.resolve() for path in actions]:
             there, setting = shlex.quote(str(CHECKOUT)), shlex.quote(str(CONFIG))
             raise NodeFailure(f"{CONFIG} is not in use: cd {there} first, or set ANSIBLE_CONFIG={setting}.")
@@ -127,11 +127,11 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
                 raise NodeFailure("\n".join(found))
 
     def _broken(self, error: Exception) -> str:
-        """Return one sentence for what went wrong here, on the way to the node, or in Ansible's own work there."""
+        """Return one sentence for an error here, in the connection to the node, or in Ansible's own work there."""
         if isinstance(error, OSError) and remedy(error.errno):
             return on_controller(error, "A file", "")
         if number := errno_in(str(error)):
-            # ansible-core takes it for a lost connection: a directory could not be made.
+            # ansible-core reports it as a lost connection: it could not make a directory.
             place = self.setting("ansible_remote_tmp", "~/.ansible/tmp")
             return (
                 f"{os.strerror(number)}: Ansible's temporary directory on the node ({place}) cannot be written to. "
@@ -140,7 +140,7 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         if isinstance(error, AnsibleConnectionFailure):
             return unreachable(str(error), self.address)
         if isinstance(error, OSError) and error.filename is None:
-            # Its words alone do not say where.
+            # The message alone does not say where.
             traceback.print_exc()
         return f"{type(error).__name__}: {error}"
 
@@ -154,7 +154,7 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
             return self.after_interruption()
 
     def after_interruption(self) -> dict[str, Any]:
-        """Leave the node as it is to be left; return a result where there is one nevertheless."""
+        """Clean up after an interruption; return a result if there is one nevertheless."""
         raise NodeFailure(f"{self.interruption} before it measured.")
 
     @property
@@ -179,7 +179,7 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
 
     @property
     def address(self) -> str:
-        """Where Ansible looks for the node."""
+        """The address at which Ansible reaches the node."""
         return str(self.setting("ansible_host", self.node))
 
     @property
@@ -188,14 +188,14 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         return bool(self._task.check_mode)
 
     def alone(self) -> AbstractContextManager[None]:
-        """What is held while `act` works; nothing, unless a subclass says otherwise."""
+        """The lock to hold during `act`; none, unless a subclass overrides this."""
         return nullcontext()
 
     def setting(self, name: str, default: Any = None) -> Any:
-        """Return a variable of the node, templated; a setting that nobody gave has the default of Settings.
+        """Return a variable of the node, templated; a setting that is not set has the default of Settings.
 
-        Once a run is open, settings are those that the node is asked to run with, in one that is resumed too. A setting
-        has its type: what -e gives as name=value is text. Raises NodeFailure for a value that it cannot have.
+        Once a run is open, settings are those in the node's order, also in a resumed run. A setting is converted to its
+        type, since -e name=value gives text. Raises NodeFailure for an invalid value.
         """
         field = Settings.model_fields.get(name)
         if field is not None and self._asked is not None:
@@ -212,12 +212,12 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
 
     @property
     def profile(self) -> Profile:
-        """The profile in effect on the node. Raises NodeFailure for what is not a profile."""
+        """The profile in effect on the node. Raises NodeFailure for an invalid profile."""
         return self._effective[0]
 
     @property
     def device(self) -> str:
-        """What the node computes on in that profile: `cuda` or `cpu`."""
+        """The node's device in that profile: `cuda` or `cpu`."""
         return self._effective[1]
 
     @cached_property
@@ -239,50 +239,50 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         return _order(order).resolved if order and order.exists() else None
 
     def questions(self) -> list[str]:
-        """Return commands, which change nothing, whose answers may tell that there is nothing to do; see `settled`."""
+        """Return read-only commands whose answers may show that there is nothing to do; see `settled`."""
         return []
 
     def settled(self, answers: Mapping[str, str]) -> dict[str, Any] | None:
-        """Return the task's result where the answers to `questions` show that nothing is to be done; else None.
+        """Return the task's result if the answers to `questions` show that there is nothing to do; else None.
 
-        `answers`: what each command printed that succeeded. Raises NodeFailure where the node is not fit.
+        `answers`: the output of each command that succeeded. Raises NodeFailure if the node is unfit.
         """
         return None
 
     def shell(
         self, command: str, stdin: str | None = None, answer_s: float = ANSWER_S, progress: bool = False
     ) -> tuple[int, str, str]:
-        """Run a simple command of /bin/sh on the node (no list, no pipe), without starting a Python there.
+        """Run a simple /bin/sh command on the node (no list, no pipe), without starting Python there.
 
-        Returns exit code, stdout and stderr. `stdin` appears in no process list and in no output. A node that has not
-        answered within `answer_s` seconds is taken for lost, and what it started for us is ended there. With `progress`
-        what the command says of how far it is, is shown.
+        Returns exit code, stdout and stderr. `stdin` appears in no process list and in no output. A node that does not
+        answer within `answer_s` seconds counts as lost, and the command is ended there. With `progress`, the command's
+        progress lines are shown.
         """
         given, heard = None if stdin is None else stdin.encode(), self.show_progress if progress else None
         return run_interruptible(run_command(self.way, command, given, answer_s, heard))
 
     def would(self, words: str) -> None:
-        """In check mode: say what would be changed, how much, and where."""
+        """In check mode: show what would be changed, how much, and where."""
         show(self.node, f"would {words}")
 
     def show_progress(self, words: str) -> None:
-        """Show how far the node is with this role."""
+        """Show the node's progress in this role."""
         hand_on(self.node, None, parse(json.dumps({"state": self.stage, "detail": words})))
 
     @cached_property
     def connections(self) -> Connections:
-        """The connections to nodes that the task makes itself."""
+        """The connections that the task itself makes to nodes."""
         return Connections(self)
 
     @cached_property
     def way(self) -> Ssh:
-        """How the node is reached."""
+        """How to reach the node."""
         return way_of(self._connection, lambda: self.connections.connect(self.node, self.task_vars))
 
     def _low_level_execute_command(self, cmd: str, *args: Any, **more: Any) -> dict[str, Any]:
-        """Run a command as ansible-core does, whatever the user's login shell and language on the node.
+        """Run a command as ansible-core does, with any login shell and language of the user on the node.
 
-        What that shell prints around the command's output is cut off: ansible-core would take it for a path.
+        Output of that shell around the command's output is cut off: ansible-core would take it for a path.
         """
         halves = [secrets.token_hex(8), secrets.token_hex(8)]
         mark = f"printf '\\n%s%s\\n' {' '.join(halves)}"
@@ -295,9 +295,9 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         return done
 
     def module(self, name: str, within_s: float, **arguments: Any) -> dict[str, Any]:
-        """Run one of the project's modules on the node; raise NodeFailure with its message where it failed.
+        """Run one of the project's modules on the node; raise NodeFailure with its message if it failed.
 
-        It runs with the Python of the environment, which preflight has looked at: the node's `python3` may be too old.
+        It runs with the environment's Python, which preflight has checked: the node's `python3` may be too old.
         """
         python = interpreter("python_env", self.setting)
         if python.startswith("~"):
@@ -313,6 +313,6 @@ class NodeAction(ActionBase):  # type: ignore[misc] # ansible-core has no types
         return done
 
     def bounded(self, seconds: float) -> AbstractContextManager[None]:
-        """Within, the node can cost the controller no more than that; see `bounds`."""
-        # What is started on this very machine would inherit the limits.
+        """Limit what the node can cost the controller; see `bounds`."""
+        # Not for a local connection: the processes on this machine would inherit the limits.
         return nullcontext() if self._connection.transport == "local" else bounded(seconds)

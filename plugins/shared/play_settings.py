@@ -1,4 +1,4 @@
-"""The settings of all nodes in the play, as the inventory and the command line give them, checked at once."""
+"""The settings of all nodes of the play, from the inventory and the command line, checked together."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from benchmark.variables import NOTIFY, NOTIFY_HEADERS, RESUME, SECRETS
 
 PYTHONPATH = "PYTHONPATH"
 PREFIXES = ("benchmark_", "preflight_", *(f"{role}_" for role in PROVISIONING_ROLES))
-# What the playbooks themselves set.
+# Variables that the playbooks themselves set.
 OWN = (
     *("benchmark_run", "benchmark_failure", "benchmark_failed", "benchmark_measured"),
     *("preflight_settings", "preflight_probe", "preflight_lacking", "preflight_node"),
@@ -40,31 +40,31 @@ OWN = (
 
 @dataclass(frozen=True)
 class Play:
-    """What the nodes of the play are asked; `run` and `run_dir` where they resume a run."""
+    """The settings of the play's nodes; with `run` and `run_dir` if they resume a run."""
 
     resolved: dict[str, ResolvedSettings]
     given: dict[str, dict[str, Any]]
     hosts: dict[str, str]
-    """Where Ansible looks for each."""
+    """The address at which Ansible reaches each node."""
     on_command_line: tuple[str, ...]
     groups_outside: Mapping[str, object] = field(default_factory=dict)
     """The benchmark_group of each node that --limit leaves out."""
     measurable: bool = True
-    """Whether these nodes can be measured, and not only looked at: a system and a group are measured whole."""
+    """Whether these nodes can be measured: a system and a group can be measured only as a whole."""
     run_dir: Path | None = None
     run: RunRecord | None = None
     left_out: tuple[str, ...] = ()
-    """Nodes of the play that the run is resumed without; they are in none of the above."""
+    """Nodes of the play that are not part of the resumed run; they are in none of the above."""
 
 
 def resolve_play(task_vars: Mapping[str, Any], loader: Any, measures: bool = True) -> Play:
-    """Return the resolved settings of every node of the play. Raises NodeFailure with everything that is wrong.
+    """Return the resolved settings of every node of the play. Raises NodeFailure with all problems.
 
-    Only what a user set is read; the rest comes from `benchmark.settings`, whose defaults are the roles' own, or from
-    the run that is resumed.
+    Reads only what the user set; the rest comes from the defaults in `benchmark.settings`, which are also the roles',
+    or from the resumed run.
 
-    Nodes that are one system, or one copy of a model, are held against each other where they are to be measured, and
-    elsewhere unless --limit leaves some out: one that is to be mended is looked at alone.
+    Nodes of one system or group are compared with each other if they will be measured, and otherwise only without
+    --limit, so that a single node can be checked while it is repaired.
     """
     known = {node: task_vars["hostvars"][node] for node in nodes(task_vars)}
     given = {node: _given(variables) for node, variables in known.items()}
@@ -103,14 +103,14 @@ def resolve_play(task_vars: Mapping[str, Any], loader: Any, measures: bool = Tru
 
 
 def secrets_of(variables: Mapping[str, Any]) -> Secrets:
-    """Return what a node's run is given beside its order; `variables`: its hostvars. Raises InputError."""
+    """Return the secrets for a node's run, which are not in its order; `variables`: its hostvars. Raises InputError."""
     return check_secrets({name: variables[name] for name in NAMES if name in variables})
 
 
 def secret_values(variables: Mapping[str, Any]) -> list[str]:
-    """Return the secret values in a node's hostvars, without those that are too short to be looked for."""
+    """Return the secret values in a node's hostvars, without those that are too short to search for."""
     token = ""
-    with suppress(AnsibleError):  # whoever needs it says what is wrong with it
+    with suppress(AnsibleError):  # reported where the token is needed
         token = str(variables.get("hf_cache_token") or "")
     return [*secrets_of(variables).values, *([token] if len(token) >= LEAST_MASKED else [])]
 
@@ -127,7 +127,7 @@ def _secret_problems(known: Mapping[str, Any]) -> list[str]:
 
 
 def _path_problems(known: Mapping[str, Any], resolved: Mapping[str, ResolvedSettings]) -> list[str]:
-    """Return where PYTHONPATH would hide the benchmark's own code from the Python of an environment that exists."""
+    """Return a problem if PYTHONPATH would hide the benchmark's own code from an existing environment's Python."""
     found = [
         node
         for node, one in resolved.items()
@@ -142,7 +142,7 @@ def _path_problems(known: Mapping[str, Any], resolved: Mapping[str, ResolvedSett
 
 
 def _key_problems(known: Mapping[str, Any]) -> list[str]:
-    """Return that the servers of one system have different keys, where one driver asks them all."""
+    """Return a problem if the servers of one system, which share a driver, have different keys."""
     keys = {secrets_of(one).api_key for one in known.values() if one.get("benchmark_system") == CLUSTER}
     return [f"{API_KEY} differs between nodes that are one system: give them the same."] if len(keys) > 1 else []
 
@@ -150,7 +150,7 @@ def _key_problems(known: Mapping[str, Any]) -> list[str]:
 def _groups_left_out(
     task_vars: Mapping[str, Any], resolved: Mapping[str, ResolvedSettings], from_line: Collection[str]
 ) -> dict[str, Any]:
-    """Return the benchmark_group of each node that --limit leaves out; nothing where -e gives all of them one."""
+    """Return the benchmark_group of each node that --limit leaves out; nothing if -e sets it for all nodes."""
     setting = "benchmark_group"
     if setting in from_line or not any(one.settings.benchmark_group for one in resolved.values()):
         return {}
@@ -170,36 +170,36 @@ def _notify_problems(known: Mapping[str, Any]) -> list[str]:
 
 
 def nodes(task_vars: Mapping[str, Any]) -> list[str]:
-    """Return the names of the play's nodes, those that have failed included."""
+    """Return the names of the play's nodes, including those that have failed."""
     return [str(node) for node in task_vars["ansible_play_hosts_all"]]
 
 
 def _given(known: Any) -> dict[str, Any]:
-    # Secrets are in no result and in no run.json; which run is resumed is no setting of that run.
+    # Secrets must not get into results or run.json, and the resumed run is not one of its own settings.
     left_out = (*SECRETS, RESUME, *OWN)
     return {str(name): known[name] for name in known if name.startswith(PREFIXES) and name not in left_out}
 
 
 def results_of(task_vars: Mapping[str, Any]) -> Path:
-    """Return where the inventory, or -e, has runs kept. Raises InputError."""
+    """Return the results directory that the inventory or -e sets. Raises InputError."""
     return results_in(_values(task_vars, RESULTS_DIR))
 
 
 def prometheus_dir_of(task_vars: Mapping[str, Any]) -> Path | None:
-    """Return where the node exporter's textfile collector looks; None: nowhere. Raises InputError."""
+    """Return the directory of the node exporter's textfile collector; None: not set. Raises InputError."""
     return directory_in(PROMETHEUS_DIR, _values(task_vars, PROMETHEUS_DIR))
 
 
 def _values(task_vars: Mapping[str, Any], name: str) -> list[object]:
-    """Return a setting's value for each of the play's nodes that has one; for all nodes where the play has none."""
+    """Return a setting's value for each of the play's nodes that has one; for all nodes if the play has no nodes."""
     known = task_vars["groups"].get(GROUP, ())
     each = [task_vars["hostvars"][node] for node in [n for n in known if n in nodes(task_vars)] or known]
-    each = each or [task_vars]  # without nodes, what -e says
+    each = each or [task_vars]  # without nodes, only -e counts
     return [variables[name] for variables in each if name in variables]
 
 
 def named_run(task_vars: Mapping[str, Any], name: str) -> Path:
-    """Return the directory of the run that a playbook is given: a relative path may lie in the checkout.
+    """Return the directory of the run with this name or path; a relative path may also start at the checkout.
 
     Raises InputError.
     """

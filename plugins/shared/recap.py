@@ -1,6 +1,6 @@
-"""The recap's counts of what one task did for all nodes: as if each had had a task of its own.
+"""Correct the recap's counts for tasks that run once for all nodes, as if each node had had its own task.
 
-Those counts are ansible-core's own, so that every callback shows the same: the terminal's, and ansible-runner's.
+It changes ansible-core's own counts, so that every callback shows the same, also ansible-runner's.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ import inspect
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-# The actions that run once, for all nodes; and those that change nothing on a node, but files of the run.
+# Actions that run once for all nodes.
 PROBE, MEASURE, OPEN = "node_probe", "benchmark_measure", "benchmark_open"
 SETTINGS, SUBMISSION = "benchmark_settings", "submission"
 CONTROLLER = "localhost"
 FAIL = ("fail", "ansible.builtin.fail")
-# What an invalid verdict of all nodes together is counted for: none of them need have done anything wrong.
+# The name that an invalid verdict of the whole cluster is counted for: no single node may be at fault.
 CLUSTER = "cluster"
 
 
 def count(result: Any) -> None:
-    """Count what the task of this result did, once it is counted for the node in whose name it ran."""
+    """Correct the counts for a task that ran once, after ansible-core has counted it for its first node."""
     action, said, first = result.task.action, result.result, result.host.get_name()
     if not (result.task.run_once and first != CONTROLLER) or (stats := _stats()) is None:
         return
-    # Done once, for all of them: it is no work on the node in whose name it ran.
+    # It ran once for all nodes, so it is not work on its first node.
     stats.decrement("ok", first)
     if action == PROBE:
         for node, roles in said.get("settled", {}).items():
@@ -37,13 +37,13 @@ def count(result: Any) -> None:
 
 
 def count_skipped(result: Any) -> None:
-    """Count nothing for a node in whose name a task would have run once."""
+    """Remove the count of a skipped task that would have run once for all nodes."""
     if result.task.run_once and (stats := _stats()) is not None:
         stats.decrement("skipped", result.host.get_name())
 
 
 def count_failure(result: Any) -> None:
-    """Count the failure of a task that ran once: for all nodes, whose work it ended; a verdict for none of them."""
+    """Count the failure of a task that ran once for all nodes, since it ends their work; a verdict for none of them."""
     if not result.task.run_once or (stats := _stats()) is None:
         return
     first = result.host.get_name()
@@ -55,7 +55,7 @@ def count_failure(result: Any) -> None:
 
 
 def is_verdict(result: Any) -> bool:
-    """Return whether the task failed for the verdict of all nodes together."""
+    """Return whether the task failed because of the cluster's verdict."""
     return bool(result.task.run_once) and result.task.action in FAIL
 
 
@@ -66,7 +66,7 @@ def _increment(stats: Any, nodes: Iterable[str], *counts: str) -> None:
 
 
 def _stats() -> Any:
-    """Return the counts of the play, which callbacks are given at its end alone, when they are being printed."""
+    """Return the play's counts from a caller's frame: callbacks receive them only at the end, when they are printed."""
     for names in _callers():
         stats = getattr(names.get("self"), "_stats", None)
         if stats is not None and hasattr(stats, "increment"):
@@ -75,7 +75,7 @@ def _stats() -> Any:
 
 
 def _nodes() -> list[str]:
-    """Return the nodes of the play, which only the strategy knows."""
+    """Return the play's nodes from a caller's frame: only the strategy knows them."""
     for names in _callers():
         strategy, iterator = names.get("self"), names.get("iterator")
         if iterator is not None and strategy is not None and hasattr(strategy, "_inventory"):
@@ -84,7 +84,7 @@ def _nodes() -> list[str]:
 
 
 def _callers() -> Iterator[dict[str, Any]]:
-    """Yield the local names of each caller, the nearest first."""
+    """Yield the local variables of each caller, the nearest first."""
     frame = inspect.currentframe()
     while frame is not None:
         yield frame.f_locals

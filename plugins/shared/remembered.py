@@ -1,7 +1,7 @@
-"""Variables that are made once: ansible-core puts a node's together, and templates each, for whoever asks.
+"""Cache a task's variables: ansible-core collects a node's variables, and renders each, at every access.
 
-Together that takes milliseconds, and one task may ask for all nodes' many times. A task has a worker of its own,
-in which they stay as they are.
+That takes milliseconds, and one task may read those of all nodes many times. Each task has its own worker, in which
+they do not change.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Remembered(Mapping[str, Any]):
-    """The same mapping, whose values are made when they are first asked for."""
+    """The same mapping, with values that are computed at first access and cached."""
 
     def __init__(self, mapping: Mapping[str, Any]) -> None:
         self._mapping = mapping
@@ -36,14 +36,14 @@ class Remembered(Mapping[str, Any]):
 
 
 class HostVars(Remembered):
-    """`hostvars`: each node's variables, and each of these, made once."""
+    """`hostvars`, with each node's variables, and each variable, computed once."""
 
     def __init__(self, hostvars: Any) -> None:
         super().__init__(hostvars)
         self._raw: dict[str, Any] = {}
 
     def raw_get(self, node: str) -> Any:
-        """Return a node's variables as they are written: templates too."""
+        """Return a node's variables as written, with unrendered templates."""
         if node not in self._raw:
             self._raw[node] = self._mapping.raw_get(node)  # type: ignore[attr-defined]
         return self._raw[node]
@@ -53,5 +53,5 @@ class HostVars(Remembered):
 
 
 def remembering(task_vars: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a task's variables with `hostvars` that are made once, where there are any."""
+    """Return a task's variables with cached `hostvars`, if it has any."""
     return {**task_vars, "hostvars": HostVars(task_vars["hostvars"])} if "hostvars" in task_vars else task_vars

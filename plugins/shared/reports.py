@@ -1,4 +1,4 @@
-"""What is shown of a node while it is worked at: handed on to whoever draws, or printed."""
+"""Show a node's progress: through the channel to `benchmark_live`, or printed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmark.progress import Progress, describe
 
 
 def hand_on(node: str, before: Progress | None, progress: Progress) -> None:
-    """Hand on what a node's run says of itself; where nobody listens, show it when the stage changes."""
+    """Pass on the progress of a node's run; without a channel, show it when the stage changes."""
     if live_channel.channel is not None:
         live_channel.channel.send(node, progress)
     elif before is None or before.state != progress.state:
@@ -20,16 +20,16 @@ def hand_on(node: str, before: Progress | None, progress: Progress) -> None:
 
 
 def at_stage(node: str, stage: str) -> None:
-    """Say which role is at a node."""
+    """Report which role works on a node."""
     if live_channel.channel is not None:
         live_channel.channel.send(node, Progress(stage))
 
 
 def finished(node: str, succeeded: bool) -> None:
-    """Say that nothing more is done with a node."""
+    """Report that the work on a node has ended."""
     at_stage(node, DONE if succeeded else FAILED)
 
 
 def show(node: str, words: str) -> None:
-    """Show one line of a node's."""
+    """Show one line about a node."""
     Display().display(f"{time.strftime('%H:%M:%S')} {node}: {words}")

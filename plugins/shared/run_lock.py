@@ -1,7 +1,7 @@
-"""Who acts on a run: the worker of a task, and the ansible-playbook that it works for.
+"""Locks that keep two ansible-playbooks from working on the same run.
 
-A worker outlives an ansible-playbook that is killed. It would go on to fetch, and to clean up, what somebody who
-resumes the run is about to look at: it stops where it notices, and until then the other waits.
+A worker outlives an ansible-playbook that is killed. It could fetch and clean up files while another ansible-playbook
+resumes the run: so it stops once it notices, and until then the other one waits.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from node_action import NodeFailure
 
 from benchmark.locks import take
 
-# A worker looks for its parent more often than this.
+# A worker checks for its parent more often than this.
 PATIENCE_S = 60
 LOOK_S, PARENT_LOOK_S = 0.1, 1.0
-# Of this worker: the module is first imported by it, or by ansible-playbook itself before it forks.
+# For this worker: the module may be imported by the worker, or by ansible-playbook before it forks.
 _PARENT = {"worker": 0, "pid": 0}
 
 
@@ -34,7 +34,7 @@ def _parent_is_gone() -> bool:
 
 
 def require_parent() -> None:
-    """Raise NodeFailure where the process that started this worker is gone."""
+    """Raise NodeFailure if the process that started this worker is gone."""
     if _parent_is_gone():
         raise NodeFailure("The ansible-playbook that this worker belongs to is gone.")
 
@@ -47,9 +47,9 @@ async def until_parent_is_gone() -> None:
 
 @contextmanager
 def lock_node_dir(place: Path) -> Iterator[None]:
-    """Hold a node's directory of the run on the controller. Raises NodeFailure where another process holds it.
+    """Lock a node's directory of the run on the controller. Raises NodeFailure if another process holds the lock.
 
-    Where the file system has no locks, nobody does (`warn_without_locks`).
+    On a file system without locks it locks nothing (see `warn_without_locks`).
     """
     require_parent()
     descriptor = os.open(place, os.O_RDONLY)
@@ -65,7 +65,7 @@ def lock_node_dir(place: Path) -> Iterator[None]:
 
 
 def warn_without_locks(run_dir: Path) -> None:
-    """Say, once a run, where its directory is on a file system without locks, and what that means."""
+    """Warn, once per run, if its directory is on a file system without locks, and what that means."""
     with tempfile.TemporaryFile(dir=run_dir) as file:
         if take(file.fileno()) == "no locks":
             Display().warning(

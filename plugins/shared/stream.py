@@ -1,4 +1,4 @@
-"""Send files to a node as one tar stream over one SSH session: nothing is held in memory, nothing is written beside."""
+"""Send files to a node as one tar stream over one SSH session, without buffering them in memory or on disk."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ BUFFER = 2**20
 
 
 class StreamError(Exception):
-    """What the node's tar said, or that the time was up."""
+    """The message of the node's tar, or that the time limit has passed."""
 
 
 def send_files(way: Ssh, files: Iterable[Path], directory: str, timeout_s: float) -> None:
-    """Write `files` into `directory` on the node, which is made where it is not there; absolute, as the node names it.
+    """Write `files` into `directory` (an absolute path) on the node, which is created if it does not exist.
 
-    Raises StreamError, and AnsibleConnectionFailure where the connection was lost.
+    Raises StreamError, and AnsibleConnectionFailure if the connection was lost.
     """
     far = f"mkdir -p {shlex.quote(directory)} && tar -x -o -f - -C {shlex.quote(directory)}"
     if way.login is not None:
         way.login()
     command = way.command(far)
     with tempfile.TemporaryFile() as said:
-        # A group of its own: on this machine the shell's tar has to end with it, or it would hold the pipe open.
+        # In its own process group: on this machine tar must end with the shell, or it would keep the pipe open.
         session = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
         )
@@ -66,7 +66,7 @@ def _end(session: subprocess.Popen[bytes]) -> None:
 
 
 def _feed(session: subprocess.Popen[bytes], files: Iterable[Path]) -> bool:
-    """Write the archive; return whether the other side went away before its end."""
+    """Write the archive; return whether the other side closed the pipe before its end."""
     assert session.stdin  # noqa: S101 # a pipe was asked for
     try:
         with session.stdin, tarfile.open(fileobj=session.stdin, mode="w|", bufsize=BUFFER) as archive:
@@ -78,7 +78,7 @@ def _feed(session: subprocess.Popen[bytes], files: Iterable[Path]) -> bool:
 
 
 def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Leave out whose file it is on the controller."""
+    """Drop the owner and mode that the file has on the controller."""
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = ""
     entry.mode = 0o644

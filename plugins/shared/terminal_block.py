@@ -1,7 +1,7 @@
-"""A block of lines at the bottom of a terminal that is drawn again and again; all other output goes above it.
+"""A block of lines at the bottom of a terminal that is redrawn; all other output goes above it.
 
-Everything that ansible-core prints goes through `sys.stdout` and `sys.stderr`, under one lock that it also holds while
-it forks a worker. The block takes the same lock: a second one (a library's) taken in the other order would deadlock.
+ansible-core prints everything through `sys.stdout` and `sys.stderr`, under one lock that it also holds while it forks a
+worker. The block uses the same lock: a second lock, such as a library's, could deadlock.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 
 def draws(environment: Mapping[str, str], terminal: bool) -> bool:
-    """Return whether a block may be drawn. ansible-runner gives its playbook a terminal that nobody looks at."""
+    """Return whether a block may be drawn. ansible-runner gives its playbook a terminal that no one sees."""
     return terminal and environment.get("TERM", "dumb") != "dumb" and "AWX_ISOLATED_DATA_DIR" not in environment
 
 
@@ -27,7 +27,7 @@ class Block:
         self._streams: tuple[TextIO, TextIO] | None = None
 
     def open(self) -> None:
-        """Stand between the program and its terminal."""
+        """Redirect the program's output through the block."""
         with self._lock:
             if self._streams is None:
                 self._streams = sys.stdout, sys.stderr
@@ -35,7 +35,7 @@ class Block:
                 sys.stderr = _Above(sys.stderr, self)
 
     def show(self, lines: Sequence[str]) -> None:
-        """Draw these lines in the place of those before. They are clean and fit the terminal."""
+        """Draw these lines instead of the previous ones. They must be printable and fit the terminal."""
         with self._lock:
             if self._streams is not None and [*lines] != self._lines:
                 self._erase()
@@ -43,7 +43,7 @@ class Block:
                 self._draw()
 
     def close(self) -> None:
-        """Take the block off the screen and step aside."""
+        """Remove the block from the screen and restore the output."""
         with self._lock:
             if self._streams is not None:
                 self._erase()
@@ -70,16 +70,16 @@ class Block:
             self._drawn = 0
 
     def _draw(self) -> None:
-        # Never behind a line that somebody has not ended yet.
+        # Never after an unfinished line.
         if self._streams is not None and self._lines and not self._line_is_open:
-            # No line is wrapped, even where the terminal was made narrower since it was asked for its size.
+            # Without wrapping, in case the terminal has become narrower since its size was read.
             self._streams[0].write("\x1b[?7l" + "\n".join(self._lines) + "\x1b[?7h")
             self._streams[0].flush()
             self._drawn = len(self._lines)
 
 
 class _Above:
-    """A stream whose text goes above the block; in everything else the stream itself."""
+    """A stream that writes above the block, and otherwise behaves as the original."""
 
     def __init__(self, stream: TextIO, block: Block) -> None:
         self._stream = stream

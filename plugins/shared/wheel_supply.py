@@ -1,4 +1,4 @@
-"""Bring the wheels that a node lacks from the controller's wheelhouse, for `EnvironmentAction`."""
+"""Send the wheels that a node lacks from the controller's wheelhouse, for `EnvironmentAction`."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ WHEELS = CHECKOUT / "roles/python_env/files/wheels.sh"
 
 @dataclass(frozen=True)
 class Supply:
-    """What one node needs, and what of it has to travel."""
+    """The wheels that one node needs, and those that must be sent."""
 
     action: NodeAction
     ready: str
-    """The directory on the node where wheels are laid ready; absolute."""
+    """The directory for wheels on the node; absolute."""
     locked: list[str]
     """Every package of the environment, with version and hash."""
     files: list[Path]
     settings: str
-    """What the names of the environment's settings begin with."""
+    """The prefix of the environment's settings' names."""
 
     @property
     def size(self) -> int:
-        """Bytes of the wheels that have to travel."""
+        """The total size of the wheels to send, in bytes."""
         return sum(file.stat().st_size for file in self.files)
 
     def send(self, *more: Path) -> None:
-        """Send the wheels, and `more` to lie beside them, in one stream. Raises NodeFailure if they do not arrive."""
+        """Send the wheels, and `more` files, in one stream. Raises NodeFailure if they do not arrive."""
         action, limit = self.action, int(self.action.setting(f"{self.settings}_timeout_s"))
 
         try:
@@ -57,17 +57,17 @@ class Supply:
 
 
 class HouseOnController:
-    """The wheelhouse that a node's settings name. Raises InputError where it cannot be used."""
+    """The wheelhouse in a node's settings. Raises InputError if it cannot be used."""
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.listing = directory, load(directory)
 
     def supply(self, action: NodeAction, wanted: Wanted) -> Supply:
-        """Ask the node what it is and has, in one contact, and return what it needs.
+        """Ask the node for its platform and wheels in one contact, and return what it needs.
 
-        Raises NodeFailure where the wheelhouse lacks a wheel for this node's Python or platform.
+        Raises NodeFailure if the wheelhouse lacks a wheel for this node's Python or platform.
         """
-        # Beside the environment, so on the disk that was checked; per node, for a home directory may be shared.
+        # Beside the environment, on the disk that preflight checked; per node, since a home directory may be shared.
         parent, _, name = wanted.directory.rstrip("/").rpartition("/")
         place = f"{parent}/.{name}.wheels/{action.node}"
         words = [wanted.directory, wanted.python, place]
@@ -106,7 +106,7 @@ class HouseOnController:
 
 
 def target_of(facts: dict[str, Any], settings: str = "python_env") -> Target:
-    """Return what kind of node it is. Raises InputError where no wheelhouse can be made for it."""
+    """Return the node's Python and platform. Raises InputError if no wheelhouse can be made for it."""
     libc, _, version = str(facts.get("libc") or "").partition(" ")
     _, _, minor = version.partition(".")
     fit = facts.get("implementation") == "cpython" and not facts.get("threads") and facts.get("system") == "linux"
