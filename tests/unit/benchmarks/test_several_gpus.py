@@ -98,7 +98,7 @@ def test_answers_that_part_are_counted() -> None:
     answers = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
     assert greedy.same(answers, answers) == "3 of 3 answers equal"
     assert greedy.same(answers, [[1, 2, 3], [4, 0, 6], [7, 8]]) == (
-        "1 of 3 answers equal, the others part after 1, 2 tokens"
+        "1 of 3 answers equal, the others diverge after 1, 2 tokens"
     )
 
 
@@ -108,7 +108,7 @@ def test_ways_are_held_against_one_gpu_of_each_engine(tmp_path: Path, monkeypatc
     monkeypatch.setattr(greedy, "make_model", lambda directory: directory)
     rows = {row["load"]: row for row in greedy.compare("/none", "cuda", ["0", "1"], 60, tmp_path)}
     assert [row["valid"] for row in rows.values()] == [None, True, None, False, True, None]
-    parts = "0 of 1 answers equal, the others part after 1 tokens"
+    parts = "0 of 1 answers equal, the others diverge after 1 tokens"
     assert rows["vllm, tensor 2"]["note"] == f"as with sequential, one GPU: {parts}; as with vllm, one GPU: {parts}"
     assert rows["vllm, data 2"]["note"] == "it did not start"
 
