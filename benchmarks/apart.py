@@ -32,7 +32,7 @@ def rows_apart(measure: Callable[..., Iterator[Row]], *arguments: Any, limit_s: 
                 process.join(END_S)
                 return
             yield row
-        yield {"note": f"ended: not done within {limit_s} s"}
+        yield {"note": f"stopped: not finished within {limit_s} s"}
     finally:
         if process.is_alive():
             process.terminate()

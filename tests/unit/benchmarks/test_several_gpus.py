@@ -33,7 +33,7 @@ def test_what_a_process_raises_is_a_row() -> None:
 
 
 def test_a_process_that_takes_too_long_is_ended() -> None:
-    assert list(rows_apart(never, limit_s=0.01)) == [{"note": "ended: not done within 0.01 s"}]
+    assert list(rows_apart(never, limit_s=0.01)) == [{"note": "stopped: not finished within 0.01 s"}]
     assert multiprocessing.active_children() == []
 
 
@@ -82,15 +82,15 @@ def test_rates_are_compared_for_as_many_gpus() -> None:
         row("sequential", "", {"TPOT mean": 45.0}, 2),
     ]
     assert list(several_gpus.ratios(rows)) == [
-        "replicas / 2 x one, Offline: tokens/s 0.980 (0.97 to 1.1 wanted: met), TPOT mean 1.050",
-        "replicas / 2 x one, Server: QPS 0.950 (0.97 to 1.1 wanted: MISSED), P99 2.000",
-        "cluster / replicas, Offline: tokens/s 1.040 (0.97 to 1.03 wanted: MISSED)",
+        "replicas / 2 x one, Offline: tokens/s 0.980 (target 0.97 to 1.1: met), TPOT mean 1.050",
+        "replicas / 2 x one, Server: QPS 0.950 (target 0.97 to 1.1: MISSED), P99 2.000",
+        "cluster / replicas, Offline: tokens/s 1.040 (target 0.97 to 1.03: MISSED)",
         "sequential, two GPUs / one, TPOT mean 1.500",
     ]
 
 
 def test_a_run_without_a_result_says_what_the_playbook_said(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="exit code 4 and no result of node: it is refused"):
+    with pytest.raises(InputError, match="exited with code 4 without a result of node: it is refused"):
         Ran(4, "it is refused", tmp_path).row("node")
 
 
