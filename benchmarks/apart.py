@@ -41,7 +41,7 @@ def rows_apart(measure: Callable[..., Iterator[Row]], *arguments: Any, limit_s: 
 
 
 def _send(measure: Callable[..., Iterator[Row]], arguments: tuple[Any, ...], sender: Any) -> None:
-    signal.signal(signal.SIGTERM, lambda *about: sys.exit("told to end"))
+    signal.signal(signal.SIGTERM, lambda *about: sys.exit("terminated"))
     try:
         for row in measure(*arguments):
             sender.send(row)
