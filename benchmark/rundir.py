@@ -71,6 +71,8 @@ TRY, TRIED, SERVING = "try", "tried", "serving"
 # the others listen, writes in TRIED whom it cannot reach, and waits for LOAD. All but the head end with WINDOWS, which
 # the head writes in MEASURED before it ends its own server.
 MEASURED = "measured"
+# When the server that a run started ended, or was told to: nanoseconds of the node's clock.
+SERVER_ENDED = "server_ended"
 # How a result begins to say why it is not whole, where a signal ended its run; its name follows.
 STOPPED = "The run was stopped by"
 

@@ -2,7 +2,8 @@
 
 Each is a run like others. Before anything is loaded the nodes of a group have to reach each other and to have alike
 software; then they load together, and begin with all others at the agreed start. When the head has ended, the others
-are sent the windows in which it was measured, and report what they used in them. What ends one of them ends them all.
+are sent the windows in which it was measured, and report what they used in them. What ends one of them ends them all:
+the servers of the others too, so that the node whose server ended first is the one that failed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -24,11 +26,13 @@ from benchmark.fleet.rendezvous import read_unreached
 from benchmark.fleet.session import ANSWER_S
 from benchmark.records import GroupMember, GroupPart, ServerPlace
 from benchmark.records.system import TRY_S
-from benchmark.rundir import LISTENS, LOAD, MEASURED, TRIED, TRY
+from benchmark.rundir import LISTENS, LOAD, MEASURED, SERVER_ENDED, TRIED, TRY
 
 _PLACES = TypeAdapter(tuple[ServerPlace, ...])
 # Characters of a version, or of a checksum, that are shown.
 _SHORT = 20
+# Seconds in which nodes whose servers end for the same cause report it: a server has ten to end, then its run ends.
+_SETTLE_S = 20.0
 
 
 @dataclass
@@ -36,7 +40,10 @@ class _Group:
     """The nodes of one group, and how far they are."""
 
     barrier: Barrier
+    nodes: int
     members: dict[str, GroupMember] = field(default_factory=dict)
+    failed: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Of nodes that failed: when their servers ended, and why they failed."""
     broken: asyncio.Event = field(default_factory=asyncio.Event)
     culprit: str = ""
     reason: str = ""
@@ -49,6 +56,19 @@ class _Group:
         if not self.broken.is_set():
             self.culprit, self.reason = node, reason
             self.broken.set()
+
+    async def failed_first(self, node: str, reason: str, ended_ns: int) -> bool:
+        """Return whether this node failed first, of all whose servers end soon after; the others end with that.
+
+        `ended_ns`: when its server ended; 0: it had none yet, or what would have noted it was killed too.
+        """
+        self.failed[node] = ended_ns, reason
+        if ended_ns and len(self.failed) < self.nodes:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.broken.wait(), _SETTLE_S)
+        first = min(self.failed, key=lambda name: self.failed[name][0])
+        self.fail(first, self.failed[first][1])
+        return self.culprit == node
 
     def excluded(self, part: GroupPart) -> Excluded:
         """Return why a node ends since another has failed."""
@@ -82,7 +102,7 @@ class GroupedMeasurement(Measurement):
         for run in self._runs:
             if part := run.node.order.group:
                 names.setdefault(part.name, []).append(run.node.name)
-        self._groups = {name: _Group(Barrier(nodes)) for name, nodes in names.items()}
+        self._groups = {name: _Group(Barrier(nodes), len(nodes)) for name, nodes in names.items()}
 
     async def _one(self, run: RemoteRun) -> None:
         try:
@@ -106,7 +126,9 @@ class GroupedMeasurement(Measurement):
         except Overtaken:
             raise group.excluded(part) from None
         except NodeError as error:
-            group.fail(name, str(error))
+            ended_ns = _server_ended_ns(run.node.place, offset_of(run, self._starts.offsets_ns))
+            if not await group.failed_first(name, str(error), ended_ns):
+                raise group.excluded(part) from None
             raise
         finally:
             group.barrier.leave(name)
@@ -194,6 +216,14 @@ class GroupedMeasurement(Measurement):
         with self._reach.waiting(name):
             await group.all_here(name, part)
         await run.put(LOAD, "1")
+
+
+def _server_ended_ns(place: Path, offset_ns: int) -> int:
+    """Return when a node's server ended, by the controller's clock, from the node's files; 0: nothing says."""
+    try:
+        return int((place / SERVER_ENDED).read_text(encoding="utf-8")) - offset_ns
+    except (OSError, ValueError):
+        return 0
 
 
 def _host(part: GroupPart, node: str) -> str:

@@ -21,7 +21,7 @@ from benchmark.unwritable import on_controller
 # The files of a run; anything else in the archive is left out.
 KNOWN = re.compile(
     r"(mlperf_datacenter_[\w.-]+\.(json|txt)|((accuracy|solo|TEST06|repeat\d+)_)?samples\.jsonl|"
-    r"(repeat\d+_)?telemetry\.jsonl|(benchmark|endpoint)\.log|oom_kills|TEST06_audit\.config|"
+    r"(repeat\d+_)?telemetry\.jsonl|(benchmark|endpoint)\.log|server_ended|oom_kills|TEST06_audit\.config|"
     r"((accuracy|solo|TEST06|probe\d+|burst|repeat\d+)_)?(mlperf_log_[\w.-]+|user\.conf))"
 )
 MAX_FILES = 250

@@ -20,9 +20,11 @@ from benchmark.node.continuous.router import Flight, Router, Waiting
 from benchmark.node.interfaces import Prompt, Query
 
 # How far below the largest logit the chosen token's may lie, in standard deviations of the logits. A token that has
-# nothing to do with the prompt lies three or more below.
+# nothing to do with the prompt lies three or more below. Half precision also chooses other experts: the plain model
+# with and without a cache of its own was up to 1.6 apart then (PhiMoE, random weights).
 EXACT_TOLERANCE = 0.01
 HALF_TOLERANCE = 1.0
+EXPERTS_TOLERANCE = 2.0
 # How many answers are checked, beside the last.
 CHECKED = 8
 # The last query's prompt: more than one page of most caches.
@@ -90,10 +92,10 @@ def shortfalls(model: Any, asked: Sequence[Probe], answers: Sequence[Sequence[in
     return found
 
 
-def judge(short: Sequence[float], dtype: str) -> dict[str, JsonValue]:
+def judge(short: Sequence[float], dtype: str, experts: bool) -> dict[str, JsonValue]:
     """Return what `shortfalls` come to; raises SetupError where one is more than that precision explains."""
-    worst = max(short)
-    if worst > (EXACT_TOLERANCE if dtype == "float32" else HALF_TOLERANCE):
+    worst, half = max(short), EXPERTS_TOLERANCE if experts else HALF_TOLERANCE
+    if worst > (EXACT_TOLERANCE if dtype == "float32" else half):
         raise SetupError(
             f"The engine does not answer as the model itself would: of {len(short)} tokens the worst lies "
             f"{worst:.2f} standard deviations below the model's choice. Set fuse: false, use_cuda_graph: false or "

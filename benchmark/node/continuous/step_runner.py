@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 import warnings
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from benchmark.node.watch.full_memory import is_full
 MOST_PAGES = 32
 # In what torch says of an operation that waits for the GPU, where that is refused.
 WAITS = "synchronizing CUDA operation"
+TRANSFORMERS_LOGGER = "ContinuousBatchingLogger"
 
 
 class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types here
@@ -144,7 +146,8 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
         transformers prepares the next one in the very tensors from which the GPU still reads: with longer requests in
         them than it has tokens, the kernels read past the end of their inputs.
         """
-        duration: float = super().run_one_warmup(model, num_q_tokens, max_kv_read)
+        with _silent():
+            duration: float = super().run_one_warmup(model, num_q_tokens, max_kv_read)
         if isinstance(self._error, torch.OutOfMemoryError):
             raise self._error
         if self._error is not None:
@@ -168,6 +171,18 @@ class StepRunner(ModelRunner):  # type: ignore[misc] # transformers has no types
             super()._forward_process_and_sample(model, {**batch_data, "step": step}, *rest)
         if self.cache.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             self.capture_s += time.monotonic() - began
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Have transformers not warn of a step that fails: its error is raised here or stands in the result."""
+    logger = logging.getLogger(TRANSFORMERS_LOGGER)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -22,12 +22,7 @@ from benchmark.node.interfaces import EngineBroken, Listener, Query
 from benchmark.node.model.architecture import Look, read_config, require_batching, shared_positions, text_config
 from benchmark.node.model.files import check_files
 from benchmark.node.model.generation import end_tokens, generation_config
-from benchmark.node.model.load import (
-    BYTES_PER_PARAMETER,
-    LoadedModel,
-    find_snapshot,
-    load_model,
-)
+from benchmark.node.model.load import BYTES_PER_PARAMETER, LoadedModel, find_snapshot, has_experts, load_model
 from benchmark.node.model.prompting import POSITIONS, check_prompt, encode, require_room, require_vocabulary
 from benchmark.node.options import check
 from benchmark.node.startup import Stages, process_age_s
@@ -242,7 +237,7 @@ class Engine(interfaces.Engine):
             kernels.use(self._model, self._used_attention)
             if self._fused is not None:
                 self._fused.on()
-        return cross_check.judge(short, self._device_and_dtype()[1])
+        return cross_check.judge(short, self._device_and_dtype()[1], has_experts(self._model.config.to_dict()))
 
     def _check(self) -> Options:
         options = check(Options, self.options, "engine_options of the continuous engine")

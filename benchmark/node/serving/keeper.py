@@ -1,11 +1,11 @@
 """Run a server's command and see to it that nothing of it outlives the process that asked for it.
 
-    python -I keeper.py PARENT_PID GRACE_S COMMAND
+    python -I keeper.py PARENT_PID GRACE_S ENDED COMMAND
 
 A process of its own, because nobody can clean up after his own SIGKILL. It ends the command's process group, and what
 has left that group, when PARENT_PID is gone (however it ended), on SIGTERM, or when the command itself ends: first
 with SIGTERM, after GRACE_S seconds with SIGKILL. It exits as the command did: with its code, or 128 + the signal that
-ended it.
+ended it. When the command ended, or was told to, goes into the file ENDED: in nanoseconds, by the node's clock.
 
 Only the standard library is imported: it starts in a few hundredths of a second.
 """
@@ -27,8 +27,8 @@ POLL_S = 0.1
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
-def keep(parent: int, grace_s: float, command: str) -> int:
-    """Run `command` through the shell until it ends or has to; return its exit code."""
+def keep(parent: int, grace_s: float, ended: Path, command: str) -> int:
+    """Run `command` through the shell until it ends or has to; note when, and return its exit code."""
     stopped = False
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -41,6 +41,8 @@ def keep(parent: int, grace_s: float, command: str) -> int:
     server = subprocess.Popen(command, shell=True, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S602
     while server.poll() is None and not stopped and os.getppid() == parent:
         time.sleep(POLL_S)
+    with suppress(OSError):  # a full disk
+        ended.write_text(str(time.time_ns()))
     _end_group(server, grace_s)
     _end_orphans()
     return server.returncode if server.returncode >= 0 else 128 - server.returncode
@@ -94,4 +96,4 @@ def _children() -> Iterator[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(keep(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]))
+    sys.exit(keep(int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]))

@@ -13,6 +13,7 @@ from benchmark.node.serving import keeper
 from benchmark.node.serving.masking import masked_into
 from benchmark.node.serving.words import causes, points_elsewhere, uncoloured, without_frames
 from benchmark.node.watch.oom import OomWatch
+from benchmark.rundir import SERVER_ENDED
 
 LOG = "endpoint.log"
 SERVER = "The server (benchmark_endpoint_start)"
@@ -42,12 +43,12 @@ class ServerProcess:
         self._oom = OomWatch()
         # What is installed beside this Python (`transformers serve`) is found too, after what is found anyway.
         path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
-        log = self.log.open("wb", buffering=0)
+        log, ended = self.log.open("wb", buffering=0), directory / SERVER_ENDED
         # A server may print its environment, or the key that it was asked with.
         output = masked_into(log, secret) if secret else log
         with output:
             self._keeper = subprocess.Popen(
-                [sys.executable, "-I", keeper.__file__, str(os.getpid()), str(grace_s), command],
+                [sys.executable, "-I", keeper.__file__, str(os.getpid()), str(grace_s), str(ended), command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmark.files import write_record
-from benchmark.fleet import reach
+from benchmark.fleet import groups, reach
 from benchmark.fleet.groups import GroupedMeasurement
 from benchmark.fleet.measure import Outcome
 from benchmark.records import RunRecord
@@ -101,6 +101,42 @@ def test_one_that_ends_in_the_middle_ends_the_other(fleet: Fleet) -> None:
     assert outcome.failures["jw3"] == "vLLM was killed"
     assert outcome.failures["jw2"].startswith("jw3, another node of its group a, failed: vLLM was killed")
     assert not fleet.there("jw2").exists()
+
+
+# Who is reported first may be either: whose server was killed ends the rest of it for up to ten seconds.
+@pytest.mark.parametrize("first", ["jw2", "jw3"])
+@pytest.mark.parametrize("killed", ["jw2", "jw3"])
+def test_whose_server_ended_first_has_failed(killed: str, first: str, fleet: Fleet) -> None:
+    for name in ("jw2", "jw3"):
+        ended, why = (10**15, "vLLM was killed") if name == killed else (10**16, "No server can be reached any more")
+        waits = "" if name == first else "sleep 1; "
+        add(fleet, name, f"{meets()}\n{MEASURES}\n{waits}printf {ended} > server_ended; echo {why} >&2; exit 4")
+    fleet.add("alone")
+    outcome = measure(fleet)
+    (other,) = {"jw2", "jw3"} - {killed}
+    which = "the head" if killed == "jw2" else "another node"
+    assert outcome.fetched == ["alone"]
+    assert outcome.failures == {
+        killed: "vLLM was killed",
+        other: f"{killed}, {which} of its group a, failed: vLLM was killed",
+    }
+
+
+def test_one_whose_server_ends_alone_ends_the_others(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "_SETTLE_S", 0.5)
+    add(fleet, "jw2", f"{meets()}\n{MEASURES}\nprintf 100 > server_ended; echo vLLM was killed >&2; exit 4")
+    add(fleet, "jw3", f"{meets()}\n{MEASURES}\nexec sleep 600")
+    outcome = measure(fleet)
+    assert outcome.failures["jw2"] == "vLLM was killed"
+    assert outcome.failures["jw3"].startswith("jw2, the head of its group a, failed: vLLM was killed")
+    assert not fleet.there("jw3").exists()
+
+
+@pytest.mark.parametrize(("written", "ended_ns"), [("1000", 970), ("", 0), ("soon", 0), (None, 0)])
+def test_when_a_server_ended_is_by_the_controllers_clock(written: str | None, ended_ns: int, tmp_path: Path) -> None:
+    if written is not None:
+        (tmp_path / "server_ended").write_text(written)
+    assert groups._server_ended_ns(tmp_path, 30) == ended_ns
 
 
 def left_by_an_earlier_attempt(fleet: Fleet, name: str, *files: str) -> None:

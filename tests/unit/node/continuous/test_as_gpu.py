@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,13 @@ def test_what_the_kernels_do_not_know_is_served_without(family: str, attends: st
 
 # Products of experts wait for the GPU where torch has no kernel for all at once: in float16, and before sm_90.
 @pytest.mark.parametrize(("family", "waiting"), [("dbrx", ()), ("qwen3_moe", ("_grouped_mm",))])
-def test_a_model_whose_steps_wait_is_served_without_graphs(family: str, waiting: tuple[str, ...], serve: Serve) -> None:
+def test_a_model_whose_steps_wait_is_served_without_graphs(
+    family: str, waiting: tuple[str, ...], serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("ContinuousBatchingLogger").addHandler(caplog.handler)
     details = serve(family, waiting)
+    logging.getLogger("ContinuousBatchingLogger").removeHandler(caplog.handler)
+    assert "Failed to warm up" not in caplog.text, "it is served, and nothing has failed"
     assert details["attention"] == attention.PAGED_FLASH
     said = "not recorded: NotImplementedError: a step of the model waits for the GPU, to decide what to compute"
     assert details["cuda_graphs"] == {"varlen": False, "decode": False, "prompts": said}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -82,6 +83,21 @@ def test_of_all_logits_those_of_the_answer_count() -> None:
 
     model.device = "cpu"  # type: ignore[attr-defined]
     assert cross_check.shortfalls(model, [cross_check.Probe((5, 6, 7), 2)], [(8, 9)]) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("worst", "dtype", "experts", "passes"),
+    [
+        (0.9, "bfloat16", False, True),
+        (1.1, "float16", False, False),
+        (1.6, "float16", True, True),
+        (2.1, "bfloat16", True, False),
+        (0.02, "float32", True, False),
+    ],
+)
+def test_half_precision_may_choose_other_experts(worst: float, dtype: str, experts: bool, passes: bool) -> None:
+    with nullcontext() if passes else pytest.raises(SetupError, match="does not answer as the model itself would"):
+        assert cross_check.judge([0.0, worst], dtype, experts) == {"tokens": 2, "same": 1, "worst": worst}
 
 
 def test_with_sampling_too_answers_are_held_against_the_model(make: Make) -> None:

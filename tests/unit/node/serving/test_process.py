@@ -45,6 +45,21 @@ def alive(process: int) -> bool:
         return False
 
 
+@pytest.mark.parametrize("stops", [False, True])
+def test_when_it_ended_is_noted_before_it_is_cleaned_up(tmp_path: Path, stops: bool) -> None:
+    """Its children may take long to end; those of servers on other nodes that need it fail meanwhile."""
+    stubborn = f"(trap '' TERM; echo $$ >{tmp_path}/child; while :; do sleep 0.1; done) & "
+    server = ServerProcess(f"{stubborn} sleep {1000 if stops else 0}", tmp_path, grace_s=2)
+    ids(tmp_path, "child")
+    began_ns = time.time_ns()
+    if stops:
+        server.stop()
+    until(lambda: server.ended() is not None)
+    ended_ns = int((tmp_path / "server_ended").read_text())
+    assert (time.time_ns() - ended_ns) / 1e9 >= 2
+    assert ended_ns >= began_ns or not stops
+
+
 @pytest.mark.parametrize(
     ("command", "names"), [(FAMILY, ("shell", "child", "grandchild", "daemon")), (STUBBORN, ("shell",))]
 )
