@@ -7,24 +7,31 @@ has left that group, when PARENT_PID is gone (however it ended), on SIGTERM, or 
 with SIGTERM, after GRACE_S seconds with SIGKILL. It exits as the command did: with its code, or 128 + the signal that
 ended it.
 
+The command has a temporary directory of its own (TMPDIR), which goes with it: servers leave sockets and files there.
+
 Only the standard library is imported: it starts in a few hundredths of a second.
 """
 
 from __future__ import annotations
 
 import ctypes
+import getpass
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 POLL_S = 0.1
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+# Of the path that the directory is made in: unix(7) leaves 107 for a socket in it, which may be named by a UUID.
+MOST_CHARACTERS = 45
 
 
 def keep(parent: int, grace_s: float, command: str) -> int:
@@ -38,12 +45,40 @@ def keep(parent: int, grace_s: float, command: str) -> int:
     signal.signal(signal.SIGTERM, stop)
     # Orphans of the command become our children and not init's: that is how those are found who left the group.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    server = subprocess.Popen(command, shell=True, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S602
-    while server.poll() is None and not stopped and os.getppid() == parent:
-        time.sleep(POLL_S)
-    _end_group(server, grace_s)
-    _end_orphans()
+    with _temporary() as variables:
+        server = subprocess.Popen(  # noqa: S602
+            command, shell=True, stdin=subprocess.DEVNULL, start_new_session=True, env=variables
+        )
+        while server.poll() is None and not stopped and os.getppid() == parent:
+            time.sleep(POLL_S)
+        _end_group(server, grace_s)
+        _end_orphans()
     return server.returncode if server.returncode >= 0 else 128 - server.returncode
+
+
+@contextmanager
+def _temporary() -> Iterator[dict[str, str]]:
+    """Yield an environment that names a new temporary directory, which is removed afterwards."""
+    variables, made = {**os.environ}, ""
+    with suppress(OSError):  # the server says better what is wrong there
+        place = tempfile.gettempdir()
+        short = place if len(os.fsencode(place)) <= MOST_CHARACTERS else "/tmp"  # noqa: S108 # mkdtemp makes it
+        made = tempfile.mkdtemp(prefix="llm-benchmark-", dir=short)
+        # What torch compiled for one start is what the next one takes.
+        kept = {"TORCHINDUCTOR_CACHE_DIR": f"{place}/torchinductor_{_user()}"}
+        variables = {**kept, **os.environ, "TMPDIR": made}
+    try:
+        yield variables
+    finally:
+        if made:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # as in a container that runs as any number
+        return f"uid_{os.getuid()}"
 
 
 def _end_group(server: subprocess.Popen[bytes], grace_s: float) -> None:

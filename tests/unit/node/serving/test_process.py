@@ -1,9 +1,11 @@
 """A started server ends with the run, however the run ends. Every process here writes its id into a file."""
 
+import getpass
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +143,64 @@ def test_secrets_are_not_in_the_log_even_in_halves(tmp_path: Path) -> None:
     until(lambda: server.ended() is not None)
     until(lambda: (tmp_path / LOG).read_text() == "key ***\nother ***\nthe end sk-01")
     assert "The end of endpoint.log: key *** | other *** | the end sk-01" in str(server.ended())
+
+
+@pytest.mark.parametrize("end", ["exit 0", "exec sleep 1000"])
+def test_temporary_files_of_a_server_go_with_it(tmp_path: Path, end: str) -> None:
+    words = f"echo > $TMPDIR/vllm_dist_7 && mkdir $TMPDIR/more && echo $TMPDIR >{tmp_path}/there"
+    server = ServerProcess(f"{words}; {end}", tmp_path, grace_s=0.5)
+    until(lambda: (tmp_path / "there").exists() and (tmp_path / "there").read_text().endswith("\n"))
+    own = Path((tmp_path / "there").read_text().strip())
+    assert own.name.startswith("llm-benchmark-")
+    if end == "exit 0":
+        until(lambda: server.ended() is not None)
+    else:
+        assert (own / "vllm_dist_7").exists()
+    server.stop()
+    assert not own.exists()
+
+
+def test_temporary_files_go_when_the_run_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from benchmark.node.serving.process import ServerProcess\n"
+        "ServerProcess(sys.argv[1], Path(sys.argv[2]), grace_s=0.5); time.sleep(1000)"
+    )
+    words = f"echo > $TMPDIR/one; echo $TMPDIR >{tmp_path}/there; exec sleep 1000"
+    run = subprocess.Popen([sys.executable, "-c", code, words, str(tmp_path)])
+    until(lambda: (tmp_path / "there").exists() and (tmp_path / "there").read_text().endswith("\n"))
+    run.kill()
+    run.wait()
+    until(lambda: not Path((tmp_path / "there").read_text().strip()).exists())
+
+
+@pytest.mark.parametrize("length", [20, 90])
+def test_sockets_have_room_in_the_temporary_directory(
+    tmp_path: Path, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = Path("/tmp", "n" * length)
+    long.mkdir(exist_ok=True)
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    code = "import os, socket; socket.socket(socket.AF_UNIX).bind(os.environ['TMPDIR'] + '/' + 'u' * 36)"
+    server = ServerProcess(f'echo $TMPDIR; {sys.executable} -c "{code}"', tmp_path)
+    until(lambda: server.ended() is not None)
+    server.stop()
+    long.rmdir()
+    assert "exit code 0" in str(server.ended())
+    assert (tmp_path / LOG).read_text().startswith(f"{long}/" if length == 20 else "/tmp/llm-benchmark-")
+
+
+@pytest.mark.parametrize("given", ["", "/its/own"])
+def test_what_is_compiled_is_kept_for_the_next_start(
+    tmp_path: Path, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    if given:
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", given)
+    server = ServerProcess("echo $TORCHINDUCTOR_CACHE_DIR", tmp_path)
+    until(lambda: server.ended() is not None)
+    expected = given or f"{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}"
+    assert (tmp_path / LOG).read_text() == f"{expected}\n"
 
 
 def test_packages_beside_this_python_are_found_last(tmp_path: Path) -> None:
