@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmark.node.serving import keeper
 from benchmark.node.serving.masking import masked_into
-from benchmark.node.serving.words import causes, points_elsewhere, uncoloured, without_frames
+from benchmark.node.serving.words import causes, is_mild, points_elsewhere, uncoloured, without_frames, without_prefix
 from benchmark.node.watch.oom import OomWatch
 
 LOG = "endpoint.log"
@@ -75,7 +75,7 @@ class ServerProcess:
         """Return the log's first error, if there is one, and its end, a sentence each.
 
         A server of several processes says last that one of them failed, and why long before. What tracebacks are made
-        of beside the error is left out.
+        of beside the error is left out, and so is what says no more than the error does.
         """
         with self.log.open("rb") as log:
             log.seek(max(0, self.log.stat().st_size - LOOK_BYTES))
@@ -84,13 +84,16 @@ class ServerProcess:
         if not written:
             return f"{LOG} is empty."
         first = next(iter(causes(written)), "")
-        end = [line.strip() for line in without_frames(written)[-lines:]]
-        end = [line for line in end if f" {line} " not in f" {first} "]
+        unexplained = points_elsewhere(first)
+        end = [line.strip() for line in without_frames(written)]
+        if first and not unexplained:
+            end = _beside(first, end, ended=self._keeper.poll() is not None)
         said = [f"The first error in {LOG}: {first[:characters]}"] if first else []
+        end = [line for line in end if f" {without_prefix(line)} " not in f" {first} "][-lines:]
         while len(end) > 1 and len(" | ".join(end)) > characters:
             del end[0]
         said += [f"The end of {LOG}: {' | '.join(end)[-characters:]}"] if end else []
-        if points_elsewhere(first):
+        if unexplained:
             said.append("No line says why: a process of it may have been killed (see dmesg).")
         return " ".join(said)
 
@@ -102,3 +105,12 @@ class ServerProcess:
                 self._keeper.wait(self._grace_s + 10)
             except subprocess.TimeoutExpired:
                 print(f"The server of process {self._keeper.pid} does not end: look at the node.", file=sys.stderr)
+
+
+def _beside(first: str, lines: Sequence[str], ended: bool) -> list[str]:
+    """Return the lines that were written after an error, and may say more than it.
+
+    What is no error does where the server goes on: it shows how far it came.
+    """
+    at = next((number for number, line in enumerate(lines) if first.startswith(line)), -1)
+    return [line for line in lines[at + 1 :] if not points_elsewhere(line) and not (ended and is_mild(line))]

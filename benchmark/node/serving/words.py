@@ -12,10 +12,11 @@ MAX_SHOWN = 300
 """Characters of a server's own message that are kept."""
 MAX_SEARCHED = 2**16
 
-# The last line of a traceback, also behind what a logger or the name of a process puts before it; and what the loader
-# or the C library say of a process that ends beneath Python.
+# The last line of a traceback, also behind what a logger or the name of a process puts before it; what programs say of
+# their command lines; and what the loader or the C library say of a process that ends beneath Python.
 ERROR = re.compile(
     r"(?<!raise )(?<!except )\b([A-Z]\w*)?(Error|Exception|Exit|Interrupt|Timeout)(: |$)"
+    r"|: (fatal )?error: "
     r"|\bFatal Python error: |\bterminate called |\bSegfault encountered|: error while loading shared libraries: "
     r"|: symbol lookup error: |: Assertion .+ failed\.|\b(double free or|free\(\): invalid|malloc\(\): |corrupted size)"
 )
@@ -23,8 +24,15 @@ ERROR = re.compile(
 _COLOUR = re.compile(
     r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(\x07|\x1b\\)|[@-Z\\^_])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 )
-_FRAME = re.compile(r'File "[^"]*", line \d+')
+_FRAME = re.compile(r'File "(?:[^"]*/)?([^"]*)", (line \d+)')
 _TRACEBACK = "Traceback (most recent call last):"
+# The last line of a traceback where the error has no words of its own.
+_WORDLESS = re.compile(r"(Error|Exception|Exit|Interrupt|Timeout)$")
+# What Python writes between two tracebacks, and before one that ends a process which another one started.
+_JOINT = re.compile(
+    r"^(During handling of the above exception, another|The above exception was the direct cause of the following)"
+    r" exception( occurred)?:$|^Process \S+:$"
+)
 # What vLLM's processes and loggers put before a line: "(EngineCore pid=7) ERROR 11-28 07:09:11 [core.py:700] ".
 _PREFIX = re.compile(r"^(\([^()]*\) ?)?([A-Z]+ [\d-]+ [\d:.,]+ (\[[^\]]*\])? ?)?")
 # What Python writes of a warning, before the line of source that it is about.
@@ -80,21 +88,37 @@ _MILD = re.compile(r"^(?:\([^)]*\)\s*)?\W*(?:DEBUG|INFO|WARN|WARNING)\b")
 def causes(lines: Sequence[str]) -> list[str]:
     """Return what names an error in the lines of a log, in their order: each with the indented lines that explain it.
 
-    Errors that only point to another one are among them only where there is no other; what a logger calls less than an
-    error is none.
+    One that has no words is told with the line of source that raised it. Errors that only point to another one are
+    among them only where there is no other; what a logger calls less than an error is none.
     """
     found: list[str] = []
     explaining = False
+    raised: list[str] = []
     for line in lines:
-        own = _PREFIX.sub("", line)
-        if ERROR.search(line) and not (_FRAME.search(line) or _MILD.search(line)):
-            found.append(line.strip())
-            explaining = True
-        elif explaining and own.startswith("  ") and not _FRAME.search(line):
+        own = without_prefix(line)
+        if frame := _FRAME.search(line):
+            raised, explaining = [f"{frame[1]}, {frame[2]}"], False
+        elif ERROR.search(line) and not is_mild(line):
+            wordless = len(raised) > 1 and _WORDLESS.search(line)
+            found.append(f"{line.strip()} ({': '.join(raised)})" if wordless else line.strip())
+            raised, explaining = [], True
+        elif explaining and own.startswith("  "):
             found[-1] = f"{found[-1]} {own.strip()}"
         else:
             explaining = False
+            if len(raised) == 1:
+                raised.append(own.strip())
     return [line for line in found if not points_elsewhere(line)] or found
+
+
+def is_mild(line: str) -> bool:
+    """Return whether a logger calls a line less than an error."""
+    return _MILD.search(line) is not None
+
+
+def without_prefix(line: str) -> str:
+    """Return a line of a log without what a logger or the name of a process puts before it."""
+    return _PREFIX.sub("", line)
 
 
 def points_elsewhere(line: str) -> bool:
@@ -103,7 +127,7 @@ def points_elsewhere(line: str) -> bool:
 
 
 def without_frames(lines: Sequence[str]) -> list[str]:
-    """Return the lines of a log without Python's warnings and what tracebacks are made of: frames, source and carets.
+    """Return the lines of a log without Python's warnings and what tracebacks are made of: frames, source, carets.
 
     Between a frame and the line that names the error there is nothing else; each may stand behind what a logger or the
     name of a process puts before it.
@@ -111,9 +135,9 @@ def without_frames(lines: Sequence[str]) -> list[str]:
     kept: list[str] = []
     inside = warned = False
     for line in lines:
-        own = _PREFIX.sub("", line)
+        own = without_prefix(line)
         source, warned = warned and own.startswith("  "), _WARNING.search(own) is not None
-        if source or warned:
+        if source or warned or _JOINT.search(own):
             continue
         if _TRACEBACK in line or _FRAME.search(line):
             inside = True

@@ -105,6 +105,47 @@ def test_the_first_error_is_reported_beside_the_end(tmp_path: Path) -> None:
     assert server.ended() == reported
 
 
+# As vLLM 0.32 wrote it, without the frames.
+CORE = "(EngineCore pid=2) ERROR 11-30 01:38:02 [core.py:1510]"
+NO_SHARD = f"""\
+(APIServer pid=1) INFO 11-30 01:38:00 [model.py:733] Resolved architecture: LlamaForCausalLM
+(Worker pid=3) ERROR 11-30 01:38:01 [multiproc_executor.py:953] FileNotFoundError: it is missing
+(EngineCore pid=2) INFO 11-30 01:38:01 [multiproc_executor.py:479] [shutdown] Executor: waiting for worker exit count=0
+{CORE} EngineCore failed to start.
+{CORE} Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for \
+root cause.
+Process EngineCore:
+FileNotFoundError: it is missing
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {{}}
+"""
+
+
+def test_beside_the_first_error_is_what_says_more(tmp_path: Path) -> None:
+    (tmp_path / "said").write_text(NO_SHARD)
+    server = ServerProcess(f"cat {tmp_path}/said; exit 1", tmp_path, name="vLLM")
+    until(lambda: server.ended() is not None)
+    assert server.ended() == (
+        f"vLLM ended with exit code 1. The first error in {LOG}: (Worker pid=3) ERROR 11-30 01:38:01 "
+        "[multiproc_executor.py:953] FileNotFoundError: it is missing The end of endpoint.log: "
+        f"{CORE} EngineCore failed to start."
+    )
+
+
+def test_what_came_before_the_only_error_is_not_told(tmp_path: Path) -> None:
+    server = ServerProcess("echo usage; echo 'vllm: error: unrecognized arguments: --no'; exit 2", tmp_path)
+    until(lambda: server.ended() is not None)
+    assert str(server.ended()).endswith(
+        "code 2. The first error in endpoint.log: vllm: error: unrecognized arguments: --no"
+    )
+
+
+def test_what_a_server_that_goes_on_said_last_is_told(tmp_path: Path) -> None:
+    said = "INFO 11-30 01:38:02 [core.py:1] Capturing graphs"
+    server = ServerProcess(f"echo 'ImportError: no flash'; echo '{said}'; exec sleep 1000", tmp_path)
+    until(lambda: said in server.last_words())
+    server.stop()
+
+
 def test_the_first_error_is_found_in_a_coloured_log(tmp_path: Path) -> None:
     lines = (
         r"\033[33mWARNING\033[0m ImportError: no flash_attn\n\033[1;36m(Core pid=7)\033[0;0m ValueError: too little\n"

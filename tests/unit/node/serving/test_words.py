@@ -160,3 +160,42 @@ def test_a_warning_that_names_an_error_is_no_cause() -> None:
     error = "(Worker pid=2) ERROR 11-28 22:31:44 [b.py:1063] RuntimeError: Unsupported CPU attention: head_dim=16"
     assert causes([warning, error]) == [error]
     assert causes([warning]) == []
+
+
+# As vLLM's worker said it of a config.json with another vocab_size than the weights'.
+WORKER = "(Worker pid=31470) ERROR 11-30 01:44:07 [multiproc_executor.py:953]"
+WORDLESS = f"""\
+{WORKER}   File "/venv/vllm/models/utils.py", line 341, in load
+{WORKER}     weight_loader(param, weight_data)
+{WORKER}   File "/venv/vllm/layers/embedding.py", line 515, in load
+{WORKER}     assert loaded_weight.shape[0] == self.org_vocab_size
+{WORKER}            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+{WORKER} AssertionError
+Loading safetensors checkpoint shards:   0% Completed | 0/1 [00:00<?, ?it/s]
+"""
+
+
+def test_an_error_without_words_is_told_with_its_line_of_source() -> None:
+    (cause,) = causes(WORDLESS.splitlines())
+    assert cause.endswith(
+        "AssertionError (embedding.py, line 515: assert loaded_weight.shape[0] == self.org_vocab_size)"
+    )
+    assert causes(["it fails", "AssertionError"]) == ["AssertionError"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "vllm: error: unrecognized arguments: --no-such-word",
+        "vllm serve: error: argument --kv-cache-dtype: invalid choice: 'fp9' (choose from 'auto', 'bfloat16')",
+        "/tmp/main.cpp:2:10: fatal error: Python.h: No such file or directory",
+    ],
+)
+def test_what_programs_call_an_error_is_one(line: str) -> None:
+    assert causes(["usage: vllm [-h] [-v]", line]) == [line]
+
+
+def test_what_joins_tracebacks_is_left_out_of_a_log() -> None:
+    joints = ["During handling of the above exception, another exception occurred:", "Process EngineCore:"]
+    joints += ["The above exception was the direct cause of the following exception:"]
+    assert without_frames(["it fails", *joints, "it ends"]) == ["it fails", "it ends"]
