@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmark.node.serving import keeper
 from benchmark.node.serving.masking import masked_into
-from benchmark.node.serving.words import causes, is_mild, points_elsewhere, uncoloured, without_frames, without_prefix
+from benchmark.node.serving.words import causes, is_mild, points_elsewhere, without_frames, without_prefix, written
 from benchmark.node.watch.oom import OomWatch
 
 LOG = "endpoint.log"
@@ -79,17 +79,17 @@ class ServerProcess:
         """
         with self.log.open("rb") as log:
             log.seek(max(0, self.log.stat().st_size - LOOK_BYTES))
-            text = uncoloured(log.read().decode("utf-8", errors="replace"))
-        written = [line.rstrip() for line in text.splitlines() if line.strip()]
-        if not written:
+            found = written(log.read().decode("utf-8", errors="replace"))
+        if not found:
             return f"{LOG} is empty."
-        first = next(iter(causes(written)), "")
+        first = next(iter(causes(found)), "")
         unexplained = points_elsewhere(first)
-        end = [line.strip() for line in without_frames(written)]
+        end = [line.strip() for line in without_frames(found)]
         if first and not unexplained:
             end = _beside(first, end, ended=self._keeper.poll() is not None)
         said = [f"The first error in {LOG}: {first[:characters]}"] if first else []
-        end = [line for line in end if f" {without_prefix(line)} " not in f" {first} "][-lines:]
+        new = {without_prefix(line).strip(): line for line in end}
+        end = [line for own, line in new.items() if f" {own} " not in f" {first} "][-lines:]
         while len(end) > 1 and len(" | ".join(end)) > characters:
             del end[0]
         said += [f"The end of {LOG}: {' | '.join(end)[-characters:]}"] if end else []

@@ -24,6 +24,12 @@ ERROR = re.compile(
 _COLOUR = re.compile(
     r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(\x07|\x1b\\)|[@-Z\\^_])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 )
+# What pydantic adds to the words of an error, and bars of progress.
+_ADDED = re.compile(
+    r" *\[type=\w+, input_value=.*|^.*For further information visit https://errors\.pydantic\.dev\S*$"
+    r"|^.* \d+/\d+ \[\d+:\d+<.*$",
+    re.MULTILINE,
+)
 _FRAME = re.compile(r'File "(?:[^"]*/)?([^"]*)", (line \d+)')
 _TRACEBACK = "Traceback (most recent call last):"
 # The last line of a traceback where the error has no words of its own.
@@ -34,7 +40,7 @@ _JOINT = re.compile(
     r" exception( occurred)?:$|^Process \S+:$"
 )
 # What vLLM's processes and loggers put before a line: "(EngineCore pid=7) ERROR 11-28 07:09:11 [core.py:700] ".
-_PREFIX = re.compile(r"^(\([^()]*\) ?)?([A-Z]+ [\d-]+ [\d:.,]+ (\[[^\]]*\])? ?)?")
+_PREFIX = re.compile(r"^(\([^()]* pid=[^()]*\) ?)?([A-Z]+ [\d-]+ [\d:.,]+ (\[[^\]]*\])? ?)?")
 # What Python writes of a warning, before the line of source that it is about.
 _WARNING = re.compile(r"^\S+:\d+: \w*Warning: ")
 # Errors that only say that there was another one.
@@ -49,6 +55,12 @@ _TAG = re.compile(r"<[^>]*>")
 def uncoloured(text: str) -> str:
     """Return text without what only a terminal understands."""
     return _COLOUR.sub("", text)
+
+
+def written(log: str) -> list[str]:
+    """Return the lines of a log that say something."""
+    lines = _ADDED.sub("", "\n".join(uncoloured(log).splitlines())).splitlines()
+    return [line.rstrip() for line in lines if without_prefix(line).strip()]
 
 
 def shown(text: str | bytes) -> str:
@@ -86,29 +98,36 @@ _MILD = re.compile(r"^(?:\([^)]*\)\s*)?\W*(?:DEBUG|INFO|WARN|WARNING)\b")
 
 
 def causes(lines: Sequence[str]) -> list[str]:
-    """Return what names an error in the lines of a log, in their order: each with the indented lines that explain it.
+    """Return what names an error in the lines of a log, in their order: each with the lines that explain it.
 
-    One that has no words is told with the line of source that raised it. Errors that only point to another one are
-    among them only where there is no other; what a logger calls less than an error is none.
+    These are indented, or go on with what a traceback ends with. An error that has no words is told with the line of
+    source that raised it. Errors that only point to another one are among them only where there is no other; what a
+    logger calls less than an error is none.
     """
     found: list[str] = []
-    explaining = False
+    explaining = within = False
     raised: list[str] = []
+    before = ""
     for line in lines:
         own = without_prefix(line)
+        same, before = before == (prefix := line.removesuffix(own)), prefix
         if frame := _FRAME.search(line):
             raised, explaining = [f"{frame[1]}, {frame[2]}"], False
         elif ERROR.search(line) and not is_mild(line):
             wordless = len(raised) > 1 and _WORDLESS.search(line)
             found.append(f"{line.strip()} ({': '.join(raised)})" if wordless else line.strip())
-            raised, explaining = [], True
-        elif explaining and own.startswith("  "):
+            raised, explaining, within = [], True, bool(raised)
+        elif explaining and (own.startswith("  ") or (within and same and not _starts_another(own))):
             found[-1] = f"{found[-1]} {own.strip()}"
         else:
             explaining = False
             if len(raised) == 1:
                 raised.append(own.strip())
     return [line for line in found if not points_elsewhere(line)] or found
+
+
+def _starts_another(line: str) -> bool:
+    return _TRACEBACK in line or _JOINT.search(line) is not None
 
 
 def is_mild(line: str) -> bool:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.node.serving.words import MAX_SHOWN, body_words, causes, message, uncoloured, without_frames
+from benchmark.node.serving.words import MAX_SHOWN, body_words, causes, message, uncoloured, without_frames, written
 
 # As vLLM's processes write it: the cause in the engine's process, and after it what only follows from that.
 VLLM = """\
@@ -199,3 +199,32 @@ def test_what_joins_tracebacks_is_left_out_of_a_log() -> None:
     joints = ["During handling of the above exception, another exception occurred:", "Process EngineCore:"]
     joints += ["The above exception was the direct cause of the following exception:"]
     assert without_frames(["it fails", *joints, "it ends"]) == ["it fails", "it ends"]
+
+
+def test_an_error_of_several_lines_is_told_whole() -> None:
+    """The words of a traceback's error end where something else begins."""
+    lines = [
+        '  File "/venv/tokenizers.py", line 412, in __init__',
+        "    raise ValueError(",
+        "ValueError: Cannot make the tokenizer from one of:",
+        "(1) a serialization file,",
+        "(2) a slow tokenizer.",
+    ]
+    whole = "ValueError: Cannot make the tokenizer from one of: (1) a serialization file, (2) a slow tokenizer."
+    assert causes(lines) == [whole]
+    assert causes([*lines, f"{WORKER} it goes on"]) == [whole]
+    assert causes([*lines, "Traceback (most recent call last):", "it goes on"]) == [whole]
+    logged = [f"{WORKER} {line}" for line in lines]
+    assert causes([*logged, "it goes on"]) == [f"{WORKER} {whole}"]
+
+
+def test_what_says_nothing_is_no_line_of_a_log() -> None:
+    log = (
+        "ValidationError: 1 validation error for ModelConfig\n  Value error, it is [1, 2] [type=value_error, "
+        "input_value=ArgsKwargs((), {'model': ...nderer_num_workers': 1}), input_type=ArgsKwargs]\n"
+        "    For further information visit https://errors.pydantic.dev/2.14/v/value_error\n \n"
+        "Loading safetensors checkpoint shards:   0% Completed | 0/1 [00:00<?, ?it/s]\r"
+        f"{WORKER} \nit ends\n"
+    )
+    first = "ValidationError: 1 validation error for ModelConfig"
+    assert written(log) == [first, "  Value error, it is [1, 2]", "it ends"]
