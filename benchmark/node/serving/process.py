@@ -13,6 +13,7 @@ from benchmark.node.serving import keeper
 from benchmark.node.serving.masking import masked_into
 from benchmark.node.serving.words import causes, is_mild, points_elsewhere, without_frames, without_prefix, written
 from benchmark.node.watch.oom import OomWatch
+from benchmark.secret_settings import ENVIRONMENT, MASK
 
 LOG = "endpoint.log"
 SERVER = "The server (benchmark_endpoint_start)"
@@ -93,6 +94,8 @@ class ServerProcess:
         while len(end) > 1 and len(" | ".join(end)) > characters:
             del end[0]
         said += [f"The end of {LOG}: {' | '.join(end)[-characters:]}"] if end else []
+        if MASK in first:
+            said.append(f"({MASK} is what the run was given by {ENVIRONMENT}, or to show to the server.)")
         if unexplained:
             said.append("No line says why: a process of it may have been killed (see dmesg).")
         return " ".join(said)

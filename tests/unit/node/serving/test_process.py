@@ -186,6 +186,15 @@ def test_secrets_are_not_in_the_log_even_in_halves(tmp_path: Path) -> None:
     assert "The end of endpoint.log: key *** | other *** | the end sk-01" in str(server.ended())
 
 
+def test_what_stands_for_a_secret_in_an_error_is_explained(tmp_path: Path) -> None:
+    words = "ValueError: invalid literal for int() with base 10: 'nonsense'"
+    server = ServerProcess(f'echo "{words}"; exit 1', tmp_path, secret=("nonsense",))
+    until(lambda: server.ended() is not None)
+    assert str(server.ended()).endswith(
+        "with base 10: '***' (*** is what the run was given by benchmark_environment, or to show to the server.)"
+    )
+
+
 @pytest.mark.parametrize("end", ["exit 0", "exec sleep 1000"])
 def test_temporary_files_of_a_server_go_with_it(tmp_path: Path, end: str) -> None:
     words = f"echo > $TMPDIR/vllm_dist_7 && mkdir $TMPDIR/more && echo $TMPDIR >{tmp_path}/there"
