@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from benchmark.node.serving import keeper
@@ -63,6 +64,15 @@ class ServerProcess:
         if code is None:
             return None
         return f"{self._name} {self._how(code)}. {self.last_words()}"
+
+    def end(self) -> str | None:
+        """Return the same of a server that answers no more, once the last of its processes has ended.
+
+        None: it goes on after the time in which that has to be.
+        """
+        with suppress(subprocess.TimeoutExpired):
+            self._keeper.wait(self._grace_s + 2)
+        return self.ended()
 
     def _how(self, code: int) -> str:
         if code > 128:
