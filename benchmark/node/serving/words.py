@@ -16,7 +16,7 @@ MAX_SEARCHED = 2**16
 # their command lines; and what the loader or the C library say of a process that ends beneath Python.
 ERROR = re.compile(
     r"(?<!raise )(?<!except )\b([A-Z]\w*)?(Error|Exception|Exit|Interrupt|Timeout)(: |$)"
-    r"|: (fatal )?error: "
+    r"|: (fatal )?error: |\bdied unexpectedly\b"
     r"|\bFatal Python error: |\bterminate called |\bSegfault encountered|: error while loading shared libraries: "
     r"|: symbol lookup error: |: Assertion .+ failed\.|\b(double free or|free\(\): invalid|malloc\(\): |corrupted size)"
 )
@@ -24,10 +24,11 @@ ERROR = re.compile(
 _COLOUR = re.compile(
     r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(\x07|\x1b\\)|[@-Z\\^_])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 )
-# What pydantic adds to the words of an error, and bars of progress.
+# What pydantic adds to the words of an error, bars of progress, and what nanobind says at the end of every process.
 _ADDED = re.compile(
     r" *\[type=\w+, input_value=.*|^.*For further information visit https://errors\.pydantic\.dev\S*$"
-    r"|^.* \d+/\d+ \[\d+:\d+<.*$",
+    r"|^.* \d+/\d+ \[\d+:\d+<.*$"
+    r"|^.*(\bleaked (function|type|instance|\d+) |- \.\.\. skipped remainder|reference counting issue in).*$",
     re.MULTILINE,
 )
 _FRAME = re.compile(r'File "(?:[^"]*/)?([^"]*)", (line \d+)')
@@ -42,10 +43,12 @@ _JOINT = re.compile(
 # What vLLM's processes and loggers put before a line: "(EngineCore pid=7) ERROR 11-28 07:09:11 [core.py:700] ".
 _PREFIX = re.compile(r"^(\([^()]* pid=[^()]*\) ?)?([A-Z]+ [\d-]+ [\d:.,]+ (\[[^\]]*\])? ?)?")
 # What Python writes of a warning, before the line of source that it is about.
-_WARNING = re.compile(r"^\S+:\d+: \w*Warning: ")
+_WARNING = re.compile(r"\S:\d+: \w*Warning: ")
 # Errors that only say that there was another one.
 _FOLLOWS = re.compile(
-    r"(see|for|check) (the )?(root cause|stack ?trace|error|logs?)|root cause\(s\)|failed core proc", re.I
+    r"(see|for|check) (the )?(root cause|stack ?trace|error|logs?)|root cause\(s\)|failed core proc"
+    r"|Error: cancelled$",
+    re.I,
 )
 _INVISIBLE = re.compile(r"<(script|style|head)\b.*?</\1\s*>|<!--.*?-->", re.DOTALL | re.I)
 _TITLE = re.compile(r"<title\b[^>]*>(.*?)</title\s*>", re.DOTALL | re.I)

@@ -228,3 +228,29 @@ def test_what_says_nothing_is_no_line_of_a_log() -> None:
     )
     first = "ValidationError: 1 validation error for ModelConfig"
     assert written(log) == [first, "  Value error, it is [1, 2]", "it ends"]
+
+
+def test_a_process_that_died_is_the_cause_of_what_was_cancelled() -> None:
+    """As vLLM said it of a worker that was killed while it served."""
+    core = "(EngineCore pid=27736) ERROR 11-30 02:04:38"
+    lines = [
+        f"{core} [multiproc_executor.py:315] Worker proc VllmWorker-0 died unexpectedly (exit code: None), shutting "
+        "down executor.",
+        f"{core} [dump_input.py:81] Dumping scheduler stats: SchedulerStats(num_running_reqs=1)",
+        f"{core} [core.py:1512] RuntimeError: cancelled",
+    ]
+    assert causes(lines) == lines[:1]
+
+
+def test_what_a_library_says_of_its_own_end_is_no_line_of_a_log() -> None:
+    log = """\
+nanobind: leaked 4 instances!
+ - leaked instance 0x7fe977658b48 of type "triton._C.libtriton.ir.attribute"
+nanobind: leaked 514 functions!
+ - leaked function "create_sqrt"
+ - ... skipped remainder
+nanobind: this is likely caused by a reference counting issue in the binding code.
+See https://refleaks.html/usr/lib/multiprocessing/resource_tracker.py:254: UserWarning: There appear to be 2 leaked
+  warnings.warn('resource_tracker: There appear to be %d '
+"""
+    assert without_frames(written(log)) == []
