@@ -33,8 +33,8 @@ _ADDED = re.compile(
 )
 _FRAME = re.compile(r'File "(?:[^"]*/)?([^"]*)", (line \d+)')
 _TRACEBACK = "Traceback (most recent call last):"
-# The last line of a traceback where the error has no words of its own.
-_WORDLESS = re.compile(r"(Error|Exception|Exit|Interrupt|Timeout)$")
+# Source of which an error comes that has words for people.
+_ON_PURPOSE = re.compile(r"^raise\b|pydantic|\bsys\.exit\(")
 # What Python writes between two tracebacks, and before one that ends a process which another one started.
 _JOINT = re.compile(
     r"^(During handling of the above exception, another|The above exception was the direct cause of the following)"
@@ -103,11 +103,12 @@ _MILD = re.compile(r"^(?:\([^)]*\)\s*)?\W*(?:DEBUG|INFO|WARN|WARNING)\b")
 def causes(lines: Sequence[str]) -> list[str]:
     """Return what names an error in the lines of a log, in their order: each with the lines that explain it.
 
-    These are indented, or go on with what a traceback ends with. An error that has no words is told with the line of
-    source that raised it. Errors that only point to another one are among them only where there is no other; what a
-    logger calls less than an error is none.
+    These are indented, or go on with what a traceback ends with. An error that nobody raised on purpose, and an
+    assertion, says little: it is told with its line of source. Errors that only point to another one are among them
+    only where there is no other; what a logger calls less than an error is none.
     """
     found: list[str] = []
+    places: list[str] = []
     explaining = within = False
     raised: list[str] = []
     before = ""
@@ -117,8 +118,8 @@ def causes(lines: Sequence[str]) -> list[str]:
         if frame := _FRAME.search(line):
             raised, explaining = [f"{frame[1]}, {frame[2]}"], False
         elif ERROR.search(line) and not is_mild(line):
-            wordless = len(raised) > 1 and _WORDLESS.search(line)
-            found.append(f"{line.strip()} ({': '.join(raised)})" if wordless else line.strip())
+            found.append(line.strip())
+            places.append(f" ({': '.join(raised)})" if len(raised) > 1 and not _ON_PURPOSE.search(raised[1]) else "")
             raised, explaining, within = [], True, bool(raised)
         elif explaining and (own.startswith("  ") or (within and same and not _starts_another(own))):
             found[-1] = f"{found[-1]} {own.strip()}"
@@ -126,6 +127,7 @@ def causes(lines: Sequence[str]) -> list[str]:
             explaining = False
             if len(raised) == 1:
                 raised.append(own.strip())
+    found = [f"{line}{place}" for line, place in zip(found, places, strict=True)]
     return [line for line in found if not points_elsewhere(line)] or found
 
 

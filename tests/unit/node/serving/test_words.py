@@ -175,12 +175,15 @@ Loading safetensors checkpoint shards:   0% Completed | 0/1 [00:00<?, ?it/s]
 """
 
 
-def test_an_error_without_words_is_told_with_its_line_of_source() -> None:
+def test_an_error_that_was_not_meant_for_people_has_its_source() -> None:
     (cause,) = causes(WORDLESS.splitlines())
     assert cause.endswith(
         "AssertionError (embedding.py, line 515: assert loaded_weight.shape[0] == self.org_vocab_size)"
     )
     assert causes(["it fails", "AssertionError"]) == ["AssertionError"]
+    frame, error = '  File "/venv/vllm/cpu.py", line 7, in bind', "ValueError: invalid literal for int(): 'many'"
+    assert causes([frame, "    cores = int(word)", error]) == [f"{error} (cpu.py, line 7: cores = int(word))"]
+    assert causes([frame, "    raise ValueError(word)", error]) == [error]
 
 
 @pytest.mark.parametrize(
