@@ -30,6 +30,8 @@ from types import FrameType
 
 POLL_S = 0.1
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+# For what removes shared memory, after the last who shared it.
+TRACKER_S = 2.0
 # Of the path that the directory is made in: unix(7) leaves 107 for a socket in it, which may be named by a UUID.
 MOST_CHARACTERS = 45
 
@@ -84,15 +86,32 @@ def _user() -> str:
 def _end_group(server: subprocess.Popen[bytes], grace_s: float) -> None:
     # The group may go on without its leader; the dead in it count as members until they are waited for.
     _signal_group(server.pid, signal.SIGTERM)
-    until = time.monotonic() + grace_s
+    if not _gone(server, grace_s):
+        for member, group in _processes(2):
+            if group == server.pid and not _tracks_resources(member):
+                with suppress(ProcessLookupError):
+                    os.kill(member, signal.SIGKILL)
+        _gone(server, TRACKER_S)
+    _signal_group(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def _gone(server: subprocess.Popen[bytes], within_s: float) -> bool:
+    until = time.monotonic() + within_s
     while time.monotonic() < until:
         server.poll()
         _reap(server.pid)
         if not _signal_group(server.pid, 0):
-            break
+            return True
         time.sleep(POLL_S)
-    _signal_group(server.pid, signal.SIGKILL)
-    server.wait()
+    return False
+
+
+def _tracks_resources(process: int) -> bool:
+    """Return whether a process is the one by which Python removes shared memory once all who share it are gone."""
+    with suppress(OSError):
+        return b"multiprocessing.resource_tracker" in Path(f"/proc/{process}/cmdline").read_bytes()
+    return False
 
 
 def _signal_group(group: int, number: int) -> bool:
@@ -121,11 +140,15 @@ def _reap(but: int = 0) -> None:
 
 
 def _children() -> Iterator[int]:
+    return (process for process, parent in _processes(1) if parent == os.getpid())
+
+
+def _processes(field: int) -> Iterator[tuple[int, int]]:
+    """Yield each process with a field of its state, as they follow its name in proc(5): 1 its parent, 2 its group."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            # proc(5): pid (name) state ppid ...; the name may hold anything, also a parenthesis.
-            if int(stat.read_text(errors="replace").rpartition(")")[2].split()[1]) == os.getpid():
-                yield int(stat.parent.name)
+            # pid (name) state ppid pgrp ...; the name may hold anything, also a parenthesis.
+            yield int(stat.parent.name), int(stat.read_text(errors="replace").rpartition(")")[2].split()[field])
 
 
 if __name__ == "__main__":

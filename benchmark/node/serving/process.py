@@ -71,7 +71,7 @@ class ServerProcess:
         None: it goes on after the time in which that has to be.
         """
         with suppress(subprocess.TimeoutExpired):
-            self._keeper.wait(self._grace_s + 2)
+            self._keeper.wait(self._grace_s + 5)
         return self.ended()
 
     def _how(self, code: int) -> str:

@@ -15,7 +15,7 @@ from benchmark.node.engines.endpoint import Engine
 from benchmark.node.interfaces import EngineBroken
 from benchmark.settings import Settings
 from tests.openai_server import OpenAIServer, Refusal, parts
-from tests.unit.node.endpoint.asked import SIX, TEXT, Heard, Loaded, ask
+from tests.unit.node.endpoint.asked import SIX, Loaded, ask
 
 
 def test_without_a_url_or_a_command_there_is_nothing_to_measure(loaded: Loaded) -> None:
@@ -92,9 +92,9 @@ def test_how_a_server_ended_is_told_also_while_parts_of_it_end(
     start = f"({slow}) 2>/dev/null & exec {shlex.join([sys.executable, '-c', program])}"
     engine = loaded(f"http://127.0.0.1:{port}", benchmark_endpoint_start=start)
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
-    assert [len(ask(engine).errors) for _ in range(3)] == [1, 1, 1]
+    # A connection may break off before the next ones are refused.
     with pytest.raises(EngineBroken, match="was ended by signal 9"):
-        engine.submit(TEXT, Heard())
+        [ask(engine) for _ in range(10)]
     with pytest.raises(EngineBroken, match="was ended by signal 9"):
         engine.check()
 

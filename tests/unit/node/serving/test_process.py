@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -72,6 +73,21 @@ def test_nothing_outlives_a_run_that_is_killed(tmp_path: Path, number: int) -> N
     run.send_signal(number)
     run.wait()
     until(lambda: not any(map(alive, family)))
+
+
+def test_shared_memory_goes_with_a_server_that_has_to_be_killed(tmp_path: Path) -> None:
+    """Python has a process that removes it once all who shared it are gone: killed with them it could not."""
+    program = (
+        "import signal, time; from multiprocessing.shared_memory import SharedMemory\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); shared = SharedMemory(create=True, size=64)\n"
+        f"open('{tmp_path}/shared', 'w').write(shared.name + chr(10)); time.sleep(1000)"
+    )
+    server = ServerProcess(shlex.join([sys.executable, "-c", program]), tmp_path, grace_s=0.5)
+    until(lambda: (tmp_path / "shared").exists() and (tmp_path / "shared").read_text().endswith("\n"))
+    shared = Path("/dev/shm", (tmp_path / "shared").read_text().strip())
+    assert shared.exists()
+    server.stop()
+    assert not shared.exists()
 
 
 def test_what_a_server_leaves_behind_ends_with_it(tmp_path: Path) -> None:
