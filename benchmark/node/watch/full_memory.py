@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from benchmark.provisioned import ENGINES
 from benchmark.settings import Settings
 
 # What torch.OutOfMemoryError says; the first sentences, without the advice on its own allocator that follows. And what
@@ -18,6 +19,11 @@ _NODE = re.compile(
     r"MemoryError\b[^\n]*|DefaultCPUAllocator: [^\n]*?tried to allocate \d+ bytes|std::bad_alloc|"
     r"Cannot allocate memory[^\n]*"
 )
+# A server takes a share of the memory for its weights and its KV cache, and fills it.
+_SERVER = (
+    "Lower gpu_memory_utilization, max_model_len or max_num_seqs, or raise tensor_parallel_size, in "
+    "benchmark_engine_options."
+)
 
 
 def explain(text: str, settings: Settings, engine: str) -> str:
@@ -25,7 +31,7 @@ def explain(text: str, settings: Settings, engine: str) -> str:
     if found := _GPU.search(text):
         return f"The GPU's memory is full ({_said(found)}). {' '.join(_gpu_remedies(settings, engine))}"
     if found := _NODE.search(text):
-        return f"The node's memory is full ({_said(found)}). {' '.join(_node_remedies(settings))}"
+        return f"The node's memory is full ({_said(found)}). {' '.join(_node_remedies(settings, engine))}"
     return text
 
 
@@ -44,15 +50,19 @@ def _gpu_remedies(settings: Settings, engine: str) -> list[str]:
         remedies.append("benchmark_dtype: float16 takes half of it.")
     if engine == "continuous":
         remedies.append("A smaller KV cache fits: lower max_memory_percent or max_batch_tokens in engine_options.")
+    elif engine in ENGINES:
+        remedies.append(_SERVER)
     else:
         remedies.append("Shorter prompts or fewer max_new_tokens in a profile of your own need less KV cache.")
     remedies.append("A smaller benchmark_model, or one with quantized weights, needs less of all.")
     return remedies
 
 
-def _node_remedies(settings: Settings) -> list[str]:
+def _node_remedies(settings: Settings, engine: str) -> list[str]:
     remedies = ["End what else takes memory there, or raise what this user may have (ulimit -v; systemd: MemoryMax)."]
-    if settings.benchmark_replicas != 1:
+    if engine in ENGINES:
+        remedies.append(_SERVER)
+    elif settings.benchmark_replicas != 1:
         remedies.append("Fewer benchmark_replicas need less: each loads the model for itself.")
     if settings.benchmark_device == "cpu" and settings.benchmark_dtype == "float32":
         remedies.append("benchmark_dtype: bfloat16 takes half of it.")

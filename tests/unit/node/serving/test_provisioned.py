@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import socket
 import sys
@@ -196,6 +197,15 @@ def test_a_program_of_another_environment_is_refused(first: str, settings: Setti
     link = tmp_path / "link"
     link.symlink_to(VLLM.setting(existing, "dir"))
     assert reported(existing.model_copy(update={"vllm_dir": str(link)}), {})
+
+
+def test_a_program_of_ours_whose_python_is_gone_is_refused(settings: Settings) -> None:
+    """The shell says of the program itself that it is not found, though it is there."""
+    program = Path(VLLM.setting(settings, "dir")) / "bin" / "vllm"
+    program.write_text("#!/no/such/python3\n")
+    remedy = re.escape(f"remove {program.parents[1]}, and run playbooks/provision.yml with benchmark_engine: vllm.")
+    with pytest.raises(SetupError, match=rf"bin/vllm starts with /no/such/python3, which is not there.*: {remedy}"):
+        reported(settings, {})
 
 
 def test_a_program_beside_another_name_of_its_python_is_let_be(settings: Settings, tmp_path: Path) -> None:

@@ -60,6 +60,18 @@ def test_it_says_what_would_fit(engine: str, dtype: str, fits: str) -> None:
     assert "A smaller benchmark_model" in reported
 
 
+@pytest.mark.parametrize(
+    "said", [SAID, "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1073741824 bytes"]
+)
+def test_a_server_that_we_start_has_options_of_its_own(said: str) -> None:
+    """It takes a share of the memory for its cache, and our own engines' replicas and KV cache are none of its."""
+    reported = explain(f"vLLM ended with exit code 1. RuntimeError: {said}", settings(), "vllm")
+    fits = "Lower gpu_memory_utilization, max_model_len or max_num_seqs, or raise tensor_parallel_size, in"
+    assert f"{fits} benchmark_engine_options." in reported
+    assert "benchmark_replicas" not in reported
+    assert "max_new_tokens" not in reported
+
+
 @pytest.mark.parametrize("said", [DRIVER_SAID, "Triton Error [CUDA]: out of memory"])
 def test_what_the_driver_says_is_reported_without_advice(said: str) -> None:
     reported = explain(f"The warm-up failed: AcceleratorError: {said}", settings(), "sequential")
