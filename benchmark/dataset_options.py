@@ -15,8 +15,8 @@ class DistributionOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     distribution: Literal["normal", "lognormal"] = Field(description="a constant is a number, uniform two in brackets")
-    mean: float = Field(gt=0, description="of the distribution itself, before both ends are cut off")
-    stddev: float = Field(gt=0, description="standard deviation, before both ends are cut off")
+    mean: float = Field(gt=0, description="mean of the values, not of their logarithms, before both ends are cut off")
+    stddev: float = Field(gt=0, description="standard deviation of the values, before both ends are cut off")
     least: float = Field(ge=0, description="smallest value drawn")
     most: float = Field(description="largest value drawn")
 
