@@ -233,7 +233,7 @@ def test_no_network(articles: Model, model: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("HF_ENDPOINT", closed.url)
     assert not fetch_dataset(there, None).changed
     new = settings_of(model, tmp_path / "new", articles.commit)
-    refused(SetupError, new, "out of reach", "hf_cache_source")
+    refused(SetupError, new, "cannot be reached", "hf_cache_source")
     refused(SetupError, new, "is not in", offline=True)
 
 
