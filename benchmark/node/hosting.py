@@ -1,4 +1,4 @@
-"""An engine by its name: in this process, or one that hosts processes of it, where several are to answer."""
+"""Make an engine by its name: in this process or, for several replicas, hosted in processes of their own."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from benchmark.settings import Settings
 def make_engine(
     name: str, settings: Settings, generation: Generation, options: dict[str, Any], apart: bool = False
 ) -> Engine:
-    """Return the engine of that file name in this process, or one that hosts several where several are wanted.
+    """Return the engine of that file name in this process, or one that hosts several replicas if several are needed.
 
-    `apart`: also a single one is hosted, so that what else this process does takes no time of the engine's.
+    `apart`: host a single one too, so that other work in this process does not slow the engine down.
 
-    Raises InputError where several are asked of an engine that cannot be hosted, SetupError where GPUs are too few.
+    Raises InputError if several are requested of an engine that cannot be hosted, SetupError if there are too few GPUs.
     """
     single = plain_engine(name, settings, generation, options)
     asked = settings.benchmark_replicas
@@ -32,7 +32,7 @@ def make_engine(
         return Spread(name, settings, generation, options, parts, gpus)
     if not single.replicable:
         if asked not in ("auto", 1) and not single.counts_gpus:
-            raise InputError(f"benchmark_replicas is {asked}: the engine {name} runs once on a node.")
+            raise InputError(f"benchmark_replicas is {asked}: the engine {name} runs once per node.")
         return single
     gpus = _visible_gpus() if settings.benchmark_device == "cuda" else None
     if gpus is not None and not gpus:
@@ -45,11 +45,11 @@ def make_engine(
 
 
 def _visible_gpus() -> list[str]:
-    """Return what CUDA_VISIBLE_DEVICES has to say for each GPU that this process may use; empty where there is none."""
+    """Return the CUDA_VISIBLE_DEVICES value for each GPU that this process may use; empty if there is none."""
     found = visible()
     if found is not None:
         return list(found.entries)
     import torch
 
-    # Without a GPU there is one replica, which says why it cannot load better than could be said here.
+    # Without a GPU there is one replica, whose own error says best why it cannot load.
     return [str(number) for number in range(max(1, torch.cuda.device_count()))]

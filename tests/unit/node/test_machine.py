@@ -113,7 +113,7 @@ def test_what_is_no_claim_is_neither_followed_nor_waited_for(
     (tmp_path / "llm-benchmark.door").unlink()
     (tmp_path / "llm-benchmark.door").symlink_to(tmp_path / "target")
     assert claim(tmp_path, CPU, "alone", 60) == []
-    assert "No other run is kept away from this machine" in capsys.readouterr().out
+    assert "Other runs cannot be kept away from this machine" in capsys.readouterr().out
 
 
 def test_a_claim_that_says_nothing_is_of_all(tmp_path: Path) -> None:
