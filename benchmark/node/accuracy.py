@@ -65,7 +65,7 @@ def read_answers(path: Path) -> dict[int, tuple[int, ...]]:
     except (ValueError, RecursionError):
         raise RunError(f"{path} is not JSON: LoadGen was stopped before it had written all answers.") from None
     if not isinstance(log, list) or not log:
-        raise RunError(f"{path} holds no answer: LoadGen was not run in accuracy mode, or every query failed.")
+        raise RunError(f"{path} has no answers: LoadGen was not run in accuracy mode, or every query failed.")
     answers: dict[int, tuple[int, ...]] = {}
     for position, entry in enumerate(log):
         try:

@@ -22,7 +22,7 @@ Draw = Callable[[], float]
 
 def chance(seed: int) -> Draw:
     """Return a random number generator with this seed."""
-    return random.Random(seed).random  # noqa: S311 # reproducible is the point
+    return random.Random(seed).random  # noqa: S311 # must be reproducible
 
 
 def whole(drawn: float | Span | DistributionOptions, draw: Draw) -> int:

@@ -28,7 +28,7 @@ def make_engine(
     if (parts := single.parts()) > 1:
         gpus = _visible_gpus() if settings.benchmark_device == "cuda" else None
         if gpus is not None and parts > len(gpus):
-            raise SetupError(f"tensor_parallel is {parts} and {len(gpus)} GPUs are visible: each part needs its own.")
+            raise SetupError(f"tensor_parallel is {parts}, but {len(gpus)} GPUs are visible: each part needs its own.")
         return Spread(name, settings, generation, options, parts, gpus)
     if not single.replicable:
         if asked not in ("auto", 1) and not single.counts_gpus:
@@ -39,7 +39,7 @@ def make_engine(
         raise SetupError(" ".join(["No GPU is visible to this process.", left_out() or "Try nvidia-smi."]))
     count = (len(gpus) if gpus else 1) if asked == "auto" else asked
     if gpus is not None and count > len(gpus):
-        reported = f"benchmark_replicas is {count} and {len(gpus)} GPUs are visible: each replica needs its own."
+        reported = f"benchmark_replicas is {count}, but {len(gpus)} GPUs are visible: each replica needs its own."
         raise SetupError(" ".join(filter(None, [reported, left_out()])))
     return single if count == 1 and not apart else Replicated(name, settings, generation, options, count, gpus)
 

@@ -198,10 +198,10 @@ class Engine(ABC):
         An exception fails the query; EngineBroken ends the run. An engine that breaks fails the queries in flight.
         """
 
-    def cancel(self, query: Query) -> None:  # noqa: B027 # an engine that cannot leave it out answers nobody
+    def cancel(self, query: Query) -> None:  # noqa: B027 # optional: the answer is then ignored
         """Drop a query whose answer is not needed any more; its listener need not be called."""
 
-    def check(self) -> None:  # noqa: B027 # most engines say so when they are asked
+    def check(self) -> None:  # noqa: B027 # optional: most engines raise in submit
         """Raise EngineBroken if the engine cannot answer any more; called while other programs send the queries."""
 
     def parts(self) -> int:
@@ -212,14 +212,14 @@ class Engine(ABC):
         """Return which of several servers got the query, once, after the query has ended; None: there is only one."""
         return None
 
-    def begin_window(self) -> None:  # noqa: B027 # most engines serve nobody
+    def begin_window(self) -> None:  # noqa: B027 # most engines have no servers
         """Note the servers' counters; called before a measurement, with no query in flight."""
 
     def end_window(self) -> Serving | None:
         """Return what the servers did since `begin_window`; None: there are no servers. Never raises."""
         return None
 
-    def close(self) -> None:  # noqa: B027 # most engines hold nothing that the process's end does not free
+    def close(self) -> None:  # noqa: B027 # most engines hold nothing beyond the process
         """Release what `load` acquired."""
 
 

@@ -52,7 +52,7 @@ def _require_lengths(profile: Profile, dataset: Dataset) -> None:
     longest = max((prompt.output_tokens or 0 for prompt in dataset.prompts), default=0)
     if longest > profile.generation.max_new_tokens:
         raise InputError(
-            f"The dataset {dataset.name} asks for answers of up to {longest} tokens, and the profile's "
+            f"The dataset {dataset.name} asks for answers of up to {longest} tokens, but the profile's "
             f"generation.max_new_tokens is {profile.generation.max_new_tokens}: raise it, or let the dataset ask for "
             "shorter ones."
         )

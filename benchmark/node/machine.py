@@ -66,7 +66,7 @@ class Claim:
 
 def who_measures(run_id: str, owner: str) -> str:
     """Return the sentence of a claim: which run, of which user, since when."""
-    return f"run {run_id} of {owner} is measuring here since {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
+    return f"run {run_id} of {owner} has been measuring here since {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
 def claim_machine(claim: Claim, wait_s: float, waiting: Callable[[str], None], place: Path = PLACE) -> int | None:

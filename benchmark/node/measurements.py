@@ -56,7 +56,7 @@ class Measurements:
     def _measure_alone(self, bench: Bench, starting: Lock, turn: Lock) -> None:
         alone = Pass(bench, self._open.result.target_qps or 0, prefix=SOLO)
         alone.prepare()
-        with self._open.stage("ready", reported="ready, waiting for its turn alone"):
+        with self._open.stage("ready", reported="ready, waiting for its turn to measure alone"):
             wait_for_turn(bench.directory, self._request.wait_s or 0, self._open.result.environment, starting)
         with self._open.stage("measuring alone", self._profile.samples or 0):
             alone.run()

@@ -23,4 +23,4 @@ def check(kind: type[OptionsT], given: dict[str, Any], whose: str) -> OptionsT:
 def check_none(given: dict[str, Any], whose: str) -> None:
     """Raise InputError if there are any options."""
     if given:
-        raise InputError(f"{whose} has no options; the profile gives {', '.join(given)}.")
+        raise InputError(f"{whose} has no options, but the profile sets {', '.join(given)}.")

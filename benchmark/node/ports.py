@@ -60,6 +60,6 @@ def _listener(address: str, port: int) -> str:
         with suppress(psutil.Error, OSError):
             for one in psutil.net_connections("tcp"):
                 there = one.status == psutil.CONN_LISTEN and one.laddr.port == port
-                if there and one.laddr.ip in (address, "0.0.0.0", "::") and one.pid:  # noqa: S104 # where others listen
+                if there and one.laddr.ip in (address, "0.0.0.0", "::") and one.pid:  # noqa: S104 # addresses of other listeners
                     return f"process {one.pid} ({psutil.Process(one.pid).name()})"
     return "something else"

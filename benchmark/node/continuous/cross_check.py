@@ -43,7 +43,7 @@ def probes(requests: int, vocabulary: int, late_tokens: int = LATE_TOKENS) -> li
 
     The first lives longest, and half of those in flight end every two steps.
     """
-    draw = random.Random(requests)  # noqa: S311 # no secret
+    draw = random.Random(requests)  # noqa: S311 # not secret
 
     def prompt(tokens: int) -> tuple[int, ...]:
         return tuple(draw.choices(range(vocabulary), k=tokens))

@@ -35,7 +35,7 @@ MOST_THREADS = 1024
 def load(dtype: str) -> LayerKernels:
     """Return the kernels for the GPU in use. Raises ImportError or RuntimeError with the reason if there are none."""
     if dtype not in ("bfloat16", "float16"):
-        raise RuntimeError(f"there are none for {dtype}")
+        raise RuntimeError(f"there are no kernels for {dtype}")
     defines = {"BFLOAT16": int(dtype == "bfloat16"), "ROWS": ROWS, "THREADS": THREADS}
     return LayerKernels(nvrtc.load(SOURCE.read_text(), defines), getattr(torch, dtype))
 

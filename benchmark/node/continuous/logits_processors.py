@@ -35,7 +35,7 @@ class Drawn(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # transfor
         self._tokens: torch.Tensor | None = None
 
     def fill_defaults(self, int32_tensor: torch.Tensor) -> None:
-        """Leave the defaults: any random number will do."""
+        """Fill with zeros: any random number will do."""
         int32_tensor.fill_(0)
 
     def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> torch.Tensor:
@@ -76,7 +76,7 @@ class MinNewTokens(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # t
         self._ends = [end for end in ends if end >= 0]
 
     def fill_defaults(self, int32_tensor: torch.Tensor) -> None:
-        """Leave the defaults: any answer may end."""
+        """Fill with zeros: any answer may end."""
         int32_tensor.fill_(0)
 
     def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> torch.Tensor:

@@ -31,7 +31,7 @@ LOG2_E = 1.4426950408889634
 
 
 @triton.jit
-def within(mask, columns, SIZE: tl.constexpr, WIDTH: tl.constexpr):  # noqa: N803 # as Triton's users
+def within(mask, columns, SIZE: tl.constexpr, WIDTH: tl.constexpr):  # noqa: N803 # Triton's convention
     """Return a mask without the columns that only pad a head to a power of two."""
     return mask if SIZE == WIDTH else mask & (columns < SIZE)[None, :]
 

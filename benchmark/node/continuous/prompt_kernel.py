@@ -35,7 +35,7 @@ def _read(
     q, k, v, pages, first_pages, tiles, counts, out, scale,
     q_token, q_head, kv_row, kv_head,
     HEADS: tl.constexpr, GROUP: tl.constexpr, SIZE: tl.constexpr, PAGE: tl.constexpr, STEP: tl.constexpr,  # noqa: N803
-    ROWS: tl.constexpr, WIDTH: tl.constexpr,  # noqa: N803 # as Triton's users
+    ROWS: tl.constexpr, WIDTH: tl.constexpr,  # noqa: N803 # Triton's convention
 ):  # fmt: skip
     """Process items in turn, the longest first; each item is one tile of a prompt and one head."""
     rows, columns, steps = tl.arange(0, ROWS), tl.arange(0, WIDTH), tl.arange(0, STEP)

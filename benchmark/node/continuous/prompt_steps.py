@@ -161,7 +161,7 @@ def _wait() -> None:
 
 @contextmanager
 def _given(layers: Any, output: Any) -> Iterator[None]:
-    """Make the model use this as its layers' output; OPT's head calls an inner part of them, which returns it too."""
+    """Make this the output of the model's layers, and of their inner decoder, which OPT's head calls."""
     asked = [one for one in (layers, getattr(layers, "decoder", None)) if one is not None]
     for one in asked:
         one.forward = lambda *_, **__: output

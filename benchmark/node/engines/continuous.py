@@ -252,7 +252,7 @@ class Engine(interfaces.Engine):
     def _choose(self, options: Options, config: Any, device: str, dtype: str) -> None:
         """Check which of the requested options this machine supports."""
         try:
-            from benchmark.node.continuous import logits_processors  # noqa: F401 # looked for
+            from benchmark.node.continuous import logits_processors  # noqa: F401 # only tests availability
         except ImportError as error:
             raise Unfit(
                 "This version of transformers cannot choose tokens for each query separately, as continuous batching "

@@ -40,7 +40,7 @@ class Engine(interfaces.Engine):
         """Wait `load_s`. Raises InputError for unknown options."""
         self.timing = options.check(Options, self.options, "engine_options of the simulated engine")
         self._slowdown = options.check(_Node, {"slowdown": os.environ.get(SLOWDOWN, "1")}, SLOWDOWN).slowdown
-        self._chance = random.Random(os.environ.get(SEED))  # noqa: S311 # chance, not a secret
+        self._chance = random.Random(os.environ.get(SEED))  # noqa: S311 # random, not secret
         time.sleep(self.timing.load_s)
         self._timer = Timer()
         self._lock = threading.Lock()

@@ -126,7 +126,7 @@ def _prepare(snapshot: Path, model: Path, path: Path) -> tuple[str, int]:
                 file.write(line.encode())
                 count += 1
             if count == 0:
-                raise SetupError(f"The dataset in {snapshot} holds no article: hf_cache_dataset is not CNN/DailyMail.")
+                raise SetupError(f"The dataset in {snapshot} has no articles: hf_cache_dataset is not CNN/DailyMail.")
             digest.update(b"\n]\n")
             file.write(b"\n]\n")
             file.flush()

@@ -101,7 +101,7 @@ class Hub:
                 if cache.adopt(file):
                     return
         raise RunError(
-            f"{name} of {self.repository} arrived damaged: its hash is not the one that {self.endpoint} states. "
+            f"{name} of {self.repository} arrived damaged: its hash differs from the one at {self.endpoint}. "
             "Run again; if it happens again, a proxy or the disk alters it."
         )
 

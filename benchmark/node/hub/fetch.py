@@ -147,8 +147,9 @@ def _require_space(cache: RepositoryCache, manifest: Manifest, missing: dict[str
     free = shutil.disk_usage(place).free
     if needed > free:
         raise SetupError(
-            f"The files of {manifest.repository} need {needed / 1e9:.1f} GB more and {free / 1e9:.1f} GB are free at "
-            f"{place}: make room, or set hf_cache_dir to a larger disk (hf_cache_min_free_gb is {min_free_gb:g})."
+            f"The files of {manifest.repository} need {needed / 1e9:.1f} GB more, but only {free / 1e9:.1f} GB are "
+            f"free at {place}: make room, or set hf_cache_dir to a larger disk (hf_cache_min_free_gb is "
+            f"{min_free_gb:g})."
         )
 
 

@@ -45,7 +45,7 @@ class Kind:
         for name in chosen:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise SetupError(
-                    f"The repository holds a file called {name!r}, which points outside the snapshot: refused."
+                    f"The repository has a file called {name!r}, which points outside the snapshot: refused."
                 )
         return sorted(chosen)
 
@@ -58,8 +58,8 @@ class Kind:
             return
         if not any(name.endswith(".safetensors") for name in held):
             raise SetupError(
-                f"{source} holds no *.safetensors file, and other formats are not loaded: choose a model or revision "
-                f"that has them ({self.setting})."
+                f"{source} holds no *.safetensors file, and other formats are not loaded: choose a model or "
+                f"revision that has them ({self.setting})."
             )
         if "config.json" not in held:
             raise SetupError(f"{source} holds no config.json: it is not a model that transformers can load.")

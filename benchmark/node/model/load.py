@@ -94,7 +94,7 @@ def load_model(settings: Settings, readers: int | None = None, parts: int = 1, t
             import torch
             from transformers import (
                 GenerationConfig,
-                modeling_utils,  # noqa: F401 # else it comes with the tokenizer
+                modeling_utils,  # noqa: F401 # otherwise imported with the tokenizer, outside its stage
             )
             from transformers.utils import logging
     except ImportError as error:

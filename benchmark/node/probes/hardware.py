@@ -30,7 +30,7 @@ LIMIT_S = 90
 # Time for a killed process to end: one that is stuck in a driver or a disk does not, and is abandoned.
 GONE_S = 5
 BESIDE_A_SERVER = "The GPUs were not probed: a server that is already running uses them."
-# The processes start in the directory of this package, installed or not.
+# On the PYTHONPATH of the processes, as this package may not be installed.
 ROOT = Path(benchmark.__file__).parents[1]
 
 

@@ -66,7 +66,7 @@ def distances(options: Options, rate: float) -> Iterator[float]:
 
     Two nodes with the same seed have the same intervals, each in proportion to its own rate.
     """
-    draw = random.Random(options.seed)  # noqa: S311 # reproducible is the point
+    draw = random.Random(options.seed)  # noqa: S311 # must be reproducible
     at = 0.0
     while True:
         yield at / rate

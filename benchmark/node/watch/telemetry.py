@@ -20,7 +20,7 @@ from benchmark.rundir import of_repeat
 TELEMETRY = "telemetry.jsonl"
 # How long the run waits for the last tick if a driver is stuck.
 PATIENCE_S = 5.0
-# The process starts in the directory of this package, installed or not.
+# On the PYTHONPATH of the process, as this package may not be installed.
 ROOT = Path(benchmark.__file__).parents[1]
 
 

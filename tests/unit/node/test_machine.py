@@ -24,7 +24,7 @@ claim_machine(Claim(tuple(sys.argv[2].split()), sys.argv[3] == "shared", sys.arg
 print("holds", flush=True)
 input()
 """
-WORDS = "run X of alice on there is measuring here since 2026-11-28 12:00 UTC"
+WORDS = "run X of alice on there has been measuring here since 2026-11-28 12:00 UTC"
 
 
 @contextmanager

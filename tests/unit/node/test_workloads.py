@@ -137,7 +137,7 @@ def test_a_conversation_is_a_chain_of_turns(model: Path) -> None:
 
 def test_longer_answers_than_the_profile_gives_are_refused(model: Path) -> None:
     dataset = load("synthetic", model, input_tokens=2, prompts=3, output_tokens=9)
-    with pytest.raises(InputError, match=r"answers of up to 9 tokens, and .*max_new_tokens is 8"):
+    with pytest.raises(InputError, match=r"answers of up to 9 tokens, but .*max_new_tokens is 8"):
         demands_of(asked(3, {"generation": {"max_new_tokens": 8}}).profile, dataset, token_ids=False)
     assert demands_of(asked(3, {"generation": {"max_new_tokens": 9}}).profile, dataset, token_ids=False).lengths
 

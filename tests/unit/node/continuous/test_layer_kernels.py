@@ -128,5 +128,5 @@ def test_angles_of_other_places_are_not_turned_by(noted: Noted) -> None:
 
 def test_without_a_gpu_they_are_missing_and_it_is_said() -> None:
     missing.cache_clear()
-    assert missing("float32") == "RuntimeError: there are none for float32"
+    assert missing("float32") == "RuntimeError: there are no kernels for float32"
     assert missing("bfloat16")

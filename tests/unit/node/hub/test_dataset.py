@@ -206,7 +206,7 @@ def test_what_the_hub_does_not_have(hub: Hub, articles: Model, model: Path, tmp_
     [
         ({"README.md": b"nothing"}, "holds no 3.0.0/validation-*.parquet"),
         ({PARQUET: b"PAR1 this is not Parquet PAR1"}, "is not a Parquet file"),
-        (small_articles([]), "holds no article"),
+        (small_articles([]), "has no articles"),
         ("columns", "article and highlights"),
         ("null", "without text"),
     ],
