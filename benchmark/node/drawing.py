@@ -30,11 +30,8 @@ def whole(drawn: float | Span | DistributionOptions, draw: Draw) -> int:
     least, most = map(int, bounds_of(drawn))
     if not isinstance(drawn, DistributionOptions):
         return least + int(draw() * (most - least + 1))
-    # Half a token further at both ends: each whole number has the share of what is rounded to it.
+    # Half a token wider at both ends, so that each whole number gets the share of what is rounded to it.
     return min(most, max(least, round(_inverse(drawn, draw(), least - 0.5, most + 0.5))))
-
-
-# Half a token wider at both ends, so that each whole number gets the share of what is rounded to it.
 
 
 def number(drawn: float | Span | DistributionOptions, draw: Draw) -> float:
