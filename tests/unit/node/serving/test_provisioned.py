@@ -237,7 +237,7 @@ def test_gpus_that_serve(visible: int, asked: Any, spread: int, used: int, monke
 def test_gpus_that_are_too_few(visible: int, asked: Any, spread: int, monkeypatch: pytest.MonkeyPatch) -> None:
     see(monkeypatch, visible)
     engine = engines.Engine(VLLM, Settings(benchmark_replicas=asked), Generation(max_new_tokens=4), {})
-    with pytest.raises(SetupError, match=f"a copy is over {spread}.*and {visible} are visible"):
+    with pytest.raises(SetupError, match=f"a copy uses {spread}.*but {visible} are visible"):
         engine._used(VLLM.check_options({"tensor_parallel_size": spread}))
 
 
@@ -245,7 +245,7 @@ def test_prompts_that_are_too_long_start_no_server(settings: Settings, monkeypat
     see(monkeypatch, 1)
     engine = engines.Engine(VLLM, settings, Generation(max_new_tokens=4), {})
     engine.demands = Demands(ids=True, longest=9000)
-    with pytest.raises(InputError, match="answer take 9004 tokens, and max_model_len is 8192: take shorter prompts"):
+    with pytest.raises(InputError, match="answer take 9004 tokens, but max_model_len is 8192: use shorter prompts"):
         engine.load()
 
 
